@@ -1,0 +1,53 @@
+"""The errors that chainrule raises on purpose.
+
+Every message states what must hold, what came instead, and how to fix it.
+
+    ChainruleError
+    ├── SpecError         a network specification that cannot be (also a ValueError)
+    ├── InspectionError   a model or loss that cannot be measured (also a RuntimeError)
+    │   └── LossError     `compute_loss` did not return a differentiable scalar
+    ├── FlowFileError     a flow file that is damaged or from a newer version (also a ValueError)
+    └── TargetError       the command line's FILE.py:FUNCTION cannot be loaded (also a ValueError)
+"""
+
+from collections.abc import Iterable
+
+
+class ChainruleError(Exception):
+    """Base of every error that chainrule raises on purpose."""
+
+
+class SpecError(ChainruleError, ValueError):
+    """A network specification is out of range, contradictory or unknown."""
+
+
+class InspectionError(ChainruleError, RuntimeError):
+    """A model could not be measured."""
+
+
+class LossError(InspectionError):
+    """`compute_loss` did not return a scalar tensor attached to the graph."""
+
+
+class FlowFileError(ChainruleError, ValueError):
+    """A flow file is damaged, too large, or written by a newer chainrule."""
+
+
+class TargetError(ChainruleError, ValueError):
+    """A `FILE.py:FUNCTION` or `package.module:FUNCTION` target cannot be used."""
+
+
+def suggest(received: str, known: Iterable[str]) -> str:
+    """Return a sentence listing the known names, led by the nearest to what came.
+
+    Args:
+        received: The unknown name.
+        known: The names that would have been accepted, in display order.
+    """
+    from difflib import get_close_matches
+
+    names = list(known)
+    by_fold = {name.lower(): name for name in names}
+    close = get_close_matches(received.lower(), by_fold, n=1, cutoff=0.4)
+    nearest = f"Did you mean {by_fold[close[0]]!r}? " if close else ""
+    return f"{nearest}Known: {', '.join(names)}."

@@ -1,0 +1,44 @@
+"""Writing files whole or not at all."""
+
+import os
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from chainrule.errors import FlowFileError
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise unless a file could be written at `path`, so that no work is done in vain.
+
+    Raises:
+        FlowFileError: If the folder does not exist, is not writable, or `path` is a folder.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise FlowFileError(f"The output must be a file, but {target} is a folder.")
+    if not target.parent.is_dir():
+        raise FlowFileError(
+            f"The output must be in an existing folder; there is no {target.parent}. Create it first."
+        )
+    if not os.access(target.parent, os.W_OK):
+        raise FlowFileError(f"The output folder must be writable; {target.parent} is not.")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` to a file, replacing an older one only when all is written.
+
+    Raises:
+        FlowFileError: If the file cannot be written there.
+    """
+    check_writable(path)
+    target = Path(path)
+    mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
+    try:
+        with NamedTemporaryFile(
+            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+        ) as draft:
+            draft.write(text)
+    except OSError as error:
+        raise FlowFileError(f"Could not write {target}: {error.strerror}.") from None
+    os.chmod(draft.name, mode)
+    os.replace(draft.name, target)

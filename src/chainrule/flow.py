@@ -1,0 +1,289 @@
+"""`GradientFlow`: one measurement of how gradients pass through a network."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from itertools import accumulate
+from operator import mul
+from typing import Any, Self
+
+from pydantic import TypeAdapter
+
+from chainrule.files import write_text
+from chainrule.measurement import (
+    ActivationStatistics,
+    Factor,
+    LayerFlow,
+    ParameterFlow,
+    WeightLayer,
+)
+from chainrule.quantity import Quantity, combine_norms, divide_members
+from chainrule.spec import NetworkSpec
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientFlow:
+    """One measurement of a network: values forward, gradients backward, in numbers.
+
+    Attributes:
+        layers: Every output tensor of every measured module call, in forward order.
+        parameters: Every parameter, in registration order.
+        loss: The differentiated scalar.
+        chain: Whether the measured modules form one chain, each reading only the previous one's
+            output. Then the product of `factors()` is exactly ‖∂loss/∂x‖ ÷ ‖∂loss/∂h_L‖.
+        seeds: The seeds of the ensemble; empty for a model that chainrule did not build.
+        spec: The specification measured, or `None` for a model that chainrule did not build.
+        device: Where it was measured, for example "cpu".
+        torch_version: The PyTorch that measured it.
+        chainrule_version: The chainrule that measured it.
+        schema_version: Version of this structure in files.
+    """
+
+    layers: tuple[LayerFlow, ...]
+    parameters: tuple[ParameterFlow, ...]
+    loss: Quantity
+    chain: bool
+    seeds: tuple[int, ...]
+    spec: NetworkSpec | None
+    device: str
+    torch_version: str
+    chainrule_version: str
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    @classmethod
+    def defer(cls, build: Callable[[], Self]) -> Self:
+        """Return a flow whose fields are filled in by `build` when one of them is first read.
+
+        Args:
+            build: Makes the flow from plain numbers that are already there.
+        """
+        flow = cls.__new__(cls)
+        flow.__dict__["_build"] = build
+        return flow
+
+    def __getattr__(self, name: str) -> Any:
+        build = self.__dict__.pop("_build", None)
+        if build is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.__dict__.update(build().__dict__)
+        return getattr(self, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def ensemble_size(self) -> int:
+        """Number of networks measured."""
+        return len(self.loss.values)
+
+    @cached_property
+    def weight_layers(self) -> tuple[WeightLayer, ...]:
+        """One summary per weight layer l = 1 … L, input to output."""
+        return _summarize_weight_layers(self.layers, self.parameters)
+
+    @cached_property
+    def weight_gradient_norms(self) -> tuple[Quantity | None, ...]:
+        """‖∂loss/∂W_l‖ for l = 1 … L."""
+        return tuple(layer.weight_gradient_norm for layer in self.weight_layers)
+
+    @cached_property
+    def delta_norms(self) -> tuple[Quantity | None, ...]:
+        """‖δ_l‖ = ‖∂loss/∂z_l‖ for l = 1 … L."""
+        return tuple(layer.delta_norm for layer in self.weight_layers)
+
+    @cached_property
+    def gradient_ratio(self) -> Quantity | None:
+        """‖∂loss/∂W_1‖ ÷ ‖∂loss/∂W_L‖, first over last; `None` if either has no gradient."""
+        return _divide_ends(self.weight_gradient_norms)
+
+    @cached_property
+    def delta_ratio(self) -> Quantity | None:
+        """‖δ_1‖ ÷ ‖δ_L‖: how much of the backpropagated gradient reaches the first layer."""
+        return _divide_ends(self.delta_norms)
+
+    @cached_property
+    def gradient_norm(self) -> Quantity | None:
+        """Norm of all parameters' gradients together; `None` if there is none."""
+        return combine_norms(p.grad_norm for p in self.parameters if p.grad_norm is not None)
+
+    @cached_property
+    def clip_factor(self) -> Quantity | None:
+        """What `spec.clip_norm` multiplies every gradient by (1 where it does nothing).
+
+        `None` if the specification does not clip. The flow itself holds gradients before clipping.
+        """
+        limit = self.spec.clip_norm if self.spec else None
+        if limit is None or self.gradient_norm is None:
+            return None
+        return Quantity(
+            limit / norm if norm > limit else 1.0 for norm in self.gradient_norm.values
+        )
+
+    def factors(self) -> tuple[Factor, ...]:
+        """Return the gain of every module call in backward order, from the loss to the input.
+
+        A residual block counts as one factor. Of other measured modules that contain measured
+        modules, the contained ones count.
+        """
+        calls = [self.layers[index] for index in select_path(self.layers)]
+        calls.reverse()
+        ones = Quantity([1.0] * self.ensemble_size)
+        running = accumulate((call.gain for call in calls), _multiply, initial=ones)
+        next(running)
+        return tuple(
+            Factor(
+                name=call.label,
+                kind=call.kind,
+                role=call.role,
+                layer=call.layer,
+                value=call.gain,
+                running=product,
+            )
+            for call, product in zip(calls, running, strict=True)
+        )
+
+    def to_json(self) -> str:
+        """Return the flow as JSON text; `load_flow` reads it back.
+
+        Infinite and undefined numbers become the strings "Infinity", "-Infinity" and "NaN".
+        """
+        return flow_adapter().dump_json(self).decode()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the flow to a JSON file, replacing an older one only when all is written.
+
+        Raises:
+            FlowFileError: If the file cannot be written there.
+        """
+        write_text(path, self.to_json())
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one flat dictionary per entry of `layers`, ready for a data frame.
+
+        Figures are medians over the ensemble; those that do not exist are `None`.
+        """
+        gradients = {layer.layer: layer.weight_gradient_norm for layer in self.weight_layers}
+        return [_flatten(call, gradients) for call in self.layers]
+
+
+@cache
+def flow_adapter() -> TypeAdapter[GradientFlow]:
+    """Return the validator and serializer of flows (built once, on first use)."""
+    return TypeAdapter(GradientFlow)
+
+
+def _divide_ends(norms: Sequence[Quantity | None]) -> Quantity | None:
+    if not norms or norms[0] is None or norms[-1] is None:
+        return None
+    return divide_members(norms[0], norms[-1])
+
+
+def _multiply(left: Quantity | None, right: Quantity | None) -> Quantity | None:
+    if left is None or right is None:
+        return None
+    return Quantity(map(mul, left.values, right.values))
+
+
+def select_path(layers: Sequence[LayerFlow]) -> list[int]:
+    """Return the positions of the calls whose gains are factors, in forward order."""
+    parents = {call.parent for call in layers}
+
+    def is_inside_residual(call: LayerFlow) -> bool:
+        parent = None if call.parent is None else layers[call.parent]
+        return parent is not None and (parent.role == "residual" or is_inside_residual(parent))
+
+    first_outputs: set[tuple[str, int]] = set()
+    path = []
+    for position, call in enumerate(layers):
+        replaced_by_children = position in parents and call.role != "residual"
+        if replaced_by_children or is_inside_residual(call):
+            continue
+        if (call.name, call.call) not in first_outputs:
+            first_outputs.add((call.name, call.call))
+            path.append(position)
+    return path
+
+
+def _summarize_weight_layers(
+    layers: Sequence[LayerFlow], parameters: Sequence[ParameterFlow]
+) -> tuple[WeightLayer, ...]:
+    weights: dict[int, list[ParameterFlow]] = {}
+    for parameter in parameters:
+        if parameter.is_weight and parameter.layer is not None:
+            weights.setdefault(parameter.layer, []).append(parameter)
+    calls: dict[int, list[LayerFlow]] = {}
+    for call in layers:
+        if call.layer is not None:
+            calls.setdefault(call.layer, []).append(call)
+
+    def first(
+        entries: Sequence[LayerFlow], test: Callable[[LayerFlow], bool]
+    ) -> ActivationStatistics | None:
+        return next((entry.statistics for entry in entries if test(entry)), None)
+
+    summaries = []
+    for number in sorted(weights):
+        entries = calls.get(number, [])
+        own = [entry for entry in entries if entry.role == "weight"]
+        norm = combine_norms(parameter.norm for parameter in weights[number])
+        assert norm is not None
+        summaries.append(
+            WeightLayer(
+                layer=number,
+                name=own[0].name if own else weights[number][0].name.rpartition(".")[0],
+                kind=own[0].kind if own else "",
+                weight_norm=norm,
+                weight_gradient_norm=combine_norms(
+                    p.grad_norm for p in weights[number] if p.grad_norm is not None
+                ),
+                delta_norm=combine_norms(
+                    entry.gradient.norm for entry in own if entry.gradient is not None
+                ),
+                pre_activation=first(own, lambda entry: True),
+                activation=first(
+                    entries, lambda entry: entry.role == "activation" and entry.kind != "Identity"
+                )
+                or first(entries, lambda entry: entry.role == "activation"),
+            )
+        )
+    return tuple(summaries)
+
+
+def _flatten(call: LayerFlow, gradients: dict[int, Quantity | None]) -> dict[str, Any]:
+    def number(quantity: Quantity | None) -> float | None:
+        return None if quantity is None else float(quantity)
+
+    statistics, gradient = call.statistics, call.gradient
+    is_weight = call.role == "weight" and call.layer is not None
+    return {
+        "name": call.name,
+        "kind": call.kind,
+        "role": call.role,
+        "layer": call.layer,
+        "call": call.call,
+        "output": call.output,
+        "shape": "×".join(map(str, call.shape)),
+        **{
+            name: number(getattr(statistics, name, None))
+            for name in (
+                "mean",
+                "std",
+                "min",
+                "max",
+                "zero_share",
+                "non_finite",
+                "variation",
+                "saturation",
+                "dead_units",
+            )
+        },
+        **{
+            f"grad_{name}": number(getattr(gradient, name, None))
+            for name in ("norm", "max_abs", "zero_share", "non_finite")
+        },
+        "gain": number(call.gain),
+        "weight_grad_norm": number(gradients[call.layer]) if is_weight and call.layer else None,
+    }

@@ -1,0 +1,235 @@
+"""The parts of a measurement: one module call, one parameter, one weight layer, one factor.
+
+They hold numbers only (no tensors, no modules) and never change. Every measured figure is a
+`Quantity`: a float that is the median over the ensemble, with all members' values kept. `None`
+always means "there is no such figure" (for example, no gradient reached it), never zero.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from chainrule.quantity import Quantity, divide_members
+
+Role = Literal["weight", "activation", "normalization", "residual", "other"]
+GradientStatus = Literal["measured", "unreached", "frozen"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """Counts of a tensor's finite entries in equal bins, over all ensemble members.
+
+    Attributes:
+        low: Left edge of the first bin.
+        high: Right edge of the last bin.
+        counts: Entries per bin.
+        sampled: Number of entries looked at: evenly spaced ones where the tensor is large.
+    """
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    sampled: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationStatistics:
+    """What the entries of a module's output look like.
+
+    Attributes:
+        mean: Mean of all entries.
+        std: Standard deviation of all entries.
+        min: Smallest entry.
+        max: Largest entry.
+        zero_share: Share of entries that are exactly zero, in [0, 1].
+        non_finite: Number of entries that are infinite or NaN.
+        variation: How differently the examples of the batch are answered: root of the mean square
+            deviation from the batch mean, relative to the root mean square, in [0, 1]. 0 means
+            that every input gives the same output. `None` for a single example.
+        saturation: Share of entries where |φ'(z)| is below 5 % of its maximum over z. `None`
+            unless the module is an activation of the table with its standard parameters.
+        dead_units: Number of units whose φ'(z) is zero for every example. `None` unless the
+            module is an activation of the table.
+        units: Number of units of the output (its features or channels).
+        histogram: Distribution of the entries; `None` if none was finite.
+    """
+
+    mean: Quantity
+    std: Quantity
+    min: Quantity
+    max: Quantity
+    zero_share: Quantity
+    non_finite: Quantity
+    variation: Quantity | None
+    saturation: Quantity | None
+    dead_units: Quantity | None
+    units: int
+    histogram: Histogram | None
+
+    @property
+    def dead_share(self) -> Quantity | None:
+        """Share of units that are dead, in [0, 1]."""
+        if self.dead_units is None:
+            return None
+        return Quantity(count / self.units for count in self.dead_units.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradientStatistics:
+    """What the gradient of the loss with respect to one tensor looks like.
+
+    Attributes:
+        norm: Frobenius norm.
+        max_abs: Largest absolute entry.
+        zero_share: Share of entries that are exactly zero, in [0, 1].
+        non_finite: Number of entries that are infinite or NaN.
+    """
+
+    norm: Quantity
+    max_abs: Quantity
+    zero_share: Quantity
+    non_finite: Quantity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerFlow:
+    """One output tensor of one call of one module.
+
+    Attributes:
+        name: Qualified name of the module, as in `model.named_modules()`.
+        kind: Class name of the module.
+        role: What it contributes to the chain-rule product.
+        layer: Number l = 1 … L of the weight layer that it is, or that it follows; `None` before
+            the first one.
+        call: 0 for the module's first call, 1 for its second, and so on.
+        output: Where the tensor sits in the module's output ("" if it is the output itself,
+            "1.0" for the first entry of the second one, "logits" for that key or field).
+        shape: Shape of the tensor.
+        dtype: Data type of the tensor.
+        parent: Position in `GradientFlow.layers` of the measured module inside which this one
+            ran, or `None`.
+        statistics: The values; `None` for integer and empty tensors.
+        gradient: The gradient of the loss with respect to the values; `None` if the loss does
+            not depend on them through the graph.
+        gain: ‖∂loss/∂input‖ ÷ ‖∂loss/∂output‖ of the call, one factor of the chain-rule product.
+            Both are total gradients, so other paths that the input takes count too. `None` where
+            either does not exist. Calls with several outputs have it on the first one.
+    """
+
+    name: str
+    kind: str
+    role: Role
+    layer: int | None
+    call: int
+    output: str
+    shape: tuple[int, ...]
+    dtype: str
+    parent: int | None
+    statistics: ActivationStatistics | None
+    gradient: GradientStatistics | None
+    gain: Quantity | None
+
+    @property
+    def label(self) -> str:
+        """A name that tells calls and outputs of one module apart."""
+        call = f" (call {self.call + 1})" if self.call else ""
+        return f"{self.name or '(model)'}{call}{f' → {self.output}' if self.output else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterFlow:
+    """One parameter and its gradient.
+
+    Attributes:
+        name: Qualified name, as in `model.named_parameters()`.
+        aliases: Further names under which the same tensor is registered (tied weights).
+        shape: Shape of the parameter.
+        dtype: Data type of the parameter.
+        layer: Number of the weight layer that owns it, or `None`.
+        status: "measured", "frozen" (requires no gradient), or "unreached" (the loss does not
+            depend on it). Only "measured" parameters have gradient figures.
+        norm: Frobenius norm of the parameter.
+        grad_norm: Frobenius norm of the gradient.
+        grad_zero_share: Share of gradient entries that are exactly zero, in [0, 1].
+        grad_non_finite: Number of gradient entries that are infinite or NaN.
+        non_finite: Number of parameter entries that are infinite or NaN.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    layer: int | None
+    status: GradientStatus
+    norm: Quantity
+    non_finite: Quantity
+    grad_norm: Quantity | None
+    grad_zero_share: Quantity | None
+    grad_non_finite: Quantity | None
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is a weight matrix or kernel rather than a bias or a scale."""
+        return len(self.shape) >= 2
+
+    @property
+    def grad_to_weight(self) -> Quantity | None:
+        """‖gradient‖ ÷ ‖parameter‖: the relative update that a learning rate of 1 would make."""
+        return None if self.grad_norm is None else divide_members(self.grad_norm, self.norm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightLayer:
+    """One weight layer l = 1 … L: the summary row of tables and charts.
+
+    Attributes:
+        layer: Its number l, counted from the input.
+        name: Qualified name of the module that owns the weights.
+        kind: Class name of that module ("" if it was never called itself).
+        weight_norm: ‖W_l‖.
+        weight_gradient_norm: ‖∂loss/∂W_l‖; `None` if frozen or unreached.
+        delta_norm: ‖δ_l‖ = ‖∂loss/∂z_l‖, all calls together; `None` if there is no gradient.
+        pre_activation: Statistics of z_l (its first call).
+        activation: Statistics of h_l = φ(z_l); `None` if no activation module follows.
+    """
+
+    layer: int
+    name: str
+    kind: str
+    weight_norm: Quantity
+    weight_gradient_norm: Quantity | None
+    delta_norm: Quantity | None
+    pre_activation: ActivationStatistics | None
+    activation: ActivationStatistics | None
+
+    @property
+    def output(self) -> ActivationStatistics | None:
+        """Statistics of h_l, or of z_l where no activation module follows."""
+        return self.activation or self.pre_activation
+
+    @property
+    def grad_to_weight(self) -> Quantity | None:
+        """‖∂loss/∂W_l‖ ÷ ‖W_l‖."""
+        if self.weight_gradient_norm is None:
+            return None
+        return divide_members(self.weight_gradient_norm, self.weight_norm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factor:
+    """One factor of the chain-rule product: the gain of one module call.
+
+    Attributes:
+        name: The module, with its call number where it has several.
+        kind: Class name of the module.
+        role: "weight" for a weight factor, "activation" for an activation factor, and so on.
+        layer: The weight layer it belongs to.
+        value: ‖∂loss/∂input‖ ÷ ‖∂loss/∂output‖; `None` if there is no gradient on either side.
+        running: Product of all factors from the loss back to and including this one.
+    """
+
+    name: str
+    kind: str
+    role: Role
+    layer: int | None
+    value: Quantity | None
+    running: Quantity | None

@@ -1,0 +1,104 @@
+"""Leaving no trace: a model and the process's random state are put back as they were."""
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chainrule.errors import InspectionError
+from chainrule.inventory import Inventory
+
+
+@contextmanager
+def preserve(inventory: Inventory) -> Iterator[None]:
+    """Put back a model's state and all random states on leaving, also after an error.
+
+    Restored: train/eval mode of every submodule, `requires_grad` and `.grad` of every parameter
+    (these read as `None` inside, so nothing can be added to them), the objects and values of
+    buffers, and the random states of PyTorch (CPU and the model's accelerators), `random` and
+    NumPy. Parameter values are watched instead of copied: a copy would double the memory.
+
+    Raises:
+        InspectionError: If a parameter's values were changed inside, as an optimizer step does.
+    """
+    modes = [(module, module.training) for _, module in inventory.modules]
+    registries = [
+        (registry, dict(registry))
+        for _, module in inventory.modules
+        for registry in (module._buffers, module._parameters)
+        if registry
+    ]
+    parameters = [
+        (p, p.tensor, p.tensor.grad, p.tensor.requires_grad, _read_version(p.tensor))
+        for p in inventory.parameters
+    ]
+    buffers = [
+        (buffer, buffer.clone(), _read_version(buffer))
+        for _, module in inventory.modules
+        for buffer in module._buffers.values()
+        if buffer is not None
+    ]
+    with _preserve_random_state({tensor.device for _, tensor, _, _, _ in parameters}):
+        for _, tensor, gradient, _, _ in parameters:
+            if gradient is not None:
+                tensor.grad = None
+        try:
+            yield
+        finally:
+            for registry, contents in registries:
+                if not _is_same(registry, contents):
+                    registry.clear()
+                    registry.update(contents)
+            with torch.no_grad():
+                for buffer, values, version in buffers:
+                    if _read_version(buffer) != version:
+                        buffer.copy_(values)
+            for _, tensor, gradient, requires_grad, _ in parameters:
+                if tensor.requires_grad != requires_grad:
+                    tensor.requires_grad_(requires_grad)
+                if tensor.grad is not gradient:
+                    tensor.grad = gradient
+            for module, training in modes:
+                module.training = training
+    for parameter, tensor, _, _, version in parameters:
+        if _read_version(tensor) != version:
+            raise InspectionError(
+                f"compute_loss must only compute the loss, but it changed the values of parameter "
+                f"{parameter.names[0]!r}. Take the optimizer step (or other update) out of it. The "
+                "change was not undone."
+            )
+
+
+def _is_same(registry: dict[str, Any], contents: dict[str, Any]) -> bool:
+    return registry.keys() == contents.keys() and all(
+        registry[name] is value for name, value in contents.items()
+    )
+
+
+def _read_version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+@contextmanager
+def _preserve_random_state(devices: set[torch.device]) -> Iterator[None]:
+    accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
+    cpu_state = torch.get_rng_state()
+    states = [
+        (device, torch.get_device_module(device).get_rng_state(device)) for device in accelerators
+    ]
+    python_state = random.getstate()
+    numpy: Any = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu_state)
+        for device, state in states:
+            torch.get_device_module(device).set_rng_state(state, device)
+        random.setstate(python_state)
+        if numpy:
+            numpy.random.set_state(numpy_state)

@@ -1,0 +1,142 @@
+"""`Quantity`: a measured figure that remembers the ensemble it summarizes."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NoReturn, Self
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+LOW, HIGH = 0.1, 0.9
+"""The band around a median: 10th to 90th percentile of the ensemble."""
+
+
+def compute_quantile(ordered: tuple[float, ...], share: float) -> float:
+    """Return the quantile of values sorted with NaN last (linear interpolation).
+
+    NaN counts as worse than every number instead of being left out, so that an ensemble in which
+    most members overflowed does not report the few that survived.
+
+    Args:
+        ordered: The sorted values, NaN last.
+        share: Which quantile, in [0, 1].
+    """
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
+    weight = position - below
+    left = ordered[below]
+    if weight == 0.0:
+        return left
+    right = ordered[below + 1]
+    if left == right:  # also keeps inf − inf from becoming NaN
+        return left
+    return left + weight * (right - left)
+
+
+def _sort_nan_last(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted(values, key=lambda value: (math.isnan(value), value)))
+
+
+def _encode(quantity: "Quantity") -> Any:
+    """Return what JSON can hold: numbers, with the non-finite ones as strings."""
+    numbers = [
+        value if math.isfinite(value) else "NaN" if math.isnan(value)
+        else "Infinity" if value > 0 else "-Infinity"
+        for value in quantity.values
+    ]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+class Quantity(float):
+    """A float that is the median of an ensemble, with every member's value kept.
+
+    It formats, compares and calculates as the median does. A measurement of a single network is an
+    ensemble of one.
+
+    Attributes:
+        values: The value of each ensemble member, in seed order.
+    """
+
+    __slots__ = ("values",)
+    values: tuple[float, ...]
+
+    def __new__(cls, values: Iterable[float]) -> Self:
+        """Return the median of `values` (at least one), keeping them all.
+
+        Raises:
+            ValueError: If there is no value.
+        """
+        members = tuple(values)
+        if len(members) == 1:
+            median = members[0]
+        elif members:
+            median = compute_quantile(_sort_nan_last(members), 0.5)
+        else:
+            raise ValueError("a Quantity needs the value of at least one ensemble member; got none")
+        quantity = super().__new__(cls, median)
+        object.__setattr__(quantity, "values", members)
+        return quantity
+
+    @property
+    def low(self) -> float:
+        """The 10th percentile of the ensemble."""
+        return compute_quantile(_sort_nan_last(self.values), LOW)
+
+    @property
+    def high(self) -> float:
+        """The 90th percentile of the ensemble."""
+        return compute_quantile(_sort_nan_last(self.values), HIGH)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Quantity is immutable; cannot set {name!r}")
+
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[float, ...]]]:
+        return type(self), (self.values,)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        """In a file: one number for an ensemble of one, else the list of all members' numbers."""
+        number = core_schema.float_schema(allow_inf_nan=True)
+        return core_schema.no_info_after_validator_function(
+            lambda value: value
+            if isinstance(value, cls)
+            else cls(value if isinstance(value, list) else (value,)),
+            core_schema.union_schema(
+                [
+                    core_schema.is_instance_schema(cls),
+                    number,
+                    core_schema.list_schema(number, min_length=1),
+                ],
+                mode="left_to_right",
+            ),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                _encode,
+            ),
+        )
+
+
+def divide(numerator: float, denominator: float) -> float:
+    """Return the quotient of two norms, with the limits a reader expects.
+
+    0 ÷ 0 is NaN (nothing can be said), x ÷ 0 is infinite, anything with NaN is NaN.
+    """
+    if denominator == 0.0:
+        return math.nan if numerator == 0.0 or math.isnan(numerator) else math.inf
+    return numerator / denominator
+
+
+def divide_members(numerator: Quantity, denominator: Quantity) -> Quantity:
+    """Return the member-by-member quotient of two quantities of one ensemble."""
+    return Quantity(map(divide, numerator.values, denominator.values))
+
+
+def combine_norms(norms: Iterable[Quantity]) -> Quantity | None:
+    """Return the norm of several tensors together (root of the sum of squares), by member.
+
+    Returns:
+        The combined norm, or `None` if there is none to combine.
+    """
+    columns = [norm.values for norm in norms]
+    if not columns:
+        return None
+    return Quantity(columns[0] if len(columns) == 1 else map(math.hypot, *columns))

@@ -1,0 +1,307 @@
+"""Recording a forward pass: which modules ran, on what edge of the graph, with what values.
+
+One forward hook per measured module, no backward hooks: these break in-place operations, are
+silent for dictionary outputs and cost ten times as much. A gradient is later asked for at the
+*edge* of the autograd graph that a tensor sat on when its module returned, so an operation that
+overwrites the tensor afterwards does not change what is measured. For the same reason small
+tensors are copied at once and large ones summarized at once.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from chainrule.activations import Activation
+from chainrule.inventory import Inventory, classify, has_weights
+from chainrule.measurement import Role
+from chainrule.networks import ResidualBlock
+from chainrule.statistics import Table, summarize_derivative, summarize_values
+
+SMALL = 2**16
+"""Tensors of up to this many entries are copied and summarized later, many in one operation."""
+
+
+@dataclass(slots=True, eq=False)
+class Output:
+    """One output tensor of a call.
+
+    Until it is summarized, a small tensor is kept in `values` (with the input of an activation in
+    `pre_activation`); a large one leaves its `table` at once.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    unit_dim: int
+    edge: int | None
+    values: Tensor | None = None
+    pre_activation: Tensor | None = None
+    table: Table | None = None
+    fingerprint: Tensor | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Subject:
+    """A measured module; `module` is there until the recorder is released."""
+
+    module: nn.Module | None
+    name: str
+    kind: str
+    role: Role
+    activation: Activation | None
+    channels_first: bool | None
+    in_place: bool
+    runs: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of one module."""
+
+    subject: Subject
+    number: int
+    parent: "Call | None"
+    input_edges: tuple[int, ...] = ()
+    outputs: list[Output] = field(default_factory=list)
+
+
+class Recorder:
+    """What the hooks of one forward pass write down.
+
+    Attributes:
+        calls: The calls, in the order in which they returned.
+        targets: Every edge of the graph that a call's input or output sat on. Elsewhere, edges are
+            positions in this list.
+        last_run: The last measured module that returned.
+        without_grad: By module, calls made while gradients were off: no gradient is wanted there,
+            or a reentrant checkpoint will repeat them.
+        on_recomputed: Receives such a call and its fresh outputs when it is repeated.
+    """
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.calls: list[Call] = []
+        self.targets: list[Tensor | GradientEdge] = []
+        self.last_run: Subject | None = None
+        self.without_grad: dict[nn.Module, list[Call]] = {}
+        self.on_recomputed: Callable[[Call, Sequence[Tensor]], None] | None = None
+        self.subjects = {
+            module: _describe(name, module)
+            for name, module in inventory.modules
+            if not module._modules
+            or any(p is not None for p in module._parameters.values())
+            or isinstance(module, ResidualBlock)
+        }
+        self._positions: dict[tuple[Any, int], int] = {}
+        self._open: list[Call] = []
+        self._before: dict[nn.Module, tuple[Tensor | None, tuple[int, ...]]] = {}
+        self._channels_first = False
+        self._latest: tuple[Tensor, Output] | None = None
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Before a module that contains modules, or that works in place."""
+        if torch._C._current_graph_task_id() != -1:
+            return
+        subject = self.subjects[module]
+        tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
+        edges = self._note_edges(args, kwargs)
+        if subject.in_place:
+            keep = subject.activation is not None and tensors
+            self._before[module] = (tensors[0].detach().clone() if keep else None, edges)
+            return
+        call = self._start(subject)
+        call.input_edges = edges
+        self._open.append(call)
+
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        """After any measured module."""
+        if torch._C._current_graph_task_id() != -1:  # a checkpoint repeats an earlier call
+            self._match_recomputation(module, result)
+            return
+        subject = self.last_run = self.subjects[module]
+        pre_activation = args[0] if args else None
+        if subject.in_place:
+            call = self._start(subject)
+            pre_activation, call.input_edges = self._before.pop(module)
+        elif self._open and self._open[-1].subject is subject:
+            call = self._open.pop()
+        else:
+            call = self._start(subject)
+            call.input_edges = self._note_edges(args, kwargs)
+        self.calls.append(call)
+        if subject.channels_first is not None:
+            self._channels_first = subject.channels_first
+        if isinstance(result, Tensor):
+            self._note_output(call, "", result, pre_activation)
+        else:
+            for path, tensor in find_tensors(result):
+                self._note_output(call, path, tensor, pre_activation)
+        if not torch.is_grad_enabled():
+            for output in call.outputs:
+                output.fingerprint = _take_fingerprint(output)
+            self.without_grad.setdefault(module, []).append(call)
+
+    def note_edge(self, tensor: Tensor) -> int | None:
+        """Remember where in the graph a tensor sits now, so that its gradient can be asked for."""
+        if not tensor.requires_grad:
+            return None
+        node = tensor.grad_fn
+        key = (id(tensor), -1) if node is None else (node, tensor.output_nr)
+        position = self._positions.get(key)
+        if position is None:
+            position = self._positions[key] = len(self.targets)
+            if node is None:
+                self.targets.append(tensor)
+            elif isinstance(node, torch._C._FunctionBase):
+                self.targets.append(get_gradient_edge(tensor))
+            else:
+                self.targets.append(GradientEdge(node, tensor.output_nr))
+        return position
+
+    def release(self) -> None:
+        """Let go of all tensors and of the graph; what remains are plain descriptions."""
+        self._latest = None
+        self.targets.clear()
+        self._positions.clear()
+        self.without_grad.clear()
+        for subject in self.subjects.values():
+            subject.module = None
+        self.subjects.clear()
+        for call in self.calls:
+            for output in call.outputs:
+                output.values = output.pre_activation = output.fingerprint = output.table = None
+
+    def _start(self, subject: Subject) -> Call:
+        subject.runs += 1
+        return Call(subject, subject.runs - 1, self._open[-1] if self._open else None)
+
+    def _note_edges(self, args: Any, kwargs: Any) -> tuple[int, ...]:
+        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+            edge = self.note_edge(args[0])
+            return () if edge is None else (edge,)
+        edges = [self.note_edge(tensor) for _, tensor in find_tensors((args, kwargs))]
+        return tuple(edge for edge in edges if edge is not None)
+
+    def _note_output(self, call: Call, path: str, tensor: Tensor, pre_activation: Any) -> None:
+        dims = tensor.dim()
+        output = Output(
+            path,
+            tuple(tensor.shape),
+            tensor.dtype,
+            1 if self._channels_first and dims > 2 else max(dims - 1, 0),
+            self.note_edge(tensor),
+        )
+        call.outputs.append(output)
+        if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
+            return
+        values = tensor.detach()
+        if values.layout != torch.strided:
+            values = values.to_dense()
+        subject = call.subject
+        fits = isinstance(pre_activation, Tensor) and pre_activation.shape == values.shape
+        before = pre_activation.detach() if subject.activation and fits else None
+        if values.numel() <= SMALL:
+            output.values = values.clone()
+            if before is not None:
+                latest = self._latest
+                if latest is not None and latest[0] is pre_activation:  # already copied
+                    output.pre_activation = latest[1].values
+                else:
+                    output.pre_activation = before.clone()
+            self._latest = tensor, output
+            return
+        with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
+            output.table = summarize_values(values[None, None])
+            if before is not None and subject.activation is not None:
+                output.table |= summarize_derivative(
+                    subject.activation, subject.module, before[None, None], output.unit_dim + 2
+                )
+
+    def _match_recomputation(self, module: nn.Module, result: Any) -> None:
+        """Pair a call inside a reentrant checkpoint's backward pass with its first run."""
+        pending = self.without_grad.get(module)
+        if not pending or self.on_recomputed is None or not torch.is_grad_enabled():
+            return
+        tensors = [tensor for _, tensor in find_tensors(result)]
+        for call in reversed(pending):
+            if len(call.outputs) == len(tensors) and all(
+                output.shape == tuple(tensor.shape) and _matches(output.fingerprint, tensor)
+                for output, tensor in zip(call.outputs, tensors, strict=True)
+            ):
+                pending.remove(call)
+                self.on_recomputed(call, tensors)
+                return
+
+
+@contextmanager
+def record(inventory: Inventory) -> Iterator[Recorder]:
+    """Hook a model's measured modules, and unhook them on leaving.
+
+    Measured are: modules without submodules, modules that own parameters themselves (such as
+    `nn.MultiheadAttention`), and `ResidualBlock`.
+    """
+    recorder = Recorder(inventory)
+    handles = []
+    try:
+        for module, subject in recorder.subjects.items():
+            if module._modules or subject.in_place:
+                handles.append(module.register_forward_pre_hook(recorder.enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(recorder.leave, with_kwargs=True))
+        yield recorder
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_tensors(value: Any, path: str = "") -> list[tuple[str, Tensor]]:
+    """Return (path, tensor) for every tensor in any nesting of sequences, mappings, dataclasses."""
+    if isinstance(value, Tensor):
+        return [(path, value)]
+    if isinstance(value, (tuple, list)):
+        entries = [(str(index), entry) for index, entry in enumerate(value)]
+    elif isinstance(value, Mapping):
+        entries = [(str(key), entry) for key, entry in value.items()]
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [entry.name for entry in dataclasses.fields(value)]
+        entries = [(name, getattr(value, name, None)) for name in names]
+    else:
+        return []
+    return [
+        found
+        for name, entry in entries
+        for found in find_tensors(entry, f"{path}.{name}" if path else name)
+    ]
+
+
+def _describe(name: str, module: nn.Module) -> Subject:
+    traits = classify(type(module))
+    role: Role = "weight" if module._parameters and has_weights(module) else traits.role
+    in_place = not module._modules and bool(getattr(module, "inplace", False))
+    kind = type(module).__name__
+    return Subject(module, name, kind, role, traits.activation, traits.channels_first, in_place)
+
+
+def _take_fingerprint(output: Output) -> Tensor | None:
+    """Return a few numbers by which a repeated call can be told from the module's other calls."""
+    if output.values is not None:
+        return _thin_out(output.values)
+    return output.table["mean"].flatten() if output.table else None
+
+
+def _matches(fingerprint: Tensor | None, tensor: Tensor) -> bool:
+    if fingerprint is None:
+        return True
+    if tensor.numel() > SMALL:
+        return torch.equal(
+            summarize_values(tensor.detach()[None, None])["mean"].flatten(), fingerprint
+        )
+    return torch.equal(_thin_out(tensor.detach()), fingerprint)
+
+
+def _thin_out(tensor: Tensor) -> Tensor:
+    return tensor.flatten()[:: max(1, tensor.numel() // 64)]
