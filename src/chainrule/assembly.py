@@ -18,8 +18,9 @@ from chainrule.measurement import (
     ParameterFlow,
 )
 from chainrule.quantity import Quantity, combine_norms, divide_members
-from chainrule.recording import SMALL, Call, Output, Recorder, Subject
+from chainrule.recording import Call, Output, Recorder, Subject
 from chainrule.statistics import (
+    SMALL,
     Table,
     fetch_rows,
     read_activation,

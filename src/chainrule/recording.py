@@ -21,11 +21,7 @@ from chainrule.activations import Activation
 from chainrule.inventory import Inventory, classify, has_weights
 from chainrule.measurement import Role
 from chainrule.networks import ResidualBlock
-from chainrule.statistics import Table, summarize_derivative, summarize_values
-
-SMALL = 2**16
-"""Tensors of up to this many entries are copied and summarized later, many in one operation."""
-
+from chainrule.statistics import SMALL, Table, summarize_derivative, summarize_values
 
 @dataclass(slots=True, eq=False)
 class Output:

@@ -5,6 +5,7 @@ per entry and ensemble member, [entries, members]. Values are rescaled by their 
 first (or summed in float64), so that squares neither overflow at 1e20 nor underflow at 1e−25.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,13 @@ BINS = 40
 
 HISTOGRAM_ENTRIES = 8192
 """Entries that a histogram looks at; of larger tensors an evenly spaced sample."""
+
+SMALL = 2**16
+"""Tensors of up to this many entries are summarized together, many in one operation."""
+
+_BLOCK = 1024
+_MODERATE = (1e-15, 1e15)
+"""Between these, squares of float32 neither overflow nor underflow."""
 
 Table = dict[str, Tensor]
 Row = Mapping[str, list[Any]]
@@ -37,17 +45,14 @@ def summarize_values(values: Tensor) -> Table:
     values = to_real(values)
     flat = values.flatten(2)
     low, high = flat.amin(-1), flat.amax(-1)
-    largest = torch.maximum(low.abs(), high.abs())
-    scale = torch.where(torch.isfinite(largest) & (largest > 0), largest, 1.0)
-    scaled = flat / scale.unsqueeze(-1)
+    scaled, scale = _rescale(flat, torch.maximum(-low, high))
     mean = scaled.mean(-1)
-    centred = scaled - mean.unsqueeze(-1)
     table = {
-        "mean": mean * scale,
-        "std": torch.linalg.vector_norm(centred, dim=-1) / flat.shape[-1] ** 0.5 * scale,
+        "mean": mean,
+        "std": torch.linalg.vector_norm(scaled - mean.unsqueeze(-1), dim=-1) / flat.shape[-1] ** 0.5,
         "min": low,
         "max": high,
-        "zero_share": _share_of_zeros(flat),
+        "zero_share": _share_of_zeros(flat, flat.abs().amin(-1)),
         "non_finite": _count_non_finite(flat, mean),
     }
     if values.dim() > 2 and values.shape[2] > 1:
@@ -56,6 +61,8 @@ def summarize_values(values: Tensor) -> Table:
         size = torch.linalg.vector_norm(scaled, dim=-1)
         spread = torch.linalg.vector_norm(deviations, dim=(2, 3))
         table["variation"] = torch.where(size > 0, spread / size, 0.0)
+    if scale is not None:
+        table["mean"], table["std"] = mean * scale, table["std"] * scale
     return table | _count_bins(flat, low, high)
 
 
@@ -103,10 +110,11 @@ def summarize_gradients(gradients: Tensor, entries: int | None = None) -> Table:
     magnitudes = flat.abs()
     largest = magnitudes.amax(-1)
     stored_share = flat.shape[-1] / entries if entries else 1.0
+    zero_share = _share_of_zeros(magnitudes, magnitudes.amin(-1))
     return {
         "norm": _compute_norm(flat, largest),
         "max_abs": largest,
-        "zero_share": 1.0 - (1.0 - _share_of_zeros(magnitudes)) * stored_share,
+        "zero_share": 1.0 - (1.0 - zero_share) * stored_share,
         "non_finite": _count_non_finite(flat, largest),
     }
 
@@ -117,7 +125,7 @@ def summarize_parameters(parameters: Tensor) -> Table:
     if flat.shape[-1] == 0:
         zeros = torch.zeros(flat.shape[:2], device=flat.device)
         return {"norm": zeros, "non_finite": zeros}
-    norm = _compute_norm(flat, flat.abs().amax(-1) if _needs_rescaling(flat) else None)
+    norm = _compute_norm(flat, flat.abs().amax(-1))
     return {"norm": norm, "non_finite": _count_non_finite(flat, norm)}
 
 
@@ -138,8 +146,7 @@ def fetch_rows(tables: Sequence[Table]) -> list[Row]:
             by_device.setdefault(tensor.device, []).append((index, name, tensor))
     rows: list[dict[str, list[Any]]] = [{} for _ in tables]
     for device, entries in by_device.items():
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        joined = torch.cat([tensor.to(dtype).flatten() for _, _, tensor in entries]).cpu()
+        joined = torch.cat([t.to(_widest(device)).flatten() for _, _, t in entries]).cpu()
         parts = joined.split([tensor.numel() for _, _, tensor in entries])
         for (index, name, tensor), part in zip(entries, parts, strict=True):
             rows[index][name] = part.reshape(tensor.shape).tolist()
@@ -182,13 +189,24 @@ def read_gradient(figures: Mapping[str, Any]) -> GradientStatistics:
     )
 
 
-def _share_of_zeros(flat: Tensor) -> Tensor:
-    size = flat.shape[-1]
+def _share_of_zeros(flat: Tensor, smallest: Tensor) -> Tensor:
+    """Return the share of exact zeros, given a lower bound of the magnitudes (or less)."""
+    if flat.device.type == "cpu" and bool((smallest > 0).all()):
+        return torch.zeros_like(smallest)
+    return 1.0 - torch.linalg.vector_norm(flat, ord=0, dim=-1) / flat.shape[-1]
+
+
+def _rescale(flat: Tensor, largest: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return tensors whose squares neither overflow nor underflow, and what they were divided by.
+
+    On a CPU, where a look costs nothing, tensors that need no scale stay as they are (`None`).
+    """
     if flat.device.type == "cpu":
-        smallest = flat.abs().amin(-1)
-        if bool((smallest > 0).all()):
-            return torch.zeros_like(smallest)
-    return 1.0 - torch.linalg.vector_norm(flat, ord=0, dim=-1) / size
+        moderate = ((largest > _MODERATE[0]) & (largest < _MODERATE[1])) | (largest == 0)
+        if bool(moderate.all()):
+            return flat, None
+    scale = torch.where(torch.isfinite(largest) & (largest > 0), largest, 1.0)
+    return flat / scale.unsqueeze(-1), scale
 
 
 def _count_non_finite(flat: Tensor, witness: Tensor) -> Tensor:
@@ -198,16 +216,22 @@ def _count_non_finite(flat: Tensor, witness: Tensor) -> Tensor:
     return (~torch.isfinite(flat)).sum(-1)
 
 
-def _needs_rescaling(flat: Tensor) -> bool:
-    return flat.dtype == torch.float64 or flat.device.type == "mps"
+def _compute_norm(flat: Tensor, largest: Tensor) -> Tensor:
+    """Return the norm over the last dimension, given the largest magnitudes there.
+
+    Entries are squared in their own precision, in blocks short enough not to lose digits, and the
+    blocks are added in float64 (where the device has it).
+    """
+    flat, scale = _rescale(flat, largest)
+    block = math.gcd(flat.shape[-1], _BLOCK)
+    if block > 1:
+        flat = torch.linalg.vector_norm(flat.unflatten(-1, (-1, block)), dim=-1)
+    norm = torch.linalg.vector_norm(flat, dim=-1, dtype=_widest(flat.device))
+    return norm if scale is None else norm * scale
 
 
-def _compute_norm(flat: Tensor, largest: Tensor | None) -> Tensor:
-    if not _needs_rescaling(flat):
-        return torch.linalg.vector_norm(flat, dim=-1, dtype=torch.float64)
-    assert largest is not None
-    scale = torch.where(torch.isfinite(largest) & (largest > 0), largest, 1.0)
-    return torch.linalg.vector_norm(flat / scale.unsqueeze(-1), dim=-1) * scale
+def _widest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _count_bins(flat: Tensor, low: Tensor, high: Tensor) -> Table:
