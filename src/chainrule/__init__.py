@@ -1,4 +1,35 @@
+"""See, explain and fix gradient flow in deep networks.
+
+Numbers come from real PyTorch autograd. Start with `inspect` for your own model, or with
+`NetworkSpec` and `simulate` for a network described by a few settings.
+"""
+
+from chainrule.activations import ACTIVATIONS
+from chainrule.diagnoses import Verdict
+from chainrule.diagnosis import Diagnosis, diagnose
+from chainrule.errors import ChainruleError
+from chainrule.flow import GradientFlow
+from chainrule.flow_file import load_flow
+from chainrule.initializers import INITIALIZERS
 from chainrule.inspection import inspect
+from chainrule.networks import build_network, make_loss
+from chainrule.presets import PRESETS
 from chainrule.simulation import simulate
 from chainrule.spec import NetworkSpec
-from chainrule.networks import build_network, make_loss
+
+__all__ = [
+    "ACTIVATIONS",
+    "ChainruleError",
+    "Diagnosis",
+    "GradientFlow",
+    "INITIALIZERS",
+    "NetworkSpec",
+    "PRESETS",
+    "Verdict",
+    "build_network",
+    "diagnose",
+    "inspect",
+    "load_flow",
+    "make_loss",
+    "simulate",
+]

@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 
 from chainrule.files import write_text
 from chainrule.measurement import (
-    ActivationStatistics,
     Factor,
     LayerFlow,
     ParameterFlow,
@@ -219,15 +218,13 @@ def _summarize_weight_layers(
         if call.layer is not None:
             calls.setdefault(call.layer, []).append(call)
 
-    def first(
-        entries: Sequence[LayerFlow], test: Callable[[LayerFlow], bool]
-    ) -> ActivationStatistics | None:
-        return next((entry.statistics for entry in entries if test(entry)), None)
-
     summaries = []
     for number in sorted(weights):
         entries = calls.get(number, [])
         own = [entry for entry in entries if entry.role == "weight"]
+        activations = [entry for entry in entries if entry.role == "activation"]
+        # A placeholder counts only where there is nothing else.
+        activations.sort(key=lambda entry: entry.kind == "Identity")
         norm = combine_norms(parameter.norm for parameter in weights[number])
         assert norm is not None
         summaries.append(
@@ -242,11 +239,9 @@ def _summarize_weight_layers(
                 delta_norm=combine_norms(
                     entry.gradient.norm for entry in own if entry.gradient is not None
                 ),
-                pre_activation=first(own, lambda entry: True),
-                activation=first(
-                    entries, lambda entry: entry.role == "activation" and entry.kind != "Identity"
-                )
-                or first(entries, lambda entry: entry.role == "activation"),
+                pre_activation=own[0].statistics if own else None,
+                activation=activations[0].statistics if activations else None,
+                activation_kind=activations[0].kind if activations else "",
             )
         )
     return tuple(summaries)

@@ -190,6 +190,7 @@ class WeightLayer:
         delta_norm: ‖δ_l‖ = ‖∂loss/∂z_l‖, all calls together; `None` if there is no gradient.
         pre_activation: Statistics of z_l (its first call).
         activation: Statistics of h_l = φ(z_l); `None` if no activation module follows.
+        activation_kind: Class name of that activation module ("" if none follows).
     """
 
     layer: int
@@ -200,6 +201,7 @@ class WeightLayer:
     delta_norm: Quantity | None
     pre_activation: ActivationStatistics | None
     activation: ActivationStatistics | None
+    activation_kind: str
 
     @property
     def output(self) -> ActivationStatistics | None:

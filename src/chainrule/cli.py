@@ -1,0 +1,237 @@
+"""The command line: `chainrule inspect`, `simulate`, `presets`, `explore`.
+
+Exit codes: 0 measured; 1 with `--check`, the diagnosis is not healthy; 2 bad input.
+"""
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from chainrule.activations import ACTIVATIONS
+from chainrule.diagnoses import Verdict
+from chainrule.diagnosis import Diagnosis, diagnose
+from chainrule.errors import ChainruleError
+from chainrule.files import check_writable
+from chainrule.flow import GradientFlow
+from chainrule.initializers import INITIALIZERS
+from chainrule.presets import PRESETS, get_preset
+from chainrule.spec import NetworkSpec
+from chainrule.version import read_version
+
+INSTALL_APP = 'pip install "chainrule[app]"'
+
+app = typer.Typer(
+    name="chainrule",
+    help="See, explain and fix gradient flow in deep networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 measured; 1 with --check, the diagnosis is not healthy; 2 bad input.",
+)
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the flow and the diagnosis as JSON instead.")
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write the flow to a file (JSON)."),
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Exit with code 1 if the diagnosis is not healthy.")
+]
+AllOption = Annotated[
+    bool, typer.Option("--all", help="Show every measured module, not only weight layers.")
+]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error.")
+]
+
+
+@app.command("inspect")
+def inspect_command(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="FILE.py:FUNCTION or package.module:FUNCTION. The function takes no arguments "
+            "and returns (model, compute_loss).",
+        ),
+    ],
+    as_json: JsonOption = False,
+    output: OutputOption = None,
+    check: CheckOption = False,
+    everything: AllOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Measure the gradient flow of your own PyTorch model."""
+    from chainrule.inspection import inspect
+    from chainrule.target import load_target
+
+    if output:
+        check_writable(output)
+    with _show_progress("measuring"):
+        model, compute_loss = load_target(target)
+        flow = inspect(model, compute_loss)
+    _report(flow, as_json, output, check, everything)
+
+
+@app.command("simulate")
+def simulate_command(  # noqa: PLR0913  (one option per setting)
+    preset: Annotated[
+        str | None, typer.Option(help="Start from a named scenario; see `chainrule presets`.")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(help="Weight layers.")] = None,
+    width: Annotated[int | None, typer.Option(help="Units per layer.")] = None,
+    activation: Annotated[str | None, typer.Option(help=", ".join(ACTIVATIONS))] = None,
+    init: Annotated[str | None, typer.Option(help=", ".join(INITIALIZERS))] = None,
+    distribution: Annotated[str | None, typer.Option(help="normal or uniform.")] = None,
+    weight_std: Annotated[float | None, typer.Option(help="The σ of init random.")] = None,
+    bias_std: Annotated[float | None, typer.Option(help="σ of the biases.")] = None,
+    residual: Annotated[str | None, typer.Option(help="none, plain or scaled.")] = None,
+    normalization: Annotated[
+        str | None, typer.Option(help="none, layernorm, batchnorm or rmsnorm.")
+    ] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest total gradient norm.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per batch.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
+    seed: Annotated[int | None, typer.Option(help="First seed.")] = None,
+    seeds: Annotated[int, typer.Option(help="Networks to measure, each with its own seed.")] = 16,
+    no_budget: Annotated[bool, typer.Option("--no-budget", help="Allow any size.")] = False,
+    as_json: JsonOption = False,
+    output: OutputOption = None,
+    check: CheckOption = False,
+    everything: AllOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Measure an ensemble of networks described by a few settings.
+
+    Settings given beside a preset replace the preset's.
+    """
+    given = {name: value for name, value in locals().items() if name in NetworkSpec.model_fields}
+    changes = {name: value for name, value in given.items() if value is not None}
+    base = get_preset(preset).spec if preset is not None else NetworkSpec()
+    if "init" in changes and changes["init"] != "random" and "weight_std" not in changes:
+        changes["weight_std"] = 1.0
+    spec = base.replace(**changes)
+    if output:
+        check_writable(output)
+    import torch
+
+    from chainrule.simulation import BUDGET, simulate
+
+    torch.set_num_threads(1)  # this process is ours; small networks run fastest so
+    with _show_progress("measuring") as advance:
+        flow = simulate(spec, seeds, budget=None if no_budget else BUDGET, progress=advance)
+    _report(flow, as_json, output, check, everything)
+
+
+@app.command("presets")
+def presets_command(as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List the named scenarios and what to look at in each."""
+    if as_json:
+        entries = [
+            {"name": p.name, "look_at": p.look_at, "spec": p.spec.model_dump()}
+            for p in PRESETS.values()
+        ]
+        typer.echo(json.dumps(entries, ensure_ascii=False, indent=2))
+        return
+    from chainrule.terminal import render_presets
+
+    Console().print(render_presets(list(PRESETS.values())))
+
+
+@app.command("explore")
+def explore_command(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 8050,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Do not open a browser.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Open the explorer: real gradients of a network set by sliders, in a browser."""
+    missing = [name for name in ("dash", "dash_mantine_components", "uvicorn") if not find_spec(name)]
+    if missing:
+        raise ChainruleError(
+            f"The explorer needs {', '.join(missing)}, not installed here. Run: {INSTALL_APP}"
+        )
+    from chainrule.app.server import serve
+
+    serve(host, port, open_browser=not no_browser)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"chainrule {read_version()}")
+        raise typer.Exit
+
+
+def _report(
+    flow: GradientFlow, as_json: bool, output: Path | None, check: bool, everything: bool
+) -> None:
+    diagnosis = diagnose(flow)
+    if output:
+        flow.save(output)
+    if as_json:
+        typer.echo(_encode(flow, diagnosis))
+    else:
+        from chainrule.terminal import print_flow
+
+        print_flow(Console(), flow, diagnosis, everything=everything)
+        if output:
+            Console(stderr=True).print(f"Wrote {output}", style="dim", highlight=False)
+    if check and diagnosis.verdict is not Verdict.HEALTHY:
+        raise typer.Exit(1)
+
+
+def _encode(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    document: dict[str, Any] = {"diagnosis": asdict(diagnosis), "flow": json.loads(flow.to_json())}
+    return json.dumps(document, ensure_ascii=False, indent=2, default=str)
+
+
+@contextmanager
+def _show_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show progress on standard error, from the second second on."""
+    bars = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = bars.add_task(what, total=None)
+    timer = threading.Timer(1.0, bars.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+    finally:
+        timer.cancel()
+        bars.stop()
+
+
+def main() -> None:
+    """Run the command line; errors made on purpose are one message and exit code 2."""
+    try:
+        app()
+    except ChainruleError as error:
+        if "--debug" in sys.argv:
+            raise
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print("[bold red]error:[/]", str(error).replace("[", r"\["))
+        sys.exit(2)

@@ -1,0 +1,172 @@
+"""The table of diagnoses: what can be wrong, from which threshold on, why, and what to try.
+
+The thresholds were chosen on dense networks of width 64 with losses of order 1, by comparing with
+short real trainings of a grid of networks (depths 2 to 50, five activations, five
+initializations, SGD and Adam with several learning rates); see docs/decisions.md. Absolute
+gradient thresholds move with the scale of the loss.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Verdict(StrEnum):
+    """What is wrong with a network, the gravest first."""
+
+    NON_FINITE = "non-finite"
+    NO_GRADIENT = "no gradient"
+    DEAD_UNITS = "dead units"
+    EXPLODING = "exploding"
+    VANISHING = "vanishing"
+    SATURATED = "saturated"
+    SIGNAL_COLLAPSE = "signal collapse"
+    HEALTHY = "healthy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One way to arrive at a verdict.
+
+    Attributes:
+        name: Key of the rule.
+        verdict: What it says when the figure is beyond the threshold.
+        figure: What is compared, in words.
+        threshold: The bound.
+        beyond: ">" if figures above the threshold are wrong, "<" if those below are.
+        reason: Why it matters, in plain language.
+        source: Where reason or threshold come from.
+    """
+
+    name: str
+    verdict: Verdict
+    figure: str
+    threshold: float
+    beyond: str
+    reason: str
+    source: str
+
+
+_RULES = (
+    Rule(
+        name="non_finite",
+        verdict=Verdict.NON_FINITE,
+        figure="infinite or undefined numbers",
+        threshold=0,
+        beyond=">",
+        reason="One infinite or undefined number spreads to every weight at the first update.",
+        source="IEEE 754 arithmetic",
+    ),
+    Rule(
+        name="unreached",
+        verdict=Verdict.NO_GRADIENT,
+        figure="layers whose weights the loss does not depend on",
+        threshold=0,
+        beyond=">",
+        reason="No path leads from the loss to these weights, so training cannot change them.",
+        source="reverse-mode differentiation: no path in the graph, no derivative",
+    ),
+    Rule(
+        name="dead_units",
+        verdict=Verdict.DEAD_UNITS,
+        figure="share of units that are off for every example",
+        threshold=0.7,
+        beyond=">",
+        reason="A unit whose derivative is zero for every example passes no gradient on and gets "
+        "none, so it cannot recover.",
+        source="Lu et al. 2019 (arXiv 1903.06733); threshold measured",
+    ),
+    Rule(
+        name="exploding_gradient",
+        verdict=Verdict.EXPLODING,
+        figure="‖∂𝓛/∂W‖",
+        threshold=100.0,
+        beyond=">",
+        reason="A step along a gradient this long throws the weights far away unless the learning "
+        "rate is tiny, and then nothing else learns.",
+        source="Pascanu et al. 2013 (arXiv 1211.5063); threshold measured",
+    ),
+    Rule(
+        name="exploding_backward",
+        verdict=Verdict.EXPLODING,
+        figure="‖δ₁‖ ÷ ‖δ_L‖",
+        threshold=300.0,
+        beyond=">",
+        reason="On the way back the factors multiply to far more than 1: early layers are pushed "
+        "hard while late ones hardly move.",
+        source="Hochreiter 1991; threshold measured",
+    ),
+    Rule(
+        name="vanishing_gradient",
+        verdict=Verdict.VANISHING,
+        figure="‖∂𝓛/∂W‖",
+        threshold=3e-3,
+        beyond="<",
+        reason="A gradient this short moves the weights by next to nothing at any usual learning "
+        "rate.",
+        source="Bengio et al. 1994; threshold measured",
+    ),
+    Rule(
+        name="vanishing_backward",
+        verdict=Verdict.VANISHING,
+        figure="‖δ₁‖ ÷ ‖δ_L‖",
+        threshold=0.01,
+        beyond="<",
+        reason="On the way back the factors multiply to next to nothing: the error signal does "
+        "not reach the early layers.",
+        source="Hochreiter 1991; threshold measured",
+    ),
+    Rule(
+        name="saturated",
+        verdict=Verdict.SATURATED,
+        figure="share of saturated activations",
+        threshold=0.9,
+        beyond=">",
+        reason="Where an activation is flat, its derivative is near zero and blocks the gradient.",
+        source="Glorot & Bengio 2010, section 3; threshold measured",
+    ),
+    Rule(
+        name="same_answer",
+        verdict=Verdict.SIGNAL_COLLAPSE,
+        figure="relative variation between examples",
+        threshold=0.01,
+        beyond="<",
+        reason="Different inputs give almost the same output, so the loss cannot tell the network "
+        "what to change for which input.",
+        source="Schoenholz et al. 2017 (arXiv 1611.01232); threshold measured",
+    ),
+    Rule(
+        name="fading_signal",
+        verdict=Verdict.SIGNAL_COLLAPSE,
+        figure="spread of the last layer's values ÷ first layer's",
+        threshold=0.01,
+        beyond="<",
+        reason="The values shrink from layer to layer until nothing of the input is left.",
+        source="He et al. 2015 (arXiv 1502.01852), section 2.2; threshold measured",
+    ),
+)
+
+RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})
+"""Every rule by name, in the order of the verdicts."""
+
+ACTIONS: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.NON_FINITE: "Find the first layer with such numbers; lower its initial scale, or "
+        "look for a division, logarithm or half-precision overflow there.",
+        Verdict.NO_GRADIENT: "Look for detach(), no_grad(), an unused branch, or a parameter that "
+        "is replaced in forward().",
+        Verdict.DEAD_UNITS: "Worth trying: a wider network, Leaky ReLU, or biases nearer to zero; "
+        "then measure again.",
+        Verdict.EXPLODING: "Worth trying: {change}, normalization, or gradient clipping; then "
+        "measure again.",
+        Verdict.VANISHING: "Worth trying: {change}, residual connections, or normalization; then "
+        "measure again.",
+        Verdict.SATURATED: "Worth trying: {change}, smaller inputs, or normalization; then "
+        "measure again.",
+        Verdict.SIGNAL_COLLAPSE: "Worth trying: {change}, residual connections, or "
+        "normalization; then measure again.",
+        Verdict.HEALTHY: "Nothing needs to change. Train it.",
+    }
+)
+"""What to do next, by verdict; `{change}` is filled in with what suits the network."""

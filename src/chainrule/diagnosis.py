@@ -1,0 +1,262 @@
+"""`diagnose`: from the numbers of a flow to a verdict in words, with its evidence."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from chainrule.activations import ACTIVATIONS
+from chainrule.diagnoses import ACTIONS, RULES, Rule, Verdict
+from chainrule.flow import GradientFlow
+from chainrule.initializers import get_initializer
+from chainrule.measurement import WeightLayer
+from chainrule.quantity import Quantity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong, with its evidence.
+
+    Attributes:
+        rule: Name of the rule in the table of diagnoses.
+        verdict: What it amounts to.
+        layers: Numbers of the weight layers concerned, input to output.
+        modules: Names of the modules or parameters concerned.
+        figure: What was measured, in words.
+        value: The worst figure that was measured.
+        threshold: The bound that it is beyond.
+        beyond: ">" or "<": on which side of the bound it is.
+        evidence: The measurement in one sentence.
+        reason: Why it matters, in plain language.
+        source: Where reason or threshold come from.
+    """
+
+    rule: str
+    verdict: Verdict
+    layers: tuple[int, ...]
+    modules: tuple[str, ...]
+    figure: str
+    value: float
+    threshold: float
+    beyond: str
+    evidence: str
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What a measurement means.
+
+    Attributes:
+        verdict: The gravest finding's verdict, or healthy.
+        findings: Everything that is wrong, the gravest first.
+        summary: One sentence.
+        action: What to do next.
+    """
+
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    summary: str
+    action: str
+
+
+def diagnose(flow: GradientFlow) -> Diagnosis:
+    """Return the verdict on a measurement, every finding with its evidence, and what to do next.
+
+    It looks at absolute gradients (too small and too large), at what reaches the first layer, at
+    the forward signal, at saturation and at dead units; never at the gradient ratio alone, which
+    hides a shrinkage that is the same in both directions. An ensemble is judged by its medians.
+
+    Args:
+        flow: A measurement by `inspect` or `simulate`.
+    """
+    order = list(Verdict)
+    findings = sorted(_find(flow), key=lambda finding: order.index(finding.verdict))
+    verdict = findings[0].verdict if findings else Verdict.HEALTHY
+    return Diagnosis(
+        verdict=verdict,
+        findings=tuple(findings),
+        summary=_summarize(flow, findings),
+        action=ACTIONS[verdict].format(change=_suggest_change(flow)),
+    )
+
+
+def _find(flow: GradientFlow) -> Iterator[Finding]:
+    yield from _find_non_finite(flow)
+    yield from _find_unreached(flow)
+    if any(finding for finding in _find_non_finite(flow)):
+        return  # every further figure is made of undefined numbers
+    layers = flow.weight_layers
+    yield from _find_layers("dead_units", layers, _read_dead_share)
+    yield from _find_layers("exploding_gradient", layers, lambda l: l.weight_gradient_norm)
+    yield from _find_ratio("exploding_backward", flow, flow.delta_ratio)
+    yield from _find_layers("vanishing_gradient", layers, lambda l: l.weight_gradient_norm)
+    yield from _find_ratio("vanishing_backward", flow, flow.delta_ratio)
+    yield from _find_layers("saturated", layers, _read_saturation)
+    yield from _find_layers(
+        "same_answer", layers[-1:], lambda l: l.output.variation if l.output else None
+    )
+    yield from _find_ratio("fading_signal", flow, _measure_fading(layers))
+
+
+def _read_dead_share(layer: WeightLayer) -> Quantity | None:
+    return layer.activation.dead_share if layer.activation else None
+
+
+def _read_saturation(layer: WeightLayer) -> Quantity | None:
+    """Return saturation where it means something: for activations that are flat on both sides."""
+    entry = _BY_CLASS.get(layer.activation_kind)
+    bounded = entry is not None and all(map(math.isfinite, entry.output_range))
+    return layer.activation.saturation if layer.activation and bounded else None
+
+
+def _measure_fading(layers: Sequence[WeightLayer]) -> float | None:
+    if len(layers) < 2:
+        return None
+    first, last = layers[0].output, layers[-1].output
+    if first is None or last is None or first.std == 0:
+        return None
+    return last.std / first.std
+
+
+def _is_beyond(value: float, rule: Rule) -> bool:
+    return value > rule.threshold if rule.beyond == ">" else value < rule.threshold
+
+
+def _find_layers(
+    name: str, layers: Sequence[WeightLayer], read: Callable[[WeightLayer], Quantity | None]
+) -> Iterator[Finding]:
+    rule = RULES[name]
+    wrong = [
+        (layer, value)
+        for layer in layers
+        if (value := read(layer)) is not None and _is_beyond(value, rule)
+    ]
+    if wrong:
+        worst = (max if rule.beyond == ">" else min)(wrong, key=lambda pair: pair[1])
+        layer, value = worst
+        count = f"{len(wrong)} of {len(layers)} layers, " if len(layers) > 1 else ""
+        yield _report(
+            rule,
+            value,
+            f"{rule.figure} is {format_number(value)} at layer {layer.layer} ({count}"
+            f"bound {rule.beyond} {format_number(rule.threshold)})",
+            [each.layer for each, _ in wrong],
+            [each.name for each, _ in wrong],
+        )
+
+
+def _find_ratio(name: str, flow: GradientFlow, value: float | None) -> Iterator[Finding]:
+    rule = RULES[name]
+    if value is not None and _is_beyond(value, rule):
+        yield _report(
+            rule,
+            value,
+            f"{rule.figure} is {format_number(value)} (bound {rule.beyond} "
+            f"{format_number(rule.threshold)})",
+            [layer.layer for layer in flow.weight_layers],
+            [layer.name for layer in flow.weight_layers],
+        )
+
+
+def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
+    places: dict[str, float] = {}
+    layers = set()
+    for call in flow.layers:
+        count = (call.statistics.non_finite if call.statistics else 0.0) + (
+            call.gradient.non_finite if call.gradient else 0.0
+        )
+        if count > 0:
+            places[call.label] = count
+            layers.add(call.layer)
+    for parameter in flow.parameters:
+        count = parameter.non_finite + (parameter.grad_non_finite or 0.0)
+        if count > 0:
+            places[parameter.name] = count
+            layers.add(parameter.layer)
+    if places or not math.isfinite(flow.loss):
+        rule = RULES["non_finite"]
+        first = f", first in {next(iter(places))!r}" if places else ""
+        yield _report(
+            rule,
+            sum(places.values()) + (not math.isfinite(flow.loss)),
+            f"{rule.figure} occur in {len(places)} places{first}; the loss is "
+            f"{format_number(flow.loss)}",
+            sorted(layer for layer in layers if layer is not None),
+            places,
+        )
+
+
+def _find_unreached(flow: GradientFlow) -> Iterator[Finding]:
+    names = [p.name for p in flow.parameters if p.status == "unreached" and p.is_weight]
+    if names:
+        rule = RULES["unreached"]
+        weights = sum(p.is_weight for p in flow.parameters)
+        layers = {p.layer for p in flow.parameters if p.name in set(names)}
+        yield _report(
+            rule,
+            len(names),
+            f"the loss does not reach {len(names)} of {weights} weight tensors, "
+            f"{names[0]!r} for one",
+            sorted(layer for layer in layers if layer is not None),
+            names,
+        )
+
+
+def _report(
+    rule: Rule, value: float, evidence: str, layers: Sequence[int], modules: Iterator[str] | Sequence[str]
+) -> Finding:
+    return Finding(
+        rule=rule.name,
+        verdict=rule.verdict,
+        layers=tuple(layers),
+        modules=tuple(modules),
+        figure=rule.figure,
+        value=float(value),
+        threshold=rule.threshold,
+        beyond=rule.beyond,
+        evidence=evidence,
+        reason=rule.reason,
+        source=rule.source,
+    )
+
+
+def _summarize(flow: GradientFlow, findings: Sequence[Finding]) -> str:
+    if findings:
+        first = findings[0]
+        return f"{first.verdict.capitalize()}: {first.evidence}."
+    ratio = flow.gradient_ratio
+    norms = [norm for norm in flow.weight_gradient_norms if norm is not None]
+    if ratio is None or not norms:
+        return "Healthy: nothing that was measured is beyond its bound."
+    return (
+        f"Healthy: every layer's gradient lies between {format_number(min(norms))} and "
+        f"{format_number(max(norms))}, and layer 1 receives {format_number(ratio)} times what the "
+        "last layer does."
+    )
+
+
+def _suggest_change(flow: GradientFlow) -> str:
+    """Return the change of activation or initialization that suits the network, in words."""
+    spec = flow.spec
+    if spec is None:
+        return "an initialization that suits the activation"
+    activation = ACTIVATIONS[spec.activation]
+    recommended = get_initializer(activation.initialization)
+    if activation.derivative_max < 0.5:  # no initialization of the table makes up for it
+        return f"an activation that passes more than {activation.derivative_max:.0%} of a gradient".replace("%", " %")
+    if spec.init == recommended.name:
+        return "another activation with its own initialization"
+    return f"{recommended.label} initialization"
+
+
+def format_number(value: float) -> str:
+    """Return a number as people read it: 0.28, 3.1e-13, 2,900."""
+    if not math.isfinite(value):
+        return str(float(value))
+    if value == 0 or 0.001 <= abs(value) < 1000:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) < 10_000 and abs(value) >= 1 else f"{value:.1e}"
+
+
+_BY_CLASS = {entry.module: entry for entry in ACTIVATIONS.values()}

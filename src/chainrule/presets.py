@@ -1,0 +1,109 @@
+"""Named scenarios: one specification each, and one sentence on what to look at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from chainrule.diagnoses import Verdict
+from chainrule.errors import SpecError, suggest
+from chainrule.spec import NetworkSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A scenario to start from.
+
+    Attributes:
+        name: The name shown to people.
+        look_at: One sentence on what to look at.
+        spec: The network.
+        verdict: The diagnosis that it is there to show.
+    """
+
+    name: str
+    look_at: str
+    spec: NetworkSpec
+    verdict: Verdict
+
+
+_TABLE = (
+    Preset(
+        "Vanishing (Sigmoid)",
+        "Each step back towards the input multiplies the gradient by less than a quarter, so that "
+        "layer 1 receives less than a billionth of what the last layer does.",
+        NetworkSpec(depth=15, activation="sigmoid", init="xavier"),
+        Verdict.VANISHING,
+    ),
+    Preset(
+        "Healthy (ReLU + He)",
+        "All layers receive gradients of the same size: the first and the last differ by less "
+        "than a factor of 3.",
+        NetworkSpec(depth=15, activation="relu", init="he"),
+        Verdict.HEALTHY,
+    ),
+    Preset(
+        "Exploding (ReLU + random σ = 1)",
+        "Weights that ignore the width multiply values forward and gradients backward by more "
+        "than 5 at every layer; yet the ratio of first to last looks harmless.",
+        NetworkSpec(depth=15, activation="relu", init="random"),
+        Verdict.EXPLODING,
+    ),
+    Preset(
+        "Vanishing (Tanh, PyTorch default)",
+        "The default initialization of nn.Linear is too small for depth: each layer passes on "
+        "little more than half, and less than a thousandth arrives at layer 1.",
+        NetworkSpec(depth=20, activation="tanh", init="pytorch"),
+        Verdict.VANISHING,
+    ),
+    Preset(
+        "Hidden vanishing (ReLU + Xavier)",
+        "The gradient ratio is near 1, and yet every gradient is close to zero: values shrink "
+        "forward as fast as gradients shrink backward, and the two cancel in the ratio.",
+        NetworkSpec(depth=30, activation="relu", init="xavier"),
+        Verdict.VANISHING,
+    ),
+    Preset(
+        "Self-normalizing (SELU + LeCun)",
+        "The activations keep a standard deviation near 1 in all 30 layers without any "
+        "normalization, while gradients grow a little on the way back.",
+        NetworkSpec(depth=30, activation="selu", init="lecun"),
+        Verdict.HEALTHY,
+    ),
+    Preset(
+        "Dying ReLU",
+        "Narrow and deep: in most of these networks a whole layer is off for every input, so the "
+        "gradient before it is exactly zero and nothing can recover.",
+        NetworkSpec(depth=30, width=4, activation="relu", init="he"),
+        Verdict.DEAD_UNITS,
+    ),
+    Preset(
+        "Sigmoid that survives (random σ = 1)",
+        "Large weights make up for the sigmoid's small derivative: after 10 layers, layer 1 still "
+        "receives more than a tenth of what the last layer does.",
+        NetworkSpec(depth=10, activation="sigmoid", init="random"),
+        Verdict.HEALTHY,
+    ),
+    Preset(
+        "Deep and rescued (100 layers, residual)",
+        "100 layers, and the gradient passes whole through the paths around them; take the "
+        "residual connections away, and not a trace of it reaches layer 1.",
+        NetworkSpec(depth=100, activation="relu", init="pytorch", residual="scaled"),
+        Verdict.HEALTHY,
+    ),
+)
+
+PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset in _TABLE})
+"""Every preset by name, in display order."""
+
+
+def get_preset(name: str) -> Preset:
+    """Return the preset called `name` (upper and lower case are the same).
+
+    Raises:
+        SpecError: If there is none; the message names the nearest and lists all.
+    """
+    by_fold = {preset.name.casefold(): preset for preset in _TABLE}
+    try:
+        return by_fold[name.strip().casefold()]
+    except KeyError:
+        raise SpecError(f"preset: unknown {name!r}. {suggest(name, PRESETS)}") from None

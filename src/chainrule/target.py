@@ -1,0 +1,99 @@
+"""Loading what `chainrule inspect` is pointed at: a function in a file or in a package."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from chainrule.errors import TargetError, suggest
+
+_FORM = "FILE.py:FUNCTION or package.module:FUNCTION"
+
+
+def load_target(target: str) -> tuple[nn.Module, Callable[[Any], Any]]:
+    """Return the (model, compute_loss) that the function named by `target` returns.
+
+    Args:
+        target: "FILE.py:FUNCTION" or "package.module:FUNCTION". The file's folder (or the current
+            one, for a package) is importable while its code runs.
+
+    Raises:
+        TargetError: If there is no such file or function, its code raises (chained with `from`),
+            or it does not return the pair.
+    """
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        raise TargetError(f"The target must be {_FORM}; got {target!r}.")
+    is_file = place.endswith(".py") or "/" in place
+    module = _run(place, lambda: _load_file(Path(place)) if is_file else _load_module(place))
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and not key.startswith("_") and not isinstance(value, type)
+        ]
+        hint = suggest(name, functions) if functions else "It defines no function."
+        raise TargetError(f"{place} must define a function {name!r}, but does not. {hint}")
+    result = _run(target, function)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TargetError(
+            f"{target} must return (model, compute_loss); got {type(result).__name__}"
+            + (f" of length {len(result)}." if isinstance(result, tuple) else ".")
+        )
+    model, compute_loss = result
+    if not isinstance(model, nn.Module) or not callable(compute_loss):
+        raise TargetError(
+            f"{target} must return (model, compute_loss): a torch.nn.Module and a function of it; "
+            f"got ({type(model).__name__}, {type(compute_loss).__name__})."
+        )
+    return model, compute_loss
+
+
+def _run(what: str, action: Callable[[], Any]) -> Any:
+    try:
+        return action()
+    except TargetError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise TargetError(
+            f"{what} must run through, but it raised {type(error).__name__}: {error}. "
+            "See the traceback with --debug."
+        ) from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TargetError(f"There must be a file {path}; there is none.")
+    description = importlib.util.spec_from_file_location(path.stem, path)
+    if description is None or description.loader is None:
+        raise TargetError(f"{path} must be a Python file; its name does not end in .py.")
+    module = importlib.util.module_from_spec(description)
+    _make_importable(path.parent)
+    sys.modules.setdefault(path.stem, module)  # dataclasses and pickling look modules up by name
+    description.loader.exec_module(module)
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    _make_importable(Path.cwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise TargetError(
+                f"There must be a module {name!r}; there is none on the path. The target must be "
+                f"{_FORM}."
+            ) from error
+        raise
+
+
+def _make_importable(folder: Path) -> None:
+    place = str(folder.resolve())
+    if place not in sys.path:
+        sys.path.insert(0, place)

@@ -1,0 +1,260 @@
+"""Flows and diagnoses as text for a terminal."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from chainrule.diagnoses import Verdict
+from chainrule.diagnosis import Diagnosis, format_number
+from chainrule.flow import GradientFlow
+from chainrule.measurement import LayerFlow, WeightLayer
+from chainrule.presets import Preset
+from chainrule.quantity import Quantity
+
+BAR_CELLS = 24
+"""Cells of a bar's scale."""
+
+FOLD_BEYOND = 60
+"""Tables with more layers than this show only the first and last ones."""
+
+_STYLES = {Verdict.HEALTHY: "bold green", Verdict.NO_GRADIENT: "bold magenta"}
+_ICONS = {Verdict.HEALTHY: "✔", Verdict.EXPLODING: "▲", Verdict.VANISHING: "▼"}
+
+
+def print_flow(
+    console: Console, flow: GradientFlow, diagnosis: Diagnosis, *, everything: bool = False
+) -> None:
+    """Print a flow: its layers with bars, the three headline figures, the diagnosis.
+
+    Args:
+        console: Where to print.
+        flow: The measurement.
+        diagnosis: What it means.
+        everything: Whether to print every measured module instead of the weight layers, and long
+            tables whole.
+    """
+    console.print(render_heading(flow))
+    console.print()
+    table = render_modules(flow) if everything else render_layers(flow, console.width)
+    console.print(table)
+    console.print()
+    console.print(render_figures(flow))
+    console.print()
+    console.print(render_diagnosis(diagnosis))
+
+
+def render_heading(flow: GradientFlow) -> RenderableType:
+    """Return what was measured, in two lines."""
+    if flow.spec is None:
+        title = f"{len(flow.layers)} module outputs, {len(flow.parameters)} parameters"
+    else:
+        spec = flow.spec
+        extras = [
+            f"{spec.residual} residual" if spec.residual != "none" else "",
+            spec.normalization if spec.normalization != "none" else "",
+        ]
+        title = (
+            f"{spec.depth} layers × {spec.width} units, {spec.activation}, {spec.init}"
+            + "".join(f", {extra}" for extra in extras if extra)
+        )
+    count = (
+        f"median of {flow.ensemble_size} networks" if flow.ensemble_size > 1 else "one network"
+    )
+    return Group(
+        Text(title, style="bold"),
+        Text(f"{count}, {_describe_precision(flow)}, {flow.device}", style="dim"),
+    )
+
+
+def _describe_precision(flow: GradientFlow) -> str:
+    dtypes = dict.fromkeys(parameter.dtype for parameter in flow.parameters)
+    return "/".join(dtypes) or "no parameters"
+
+
+def render_layers(flow: GradientFlow, width: int) -> RenderableType:
+    """Return one row per weight layer; bars grow from the last layer's gradient on a log scale.
+
+    Args:
+        flow: The measurement.
+        width: Columns of the terminal; where they do not suffice, the last figures are left out.
+    """
+    layers = flow.weight_layers
+    if not layers:
+        return Text("No module with weights took part.", style="dim")
+    bars = _Bars([layer.weight_gradient_norm for layer in layers])
+    columns: list[tuple[str, int, Callable[[WeightLayer], RenderableType]]] = [
+        ("‖∂𝓛/∂W‖", 8, lambda layer: _number(layer.weight_gradient_norm)),
+        (bars.heading, bars.width, lambda layer: bars.render(layer.weight_gradient_norm)),
+        ("‖δ‖", 8, lambda layer: _number(layer.delta_norm)),
+        ("saturated", 9, lambda layer: _share(layer.output and layer.output.saturation)),
+        ("dead", 5, lambda layer: _share(layer.output and layer.output.dead_share)),
+        ("std of h", 8, lambda layer: _number(layer.output and layer.output.std)),
+        ("‖∂W‖÷‖W‖", 9, lambda layer: _number(layer.grad_to_weight)),
+    ]
+    if flow.ensemble_size > 1:
+        columns.append(("10–90 % of ‖∂𝓛/∂W‖", 18, lambda l: _band(l.weight_gradient_norm)))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("layer", justify="right", no_wrap=True)
+    left = width - 7
+    if flow.spec is None:
+        longest = min(28, max(6, *(len(layer.name) for layer in layers)))
+        table.add_column("module", no_wrap=True, max_width=longest)
+        left -= longest + 2
+    shown = []
+    for heading, size, render in columns:
+        if size <= left:
+            justify: JustifyMethod = "left" if size == bars.width else "right"
+            table.add_column(heading, justify=justify, no_wrap=True, min_width=size)
+            shown.append(render)
+            left -= size + 2
+    for layer in _fold(layers):
+        if layer is None:
+            table.add_row("⋯", *(["⋯"] if flow.spec is None else []), "⋯", f"{len(layers)} in all")
+            continue
+        name = [_shorten(layer.name or "(model)", 28)] if flow.spec is None else []
+        table.add_row(str(layer.layer), *name, *(render(layer) for render in shown))
+    note = "Bars: ‖∂𝓛/∂W‖ relative to the last layer's, on a log scale."
+    return Group(table, Text(note, style="dim"))
+
+
+def render_modules(flow: GradientFlow) -> RenderableType:
+    """Return one row per measured module output, in forward order."""
+    bars = _Bars([call.gradient.norm if call.gradient else None for call in flow.layers])
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading, justify in (("module", "left"), ("kind", "left"), ("shape", "left")):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table.add_column("‖∂𝓛/∂output‖", justify="right")
+    table.add_column(bars.heading, no_wrap=True)
+    for heading in ("gain", "mean", "std", "zeros"):
+        table.add_column(heading, justify="right")
+    for call in flow.layers:
+        table.add_row(*_render_call(call, bars))
+    return table
+
+
+def _render_call(call: LayerFlow, bars: "_Bars") -> list[RenderableType]:
+    statistics = call.statistics
+    norm = call.gradient.norm if call.gradient else None
+    return [
+        call.label,
+        call.kind,
+        "×".join(map(str, call.shape)) or "scalar",
+        _number(norm),
+        bars.render(norm),
+        _number(call.gain),
+        _number(statistics.mean if statistics else None),
+        _number(statistics.std if statistics else None),
+        _share(statistics.zero_share if statistics else None),
+    ]
+
+
+def render_figures(flow: GradientFlow) -> RenderableType:
+    """Return the loss, the gradient at both ends, and their ratio."""
+    norms = flow.weight_gradient_norms
+    figures: list[tuple[str, Quantity | None]] = [("loss", flow.loss)]
+    if norms:
+        figures += [
+            ("gradient at layer 1", norms[0]),
+            (f"gradient at layer {len(norms)}", norms[-1]),
+            ("ratio, first ÷ last", flow.gradient_ratio),
+        ]
+    if flow.clip_factor is not None:
+        figures.append(("clipping multiplies by", flow.clip_factor))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for label, value in figures:
+        grid.add_row(Text(label, style="dim"), _number(value), Text(_band(value), style="dim"))
+    return grid
+
+
+def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
+    """Return the verdict, every finding with its evidence and reason, and the next action."""
+    style = _STYLES.get(diagnosis.verdict, "bold red")
+    icon = _ICONS.get(diagnosis.verdict, "✖")
+    lines: list[RenderableType] = [Text(f"{icon} {diagnosis.verdict.upper()}", style=style)]
+    if not diagnosis.findings:
+        lines.append(Text(diagnosis.summary))
+    for finding in diagnosis.findings:
+        lines.append(Padding(Text(f"• {finding.evidence}."), (0, 0, 0, 2)))
+        lines.append(
+            Padding(Text(f"{finding.reason} [{finding.source}]", style="dim"), (0, 0, 0, 4))
+        )
+    lines.append(Text.assemble(("Next: ", "bold"), diagnosis.action))
+    return Group(*lines)
+
+
+def render_presets(presets: Sequence[Preset]) -> RenderableType:
+    """Return the presets with what to look at."""
+    lines: list[RenderableType] = []
+    for preset in presets:
+        lines.append(Text(preset.name, style="bold"))
+        lines.append(Padding(Text(preset.look_at), (0, 0, 0, 2)))
+        lines.append(
+            Padding(Text(f'chainrule simulate --preset "{preset.name}"', style="dim"), (0, 0, 1, 2))
+        )
+    return Group(*lines)
+
+
+class _Bars:
+    """Bars on a log scale that grow from the last layer's figure: left is smaller, right larger."""
+
+    def __init__(self, figures: Sequence[Quantity | None]) -> None:
+        logs = [math.log10(f) for f in figures if f is not None and 0 < f < math.inf]
+        self.reference = logs[-1] if logs else 0.0
+        below = math.ceil(self.reference - min(logs, default=0.0) - 1e-9)
+        above = math.ceil(max(logs, default=0.0) - self.reference - 1e-9)
+        below = below or (0 if above else 1)
+        self.cells_per_decade = BAR_CELLS / (below + above)
+        self.left = round(below * self.cells_per_decade)
+        self.right = BAR_CELLS - self.left
+        self.width = BAR_CELLS + 1
+        low = f"10⁻{_superscript(below)}" if below else ""
+        high = f"10{_superscript(above)}" if above else ""
+        self.heading = f"{low.ljust(self.left)}1{high.rjust(self.right)}"
+
+    def render(self, figure: Quantity | None) -> Text:
+        """Return the bar of one figure; what has no place on a log scale is told in words."""
+        if figure is None:
+            return Text("no gradient".center(self.width), style="magenta")
+        if figure == 0:
+            return Text("zero".center(self.width), style="red")
+        if not math.isfinite(figure):
+            return Text("not finite".center(self.width), style="red")
+        decades = math.log10(figure) - self.reference
+        bar = "█" * round(abs(decades) * self.cells_per_decade)
+        left, right = (bar, "") if decades < 0 else ("", bar)
+        return Text.assemble(
+            (left.rjust(self.left), "blue"), ("│", "dim"), (right.ljust(self.right), "yellow")
+        )
+
+
+def _superscript(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _fold(layers: Sequence[WeightLayer]) -> list[WeightLayer | None]:
+    if len(layers) <= FOLD_BEYOND:
+        return list(layers)
+    half = FOLD_BEYOND // 3
+    return [*layers[:half], None, *layers[-half:]]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else format_number(value)
+
+
+def _shorten(name: str, length: int) -> str:
+    return name if len(name) <= length else f"…{name[1 - length :]}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}".replace("%", " %")
+
+
+def _band(value: Quantity | None) -> str:
+    if value is None or len(value.values) == 1:
+        return ""
+    return f"{format_number(value.low)} – {format_number(value.high)}"
