@@ -1,6 +1,6 @@
 """The classic vanishing-gradient script: ten sigmoid layers with PyTorch's default weights.
 
-    chainrule inspect examples/classic_sigmoid.py:build
+chainrule inspect examples/classic_sigmoid.py:build
 """
 
 import torch

@@ -19,12 +19,12 @@ from chainrule.spec import NetworkSpec
 
 __all__ = [
     "ACTIVATIONS",
+    "INITIALIZERS",
+    "PRESETS",
     "ChainruleError",
     "Diagnosis",
     "GradientFlow",
-    "INITIALIZERS",
     "NetworkSpec",
-    "PRESETS",
     "Verdict",
     "build_network",
     "diagnose",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -69,15 +69,12 @@ def assemble_flow(
     calls = recorder.calls
     recorder.release()
     described = [
-        (p.names, tuple(p.tensor.shape), p.tensor.dtype, p.tensor.requires_grad)
-        for p in parameters
+        (p.names, tuple(p.tensor.shape), p.tensor.dtype, p.tensor.requires_grad) for p in parameters
     ]
     device = str(loss.device)
 
     def read(*at: Place) -> dict[str, Any]:
-        return {
-            name: column[entry] for table, entry in at for name, column in rows[table].items()
-        }
+        return {name: column[entry] for table, entry in at for name, column in rows[table].items()}
 
     def read_statistics(output: Output) -> ActivationStatistics | None:
         if id(output) not in places:
@@ -127,22 +124,22 @@ def _summarize_outputs(calls: Sequence[Call], tables: list[Table]) -> dict[int, 
                 tables.append(output.table)
             elif output.values is not None:
                 values[id(output)] = output.values
-                if (z := output.pre_activation) is not None:
+                if output.pre_activation is not None:
                     subject = call.subject
-                    key = (subject.kind, subject.module.extra_repr(), output.unit_dim)
-                    key += (z.shape, z.dtype, z.device)
-                    activated.setdefault(key, []).append((subject, output))
+                    settings = subject.module.extra_repr() if subject.module else ""
+                    kind = (subject.kind, settings, output.unit_dim)
+                    activated.setdefault(kind, []).append((subject, output))
     for key, place in _summarize_alike(values, tables, summarize_values).items():
         places[key] = [place]
     for group in activated.values():
-        (subject, first), *_ = group
+        subject, example = group[0]
         assert subject.activation is not None
         inputs = {id(output): z for _, output in group if (z := output.pre_activation) is not None}
         derive = partial(
             summarize_derivative,
             subject.activation,
             subject.module,
-            unit_dim=first.unit_dim + 2,
+            unit_dim=example.unit_dim + 2,
         )
         for key, place in _summarize_alike(inputs, tables, derive).items():
             places[key].append(place)
@@ -262,7 +259,9 @@ def _assemble_layers(
 def _compute_gain(call: Call, gradients: Mapping[int, GradientStatistics]) -> Quantity | None:
     def measure(edges: Iterable[int | None]) -> Quantity | None:
         return combine_norms(
-            gradients[edge].norm for edge in dict.fromkeys(edges) if edge in gradients
+            gradients[edge].norm
+            for edge in dict.fromkeys(edges)
+            if edge is not None and edge in gradients
         )
 
     inward = measure(call.input_edges)
@@ -286,9 +285,9 @@ def _assemble_parameter(
         status="measured" if gradient else "unreached" if requires_grad else "frozen",
         norm=Quantity(figures["norm"]),
         non_finite=Quantity(figures["non_finite"]),
-        grad_norm=gradient and gradient.norm,
-        grad_zero_share=gradient and gradient.zero_share,
-        grad_non_finite=gradient and gradient.non_finite,
+        grad_norm=gradient.norm if gradient else None,
+        grad_zero_share=gradient.zero_share if gradient else None,
+        grad_non_finite=gradient.non_finite if gradient else None,
     )
 
 
@@ -298,5 +297,5 @@ def _is_chain(path: Sequence[Call]) -> bool:
         len(before.outputs) == 1
         and before.outputs[0].edge is not None
         and set(after.input_edges) == {before.outputs[0].edge}
-        for before, after in zip(path, path[1:], strict=False)
+        for before, after in pairwise(path)
     )

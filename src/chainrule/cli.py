@@ -53,9 +53,7 @@ CheckOption = Annotated[
 AllOption = Annotated[
     bool, typer.Option("--all", help="Show every measured module, not only weight layers.")
 ]
-DebugOption = Annotated[
-    bool, typer.Option("--debug", help="Show the traceback of an error.")
-]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command("inspect")
@@ -161,7 +159,9 @@ def explore_command(
     debug: DebugOption = False,
 ) -> None:
     """Open the explorer: real gradients of a network set by sliders, in a browser."""
-    missing = [name for name in ("dash", "dash_mantine_components", "uvicorn") if not find_spec(name)]
+    missing = [
+        name for name in ("dash", "dash_mantine_components", "uvicorn") if not find_spec(name)
+    ]
     if missing:
         raise ChainruleError(
             f"The explorer needs {', '.join(missing)}, not installed here. Run: {INSTALL_APP}"

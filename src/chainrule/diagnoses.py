@@ -90,7 +90,7 @@ _RULES = (
     Rule(
         name="exploding_backward",
         verdict=Verdict.EXPLODING,
-        figure="‖δ₁‖ ÷ ‖δ_L‖",
+        figure="‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer",
         threshold=300.0,
         beyond=">",
         reason="On the way back the factors multiply to far more than 1: early layers are pushed "
@@ -110,7 +110,7 @@ _RULES = (
     Rule(
         name="vanishing_backward",
         verdict=Verdict.VANISHING,
-        figure="‖δ₁‖ ÷ ‖δ_L‖",
+        figure="‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer",
         threshold=0.01,
         beyond="<",
         reason="On the way back the factors multiply to next to nothing: the error signal does "
@@ -149,6 +149,20 @@ _RULES = (
 
 RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})
 """Every rule by name, in the order of the verdicts."""
+
+MEANINGS: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.NON_FINITE: "some numbers are infinite or undefined",
+        Verdict.NO_GRADIENT: "some weights are not reached by the loss",
+        Verdict.DEAD_UNITS: "many units are off for every input",
+        Verdict.EXPLODING: "gradients are too large to take a step along",
+        Verdict.VANISHING: "some layers receive too little to learn",
+        Verdict.SATURATED: "activations are flat, and block the gradient",
+        Verdict.SIGNAL_COLLAPSE: "the input leaves no trace in the output",
+        Verdict.HEALTHY: "every layer receives a usable gradient",
+    }
+)
+"""What each verdict means, in a few words."""
 
 ACTIONS: Mapping[Verdict, str] = MappingProxyType(
     {

@@ -87,36 +87,28 @@ def _find(flow: GradientFlow) -> Iterator[Finding]:
     if any(finding for finding in _find_non_finite(flow)):
         return  # every further figure is made of undefined numbers
     layers = flow.weight_layers
-    yield from _find_layers("dead_units", layers, _read_dead_share)
-    yield from _find_layers("exploding_gradient", layers, lambda l: l.weight_gradient_norm)
+    yield from _find_layers("dead_units", layers, lambda layer: layer.dead_share)
+    yield from _find_layers("exploding_gradient", layers, lambda layer: layer.weight_gradient_norm)
     yield from _find_ratio("exploding_backward", flow, flow.delta_ratio)
-    yield from _find_layers("vanishing_gradient", layers, lambda l: l.weight_gradient_norm)
+    yield from _find_layers("vanishing_gradient", layers, lambda layer: layer.weight_gradient_norm)
     yield from _find_ratio("vanishing_backward", flow, flow.delta_ratio)
     yield from _find_layers("saturated", layers, _read_saturation)
-    yield from _find_layers(
-        "same_answer", layers[-1:], lambda l: l.output.variation if l.output else None
-    )
+    yield from _find_layers("same_answer", layers[-1:], lambda layer: layer.variation)
     yield from _find_ratio("fading_signal", flow, _measure_fading(layers))
-
-
-def _read_dead_share(layer: WeightLayer) -> Quantity | None:
-    return layer.activation.dead_share if layer.activation else None
 
 
 def _read_saturation(layer: WeightLayer) -> Quantity | None:
     """Return saturation where it means something: for activations that are flat on both sides."""
     entry = _BY_CLASS.get(layer.activation_kind)
     bounded = entry is not None and all(map(math.isfinite, entry.output_range))
-    return layer.activation.saturation if layer.activation and bounded else None
+    return layer.saturation if bounded else None
 
 
 def _measure_fading(layers: Sequence[WeightLayer]) -> float | None:
     if len(layers) < 2:
         return None
-    first, last = layers[0].output, layers[-1].output
-    if first is None or last is None or first.std == 0:
-        return None
-    return last.std / first.std
+    first, last = layers[0].std, layers[-1].std
+    return None if first is None or last is None or first == 0.0 else last / first
 
 
 def _is_beyond(value: float, rule: Rule) -> bool:
@@ -183,7 +175,7 @@ def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
             f"{rule.figure} occur in {len(places)} places{first}; the loss is "
             f"{format_number(flow.loss)}",
             sorted(layer for layer in layers if layer is not None),
-            places,
+            list(places),
         )
 
 
@@ -204,7 +196,11 @@ def _find_unreached(flow: GradientFlow) -> Iterator[Finding]:
 
 
 def _report(
-    rule: Rule, value: float, evidence: str, layers: Sequence[int], modules: Iterator[str] | Sequence[str]
+    rule: Rule,
+    value: float,
+    evidence: str,
+    layers: Sequence[int],
+    modules: Sequence[str],
 ) -> Finding:
     return Finding(
         rule=rule.name,
@@ -223,14 +219,13 @@ def _report(
 
 def _summarize(flow: GradientFlow, findings: Sequence[Finding]) -> str:
     if findings:
-        first = findings[0]
-        return f"{first.verdict.capitalize()}: {first.evidence}."
+        return f"{findings[0].evidence[0].upper()}{findings[0].evidence[1:]}."
     ratio = flow.gradient_ratio
     norms = [norm for norm in flow.weight_gradient_norms if norm is not None]
     if ratio is None or not norms:
-        return "Healthy: nothing that was measured is beyond its bound."
+        return "Nothing that was measured is beyond its bound."
     return (
-        f"Healthy: every layer's gradient lies between {format_number(min(norms))} and "
+        f"Every layer's gradient lies between {format_number(min(norms))} and "
         f"{format_number(max(norms))}, and layer 1 receives {format_number(ratio)} times what the "
         "last layer does."
     )
@@ -244,7 +239,8 @@ def _suggest_change(flow: GradientFlow) -> str:
     activation = ACTIVATIONS[spec.activation]
     recommended = get_initializer(activation.initialization)
     if activation.derivative_max < 0.5:  # no initialization of the table makes up for it
-        return f"an activation that passes more than {activation.derivative_max:.0%} of a gradient".replace("%", " %")
+        share = f"{100 * activation.derivative_max:g} %"
+        return f"an activation that passes more than {share} of a gradient"
     if spec.init == recommended.name:
         return "another activation with its own initialization"
     return f"{recommended.label} initialization"

@@ -18,7 +18,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise FlowFileError(f"The output must be a file, but {target} is a folder.")
     if not target.parent.is_dir():
         raise FlowFileError(
-            f"The output must be in an existing folder; there is no {target.parent}. Create it first."
+            f"The output must be in an existing folder; there is no {target.parent}. "
+            "Create it first."
         )
     if not os.access(target.parent, os.W_OK):
         raise FlowFileError(f"The output folder must be writable; {target.parent} is not.")

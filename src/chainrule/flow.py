@@ -117,9 +117,7 @@ class GradientFlow:
         limit = self.spec.clip_norm if self.spec else None
         if limit is None or self.gradient_norm is None:
             return None
-        return Quantity(
-            limit / norm if norm > limit else 1.0 for norm in self.gradient_norm.values
-        )
+        return Quantity(limit / norm if norm > limit else 1.0 for norm in self.gradient_norm.values)
 
     def factors(self) -> tuple[Factor, ...]:
         """Return the gain of every module call in backward order, from the loss to the input.
@@ -129,7 +127,7 @@ class GradientFlow:
         """
         calls = [self.layers[index] for index in select_path(self.layers)]
         calls.reverse()
-        ones = Quantity([1.0] * self.ensemble_size)
+        ones: Quantity | None = Quantity([1.0] * self.ensemble_size)
         running = accumulate((call.gain for call in calls), _multiply, initial=ones)
         next(running)
         return tuple(

@@ -1,7 +1,9 @@
 """Taking stock of a model in one walk: its modules and parameters, with their names."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 from torch import nn
 
@@ -60,9 +62,14 @@ class ModuleClass:
     channels_first: bool | None
 
 
-@cache
-def classify(cls: type[nn.Module]) -> ModuleClass:
+def classify(module: nn.Module) -> ModuleClass:
     """Return what the class of a module says about it."""
+    return _classify(cast("Hashable", type(module)))
+
+
+@cache
+def _classify(cls: Hashable) -> ModuleClass:
+    assert isinstance(cls, type)
     activation = _ACTIVATION_CLASSES.get(cls)
     elementwise = cls.__module__ == nn.ReLU.__module__ or cls.__name__.endswith("Activation")
     role: Role = "other"

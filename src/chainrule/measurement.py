@@ -209,6 +209,26 @@ class WeightLayer:
         return self.activation or self.pre_activation
 
     @property
+    def std(self) -> Quantity | None:
+        """Standard deviation of the layer's output."""
+        return self.output.std if self.output else None
+
+    @property
+    def variation(self) -> Quantity | None:
+        """How differently the examples are answered by the layer, in [0, 1]."""
+        return self.output.variation if self.output else None
+
+    @property
+    def saturation(self) -> Quantity | None:
+        """Share of saturated activations, in [0, 1]."""
+        return self.activation.saturation if self.activation else None
+
+    @property
+    def dead_share(self) -> Quantity | None:
+        """Share of dead units, in [0, 1]."""
+        return self.activation.dead_share if self.activation else None
+
+    @property
     def grad_to_weight(self) -> Quantity | None:
         """‖∂loss/∂W_l‖ ÷ ‖W_l‖."""
         if self.weight_gradient_norm is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (the name everybody uses)
+from torch.nn import functional as F
 
 from chainrule.activations import get_activation
 from chainrule.measurement import Role
@@ -24,7 +24,11 @@ class ResidualBlock(nn.Module):
     """h ↦ h + scale · φ(normalize(W h + b)): one weight layer with a path around it."""
 
     def __init__(
-        self, linear: nn.Module, normalization: nn.Module | None, activation: nn.Module, scale: float
+        self,
+        linear: nn.Module,
+        normalization: nn.Module | None,
+        activation: nn.Module,
+        scale: float,
     ) -> None:
         super().__init__()
         self.linear = linear
@@ -38,7 +42,7 @@ class ResidualBlock(nn.Module):
         z = self.linear(h)
         if hasattr(self, "normalization"):
             z = self.normalization(z)
-        return h + self.scale * self.activation(z)  # type: ignore[no-any-return]
+        return h + self.scale * self.activation(z)
 
     def extra_repr(self) -> str:
         """Show the scale of the branch."""

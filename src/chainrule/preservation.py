@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,14 +49,7 @@ def preserve(inventory: Inventory) -> Iterator[None]:
         try:
             yield
         finally:
-            for registry, contents in registries:
-                if not _is_same(registry, contents):
-                    registry.clear()
-                    registry.update(contents)
-            with torch.no_grad():
-                for buffer, values, version in buffers:
-                    if _read_version(buffer) != version:
-                        buffer.copy_(values)
+            _restore_buffers(registries, buffers)
             for _, tensor, gradient, requires_grad, _ in parameters:
                 if tensor.requires_grad != requires_grad:
                     tensor.requires_grad_(requires_grad)
@@ -71,6 +64,20 @@ def preserve(inventory: Inventory) -> Iterator[None]:
                 f"{parameter.names[0]!r}. Take the optimizer step (or other update) out of it. The "
                 "change was not undone."
             )
+
+
+def _restore_buffers(
+    registries: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+    buffers: Sequence[tuple[Tensor, Tensor, int]],
+) -> None:
+    for registry, contents in registries:
+        if not _is_same(registry, contents):
+            registry.clear()
+            registry.update(contents)
+    with torch.no_grad():
+        for buffer, values, version in buffers:
+            if _read_version(buffer) != version:
+                buffer.copy_(values)
 
 
 def _is_same(registry: dict[str, Any], contents: dict[str, Any]) -> bool:

@@ -40,8 +40,13 @@ def _sort_nan_last(values: tuple[float, ...]) -> tuple[float, ...]:
 def _encode(quantity: "Quantity") -> Any:
     """Return what JSON can hold: numbers, with the non-finite ones as strings."""
     numbers = [
-        value if math.isfinite(value) else "NaN" if math.isnan(value)
-        else "Infinity" if value > 0 else "-Infinity"
+        value
+        if math.isfinite(value)
+        else "NaN"
+        if math.isnan(value)
+        else "Infinity"
+        if value > 0
+        else "-Infinity"
         for value in quantity.values
     ]
     return numbers[0] if len(numbers) == 1 else numbers
@@ -94,13 +99,17 @@ class Quantity(float):
         return type(self), (self.values,)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(
+        cls, _source: Any, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
         """In a file: one number for an ensemble of one, else the list of all members' numbers."""
         number = core_schema.float_schema(allow_inf_nan=True)
         return core_schema.no_info_after_validator_function(
-            lambda value: value
-            if isinstance(value, cls)
-            else cls(value if isinstance(value, list) else (value,)),
+            lambda value: (
+                value
+                if isinstance(value, cls)
+                else cls(value if isinstance(value, list) else (value,))
+            ),
             core_schema.union_schema(
                 [
                     core_schema.is_instance_schema(cls),

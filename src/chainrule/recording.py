@@ -23,6 +23,7 @@ from chainrule.measurement import Role
 from chainrule.networks import ResidualBlock
 from chainrule.statistics import SMALL, Table, summarize_derivative, summarize_values
 
+
 @dataclass(slots=True, eq=False)
 class Output:
     """One output tensor of a call.
@@ -275,7 +276,7 @@ def find_tensors(value: Any, path: str = "") -> list[tuple[str, Tensor]]:
 
 
 def _describe(name: str, module: nn.Module) -> Subject:
-    traits = classify(type(module))
+    traits = classify(module)
     role: Role = "weight" if module._parameters and has_weights(module) else traits.role
     in_place = not module._modules and bool(getattr(module, "inplace", False))
     kind = type(module).__name__

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  (the name everybody uses)
+from torch.nn import functional as F
 
 from chainrule.activations import get_activation
 from chainrule.errors import SpecError
@@ -165,9 +165,8 @@ def _measure(spec: NetworkSpec, seeds: Sequence[int]) -> dict[str, Figures]:
             outputs.setdefault("linear", []).append(z)
             if spec.normalization != "none":
                 shifts = by_name.get("normalization.bias")
-                z = _normalize(
-                    spec, z, by_name["normalization.weight"][layer], shifts and shifts[layer]
-                )
+                shift = shifts[layer] if shifts else None
+                z = _normalize(spec, z, by_name["normalization.weight"][layer], shift)
                 outputs.setdefault("normalization", []).append(z)
             branch = function(z)
             outputs.setdefault("activation", []).append(branch)
@@ -175,8 +174,10 @@ def _measure(spec: NetworkSpec, seeds: Sequence[int]) -> dict[str, Figures]:
             if spec.residual != "none":
                 outputs.setdefault("residual", []).append(h)
         loss = ((h - targets) ** 2).mean((1, 2))
-        kept = [*(t for kind in parameters for t in kind.layers),
-                *(t for kind in outputs.values() for t in kind)]
+        kept = [
+            *(t for kind in parameters for t in kind.layers),
+            *(t for kind in outputs.values() for t in kind),
+        ]
         *gradients, input_gradient = torch.autograd.grad(loss.sum(), [*kept, inputs])
     with torch.no_grad():
         return _summarize(spec, parameters, outputs, gradients, input_gradient, loss)
@@ -269,7 +270,7 @@ def _assemble_layers(spec: NetworkSpec, figures: dict[str, Figures]) -> Iterator
     source = read_gradient(_pick(figures["input"], 1)).norm  # gradient of h_{l−1}
     inward = source
     per_layer = 2 + (spec.normalization != "none")
-    for position, (name, kind, role, layer) in enumerate(name_modules(spec)):
+    for name, kind, role, layer in name_modules(spec):
         table = "linear" if role == "weight" else role
         statistics = read_activation(_pick(figures[table], layer), spec.width)
         gradient = read_gradient(_pick(figures[f"{table}.gradient"], layer))
@@ -293,9 +294,7 @@ def _assemble_layers(spec: NetworkSpec, figures: dict[str, Figures]) -> Iterator
             source = gradient.norm
 
 
-def _assemble_parameters(
-    spec: NetworkSpec, figures: dict[str, Figures]
-) -> Iterator[ParameterFlow]:
+def _assemble_parameters(spec: NetworkSpec, figures: dict[str, Figures]) -> Iterator[ParameterFlow]:
     shapes = {"linear.weight": (spec.width, spec.width)}
     for name, _, role, layer in name_modules(spec):
         table = "linear" if role == "weight" else role

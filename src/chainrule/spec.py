@@ -1,5 +1,6 @@
 """`NetworkSpec`: everything that defines a dense network, validated."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl, urlencode
@@ -171,7 +172,9 @@ def repair_query(query: str) -> tuple[NetworkSpec, tuple[str, ...]]:
     Returns:
         The specification, and one notice per repaired field (empty if nothing was).
     """
-    pairs = dict(parse_qsl(query.removeprefix("?"), max_num_fields=100) if len(query) < 4000 else ())
+    pairs = dict(
+        parse_qsl(query.removeprefix("?"), max_num_fields=100) if len(query) < 4000 else ()
+    )
     notices: list[str] = [] if len(query) < 4000 else ["The address was too long and was ignored."]
     accepted: dict[str, Any] = {}
     for name, text in pairs.items():
@@ -209,7 +212,7 @@ def _repair_field(name: str, text: str) -> tuple[Any, str | None]:
         number = float(text)
     except ValueError:
         number = float("nan")
-    if not bounds or number != number:
+    if not bounds or math.isnan(number):
         return None, f"{name} “{text[:40]}” is not possible; using {default}."
     nearest = min(max(number, min(bounds)), max(bounds))
     value = round(nearest) if isinstance(default, int) else nearest

@@ -49,7 +49,8 @@ def summarize_values(values: Tensor) -> Table:
     mean = scaled.mean(-1)
     table = {
         "mean": mean,
-        "std": torch.linalg.vector_norm(scaled - mean.unsqueeze(-1), dim=-1) / flat.shape[-1] ** 0.5,
+        "std": torch.linalg.vector_norm(scaled - mean.unsqueeze(-1), dim=-1)
+        / flat.shape[-1] ** 0.5,
         "min": low,
         "max": high,
         "zero_share": _share_of_zeros(flat, flat.abs().amin(-1)),
@@ -255,7 +256,9 @@ def _count_bins(flat: Tensor, low: Tensor, high: Tensor) -> Table:
         bins.masked_fill_(~finite, BINS)
         bin_low, bin_high = bin_low * 4, bin_high * 4
     counts = torch.zeros(entries, BINS + 1, device=flat.device, dtype=torch.int64)
-    counts.scatter_add_(1, bins, torch.ones((), dtype=torch.int64, device=flat.device).expand_as(bins))
+    counts.scatter_add_(
+        1, bins, torch.ones((), dtype=torch.int64, device=flat.device).expand_as(bins)
+    )
     return {"bin_low": bin_low, "bin_high": bin_high, "counts": counts[:, :BINS]}
 
 

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from chainrule.diagnoses import Verdict
+from chainrule.diagnoses import MEANINGS, Verdict
 from chainrule.diagnosis import Diagnosis, format_number
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow, WeightLayer
@@ -61,9 +61,7 @@ def render_heading(flow: GradientFlow) -> RenderableType:
             f"{spec.depth} layers × {spec.width} units, {spec.activation}, {spec.init}"
             + "".join(f", {extra}" for extra in extras if extra)
         )
-    count = (
-        f"median of {flow.ensemble_size} networks" if flow.ensemble_size > 1 else "one network"
-    )
+    count = f"median of {flow.ensemble_size} networks" if flow.ensemble_size > 1 else "one network"
     return Group(
         Text(title, style="bold"),
         Text(f"{count}, {_describe_precision(flow)}, {flow.device}", style="dim"),
@@ -90,13 +88,13 @@ def render_layers(flow: GradientFlow, width: int) -> RenderableType:
         ("‖∂𝓛/∂W‖", 8, lambda layer: _number(layer.weight_gradient_norm)),
         (bars.heading, bars.width, lambda layer: bars.render(layer.weight_gradient_norm)),
         ("‖δ‖", 8, lambda layer: _number(layer.delta_norm)),
-        ("saturated", 9, lambda layer: _share(layer.output and layer.output.saturation)),
-        ("dead", 5, lambda layer: _share(layer.output and layer.output.dead_share)),
-        ("std of h", 8, lambda layer: _number(layer.output and layer.output.std)),
+        ("saturated", 9, lambda layer: _share(layer.saturation)),
+        ("dead", 5, lambda layer: _share(layer.dead_share)),
+        ("std of h", 8, lambda layer: _number(layer.std)),
         ("‖∂W‖÷‖W‖", 9, lambda layer: _number(layer.grad_to_weight)),
     ]
     if flow.ensemble_size > 1:
-        columns.append(("10–90 % of ‖∂𝓛/∂W‖", 18, lambda l: _band(l.weight_gradient_norm)))
+        columns.append(("10–90 % of ‖∂𝓛/∂W‖", 18, lambda layer: _band(layer.weight_gradient_norm)))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("layer", justify="right", no_wrap=True)
     left = width - 7
@@ -174,7 +172,10 @@ def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
     """Return the verdict, every finding with its evidence and reason, and the next action."""
     style = _STYLES.get(diagnosis.verdict, "bold red")
     icon = _ICONS.get(diagnosis.verdict, "✖")
-    lines: list[RenderableType] = [Text(f"{icon} {diagnosis.verdict.upper()}", style=style)]
+    heading = Text.assemble(
+        (f"{icon} {diagnosis.verdict.upper()}", style), f": {MEANINGS[diagnosis.verdict]}"
+    )
+    lines: list[RenderableType] = [heading]
     if not diagnosis.findings:
         lines.append(Text(diagnosis.summary))
     for finding in diagnosis.findings:
@@ -219,7 +220,7 @@ class _Bars:
         """Return the bar of one figure; what has no place on a log scale is told in words."""
         if figure is None:
             return Text("no gradient".center(self.width), style="magenta")
-        if figure == 0:
+        if figure == 0.0:
             return Text("zero".center(self.width), style="red")
         if not math.isfinite(figure):
             return Text("not finite".center(self.width), style="red")

@@ -1,0 +1,48 @@
+# make explore and make test do all the set-up on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: explore test check format bench images clean
+
+# torch comes first and pinned: an unpinned one would bring gigabytes of CUDA libraries.
+$(VENV)/base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(PIP) --editable ".[app]"
+	touch $@
+
+$(VENV)/dev: $(VENV)/base
+	$(PIP) --editable ".[app,dev]"
+	touch $@
+
+$(VENV)/bench: $(VENV)/dev
+	$(PIP) --editable ".[app,dev,bench]"
+	touch $@
+
+explore: $(VENV)/base
+	$(BIN)/chainrule explore $(ARGS)
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/bench
+	$(BIN)/python benchmarks/run.py
+
+images: $(VENV)/dev
+	$(BIN)/python docs/make_images.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
