@@ -1,113 +1,22 @@
 """What `inspect` reports for awkward models, against plain autograd."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from zoo import ZOO, Case, Lambda, draw, on
 
 import chainrule
 from chainrule.errors import InspectionError
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow
-
-SEED = 5
-
-
-# --- The reference: plain autograd, and zeros added to outputs to get their gradients ------------
-
-
-@dataclass
-class Output:
-    """One output of a module: its values when the module returned, and their gradient."""
-
-    name: str
-    path: str
-    values: Tensor
-    gradient: Tensor | None = None
-
-
-@dataclass
-class Reference:
-    loss: float
-    gradients: dict[str, Tensor | None]
-    outputs: list[Output]
-
-
-def map_tensors(value: object, function: Callable[[str, Tensor], Tensor], path: str = "") -> object:
-    """Return a structure with every tensor replaced by `function(path, tensor)`."""
-
-    def follow(key: object, entry: object) -> object:
-        return map_tensors(entry, function, f"{path}.{key}" if path else str(key))
-
-    if isinstance(value, Tensor):
-        return function(path, value)
-    if isinstance(value, dict):
-        return {key: follow(key, entry) for key, entry in value.items()}
-    if is_dataclass(value):
-        names = [field.name for field in fields(value)]
-        return replace(value, **{name: follow(name, getattr(value, name)) for name in names})
-    if isinstance(value, (tuple, list)):
-        entries = [follow(index, entry) for index, entry in enumerate(value)]
-        return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
-    return value
-
-
-def differentiate(loss: Tensor, tensors: list[Tensor]) -> list[Tensor | None]:
-    return list(torch.autograd.grad(loss, tensors, allow_unused=True)) if tensors else []
-
-
-def measure_plainly(model: nn.Module, compute_loss: Callable[[nn.Module], Tensor]) -> Reference:
-    """Measure a copy of a model: once as it is, once with zeros added to its modules' outputs.
-
-    The gradient of such a zero is the gradient of the output as it was when the module returned,
-    whatever happens to the tensor afterwards.
-    """
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        if hasattr(module, "use_reentrant"):
-            module.use_reentrant = None
-    buffers = copy.deepcopy(dict(model.named_buffers()))
-
-    torch.manual_seed(SEED)
-    loss = compute_loss(model)
-    named = dict(model.named_parameters())
-    trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
-    found = dict(zip(trained, differentiate(loss, list(trained.values())), strict=True))
-
-    outputs: list[Output] = []
-    probes: list[tuple[Output, Tensor]] = []
-
-    def watch(name: str) -> Callable:
-        def add_zeros(path: str, tensor: Tensor) -> Tensor:
-            outputs.append(Output(name, path, tensor.detach().clone()))
-            if not tensor.requires_grad:
-                return tensor
-            zeros = torch.zeros_like(tensor.detach()).requires_grad_()
-            probes.append((outputs[-1], zeros))
-            return tensor + zeros
-
-        return lambda module, args, result: map_tensors(result, add_zeros)
-
-    for name, module in model.named_modules():
-        if not list(module.children()) or list(module.parameters(recurse=False)):
-            module.register_forward_hook(watch(name))
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
-    torch.manual_seed(SEED)
-    probed_loss = compute_loss(model)
-    for (output, _), gradient in zip(
-        probes, differentiate(probed_loss, [zeros for _, zeros in probes]), strict=True
-    ):
-        output.gradient = gradient
-    torch.testing.assert_close(probed_loss, loss, equal_nan=True)  # the zeros changed nothing
-    return Reference(loss.item(), {name: found.get(name) for name in named}, outputs)
+from reference import SEED, Output, Reference, flatten, measure_plainly
+from zoo import ZOO, Lambda, draw, on
 
 
 def measure(model: nn.Module, compute_loss: Callable[[nn.Module], Tensor]) -> GradientFlow:
@@ -116,11 +25,6 @@ def measure(model: nn.Module, compute_loss: Callable[[nn.Module], Tensor]) -> Gr
 
 
 # --- Comparing -----------------------------------------------------------------------------------
-
-
-def flatten(tensor: Tensor) -> Tensor:
-    tensor = tensor.to_dense() if tensor.is_sparse else tensor
-    return (tensor.abs() if tensor.is_complex() else tensor).double().flatten()
 
 
 def near(expected: float, like: Tensor) -> object:
@@ -194,3 +98,315 @@ def test_agrees_with_plain_autograd(name: str) -> None:
     model, compute_loss = ZOO[name]()
     reference = measure_plainly(model, compute_loss)
     assert_same_flow(measure(model, compute_loss), reference, model)
+
+
+# --- By hand -------------------------------------------------------------------------------------
+
+
+def assert_same_outputs(flow: GradientFlow, loss: Tensor, **tensors: Tensor) -> None:
+    """Compare what modules returned with tensors of a forward pass written out by hand."""
+    gradients = torch.autograd.grad(loss, list(tensors.values()))
+    for (name, tensor), gradient in zip(tensors.items(), gradients, strict=True):
+        (entry,) = (entry for entry in flow.layers if entry.name == name.removeprefix("_"))
+        assert_same_output(entry, Output(entry.name, "", tensor.detach(), gradient))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("shape", [(8, 4), (3, 8, 4)])
+def test_relu_by_hand(in_place: bool, shape: tuple[int, ...]) -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(in_place), nn.Linear(6, 2)).double()
+    x = draw(*shape)
+    z = F.linear(x, model[0].weight, model[0].bias)
+    h = z.clamp(min=0)
+    out = F.linear(h, model[2].weight, model[2].bias)
+    flow = measure(model, lambda m: m(x).square().sum())
+    assert_same_outputs(flow, out.square().sum(), _0=z, _1=h, _2=out)
+    assert flow.layers[1].statistics.dead_units == (z <= 0).flatten(0, -2).all(0).sum()
+    assert flow.layers[1].statistics.saturation == pytest.approx((z <= 0).double().mean().item())
+
+
+@pytest.mark.parametrize("name", ["residual_in_place_add", "residual_in_place_add_and_relu"])
+def test_residual_in_place_add_by_hand(name: str) -> None:
+    model, _ = ZOO[name]()
+    x = draw(6, 5) - torch.tensor([20.0, 0.0, 0.0, 0.0, 20.0])
+    normal = F.batch_norm(model.lin(x), None, None, model.bn.weight, model.bn.bias, training=True)
+    z = normal + x
+    h = z.clamp(min=0)
+    flow = measure(model, lambda m: m(x).square().sum())
+    assert_same_outputs(flow, h.square().sum(), bn=normal, act=h)
+    assert flow.layers[2].statistics.dead_units == (z <= 0).all(0).sum() == 2
+    assert flow.layers[2].statistics.saturation == pytest.approx((z <= 0).double().mean().item())
+
+
+ACTIVATION_MODULES = [
+    nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.SELU(), nn.GELU(), nn.SiLU(),
+    nn.Identity(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ACTIVATION_MODULES, ids=lambda module: type(module).__name__)
+@pytest.mark.parametrize("keyword", [False, True])
+def test_saturation_and_dead_units(module: nn.Module, keyword: bool) -> None:
+    def derive(z: Tensor) -> Tensor:
+        (slope,) = torch.autograd.grad(module(z).sum(), z)
+        return slope.abs()
+
+    z = (4 * draw(9, 5) - torch.tensor([0.0, 0.0, 2000.0, 0.0, 1000.0])).requires_grad_()
+    slope = derive(z)
+    steepest = derive(torch.linspace(-9, 9, 180_001, dtype=torch.float64, requires_grad=True)).max()
+    model = Lambda(lambda m, z: m.act(input=z) if keyword else m.act(z), act=module)
+    statistics = measure(model, lambda m: m(z).sum()).layers[0].statistics
+    assert statistics.dead_units == (slope == 0).all(0).sum()
+    assert statistics.saturation == pytest.approx((slope < 0.05 * steepest).double().mean().item())
+    assert statistics.units == 5
+
+
+@pytest.mark.parametrize("batch", [(4,), ()], ids=["batch", "no_batch"])
+def test_channels_are_units(batch: tuple[int, ...]) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(-3), nn.Linear(48, 7), nn.ReLU()
+    )
+    with torch.no_grad():
+        model[0].bias[1] = -100.0
+        model[3].bias[2:4] = -100.0
+    x = draw(*batch, 2, 6, 6, dtype=torch.float32)
+    conv, relu, _, linear, last = measure(model, lambda m: m(x).sum()).layers
+    assert conv.statistics.units == relu.statistics.units == 3
+    assert relu.statistics.dead_units == 1
+    assert linear.statistics.units == last.statistics.units == 7
+    assert last.statistics.dead_units >= 2
+
+
+# --- Gains, chains and weight layers -------------------------------------------------------------
+
+
+CHAINS = [
+    "mlp", "in_place_relu", "in_place_relu_on_sequences", "in_place_unknown", "conv_net", "dropout",
+    "batch_norm", "custom_function", "bfloat16", "shared_module", "large_tensors", "tiny_gradients",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_gains_of_a_chain(name: str) -> None:
+    model, compute_loss = ZOO[name]()
+    norms = [
+        flatten(o.gradient).norm().item() for o in measure_plainly(model, compute_loss).outputs
+    ]
+    flow = measure(model, compute_loss)
+    for entry, inward, outward in zip(flow.layers[1:], norms, norms[1:], strict=False):
+        assert entry.gain == pytest.approx(inward / outward, rel=1e-5)
+    assert flow.chain
+
+
+def test_product_of_a_chain() -> None:
+    model, x = ZOO["mlp"]()[0], draw(8, 4, grad=True)
+    out = model(x)
+    outward, inward = torch.autograd.grad(out.exp().sum(), [out, x])
+    flow = measure(model, lambda m: m(x).exp().sum())
+    assert flow.factors()[-1].running == pytest.approx((inward.norm() / outward.norm()).item())
+
+
+@pytest.mark.parametrize("name", ["residual_in_place_add", "functional_weight", "unreached"])
+def test_is_no_chain(name: str) -> None:
+    assert not measure(*ZOO[name]()).chain
+
+
+def differentiate_at(model: nn.Module, compute_loss: Callable, *names: str) -> list[float]:
+    """Return ‖∂loss/∂output‖ of modules that are called once each."""
+    model, outputs = copy.deepcopy(model), {}
+    for name in names:
+        model.get_submodule(name).register_forward_hook(
+            lambda module, args, out, name=name: outputs.update({name: out})
+        )
+    torch.manual_seed(SEED)
+    gradients = torch.autograd.grad(compute_loss(model), [outputs[name] for name in names])
+    return [gradient.norm().item() for gradient in gradients]
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("mlp", "0 2 4"), ("weight_norm", "0 2"), ("spectral_norm", "0 1"), ("conv_net", "0 4")],
+)
+def test_deltas_of_weight_layers(name: str, layers: str) -> None:
+    model, compute_loss = ZOO[name]()
+    flow = measure(model, compute_loss)
+    assert [layer.name for layer in flow.weight_layers] == layers.split()
+    expected = differentiate_at(model, compute_loss, *layers.split())
+    assert list(flow.delta_norms) == pytest.approx(expected)
+
+
+def test_weights_used_in_a_function_are_a_layer() -> None:
+    flow = measure(*ZOO["functional_weight"]())
+    assert [layer.name for layer in flow.weight_layers] == ["first", "lin", "last"]
+    assert flow.weight_gradient_norms[1] > 0
+    assert flow.delta_norms[1] is None
+
+
+@pytest.mark.parametrize("name", ["tied_weights", "shared_module"])
+def test_aliases(name: str) -> None:
+    model, compute_loss = ZOO[name]()
+    for parameter in measure(model, compute_loss).parameters:
+        tensor = model.get_parameter(parameter.name)
+        every = [n for n, p in model.named_parameters(remove_duplicate=False) if p is tensor]
+        assert [parameter.name, *parameter.aliases] == every
+
+
+def test_calls_of_one_module_are_numbered() -> None:
+    flow = measure(*ZOO["rnn_cell_loop"]())
+    assert [entry.call for entry in flow.layers if entry.name == "cell"] == [0, 1, 2, 3, 4]
+    cell = [entry.gradient.norm for entry in flow.layers if entry.name == "cell"]
+    assert flow.delta_norms[0] == pytest.approx(math.hypot(*cell))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_ratios_do_not_depend_on_the_scale_of_the_loss(scale: float) -> None:
+    model, x = ZOO["mlp"]()[0].float(), draw(8, 4, dtype=torch.float32)
+    plain, scaled = (measure(model, lambda m, s=s: s * m(x).sum()) for s in (1.0, scale))
+    assert scaled.gradient_ratio == pytest.approx(plain.gradient_ratio, rel=1e-5)
+    assert scaled.gradient_norm == pytest.approx(scale * plain.gradient_norm, rel=1e-5)
+
+
+# --- Gradients and hooks that are already there --------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mlp", "sparse_embedding", "checkpoint_reentrant"])
+def test_existing_gradients_do_not_count(name: str) -> None:
+    model, compute_loss = ZOO[name]()
+    reference = measure_plainly(model, compute_loss)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 100.0)
+    assert_same_flow(measure(model, compute_loss), reference, model)
+
+
+@pytest.mark.parametrize("name", ["mlp", "checkpoint_reentrant"])
+def test_hooks_on_parameters(name: str) -> None:
+    model, compute_loss = ZOO[name]()
+    reference = measure_plainly(model, compute_loss)
+    fired = []
+    for key, parameter in model.named_parameters():
+        parameter.register_hook(lambda gradient: 10 * gradient)  # as in training: it acts
+        parameter.register_post_accumulate_grad_hook(fired.append)  # steps an optimizer: must not
+        reference.gradients[key] = 10 * reference.gradients[key]
+    assert_same_flow(measure(model, compute_loss), reference, model)
+    assert not fired
+
+
+def test_full_backward_hooks_fire_as_in_training() -> None:
+    model, compute_loss = ZOO["mlp"]()
+    reference, fired = measure_plainly(model, compute_loss), []
+    model[2].register_full_backward_hook(lambda module, inward, outward: fired.append(module))
+    assert_same_flow(measure(model, compute_loss), reference, model)
+    assert fired == [model[2]]
+
+
+# --- Compiled and checkpointed -------------------------------------------------------------------
+
+
+def compile_whole(model: nn.Module) -> nn.Module:
+    return torch.compile(model, backend="eager")
+
+
+def compile_in_place(model: nn.Module) -> nn.Module:
+    model.compile(backend="eager")
+    return model
+
+
+def compile_parts(model: nn.Module) -> nn.Module:
+    model[0], model[1] = compile_whole(model[0]), compile_whole(model[1])
+    return model
+
+
+def compile_forward(model: nn.Module) -> nn.Module:
+    model.forward = torch.compile(model.forward, backend="eager")
+    return model
+
+
+@pytest.mark.parametrize(
+    "compiled_by", [compile_whole, compile_in_place, compile_parts, compile_forward]
+)
+@pytest.mark.parametrize("through", ["argument", "closure"])
+def test_compiled(compiled_by: Callable[[nn.Module], nn.Module], through: str) -> None:
+    model, compute_loss = ZOO["mlp"]()
+    reference, plain = measure_plainly(model, compute_loss), copy.deepcopy(model)
+    compiled = compiled_by(model)
+    assert compute_loss(compiled).item() == pytest.approx(reference.loss)  # compiles it
+    loss = compute_loss if through == "argument" else lambda _: compute_loss(compiled)
+    assert_same_flow(measure(compiled, loss), reference, plain)
+
+
+class FunctionalCheckpoint(nn.Module):
+    """A reentrant checkpoint with no module in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(draw(4, 4))
+        self.use_reentrant: bool | None = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.use_reentrant is None:
+            return F.linear(x, self.weight).tanh()
+        return checkpoint(lambda x: F.linear(x, self.weight).tanh(), x, use_reentrant=True)
+
+
+class EqualSegments(nn.Module):
+    """Two segments with equal values but different gradients; `poison` makes the values NaN."""
+
+    def __init__(self, poison: bool) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(4, 4), nn.Tanh()).double()
+        self.use_reentrant: bool | None = True
+        if poison:
+            nn.init.constant_(self.block[0].bias, math.nan)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.use_reentrant is None:
+            return self.block(x) - 3 * self.block(x)
+        first, second = (checkpoint(self.block, x, use_reentrant=True) for _ in range(2))
+        return first - 3 * second
+
+
+@pytest.mark.parametrize(
+    "model",
+    [FunctionalCheckpoint(), EqualSegments(poison=False), EqualSegments(poison=True)],
+    ids=["functional", "equal_segments", "nan"],
+)
+def test_reentrant_checkpoints(model: nn.Module) -> None:
+    x = draw(5, 4, grad=True)
+    reference = measure_plainly(model, lambda m: m(x).square().sum())
+    assert_same_flow(measure(model, lambda m: m(x).square().sum()), reference, model)
+
+
+# --- What cannot be measured, or not wholly ------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+@pytest.mark.parametrize(
+    "lazy", [lambda: nn.LazyLinear(3), lambda: nn.LazyBatchNorm1d(affine=False)]
+)
+def test_lazy_modules_raise(lazy: Callable[[], nn.Module]) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), lazy())
+    with pytest.raises(InspectionError, match="lazy"):
+        measure(model, lambda m: m(torch.ones(2, 4)).sum())
+
+
+def test_a_caught_error_leaves_later_calls_right() -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(4))
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, broken: bool = False) -> Tensor:
+            if broken:
+                raise ValueError
+            return self.inner(x * self.scale)
+
+    def run(m, x):
+        with contextlib.suppress(ValueError):
+            m.block(x, broken=True)
+        return m.head(m.block(x))
+
+    flow = measure(*on(Lambda(run, block=Broken(), head=nn.Linear(4, 2)), draw(5, 4)))
+    assert [(entry.name, entry.parent) for entry in flow.layers] == [
+        ("block.inner", 1), ("block", None), ("head", None)
+    ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 Case = tuple[nn.Module, Callable[[nn.Module], Tensor]]
@@ -57,6 +57,11 @@ class Lambda(nn.Module):
 def mlp() -> Case:
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
     return on(model, draw(8, 4, grad=True))
+
+
+@animal
+def single_layer() -> Case:
+    return on(nn.Linear(4, 2), draw(8, 4))
 
 
 @animal

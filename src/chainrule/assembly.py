@@ -1,6 +1,5 @@
 """From what was recorded to a `GradientFlow`: one summary per kind of tensor, one transfer."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
@@ -20,7 +19,6 @@ from chainrule.measurement import (
 from chainrule.quantity import Quantity, combine_norms, divide_members
 from chainrule.recording import Call, Output, Recorder, Subject
 from chainrule.statistics import (
-    SMALL,
     Table,
     fetch_rows,
     read_activation,
@@ -28,6 +26,7 @@ from chainrule.statistics import (
     summarize_derivative,
     summarize_gradients,
     summarize_parameters,
+    summarize_sparse_gradient,
     summarize_values,
 )
 from chainrule.version import read_version
@@ -137,9 +136,9 @@ def _summarize_outputs(calls: Sequence[Call], tables: list[Table]) -> dict[int, 
         inputs = {id(output): z for _, output in group if (z := output.pre_activation) is not None}
         derive = partial(
             summarize_derivative,
-            subject.activation,
-            subject.module,
-            unit_dim=example.unit_dim + 2,
+            activation=subject.activation,
+            module=subject.module,
+            unit_dim=example.unit_dim,
         )
         for key, place in _summarize_alike(inputs, tables, derive).items():
             places[key].append(place)
@@ -147,28 +146,23 @@ def _summarize_outputs(calls: Sequence[Call], tables: list[Table]) -> dict[int, 
 
 
 def _summarize_alike(
-    tensors: Mapping[_Key, Tensor], tables: list[Table], summarize: Callable[[Tensor], Table]
+    tensors: Mapping[_Key, Tensor],
+    tables: list[Table],
+    summarize: Callable[[Sequence[Tensor]], Table],
 ) -> dict[_Key, Place]:
-    """Summarize tensors, the small ones of one shape together; return places by key."""
+    """Summarize tensors, those of one shape together; return places by key."""
     places: dict[_Key, Place] = {}
     alike: dict[tuple[torch.Size, torch.dtype, torch.device], list[_Key]] = {}
     for key, tensor in tensors.items():
-        if tensor.layout != torch.strided:
-            stored = tensor.coalesce().values() if tensor.is_sparse else tensor.to_dense()
+        if tensor.is_sparse:
             places[key] = len(tables), 0
-            tables.append(summarize_gradients(stored[None, None], tensor.numel()))
-        elif tensor.numel() > SMALL:
-            places[key] = len(tables), 0
-            tables.append(summarize(tensor[None, None]))
+            tables.append(summarize_sparse_gradient(tensor))
         else:
             alike.setdefault((tensor.shape, tensor.dtype, tensor.device), []).append(key)
-    for (shape, _, _), group in alike.items():
-        size = max(1, 64 * SMALL // max(1, math.prod(shape)))
-        for start in range(0, len(group), size):
-            chunk = group[start : start + size]
-            for entry, key in enumerate(chunk):
-                places[key] = len(tables), entry
-            tables.append(summarize(torch.stack([tensors[key] for key in chunk]).unsqueeze(1)))
+    for group in alike.values():
+        for entry, key in enumerate(group):
+            places[key] = len(tables), entry
+        tables.append(summarize([tensors[key].unsqueeze(0) for key in group]))
     return places
 
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from itertools import accumulate
 from operator import mul
 from typing import Any, Self
 
@@ -127,9 +126,11 @@ class GradientFlow:
         """
         calls = [self.layers[index] for index in select_path(self.layers)]
         calls.reverse()
-        ones: Quantity | None = Quantity([1.0] * self.ensemble_size)
-        running = accumulate((call.gain for call in calls), _multiply, initial=ones)
-        next(running)
+        running: list[Quantity | None] = []
+        product: Quantity | None = Quantity([1.0] * self.ensemble_size)
+        for call in calls:
+            product = _multiply(product, call.gain)
+            running.append(product)
         return tuple(
             Factor(
                 name=call.label,

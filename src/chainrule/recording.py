@@ -21,7 +21,10 @@ from chainrule.activations import Activation
 from chainrule.inventory import Inventory, classify, has_weights
 from chainrule.measurement import Role
 from chainrule.networks import ResidualBlock
-from chainrule.statistics import SMALL, Table, summarize_derivative, summarize_values
+from chainrule.statistics import Table, summarize_derivative, summarize_values
+
+SMALL = 2**16
+"""Tensors of up to this many entries are copied and summarized later, together."""
 
 
 @dataclass(slots=True, eq=False)
@@ -213,10 +216,10 @@ class Recorder:
             self._latest = tensor, output
             return
         with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
-            output.table = summarize_values(values[None, None])
+            output.table = summarize_values([values.unsqueeze(0)])
             if before is not None and subject.activation is not None:
                 output.table |= summarize_derivative(
-                    subject.activation, subject.module, before[None, None], output.unit_dim + 2
+                    [before.unsqueeze(0)], subject.activation, subject.module, output.unit_dim
                 )
 
     def _match_recomputation(self, module: nn.Module, result: Any) -> None:
@@ -295,7 +298,7 @@ def _matches(fingerprint: Tensor | None, tensor: Tensor) -> bool:
         return True
     if tensor.numel() > SMALL:
         return torch.equal(
-            summarize_values(tensor.detach()[None, None])["mean"].flatten(), fingerprint
+            summarize_values([tensor.detach().unsqueeze(0)])["mean"].flatten(), fingerprint
         )
     return torch.equal(_thin_out(tensor.detach()), fingerprint)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +22,6 @@ from chainrule.networks import (
 from chainrule.quantity import Quantity, divide_members
 from chainrule.spec import MAX_SEED, NetworkSpec
 from chainrule.statistics import (
-    SMALL,
     Table,
     read_activation,
     read_gradient,
@@ -193,33 +191,24 @@ def _summarize(
 ) -> dict[str, Figures]:
     tables: dict[str, Table] = {
         "loss": {"loss": loss.unsqueeze(0)},
-        "input": summarize_gradients(input_gradient.unsqueeze(0)),
+        "input": summarize_gradients([input_gradient]),
     }
     remaining = iter(gradients)
     activation = get_activation(spec.activation)
     before = "normalization" if "normalization" in outputs else "linear"
     for kind in parameters:
-        tables[kind.name] = _summarize_layers(kind.layers, summarize_parameters)
+        tables[kind.name] = summarize_parameters(kind.layers)
         own = [next(remaining) for _ in kind.layers]
-        tables[f"{kind.name}.gradient"] = _summarize_layers(own, summarize_gradients)
+        tables[f"{kind.name}.gradient"] = summarize_gradients(own)
     for name, layers in outputs.items():
-        tables[name] = _summarize_layers(layers, summarize_values)
+        tables[name] = summarize_values(layers)
         own = [next(remaining) for _ in layers]
-        tables[f"{name}.gradient"] = _summarize_layers(own, summarize_gradients)
-    derive = partial(summarize_derivative, activation, None, unit_dim=-1)
-    tables["activation"] |= _summarize_layers(outputs[before], derive)
+        tables[f"{name}.gradient"] = summarize_gradients(own)
+    tables["activation"] |= summarize_derivative(outputs[before], activation, None, -1)
     return {
         name: {figure: column.tolist() for figure, column in table.items()}
         for name, table in tables.items()
     }
-
-
-def _summarize_layers(layers: Sequence[Tensor], summarize: Callable[[Tensor], Table]) -> Table:
-    """Return the table of one tensor per layer: small ones together, large ones without a copy."""
-    if layers[0].numel() <= SMALL:
-        return summarize(torch.stack([tensor.detach() for tensor in layers]))
-    tables = [summarize(tensor.detach().unsqueeze(0)) for tensor in layers]
-    return {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
 
 
 def _join(parts: Sequence[dict[str, Figures]]) -> dict[str, Figures]:

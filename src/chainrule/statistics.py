@@ -1,8 +1,9 @@
 """Statistics of tensors, computed where the tensors are and fetched in one transfer.
 
-All functions take a stack of same-shaped tensors, [entries, members, *shape], and give one figure
-per entry and ensemble member, [entries, members]. Values are rescaled by their largest magnitude
-first (or summed in float64), so that squares neither overflow at 1e20 nor underflow at 1e−25.
+The functions take a list of same-shaped tensors, one per entry, each [members, *shape], and give
+one figure per entry and ensemble member, [entries, members]. Squares of float32 overflow at 1e20
+and underflow at 1e−23, so tensors beyond moderate size are divided by their largest magnitude
+first.
 """
 
 import math
@@ -19,11 +20,14 @@ from chainrule.quantity import Quantity
 BINS = 40
 """Bins of an activation histogram."""
 
-HISTOGRAM_ENTRIES = 8192
+HISTOGRAM_ENTRIES = 4096
 """Entries that a histogram looks at; of larger tensors an evenly spaced sample."""
 
-SMALL = 2**16
-"""Tensors of up to this many entries are summarized together, many in one operation."""
+SMALL = 2**14
+"""Tensors of up to this many entries are stacked, many in one operation."""
+
+STACK = 2**22
+"""Most entries in one stack."""
 
 _BLOCK = 1024
 _MODERATE = (1e-15, 1e15)
@@ -33,101 +37,76 @@ Table = dict[str, Tensor]
 Row = Mapping[str, list[Any]]
 
 
-def summarize_values(values: Tensor) -> Table:
+def summarize_values(tensors: Sequence[Tensor]) -> Table:
     """Return the figures of `ActivationStatistics` that need the values alone.
 
     Args:
-        values: [entries, members, examples, ...], real or complex (then magnitudes), any precision.
+        tensors: Each [members, examples, ...], real or complex (then magnitudes), any precision.
 
     Returns:
-        Tables of shape [entries, members]; the histogram's are [entries] and [entries, bins].
+        Figures of shape [entries, members]; those of histograms are [entries] and [entries, bins].
     """
-    values = to_real(values)
-    flat = values.flatten(2)
-    low, high = flat.amin(-1), flat.amax(-1)
-    scaled, scale = _rescale(flat, torch.maximum(-low, high))
-    mean = scaled.mean(-1)
-    table = {
-        "mean": mean,
-        "std": torch.linalg.vector_norm(scaled - mean.unsqueeze(-1), dim=-1)
-        / flat.shape[-1] ** 0.5,
-        "min": low,
-        "max": high,
-        "zero_share": _share_of_zeros(flat, flat.abs().amin(-1)),
-        "non_finite": _count_non_finite(flat, mean),
-    }
-    if values.dim() > 2 and values.shape[2] > 1:
-        examples = scaled.unflatten(-1, (values.shape[2], -1))
-        deviations = examples - examples.mean(2, keepdim=True)
-        size = torch.linalg.vector_norm(scaled, dim=-1)
-        spread = torch.linalg.vector_norm(deviations, dim=(2, 3))
-        table["variation"] = torch.where(size > 0, spread / size, 0.0)
-    if scale is not None:
-        table["mean"], table["std"] = mean * scale, table["std"] * scale
-    return table | _count_bins(flat, low, high)
+    tensors = [to_real(tensor) for tensor in tensors]
+    table = _reduce(tensors, _reduce_values, rescale=_find_largest)
+    samples = [_sample(tensor) for tensor in tensors]
+    return table | _count_bins(torch.stack(samples), table["min"], table["max"])
 
 
 def summarize_derivative(
-    activation: Activation, module: object, pre_activation: Tensor, unit_dim: int
+    tensors: Sequence[Tensor], activation: Activation, module: object, unit_dim: int
 ) -> Table:
     """Return saturation and dead units from φ'(z), as autograd multiplies by it.
 
     Args:
+        tensors: Pre-activations z, each [members, examples, ...].
         activation: The table's entry for φ.
         module: The module, whose attributes (slope, alpha, …) are used; anything without these
             attributes means the standard ones.
-        pre_activation: z, [entries, members, examples, ...].
-        unit_dim: Which dimension of z counts the units.
+        unit_dim: Which dimension of a tensor counts the units.
 
     Returns:
-        Table with "dead_units" and, if the parameters are the standard ones, "saturation".
+        "dead_units" and, if the parameters are the standard ones, "saturation".
     """
-    derivative = _DERIVATIVES[activation.name](to_real(pre_activation), module).abs()
-    dims = [dim for dim in range(2, derivative.dim()) if dim != unit_dim % derivative.dim()]
-    largest = derivative.amax(dims) if dims else derivative
-    table = {"dead_units": (largest == 0).sum(-1)}
+    derive = _DERIVATIVES[activation.name]
+    one_sided = activation.derivative_range[0] >= 0
+    limit = SATURATION_SHARE * activation.derivative_max
     standard = all(
         getattr(module, name, default) == default
         for name, default in activation.module_defaults.items()
     )
-    if standard:
-        limit = SATURATION_SHARE * activation.derivative_max
-        # The sign of the difference instead of a comparison: bools are slow to average on a CPU.
-        table["saturation"] = (limit - derivative.flatten(2)).sign_().clamp_(min=0).mean(-1)
-    return table
+
+    def reduce(z: Tensor) -> Table:
+        derivative = derive(z, module)
+        if not one_sided:
+            derivative = derivative.abs()
+        unit = unit_dim % (z.dim() - 1) + 1
+        dims = [dim for dim in range(2, z.dim()) if dim != unit]
+        largest = derivative.amax(dims) if dims else derivative
+        table = {"dead_units": (largest == 0).sum(-1)}
+        if standard:
+            # The sign of the difference, not a comparison: bools are slow to average on a CPU.
+            table["saturation"] = (limit - derivative).sign_().clamp_(min=0).flatten(2).mean(-1)
+        return table
+
+    return _reduce([to_real(tensor) for tensor in tensors], reduce)
 
 
-def summarize_gradients(gradients: Tensor, entries: int | None = None) -> Table:
-    """Return the figures of `GradientStatistics`.
-
-    Args:
-        gradients: [entries, members, ...].
-        entries: Size of the dense tensor of which these are the stored entries, for sparse ones.
-    """
-    flat = to_real(gradients).flatten(2)
-    if flat.shape[-1] == 0:
-        zeros = torch.zeros(flat.shape[:2], device=flat.device)
-        return dict.fromkeys(("norm", "max_abs", "non_finite"), zeros) | {"zero_share": zeros + 1}
-    magnitudes = flat.abs()
-    largest = magnitudes.amax(-1)
-    stored_share = flat.shape[-1] / entries if entries else 1.0
-    zero_share = _share_of_zeros(magnitudes, magnitudes.amin(-1))
-    return {
-        "norm": _compute_norm(flat, largest),
-        "max_abs": largest,
-        "zero_share": 1.0 - (1.0 - zero_share) * stored_share,
-        "non_finite": _count_non_finite(flat, largest),
-    }
+def summarize_gradients(tensors: Sequence[Tensor]) -> Table:
+    """Return the figures of `GradientStatistics` of dense tensors, each [members, ...]."""
+    return _reduce([to_real(t) for t in tensors], _reduce_gradients, rescale=_find_largest)
 
 
-def summarize_parameters(parameters: Tensor) -> Table:
-    """Return "norm" and "non_finite" of a stack of parameters, [entries, members, ...]."""
-    flat = to_real(parameters).flatten(2)
-    if flat.shape[-1] == 0:
-        zeros = torch.zeros(flat.shape[:2], device=flat.device)
-        return {"norm": zeros, "non_finite": zeros}
-    norm = _compute_norm(flat, flat.abs().amax(-1))
-    return {"norm": norm, "non_finite": _count_non_finite(flat, norm)}
+def summarize_sparse_gradient(tensor: Tensor) -> Table:
+    """Return the figures of `GradientStatistics` of one sparse tensor; repeated indices add up."""
+    stored = tensor.coalesce().values()
+    table = summarize_gradients([stored.unsqueeze(0)])
+    stored_share = stored.numel() / max(1, tensor.numel())
+    return table | {"zero_share": 1.0 - (1.0 - table["zero_share"]) * stored_share}
+
+
+def summarize_parameters(tensors: Sequence[Tensor]) -> Table:
+    """Return "norm" and "non_finite" of parameters, each [members, ...]."""
+    return _reduce([to_real(t) for t in tensors], _reduce_parameters, rescale=_find_largest)
 
 
 def to_real(tensor: Tensor) -> Tensor:
@@ -190,97 +169,205 @@ def read_gradient(figures: Mapping[str, Any]) -> GradientStatistics:
     )
 
 
-def _share_of_zeros(flat: Tensor, smallest: Tensor) -> Tensor:
-    """Return the share of exact zeros, given a lower bound of the magnitudes (or less)."""
-    if flat.device.type == "cpu" and bool((smallest > 0).all()):
-        return torch.zeros_like(smallest)
-    return 1.0 - torch.linalg.vector_norm(flat, ord=0, dim=-1) / flat.shape[-1]
+_LENGTHS = {"mean", "std", "min", "max", "norm", "max_abs"}
+"""Figures that grow with the tensor, and so are multiplied back after a rescaling."""
 
 
-def _rescale(flat: Tensor, largest: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return tensors whose squares neither overflow nor underflow, and what they were divided by.
+def _reduce(
+    tensors: Sequence[Tensor],
+    reduce: Callable[[Tensor], Table],
+    rescale: Callable[[Table], Tensor] | None = None,
+) -> Table:
+    """Return what `reduce` gives of [entries, members, ...] for all tensors together.
 
-    On a CPU, where a look costs nothing, tensors that need no scale stay as they are (`None`).
+    Small tensors are stacked; large ones are taken one by one, which needs no copy and stays in the
+    processor's cache. On a CPU, where a look costs nothing, entries of immoderate size are then
+    found and done again rescaled; elsewhere everything is rescaled from the start.
     """
-    if flat.device.type == "cpu":
-        moderate = ((largest > _MODERATE[0]) & (largest < _MODERATE[1])) | (largest == 0)
-        if bool(moderate.all()):
-            return flat, None
-    scale = torch.where(torch.isfinite(largest) & (largest > 0), largest, 1.0)
-    return flat / scale.unsqueeze(-1), scale
+    size = max(1, tensors[0].numel())
+    if size <= SMALL:
+        step = max(1, STACK // size)
+        groups = [torch.stack(list(tensors[i : i + step])) for i in range(0, len(tensors), step)]
+    else:
+        groups = [tensor.unsqueeze(0) for tensor in tensors]
+    if rescale and tensors[0].device.type != "cpu":
+        parts = [_reduce_rescaled(group, reduce, rescale(reduce(group))) for group in groups]
+    else:
+        parts = [reduce(group) for group in groups]
+    table = parts[0]
+    if len(parts) > 1:
+        table = {name: torch.cat([part[name] for part in parts]) for name in table}
+    if rescale is None or tensors[0].device.type != "cpu":
+        return table
+    largest = rescale(table)
+    moderate = (largest > _MODERATE[0]) & (largest < _MODERATE[1]) | (largest == 0)
+    if not bool(moderate.all()):
+        for entry in (~moderate).any(-1).nonzero().flatten().tolist():
+            again = tensors[entry].unsqueeze(0)
+            for name, figure in _reduce_rescaled(again, reduce, largest[entry : entry + 1]).items():
+                table[name][entry] = figure[0]
+    return table
 
 
-def _count_non_finite(flat: Tensor, witness: Tensor) -> Tensor:
-    """Count infinite and NaN entries; `witness` is a figure that is finite if all entries are."""
-    if flat.device.type == "cpu" and bool(torch.isfinite(witness).all()):
-        return torch.zeros_like(witness)
-    return (~torch.isfinite(flat)).sum(-1)
+def _reduce_rescaled(group: Tensor, reduce: Callable[[Tensor], Table], largest: Tensor) -> Table:
+    scale = torch.where(torch.isfinite(largest) & (largest > 0), largest, 1.0).to(group.dtype)
+    table = reduce(group / scale.view(*scale.shape, *[1] * (group.dim() - 2)))
+    for name in _LENGTHS & table.keys():
+        table[name] = table[name] * scale
+    return table
 
 
-def _compute_norm(flat: Tensor, largest: Tensor) -> Tensor:
-    """Return the norm over the last dimension, given the largest magnitudes there.
+def _find_largest(table: Table) -> Tensor:
+    if "max_abs" in table:
+        return table["max_abs"]
+    return torch.maximum(-table["min"], table["max"])
+
+
+def _reduce_values(values: Tensor) -> Table:
+    flat = values.flatten(2)
+    table = {"min": flat.amin(-1), "max": flat.amax(-1)}
+    if values.dim() > 2 and values.shape[2] > 1:
+        # The spread around the batch mean, and of the batch mean around the overall mean, are
+        # orthogonal: their squares add up to the whole.
+        centre = values.mean(2, keepdim=True)
+        within = torch.linalg.vector_norm((values - centre).flatten(2), dim=-1)
+        centre = centre.flatten(2)
+        mean = centre.mean(-1)
+        weight = values.shape[2] ** 0.5
+        between = torch.linalg.vector_norm(centre - mean.unsqueeze(-1), dim=-1) * weight
+        size = torch.hypot(within, torch.linalg.vector_norm(centre, dim=-1) * weight)
+        table["variation"] = torch.where(size > 0, within / size, torch.where(size == 0, 0.0, size))
+        deviation = torch.hypot(within, between)
+    else:
+        mean = flat.mean(-1)
+        deviation = torch.linalg.vector_norm(flat - mean.unsqueeze(-1), dim=-1)
+    table["mean"] = mean
+    table["std"] = deviation / flat.shape[-1] ** 0.5
+    table["zero_share"] = _share_of_zeros(flat, flat.abs().amin(-1))
+    table["non_finite"] = _count_non_finite(flat, mean)
+    return table
+
+
+def _reduce_gradients(gradients: Tensor) -> Table:
+    flat = gradients.flatten(2)
+    if flat.shape[-1] == 0:
+        return _reduce_nothing(flat) | {"zero_share": torch.ones(flat.shape[:2]).to(flat)}
+    magnitudes = flat.abs()
+    largest = magnitudes.amax(-1)
+    return {
+        "norm": _compute_norm(flat),
+        "max_abs": largest,
+        "zero_share": _share_of_zeros(magnitudes, magnitudes.amin(-1)),
+        "non_finite": _count_non_finite(flat, largest),
+    }
+
+
+def _reduce_parameters(parameters: Tensor) -> Table:
+    flat = parameters.flatten(2)
+    if flat.shape[-1] == 0:
+        return _reduce_nothing(flat)
+    largest = torch.maximum(-flat.amin(-1), flat.amax(-1))
+    return {
+        "norm": _compute_norm(flat),
+        "max_abs": largest,
+        "non_finite": _count_non_finite(flat, largest),
+    }
+
+
+def _reduce_nothing(flat: Tensor) -> Table:
+    zeros = torch.zeros(flat.shape[:2]).to(flat)
+    return {"norm": zeros, "max_abs": zeros, "non_finite": zeros}
+
+
+def _compute_norm(flat: Tensor) -> Tensor:
+    """Return the norm over the last dimension.
 
     Entries are squared in their own precision, in blocks short enough not to lose digits, and the
     blocks are added in float64 (where the device has it).
     """
-    flat, scale = _rescale(flat, largest)
     block = math.gcd(flat.shape[-1], _BLOCK)
     if block > 1:
         flat = torch.linalg.vector_norm(flat.unflatten(-1, (-1, block)), dim=-1)
-    norm = torch.linalg.vector_norm(flat, dim=-1, dtype=_widest(flat.device))
-    return norm if scale is None else norm * scale
+    return torch.linalg.vector_norm(flat, dim=-1, dtype=_widest(flat.device))
 
 
 def _widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _count_bins(flat: Tensor, low: Tensor, high: Tensor) -> Table:
-    """Return histogram counts of finite entries over a range shared by all members."""
-    entries, members, size = flat.shape
-    step = max(1, -(-size * members // HISTOGRAM_ENTRIES))
-    sample = (flat[..., ::step] if step > 1 else flat).reshape(entries, -1)
-    bin_low, bin_high = low.amin(-1), high.amax(-1)
+def _share_of_zeros(flat: Tensor, smallest: Tensor) -> Tensor:
+    """Return the share of exact zeros, given the smallest magnitudes."""
+    if flat.device.type == "cpu" and bool((smallest > 0).all()):
+        return torch.zeros_like(smallest)
+    return 1.0 - torch.linalg.vector_norm(flat, ord=0, dim=-1) / flat.shape[-1]
+
+
+def _count_non_finite(flat: Tensor, witness: Tensor) -> Tensor:
+    """Count infinite and NaN entries; `witness` is a figure that is finite if all entries are."""
+    if flat.device.type == "cpu" and bool(torch.isfinite(witness).all()):
+        return torch.zeros_like(witness)
+    return (~torch.isfinite(flat)).sum(-1).to(witness.dtype)
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    """Return evenly spaced entries of all members."""
+    flat = tensor.flatten()
+    step = -(-flat.numel() // HISTOGRAM_ENTRIES)
+    return flat[::step] if step > 1 else flat
+
+
+def _count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
+    """Return histogram counts of finite entries over a range shared by all members.
+
+    Args:
+        samples: [entries, sample].
+        low: Smallest values, [entries, members].
+        high: Largest values, [entries, members].
+    """
+    bin_low, bin_high = low.amin(-1).to(samples.dtype), high.amax(-1).to(samples.dtype)
     finite = None
     width = bin_high - bin_low
-    if flat.device.type != "cpu" or not bool(torch.isfinite(width).all()):
-        finite = torch.isfinite(sample)
-        sample = sample / 4  # so that the width of the range is finite up to the largest float
-        bin_low = torch.where(finite, sample, torch.inf).amin(-1)
-        bin_high = torch.where(finite, sample, -torch.inf).amax(-1)
+    if samples.device.type != "cpu" or not bool(torch.isfinite(width).all()):
+        finite = torch.isfinite(samples)
+        samples = samples / 4  # so that the width of the range is finite up to the largest float
+        bin_low = torch.where(finite, samples, torch.inf).amin(-1)
+        bin_high = torch.where(finite, samples, -torch.inf).amax(-1)
         width = bin_high - bin_low
     per_width = torch.where(width > 0, BINS / width, 0.0)
-    bins = ((sample - bin_low.unsqueeze(-1)) * per_width.unsqueeze(-1)).to(torch.int32)
+    bins = ((samples - bin_low.unsqueeze(-1)) * per_width.unsqueeze(-1)).to(torch.int32)
     bins = bins.clamp_(0, BINS - 1).to(torch.int64)
     if finite is not None:
         bins.masked_fill_(~finite, BINS)
         bin_low, bin_high = bin_low * 4, bin_high * 4
-    counts = torch.zeros(entries, BINS + 1, device=flat.device, dtype=torch.int64)
-    counts.scatter_add_(
-        1, bins, torch.ones((), dtype=torch.int64, device=flat.device).expand_as(bins)
-    )
+    counts = torch.zeros(len(samples), BINS + 1, device=samples.device, dtype=torch.int64)
+    one = torch.ones((), dtype=torch.int64, device=samples.device)
+    counts.scatter_add_(1, bins, one.expand_as(bins))
     return {"bin_low": bin_low, "bin_high": bin_high, "counts": counts[:, :BINS]}
+
+
+def _ones(z: Tensor) -> Tensor:
+    return z.new_ones(()).expand_as(z)
 
 
 _aten = torch.ops.aten
 
 _DERIVATIVES: Mapping[str, Callable[[Tensor, object], Tensor]] = {
     # PyTorch's own backward kernels applied to ones: exactly the factors that autograd uses.
-    "sigmoid": lambda z, _: _aten.sigmoid_backward(torch.ones_like(z), torch.sigmoid(z)),
-    "tanh": lambda z, _: _aten.tanh_backward(torch.ones_like(z), torch.tanh(z)),
-    "relu": lambda z, _: _aten.threshold_backward(torch.ones_like(z), z, 0),
+    "sigmoid": lambda z, _: _aten.sigmoid_backward(_ones(z), torch.sigmoid(z)),
+    "tanh": lambda z, _: _aten.tanh_backward(_ones(z), torch.tanh(z)),
+    "relu": lambda z, _: _aten.threshold_backward(_ones(z), z, 0),
     "leaky_relu": lambda z, module: _aten.leaky_relu_backward(
-        torch.ones_like(z), z, getattr(module, "negative_slope", 0.01), False
+        _ones(z), z, getattr(module, "negative_slope", 0.01), False
     ),
     "elu": lambda z, module: _aten.elu_backward(
-        torch.ones_like(z), getattr(module, "alpha", 1.0), 1.0, 1.0, False, z
+        _ones(z), getattr(module, "alpha", 1.0), 1.0, 1.0, False, z
     ),
     "selu": lambda z, _: _aten.elu_backward(
-        torch.ones_like(z), 1.6732632423543772, 1.0507009873554805, 1.0, False, z
+        _ones(z), 1.6732632423543772, 1.0507009873554805, 1.0, False, z
     ),
     "gelu": lambda z, module: _aten.gelu_backward(
-        torch.ones_like(z), z, approximate=getattr(module, "approximate", "none")
+        _ones(z), z, approximate=getattr(module, "approximate", "none")
     ),
-    "silu": lambda z, _: _aten.silu_backward(torch.ones_like(z), z),
-    "identity": lambda z, _: torch.ones_like(z),
+    "silu": lambda z, _: _aten.silu_backward(_ones(z), z),
+    "identity": lambda z, _: _ones(z),
 }

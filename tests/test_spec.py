@@ -1,0 +1,382 @@
+"""`NetworkSpec`: defaults, error texts, and its forms as query string and JSON."""
+
+import json
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from chainrule.activations import ACTIVATIONS
+from chainrule.errors import ChainruleError, SpecError
+from chainrule.initializers import INITIALIZERS
+from chainrule.spec import NetworkSpec, repair_query
+
+DEFAULTS = {
+    "depth": 10,
+    "width": 64,
+    "activation": "sigmoid",
+    "init": "pytorch",
+    "distribution": None,
+    "weight_std": 1.0,
+    "bias_std": None,
+    "residual": "none",
+    "normalization": "none",
+    "clip_norm": None,
+    "batch_size": 32,
+    "seed": 0,
+    "dtype": "float32",
+}
+FIELDS = ", ".join(DEFAULTS)
+ACTIVATION_NAMES = ", ".join(ACTIVATIONS)
+INIT_NAMES = ", ".join(INITIALIZERS)
+DEPTHS = "depth: must be a whole number from 1 to 1000; got"
+DEVIATIONS = "must be a finite number from 0 to 1e6; got"
+
+
+@st.composite
+def legal_fields(draw):
+    """Every combination of fields that makes a legal specification."""
+    init = draw(st.sampled_from(tuple(INITIALIZERS)))
+    normalization = draw(st.sampled_from(("none", "layernorm", "batchnorm", "rmsnorm")))
+    deviations = st.floats(0.0, 1e6)
+    return {
+        "depth": draw(st.integers(1, 1000)),
+        "width": draw(st.integers(1, 4096)),
+        "activation": draw(st.sampled_from(tuple(ACTIVATIONS))),
+        "init": init,
+        "distribution": draw(st.sampled_from((None, *INITIALIZERS[init].distributions))),
+        "weight_std": draw(deviations) if init == "random" else 1.0,
+        "bias_std": draw(st.none() | deviations),
+        "residual": draw(st.sampled_from(("none", "plain", "scaled"))),
+        "normalization": normalization,
+        "clip_norm": draw(st.none() | st.floats(0.0, 1e30, exclude_min=True)),
+        "batch_size": draw(st.integers(2 if normalization == "batchnorm" else 1, 4096)),
+        "seed": draw(st.integers(0, 2**31 - 1)),
+        "dtype": draw(st.sampled_from(("float32", "float64"))),
+    }
+
+
+legal_specs = legal_fields().map(lambda fields: NetworkSpec(**fields))
+
+
+class TestFields:
+    def test_defaults_are_the_classic_script(self):
+        assert NetworkSpec().model_dump() == DEFAULTS
+
+    @pytest.mark.parametrize(
+        ("fields", "text"),
+        [
+            ({"depth": 0}, f"{DEPTHS} 0."),
+            ({"depth": 10**9}, f"{DEPTHS} 1000000000."),
+            ({"depth": "ten"}, f"{DEPTHS} 'ten'."),
+            ({"depth": 1.5}, f"{DEPTHS} 1.5."),
+            ({"depth": None}, f"{DEPTHS} None."),
+            ({"depth": float("inf")}, f"{DEPTHS} inf."),
+            ({"width": 4097}, "width: must be a whole number from 1 to 4096; got 4097."),
+            ({"batch_size": 0}, "batch_size: must be a whole number from 1 to 4096; got 0."),
+            ({"seed": -1}, "seed: must be a whole number from 0 to 2147483647; got -1."),
+            ({"seed": 2**31}, "seed: must be a whole number from 0 to 2147483647; got 2147483648."),
+            ({"weight_std": -0.1, "init": "random"}, f"weight_std: {DEVIATIONS} -0.1."),
+            ({"weight_std": float("nan"), "init": "random"}, f"weight_std: {DEVIATIONS} nan."),
+            ({"weight_std": 2e6, "init": "random"}, f"weight_std: {DEVIATIONS} 2000000.0."),
+            ({"bias_std": float("inf")}, f"bias_std: {DEVIATIONS} inf."),
+            ({"bias_std": -1}, f"bias_std: {DEVIATIONS} -1."),
+            ({"clip_norm": 0.0}, "clip_norm: must be a finite number above 0; got 0.0."),
+            (
+                {"clip_norm": float("nan")},
+                "clip_norm: must be a finite number above 0; got nan.",
+            ),
+            (
+                {"residual": "full"},
+                "residual: must be one of 'none', 'plain' or 'scaled'; got 'full'.",
+            ),
+            (
+                {"normalization": "batch"},
+                "normalization: must be one of 'none', 'layernorm', 'batchnorm' or 'rmsnorm'; "
+                "got 'batch'.",
+            ),
+            (
+                {"distribution": "gaussian"},
+                "distribution: must be one of 'normal' or 'uniform'; got 'gaussian'.",
+            ),
+            (
+                {"dtype": "float16"},
+                "dtype: must be one of 'float32' or 'float64'; got 'float16'.",
+            ),
+            (
+                {"activation": "sigmod"},
+                "activation: unknown 'sigmod'. Did you mean 'sigmoid'? "
+                f"Known: {ACTIVATION_NAMES}.",
+            ),
+            (
+                {"activation": 3},
+                "activation: Input should be a valid string; got 3.",
+            ),
+            (
+                {"init": "xaver"},
+                f"init: unknown 'xaver'. Did you mean 'xavier'? Known: {INIT_NAMES}.",
+            ),
+            (
+                {"deph": 3},
+                f"deph: no such field. Did you mean 'depth'? Known: {FIELDS}.",
+            ),
+        ],
+    )
+    def test_an_illegal_value_is_named_with_what_must_hold(self, fields, text):
+        with pytest.raises(SpecError) as caught:
+            NetworkSpec(**fields)
+        assert str(caught.value) == text
+
+    @pytest.mark.parametrize(
+        ("fields", "text"),
+        [
+            (
+                {"init": "he", "weight_std": 0.5},
+                "weight_std: only init='random' uses it, but init='he' came with weight_std=0.5. "
+                "Set init='random' or leave weight_std out.",
+            ),
+            (
+                {"init": "orthogonal", "distribution": "uniform"},
+                "distribution: init='orthogonal' has no uniform form; leave distribution out or "
+                "choose another init.",
+            ),
+            (
+                {"normalization": "batchnorm", "batch_size": 1},
+                "batch_size: batch normalization needs at least 2 examples to compare; got 1.",
+            ),
+        ],
+    )
+    def test_fields_that_contradict_each_other_are_named(self, fields, text):
+        with pytest.raises(SpecError) as caught:
+            NetworkSpec(**fields)
+        assert str(caught.value) == text
+
+    def test_several_wrong_fields_get_a_line_each(self):
+        with pytest.raises(SpecError) as caught:
+            NetworkSpec(depth=0, width="wide", activation="rely")
+        assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+            "depth",
+            "width",
+            "activation",
+        ]
+
+    def test_long_input_is_not_repeated_whole(self):
+        with pytest.raises(SpecError) as caught:
+            NetworkSpec(depth="1" * 10_000 + "x")
+        assert len(str(caught.value)) < 150
+
+    def test_the_error_is_caught_as_either_kind(self):
+        with pytest.raises(ValueError, match="depth") as caught:
+            NetworkSpec(depth=0)
+        assert isinstance(caught.value, ChainruleError)
+
+    @settings(deadline=None)
+    @given(legal_fields())
+    def test_every_legal_combination_is_kept_as_given(self, fields):
+        assert NetworkSpec(**fields).model_dump() == fields
+
+    def test_bounds_themselves_are_legal(self):
+        least = {"depth": 1, "width": 1, "batch_size": 1, "seed": 0, "bias_std": 0.0}
+        most = {"depth": 1000, "width": 4096, "batch_size": 4096, "seed": 2**31 - 1}
+        for fields in (least, most):
+            assert NetworkSpec(**fields).model_dump(include=set(fields)) == fields
+
+
+class TestValueObject:
+    @pytest.mark.parametrize("field", [*DEFAULTS, "unknown"])
+    def test_is_frozen(self, field):
+        spec = NetworkSpec()
+        with pytest.raises(ValidationError):
+            setattr(spec, field, 3)
+        assert spec == NetworkSpec()
+
+    @settings(deadline=None)
+    @given(legal_fields())
+    def test_equal_fields_make_equal_hashes(self, fields):
+        assert {NetworkSpec(**fields), NetworkSpec(**fields)} == {NetworkSpec(**fields)}
+
+    def test_replace_changes_only_what_it_is_told(self):
+        spec = NetworkSpec(depth=3, init="random", weight_std=0.1)
+        assert spec.replace(depth=4) == NetworkSpec(depth=4, init="random", weight_std=0.1)
+        assert spec == NetworkSpec(depth=3, init="random", weight_std=0.1)
+
+    def test_replace_validates_again(self):
+        spec = NetworkSpec(init="random", weight_std=0.1)
+        with pytest.raises(SpecError, match="weight_std: only init='random'"):
+            spec.replace(init="he")
+        with pytest.raises(SpecError, match="dept: no such field"):
+            spec.replace(dept=3)
+
+    def test_derived_figures_come_from_the_table(self):
+        spec = NetworkSpec(init="random", weight_std=0.25, width=9)
+        assert spec.initializer is INITIALIZERS["random"]
+        assert spec.drawn_distribution == "normal"
+        assert spec.replace(distribution="uniform").drawn_distribution == "uniform"
+        assert NetworkSpec(init="pytorch").drawn_distribution == "uniform"
+        assert spec.weight_std_drawn == 0.25
+        assert NetworkSpec(init="lecun", width=9).weight_std_drawn == pytest.approx(1 / 3)
+
+
+class TestRoundTrips:
+    @settings(deadline=None)
+    @given(legal_specs)
+    def test_query(self, spec):
+        assert NetworkSpec.from_query(spec.to_query()) == spec
+        assert NetworkSpec.from_query("?" + spec.to_query()) == spec
+
+    @settings(deadline=None)
+    @given(legal_specs)
+    def test_json(self, spec):
+        assert NetworkSpec.from_json(spec.to_json()) == spec
+        assert json.loads(spec.to_json()) == spec.model_dump()
+        assert "\n" not in spec.to_json()
+
+    def test_query_holds_only_what_differs_from_the_defaults(self):
+        assert NetworkSpec().to_query() == ""
+        assert NetworkSpec(depth=15, activation="tanh").to_query() == "depth=15&activation=tanh"
+
+    @pytest.mark.parametrize(
+        ("query", "text"),
+        [
+            (
+                "depth=3&width=4&depth=5",
+                "depth: must be given once; the query gives it several times.",
+            ),
+            ("depth=", f"{DEPTHS} ''."),
+            ("depth=x", f"{DEPTHS} 'x'."),
+            ("Depth=3", f"Depth: no such field. Did you mean 'depth'? Known: {FIELDS}."),
+            (
+                "init=orthogonal&distribution=uniform",
+                "distribution: init='orthogonal' has no uniform form; leave distribution out or "
+                "choose another init.",
+            ),
+        ],
+    )
+    def test_an_illegal_query_is_an_error(self, query, text):
+        with pytest.raises(SpecError) as caught:
+            NetworkSpec.from_query(query)
+        assert str(caught.value) == text
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ('{"depth": 0}', f"{DEPTHS} 0."),
+            ('{"weight_std": NaN, "init": "random"}', f"weight_std: {DEVIATIONS} nan."),
+            ('{"depth": 3', "specification: Invalid JSON"),
+            ("[]", "specification: Input should be an object; got []."),
+            ("", "specification: Invalid JSON"),
+        ],
+    )
+    def test_illegal_json_is_an_error(self, text, problem):
+        with pytest.raises(SpecError) as caught:
+            NetworkSpec.from_json(text)
+        assert str(caught.value).startswith(problem)
+
+
+def is_legal(query):
+    try:
+        NetworkSpec.from_query(query)
+    except SpecError:
+        return False
+    return True
+
+
+any_text = st.text(st.characters(exclude_categories=()))
+numbers = (st.integers() | st.floats()).map(str)
+words = st.sampled_from(
+    (*ACTIVATIONS, *INITIALIZERS, "none", "plain", "uniform", "layernorm", "batchnorm", "float64")
+)
+near_queries = st.lists(
+    st.tuples(st.sampled_from(tuple(DEFAULTS)) | any_text, numbers | words | st.text()), max_size=8
+).map(lambda pairs: urlencode(pairs, errors="replace"))
+
+
+class TestRepair:
+    @settings(deadline=None, max_examples=300)
+    @given(any_text | near_queries)
+    @example("normalization=batchnorm&batch_size=1")
+    @example("weight_std=2&init=orthogonal&distribution=uniform")
+    @example("&".join(f"field{number}=1" for number in range(101)))
+    @example("depth=7&" * 600)
+    def test_there_is_always_a_legal_specification(self, query):
+        spec, notices = repair_query(query)
+        assert NetworkSpec(**spec.model_dump()) == spec
+        assert all(isinstance(notice, str) and notice for notice in notices)
+
+    @settings(deadline=None, max_examples=300)
+    @given(near_queries)
+    @example("depth=3&depth=4")
+    @example("depth=")
+    def test_there_is_a_notice_exactly_if_something_was_illegal(self, query):
+        _, notices = repair_query(query)
+        assert (notices == ()) == is_legal(query)
+
+    @settings(deadline=None)
+    @given(legal_specs)
+    def test_a_legal_query_stays_as_it_is(self, spec):
+        assert repair_query(spec.to_query()) == (spec, ())
+        fields = {name: value for name, value in spec.model_dump().items() if value is not None}
+        assert repair_query("?" + urlencode(fields)) == (spec, ())
+
+    @pytest.mark.parametrize(
+        ("query", "field", "value"),
+        [
+            ("depth=0", "depth", 1),
+            ("depth=-7.5", "depth", 1),
+            ("depth=1e9", "depth", 1000),
+            ("depth=inf", "depth", 1000),
+            ("depth=2.7", "depth", 3),
+            ("width=5000", "width", 4096),
+            ("batch_size=0", "batch_size", 1),
+            ("seed=99999999999", "seed", 2**31 - 1),
+            ("seed=-1", "seed", 0),
+            ("init=random&weight_std=-2", "weight_std", 0.0),
+            ("weight_std=1e9&init=random", "weight_std", 1e6),
+            ("bias_std=-1", "bias_std", 0.0),
+            ("clip_norm=1e31", "clip_norm", 1e30),
+        ],
+    )
+    def test_a_number_beyond_a_bound_becomes_the_bound(self, query, field, value):
+        spec, (notice,) = repair_query(query)
+        assert getattr(spec, field) == value
+        assert type(getattr(spec, field)) is type(value)
+        assert notice.startswith(f"{field} “")
+        assert notice.endswith(f" is not possible; using {value}.") or value in (1e6, 1e30, 0.0)
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "depth=ten",
+            "depth=nan",
+            "activation=sigmod",
+            "init=",
+            "residual=all",
+            "dtype=float16",
+            "clip_norm=-1",
+            "clip_norm=0",
+            "unknown=3",
+            "weight_std=2",
+            "init=he&weight_std=2",
+        ],
+    )
+    def test_everything_else_falls_back_to_the_default(self, query):
+        spec, notices = repair_query(query)
+        assert spec.model_dump(exclude={"init"}) == NetworkSpec().model_dump(exclude={"init"})
+        assert len(notices) == 1
+        assert query.split("&")[-1].partition("=")[0] in notices[0]
+
+    def test_one_wrong_field_leaves_the_others_alone(self):
+        spec, notices = repair_query("?depth=5&width=wide&activation=tanh&colour=red")
+        assert spec == NetworkSpec(depth=5, activation="tanh")
+        assert notices == (
+            "width “wide” is not possible; using 64.",
+            "“colour” is not a setting and was ignored.",
+        )
+
+    def test_a_huge_address_is_ignored_as_a_whole(self):
+        assert repair_query("depth=3&" + "x" * 4000) == (
+            NetworkSpec(),
+            ("The address was too long and was ignored.",),
+        )
