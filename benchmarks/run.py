@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,17 +99,39 @@ def run_classic_script(seed: int) -> list[float]:
     model = nn.Sequential(*layers)
     inputs, targets = torch.randn(32, 64), torch.randn(32, 64)
     F.mse_loss(model(inputs), targets).backward()
-    return [m.weight.grad.norm().item() for m in model if isinstance(m, nn.Linear) and m.weight.grad is not None]
+    return [
+        m.weight.grad.norm().item()
+        for m in model
+        if isinstance(m, nn.Linear) and m.weight.grad is not None
+    ]
 
 
-def trace_with_torchlens(model: nn.Module, compute_loss: Any, inputs: torch.Tensor) -> Action:
-    """Trace values and gradients with torchlens, as its documentation does."""
+class LossModel(nn.Module):
+    """A model whose output is its loss, as torchlens needs it."""
+
+    def __init__(self, model: nn.Module, compute_loss: Callable[[nn.Module], torch.Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.compute_loss = compute_loss
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        return self.compute_loss(self.model)
+
+
+def trace_with_torchlens(
+    model: nn.Module, compute_loss: Callable[[nn.Module], torch.Tensor]
+) -> Action:
+    """Return an action that records values and gradients of every layer with torchlens."""
     import torchlens
+    from torchlens.options import CaptureOptions
+
+    wrapped = LossModel(model, compute_loss)
+    capture = CaptureOptions(save_grads="all", backward_ready=True)
 
     def run() -> None:
         model.zero_grad()
-        log = torchlens.trace(model, inputs, save_grads=True)
-        compute_loss(log).backward()
+        trace = torchlens.trace(wrapped, torch.zeros(1), capture=capture)
+        trace.backward(trace[trace.output_layers[0]].out)
 
     return run
 
@@ -118,22 +141,118 @@ def measure_inspect() -> list[Comparison]:
     mlp, mlp_loss = build_network(spec), make_loss(spec)
     transformer, transformer_loss = make_transformer()
     rows = []
-    for name, model, loss, budget, rounds in (
-        ("inspect, 15×64 MLP", mlp, mlp_loss, 2.5, 100),
-        ("inspect, 6-layer transformer", transformer, transformer_loss, 1.4, 15),
+    for name, model, loss, budget, lens_budget, rounds in (
+        ("inspect, 15×64 MLP", mlp, mlp_loss, 2.5, 0.2, 100),
+        ("inspect, 6-layer transformer", transformer, transformer_loss, 1.4, 0.6, 15),
     ):
         step = run_step(model, loss)
-        rows.append(
-            compare(name, lambda m=model, l=loss: inspect(m, l), "forward + backward", step, budget, rounds)
-        )
+        measure = partial(inspect, model, loss)
+        rows.append(compare(name, measure, "forward + backward", step, budget, rounds))
         rows.append(
             compare(
-                f"{name}, all figures read",
-                lambda m=model, l=loss: inspect(m, l).layers,
+                f"{name}, and every figure read",
+                lambda measure=measure: measure().layers,  # type: ignore[misc]
                 "forward + backward",
                 step,
                 None,
                 rounds,
             )
         )
+        lens = trace_with_torchlens(model, loss)
+        rows.append(compare(name, measure, "torchlens.trace", lens, lens_budget, 7))
     return rows
+
+
+def measure_simulate() -> list[Comparison]:
+    spec = NetworkSpec(depth=15, width=64, activation="sigmoid")
+    deep, shallow = spec.replace(depth=1000), spec.replace(depth=100)
+    return [
+        compare(
+            "simulate, 16 seeds, 15×64",
+            partial(simulate, spec, 16),
+            "the classic script, 16 times",
+            lambda: [run_classic_script(seed) for seed in range(16)],
+            0.5,
+            30,
+        ),
+        compare(
+            "simulate, 1000 layers, per layer",
+            partial(simulate, deep, 4),
+            "100 layers, per layer",
+            partial(simulate, shallow, 4),
+            1.2,
+            5,
+            scale=0.1,
+        ),
+        compare(
+            "inspect, 1000 layers, per layer",
+            partial(inspect, build_network(deep), make_loss(deep)),
+            "100 layers, per layer",
+            partial(inspect, build_network(shallow), make_loss(shallow)),
+            1.2,
+            5,
+            scale=0.1,
+        ),
+    ]
+
+
+def measure_import() -> Comparison:
+    """Compare `import chainrule` with `import torch`, each in fresh processes taking turns."""
+
+    def time_import(name: str) -> float:
+        code = (
+            f"import time; s = time.perf_counter(); import {name}; print(time.perf_counter() - s)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        return float(done.stdout)
+
+    mine, torch_alone = [], []
+    for _ in range(5):
+        torch_alone.append(time_import("torch"))
+        mine.append(time_import("chainrule"))
+    return Comparison(
+        "import chainrule",
+        "import torch",
+        statistics.median(mine),
+        statistics.median(torch_alone),
+        None,
+    )
+
+
+def main() -> None:
+    """Print the tables."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # torchlens warns about its own deprecations
+    table = Table(title="chainrule benchmarks: median ratios, both sides taking turns")
+    for heading in ("what", "against", "here", "there", "ratio", "budget", ""):
+        table.add_column(heading, justify="left" if heading in ("what", "against") else "right")
+    rows = [*measure_inspect(), *measure_simulate()]
+    for row in rows:
+        kept = "" if row.budget is None else "✔" if row.ratio <= row.budget else "missed"
+        table.add_row(
+            row.what,
+            row.against,
+            f"{row.seconds * 1e3:.2f} ms",
+            f"{row.reference * 1e3:.2f} ms",
+            f"{row.ratio:.2f}",
+            "–" if row.budget is None else f"≤ {row.budget}",
+            kept,
+        )
+    startup = measure_import()
+    beyond = startup.seconds - startup.reference
+    table.add_row(
+        "import chainrule, beyond torch",
+        "import torch",
+        f"{startup.seconds * 1e3:.0f} ms",
+        f"{startup.reference * 1e3:.0f} ms",
+        f"+{beyond:.2f} s",
+        "≤ 0.3 s",
+        "✔" if beyond <= 0.3 else "missed",
+    )
+    Console(width=130).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,10 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -10,3 +13,23 @@ def _single_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--update-golden", action="store_true", help="record outputs instead of comparing them"
+    )
+
+
+@pytest.fixture
+def golden(request):
+    """Return a function that compares a text with the one recorded under a name."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / f"{name}.txt"
+        lines = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+        if request.config.getoption("--update-golden"):
+            path.write_text(lines, encoding="utf-8")
+        assert lines == path.read_text(encoding="utf-8")
+
+    return compare

@@ -193,7 +193,9 @@ class TestNorms:
         assert equal(quotient.values, (0.5, 3.0, NAN))
 
     def test_norms_combine_member_by_member(self):
-        combined = combine_norms([Quantity([3.0, 1.0]), Quantity([4.0, 2.0]), Quantity([12.0, 2.0])])
+        combined = combine_norms(
+            [Quantity([3.0, 1.0]), Quantity([4.0, 2.0]), Quantity([12.0, 2.0])]
+        )
         assert combined.values == (13.0, 3.0)
 
     def test_one_norm_is_left_alone_and_none_is_none(self):

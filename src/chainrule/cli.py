@@ -6,6 +6,7 @@ Exit codes: 0 measured; 1 with `--check`, the diagnosis is not healthy; 2 bad in
 import json
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -171,13 +172,22 @@ def explore_command(
     serve(host, port, open_browser=not no_browser)
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"chainrule {read_version()}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def _report(
@@ -231,7 +241,7 @@ def main() -> None:
         app()
     except ChainruleError as error:
         if "--debug" in sys.argv:
-            raise
+            traceback.print_exc()
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print("[bold red]error:[/]", str(error).replace("[", r"\["))
         sys.exit(2)

@@ -40,7 +40,8 @@ class ActivationStatistics:
         std: Standard deviation of all entries.
         min: Smallest entry.
         max: Largest entry.
-        zero_share: Share of entries that are exactly zero, in [0, 1].
+        zero_share: Share of entries that are exactly zero, in [0, 1]. Of tensors with more than
+            65,536 entries, an evenly spaced sample is counted; so it is for gradients.
         non_finite: Number of entries that are infinite or NaN.
         variation: How differently the examples of the batch are answered: root of the mean square
             deviation from the batch mean, relative to the root mean square, in [0, 1]. 0 means

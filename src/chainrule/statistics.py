@@ -29,6 +29,9 @@ SMALL = 2**14
 STACK = 2**22
 """Most entries in one stack."""
 
+LARGE, SAMPLE = 2**16, 2**14
+"""Of tensors with more than `LARGE` entries, zeros are counted in `SAMPLE` evenly spaced ones."""
+
 _BLOCK = 1024
 _MODERATE = (1e-15, 1e15)
 """Between these, squares of float32 neither overflow nor underflow."""
@@ -230,7 +233,7 @@ def _reduce_values(values: Tensor) -> Table:
         # The spread around the batch mean, and of the batch mean around the overall mean, are
         # orthogonal: their squares add up to the whole.
         centre = values.mean(2, keepdim=True)
-        within = torch.linalg.vector_norm((values - centre).flatten(2), dim=-1)
+        within = _measure_spread(values, centre)
         centre = centre.flatten(2)
         mean = centre.mean(-1)
         weight = values.shape[2] ** 0.5
@@ -243,7 +246,7 @@ def _reduce_values(values: Tensor) -> Table:
         deviation = torch.linalg.vector_norm(flat - mean.unsqueeze(-1), dim=-1)
     table["mean"] = mean
     table["std"] = deviation / flat.shape[-1] ** 0.5
-    table["zero_share"] = _share_of_zeros(flat, flat.abs().amin(-1))
+    table["zero_share"] = _share_of_zeros(flat)
     table["non_finite"] = _count_non_finite(flat, mean)
     return table
 
@@ -252,12 +255,11 @@ def _reduce_gradients(gradients: Tensor) -> Table:
     flat = gradients.flatten(2)
     if flat.shape[-1] == 0:
         return _reduce_nothing(flat) | {"zero_share": torch.ones(flat.shape[:2]).to(flat)}
-    magnitudes = flat.abs()
-    largest = magnitudes.amax(-1)
+    largest = torch.maximum(-flat.amin(-1), flat.amax(-1))
     return {
         "norm": _compute_norm(flat),
         "max_abs": largest,
-        "zero_share": _share_of_zeros(magnitudes, magnitudes.amin(-1)),
+        "zero_share": _share_of_zeros(flat),
         "non_finite": _count_non_finite(flat, largest),
     }
 
@@ -295,10 +297,32 @@ def _widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _share_of_zeros(flat: Tensor, smallest: Tensor) -> Tensor:
-    """Return the share of exact zeros, given the smallest magnitudes."""
-    if flat.device.type == "cpu" and bool((smallest > 0).all()):
-        return torch.zeros_like(smallest)
+def _measure_spread(values: Tensor, centre: Tensor) -> Tensor:
+    """Return the norm of the deviations from the batch mean.
+
+    Args:
+        values: [entries, members, examples, ...].
+        centre: Their mean over the examples, [entries, members, 1, ...].
+    """
+    if values.numel() > LARGE and values.device.type == "cpu":
+        # ‖x − c‖² = ‖x‖² − n‖c‖² needs no copy, and keeps its digits unless the two are close.
+        whole = _compute_norm(values.flatten(2)) ** 2
+        mean = values.shape[2] * _compute_norm(centre.flatten(2)) ** 2
+        if bool((mean < 0.9 * whole).all()):
+            return torch.sqrt(whole - mean).to(values.dtype)
+    return torch.linalg.vector_norm((values - centre).flatten(2), dim=-1)
+
+
+def _share_of_zeros(flat: Tensor) -> Tensor:
+    if flat.shape[-1] > LARGE:
+        step = flat.shape[-1] // SAMPLE
+        while math.gcd(step, flat.shape[-1]) > 1:  # or it could fall into step with rows
+            step += 1
+        flat = flat[..., ::step]
+    if flat.device.type == "cpu":
+        smallest = flat.abs().amin(-1)
+        if bool((smallest > 0).all()):
+            return torch.zeros_like(smallest)
     return 1.0 - torch.linalg.vector_norm(flat, ord=0, dim=-1) / flat.shape[-1]
 
 

@@ -1,0 +1,248 @@
+"""The command line: what it prints, writes and exits with."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chainrule
+from chainrule.cli import INSTALL_APP, main
+
+ROOT = Path(__file__).parent.parent
+CLASSIC = f"{ROOT}/examples/classic_sigmoid.py:build"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Return a function that runs the command line here: (exit code, output, errors)."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run_main(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["chainrule", *args])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+            sys.exit(0)
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run_main
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("simulate_vanishing", ["simulate", "--preset", "Vanishing (Sigmoid)"]),
+        ("simulate_hidden", ["simulate", "--preset", "hidden vanishing (relu + xavier)"]),
+        ("simulate_exploding", ["simulate", "--preset", "Exploding (ReLU + random σ = 1)"]),
+        ("simulate_dying", ["simulate", "--preset", "Dying ReLU"]),
+        ("simulate_clipped", ["simulate", "--init", "he", "--clip-norm", "0.1", "--depth", "3"]),
+        ("simulate_deep", ["simulate", "--depth", "70", "--width", "8", "--seeds", "2"]),
+        ("inspect_classic", ["inspect", CLASSIC]),
+        ("inspect_classic_all", ["inspect", CLASSIC, "--all"]),
+        ("inspect_transformer", ["inspect", f"{ROOT}/examples/small_transformer.py:build"]),
+        ("presets", ["presets"]),
+    ],
+)
+def test_output_is_as_recorded(run, golden, name, args):
+    code, out, _ = run(*args)
+    assert code == 0
+    golden(name, out)
+
+
+def test_help_documents_exit_codes_and_commands(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "Exit codes: 0 measured; 1 with --check" in " ".join(out.split())
+    for command in ("inspect", "simulate", "presets", "explore"):
+        assert command in out
+
+
+def test_version(run):
+    code, out, _ = run("--version")
+    assert (code, out) == (0, f"chainrule {chainrule.version.read_version()}\n")
+
+
+def test_check_exits_with_1_only_when_unhealthy(run):
+    assert run("simulate", "--preset", "Vanishing (Sigmoid)", "--check")[0] == 1
+    assert run("simulate", "--preset", "Healthy (ReLU + He)", "--check")[0] == 0
+
+
+def test_json_holds_flow_and_diagnosis(run):
+    code, out, _ = run("simulate", "--depth", "4", "--width", "8", "--seeds", "3", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["diagnosis"]["verdict"] in list(chainrule.Verdict)
+    assert document["flow"]["spec"]["depth"] == 4
+    assert len(document["flow"]["loss"]) == 3
+
+
+def test_output_writes_a_flow_that_loads(run, tmp_path):
+    target = tmp_path / "flow.json"
+    code, _, err = run("inspect", CLASSIC, "--output", str(target))
+    assert code == 0
+    assert "flow.json" in err
+    assert len(chainrule.load_flow(target).weight_layers) == 10
+
+
+def test_settings_beside_a_preset_replace_the_presets(run):
+    preset = "Exploding (ReLU + random σ = 1)"
+    _, out, _ = run("simulate", "--preset", preset, "--init", "he", "--depth", "5", "--json")
+    spec = json.loads(out)["flow"]["spec"]
+    assert (spec["init"], spec["depth"], spec["activation"]) == ("he", 5, "relu")
+
+
+def test_printed_norms_are_plain_autograds_in_float64(run):
+    import torch
+    from torch.nn import functional as F
+
+    _, out, _ = run(
+        "simulate",
+        "--preset",
+        "Vanishing (Sigmoid)",
+        "--dtype",
+        "float64",
+        "--json",
+        "--seeds",
+        "3",
+    )
+    flow = json.loads(out)["flow"]
+    printed = {p["name"]: p["grad_norm"] for p in flow["parameters"]}
+    spec = chainrule.NetworkSpec(**flow["spec"])
+    for member, seed in enumerate(flow["seeds"]):
+        model = chainrule.build_network(spec, seed)
+        inputs, targets = chainrule.networks.draw_batch(spec, seed)
+        hidden = inputs
+        for index in range(0, len(model), 2):
+            hidden = torch.sigmoid(hidden @ model[index].weight.T + model[index].bias)
+        F.mse_loss(hidden, targets).backward()
+        for name, parameter in model.named_parameters():
+            expected = float((parameter.grad**2).sum().sqrt())
+            assert printed[name][member] == pytest.approx(expected, rel=1e-6)
+
+
+def test_inspected_norms_are_plain_autograds_in_float64(run, tmp_path):
+    import torch
+
+    script = tmp_path / "double.py"
+    script.write_text(
+        (ROOT / "examples/classic_sigmoid.py").read_text() + "\ndef build_double():\n"
+        "    model, _ = build()\n"
+        "    g = torch.Generator().manual_seed(1)\n"
+        "    x = torch.randn(32, 64, generator=g, dtype=torch.float64)\n"
+        "    y = torch.randn(32, 64, generator=g, dtype=torch.float64)\n"
+        "    return model.double(), lambda m: F.mse_loss(m(x), y)\n"
+    )
+    _, out, _ = run("inspect", f"{script}:build_double", "--json")
+    printed = {p["name"]: p["grad_norm"] for p in json.loads(out)["flow"]["parameters"]}
+    namespace: dict = {}
+    exec(script.read_text(), namespace)
+    model, compute_loss = namespace["build_double"]()
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(compute_loss(model), parameters)
+    for name, gradient in zip(names, gradients, strict=True):
+        assert printed[name] == pytest.approx(float(gradient.norm()), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["simulate", "--depth", "0"], "depth: must be a whole number from 1 to 1000; got 0."),
+        (["simulate", "--depth", "1000000000"], "depth: must be a whole number from 1 to 1000"),
+        (["simulate", "--depth", "ten"], "--depth"),
+        (["simulate", "--activation", "sigmoyd"], "Did you mean 'sigmoid'? Known: sigmoid, tanh"),
+        (["simulate", "--init", "kaming"], "init: unknown 'kaming'."),
+        (["simulate", "--init", "random", "--weight-std", "-1"], "weight_std: must be a finite"),
+        (["simulate", "--init", "random", "--weight-std", "nan"], "weight_std: must be a finite"),
+        (["simulate", "--init", "he", "--weight-std", "2"], "only init='random' uses it"),
+        (["simulate", "--depth", "1000", "--width", "4096"], "depth · width² · seeds must be"),
+        (["simulate", "--seeds", "0"], "seeds: must be 1 to 1024 networks; got 0."),
+        (["simulate", "--preset", "vanish"], "preset: unknown 'vanish'."),
+        (["simulate", "--output", "/no/such/folder/flow.json"], "there is no /no/such/folder"),
+        (["simulate", "--output", "/"], "must be a file"),
+        (["simulate", "--nonsense"], "--nonsense"),
+        (["nonsense"], "nonsense"),
+        (["inspect", "nofile.py:build"], "There must be a file nofile.py"),
+        (["inspect", "no.such.module:build"], "There must be a module 'no.such.module'"),
+        (["inspect", "nocolon"], "must be FILE.py:FUNCTION or package.module:FUNCTION"),
+        (["inspect", CLASSIC.replace(":build", ":buil")], "Did you mean 'build'?"),
+        (["inspect", "os.path:join"], "it raised TypeError"),
+        (["inspect", "os:getcwd"], "must return (model, compute_loss); got str."),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(run, args, message):
+    code, out, err = run(*args)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise ValueError('boom')", "it raised ValueError: boom."),
+        ("import sys; sys.exit(3)", "it raised SystemExit: 3."),
+        ("import no_such_dependency", "it raised ModuleNotFoundError"),
+        ("def build(): return 1, 2", "got (int, int)"),
+        ("def build(): return (1, 2, 3)", "got tuple of length 3."),
+        ("def (", "it raised SyntaxError"),
+        (
+            "import torch\ndef build():\n"
+            "    return torch.nn.Linear(2, 2), lambda m: m(torch.ones(3, 3)).sum()",
+            "compute_loss must run through, but it raised RuntimeError",
+        ),
+    ],
+)
+def test_faulty_user_code_is_one_message(run, tmp_path, body, message):
+    script = tmp_path / "user_code.py"
+    script.write_text(body)
+    output = tmp_path / "flow.json"
+    code, _, err = run("inspect", f"{script}:build", "--output", str(output))
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert not output.exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    script = tmp_path / "user_code.py"
+    script.write_text("raise ValueError('boom')")
+    done = subprocess.run(
+        [sys.executable, "-m", "chainrule", "inspect", f"{script}:build", "--debug"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "boom" in done.stderr
+
+
+def test_a_package_target_is_found_from_the_current_folder(run, tmp_path, monkeypatch):
+    package = tmp_path / "my_package_for_chainrule"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "net.py").write_text((ROOT / "examples/classic_sigmoid.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("inspect", "my_package_for_chainrule.net:build")
+    assert code == 0
+    assert "VANISHING" in out
+
+
+def test_explore_without_the_extra_prints_the_install_line(run, monkeypatch):
+    monkeypatch.setattr("chainrule.cli.find_spec", lambda name: None)
+    code, _, err = run("explore")
+    assert code == 2
+    assert INSTALL_APP in err
+
+
+def test_explore_on_a_taken_port_says_so(run):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = run("explore", "--no-browser", "--port", str(port))
+    assert code == 2
+    assert f"127.0.0.1:{port}" in err

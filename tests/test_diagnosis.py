@@ -1,0 +1,168 @@
+"""The diagnosis: each verdict from a network that deserves it, with evidence."""
+
+import pytest
+import torch
+from torch import nn
+
+from chainrule import NetworkSpec, Verdict, diagnose, inspect, simulate
+from chainrule.diagnoses import ACTIONS, MEANINGS, RULES
+from chainrule.diagnosis import format_number
+
+
+def diagnose_spec(**settings):
+    return diagnose(simulate(NetworkSpec(**settings), 8))
+
+
+def test_the_table_is_complete():
+    assert set(ACTIONS) == set(MEANINGS) == set(Verdict)
+    assert {rule.verdict for rule in RULES.values()} == set(Verdict) - {Verdict.HEALTHY}
+    assert [str(verdict) for verdict in Verdict] == [
+        "non-finite",
+        "no gradient",
+        "dead units",
+        "exploding",
+        "vanishing",
+        "saturated",
+        "signal collapse",
+        "healthy",
+    ]
+    for rule in RULES.values():
+        assert rule.beyond in "<>"
+        assert rule.reason.endswith(".")
+        assert rule.source
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict"),
+    [
+        ({"depth": 100, "activation": "relu", "init": "random", "width": 256}, "non-finite"),
+        ({"depth": 30, "activation": "relu", "init": "he", "width": 4}, "dead units"),
+        ({"depth": 15, "activation": "relu", "init": "random"}, "exploding"),
+        ({"depth": 15, "activation": "tanh", "init": "random"}, "exploding"),
+        ({"depth": 10, "activation": "sigmoid"}, "vanishing"),
+        ({"depth": 30, "activation": "relu", "init": "xavier"}, "vanishing"),
+        ({"depth": 2, "activation": "tanh", "init": "random", "weight_std": 5}, "saturated"),
+        ({"depth": 10, "activation": "relu", "init": "he"}, "healthy"),
+        ({"depth": 20, "activation": "tanh", "init": "xavier"}, "healthy"),
+    ],
+)
+def test_verdicts(settings, verdict):
+    assert diagnose_spec(**settings).verdict == verdict
+
+
+def test_signal_collapse():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+    with torch.no_grad():
+        model[0].weight.mul_(1e-4)
+        model[0].bias.fill_(0.3)
+    inputs = torch.randn(32, 8)
+    diagnosis = diagnose(inspect(model, lambda m: m(inputs).sum()))
+    assert diagnosis.verdict is Verdict.SIGNAL_COLLAPSE
+    assert diagnosis.findings[0].rule == "same_answer"
+
+
+def test_no_gradient_names_the_weights():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            self.unused(x)
+            return self.used(x)
+
+    diagnosis = diagnose(inspect(Half(), lambda m: m(torch.randn(8, 4)).square().sum()))
+    assert diagnosis.verdict is Verdict.NO_GRADIENT
+    assert diagnosis.findings[0].modules == ("unused.weight",)
+
+
+def test_frozen_weights_are_no_fault():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+    model[0].requires_grad_(False)
+    flow = inspect(model, lambda m: m(torch.randn(32, 8)).square().mean())
+    assert diagnose(flow).verdict is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_weights_are_found_where_they_are(value):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    with torch.no_grad():
+        model[2].weight[0, 0] = value
+    diagnosis = diagnose(inspect(model, lambda m: m(torch.randn(8, 4)).sum()))
+    assert diagnosis.verdict is Verdict.NON_FINITE
+    assert len(diagnosis.findings) == 1
+    assert "2.weight" in diagnosis.findings[0].modules
+
+
+def test_the_ratio_alone_never_decides():
+    flow = simulate(NetworkSpec(depth=30, activation="relu", init="xavier"), 8)
+    assert 0.5 < flow.gradient_ratio < 2
+    diagnosis = diagnose(flow)
+    assert {finding.rule for finding in diagnosis.findings} >= {
+        "vanishing_gradient",
+        "vanishing_backward",
+        "fading_signal",
+    }
+
+
+def test_findings_carry_their_evidence():
+    flow = simulate(NetworkSpec(depth=10), 8)
+    finding = diagnose(flow).findings[0]
+    rule = RULES[finding.rule]
+    wrong = [
+        layer.layer for layer in flow.weight_layers if layer.weight_gradient_norm < rule.threshold
+    ]
+    assert finding.layers == tuple(wrong)
+    assert finding.value == min(flow.weight_gradient_norms)
+    assert (finding.threshold, finding.reason, finding.source) == (
+        rule.threshold,
+        rule.reason,
+        rule.source,
+    )
+    assert format_number(finding.value) in finding.evidence
+    assert format_number(rule.threshold) in finding.evidence
+
+
+def test_findings_are_ordered_and_the_first_decides():
+    diagnosis = diagnose_spec(depth=15)
+    order = [list(Verdict).index(finding.verdict) for finding in diagnosis.findings]
+    assert order == sorted(order)
+    assert diagnosis.verdict is diagnosis.findings[0].verdict
+
+
+def test_action_suits_the_network():
+    sigmoid, relu = (
+        diagnose_spec(depth=10),
+        diagnose_spec(depth=30, activation="relu", init="xavier"),
+    )
+    assert "an activation that passes more than 25 % of a gradient" in sigmoid.action
+    assert "He (Kaiming) initialization" in relu.action
+    assert "{" not in sigmoid.action + relu.action
+    assert diagnose_spec(activation="relu", init="he").action == ACTIONS[Verdict.HEALTHY]
+
+
+def test_a_diagnosis_is_immutable():
+    diagnosis = diagnose_spec(depth=3)
+    with pytest.raises(AttributeError):
+        diagnosis.verdict = Verdict.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.28471, "0.285"),
+        (1.0, "1"),
+        (2900.4, "2,900"),
+        (123456.0, "1.2e+05"),
+        (3.14e-13, "3.1e-13"),
+        (0.00099, "9.9e-04"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+    ],
+)
+def test_numbers_read_well(value, text):
+    assert format_number(value) == text

@@ -1,0 +1,390 @@
+"""Flows in files: there and back, and what happens to damaged ones."""
+
+import copy
+import json
+import pickle
+import re
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from chainrule import flow_file
+from chainrule.diagnosis import diagnose
+from chainrule.errors import FlowFileError
+from chainrule.flow import SCHEMA_VERSION, GradientFlow
+from chainrule.flow_file import decode_flow, load_flow
+from chainrule.inspection import inspect
+from chainrule.networks import build_network, make_loss
+from chainrule.simulation import simulate
+from chainrule.spec import NetworkSpec
+
+SPEC = NetworkSpec(depth=3, width=4, batch_size=5, activation="relu", init="he")
+BLOCKS = SPEC.replace(residual="plain", normalization="layernorm", clip_norm=0.1, seed=3)
+OVERFLOWING = SPEC.replace(depth=4, activation="identity", init="random", weight_std=1e6)
+"""Its loss is infinite, its first gradients are undefined; at twice the depth its values too."""
+
+
+def inspect_model_with_gaps():
+    """A model with frozen, unreached, integer and untouched parts."""
+    model = nn.Sequential(nn.Embedding(4, 3), nn.Flatten(), nn.Linear(6, 1), nn.Sigmoid())
+    model.spare = nn.Linear(2, 2)
+    model[2].bias.requires_grad_(False)
+    tokens = torch.tensor([[0, 1], [2, 3]])
+    return inspect(model, lambda m: m[3](m[2](m[1](m[0](tokens)))).mean())
+
+
+FLOWS = {
+    "simulated": lambda: simulate(SPEC, 3),
+    "residual": lambda: simulate(BLOCKS, [4, 9]),
+    "single": lambda: simulate(SPEC, 1),
+    "float64": lambda: simulate(SPEC.replace(dtype="float64"), 2),
+    "inspected": lambda: inspect(build_network(BLOCKS), make_loss(BLOCKS)),
+    "with gaps": inspect_model_with_gaps,
+    "overflowing": lambda: simulate(OVERFLOWING, 3),
+    "undefined": lambda: simulate(OVERFLOWING.replace(depth=8), 2),
+}
+
+
+@pytest.fixture(params=FLOWS)
+def flow(request):
+    return FLOWS[request.param]()
+
+
+@pytest.fixture(scope="module")
+def text():
+    return simulate(BLOCKS, 3).to_json()
+
+
+def damage(text, *path, value):
+    """Return the JSON text with the value at a path replaced, or removed if it is `...`."""
+    document = json.loads(text)
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return json.dumps(document)
+
+
+def find_places(node, path=()):
+    """Return the paths of all values in a JSON document, of a list's only the first two."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node[:2])
+    places = []
+    for step, value in inner:
+        places.append((*path, step))
+        if isinstance(value, dict | list):
+            places += find_places(value, places[-1])
+    return places
+
+
+def read_all(flow):
+    flow.to_records()
+    flow.factors()
+    diagnose(flow)
+    _ = [call.label and call.statistics.dead_share for call in flow.layers if call.statistics]
+    _ = [part.grad_to_weight for part in (*flow.weight_layers, *flow.parameters)]
+    _ = flow.gradient_ratio, flow.delta_ratio, flow.gradient_norm, flow.clip_factor
+    decode_flow(flow.to_json())
+
+
+class TestRoundTrip:
+    def test_changes_no_figure(self, flow, tmp_path):
+        """Compared as JSON text, in which NaN equals NaN."""
+        before = flow.to_json()
+        flow.save(tmp_path / "flow.json")
+        back = load_flow(tmp_path / "flow.json")
+        assert (tmp_path / "flow.json").read_text(encoding="utf-8") == before
+        assert back.to_json() == before
+
+    def test_keeps_what_the_flow_says(self, flow, tmp_path):
+        flow.save(str(tmp_path / "flow.json"))
+        back = load_flow(str(tmp_path / "flow.json"))
+        for field in ("spec", "seeds", "chain", "device", "torch_version", "chainrule_version"):
+            assert getattr(back, field) == getattr(flow, field)
+        assert back.schema_version == SCHEMA_VERSION
+        assert back.ensemble_size == flow.ensemble_size
+        assert repr(back.loss.values) == repr(flow.loss.values)
+        assert [call.label for call in back.layers] == [call.label for call in flow.layers]
+        assert repr(back.factors()) == repr(flow.factors())
+        assert repr(back.weight_gradient_norms) == repr(flow.weight_gradient_norms)
+        assert repr(back.to_records()) == repr(flow.to_records())
+
+    def test_is_an_equal_flow(self):
+        flow = simulate(BLOCKS, 3)
+        back = decode_flow(flow.to_json())
+        assert back == flow
+        assert hash(back) == hash(flow)
+        assert back != simulate(BLOCKS, 2)
+
+    def test_gives_strict_json_with_overflow_spelled_out(self):
+        def refuse(constant):
+            raise AssertionError(f"{constant} is no JSON")
+
+        flow = simulate(OVERFLOWING, 3)
+        document = json.loads(flow.to_json(), parse_constant=refuse)
+        assert document["loss"] == ["Infinity"] * 3
+        assert document["layers"][0]["gain"] == ["NaN"] * 3
+        assert decode_flow(flow.to_json()).loss.values == (float("inf"),) * 3
+
+    @pytest.mark.parametrize("encoding", [str, str.encode])
+    def test_reads_text_and_bytes(self, text, encoding):
+        assert decode_flow(encoding(text)).to_json() == decode_flow(text).to_json()
+
+
+class TestDamage:
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"{", b"not json", b"\x00\xff", b"\xff\xfe{\x00", b"[" * 100_000],
+        ids=["empty", "brace", "words", "binary", "utf-16", "nested"],
+    )
+    def test_what_is_not_json_is_refused(self, content):
+        with pytest.raises(FlowFileError, match="must hold JSON as written by chainrule"):
+            decode_flow(content)
+
+    @pytest.mark.parametrize(
+        "content", ["[]", "3", "null", '"flow"', "{}", '{"schema_version": "1"}']
+    )
+    def test_what_is_not_a_flow_is_refused(self, content):
+        with pytest.raises(FlowFileError, match="must state schema_version 1; this one has"):
+            decode_flow(content)
+
+    @pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
+    def test_a_truncated_file_is_refused(self, text, share):
+        with pytest.raises(FlowFileError, match="must hold JSON"):
+            decode_flow(text[: int(share * len(text))])
+
+    @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 10**6])
+    def test_a_newer_version_asks_for_an_upgrade(self, text, version):
+        with pytest.raises(
+            FlowFileError, match=rf"schema version {version}.*pip install --upgrade"
+        ):
+            decode_flow(damage(text, "schema_version", value=version))
+
+    @pytest.mark.parametrize("version", [0, -1, None, 1.5, ...])
+    def test_no_known_version_is_refused(self, text, version):
+        with pytest.raises(FlowFileError, match="must state schema_version 1"):
+            decode_flow(damage(text, "schema_version", value=version))
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            (("loss",), ...),
+            (("loss",), "high"),
+            (("loss",), []),
+            (("loss",), None),
+            (("chain",), "perhaps"),
+            (("seeds",), 3),
+            (("seeds", 1), 0.5),
+            (("layers",), ...),
+            (("layers",), {}),
+            (("layers", 1), None),
+            (("layers", 1, "role"), "weights"),
+            (("layers", 1, "shape", 0), "wide"),
+            (("layers", 1, "statistics", "mean"), ...),
+            (("layers", 1, "statistics", "std"), [0.1, "x", 0.2]),
+            (("layers", 1, "statistics", "histogram", "counts"), 3),
+            (("layers", 1, "gradient"), 3.0),
+            (("parameters", 0, "status"), "lost"),
+            (("parameters", 0, "norm"), ...),
+        ],
+        ids=lambda part: ".".join(map(str, part)) if isinstance(part, tuple) else str(part),
+    )
+    def test_wrong_and_missing_fields_are_named(self, text, path, value):
+        place = r"\.".join(map(str, path))
+        with pytest.raises(FlowFileError, match=rf"damaged at {place}.*Measure again") as caught:
+            decode_flow(damage(text, *path, value=value))
+        assert "isinstance" not in str(caught.value), "words about code, not about the file"
+
+    @pytest.mark.parametrize(
+        ("field", "value", "problem"),
+        [
+            ("depth", 0, "depth: must be a whole number from 1 to 1000; got 0."),
+            ("init", "hee", "init: unknown 'hee'. Did you mean 'he'? Known: "),
+            ("colour", "red", "colour: no such field. "),
+        ],
+    )
+    def test_an_illegal_specification_is_explained_as_elsewhere(self, text, field, value, problem):
+        with pytest.raises(FlowFileError) as caught:
+            decode_flow(damage(text, "spec", field, value=value))
+        assert str(caught.value).startswith(f"The flow file is damaged at spec: {problem}")
+        assert re.search(r"[^.]\. Measure again and save a new one\.$", str(caught.value))
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            (("loss",), [1.0, 2.0]),
+            (("layers", 2, "gain"), 1.0),
+            (("layers", 0, "statistics", "mean"), [1.0] * 4),
+            (("parameters", 1, "grad_norm"), [1.0, 2.0]),
+            (("seeds",), [0, 1]),
+        ],
+        ids=lambda part: ".".join(map(str, part)) if isinstance(part, tuple) else "",
+    )
+    def test_figures_of_ensembles_of_several_sizes_are_refused(self, text, path, value):
+        with pytest.raises(FlowFileError, match="damaged at"):
+            decode_flow(damage(text, *path, value=value))
+
+    @pytest.mark.parametrize("parent", [0, -1, 5, 1000])
+    def test_a_parent_that_does_not_follow_is_refused(self, text, parent):
+        with pytest.raises(FlowFileError, match=r"damaged at layers\.5\.parent.*later entry; got"):
+            decode_flow(damage(text, "layers", 5, "parent", value=parent))
+
+    def test_any_one_changed_value_is_refused_or_harmless(self):
+        """Whatever a file says: once it is loaded, nothing that reads the flow may fail."""
+        text = simulate(BLOCKS.replace(depth=1), 2).to_json()
+        harmful = []
+        for place in find_places(json.loads(text)):
+            for value in (None, 0, -1, 99, 0.5, "", "NaN", [], {}, 1e308, ...):
+                try:
+                    flow = decode_flow(damage(text, *place, value=value))
+                except FlowFileError:
+                    continue
+                try:
+                    read_all(flow)
+                except Exception as error:
+                    harmful.append((place, value, error))
+        assert harmful == []
+
+    def test_nesting_inside_a_flow_is_refused(self, text):
+        nested = text.replace('"chain":', '"extra":' + "[" * 900 + "]" * 900 + ',"chain":')
+        with pytest.raises(FlowFileError):
+            decode_flow(nested)
+
+    def test_modules_nested_thousandfold_can_be_read(self, text):
+        """A long chain of parents must not exhaust Python's stack when somebody reads the flow."""
+        document = json.loads(text)
+        (leaf,) = document["layers"][-1:]
+        nested = [leaf | {"parent": at + 1, "role": "other"} for at in range(2000)]
+        document["layers"] = [*nested, leaf | {"parent": None, "role": "residual"}]
+        assert len(decode_flow(json.dumps(document)).factors()) == 1
+
+
+class TestReading:
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(FlowFileError, match=r"Could not read .*lost\.json: No such file"):
+            load_flow(tmp_path / "lost.json")
+
+    def test_a_folder_is_no_file(self, tmp_path):
+        with pytest.raises(FlowFileError, match="Could not read .*: Is a directory"):
+            load_flow(tmp_path)
+
+    def test_a_path_that_cannot_be_is_an_error_of_the_same_kind(self):
+        with pytest.raises(FlowFileError):
+            load_flow("flow\0.json")
+
+    def test_a_huge_file_is_not_read(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(flow_file, "MAX_BYTES", 2**20)
+        (tmp_path / "huge.json").write_bytes(b" " * (2**20 + 1))
+        with pytest.raises(FlowFileError, match=r"at most 1 MiB; .*huge\.json has"):
+            load_flow(tmp_path / "huge.json")
+
+
+class TestSaving:
+    def test_replaces_an_older_file(self, tmp_path):
+        simulate(SPEC, 1).save(tmp_path / "flow.json")
+        simulate(SPEC, [5]).save(tmp_path / "flow.json")
+        assert load_flow(tmp_path / "flow.json").seeds == (5,)
+
+    def test_that_fails_leaves_the_older_file_untouched(self, tmp_path, monkeypatch):
+        simulate(SPEC, 1).save(tmp_path / "flow.json")
+        before = (tmp_path / "flow.json").read_bytes()
+        monkeypatch.setattr("os.access", lambda *_: False)
+        with pytest.raises(FlowFileError, match="folder must be writable; .* is not"):
+            simulate(SPEC, 2).save(tmp_path / "flow.json")
+        assert (tmp_path / "flow.json").read_bytes() == before
+
+    def test_into_a_missing_folder_says_so(self, tmp_path):
+        with pytest.raises(FlowFileError, match="existing folder; there is no .*nowhere"):
+            simulate(SPEC, 1).save(tmp_path / "nowhere" / "flow.json")
+
+
+class TestRecords:
+    KEYS = (
+        "name kind role layer call output shape mean std min max zero_share non_finite variation "
+        "saturation dead_units grad_norm grad_max_abs grad_zero_share grad_non_finite gain "
+        "weight_grad_norm"
+    ).split()
+
+    def test_are_flat_dictionaries_of_plain_values(self, flow):
+        records = flow.to_records()
+        assert len(records) == len(flow.layers)
+        for record in records:
+            assert list(record) == self.KEYS
+            assert {type(value) for value in record.values()} <= {str, int, float, type(None)}
+
+    def test_hold_the_medians(self):
+        flow = simulate(SPEC, 3)
+        for call, record in zip(flow.layers, flow.to_records(), strict=True):
+            assert record["shape"] == "5×4"
+            assert record["mean"] == sorted(call.statistics.mean.values)[1]
+            assert record["grad_norm"] == sorted(call.gradient.norm.values)[1]
+            assert record["gain"] == float(call.gain)
+            expected = flow.weight_gradient_norms[call.layer - 1] if call.role == "weight" else None
+            assert record["weight_grad_norm"] == expected
+
+    def test_show_gaps_as_none(self):
+        embedding, flatten, *_ = inspect_model_with_gaps().to_records()
+        assert embedding["saturation"] is embedding["dead_units"] is embedding["gain"] is None
+        assert embedding["weight_grad_norm"] > 0
+        assert flatten["weight_grad_norm"] is None
+
+
+class TestDeferral:
+    """`simulate` and `inspect` return flows that are filled in on first use."""
+
+    @pytest.mark.parametrize(
+        "duplicate",
+        [lambda flow: pickle.loads(pickle.dumps(flow)), copy.copy, copy.deepcopy],
+        ids=["pickle", "copy", "deepcopy"],
+    )
+    @pytest.mark.parametrize("seeds", [1, 3])
+    def test_copies_are_equal_flows(self, duplicate, seeds):
+        twin = duplicate(simulate(SPEC, seeds))
+        assert type(twin) is GradientFlow
+        assert twin == simulate(SPEC, seeds)
+        assert twin.gradient_ratio == simulate(SPEC, seeds).gradient_ratio
+
+    @pytest.mark.parametrize("read", [repr, hash, GradientFlow.to_json, lambda flow: flow == flow])
+    def test_any_first_use_fills_in(self, read):
+        calls = []
+        full = simulate(SPEC, 2)
+        flow = GradientFlow.defer(lambda: calls.append(1) or full)
+        assert calls == []
+        assert read(flow) == read(full)
+        assert read(flow) == read(full)
+        assert len(calls) <= 1
+
+    def test_an_unknown_attribute_is_an_error(self):
+        flow = simulate(SPEC, 1)
+        with pytest.raises(AttributeError, match="'GradientFlow' object has no attribute 'colour'"):
+            _ = flow.colour
+        assert flow.seeds == (0,)
+
+    def test_a_flow_cannot_be_changed(self):
+        flow = simulate(SPEC, 1)
+        with pytest.raises(AttributeError):
+            flow.loss = 3.0
+        with pytest.raises(AttributeError):
+            flow.layers[0].name = "x"
+
+    def test_two_threads_may_read_it_first(self):
+        full, started = simulate(SPEC, 1), threading.Event()
+
+        def build():
+            started.set()
+            time.sleep(0.1)
+            return full
+
+        flow = GradientFlow.defer(build)
+        other = threading.Thread(target=lambda: flow.loss)
+        other.start()
+        started.wait()
+        try:
+            assert flow.loss == full.loss
+        finally:
+            other.join()

@@ -1,0 +1,100 @@
+"""The package as a whole: its namespace, what it loads, its examples, its documents."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chainrule
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_public_names():
+    assert all(hasattr(chainrule, name) for name in chainrule.__all__)
+    assert set(chainrule.__all__) == {
+        "ACTIVATIONS",
+        "ChainruleError",
+        "Diagnosis",
+        "GradientFlow",
+        "INITIALIZERS",
+        "NetworkSpec",
+        "PRESETS",
+        "Verdict",
+        "build_network",
+        "diagnose",
+        "inspect",
+        "load_flow",
+        "make_loss",
+        "simulate",
+    }
+
+
+def test_import_is_light():
+    code = (
+        "import sys, chainrule; "
+        "print([n for n in ('dash', 'plotly', 'sympy', 'pandas', 'typer', 'rich', 'uvicorn', "
+        "'dash_mantine_components', 'torch._dynamo') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["activations", "initializers", "spec", "diagnosis", "presets"])
+def test_reasoning_needs_no_torch(module):
+    """Lower floors work without torch; the package's own `__init__` is what imports it."""
+    code = (
+        "import sys, types; package = types.ModuleType('chainrule'); "
+        f"package.__path__ = [{str(ROOT / 'src/chainrule')!r}]; "
+        "sys.modules['chainrule'] = package; "
+        f"import chainrule.{module}; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_using_the_library_leaves_global_settings_alone():
+    code = (
+        "import torch; before = torch.get_num_threads(), torch.get_default_dtype(); import chainrule; "
+        "chainrule.simulate(chainrule.NetworkSpec(depth=2, width=4), 2).layers; "
+        "assert before == (torch.get_num_threads(), torch.get_default_dtype())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_examples_run(path):
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    flow = chainrule.inspect(*module.build())
+    assert flow.weight_layers
+    assert all(norm is not None and norm > 0 for norm in flow.weight_gradient_norms)
+    expected = {"classic_sigmoid": "vanishing"}.get(path.stem, "healthy")
+    assert chainrule.diagnose(flow).verdict == expected
+
+
+def test_readme_listings_run(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    listings = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert listings
+    for listing in listings:
+        subprocess.run([sys.executable, "-W", "error", "-c", listing], check=True, cwd=tmp_path)
+
+
+def test_readme_shows_existing_files():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http|#)([^)]+)\)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_modules_are_small():
+    too_long = {
+        path.name: count
+        for path in (ROOT / "src/chainrule").rglob("*.py")
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 450
+    }
+    assert not too_long

@@ -1,0 +1,380 @@
+"""`simulate` against `inspect`, against plain autograd, and against itself in pieces."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from chainrule import simulation, statistics
+from chainrule.activations import ACTIVATIONS, SATURATION_SHARE
+from chainrule.errors import SpecError
+from chainrule.initializers import INITIALIZERS
+from chainrule.inspection import inspect
+from chainrule.networks import build_network, draw_batch, make_loss
+from chainrule.simulation import BUDGET, simulate
+from chainrule.spec import NetworkSpec
+
+SPEC = NetworkSpec(depth=4, width=6, batch_size=5, init="he", dtype="float64")
+SEEDS = (5, 0, 11)
+TOLERANCES = {"float64": 1e-10, "float32": 1e-5}
+NORMALIZATIONS = ("none", "layernorm", "batchnorm", "rmsnorm")
+STRUCTURES = list(product(("none", "plain", "scaled"), NORMALIZATIONS))
+
+
+def describe(flow):
+    """Return everything about a flow that is no measured figure."""
+    call_fields = ("name", "kind", "role", "layer", "call", "output", "shape", "dtype", "parent")
+    parameter_fields = ("name", "aliases", "shape", "dtype", "layer", "status")
+    flow_fields = ("chain", "device", "torch_version", "chainrule_version", "schema_version")
+    return (
+        [[getattr(call, name) for name in call_fields] for call in flow.layers],
+        [call.statistics.units for call in flow.layers],
+        [[getattr(part, name) for name in parameter_fields] for part in flow.parameters],
+        [getattr(flow, name) for name in flow_fields],
+    )
+
+
+def read_figures(flow, spec, member=0):
+    """Return {what: (one member's figure, the magnitude it is relative to besides its own)}.
+
+    Under normalization some gradients are zero in theory and rounding errors in practice: those of
+    biases that batch normalization subtracts again are relative to the gradient of the layer's
+    weights, and shares of exact zeros are left out.
+    """
+    figures = {("loss",): (flow.loss, 0.0)}
+    skip = () if spec.normalization == "none" else ("zero_share", "grad_zero_share")
+    for call in flow.layers:
+        statistics, gradient = call.statistics, call.gradient
+        peak = max(abs(statistics.min.values[member]), abs(statistics.max.values[member]))
+        for name in ("mean", "std", "min", "max"):
+            figures[call.name, name] = getattr(statistics, name), peak
+        for name in ("zero_share", "non_finite", "variation", "saturation", "dead_units"):
+            figures[call.name, name] = getattr(statistics, name), 1.0
+        for name in ("norm", "max_abs", "zero_share", "non_finite"):
+            if name not in skip:
+                figures[call.name, "gradient", name] = getattr(gradient, name), 0.0
+        figures[call.name, "gain"] = call.gain, 0.0
+    for part in flow.parameters:
+        if part.is_weight:
+            layer_gradient = part.grad_norm.values[member]
+        cancels = spec.normalization == "batchnorm" and part.name.endswith("bias")
+        for name in ("norm", "non_finite", "grad_norm", "grad_zero_share", "grad_non_finite"):
+            if name not in skip:
+                figures[part.name, name] = getattr(part, name), cancels * layer_gradient
+    return {
+        what: (None if quantity is None else quantity.values[member], magnitude)
+        for what, (quantity, magnitude) in figures.items()
+    }
+
+
+def assert_same(received, expected, tolerance):
+    assert received.keys() == expected.keys()
+    for what, (figure, magnitude) in expected.items():
+        if figure is not None:
+            limits = {"rel": tolerance, "abs": tolerance * magnitude}
+            figure = pytest.approx(figure, **limits, nan_ok=True)  # noqa: PLW2901
+        assert received[what][0] == figure, what
+
+
+def assert_agrees_with_inspect(spec, seeds=SEEDS):
+    flow = simulate(spec, seeds)
+    assert flow.seeds == seeds
+    assert flow.spec == spec
+    for member, seed in enumerate(seeds):
+        expected = inspect(build_network(spec, seed), make_loss(spec, seed))
+        assert describe(flow) == describe(expected)
+        received = read_figures(flow, spec, member)
+        assert_same(received, read_figures(expected, spec), TOLERANCES[spec.dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+class TestAgreementWithInspect:
+    @pytest.mark.parametrize("init", INITIALIZERS)
+    @pytest.mark.parametrize("activation", ACTIVATIONS)
+    def test_for_every_initialization(self, activation, init, dtype):
+        assert_agrees_with_inspect(SPEC.replace(activation=activation, init=init, dtype=dtype))
+
+    @pytest.mark.parametrize(("residual", "normalization"), STRUCTURES)
+    @pytest.mark.parametrize("activation", ACTIVATIONS)
+    def test_for_every_structure(self, activation, residual, normalization, dtype):
+        structure = {"residual": residual, "normalization": normalization}
+        assert_agrees_with_inspect(SPEC.replace(activation=activation, dtype=dtype, **structure))
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"distribution": "uniform", "bias_std": 0.5},
+            {"init": "random", "weight_std": 0.0},
+            {"init": "random", "weight_std": 1e6, "activation": "identity", "depth": 9},
+            {"init": "random", "weight_std": 1e-6, "activation": "tanh", "depth": 9},
+            {"depth": 1},
+            {"width": 1, "activation": "tanh"},
+            {"batch_size": 1, "normalization": "layernorm"},
+            {"depth": 1, "width": 1, "batch_size": 1, "activation": "sigmoid"},
+            {"depth": 2, "width": 70, "batch_size": 40, "residual": "plain"},
+            {"clip_norm": 1e-3},
+        ],
+        ids=str,
+    )
+    def test_at_the_edges(self, fields, dtype):
+        assert_agrees_with_inspect(SPEC.replace(**fields, dtype=dtype))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_histograms_of_one_network_are_those_of_inspect(activation):
+    spec = SPEC.replace(activation=activation, normalization="layernorm")
+    expected = inspect(build_network(spec), make_loss(spec))
+    for call, other in zip(simulate(spec, 1).layers, expected.layers, strict=True):
+        assert call.statistics.histogram.counts == other.statistics.histogram.counts
+        assert call.statistics.histogram.low == pytest.approx(other.statistics.histogram.low)
+        assert call.statistics.histogram.high == pytest.approx(other.statistics.histogram.high)
+
+
+# --- Written out by hand, with nothing of chainrule but the drawn numbers -------------------------
+
+PHI = {
+    "sigmoid": lambda z: 1 / (1 + torch.exp(-z)),
+    "tanh": lambda z: (torch.exp(z) - torch.exp(-z)) / (torch.exp(z) + torch.exp(-z)),
+    "relu": lambda z: z * (z > 0),
+    "leaky_relu": lambda z: torch.where(z > 0, z, z / 100),
+    "elu": lambda z: torch.where(z > 0, z, torch.exp(z) - 1),
+    "selu": lambda z: (
+        1.0507009873554805 * torch.where(z > 0, z, 1.6732632423543772 * (torch.exp(z) - 1))
+    ),
+    "gelu": lambda z: z * (1 + torch.erf(z / 2**0.5)) / 2,
+    "silu": lambda z: z / (1 + torch.exp(-z)),
+    "identity": lambda z: z,
+}
+
+
+def normalize(z, spec):
+    if spec.normalization == "none":
+        return z
+    if spec.normalization == "rmsnorm":
+        return z / (z.square().mean(1, keepdim=True) + torch.finfo(z.dtype).eps).sqrt()
+    axis = {"layernorm": 1, "batchnorm": 0}[spec.normalization]
+    centred = z - z.mean(axis, keepdim=True)
+    return centred / (centred.square().mean(axis, keepdim=True) + 1e-5).sqrt()
+
+
+def differentiate(spec, seed):
+    """Return weights, pre-activations φ is applied to, input and output, each with its gradient."""
+    state = build_network(spec, seed).double().state_dict()
+    weights = [w.requires_grad_() for w in state.values() if w.dim() == 2]
+    biases = [state[name.replace("weight", "bias")] for name, w in state.items() if w.dim() == 2]
+    inputs, targets = (tensor.double() for tensor in draw_batch(spec, seed))
+    h, applied = inputs.requires_grad_(), []
+    for weight, bias in zip(weights, biases, strict=True):
+        applied.append(normalize(h @ weight.T + bias, spec))
+        branch = PHI[spec.activation](applied[-1])
+        scale = {"none": 1.0, "plain": 1.0, "scaled": spec.depth**-0.5}[spec.residual]
+        h = scale * branch + (0 if spec.residual == "none" else h)
+    loss = (h - targets).square().sum() / targets.numel()
+    loss.backward(inputs=[*weights, inputs, h])
+    return weights, applied, inputs, h
+
+
+def norm(tensor):
+    return np.sqrt(np.square(tensor.detach().numpy()).sum())
+
+
+class TestPlainAutograd:
+    @pytest.mark.parametrize(("residual", "normalization"), STRUCTURES)
+    @pytest.mark.parametrize("activation", ACTIVATIONS)
+    def test_weight_gradients(self, activation, residual, normalization):
+        structure = {"residual": residual, "normalization": normalization}
+        spec = SPEC.replace(activation=activation, **structure)
+        flow = simulate(spec, SEEDS)
+        for member, seed in enumerate(SEEDS):
+            weights, *_ = differentiate(spec, seed)
+            received = [quantity.values[member] for quantity in flow.weight_gradient_norms]
+            assert received == pytest.approx([norm(w.grad) for w in weights], rel=1e-9, abs=0)
+
+    @pytest.mark.parametrize("fields", [{}, {"activation": "relu", "init": "he"}], ids=str)
+    def test_weight_gradients_of_the_classic_script(self, fields):
+        """In float32, yet right to six digits of what float64 gives."""
+        spec = NetworkSpec(depth=15, **fields)
+        weights, *_ = differentiate(spec, 0)
+        received = [float(quantity) for quantity in simulate(spec, 1).weight_gradient_norms]
+        assert received == pytest.approx([norm(w.grad) for w in weights], rel=1e-6, abs=0)
+
+    @pytest.mark.parametrize("activation", ACTIVATIONS)
+    def test_saturation_and_dead_units(self, activation):
+        """From the table's derivative, number by number."""
+        spec = SPEC.replace(activation=activation, init="random", weight_std=2.0, bias_std=3.0)
+        entry, flow = ACTIVATIONS[activation], simulate(spec, SEEDS)
+        calls = [call for call in flow.layers if call.role == "activation"]
+        for member, seed in enumerate(SEEDS):
+            _, applied, *_ = differentiate(spec, seed)
+            for call, z in zip(calls, applied, strict=True):
+                slopes = np.abs(np.vectorize(entry.derivative)(z.detach().numpy()))
+                flat = slopes < SATURATION_SHARE * entry.derivative_max
+                assert call.statistics.saturation.values[member] == pytest.approx(flat.mean())
+                dead = (slopes == 0).all(axis=0).sum()
+                assert call.statistics.dead_units.values[member] == dead
+
+    @pytest.mark.parametrize("measure", ["inspect", "simulate"])
+    @pytest.mark.parametrize(("residual", "normalization"), STRUCTURES)
+    @pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
+    def test_product_of_factors_telescopes(self, activation, residual, normalization, measure):
+        structure = {"residual": residual, "normalization": normalization}
+        spec = SPEC.replace(activation=activation, **structure)
+        if measure == "simulate":
+            factors = simulate(spec, SEEDS).factors()
+        else:
+            factors = inspect(build_network(spec, SEEDS[0]), make_loss(spec, SEEDS[0])).factors()
+        parts = 2 + (normalization != "none") if residual == "none" else 1
+        assert [f.layer for f in factors] == [1 + at // parts for at in range(4 * parts)][::-1]
+        for member in range(len(factors[0].value.values)):
+            _, _, inputs, output = differentiate(spec, SEEDS[member])
+            expected = norm(inputs.grad) / norm(output.grad)
+            values = [factor.value.values[member] for factor in factors]
+            running = [factor.running.values[member] for factor in factors]
+            assert math.prod(values) == pytest.approx(expected, rel=1e-9, abs=0)
+            assert running == pytest.approx(np.cumprod(values).tolist(), rel=1e-12, abs=0)
+
+
+class TestPieces:
+    """Large ensembles are measured in chunks, and large tensors one by one."""
+
+    @pytest.fixture(params=STRUCTURES, ids="-".join)
+    def spec(self, request):
+        residual, normalization = request.param
+        return SPEC.replace(residual=residual, normalization=normalization, activation="relu")
+
+    @pytest.mark.parametrize("members", [1, 2])
+    def test_chunks_give_the_same_figures(self, spec, members, monkeypatch):
+        whole = simulate(spec, 5)
+        monkeypatch.setattr(simulation, "CHUNK", members * 4 * 6 * (6 + 5))
+        done = []
+        pieces = simulate(spec, 5, progress=lambda *counts: done.append(counts))
+        assert len(done) == -(-5 // members)
+        assert describe(pieces) == describe(whole)
+        for member in range(5):
+            expected = read_figures(whole, spec, member)
+            assert_same(read_figures(pieces, spec, member), expected, 1e-10)
+
+    @pytest.mark.parametrize("chunk", [1, simulation.CHUNK], ids=["chunks", "whole"])
+    def test_histograms_hold_all_members(self, chunk, monkeypatch):
+        monkeypatch.setattr(simulation, "CHUNK", chunk)
+        for call in simulate(SPEC, 5).layers:
+            statistics, histogram = call.statistics, call.statistics.histogram
+            assert histogram.sampled == sum(histogram.counts) == 5 * 5 * 6
+            assert histogram.low == min(statistics.min.values)
+            assert histogram.high == max(statistics.max.values)
+
+    def test_tensors_alone_give_the_same_figures(self, spec, monkeypatch):
+        together = simulate(spec, 2)
+        monkeypatch.setattr(statistics, "SMALL", 0)
+        alone = simulate(spec, 2)
+        assert [c.statistics.histogram for c in alone.layers] == [
+            call.statistics.histogram for call in together.layers
+        ]
+        for member in range(2):
+            expected = read_figures(together, spec, member)
+            assert_same(read_figures(alone, spec, member), expected, 1e-12)
+
+    def test_progress_counts_members(self, monkeypatch):
+        calls = []
+        simulate(SPEC, 3, progress=lambda *counts: calls.append(counts))
+        assert calls == [(3, 3)]
+        monkeypatch.setattr(simulation, "CHUNK", 2 * 4 * 6 * (6 + 5))
+        simulate(SPEC, 5, progress=lambda *counts: calls.append(counts))
+        assert calls[1:] == [(2, 5), (4, 5), (5, 5)]
+
+
+class TestSeeds:
+    @pytest.mark.parametrize(
+        ("seeds", "expected"),
+        [
+            (1, (7,)),
+            (3, (7, 8, 9)),
+            ([4, 2], (4, 2)),
+            ((0, 2**31 - 1), (0, 2**31 - 1)),
+            (range(2, 8, 3), (2, 5)),
+            (np.int64(2), (7, 8)),
+            (np.arange(3), (0, 1, 2)),
+        ],
+        ids=repr,
+    )
+    def test_are_a_number_or_the_seeds_themselves(self, seeds, expected):
+        flow = simulate(SPEC.replace(seed=7), seeds)
+        assert flow.seeds == expected
+        assert [type(seed) for seed in flow.seeds] == [int] * len(expected)
+        assert flow.ensemble_size == len(expected)
+        flow.to_json()
+
+    def test_are_sixteen_by_default(self):
+        assert simulate(SPEC.replace(depth=1)).seeds == tuple(range(16))
+
+    @pytest.mark.parametrize(
+        ("seeds", "text"),
+        [
+            (0, "seeds: must be 1 to 1024 networks; got 0."),
+            (-3, "seeds: must be 1 to 1024 networks; got 0."),
+            ([], "seeds: must be 1 to 1024 networks; got 0."),
+            (1025, "seeds: must be 1 to 1024 networks; got 1025."),
+            ([1, -1], "seeds: each must be from 0 to 2147483647; got -1."),
+            ([2**31], "seeds: each must be from 0 to 2147483647; got 2147483648."),
+            ([3, 4, 3], "seeds: each must occur once; a repeated network would count twice."),
+        ],
+    )
+    def test_that_cannot_be_are_named(self, seeds, text):
+        with pytest.raises(SpecError) as caught:
+            simulate(SPEC, seeds)
+        assert str(caught.value) == text
+
+    @pytest.mark.parametrize("seeds", [2.5, [0.5], "12", ["a"], None, [None]], ids=repr)
+    def test_of_a_wrong_type_are_named(self, seeds):
+        with pytest.raises(SpecError, match="^seeds: "):
+            simulate(SPEC, seeds)
+
+    def test_beyond_the_last_are_named(self):
+        with pytest.raises(SpecError, match="each must be from 0 to 2147483647; got 2147483648"):
+            simulate(SPEC.replace(seed=2**31 - 1), 2)
+
+
+class TestBudget:
+    def test_names_the_product_and_the_ways_out(self):
+        with pytest.raises(SpecError) as caught:
+            simulate(NetworkSpec(depth=1000, width=4096), 2)
+        assert str(caught.value) == (
+            "depth · width² · seeds must be at most 536,870,912; 1000 · 4096² · 2 is "
+            "33,554,432,000. Make the network smaller, use fewer seeds, or run it on the command "
+            "line with --no-budget."
+        )
+        assert BUDGET == 536_870_912
+
+    def test_may_be_spent_whole_and_be_lifted(self):
+        weights = 4 * 6**2 * 3
+        assert simulate(SPEC, 3, budget=weights).ensemble_size == 3
+        with pytest.raises(SpecError, match=r"at most 431; 4 · 6² · 3 is 432\."):
+            simulate(SPEC, 3, budget=weights - 1)
+
+    def test_may_be_lifted(self, monkeypatch):
+        monkeypatch.setattr(simulation, "BUDGET", 1)
+        assert simulate(SPEC, 3, budget=None).ensemble_size == 3
+
+
+class TestSurroundings:
+    def test_the_global_generator_is_left_alone(self):
+        before = torch.get_rng_state()
+        simulate(SPEC, 2)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+    def test_modes_without_gradients_change_nothing(self, mode):
+        expected = simulate(SPEC, 2)
+        with mode():
+            assert simulate(SPEC, 2) == expected
+
+    def test_the_default_dtype_changes_nothing(self):
+        expected = simulate(SPEC.replace(dtype="float32"), 2)
+        torch.set_default_dtype(torch.float64)
+        try:
+            received = simulate(SPEC.replace(dtype="float32"), 2)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert received == expected
