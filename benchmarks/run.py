@@ -48,7 +48,8 @@ def compare(
     scale: float = 1.0,
 ) -> Comparison:
     """Measure two actions in turn and compare their medians (the first times `scale`)."""
-    mine, theirs = [], []
+    mine: list[float] = []
+    theirs: list[float] = []
     for _ in range(3):
         action(), reference()
     for _ in range(rounds):

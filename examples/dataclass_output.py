@@ -1,6 +1,6 @@
 """A model in the style of Hugging Face's: called with keywords, returning a dataclass with a loss.
 
-    chainrule inspect examples/dataclass_output.py:build
+chainrule inspect examples/dataclass_output.py:build
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """A small transformer encoder that predicts the next token of random sequences.
 
-    chainrule inspect examples/small_transformer.py:build
+chainrule inspect examples/small_transformer.py:build
 """
 
 import torch

@@ -252,6 +252,8 @@ def _explain(error: ValidationError) -> str:
         elif detail["type"] == "literal_error":
             expected = detail["ctx"]["expected"]
             lines.append(f"{field}: must be one of {expected}; got {received}.")
+        elif detail["type"] == "string_type":
+            lines.append(f"{field}: must be a name in quotes; got {received}.")
         else:
             lines.append(f"{field}: {detail['msg']}; got {received}.")
     return "\n".join(lines)

@@ -23,7 +23,7 @@ DEFAULT_PRESET = next(iter(PRESETS))
 MIN_DEPTH, MAX_DEPTH = 2, 100
 WIDTH_EXPONENTS = range(2, 9)
 SEEDS = 16
-LIVE_WEIGHTS = 2**22
+LIVE_WEIGHTS = 2**23
 """Above this many weights in an ensemble, fewer networks are drawn so that the page stays live."""
 
 _CONTROLS = ("depth", "width", "activation", "init")

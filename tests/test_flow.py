@@ -1,0 +1,131 @@
+"""`GradientFlow`: records for data frames, copies, and being filled in on first use."""
+
+import copy
+import pickle
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from chainrule.flow import GradientFlow
+from chainrule.inspection import inspect
+from chainrule.simulation import simulate
+from chainrule.spec import NetworkSpec
+
+SPEC = NetworkSpec(depth=3, width=4, batch_size=5, activation="relu", init="he")
+
+
+def inspect_model_with_gaps():
+    model = nn.Sequential(nn.Embedding(4, 3), nn.Flatten(), nn.Linear(6, 1), nn.Sigmoid())
+    tokens = torch.tensor([[0, 1], [2, 3]])
+    return inspect(model, lambda m: m(tokens).mean())
+
+
+class TestRecords:
+    KEYS = (
+        "name",
+        "kind",
+        "role",
+        "layer",
+        "call",
+        "output",
+        "shape",
+        "mean",
+        "std",
+        "min",
+        "max",
+        "zero_share",
+        "non_finite",
+        "variation",
+        "saturation",
+        "dead_units",
+        "grad_norm",
+        "grad_max_abs",
+        "grad_zero_share",
+        "grad_non_finite",
+        "gain",
+        "weight_grad_norm",
+    )
+
+    @pytest.mark.parametrize("measure", [lambda: simulate(SPEC, 3), inspect_model_with_gaps])
+    def test_are_flat_dictionaries_of_plain_values(self, measure):
+        flow = measure()
+        records = flow.to_records()
+        assert len(records) == len(flow.layers)
+        for record in records:
+            assert tuple(record) == self.KEYS
+            assert {type(value) for value in record.values()} <= {str, int, float, type(None)}
+
+    def test_hold_the_medians(self):
+        flow = simulate(SPEC, 3)
+        for call, record in zip(flow.layers, flow.to_records(), strict=True):
+            assert record["shape"] == "5×4"
+            assert record["mean"] == sorted(call.statistics.mean.values)[1]
+            assert record["grad_norm"] == sorted(call.gradient.norm.values)[1]
+            assert record["gain"] == float(call.gain)
+            expected = flow.weight_gradient_norms[call.layer - 1] if call.role == "weight" else None
+            assert record["weight_grad_norm"] == expected
+
+    def test_show_gaps_as_none(self):
+        embedding, flatten, *_ = inspect_model_with_gaps().to_records()
+        assert embedding["saturation"] is embedding["dead_units"] is embedding["gain"] is None
+        assert embedding["weight_grad_norm"] > 0
+        assert flatten["weight_grad_norm"] is None
+
+
+class TestDeferral:
+    """`simulate` and `inspect` return flows that are filled in on first use."""
+
+    @pytest.mark.parametrize(
+        "duplicate",
+        [lambda flow: pickle.loads(pickle.dumps(flow)), copy.copy, copy.deepcopy],
+        ids=["pickle", "copy", "deepcopy"],
+    )
+    @pytest.mark.parametrize("seeds", [1, 3])
+    def test_copies_are_equal_flows(self, duplicate, seeds):
+        twin = duplicate(simulate(SPEC, seeds))
+        assert type(twin) is GradientFlow
+        assert twin == simulate(SPEC, seeds)
+        assert twin.gradient_ratio == simulate(SPEC, seeds).gradient_ratio
+
+    @pytest.mark.parametrize("read", [repr, hash, GradientFlow.to_json, GradientFlow.factors])
+    def test_any_first_use_fills_in(self, read):
+        calls = []
+        full = simulate(SPEC, 2)
+        flow = GradientFlow.defer(lambda: calls.append(1) or full)
+        assert calls == []
+        assert read(flow) == read(full)
+        assert read(flow) == read(full)
+        assert len(calls) <= 1
+
+    def test_an_unknown_attribute_is_an_error(self):
+        flow = simulate(SPEC, 1)
+        with pytest.raises(AttributeError, match="'GradientFlow' object has no attribute 'colour'"):
+            _ = flow.colour
+        assert flow.seeds == (0,)
+
+    def test_a_flow_cannot_be_changed(self):
+        flow = simulate(SPEC, 1)
+        with pytest.raises(AttributeError):
+            flow.loss = 3.0
+        with pytest.raises(AttributeError):
+            flow.layers[0].name = "x"
+
+    def test_two_threads_may_read_it_first(self):
+        full, started = simulate(SPEC, 1), threading.Event()
+
+        def build():
+            started.set()
+            time.sleep(0.1)
+            return full
+
+        flow = GradientFlow.defer(build)
+        other = threading.Thread(target=lambda: flow.loss)
+        other.start()
+        started.wait()
+        try:
+            assert flow.loss == full.loss
+        finally:
+            other.join()
