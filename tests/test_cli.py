@@ -21,11 +21,13 @@ def run(monkeypatch, capsys):
 
     def run_main(*args: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["chainrule", *args])
-        with pytest.raises(SystemExit) as stopped:
+        code = 0
+        try:
             main()
-            sys.exit(0)
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
         captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
+        return code, captured.out, captured.err
 
     return run_main
 

@@ -57,7 +57,8 @@ def test_reasoning_needs_no_torch(module):
 
 def test_using_the_library_leaves_global_settings_alone():
     code = (
-        "import torch; before = torch.get_num_threads(), torch.get_default_dtype(); import chainrule; "
+        "import torch; before = torch.get_num_threads(), torch.get_default_dtype(); "
+        "import chainrule; "
         "chainrule.simulate(chainrule.NetworkSpec(depth=2, width=4), 2).layers; "
         "assert before == (torch.get_num_threads(), torch.get_default_dtype())"
     )
