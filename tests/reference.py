@@ -93,7 +93,9 @@ def measure_plainly(model: nn.Module, compute_loss: Callable[[nn.Module], Tensor
         return lambda module, args, result: map_tensors(result, add_zeros)
 
     for name, module in model.named_modules():
-        if not list(module.children()) or list(module.parameters(recurse=False)):
+        children = [name for name, _ in module.named_children() if name != "parametrizations"]
+        is_parametrization = "parametrizations" in name
+        if not is_parametrization and (not children or list(module.parameters(recurse=False))):
             module.register_forward_hook(watch(name))
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])

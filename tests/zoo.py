@@ -149,6 +149,13 @@ def large_tensors() -> Case:
     return on(model, draw(400, 300))
 
 
+@animal
+def large_tensors_with_huge_values() -> Case:
+    model = nn.Sequential(nn.Linear(300, 300), nn.ReLU(inplace=True), nn.Linear(300, 300))
+    x = draw(400, 300, dtype=torch.float32) * 1e30
+    return model, lambda m: (m(x) * 1e-10).sum()
+
+
 # --- Outputs -------------------------------------------------------------------------------------
 
 
@@ -418,6 +425,36 @@ def lstm() -> Case:
 @animal
 def gru() -> Case:
     return _recurrent(nn.GRU)
+
+
+@animal
+def packed_sequence() -> Case:
+    def run(m, x):
+        packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([5, 3]))
+        return m.rnn(packed)[0].data
+
+    return on(Lambda(run, rnn=nn.GRU(3, 4)), draw(5, 2, 3))
+
+
+@animal
+def unusual_buffers() -> Case:
+    """A sparse one (a graph), an expanded one (positions), NaN, and integers."""
+
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin = nn.Linear(4, 4)
+            self.register_buffer("edges", torch.eye(5).to_sparse())
+            self.register_buffer("positions", torch.arange(4.0).expand(5, 4))
+            self.register_buffer("unset", torch.full((2,), torch.nan))
+            self.register_buffer("steps", torch.tensor(3))
+            self.register_buffer("nothing", None)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.steps += 1
+            return torch.sparse.mm(self.edges, self.lin(x)) + self.positions
+
+    return on(Graph(), draw(5, 4))
 
 
 @animal

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chainrule.flow import GradientFlow, select_path
-from chainrule.inventory import Inventory, NamedParameter
+from chainrule.inventory import Inventory, NamedParameter, find_owner
 from chainrule.measurement import (
     ActivationStatistics,
     GradientStatistics,
@@ -187,8 +187,8 @@ def number_layers(
         if id(call) not in has_children:
             atomic.add(call.subject.name)
 
-    def find_owner(name: str) -> str:
-        owner = place = name.rpartition(".")[0]
+    def find_layer(name: str) -> str:
+        owner = place = find_owner(name)
         while owner not in first_call and place:
             place = place.rpartition(".")[0]
             if place in atomic:
@@ -197,7 +197,7 @@ def number_layers(
 
     members: dict[str, list[int]] = {}
     for position, parameter in enumerate(parameters):
-        members.setdefault(find_owner(parameter.names[0]), []).append(position)
+        members.setdefault(find_layer(parameter.names[0]), []).append(position)
     order: list[tuple[int, int, str]] = []
     latest = -1
     for rank, (owner, owned) in enumerate(members.items()):

@@ -34,12 +34,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     check_writable(path)
     target = Path(path)
     mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
+    draft = None
     try:
         with NamedTemporaryFile(
             "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
         ) as draft:
             draft.write(text)
-    except OSError as error:
-        raise FlowFileError(f"Could not write {target}: {error.strerror}.") from None
-    os.chmod(draft.name, mode)
-    os.replace(draft.name, target)
+        os.chmod(draft.name, mode)
+        os.replace(draft.name, target)
+    except BaseException as error:
+        if draft is not None:
+            Path(draft.name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise FlowFileError(f"Could not write {target}: {error.strerror}.") from None
+        raise

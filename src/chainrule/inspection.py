@@ -1,11 +1,13 @@
 """`inspect`: measure the gradient flow of any `nn.Module`."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from chainrule.assembly import assemble_flow
 from chainrule.errors import InspectionError, LossError
@@ -46,7 +48,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         stack.enter_context(preserve(inventory))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_run_eagerly(inventory))
+        stack.enter_context(_run_eagerly())
         recorder = stack.enter_context(record(inventory))
         loss = _call(compute_loss, inventory.modules[0][1], recorder)
         trained = {
@@ -61,12 +63,30 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                 loss.detach(),
                 recorder,
                 _drop_missing(zip(trained, gradients, strict=True)),
-                _drop_missing(enumerate(edge_gradients)),
+                _select_edges(edge_gradients, recorder),
             )
 
 
 def _drop_missing(gradients: Iterable[tuple[int, Tensor | None]]) -> dict[int, Tensor]:
     return {key: gradient for key, gradient in gradients if gradient is not None}
+
+
+def _select_edges(gradients: Sequence[Tensor | None], recorder: Recorder) -> dict[int, Tensor]:
+    """Return the gradients of the edges that calls refer to."""
+    wanted = {
+        edge
+        for call in recorder.calls
+        for edge in (*call.input_edges, *(output.edge for output in call.outputs))
+        if edge is not None
+    }
+    found = {}
+    for edge in sorted(wanted):
+        gradient = gradients[edge]
+        if gradient is None and edge in recorder.replaced:
+            gradient = gradients[recorder.replaced[edge]]
+        if gradient is not None:
+            found[edge] = gradient
+    return found
 
 
 def _check_arguments(model: object, compute_loss: object) -> None:
@@ -84,28 +104,34 @@ def _check_arguments(model: object, compute_loss: object) -> None:
 
 
 def _check_initialized(inventory: Inventory) -> None:
-    for parameter in inventory.parameters:
-        if isinstance(parameter.tensor, nn.parameter.UninitializedParameter):
-            raise InspectionError(
-                f"All parameters must have a shape, but {parameter.names[0]!r} is still lazy. Run "
-                "the model once on an example before inspecting it."
-            )
+    for module_name, module in inventory.modules:
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+                name = f"{module_name}.{key}" if module_name else key
+                raise InspectionError(
+                    f"All parameters must have a shape, but {name!r} is still lazy. Run the model "
+                    "once on an example before inspecting it."
+                )
 
 
 @contextmanager
-def _run_eagerly(inventory: Inventory) -> Iterator[None]:
+def _run_eagerly() -> Iterator[None]:
     """Have compiled parts run as plain Python: hooks added after compilation would never fire."""
-    compiled = any(
-        hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
-        for _, module in inventory.modules
-    )
-    with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
-        yield
+    may_be_compiled = "torch._dynamo" in sys.modules
+    fused_attention = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it passes over the modules
+    try:
+        with torch.compiler.set_stance("force_eager") if may_be_compiled else nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused_attention)
 
 
 def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Recorder) -> Tensor:
     try:
         loss = compute_loss(model)
+    except InspectionError:
+        raise
     except Exception as error:
         raise InspectionError(
             f"compute_loss must run through, but it raised {type(error).__name__}: {error}. "
@@ -144,11 +170,12 @@ def _differentiate(
 ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
     """Return the gradients of the parameters, and of every recorded edge that the loss reached."""
     try:
-        if recorder.without_grad and _has_reentrant_checkpoint(loss):
-            return _differentiate_by_backward(loss, parameters, recorder)
+        has_checkpoint, leaves = _walk_graph(loss)
+        if has_checkpoint:
+            return _differentiate_by_backward(loss, parameters, leaves, recorder)
         targets: list[Any] = [*parameters, *recorder.targets]
         gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
-    except RuntimeError as error:
+    except Exception as error:
         if "second time" in str(error):
             raise LossError(
                 "compute_loss must only compute the loss, but its graph was already used: it "
@@ -161,22 +188,29 @@ def _differentiate(
     return gradients[: len(parameters)], gradients[len(parameters) :]
 
 
-def _has_reentrant_checkpoint(loss: Tensor) -> bool:
-    """Whether a reentrant checkpoint lies on the graph; `torch.autograd.grad` cannot cross it."""
-    seen, pending = set(), [loss.grad_fn]
+def _walk_graph(loss: Tensor) -> tuple[bool, list[Tensor]]:
+    """Return whether a reentrant checkpoint lies on the graph, and the leaves it ends in.
+
+    `torch.autograd.grad` cannot cross such a checkpoint.
+    """
+    has_checkpoint = False
+    leaves: list[Tensor] = []
+    seen: set[Any] = set()
+    pending: list[Any] = [loss.grad_fn]
     while pending:
         node = pending.pop()
         if node is None or node in seen:
             continue
-        if node.name() == "CheckpointFunctionBackward":
-            return True
         seen.add(node)
+        has_checkpoint |= node.name() == "CheckpointFunctionBackward"
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
         pending += [following for following, _ in node.next_functions]
-    return False
+    return has_checkpoint, leaves
 
 
 def _differentiate_by_backward(
-    loss: Tensor, parameters: Sequence[Tensor], recorder: Recorder
+    loss: Tensor, parameters: Sequence[Tensor], leaves: Sequence[Tensor], recorder: Recorder
 ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
     """The same through `backward()`, the only way through reentrant checkpoints.
 
@@ -206,13 +240,17 @@ def _differentiate_by_backward(
                 listen(output.edge)
 
     handles: list[Any] = []
+    everything = {id(tensor): tensor for tensor in (*parameters, *leaves)}.values()
     held_back = [
         (hooks, dict(hooks))
-        for parameter in parameters
-        if (hooks := parameter._post_accumulate_grad_hooks)
+        for tensor in everything
+        if (hooks := tensor._post_accumulate_grad_hooks)
     ]
     for hooks, _ in held_back:
         hooks.clear()
+    set_aside = [(tensor, tensor.grad) for tensor in everything]
+    for tensor, _ in set_aside:
+        tensor.grad = None
     recorder.on_recomputed = adopt
     try:
         for edge in range(len(recorder.targets)):
@@ -224,5 +262,7 @@ def _differentiate_by_backward(
         recorder.on_recomputed = None
         for handle in handles:
             handle.remove()
+        for tensor, gradient in set_aside:
+            tensor.grad = gradient
         for hooks, contents in held_back:
             hooks.update(contents)

@@ -30,18 +30,18 @@ class Inventory:
 
 def take_inventory(model: nn.Module) -> Inventory:
     """Return what a model consists of. Names are without the wrappers `torch.compile` adds."""
-    modules = []
+    modules: dict[nn.Module, str] = {}
     names: dict[int, list[str]] = {}
     tensors: dict[int, nn.Parameter] = {}
-    for raw_name, module in model.named_modules():
+    for raw_name, module in model.named_modules(remove_duplicate=False):
         name = _clean(raw_name) if "_orig_mod" in raw_name else raw_name
-        modules.append((name, module))
+        modules.setdefault(module, name)
         for key, parameter in module._parameters.items():
             if parameter is not None:
                 names.setdefault(id(parameter), []).append(f"{name}.{key}" if name else key)
                 tensors[id(parameter)] = parameter
     return Inventory(
-        tuple(modules),
+        tuple((name, module) for module, name in modules.items()),
         tuple(NamedParameter(tensor, tuple(names[key])) for key, tensor in tensors.items()),
     )
 
@@ -53,13 +53,15 @@ class ModuleClass:
     Attributes:
         activation: The table's entry, for an activation of the table.
         role: Its role if it owns no weights.
-        channels_first: Whether its outputs have their units on dimension 1 (convolutions), on the
-            last dimension (`False`), or wherever its inputs had them (`None`).
+        unit_dim: Which dimension of its outputs counts the units, from the end: −3 for a
+            two-dimensional convolution; `None` if it is wherever it was in the inputs.
+        dims: Number of dimensions of outputs for which `unit_dim` holds, or `None` for any.
     """
 
     activation: Activation | None
     role: Role
-    channels_first: bool | None
+    unit_dim: int | None
+    dims: int | None
 
 
 def classify(module: nn.Module) -> ModuleClass:
@@ -79,13 +81,53 @@ def _classify(cls: Hashable) -> ModuleClass:
         role = "residual"
     elif "Norm" in cls.__name__:
         role = "normalization"
-    last = False if issubclass(cls, _FEATURES_LAST) else None
-    return ModuleClass(activation, role, True if issubclass(cls, _CHANNELS_FIRST) else last)
+    unit_dim = dims = None
+    digit = cls.__name__[-2:-1]
+    if issubclass(cls, _FEATURES_LAST):
+        unit_dim = -1
+    elif issubclass(cls, _CHANNELS_FIRST) and digit in "123":
+        unit_dim = -1 - int(digit)
+        dims = None if issubclass(cls, nn.modules.conv._ConvNd) else 2 + int(digit)
+    return ModuleClass(activation, role, unit_dim, dims)
 
 
 def has_weights(module: nn.Module) -> bool:
-    """Whether a module itself owns a weight matrix or kernel."""
-    return any(p is not None and p.dim() >= 2 for p in module._parameters.values())
+    """Whether a module itself owns a weight matrix or kernel, parametrized or not."""
+    owned = list(module._parameters.values())
+    if hasattr(module, PARAMETRIZATIONS):
+        owned += getattr(module, PARAMETRIZATIONS).parameters()
+    return any(p is not None and p.dim() >= 2 for p in owned)
+
+
+def is_measured(name: str, module: nn.Module) -> bool:
+    """Whether a module's outputs are measured.
+
+    These are modules without submodules, modules that own parameters themselves (such as
+    `nn.MultiheadAttention`), and `ResidualBlock`. What computes a parametrization (such as weight
+    normalization) is part of the module that it belongs to.
+    """
+    if PARAMETRIZATIONS in name:
+        return False
+    return (
+        is_leaf(module)
+        or any(p is not None for p in module._parameters.values())
+        or isinstance(module, ResidualBlock)
+    )
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module has no submodules but the ones of its parametrizations."""
+    return not module._modules or module._modules.keys() == {PARAMETRIZATIONS}
+
+
+def find_owner(parameter_name: str) -> str:
+    """Return the name of the module that owns a parameter, parametrized or not."""
+    before, found, _ = parameter_name.partition(PARAMETRIZATIONS)
+    return before.rstrip(".") if found else parameter_name.rpartition(".")[0]
+
+
+PARAMETRIZATIONS = "parametrizations"
+"""Where `torch.nn.utils.parametrize` keeps what computes a module's parameters."""
 
 
 def _clean(name: str) -> str:
@@ -96,5 +138,12 @@ _ACTIVATION_CLASSES: dict[type[nn.Module], Activation] = {
     getattr(nn, entry.module): entry for entry in ACTIVATIONS.values()
 }
 _NOT_ELEMENTWISE = {"MultiheadAttention", "Softmax", "Softmin", "LogSoftmax", "Softmax2d"}
-_CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
-_FEATURES_LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RNNBase, nn.MultiheadAttention)
+_CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)
+_FEATURES_LAST = (
+    nn.Linear,
+    nn.Flatten,
+    nn.Embedding,
+    nn.LayerNorm,
+    nn.RNNBase,
+    nn.MultiheadAttention,
+)

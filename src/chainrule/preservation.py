@@ -2,12 +2,14 @@
 
 import random
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from chainrule.errors import InspectionError
 from chainrule.inventory import Inventory
@@ -30,19 +32,25 @@ def preserve(inventory: Inventory) -> Iterator[None]:
         (registry, dict(registry))
         for _, module in inventory.modules
         for registry in (module._buffers, module._parameters)
-        if registry
     ]
     parameters = [
         (p, p.tensor, p.tensor.grad, p.tensor.requires_grad, _read_version(p.tensor))
         for p in inventory.parameters
     ]
+    non_persistent = [
+        (module._non_persistent_buffers_set, set(module._non_persistent_buffers_set))
+        for _, module in inventory.modules
+    ]
     buffers = [
-        (buffer, buffer.clone(), _read_version(buffer))
+        (buffer, buffer.detach().clone())
         for _, module in inventory.modules
         for buffer in module._buffers.values()
         if buffer is not None
     ]
-    with _preserve_random_state({tensor.device for _, tensor, _, _, _ in parameters}):
+    with (
+        _preserve_random_state({tensor.device for _, tensor, _, _, _ in parameters}),
+        _forbid_optimizer_steps({id(tensor) for _, tensor, _, _, _ in parameters}),
+    ):
         for _, tensor, gradient, _, _ in parameters:
             if gradient is not None:
                 tensor.grad = None
@@ -50,6 +58,10 @@ def preserve(inventory: Inventory) -> Iterator[None]:
             yield
         finally:
             _restore_buffers(registries, buffers)
+            for names, old_names in non_persistent:
+                if names != old_names:
+                    names.clear()
+                    names.update(old_names)
             for _, tensor, gradient, requires_grad, _ in parameters:
                 if tensor.requires_grad != requires_grad:
                     tensor.requires_grad_(requires_grad)
@@ -68,16 +80,21 @@ def preserve(inventory: Inventory) -> Iterator[None]:
 
 def _restore_buffers(
     registries: Sequence[tuple[dict[str, Any], dict[str, Any]]],
-    buffers: Sequence[tuple[Tensor, Tensor, int]],
+    buffers: Sequence[tuple[Tensor, Tensor]],
 ) -> None:
     for registry, contents in registries:
         if not _is_same(registry, contents):
             registry.clear()
             registry.update(contents)
     with torch.no_grad():
-        for buffer, values, version in buffers:
-            if _read_version(buffer) != version:
-                buffer.copy_(values)
+        for buffer, values in buffers:
+            # By value: batch normalization changes its buffers without counting a new version.
+            # Through `.data`: putting them back must not count one either.
+            if buffer.layout != torch.strided:
+                if not torch.equal(buffer.to_dense(), values.to_dense()):
+                    buffer.data = values
+            elif not torch.equal(buffer, values):
+                buffer.data.copy_(values)
 
 
 def _is_same(registry: dict[str, Any], contents: dict[str, Any]) -> bool:
@@ -88,6 +105,30 @@ def _is_same(registry: dict[str, Any], contents: dict[str, Any]) -> bool:
 
 def _read_version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
+
+
+@contextmanager
+def _forbid_optimizer_steps(parameters: set[int]) -> Iterator[None]:
+    """Raise before an optimizer of this thread steps on one of the parameters (given by `id`)."""
+    thread = threading.get_ident()
+
+    def refuse(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if threading.get_ident() == thread and any(
+            id(parameter) in parameters
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        ):
+            raise InspectionError(
+                "compute_loss must only compute the loss, but it makes an optimizer "
+                f"({type(optimizer).__name__}) step. Take the step out of it. No parameter was "
+                "changed."
+            )
+
+    handle = register_optimizer_step_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from chainrule.activations import Activation
-from chainrule.inventory import Inventory, classify, has_weights
+from chainrule.errors import InspectionError
+from chainrule.inventory import Inventory, classify, has_weights, is_leaf, is_measured
 from chainrule.measurement import Role
-from chainrule.networks import ResidualBlock
 from chainrule.statistics import Table, summarize_derivative, summarize_values
 
 SMALL = 2**16
@@ -55,8 +55,9 @@ class Subject:
     kind: str
     role: Role
     activation: Activation | None
-    channels_first: bool | None
-    in_place: bool
+    unit_dim: int | None
+    dims: int | None
+    watched: bool
     runs: int = 0
 
 
@@ -81,6 +82,8 @@ class Recorder:
         last_run: The last measured module that returned.
         without_grad: By module, calls made while gradients were off: no gradient is wanted there,
             or a reentrant checkpoint will repeat them.
+        replaced: Edge of a view that was overwritten in place → edge of the tensor viewed, where
+            the gradient arrives instead.
         on_recomputed: Receives such a call and its fresh outputs when it is repeated.
     """
 
@@ -93,15 +96,14 @@ class Recorder:
         self.subjects = {
             module: _describe(name, module)
             for name, module in inventory.modules
-            if not module._modules
-            or any(p is not None for p in module._parameters.values())
-            or isinstance(module, ResidualBlock)
+            if is_measured(name, module)
         }
+        self.replaced: dict[int, int] = {}
         self._positions: dict[tuple[Any, int], int] = {}
         self._open: list[Call] = []
         self._before: dict[nn.Module, tuple[Tensor | None, tuple[int, ...]]] = {}
-        self._channels_first = False
-        self._latest: tuple[Tensor, Output] | None = None
+        self._layout: tuple[int, int | None] = -1, None
+        self._latest: tuple[Tensor, int, Output] | None = None
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Before a module that contains modules, or that works in place."""
@@ -110,7 +112,9 @@ class Recorder:
         subject = self.subjects[module]
         tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
         edges = self._note_edges(args, kwargs)
-        if subject.in_place:
+        if subject.watched:
+            for tensor in tensors:
+                self._note_base(tensor, only_private=False)
             keep = subject.activation is not None and tensors
             self._before[module] = (tensors[0].detach().clone() if keep else None, edges)
             return
@@ -124,18 +128,19 @@ class Recorder:
             self._match_recomputation(module, result)
             return
         subject = self.last_run = self.subjects[module]
-        pre_activation = args[0] if args else None
-        if subject.in_place:
+        pre_activation = args[0] if args else next(iter(kwargs.values()), None)
+        if subject.watched:
             call = self._start(subject)
-            pre_activation, call.input_edges = self._before.pop(module)
+            before, call.input_edges = self._before.pop(module)
+            pre_activation = pre_activation if before is None else before
         elif self._open and self._open[-1].subject is subject:
             call = self._open.pop()
         else:
             call = self._start(subject)
             call.input_edges = self._note_edges(args, kwargs)
         self.calls.append(call)
-        if subject.channels_first is not None:
-            self._channels_first = subject.channels_first
+        if subject.unit_dim is not None:
+            self._layout = subject.unit_dim, subject.dims
         if isinstance(result, Tensor):
             self._note_output(call, "", result, pre_activation)
         else:
@@ -188,14 +193,22 @@ class Recorder:
         return tuple(edge for edge in edges if edge is not None)
 
     def _note_output(self, call: Call, path: str, tensor: Tensor, pre_activation: Any) -> None:
-        dims = tensor.dim()
+        if tensor.is_nested:
+            return
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            raise InspectionError(
+                "Modules must run outside of torch.func transforms (vmap, grad, …) to be measured, "
+                f"but {call.subject.name!r} runs inside one. Call the model directly in "
+                "compute_loss."
+            )
         output = Output(
             path,
             tuple(tensor.shape),
             tensor.dtype,
-            1 if self._channels_first and dims > 2 else max(dims - 1, 0),
+            self._find_unit_dim(tensor.dim()),
             self.note_edge(tensor),
         )
+        self._note_base(tensor, only_private=True)
         call.outputs.append(output)
         if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
             return
@@ -209,11 +222,14 @@ class Recorder:
             output.values = values.clone()
             if before is not None:
                 latest = self._latest
-                if latest is not None and latest[0] is pre_activation:  # already copied
-                    output.pre_activation = latest[1].values
+                unchanged = (
+                    latest and latest[0] is pre_activation and latest[1] == latest[0]._version
+                )
+                if latest and unchanged:  # already copied
+                    output.pre_activation = latest[2].values
                 else:
                     output.pre_activation = before.clone()
-            self._latest = tensor, output
+            self._latest = tensor, tensor._version, output
             return
         with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
             output.table = summarize_values([values.unsqueeze(0)])
@@ -221,6 +237,27 @@ class Recorder:
                 output.table |= summarize_derivative(
                     [before.unsqueeze(0)], subject.activation, subject.module, output.unit_dim
                 )
+
+    def _note_base(self, tensor: Tensor, *, only_private: bool) -> None:
+        """Note the edge of the tensor of which this one is a view, for when it is overwritten.
+
+        Overwriting a view rewrites the graph: the gradient of its old values then arrives at the
+        tensor viewed, not at the view. (A linear layer returns a view for inputs of three
+        dimensions.) A base that no module has returned is private: it has no other users.
+        """
+        base = tensor._base if tensor.requires_grad and tensor._is_view() else None
+        if base is None or base.grad_fn is None or base.numel() != tensor.numel():
+            return
+        known = len(self.targets)
+        view, edge = self.note_edge(tensor), self.note_edge(base)
+        if view is not None and edge is not None and (edge == known or not only_private):
+            self.replaced[view] = edge
+
+    def _find_unit_dim(self, dims: int) -> int:
+        unit_dim, expected = self._layout
+        if -unit_dim > dims or expected not in (None, dims):
+            unit_dim = -1
+        return max(dims + unit_dim, 0)
 
     def _match_recomputation(self, module: nn.Module, result: Any) -> None:
         """Pair a call inside a reentrant checkpoint's backward pass with its first run."""
@@ -240,16 +277,12 @@ class Recorder:
 
 @contextmanager
 def record(inventory: Inventory) -> Iterator[Recorder]:
-    """Hook a model's measured modules, and unhook them on leaving.
-
-    Measured are: modules without submodules, modules that own parameters themselves (such as
-    `nn.MultiheadAttention`), and `ResidualBlock`.
-    """
+    """Hook a model's measured modules, and unhook them on leaving."""
     recorder = Recorder(inventory)
     handles = []
     try:
         for module, subject in recorder.subjects.items():
-            if module._modules or subject.in_place:
+            if not is_leaf(module) or subject.watched:
                 handles.append(module.register_forward_pre_hook(recorder.enter, with_kwargs=True))
             handles.append(module.register_forward_hook(recorder.leave, with_kwargs=True))
         yield recorder
@@ -281,9 +314,19 @@ def find_tensors(value: Any, path: str = "") -> list[tuple[str, Tensor]]:
 def _describe(name: str, module: nn.Module) -> Subject:
     traits = classify(module)
     role: Role = "weight" if module._parameters and has_weights(module) else traits.role
-    in_place = not module._modules and bool(getattr(module, "inplace", False))
-    kind = type(module).__name__
-    return Subject(module, name, kind, role, traits.activation, traits.channels_first, in_place)
+    # Its inputs are looked at before it runs: it works in place, or might, unknown to us.
+    unknown = not type(module).__module__.startswith("torch.nn.")
+    watched = is_leaf(module) and (unknown or bool(getattr(module, "inplace", False)))
+    return Subject(
+        module=module,
+        name=name,
+        kind=type(module).__name__.removeprefix("Parametrized"),
+        role=role,
+        activation=traits.activation,
+        unit_dim=traits.unit_dim,
+        dims=traits.dims,
+        watched=watched,
+    )
 
 
 def _take_fingerprint(output: Output) -> Tensor | None:
@@ -296,11 +339,10 @@ def _take_fingerprint(output: Output) -> Tensor | None:
 def _matches(fingerprint: Tensor | None, tensor: Tensor) -> bool:
     if fingerprint is None:
         return True
+    flat = _thin_out(tensor.detach())
     if tensor.numel() > SMALL:
-        return torch.equal(
-            summarize_values([tensor.detach().unsqueeze(0)])["mean"].flatten(), fingerprint
-        )
-    return torch.equal(_thin_out(tensor.detach()), fingerprint)
+        flat = summarize_values([tensor.detach().unsqueeze(0)])["mean"].flatten()
+    return torch.allclose(flat, fingerprint, rtol=0, atol=0, equal_nan=True)
 
 
 def _thin_out(tensor: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def summarize_derivative(
         activation: The table's entry for φ.
         module: The module, whose attributes (slope, alpha, …) are used; anything without these
             attributes means the standard ones.
-        unit_dim: Which dimension of a tensor counts the units.
+        unit_dim: Which dimension counts the units, the one of the members left out.
 
     Returns:
         "dead_units" and, if the parameters are the standard ones, "saturation".
@@ -82,7 +82,7 @@ def summarize_derivative(
         derivative = derive(z, module)
         if not one_sided:
             derivative = derivative.abs()
-        unit = unit_dim % (z.dim() - 1) + 1
+        unit = unit_dim % (z.dim() - 2) + 2 if z.dim() > 2 else 2
         dims = [dim for dim in range(2, z.dim()) if dim != unit]
         largest = derivative.amax(dims) if dims else derivative
         table = {"dead_units": (largest == 0).sum(-1)}
@@ -187,6 +187,8 @@ def _reduce(
     processor's cache. On a CPU, where a look costs nothing, entries of immoderate size are then
     found and done again rescaled; elsewhere everything is rescaled from the start.
     """
+    if tensors[0].dim() == 1:  # single numbers
+        tensors = [tensor.unsqueeze(-1) for tensor in tensors]
     size = max(1, tensors[0].numel())
     if size <= SMALL:
         step = max(1, STACK // size)
