@@ -1,6 +1,7 @@
 """`GradientFlow`: one measurement of how gradients pass through a network."""
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -59,15 +60,22 @@ class GradientFlow:
             build: Makes the flow from plain numbers that are already there.
         """
         flow = cls.__new__(cls)
+        flow.__dict__["_lock"] = threading.Lock()
         flow.__dict__["_build"] = build
         return flow
 
     def __getattr__(self, name: str) -> Any:
-        build = self.__dict__.pop("_build", None)
-        if build is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self.__dict__.update(build().__dict__)
-        return getattr(self, name)
+        if "_build" in self.__dict__:
+            with self.__dict__["_lock"]:  # whoever comes second finds it done
+                build = self.__dict__.get("_build")
+                if build is not None:
+                    self.__dict__.update(build().__getstate__())
+                    del self.__dict__["_build"]
+        if name in self.__dict__:
+            return self.__dict__[name]
+        if name in type(self).__dict__ and name not in self.__dataclass_fields__:
+            return getattr(self, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -189,15 +197,17 @@ def select_path(layers: Sequence[LayerFlow]) -> list[int]:
     """Return the positions of the calls whose gains are factors, in forward order."""
     parents = {call.parent for call in layers}
 
-    def is_inside_residual(call: LayerFlow) -> bool:
-        parent = None if call.parent is None else layers[call.parent]
-        return parent is not None and (parent.role == "residual" or is_inside_residual(parent))
+    inside: list[bool] = [False] * len(layers)
+    for position in reversed(range(len(layers))):  # a parent comes after its children
+        parent = layers[position].parent
+        if parent is not None:
+            inside[position] = layers[parent].role == "residual" or inside[parent]
 
     first_outputs: set[tuple[str, int]] = set()
     path = []
     for position, call in enumerate(layers):
         replaced_by_children = position in parents and call.role != "residual"
-        if replaced_by_children or is_inside_residual(call):
+        if replaced_by_children or inside[position]:
             continue
         if (call.name, call.call) not in first_outputs:
             first_outputs.add((call.name, call.call))
@@ -279,5 +289,5 @@ def _flatten(call: LayerFlow, gradients: dict[int, Quantity | None]) -> dict[str
             for name in ("norm", "max_abs", "zero_share", "non_finite")
         },
         "gain": number(call.gain),
-        "weight_grad_norm": number(gradients[call.layer]) if is_weight and call.layer else None,
+        "weight_grad_norm": number(gradients.get(call.layer)) if is_weight and call.layer else None,
     }

@@ -24,14 +24,17 @@ def load_flow(path: str | os.PathLike[str]) -> GradientFlow:
     source = Path(path)
     try:
         size = source.stat().st_size
-        if size > MAX_BYTES:
-            raise FlowFileError(
-                f"A flow file must be at most {MAX_BYTES // 2**20} MiB; "
-                f"{source} has {size // 2**20} MiB."
-            )
-        return decode_flow(source.read_bytes())
+        content = source.read_bytes() if size <= MAX_BYTES else b""
     except OSError as error:
         raise FlowFileError(f"Could not read {source}: {error.strerror}.") from None
+    except ValueError as error:  # a path that no file system has
+        raise FlowFileError(f"Could not read {str(path)!r}: {error}.") from None
+    if size > MAX_BYTES:
+        raise FlowFileError(
+            f"A flow file must be at most {MAX_BYTES // 2**20} MiB; "
+            f"{source} has {size // 2**20} MiB."
+        )
+    return decode_flow(content)
 
 
 def decode_flow(text: str | bytes) -> GradientFlow:
@@ -63,10 +66,16 @@ def decode_flow(text: str | bytes) -> GradientFlow:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise FlowFileError(
-            f"The flow file is damaged at {place or 'its start'}: {first['msg']}. "
+            f"The flow file is damaged at {place or 'its start'}: "
+            f"{first['msg'].removeprefix('Value error, ').rstrip('.')}. "
             "Measure again and save a new one."
         ) from None
     _check_quantities(flow, flow.ensemble_size, "")
+    if flow.seeds and len(flow.seeds) != flow.ensemble_size:
+        raise FlowFileError(
+            f"The flow file is damaged at seeds: {len(flow.seeds)} seeds for an ensemble of "
+            f"{flow.ensemble_size}."
+        )
     for index, call in enumerate(flow.layers):
         if call.parent is not None and not index < call.parent < len(flow.layers):
             raise FlowFileError(

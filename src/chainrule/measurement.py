@@ -6,7 +6,9 @@ always means "there is no such figure" (for example, no gradient reached it), ne
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from chainrule.quantity import Quantity, divide_members
 
@@ -25,8 +27,8 @@ class Histogram:
         sampled: Number of entries looked at: evenly spaced ones where the tensor is large.
     """
 
-    low: float
-    high: float
+    low: Annotated[float, Field(allow_inf_nan=False)]
+    high: Annotated[float, Field(allow_inf_nan=False)]
     counts: tuple[int, ...]
     sampled: int
 

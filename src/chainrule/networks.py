@@ -66,7 +66,7 @@ def build_network(spec: NetworkSpec, seed: int | None = None) -> nn.Sequential:
     generator = torch.Generator().manual_seed(_pick_seed(spec, seed))
     blocks: list[nn.Module] = []
     for _ in range(spec.depth):
-        linear = nn.utils.skip_init(nn.Linear, spec.width, spec.width)
+        linear = nn.utils.skip_init(nn.Linear, spec.width, spec.width, dtype=torch.float32)
         with torch.no_grad():
             initialize(linear.weight, linear.bias, spec, generator)
         normalization = _build_normalization(spec)

@@ -28,7 +28,7 @@ def compute_quantile(ordered: tuple[float, ...], share: float) -> float:
     if weight == 0.0:
         return left
     right = ordered[below + 1]
-    if left == right:  # also keeps inf − inf from becoming NaN
+    if left == right or (left == -math.inf and right < math.inf):  # no inf − inf
         return left
     return left + weight * (right - left)
 
@@ -71,7 +71,7 @@ class Quantity(float):
         Raises:
             ValueError: If there is no value.
         """
-        members = tuple(values)
+        members = tuple(map(float, values))
         if len(members) == 1:
             median = members[0]
         elif members:
@@ -95,6 +95,9 @@ class Quantity(float):
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a Quantity is immutable; cannot set {name!r}")
 
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Quantity is immutable; cannot delete {name!r}")
+
     def __reduce__(self) -> tuple[type[Self], tuple[tuple[float, ...]]]:
         return type(self), (self.values,)
 
@@ -104,23 +107,18 @@ class Quantity(float):
     ) -> CoreSchema:
         """In a file: one number for an ensemble of one, else the list of all members' numbers."""
         number = core_schema.float_schema(allow_inf_nan=True)
-        return core_schema.no_info_after_validator_function(
-            lambda value: (
-                value
-                if isinstance(value, cls)
-                else cls(value if isinstance(value, list) else (value,))
-            ),
+        from_numbers = core_schema.no_info_after_validator_function(
+            lambda value: cls(value if isinstance(value, list) else (value,)),
             core_schema.union_schema(
-                [
-                    core_schema.is_instance_schema(cls),
-                    number,
-                    core_schema.list_schema(number, min_length=1),
-                ],
-                mode="left_to_right",
+                [number, core_schema.list_schema(number, min_length=1)], mode="left_to_right"
             ),
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                _encode,
+        )
+        return core_schema.json_or_python_schema(
+            json_schema=from_numbers,
+            python_schema=core_schema.union_schema(
+                [core_schema.is_instance_schema(cls), from_numbers], mode="left_to_right"
             ),
+            serialization=core_schema.plain_serializer_function_ser_schema(_encode),
         )
 
 

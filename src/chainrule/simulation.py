@@ -1,6 +1,7 @@
 """`simulate`: measure an ensemble of networks of one specification in one batched computation."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +23,16 @@ from chainrule.networks import (
 from chainrule.quantity import Quantity, divide_members
 from chainrule.spec import MAX_SEED, NetworkSpec
 from chainrule.statistics import (
+    HISTOGRAM_ENTRIES,
     Table,
+    count_bins,
     read_activation,
     read_gradient,
+    sample_entries,
     summarize_derivative,
+    summarize_distribution,
     summarize_gradients,
     summarize_parameters,
-    summarize_values,
 )
 from chainrule.version import read_version
 
@@ -80,20 +84,26 @@ def simulate(
             "smaller, use fewer seeds, or run it on the command line with --no-budget."
         )
     size = max(1, CHUNK // (spec.depth * spec.width * (spec.width + spec.batch_size)))
+    pieces = -(-len(members) // size)
     parts = []
     for start in range(0, len(members), size):
-        parts.append(_measure(spec, members[start : start + size]))
+        with torch.inference_mode(False):
+            parts.append(_measure(spec, members[start : start + size], pieces))
         if progress is not None:
             progress(min(start + size, len(members)), len(members))
     return _assemble(spec, members, parts)
 
 
 def _check_seeds(spec: NetworkSpec, seeds: int | Sequence[int]) -> tuple[int, ...]:
-    members = (
-        tuple(range(spec.seed, spec.seed + max(seeds, 0)))
-        if isinstance(seeds, int)
-        else tuple(seeds)
-    )
+    try:
+        if isinstance(seeds, Iterable):
+            members = tuple(operator.index(seed) for seed in seeds)
+        else:
+            members = tuple(range(spec.seed, spec.seed + max(operator.index(seeds), 0)))
+    except TypeError:
+        raise SpecError(
+            f"seeds: must be how many networks, or a list of whole numbers; got {seeds!r:.60}."
+        ) from None
     if not 1 <= len(members) <= MAX_SEEDS:
         raise SpecError(f"seeds: must be 1 to {MAX_SEEDS} networks; got {len(members)}.")
     wrong = next((seed for seed in members if not 0 <= seed <= MAX_SEED), None)
@@ -102,6 +112,19 @@ def _check_seeds(spec: NetworkSpec, seeds: int | Sequence[int]) -> tuple[int, ..
     if len(set(members)) < len(members):
         raise SpecError("seeds: each must occur once; a repeated network would count twice.")
     return members
+
+
+@dataclass(slots=True)
+class _Part:
+    """What was measured of some members.
+
+    Attributes:
+        figures: By kind of tensor and figure, lists over layers of lists over members.
+        samples: By kind of output, entries for its histograms, [layers, sample].
+    """
+
+    figures: dict[str, Figures]
+    samples: dict[str, Tensor]
 
 
 @dataclass(slots=True)
@@ -114,8 +137,9 @@ class _Parameters:
 
 def _draw(spec: NetworkSpec, seeds: Sequence[int]) -> list[_Parameters]:
     depth, width, count = spec.depth, spec.width, len(seeds)
-    weight = torch.empty(depth, count, width, width)
-    bias = torch.empty(depth, count, width)
+    single = torch.float32
+    weight = torch.empty(depth, count, width, width, dtype=single)
+    bias = torch.empty(depth, count, width, dtype=single)
     for member, seed in enumerate(seeds):
         generator = torch.Generator().manual_seed(seed)
         for layer in range(depth):
@@ -123,9 +147,9 @@ def _draw(spec: NetworkSpec, seeds: Sequence[int]) -> list[_Parameters]:
     dtype = get_dtype(spec)
     kinds = {"linear.weight": weight, "linear.bias": bias}
     if spec.normalization != "none":
-        kinds["normalization.weight"] = torch.ones(depth, count, width)
+        kinds["normalization.weight"] = torch.ones(depth, count, width, dtype=single)
     if spec.normalization in ("layernorm", "batchnorm"):
-        kinds["normalization.bias"] = torch.zeros(depth, count, width)
+        kinds["normalization.bias"] = torch.zeros(depth, count, width, dtype=single)
     return [
         _Parameters(name, [leaf.requires_grad_() for leaf in values.to(dtype).unbind(0)])
         for name, values in kinds.items()
@@ -145,8 +169,8 @@ def _normalize(spec: NetworkSpec, z: Tensor, scale: Tensor, shift: Tensor | None
     return z if shift is None else z + shift.unsqueeze(1)
 
 
-def _measure(spec: NetworkSpec, seeds: Sequence[int]) -> dict[str, Figures]:
-    """Return the figures of some members, by kind of tensor: lists over layers of member values."""
+def _measure(spec: NetworkSpec, seeds: Sequence[int], pieces: int) -> _Part:
+    """Return the figures of some members, of which there are so many pieces."""
     parameters = _draw(spec, seeds)
     by_name = {kind.name: kind.layers for kind in parameters}
     batches = [draw_batch(spec, seed) for seed in seeds]
@@ -154,7 +178,7 @@ def _measure(spec: NetworkSpec, seeds: Sequence[int]) -> dict[str, Figures]:
     targets = torch.stack([y for _, y in batches])
     function = _FUNCTIONS[spec.activation]
     scale = branch_scale(spec)
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.enable_grad():
         h = inputs
         outputs: dict[str, list[Tensor]] = {}
         for layer in range(spec.depth):
@@ -178,7 +202,7 @@ def _measure(spec: NetworkSpec, seeds: Sequence[int]) -> dict[str, Figures]:
         ]
         *gradients, input_gradient = torch.autograd.grad(loss.sum(), [*kept, inputs])
     with torch.no_grad():
-        return _summarize(spec, parameters, outputs, gradients, input_gradient, loss)
+        return _summarize(spec, parameters, outputs, gradients, input_gradient, loss, pieces)
 
 
 def _summarize(
@@ -188,11 +212,13 @@ def _summarize(
     gradients: list[Tensor],
     input_gradient: Tensor,
     loss: Tensor,
-) -> dict[str, Figures]:
+    pieces: int,
+) -> _Part:
     tables: dict[str, Table] = {
         "loss": {"loss": loss.unsqueeze(0)},
         "input": summarize_gradients([input_gradient]),
     }
+    samples: dict[str, Tensor] = {}
     remaining = iter(gradients)
     activation = get_activation(spec.activation)
     before = "normalization" if "normalization" in outputs else "linear"
@@ -201,36 +227,40 @@ def _summarize(
         own = [next(remaining) for _ in kind.layers]
         tables[f"{kind.name}.gradient"] = summarize_gradients(own)
     for name, layers in outputs.items():
-        tables[name] = summarize_values(layers)
+        tables[name] = summarize_distribution(layers)
+        samples[name] = sample_entries(layers, -(-HISTOGRAM_ENTRIES // pieces))
         own = [next(remaining) for _ in layers]
         tables[f"{name}.gradient"] = summarize_gradients(own)
     tables["activation"] |= summarize_derivative(outputs[before], activation, None, -1)
-    return {
+    figures = {
         name: {figure: column.tolist() for figure, column in table.items()}
         for name, table in tables.items()
     }
+    return _Part(figures, samples)
 
 
-def _join(parts: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
-    """Return the figures of all members together; histograms are those of the first part."""
-    return {
+def _join(parts: Sequence[_Part]) -> dict[str, Figures]:
+    """Return the figures of all members together, with histograms over all of them."""
+    joined: dict[str, Figures] = {
         name: {
-            figure: column
-            if figure in _HISTOGRAM
-            else [
-                [value for part in parts for value in part[name][figure][layer]]
+            figure: [
+                [value for part in parts for value in part.figures[name][figure][layer]]
                 for layer in range(len(column))
             ]
             for figure, column in figures.items()
         }
-        for name, figures in parts[0].items()
+        for name, figures in parts[0].figures.items()
     }
+    for name in parts[0].samples:
+        samples = torch.cat([part.samples[name] for part in parts], 1)
+        low, high = (samples.new_tensor(joined[name][figure]) for figure in ("min", "max"))
+        bins = count_bins(samples, low, high)
+        joined[name] |= {figure: column.tolist() for figure, column in bins.items()}
+    return joined
 
 
-def _assemble(
-    spec: NetworkSpec, seeds: tuple[int, ...], parts: Sequence[dict[str, Figures]]
-) -> GradientFlow:
-    figures = parts[0] if len(parts) == 1 else _join(parts)
+def _assemble(spec: NetworkSpec, seeds: tuple[int, ...], parts: Sequence[_Part]) -> GradientFlow:
+    figures = _join(parts)
 
     def build() -> GradientFlow:
         """Turn the fetched numbers into objects, when somebody first reads them."""
@@ -307,8 +337,6 @@ def _assemble_parameters(spec: NetworkSpec, figures: dict[str, Figures]) -> Iter
                 grad_non_finite=gradient.non_finite,
             )
 
-
-_HISTOGRAM = ("bin_low", "bin_high", "counts")
 
 _FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,

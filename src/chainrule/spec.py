@@ -19,6 +19,8 @@ MAX_DEPTH = 1000
 MAX_WIDTH = 4096
 MAX_BATCH_SIZE = 4096
 MAX_SEED = 2**31 - 1
+MAX_QUERY = 4000
+"""Longest address that is read, in characters."""
 
 
 class NetworkSpec(BaseModel):
@@ -172,12 +174,21 @@ def repair_query(query: str) -> tuple[NetworkSpec, tuple[str, ...]]:
     Returns:
         The specification, and one notice per repaired field (empty if nothing was).
     """
-    pairs = dict(
-        parse_qsl(query.removeprefix("?"), max_num_fields=100) if len(query) < 4000 else ()
-    )
-    notices: list[str] = [] if len(query) < 4000 else ["The address was too long and was ignored."]
+    notices: list[str] = []
+    pairs: list[tuple[str, str]] = []
+    try:
+        if len(query) > MAX_QUERY:
+            raise ValueError
+        pairs = parse_qsl(
+            query.removeprefix("?"), keep_blank_values=True, max_num_fields=100, errors="replace"
+        )
+    except ValueError:
+        notices.append("The address was too long and was ignored.")
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        notices.append("Some settings were given several times; the last one counts.")
     accepted: dict[str, Any] = {}
-    for name, text in pairs.items():
+    for name, text in fields.items():
         if name not in NetworkSpec.model_fields:
             notices.append(f"“{name[:40]}” is not a setting and was ignored.")
             continue
@@ -202,26 +213,28 @@ def _repair_field(name: str, text: str) -> tuple[Any, str | None]:
         return getattr(NetworkSpec(**{**context, name: text}), name), None
     except SpecError:
         pass
-    bounds = [
-        float(bound)
-        for constraint in NetworkSpec.model_fields[name].metadata
-        if (bound := getattr(constraint, "le", getattr(constraint, "ge", None))) is not None
-    ]
+    low = high = None
+    for constraint in NetworkSpec.model_fields[name].metadata:
+        low = getattr(constraint, "ge", low)
+        high = getattr(constraint, "le", high)
     default = NetworkSpec.model_fields[name].default
+    fallback = f"{name} “{text[:40]}” is not possible; using {default}."
     try:
         number = float(text)
     except ValueError:
-        number = float("nan")
-    if not bounds or math.isnan(number):
-        return None, f"{name} “{text[:40]}” is not possible; using {default}."
-    nearest = min(max(number, min(bounds)), max(bounds))
-    value = round(nearest) if isinstance(default, int) else nearest
+        return None, fallback
+    if high is not None and number > high:
+        number = high
+    elif low is not None and number < low:
+        number = low
+    if not math.isfinite(number):
+        return None, fallback
+    value = round(number) if isinstance(default, int) else float(number)
     try:
-        return getattr(NetworkSpec(**{**context, name: value}), name), (
-            f"{name} “{text[:40]}” is not possible; using {value:g}."
-        )
+        accepted = getattr(NetworkSpec(**{**context, name: value}), name)
     except SpecError:
-        return None, f"{name} “{text[:40]}” is not possible; using {default}."
+        return None, fallback
+    return accepted, f"{name} “{text[:40]}” is not possible; using {accepted}."
 
 
 _REQUIREMENTS: Mapping[str, str] = {

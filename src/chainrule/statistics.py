@@ -49,10 +49,49 @@ def summarize_values(tensors: Sequence[Tensor]) -> Table:
     Returns:
         Figures of shape [entries, members]; those of histograms are [entries] and [entries, bins].
     """
-    tensors = [to_real(tensor) for tensor in tensors]
-    table = _reduce(tensors, _reduce_values, rescale=_find_largest)
-    samples = [_sample(tensor) for tensor in tensors]
-    return table | _count_bins(torch.stack(samples), table["min"], table["max"])
+    table = summarize_distribution(tensors)
+    return table | count_bins(sample_entries(tensors), table["min"], table["max"])
+
+
+def summarize_distribution(tensors: Sequence[Tensor]) -> Table:
+    """Return what `summarize_values` does, without the histograms."""
+    reals = [to_real(tensor) for tensor in tensors]
+    return _reduce(reals, _reduce_values, rescale=_find_largest)
+
+
+def sample_entries(tensors: Sequence[Tensor], limit: int = HISTOGRAM_ENTRIES) -> Tensor:
+    """Return up to `limit` evenly spaced entries of each tensor, [entries, sample]."""
+    step = max(1, -(-tensors[0].numel() // limit))
+    return torch.stack([to_real(tensor).flatten()[::step] for tensor in tensors])
+
+
+def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
+    """Return histogram counts of finite entries over a range shared by all members.
+
+    Args:
+        samples: [entries, sample].
+        low: Smallest values, [entries, members].
+        high: Largest values, [entries, members].
+    """
+    bin_low, bin_high = low.amin(-1).to(samples.dtype), high.amax(-1).to(samples.dtype)
+    finite = None
+    width = bin_high - bin_low
+    if samples.device.type != "cpu" or not bool(torch.isfinite(width).all()):
+        finite = torch.isfinite(samples)
+        samples = samples / 4  # so that the width of the range is finite up to the largest float
+        bin_low = torch.where(finite, samples, torch.inf).amin(-1)
+        bin_high = torch.where(finite, samples, -torch.inf).amax(-1)
+        width = bin_high - bin_low
+    per_width = torch.where(width > 0, BINS / width, 0.0)
+    bins = ((samples - bin_low.unsqueeze(-1)) * per_width.unsqueeze(-1)).to(torch.int32)
+    bins = bins.clamp_(0, BINS - 1).to(torch.int64)
+    if finite is not None:
+        bins.masked_fill_(~finite, BINS)
+        bin_low, bin_high = bin_low * 4, bin_high * 4
+    counts = torch.zeros(len(samples), BINS + 1, device=samples.device, dtype=torch.int64)
+    one = torch.ones((), dtype=torch.int64, device=samples.device)
+    counts.scatter_add_(1, bins, one.expand_as(bins))
+    return {"bin_low": bin_low, "bin_high": bin_high, "counts": counts[:, :BINS]}
 
 
 def summarize_derivative(
@@ -333,42 +372,6 @@ def _count_non_finite(flat: Tensor, witness: Tensor) -> Tensor:
     if flat.device.type == "cpu" and bool(torch.isfinite(witness).all()):
         return torch.zeros_like(witness)
     return (~torch.isfinite(flat)).sum(-1).to(witness.dtype)
-
-
-def _sample(tensor: Tensor) -> Tensor:
-    """Return evenly spaced entries of all members."""
-    flat = tensor.flatten()
-    step = -(-flat.numel() // HISTOGRAM_ENTRIES)
-    return flat[::step] if step > 1 else flat
-
-
-def _count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
-    """Return histogram counts of finite entries over a range shared by all members.
-
-    Args:
-        samples: [entries, sample].
-        low: Smallest values, [entries, members].
-        high: Largest values, [entries, members].
-    """
-    bin_low, bin_high = low.amin(-1).to(samples.dtype), high.amax(-1).to(samples.dtype)
-    finite = None
-    width = bin_high - bin_low
-    if samples.device.type != "cpu" or not bool(torch.isfinite(width).all()):
-        finite = torch.isfinite(samples)
-        samples = samples / 4  # so that the width of the range is finite up to the largest float
-        bin_low = torch.where(finite, samples, torch.inf).amin(-1)
-        bin_high = torch.where(finite, samples, -torch.inf).amax(-1)
-        width = bin_high - bin_low
-    per_width = torch.where(width > 0, BINS / width, 0.0)
-    bins = ((samples - bin_low.unsqueeze(-1)) * per_width.unsqueeze(-1)).to(torch.int32)
-    bins = bins.clamp_(0, BINS - 1).to(torch.int64)
-    if finite is not None:
-        bins.masked_fill_(~finite, BINS)
-        bin_low, bin_high = bin_low * 4, bin_high * 4
-    counts = torch.zeros(len(samples), BINS + 1, device=samples.device, dtype=torch.int64)
-    one = torch.ones((), dtype=torch.int64, device=samples.device)
-    counts.scatter_add_(1, bins, one.expand_as(bins))
-    return {"bin_low": bin_low, "bin_high": bin_high, "counts": counts[:, :BINS]}
 
 
 def _ones(z: Tensor) -> Tensor:
