@@ -23,6 +23,27 @@ def inspect_model_with_gaps():
     return inspect(model, lambda m: m(tokens).mean())
 
 
+class Scaled(nn.Module):
+    """Owns a parameter and contains a module: both are measured."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x):
+        return self.scale * self.inner(x)
+
+
+def test_of_a_module_that_contains_measured_ones_the_contained_ones_are_factors():
+    model = nn.Sequential(Scaled(), nn.Tanh())
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    flow = inspect(model, lambda m: m(x).square().sum())
+    assert [call.name for call in flow.layers] == ["0.inner", "0", "1"]
+    assert [factor.name for factor in flow.factors()] == ["1", "0.inner"]
+    assert flow.chain is False
+
+
 class TestRecords:
     KEYS = (
         "name",

@@ -139,6 +139,15 @@ class TestDraws:
             torch.set_default_dtype(torch.float32)
         assert are_equal(received, expected)
 
+    def test_draws_do_not_depend_on_the_default_device(self):
+        """As set in many notebooks: networks and batches start on the CPU all the same."""
+        spec = SMALL.replace(normalization="layernorm")
+        expected = [*read_state(build_network(spec)), *draw_batch(spec)]
+        with torch.device("meta"):
+            received = [*read_state(build_network(spec)), *draw_batch(spec)]
+        assert {str(tensor.device) for tensor in received} == {"cpu"}
+        assert are_equal(received, expected)
+
     @pytest.mark.parametrize("seed", [-1, 2**31])
     def test_a_seed_that_cannot_be_is_an_error(self, seed):
         for function in (build_network, draw_batch, make_loss):

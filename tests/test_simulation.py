@@ -264,11 +264,21 @@ class TestSurroundings:
         simulate(SPEC, 2)
         assert torch.equal(torch.get_rng_state(), before)
 
-    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-    def test_modes_without_gradients_change_nothing(self, mode):
-        expected = simulate(SPEC, 2)
-        with mode():
-            assert simulate(SPEC, 2) == expected
+    @pytest.mark.parametrize(
+        "enter",
+        [
+            torch.no_grad,
+            torch.inference_mode,
+            lambda: torch.autocast("cpu", torch.bfloat16),
+            lambda: torch.device("meta"),
+        ],
+        ids=["no_grad", "inference_mode", "autocast", "default device"],
+    )
+    def test_the_mode_around_it_changes_nothing(self, enter):
+        spec = SPEC.replace(dtype="float32", normalization="layernorm")
+        expected = simulate(spec, 2)
+        with enter():
+            assert simulate(spec, 2) == expected
 
     def test_the_default_dtype_changes_nothing(self):
         expected = simulate(SPEC.replace(dtype="float32"), 2)

@@ -29,7 +29,7 @@ def preserve(inventory: Inventory) -> Iterator[None]:
     """
     modes = [(module, module.training) for _, module in inventory.modules]
     registries = [
-        (registry, dict(registry))
+        (registry, dict(registry) if registry else {})
         for _, module in inventory.modules
         for registry in (module._buffers, module._parameters)
     ]

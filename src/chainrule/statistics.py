@@ -62,7 +62,9 @@ def summarize_distribution(tensors: Sequence[Tensor]) -> Table:
 def sample_entries(tensors: Sequence[Tensor], limit: int = HISTOGRAM_ENTRIES) -> Tensor:
     """Return up to `limit` evenly spaced entries of each tensor, [entries, sample]."""
     step = max(1, -(-tensors[0].numel() // limit))
-    return torch.stack([to_real(tensor).flatten()[::step] for tensor in tensors])
+    if step == 1:
+        return to_real(torch.stack(list(tensors))).flatten(1)
+    return to_real(torch.stack([tensor.flatten()[::step] for tensor in tensors]))
 
 
 def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
