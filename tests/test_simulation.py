@@ -136,6 +136,37 @@ def test_histograms_of_one_network_are_those_of_inspect(activation):
         assert call.statistics.histogram.high == pytest.approx(other.statistics.histogram.high)
 
 
+class TestHistograms:
+    """Units that differ much (by their biases) show what a histogram leaves out."""
+
+    @staticmethod
+    def assert_represents(histogram, statistics):
+        edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
+        centres = (edges[1:] + edges[:-1]) / 2
+        mean = np.average(centres, weights=histogram.counts)
+        std = np.average((centres - mean) ** 2, weights=histogram.counts) ** 0.5
+        means, stds = np.array(statistics.mean.values), np.array(statistics.std.values)
+        expected = ((stds**2 + means**2).mean() - means.mean() ** 2) ** 0.5
+        assert mean == pytest.approx(means.mean(), abs=0.1 * expected)
+        assert std == pytest.approx(expected, rel=0.1)
+
+    @pytest.mark.parametrize(
+        ("width", "batch_size", "seeds", "chunk"),
+        [(64, 32, 1, 1), (64, 32, 16, 16), (64, 4096, 1, 1), (64, 128, 6, 2), (1, 4096, 3, 2)],
+    )
+    def test_represent_all_units_and_members(self, width, batch_size, seeds, chunk, monkeypatch):
+        spec = NetworkSpec(depth=1, width=width, batch_size=batch_size, bias_std=5.0)
+        monkeypatch.setattr(simulation, "CHUNK", chunk * width * (width + batch_size))
+        statistics = simulate(spec, seeds).layers[0].statistics
+        self.assert_represents(statistics.histogram, statistics)
+
+    @pytest.mark.parametrize("batch_size", [32, 4096])
+    def test_of_inspect_represent_all_units(self, batch_size):
+        spec = NetworkSpec(depth=1, batch_size=batch_size, bias_std=5.0)
+        statistics = inspect(build_network(spec), make_loss(spec)).layers[0].statistics
+        self.assert_represents(statistics.histogram, statistics)
+
+
 class TestPieces:
     """Large ensembles are measured in chunks, and large tensors one by one."""
 

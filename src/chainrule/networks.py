@@ -66,7 +66,9 @@ def build_network(spec: NetworkSpec, seed: int | None = None) -> nn.Sequential:
     generator = torch.Generator().manual_seed(_pick_seed(spec, seed))
     blocks: list[nn.Module] = []
     for _ in range(spec.depth):
-        linear = nn.utils.skip_init(nn.Linear, spec.width, spec.width, dtype=torch.float32)
+        linear = nn.utils.skip_init(
+            nn.Linear, spec.width, spec.width, dtype=torch.float32, device="cpu"
+        )
         with torch.no_grad():
             initialize(linear.weight, linear.bias, spec, generator)
         normalization = _build_normalization(spec)
@@ -115,8 +117,8 @@ def draw_batch(spec: NetworkSpec, seed: int | None = None) -> tuple[Tensor, Tens
     """
     generator = torch.Generator().manual_seed(_pick_seed(spec, seed) + DATA_SEED_OFFSET)
     shape = (spec.batch_size, spec.width)
-    inputs = torch.randn(shape, generator=generator, dtype=torch.float32)
-    targets = torch.randn(shape, generator=generator, dtype=torch.float32)
+    inputs = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    targets = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     return inputs.to(get_dtype(spec)), targets.to(get_dtype(spec))
 
 
@@ -181,9 +183,9 @@ def _pick_seed(spec: NetworkSpec, seed: int | None) -> int:
 
 def _build_normalization(spec: NetworkSpec) -> nn.Module | None:
     if spec.normalization == "layernorm":
-        return nn.LayerNorm(spec.width)
+        return nn.LayerNorm(spec.width, device="cpu")
     if spec.normalization == "batchnorm":
-        return nn.BatchNorm1d(spec.width)
+        return nn.BatchNorm1d(spec.width, device="cpu")
     if spec.normalization == "rmsnorm":
-        return nn.RMSNorm(spec.width)
+        return nn.RMSNorm(spec.width, device="cpu")
     return None

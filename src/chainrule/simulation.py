@@ -25,6 +25,7 @@ from chainrule.spec import MAX_SEED, NetworkSpec
 from chainrule.statistics import (
     HISTOGRAM_ENTRIES,
     Table,
+    choose_step,
     count_bins,
     read_activation,
     read_gradient,
@@ -84,11 +85,11 @@ def simulate(
             "smaller, use fewer seeds, or run it on the command line with --no-budget."
         )
     size = max(1, CHUNK // (spec.depth * spec.width * (spec.width + spec.batch_size)))
-    pieces = -(-len(members) // size)
+    step = choose_step(spec.batch_size * spec.width * len(members), HISTOGRAM_ENTRIES)
     parts = []
     for start in range(0, len(members), size):
-        with torch.inference_mode(False):
-            parts.append(_measure(spec, members[start : start + size], pieces))
+        with torch.device("cpu"), torch.autocast("cpu", enabled=False), torch.inference_mode(False):
+            parts.append(_measure(spec, members[start : start + size], step))
         if progress is not None:
             progress(min(start + size, len(members)), len(members))
     return _assemble(spec, members, parts)
@@ -169,8 +170,8 @@ def _normalize(spec: NetworkSpec, z: Tensor, scale: Tensor, shift: Tensor | None
     return z if shift is None else z + shift.unsqueeze(1)
 
 
-def _measure(spec: NetworkSpec, seeds: Sequence[int], pieces: int) -> _Part:
-    """Return the figures of some members, of which there are so many pieces."""
+def _measure(spec: NetworkSpec, seeds: Sequence[int], step: int) -> _Part:
+    """Return the figures of some members, and every `step`-th entry for the histograms."""
     parameters = _draw(spec, seeds)
     by_name = {kind.name: kind.layers for kind in parameters}
     batches = [draw_batch(spec, seed) for seed in seeds]
@@ -202,7 +203,7 @@ def _measure(spec: NetworkSpec, seeds: Sequence[int], pieces: int) -> _Part:
         ]
         *gradients, input_gradient = torch.autograd.grad(loss.sum(), [*kept, inputs])
     with torch.no_grad():
-        return _summarize(spec, parameters, outputs, gradients, input_gradient, loss, pieces)
+        return _summarize(spec, parameters, outputs, gradients, input_gradient, loss, step)
 
 
 def _summarize(
@@ -212,7 +213,7 @@ def _summarize(
     gradients: list[Tensor],
     input_gradient: Tensor,
     loss: Tensor,
-    pieces: int,
+    step: int,
 ) -> _Part:
     tables: dict[str, Table] = {
         "loss": {"loss": loss.unsqueeze(0)},
@@ -228,7 +229,7 @@ def _summarize(
         tables[f"{kind.name}.gradient"] = summarize_gradients(own)
     for name, layers in outputs.items():
         tables[name] = summarize_distribution(layers)
-        samples[name] = sample_entries(layers, -(-HISTOGRAM_ENTRIES // pieces))
+        samples[name] = sample_entries(layers, step)
         own = [next(remaining) for _ in layers]
         tables[f"{name}.gradient"] = summarize_gradients(own)
     tables["activation"] |= summarize_derivative(outputs[before], activation, None, -1)

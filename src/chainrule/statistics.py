@@ -59,9 +59,27 @@ def summarize_distribution(tensors: Sequence[Tensor]) -> Table:
     return _reduce(reals, _reduce_values, rescale=_find_largest)
 
 
-def sample_entries(tensors: Sequence[Tensor], limit: int = HISTOGRAM_ENTRIES) -> Tensor:
-    """Return up to `limit` evenly spaced entries of each tensor, [entries, sample]."""
-    step = max(1, -(-tensors[0].numel() // limit))
+def choose_step(entries: int, wanted: int) -> int:
+    """Return the distance at which about `wanted` of so many entries are sampled.
+
+    It shares no factor with their number, or it could fall into step with rows and see only some
+    of the units.
+    """
+    step = max(1, -(-entries // wanted))
+    while math.gcd(step, entries) > 1:
+        step += 1
+    return step
+
+
+def sample_entries(tensors: Sequence[Tensor], step: int | None = None) -> Tensor:
+    """Return evenly spaced entries of each tensor, [entries, sample].
+
+    Args:
+        tensors: Of one shape.
+        step: Their distance; chosen by `HISTOGRAM_ENTRIES` if it is `None`.
+    """
+    if step is None:
+        step = choose_step(tensors[0].numel(), HISTOGRAM_ENTRIES)
     if step == 1:
         return to_real(torch.stack(list(tensors))).flatten(1)
     return to_real(torch.stack([tensor.flatten()[::step] for tensor in tensors]))
@@ -358,10 +376,7 @@ def _measure_spread(values: Tensor, centre: Tensor) -> Tensor:
 
 def _share_of_zeros(flat: Tensor) -> Tensor:
     if flat.shape[-1] > LARGE:
-        step = flat.shape[-1] // SAMPLE
-        while math.gcd(step, flat.shape[-1]) > 1:  # or it could fall into step with rows
-            step += 1
-        flat = flat[..., ::step]
+        flat = flat[..., :: choose_step(flat.shape[-1], SAMPLE)]
     if flat.device.type == "cpu":
         smallest = flat.abs().amin(-1)
         if bool((smallest > 0).all()):
