@@ -6,7 +6,7 @@ from torch import nn
 
 from chainrule import NetworkSpec, Verdict, diagnose, inspect, simulate
 from chainrule.diagnoses import ACTIONS, MEANINGS, RULES
-from chainrule.diagnosis import format_number
+from chainrule.numerals import format_number
 
 
 def diagnose_spec(**settings):

@@ -23,6 +23,7 @@ def test_public_names():
         "INITIALIZERS",
         "NetworkSpec",
         "PRESETS",
+        "ScalarChain",
         "Verdict",
         "build_network",
         "diagnose",
@@ -43,7 +44,9 @@ def test_import_is_light():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["activations", "initializers", "spec", "diagnosis", "presets"])
+@pytest.mark.parametrize(
+    "module", ["activations", "initializers", "spec", "diagnosis", "presets", "chain"]
+)
 def test_reasoning_needs_no_torch(module):
     """Lower floors work without torch; the package's own `__init__` is what imports it."""
     code = (

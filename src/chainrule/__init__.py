@@ -5,6 +5,7 @@ Numbers come from real PyTorch autograd. Start with `inspect` for your own model
 """
 
 from chainrule.activations import ACTIVATIONS
+from chainrule.chain import ScalarChain
 from chainrule.diagnoses import Verdict
 from chainrule.diagnosis import Diagnosis, diagnose
 from chainrule.errors import ChainruleError
@@ -25,6 +26,7 @@ __all__ = [
     "Diagnosis",
     "GradientFlow",
     "NetworkSpec",
+    "ScalarChain",
     "Verdict",
     "build_network",
     "diagnose",

@@ -1,4 +1,4 @@
-"""The command line: `chainrule inspect`, `simulate`, `presets`, `explore`.
+"""The command line: `chainrule inspect`, `simulate`, `presets`, `equation`, `explore`.
 
 Exit codes: 0 measured; 1 with `--check`, the diagnosis is not healthy; 2 bad input.
 """
@@ -22,7 +22,7 @@ from chainrule.activations import ACTIVATIONS
 from chainrule.diagnoses import Verdict
 from chainrule.diagnosis import Diagnosis, diagnose
 from chainrule.errors import ChainruleError
-from chainrule.files import check_writable
+from chainrule.files import check_writable, write_text
 from chainrule.flow import GradientFlow
 from chainrule.initializers import INITIALIZERS
 from chainrule.presets import PRESETS, get_preset
@@ -148,6 +148,75 @@ def presets_command(as_json: JsonOption = False, debug: DebugOption = False) -> 
     from chainrule.terminal import render_presets
 
     Console().print(render_presets(list(PRESETS.values())))
+
+
+@app.command("equation")
+def equation_command(  # noqa: PLR0913  (one option per setting)
+    layers: Annotated[
+        int | None, typer.Option(help="Number of layers; as many as weights if left out.")
+    ] = None,
+    activation: Annotated[
+        str, typer.Option(help=f"{', '.join(ACTIVATIONS)}; or one per layer with commas.")
+    ] = "sigmoid",
+    x: Annotated[float, typer.Option("--x", help="The input.")] = 1.0,
+    weights: Annotated[
+        str | None, typer.Option(help="One per layer with commas: 0.5,-2,1.5. All 1 if left out.")
+    ] = None,
+    biases: Annotated[str | None, typer.Option(help="One per layer with commas.")] = None,
+    tied: Annotated[
+        float | None,
+        typer.Option(help="One weight for every layer, as in a recurrent network through time."),
+    ] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="With --tied: clip the gradient of the weight to this.")
+    ] = None,
+    wrt: Annotated[
+        str, typer.Option(help="Differentiate with respect to: x, w1, w2 …, b1, b2 …")
+    ] = "w1",
+    order: Annotated[
+        str, typer.Option(help="Factors backward (output to input) or forward.")
+    ] = "backward",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every factor and line of a long derivation.")
+    ] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print the derivation as LaTeX.")] = False,
+    svg: Annotated[
+        Path | None,
+        typer.Option("--svg", metavar="FILE", help="Write the computational graph to a file."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print graph, factors and derivation as JSON.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Work out the gradient of a network with one unit per layer, line by line."""
+    from chainrule.chain import derive, describe_chain, draw_graph
+    from chainrule.chain.arguments import build_chain
+    from chainrule.chain.summary import summarize_derivation, summarize_recurrence
+
+    chain, recurrence = build_chain(
+        layers=layers,
+        activation=activation,
+        x=x,
+        weights=weights,
+        biases=biases,
+        tied=tied,
+        clip=clip,
+    )
+    derivation = derive(chain, wrt, order=order)  # type: ignore[arg-type]  # checked by it
+    if svg:
+        write_text(svg, draw_graph(chain, wrt))
+    if as_json:
+        document = describe_chain(chain, wrt, order=derivation.order)
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))
+    elif latex:
+        typer.echo(derivation.to_latex(fold=not everything))
+    else:
+        typer.echo(summarize_derivation(derivation, fold=not everything))
+        if recurrence:
+            typer.echo(f"\n{summarize_recurrence(recurrence)}")
+    if svg:
+        Console(stderr=True).print(f"Wrote {svg}", style="dim", highlight=False)
 
 
 @app.command("explore")

@@ -9,6 +9,7 @@ from chainrule.diagnoses import ACTIONS, RULES, Rule, Verdict
 from chainrule.flow import GradientFlow
 from chainrule.initializers import get_initializer
 from chainrule.measurement import WeightLayer
+from chainrule.numerals import format_number
 from chainrule.quantity import Quantity
 
 
@@ -244,15 +245,6 @@ def _suggest_change(flow: GradientFlow) -> str:
     if spec.init == recommended.name:
         return "another activation with its own initialization"
     return f"{recommended.label} initialization"
-
-
-def format_number(value: float) -> str:
-    """Return a number as people read it: 0.28, 3.1e-13, 2,900."""
-    if not math.isfinite(value):
-        return str(float(value))
-    if value == 0 or 0.001 <= abs(value) < 1000:
-        return f"{value:.3g}"
-    return f"{value:,.0f}" if abs(value) < 10_000 and abs(value) >= 1 else f"{value:.1e}"
 
 
 _BY_CLASS = {entry.module: entry for entry in ACTIVATIONS.values()}

@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from chainrule.diagnoses import MEANINGS, Verdict
-from chainrule.diagnosis import Diagnosis, format_number
+from chainrule.diagnosis import Diagnosis
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow, WeightLayer
+from chainrule.numerals import format_number, to_superscript
 from chainrule.presets import Preset
 from chainrule.quantity import Quantity
 
@@ -212,8 +213,8 @@ class _Bars:
         self.left = round(below * self.cells_per_decade)
         self.right = BAR_CELLS - self.left
         self.width = BAR_CELLS + 1
-        low = f"10⁻{_superscript(below)}" if below else ""
-        high = f"10{_superscript(above)}" if above else ""
+        low = f"10⁻{to_superscript(below)}" if below else ""
+        high = f"10{to_superscript(above)}" if above else ""
         self.heading = f"{low.ljust(self.left)}1{high.rjust(self.right)}"
 
     def render(self, figure: Quantity | None) -> Text:
@@ -230,10 +231,6 @@ class _Bars:
         return Text.assemble(
             (left.rjust(self.left), "blue"), ("│", "dim"), (right.ljust(self.right), "yellow")
         )
-
-
-def _superscript(number: int) -> str:
-    return str(number).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _fold(layers: Sequence[WeightLayer]) -> list[WeightLayer | None]:

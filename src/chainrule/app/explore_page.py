@@ -9,11 +9,12 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from chainrule.activations import ACTIVATIONS
 from chainrule.diagnoses import MEANINGS, Verdict
-from chainrule.diagnosis import Diagnosis, diagnose, format_number
+from chainrule.diagnosis import Diagnosis, diagnose
 from chainrule.errors import SpecError
 from chainrule.figures import build_gradient_figure
 from chainrule.flow import GradientFlow
 from chainrule.initializers import INITIALIZERS
+from chainrule.numerals import format_number
 from chainrule.presets import PRESETS, get_preset
 from chainrule.quantity import Quantity
 from chainrule.simulation import simulate

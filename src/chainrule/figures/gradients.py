@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from chainrule.diagnosis import format_number
 from chainrule.figures import theme
 from chainrule.flow import GradientFlow
+from chainrule.numerals import format_number
 from chainrule.quantity import Quantity
 
 Figure = dict[str, Any]

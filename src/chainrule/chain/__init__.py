@@ -1,0 +1,44 @@
+"""The chain rule on a one-dimensional network: graph, equation and product, term by term."""
+
+from chainrule.chain.depth import (
+    DepthCurve,
+    StableWeights,
+    find_best_biases,
+    find_stable_weights,
+    measure_depth,
+)
+from chainrule.chain.derivation import Derivation, Line, derive
+from chainrule.chain.document import describe_chain
+from chainrule.chain.erratum import Erratum, explain_erratum
+from chainrule.chain.factors import Factor
+from chainrule.chain.graph import draw_graph
+from chainrule.chain.nodes import Edge, Node
+from chainrule.chain.recurrence import Recurrence, measure_recurrence, unroll
+from chainrule.chain.scalar_chain import ScalarChain
+from chainrule.chain.summary import summarize_derivation, summarize_recurrence
+from chainrule.chain.wide_float import WideFloat
+
+__all__ = [
+    "DepthCurve",
+    "Derivation",
+    "Edge",
+    "Erratum",
+    "Factor",
+    "Line",
+    "Node",
+    "Recurrence",
+    "ScalarChain",
+    "StableWeights",
+    "WideFloat",
+    "derive",
+    "describe_chain",
+    "draw_graph",
+    "explain_erratum",
+    "find_best_biases",
+    "find_stable_weights",
+    "measure_depth",
+    "measure_recurrence",
+    "summarize_derivation",
+    "summarize_recurrence",
+    "unroll",
+]

@@ -1,0 +1,77 @@
+"""From the words of a command line to a chain."""
+
+from chainrule.chain.depth import check_depth
+from chainrule.chain.recurrence import Recurrence, measure_recurrence
+from chainrule.chain.scalar_chain import ScalarChain
+from chainrule.errors import SpecError
+
+
+def build_chain(
+    *,
+    layers: int | None,
+    activation: str,
+    x: float,
+    weights: str | None,
+    biases: str | None,
+    tied: float | None,
+    clip: float | None,
+) -> tuple[ScalarChain, Recurrence | None]:
+    """Return the chain that options describe, and with a tied weight the recurrent network.
+
+    Args:
+        layers: Number of layers, or `None` for as many as there are weights.
+        activation: A name, or one per layer separated by commas.
+        x: The input.
+        weights: Numbers separated by commas, or `None` for weights of 1.
+        biases: Numbers separated by commas, or `None` for no biases.
+        tied: One weight for every layer.
+        clip: With a tied weight: largest |∂p/∂w| that clipping lets pass.
+
+    Raises:
+        SpecError: If the options contradict each other or one is out of range.
+    """
+    if layers is not None:
+        check_depth("layers", layers)
+    names = [name.strip() for name in activation.split(",")]
+    parts = parse_numbers("biases", biases) if biases is not None else None
+    if tied is not None:
+        if weights is not None or parts is not None or len(names) > 1:
+            raise SpecError(
+                "tied: must come without weights, biases and a list of activations, since every "
+                "layer is the same. Leave them out, or leave tied out."
+            )
+        recurrence = measure_recurrence(tied, layers or 1, x=x, activation=names[0], clip=clip)
+        return recurrence.chain, recurrence
+    if clip is not None:
+        raise SpecError("clip: must come with a tied weight, whose gradient it clips. Add tied.")
+    numbers = parse_numbers("weights", weights) if weights is not None else None
+    if numbers is None:
+        numbers = [1.0] * (layers or (len(names) if len(names) > 1 else 2))
+    if layers is not None and len(numbers) != layers:
+        raise SpecError(
+            f"weights: must be as many as layers ({layers}); got {len(numbers)}. "
+            "Make them agree, or leave layers out."
+        )
+    return ScalarChain(x, numbers, names if len(names) > 1 else names[0], parts), None
+
+
+def parse_numbers(name: str, text: str) -> list[float]:
+    """Return the numbers of a list such as "0.5,-2,1.5".
+
+    Args:
+        name: What they are, for the error.
+        text: Numbers separated by commas.
+
+    Raises:
+        SpecError: If one of them is no number.
+    """
+    numbers = []
+    for part in text.split(","):
+        try:
+            numbers.append(float(part))
+        except ValueError:
+            raise SpecError(
+                f"{name}: must be numbers separated by commas, for example 0.5,-2,1.5; "
+                f"got {part.strip()!r:.60}."
+            ) from None
+    return numbers

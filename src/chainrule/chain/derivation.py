@@ -1,0 +1,344 @@
+"""`derive`: the gradient of a scalar chain worked out line by line, as in a textbook.
+
+The lines are (i) the derivative to expand, (ii…) one more intermediate variable in each, until
+(iii) the product of all local derivatives; (iv) their formulas; (v) their numbers; (vi) the value.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from chainrule.chain.factors import Factor
+from chainrule.chain.formulas import NAMES, NOTES
+from chainrule.chain.notation import (
+    align_latex,
+    align_mathml,
+    render_latex,
+    render_mathml,
+    render_text,
+    wrap_mathml,
+)
+from chainrule.chain.scalar_chain import ScalarChain
+from chainrule.chain.terms import Fold, Mark, Number, Partial, Product, Term
+from chainrule.chain.wide_float import WideFloat, multiply
+from chainrule.errors import SpecError
+
+MAX_FACTORS = 8
+"""A longer product shows only its ends."""
+
+KEPT_FACTORS = 3
+"""Factors that stay at each end of a folded product."""
+
+MAX_EXPANSIONS = 6
+"""With more lines of expansion than this, only the first ones are shown."""
+
+KEPT_EXPANSIONS = 3
+
+Order = Literal["backward", "forward"]
+LineKind = Literal["derivative", "expansion", "product", "formulas", "numbers", "value"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line of a derivation.
+
+    Attributes:
+        number: Its number, from 1.
+        kind: Which step it is.
+        relation: The sign between the line before and this one; empty for the first.
+        note: What the step does, in words.
+        hidden: Whether it is left out of the folded derivation.
+    """
+
+    number: int
+    kind: LineKind
+    relation: Literal["", "=", "≈"]
+    note: str
+    hidden: bool = False
+    _build: Callable[[], tuple[Mark, ...]] = field(repr=False, compare=False)
+
+    @property
+    def count(self) -> int:
+        """How many factors are written in full."""
+        return len(self._build())
+
+    @property
+    def folds(self) -> bool:
+        """Whether its folded form differs from its full one."""
+        return self.count > MAX_FACTORS
+
+    @property
+    def full(self) -> Term:
+        """The line with every factor."""
+        marks = self._build()
+        return marks[0] if len(marks) == 1 else Product(marks)
+
+    @property
+    def folded(self) -> Term:
+        """The line with the middle of a long product folded into "⋯ k factors ⋯"."""
+        marks = self._build()
+        if len(marks) <= MAX_FACTORS:
+            return self.full
+        middle = marks[KEPT_FACTORS:-KEPT_FACTORS]
+        value = multiply(_read_value(mark) for mark in middle) if self.kind == "numbers" else None
+        fold = Fold(middle, value)
+        return Product((*marks[:KEPT_FACTORS], fold, *marks[-KEPT_FACTORS:]))
+
+    def get_term(self, *, fold: bool = True) -> Term:
+        """Return the folded or the full line.
+
+        Args:
+            fold: Whether to fold the middle of a long product.
+        """
+        return self.folded if fold else self.full
+
+    def to_text(self, *, fold: bool = True) -> str:
+        """Return the line in Unicode plain text, relation sign first.
+
+        Args:
+            fold: Whether to fold the middle of a long product.
+        """
+        return f"{self.relation} {render_text(self.get_term(fold=fold))}".lstrip()
+
+    def to_latex(self, *, fold: bool = True) -> str:
+        """Return the line in LaTeX, without the relation sign.
+
+        Args:
+            fold: Whether to fold the middle of a long product.
+        """
+        return render_latex(self.get_term(fold=fold))
+
+    def to_mathml(self, *, fold: bool = True) -> str:
+        """Return the line as a math element, relation sign first.
+
+        Every factor is an element of class "factor" with its id in the attribute `data-factor`.
+
+        Args:
+            fold: Whether to fold the middle of a long product.
+        """
+        sign = f"<mo>{self.relation}</mo>" if self.relation else ""
+        return wrap_mathml(sign, render_mathml(self.get_term(fold=fold)))
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """The derivation of one gradient of a scalar chain.
+
+    Attributes:
+        chain: The chain.
+        wrt: The variable that p is differentiated by.
+        order: "backward" writes factors from output to input, "forward" from input to output.
+    """
+
+    chain: ScalarChain
+    wrt: str
+    order: Order
+
+    @cached_property
+    def factors(self) -> tuple[Factor, ...]:
+        """The factors in the order in which they are written."""
+        factors = self.chain.factors(self.wrt)
+        return factors if self.order == "backward" else factors[::-1]
+
+    @cached_property
+    def value(self) -> WideFloat:
+        """∂p/∂wrt, whatever its size."""
+        return self.chain.gradient(self.wrt)
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """All lines; those of a long expansion are marked as hidden."""
+        return tuple(self._iterate_lines())
+
+    @cached_property
+    def subject(self) -> Partial:
+        """∂p/∂wrt as a term."""
+        first, last = self.factors[:: len(self.factors) - 1][:2]
+        if self.order == "forward":
+            first, last = last, first
+        return Partial(first.partial.of, last.partial.by)
+
+    def to_text(self, *, fold: bool = True) -> str:
+        """Return the derivation in Unicode plain text; `fold` leaves out the middle."""
+        left = render_text(self.subject)
+        margin = " " * len(left)
+        rows, hidden = [], 0
+        for line in self.lines[1:]:
+            if fold and line.hidden:
+                hidden += 1
+                continue
+            if hidden:
+                rows.append(f"{margin} ⋮ {hidden} more lines, each with one variable more")
+                hidden = 0
+            rows.append(f"{margin if rows else left} {line.to_text(fold=fold)}")
+        return "\n".join(rows)
+
+    def to_latex(self, *, fold: bool = True) -> str:
+        """Return the derivation as one aligned environment; `fold` leaves out the middle."""
+        left = render_latex(self.subject)
+        return align_latex(left, [*self._render(render_latex, r"\;\vdots", fold)])
+
+    def to_mathml(self, *, fold: bool = True) -> str:
+        """Return the derivation as one math element with a row per line, factors marked.
+
+        Args:
+            fold: Whether to leave out the middle of long products and long expansions.
+        """
+        left = render_mathml(self.lines[0].full)
+        return align_mathml(left, [*self._render(render_mathml, "<mo>⋮</mo>", fold)])
+
+    def describe_symbols(self) -> tuple[str, ...]:
+        """Return what the symbols mean, one line of plain text each."""
+        biased = self.chain.biases is not None or self.wrt.startswith("b")
+        activations = dict.fromkeys(layer.activation.name for layer in self.chain.layers)
+        names = " or ".join(f"{NAMES[name]}(zₗ)" for name in activations)
+        last = render_text(self.chain.nodes[-2].symbol)
+        lines = [
+            f"h₀ = x,  zₗ = wₗhₗ₋₁{' + bₗ' if biased else ''},  hₗ = {names},  p = {last}",
+            *(NOTES[name] for name in activations if name in NOTES),
+        ]
+        return tuple(lines)
+
+    def describe_range(self) -> str | None:
+        """Return what to know where the value is zero or beyond float64, else `None`."""
+        name = render_text(self.subject)
+        if not self.value.sign:
+            stops = [f"{render_text(f.prime)} = 0" for f in self.factors if not f.exact.sign]
+            return f"{name} is exactly 0: {stops[0]} lets nothing through."
+        result = {"underflow": "underflows to", "overflow": "overflows to"}
+        if self.value.range != "normal":
+            seen = format_seen(float(self.value))
+            return (
+                f"In float64 {name} {result[self.value.range]} {seen}. The product is kept in log "
+                f"space instead: log₁₀|{name}| = {_format_log(self.value)}."
+            )
+        beyond = [factor for factor in self.factors if factor.exact.range != "normal"]
+        if not beyond:
+            return None
+        first = beyond[0]
+        return (
+            f"In float64 {render_text(first.prime)} {result[first.exact.range]} "
+            f"{format_seen(first.value)}, and the product with it. It is kept in log space "
+            f"instead: log₁₀|{render_text(first.prime)}| = {_format_log(first.exact)}."
+        )
+
+    def _render(
+        self, render: Callable[[Term], str], dots: str, fold: bool
+    ) -> Iterator[tuple[str, str]]:
+        skipped = False
+        for line in self.lines[1:]:
+            if fold and line.hidden:
+                skipped = True
+                continue
+            if skipped:
+                yield "=", dots
+                skipped = False
+            yield line.relation, render(line.get_term(fold=fold))
+
+    def _iterate_lines(self) -> Iterator[Line]:
+        factors = self.factors
+        name = render_text(self.subject.by)
+        yield self._write("derivative", "", "The derivative to expand.", lambda: self._expand(0), 1)
+        count = len(factors) - 2
+        for expanded in range(1, count + 1):
+            yield Line(
+                number=expanded + 1,
+                kind="expansion",
+                relation="=",
+                note=self._explain_expansion(expanded, name),
+                hidden=count > MAX_EXPANSIONS and expanded > KEPT_EXPANSIONS,
+                _build=lambda expanded=expanded: self._expand(expanded),  # type: ignore[misc]
+            )
+        exact = all(factor.exact.reads_exactly for factor in factors)
+        steps: tuple[tuple[LineKind, bool, str, Callable[[], tuple[Mark, ...]]], ...] = (
+            (
+                "product",
+                True,
+                "Nothing is left to expand: a product of local derivatives, one per edge.",
+                lambda: self._expand(len(factors) - 1),
+            ),
+            (
+                "formulas",
+                True,
+                "Each local derivative by its formula.",
+                lambda: tuple(Mark((f.id,), f.formula) for f in factors),
+            ),
+            (
+                "numbers",
+                exact,
+                "The numbers of this network.",
+                lambda: tuple(Mark((f.id,), Number(f.exact)) for f in factors),
+            ),
+            (
+                "value",
+                exact and self.value.reads_exactly,
+                "The gradient.",
+                lambda: (Mark(tuple(f.id for f in factors), Number(self.value)),),
+            ),
+        )
+        for offset, (kind, equal, note, build) in enumerate(steps):
+            yield self._write(kind, "=" if equal else "≈", note, build, count + 2 + offset)
+
+    def _write(
+        self,
+        kind: LineKind,
+        relation: Literal["", "=", "≈"],
+        note: str,
+        build: Callable[[], tuple[Mark, ...]],
+        number: int,
+    ) -> Line:
+        return Line(number=number, kind=kind, relation=relation, note=note, _build=build)
+
+    def _expand(self, expanded: int) -> tuple[Mark, ...]:
+        """Return the first factors as local derivatives and the rest as one derivative."""
+        marks = [Mark((factor.id,), factor.partial) for factor in self.factors[:expanded]]
+        rest = self.factors[expanded:]
+        subject = self.subject
+        pending = (
+            Partial(rest[0].partial.of, subject.by)
+            if self.order == "backward"
+            else Partial(subject.of, rest[0].partial.by)
+        )
+        return (*marks, Mark(tuple(factor.id for factor in rest), pending))
+
+    def _explain_expansion(self, expanded: int, name: str) -> str:
+        before = self.factors[expanded - 1].partial
+        if self.order == "backward":
+            return f"{render_text(before.of)} depends on {name} through {render_text(before.by)}."
+        return f"{render_text(before.by)} reaches p through {render_text(before.of)}."
+
+
+def derive(chain: ScalarChain, wrt: str = "w1", *, order: Order = "backward") -> Derivation:
+    """Return the derivation of ∂p/∂wrt, line by line.
+
+    Args:
+        chain: The chain.
+        wrt: A variable of the chain: "x", "w1" … or "b1" ….
+        order: "backward" writes factors from output to input, as the backward pass multiplies
+            them; "forward" from input to output.
+
+    Raises:
+        SpecError: If there is no such variable or order.
+    """
+    if order not in ("backward", "forward"):
+        raise SpecError(f"order: must be 'backward' or 'forward'; got {order!r}.")
+    chain.factors(wrt)
+    return Derivation(chain, wrt, order)
+
+
+def format_seen(value: float) -> str:
+    """Return what float64 shows in place of a number beyond its range: 0, ∞, −∞, 4.9e-324."""
+    if value in (float("inf"), float("-inf")):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:.1e}" if value else "0"
+
+
+def _format_log(value: WideFloat) -> str:
+    log = value.log10
+    return (f"{log:.1f}" if abs(log) < 1e6 else f"{log:.1e}").replace("-", "−")
+
+
+def _read_value(mark: Mark) -> WideFloat:
+    assert isinstance(mark.term, Number)
+    return mark.term.value

@@ -1,0 +1,180 @@
+"""A scalar chain, its derivation and its products as plain data for a page or a file."""
+
+import math
+from typing import Any
+
+from chainrule.chain.derivation import Derivation, Line, Order, derive
+from chainrule.chain.erratum import Erratum, explain_erratum
+from chainrule.chain.factors import Factor
+from chainrule.chain.graph import classify
+from chainrule.chain.nodes import Edge, Node
+from chainrule.chain.notation import format_wide, render_latex, render_mathml, render_text
+from chainrule.chain.scalar_chain import ScalarChain
+from chainrule.chain.wide_float import WideFloat
+
+DOCUMENT_VERSION = 1
+
+MAX_UNFOLDED_FACTORS = 128
+"""Longer lines are given in their folded form only."""
+
+MAX_UNFOLDED_LINES = 24
+"""Longer expansions are given with their first and last lines only."""
+
+
+def describe_chain(
+    chain: ScalarChain, wrt: str = "w1", *, order: Order = "backward"
+) -> dict[str, Any]:
+    """Return nodes, edges, factors and derivation as data that JSON can hold.
+
+    Every number is an object with its float64 `value` (`None` where that overflows), `log10` of its
+    size (`None` for zero), `sign`, `range` ("normal", "underflow" or "overflow") and `text`. Factor
+    ids connect the factors, the `factors` of edges and the `data-factor` of MathML.
+
+    Args:
+        chain: The chain.
+        wrt: The variable that p is differentiated by.
+        order: The order in which the derivation writes its factors.
+
+    Raises:
+        SpecError: If there is no such variable or order.
+    """
+    derivation = derive(chain, wrt, order=order)
+    shown = chain.show(wrt)
+    erratum = explain_erratum(chain, wrt)
+    running = chain.running_products(wrt)
+    lines = derivation.lines
+    whole = len(lines) <= MAX_UNFOLDED_LINES
+    return {
+        "version": DOCUMENT_VERSION,
+        "chain": {
+            "depth": chain.depth,
+            "x": chain.x,
+            "weights": list(chain.weights),
+            "biases": None if chain.biases is None else list(chain.biases),
+            "activations": [layer.activation.name for layer in chain.layers],
+        },
+        "wrt": wrt,
+        "order": order,
+        "symbols": list(derivation.describe_symbols()),
+        "nodes": [_describe_node(node) for node in shown.nodes],
+        "edges": [_describe_edge(edge) for edge in shown.edges],
+        "factors": [
+            _describe_factor(factor, product)
+            for factor, product in zip(chain.factors(wrt), running, strict=True)
+        ],
+        "subject": _describe_subject(derivation),
+        "lines": [_describe_line(line) for line in lines if whole or not line.hidden],
+        "hidden_lines": sum(line.hidden for line in lines),
+        "gradient": describe_number(derivation.value),
+        "range_note": derivation.describe_range(),
+        "erratum": None if erratum is None else _describe_erratum(erratum),
+    }
+
+
+def describe_number(number: WideFloat) -> dict[str, Any]:
+    """Return a number as data that JSON can hold, whatever its size.
+
+    Args:
+        number: The number.
+    """
+    value = float(number)
+    return {
+        "value": value if math.isfinite(value) else None,
+        "log10": number.log10 if number.sign else None,
+        "sign": number.sign,
+        "range": number.range,
+        "text": format_wide(number),
+    }
+
+
+def _describe_node(node: Node) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "kind": node.kind,
+        "layer": node.layer,
+        "symbol": render_text(node.symbol),
+        "latex": render_latex(node.symbol),
+        "value": describe_number(node.value),
+        "gradient": describe_number(node.gradient),
+    }
+
+
+def _describe_edge(edge: Edge) -> dict[str, Any]:
+    return {
+        "id": edge.id,
+        "source": edge.source,
+        "target": edge.target,
+        "layer": edge.layer,
+        "derivative": render_text(edge.derivative),
+        "value": describe_number(edge.value),
+        "effect": classify(edge.value),
+        "factors": list(edge.factors),
+    }
+
+
+def _describe_factor(factor: Factor, running: WideFloat) -> dict[str, Any]:
+    return {
+        "id": factor.id,
+        "kind": factor.kind,
+        "layer": factor.layer,
+        "edge": factor.edge,
+        "edges": list(factor.edges),
+        "symbol": factor.symbol,
+        "substituted": factor.substituted,
+        "short": render_text(factor.prime),
+        "symbol_latex": render_latex(factor.partial),
+        "substituted_latex": render_latex(factor.formula),
+        "value": describe_number(factor.exact),
+        "running_product": describe_number(running),
+        "effect": classify(factor.exact),
+        "sentence": factor.sentence,
+    }
+
+
+def _describe_subject(derivation: Derivation) -> dict[str, str]:
+    subject = derivation.subject
+    return {
+        "text": render_text(subject),
+        "latex": render_latex(subject),
+        "mathml": render_mathml(derivation.lines[0].full),
+    }
+
+
+def _describe_line(line: Line) -> dict[str, Any]:
+    return {
+        "number": line.number,
+        "kind": line.kind,
+        "relation": line.relation,
+        "note": line.note,
+        "hidden": line.hidden,
+        "folds": line.folds,
+        **_render_line(line, fold=True),
+        "unfolded": _render_line(line, fold=False)
+        if line.folds and line.count <= MAX_UNFOLDED_FACTORS
+        else None,
+    }
+
+
+def _render_line(line: Line, *, fold: bool) -> dict[str, str]:
+    return {
+        "text": line.to_text(fold=fold),
+        "latex": line.to_latex(fold=fold),
+        "mathml": line.to_mathml(fold=fold),
+    }
+
+
+def _describe_erratum(erratum: Erratum) -> dict[str, Any]:
+    return {
+        "sentence": erratum.sentence,
+        "right": describe_number(erratum.right),
+        "wrong": describe_number(erratum.wrong),
+        "layers": [
+            {
+                "layer": layer.layer,
+                "right": describe_number(layer.right),
+                "wrong": describe_number(layer.wrong),
+                "sentence": layer.sentence,
+            }
+            for layer in erratum.layers
+        ],
+    }

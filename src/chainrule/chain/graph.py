@@ -1,0 +1,290 @@
+"""`draw_graph`: the computational graph of a scalar chain as a standalone SVG.
+
+Forward values stand above the nodes, cumulative gradients below, local derivatives on the edges.
+"""
+
+import re
+from html import escape
+
+from chainrule.chain.factors import Factor
+from chainrule.chain.formulas import NAMES
+from chainrule.chain.layout import MARGIN, MAX_LAYERS_SHOWN, Folded, Layout, Place, arrange
+from chainrule.chain.nodes import Edge
+from chainrule.chain.notation import format_wide, render_text
+from chainrule.chain.scalar_chain import ScalarChain
+from chainrule.chain.svg import STYLE, measure_text, set_term, set_text
+from chainrule.chain.terms import Partial, Product, Symbol, Term
+from chainrule.chain.wide_float import WideFloat
+from chainrule.errors import SpecError
+
+RADIUS = 21.0
+_PILL = (30.0, 19.0)
+_FOLD = (62.0, 24.0)
+_ARROW = 9.0
+_HEADER = 56.0
+_LEGEND = (
+    ("shrinks", "shrinks the gradient"),
+    ("keeps", "keeps it"),
+    ("grows", "grows it"),
+    ("blocks", "stops it (0)"),
+)
+
+
+def draw_graph(
+    chain: ScalarChain,
+    wrt: str = "w1",
+    *,
+    identifier: str = "chain",
+    max_layers: int = MAX_LAYERS_SHOWN,
+) -> str:
+    """Return the computational graph as an SVG document.
+
+    An edge is the thicker, the larger its local derivative on a log scale, and its colour says
+    whether that shrinks, keeps, grows or stops the gradient. What does not lie on the way from p
+    to `wrt` is paler. Colours follow `prefers-color-scheme`; a page can set the variables
+    `--chain-ink`, `--chain-muted`, `--chain-paper`, `--chain-node`, `--chain-outline`,
+    `--chain-gradient`, `--chain-shrinks`, `--chain-keeps` and `--chain-grows` instead.
+
+    Nodes carry `data-node`, edges `data-edge`, and both `data-factor` with the ids of the factors
+    of the derivation that they stand for, separated by spaces. The class "lit" lights either.
+
+    Args:
+        chain: The chain.
+        wrt: The variable whose gradient is marked.
+        identifier: Begins every id of the document, so that several fit on a page.
+        max_layers: Longer chains have their middle layers folded into one node.
+
+    Raises:
+        SpecError: If there is no such variable, or the identifier cannot begin an id.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", identifier):
+        raise SpecError(
+            f"identifier: must be a letter followed by letters, digits, - or _; got {identifier!r}."
+        )
+    factors = chain.factors(wrt)
+    chain = chain.show(wrt)
+    layout = arrange(chain, factors[-1].layer, max_layers=max_layers)
+    marked = frozenset(factor.id for factor in factors)
+    on_path = {
+        name
+        for edge in layout.edges
+        if not marked.isdisjoint(edge.factors)
+        for name in (edge.source, edge.target)
+    }
+    subject = Partial(Symbol("p"), factors[-1].partial.by)
+    title = f"{render_text(subject)} = {format_wide(chain.gradient(wrt))}"
+    legend, legend_height, legend_width = _draw_legend(layout)
+    width = max(layout.width, legend_width)
+    height = _HEADER + layout.height + legend_height
+    body = [
+        f'<rect class="paper" width="{width:.0f}" height="{height:.0f}" rx="12"/>',
+        _draw_header(chain, subject, chain.gradient(wrt)),
+        f'<g transform="translate(0 {_HEADER:.0f})">',
+        *(_draw_edge(edge, layout, identifier, marked) for edge in layout.edges),
+        *(
+            _draw_node(place, chain, identifier, name in on_path, _list_own(name, factors))
+            for name, place in layout.places.items()
+        ),
+        "</g>",
+        f'<g transform="translate(0 {_HEADER + layout.height:.0f})">{legend}</g>',
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chain-graph" id="{identifier}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
+        f'role="group" aria-labelledby="{identifier}-title {identifier}-desc">\n'
+        f'<title id="{identifier}-title">Computational graph: {escape(title)}</title>\n'
+        f'<desc id="{identifier}-desc">{escape(_describe(chain, factors))}</desc>\n'
+        f"<style>{STYLE}</style>\n{_draw_markers(identifier)}\n" + "\n".join(body) + "\n</svg>\n"
+    )
+
+
+def classify(value: WideFloat) -> str:
+    """Return what a local derivative does to a gradient: shrinks, keeps, grows or blocks.
+
+    Args:
+        value: The local derivative; within 5 % of ±1 it keeps the gradient.
+    """
+    if not value.sign:
+        return "blocks"
+    if abs(value.log10) < 0.0212:
+        return "keeps"
+    return "shrinks" if value.log10 < 0 else "grows"
+
+
+def compute_thickness(value: WideFloat) -> float:
+    """Return the thickness of an edge in pixels: 1 from |0.01| down, 4 at 1, 7 from 100 up."""
+    return 4.0 + 1.5 * max(-2.0, min(2.0, value.log10))
+
+
+def _describe(chain: ScalarChain, factors: tuple[Factor, ...]) -> str:
+    names = dict.fromkeys(layer.activation.label for layer in chain.layers)
+    shown = factors if len(factors) <= 24 else factors[:3]
+    product = " · ".join(f"{render_text(f.prime)} = {format_wide(f.exact)}" for f in shown)
+    more = "" if len(shown) == len(factors) else f" and {len(factors) - 3} more"
+    layers = f"{chain.depth} layer{'s' if chain.depth > 1 else ''}"
+    return f"{layers}, {' or '.join(names)}. Factors from output to input: {product}{more}."
+
+
+def _list_own(name: str, factors: tuple[Factor, ...]) -> tuple[str, ...]:
+    """Return the factors whose value a node's operation gives: those that start at it."""
+    return tuple(factor.id for factor in factors if factor.id.split("-")[0] == name)
+
+
+def _draw_header(chain: ScalarChain, subject: Term, value: WideFloat) -> str:
+    names = dict.fromkeys(NAMES[layer.activation.name] for layer in chain.layers)
+    words = f"{chain.depth} layer{'s' if chain.depth > 1 else ''}, {', '.join(names)}"
+    note = ""
+    if value.range != "normal":
+        seen = "0" if value.range == "underflow" else "∞"
+        note = f"  ({value.range}s float64, which shows {seen})"
+    text, width = set_term(subject, MARGIN, 36, "headline", anchor="start", size=19)
+    result = f"{'=' if value.reads_exactly else '≈'} {format_wide(value)}"
+    after = MARGIN + width + 8
+    text += set_text(result, after, 36, "headline gradient", anchor="start")
+    return text + set_text(
+        words + note, after + 18 + measure_text(result, 19), 36, "words", anchor="start"
+    )
+
+
+def _draw_edge(edge: Edge, layout: Layout, identifier: str, marked: frozenset[str]) -> str:
+    source, target = layout.places[edge.source], layout.places[edge.target]
+    kind = classify(edge.value)
+    vertical = source.x == target.x and source.y != target.y
+    if vertical:
+        top, bottom = source.y + _PILL[1], target.y - _reach(target) - _ARROW
+        line = f"M{source.x:.1f} {top:.1f}V{bottom:.1f}"
+        x, y, anchor = source.x - 10, (top + bottom) / 2 + 2, "end"
+        marks = ((x, y - 3), (x, y + 12))
+    else:
+        start, end = source.x + _reach(source), target.x - _reach(target) - _ARROW
+        if source.row == target.row:
+            line = f"M{start:.1f} {source.y:.1f}H{end:.1f}"
+            x = (start + end + _ARROW) / 2
+        else:
+            line = _wrap_line(start, source.y, end, target.y, layout.width)
+            x = end - 30
+        anchor = "middle"
+        marks = ((x, target.y - 9), (x, target.y + 17))
+    symbol, _ = set_term(edge.derivative, *marks[1], "words local", anchor=anchor)
+    plain = edge.target == "p" or not edge.factors
+    number = format_wide(edge.value)
+    labels = "" if plain else set_text(number, *marks[0], "local number", anchor=anchor)
+    if not plain and render_text(edge.derivative) != number:
+        labels += symbol
+    name = f"local derivative {render_text(edge.derivative)} = {number}"
+    state = "off-path" if marked.isdisjoint(edge.factors) else "on-path"
+    return (
+        f'<g class="edge {kind} {state}" id="{identifier}-edge-{edge.id}" data-edge="{edge.id}" '
+        f'data-factor="{" ".join(edge.factors)}"><title>{escape(name)}</title>'
+        f'<path class="reach" d="{line}"/>'
+        f'<path class="line" d="{line}" stroke-width="{compute_thickness(edge.value):.2f}" '
+        f'marker-end="url(#{identifier}-arrow-{kind})"/>{labels}</g>'
+    )
+
+
+def _wrap_line(start: float, y: float, end: float, below: float, width: float) -> str:
+    """Return the path from the end of one row to the start of the next."""
+    right, left, middle, bend = width - MARGIN, MARGIN, y + 84, 12
+    return (
+        f"M{start:.1f} {y:.1f}H{right - bend:.1f}q{bend} 0 {bend} {bend}V{middle - bend:.1f}"
+        f"q0 {bend} {-bend} {bend}H{left + bend:.1f}q{-bend} 0 {-bend} {bend}"
+        f"V{below - bend:.1f}q0 {bend} {bend} {bend}H{end:.1f}"
+    )
+
+
+def _reach(place: Place) -> float:
+    """Return how far a node extends from its centre."""
+    if isinstance(place.item, Folded):
+        return _FOLD[0]
+    return _PILL[0] if place.item.kind in ("input", "output") else RADIUS
+
+
+def _draw_node(
+    place: Place, chain: ScalarChain, identifier: str, lit: bool, factors: tuple[str, ...]
+) -> str:
+    item, x, y = place.item, place.x, place.y
+    node = item.node if isinstance(item, Folded) else item
+    kind = "fold" if isinstance(item, Folded) else node.kind
+    value, gradient = format_wide(node.value), format_wide(node.gradient)
+    operand = kind in ("weight", "bias")
+    if isinstance(item, Folded):
+        count = item.last - item.first + 1
+        shape = _draw_pill(x, y, *_FOLD) + set_text(f"⋯ {count} layers", x, y + 5, "words strong")
+    elif kind in ("multiply", "add", "activation"):
+        sign = {"multiply": "×", "add": "+"}.get(kind) or NAMES[
+            chain.layers[node.layer - 1].activation.name
+        ]
+        size = "operation" if len(sign) == 1 else "operation long"
+        drop = 7 if len(sign) == 1 else 4
+        shape = f'<circle class="shape" cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}"/>' + set_text(
+            sign, x, y + drop, size
+        )
+    else:
+        shape = _draw_pill(x, y, *_PILL)
+        shape += set_term(node.symbol, x, y + 5, "symbol", size=17)[0]
+    aside = kind in ("multiply", "add")
+    above = (x + 9, "start") if aside else (x, "middle")
+    height = {"weight": _PILL[1], "bias": _PILL[1], "fold": _FOLD[1]}.get(kind, RADIUS)
+    labels = set_text(value, above[0], y - height - 7, "value", anchor=above[1])
+    if kind in ("multiply", "add", "activation", "fold"):
+        labels += set_term(node.symbol, above[0], y - height - 24, "words", anchor=above[1])[0]
+    below = (x + 10, "start") if operand else (x, "middle")
+    top = y + height + 17
+    if kind == "output":
+        labels += set_text("start", below[0], top, "words", anchor=below[1])
+    elif isinstance(node.symbol, (Symbol, Product)):
+        subject = Partial(Symbol("p"), node.symbol)
+        labels += set_term(subject, below[0], top, "words", anchor=below[1])[0]
+    labels += set_text(gradient, below[0], top + 17, "gradient", anchor=below[1])
+    name = f"{render_text(node.symbol)} = {value}; gradient {gradient}"
+    state = "on-path" if lit else "off-path"
+    return (
+        f'<g class="node {kind} {state}" id="{identifier}-node-{item.id}" data-node="{item.id}" '
+        f'data-factor="{" ".join(factors)}"><title>{escape(name)}</title>{shape}{labels}</g>'
+    )
+
+
+def _draw_pill(x: float, y: float, half_width: float, half_height: float) -> str:
+    return (
+        f'<rect class="shape" x="{x - half_width:.1f}" y="{y - half_height:.1f}" '
+        f'width="{2 * half_width:.1f}" height="{2 * half_height:.1f}" rx="{half_height:.0f}"/>'
+    )
+
+
+def _draw_markers(identifier: str) -> str:
+    markers = (
+        f'<marker id="{identifier}-arrow-{kind}" class="arrow {kind}" viewBox="0 0 10 10" '
+        f'refX="1" refY="5" markerWidth="11" markerHeight="11" markerUnits="userSpaceOnUse" '
+        f'orient="auto"><path d="M0 0.5L10 5L0 9.5Z"/></marker>'
+        for kind, _ in _LEGEND
+    )
+    return f"<defs>{''.join(markers)}</defs>"
+
+
+def _draw_legend(layout: Layout) -> tuple[str, float, float]:
+    """Return the legend with its height and the least width that it takes."""
+    kinds = {classify(edge.value) for edge in layout.edges if edge.target != "p"}
+    items: tuple[tuple[str, str], ...] = (
+        *((kind, words) for kind, words in _LEGEND if kind in kinds),
+        ("value", "forward value"),
+        ("gradient", "gradient of p"),
+    )
+    parts = []
+    limit = max(layout.width - MARGIN, 420.0)
+    x, y, widest = MARGIN, 18.0, 0.0
+    for kind, words in items:
+        width = 40 + measure_text(words, 13)
+        if x > MARGIN and x + width > limit:
+            x, y = MARGIN, y + 24
+        if kind in ("value", "gradient"):
+            sample = set_text("0.5", x, y + 4, kind, anchor="start")
+        else:
+            thickness = {"shrinks": 2.5, "keeps": 4.0, "grows": 5.5, "blocks": 2.0}[kind]
+            sample = (
+                f'<g class="edge {kind}"><path class="line" d="M{x:.0f} {y:.0f}h28" '
+                f'stroke-width="{thickness}"/></g>'
+            )
+        parts.append(sample + set_text(words, x + 36, y + 4, "words", anchor="start"))
+        x += width + 22
+        widest = max(widest, x - 22)
+    return "".join(parts), y + 22, widest + MARGIN

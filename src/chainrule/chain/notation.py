@@ -1,0 +1,290 @@
+"""Terms as plain text, LaTeX and MathML: one tree, three renderers."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+
+from chainrule.chain.terms import (
+    Apply,
+    Condition,
+    Fold,
+    Mark,
+    Number,
+    Partial,
+    Power,
+    Product,
+    Sum,
+    Symbol,
+    Term,
+)
+from chainrule.chain.wide_float import WideFloat
+from chainrule.numerals import MINUS, to_subscript, to_superscript
+
+MATHML = "http://www.w3.org/1998/Math/MathML"
+
+_LATEX_SYMBOLS = {
+    "σ": r"\sigma",
+    "Φ": r"\Phi",
+    "φ": r"\varphi",
+    "λ": r"\lambda",
+    "α": r"\alpha",
+    "min": r"\min",
+    "max": r"\max",
+    "tanh": r"\tanh",
+}
+_LATEX_RELATIONS = {">": ">", "≤": r"\le", "≈": r"\approx", "=": "="}
+
+
+def _needs_brackets(term: Term) -> bool:
+    """Return whether a term must stand in brackets inside a product."""
+    match term:
+        case Mark(_, inner):
+            return _needs_brackets(inner)
+        case Sum():
+            return True
+        case Number(value):
+            return value.sign < 0
+        case _:
+            return False
+
+
+def _is_long_number(term: Term) -> bool:
+    return isinstance(term, Number) and (term.value.sign < 0 or term.value.split()[1] is not None)
+
+
+def describe_fold(fold: Fold) -> str:
+    """Return how many factors are folded, in words."""
+    count = len(fold.hidden)
+    return f"{count} factor{'s' if count > 1 else ''}"
+
+
+# ------------------------------------------------------------------ plain text
+
+
+def format_wide(value: WideFloat) -> str:
+    """Return a number in plain text: −2, 0.235, 3.1·10⁻⁷⁰²."""
+    digits, power = value.split()
+    return digits if power is None else f"{digits}·10{to_superscript(power)}"
+
+
+def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
+    """Return a term in Unicode plain text."""
+    match term:
+        case Number(value):
+            return format_wide(value)
+        case Symbol(name, index):
+            return name if index is None else name + to_subscript(index)
+        case Partial(of, by):
+            below = render_text(by)
+            return f"∂{render_text(of)}/∂{below if isinstance(by, Symbol) else f'({below})'}"
+        case Product(factors, tight):
+            texts = [_bracket_text(factor) for factor in factors]
+            return ("" if tight else " · ").join(texts)
+        case Sum(left, sign, right):
+            return f"{render_text(left)} {sign} {_bracket_text(right)}"
+        case Power(base, Number(value)) if value.split()[1] is None and float(value).is_integer():
+            return f"{_bracket_text(base)}{to_superscript(int(float(value)))}"
+        case Power(base, exponent):
+            text = render_text(exponent)
+            simple = isinstance(exponent, (Symbol, Condition))
+            return f"{_bracket_text(base)}^{text if simple else f'({text})'}"
+        case Apply(function, arguments):
+            return f"{function}({', '.join(map(render_text, arguments))})"
+        case Condition(left, relation, right):
+            return f"[{render_text(left)} {relation} {render_text(right)}]"
+        case Mark(_, inner):
+            return render_text(inner)
+        case Fold(_, value):
+            known = "" if value is None else f" = {format_wide(value)}"
+            return f"⋯ {describe_fold(term)}{known} ⋯"
+
+
+def _bracket_text(term: Term) -> str:
+    text = render_text(term)
+    return f"({text})" if _needs_brackets(term) else text
+
+
+# ----------------------------------------------------------------------- LaTeX
+
+
+def _latex_number(value: WideFloat) -> str:
+    digits, power = value.split()
+    digits = digits.replace(MINUS, "-").replace(",", "{,}")
+    return digits if power is None else rf"{digits} \cdot 10^{{{power}}}"
+
+
+def _latex_name(name: str) -> str:
+    stem, prime = (name[:-1], "'") if name.endswith("′") else (name, "")
+    known = _LATEX_SYMBOLS.get(stem)
+    if known is None:
+        known = stem if len(stem) == 1 else rf"\mathrm{{{stem}}}"
+    return known + prime
+
+
+def _latex_index(index: int) -> str:
+    return f"_{index}" if 0 <= index < 10 else f"_{{{index}}}"
+
+
+def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
+    """Return a term in LaTeX."""
+    match term:
+        case Number(value):
+            return _latex_number(value)
+        case Symbol(name, index):
+            return _latex_name(name) + ("" if index is None else _latex_index(index))
+        case Partial(of, by):
+            below = render_latex(by) if isinstance(by, Symbol) else f"({render_latex(by)})"
+            return rf"\frac{{\partial {render_latex(of)}}}{{\partial {below}}}"
+        case Product(factors, tight):
+            texts = [_bracket_latex(factor) for factor in factors]
+            return (r"\," if tight else r" \cdot ").join(texts)
+        case Sum(left, sign, right):
+            mark = "-" if sign == MINUS else sign
+            return f"{render_latex(left)} {mark} {_bracket_latex(right)}"
+        case Power(base, exponent):
+            long = _is_long_number(base)
+            text = rf"\left({render_latex(base)}\right)" if long else _bracket_latex(base)
+            return f"{text}^{{{render_latex(exponent)}}}"
+        case Apply(function, arguments):
+            return f"{_latex_name(function)}({', '.join(map(render_latex, arguments))})"
+        case Condition(left, relation, right):
+            return f"[{render_latex(left)} {_LATEX_RELATIONS[relation]} {render_latex(right)}]"
+        case Mark(_, inner):
+            return render_latex(inner)
+        case Fold(_, value):
+            known = "" if value is None else rf"\;=\;{_latex_number(value)}"
+            words = rf"\text{{{describe_fold(term)}}}{known}"
+            return rf"\underbrace{{\cdots}}_{{{words}}}"
+
+
+def _bracket_latex(term: Term) -> str:
+    text = render_latex(term)
+    return f"({text})" if _needs_brackets(term) else text
+
+
+def align_latex(left: str, rows: Sequence[tuple[str, str]]) -> str:
+    """Return an aligned environment.
+
+    Args:
+        left: LaTeX of the left-hand side, written once.
+        rows: Relation sign and LaTeX of the right-hand side of each line.
+    """
+    body = " \\\\\n".join(
+        f"  {'' if i else f'{left} '}&{_LATEX_RELATIONS[sign]} {latex}"
+        for i, (sign, latex) in enumerate(rows)
+    )
+    return f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
+
+
+# ---------------------------------------------------------------------- MathML
+
+
+def _mrow(*parts: str, attributes: str = "") -> str:
+    return f"<mrow{attributes}>{''.join(parts)}</mrow>"
+
+
+def _mo(sign: str, attributes: str = "") -> str:
+    return f"<mo{attributes}>{escape(sign)}</mo>"
+
+
+def _mathml_number(value: WideFloat) -> str:
+    digits, power = value.split()
+    negative = digits.startswith(MINUS)
+    text = f"<mn>{digits.removeprefix(MINUS)}</mn>"
+    if power is not None:
+        sign = _mo(MINUS, ' form="prefix"') if power < 0 else ""
+        raised = f"<msup><mn>10</mn>{_mrow(sign, f'<mn>{abs(power)}</mn>')}</msup>"
+        text = f"{text}{_mo('·')}{raised}"
+    prefix = _mo(MINUS, ' form="prefix"') if negative else ""
+    return _mrow(prefix, text) if negative or power is not None else text
+
+
+def _mathml_name(name: str) -> str:
+    stem = name.removesuffix("′")
+    text = f"<mi>{stem}</mi>"
+    return f"<msup>{text}<mo>′</mo></msup>" if stem != name else text
+
+
+def _data(factors: tuple[str, ...]) -> str:
+    return f' data-factor="{escape(" ".join(factors))}"'
+
+
+def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
+    """Return a term as MathML elements, without the enclosing math element.
+
+    Every mark becomes an element of class "factor" with its factor's id in the attribute
+    `data-factor`; what stands for several has the class "factors", or "fold" where it hides them,
+    and their ids separated by spaces.
+    """
+    match term:
+        case Number(value):
+            return _mathml_number(value)
+        case Symbol(name, index):
+            text = _mathml_name(name)
+            return text if index is None else f"<msub>{text}<mn>{index}</mn></msub>"
+        case Partial(of, by):
+            below = render_mathml(by) if isinstance(by, Symbol) else _wrap(render_mathml(by))
+            rows = [_mrow("<mi>∂</mi>", text) for text in (render_mathml(of), below)]
+            return f"<mfrac>{''.join(rows)}</mfrac>"
+        case Product(factors, tight):
+            return _mrow(_mo("\u2062" if tight else "·").join(map(_bracket_mathml, factors)))
+        case Sum(left, sign, right):
+            return _mrow(render_mathml(left), _mo(sign), _bracket_mathml(right))
+        case Power(base, exponent):
+            long = _is_long_number(base)
+            text = _wrap(render_mathml(base)) if long else _bracket_mathml(base)
+            return f"<msup>{text}{_mrow(render_mathml(exponent))}</msup>"
+        case Apply(function, arguments):
+            inner = _mo(",").join(map(render_mathml, arguments))
+            return _mrow(_mathml_name(function), _mo("\u2061"), _wrap(inner))
+        case Condition(left, relation, right):
+            inner = _mrow(render_mathml(left), _mo(relation), render_mathml(right))
+            return _wrap(inner, "[", "]")
+        case Mark(names, inner):
+            kind = "factor" if len(names) == 1 else "factors"
+            return _mrow(render_mathml(inner), attributes=f' class="{kind}"{_data(names)}')
+        case Fold(_, value):
+            parts = [_mo("⋯"), f"<mtext>{describe_fold(term)}</mtext>"]
+            parts += [] if value is None else [_mo("="), _mathml_number(value)]
+            attributes = f' class="fold"{_data(term.factors)}'
+            return _mrow(*parts, _mo("⋯"), attributes=attributes)
+
+
+def _wrap(inner: str, left: str = "(", right: str = ")") -> str:
+    fences = [_mo(sign, ' stretchy="false"') for sign in (left, right)]
+    return _mrow(fences[0], inner, fences[1])
+
+
+def _bracket_mathml(term: Term) -> str:
+    """Return a term in brackets where a product needs them, inside its mark if it has one."""
+    if not _needs_brackets(term):
+        return render_mathml(term)
+    if isinstance(term, Mark):
+        kind = "factor" if len(term.factors) == 1 else "factors"
+        inner = _wrap(render_mathml(term.term))
+        return _mrow(inner, attributes=f' class="{kind}"{_data(term.factors)}')
+    return _wrap(render_mathml(term))
+
+
+def wrap_mathml(*elements: str) -> str:
+    """Return elements in a math element of display style."""
+    return f'<math xmlns="{MATHML}" display="block">{_mrow(*elements)}</math>'
+
+
+def align_mathml(left: str, rows: Sequence[tuple[str, str]]) -> str:
+    """Return a math element with one table row per line, relation signs below each other.
+
+    Args:
+        left: MathML of the left-hand side, written once.
+        rows: Relation sign and MathML of the right-hand side of each line.
+    """
+    cell: Callable[[str, str], str] = lambda text, side: (  # noqa: E731
+        f'<mtd style="text-align: {side}">{text}</mtd>'
+    )
+    body = "".join(
+        f"<mtr>{cell('' if i else left, 'right')}{cell(_mo(sign), 'center')}"
+        f"{cell(_mrow(text), 'left')}</mtr>"
+        for i, (sign, text) in enumerate(rows)
+    )
+    return (
+        f'<math xmlns="{MATHML}" display="block"><mtable displaystyle="true">{body}</mtable></math>'
+    )

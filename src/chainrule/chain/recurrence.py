@@ -1,0 +1,185 @@
+"""The same chain with tied weights: a recurrent network through time, where w becomes w^n.
+
+References:
+    Bengio, Simard & Frasconi 1994 (IEEE TNN); Pascanu et al. 2013 (arXiv 1211.5063), for clipping.
+"""
+
+import math
+from dataclasses import dataclass
+
+from chainrule.chain.depth import check_depth
+from chainrule.chain.derivation import KEPT_FACTORS
+from chainrule.chain.formulas import write_prime
+from chainrule.chain.scalar_chain import ScalarChain
+from chainrule.chain.terms import Fold, Mark, Number, Partial, Power, Product, Symbol, Term
+from chainrule.chain.wide_float import ONE, ZERO, WideFloat, multiply
+from chainrule.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What is left of the gradient t steps back in time.
+
+    Attributes:
+        back: t.
+        power: w^t, the weights' part of the product.
+        slopes: The product of the last t slopes φ′(z), the activations' part.
+        product: ∂p/∂h_{n−t}, the two together.
+        clipped: The product after clipping.
+    """
+
+    back: int
+    power: WideFloat
+    slopes: WideFloat
+    product: WideFloat
+    clipped: WideFloat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recurrence:
+    """One weight used n times: h_t = φ(w·h_{t−1} + b), p = h_n.
+
+    Attributes:
+        chain: The network unrolled, one layer per step.
+        steps: For t = 0 … n steps back.
+        gradient: ∂p/∂w, the sum of ∂p/∂w_t over all uses of the weight.
+        clip: Largest |∂p/∂w| that clipping lets pass; `None` for no clipping.
+        clip_factor: What clipping multiplies the gradient by; 1 where it does nothing.
+    """
+
+    chain: ScalarChain
+    steps: tuple[Step, ...]
+    gradient: WideFloat
+    clip: float | None
+    clip_factor: WideFloat
+
+    @property
+    def clipped_gradient(self) -> WideFloat:
+        """∂p/∂w after clipping."""
+        return self.gradient * self.clip_factor
+
+    @property
+    def subject(self) -> Partial:
+        """∂p/∂x as a term."""
+        return Partial(Symbol("p"), Symbol("x"))
+
+    def write_lines(self) -> tuple[Term, ...]:
+        """Return the product over all steps: with w^n taken out, and in numbers."""
+        n = self.chain.depth
+        last = self.steps[-1]
+        power = Mark(tuple(_name_weight(t) for t in range(n, 0, -1)), _write_power(n))
+        slopes = [
+            Mark(
+                (f"z{layer.number}-h{layer.number}",),
+                write_prime(layer.activation.name, layer.number),
+            )
+            for layer in reversed(self.chain.layers)
+        ]
+        if len(slopes) > 2 * KEPT_FACTORS:
+            middle = Fold(tuple(slopes[KEPT_FACTORS:-KEPT_FACTORS]))
+            parts: tuple[Term, ...] = (*slopes[:KEPT_FACTORS], middle, *slopes[-KEPT_FACTORS:])
+        else:
+            parts = tuple(slopes)
+        names = tuple(name for mark in slopes for name in mark.factors)
+        numbers = (Mark(power.factors, Number(last.power)), Mark(names, Number(last.slopes)))
+        return (
+            Product((power, *parts)),
+            Product(numbers),
+            Mark((*power.factors, *names), Number(last.product)),
+        )
+
+    @property
+    def clipping(self) -> str:
+        """What clipping does to the product, in words."""
+        if self.clip is None:
+            return "No clipping."
+        if self.clip_factor == ONE:
+            return (
+                "Clipping does nothing here: it can shorten a gradient that is too large, not "
+                "lengthen one that vanishes."
+            )
+        return (
+            "Clipping multiplies the finished product by one more factor. It shortens the step and "
+            "keeps its direction; the factors inside, and how they share it out over time, stay as "
+            "they are."
+        )
+
+
+def unroll(
+    weight: float, steps: int, *, x: float = 1.0, activation: str = "tanh", bias: float = 0.0
+) -> ScalarChain:
+    """Return a recurrent network as a chain whose layers share their weight.
+
+    Args:
+        weight: The weight of every step.
+        steps: Number of steps n.
+        x: The state h₀ before the first step.
+        activation: The activation of every step.
+        bias: The bias of every step.
+
+    Raises:
+        SpecError: If an argument is out of range.
+    """
+    check_depth("steps", steps)
+    biases = [bias] * steps if bias != 0.0 else None
+    return ScalarChain(x, [weight] * steps, activation, biases)
+
+
+def measure_recurrence(
+    weight: float,
+    steps: int,
+    *,
+    x: float = 1.0,
+    activation: str = "tanh",
+    bias: float = 0.0,
+    clip: float | None = None,
+) -> Recurrence:
+    """Return the gradient through time of a recurrent network with one weight.
+
+    Args:
+        weight: The weight of every step.
+        steps: Number of steps n.
+        x: The state h₀ before the first step.
+        activation: The activation of every step.
+        bias: The bias of every step.
+        clip: Largest |∂p/∂w| that clipping lets pass; `None` for no clipping.
+
+    Raises:
+        SpecError: If an argument is out of range.
+    """
+    chain = unroll(weight, steps, x=x, activation=activation, bias=bias)
+    if clip is not None and not (math.isfinite(clip) and clip > 0.0):
+        raise SpecError(f"clip: must be a finite number above 0, or left out; got {clip!r}.")
+    powers, slopes, products = [ONE], [ONE], [ONE]
+    gradient = ZERO
+    for layer in reversed(chain.layers):
+        gradient = gradient + products[-1] * layer.slope * layer.input
+        powers.append(powers[-1] * layer.weight)
+        slopes.append(slopes[-1] * layer.slope)
+        products.append(products[-1] * layer.slope * layer.weight)
+    factor = ONE if clip is None else _compute_clip_factor(gradient, clip)
+    return Recurrence(
+        chain=chain,
+        steps=tuple(
+            Step(back=t, power=w, slopes=s, product=product, clipped=multiply((product, factor)))
+            for t, (w, s, product) in enumerate(zip(powers, slopes, products, strict=True))
+        ),
+        gradient=gradient,
+        clip=clip,
+        clip_factor=factor,
+    )
+
+
+def _compute_clip_factor(gradient: WideFloat, clip: float) -> WideFloat:
+    bound = WideFloat.from_float(clip)
+    if gradient.log10 <= bound.log10:
+        return ONE
+    return bound / abs(gradient)
+
+
+def _write_power(n: int) -> Term:
+    return Symbol("w") if n == 1 else Power(Symbol("w"), Number(WideFloat.from_float(float(n))))
+
+
+def _name_weight(layer: int) -> str:
+    return f"h{layer - 1}-z{layer}" if layer > 1 else "x-z1"

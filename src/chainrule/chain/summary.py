@@ -1,0 +1,81 @@
+"""A derivation with everything around it as plain text for a terminal."""
+
+from collections.abc import Iterator
+
+from chainrule.chain.derivation import Derivation
+from chainrule.chain.formulas import NAMES
+from chainrule.chain.layers import ChainLayer
+from chainrule.chain.notation import format_wide, render_text
+from chainrule.chain.recurrence import Recurrence
+from chainrule.numerals import to_subscript
+
+MAX_LAYERS_LISTED = 12
+"""Of a longer forward pass only both ends are listed."""
+
+
+def summarize_derivation(derivation: Derivation, *, fold: bool = True) -> str:
+    """Return what the symbols mean, the forward pass, the derivation, and what became of its value.
+
+    Args:
+        derivation: The derivation.
+        fold: Whether to leave out the middle of what is long.
+    """
+    paragraphs = [
+        "\n".join(derivation.describe_symbols()),
+        "\n".join(_list_layers(derivation, fold)),
+        derivation.to_text(fold=fold),
+    ]
+    note = derivation.describe_range()
+    return "\n\n".join([*paragraphs, note] if note else paragraphs)
+
+
+def summarize_recurrence(recurrence: Recurrence) -> str:
+    """Return the product through time with its weight taken out, and what clipping does.
+
+    Args:
+        recurrence: The recurrent network.
+    """
+    left = render_text(recurrence.subject)
+    product, numbers, value = recurrence.write_lines()
+    last = recurrence.steps[-1]
+    exact = last.power.reads_exactly and last.slopes.reads_exactly
+    signs = "=" if exact else "≈", "=" if exact and last.product.reads_exactly else "≈"
+    lines = [
+        "The same weight in every step, w₁ = w₂ = … = w:",
+        f"{left} = {render_text(product)}",
+        f"{' ' * len(left)} {signs[0]} {render_text(numbers)}",
+        f"{' ' * len(left)} {signs[1]} {render_text(value)}",
+    ]
+    lines.append(f"∂p/∂w, summed over all steps, is {format_wide(recurrence.gradient)}.")
+    if recurrence.clip is not None:
+        factor = format_wide(recurrence.clip_factor)
+        clipped = format_wide(recurrence.clipped_gradient)
+        lines.append(f"Clipped: × {factor} = {clipped}. {recurrence.clipping}")
+    return "\n".join(lines)
+
+
+def _list_layers(derivation: Derivation, fold: bool) -> Iterator[str]:
+    layers = derivation.chain.layers
+    yield f"x = {format_wide(layers[0].input)}"
+    half = MAX_LAYERS_LISTED // 4
+    biased = derivation.chain.biases is not None
+    rows = [_list_values(layer, biased) for layer in layers]
+    if fold and len(rows) > MAX_LAYERS_LISTED:
+        rows[half:-half] = []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        if len(rows) < len(layers) and number == half:
+            yield f"⋯ {len(layers) - len(rows)} layers ⋯"
+        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        yield "   ".join(cells).rstrip()
+
+
+def _list_values(layer: ChainLayer, biased: bool) -> tuple[str, ...]:
+    n = to_subscript(layer.number)
+    return (
+        f"w{n} = {format_wide(layer.weight)}",
+        *([f"b{n} = {format_wide(layer.bias)}"] if biased else []),
+        f"z{n} = {format_wide(layer.z)}",
+        f"h{n} = {format_wide(layer.h)}",
+        f"{NAMES[layer.activation.name]}′(z{n}) = {format_wide(layer.slope)}",
+    )
