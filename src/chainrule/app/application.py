@@ -1,17 +1,22 @@
-"""The Dash application."""
+"""The Dash application: the frame around the pages, and what they ask the server for."""
 
 from pathlib import Path
+from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash
+from dash import Dash, Input, Output, dcc, html
+from fastapi import FastAPI
 
-from chainrule.app import explore_page
+from chainrule.app import chain_page, explore_page
 
 THEME = {
     "primaryColor": "blue",
     "defaultRadius": "md",
     "fontFamily": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif",
 }
+
+PAGES = {"/": explore_page, "/chain-rule": chain_page}
+"""The pages by path; an unknown path shows the first one."""
 
 
 def create_app() -> Dash:
@@ -20,21 +25,79 @@ def create_app() -> Dash:
     It keeps no state between requests, so any number of workers can serve it, and it loads nothing
     from other hosts.
     """
+    server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    chain_page.register_routes(server)  # before Dash takes all remaining paths
     app = Dash(
         "chainrule",
-        backend="fastapi",
+        server=server,
         title="chainrule · see gradient flow",
         update_title="",
         assets_folder=str(Path(__file__).parent / "assets"),
         serve_locally=True,
+        suppress_callback_exceptions=True,  # a page's controls exist while it is shown
         meta_tags=[{"name": "description", "content": "See how gradients flow in deep networks."}],
         index_string=_INDEX,
     )
-    app.layout = dmc.MantineProvider(
-        explore_page.layout(), theme=THEME, defaultColorScheme="auto", id="provider"
-    )
+    app.layout = dmc.MantineProvider(_build_frame(), theme=THEME, defaultColorScheme="auto")
+
+    @app.callback(Output("page", "children"), Input("location", "pathname"))
+    def show_page(path: str | None) -> Any:
+        """Show the page that the address names."""
+        return PAGES.get((path or "/").rstrip("/") or "/", explore_page).layout()
+
     explore_page.register_callbacks(app)
     return app
+
+
+def _build_frame() -> Any:
+    return dmc.AppShell(
+        [
+            dcc.Location(id="location", refresh="callback-nav"),
+            dmc.AppShellHeader(
+                dmc.Group(
+                    [
+                        dmc.Group(
+                            [
+                                dmc.Title("chainrule", order=1, size="h3"),
+                                dmc.Text(
+                                    "see how gradients flow in deep networks",
+                                    c="dimmed",
+                                    size="sm",
+                                    visibleFrom="md",
+                                ),
+                            ],
+                            gap="sm",
+                            align="baseline",
+                        ),
+                        html.Nav(
+                            [
+                                dmc.Anchor("Explore", href="/", refresh=True, size="sm"),
+                                dmc.Anchor(
+                                    "Chain rule", href="/chain-rule", refresh=True, size="sm"
+                                ),
+                                dmc.ColorSchemeToggle(
+                                    lightIcon="☾",
+                                    darkIcon="☀",
+                                    variant="subtle",
+                                    size="lg",
+                                    **{"aria-label": "switch between light and dark"},
+                                ),
+                            ],
+                            style={"display": "flex", "gap": "16px", "alignItems": "center"},
+                            **{"aria-label": "pages"},
+                        ),
+                    ],
+                    justify="space-between",
+                    h="100%",
+                    px="md",
+                    wrap="nowrap",
+                )
+            ),
+            dmc.AppShellMain(html.Div(id="page")),
+        ],
+        header={"height": 56},
+        padding="md",
+    )
 
 
 _INDEX = """<!DOCTYPE html>

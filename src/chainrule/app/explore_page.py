@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html, no_update
@@ -18,7 +19,7 @@ from chainrule.numerals import format_number
 from chainrule.presets import PRESETS, get_preset
 from chainrule.quantity import Quantity
 from chainrule.simulation import simulate
-from chainrule.spec import NetworkSpec
+from chainrule.spec import NetworkSpec, repair_query
 
 DEFAULT_PRESET = next(iter(PRESETS))
 MIN_DEPTH, MAX_DEPTH = 2, 100
@@ -50,53 +51,16 @@ _LOOKS = {
 
 def layout() -> Any:
     """Return the page; it holds nothing that depends on a visitor."""
-    return dmc.AppShell(
-        [
-            dmc.AppShellHeader(
-                dmc.Group(
-                    [
-                        dmc.Group(
-                            [
-                                dmc.Title("chainrule", order=1, size="h3"),
-                                dmc.Text(
-                                    "see how gradients flow in deep networks",
-                                    c="dimmed",
-                                    size="sm",
-                                    visibleFrom="sm",
-                                ),
-                            ],
-                            gap="sm",
-                            align="baseline",
-                        ),
-                        dmc.ColorSchemeToggle(
-                            lightIcon="☀",
-                            darkIcon="☾",
-                            variant="subtle",
-                            size="lg",
-                            **{"aria-label": "switch between light and dark"},
-                        ),
-                    ],
-                    justify="space-between",
-                    h="100%",
-                    px="md",
-                )
-            ),
-            dmc.AppShellMain(
-                dmc.Container(
-                    dmc.Grid(
-                        [
-                            dmc.GridCol(_build_controls(), span={"base": 12, "md": 4, "lg": 3}),
-                            dmc.GridCol(_build_results(), span={"base": 12, "md": 8, "lg": 9}),
-                        ],
-                        gutter="md",
-                    ),
-                    size=1400,
-                    px={"base": 0, "sm": "md"},
-                )
-            ),
-        ],
-        header={"height": 56},
-        padding="md",
+    return dmc.Container(
+        dmc.Grid(
+            [
+                dmc.GridCol(_build_controls(), span={"base": 12, "md": 4, "lg": 3}),
+                dmc.GridCol(_build_results(), span={"base": 12, "md": 8, "lg": 9}),
+            ],
+            gutter="md",
+        ),
+        size=1400,
+        px={"base": 0, "sm": "md"},
     )
 
 
@@ -175,6 +139,9 @@ def _build_controls() -> Any:
                     allowDeselect=False,
                 ),
                 dmc.Text(id="settings-note", size="sm", c="dimmed"),
+                dmc.Anchor(
+                    "See its product of factors", id="chain-link", href="/chain-rule", size="sm"
+                ),
             ],
             gap="md",
         ),
@@ -256,6 +223,7 @@ def register_callbacks(app: Dash) -> None:
         Output("settings-note", "children"),
         Output("depth-value", "children"),
         Output("width-value", "children"),
+        Output("chain-link", "href"),
         *(Input(name, "value") for name in _CONTROLS),
         State("preset", "value"),
     )
@@ -266,7 +234,7 @@ def register_callbacks(app: Dash) -> None:
             seeds = _choose_seeds(spec)
             flow = simulate(spec, seeds)
         except SpecError as error:
-            return [dmc.Alert(str(error), color="red")] + [no_update] * 8
+            return [dmc.Alert(str(error), color="red")] + [no_update] * 9
         diagnosis = diagnose(flow)
         return (
             _build_cards(flow, diagnosis),
@@ -278,7 +246,35 @@ def register_callbacks(app: Dash) -> None:
             _describe_settings(spec),
             str(spec.depth),
             str(spec.width),
+            f"/chain-rule?{_write_link(spec)}",
         )
+
+    @app.callback(
+        *(Output(name, "value", allow_duplicate=True) for name in _CONTROLS),
+        Output("preset", "value"),
+        Input("location", "search"),
+        prevent_initial_call="initial_duplicate",
+    )
+    def read_address(search: str | None) -> Any:
+        """Set the controls as the address says, if it names a network."""
+        if not search or len(search) < 2:
+            return [no_update] * (len(_CONTROLS) + 1)
+        spec, _ = repair_query(search)
+        preset = next((name for name, entry in PRESETS.items() if entry.spec == spec), None)
+        exponent = min(max(round(math.log2(spec.width)), WIDTH_EXPONENTS[0]), WIDTH_EXPONENTS[-1])
+        depth = min(max(spec.depth, MIN_DEPTH), MAX_DEPTH)
+        return depth, exponent, spec.activation, spec.init, preset or no_update
+
+
+def _write_link(spec: NetworkSpec) -> str:
+    """Return the address of the chain-rule page's view of a network.
+
+    The page's own chain has an activation too, so the network's goes by another name.
+    """
+    query = dict(parse_qsl(spec.to_query()))
+    query.setdefault("depth", str(spec.depth))
+    query["network_activation"] = query.pop("activation", spec.activation)
+    return urlencode(query)
 
 
 def _read_spec(

@@ -1,0 +1,181 @@
+"""The chain-rule page: graph, equation and product of a one-dimensional network, linked.
+
+The page is drawn by `assets/chain.js` from what the routes below answer; every number comes from
+the library. Addresses that do not describe a chain are answered with the reason.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import html
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from chainrule.activations import ACTIVATIONS
+from chainrule.chain import (
+    ScalarChain,
+    describe_chain,
+    draw_graph,
+    find_stable_weights,
+    measure_depth,
+    measure_recurrence,
+)
+from chainrule.chain.arguments import parse_numbers
+from chainrule.chain.document import describe_number
+from chainrule.errors import SpecError
+from chainrule.simulation import simulate
+from chainrule.spec import repair_query
+
+SEEDS = 8
+"""Networks whose median gains the page shows for the real network."""
+
+LIVE_WEIGHTS = 2**22
+"""Most weights of all of them together."""
+
+Answer = dict[str, Any]
+
+
+def layout() -> Any:
+    """Return the page's frame; `assets/chain.js` fills it."""
+    return dmc.Container(
+        html.Div(
+            dmc.Text("Loading the chain …", c="dimmed"),
+            id="chain-root",
+            **{
+                "data-activations": ",".join(
+                    f"{entry.name}:{entry.label}" for entry in ACTIVATIONS.values()
+                )
+            },
+        ),
+        size=1400,
+        px={"base": 0, "sm": "md"},
+    )
+
+
+def register_routes(server: FastAPI) -> None:
+    """Answer what the page asks for."""
+    for path, answer in (
+        ("/api/chain", answer_chain),
+        ("/api/depth", answer_depth),
+        ("/api/recurrence", answer_recurrence),
+        ("/api/network", answer_network),
+    ):
+        server.get(path, include_in_schema=False)(_respond(answer))
+
+
+def answer_chain(query: dict[str, str]) -> Answer:
+    """Return a chain's document and its graph.
+
+    Args:
+        query: x, weights, activation, wrt and, if there are any, biases (numbers with commas).
+
+    Raises:
+        SpecError: If the query does not describe a chain.
+    """
+    names = query.get("activation", "sigmoid").split(",")
+    biases = query.get("biases")
+    chain = ScalarChain(
+        _read_number(query, "x", 1.0),
+        parse_numbers("weights", query.get("weights", "0.5,-2,1.5")),
+        names if len(names) > 1 else names[0],
+        parse_numbers("biases", biases) if biases else None,
+    )
+    wrt = query.get("wrt", "w1")
+    return {**describe_chain(chain, wrt), "svg": draw_graph(chain, wrt, identifier="graph")}
+
+
+def answer_depth(query: dict[str, str]) -> Answer:
+    """Return the running product of equal layers over depth, and the stable weights."""
+    weight, x = _read_number(query, "w", 1.0), _read_number(query, "x", 1.0)
+    activation = query.get("activation", "sigmoid")
+    depth = _read_count(query, "depth", 50)
+    curve = measure_depth(weight, activation, x=x, depth=depth)
+    stable = find_stable_weights(activation, x=x, depth=depth)
+    return {
+        "products": [describe_number(product) for product in curve.products],
+        "best": [describe_number(product) for product in curve.best],
+        "threshold": stable.threshold,
+        "region": list(stable.best),
+        "intervals": [list(interval) for interval in stable.intervals],
+        "sentence": stable.sentence,
+    }
+
+
+def answer_recurrence(query: dict[str, str]) -> Answer:
+    """Return the gradient through time of a network that uses one weight at every step."""
+    clip = query.get("clip")
+    recurrence = measure_recurrence(
+        _read_number(query, "w", 1.0),
+        _read_count(query, "steps", 20),
+        x=_read_number(query, "x", 1.0),
+        activation=query.get("activation", "tanh"),
+        clip=_read_number(query, "clip", 1.0) if clip else None,
+    )
+    return {
+        "steps": [
+            {
+                "back": step.back,
+                "power": describe_number(step.power),
+                "product": describe_number(step.product),
+                "clipped": describe_number(step.clipped),
+            }
+            for step in recurrence.steps
+        ],
+        "gradient": describe_number(recurrence.gradient),
+        "clip_factor": describe_number(recurrence.clip_factor),
+        "clipped_gradient": describe_number(recurrence.clipped_gradient),
+    }
+
+
+def answer_network(query: dict[str, str]) -> Answer:
+    """Return the measured gains of a real, wide network, in backward order."""
+    spec, notices = repair_query("&".join(f"{key}={value}" for key, value in query.items()))
+    seeds = max(1, min(SEEDS, LIVE_WEIGHTS // (spec.depth * spec.width**2)))
+    flow = simulate(spec, seeds)
+    return {
+        "spec": spec.model_dump(),
+        "query": spec.to_query(),
+        "seeds": seeds,
+        "notices": list(notices),
+        "factors": [
+            {
+                "name": factor.name,
+                "role": factor.role,
+                "layer": factor.layer,
+                "value": _finite(factor.value),
+                "running": _finite(factor.running),
+            }
+            for factor in flow.factors()
+        ],
+        "deltas": [_finite(norm) for norm in flow.delta_norms],
+    }
+
+
+def _respond(answer: Callable[[dict[str, str]], Answer]) -> Callable[[Request], JSONResponse]:
+    def respond(request: Request) -> JSONResponse:
+        try:
+            return JSONResponse(answer(dict(request.query_params)))
+        except SpecError as error:
+            return JSONResponse({"error": str(error)}, status_code=422)
+
+    return respond
+
+
+def _read_number(query: dict[str, str], name: str, default: float) -> float:
+    if name not in query:
+        return default
+    numbers: Iterator[float] = iter(parse_numbers(name, query[name]))
+    return next(numbers)
+
+
+def _read_count(query: dict[str, str], name: str, default: int) -> int:
+    text = query.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise SpecError(f"{name}: must be a whole number; got {text[:40]!r}.")
+    return int(text)
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number that JSON can hold; what is none is drawn as a gap."""
+    return float(value) if value is not None and abs(value) < float("inf") else None
