@@ -36,6 +36,27 @@ def photograph_page(browser: Browser, url: str) -> None:
         page.close()
 
 
+def photograph_chain(browser: Browser, url: str) -> None:
+    """Photograph the chain-rule page: graph beside equation, and the answer of the walk."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{url}/chain-rule")
+    page.wait_for_selector("#chain-root[data-shown]")
+    for _ in range(3):
+        page.get_by_role("button", name="Next", exact=True).last.click()
+    page.wait_for_timeout(300)
+    page.screenshot(
+        path=IMAGES / "chain-rule.png",
+        full_page=True,
+        clip={"x": 0, "y": 0, "width": 1280, "height": 1590},
+    )
+    page.goto(f"{url}/chain-rule?walk=5")
+    page.wait_for_selector("#chain-root[data-shown]")
+    page.locator('[data-part="depth-w"]').fill("4")
+    page.wait_for_timeout(500)
+    page.locator('[data-part="depth-card"]').screenshot(path=IMAGES / "chain-depth.png")
+    page.close()
+
+
 def photograph_terminal(browser: Browser) -> None:
     """Photograph what `chainrule inspect` prints."""
     script = (
@@ -79,6 +100,7 @@ def main() -> None:
                 executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS
             )
             photograph_page(browser, found.group())
+            photograph_chain(browser, found.group())
             photograph_terminal(browser)
             browser.close()
     finally:

@@ -691,7 +691,8 @@
   <div class="cr-values" data-part="values"></div>
 </section>
 <p class="cr-card cr-error" role="alert" data-part="error" style="margin:0"></p>
-<section class="cr-card" aria-labelledby="graph-head">
+<div class="cr-linked">
+<section class="cr-card cr-graph" aria-labelledby="graph-head">
   <div class="cr-head"><h2 id="graph-head">The graph: every local step</h2><div class="cr-tools"><button data-do="svg">Download SVG</button></div></div>
   <p class="cr-dim">Values above, gradients below, local derivatives on the edges. Click x or a weight to change it.</p>
   <div class="cr-scroll" data-part="graph"></div>
@@ -712,6 +713,7 @@
     <div data-part="factors"></div>
     <details><summary>The numbers as a table</summary><div class="cr-scroll" tabindex="0" aria-label="table of factors" role="region"><table data-part="factor-table"></table></div></details>
   </section>
+</div>
 </div>
 <section class="cr-card" aria-labelledby="erratum-head" data-part="erratum-card">
   <h2 id="erratum-head">h(1 − h), not z(1 − z)</h2><div data-part="erratum"></div>
