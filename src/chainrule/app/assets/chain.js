@@ -267,6 +267,8 @@
 
     showChain() {
       this.$("graph").innerHTML = this.chain.svg;
+      const drawn = this.$("graph").querySelector("svg").viewBox.baseVal;
+      this.root.querySelector(".cr-graph").classList.toggle("cr-low", drawn.height <= 400);
       for (const node of this.$("graph").querySelectorAll(".node.weight, .node.bias, .node.input")) {
         node.setAttribute("tabindex", "0");
         node.setAttribute("role", "button");
