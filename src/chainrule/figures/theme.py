@@ -6,13 +6,15 @@ Text and lines are greys that read on light and dark pages alike; the page's own
 
 from typing import Any
 
-BLUE = "#0072B2"
 ORANGE = "#E69F00"
+PURPLE = "#CC79A7"
+GREEN = "#009E73"
 VERMILION = "#D55E00"
 BAND = "rgba(86, 180, 233, 0.28)"
 LINE = "#3A9BDC"
 TEXT = "#868E96"
 GRID = "rgba(134, 142, 150, 0.22)"
+SEQUENTIAL = [[0.0, "rgba(58, 155, 220, 0.0)"], [0.35, "rgba(58, 155, 220, 0.55)"], [1.0, "#0B4F8A"]]
 REFERENCE = "rgba(134, 142, 150, 0.9)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 
