@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from browsing import launch_chromium, serve_explorer
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -13,6 +15,19 @@ def _single_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def url() -> Iterator[str]:
+    """The address of an explorer started as a user starts it."""
+    with serve_explorer() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with launch_chromium() as chromium:
+        yield chromium
 
 
 def pytest_addoption(parser):

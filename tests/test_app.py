@@ -1,47 +1,13 @@
 """The explorer: served over HTTP, and used in a real browser."""
 
-import os
 import re
-import select
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from browsing import watch
 from chainrule import PRESETS, NetworkSpec, simulate
-from chainrule.app.explore_page import DEFAULT_PRESET
-
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The address of an explorer started as a user starts it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "chainrule", "explore", "--no-browser", "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], 60)
-        line = process.stdout.readline() if ready else ""
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found, f"the explorer did not start: {line}{process.stdout.read() if line else ''}"
-        yield found.group()
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
+from chainrule.app.explore_layout import DEFAULT_PRESET
 
 
 def update(url: str, **controls) -> dict:
@@ -56,13 +22,15 @@ def update(url: str, **controls) -> dict:
         dict(zip(("id", "property"), name.rsplit(".", 1), strict=True))
         for name in callback["output"].strip(".").split("...")
     ]
-    inputs = [{**entry, "value": values[entry["id"]]} for entry in callback["inputs"]]
+    names = ("depth", "width", "activation", "init", "preset")
+    asked = [values.get(name) for name in names]
+    (asked_input,) = callback["inputs"]
     body = {
         "output": callback["output"],
         "outputs": outputs,
-        "inputs": inputs,
-        "state": [{**entry, "value": values.get("preset")} for entry in callback["state"]],
-        "changedPropIds": ["depth.value"],
+        "inputs": [{**asked_input, "value": asked}],
+        "state": [],
+        "changedPropIds": ["asked.data"],
     }
     answer = httpx.post(f"{url}/_dash-update-component", json=body, timeout=60)
     answer.raise_for_status()
@@ -103,6 +71,8 @@ def test_a_scenarios_other_settings_stay_in_force(url):
         {"width": 4097},
         {"activation": "<script>"},
         {"init": None},
+        {"preset": ["a", "list"], "width": 0},
+        {"preset": {"a": "dictionary"}, "depth": -1},
     ],
 )
 def test_hostile_values_get_a_message_and_no_traceback(url, controls):
@@ -112,37 +82,13 @@ def test_hostile_values_get_a_message_and_no_traceback(url, controls):
     assert "/src/" not in text
 
 
-@pytest.fixture(scope="module")
-def browser():
-    executable = shutil.which("chromium")
-    if executable is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is missing; install it (Debian: apt-get install chromium)")
-        pytest.skip("chromium is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def page(browser, url):
     """The explorer in a browser; leaving it, nothing must have gone wrong on the page."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.on(
-        "request",
-        lambda r: None if r.url.startswith((url, "data:", "blob:")) else problems.append(r.url),
-    )
-    page.goto(url)
-    wait_for_layers(page, PRESETS[DEFAULT_PRESET].spec.depth)
-    yield page
-    page.close()
-    assert problems == []
+    with watch(browser.new_page(viewport={"width": 1280, "height": 900}), url) as page:
+        page.goto(url)
+        wait_for_layers(page, PRESETS[DEFAULT_PRESET].spec.depth)
+        yield page
 
 
 CHART = "document.querySelector('#gradient-chart .js-plotly-plot')"
@@ -180,6 +126,58 @@ def test_moving_a_slider_by_mouse_changes_the_chart(page):
     page.wait_for_function(
         f"String({CHART}.data[1].x.length) === document.querySelector('#depth-value').innerText"
     )
+
+
+@pytest.mark.browser
+def test_page_is_live_while_a_slider_is_dragged(page):
+    """Overtaken settings are skipped, so that the chart follows the drag instead of queueing."""
+    page.evaluate(
+        """() => {
+            window.seen = new Set();
+            const value = document.querySelector("#depth-value");
+            new MutationObserver(() => seen.add(value.innerText)).observe(
+                value, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    asked = []
+    page.on("request", lambda r: asked.append(r) if "update-component" in r.url else None)
+    thumb = page.get_by_role("slider", name="depth").bounding_box()
+    x, y = thumb["x"] + thumb["width"] / 2, thumb["y"] + thumb["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(40):
+        page.mouse.move(x + 3 * step, y)
+        page.wait_for_timeout(20)
+    page.mouse.up()
+    page.wait_for_function(
+        f"String({CHART}.data[1].x.length) === "
+        "document.querySelector('[role=slider]').getAttribute('aria-valuenow')"
+    )
+    assert page.evaluate("seen.size") >= 3
+    assert len(asked) <= page.evaluate("seen.size") + 2
+
+
+@pytest.mark.browser
+def test_a_changed_scenario_is_ones_own_and_can_be_chosen_again(page):
+    page.get_by_role("slider", name="depth").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('#preset').value === ''")
+    assert "Your own configuration" in page.locator("#look-at").inner_text()
+    page.locator("#preset").click()
+    page.get_by_role("option", name=DEFAULT_PRESET).click()
+    wait_for_layers(page, PRESETS[DEFAULT_PRESET].spec.depth)
+    page.wait_for_function(
+        "text => document.querySelector('#look-at').innerText === text",
+        arg=PRESETS[DEFAULT_PRESET].look_at,
+    )
+
+
+@pytest.mark.browser
+def test_an_address_sets_the_controls(page, url):
+    page.goto(f"{url}/?depth=7&activation=tanh&init=he&width=32")
+    wait_for_layers(page, 7)
+    spec = NetworkSpec(depth=7, width=32, activation="tanh", init="he")
+    assert read_chart(page) == pytest.approx(list(simulate(spec, 16).weight_gradient_norms))
 
 
 @pytest.mark.browser

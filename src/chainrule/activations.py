@@ -11,9 +11,9 @@ from types import MappingProxyType
 
 from chainrule.errors import SpecError, suggest
 
-_SELU_ALPHA = 1.6732632423543772848170429916717
-_SELU_SCALE = 1.0507009873554804934193349852946
-_LEAKY_SLOPE = 0.01
+SELU_ALPHA = 1.6732632423543772848170429916717
+SELU_SCALE = 1.0507009873554804934193349852946
+LEAKY_SLOPE = 0.01
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_TWO_PI = math.sqrt(2.0 * math.pi)
 
@@ -149,16 +149,16 @@ _TABLE = (
         formula=r"\mathrm{LeakyReLU}(z) = \max(0.01\,z, z)",
         derivative_formula=r"\mathrm{LeakyReLU}'(z) = \begin{cases} 1 & z > 0 \\ 0.01 & z \le 0"
         r" \end{cases}",
-        function=lambda z: z if z > 0 else _LEAKY_SLOPE * z,
-        derivative=lambda z: 1.0 if z > 0 else _LEAKY_SLOPE,
+        function=lambda z: z if z > 0 else LEAKY_SLOPE * z,
+        derivative=lambda z: 1.0 if z > 0 else LEAKY_SLOPE,
         output_range=(-math.inf, math.inf),
-        derivative_range=(_LEAKY_SLOPE, 1.0),
+        derivative_range=(LEAKY_SLOPE, 1.0),
         derivative_argmax=1.0,
         initialization="he",
         risk="few: units cannot die, though half pass on only 1 %",
         note="A small slope below 0 keeps every unit able to recover.",
         module="LeakyReLU",
-        module_defaults=MappingProxyType({"negative_slope": _LEAKY_SLOPE}),
+        module_defaults=MappingProxyType({"negative_slope": LEAKY_SLOPE}),
     ),
     Activation(
         name="elu",
@@ -184,10 +184,10 @@ _TABLE = (
         r" z \le 0 \end{cases}",
         derivative_formula=r"\mathrm{SELU}'(z) = \lambda \begin{cases} 1 & z > 0 \\"
         r" \alpha\,e^{z} & z \le 0 \end{cases}",
-        function=lambda z: _SELU_SCALE * (z if z > 0 else _SELU_ALPHA * math.expm1(z)),
-        derivative=lambda z: _SELU_SCALE * (1.0 if z > 0 else _SELU_ALPHA * math.exp(z)),
-        output_range=(-_SELU_SCALE * _SELU_ALPHA, math.inf),
-        derivative_range=(0.0, _SELU_SCALE * _SELU_ALPHA),
+        function=lambda z: SELU_SCALE * (z if z > 0 else SELU_ALPHA * math.expm1(z)),
+        derivative=lambda z: SELU_SCALE * (1.0 if z > 0 else SELU_ALPHA * math.exp(z)),
+        output_range=(-SELU_SCALE * SELU_ALPHA, math.inf),
+        derivative_range=(0.0, SELU_SCALE * SELU_ALPHA),
         derivative_argmax=0.0,
         initialization="lecun",
         risk="slow growth of gradients with depth",

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from chainrule.activations import ACTIVATIONS
@@ -296,12 +297,14 @@ def _show_progress(what: str) -> Iterator[Callable[[int, int], None]]:
     task = bars.add_task(what, total=None)
     timer = threading.Timer(1.0, bars.start)
     timer.daemon = True
-    timer.start()
+    if bars.console.is_terminal:
+        timer.start()
     try:
         yield lambda done, total: bars.update(task, completed=done, total=total)
     finally:
         timer.cancel()
-        bars.stop()
+        if bars.live.is_started:
+            bars.stop()
 
 
 def main() -> None:
@@ -311,6 +314,14 @@ def main() -> None:
     except ChainruleError as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print("[bold red]error:[/]", str(error).replace("[", r"\["))
-        sys.exit(2)
+        _fail(str(error))
+    except (RuntimeError, OSError, MemoryError) as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        _fail(f"{type(error).__name__}: {str(error)[:500]}\nSee the traceback with --debug.")
+
+
+def _fail(message: str) -> NoReturn:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("[bold red]error:[/]", escape(message))
+    sys.exit(2)

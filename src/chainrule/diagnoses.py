@@ -69,13 +69,22 @@ _RULES = (
         source="reverse-mode differentiation: no path in the graph, no derivative",
     ),
     Rule(
+        name="nothing_to_train",
+        verdict=Verdict.NO_GRADIENT,
+        figure="parameters that the loss depends on",
+        threshold=1,
+        beyond="<",
+        reason="Nothing that was measured can be trained.",
+        source="reverse-mode differentiation: no path in the graph, no derivative",
+    ),
+    Rule(
         name="dead_units",
         verdict=Verdict.DEAD_UNITS,
         figure="share of units that are off for every example",
         threshold=0.7,
         beyond=">",
         reason="A unit whose derivative is zero for every example passes no gradient on and gets "
-        "none, so it cannot recover.",
+        "none, so no step on this batch can revive it.",
         source="Lu et al. 2019 (arXiv 1903.06733); threshold measured",
     ),
     Rule(
@@ -171,8 +180,7 @@ ACTIONS: Mapping[Verdict, str] = MappingProxyType(
         "look for a division, logarithm or half-precision overflow there.",
         Verdict.NO_GRADIENT: "Look for detach(), no_grad(), an unused branch, or a parameter that "
         "is replaced in forward().",
-        Verdict.DEAD_UNITS: "Worth trying: a wider network, Leaky ReLU, or biases nearer to zero; "
-        "then measure again.",
+        Verdict.DEAD_UNITS: "Worth trying: a wider network, or Leaky ReLU; then measure again.",
         Verdict.EXPLODING: "Worth trying: {change}, normalization, or gradient clipping; then "
         "measure again.",
         Verdict.VANISHING: "Worth trying: {change}, residual connections, or normalization; then "

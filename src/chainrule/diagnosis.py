@@ -90,9 +90,11 @@ def _find(flow: GradientFlow) -> Iterator[Finding]:
     layers = flow.weight_layers
     yield from _find_layers("dead_units", layers, lambda layer: layer.dead_share)
     yield from _find_layers("exploding_gradient", layers, lambda layer: layer.weight_gradient_norm)
-    yield from _find_ratio("exploding_backward", flow, flow.delta_ratio)
+    if _is_near(layers, "exploding_gradient"):
+        yield from _find_ratio("exploding_backward", flow, flow.delta_ratio)
     yield from _find_layers("vanishing_gradient", layers, lambda layer: layer.weight_gradient_norm)
-    yield from _find_ratio("vanishing_backward", flow, flow.delta_ratio)
+    if _is_near(layers, "vanishing_gradient"):
+        yield from _find_ratio("vanishing_backward", flow, flow.delta_ratio)
     yield from _find_layers("saturated", layers, _read_saturation)
     yield from _find_layers("same_answer", layers[-1:], lambda layer: layer.variation)
     yield from _find_ratio("fading_signal", flow, _measure_fading(layers))
@@ -110,6 +112,18 @@ def _measure_fading(layers: Sequence[WeightLayer]) -> float | None:
         return None
     first, last = layers[0].std, layers[-1].std
     return None if first is None or last is None or first == 0.0 else last / first
+
+
+def _is_near(layers: Sequence[WeightLayer], name: str) -> bool:
+    """Whether some gradient comes within a factor of 10 of an absolute bound.
+
+    A ratio of gradients counts as evidence only then: alone it would call a network sick whose
+    every layer receives plenty.
+    """
+    rule = RULES[name]
+    bound = rule.threshold * (10 if rule.beyond == "<" else 0.1)
+    norms = [n for layer in layers if (n := layer.weight_gradient_norm) is not None]
+    return any(norm < bound if rule.beyond == "<" else norm > bound for norm in norms)
 
 
 def _is_beyond(value: float, rule: Rule) -> bool:
@@ -132,11 +146,16 @@ def _find_layers(
         yield _report(
             rule,
             value,
-            f"{rule.figure} is {format_number(value)} at layer {layer.layer} ({count}"
-            f"bound {rule.beyond} {format_number(rule.threshold)})",
+            f"{rule.figure} is {_show(rule, value)} at layer {layer.layer} ({count}"
+            f"bound {rule.beyond} {_show(rule, rule.threshold)})",
             [each.layer for each, _ in wrong],
             [each.name for each, _ in wrong],
         )
+
+
+def _show(rule: Rule, value: float) -> str:
+    """Return a figure of a rule as people read it: shares in percent."""
+    return f"{100 * value:.0f} %" if rule.figure.startswith("share") else format_number(value)
 
 
 def _find_ratio(name: str, flow: GradientFlow, value: float | None) -> Iterator[Finding]:
@@ -181,6 +200,11 @@ def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
 
 
 def _find_unreached(flow: GradientFlow) -> Iterator[Finding]:
+    if not any(parameter.status == "measured" for parameter in flow.parameters):
+        rule = RULES["nothing_to_train"]
+        evidence = f"the loss depends on none of {len(flow.parameters)} parameters"
+        yield _report(rule, 0, evidence, [], [])
+        return
     names = [p.name for p in flow.parameters if p.status == "unreached" and p.is_weight]
     if names:
         rule = RULES["unreached"]

@@ -14,8 +14,13 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         FlowFileError: If the folder does not exist, is not writable, or `path` is a folder.
     """
     target = Path(path)
-    if target.is_dir():
-        raise FlowFileError(f"The output must be a file, but {target} is a folder.")
+    try:
+        exists = target.exists()
+    except (OSError, ValueError) as error:
+        raise FlowFileError(f"No file can be called {str(path)[:60]!r}: {error}.") from None
+    if exists and not target.is_file():
+        kind = "a folder" if target.is_dir() else "no regular file"
+        raise FlowFileError(f"The output must be a file, but {target} is {kind}.")
     if not target.parent.is_dir():
         raise FlowFileError(
             f"The output must be in an existing folder; there is no {target.parent}. "
@@ -32,7 +37,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         FlowFileError: If the file cannot be written there.
     """
     check_writable(path)
-    target = Path(path)
+    target = Path(path).resolve()  # a link stays, and the file it leads to is replaced
     mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
     draft = None
     try:

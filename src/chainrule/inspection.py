@@ -95,6 +95,16 @@ def _check_arguments(model: object, compute_loss: object) -> None:
             f"model must be a torch.nn.Module; got {type(model).__name__}. "
             "Call it as inspect(model, compute_loss)."
         )
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise InspectionError(
+            "The model must be plain Python modules, but it holds TorchScript, whose submodules "
+            "cannot be observed. Inspect the model it was scripted or traced from."
+        )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise InspectionError(
+            "The model's parameters must have values, but some are on the meta device. Load or "
+            "initialize them first."
+        )
     if not callable(compute_loss):
         raise InspectionError(
             f"compute_loss must be a function that takes the model and returns the loss; got "
@@ -132,7 +142,7 @@ def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Record
         loss = compute_loss(model)
     except InspectionError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InspectionError(
             f"compute_loss must run through, but it raised {type(error).__name__}: {error}. "
             f"{_describe_progress(recorder)}"

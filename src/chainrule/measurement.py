@@ -65,7 +65,7 @@ class ActivationStatistics:
     variation: Quantity | None
     saturation: Quantity | None
     dead_units: Quantity | None
-    units: int
+    units: Annotated[int, Field(ge=1)]
     histogram: Histogram | None
 
     @property

@@ -30,7 +30,7 @@ _TABLE = (
     Preset(
         "Vanishing (Sigmoid)",
         "Each step back towards the input multiplies the gradient by less than a quarter, so that "
-        "layer 1 receives less than a billionth of what the last layer does.",
+        "layer 1 receives about a billionth of what the last layer does.",
         NetworkSpec(depth=15, activation="sigmoid", init="xavier"),
         Verdict.VANISHING,
     ),
@@ -50,8 +50,8 @@ _TABLE = (
     ),
     Preset(
         "Vanishing (Tanh, PyTorch default)",
-        "The default initialization of nn.Linear is too small for depth: each layer passes on "
-        "little more than half, and less than a thousandth arrives at layer 1.",
+        "The default initialization of nn.Linear is too small for depth: a layer passes on "
+        "little more than half on average, and less than a thousandth arrives at layer 1.",
         NetworkSpec(depth=20, activation="tanh", init="pytorch"),
         Verdict.VANISHING,
     ),
@@ -85,8 +85,8 @@ _TABLE = (
     ),
     Preset(
         "Deep and rescued (100 layers, residual)",
-        "100 layers, and the gradient passes whole through the paths around them; take the "
-        "residual connections away, and not a trace of it reaches layer 1.",
+        "100 layers, and every block hands the gradient on nearly unchanged, through the path "
+        "around it; take the residual connections away, and not a trace of it reaches layer 1.",
         NetworkSpec(depth=100, activation="relu", init="pytorch", residual="scaled"),
         Verdict.HEALTHY,
     ),

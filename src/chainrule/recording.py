@@ -291,10 +291,20 @@ def record(inventory: Inventory) -> Iterator[Recorder]:
             handle.remove()
 
 
-def find_tensors(value: Any, path: str = "") -> list[tuple[str, Tensor]]:
-    """Return (path, tensor) for every tensor in any nesting of sequences, mappings, dataclasses."""
+def find_tensors(
+    value: Any, path: str = "", around: tuple[int, ...] = ()
+) -> list[tuple[str, Tensor]]:
+    """Return (path, tensor) for every tensor in any nesting of sequences, mappings, dataclasses.
+
+    Args:
+        value: What to look through.
+        path: Where it sits.
+        around: The `id` of everything that it is nested in; what contains itself ends there.
+    """
     if isinstance(value, Tensor):
         return [(path, value)]
+    if id(value) in around:
+        return []
     if isinstance(value, (tuple, list)):
         entries = [(str(index), entry) for index, entry in enumerate(value)]
     elif isinstance(value, Mapping):
@@ -307,7 +317,7 @@ def find_tensors(value: Any, path: str = "") -> list[tuple[str, Tensor]]:
     return [
         found
         for name, entry in entries
-        for found in find_tensors(entry, f"{path}.{name}" if path else name)
+        for found in find_tensors(entry, f"{path}.{name}" if path else name, (*around, id(value)))
     ]
 
 

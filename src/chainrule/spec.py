@@ -244,7 +244,7 @@ _REQUIREMENTS: Mapping[str, str] = {
     "seed": f"a whole number from 0 to {MAX_SEED}",
     "weight_std": "a finite number from 0 to 1e6",
     "bias_std": "a finite number from 0 to 1e6",
-    "clip_norm": "a finite number above 0",
+    "clip_norm": "a finite number above 0, at most 1e30",
 }
 
 

@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chainrule.activations import SATURATION_SHARE, Activation
+from chainrule.activations import (
+    LEAKY_SLOPE,
+    SATURATION_SHARE,
+    SELU_ALPHA,
+    SELU_SCALE,
+    Activation,
+)
 from chainrule.measurement import ActivationStatistics, GradientStatistics, Histogram
 from chainrule.quantity import Quantity
 
@@ -403,14 +409,12 @@ _DERIVATIVES: Mapping[str, Callable[[Tensor, object], Tensor]] = {
     "tanh": lambda z, _: _aten.tanh_backward(_ones(z), torch.tanh(z)),
     "relu": lambda z, _: _aten.threshold_backward(_ones(z), z, 0),
     "leaky_relu": lambda z, module: _aten.leaky_relu_backward(
-        _ones(z), z, getattr(module, "negative_slope", 0.01), False
+        _ones(z), z, getattr(module, "negative_slope", LEAKY_SLOPE), False
     ),
     "elu": lambda z, module: _aten.elu_backward(
         _ones(z), getattr(module, "alpha", 1.0), 1.0, 1.0, False, z
     ),
-    "selu": lambda z, _: _aten.elu_backward(
-        _ones(z), 1.6732632423543772, 1.0507009873554805, 1.0, False, z
-    ),
+    "selu": lambda z, _: _aten.elu_backward(_ones(z), SELU_ALPHA, SELU_SCALE, 1.0, False, z),
     "gelu": lambda z, module: _aten.gelu_backward(
         _ones(z), z, approximate=getattr(module, "approximate", "none")
     ),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.padding import Padding
@@ -18,6 +19,8 @@ from chainrule.quantity import Quantity
 
 BAR_CELLS = 24
 """Cells of a bar's scale."""
+
+_Row = TypeVar("_Row")
 
 FOLD_BEYOND = 60
 """Tables with more layers than this show only the first and last ones."""
@@ -40,7 +43,9 @@ def print_flow(
     """
     console.print(render_heading(flow))
     console.print()
-    table = render_modules(flow) if everything else render_layers(flow, console.width)
+    table = (
+        render_modules(flow, console.width) if everything else render_layers(flow, console.width)
+    )
     console.print(table)
     console.print()
     console.print(render_figures(flow))
@@ -100,55 +105,74 @@ def render_layers(flow: GradientFlow, width: int) -> RenderableType:
     table.add_column("layer", justify="right", no_wrap=True)
     left = width - 7
     if flow.spec is None:
-        longest = min(28, max(6, *(len(layer.name) for layer in layers)))
-        table.add_column("module", no_wrap=True, max_width=longest)
+        longest = min(28, max(7, *(len(layer.name or "(model)") for layer in layers)))
+        table.add_column("module", no_wrap=True, min_width=longest)
         left -= longest + 2
-    shown = []
-    for heading, size, render in columns:
-        if size <= left:
-            justify: JustifyMethod = "left" if size == bars.width else "right"
-            table.add_column(heading, justify=justify, no_wrap=True, min_width=size)
-            shown.append(render)
-            left -= size + 2
+    shown = _add_columns(table, columns, left, bars.width)
     for layer in _fold(layers):
         if layer is None:
             table.add_row("⋯", *(["⋯"] if flow.spec is None else []), "⋯", f"{len(layers)} in all")
             continue
         name = [_shorten(layer.name or "(model)", 28)] if flow.spec is None else []
         table.add_row(str(layer.layer), *name, *(render(layer) for render in shown))
+    if len(shown) < 2:  # no room for bars
+        return table
     note = "Bars: ‖∂𝓛/∂W‖ relative to the last layer's, on a log scale."
     return Group(table, Text(note, style="dim"))
 
 
-def render_modules(flow: GradientFlow) -> RenderableType:
-    """Return one row per measured module output, in forward order."""
+def render_modules(flow: GradientFlow, width: int) -> RenderableType:
+    """Return one row per measured module output, in forward order.
+
+    Args:
+        flow: The measurement.
+        width: Columns of the terminal; where they do not suffice, the last figures are left out.
+    """
     bars = _Bars([call.gradient.norm if call.gradient else None for call in flow.layers])
+    columns: list[tuple[str, int, Callable[[LayerFlow], RenderableType]]] = [
+        ("‖∂𝓛/∂output‖", 12, lambda call: _number(_read_gradient(call))),
+        (bars.heading, bars.width, lambda call: bars.render(_read_gradient(call))),
+        ("gain", 8, lambda call: _number(call.gain)),
+        ("std", 8, lambda call: _number(_read(call, "std"))),
+        ("mean", 9, lambda call: _number(_read(call, "mean"))),
+        ("zeros", 5, lambda call: _share(_read(call, "zero_share"))),
+        ("shape", 12, lambda call: "×".join(map(str, call.shape)) or "scalar"),
+    ]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading, justify in (("module", "left"), ("kind", "left"), ("shape", "left")):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    table.add_column("‖∂𝓛/∂output‖", justify="right")
-    table.add_column(bars.heading, no_wrap=True)
-    for heading in ("gain", "mean", "std", "zeros"):
-        table.add_column(heading, justify="right")
+    name_width = min(30, max((len(call.label) for call in flow.layers), default=6))
+    kind_width = min(18, max((len(call.kind) for call in flow.layers), default=4))
+    table.add_column("module", no_wrap=True, min_width=name_width)
+    table.add_column("kind", no_wrap=True, min_width=kind_width)
+    shown = _add_columns(table, columns, width - name_width - kind_width - 4, bars.width)
     for call in flow.layers:
-        table.add_row(*_render_call(call, bars))
+        name, kind = _shorten(call.label, name_width), _shorten(call.kind, kind_width)
+        table.add_row(name, kind, *(render(call) for render in shown))
     return table
 
 
-def _render_call(call: LayerFlow, bars: "_Bars") -> list[RenderableType]:
-    statistics = call.statistics
-    norm = call.gradient.norm if call.gradient else None
-    return [
-        call.label,
-        call.kind,
-        "×".join(map(str, call.shape)) or "scalar",
-        _number(norm),
-        bars.render(norm),
-        _number(call.gain),
-        _number(statistics.mean if statistics else None),
-        _number(statistics.std if statistics else None),
-        _share(statistics.zero_share if statistics else None),
-    ]
+def _read_gradient(call: LayerFlow) -> Quantity | None:
+    return call.gradient.norm if call.gradient else None
+
+
+def _read(call: LayerFlow, figure: str) -> Quantity | None:
+    return getattr(call.statistics, figure) if call.statistics else None
+
+
+def _add_columns(
+    table: Table,
+    columns: Sequence[tuple[str, int, Callable[[_Row], RenderableType]]],
+    left: int,
+    bar_width: int,
+) -> list[Callable[[_Row], RenderableType]]:
+    """Add those columns (heading, width, content) that fit, and return their contents."""
+    shown = []
+    for heading, size, render in columns:
+        if size <= left:
+            justify: JustifyMethod = "left" if size == bar_width else "right"
+            table.add_column(heading, justify=justify, no_wrap=True, min_width=size)
+            shown.append(render)
+            left -= size + 2
+    return shown
 
 
 def render_figures(flow: GradientFlow) -> RenderableType:
@@ -158,8 +182,8 @@ def render_figures(flow: GradientFlow) -> RenderableType:
     if norms:
         figures += [
             ("gradient at layer 1", norms[0]),
-            (f"gradient at layer {len(norms)}", norms[-1]),
-            ("ratio, first ÷ last", flow.gradient_ratio),
+            *([(f"gradient at layer {len(norms)}", norms[-1])] if len(norms) > 1 else []),
+            *([("ratio, first ÷ last", flow.gradient_ratio)] if len(norms) > 1 else []),
         ]
     if flow.clip_factor is not None:
         figures.append(("clipping multiplies by", flow.clip_factor))
@@ -221,7 +245,7 @@ class _Bars:
         """Return the bar of one figure; what has no place on a log scale is told in words."""
         if figure is None:
             return Text("no gradient".center(self.width), style="magenta")
-        if figure == 0.0:
+        if figure <= 0:
             return Text("zero".center(self.width), style="red")
         if not math.isfinite(figure):
             return Text("not finite".center(self.width), style="red")

@@ -56,8 +56,8 @@ def build_activation_figure(flow: GradientFlow) -> Figure:
             xaxis=theme.build_axis(
                 title={"text": "layer"},
                 range=[0.5, len(layers) + 0.5],
-                tickformat="d",
-                nticks=12,
+                tick0=1,
+                dtick=max(1, math.ceil(len(layers) / 12)),
                 showgrid=False,
             ),
             yaxis=theme.build_axis(title={"text": "activation h"}, showgrid=False),

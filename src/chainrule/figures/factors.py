@@ -55,8 +55,8 @@ def build_factor_figure(flow: GradientFlow) -> Figure:
             xaxis=theme.build_axis(
                 title={"text": "layer (the loss is at the right)"},
                 range=[0.5, len(flow.weight_layers) + 0.5],
-                tickformat="d",
-                nticks=12,
+                tick0=1,
+                dtick=max(1, math.ceil(len(flow.weight_layers) / 12)),
                 showgrid=False,
             ),
             yaxis=theme.build_axis(

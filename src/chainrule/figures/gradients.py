@@ -117,8 +117,8 @@ def build_gradient_figure(flow: GradientFlow) -> Figure:
             xaxis=theme.build_axis(
                 title={"text": "layer (1 is next to the input)"},
                 range=[0.5, len(norms) + 0.5],
-                tickformat="d",
-                nticks=12,
+                tick0=1,
+                dtick=max(1, math.ceil(len(norms) / 15)),
                 showgrid=False,
             ),
             yaxis=theme.build_axis(
@@ -126,6 +126,7 @@ def build_gradient_figure(flow: GradientFlow) -> Figure:
                 type="log",
                 range=[bottom, top],
                 exponentformat="power",
+                tickfont={"size": 12},
                 dtick=max(1, math.ceil((top - bottom) / 8)),
             ),
             shapes=shapes,

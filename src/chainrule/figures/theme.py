@@ -14,7 +14,11 @@ BAND = "rgba(86, 180, 233, 0.28)"
 LINE = "#3A9BDC"
 TEXT = "#868E96"
 GRID = "rgba(134, 142, 150, 0.22)"
-SEQUENTIAL = [[0.0, "rgba(58, 155, 220, 0.0)"], [0.35, "rgba(58, 155, 220, 0.55)"], [1.0, "#0B4F8A"]]
+SEQUENTIAL = [
+    [0.0, "rgba(58, 155, 220, 0.0)"],
+    [0.35, "rgba(58, 155, 220, 0.55)"],
+    [1.0, "#0B4F8A"],
+]
 REFERENCE = "rgba(134, 142, 150, 0.9)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 
@@ -44,4 +48,12 @@ def build_axis(**changes: Any) -> dict[str, Any]:
         "fixedrange": True,
         "automargin": True,
         **changes,
+    }
+
+
+def build_blank_figure() -> dict[str, Any]:
+    """Return an empty figure that looks like nothing, for the time before the first answer."""
+    return {
+        "data": [],
+        "layout": build_layout(xaxis={"visible": False}, yaxis={"visible": False}),
     }

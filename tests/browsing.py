@@ -1,0 +1,81 @@
+"""A server as a user starts it, a Chromium, and pages on which nothing may go wrong."""
+
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def serve_explorer() -> Iterator[str]:
+    """Start the explorer as a user does; give its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chainrule", "explore", "--no-browser", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], 60)
+        line = process.stdout.readline() if ready else ""
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found, f"the explorer did not start: {line}{process.stdout.read() if line else ''}"
+        yield found.group()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@contextmanager
+def launch_chromium():
+    """Launch the Chromium on the path; without one the test is skipped, in CI it fails."""
+    executable = shutil.which("chromium")
+    if executable is None:
+        if os.environ.get("CI"):
+            pytest.fail("chromium is missing; install it (Debian: apt-get install chromium)")
+        pytest.skip("chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def watch(page, url: str, *, expected: Callable[[str], bool] = lambda problem: False):
+    """Give a page and close it; nothing must have gone wrong on it.
+
+    Problems are uncaught errors, errors in the console and requests to another host.
+
+    Args:
+        page: A page of a browser.
+        url: The only host it may ask.
+        expected: Whether a problem is one that the test provokes.
+    """
+    own = (url, url.replace("http", "ws", 1), "data:", "blob:")
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.on("request", lambda r: None if r.url.startswith(own) else problems.append(r.url))
+    page.on("websocket", lambda w: None if w.url.startswith(own) else problems.append(w.url))
+    try:
+        yield page
+    finally:
+        page.close()
+    assert [problem for problem in problems if not expected(problem)] == []
