@@ -92,6 +92,7 @@ def build_controls() -> Any:
                 ),
                 dmc.Text(id="settings-note", size="sm", c="dimmed"),
                 dcc.Store(id="scenario", data=DEFAULT_PRESET),
+                dcc.Store(id="wanted"),
                 dcc.Store(id="asked"),
                 dcc.Store(id="answered"),
                 dmc.Anchor(

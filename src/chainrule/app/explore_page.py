@@ -92,6 +92,7 @@ def register_callbacks(app: Dash) -> None:
     # One question at a time: while the server measures, the newest setting waits. See explore.js.
     app.clientside_callback(
         ClientsideFunction("explore", "ask"),
+        Output("wanted", "data"),  # with an output it is called when the page appears, too
         *(Input(name, "value") for name in _CONTROLS),
         Input("scenario", "data"),
     )

@@ -20,8 +20,8 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       ask(...settings) {
         wanted = settings;
         const idle = asked === null || Date.now() - since > PATIENCE;
-        if (idle) send();
-        return window.dash_clientside.no_update;
+        if (idle) setTimeout(send); // not from within a callback: the page may still be appearing
+        return settings;
       },
       hear(answer) {
         if (!answer) return window.dash_clientside.no_update;
