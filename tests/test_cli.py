@@ -195,6 +195,16 @@ def test_bad_input_is_one_message_and_exit_code_2(run, args, message):
             "    return torch.nn.Linear(2, 2), lambda m: m(torch.ones(3, 3)).sum()",
             "compute_loss must run through, but it raised RuntimeError",
         ),
+        (
+            "import sys, torch\ndef build():\n"
+            "    return torch.nn.Linear(2, 2), lambda m: sys.exit(0)",
+            "compute_loss must run through, but it raised SystemExit: 0",
+        ),
+        (
+            "import torch\ndef build():\n"
+            "    return torch.nn.Linear(2, 2, device='meta'), lambda m: m(torch.ones(3, 2)).sum()",
+            "must have values, but some are on the meta device",
+        ),
     ],
 )
 def test_faulty_user_code_is_one_message(run, tmp_path, body, message):
@@ -248,3 +258,36 @@ def test_explore_on_a_taken_port_says_so(run):
         code, _, err = run("explore", "--no-browser", "--port", str(port))
     assert code == 2
     assert f"127.0.0.1:{port}" in err
+
+
+def test_output_is_never_put_in_the_place_of_something_else(run, tmp_path):
+    import os
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code, _, err = run("simulate", "--depth", "2", "--output", str(pipe))
+    assert code == 2
+    assert "no regular file" in err
+    assert pipe.is_fifo()
+    target, link = tmp_path / "flow.json", tmp_path / "link.json"
+    target.write_text("older")
+    link.symlink_to(target)
+    assert run("simulate", "--depth", "2", "--output", str(link))[0] == 0
+    assert link.is_symlink()
+    assert chainrule.load_flow(target).spec.depth == 2
+
+
+def test_a_name_that_cannot_be_is_one_message(run):
+    code, _, err = run("simulate", "--depth", "2", "--output", "x" * 300)
+    assert code == 2
+    assert "No file can be called" in err
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+@pytest.mark.parametrize("all_modules", [[], ["--all"]])
+def test_no_figure_is_cut_at_any_width(run, monkeypatch, columns, all_modules):
+    monkeypatch.setenv("COLUMNS", columns)
+    _, out, _ = run("inspect", CLASSIC, *all_modules)
+    table = out.split("loss  ")[0]
+    assert "…" not in table
+    assert max(map(len, table.splitlines())) <= int(columns)

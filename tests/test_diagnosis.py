@@ -166,3 +166,28 @@ def test_a_diagnosis_is_immutable():
 )
 def test_numbers_read_well(value, text):
     assert format_number(value) == text
+
+
+def test_a_ratio_needs_an_absolute_figure_beside_it():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 64))
+    with torch.no_grad():
+        model[1].weight.normal_(0, 1e-3)
+    inputs = 100 * torch.randn(32, 64)
+    flow = inspect(model, lambda m: m(inputs).square().mean())
+    assert flow.delta_ratio < RULES["vanishing_backward"].threshold
+    assert min(flow.weight_gradient_norms) > 10 * RULES["vanishing_gradient"].threshold
+    assert "vanishing_backward" not in [finding.rule for finding in diagnose(flow).findings]
+
+
+def test_a_model_without_parameters_cannot_be_healthy():
+    x = torch.ones(3, 4, requires_grad=True)
+    diagnosis = diagnose(inspect(nn.Identity(), lambda m: m(x).sum()))
+    assert diagnosis.verdict is Verdict.NO_GRADIENT
+    assert diagnosis.findings[0].rule == "nothing_to_train"
+
+
+def test_shares_read_as_percent():
+    finding = diagnose_spec(depth=30, width=4, activation="relu", init="he").findings[0]
+    assert " %" in finding.evidence
+    assert "bound > 70 %" in finding.evidence

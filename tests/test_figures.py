@@ -5,7 +5,11 @@ import math
 import pytest
 
 from chainrule import NetworkSpec, inspect, simulate
-from chainrule.figures import build_gradient_figure
+from chainrule.figures import (
+    build_activation_figure,
+    build_factor_figure,
+    build_gradient_figure,
+)
 
 
 def test_medians_and_band_are_the_flows():
@@ -65,3 +69,42 @@ def test_non_finite_and_missing_gradients_are_drawn_and_named():
 def test_any_depth(depth):
     flow = simulate(NetworkSpec(depth=depth, width=8), 2)
     assert len(build_gradient_figure(flow)["data"][1]["x"]) == depth
+
+
+def test_activation_columns_hold_every_layers_whole_distribution():
+    flow = simulate(NetworkSpec(depth=6, activation="relu", init="he"), 4)
+    (heatmap,) = build_activation_figure(flow)["data"]
+    assert heatmap["x"] == [1, 2, 3, 4, 5, 6]
+    for column in range(6):
+        assert sum(row[column] for row in heatmap["customdata"]) == pytest.approx(1)
+    lowest = heatmap["customdata"][0]
+    assert all(0.45 < share < 0.65 for share in lowest)  # ReLU is off for half of its inputs
+
+
+def test_activations_without_finite_values_are_left_blank():
+    flow = simulate(NetworkSpec(depth=60, width=256, activation="relu", init="random"), 2)
+    (heatmap,) = build_activation_figure(flow)["data"]
+    assert heatmap["z"][0][0] is not None
+    assert all(row[-1] is None for row in heatmap["z"])
+
+
+def test_factors_are_the_flows():
+    flow = simulate(NetworkSpec(depth=5, normalization="layernorm"), 4)
+    traces = {trace["name"]: trace for trace in build_factor_figure(flow)["data"]}
+    factors = flow.factors()
+    for role, name in (
+        ("activation", "activation factor"),
+        ("weight", "weight factor"),
+        ("normalization", "normalization factor"),
+    ):
+        own = [factor for factor in factors if factor.role == role]
+        assert traces[name]["y"] == [float(factor.value) for factor in own]
+        assert traces[name]["x"] == [factor.layer for factor in own]
+    weights = [factor for factor in factors if factor.role == "weight"]
+    assert traces["running product"]["y"] == [float(factor.running) for factor in weights]
+
+
+def test_residual_blocks_are_one_factor_each():
+    flow = simulate(NetworkSpec(depth=4, residual="scaled"), 2)
+    names = [trace["name"] for trace in build_factor_figure(flow)["data"]]
+    assert names == ["factor of the block", "running product"]

@@ -56,10 +56,13 @@ class TestFields:
             ({"weight_std": 2e6, "init": "random"}, f"weight_std: {DEVIATIONS} 2000000.0."),
             ({"bias_std": float("inf")}, f"bias_std: {DEVIATIONS} inf."),
             ({"bias_std": -1}, f"bias_std: {DEVIATIONS} -1."),
-            ({"clip_norm": 0.0}, "clip_norm: must be a finite number above 0; got 0.0."),
+            (
+                {"clip_norm": 0.0},
+                "clip_norm: must be a finite number above 0, at most 1e30; got 0.0.",
+            ),
             (
                 {"clip_norm": float("nan")},
-                "clip_norm: must be a finite number above 0; got nan.",
+                "clip_norm: must be a finite number above 0, at most 1e30; got nan.",
             ),
             (
                 {"residual": "full"},

@@ -457,3 +457,24 @@ def test_vectorized_calls_are_measured_or_refused() -> None:
         flow = measure(model, lambda m: torch.vmap(m)(x).square().sum())
         norms = [gradient.norm().item() for gradient in gradients]
         assert [parameter.grad_norm for parameter in flow.parameters] == pytest.approx(norms)
+
+
+def test_an_output_that_contains_itself() -> None:
+    class Leaf(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 4))
+
+        def forward(self, x: Tensor) -> dict:
+            out: dict = {"z": x @ self.weight}
+            out["self"] = out
+            return out
+
+    flow = measure(Leaf(), lambda m: m(draw(5, 4).float())["z"].square().sum())
+    assert [entry.output for entry in flow.layers] == ["z"]
+
+
+def test_torchscript_is_refused_in_words() -> None:
+    model = torch.jit.ScriptModule()
+    with pytest.raises(chainrule.errors.InspectionError, match="TorchScript"):
+        measure(model, lambda m: torch.ones((), requires_grad=True))

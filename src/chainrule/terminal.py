@@ -139,8 +139,8 @@ def render_modules(flow: GradientFlow, width: int) -> RenderableType:
         ("shape", 12, lambda call: "×".join(map(str, call.shape)) or "scalar"),
     ]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    name_width = min(30, max((len(call.label) for call in flow.layers), default=6))
-    kind_width = min(18, max((len(call.kind) for call in flow.layers), default=4))
+    name_width = min(30, max((6, *(len(call.label) for call in flow.layers))))
+    kind_width = min(18, max((4, *(len(call.kind) for call in flow.layers))))
     table.add_column("module", no_wrap=True, min_width=name_width)
     table.add_column("kind", no_wrap=True, min_width=kind_width)
     shown = _add_columns(table, columns, width - name_width - kind_width - 4, bars.width)
