@@ -46,6 +46,9 @@ def create_app() -> Dash:
         return PAGES.get((path or "/").rstrip("/") or "/", explore_page).layout()
 
     explore_page.register_callbacks(app)
+    # Dash sets itself up at the first request to "/"; a server first asked for another page would
+    # send it without its scripts.
+    app._setup_server()
     return app
 
 
