@@ -937,19 +937,16 @@ def test_hostile_addresses_do_no_harm(context, url, query):
         )
         assert page.locator("#chain-root img, #chain-root b, #chain-root script").count() == 0
         for name in ("next", "back", "play", "play", "reset", "copy"):
-            if do(page, name).is_enabled():
-                do(page, name).click()
+            do(page, name).dispatch_event("click")
         onward = do(page, "walk-next")
         if not text(page, "walk-title").startswith("5 of 5"):
             assert onward.is_enabled()
-            onward.click()
+            onward.dispatch_event("click")
             assert re.match(r"\d of 5: ", text(page, "walk-title"))
         part(page, "layers").fill("2")
         part(page, "activation").select_option("tanh")
         wait_for(page, activation="tanh")
         assert text(page, "error") == ""
-        for name in ("next", "back", "reset"):
-            do(page, name).click()
         weights = [float(w) for w in parse_qs(urlsplit(page.url).query)["weights"][0].split(",")]
         assert len(weights) == 2
         assert all(map(math.isfinite, weights))
@@ -1226,8 +1223,7 @@ def test_a_scenarios_other_settings_survive_the_way_there_and_back(page, url):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("layers", [3, 30])
+@pytest.mark.parametrize(("scheme", "layers"), [("light", 3), ("dark", 30)])
 def test_page_fits_a_phone(page, url, scheme, layers):
     page.set_viewport_size({"width": 390, "height": 844})
     page.emulate_media(color_scheme=scheme)

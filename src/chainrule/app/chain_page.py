@@ -4,7 +4,7 @@ The page is drawn by `assets/chain.js` from what the routes below answer; every 
 the library. Addresses that do not describe a chain are answered with the reason.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from chainrule.activations import ACTIVATIONS
 from chainrule.chain import (
     ScalarChain,
+    derive,
     describe_chain,
     draw_graph,
     find_stable_weights,
@@ -82,7 +83,11 @@ def answer_chain(query: dict[str, str]) -> Answer:
         parse_numbers("biases", biases) if biases else None,
     )
     wrt = query.get("wrt", "w1")
-    return {**describe_chain(chain, wrt), "svg": draw_graph(chain, wrt, identifier="graph")}
+    return {
+        **describe_chain(chain, wrt),
+        "latex": derive(chain, wrt).to_latex(),
+        "svg": draw_graph(chain, wrt, identifier="graph"),
+    }
 
 
 def answer_depth(query: dict[str, str]) -> Answer:
@@ -165,8 +170,10 @@ def _respond(answer: Callable[[dict[str, str]], Answer]) -> Callable[[Request], 
 def _read_number(query: dict[str, str], name: str, default: float) -> float:
     if name not in query:
         return default
-    numbers: Iterator[float] = iter(parse_numbers(name, query[name]))
-    return next(numbers)
+    numbers = parse_numbers(name, query[name])
+    if len(numbers) != 1:
+        raise SpecError(f"{name}: must be one number; got {len(numbers)}.")
+    return numbers[0]
 
 
 def _read_count(query: dict[str, str], name: str, default: int) -> int:

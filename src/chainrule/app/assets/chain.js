@@ -65,11 +65,13 @@
     constructor(root) {
       this.root = root;
       this.activations = root.dataset.activations.split(",").map((entry) => entry.split(":"));
-      this.state = readAddress();
-      this.walk = Number(new URLSearchParams(location.search).get("walk")) || 0;
+      this.state = readAddress(this.activations);
+      const walk = Math.round(Number(new URLSearchParams(location.search).get("walk"))) || 0;
+      this.walk = Math.max(0, Math.min(WALK.length, walk));
       this.step = null;
       this.unfolded = false;
       this.requests = {};
+      this.before = {};
     }
 
     start() {
@@ -92,7 +94,7 @@
         this.refreshNetwork();
       });
       addEventListener("popstate", () => {
-        this.state = readAddress();
+        this.state = readAddress(this.activations);
         this.refresh({ push: false });
       });
     }
@@ -123,6 +125,8 @@
       this.chain = answer;
       this.step = null;
       this.showChain();
+      if (this.focusLater) this.focusOn(this.focusLater);
+      this.focusLater = null;
       this.root.dataset.shown = JSON.stringify(query);
     }
 
@@ -172,6 +176,7 @@
     write(name, value) {
       if (!Number.isFinite(value)) return;
       const state = structuredClone(this.state);
+      if (/^[wb]\d/.test(name) && this.$("equal").checked) name = name[0]; // stay the same everywhere
       if (name === "x") state.x = value;
       else {
         const list = name[0] === "w" ? state.weights : (state.biases ||= state.weights.map(() => FALLBACK.bias));
@@ -185,9 +190,15 @@
     resize(count) {
       const layers = Math.max(1, Math.min(MAX_LAYERS, Math.round(count) || 1));
       const state = structuredClone(this.state);
-      const grow = (list, fallback) => Array.from({ length: layers }, (_, i) => list[i] ?? (this.$("equal").checked ? list[0] : fallback));
-      state.weights = grow(state.weights, FALLBACK.weight);
-      if (state.biases) state.biases = grow(state.biases, FALLBACK.bias);
+      // Typing "12" passes through 1 layer: values of layers that were there before come back.
+      const grow = (key, fallback) => {
+        const list = state[key];
+        this.before[key] = [...list, ...(this.before[key] || []).slice(list.length)];
+        const kept = this.$("equal").checked ? [] : this.before[key];
+        return Array.from({ length: layers }, (_, i) => list[i] ?? kept[i] ?? (this.$("equal").checked ? list[0] : fallback));
+      };
+      state.weights = grow("weights", FALLBACK.weight);
+      if (state.biases) state.biases = grow("biases", FALLBACK.bias);
       if (Number(state.wrt.slice(1)) > layers) state.wrt = "w1";
       this.state = state;
       this.refresh();
@@ -213,6 +224,12 @@
           this.refresh();
         } else if (part?.startsWith("depth-")) this.refreshDepth(event.target);
         else if (part?.startsWith("rnn-")) this.refreshRecurrence(event.target);
+      });
+      root.addEventListener("change", (event) => {
+        const { name, part } = event.target.dataset;
+        if (event.target.type !== "number" || Number.isFinite(event.target.valueAsNumber)) return;
+        if (name) event.target.value = this.read(name); // an empty box shows what is in force
+        else if (part === "layers") event.target.value = this.state.weights.length;
       });
       root.addEventListener("click", (event) => {
         const button = event.target.closest("button[data-do]");
@@ -266,6 +283,7 @@
     // --- drawing ----------------------------------------------------------------------------
 
     showChain() {
+      if (this.timer) this.pause();
       this.$("graph").innerHTML = this.chain.svg;
       const drawn = this.$("graph").querySelector("svg").viewBox.baseVal;
       this.root.querySelector(".cr-graph").classList.toggle("cr-low", drawn.height <= 400);
@@ -297,10 +315,15 @@
       button.textContent = this.unfolded ? "Fold the middle" : "Show all factors";
       button.setAttribute("aria-pressed", String(this.unfolded));
       const labels = new Map(this.chain.factors.map((f) => [f.id, `${f.short} = ${f.value.text}`]));
-      this.$("lines").innerHTML = this.chain.lines
-        .map((line) => {
+      const left = this.chain.hidden_lines;
+      const visible = this.chain.lines.filter((line) => !line.hidden || (this.unfolded && folds));
+      const gap = left && visible.length < left + this.chain.lines.filter((line) => !line.hidden).length;
+      const at = gap ? visible.findIndex((line, i) => i && line.number > visible[i - 1].number + 1) : -1;
+      this.$("lines").innerHTML = visible
+        .map((line, index) => {
+          const skipped = index === at ? `<li class="cr-note">⋯ ${left} more lines, each with one more intermediate variable ⋯</li>` : "";
           const shown = this.unfolded && line.unfolded ? line.unfolded : line;
-          return `<li data-row data-kind="${line.kind}"><span class="cr-note">${esc(line.note)}</span><div class="cr-scroll" tabindex="-1">${shown.mathml}</div></li>`;
+          return `${skipped}<li data-row data-kind="${line.kind}"><span class="cr-note">${esc(line.note)}</span><div class="cr-scroll" tabindex="-1">${shown.mathml}</div></li>`;
         })
         .join("");
       for (const row of this.$("lines").querySelectorAll('li[data-kind="product"], li[data-kind="formulas"], li[data-kind="numbers"]')) {
@@ -309,6 +332,9 @@
           factor.setAttribute("role", "button");
           factor.setAttribute("aria-label", labels.get(factor.dataset.factor) || factor.textContent);
         });
+        // A formula's parts are nothing to assistive technology; a group's can be reached.
+        row.querySelector("math")?.setAttribute("role", "group");
+        row.querySelector("math")?.setAttribute("aria-label", "factors of the product");
       }
       this.shade();
     }
@@ -334,8 +360,10 @@
         step === null
           ? `The whole product: ${subject.text} = ${gradient.text}.`
           : factor ? `${factor.sentence}.` : "∂p/∂p = 1: the backward pass starts at the output.";
-      this.root.querySelector('[data-do="next"]').disabled = step !== null && done >= factors.length;
-      this.root.querySelector('[data-do="back"]').disabled = done <= 0;
+      // Not `disabled`: that would take the keyboard's place away at either end.
+      const mark = (name, off) => this.root.querySelector(`[data-do="${name}"]`).setAttribute("aria-disabled", String(off));
+      mark("next", step !== null && done >= factors.length);
+      mark("back", done <= 0);
       this.shade();
       if (step !== null && factor) this.lightIds(new Set([factor.id]));
       else this.lightIds(new Set());
@@ -416,28 +444,39 @@
         form.style.top = `${box.bottom + 6 - offset.top}px`;
       }
       const input = form.querySelector("input");
-      const close = () => { form.remove(); target.closest("[tabindex]")?.focus?.(); };
+      let open = true;
+      const close = ({ refocus = true } = {}) => {
+        if (!open) return; // removing the form takes the focus from it, which closes it again
+        open = false;
+        form.remove();
+        if (refocus) this.focusOn(name);
+      };
       form.addEventListener("submit", (event) => {
         event.preventDefault();
         const value = input.valueAsNumber;
         close();
+        this.focusLater = name;
         this.write(name, value);
       });
       form.addEventListener("keydown", (event) => { if (event.key === "Escape") close(); });
-      form.addEventListener("focusout", (event) => { if (!form.contains(event.relatedTarget)) form.remove(); });
+      form.addEventListener("focusout", (event) => {
+        if (!form.contains(event.relatedTarget)) close({ refocus: false });
+      });
       input.focus();
       input.select();
+    }
+
+    /** Give the keyboard back to where a variable was edited. */
+    focusOn(name) {
+      this.$("graph").querySelector(`[data-node="${CSS.escape(name)}"]`)?.focus();
     }
 
     // --- taking along -----------------------------------------------------------------------
 
     async copy() {
-      const lines = this.chain.lines.map((line) => (this.unfolded && line.unfolded ? line.unfolded : line).latex);
-      const relations = this.chain.lines.map((line) => (line.relation === "≈" ? "\\approx" : "="));
-      const text = `\\begin{aligned}\n${this.chain.subject.latex}\n${lines.slice(1).map((line, i) => `&${relations[i + 1]} ${line}`).join(" \\\\\n")}\n\\end{aligned}`;
       const button = this.root.querySelector('[data-do="copy"]');
       try {
-        await navigator.clipboard.writeText(text);
+        await navigator.clipboard.writeText(this.chain.latex);
         button.textContent = "Copied";
       } catch {
         button.textContent = "Could not copy";
@@ -579,7 +618,8 @@
 
   // --- pure helpers -------------------------------------------------------------------------
 
-  function readAddress() {
+  /** Return the state in the address; what is not possible there falls back to the start. */
+  function readAddress(activations) {
     const query = new URLSearchParams(location.search);
     const numbers = (name) => (query.get(name) || "").split(",").map(Number);
     const state = structuredClone(START);
@@ -589,9 +629,11 @@
       state.biases = state.weights.map((_, i) => biases[i] ?? 0);
     }
     if (query.has("x") && Number.isFinite(Number(query.get("x")))) state.x = Number(query.get("x"));
-    if (query.get("activation")) state.activation = query.get("activation").slice(0, 40);
-    const known = ["x", ...state.weights.map((_, i) => `w${i + 1}`), ...(state.biases || []).map((_, i) => `b${i + 1}`)];
-    state.wrt = known.includes(query.get("wrt")) ? query.get("wrt") : "w1";
+    const names = (query.get("activation") || "").split(",");
+    const known = (name) => activations.some(([entry]) => entry === name);
+    if (names.every(known) && [1, state.weights.length].includes(names.length)) state.activation = names.join();
+    const variables = ["x", ...state.weights.map((_, i) => `w${i + 1}`), ...(state.biases || []).map((_, i) => `b${i + 1}`)];
+    state.wrt = variables.includes(query.get("wrt")) ? query.get("wrt") : "w1";
     return state;
   }
 
