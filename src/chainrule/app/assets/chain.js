@@ -253,8 +253,9 @@
       }
       const factor = event.target.closest("[data-factor][tabindex]");
       if (!factor) return;
-      if (["ArrowLeft", "ArrowRight"].includes(event.key)) {
-        const all = [...factor.closest("[data-row]").querySelectorAll("[data-factor][tabindex]")];
+      const row = factor.closest("[data-row]"); // the graph has none: there, Tab goes on
+      if (row && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
+        const all = [...row.querySelectorAll("[data-factor][tabindex]")];
         const next = all[all.indexOf(factor) + (event.key === "ArrowRight" ? 1 : -1)];
         if (next) {
           all.forEach((entry) => entry.setAttribute("tabindex", entry === next ? "0" : "-1"));
