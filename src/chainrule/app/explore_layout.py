@@ -103,6 +103,7 @@ def build_controls() -> Any:
         ),
         withBorder=True,
         p="md",
+        className="configure",
     )
 
 

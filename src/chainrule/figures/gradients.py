@@ -118,7 +118,8 @@ def build_gradient_figure(flow: GradientFlow) -> Figure:
                 title={"text": "layer (1 is next to the input)"},
                 range=[0.5, len(norms) + 0.5],
                 tick0=1,
-                dtick=max(1, math.ceil(len(norms) / 15)),
+                dtick=max(1, math.ceil(len(norms) / 12)),
+                tickangle=0,
                 showgrid=False,
             ),
             yaxis=theme.build_axis(
