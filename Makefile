@@ -39,6 +39,7 @@ format: $(VENV)/dev
 
 bench: $(VENV)/bench
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/page.py
 
 images: $(VENV)/dev
 	$(BIN)/python docs/make_images.py
