@@ -4,6 +4,8 @@ The page is drawn by `assets/chain.js` from what the routes below answer; every 
 the library. Addresses that do not describe a chain are answered with the reason.
 """
 
+import math
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,7 @@ from chainrule.chain import (
 from chainrule.chain.arguments import parse_numbers
 from chainrule.chain.document import describe_number
 from chainrule.errors import SpecError
+from chainrule.quantity import Quantity
 from chainrule.simulation import simulate
 from chainrule.spec import repair_query
 
@@ -134,7 +137,10 @@ def answer_recurrence(query: dict[str, str]) -> Answer:
 
 
 def answer_network(query: dict[str, str]) -> Answer:
-    """Return the measured gains of a real, wide network, in backward order."""
+    """Return the measured gains of real, wide networks, in backward order.
+
+    They are geometric means over the networks: unlike medians, these multiply as the gains do.
+    """
     spec, notices = repair_query("&".join(f"{key}={value}" for key, value in query.items()))
     seeds = max(1, min(SEEDS, LIVE_WEIGHTS // (spec.depth * spec.width**2)))
     flow = simulate(spec, seeds)
@@ -148,12 +154,12 @@ def answer_network(query: dict[str, str]) -> Answer:
                 "name": factor.name,
                 "role": factor.role,
                 "layer": factor.layer,
-                "value": _finite(factor.value),
-                "running": _finite(factor.running),
+                "value": _average(factor.value),
+                "running": _average(factor.running),
             }
             for factor in flow.factors()
         ],
-        "deltas": [_finite(norm) for norm in flow.delta_norms],
+        "deltas": [_average(norm) for norm in flow.delta_norms],
     }
 
 
@@ -183,6 +189,8 @@ def _read_count(query: dict[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _finite(value: float | None) -> float | None:
-    """Return a number that JSON can hold; what is none is drawn as a gap."""
-    return float(value) if value is not None and abs(value) < float("inf") else None
+def _average(value: Quantity | None) -> float | None:
+    """Return the geometric mean over the networks; `None` where it does not exist."""
+    if value is None or not all(0 < member < math.inf for member in value.values):
+        return None
+    return math.exp(statistics.fmean(map(math.log, value.values)))

@@ -60,10 +60,20 @@ def describe_fold(fold: Fold) -> str:
 # ------------------------------------------------------------------ plain text
 
 
+LONGEST_POWER = 10**6
+"""Longer exponents are written as powers themselves."""
+
+
 def format_wide(value: WideFloat) -> str:
     """Return a number in plain text: −2, 0.235, 3.1·10⁻⁷⁰²."""
     digits, power = value.split()
-    return digits if power is None else f"{digits}·10{to_superscript(power)}"
+    if power is None:
+        return digits
+    if (
+        abs(power) > LONGEST_POWER
+    ):  # sign and digits no longer matter: 10 to a number that is itself written as a power
+        return f"10^({format_wide(WideFloat.from_float(float(power)))})"
+    return f"{digits}·10{to_superscript(power)}"
 
 
 def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
@@ -108,6 +118,8 @@ def _bracket_text(term: Term) -> str:
 
 def _latex_number(value: WideFloat) -> str:
     digits, power = value.split()
+    if power is not None and abs(power) > LONGEST_POWER:
+        return rf"10^{{{_latex_number(WideFloat.from_float(float(power)))}}}"
     digits = digits.replace(MINUS, "-").replace(",", "{,}")
     return digits if power is None else rf"{digits} \cdot 10^{{{power}}}"
 
@@ -188,6 +200,9 @@ def _mo(sign: str, attributes: str = "") -> str:
 
 def _mathml_number(value: WideFloat) -> str:
     digits, power = value.split()
+    if power is not None and abs(power) > LONGEST_POWER:
+        inner = _mathml_number(WideFloat.from_float(float(power)))
+        return f"<msup><mn>10</mn>{_mrow(inner)}</msup>"
     negative = digits.startswith(MINUS)
     text = f"<mn>{digits.removeprefix(MINUS)}</mn>"
     if power is not None:

@@ -52,6 +52,7 @@
     const exponent = Math.floor(log);
     return `${(10 ** (log - exponent)).toPrecision(2)} × 10${sup(exponent)}`;
   };
+  const tick = (t) => (Math.abs(t) < 1e6 ? `10${sup(t)}` : `10^${t.toExponential(0)}`);
   const sub = (n) => String(n).replace(/\d/g, (d) => "₀₁₂₃₄₅₆₇₈₉"[d]);
   const sup = (n) => String(n).replace("-", "⁻").replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
 
@@ -78,6 +79,9 @@
       this.root.innerHTML = frame(this.activations);
       this.$ = (name) => this.root.querySelector(`[data-part="${name}"]`);
       this.listen();
+      if (this.walk && !new URLSearchParams(location.search).has("weights")) {
+        this.state = { ...START, biases: null, ...structuredClone(WALK[this.walk - 1].state) };
+      }
       this.showWalk();
       this.refresh();
       this.refreshDepth();
@@ -226,9 +230,10 @@
         else if (part?.startsWith("rnn-")) this.refreshRecurrence(event.target);
       });
       root.addEventListener("change", (event) => {
+        // A box that is left shows what is in force, whatever was typed.
         const { name, part } = event.target.dataset;
-        if (event.target.type !== "number" || Number.isFinite(event.target.valueAsNumber)) return;
-        if (name) event.target.value = this.read(name); // an empty box shows what is in force
+        if (event.target.type !== "number" || event.target.closest(".cr-edit")) return;
+        if (name) event.target.value = this.read(name);
         else if (part === "layers") event.target.value = this.state.weights.length;
       });
       root.addEventListener("click", (event) => {
@@ -278,7 +283,11 @@
       else if (name === "copy") this.copy();
       else if (name === "svg") this.download();
       else if (name === "walk-next" || name === "walk-back") this.go(this.walk + (name === "walk-next" ? 1 : -1));
-      else if (name === "reveal") this.$("reveal").hidden = false;
+      else if (name === "reveal" || name === "reveal-here") {
+        this.$("reveal").hidden = false;
+        this.hideAnswer = this.$("depth-sentence").hidden = false;
+        this.$("depth-task").textContent = this.$("reveal").textContent;
+      }
     }
 
     // --- drawing ----------------------------------------------------------------------------
@@ -404,6 +413,7 @@
 
     light(element) {
       this.hovering = Boolean(element);
+      element ||= document.activeElement?.closest?.("#chain-root [data-factor]");
       const ids = element ? element.dataset.factor.split(" ").filter(Boolean) : this.step ? [this.chain.factors[this.step - 1].id] : [];
       this.lightIds(new Set(ids));
     }
@@ -432,7 +442,7 @@
       this.root.querySelector(".cr-edit")?.remove();
       const form = document.createElement("form");
       form.className = "cr-edit";
-      form.innerHTML = `<label>${name[0]}${sub(name.slice(1))} <input type="number" step="any" value="${this.read(name)}" aria-label="new value of ${name}"></label><button class="cr-primary">Set</button>`;
+      form.innerHTML = `<label>${name[0]}${sub(name.slice(1))} <input type="number" step="any" required value="${this.read(name)}" aria-label="new value of ${name}"></label><button class="cr-primary">Set</button>`;
       const box = target.getBoundingClientRect();
       document.body.scrollLeft = 0;
       form.style.left = `${Math.max(8, Math.min(box.left, innerWidth - 260)) + scrollX}px`;
@@ -519,6 +529,10 @@
       this.root.querySelector('[data-do="walk-next"]').disabled = this.walk >= WALK.length;
       this.root.querySelector('[data-do="walk-back"]').disabled = this.walk <= 1;
       this.root.querySelector('[data-do="reveal"]').hidden = !at?.reveal;
+      this.$("depth-task").hidden = at?.goto !== "depth";
+      this.$("depth-task").innerHTML = at?.goto === "depth" ? `<strong>${this.walk} of ${WALK.length}.</strong> ${esc(at.text)} <button data-do="reveal-here">Show the answer</button>` : "";
+      this.hideAnswer = at?.goto === "depth";
+      this.$("depth-sentence").hidden = this.hideAnswer;
       this.$("reveal").hidden = true;
       this.$("reveal").textContent = at?.reveal || "";
     }
@@ -532,6 +546,9 @@
       const answer = await this.ask("/api/depth", { w: box.value || "1", activation: this.$("depth-activation").value, depth: 50 });
       if (!answer) return;
       this.$("depth-sentence").textContent = answer.error || answer.sentence;
+      // In the walk, people find the threshold before they read it.
+      if (answer.error || Math.abs(Number(box.value)) >= answer.threshold) this.hideAnswer = false;
+      this.$("depth-sentence").hidden = Boolean(this.hideAnswer);
       if (answer.error) return;
       const line = (list) => list.map((p, i) => [i + 1, p.log10]);
       this.$("depth-chart").innerHTML = lineChart({
@@ -608,7 +625,7 @@
       });
       const s = answer.spec;
       this.$("real-sentence").textContent =
-        `${s.depth} layers of ${s.width} units, ${s.activation}, ${s.init}: median gains of ${seeds} real networks, measured by autograd. ` +
+        `${s.depth} layers of ${s.width} units, ${s.activation}, ${s.init}: gains of ${seeds} real networks (geometric means, so that they multiply), measured by autograd. ` +
         (product > 0
           ? `All ${factors.length} factors multiply to ${power(Math.log10(product))}: that is how much longer or shorter the gradient is at the input than at the output.`
           : "The product is zero or not finite.") +
@@ -665,7 +682,7 @@
     const scale = (width - left - right) / 2 / reach;
     const height = factors.length * row + 30;
     const ticks = [-reach, 0, reach].map((t) =>
-      `<line class="${t ? "grid" : "zero"}" x1="${middle + t * scale}" x2="${middle + t * scale}" y1="22" y2="${height - 4}"/><text x="${middle + t * scale}" y="14" text-anchor="middle">${t ? `10${sup(t)}` : "× 1"}</text>`);
+      `<line class="${t ? "grid" : "zero"}" x1="${middle + t * scale}" x2="${middle + t * scale}" y1="22" y2="${height - 4}"/><text x="${middle + t * scale}" y="14" text-anchor="middle">${t ? tick(t) : "× 1"}</text>`);
     const bars = factors.map((f, i) => {
       const y = 26 + i * row;
       const log = f.value.log10;
@@ -689,7 +706,7 @@
     const step = Math.max(1, Math.ceil((high - low) / 7));
     const ticks = [];
     for (let t = Math.ceil(low / step) * step; t <= high; t += step) ticks.push(t);
-    const grid = ticks.map((t) => `<line class="${t ? "grid" : "zero"}" x1="${left}" x2="${width - right}" y1="${py(t)}" y2="${py(t)}"/><text x="${left - 8}" y="${py(t) + 4}" text-anchor="end">${t ? `10${sup(t)}` : "1"}</text>`);
+    const grid = ticks.map((t) => `<line class="${t ? "grid" : "zero"}" x1="${left}" x2="${width - right}" y1="${py(t)}" y2="${py(t)}"/><text x="${left - 8}" y="${py(t) + 4}" text-anchor="end">${t ? tick(t) : "1"}</text>`);
     const xstep = Math.max(1, Math.round((final - first) / 6));
     for (let t = first; t <= final; t += xstep) grid.push(`<text x="${px(t)}" y="${height - 20}" text-anchor="middle">${t}</text>`);
     const shade = band ? `<rect class="band" x="${left}" width="${width - left - right}" y="${py(band[1])}" height="${py(band[0]) - py(band[1])}"><title>within 10× of 1</title></rect>` : "";
@@ -767,6 +784,7 @@
   <section class="cr-card" aria-labelledby="depth-head" data-part="depth-card">
     <h2 id="depth-head">Why it vanishes</h2>
     <div class="cr-fields">${weight("depth-w", 1, -8, 8)}<label>activation<select data-part="depth-activation">${options}</select></label></div>
+    <p data-part="depth-task" hidden></p>
     <div data-part="depth-chart"></div><p data-part="depth-end"></p><p class="cr-dim" data-part="depth-sentence"></p>
   </section>
   <section class="cr-card" aria-labelledby="rnn-head">
