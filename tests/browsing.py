@@ -6,6 +6,7 @@ import select
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,16 +30,23 @@ def serve_explorer() -> Iterator[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
+    # What it says must be read, or it would wait for a reader once the pipe is full.
+    output = process.stdout
+    assert output is not None
+    reader = threading.Thread(target=output.read)
     try:
-        assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], 60)
-        line = process.stdout.readline() if ready else ""
+        ready, _, _ = select.select([output], [], [], 60)
+        line = output.readline() if ready else ""
         found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found, f"the explorer did not start: {line}{process.stdout.read() if line else ''}"
+        assert found, f"the explorer did not start: {line}{output.read() if line else ''}"
+        reader.start()
         yield found.group()
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.wait(timeout=20)
+        if reader.ident:
+            reader.join(timeout=20)
+        output.close()
 
 
 @contextmanager

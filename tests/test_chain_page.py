@@ -478,6 +478,27 @@ def test_factors_are_reached_and_walked_by_keyboard(shown):
 
 
 @pytest.mark.browser
+def test_what_has_the_focus_is_in_sight(shown):
+    """Neither the header nor the graph that stays in sight may lie over it."""
+    wait_for_network(shown, "15 layers")
+    hidden = []
+    do(shown, "copy").focus()
+    for key in ["Tab"] * 8 + ["Shift+Tab"] * 8:
+        shown.keyboard.press(key)
+        hidden += shown.evaluate(
+            """() => {
+                const focused = document.activeElement;
+                const at = focused.getBoundingClientRect();
+                const found = document.elementFromPoint(at.x + at.width / 2, at.y + at.height / 2);
+                const over = found?.closest("header, .cr-graph");
+                return over && !over.contains(focused)
+                    ? [focused.dataset.factor || focused.dataset.part || focused.textContent] : [];
+            }"""
+        )
+    assert hidden == []
+
+
+@pytest.mark.browser
 def test_arrow_keys_in_the_graph_do_no_harm(shown):
     for place in (edge("z2-h2"), node("w2")):
         shown.locator(place).focus()

@@ -242,6 +242,7 @@
         const editable = this.findEditable(event.target);
         if (editable) this.edit(editable, event.target);
       });
+      root.addEventListener("focusin", (event) => this.bringIntoSight(event.target));
       for (const [on, off] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
         root.addEventListener(on, (event) => this.light(event.target.closest?.("[data-factor]")));
         root.addEventListener(off, () => this.light(null));
@@ -423,6 +424,17 @@
         const own = entry.dataset.factor.split(" ");
         entry.classList.toggle("lit", ids.size > 0 && own.some((id) => ids.has(id)));
       }
+    }
+
+    /** Scroll so that neither the header nor the graph that stays in sight lies over what has the focus. */
+    bringIntoSight(focused) {
+      const card = this.root.querySelector(".cr-graph");
+      if (card.contains(focused)) return;
+      const follows = card.compareDocumentPosition(focused) & Node.DOCUMENT_POSITION_FOLLOWING;
+      const stays = getComputedStyle(card).position === "sticky" && follows;
+      const over = stays ? Math.max(64, card.getBoundingClientRect().bottom) : 64;
+      const { top } = focused.getBoundingClientRect();
+      if (top < over) scrollBy({ top: top - over - 8, behavior: "instant" });
     }
 
     // --- editing in place -------------------------------------------------------------------
