@@ -165,6 +165,7 @@ window.chainrule = window.chainrule || {};
     // --- asking ---------------------------------------------------------------------------
 
     ask(query, { push, raw = null }) {
+      this.root.dataset.pending = "1";
       this.wanted = { query: raw ?? query.toString(), push: push || Boolean(this.wanted?.push && this.wanted.open) };
       this.wanted.open = true;
       if (this.busy) {
@@ -195,7 +196,10 @@ window.chainrule = window.chainrule || {};
       if (this.wanted.query !== question.query) this.send();
       else if (answer?.ensemble?.partial && !refining) {
         this.send(true);
-      } else this.showBusy(false);
+      } else {
+        this.showBusy(false);
+        delete this.root.dataset.pending;
+      }
     }
 
     hear(answer, question) {
