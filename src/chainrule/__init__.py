@@ -15,7 +15,8 @@ from chainrule.initializers import INITIALIZERS
 from chainrule.inspection import inspect
 from chainrule.networks import build_network, make_loss
 from chainrule.presets import PRESETS
-from chainrule.remedies import Remedy, find_remedies
+from chainrule.remedies import find_remedies
+from chainrule.remedy import Remedy
 from chainrule.simulation import simulate
 from chainrule.spec import NetworkSpec
 

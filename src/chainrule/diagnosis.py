@@ -181,14 +181,14 @@ def _find_layers(name: str, layers: Sequence[WeightLayer]) -> Iterator[Finding]:
         yield _report(
             rule,
             value,
-            f"{rule.figure} is {_show(rule, value)} at layer {layer.layer} ({count}"
-            f"bound {rule.beyond} {_show(rule, rule.threshold)})",
+            f"{rule.figure} is {format_figure(rule, value)} at layer {layer.layer} ({count}"
+            f"bound {rule.beyond} {format_figure(rule, rule.threshold)})",
             [each.layer for each, _ in wrong],
             [each.name for each, _ in wrong],
         )
 
 
-def _show(rule: Rule, value: float) -> str:
+def format_figure(rule: Rule, value: float) -> str:
     """Return a figure of a rule as people read it: shares in percent."""
     return f"{100 * value:.0f} %" if rule.figure.startswith("share") else format_number(value)
 

@@ -1,29 +1,22 @@
 """`find_remedies`: changes worth trying, each measured before and after."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import cached_property
-from typing import Any, overload
+from collections.abc import Callable, Mapping, Sequence
 
-from chainrule.diagnoses import RULES, Rule, Verdict
-from chainrule.diagnosis import Diagnosis, diagnose, measure_figure
+from chainrule.diagnoses import Verdict
+from chainrule.diagnosis import Diagnosis, diagnose
 from chainrule.errors import SpecError
 from chainrule.flow import GradientFlow
+from chainrule.remedy import Outcome, Remedies, Remedy, compare_flows
 from chainrule.simulation import BUDGET, simulate
 from chainrule.spec import NetworkSpec
 from chainrule.treatments import (
     Treatment,
     choose_ingredients,
     combine_treatments,
-    list_changes,
     list_treatments,
     scale_weights,
 )
-
-IMPROVED = 0.25
-"""A change helps if it closes at least this share of the way from the figure to its bound."""
 
 WANTED = 3
 """Remedies that are looked for in any case: with fewer, more is tried."""
@@ -40,174 +33,7 @@ SEARCH_SEEDS = 4
 WEIGHTS = 2**20
 """Weights (depth · width² · seeds) of one measurement that the number of seeds is chosen by."""
 
-_SMALLEST = 5e-324
-_SHARES = ("dead_units", "saturated", "non_finite", "unreached")
-"""Rules whose figures are shares or counts; all others are compared in powers of ten."""
-
 Progress = Callable[[int, int], None]
-
-
-class Outcome(StrEnum):
-    """What a change did, as measured; the best first."""
-
-    CURES = "cures"
-    HELPS = "helps"
-    TRADES = "trades"
-    FAILS = "fails"
-
-
-OUTCOMES: Mapping[Outcome, str] = {
-    Outcome.CURES: "afterwards every layer receives a usable gradient",
-    Outcome.HELPS: "better, but not healthy yet",
-    Outcome.TRADES: "one problem is exchanged for another",
-    Outcome.FAILS: "measured, it does not help",
-}
-"""What each outcome means, in a few words."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """The figure that is wrong, before and after a change.
-
-    Attributes:
-        rule: Name of the rule in the table of diagnoses.
-        figure: What is compared, in words.
-        before: The worst value before.
-        after: The worst value after; `None` if the changed network has no such figure.
-        threshold: The bound to pass.
-        beyond: ">" if figures above the bound are wrong, "<" if those below are.
-    """
-
-    rule: str
-    figure: str
-    before: float
-    after: float | None
-    threshold: float
-    beyond: str
-
-    @property
-    def passes(self) -> bool:
-        """Whether the figure is on the right side of its bound afterwards."""
-        if self.after is None:
-            return True
-        below, above = self.after <= self.threshold, self.after >= self.threshold
-        return below if self.beyond == ">" else above  # NaN is neither
-
-    @property
-    def closed(self) -> float:
-        """Share of the way to the bound that was closed: 1 passes, 0 nothing, negative worse.
-
-        Measured in powers of ten, but plainly for shares and counts.
-        """
-        if self.passes:
-            return 1.0
-        if self.after is None or math.isnan(self.after) or math.isnan(self.before):
-            return 0.0
-        old, new, bound = (self._scale(v) for v in (self.before, self.after, self.threshold))
-        return 1.0 - (new - bound) / (old - bound) if old != bound else 0.0
-
-    def _scale(self, value: float) -> float:
-        if self.rule in _SHARES:
-            return value
-        return math.log10(min(max(value, _SMALLEST), 1e308))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Remedy:
-    """A change that was tried, with what was measured before and after it.
-
-    Attributes:
-        title: The change in words, for example "He (Kaiming) initialization".
-        reason: Why it could help, in one plain sentence (one for each of a pair).
-        kinds: What kind of change it is (see `treatments.KINDS`); two for a pair.
-        outcome: What it did.
-        figure: The gravest finding's figure before and after.
-        before: The measurement before.
-        after: The measurement after, of the same seeds.
-        diagnosis_before: The diagnosis of `before`.
-        diagnosis_after: The diagnosis of `after`.
-    """
-
-    title: str
-    reason: str
-    kinds: tuple[str, ...]
-    outcome: Outcome
-    figure: Comparison
-    before: GradientFlow
-    after: GradientFlow
-    diagnosis_before: Diagnosis
-    diagnosis_after: Diagnosis
-
-    @property
-    def spec(self) -> NetworkSpec | None:
-        """The specification after the change; `None` for a model that chainrule did not build."""
-        return self.after.spec
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """The fields of the specification that change, with their new values."""
-        before, after = self.before.spec, self.after.spec
-        return {} if before is None or after is None else list_changes(before, after)
-
-    @property
-    def verdict_before(self) -> Verdict:
-        """What was wrong."""
-        return self.diagnosis_before.verdict
-
-    @property
-    def verdict_after(self) -> Verdict:
-        """What the changed network is diagnosed as."""
-        return self.diagnosis_after.verdict
-
-    @property
-    def is_cure(self) -> bool:
-        """Whether the changed network is diagnosed healthy."""
-        return self.outcome is Outcome.CURES
-
-
-@dataclass(frozen=True, kw_only=True)
-class Remedies(Sequence[Remedy]):
-    """The remedies found for a network: cures first, then what helps; the cheapest first in each.
-
-    As a sequence it holds remedies only; what was tried in vain is in `refuted`.
-
-    Attributes:
-        before: The measurement of the network as it is.
-        diagnosis: What is wrong with it.
-        tried: Everything that was measured, ranked: cures, helps, then what did not help.
-    """
-
-    before: GradientFlow
-    diagnosis: Diagnosis
-    tried: tuple[Remedy, ...]
-
-    @cached_property
-    def cures(self) -> tuple[Remedy, ...]:
-        """Changes after which the network is diagnosed healthy, the cheapest first."""
-        return tuple(each for each in self.tried if each.outcome is Outcome.CURES)
-
-    @cached_property
-    def helps(self) -> tuple[Remedy, ...]:
-        """Changes that bring the wrong figure nearer to its bound, and do no harm."""
-        return tuple(each for each in self.tried if each.outcome is Outcome.HELPS)
-
-    @cached_property
-    def refuted(self) -> tuple[Remedy, ...]:
-        """Changes that, measured, do not help or exchange one problem for another."""
-        return tuple(each for each in self.tried if each.outcome in (Outcome.TRADES, Outcome.FAILS))
-
-    def __iter__(self) -> Iterator[Remedy]:
-        return iter((*self.cures, *self.helps))
-
-    def __len__(self) -> int:
-        return len(self.cures) + len(self.helps)
-
-    @overload
-    def __getitem__(self, index: int) -> Remedy: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Remedy, ...]: ...
-    def __getitem__(self, index: int | slice) -> Remedy | tuple[Remedy, ...]:
-        return (*self.cures, *self.helps)[index]
 
 
 def find_remedies(
@@ -391,19 +217,13 @@ class _Search:
         return flow
 
     def _note(self, treatment: Treatment, flow: GradientFlow) -> None:
-        after = diagnose(flow)
-        rule = RULES[self.diagnosis.findings[0].rule]
-        comparison = self._compare(rule, flow, clipped="clipping" in treatment.kinds)
-        remedy = Remedy(
+        remedy = compare_flows(
+            self.before,
+            flow,
+            diagnosis=self.diagnosis,
             title=treatment.title,
             reason=treatment.reason,
             kinds=treatment.kinds,
-            outcome=_judge(comparison, self.diagnosis, after),
-            figure=comparison,
-            before=self.before,
-            after=flow,
-            diagnosis_before=self.diagnosis,
-            diagnosis_after=after,
         )
         if treatment.kinds == ("depth",):  # a search for the largest depth that is healthy
             rivals = [pair for pair in self.tried if pair[0].kinds == ("depth",)]
@@ -411,16 +231,6 @@ class _Search:
             self.tried.append(min([*rivals, (treatment, remedy)], key=_rank_effect))
         else:
             self.tried.append((treatment, remedy))
-
-    def _compare(self, rule: Rule, flow: GradientFlow, *, clipped: bool) -> Comparison:
-        return Comparison(
-            rule=rule.name,
-            figure=rule.figure,
-            before=self.diagnosis.findings[0].value,
-            after=measure_figure(flow, rule.name, clipped=clipped),
-            threshold=rule.threshold,
-            beyond=rule.beyond,
-        )
 
     def _count(self, outcome: Outcome) -> int:
         return sum(remedy.outcome is outcome for _, remedy in self.tried)
@@ -452,18 +262,6 @@ def _rank_effect(pair: tuple[Treatment, Remedy]) -> tuple[int, float]:
 def _rank_price(pair: tuple[Treatment, Remedy]) -> tuple[int, tuple[int, ...]]:
     treatment, remedy = pair
     return _ORDER.index(remedy.outcome), treatment.cost
-
-
-def _judge(comparison: Comparison, before: Diagnosis, after: Diagnosis) -> Outcome:
-    if comparison.closed < IMPROVED:
-        return Outcome.FAILS
-    if after.verdict is Verdict.HEALTHY:
-        return Outcome.CURES
-    known = {finding.verdict for finding in before.findings}
-    if before.verdict is Verdict.NON_FINITE:
-        known.add(Verdict.EXPLODING)  # what had overflowed has a size again
-    new = {finding.verdict for finding in after.findings} - known
-    return Outcome.TRADES if new else Outcome.HELPS
 
 
 def _propose_scale(points: Mapping[float, float]) -> float | None:
