@@ -51,6 +51,8 @@ def train(spec: NetworkSpec, optimizer: str, inputs: Tensor, classes: Tensor) ->
             if not torch.isfinite(loss):
                 break
             loss.backward()
+            if spec.clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm)
             steps.step()
         with torch.no_grad():
             best = max(best, float((model(inputs).argmax(1) == classes).float().mean()))

@@ -394,7 +394,9 @@ class TestCharts:
     @pytest.mark.parametrize("kind", ["svg", "png"])
     def test_charts_are_saved(self, explorer, kind):
         with explorer.expect_download() as download:
-            explorer.get_by_role("button", name=f"download this chart as {kind.upper()}").first.click()
+            explorer.get_by_role(
+                "button", name=f"download this chart as {kind.upper()}"
+            ).first.click()
         path = Path(download.value.path())
         start = path.read_bytes()[:8]
         assert start == b"\x89PNG\r\n\x1a\n" if kind == "png" else b"<svg" in path.read_bytes()[:40]
