@@ -188,7 +188,10 @@ def test_a_drag_is_followed_and_ends_where_it_ends(explorer):
     explorer.evaluate(
         f"""() => {{
             window.seen = new Set();
-            const look = () => {{ seen.add({CHART}.data[1].x.length); requestAnimationFrame(look); }};
+            const look = () => {{
+                seen.add({CHART}.data[1].x.length);
+                requestAnimationFrame(look);
+            }};
             look();
         }}"""
     )

@@ -7,7 +7,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, dcc, html
 from fastapi import FastAPI
 
-from chainrule.app import chain_page, explore_page, plotly_script
+from chainrule.app import chain_page, explore_page, plotly_script, remedy_route
 from chainrule.app.measuring import Measurer
 
 THEME = {
@@ -28,7 +28,9 @@ def create_app() -> Dash:
     """
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     # Before Dash takes all remaining paths:
-    explore_page.register_routes(server, Measurer())
+    measurer = Measurer()
+    explore_page.register_routes(server, measurer)
+    remedy_route.register_routes(server, measurer)
     chain_page.register_routes(server)
     plotly_script.register_routes(server)
     app = Dash(
