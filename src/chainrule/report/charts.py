@@ -134,7 +134,7 @@ def _draw_horizontal(
 ) -> list[Content]:
     ticks = list_ticks(axis, scale.low, scale.high)
     labels = [
-        element("text", label, class_="tick", x=_r(x), y=_r(bottom + 18), text_anchor="middle")
+        element("text", label, class_="tick", x=_r(x), y=_r(bottom + 20), text_anchor="middle")
         for value, label in ticks
         for x in [scale.place_inner(value)]
     ]

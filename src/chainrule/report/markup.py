@@ -21,8 +21,7 @@ Content = str | float | None | Sequence["Content"]
 
 
 def render(content: Content) -> Markup:
-    """Return content as markup: markup as it is, text escaped, numbers with one decimal, `None` as
-    nothing, several joined."""
+    """Return content as markup: text escaped, `None` as nothing, several joined."""
     if content is None:
         return Markup("")
     if isinstance(content, Markup):

@@ -101,7 +101,8 @@ def build_module_tables(flow: GradientFlow) -> Markup | None:
     blocks = group_calls(flow)
     if not blocks:
         return None
-    title = f"Module calls ({len(flow.layers):,} outputs)"
+    count = len(flow.layers)
+    title = f"Module calls ({count:,} output{'' if count == 1 else 's'})"
     if len(blocks) <= OPEN_BLOCKS:
         return _fold(title, [_build_calls(block) for block in blocks])
     return _fold(
