@@ -122,6 +122,9 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
     ] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Largest total gradient norm.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per batch.")] = None,
+    input_scale: Annotated[
+        float | None, typer.Option(help="What the inputs are multiplied by.")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
     seed: Annotated[int | None, typer.Option(help="First seed.")] = None,
     seeds: Annotated[int, typer.Option(help="Networks to measure, each with its own seed.")] = 16,

@@ -1,11 +1,11 @@
 """`diagnose`: from the numbers of a flow to a verdict in words, with its evidence."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from chainrule.activations import ACTIVATIONS
-from chainrule.diagnoses import ACTIONS, RULES, Rule, Verdict
+from chainrule.diagnoses import ACTIONS, FAR_BEYOND, NEAR, RULES, Rule, Verdict, Viability
 from chainrule.flow import GradientFlow
 from chainrule.initializers import get_initializer
 from chainrule.measurement import WeightLayer
@@ -72,7 +72,7 @@ def diagnose(flow: GradientFlow) -> Diagnosis:
         flow: A measurement by `inspect` or `simulate`.
     """
     order = list(Verdict)
-    findings = sorted(_find(flow), key=lambda finding: order.index(finding.verdict))
+    findings = sorted(_find(flow, RULES), key=lambda finding: order.index(finding.verdict))
     verdict = findings[0].verdict if findings else Verdict.HEALTHY
     return Diagnosis(
         verdict=verdict,
@@ -82,22 +82,56 @@ def diagnose(flow: GradientFlow) -> Diagnosis:
     )
 
 
-def _find(flow: GradientFlow) -> Iterator[Finding]:
-    yield from _find_non_finite(flow)
-    yield from _find_unreached(flow)
-    if any(finding for finding in _find_non_finite(flow)):
+def assess_viability(flow: GradientFlow) -> Viability:
+    """Return whether plain SGD can be expected to train the network, as far as one can see.
+
+    Not viable: a figure is far beyond its bound (still beyond it when the bound is moved by
+    `FAR_BEYOND`), or a count or share is beyond its own. At risk: a figure is beyond its bound, or
+    within a factor of `NEAR` of it. The agreement with real training is in docs/decisions.md.
+
+    Args:
+        flow: A measurement by `inspect` or `simulate`.
+    """
+    if any(_find(flow, _move_bounds(1 / FAR_BEYOND))):
+        return Viability.NOT_VIABLE
+    return Viability.AT_RISK if any(_find(flow, _move_bounds(NEAR))) else Viability.VIABLE
+
+
+def _move_bounds(factor: float) -> dict[str, Rule]:
+    """Return the rules with continuous bounds made stricter by a factor above 1, or laxer."""
+    return {
+        name: replace(
+            rule,
+            threshold=rule.threshold * (factor if rule.beyond == "<" else 1 / factor),
+        )
+        if rule.continuous
+        else rule
+        for name, rule in RULES.items()
+    }
+
+
+def _find(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
+    yield from _find_non_finite(flow, rules)
+    yield from _find_unreached(flow, rules)
+    if any(finding for finding in _find_non_finite(flow, rules)):
         return  # every further figure is made of undefined numbers
     layers = flow.weight_layers
-    yield from _find_layers("dead_units", layers, lambda layer: layer.dead_share)
-    yield from _find_layers("exploding_gradient", layers, lambda layer: layer.weight_gradient_norm)
-    if _is_near(layers, "exploding_gradient"):
-        yield from _find_ratio("exploding_backward", flow, flow.delta_ratio)
-    yield from _find_layers("vanishing_gradient", layers, lambda layer: layer.weight_gradient_norm)
-    if _is_near(layers, "vanishing_gradient"):
-        yield from _find_ratio("vanishing_backward", flow, flow.delta_ratio)
-    yield from _find_layers("saturated", layers, _read_saturation)
-    yield from _find_layers("same_answer", layers[-1:], lambda layer: layer.variation)
-    yield from _find_ratio("fading_signal", flow, _measure_fading(layers))
+
+    def find(
+        name: str, layers: Sequence[WeightLayer], read: Callable[[WeightLayer], Quantity | None]
+    ) -> Iterator[Finding]:
+        return _find_layers(rules[name], layers, read)
+
+    yield from find("dead_units", layers, lambda layer: layer.dead_share)
+    yield from find("exploding_gradient", layers, lambda layer: layer.weight_gradient_norm)
+    if _is_near(layers, rules["exploding_gradient"]):
+        yield from _find_ratio(rules["exploding_backward"], flow, flow.delta_ratio)
+    yield from find("vanishing_gradient", layers, lambda layer: layer.weight_gradient_norm)
+    if _is_near(layers, rules["vanishing_gradient"]):
+        yield from _find_ratio(rules["vanishing_backward"], flow, flow.delta_ratio)
+    yield from find("saturated", layers, _read_saturation)
+    yield from find("same_answer", layers[-1:], lambda layer: layer.variation)
+    yield from _find_ratio(rules["fading_signal"], flow, _measure_fading(layers))
 
 
 def _read_saturation(layer: WeightLayer) -> Quantity | None:
@@ -114,13 +148,12 @@ def _measure_fading(layers: Sequence[WeightLayer]) -> float | None:
     return None if first is None or last is None or first == 0.0 else last / first
 
 
-def _is_near(layers: Sequence[WeightLayer], name: str) -> bool:
+def _is_near(layers: Sequence[WeightLayer], rule: Rule) -> bool:
     """Whether some gradient comes within a factor of 10 of an absolute bound.
 
     A ratio of gradients counts as evidence only then: alone it would call a network sick whose
     every layer receives plenty.
     """
-    rule = RULES[name]
     bound = rule.threshold * (10 if rule.beyond == "<" else 0.1)
     norms = [n for layer in layers if (n := layer.weight_gradient_norm) is not None]
     return any(norm < bound if rule.beyond == "<" else norm > bound for norm in norms)
@@ -131,9 +164,8 @@ def _is_beyond(value: float, rule: Rule) -> bool:
 
 
 def _find_layers(
-    name: str, layers: Sequence[WeightLayer], read: Callable[[WeightLayer], Quantity | None]
+    rule: Rule, layers: Sequence[WeightLayer], read: Callable[[WeightLayer], Quantity | None]
 ) -> Iterator[Finding]:
-    rule = RULES[name]
     wrong = [
         (layer, value)
         for layer in layers
@@ -158,8 +190,7 @@ def _show(rule: Rule, value: float) -> str:
     return f"{100 * value:.0f} %" if rule.figure.startswith("share") else format_number(value)
 
 
-def _find_ratio(name: str, flow: GradientFlow, value: float | None) -> Iterator[Finding]:
-    rule = RULES[name]
+def _find_ratio(rule: Rule, flow: GradientFlow, value: float | None) -> Iterator[Finding]:
     if value is not None and _is_beyond(value, rule):
         yield _report(
             rule,
@@ -171,7 +202,7 @@ def _find_ratio(name: str, flow: GradientFlow, value: float | None) -> Iterator[
         )
 
 
-def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
+def _find_non_finite(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
     places: dict[str, float] = {}
     layers = set()
     for call in flow.layers:
@@ -187,7 +218,7 @@ def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
             places[parameter.name] = count
             layers.add(parameter.layer)
     if places or not math.isfinite(flow.loss):
-        rule = RULES["non_finite"]
+        rule = rules["non_finite"]
         first = f", first in {next(iter(places))!r}" if places else ""
         yield _report(
             rule,
@@ -199,15 +230,15 @@ def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
         )
 
 
-def _find_unreached(flow: GradientFlow) -> Iterator[Finding]:
+def _find_unreached(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
     if not any(parameter.status == "measured" for parameter in flow.parameters):
-        rule = RULES["nothing_to_train"]
+        rule = rules["nothing_to_train"]
         evidence = f"the loss depends on none of {len(flow.parameters)} parameters"
         yield _report(rule, 0, evidence, [], [])
         return
     names = [p.name for p in flow.parameters if p.status == "unreached" and p.is_weight]
     if names:
-        rule = RULES["unreached"]
+        rule = rules["unreached"]
         weights = sum(p.is_weight for p in flow.parameters)
         layers = {p.layer for p in flow.parameters if p.name in set(names)}
         yield _report(

@@ -7,7 +7,8 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, dcc, html
 from fastapi import FastAPI
 
-from chainrule.app import chain_page, explore_page
+from chainrule.app import chain_page, explore_page, plotly_script
+from chainrule.app.measuring import Measurer
 
 THEME = {
     "primaryColor": "blue",
@@ -26,7 +27,10 @@ def create_app() -> Dash:
     from other hosts.
     """
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    chain_page.register_routes(server)  # before Dash takes all remaining paths
+    # Before Dash takes all remaining paths:
+    explore_page.register_routes(server, Measurer())
+    chain_page.register_routes(server)
+    plotly_script.register_routes(server)
     app = Dash(
         "chainrule",
         server=server,
@@ -36,7 +40,7 @@ def create_app() -> Dash:
         serve_locally=True,
         suppress_callback_exceptions=True,  # a page's controls exist while it is shown
         meta_tags=[{"name": "description", "content": "See how gradients flow in deep networks."}],
-        index_string=_INDEX,
+        index_string=_INDEX.replace("PLOTLY", plotly_script.PATH),
     )
     app.layout = dmc.MantineProvider(_build_frame(), theme=THEME, defaultColorScheme="auto")
 
@@ -45,7 +49,6 @@ def create_app() -> Dash:
         """Show the page that the address names."""
         return PAGES.get((path or "/").rstrip("/") or "/", explore_page).layout()
 
-    explore_page.register_callbacks(app)
     # Dash sets itself up at the first request to "/"; a server first asked for another page would
     # send it without its scripts.
     app._setup_server()
@@ -113,6 +116,7 @@ _INDEX = """<!DOCTYPE html>
     </head>
     <body>
         {%app_entry%}
+        <script src="PLOTLY" defer></script>
         <footer>{%config%}{%scripts%}{%renderer%}</footer>
     </body>
 </html>
