@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from chainrule.activations import ACTIVATIONS
-from chainrule.diagnoses import MEANINGS, RULES, Verdict
-from chainrule.diagnosis import Diagnosis
+from chainrule.diagnoses import MEANINGS, RULES, Verdict, Viability
+from chainrule.diagnosis import Diagnosis, assess_viability
 from chainrule.flow import GradientFlow
 from chainrule.initializers import INITIALIZERS
 from chainrule.numerals import format_number, split_number
@@ -38,6 +38,14 @@ LOOKS: Mapping[Verdict, Look] = MappingProxyType(
     }
 )
 
+VIABILITY_LOOKS: Mapping[Viability, Look] = MappingProxyType(
+    {
+        Viability.VIABLE: Look("●", GOOD),
+        Viability.AT_RISK: Look("◐", WARN),
+        Viability.NOT_VIABLE: Look("○", BAD),
+    }
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
@@ -51,6 +59,7 @@ class Card:
         state: "good", "warn", "bad", or "" where nothing is judged.
         word: The judgement in a few words.
         note: What the figure is, or how to read it.
+        badge: A second judgement with a look of its own, and its words; `None` for none.
     """
 
     title: str
@@ -60,18 +69,20 @@ class Card:
     state: str = PLAIN
     word: str = ""
     note: str = ""
+    badge: tuple[Look, str] | None = None
 
 
 def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
     """Return the four status cards of a measurement, also of one without weight layers."""
     layers = flow.weight_layers
-    look = LOOKS[diagnosis.verdict]
+    look, viability = LOOKS[diagnosis.verdict], assess_viability(flow)
     verdict = Card(
         title="Diagnosis",
         digits=str(diagnosis.verdict).capitalize(),
         icon=look.icon,
         state=look.state,
-        note=f"{MEANINGS[diagnosis.verdict]}".capitalize() + ".",
+        note=start_sentence(MEANINGS[diagnosis.verdict]),
+        badge=(VIABILITY_LOOKS[viability], f"training {viability}"),
     )
     if not layers:
         none = "all parameters together" if flow.parameters else "the model has no parameters"

@@ -68,7 +68,7 @@ def describe_flow(
     diagnosis = diagnose(flow)
     layers = flow.weight_layers
     layer = min(max(layer, 1), max(len(layers), 1))
-    figures = {
+    figures = layers and {
         "gradient": build_gradient_figure(flow, measure=measure, scale=scale, other=other),
         "activation": build_activation_figure(flow, other=other),
         "factor": build_factor_figure(flow, other=other),
@@ -77,7 +77,7 @@ def describe_flow(
     return {
         "verdict": str(diagnosis.verdict),
         "cards": build_cards(flow, diagnosis),
-        "figures": figures if layers else None,
+        "figures": figures or None,
         "layer": describe_layer(layers[layer - 1]) if layers else "",
         "layers": [describe_gradient(entry) for entry in layers],
         "table": build_table(flow),

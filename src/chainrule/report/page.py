@@ -166,19 +166,24 @@ def _build_card(card: Card) -> Markup:
     power: Content = None
     if card.exponent is not None:
         power = [" × 10", element("sup", str(card.exponent).replace("-", "−"))]
-    judged = card.word or None
-    value: list[Content] = [card.digits, power]
     icon = element("span", f"{card.icon} ", aria_hidden="true") if card.icon else None
+    judged = element("div", icon, card.word, class_=card.state or None) if card.word else None
+    badge = None
+    if card.badge:
+        look, words = card.badge
+        sign = element("span", f"{look.icon} ", aria_hidden="true")
+        badge = element("div", sign, words, class_=look.state)
     return element(
         "div",
         element("div", card.title, class_="dim"),
         element(
             "div",
             None if judged else icon,
-            value,
+            card.digits,
+            power,
             class_=f"value {'' if judged else card.state}".rstrip(),
         ),
-        element("div", icon, judged, class_=card.state or None) if judged else None,
+        judged or badge,
         element("div", card.note, class_="dim"),
         class_="card",
     )

@@ -4,12 +4,17 @@ from collections.abc import Sequence
 
 from chainrule.blocks import Block, group_calls
 from chainrule.flow import GradientFlow
-from chainrule.measurement import LayerFlow
 from chainrule.report.markup import Content, Markup, element
-from chainrule.wording import write_band, write_shape, write_share, write_text
-
-OPEN_BLOCKS = 1
-"""Up to so many blocks are shown without being opened first."""
+from chainrule.rows import (
+    CALL_HEAD,
+    PARAMETER_HEAD,
+    count_outputs,
+    describe_block,
+    list_layer_head,
+    write_call_row,
+    write_layer_row,
+    write_parameter_row,
+)
 
 
 def build_table(
@@ -65,34 +70,10 @@ def build_layer_table(flow: GradientFlow) -> Markup | None:
     """Return the numbers of the charts, one row per weight layer; `None` if there is none."""
     if not flow.weight_layers:
         return None
-    named, banded = flow.spec is None, flow.ensemble_size > 1
-    head = [
-        "layer",
-        *(["module"] if named else []),
-        "‖∂𝓛/∂W‖",
-        *(["10–90 %"] if banded else []),
-        "‖δ‖",
-        "gradient ÷ weight",
-        "std of h",
-        "saturated",
-        "dead",
-    ]
-    rows: list[list[Content]] = [
-        [
-            layer.layer,
-            *([_write_name(layer.name or "(model)")] if named else []),
-            write_text(layer.weight_gradient_norm),
-            *([write_band(layer.weight_gradient_norm)] if banded else []),
-            write_text(layer.delta_norm),
-            write_text(layer.grad_to_weight),
-            write_text(layer.std),
-            write_share(layer.saturation),
-            write_share(layer.dead_share),
-        ]
-        for layer in flow.weight_layers
-    ]
+    rows = [write_layer_row(flow, layer) for layer in flow.weight_layers]
+    names = (1,) if flow.spec is None else ()
     return _fold(
-        f"Weight layers ({len(rows):,})", build_table(head, rows, words=(1,) if named else ())
+        f"Weight layers ({len(rows):,})", build_table(list_layer_head(flow), rows, words=names)
     )
 
 
@@ -101,71 +82,35 @@ def build_module_tables(flow: GradientFlow) -> Markup | None:
     blocks = group_calls(flow)
     if not blocks:
         return None
-    count = len(flow.layers)
-    title = f"Module calls ({count:,} output{'' if count == 1 else 's'})"
-    if len(blocks) <= OPEN_BLOCKS:
-        return _fold(title, [_build_calls(block) for block in blocks])
-    return _fold(
-        f"{title} in {len(blocks)} blocks",
-        [
+    title = f"Module calls ({count_outputs(len(flow.layers))})"
+    if len(blocks) == 1:
+        return _fold(title, _build_calls(blocks[0]))
+    folded = [
+        element(
+            "details",
             element(
-                "details",
-                element("summary", _write_name(block.name or "(model)"), " ", _describe(block)),
-                _build_calls(block),
-            )
-            for block in blocks
-        ],
-    )
+                "summary",
+                element("span", block.name or "(model)", class_="name"),
+                " ",
+                element("span", describe_block(block), class_="dim"),
+            ),
+            _build_calls(block),
+        )
+        for block in blocks
+    ]
+    return _fold(f"{title} in {len(blocks)} blocks", folded)
 
 
 def build_parameter_table(flow: GradientFlow) -> Markup | None:
     """Return one row per parameter; `None` if there is none."""
     if not flow.parameters:
         return None
-    rows: list[list[Content]] = [
-        [
-            _write_name(", ".join((parameter.name, *parameter.aliases))),
-            write_shape(parameter.shape),
-            write_text(parameter.norm),
-            parameter.status if parameter.grad_norm is None else write_text(parameter.grad_norm),
-            write_text(parameter.grad_to_weight),
-            write_share(parameter.grad_zero_share),
-        ]
-        for parameter in flow.parameters
-    ]
-    head = ["parameter", "shape", "norm", "gradient", "gradient ÷ norm", "zeros in gradient"]
-    return _fold(f"Parameters ({len(rows):,})", build_table(head, rows, words=(0,)))
+    rows = [write_parameter_row(parameter) for parameter in flow.parameters]
+    return _fold(f"Parameters ({len(rows):,})", build_table(PARAMETER_HEAD, rows, words=(0,)))
 
 
 def _build_calls(block: Block) -> Markup:
-    head = ["module", "kind", "shape", "‖∂𝓛/∂output‖", "gain", "mean", "std", "zeros"]
-    return build_table(head, [_list_cells(call) for call in block.calls], words=(0, 1))
-
-
-def _list_cells(call: LayerFlow) -> list[Content]:
-    statistics = call.statistics
-    return [
-        _write_name(call.label),
-        call.kind,
-        write_shape(call.shape),
-        write_text(call.gradient.norm if call.gradient else None),
-        write_text(call.gain),
-        write_text(statistics.mean if statistics else None),
-        write_text(statistics.std if statistics else None),
-        write_share(statistics.zero_share if statistics else None),
-    ]
-
-
-def _describe(block: Block) -> Markup:
-    count = f"{len(block.calls)} output{'' if len(block.calls) == 1 else 's'}"
-    low, high = block.smallest_gradient, block.largest_gradient
-    reach = "no gradient" if low is None else f"gradients {write_text(low)} to {write_text(high)}"
-    bad = f", {block.non_finite} not finite" if block.non_finite else ""
-    return element("span", f"{count}, {reach}{bad}", class_="dim")
-
-
-def _write_name(name: str) -> Markup:
-    return element("span", name, class_="name")
+    return build_table(CALL_HEAD, [write_call_row(call) for call in block.calls], words=(0, 1))
 
 
 def _fold(title: str, content: Content) -> Markup:
