@@ -7,7 +7,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, dcc, html
 from fastapi import FastAPI
 
-from chainrule.app import chain_page, explore_page, plotly_script, remedy_route
+from chainrule.app import chain_page, explore_page, model_page, plotly_script, remedy_route
 from chainrule.app.measuring import Measurer
 
 THEME = {
@@ -16,7 +16,7 @@ THEME = {
     "fontFamily": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif",
 }
 
-PAGES = {"/": explore_page, "/chain-rule": chain_page}
+PAGES = {"/": explore_page, "/chain-rule": chain_page, "/your-model": model_page}
 """The pages by path; an unknown path shows the first one."""
 
 
@@ -32,6 +32,7 @@ def create_app() -> Dash:
     explore_page.register_routes(server, measurer)
     remedy_route.register_routes(server, measurer)
     chain_page.register_routes(server)
+    model_page.register_routes(server)
     plotly_script.register_routes(server)
     app = Dash(
         "chainrule",
@@ -82,6 +83,9 @@ def _build_frame() -> Any:
                                 dmc.Anchor("Explore", href="/", refresh=True, size="sm"),
                                 dmc.Anchor(
                                     "Chain rule", href="/chain-rule", refresh=True, size="sm"
+                                ),
+                                dmc.Anchor(
+                                    "Your model", href="/your-model", refresh=True, size="sm"
                                 ),
                                 dmc.ColorSchemeToggle(
                                     lightIcon="☾",
