@@ -7,7 +7,14 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, dcc, html
 from fastapi import FastAPI
 
-from chainrule.app import chain_page, explore_page, model_page, plotly_script, remedy_route
+from chainrule.app import (
+    chain_page,
+    explore_page,
+    file_route,
+    model_page,
+    plotly_script,
+    remedy_route,
+)
 from chainrule.app.measuring import Measurer
 
 THEME = {
@@ -31,6 +38,7 @@ def create_app() -> Dash:
     measurer = Measurer()
     explore_page.register_routes(server, measurer)
     remedy_route.register_routes(server, measurer)
+    file_route.register_routes(server, measurer)
     chain_page.register_routes(server)
     model_page.register_routes(server)
     plotly_script.register_routes(server)
@@ -87,6 +95,7 @@ def _build_frame() -> Any:
                                 dmc.Anchor(
                                     "Your model", href="/your-model", refresh=True, size="sm"
                                 ),
+                                dmc.Anchor("Learn", href="/#lesson", refresh=True, size="sm"),
                                 dmc.ColorSchemeToggle(
                                     lightIcon="☾",
                                     darkIcon="☀",
