@@ -31,8 +31,8 @@ from chainrule.spec import MAX_SEED, NetworkSpec
 Optimizer = Literal["sgd", "adam"]
 
 DEFAULT_RATES: Mapping[Optimizer, float] = MappingProxyType({"sgd": 0.03, "adam": 0.001})
-"""The learning rate of each optimizer unless another is given. At these, the presets that are called
-healthy train within 300 steps: all of them with Adam, all but one with SGD."""
+"""The learning rate of each optimizer unless another is given. At these, the presets that are
+called healthy train within 300 steps: all of them with Adam, all but one with SGD."""
 
 TRAINED = 0.8
 """A network with more than this share of the training examples right is said to be trained."""

@@ -208,37 +208,45 @@ def _judge(record: TrainingRecord, chance: float) -> str:
 
 def _compare(outcome: str, verdict: Verdict, order: Order) -> tuple[bool | None, str]:
     """Return whether training and diagnosis agree, and the end of the sentence about it."""
-    how = f" with {_LABELS[order.optimizer]} {order.learning_rate:g}"
     healthy = verdict is Verdict.HEALTHY
     said = ", as the diagnosis said." if healthy else f", as the diagnosis ({verdict}) said."
-    if outcome == "trained":
-        if healthy:
-            return True, said
+    if outcome == "trained" and not healthy:
         why = (
             "Adam rescales every gradient, and the diagnosis speaks of plain SGD."
             if order.optimizer == "adam"
             else "What was trained is what counts."
         )
         return False, f". The diagnosis ({verdict}) said otherwise. {why}"
-    if outcome == "partly":
-        if healthy:
-            return None, (
-                f"{how}. The diagnosis is healthy; whether more steps or another learning rate get "
-                "further, only trying shows."
-            )
-        return None, f"{how}. The diagnosis ({verdict}) is right only in part."
-    if healthy:
-        rate = "a smaller" if outcome == "diverged" else "another"
-        return False, (
-            f"{how}, although the diagnosis is healthy. They disagree; {rate} learning rate is the "
-            "first thing to try."
-        )
-    if outcome == "diverged" and verdict not in (Verdict.EXPLODING, Verdict.NON_FINITE):
+    blown_up = verdict in (Verdict.EXPLODING, Verdict.NON_FINITE)
+    if (
+        outcome == "trained"
+        or (outcome == "chance" and not healthy)
+        or (outcome == "diverged" and blown_up)
+    ):
+        return True, said
+    agrees, remark = _explain_doubt(outcome, verdict)
+    return agrees, f" with {_LABELS[order.optimizer]} {order.learning_rate:g}{remark}"
+
+
+def _explain_doubt(outcome: str, verdict: Verdict) -> tuple[bool | None, str]:
+    """Return the same where training has not confirmed the diagnosis."""
+    if verdict is not Verdict.HEALTHY:
+        if outcome == "partly":
+            return None, f". The diagnosis ({verdict}) is right only in part."
         return None, (
-            f"{how}. The diagnosis ({verdict}) said that it would not, but for another reason; "
-            "a smaller learning rate would tell more."
+            f". The diagnosis ({verdict}) said that it would not, but for another reason; a "
+            "smaller learning rate would tell more."
         )
-    return True, said
+    if outcome == "partly":
+        return None, (
+            ". The diagnosis is healthy; whether more steps or another learning rate get further, "
+            "only trying shows."
+        )
+    rate = "a smaller" if outcome == "diverged" else "another"
+    return False, (
+        f", although the diagnosis is healthy. They disagree; {rate} learning rate is the first "
+        "thing to try."
+    )
 
 
 def _describe_record(order: Order, record: TrainingRecord) -> Line:
