@@ -69,6 +69,7 @@
 
     start() {
       this.element.innerHTML = FRAME;
+      this.element.setAttribute("aria-labelledby", "tr-head");
       this.root = this.element.firstElementChild;
       this.$ = (name) => this.root.querySelector(`[data-part="${name}"]`);
       for (const rate of RATES) this.$("rate").append(make("option", { value: rate }, rate));
