@@ -12,6 +12,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from browsing import serve_explorer
 from chainrule import NetworkSpec, Verdict, diagnose, simulate
 from chainrule.app import training_answer, training_route
 from chainrule.app.training_answer import Order, conclude, label_order, read_order, round_number
@@ -393,3 +394,10 @@ def test_an_error_while_training_is_told_without_details_and_frees_the_place(
     for _ in range(6):
         *_, end = read(client.get("/api/train?depth=1"))
         assert end == {"type": "error", "error": said}
+
+
+def test_the_explorer_ends_when_asked_to_while_it_trains():
+    """Leaving `serve_explorer` asks it to end, and fails if it does not."""
+    with ExitStack() as stack, serve_explorer() as address:
+        visitor = Visitor(stack, address, "depth=100&width=100&steps=1000&optimizer=adam")
+        visitor.hear("start")

@@ -7,7 +7,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, dcc, html
 from fastapi import FastAPI
 
-from chainrule.app import chain_page, explore_page
+from chainrule.app import chain_page, explore_page, training_route
 
 THEME = {
     "primaryColor": "blue",
@@ -27,6 +27,7 @@ def create_app() -> Dash:
     """
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     chain_page.register_routes(server)  # before Dash takes all remaining paths
+    training_route.register_routes(server)
     app = Dash(
         "chainrule",
         server=server,

@@ -242,11 +242,8 @@ def _explain_doubt(outcome: str, verdict: Verdict) -> tuple[bool | None, str]:
             ". The diagnosis is healthy; whether more steps or another learning rate get further, "
             "only trying shows."
         )
-    rate = "a smaller" if outcome == "diverged" else "another"
-    return False, (
-        f", although the diagnosis is healthy. They disagree; {rate} learning rate is the first "
-        "thing to try."
-    )
+    hint = "a smaller learning rate" if outcome == "diverged" else "more steps or another rate"
+    return False, f", although the diagnosis is healthy. They disagree; worth trying: {hint}."
 
 
 def _describe_record(order: Order, record: TrainingRecord) -> Line:

@@ -325,8 +325,9 @@
     }
 
     describe(run, share, height) {
-      const wanted = share * this.steps;
-      const record = run.records.reduce((best, each) => (best && Math.abs(best.step - wanted) <= Math.abs(each.step - wanted) ? best : each), null);
+      const last = run.start ? Math.ceil(run.start.steps / run.start.every) : 0;
+      // A curve has a point per record, a heatmap a column.
+      const record = run.records[height === null ? Math.round(share * last) : Math.min(Math.floor(share * (last + 1)), last)];
       if (!record) return "";
       const who = this.runs.length > 1 ? `${capitalize(run.name)}, after` : "After";
       if (height === null) return `${who} ${record.step} steps: loss ${write(record.loss)}, ${percent(record.accuracy)} right`;
