@@ -14,6 +14,7 @@ from chainrule.app import (
     model_page,
     plotly_script,
     remedy_route,
+    training_route,
 )
 from chainrule.app.measuring import Measurer
 
@@ -39,6 +40,7 @@ def create_app() -> Dash:
     explore_page.register_routes(server, measurer)
     remedy_route.register_routes(server, measurer)
     file_route.register_routes(server, measurer)
+    training_route.register_routes(server)
     chain_page.register_routes(server)
     model_page.register_routes(server)
     plotly_script.register_routes(server)
