@@ -152,12 +152,12 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         "Gradients of a usable size arrive, and still it hardly learns: {healthy.sgd|%} right at "
         "[{healthy.depth} layers](show:healthy), {relu_he_50.sgd|%} at {relu_he_50.depth} and "
-        "{relu_he_100.sgd|%} at {relu_he_100.depth}. What people quote is the *mean* gradient: at [{relu_he_100.depth} "
-        "layers](show:relu_he_100) the mean over {lesson.seeds} networks is "
+        "{relu_he_100.sgd|%} at {relu_he_100.depth}. What people quote is the *mean* gradient: at "
+        "[{relu_he_100.depth} layers](show:relu_he_100) the mean over {lesson.seeds} networks is "
         "{relu_he_100.mean_first} at the first layer, but the median {relu_he_100.first}. "
-        "A few lucky networks carry the mean, while in most the signal narrows until inputs are "
-        "hard to tell apart. [A path around each layer](show:rescued) is what trains {rescued.depth} of them: "
-        "{rescued.sgd|%} right.",
+        "A few lucky networks carry it. And size is not all: see “shattered gradients” in the "
+        "[reading list](#lesson-reading). [A path around each layer](show:rescued) is what trains "
+        "{rescued.depth} of them: {rescued.sgd|%} right.",
     ),
     Claim(
         "sigmoid_quarter",
@@ -194,7 +194,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "ratio",
         "If the first and the last layer receive about the same gradient, all is well.",
-        "the diagnosis is “healthy” although the ratio is between a third and 3",
+        "the diagnosis is “healthy”, the ratio being near one",
         (
             _check("healthy", "ReLU with He", "is", Verdict.HEALTHY),
             _check("hidden", "ReLU with Xavier", "is", Verdict.HEALTHY),
@@ -231,7 +231,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "selu",
         "SELU with LeCun initialization normalizes itself.",
-        "at 100 layers, the figure is within a tenth of 1",
+        "the figure is within a tenth of one",
         (
             Case("forward: spread of the last activations", "selu_100", "std_last", "≈", 1.0),
             Case("backward: first-to-last ratio", "selu_100", "ratio", "≈", 1.0),
@@ -243,7 +243,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "selu_gain",
         "For SELU, use calculate_gain('selu') = 3/4.",
-        "activations keep a standard deviation within a tenth of 1",
+        "the last activations have a standard deviation within a tenth of one",
         (Case("30 layers, gain 3/4", "selu_gain", "std_last", "≈", 1.0),),
         "With that gain [activations shrink](show:selu_gain) to {selu_gain.std_last}. "
         "[LeCun's variance](show:selu), a gain of one, keeps {selu.std_last}, and it is what SELU "
@@ -297,7 +297,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "gelu",
         "GELU and SiLU can replace ReLU, with the same initialization.",
-        "30 layers with He initialization are “healthy”",
+        "with He initialization, the diagnosis is “healthy”",
         (
             _check("gelu_he_30", "GELU", "is", Verdict.HEALTHY),
             _check("silu_he_30", "SiLU", "is", Verdict.HEALTHY),
@@ -306,12 +306,12 @@ CLAIMS: tuple[Claim, ...] = (
         "they shrink it ever faster. After {silu_he_30.depth} layers the spread is "
         "[{gelu_he_30.std_last} with GELU](show:gelu_he_30), [{silu_he_30.std_last} with "
         "SiLU](show:silu_he_30) and [{relu_he_30.std_last} with ReLU](show:relu_he_30). "
-        "Transformers get away with it because they normalize and have residual paths.",
+        "In transformers, normalization and residual paths make up for it.",
     ),
     Claim(
         "slope",
         "The derivative of the sigmoid is z (1 − z).",
-        "it gives σ′(z) at z = 2",
+        "it gives the slope at an input of {sigmoid.z}, within a tenth",
         (
             Case("if z is the input", "sigmoid", "from_input", "≈", _SLOPE),
             Case("if z is the output", "sigmoid", "from_output", "≈", _SLOPE),
@@ -324,7 +324,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "listing",
-        "In ten default sigmoid layers the gradient is 0.000003 at the first, 0.284719 at the last.",
+        "In ten default sigmoid layers, gradients run from 0.284719 (last) to 0.000003 (first).",
         "our measurement is within a tenth of it",
         (
             Case("first layer", "sigmoid_pytorch_10", "first", "≈", 0.000003),

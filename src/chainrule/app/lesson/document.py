@@ -5,25 +5,37 @@ from functools import cache
 from chainrule.app.lesson import story
 from chainrule.app.lesson.figures import Figures, load_figures
 from chainrule.app.lesson.markup import Html, tag
-from chainrule.app.lesson.sections import Writer
+from chainrule.app.lesson.sections import (
+    write_game,
+    write_glossary,
+    write_looks,
+    write_pytorch,
+    write_questions,
+    write_readings,
+    write_steps,
+    write_why,
+)
+from chainrule.app.lesson.tables import write_activations, write_fix, write_initializations
+from chainrule.app.lesson.verdicts import write_claims
+from chainrule.app.lesson.writer import Writer
 
 
 def write_lesson(figures: Figures) -> Html:
     """Return the lesson as HTML, with these figures."""
     writer = Writer(figures)
     sections = (
-        ("game", "The telephone game", writer.write_game()),
-        ("steps", "The page in four steps", writer.write_steps()),
-        ("why", "Why gradients vanish or explode", writer.write_why()),
-        ("looks", "Vanishing, healthy, exploding", writer.write_looks()),
-        ("activations", "Activations", writer.write_activations()),
-        ("initializations", "Initializations", writer.write_initializations()),
-        ("claims", "Popular claims, measured", writer.write_claims()),
-        ("pytorch", "Inspect gradients in PyTorch", writer.write_pytorch()),
-        ("fix", "The quick fix", writer.write_fix()),
-        ("questions", "Questions", writer.write_questions()),
-        ("glossary", "Glossary", writer.write_glossary()),
-        ("reading", "Reading list", writer.write_readings()),
+        ("game", "The telephone game", write_game(writer)),
+        ("steps", "The page in four steps", write_steps(writer)),
+        ("why", "Why gradients vanish or explode", write_why(writer)),
+        ("looks", "Vanishing, healthy, exploding", write_looks(writer)),
+        ("activations", "Activations", write_activations(writer)),
+        ("initializations", "Initializations", write_initializations(writer)),
+        ("claims", "Popular claims, measured", write_claims(writer)),
+        ("pytorch", "Inspect gradients in PyTorch", write_pytorch(writer)),
+        ("fix", "The quick fix", write_fix(writer)),
+        ("questions", "Questions", write_questions(writer)),
+        ("glossary", "Glossary", write_glossary(writer)),
+        ("reading", "Reading list", write_readings(writer)),
     )
     entries = [tag("li", tag("a", title, href=f"#lesson-{name}")) for name, title, _ in sections]
     return tag(

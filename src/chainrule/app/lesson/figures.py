@@ -61,6 +61,7 @@ READERS: Mapping[str, Callable[[GradientFlow], float | Quantity | None]] = Mappi
         "std_last": lambda flow: flow.weight_layers[-1].std,
         "dead": lambda flow: _largest([layer.dead_share for layer in flow.weight_layers]),
         "saturated": lambda flow: _largest([layer.saturation for layer in flow.weight_layers]),
+        "variation": lambda flow: flow.weight_layers[-1].variation,
         "clip_factor": lambda flow: flow.clip_factor,
     }
 )
@@ -166,16 +167,15 @@ class Figures:
 
         Args:
             name: For example "vanishing.ratio".
-            style: "%" for a share, "times" for how many times, "inverse" for one over it, `None`
-                for the number or word as it is.
+            style: "%" for a share, "times" for how many times, `None` for the figure as it is.
         """
         value = self.values[name]
         if isinstance(value, str):
             return tag("span", value, class_="ls-figure")
         if style == "%":
-            return tag("span", f"{format_number(100 * value)}{SPACE}%", class_="ls-figure")
-        if style == "inverse":
-            value = 1.0 / value
+            share = 100.0 * value
+            digits = f"{share:.2g}" if 0.1 <= share < 10 else format_number(share)
+            return tag("span", f"{digits}{SPACE}%", class_="ls-figure", data_figure=name)
         mark = "×" if style == "times" else None
         return tag("span", mark, render_number(value), class_="ls-figure", data_figure=name)
 

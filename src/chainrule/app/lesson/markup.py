@@ -1,4 +1,4 @@
-"""HTML from trusted parts and escaped text, and the small notation that the texts are written in."""
+"""HTML from trusted parts and escaped text, and the notation that the texts are written in."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -55,15 +55,29 @@ def join(*children: Child) -> Html:
 @cache
 def render_math(latex: str, *, block: bool = False) -> Html:
     """Return a formula in LaTeX as MathML."""
-    text = convert(latex, display="block" if block else "inline")
-    # Letter by letter, a name would be read out as a product.
-    letters = r'(?:<mi mathvariant="normal">\w</mi>){2,}'
-    text = re.sub(
-        letters,
-        lambda found: f"<mi>{''.join(re.findall(r'>(.)<', found[0]))}</mi>",
+    text = unescape_marks(convert(latex, display="block" if block else "inline"))
+    # Letter by letter, a name would be read out as a product; as an operator, it gets gaps.
+    for pattern in (r'(?:<mi mathvariant="normal">\w</mi>){2,}', r"<mo>\w+</mo>"):
+        text = re.sub(pattern, _join_letters, text)
+    # A prime is raised by itself; as a superscript it would be too small to see.
+    name = r"<mi>[^<]+</mi>"
+    primed = rf"<msup>({name}|<mrow>{name}</mrow>)<mi>′</mi></msup>"
+    return Html(re.sub(primed, r'<mrow>\1<mo lspace="0" rspace="0">′</mo></mrow>', text))
+
+
+def unescape_marks(text: str) -> str:
+    """Return MathML with its character references as characters, but for those that it needs."""
+    return re.sub(
+        r"&#x([0-9A-F]+);",
+        lambda found: found[0] if chr(int(found[1], 16)) in "<>&" else chr(int(found[1], 16)),
         text,
     )
-    return Html(text.replace("<mo>Var</mo>", "<mi>Var</mi>"))
+
+
+def _join_letters(found: re.Match[str]) -> str:
+    letters = "".join(re.findall(r">(\w+)<", found[0]))
+    upright = ' mathvariant="normal"' if len(letters) == 1 else ""
+    return f"<mi{upright}>{letters}</mi>"
 
 
 _NOTATION = re.compile(

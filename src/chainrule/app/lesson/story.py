@@ -8,8 +8,8 @@ INTRODUCTION = (
 )
 
 GAME = (
-    "{game.layers} people stand in a row and pass on a message. Each one keeps only half of it. "
-    "What arrives is {game.multiplier} multiplied with itself: {game.left|%}.",
+    "A message goes down a row of {game.layers} people, and each passes on only half of what "
+    "arrived. Half of half of half …: {game.left|%} of it is left.",
     "A deep network is such a row. Its error is known at the output; each layer passes it to the "
     "layer before, multiplied by a factor of its own. Factors below one make it fade, factors "
     "above one make it swell, and depth decides how far. Try it:",
@@ -177,35 +177,33 @@ FIX = (
 FIXES = (
     (
         "Vanishing (sigmoid)",
+        "Before: {vanishing.first} at the first layer. [Show me](show:vanishing).",
         (
-            (
-                "Another activation and its initialization: ReLU, He",
-                "vanishing",
-                "vanishing_relu",
-            ),
-            ("Tanh instead of sigmoid, with the same Xavier", "vanishing", "vanishing_tanh"),
-            ("Residual connections, scaled", "vanishing", "vanishing_residual"),
-            ("Batch normalization", "vanishing", "vanishing_batchnorm"),
-            ("Fewer layers", "vanishing", "vanishing_shallow"),
-            ("Not enough: only the initialization, He", "vanishing", "vanishing_he"),
-            ("Not enough: layer normalization", "vanishing", "vanishing_layernorm"),
+            ("Another activation and its initialization: ReLU, He", "vanishing_relu"),
+            ("Tanh instead of sigmoid, with the same Xavier", "vanishing_tanh"),
+            ("Residual connections, scaled", "vanishing_residual"),
+            ("Batch normalization", "vanishing_batchnorm"),
+            ("Fewer layers", "vanishing_shallow"),
+            ("Not enough: only the initialization, He", "vanishing_he"),
+            ("Not enough: layer normalization", "vanishing_layernorm"),
         ),
     ),
     (
         "Exploding (ReLU, random weights)",
+        "Before: {exploding.first} at the first layer. [Show me](show:exploding).",
         (
-            ("Initialization that knows the width: He", "exploding", "healthy"),
-            ("Layer normalization", "exploding", "exploding_layernorm"),
-            ("Only a safety net: gradient clipping", "exploding", "exploding_clipped"),
+            ("Initialization that knows the width: He", "healthy"),
+            ("Layer normalization", "exploding_layernorm"),
+            ("Only a safety net: gradient clipping", "exploding_clipped"),
         ),
     ),
 )
 
 FIX_AFTER = (
-    "Clipping multiplies every gradient by {exploding_clipped.clip_factor} here, after the "
-    "figures shown: the step becomes short, the network stays ill. For dead units, widen the "
-    "layers: [{dying_wide.width} units](show:dying_wide) instead of [{dying.width}](show:dying) "
-    "bring the first layer from {dying.first} to {dying_wide.first}."
+    "Clipping acts after the figures shown: here it multiplies every gradient by "
+    "{exploding_clipped.clip_factor}. The step becomes short, the network stays ill. For "
+    "dead units, widen the layers: [{dying_wide.width} units](show:dying_wide) instead of "
+    "[{dying.width}](show:dying) bring the first layer from {dying.first} to {dying_wide.first}."
 )
 
 PROVENANCE = (
