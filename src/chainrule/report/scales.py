@@ -8,7 +8,6 @@ from typing import Any
 
 from chainrule.numerals import MINUS, format_number, to_superscript
 
-
 _LARGEST = sys.float_info.max
 
 
