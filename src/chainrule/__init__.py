@@ -16,6 +16,8 @@ from chainrule.inspection import inspect
 from chainrule.networks import build_network, make_loss
 from chainrule.plotting import plot
 from chainrule.presets import PRESETS
+from chainrule.remedies import find_remedies
+from chainrule.remedy import Remedy
 from chainrule.report import write_report
 from chainrule.simulation import simulate
 from chainrule.spec import NetworkSpec
@@ -28,10 +30,12 @@ __all__ = [
     "Diagnosis",
     "GradientFlow",
     "NetworkSpec",
+    "Remedy",
     "ScalarChain",
     "Verdict",
     "build_network",
     "diagnose",
+    "find_remedies",
     "inspect",
     "load_flow",
     "make_loss",

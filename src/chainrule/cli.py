@@ -29,6 +29,7 @@ from chainrule.files import check_writable, write_text
 from chainrule.flow import GradientFlow
 from chainrule.initializers import INITIALIZERS
 from chainrule.presets import PRESETS, get_preset
+from chainrule.remedy import Remedies
 from chainrule.spec import NetworkSpec
 from chainrule.version import read_version
 
@@ -129,6 +130,9 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
     seed: Annotated[int | None, typer.Option(help="First seed.")] = None,
     seeds: Annotated[int, typer.Option(help="Networks to measure, each with its own seed.")] = 16,
     no_budget: Annotated[bool, typer.Option("--no-budget", help="Allow any size.")] = False,
+    remedies: Annotated[
+        bool, typer.Option("--remedies", help="Look for changes that help, and measure each.")
+    ] = False,
     as_json: JsonOption = False,
     output: OutputOption = None,
     report: ReportOption = None,
@@ -154,10 +158,18 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
     from chainrule.simulation import BUDGET, simulate
 
     torch.set_num_threads(1)  # this process is ours; small networks run fastest so
+    budget = None if no_budget else BUDGET
+    found = None
     with _show_progress("measuring") as advance:
-        flow = simulate(spec, seeds, budget=None if no_budget else BUDGET, progress=advance)
+        if remedies:
+            from chainrule.remedies import find_remedies
+
+            found = find_remedies(spec, seeds, budget=budget, progress=advance)
+            flow = found.before
+        else:
+            flow = simulate(spec, seeds, budget=budget, progress=advance)
     diagnosis = diagnose(flow)
-    _show(flow, diagnosis, as_json, everything)
+    _show(flow, diagnosis, as_json, everything, found)
     _keep(flow, output, report, open_report)
     if check and diagnosis.verdict is not Verdict.HEALTHY:
         raise typer.Exit(1)
@@ -338,17 +350,29 @@ def _keep(
         say("No browser could be started here; open that file in one.", highlight=False)
 
 
-def _show(flow: GradientFlow, diagnosis: Diagnosis, as_json: bool, everything: bool) -> None:
+def _show(
+    flow: GradientFlow,
+    diagnosis: Diagnosis,
+    as_json: bool,
+    everything: bool,
+    remedies: Remedies | None = None,
+) -> None:
     if as_json:
-        typer.echo(_encode(flow, diagnosis))
+        typer.echo(_encode(flow, diagnosis, remedies))
         return
-    from chainrule.terminal import print_flow
+    from chainrule.terminal import print_flow, render_remedies
 
-    print_flow(Console(), flow, diagnosis, everything=everything)
+    console = Console()
+    print_flow(console, flow, diagnosis, everything=everything)
+    if remedies is not None:
+        console.print()
+        console.print(render_remedies(remedies))
 
 
-def _encode(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+def _encode(flow: GradientFlow, diagnosis: Diagnosis, remedies: Remedies | None) -> str:
     document: dict[str, Any] = {"diagnosis": asdict(diagnosis), "flow": json.loads(flow.to_json())}
+    if remedies is not None:
+        document["remedies"] = [remedy.to_dict() for remedy in remedies.tried]
     return json.dumps(document, ensure_ascii=False, indent=2, default=str)
 
 

@@ -1,11 +1,11 @@
 """`GradientFlow`: one measurement of how gradients pass through a network."""
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from operator import mul
 from typing import Annotated, Any, Self
 
 from pydantic import FailFast, Field, TypeAdapter, with_config
@@ -19,10 +19,13 @@ from chainrule.measurement import (
     Text,
     WeightLayer,
 )
-from chainrule.quantity import Quantity, combine_norms, divide_members
+from chainrule.quantity import Quantity, combine_norms, divide_members, multiply_members
 from chainrule.spec import MAX_SEED, NetworkSpec
 
 SCHEMA_VERSION = 1
+
+_CLIP_EPS = 1e-6
+"""What torch.nn.utils.clip_grad_norm_ adds to a norm before it divides by it."""
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
@@ -127,9 +130,37 @@ class GradientFlow:
         `None` if the specification does not clip. The flow itself holds gradients before clipping.
         """
         limit = self.spec.clip_norm if self.spec else None
-        if limit is None or self.gradient_norm is None:
+        return None if limit is None else self.compute_clip_factor(limit)
+
+    @cached_property
+    def clipped_gradient_norm(self) -> Quantity | None:
+        """Norm of all parameters' gradients together after clipping to `spec.clip_norm`.
+
+        `None` if the specification does not clip.
+        """
+        if self.gradient_norm is None or self.clip_factor is None:
             return None
-        return Quantity(limit / norm if norm > limit else 1.0 for norm in self.gradient_norm.values)
+        return multiply_members(self.gradient_norm, self.clip_factor)
+
+    def compute_clip_factor(self, max_norm: float) -> Quantity | None:
+        """Return what clipping the total gradient norm would multiply every gradient by.
+
+        As `torch.nn.utils.clip_grad_norm_` does: max_norm ÷ (norm + 1e-6), but at most 1. An
+        infinite norm gives 0 (infinite entries then become NaN), an undefined one NaN.
+
+        Args:
+            max_norm: The longest that all gradients together may be; above 0.
+
+        Returns:
+            One factor per member in [0, 1], or `None` if there is no gradient.
+        """
+        norm = self.gradient_norm
+        if norm is None:
+            return None
+        return Quantity(
+            each if math.isnan(each) else min(1.0, max_norm / (each + _CLIP_EPS))
+            for each in norm.values
+        )
 
     def factors(self) -> tuple[Factor, ...]:
         """Return the gain of every module call in backward order, from the loss to the input.
@@ -142,7 +173,10 @@ class GradientFlow:
         running: list[Quantity | None] = []
         product: Quantity | None = Quantity([1.0] * self.ensemble_size)
         for call in calls:
-            product = _multiply(product, call.gain)
+            if product is not None and call.gain is not None:
+                product = multiply_members(product, call.gain)
+            else:
+                product = None
             running.append(product)
         return tuple(
             Factor(
@@ -190,12 +224,6 @@ def _divide_ends(norms: Sequence[Quantity | None]) -> Quantity | None:
     if not norms or norms[0] is None or norms[-1] is None:
         return None
     return divide_members(norms[0], norms[-1])
-
-
-def _multiply(left: Quantity | None, right: Quantity | None) -> Quantity | None:
-    if left is None or right is None:
-        return None
-    return Quantity(map(mul, left.values, right.values))
 
 
 def select_path(layers: Sequence[LayerFlow]) -> list[int]:

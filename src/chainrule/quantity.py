@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from operator import mul
 from typing import Any, NoReturn, Self
 
 from pydantic import GetCoreSchemaHandler
@@ -155,6 +156,11 @@ def divide(numerator: float, denominator: float) -> float:
 def divide_members(numerator: Quantity, denominator: Quantity) -> Quantity:
     """Return the member-by-member quotient of two quantities of one ensemble."""
     return Quantity(map(divide, numerator.values, denominator.values))
+
+
+def multiply_members(left: Quantity, right: Quantity) -> Quantity:
+    """Return the member-by-member product of two quantities of one ensemble."""
+    return Quantity(map(mul, left.values, right.values))
 
 
 def combine_norms(norms: Iterable[Quantity]) -> Quantity | None:

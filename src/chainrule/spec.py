@@ -130,6 +130,12 @@ class NetworkSpec(BaseModel):
         """Return the URL query string that holds every field that differs from its default."""
         return urlencode(self.model_dump(exclude_defaults=True, exclude_none=True))
 
+    def to_command(self) -> str:
+        """Return the shell command that measures it: only what differs from the defaults."""
+        fields = self.model_dump(exclude_defaults=True, exclude_none=True)
+        options = [f"--{name.replace('_', '-')} {value}" for name, value in fields.items()]
+        return " ".join(["chainrule simulate", *options])
+
     @classmethod
     def from_query(cls, query: str) -> Self:
         """Return the specification that a URL query string describes.

@@ -7,7 +7,15 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, dcc, html
 from fastapi import FastAPI
 
-from chainrule.app import chain_page, explore_page, model_page, plotly_script
+from chainrule.app import (
+    chain_page,
+    explore_page,
+    file_route,
+    model_page,
+    plotly_script,
+    remedy_route,
+    training_route,
+)
 from chainrule.app.measuring import Measurer
 
 THEME = {
@@ -28,7 +36,11 @@ def create_app() -> Dash:
     """
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     # Before Dash takes all remaining paths:
-    explore_page.register_routes(server, Measurer())
+    measurer = Measurer()
+    explore_page.register_routes(server, measurer)
+    remedy_route.register_routes(server, measurer)
+    file_route.register_routes(server, measurer)
+    training_route.register_routes(server)
     chain_page.register_routes(server)
     model_page.register_routes(server)
     plotly_script.register_routes(server)
@@ -85,6 +97,7 @@ def _build_frame() -> Any:
                                 dmc.Anchor(
                                     "Your model", href="/your-model", refresh=True, size="sm"
                                 ),
+                                dmc.Anchor("Learn", href="/#lesson", refresh=True, size="sm"),
                                 dmc.ColorSchemeToggle(
                                     lightIcon="☾",
                                     darkIcon="☀",

@@ -68,16 +68,18 @@ def describe_flow(
     diagnosis = diagnose(flow)
     layers = flow.weight_layers
     layer = min(max(layer, 1), max(len(layers), 1))
-    figures = layers and {
-        "gradient": build_gradient_figure(flow, measure=measure, scale=scale, other=other),
-        "activation": build_activation_figure(flow, other=other),
-        "factor": build_factor_figure(flow, other=other),
-        "layer": build_layer_figure(flow, layer),
-    }
+    figures: Answer | None = None
+    if layers:
+        figures = {
+            "gradient": build_gradient_figure(flow, measure=measure, scale=scale, other=other),
+            "activation": build_activation_figure(flow, other=other),
+            "factor": build_factor_figure(flow, other=other),
+            "layer": build_layer_figure(flow, layer),
+        }
     return {
         "verdict": str(diagnosis.verdict),
         "cards": build_cards(flow, diagnosis),
-        "figures": figures or None,
+        "figures": figures,
         "layer": describe_layer(layers[layer - 1]) if layers else "",
         "layers": [describe_gradient(entry) for entry in layers],
         "table": build_table(flow),

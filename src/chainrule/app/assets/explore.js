@@ -27,9 +27,9 @@ window.chainrule = window.chainrule || {};
     start() {
       const embed = new URLSearchParams(location.search).get("embed");
       this.build(embed in this.words.panels ? embed : null);
-      addEventListener("popstate", () => this.go(location.search.slice(1), { push: false }));
+      addEventListener("popstate", () => this.go(location.search.slice(1), "none"));
       this.root.addEventListener("click", (event) => this.follow(event));
-      this.go(location.search.slice(1), { push: false });
+      this.go(location.search.slice(1), "none");
     }
 
     // --- the page -------------------------------------------------------------------------
@@ -67,7 +67,7 @@ window.chainrule = window.chainrule || {};
       const configure = el("section", { class: "ex-configure fv-panel", "aria-labelledby": "ex-configure" },
         el("h2", { id: "ex-configure" }, "Configure"), main, this.more,
         el("div", { class: "ex-row", "data-part": "compare" }, this.pinButton), this.chainLink);
-      this.remedies = el("section", { class: "fv-panel ex-remedies", "data-part": "remedies", "aria-labelledby": "ex-remedies", id: "what-to-change" });
+      this.remedies = el("section", { class: "fv-panel ex-remedies", "data-part": "remedies", id: "what-to-change" });
       this.train = el("section", { class: "fv-panel", "data-part": "train", id: "train" });
       this.share = el("section", { class: "fv-panel", "data-part": "share", id: "share" });
       this.lesson = el("section", { "data-part": "lesson", id: "lesson" });
@@ -99,12 +99,12 @@ window.chainrule = window.chainrule || {};
 
     /** A control was changed; `done` is false while it is still being dragged or typed in. */
     change(done) {
-      this.ask(this.compose(), { push: done });
+      this.ask(this.compose(), done ? "whole" : "draft");
     }
 
     switch(name, value) {
       this.extra[name] = value;
-      this.ask(this.compose(), { push: true });
+      this.ask(this.compose(), "whole");
       if (name === "layer") this.flow.point(value);
     }
 
@@ -118,17 +118,17 @@ window.chainrule = window.chainrule || {};
       for (const [name, value] of this.compose()) {
         if (["measure", "scale", "pin", "hide", "lock", "embed"].includes(name)) wanted.set(name, value);
       }
-      this.go(wanted.toString(), { push: true });
+      this.go(wanted.toString(), "whole");
     }
 
     /** Show what an address says. */
-    go(query, { push }) {
-      this.ask(new URLSearchParams(query), { push, raw: query });
+    go(query, step) {
+      this.ask(query, step);
     }
 
     pin() {
       this.extra.pin = this.extra.pin ? null : this.view.query;
-      this.ask(this.compose(), { push: true });
+      this.ask(this.compose(), "whole");
     }
 
     swap() {
@@ -164,9 +164,14 @@ window.chainrule = window.chainrule || {};
 
     // --- asking ---------------------------------------------------------------------------
 
-    ask(query, { push, raw = null }) {
-      this.wanted = { query: raw ?? query.toString(), push: push || Boolean(this.wanted?.push && this.wanted.open) };
-      this.wanted.open = true;
+    /**
+     * Ask for an address.
+     * @param step "whole" for a finished change, "draft" while something is being dragged or typed,
+     *   "none" for an address that the history holds already
+     */
+    ask(query, step) {
+      this.root.dataset.pending = "1";
+      this.wanted = { query: query.toString(), step };
       if (this.busy) {
         const slow = this.busy.refining || performance.now() - this.busy.since > PATIENCE;
         if (!slow) return;
@@ -195,7 +200,10 @@ window.chainrule = window.chainrule || {};
       if (this.wanted.query !== question.query) this.send();
       else if (answer?.ensemble?.partial && !refining) {
         this.send(true);
-      } else this.showBusy(false);
+      } else {
+        this.showBusy(false);
+        delete this.root.dataset.pending;
+      }
     }
 
     hear(answer, question) {
@@ -224,17 +232,19 @@ window.chainrule = window.chainrule || {};
         this.whole.href = `/?${address}`;
       }
       if (this.look) this.showWords(answer);
-      if (newest && !this.whole) this.keep(answer.view.address, question.push && !question.refining);
+      if (newest && !this.whole && !question.refining) this.keep(answer.view.address, question.step);
       for (const listener of this.listeners) listener(answer, answer.view.query);
     }
 
-    /** Write the address; a finished change is a step that the back button undoes. */
-    keep(address, push) {
-      this.wanted.open = false;
+    /** Write the address; the back button undoes one change, however many values it went through. */
+    keep(address, step) {
       clearTimeout(this.keeping);
       const url = `?${address}${location.hash}`;
-      if (push && location.search !== `?${address}` && location.search) history.pushState(null, "", url);
-      else this.keeping = setTimeout(() => history.replaceState(null, "", url), push ? 0 : 250);
+      const replace = () => history.replaceState(null, "", url);
+      if (step === "none" || (step === "whole" && this.drafting)) replace();
+      else if (step === "draft" && this.drafting) this.keeping = setTimeout(replace, 250);
+      else if (location.search !== `?${address}`) history.pushState(null, "", url);
+      this.drafting = step === "draft";
     }
 
     showBusy(on) {
