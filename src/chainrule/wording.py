@@ -238,7 +238,9 @@ def write_band(value: Quantity | None) -> str:
 
 def write_share(value: float | None) -> str:
     """Return a share in percent, nothing if there is none."""
-    return "" if value is None else f"{100 * value:.0f} %"
+    if value is None:
+        return ""
+    return f"{100 * value:.0f} %" if math.isfinite(value) else "undefined"
 
 
 def write_shape(shape: Sequence[int]) -> str:
