@@ -197,12 +197,18 @@ def test_fields_that_only_belonged_to_the_old_initialization_go():
 
 
 def test_pairs_where_no_single_change_cures():
-    spec = NetworkSpec(
-        depth=60, width=8, activation="sigmoid", init="random", weight_std=1e-6, batch_size=8
-    )
+    """Weights far too small and biases far too large: each change mends one of the two."""
+    two_faults = {"init": "random", "weight_std": 1e-4, "bias_std": 500.0}
+    spec = SMALL.replace(depth=3, activation="tanh", **two_faults)
     found = find_remedies(spec, 4)
     check(spec, found)
-    assert any(len(remedy.kinds) == 2 for remedy in found.tried) or len(found.cures) >= 1
+    assert found.cures
+    assert all(len(remedy.kinds) == 2 for remedy in found.cures)
+    assert found[0].changes == {"init": "xavier", "weight_std": 1.0, "bias_std": 0.0}
+    alone = {remedy.kinds: remedy.figure.closed for remedy in found.tried if len(remedy.kinds) == 1}
+    for remedy in found.tried:
+        if len(remedy.kinds) == 2 and not remedy.is_cure:
+            assert all(remedy.figure.closed > alone[(kind,)] for kind in remedy.kinds)
 
 
 def test_enough_stops_early():
@@ -279,8 +285,10 @@ def test_candidates_beyond_the_budget_are_passed_over():
 
 def test_fewer_seeds_for_larger_networks():
     assert choose_seeds(NetworkSpec(depth=15, width=64)) == 16
+    assert choose_seeds(NetworkSpec(depth=30, width=4)) == 16
+    assert choose_seeds(NetworkSpec(depth=100, width=4)) == 10
     assert choose_seeds(NetworkSpec(depth=100, width=64)) == 3
-    assert find_remedies(SMALL.replace(depth=2)).before.ensemble_size == 16
+    assert find_remedies(SMALL.replace(depth=1)).before.ensemble_size == 16
 
 
 def test_results_are_frozen_and_travel():
@@ -329,6 +337,7 @@ class TestComparison:
             ("vanishing_gradient", 3e-9, math.nan, 0.0),
             ("vanishing_gradient", 0.0, 1.0, 1.0),
             ("vanishing_gradient", 0.0, 0.0, 0.0),
+            ("vanishing_gradient", 1e-100, 1e-50, 0.0),
             ("exploding_gradient", 1e9, 1e6, 0.5),
             ("exploding_gradient", 1e9, math.inf, -299 / 6 + 0.0),
             ("exploding_gradient", math.inf, math.inf, 0.0),
