@@ -155,6 +155,12 @@ class TestReport:
         assert "1 May" in text
         assert "3 layers × 8 units" in text
 
+    def test_says_what_clipping_does(self):
+        flow = simulate(NetworkSpec(depth=3, width=8, clip_norm=0.01), 3)
+        text = Reader(build_report(flow)).text
+        assert f"multiplies every gradient by {format_number(flow.clip_factor)}." in text
+        assert "clipping" not in Reader(build_report(FLOWS["one network"]())).text
+
     def test_stays_small(self):
         assert len(build_report(FLOWS["large"]()).encode()) < 600_000
         assert len(build_report(FLOWS["hundred"]()).encode()) < 600_000

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
@@ -20,7 +20,6 @@ from chainrule.report.tables import (
     build_layer_table,
     build_module_tables,
     build_parameter_table,
-    build_table,
 )
 from chainrule.wording import (
     Card,
@@ -29,6 +28,7 @@ from chainrule.wording import (
     describe_subject,
     describe_versions,
     start_sentence,
+    write_text,
 )
 
 WIDE, NARROW = (1000, 340), (360, 300)
@@ -58,6 +58,7 @@ def build_report(
         element(
             "div", [_build_card(card) for card in build_cards(flow, diagnosis)], class_="cards"
         ),
+        _build_clipping(flow),
         _build_diagnosis(diagnosis),
         _build_charts(flow),
         _build_remedies(remedies),
@@ -148,6 +149,17 @@ def _build_card(card: Card) -> Markup:
     )
 
 
+def _build_clipping(flow: GradientFlow) -> Markup | None:
+    if flow.clip_factor is None:
+        return None
+    factor = write_text(flow.clip_factor)
+    return element(
+        "p",
+        f"Figures are before clipping, which multiplies every gradient by {factor}.",
+        class_="dim",
+    )
+
+
 def _build_diagnosis(diagnosis: Diagnosis) -> Markup:
     findings: list[Content] = [
         element(
@@ -228,29 +240,30 @@ def _build_remedies(remedies: Iterable[Remedy] | None) -> Markup | None:
         "section",
         element("h2", "What to change"),
         element("p", intro, class_="dim"),
-        _tabulate(changes) if changes else None,
+        [_build_remedy(change) for change in changes],
         element(
             "details",
             element("summary", f"Tried and measured, without success ({len(refuted)})"),
-            _tabulate(refuted),
+            element("div", [_build_remedy(change) for change in refuted], class_="tried"),
         )
         if refuted
         else None,
     )
 
 
-def _tabulate(changes: Sequence[Remedy]) -> Markup:
-    head = ["change", "what came of it", "figure", "before", "after", "wanted", "diagnosis after"]
-    rows: list[list[Content]] = [
-        [
-            [change.title, element("div", change.reason, class_="dim")],
-            start_sentence(OUTCOMES[change.outcome]),
-            change.figure.figure,
-            change.figure.before_text,
-            change.figure.after_text,
-            change.figure.threshold_text,
-            str(change.verdict_after),
-        ]
-        for change in changes
-    ]
-    return build_table(head, rows, words=(0, 1, 2, 6))
+def _build_remedy(change: Remedy) -> Markup:
+    figure, state = change.figure, "good" if change.is_cure else None
+    return element(
+        "div",
+        element("b", change.title),
+        element("span", f" {start_sentence(OUTCOMES[change.outcome])}", class_=state),
+        element(
+            "p",
+            f"{figure.figure}: {figure.before_text} → {figure.after_text}, wanted "
+            f"{figure.threshold_text}; diagnosis: {change.verdict_before} → "
+            f"{change.verdict_after}.",
+        ),
+        element("p", change.reason, class_="dim"),
+        element("p", element("code", change.command), class_="dim") if change.command else None,
+        class_="finding",
+    )
