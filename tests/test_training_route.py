@@ -398,6 +398,12 @@ def test_an_error_while_training_is_told_without_details_and_frees_the_place(
 
 def test_the_explorer_ends_when_asked_to_while_it_trains():
     """Leaving `serve_explorer` asks it to end, and fails if it does not."""
-    with ExitStack() as stack, serve_explorer() as address:
-        visitor = Visitor(stack, address, "depth=100&width=100&steps=1000&optimizer=adam")
-        visitor.hear("start")
+    with ExitStack() as stack:
+        with serve_explorer() as address:
+            visitors = [
+                Visitor(stack, address, "depth=100&width=100&steps=1000&optimizer=adam")
+                for _ in range(2)
+            ]
+            visitors[1].hear("queued")
+        for visitor in visitors:
+            assert visitor.hear("error")["error"] == "The server is shutting down."

@@ -49,6 +49,8 @@ def register_routes(server: FastAPI, *, waiting: int = WAITING) -> None:
     last "done", "diverged" or "error". Empty lines mean nothing. Refused are, as JSON with an
     `error`: 422 what cannot be trained, 503 when every seat is taken, 403 pages of other sites.
 
+    Streams end early if `server.state.closing` becomes true.
+
     Args:
         server: Where to register.
         waiting: How many trainings may wait while one is under way.
@@ -73,7 +75,9 @@ def register_routes(server: FastAPI, *, waiting: int = WAITING) -> None:
                 f"busy: a training is under way and {waiting} "
                 f"{'is' if waiting == 1 else 'are'} waiting; try again in a minute.",
             )
-        return _TrainingResponse(order, start, ticket)
+        return _TrainingResponse(
+            order, start, ticket, lambda: getattr(server.state, "closing", False)
+        )
 
 
 def _refuse(status: int, reason: str) -> Response:
@@ -92,10 +96,12 @@ def _is_foreign(request: Request) -> bool:
 class _TrainingResponse(StreamingResponse):
     """A stream whose training ends when the stream does, however it does."""
 
-    def __init__(self, order: Order, start: Line, ticket: Ticket) -> None:
+    def __init__(
+        self, order: Order, start: Line, ticket: Ticket, is_closing: Callable[[], bool]
+    ) -> None:
         self.job = _Job(order, ticket)
         super().__init__(
-            _stream(start, self.job),
+            _stream(start, self.job, is_closing),
             media_type="application/x-ndjson",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
@@ -156,32 +162,31 @@ def _tell(
         loop.call_soon_threadsafe(call, *arguments)
 
 
-async def _stream(start: Line, job: _Job) -> AsyncIterator[str]:
+async def _stream(start: Line, job: _Job, is_closing: Callable[[], bool]) -> AsyncIterator[str]:
     yield _encode(start)
-    told = None
+    told, begun, ended = 0, False, False
     sent = time.monotonic()
-    while ahead := job.ticket.ahead:
-        if ahead != told:
-            told, sent = ahead, time.monotonic()
-            yield _encode({"type": "queued", "ahead": ahead, "status": _describe_wait(ahead)})
-        elif time.monotonic() - sent > HEARTBEAT:
-            sent = time.monotonic()
-            yield "\n"
-        await asyncio.sleep(PERIOD)
-    job.begin()
-    while True:
-        await asyncio.sleep(PERIOD)
-        lines = []
-        while not job.lines.empty():
-            lines.append(job.lines.get_nowait())
+    while not ended:
+        lines: list[Line | None] = []
+        if is_closing():
+            lines = [{"type": "error", "error": "The server is shutting down."}, None]
+        elif not begun and (ahead := job.ticket.ahead):
+            if ahead != told:
+                lines = [{"type": "queued", "ahead": ahead, "status": _describe_wait(ahead)}]
+                told = ahead
+        elif not begun:
+            job.begin()
+            begun = True
+        else:
+            while not job.lines.empty():
+                lines.append(job.lines.get_nowait())
+        ended = None in lines
         text = "".join(_encode(line) for line in lines if line is not None)
-        if not text and time.monotonic() - sent > HEARTBEAT:
-            text = "\n"
-        if text:
+        if text or time.monotonic() - sent > HEARTBEAT:
             sent = time.monotonic()
-            yield text
-        if None in lines:
-            return
+            yield text or "\n"
+        if not ended:
+            await asyncio.sleep(PERIOD)
 
 
 def _describe_wait(ahead: int) -> str:
