@@ -64,9 +64,10 @@ window.chainrule = window.chainrule || {};
       this.pinButton = el("button", { type: "button", class: "ex-button", onclick: () => this.pin() }, "Pin to compare");
       this.chainLink = el("a", { href: "/chain-rule", "data-part": "chain-link" }, "See its product of factors");
       this.compare = el("section", { class: "fv-panel ex-compare", "data-part": "compare-result", hidden: true, "aria-labelledby": "ex-compare" });
+      const compare = el("div", { class: "ex-row" }, this.pinButton);
       const configure = el("section", { class: "ex-configure fv-panel", "aria-labelledby": "ex-configure" },
         el("h2", { id: "ex-configure" }, "Configure"), main, this.more,
-        el("div", { class: "ex-row", "data-part": "compare" }, this.pinButton), this.chainLink);
+        compare, this.chainLink);
       this.remedies = el("section", { class: "fv-panel ex-remedies", "data-part": "remedies", id: "what-to-change" });
       this.train = el("section", { "data-part": "train", id: "train" });
       this.share = el("section", { class: "fv-panel", "data-part": "share", id: "share" });
@@ -74,6 +75,8 @@ window.chainrule = window.chainrule || {};
       const side = el("div", { class: "ex-side" }, this.progress, this.error, this.compare, results, this.remedies, this.train, this.share);
       const columns = el("div", { class: "ex-columns" }, configure, side);
       this.root.replaceChildren(el("div", { class: "ex-root" }, scenarios, this.look, this.notices, columns), this.lesson);
+      const { more: settings, remedies, train, share, lesson } = this;
+      this.parts = { presets: scenarios, more: settings, compare, remedies, train, share, lesson };
       const api = {
         query: () => this.view?.query || "",
         pinnedQuery: () => this.extra.pin,
@@ -295,12 +298,7 @@ window.chainrule = window.chainrule || {};
     }
 
     hide(names) {
-      for (const part of Object.keys(this.words.parts)) {
-        for (const node of this.root.querySelectorAll(`[data-part="${part}"]`)) {
-          if (names.includes(part)) node.hidden = true;
-          else if (node.hidden && !["compare-result"].includes(node.dataset.part)) node.hidden = false;
-        }
-      }
+      for (const [part, node] of Object.entries(this.parts || {})) node.hidden = names.includes(part);
     }
   }
 
