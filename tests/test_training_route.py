@@ -316,8 +316,9 @@ class Visitor:
 
     def hear(self, kind: str) -> dict:
         """Return the next line of a kind."""
+        end = time.monotonic() + PATIENCE
         while (line := json.loads(next(self._lines) or "{}")).get("type") != kind:
-            pass
+            assert time.monotonic() < end, f"there was no line {kind!r}"
         return line
 
     def leave(self) -> None:
