@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: explore test check format bench images clean
+.PHONY: explore test check format bench images lesson clean
 
 # torch comes first and pinned: an unpinned one would bring gigabytes of CUDA libraries.
 $(VENV)/base: pyproject.toml constraints.txt
@@ -40,6 +40,9 @@ format: $(VENV)/dev
 bench: $(VENV)/bench
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/page.py
+
+lesson: $(VENV)/bench
+	$(BIN)/python docs/make_lesson.py
 
 images: $(VENV)/dev
 	$(BIN)/python docs/make_images.py

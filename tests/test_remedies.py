@@ -30,13 +30,13 @@ UNHEALTHY = {
     "vanishing": SMALL,
     "hidden": SMALL.replace(depth=30, width=24, activation="relu", init="xavier"),
     "exploding": SMALL.replace(activation="relu", init="random", weight_std=3.0),
-    "dead": SMALL.replace(depth=30, width=3, activation="relu", init="he"),
+    "dead": SMALL.replace(depth=20, width=3, activation="relu", init="he"),
     "saturated": SMALL.replace(depth=2, activation="tanh", init="random", weight_std=200.0),
     "collapse": SMALL.replace(
         depth=3, width=32, activation="sigmoid", init="random", weight_std=1e-3, bias_std=2.0
     ),
     "non-finite": SMALL.replace(
-        depth=30, activation="relu", init="random", weight_std=1e4, dtype="float32"
+        depth=12, activation="relu", init="random", weight_std=1e4, dtype="float32"
     ),
     "no weights": SMALL.replace(init="random", weight_std=0.0),
 }
@@ -142,7 +142,7 @@ def test_every_kind_of_trouble_has_remedies(name):
     assert len(found) >= 3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(SMALL_SPECS, st.integers(1, 3))
 def test_what_is_called_a_remedy_is_one(spec, enough):
     seeds = [spec.seed, (spec.seed + 1) % 2**31, (spec.seed + 2) % 2**31]
@@ -197,24 +197,30 @@ def test_fields_that_only_belonged_to_the_old_initialization_go():
 
 
 def test_pairs_where_no_single_change_cures():
-    spec = NetworkSpec(
-        depth=60, width=8, activation="sigmoid", init="random", weight_std=1e-6, batch_size=8
-    )
+    """Weights far too small and biases far too large: each change mends one of the two."""
+    two_faults = {"init": "random", "weight_std": 1e-4, "bias_std": 500.0}
+    spec = SMALL.replace(depth=3, activation="tanh", **two_faults)
     found = find_remedies(spec, 4)
     check(spec, found)
-    assert any(len(remedy.kinds) == 2 for remedy in found.tried) or len(found.cures) >= 1
+    assert found.cures
+    assert all(len(remedy.kinds) == 2 for remedy in found.cures)
+    assert found[0].changes == {"init": "xavier", "weight_std": 1.0, "bias_std": 0.0}
+    alone = {remedy.kinds: remedy.figure.closed for remedy in found.tried if len(remedy.kinds) == 1}
+    for remedy in found.tried:
+        if len(remedy.kinds) == 2 and not remedy.is_cure:
+            assert all(remedy.figure.closed > alone[(kind,)] for kind in remedy.kinds)
 
 
 def test_enough_stops_early():
-    spec = UNHEALTHY["hidden"]
-    few, many = find_remedies(spec, 4, enough=1), find_remedies(spec, 4, enough=50)
+    spec = UNHEALTHY["vanishing"]
+    few, many = find_remedies(spec, 2, enough=1), find_remedies(spec, 2, enough=50)
     assert len(few.tried) < len(many.tried)
     assert len(few) >= 3  # even so
     assert few[0].spec == many[0].spec
 
 
 def test_same_arguments_same_answer():
-    first, second = (find_remedies(UNHEALTHY["dead"], 4) for _ in range(2))
+    first, second = (find_remedies(UNHEALTHY["vanishing"], 2) for _ in range(2))
     assert [r.to_dict() for r in first.tried] == [r.to_dict() for r in second.tried]
 
 
@@ -271,16 +277,18 @@ def test_bad_input(args, options, message):
 
 def test_candidates_beyond_the_budget_are_passed_over():
     spec = UNHEALTHY["dead"]
-    budget = spec.depth * spec.width**2 * 4
-    assert all(r.spec.width == 3 for r in find_remedies(spec, 4, budget=budget, enough=50).tried)
-    found = find_remedies(spec, 4, enough=50)
+    budget = spec.depth * spec.width**2 * 2
+    assert all(r.spec.width == 3 for r in find_remedies(spec, 2, budget=budget, enough=50).tried)
+    found = find_remedies(spec, 2, enough=50)
     assert any(r.kinds == ("width",) for r in found.tried)
 
 
 def test_fewer_seeds_for_larger_networks():
     assert choose_seeds(NetworkSpec(depth=15, width=64)) == 16
+    assert choose_seeds(NetworkSpec(depth=30, width=4)) == 16
+    assert choose_seeds(NetworkSpec(depth=100, width=4)) == 10
     assert choose_seeds(NetworkSpec(depth=100, width=64)) == 3
-    assert find_remedies(SMALL.replace(depth=2)).before.ensemble_size == 16
+    assert find_remedies(SMALL.replace(depth=1)).before.ensemble_size == 16
 
 
 def test_results_are_frozen_and_travel():
@@ -329,6 +337,7 @@ class TestComparison:
             ("vanishing_gradient", 3e-9, math.nan, 0.0),
             ("vanishing_gradient", 0.0, 1.0, 1.0),
             ("vanishing_gradient", 0.0, 0.0, 0.0),
+            ("vanishing_gradient", 1e-100, 1e-50, 0.0),
             ("exploding_gradient", 1e9, 1e6, 0.5),
             ("exploding_gradient", 1e9, math.inf, -299 / 6 + 0.0),
             ("exploding_gradient", math.inf, math.inf, 0.0),

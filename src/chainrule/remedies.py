@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
 from chainrule.diagnoses import Verdict
 from chainrule.diagnosis import Diagnosis, diagnose
@@ -11,6 +12,7 @@ from chainrule.remedy import Outcome, Remedies, Remedy, compare_flows
 from chainrule.simulation import BUDGET, simulate
 from chainrule.spec import NetworkSpec
 from chainrule.treatments import (
+    COSTS,
     Treatment,
     choose_ingredients,
     combine_treatments,
@@ -33,6 +35,9 @@ SEARCH_SEEDS = 4
 WEIGHTS = 2**20
 """Weights (depth · width² · seeds) of one measurement that the number of seeds is chosen by."""
 
+NARROW = 32
+"""Layers narrower than this take as long as layers of this width."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -51,6 +56,9 @@ def find_remedies(
     diagnosed healthy; it helps if the figure comes at least a quarter of the way nearer to its
     bound and nothing else goes wrong that was not wrong before. Everything else is refuted. Pairs
     of changes are tried where no single one cures, or fewer than three help.
+
+    A cure speaks of the start: every layer then receives a usable gradient. How fast the network
+    learns is another question, which `benchmarks/remedies.py` answers by training.
 
     Args:
         spec: The network. A healthy one has no remedies.
@@ -88,7 +96,7 @@ def find_remedies(
 
 def choose_seeds(spec: NetworkSpec) -> int:
     """Return how many networks of a specification are measured quickly: 16, down to 3."""
-    return max(3, min(16, WEIGHTS // (spec.depth * spec.width**2)))
+    return max(3, min(16, WEIGHTS // (spec.depth * max(spec.width, NARROW) ** 2)))
 
 
 class _Search:
@@ -115,20 +123,20 @@ class _Search:
 
     def run(self) -> None:
         singles = list(list_treatments(self.spec, self.diagnosis.verdict))
-        first = [single for single in singles if single.kinds == ("initialization",)]
-        rest = singles[len(first) :]
-        self.planned += len(singles) + SEARCH_STEPS + MAX_PAIRS
+        dearer = [single for single in singles if COSTS[single.kinds[0]] > COSTS["gain"]]
+        cheaper = singles[: len(singles) - len(dearer)]
+        self.planned += len(singles) + SEARCH_STEPS + 1 + MAX_PAIRS
         self._advance(0)
-        passed_over = self._try(first)
-        if not self._has_cure("initialization"):
+        passed_over = self._try(cheaper)
+        if not self._is_done() and not self._has_cure("initialization"):
             self._try_scale()
-        passed_over += self._try(rest)
-        if not self._count(Outcome.CURES) or self._count_remedies() < WANTED:
-            self._try_pairs()
+        passed_over += self._try(dearer)
         for treatment in passed_over:
             if self._count_remedies() >= WANTED:
                 break
             self._measure(treatment)
+        if not self._count(Outcome.CURES) or self._count_remedies() < WANTED:
+            self._try_pairs()
         self.planned = self.done
         self._advance(0)
 
@@ -146,18 +154,24 @@ class _Search:
         return passed_over
 
     def _try_pairs(self) -> None:
+        """Measure pairs; keep those that cure, or help more than either of their changes."""
         best = sorted(self.tried, key=_rank_effect)
+        closed = {treatment: remedy.figure.closed for treatment, remedy in best}
         parts = choose_ingredients([treatment for treatment, _ in best])
         pairs = [
-            pair
-            for index, first in enumerate(sorted(parts, key=lambda part: part.cost))
-            for second in sorted(parts, key=lambda part: part.cost)[index + 1 :]
+            (pair, max(closed[first], closed[second]))
+            for first, second in combinations(sorted(parts, key=lambda part: part.cost), 2)
             if (pair := combine_treatments(self.spec, first, second))
         ]
-        for pair in sorted(pairs, key=lambda pair: pair.cost)[:MAX_PAIRS]:
+        pairs.sort(key=lambda entry: entry[0].cost)
+        for pair, alone in pairs[:MAX_PAIRS]:
             if self._is_done():
                 break
-            self._measure(pair)
+            if self._measure(pair):
+                remedy = self.tried[-1][1]
+                helps_more = remedy.outcome is Outcome.HELPS and remedy.figure.closed > alone
+                if not (remedy.is_cure or helps_more):
+                    self.tried.pop()
 
     def _try_scale(self) -> None:
         """Look for the scale of the weights at which the gradient keeps its size backward.
@@ -170,8 +184,10 @@ class _Search:
         if spec.normalization != "none" or spec.depth < 3:
             return  # normalization undoes the scale
         points: dict[float, float] = {}
-        for flow in (self.before, *(remedy.after for _, remedy in self.tried)):
-            self._note_gain(points, flow)
+        self._note_gain(points, self.before)
+        for treatment, remedy in self.tried:
+            if treatment.kinds == ("initialization",):
+                self._note_gain(points, remedy.after)
         tried: set[float] = set()
         best = None
         for _ in range(SEARCH_STEPS):
@@ -202,10 +218,12 @@ class _Search:
         points[math.log(spec.weight_std_drawn)] = gain
         return gain
 
-    def _measure(self, treatment: Treatment) -> None:
+    def _measure(self, treatment: Treatment) -> bool:
+        """Measure a treatment and note it; `False` if it is beyond the budget."""
         flow = self._simulate(treatment.spec)
         if flow is not None:
             self._note(treatment, flow)
+        return flow is not None
 
     def _simulate(self, spec: NetworkSpec) -> GradientFlow | None:
         """Return a measurement with the seeds of the one before; `None` beyond the budget."""

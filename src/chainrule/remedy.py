@@ -15,12 +15,14 @@ from chainrule.diagnoses import RULES, Verdict
 from chainrule.diagnosis import Diagnosis, diagnose, format_figure, measure_figure
 from chainrule.flow import GradientFlow
 from chainrule.spec import NetworkSpec
-from chainrule.treatments import list_changes
+from chainrule.treatments import KINDS, list_changes
 
 IMPROVED = 0.25
 """A change helps if it closes at least this share of the way from the figure to its bound."""
 
-_SMALLEST = 5e-324
+_SMALLEST = 1e-45
+"""Smaller figures count as this one: float32 has no smaller number but zero."""
+
 _SHARES = ("dead_units", "saturated", "non_finite", "unreached")
 """Rules whose figures are shares or counts; all others are compared in powers of ten."""
 
@@ -39,7 +41,7 @@ OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
         Outcome.CURES: "afterwards every layer receives a usable gradient",
         Outcome.HELPS: "better, but not healthy yet",
         Outcome.TRADES: "one problem is exchanged for another",
-        Outcome.FAILS: "measured, it does not help",
+        Outcome.FAILS: "measured, it brings little or nothing",
     }
 )
 """What each outcome means, in a few words."""
@@ -170,7 +172,9 @@ class Remedy:
             "title": self.title,
             "reason": self.reason,
             "kinds": list(self.kinds),
+            "prices": [KINDS[kind].price for kind in self.kinds if kind in KINDS],
             "outcome": str(self.outcome),
+            "outcome_text": OUTCOMES[self.outcome],
             "changes": self.changes,
             "query": "" if self.spec is None else self.spec.to_query(),
             "command": self.command,
@@ -204,7 +208,8 @@ class Remedies(Sequence[Remedy]):
     Attributes:
         before: The measurement of the network as it is.
         diagnosis: What is wrong with it.
-        tried: Everything that was measured, ranked: cures, helps, then what did not help.
+        tried: Every change that was measured, ranked: cures, helps, then what did not help. Of
+            pairs only those that cure, or help more than either change alone.
     """
 
     before: GradientFlow

@@ -35,11 +35,11 @@ def build_activation_figure(flow: GradientFlow, *, other: GradientFlow | None = 
     known = [histogram for histogram in histograms if histogram is not None]
     low = min((histogram.low for histogram in known), default=0.0)
     high = max((histogram.high for histogram in known), default=1.0)
-    if low == high:
+    if high - low < 1e-300:
         low, high = low - 0.5, high + 0.5
     columns = [_lay_out(histogram, low, high) for histogram in histograms]
-    step = (high - low) / BINS
-    centres = [low + (row + 0.5) * step for row in range(BINS)]
+    shares = [(row + 0.5) / BINS for row in range(BINS)]
+    centres = [low * (1 - share) + high * share for share in shares]  # high − low may overflow
     rows = [[column[row] if column else None for column in columns] for row in range(BINS)]
     return {
         "data": [
@@ -91,7 +91,11 @@ def build_activation_figure(flow: GradientFlow, *, other: GradientFlow | None = 
 def _draw_share(
     name: str, color: str, shares: list[Quantity | None], symbol: str
 ) -> dict[str, Any]:
-    known = [(layer, share) for layer, share in enumerate(shares, 1) if share is not None]
+    known = [
+        (layer, share)
+        for layer, share in enumerate(shares, 1)
+        if share is not None and math.isfinite(share)
+    ]
     return {
         "type": "scatter",
         "mode": "lines+markers" if len(shares) <= 40 else "lines",
@@ -131,13 +135,13 @@ def _lay_out(histogram: Histogram | None, low: float, high: float) -> list[float
     """Return the shares of a histogram on the common scale, each bin spread over its own width."""
     if histogram is None:
         return None
-    total, scale = sum(histogram.counts), BINS / (high - low)
+    total, scale = sum(histogram.counts), BINS / (high / 4 - low / 4)
     shares = [0.0] * BINS
-    width = (histogram.high - histogram.low) / len(histogram.counts)
+    width = (histogram.high / 4 - histogram.low / 4) / len(histogram.counts)
     for index, count in enumerate(histogram.counts):
         if not count:
             continue
-        start = (histogram.low + index * width - low) * scale
+        start = (histogram.low / 4 + index * width - low / 4) * scale
         end = start + max(width * scale, 1e-9)
         for row in range(max(0, int(start)), min(BINS, math.ceil(end))):
             overlap = min(end, row + 1) - max(start, row)

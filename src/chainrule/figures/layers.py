@@ -40,11 +40,15 @@ def _draw(name: str, color: str, statistics: ActivationStatistics | None) -> dic
     if histogram is None:
         return None
     total = sum(histogram.counts)
-    width = (histogram.high - histogram.low) / len(histogram.counts)
+    bins = len(histogram.counts)
+    width = histogram.high / bins - histogram.low / bins
     return {
         "type": "bar",
         "name": name,
-        "x": [histogram.low + (index + 0.5) * width for index in range(len(histogram.counts))],
+        "x": [
+            histogram.low * (1 - share) + histogram.high * share
+            for share in ((index + 0.5) / bins for index in range(bins))
+        ],
         "y": [count / total for count in histogram.counts],
         "width": width or 0.1,
         "marker": {"color": color, "opacity": 0.62, "line": {"width": 0}},

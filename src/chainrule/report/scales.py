@@ -1,11 +1,14 @@
 """The axes of a chart: from values to places, and where the ticks stand."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from chainrule.numerals import MINUS, format_number, to_superscript
+
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Scale:
 
     def place_inner(self, number: float) -> float:
         """Return the place of a value that is a power of ten already on a log axis."""
-        share = (number - self.low) / (self.high - self.low)
+        share = (number / 4 - self.low / 4) / (self.high / 4 - self.low / 4)  # within floats
         return self.start + share * (self.end - self.start)
 
 
@@ -49,8 +52,8 @@ def choose_range(axis: Mapping[str, Any], values: Iterable[float | None]) -> tup
         if value is not None and math.isfinite(value) and (value > 0 or not log)
     ]
     low, high = min(known, default=0.0), max(known, default=1.0)
-    margin = 0.06 * (high - low) or 0.5
-    low, high = low - margin, high + margin
+    margin = 0.06 * high - 0.06 * low or 0.5
+    low, high = max(low - margin, -_LARGEST), min(high + margin, _LARGEST)
     return (0.0 if axis.get("rangemode") == "tozero" else low), high
 
 
@@ -61,6 +64,8 @@ def list_ticks(axis: Mapping[str, Any], low: float, high: float) -> list[tuple[f
         return list(zip(map(float, axis["tickvals"]), labels, strict=True))
     if axis.get("type") == "log":
         return _list_powers(low, high, axis.get("dtick"))
+    if math.isinf(high - low):
+        return [(value, _label(value, axis)) for value in (low / 2, 0.0, high / 2)]
     step = float(axis.get("dtick") or _choose_step(high - low))
     first = float(axis.get("tick0", 0.0))
     index = math.ceil((low - first) / step - 1e-9)

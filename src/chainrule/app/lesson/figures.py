@@ -1,0 +1,218 @@
+"""The lesson's figures: how they are measured, kept and written.
+
+`measure_flows` measures every subject; `docs/make_lesson.py` keeps the result, with accuracies from
+short trainings, in figures.json. A test measures again and compares.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+from typing import Any
+
+from chainrule.activations import ACTIVATIONS
+from chainrule.app.lesson.markup import Html, join, tag
+from chainrule.app.lesson.subjects import SEEDS, SUBJECTS
+from chainrule.diagnoses import RULES
+from chainrule.diagnosis import diagnose
+from chainrule.flow import GradientFlow
+from chainrule.numerals import format_number, split_number
+from chainrule.quantity import Quantity
+from chainrule.simulation import simulate
+from chainrule.spec import NetworkSpec
+
+FILE = "figures.json"
+SPACE = "\u202f"
+"""Narrow and not broken: what stands between a number and its sign."""
+
+Value = float | str
+
+
+def _norms(flow: GradientFlow) -> list[Quantity]:
+    return [norm for norm in flow.weight_gradient_norms if norm is not None]
+
+
+def _measure_step(flow: GradientFlow) -> float:
+    """Return what one layer multiplies ‖δ‖ by, as a geometric mean over layers; the median."""
+    ratio, steps = flow.delta_ratio, len(flow.delta_norms) - 1
+    assert ratio is not None
+    return Quantity(value ** (1.0 / steps) if steps else value for value in ratio.values)
+
+
+def _largest(values: list[Quantity | None]) -> float:
+    return max((float(value) for value in values if value is not None), default=math.nan)
+
+
+READERS: Mapping[str, Callable[[GradientFlow], float | Quantity | None]] = MappingProxyType(
+    {
+        "first": lambda flow: _norms(flow)[0],
+        "last": lambda flow: _norms(flow)[-1],
+        "mean_first": lambda flow: statistics.fmean(_norms(flow)[0].values),
+        "smallest": lambda flow: min(map(float, _norms(flow))),
+        "largest": lambda flow: max(map(float, _norms(flow))),
+        "ratio": lambda flow: flow.gradient_ratio,
+        "delta_ratio": lambda flow: flow.delta_ratio,
+        "step": _measure_step,
+        "std_first": lambda flow: flow.weight_layers[0].std,
+        "std_last": lambda flow: flow.weight_layers[-1].std,
+        "dead": lambda flow: _largest([layer.dead_share for layer in flow.weight_layers]),
+        "saturated": lambda flow: _largest([layer.saturation for layer in flow.weight_layers]),
+        "variation": lambda flow: flow.weight_layers[-1].variation,
+        "clip_factor": lambda flow: flow.clip_factor,
+    }
+)
+"""What is read of every subject; each gives a number."""
+
+PROFILED = ("vanishing", "healthy", "exploding")
+"""Subjects whose every layer is drawn."""
+
+TRAINED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "sigmoid_pytorch_5": ("SGD",),
+        "sigmoid_pytorch_10": ("SGD",),
+        "sigmoid_xavier_10": ("SGD", "Adam"),
+        "sigmoid_he_10": ("SGD",),
+        "survivor": ("SGD",),
+        "tanh_pytorch_10": ("SGD", "Adam"),
+        "tanh_pytorch_15": ("SGD",),
+        "tanh_xavier_15": ("SGD",),
+        "vanishing": ("SGD",),
+        "healthy": ("SGD",),
+        "exploding": ("SGD",),
+        "relu_he_50": ("SGD",),
+        "relu_he_100": ("SGD",),
+        "rescued": ("SGD",),
+    }
+)
+"""Subjects that are really trained, and with which optimizers."""
+
+
+def measure_flow(spec: NetworkSpec) -> dict[str, Value]:
+    """Return every figure of one network, as the explorer shows it."""
+    flow = simulate(spec, SEEDS)
+    figures: dict[str, Value] = {"verdict": str(diagnose(flow).verdict)}
+    for name, read in READERS.items():
+        value = read(flow)
+        if value is not None and math.isfinite(value):
+            figures[name] = float(value)
+    return figures
+
+
+def measure_flows() -> dict[str, dict[str, Value]]:
+    """Return every figure of every subject."""
+    return {name: measure_flow(spec) for name, spec in SUBJECTS.items()}
+
+
+def measure_profiles() -> dict[str, list[float]]:
+    """Return ‖∂𝓛/∂W_l‖ for l = 1 … L of the subjects that are drawn."""
+    return {name: list(map(float, _norms(simulate(SUBJECTS[name], SEEDS)))) for name in PROFILED}
+
+
+def _compute_others() -> dict[str, float]:
+    """Return the figures that need no network: arithmetic and the tables."""
+    sigmoid = ACTIVATIONS["sigmoid"]
+    z = 2.0
+    h = sigmoid.function(z)
+    return {
+        "game.multiplier": 0.5,
+        "game.layers": 5,
+        "game.left": 0.5**5,
+        "sigmoid.most": sigmoid.derivative_max,
+        "sigmoid.loss": 1.0 - sigmoid.derivative_max,
+        "sigmoid.z": z,
+        "sigmoid.slope": sigmoid.derivative(z),
+        "sigmoid.from_output": h * (1.0 - h),
+        "sigmoid.from_input": z * (1.0 - z),
+        "rule.vanishing": RULES["vanishing_gradient"].threshold,
+        "rule.exploding": RULES["exploding_gradient"].threshold,
+        "rule.dead": RULES["dead_units"].threshold,
+        "lesson.seeds": SEEDS,
+        "lesson.chance": 0.1,
+        "listing.first": 0.000003,
+        "listing.last": 0.284719,
+        "training.steps": 300,
+        "training.batch": 64,
+        "training.learned": 0.5,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """All figures of the lesson.
+
+    Attributes:
+        values: Numbers and words by "subject.figure".
+        profiles: Gradient norms of every layer, of the subjects that are drawn.
+        provenance: With what they were measured.
+    """
+
+    values: Mapping[str, Value]
+    profiles: Mapping[str, list[float]]
+    provenance: Mapping[str, Any]
+
+    def number(self, name: str) -> float:
+        """Return a figure that is a number.
+
+        Raises:
+            KeyError: If there is none of that name.
+        """
+        return float(self.values[name])
+
+    def render(self, name: str, style: str | None = None) -> Html:
+        """Return a figure as HTML.
+
+        Args:
+            name: For example "vanishing.ratio".
+            style: "%" for a share, "times" for how many times, `None` for the figure as it is.
+        """
+        value = self.values[name]
+        if isinstance(value, str):
+            return tag("span", value, class_="ls-figure")
+        if style == "%":
+            share = 100.0 * value
+            digits = f"{share:.2g}" if 0.1 <= share < 10 else format_number(share)
+            return tag("span", f"{digits}{SPACE}%", class_="ls-figure", data_figure=name)
+        mark = "×" if style == "times" else None
+        return tag("span", mark, render_number(value), class_="ls-figure", data_figure=name)
+
+
+def render_number(value: float) -> Html:
+    """Return a number as people write it, with a raised power of ten."""
+    digits, power = split_number(value)
+    if power is None:
+        return Html(digits)
+    raised = str(power).replace("-", "−")
+    return join(f"{digits}{SPACE}×{SPACE}10", tag("sup", raised))
+
+
+def collect_figures(document: Mapping[str, Any]) -> Figures:
+    """Return the figures that a document as in figures.json holds, and those of the tables."""
+    values: dict[str, Value] = {
+        f"{subject}.{name}": value
+        for subject, figures in document["flows"].items()
+        for name, value in figures.items()
+    }
+    for subject, accuracies in document["trainings"].items():
+        for optimizer, accuracy in accuracies.items():
+            values[f"{subject}.{optimizer.lower()}"] = accuracy
+    for subject, spec in SUBJECTS.items():
+        for field in ("depth", "width", "batch_size", "weight_std", "clip_norm"):
+            setting = getattr(spec, field)
+            if setting is not None:
+                values[f"{subject}.{field}"] = setting
+    return Figures(
+        values=MappingProxyType(values | _compute_others()),
+        profiles=MappingProxyType(dict(document["profiles"])),
+        provenance=MappingProxyType(dict(document["provenance"])),
+    )
+
+
+@cache
+def load_figures() -> Figures:
+    """Return the figures that came with the package."""
+    text = resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8")
+    return collect_figures(json.loads(text))

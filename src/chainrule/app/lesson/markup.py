@@ -1,0 +1,160 @@
+"""HTML from trusted parts and escaped text, and the notation that the texts are written in."""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from html import escape
+
+from latex2mathml.converter import convert
+
+VOID = frozenset({"br", "hr", "input", "path", "line", "rect", "circle", "polyline"})
+"""Elements without content; those of SVG are closed in themselves."""
+
+
+class Html(str):
+    """Text that is HTML already, and is not escaped again."""
+
+    __slots__ = ()
+
+
+Child = str | None
+
+
+def tag(name: str, *children: Child, **attributes: str | float | bool | None) -> Html:
+    """Return an element.
+
+    Args:
+        name: Its name.
+        *children: What it contains; plain strings are escaped, `None` is left out.
+        **attributes: Its attributes; "_" in a name stands for "-", a trailing "_" is dropped,
+            `True` gives an attribute without a value, `None` and `False` leave it out.
+    """
+    parts = []
+    for key, value in attributes.items():
+        if value is None or value is False:
+            continue
+        text = "" if value is True else f'="{escape(str(value))}"'
+        parts.append(f" {key.rstrip('_').replace('_', '-')}{text}")
+    start = f"<{name}{''.join(parts)}"
+    if name in VOID:
+        return Html(f"{start}/>")
+    return Html(f"{start}>{join(*children)}</{name}>")
+
+
+def join(*children: Child) -> Html:
+    """Return several pieces in a row; plain strings are escaped."""
+    return Html(
+        "".join(
+            child if isinstance(child, Html) else escape(child)
+            for child in children
+            if child is not None
+        )
+    )
+
+
+@cache
+def render_math(latex: str, *, block: bool = False) -> Html:
+    """Return a formula in LaTeX as MathML."""
+    text = unescape_marks(convert(latex, display="block" if block else "inline"))
+    # Letter by letter, a name would be read out as a product; as an operator, it gets gaps.
+    for pattern in (r'(?:<mi mathvariant="normal">\w</mi>){2,}', r"<mo>\w+</mo>"):
+        text = re.sub(pattern, _join_letters, text)
+    # A prime is raised by itself; as a superscript it would be too small to see.
+    name = r"<mi>[^<]+</mi>"
+    primed = rf"<msup>({name}|<mrow>{name}</mrow>)<mi>′</mi></msup>"
+    return Html(re.sub(primed, r'<mrow>\1<mo lspace="0" rspace="0">′</mo></mrow>', text))
+
+
+def unescape_marks(text: str) -> str:
+    """Return MathML with its character references as characters, but for those that it needs."""
+    return re.sub(
+        r"&#x([0-9A-F]+);",
+        lambda found: found[0] if chr(int(found[1], 16)) in "<>&" else chr(int(found[1], 16)),
+        text,
+    )
+
+
+def _join_letters(found: re.Match[str]) -> str:
+    letters = "".join(re.findall(r">(\w+)<", found[0]))
+    upright = ' mathvariant="normal"' if len(letters) == 1 else ""
+    return f"<mi{upright}>{letters}</mi>"
+
+
+_NOTATION = re.compile(
+    r"\$(?P<math>[^$]+)\$"
+    r"|\{(?P<figure>\w+\.\w+)(?:\|(?P<style>[\w%]+))?\}"
+    r"|\[(?P<words>[^\]]+)\]\((?P<target>[^)]+)\)"
+    r"|\*\*(?P<strong>.+?)\*\*"
+    r"|\*(?P<emphasis>.+?)\*"
+    r"|`(?P<code>[^`]+)`"
+)
+
+
+def find_figures(text: str) -> list[tuple[str, str | None]]:
+    """Return the figures (name, style) that a text asks for."""
+    return [
+        pair
+        for found in _NOTATION.finditer(text)
+        for pair in (
+            [(found["figure"], found["style"])]
+            if found["figure"]
+            else find_figures(found["words"] or found["strong"] or found["emphasis"] or "")
+        )
+    ]
+
+
+def find_targets(text: str) -> list[str]:
+    """Return the targets that a text links to."""
+    return [found["target"] for found in _NOTATION.finditer(text) if found["target"]]
+
+
+def strip_notation(text: str) -> str:
+    """Return the words of a text alone: no figures, formulas, code or targets."""
+    return _NOTATION.sub(
+        lambda found: strip_notation(found["words"] or found["strong"] or found["emphasis"] or ""),
+        text,
+    )
+
+
+def render_text(
+    text: str, figure: Callable[[str, str | None], Html], addresses: Mapping[str, str]
+) -> Html:
+    """Return a text of the lesson as HTML.
+
+    Its notation: $LaTeX$, {name.figure} or {name.figure|style}, [words](target), **strong**,
+    *emphasis*, `code`. A target is show:NAME for a network of `addresses`, a path, an anchor or an
+    address.
+
+    Args:
+        text: What to render.
+        figure: Gives the HTML of a figure by name and style.
+        addresses: The explorer's address of every named network.
+    """
+    parts: list[Html] = []
+    end = 0
+    for found in _NOTATION.finditer(text):
+        parts.append(Html(escape(text[end : found.start()])))
+        end = found.end()
+        if found["math"]:
+            parts.append(render_math(found["math"]))
+        elif found["figure"]:
+            parts.append(figure(found["figure"], found["style"]))
+        elif found["target"]:
+            words = render_text(found["words"], figure, addresses)
+            parts.append(render_link(words, found["target"], addresses))
+        elif found["code"]:
+            parts.append(tag("code", found["code"]))
+        else:
+            name = "strong" if found["strong"] else "em"
+            inner = found["strong"] or found["emphasis"]
+            parts.append(tag(name, render_text(inner, figure, addresses)))
+    parts.append(Html(escape(text[end:])))
+    return join(*parts)
+
+
+def render_link(words: str, target: str, addresses: Mapping[str, str]) -> Html:
+    """Return a link; those that set the explorer are marked as such."""
+    if target.startswith("show:"):
+        return tag("a", words, href=addresses[target.removeprefix("show:")], data_show=True)
+    outside = {"rel": "noopener noreferrer", "target": "_blank"} if "://" in target else {}
+    return tag("a", words, href=target, **outside)
