@@ -149,8 +149,7 @@
         event.preventDefault();
         read = link;
         explore.apply(address.slice(address.indexOf("?") + 1));
-        const top = document.getElementById("explore-root") || document.body;
-        top.scrollIntoView({ behavior: calm() ? "auto" : "smooth", block: "start" });
+        scrollTo({ top: 0, behavior: calm() ? "auto" : "smooth" });
         setTimeout(() => (back.hidden = false), calm() ? 0 : 500);
       }
     });
