@@ -25,6 +25,7 @@ def legal_fields(draw):
         "normalization": normalization,
         "clip_norm": draw(st.none() | st.floats(0.0, 1e30, exclude_min=True)),
         "batch_size": draw(st.integers(2 if normalization == "batchnorm" else 1, 4096)),
+        "input_scale": draw(st.floats(1e-6, 1e6)),
         "seed": draw(st.integers(0, 2**31 - 1)),
         "dtype": draw(st.sampled_from(("float32", "float64"))),
     }

@@ -40,6 +40,11 @@ def run(monkeypatch, capsys):
         ("simulate_exploding", ["simulate", "--preset", "Exploding (ReLU + random σ = 1)"]),
         ("simulate_dying", ["simulate", "--preset", "Dying ReLU"]),
         ("simulate_clipped", ["simulate", "--init", "he", "--clip-norm", "0.1", "--depth", "3"]),
+        ("simulate_remedies", ["simulate", "--preset", "Vanishing (Sigmoid)", "--remedies"]),
+        (
+            "simulate_remedies_exploding",
+            ["simulate", "--preset", "Exploding (ReLU + random σ = 1)", "--remedies"],
+        ),
         ("simulate_deep", ["simulate", "--depth", "70", "--width", "8", "--seeds", "2"]),
         ("inspect_classic", ["inspect", CLASSIC]),
         ("inspect_classic_all", ["inspect", CLASSIC, "--all"]),
@@ -78,6 +83,43 @@ def test_json_holds_flow_and_diagnosis(run):
     assert document["diagnosis"]["verdict"] in list(chainrule.Verdict)
     assert document["flow"]["spec"]["depth"] == 4
     assert len(document["flow"]["loss"]) == 3
+
+
+def test_remedies_in_json(run):
+    _, out, _ = run("simulate", "--depth", "9", "--width", "8", "--remedies", "--json")
+    document = json.loads(out)
+    found = chainrule.find_remedies(chainrule.NetworkSpec(**document["flow"]["spec"]), 16)
+    assert document["remedies"] == [remedy.to_dict() for remedy in found.tried]
+    assert document["diagnosis"]["verdict"] == found.diagnosis.verdict
+
+
+def test_a_healthy_network_needs_no_remedies(run):
+    code, out, _ = run("simulate", "--preset", "Healthy (ReLU + He)", "--remedies", "--check")
+    assert code == 0
+    assert "Remedies: none needed." in out
+
+
+def test_the_command_of_a_specification_measures_it(run):
+    spec = chainrule.NetworkSpec(
+        depth=2,
+        width=4,
+        activation="relu",
+        init="random",
+        distribution="uniform",
+        weight_std=0.25,
+        bias_std=0.0,
+        residual="scaled",
+        normalization="rmsnorm",
+        clip_norm=0.125,
+        batch_size=3,
+        seed=7,
+        dtype="float64",
+    )
+    program, *args = spec.to_command().split()
+    assert program == "chainrule"
+    _, out, _ = run(*args, "--seeds", "1", "--json")
+    assert chainrule.NetworkSpec(**json.loads(out)["flow"]["spec"]) == spec
+    assert chainrule.NetworkSpec().to_command() == "chainrule simulate"
 
 
 def test_output_writes_a_flow_that_loads(run, tmp_path):

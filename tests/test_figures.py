@@ -73,7 +73,7 @@ def test_any_depth(depth):
 
 def test_activation_columns_hold_every_layers_whole_distribution():
     flow = simulate(NetworkSpec(depth=6, activation="relu", init="he"), 4)
-    (heatmap,) = build_activation_figure(flow)["data"]
+    heatmap, *_ = build_activation_figure(flow)["data"]
     assert heatmap["x"] == [1, 2, 3, 4, 5, 6]
     for column in range(6):
         assert sum(row[column] for row in heatmap["customdata"]) == pytest.approx(1)
@@ -83,7 +83,7 @@ def test_activation_columns_hold_every_layers_whole_distribution():
 
 def test_activations_without_finite_values_are_left_blank():
     flow = simulate(NetworkSpec(depth=60, width=256, activation="relu", init="random"), 2)
-    (heatmap,) = build_activation_figure(flow)["data"]
+    heatmap, *_ = build_activation_figure(flow)["data"]
     assert heatmap["z"][0][0] is not None
     assert all(row[-1] is None for row in heatmap["z"])
 

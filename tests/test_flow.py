@@ -1,6 +1,7 @@
 """`GradientFlow`: records for data frames, copies, and being filled in on first use."""
 
 import copy
+import math
 import pickle
 import threading
 import time
@@ -11,6 +12,7 @@ from torch import nn
 
 from chainrule.flow import GradientFlow
 from chainrule.inspection import inspect
+from chainrule.networks import build_network, make_loss
 from chainrule.simulation import simulate
 from chainrule.spec import NetworkSpec
 
@@ -150,3 +152,50 @@ class TestDeferral:
             assert flow.loss == full.loss
         finally:
             other.join()
+
+
+class TestClipping:
+    """Against `torch.nn.utils.clip_grad_norm_`, which changes the gradients themselves."""
+
+    @staticmethod
+    def clip(model, compute_loss, limit):
+        compute_loss(model).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), limit)
+        return float(torch.stack([p.grad.norm() for p in model.parameters()]).norm())
+
+    @pytest.mark.parametrize("limit", [1e-9, 1e-3, 0.1, 1e9])
+    @pytest.mark.parametrize("structure", [{}, {"residual": "plain", "normalization": "layernorm"}])
+    def test_of_an_ensemble(self, limit, structure):
+        spec = SPEC.replace(dtype="float64", clip_norm=limit, **structure)
+        flow = simulate(spec, 3)
+        for member, seed in enumerate(flow.seeds):
+            expected = self.clip(build_network(spec, seed), make_loss(spec, seed), limit)
+            found = flow.clipped_gradient_norm.values[member]
+            assert found == pytest.approx(expected, rel=1e-9)
+        assert all(0 < factor <= 1 for factor in flow.clip_factor.values)
+
+    @pytest.mark.parametrize("limit", [1e-9, 1e-3, 0.1, 1e9])
+    def test_of_any_model(self, limit):
+        torch.manual_seed(0)
+        model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.ones(5, 3)
+        flow = inspect(model, lambda m: m(x).square().mean())
+        assert (flow.clip_factor, flow.clipped_gradient_norm) == (None, None)
+        expected = self.clip(model, lambda m: m(x).square().mean(), limit)
+        found = flow.compute_clip_factor(limit) * flow.gradient_norm
+        assert found == pytest.approx(expected, rel=1e-5)
+
+    def test_where_gradients_are_not_finite(self):
+        """clip_grad_norm_ multiplies by 0 for an infinite norm and by NaN for an undefined one."""
+        fields = {"activation": "identity", "init": "random", "weight_std": 1e5, "clip_norm": 1.0}
+        flow = simulate(SPEC.replace(depth=60, **fields), 2)
+        norm, factor = flow.gradient_norm, flow.clip_factor
+        assert all(map(math.isnan, norm.values)) or all(map(math.isinf, norm.values))
+        for each, multiplied in zip(norm.values, factor.values, strict=True):
+            assert math.isnan(multiplied) if math.isnan(each) else multiplied == 0.0
+        assert all(map(math.isnan, flow.clipped_gradient_norm.values))
+
+    def test_without_gradients(self):
+        model = nn.Linear(2, 2).requires_grad_(requires_grad=False)
+        x = torch.ones(1, 2, requires_grad=True)
+        flow = inspect(model, lambda m: m(x).sum())
+        assert flow.compute_clip_factor(1.0) is None

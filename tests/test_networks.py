@@ -187,6 +187,14 @@ class TestLoss:
         expected = sum((model(inputs) - targets).square().flatten()) / targets.numel()
         torch.testing.assert_close(make_loss(spec, 2)(model), expected)
 
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_the_input_scale_multiplies_the_inputs_alone(self, dtype):
+        plain, scaled = SMALL.replace(dtype=dtype), SMALL.replace(dtype=dtype, input_scale=2.5)
+        (inputs, targets), (larger, same) = draw_batch(plain, 2), draw_batch(scaled, 2)
+        torch.testing.assert_close(larger, 2.5 * inputs)
+        assert torch.equal(same, targets)
+        assert torch.equal(larger.float(), draw_batch(scaled.replace(dtype="float32"), 2)[0])
+
     def test_is_reproducible(self):
         model = build_network(SMALL)
         loss = make_loss(SMALL, 5)

@@ -23,14 +23,18 @@ def test_public_names():
         "INITIALIZERS",
         "NetworkSpec",
         "PRESETS",
+        "Remedy",
         "ScalarChain",
         "Verdict",
         "build_network",
         "diagnose",
+        "find_remedies",
         "inspect",
         "load_flow",
         "make_loss",
+        "plot",
         "simulate",
+        "write_report",
     }
 
 

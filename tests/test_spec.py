@@ -24,6 +24,7 @@ DEFAULTS = {
     "normalization": "none",
     "clip_norm": None,
     "batch_size": 32,
+    "input_scale": 1.0,
     "seed": 0,
     "dtype": "float32",
 }
@@ -55,6 +56,10 @@ class TestFields:
             ({"weight_std": float("nan"), "init": "random"}, f"weight_std: {DEVIATIONS} nan."),
             ({"weight_std": 2e6, "init": "random"}, f"weight_std: {DEVIATIONS} 2000000.0."),
             ({"bias_std": float("inf")}, f"bias_std: {DEVIATIONS} inf."),
+            (
+                {"input_scale": 0.0},
+                "input_scale: must be a finite number above 0, at most 1e6; got 0.0.",
+            ),
             ({"bias_std": -1}, f"bias_std: {DEVIATIONS} -1."),
             (
                 {"clip_norm": 0.0},

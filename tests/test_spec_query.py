@@ -114,6 +114,7 @@ class TestRepair:
             ("weight_std=1e9&init=random", "weight_std", 1e6),
             ("bias_std=-1", "bias_std", 0.0),
             ("clip_norm=1e31", "clip_norm", 1e30),
+            ("input_scale=1e7", "input_scale", 1e6),
         ],
     )
     def test_a_number_beyond_a_bound_becomes_the_bound(self, query, field, value):
@@ -135,6 +136,7 @@ class TestRepair:
             "dtype=float16",
             "clip_norm=-1",
             "clip_norm=0",
+            "input_scale=0",
             "unknown=3",
             "weight_std=2",
         ],

@@ -1,16 +1,16 @@
 """`diagnose`: from the numbers of a flow to a verdict in words, with its evidence."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from chainrule.activations import ACTIVATIONS
-from chainrule.diagnoses import ACTIONS, RULES, Rule, Verdict
+from chainrule.diagnoses import ACTIONS, FAR_BEYOND, NEAR, RULES, Rule, Verdict, Viability
 from chainrule.flow import GradientFlow
 from chainrule.initializers import get_initializer
 from chainrule.measurement import WeightLayer
 from chainrule.numerals import format_number
-from chainrule.quantity import Quantity
+from chainrule.quantity import Quantity, multiply_members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ def diagnose(flow: GradientFlow) -> Diagnosis:
         flow: A measurement by `inspect` or `simulate`.
     """
     order = list(Verdict)
-    findings = sorted(_find(flow), key=lambda finding: order.index(finding.verdict))
+    findings = sorted(_find(flow, RULES), key=lambda finding: order.index(finding.verdict))
     verdict = findings[0].verdict if findings else Verdict.HEALTHY
     return Diagnosis(
         verdict=verdict,
@@ -82,22 +82,85 @@ def diagnose(flow: GradientFlow) -> Diagnosis:
     )
 
 
-def _find(flow: GradientFlow) -> Iterator[Finding]:
+def assess_viability(flow: GradientFlow) -> Viability:
+    """Return whether plain SGD can be expected to train the network, as far as one can see.
+
+    Not viable: a figure is far beyond its bound (still beyond it when the bound is moved by
+    `FAR_BEYOND`), or a count or share is beyond its own. At risk: a figure is beyond its bound, or
+    within a factor of `NEAR` of it. The agreement with real training is in docs/decisions.md.
+
+    Args:
+        flow: A measurement by `inspect` or `simulate`.
+    """
+    if any(_find(flow, _move_bounds(1 / FAR_BEYOND))):
+        return Viability.NOT_VIABLE
+    return Viability.AT_RISK if any(_find(flow, _move_bounds(NEAR))) else Viability.VIABLE
+
+
+def _move_bounds(factor: float) -> dict[str, Rule]:
+    """Return the rules with continuous bounds made stricter by a factor above 1, or laxer."""
+    return {
+        name: replace(
+            rule, threshold=rule.threshold * (factor if rule.beyond == "<" else 1 / factor)
+        )
+        if rule.continuous
+        else rule
+        for name, rule in RULES.items()
+    }
+
+
+def _find(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
     yield from _find_non_finite(flow)
     yield from _find_unreached(flow)
     if any(finding for finding in _find_non_finite(flow)):
         return  # every further figure is made of undefined numbers
     layers = flow.weight_layers
-    yield from _find_layers("dead_units", layers, lambda layer: layer.dead_share)
-    yield from _find_layers("exploding_gradient", layers, lambda layer: layer.weight_gradient_norm)
-    if _is_near(layers, "exploding_gradient"):
-        yield from _find_ratio("exploding_backward", flow, flow.delta_ratio)
-    yield from _find_layers("vanishing_gradient", layers, lambda layer: layer.weight_gradient_norm)
-    if _is_near(layers, "vanishing_gradient"):
-        yield from _find_ratio("vanishing_backward", flow, flow.delta_ratio)
-    yield from _find_layers("saturated", layers, _read_saturation)
-    yield from _find_layers("same_answer", layers[-1:], lambda layer: layer.variation)
-    yield from _find_ratio("fading_signal", flow, _measure_fading(layers))
+    yield from _find_layers(rules["dead_units"], layers)
+    yield from _find_layers(rules["exploding_gradient"], layers)
+    if _is_near(layers, rules["exploding_gradient"]):
+        yield from _find_ratio(rules["exploding_backward"], flow)
+    yield from _find_layers(rules["vanishing_gradient"], layers)
+    if _is_near(layers, rules["vanishing_gradient"]):
+        yield from _find_ratio(rules["vanishing_backward"], flow)
+    yield from _find_layers(rules["saturated"], layers)
+    yield from _find_layers(rules["same_answer"], layers[-1:])
+    yield from _find_ratio(rules["fading_signal"], flow)
+
+
+def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> float | None:
+    """Return the worst value of the figure that a rule compares, beyond its bound or not.
+
+    Where the rule finds something, it is that finding's value; elsewhere it tells how far the
+    network is from it. So one figure can be followed from one network to another.
+
+    Args:
+        flow: A measurement by `inspect` or `simulate`.
+        rule: Name of a rule of the table of diagnoses.
+        clipped: Whether to read gradients as they are after `flow.spec.clip_norm`.
+
+    Returns:
+        The figure, or `None` if the network has none (a single layer has no ratio of layers).
+    """
+    if rule == "non_finite":
+        return _count_non_finite(flow)[0]
+    if rule == "unreached":
+        return float(len(_list_unreached(flow)))
+    if rule == "nothing_to_train":
+        return float(sum(parameter.status == "measured" for parameter in flow.parameters))
+    if rule in _RATIOS:
+        return _RATIOS[rule](flow)
+    factor = flow.clip_factor if clipped and rule in _CLIPPED else None
+    values = []
+    for layer in flow.weight_layers[-1:] if rule == "same_answer" else flow.weight_layers:
+        value = _READERS[rule](layer)
+        if value is not None and factor is not None:
+            value = multiply_members(value, factor)
+        if value is not None:
+            values.append(value)
+    if any(map(math.isnan, values)):
+        return math.nan
+    pick = max if RULES[rule].beyond == ">" else min
+    return float(pick(values)) if values else None
 
 
 def _read_saturation(layer: WeightLayer) -> Quantity | None:
@@ -107,20 +170,20 @@ def _read_saturation(layer: WeightLayer) -> Quantity | None:
     return layer.saturation if bounded else None
 
 
-def _measure_fading(layers: Sequence[WeightLayer]) -> float | None:
+def _measure_fading(flow: GradientFlow) -> float | None:
+    layers = flow.weight_layers
     if len(layers) < 2:
         return None
     first, last = layers[0].std, layers[-1].std
     return None if first is None or last is None or first == 0.0 else last / first
 
 
-def _is_near(layers: Sequence[WeightLayer], name: str) -> bool:
+def _is_near(layers: Sequence[WeightLayer], rule: Rule) -> bool:
     """Whether some gradient comes within a factor of 10 of an absolute bound.
 
     A ratio of gradients counts as evidence only then: alone it would call a network sick whose
     every layer receives plenty.
     """
-    rule = RULES[name]
     bound = rule.threshold * (10 if rule.beyond == "<" else 0.1)
     norms = [n for layer in layers if (n := layer.weight_gradient_norm) is not None]
     return any(norm < bound if rule.beyond == "<" else norm > bound for norm in norms)
@@ -130,10 +193,8 @@ def _is_beyond(value: float, rule: Rule) -> bool:
     return value > rule.threshold if rule.beyond == ">" else value < rule.threshold
 
 
-def _find_layers(
-    name: str, layers: Sequence[WeightLayer], read: Callable[[WeightLayer], Quantity | None]
-) -> Iterator[Finding]:
-    rule = RULES[name]
+def _find_layers(rule: Rule, layers: Sequence[WeightLayer]) -> Iterator[Finding]:
+    read = _READERS[rule.name]
     wrong = [
         (layer, value)
         for layer in layers
@@ -146,20 +207,20 @@ def _find_layers(
         yield _report(
             rule,
             value,
-            f"{rule.figure} is {_show(rule, value)} at layer {layer.layer} ({count}"
-            f"bound {rule.beyond} {_show(rule, rule.threshold)})",
+            f"{rule.figure} is {format_figure(rule, value)} at layer {layer.layer} ({count}"
+            f"bound {rule.beyond} {format_figure(rule, rule.threshold)})",
             [each.layer for each, _ in wrong],
             [each.name for each, _ in wrong],
         )
 
 
-def _show(rule: Rule, value: float) -> str:
+def format_figure(rule: Rule, value: float) -> str:
     """Return a figure of a rule as people read it: shares in percent."""
     return f"{100 * value:.0f} %" if rule.figure.startswith("share") else format_number(value)
 
 
-def _find_ratio(name: str, flow: GradientFlow, value: float | None) -> Iterator[Finding]:
-    rule = RULES[name]
+def _find_ratio(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
+    value = _RATIOS[rule.name](flow)
     if value is not None and _is_beyond(value, rule):
         yield _report(
             rule,
@@ -171,32 +232,43 @@ def _find_ratio(name: str, flow: GradientFlow, value: float | None) -> Iterator[
         )
 
 
-def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
+def _count_non_finite(flow: GradientFlow) -> tuple[float, dict[str, float], set[int]]:
+    """Return how many numbers are infinite or undefined, where, and in which weight layers."""
     places: dict[str, float] = {}
     layers = set()
+
+    def count(name: str, layer: int | None, number: float) -> None:
+        if number > 0:
+            places[name] = number
+            if layer is not None:
+                layers.add(layer)
+
     for call in flow.layers:
-        count = (call.statistics.non_finite if call.statistics else 0.0) + (
-            call.gradient.non_finite if call.gradient else 0.0
-        )
-        if count > 0:
-            places[call.label] = count
-            layers.add(call.layer)
+        parts = (call.statistics, call.gradient)
+        count(call.label, call.layer, sum(part.non_finite for part in parts if part))
     for parameter in flow.parameters:
-        count = parameter.non_finite + (parameter.grad_non_finite or 0.0)
-        if count > 0:
-            places[parameter.name] = count
-            layers.add(parameter.layer)
-    if places or not math.isfinite(flow.loss):
+        number = parameter.non_finite + (parameter.grad_non_finite or 0.0)
+        count(parameter.name, parameter.layer, number)
+    return sum(places.values()) + (not math.isfinite(flow.loss)), places, layers
+
+
+def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
+    total, places, layers = _count_non_finite(flow)
+    if total:
         rule = RULES["non_finite"]
         first = f", first in {next(iter(places))!r}" if places else ""
         yield _report(
             rule,
-            sum(places.values()) + (not math.isfinite(flow.loss)),
+            total,
             f"{rule.figure} occur in {len(places)} places{first}; the loss is "
             f"{format_number(flow.loss)}",
-            sorted(layer for layer in layers if layer is not None),
+            sorted(layers),
             list(places),
         )
+
+
+def _list_unreached(flow: GradientFlow) -> list[str]:
+    return [p.name for p in flow.parameters if p.status == "unreached" and p.is_weight]
 
 
 def _find_unreached(flow: GradientFlow) -> Iterator[Finding]:
@@ -205,7 +277,7 @@ def _find_unreached(flow: GradientFlow) -> Iterator[Finding]:
         evidence = f"the loss depends on none of {len(flow.parameters)} parameters"
         yield _report(rule, 0, evidence, [], [])
         return
-    names = [p.name for p in flow.parameters if p.status == "unreached" and p.is_weight]
+    names = _list_unreached(flow)
     if names:
         rule = RULES["unreached"]
         weights = sum(p.is_weight for p in flow.parameters)
@@ -270,5 +342,24 @@ def _suggest_change(flow: GradientFlow) -> str:
         return "another activation with its own initialization"
     return f"{recommended.label} initialization"
 
+
+_READERS: Mapping[str, Callable[[WeightLayer], Quantity | None]] = {
+    "dead_units": lambda layer: layer.dead_share,
+    "exploding_gradient": lambda layer: layer.weight_gradient_norm,
+    "vanishing_gradient": lambda layer: layer.weight_gradient_norm,
+    "saturated": _read_saturation,
+    "same_answer": lambda layer: layer.variation,
+}
+"""What a rule reads of every weight layer."""
+
+_RATIOS: Mapping[str, Callable[[GradientFlow], float | None]] = {
+    "exploding_backward": lambda flow: flow.delta_ratio,
+    "vanishing_backward": lambda flow: flow.delta_ratio,
+    "fading_signal": _measure_fading,
+}
+"""What a rule reads of the whole network."""
+
+_CLIPPED = ("exploding_gradient", "vanishing_gradient")
+"""The rules whose figures clipping scales; ratios of gradients stay as they are."""
 
 _BY_CLASS = {entry.module: entry for entry in ACTIVATIONS.values()}

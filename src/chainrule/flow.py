@@ -1,28 +1,36 @@
 """`GradientFlow`: one measurement of how gradients pass through a network."""
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from operator import mul
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import TypeAdapter
+from pydantic import FailFast, Field, TypeAdapter, with_config
 
 from chainrule.files import write_text
 from chainrule.measurement import (
+    CLOSED,
     Factor,
     LayerFlow,
     ParameterFlow,
+    Text,
     WeightLayer,
 )
-from chainrule.quantity import Quantity, combine_norms, divide_members
-from chainrule.spec import NetworkSpec
+from chainrule.quantity import Quantity, combine_norms, divide_members, multiply_members
+from chainrule.spec import MAX_SEED, NetworkSpec
 
 SCHEMA_VERSION = 1
 
+_CLIP_EPS = 1e-6
+"""What torch.nn.utils.clip_grad_norm_ adds to a norm before it divides by it."""
 
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+
+
+@with_config(CLOSED)
 @dataclass(frozen=True, kw_only=True)
 class GradientFlow:
     """One measurement of a network: values forward, gradients backward, in numbers.
@@ -41,15 +49,15 @@ class GradientFlow:
         schema_version: Version of this structure in files.
     """
 
-    layers: tuple[LayerFlow, ...]
-    parameters: tuple[ParameterFlow, ...]
+    layers: Annotated[tuple[LayerFlow, ...], FailFast()]
+    parameters: Annotated[tuple[ParameterFlow, ...], FailFast()]
     loss: Quantity
     chain: bool
-    seeds: tuple[int, ...]
+    seeds: Annotated[tuple[Seed, ...], FailFast()]
     spec: NetworkSpec | None
-    device: str
-    torch_version: str
-    chainrule_version: str
+    device: Text
+    torch_version: Text
+    chainrule_version: Text
     schema_version: int = field(default=SCHEMA_VERSION)
 
     @classmethod
@@ -122,9 +130,37 @@ class GradientFlow:
         `None` if the specification does not clip. The flow itself holds gradients before clipping.
         """
         limit = self.spec.clip_norm if self.spec else None
-        if limit is None or self.gradient_norm is None:
+        return None if limit is None else self.compute_clip_factor(limit)
+
+    @cached_property
+    def clipped_gradient_norm(self) -> Quantity | None:
+        """Norm of all parameters' gradients together after clipping to `spec.clip_norm`.
+
+        `None` if the specification does not clip.
+        """
+        if self.gradient_norm is None or self.clip_factor is None:
             return None
-        return Quantity(limit / norm if norm > limit else 1.0 for norm in self.gradient_norm.values)
+        return multiply_members(self.gradient_norm, self.clip_factor)
+
+    def compute_clip_factor(self, max_norm: float) -> Quantity | None:
+        """Return what clipping the total gradient norm would multiply every gradient by.
+
+        As `torch.nn.utils.clip_grad_norm_` does: max_norm ÷ (norm + 1e-6), but at most 1. An
+        infinite norm gives 0 (infinite entries then become NaN), an undefined one NaN.
+
+        Args:
+            max_norm: The longest that all gradients together may be; above 0.
+
+        Returns:
+            One factor per member in [0, 1], or `None` if there is no gradient.
+        """
+        norm = self.gradient_norm
+        if norm is None:
+            return None
+        return Quantity(
+            each if math.isnan(each) else min(1.0, max_norm / (each + _CLIP_EPS))
+            for each in norm.values
+        )
 
     def factors(self) -> tuple[Factor, ...]:
         """Return the gain of every module call in backward order, from the loss to the input.
@@ -137,7 +173,10 @@ class GradientFlow:
         running: list[Quantity | None] = []
         product: Quantity | None = Quantity([1.0] * self.ensemble_size)
         for call in calls:
-            product = _multiply(product, call.gain)
+            if product is not None and call.gain is not None:
+                product = multiply_members(product, call.gain)
+            else:
+                product = None
             running.append(product)
         return tuple(
             Factor(
@@ -185,12 +224,6 @@ def _divide_ends(norms: Sequence[Quantity | None]) -> Quantity | None:
     if not norms or norms[0] is None or norms[-1] is None:
         return None
     return divide_members(norms[0], norms[-1])
-
-
-def _multiply(left: Quantity | None, right: Quantity | None) -> Quantity | None:
-    if left is None or right is None:
-        return None
-    return Quantity(map(mul, left.values, right.values))
 
 
 def select_path(layers: Sequence[LayerFlow]) -> list[int]:

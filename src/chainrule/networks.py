@@ -109,7 +109,7 @@ def initialize(weight: Tensor, bias: Tensor, spec: NetworkSpec, generator: torch
 
 
 def draw_batch(spec: NetworkSpec, seed: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return inputs and targets, both N(0, 1) and of shape [batch_size, width].
+    """Return inputs N(0, input_scale²) and targets N(0, 1), both of shape [batch_size, width].
 
     Args:
         spec: Gives the shape and precision.
@@ -119,6 +119,7 @@ def draw_batch(spec: NetworkSpec, seed: int | None = None) -> tuple[Tensor, Tens
     shape = (spec.batch_size, spec.width)
     inputs = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     targets = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    inputs.mul_(spec.input_scale)  # before the precision changes: both get the same inputs
     return inputs.to(get_dtype(spec)), targets.to(get_dtype(spec))
 
 

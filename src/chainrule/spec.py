@@ -44,6 +44,7 @@ class NetworkSpec(BaseModel):
         normalization: Applied to the pre-activation z_l, before φ.
         clip_norm: Total gradient norm above which gradients are scaled down; `None` for never.
         batch_size: Examples per batch.
+        input_scale: What the inputs N(0, 1) are multiplied by; targets stay as they are.
         seed: The seed of the network, or the first one of an ensemble.
         dtype: Precision of the measurement. Weights and data are the same draws in both.
 
@@ -64,6 +65,7 @@ class NetworkSpec(BaseModel):
     normalization: Normalization = "none"
     clip_norm: float | None = Field(None, gt=0.0, le=1e30, allow_inf_nan=False)
     batch_size: int = Field(32, ge=1, le=MAX_BATCH_SIZE)
+    input_scale: float = Field(1.0, gt=0.0, le=1e6, allow_inf_nan=False)
     seed: int = Field(0, ge=0, le=MAX_SEED)
     dtype: Dtype = "float32"
 
@@ -127,6 +129,12 @@ class NetworkSpec(BaseModel):
     def to_query(self) -> str:
         """Return the URL query string that holds every field that differs from its default."""
         return urlencode(self.model_dump(exclude_defaults=True, exclude_none=True))
+
+    def to_command(self) -> str:
+        """Return the shell command that measures it: only what differs from the defaults."""
+        fields = self.model_dump(exclude_defaults=True, exclude_none=True)
+        options = [f"--{name.replace('_', '-')} {value}" for name, value in fields.items()]
+        return " ".join(["chainrule simulate", *options])
 
     @classmethod
     def from_query(cls, query: str) -> Self:
@@ -245,6 +253,7 @@ _REQUIREMENTS: Mapping[str, str] = {
     "weight_std": "a finite number from 0 to 1e6",
     "bias_std": "a finite number from 0 to 1e6",
     "clip_norm": "a finite number above 0, at most 1e30",
+    "input_scale": "a finite number above 0, at most 1e6",
 }
 
 

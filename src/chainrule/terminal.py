@@ -16,6 +16,7 @@ from chainrule.measurement import LayerFlow, WeightLayer
 from chainrule.numerals import format_number, to_superscript
 from chainrule.presets import Preset
 from chainrule.quantity import Quantity
+from chainrule.remedy import Remedies, Remedy
 
 BAR_CELLS = 24
 """Cells of a bar's scale."""
@@ -186,7 +187,11 @@ def render_figures(flow: GradientFlow) -> RenderableType:
             *([("ratio, first ÷ last", flow.gradient_ratio)] if len(norms) > 1 else []),
         ]
     if flow.clip_factor is not None:
-        figures.append(("clipping multiplies by", flow.clip_factor))
+        figures += [
+            ("clipping multiplies by", flow.clip_factor),
+            ("all gradients together", flow.gradient_norm),
+            ("… after clipping", flow.clipped_gradient_norm),
+        ]
     grid = Table.grid(padding=(0, 2, 0, 0))
     for label, value in figures:
         grid.add_row(Text(label, style="dim"), _number(value), Text(_band(value), style="dim"))
@@ -210,6 +215,62 @@ def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
         )
     lines.append(Text.assemble(("Next: ", "bold"), diagnosis.action))
     return Group(*lines)
+
+
+def render_remedies(remedies: Remedies) -> RenderableType:
+    """Return every remedy with what was measured, how to apply it, and what was refuted."""
+    if remedies.diagnosis.verdict is Verdict.HEALTHY:
+        return Text("Remedies: none needed.")
+    count = remedies.before.ensemble_size
+    networks = f"the same {count} networks" if count > 1 else "the same network"
+    lines: list[RenderableType] = [
+        Text.assemble(
+            (f"Remedies ({len(remedies)}): ", "bold"),
+            f"each measured on {networks}"
+            if len(remedies)
+            else f"none of {len(remedies.tried)} changes that were measured helps",
+        )
+    ]
+    if len(remedies):
+        lines += [
+            Text(_head_figure(remedies), style="dim"),
+            _tabulate(remedies, numbered=True),
+            Text("To see one:", style="dim"),
+        ]
+    for number, remedy in enumerate(remedies, 1):
+        if remedy.command:
+            lines.append(Text(f"{number:>3}  {remedy.command}"))
+    if remedies.refuted:
+        lines += [
+            Text("Measured, and no remedy:", style="bold"),
+            _tabulate(remedies.refuted, numbered=False),
+        ]
+    return Group(*lines)
+
+
+def _head_figure(remedies: Remedies) -> str:
+    figure = remedies.tried[0].figure
+    return f"Worst {figure.figure}; it must be {figure.threshold_text}."
+
+
+def _tabulate(remedies: Sequence[Remedy], *, numbered: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", justify="right", no_wrap=True, min_width=3)
+    table.add_column("change", overflow="fold")
+    table.add_column("before → after", no_wrap=True)
+    table.add_column("then", no_wrap=True)
+    for number, remedy in enumerate(remedies, 1):
+        figure = remedy.figure
+        verdict = Text(str(remedy.verdict_after), style=_STYLES.get(remedy.verdict_after, "red"))
+        if "clipping" in remedy.kinds:  # it leaves the gradients that are diagnosed as they are
+            verdict.append(" before clipping", style="dim")
+        table.add_row(
+            str(number) if numbered else "",
+            remedy.title,
+            f"{figure.before_text} → {figure.after_text}",
+            verdict,
+        )
+    return table
 
 
 def render_presets(presets: Sequence[Preset]) -> RenderableType:

@@ -7,7 +7,16 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, dcc, html
 from fastapi import FastAPI
 
-from chainrule.app import chain_page, explore_page
+from chainrule.app import (
+    chain_page,
+    explore_page,
+    file_route,
+    model_page,
+    plotly_script,
+    remedy_route,
+    training_route,
+)
+from chainrule.app.measuring import Measurer
 
 THEME = {
     "primaryColor": "blue",
@@ -15,7 +24,7 @@ THEME = {
     "fontFamily": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif",
 }
 
-PAGES = {"/": explore_page, "/chain-rule": chain_page}
+PAGES = {"/": explore_page, "/chain-rule": chain_page, "/your-model": model_page}
 """The pages by path; an unknown path shows the first one."""
 
 
@@ -26,7 +35,15 @@ def create_app() -> Dash:
     from other hosts.
     """
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    chain_page.register_routes(server)  # before Dash takes all remaining paths
+    # Before Dash takes all remaining paths:
+    measurer = Measurer()
+    explore_page.register_routes(server, measurer)
+    remedy_route.register_routes(server, measurer)
+    file_route.register_routes(server, measurer)
+    training_route.register_routes(server)
+    chain_page.register_routes(server)
+    model_page.register_routes(server)
+    plotly_script.register_routes(server)
     app = Dash(
         "chainrule",
         server=server,
@@ -36,7 +53,7 @@ def create_app() -> Dash:
         serve_locally=True,
         suppress_callback_exceptions=True,  # a page's controls exist while it is shown
         meta_tags=[{"name": "description", "content": "See how gradients flow in deep networks."}],
-        index_string=_INDEX,
+        index_string=_INDEX.replace("PLOTLY", plotly_script.PATH),
     )
     app.layout = dmc.MantineProvider(_build_frame(), theme=THEME, defaultColorScheme="auto")
 
@@ -45,7 +62,6 @@ def create_app() -> Dash:
         """Show the page that the address names."""
         return PAGES.get((path or "/").rstrip("/") or "/", explore_page).layout()
 
-    explore_page.register_callbacks(app)
     # Dash sets itself up at the first request to "/"; a server first asked for another page would
     # send it without its scripts.
     app._setup_server()
@@ -78,6 +94,10 @@ def _build_frame() -> Any:
                                 dmc.Anchor(
                                     "Chain rule", href="/chain-rule", refresh=True, size="sm"
                                 ),
+                                dmc.Anchor(
+                                    "Your model", href="/your-model", refresh=True, size="sm"
+                                ),
+                                dmc.Anchor("Learn", href="/#lesson", refresh=True, size="sm"),
                                 dmc.ColorSchemeToggle(
                                     lightIcon="☾",
                                     darkIcon="☀",
@@ -113,6 +133,7 @@ _INDEX = """<!DOCTYPE html>
     </head>
     <body>
         {%app_entry%}
+        <script src="PLOTLY" defer></script>
         <footer>{%config%}{%scripts%}{%renderer%}</footer>
     </body>
 </html>

@@ -36,6 +36,15 @@ def serve(host: str, port: int, *, open_browser: bool) -> None:
     if open_browser:
         threading.Timer(0.5, webbrowser.open, [url]).start()
     try:
-        uvicorn.Server(config).run([listener])
+        _Server(config).run([listener])
     except KeyboardInterrupt:
         print("stopped")
+
+
+class _Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not followed
+    """A server that does not wait for trainings when it is asked to end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell the application first; then end as usual, when every answer is complete."""
+        self.config.app.state.closing = True
+        await super().shutdown(sockets)

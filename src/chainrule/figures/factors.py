@@ -18,13 +18,14 @@ _SERIES: tuple[tuple[Role, str, str], ...] = (
 )
 
 
-def build_factor_figure(flow: GradientFlow) -> Figure:
+def build_factor_figure(flow: GradientFlow, *, other: GradientFlow | None = None) -> Figure:
     """Return each layer's factors on a log axis, and their running product from the loss back.
 
     Factors near 1 keep the gradient; where the running product bends is the layer to blame.
 
     Args:
         flow: A measurement with at least one weight layer.
+        other: A second measurement whose running product is drawn, too.
 
     Returns:
         A Plotly figure as a dictionary ("data" and "layout").
@@ -35,36 +36,29 @@ def build_factor_figure(flow: GradientFlow) -> Figure:
         for role, name, color in _SERIES
         if (own := [factor for factor in factors if factor.role == role])
     ]
-    running = {factor.layer: factor for factor in factors}  # the last factor of each layer
-    data.append(
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": "running product",
-            "x": list(running),
-            "y": [_on_log_axis(factor.running) for factor in running.values()],
-            "customdata": [_describe(factor.running) for factor in running.values()],
-            "hovertemplate": "running product: %{customdata}<extra></extra>",
-            "line": {"color": theme.GREEN, "width": 2.5, "dash": "dot"},
-            "connectgaps": False,
-        }
-    )
+    data.append(_draw_running("running product", theme.GREEN, factors))
+    if other:
+        data.append(
+            _draw_running(
+                "running product, pinned",
+                theme.ORANGE,
+                [factor for factor in other.factors() if factor.layer is not None],
+            )
+        )
+    count = max(len(each.weight_layers) for each in (flow, other) if each)
+    shown = [value for trace in data for value in trace["y"] if value is not None]
+    axis = theme.build_log_axis("what it multiplies the gradient by", [1.0, *shown])
+    outside = [factor for factor in factors if _on_log_axis(factor.value) is None]
+    notes = []
+    if outside:
+        data.append(_draw_outside(outside, 10.0 ** axis["range"][0]))
+        notes.append(_describe_outside(outside))
     return {
         "data": data,
         "layout": theme.build_layout(
-            xaxis=theme.build_axis(
-                title={"text": "layer (the loss is at the right)"},
-                range=[0.5, len(flow.weight_layers) + 0.5],
-                tick0=1,
-                dtick=max(1, math.ceil(len(flow.weight_layers) / 12)),
-                showgrid=False,
-            ),
-            yaxis=theme.build_axis(
-                title={"text": "what it multiplies the gradient by"},
-                type="log",
-                exponentformat="power",
-                nticks=8,
-            ),
+            xaxis=theme.build_layer_axis(count, title="layer (the loss is to the right)"),
+            yaxis=axis,
+            annotations=notes,
             shapes=[
                 {
                     "type": "line",
@@ -94,6 +88,55 @@ def _draw(name: str, color: str, factors: list[Factor]) -> dict[str, Any]:
         "hovertemplate": f"{name}: %{{customdata}}<extra></extra>",
         "line": {"color": color, "width": 2},
         "marker": {"color": color, "size": 6},
+        "connectgaps": False,
+    }
+
+
+def _draw_outside(factors: list[Factor], floor: float) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "not on this scale",
+        "x": [factor.layer for factor in factors],
+        "y": [floor] * len(factors),
+        "customdata": [f"{factor.role} factor {_describe(factor.value)}" for factor in factors],
+        "hovertemplate": "%{customdata}<extra></extra>",
+        "marker": {"size": 9, "symbol": "x", "color": theme.VERMILION},
+        "cliponaxis": False,
+        "showlegend": False,
+    }
+
+
+def _describe_outside(factors: list[Factor]) -> dict[str, Any]:
+    zero = sum(factor.value == 0.0 for factor in factors if factor.value is not None)
+    parts = [
+        f"{count} {word}"
+        for count, word in ((zero, "exactly zero"), (len(factors) - zero, "undefined or infinite"))
+        if count
+    ]
+    return {
+        "xref": "paper",
+        "x": 0.5,
+        "yref": "paper",
+        "y": 0,
+        "yshift": 26,
+        "text": f"× factors: {', '.join(parts)}",
+        "showarrow": False,
+        "font": {"size": 13, "color": theme.VERMILION},
+    }
+
+
+def _draw_running(name: str, color: str, factors: list[Factor]) -> dict[str, Any]:
+    running = {factor.layer: factor for factor in factors}  # the last factor of each layer
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": list(running),
+        "y": [_on_log_axis(factor.running) for factor in running.values()],
+        "customdata": [_describe(factor.running) for factor in running.values()],
+        "hovertemplate": f"{name}: %{{customdata}}<extra></extra>",
+        "line": {"color": color, "width": 2.5, "dash": "dot"},
         "connectgaps": False,
     }
 

@@ -4,6 +4,8 @@ Colours are from the Okabe-Ito palette, told apart under all common colour-visio
 Text and lines are greys that read on light and dark pages alike; the page's own background shows.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 ORANGE = "#E69F00"
@@ -49,6 +51,35 @@ def build_axis(**changes: Any) -> dict[str, Any]:
         "automargin": True,
         **changes,
     }
+
+
+def build_log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """Return a logarithmic axis of whole decades, at least two, that holds some positive values."""
+    logs = [math.log10(value) for value in values]
+    bottom, top = -2, 2
+    if logs:
+        bottom, top = math.floor(min(logs) - 0.1), math.ceil(max(logs) + 0.1)
+        bottom -= top - bottom < 2
+    return build_axis(
+        title={"text": title},
+        type="log",
+        range=[bottom, top],
+        dtick=max(1, math.ceil((top - bottom) / 8)),
+        exponentformat="power",
+        tickfont={"size": 12},
+    )
+
+
+def build_layer_axis(count: int, *, title: str) -> dict[str, Any]:
+    """Return the axis of layers 1 … count, which every figure of layers shares."""
+    return build_axis(
+        title={"text": title},
+        range=[0.5, count + 0.5],
+        tick0=1,
+        dtick=max(1, math.ceil(count / 12)),
+        tickangle=0,
+        showgrid=False,
+    )
 
 
 def build_blank_figure() -> dict[str, Any]:

@@ -1,35 +1,315 @@
-/* One question at a time: while the server measures, the newest setting waits and goes next.
+/* The explore page: its controls ask the server, its answers are shown by FlowView.
  *
- * A drag makes dozens of changes a second. Asking for each of them would queue them all at the
- * server, and only the last answer would ever be shown; so the page stays live by skipping those
- * that were overtaken while a measurement was under way.
+ * One question at a time: while the server measures, the newest setting waits and goes next, so
+ * that a drag is followed instead of queued. An answer is shown only if nothing newer was shown,
+ * and whatever takes long is given up as soon as something newer is wanted. Where the whole
+ * ensemble takes long, a first answer from fewer networks comes at once and is then refined.
  */
-window.dash_clientside = Object.assign({}, window.dash_clientside, {
-  explore: (() => {
-    const PATIENCE = 15000; // after this long without an answer, ask again
-    let wanted = null;
-    let asked = null;
-    let since = 0;
-    const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
-    const send = () => {
-      asked = wanted;
-      since = Date.now();
-      window.dash_clientside.set_props("asked", { data: asked });
-    };
-    return {
-      ask(...settings) {
-        wanted = settings;
-        const idle = asked === null || Date.now() - since > PATIENCE;
-        if (idle) setTimeout(send); // not from within a callback: the page may still be appearing
-        return settings;
-      },
-      hear(answer) {
-        if (!answer) return window.dash_clientside.no_update;
-        asked = null;
-        if (!same(answer.asked, wanted)) send();
-        else if (!answer.isScenario) window.dash_clientside.set_props("preset", { value: null });
-        return window.dash_clientside.no_update;
-      },
-    };
-  })(),
-});
+window.chainrule = window.chainrule || {};
+(() => {
+  "use strict";
+
+  const PATIENCE = 300; // ms after which an unanswered question is given up for a newer one
+  const LOADING = 300; // ms after which the page says that it is measuring
+  const { el, text } = chainrule.dom;
+
+  class Explore {
+    constructor(root) {
+      this.root = root;
+      this.words = JSON.parse(root.dataset.vocabulary);
+      this.listeners = [];
+      this.view = null;
+      this.extra = { measure: "weight", scale: "log", layer: 1, pin: null, hide: [], lock: [], embed: null };
+      this.busy = null;
+      this.wanted = null;
+    }
+
+    start() {
+      const embed = new URLSearchParams(location.search).get("embed");
+      this.build(embed in this.words.panels ? embed : null);
+      addEventListener("popstate", () => this.go(location.search.slice(1), "none"));
+      this.root.addEventListener("click", (event) => this.follow(event));
+      this.go(location.search.slice(1), "none");
+    }
+
+    // --- the page -------------------------------------------------------------------------
+
+    build(embed) {
+      const { words } = this;
+      this.controls = new chainrule.Controls(words.controls, (_, done) => this.change(done));
+      this.notices = el("div", { class: "ex-notices", role: "alert", "data-part": "notices" });
+      this.error = el("div", { class: "ex-error", role: "alert", "data-part": "error", hidden: true });
+      this.progress = el("div", { class: "ex-progress", role: "status", "data-part": "progress" });
+      const results = el("div", { class: "ex-results", "data-part": "results" });
+      this.flow = new chainrule.FlowView(results, {
+        panels: words.panels,
+        measures: words.measures,
+        only: embed,
+        onSwitch: (name, value) => this.switch(name, value),
+      });
+      if (embed) {
+        this.root.classList.add("ex-embedded");
+        this.whole = el("a", { target: "_blank", rel: "noopener" }, "Open in chainrule");
+        this.root.replaceChildren(this.progress, this.notices, this.error, results, el("p", { class: "ex-whole" }, this.whole));
+        return;
+      }
+      this.look = el("p", { class: "ex-look", "data-part": "look-at" });
+      this.presets = words.presets.map((preset) =>
+        el("button", { type: "button", class: "ex-preset", "data-verdict": preset.verdict, title: preset.look_at, "aria-pressed": "false", onclick: () => this.choose(preset) }, preset.name));
+      const scenarios = el("section", { class: "ex-scenarios", "data-part": "presets", "aria-labelledby": "ex-scenarios" },
+        el("h2", { id: "ex-scenarios" }, "Scenario"), el("div", { class: "ex-presets" }, this.presets));
+      const main = words.controls.filter((control) => !control.more).map(({ name }) => this.controls.node(name));
+      const more = words.controls.filter((control) => control.more).map(({ name }) => this.controls.node(name));
+      this.more = el("details", { "data-part": "more" }, el("summary", {}, "More settings"), el("div", { class: "ex-more" }, more));
+      this.pinButton = el("button", { type: "button", class: "ex-button", onclick: () => this.pin() }, "Pin to compare");
+      this.chainLink = el("a", { href: "/chain-rule", "data-part": "chain-link" }, "See its product of factors");
+      this.compare = el("section", { class: "fv-panel ex-compare", "data-part": "compare-result", hidden: true, "aria-labelledby": "ex-compare" });
+      const configure = el("section", { class: "ex-configure fv-panel", "aria-labelledby": "ex-configure" },
+        el("h2", { id: "ex-configure" }, "Configure"), main, this.more,
+        el("div", { class: "ex-row", "data-part": "compare" }, this.pinButton), this.chainLink);
+      this.remedies = el("section", { class: "fv-panel ex-remedies", "data-part": "remedies", id: "what-to-change" });
+      this.train = el("section", { "data-part": "train", id: "train" });
+      this.share = el("section", { class: "fv-panel", "data-part": "share", id: "share" });
+      this.lesson = el("section", { "data-part": "lesson", id: "lesson" });
+      this.root.replaceChildren(
+        scenarios,
+        this.look,
+        this.notices,
+        el("div", { class: "ex-columns" }, configure, el("div", { class: "ex-side" }, this.progress, this.error, this.compare, results, this.remedies, this.train, this.share)),
+        this.lesson,
+      );
+      const api = {
+        query: () => this.view?.query || "",
+        pinnedQuery: () => this.extra.pin,
+        apply: (query) => this.apply(query),
+        onAnswer: (listener) => this.listeners.push(listener),
+        view: this.flow,
+        address: () => this.view?.address || "",
+      };
+      chainrule.explore = api;
+      chainrule.mountRemedies?.(this.remedies, api);
+      chainrule.mountTrain?.(this.train, api);
+      chainrule.mountShare?.(this.share, api);
+      chainrule.mountLesson?.(this.lesson, api);
+      if (!chainrule.mountTrain) this.train.remove();
+      if (!chainrule.mountLesson) this.lesson.remove();
+    }
+
+    // --- changing -------------------------------------------------------------------------
+
+    /** A control was changed; `done` is false while it is still being dragged or typed in. */
+    change(done) {
+      this.ask(this.compose(), done ? "whole" : "draft");
+    }
+
+    switch(name, value) {
+      this.extra[name] = value;
+      this.ask(this.compose(), "whole");
+      if (name === "layer") this.flow.point(value);
+    }
+
+    choose(preset) {
+      this.apply(preset.query);
+    }
+
+    /** Show a configuration; how it is shown (pinned network, scale, locks) stays. */
+    apply(query) {
+      const wanted = new URLSearchParams(query);
+      for (const [name, value] of this.compose()) {
+        if (["measure", "scale", "pin", "hide", "lock", "embed"].includes(name)) wanted.set(name, value);
+      }
+      this.go(wanted.toString(), "whole");
+    }
+
+    /** Show what an address says. */
+    go(query, step) {
+      this.ask(query, step);
+    }
+
+    pin() {
+      this.extra.pin = this.extra.pin ? null : this.view.query;
+      this.ask(this.compose(), "whole");
+    }
+
+    swap() {
+      const pinned = this.extra.pin;
+      this.extra.pin = this.view.query;
+      this.apply(pinned);
+    }
+
+    /** Links that show a configuration do so in place. */
+    follow(event) {
+      const link = event.target.closest("a[data-show]");
+      if (!link || event.metaKey || event.ctrlKey || event.shiftKey) return;
+      event.preventDefault();
+      this.apply(new URL(link.href).search.slice(1));
+      const top = this.root.querySelector(".ex-columns").getBoundingClientRect().top;
+      if (top < 0) this.root.querySelector(".ex-look").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
+    }
+
+    compose() {
+      const query = this.controls.query();
+      const { measure, scale, layer, pin, hide, lock, embed } = this.extra;
+      const depth = Number(query.get("depth"));
+      if (this.view?.settings.dtype !== "float32" && this.view) query.set("dtype", this.view.settings.dtype);
+      if (measure !== "weight") query.set("measure", measure);
+      if (scale !== "log") query.set("scale", scale);
+      if (layer > 1 && layer <= depth) query.set("layer", layer);
+      if (pin) query.set("pin", pin);
+      if (hide.length) query.set("hide", hide.join(","));
+      if (lock.length) query.set("lock", lock.join(","));
+      if (embed) query.set("embed", embed);
+      return query;
+    }
+
+    // --- asking ---------------------------------------------------------------------------
+
+    /**
+     * Ask for an address.
+     * @param step "whole" for a finished change, "draft" while something is being dragged or typed,
+     *   "none" for an address that the history holds already
+     */
+    ask(query, step) {
+      this.root.dataset.pending = "1";
+      this.wanted = { query: query.toString(), step };
+      if (this.busy) {
+        const slow = this.busy.refining || performance.now() - this.busy.since > PATIENCE;
+        if (!slow) return;
+        this.busy.control.abort();
+      }
+      this.send();
+    }
+
+    async send(refining = false) {
+      const question = { ...this.wanted, refining, since: performance.now(), control: new AbortController() };
+      this.busy = question;
+      clearTimeout(this.waiting);
+      this.waiting = setTimeout(() => this.showBusy(true), LOADING);
+      let answer;
+      try {
+        const joint = question.query ? "&" : "";
+        const response = await fetch(`/api/explore?${question.query}${refining ? "" : `${joint}first=1`}`, { signal: question.control.signal });
+        answer = await response.json();
+      } catch (error) {
+        answer = question.control.signal.aborted ? null : { error: "The server does not answer. Is it still running? The page asks again when you change something." };
+      }
+      if (this.busy !== question) return; // a newer question is on its way
+      this.busy = null;
+      clearTimeout(this.waiting);
+      if (answer) this.hear(answer, question);
+      if (this.wanted.query !== question.query) this.send();
+      else if (answer?.ensemble?.partial && !refining) {
+        this.send(true);
+      } else {
+        this.showBusy(false);
+        delete this.root.dataset.pending;
+      }
+    }
+
+    hear(answer, question) {
+      const newest = this.wanted.query === question.query;
+      this.error.hidden = !answer.error;
+      text(this.error, answer.error || "");
+      this.root.classList.toggle("ex-failed", Boolean(answer.error));
+      if (answer.view) {
+        this.view = answer.view;
+        if (newest) {
+          const { measure, scale, layer, pin, hide, lock, embed } = answer.view;
+          this.extra = { measure, scale, layer, pin, hide, lock, embed };
+          this.controls.hidden = new Set(hide);
+          this.controls.locked = new Set(lock);
+          this.controls.show(answer.view.settings);
+          this.hide(hide);
+        }
+      }
+      if (!question.refining) this.showNotices(answer.notices || []);
+      if (answer.error) return;
+      answer.caption = this.describe(answer);
+      this.flow.show(answer);
+      if (this.whole) {
+        const address = new URLSearchParams(answer.view.address);
+        address.delete("embed");
+        this.whole.href = `/?${address}`;
+      }
+      if (this.look) this.showWords(answer);
+      if (newest && !this.whole && !question.refining) this.keep(answer.view.address, question.step);
+      for (const listener of this.listeners) listener(answer, answer.view.query);
+    }
+
+    /** Write the address; the back button undoes one change, however many values it went through. */
+    keep(address, step) {
+      clearTimeout(this.keeping);
+      const url = `?${address}${location.hash}`;
+      const replace = () => history.replaceState(null, "", url);
+      if (step === "none" || (step === "whole" && this.drafting)) replace();
+      else if (step === "draft" && this.drafting) this.keeping = setTimeout(replace, 250);
+      else if (location.search !== `?${address}`) history.pushState(null, "", url);
+      this.drafting = step === "draft";
+    }
+
+    showBusy(on) {
+      this.root.setAttribute("aria-busy", String(on));
+      this.root.classList.toggle("ex-busy", on);
+      text(this.progress, on ? "measuring …" : "");
+    }
+
+    // --- showing --------------------------------------------------------------------------
+
+    describe({ view, scenario }) {
+      const { settings } = view;
+      const label = (name) => this.words.controls.find((control) => control.name === name).choices.find(([value]) => value === settings[name])?.[1];
+      const parts = [`${settings.depth} layers of ${settings.width} units`, label("activation"), label("init")];
+      return scenario ? `${scenario}: ${parts.join(", ")}` : parts.join(", ");
+    }
+
+    showNotices(notices) {
+      if (!notices.length && !this.notices.childElementCount) return;
+      this.notices.replaceChildren(...notices.map((notice) => el("p", {}, notice)));
+    }
+
+    showWords(answer) {
+      text(this.look, answer.look_at);
+      this.presets.forEach((button, index) => {
+        const on = this.words.presets[index].name === answer.scenario;
+        if ((button.getAttribute("aria-pressed") === "true") !== on) button.setAttribute("aria-pressed", String(on));
+      });
+      this.chainLink.href = answer.chain;
+      this.showComparison(answer);
+    }
+
+    showComparison({ comparison, view }) {
+      text(this.pinButton, view.pin ? "Unpin" : "Pin to compare");
+      this.compare.hidden = !comparison;
+      const key = JSON.stringify(comparison);
+      if (!comparison || this.compared === key) return;
+      this.compared = key;
+      const list = (items) => el("ul", {}, items.map((item) => el("li", {}, item)));
+      this.compare.replaceChildren(
+        el("div", { class: "fv-head" }, el("h2", { id: "ex-compare" }, "Compared with the pinned network"),
+          el("div", { class: "fv-tools" }, el("button", { type: "button", class: "fv-quiet", onclick: () => this.swap() }, "Swap"), el("button", { type: "button", class: "fv-quiet", onclick: () => this.pin() }, "Unpin"))),
+        el("p", { class: "fv-dim" }, "Pinned: dashed, in orange. Each line reads pinned → on screen."),
+        el("div", { class: "ex-differences" },
+          el("div", {}, el("h3", {}, "What was changed"), comparison.settings.length ? list(comparison.settings) : el("p", {}, "Nothing yet: change a setting.")),
+          el("div", {}, el("h3", {}, "What came of it"), list(comparison.results))),
+      );
+    }
+
+    hide(names) {
+      for (const part of Object.keys(this.words.parts)) {
+        for (const node of this.root.querySelectorAll(`[data-part="${part}"]`)) {
+          if (names.includes(part)) node.hidden = true;
+          else if (node.hidden && !["compare-result"].includes(node.dataset.part)) node.hidden = false;
+        }
+      }
+    }
+  }
+
+  function boot() {
+    const root = document.getElementById("explore-root");
+    if (!root || root.dataset.ready || !window.Plotly || !chainrule.Controls || !chainrule.FlowView) return;
+    root.dataset.ready = "1";
+    new Explore(root).start();
+  }
+  new MutationObserver(boot).observe(document.documentElement, { childList: true, subtree: true });
+  addEventListener("load", boot);
+})();

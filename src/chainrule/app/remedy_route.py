@@ -1,0 +1,74 @@
+"""What to change: remedies for the network on screen, each measured."""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from chainrule.app.measuring import PAGE_BUDGET, Measurer, Superseded, plan_seeds
+from chainrule.app.view import read_view, write_query
+from chainrule.errors import SpecError
+from chainrule.remedies import find_remedies
+from chainrule.remedy import OUTCOMES, Remedies, Remedy
+from chainrule.spec import NetworkSpec
+
+KEPT = 64
+"""Answers that are kept for whoever asks the same."""
+
+
+def register_routes(server: FastAPI, measurer: Measurer) -> None:
+    """Answer what to change.
+
+    Args:
+        server: Where the route goes.
+        measurer: What measures.
+    """
+    kept: OrderedDict[NetworkSpec, bytes] = OrderedDict()
+    lock = threading.Lock()
+
+    @server.get("/api/remedies", include_in_schema=False)
+    async def answer(request: Request) -> Response:
+        """Answer with the remedies of the network in the address, ranked."""
+        spec = read_view(request.url.query)[0].spec
+        try:
+            plan_seeds(spec, 1, first=False)
+            with lock:
+                body = kept.get(spec)
+            if body is None:
+                body = await measurer.run(request, lambda check: _find(spec, check), long=True)
+                with lock:
+                    kept[spec] = body
+                    while len(kept) > KEPT:
+                        kept.popitem(last=False)
+        except Superseded:
+            return Response(status_code=499)
+        except SpecError as error:
+            return JSONResponse({"error": str(error)}, 422)
+        return Response(body, media_type="application/json")
+
+
+def _find(spec: NetworkSpec, check: Callable[[], None]) -> bytes:
+    remedies = find_remedies(spec, budget=PAGE_BUDGET, progress=lambda _done, _all: check())
+    return json.dumps(_describe(remedies), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _describe(remedies: Remedies) -> dict[str, Any]:
+    return {
+        "verdict": str(remedies.diagnosis.verdict),
+        "seeds": remedies.before.ensemble_size,
+        "remedies": [_describe_remedy(remedy) for remedy in remedies],
+        "refuted": [_describe_remedy(remedy) for remedy in remedies.refuted],
+    }
+
+
+def _describe_remedy(remedy: Remedy) -> dict[str, Any]:
+    words = remedy.to_dict()
+    return {
+        **words,
+        "query": "" if remedy.spec is None else write_query(remedy.spec),
+        "meaning": OUTCOMES[remedy.outcome],
+    }

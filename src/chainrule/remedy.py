@@ -1,0 +1,304 @@
+"""What is found when remedies are looked for: changes with what was measured before and after.
+
+Nothing here measures or knows how a change is made, so it fits any network that was inspected.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, overload
+
+from chainrule.diagnoses import RULES, Verdict
+from chainrule.diagnosis import Diagnosis, diagnose, format_figure, measure_figure
+from chainrule.flow import GradientFlow
+from chainrule.spec import NetworkSpec
+from chainrule.treatments import KINDS, list_changes
+
+IMPROVED = 0.25
+"""A change helps if it closes at least this share of the way from the figure to its bound."""
+
+_SMALLEST = 1e-45
+"""Smaller figures count as this one: float32 has no smaller number but zero."""
+
+_SHARES = ("dead_units", "saturated", "non_finite", "unreached")
+"""Rules whose figures are shares or counts; all others are compared in powers of ten."""
+
+
+class Outcome(StrEnum):
+    """What a change did, as measured; the best first."""
+
+    CURES = "cures"
+    HELPS = "helps"
+    TRADES = "trades"
+    FAILS = "fails"
+
+
+OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
+    {
+        Outcome.CURES: "afterwards every layer receives a usable gradient",
+        Outcome.HELPS: "better, but not healthy yet",
+        Outcome.TRADES: "one problem is exchanged for another",
+        Outcome.FAILS: "measured, it does not help",
+    }
+)
+"""What each outcome means, in a few words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The figure that is wrong, before and after a change.
+
+    Attributes:
+        rule: Name of the rule in the table of diagnoses.
+        figure: What is compared, in words.
+        before: The worst value before.
+        after: The worst value after; `None` if the changed network has no such figure.
+        threshold: The bound to pass.
+        beyond: ">" if figures above the bound are wrong, "<" if those below are.
+    """
+
+    rule: str
+    figure: str
+    before: float
+    after: float | None
+    threshold: float
+    beyond: str
+
+    @property
+    def before_text(self) -> str:
+        """The figure before as people read it: shares in percent."""
+        return format_figure(RULES[self.rule], self.before)
+
+    @property
+    def after_text(self) -> str:
+        """The figure after as people read it; "–" if there is none."""
+        return "–" if self.after is None else format_figure(RULES[self.rule], self.after)
+
+    @property
+    def threshold_text(self) -> str:
+        """What must hold, as people read it: "≥ 0.003"."""
+        sign = "≤" if self.beyond == ">" else "≥"
+        return f"{sign} {format_figure(RULES[self.rule], self.threshold)}"
+
+    @property
+    def passes(self) -> bool:
+        """Whether the figure is on the right side of its bound afterwards."""
+        if self.after is None:
+            return True
+        below, above = self.after <= self.threshold, self.after >= self.threshold
+        return below if self.beyond == ">" else above  # NaN is neither
+
+    @property
+    def closed(self) -> float:
+        """Share of the way to the bound that was closed: 1 passes, 0 nothing, negative worse.
+
+        Measured in powers of ten, but plainly for shares and counts.
+        """
+        if self.passes:
+            return 1.0
+        if self.after is None or math.isnan(self.after) or math.isnan(self.before):
+            return 0.0
+        old, new, bound = (self._scale(v) for v in (self.before, self.after, self.threshold))
+        return 1.0 - (new - bound) / (old - bound) if old != bound else 0.0
+
+    def _scale(self, value: float) -> float:
+        if self.rule in _SHARES:
+            return value
+        return math.log10(min(max(value, _SMALLEST), 1e308))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """A change that was tried, with what was measured before and after it.
+
+    Attributes:
+        title: The change in words, for example "He (Kaiming) initialization".
+        reason: Why it could help, in one plain sentence (one for each of a pair).
+        kinds: What kind of change it is (see `treatments.KINDS`); two for a pair.
+        outcome: What it did.
+        figure: The gravest finding's figure before and after.
+        before: The measurement before.
+        after: The measurement after, of the same seeds.
+        diagnosis_before: The diagnosis of `before`.
+        diagnosis_after: The diagnosis of `after`.
+    """
+
+    title: str
+    reason: str
+    kinds: tuple[str, ...]
+    outcome: Outcome
+    figure: Comparison
+    before: GradientFlow
+    after: GradientFlow
+    diagnosis_before: Diagnosis
+    diagnosis_after: Diagnosis
+
+    @property
+    def spec(self) -> NetworkSpec | None:
+        """The specification after the change; `None` for a model that chainrule did not build."""
+        return self.after.spec
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields of the specification that change, with their new values."""
+        before, after = self.before.spec, self.after.spec
+        return {} if before is None or after is None else list_changes(before, after)
+
+    @property
+    def verdict_before(self) -> Verdict:
+        """What was wrong."""
+        return self.diagnosis_before.verdict
+
+    @property
+    def verdict_after(self) -> Verdict:
+        """What the changed network is diagnosed as."""
+        return self.diagnosis_after.verdict
+
+    @property
+    def command(self) -> str:
+        """The shell command that measures the changed network; "" for a model of somebody's own."""
+        return "" if self.spec is None else self.spec.to_command()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return words and figures without the two flows, ready for JSON.
+
+        Infinite and undefined figures are the strings "inf", "-inf" and "nan".
+        """
+        figure = self.figure
+        return {
+            "title": self.title,
+            "reason": self.reason,
+            "kinds": list(self.kinds),
+            "prices": [KINDS[kind].price for kind in self.kinds if kind in KINDS],
+            "outcome": str(self.outcome),
+            "outcome_text": OUTCOMES[self.outcome],
+            "changes": self.changes,
+            "query": "" if self.spec is None else self.spec.to_query(),
+            "command": self.command,
+            "verdict_before": str(self.verdict_before),
+            "verdict_after": str(self.verdict_after),
+            "figure": {
+                "rule": figure.rule,
+                "name": figure.figure,
+                "before": _encode(figure.before),
+                "after": _encode(figure.after),
+                "threshold": figure.threshold,
+                "before_text": figure.before_text,
+                "after_text": figure.after_text,
+                "threshold_text": figure.threshold_text,
+                "passes": figure.passes,
+            },
+        }
+
+    @property
+    def is_cure(self) -> bool:
+        """Whether the changed network is diagnosed healthy."""
+        return self.outcome is Outcome.CURES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedies(Sequence[Remedy]):
+    """The remedies found for a network: cures first, then what helps; the cheapest first in each.
+
+    As a sequence it holds remedies only; what was tried in vain is in `refuted`.
+
+    Attributes:
+        before: The measurement of the network as it is.
+        diagnosis: What is wrong with it.
+        tried: Every change that was measured, ranked: cures, helps, then what did not help. Of
+            pairs only those that cure, or help more than either change alone.
+    """
+
+    before: GradientFlow
+    diagnosis: Diagnosis
+    tried: tuple[Remedy, ...]
+
+    @cached_property
+    def cures(self) -> tuple[Remedy, ...]:
+        """Changes after which the network is diagnosed healthy, the cheapest first."""
+        return tuple(each for each in self.tried if each.outcome is Outcome.CURES)
+
+    @cached_property
+    def helps(self) -> tuple[Remedy, ...]:
+        """Changes that bring the wrong figure nearer to its bound, and do no harm."""
+        return tuple(each for each in self.tried if each.outcome is Outcome.HELPS)
+
+    @cached_property
+    def refuted(self) -> tuple[Remedy, ...]:
+        """Changes that, measured, do not help or exchange one problem for another."""
+        return tuple(each for each in self.tried if each.outcome in (Outcome.TRADES, Outcome.FAILS))
+
+    def __iter__(self) -> Iterator[Remedy]:
+        return iter((*self.cures, *self.helps))
+
+    def __len__(self) -> int:
+        return len(self.cures) + len(self.helps)
+
+    @overload
+    def __getitem__(self, index: int) -> Remedy: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Remedy, ...]: ...
+    def __getitem__(self, index: int | slice) -> Remedy | tuple[Remedy, ...]:
+        return (*self.cures, *self.helps)[index]
+
+
+def compare_flows(
+    before: GradientFlow,
+    after: GradientFlow,
+    *,
+    title: str,
+    reason: str,
+    kinds: tuple[str, ...],
+    diagnosis: Diagnosis | None = None,
+) -> Remedy:
+    """Return what a change did, judged by the figure of the gravest finding before it.
+
+    Args:
+        before: The measurement before; not healthy.
+        after: The measurement after, of the same seeds.
+        title: The change in words.
+        reason: Why it could help.
+        kinds: What kind of change it is.
+        diagnosis: The diagnosis of `before`, if it is there already.
+    """
+    diagnosis_before = diagnosis or diagnose(before)
+    diagnosis_after = diagnose(after)
+    worst = diagnosis_before.findings[0]
+    figure = Comparison(
+        rule=worst.rule,
+        figure=worst.figure,
+        before=worst.value,
+        after=measure_figure(after, worst.rule, clipped="clipping" in kinds),
+        threshold=worst.threshold,
+        beyond=worst.beyond,
+    )
+    return Remedy(
+        title=title,
+        reason=reason,
+        kinds=kinds,
+        outcome=_judge(figure, diagnosis_before, diagnosis_after),
+        figure=figure,
+        before=before,
+        after=after,
+        diagnosis_before=diagnosis_before,
+        diagnosis_after=diagnosis_after,
+    )
+
+
+def _judge(comparison: Comparison, before: Diagnosis, after: Diagnosis) -> Outcome:
+    if comparison.closed < IMPROVED:
+        return Outcome.FAILS
+    if after.verdict is Verdict.HEALTHY:
+        return Outcome.CURES
+    known = {finding.verdict for finding in before.findings}
+    if before.verdict is Verdict.NON_FINITE:
+        known.add(Verdict.EXPLODING)  # what had overflowed has a size again
+    new = {finding.verdict for finding in after.findings} - known
+    return Outcome.TRADES if new else Outcome.HELPS
+
+
+def _encode(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(float(value))

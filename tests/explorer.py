@@ -1,0 +1,37 @@
+"""How tests read the explore page."""
+
+from urllib.parse import quote
+
+CHART = "document.querySelector('#gradient-chart')"
+ROOT = "document.querySelector('#explore-root')"
+SHOWN = "document.querySelector('[data-part=results]')?.dataset.shown"
+
+
+def open_explorer(page, url: str, query: str = "") -> None:
+    """Open the page and wait until it shows a measurement."""
+    page.goto(f"{url}/{'?' if query else ''}{query}")
+    wait_until_settled(page)
+
+
+def wait_until_settled(page) -> None:
+    """Wait until the newest answer is on screen, whole."""
+    page.wait_for_function(
+        f"{SHOWN} && !{ROOT}.dataset.pending && {SHOWN} === window.chainrule.explore?.address()",
+        timeout=30_000,
+    )
+
+
+def wait_for_layers(page, count: int) -> None:
+    page.wait_for_function(f"{CHART}?.data?.[1]?.x?.length === {count}", timeout=30_000)
+
+
+def read_chart(page, trace: int = 1) -> list[float | None]:
+    return page.evaluate(f"Array.from({CHART}.data[{trace}].y)")
+
+
+def read_part(page, name: str) -> str:
+    return page.locator(f"[data-part='{name}']").first.inner_text()
+
+
+def encode(text: str) -> str:
+    return quote(text, safe="")

@@ -1,0 +1,469 @@
+"""The explore page in a real browser."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from browsing import watch
+from chainrule import PRESETS, NetworkSpec, simulate
+from chainrule.app.controls import CONTROLS
+from chainrule.app.view import DEFAULT_PRESET, read_view, write_query
+from explorer import (
+    CHART,
+    encode,
+    open_explorer,
+    read_chart,
+    read_part,
+    wait_for_layers,
+    wait_until_settled,
+)
+
+pytestmark = pytest.mark.browser
+
+SMALL = "depth=6&width=8&activation=tanh&init=xavier"
+
+
+@pytest.fixture
+def page(browser, url):
+    """A page of a browser; leaving it, nothing must have gone wrong on it."""
+    new = browser.new_page(viewport={"width": 1400, "height": 900})
+    with watch(new, url) as page:
+        yield page
+
+
+@pytest.fixture
+def explorer(page, url):
+    """The explorer, showing the first scenario."""
+    open_explorer(page, url)
+    return page
+
+
+def read_view_of(page):
+    """Return the view that the address bar describes."""
+    page.wait_for_timeout(350)  # the address follows a drag with some delay
+    return read_view(page.evaluate("location.search"))[0]
+
+
+def test_page_answers_and_names_no_other_host(url):
+    page = httpx.get(url)
+    assert page.status_code == 200
+    assert 'lang="en"' in page.text
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", page.text)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_choosing_a_scenario_sets_every_control_and_shows_its_numbers(explorer, name):
+    preset = PRESETS[name]
+    explorer.get_by_role("button", name=name, exact=True).click()
+    wait_for_layers(explorer, preset.spec.depth)
+    wait_until_settled(explorer)
+    assert read_part(explorer, "look-at") == preset.look_at
+    assert preset.verdict in explorer.locator(".fv-card").nth(3).inner_text().lower()
+    settings = preset.spec.model_dump()
+    for control in CONTROLS.values():
+        if control.name == "seeds" or not control.when.keys() <= {"init"}:
+            continue
+        if any(settings[key] not in values for key, values in control.when.items()):
+            continue
+        shown = explorer.locator(f"#control-{control.name}").input_value()
+        value = settings[control.name]
+        assert shown == ("" if value is None else f"{value}".removesuffix(".0"))
+    flow = simulate(preset.spec, 16)
+    expected = [float(n) if 0 < n < float("inf") else None for n in flow.weight_gradient_norms]
+    shown = read_chart(explorer)
+    assert [value is None for value in shown] == [value is None for value in expected]
+    assert [v for v in shown if v] == pytest.approx([v for v in expected if v], rel=1e-12)
+    pressed = explorer.locator(".ex-preset[aria-pressed=true]")
+    assert pressed.all_inner_texts() == [name]
+
+
+TYPED = {
+    "depth": ("7", {"depth": 7}),
+    "width": ("24", {"width": 24}),
+    "bias_std": ("0.5", {"bias_std": 0.5}),
+    "clip_norm": ("0.25", {"clip_norm": 0.25}),
+    "input_scale": ("3", {"input_scale": 3.0}),
+    "batch_size": ("8", {"batch_size": 8}),
+    "seed": ("5", {"seed": 5}),
+}
+CHOSEN = {
+    "activation": ("relu", {"activation": "relu"}),
+    "init": ("he", {"init": "he"}),
+    "distribution": ("uniform", {"distribution": "uniform"}),
+    "residual": ("scaled", {"residual": "scaled"}),
+    "normalization": ("layernorm", {"normalization": "layernorm"}),
+}
+
+
+def test_every_control_is_tried_below():
+    assert {*TYPED, *CHOSEN, "weight_std", "seeds"} == set(CONTROLS)
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_typing_into_a_control(page, url, name):
+    open_explorer(page, url, SMALL)
+    page.get_by_text("More settings").click()
+    value, changes = TYPED[name]
+    page.get_by_label(CONTROLS[name].label, exact=True).fill(value)
+    page.keyboard.press("Tab")
+    wait_until_settled(page)
+    spec = NetworkSpec.from_query(SMALL).replace(**changes)
+    assert read_view_of(page).spec == spec
+    assert read_chart(page) == pytest.approx(list(simulate(spec, 16).weight_gradient_norms))
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_choosing_in_a_list_by_keyboard(page, url, name):
+    open_explorer(page, url, SMALL)
+    page.get_by_text("More settings").click()
+    value, changes = CHOSEN[name]
+    select = page.get_by_label(CONTROLS[name].label, exact=True)
+    select.focus()
+    for _ in range(20):
+        if select.input_value() == value:
+            break
+        page.keyboard.press("ArrowDown")
+        if page.evaluate("document.activeElement.value") == value:
+            break
+    else:
+        page.keyboard.press("Home")
+    if select.input_value() != value:
+        select.select_option(value)
+    wait_until_settled(page)
+    spec = NetworkSpec.from_query(SMALL).replace(**changes)
+    assert read_view_of(page).spec == spec
+    assert read_chart(page) == pytest.approx(list(simulate(spec, 16).weight_gradient_norms))
+
+
+def test_the_number_of_networks(page, url):
+    open_explorer(page, url, SMALL)
+    page.get_by_text("More settings").click()
+    page.get_by_label("Networks", exact=True).fill("3")
+    page.keyboard.press("Tab")
+    wait_until_settled(page)
+    assert "Median of 3 networks" in read_part(page, "ensemble")
+    expected = list(simulate(NetworkSpec.from_query(SMALL), 3).weight_gradient_norms)
+    assert read_chart(page) == pytest.approx(expected)
+
+
+def test_sigma_matters_only_for_random_weights(page, url):
+    open_explorer(page, url, SMALL)
+    sigma = page.get_by_label("σ of the weights", exact=True)
+    assert not sigma.is_visible()
+    page.get_by_label("Initialization", exact=True).select_option("random")
+    wait_until_settled(page)
+    sigma.fill("0.3")
+    page.keyboard.press("Tab")
+    wait_until_settled(page)
+    spec = NetworkSpec.from_query(SMALL).replace(init="random", weight_std=0.3)
+    assert read_view_of(page).spec == spec
+    page.get_by_label("Initialization", exact=True).select_option("orthogonal")
+    wait_until_settled(page)
+    assert read_part(page, "notices") == ""
+    assert read_view_of(page).spec == spec.replace(init="orthogonal", weight_std=1.0)
+    page.get_by_text("More settings").click()
+    assert page.get_by_label("Distribution", exact=True).is_disabled()
+
+
+def test_a_slider_by_key(explorer):
+    explorer.get_by_role("slider", name="Depth").focus()
+    explorer.keyboard.press("ArrowRight")
+    wait_for_layers(explorer, 16)
+    wait_until_settled(explorer)
+    spec = PRESETS[DEFAULT_PRESET].spec.replace(depth=16)
+    assert read_chart(explorer) == pytest.approx(list(simulate(spec, 16).weight_gradient_norms))
+    assert explorer.locator("#control-depth").input_value() == "16"
+    assert "Your own configuration" in read_part(explorer, "look-at")
+    explorer.get_by_role("slider", name="Width").focus()
+    explorer.keyboard.press("ArrowLeft")
+    wait_until_settled(explorer)
+    assert read_view_of(explorer).spec == spec.replace(width=32)
+
+
+def test_a_drag_is_followed_and_ends_where_it_ends(explorer):
+    """Overtaken settings are skipped, so that the chart follows the drag instead of queueing."""
+    explorer.evaluate(
+        f"""() => {{
+            window.seen = new Set();
+            const look = () => {{
+                seen.add({CHART}.data[1].x.length);
+                requestAnimationFrame(look);
+            }};
+            look();
+        }}"""
+    )
+    asked = []
+    explorer.on("request", lambda r: asked.append(r) if "/api/explore" in r.url else None)
+    box = explorer.get_by_role("slider", name="Depth").bounding_box()
+    x, y = box["x"] + 40, box["y"] + box["height"] / 2
+    explorer.mouse.move(x, y)
+    explorer.mouse.down()
+    for step in range(40):
+        explorer.mouse.move(x + 4 * step, y)
+        explorer.wait_for_timeout(20)
+    explorer.mouse.up()
+    wait_until_settled(explorer)
+    depth = int(explorer.locator("#control-depth").input_value())
+    wait_for_layers(explorer, depth)
+    assert depth > 50
+    assert explorer.evaluate("seen.size") >= 3
+    assert len(asked) <= explorer.evaluate("seen.size") + 4
+
+
+def test_late_answers_never_overwrite_newer_ones(explorer):
+    """The first answer is held back until the second has been asked for."""
+    held = []
+
+    def hold(route):
+        if "depth=20" in route.request.url:
+            held.append(route)
+        else:
+            route.continue_()
+
+    explorer.route("**/api/explore?*", hold)
+    box = explorer.get_by_label("Depth (weight layers)", exact=True)
+    box.fill("20")
+    explorer.wait_for_timeout(500)  # longer than the page's patience
+    box.fill("9")
+    wait_for_layers(explorer, 9)
+    for route in held:
+        route.continue_()
+    explorer.wait_for_timeout(600)
+    assert len(read_chart(explorer)) == 9
+    assert explorer.locator("#control-depth").input_value() == "9"
+
+
+def test_every_control_explains_itself_on_focus(explorer):
+    explorer.get_by_text("More settings").click()
+    for control in CONTROLS.values():
+        field = explorer.locator(f"#control-{control.name}")
+        if not field.is_visible() or field.is_disabled():
+            continue
+        help_text = explorer.locator(f"#control-{control.name}-help")
+        field.focus()
+        assert help_text.is_visible()
+        assert help_text.inner_text() == control.help
+        assert field.get_attribute("aria-describedby") == f"control-{control.name}-help"
+
+
+class TestAddresses:
+    def test_an_address_sets_everything(self, page, url):
+        query = (
+            "depth=7&width=32&activation=tanh&init=he&residual=scaled&seeds=4&measure=delta"
+            "&scale=linear&layer=3&pin=depth%3D5"
+        )
+        open_explorer(page, url, query)
+        view = read_view(query)[0]
+        assert read_view_of(page) == view
+        flow = simulate(view.spec, 4)
+        assert read_chart(page) == pytest.approx(list(flow.delta_norms))
+        assert page.evaluate(f"{CHART}.layout.yaxis.type") == "linear"
+        assert "h₃" in read_part(page, "layer-note")
+        assert page.locator("[data-part=compare-result]").is_visible()
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "depth=0",
+            "depth=1e9&width=4",
+            "activation=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E",
+            "pin=%3Cscript%3Ealert(1)%3C/script%3E&depth=3",
+            "seeds=-1&depth=3&layer=99&embed=x&lock=y&hide=z&measure=w&scale=v",
+            "depth=3&depth=4&nonsense=%00",
+            "weight_std=5&depth=3",
+        ],
+    )
+    def test_hostile_values_become_legal_ones_with_a_notice(self, page, url, query):
+        page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+        open_explorer(page, url, query)
+        assert read_part(page, "notices")
+        assert page.locator("[data-part=notices] img, [data-part=notices] script").count() == 0
+        assert read_view_of(page) == read_view(query)[0]
+
+    def test_too_large_a_network_is_an_error_that_can_be_left(self, browser, url):
+        with watch(browser.new_page(), url, expected=lambda problem: "422" in problem) as page:
+            page.goto(f"{url}/?depth=1000&width=4096")
+            page.get_by_text("depth · width² must be at most").wait_for()
+            page.get_by_role("button", name=DEFAULT_PRESET, exact=True).click()
+            wait_for_layers(page, PRESETS[DEFAULT_PRESET].spec.depth)
+            assert not page.locator("[data-part=error]").is_visible()
+
+    def test_back_goes_one_change_back(self, explorer):
+        explorer.get_by_role("button", name="Healthy (ReLU + He)").click()
+        wait_until_settled(explorer)
+        explorer.wait_for_function("location.search.includes('relu')")
+        explorer.get_by_label("Depth (weight layers)", exact=True).fill("5")
+        explorer.keyboard.press("Tab")
+        wait_for_layers(explorer, 5)
+        wait_until_settled(explorer)
+        explorer.wait_for_function("location.search.includes('depth=5')")
+        explorer.go_back()
+        wait_for_layers(explorer, 15)
+        wait_until_settled(explorer)
+        assert read_view_of(explorer).spec == PRESETS["Healthy (ReLU + He)"].spec
+        explorer.go_back()
+        explorer.wait_for_function("document.querySelector('#control-init').value === 'xavier'")
+        wait_until_settled(explorer)
+        assert read_view_of(explorer).spec == PRESETS[DEFAULT_PRESET].spec
+
+    def test_a_teacher_hides_and_fixes(self, page, url):
+        open_explorer(page, url, "depth=6&width=8&lock=depth,activation&hide=width,train,lesson")
+        assert page.locator("#control-depth").is_disabled()
+        assert page.locator("#control-depth-slider").is_disabled()
+        assert page.locator("#control-activation").is_disabled()
+        assert not page.locator("#control-width").is_visible()
+        assert not page.locator("[data-part=train]").is_visible()
+        assert not page.locator("[data-part=lesson]").is_visible()
+        page.get_by_role("button", name="Healthy (ReLU + He)").click()
+        wait_for_layers(page, 15)
+        assert page.locator("#control-depth").is_disabled()
+
+    @pytest.mark.parametrize("chart", ["gradient", "activation", "factor"])
+    def test_one_chart_alone(self, page, url, chart):
+        page.goto(f"{url}/?{SMALL}&embed={chart}")
+        page.wait_for_function(f"document.querySelector('#{chart}-chart')?.data?.length > 0")
+        assert page.locator(".fv-panel").count() == 1
+        assert page.locator(".ex-configure").count() == 0
+        assert "depth=6" in page.get_by_text("Open in chainrule").get_attribute("href")
+
+
+class TestCharts:
+    def test_pointing_at_a_layer_marks_it_everywhere(self, explorer):
+        for name in ("gradient", "activation", "factor"):
+            explorer.locator(f"#{name}-chart").scroll_into_view_if_needed()
+            box = explorer.locator(f"#{name}-chart .nsewdrag").first.bounding_box()
+            explorer.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
+            explorer.wait_for_function(
+                "[...document.querySelectorAll('.fv-mark')].filter(m => !m.hidden).length === 3"
+            )
+            assert "Layer 8: gradient" in read_part(explorer, "readout")
+            explorer.mouse.move(5, 5)
+            explorer.wait_for_function(
+                "[...document.querySelectorAll('.fv-mark')].every(m => m.hidden)"
+            )
+
+    def test_layers_by_keyboard(self, explorer):
+        explorer.locator(".fv-chart").first.focus()
+        explorer.keyboard.press("ArrowRight")
+        explorer.keyboard.press("ArrowRight")
+        assert "Layer 2: gradient" in read_part(explorer, "readout")
+        explorer.keyboard.press("End")
+        assert "Layer 15: gradient" in read_part(explorer, "readout")
+        explorer.keyboard.press("Enter")
+        wait_until_settled(explorer)
+        assert "h₁₅" in read_part(explorer, "layer-note")
+        assert read_view_of(explorer).layer == 15
+
+    def test_a_click_shows_a_layer_in_full(self, explorer):
+        explorer.locator("#activation-chart").scroll_into_view_if_needed()
+        box = explorer.locator("#activation-chart .nsewdrag").first.bounding_box()
+        explorer.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
+        explorer.wait_for_function(
+            "document.querySelector('[data-part=layer-note]').innerText.includes('h₈')"
+        )
+        flow = simulate(PRESETS[DEFAULT_PRESET].spec, 16)
+        histogram = flow.weight_layers[7].activation.histogram
+        wait_until_settled(explorer)
+        shown = explorer.evaluate(
+            "Array.from(document.querySelector('#layer-chart').data.at(-1).y)"
+        )
+        total = sum(histogram.counts)
+        assert shown == pytest.approx([count / total for count in histogram.counts])
+
+    @pytest.mark.parametrize(
+        ("label", "symbol"), [("‖δ‖", "‖δ‖"), ("gradient ÷ weight", "‖W‖"), ("‖∂𝓛/∂W‖", "∂W")]
+    )
+    def test_the_switch_of_the_main_chart(self, explorer, label, symbol):
+        explorer.get_by_text("linear", exact=True).click()
+        wait_until_settled(explorer)
+        explorer.locator(".fv-choice").first.get_by_text(label, exact=True).click()
+        wait_until_settled(explorer)
+        assert symbol in explorer.evaluate(f"{CHART}.layout.yaxis.title.text")
+        assert explorer.evaluate(f"{CHART}.layout.yaxis.type") == "linear"
+
+    def test_the_table_holds_the_numbers(self, explorer):
+        explorer.get_by_text("The numbers as a table").click()
+        assert explorer.locator("[data-part=table] tbody tr").count() == 15
+
+    def test_zero_gradients_are_never_an_empty_plot(self, page, url):
+        open_explorer(page, url, f"preset={encode('Dying ReLU')}")
+        assert "exactly zero" in page.locator("#gradient-chart").inner_text()
+        assert page.evaluate(f"{CHART}.data[2].x.length") > 0
+        assert "exactly zero" in page.locator("#factor-chart").inner_text()
+
+    @pytest.mark.parametrize("kind", ["svg", "png"])
+    def test_charts_are_saved(self, explorer, kind):
+        with explorer.expect_download() as download:
+            explorer.get_by_role(
+                "button", name=f"download this chart as {kind.upper()}"
+            ).first.click()
+        path = Path(download.value.path())
+        start = path.read_bytes()[:8]
+        assert start == b"\x89PNG\r\n\x1a\n" if kind == "png" else b"<svg" in path.read_bytes()[:40]
+        if kind == "svg":
+            assert "Gradient magnitude per layer" in path.read_text()
+
+
+def test_comparing(explorer):
+    explorer.get_by_role("button", name="Pin to compare").click()
+    wait_until_settled(explorer)
+    explorer.get_by_role("button", name="Healthy (ReLU + He)").click()
+    wait_until_settled(explorer)
+    text = read_part(explorer, "compare-result")
+    assert "activation: Sigmoid → ReLU" in text
+    assert "diagnosis: vanishing → healthy" in text
+    pinned = simulate(PRESETS[DEFAULT_PRESET].spec, 16)
+    assert read_chart(explorer, 3) == pytest.approx(list(pinned.weight_gradient_norms))
+    names = "[...document.querySelectorAll('.fv-plot')].flatMap(p => p.data.map(d => d.name))"
+    shown = explorer.evaluate(names)
+    assert "running product, pinned" in shown
+    assert "pinned: mean ± 2 standard deviations" in shown
+    explorer.get_by_role("button", name="Swap").click()
+    wait_until_settled(explorer)
+    assert "activation: ReLU → Sigmoid" in read_part(explorer, "compare-result")
+    explorer.locator(".ex-compare").get_by_role("button", name="Unpin").click()
+    wait_until_settled(explorer)
+    assert not explorer.locator("[data-part=compare-result]").is_visible()
+    assert read_view_of(explorer).pin is None
+
+
+def test_a_first_answer_is_marked_and_refined(page, url):
+    page.goto(f"{url}/?depth=200&width=128&activation=relu&init=he")
+    page.wait_for_function(
+        "document.querySelector('[data-part=ensemble]')?.innerText.includes('First answer')"
+    )
+    page.wait_for_function(
+        "document.querySelector('[data-part=ensemble]').innerText.includes('Median of 16')",
+        timeout=30_000,
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1600])
+def test_page_fits_and_is_accessible(browser, url, scheme, width):
+    new = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    with watch(new, url) as page:
+        open_explorer(page, url, f"{write_query(PRESETS[DEFAULT_PRESET].spec)}&pin=depth%3D5")
+        page.get_by_text("More settings").click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        shown = page.evaluate("document.documentElement.dataset.mantineColorScheme")
+        assert shown == scheme
+        violations = Axe().run(page).response["violations"]
+        serious = [v for v in violations if v["impact"] in ("serious", "critical")]
+        assert not serious, [(v["id"], v["nodes"][0]["html"][:200]) for v in serious]
+
+
+def test_the_colour_scheme_switch(explorer):
+    before = explorer.evaluate("document.documentElement.dataset.mantineColorScheme")
+    explorer.get_by_role("button", name="switch between light and dark").click()
+    after = explorer.evaluate("document.documentElement.dataset.mantineColorScheme")
+    assert {before, after} == {"light", "dark"}
+
+
+def test_a_server_that_is_gone_is_said(explorer, url):
+    explorer.route("**/api/explore?*", lambda route: route.fulfill(status=200, body="nonsense"))
+    explorer.get_by_label("Depth (weight layers)", exact=True).fill("5")
+    explorer.get_by_text("The server does not answer").wait_for()
