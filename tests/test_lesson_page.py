@@ -138,6 +138,13 @@ def test_an_address_with_an_anchor_leads_there(page, stand):
     page.goto("about:blank")
     page.goto(f"{stand}/#lesson-glossary")
     page.wait_for_function("document.activeElement.id === 'lesson-glossary'")
+    near = (
+        "() => Math.abs(document.getElementById('lesson-glossary').getBoundingClientRect().top"
+        " - 76) < 2"
+    )
+    page.wait_for_function(near)
+    page.evaluate("document.getElementById('charts').style.height = '2500px'")
+    page.wait_for_function(near)
 
 
 def test_a_new_window_is_the_visitors_choice(page):
