@@ -31,7 +31,7 @@ PAGE = """<!DOCTYPE html>
 </head>
 <body>
 <div id="explore-root"><div id="charts" style="height: 700px">charts</div>
-<section data-part="lesson"></section></div>
+<section data-part="lesson" id="lesson"></section></div>
 <script src="/assets/lesson.js"></script>
 <script>
   const listeners = [];
@@ -42,6 +42,13 @@ PAGE = """<!DOCTYPE html>
     apply: (query) => { explore.current = query; listeners.forEach((tell) => tell({}, query)); },
     onAnswer: (listener) => listeners.push(listener),
   };
+  document.getElementById("explore-root").addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-show]");
+    if (!link || event.ctrlKey) return;
+    event.preventDefault();
+    explore.apply(new URL(link.href).search.slice(1));
+    scrollTo(0, 0);
+  });
   chainrule.mountLesson(document.querySelector("[data-part=lesson]"), explore);
 </script>
 </body></html>

@@ -7,14 +7,19 @@
 
   const chainrule = (window.chainrule = window.chainrule || {});
   const WAIT = 250; // milliseconds after the last change, before a listing is asked for
+  const SCROLLED = 600; // until a smooth scroll has left the lesson
+  const SETTLED = 5000; // until the page above has its final height
 
   /** Put the lesson into an element.
    *
-   * explore: query() of the configuration on screen, apply(query) to set it, onAnswer(listener).
+   * explore: query() of the configuration on screen, onAnswer(listener). Links with data-show are
+   * followed by the page itself.
    */
   chainrule.mountLesson = async (element, explore) => {
     if (element.dataset.mounted) return;
     element.dataset.mounted = "1";
+    const state = { known: false };
+    explore?.onAnswer?.(() => (state.known = true));
     try {
       const answer = await fetch("/api/lesson");
       if (!answer.ok) throw new Error(String(answer.status));
@@ -33,9 +38,9 @@
       return;
     }
     playGame(element);
-    followLinks(element, explore);
-    showListing(element, explore);
-    if (location.hash.startsWith("#lesson")) goTo(element, location.hash);
+    followLinks(element);
+    showListing(element, explore, state);
+    if (location.hash.startsWith("#lesson")) arrive(element, location.hash);
   };
 
   const part = (element, name) => element.querySelector(`[data-part="${name}"]`);
@@ -104,19 +109,30 @@
 
   // --- links ----------------------------------------------------------------------------------
 
-  function goTo(element, hash) {
-    const target = document.getElementById(decodeURIComponent(hash.slice(1)));
+  function goTo(element, hash, behavior = calm() ? "auto" : "smooth") {
+    const target = document.getElementById(hash.slice(1));
     if (!target || !element.contains(target)) return false;
     for (let box = target; box && box !== element; box = box.parentElement) {
       if (box.tagName === "DETAILS") box.open = true;
     }
-    target.scrollIntoView({ behavior: calm() ? "auto" : "smooth", block: "start" });
+    target.scrollIntoView({ behavior, block: "start" });
     if (target.tabIndex < 0) target.focus({ preventScroll: true });
     return true;
   }
 
-  /** Links that set the explorer do so in place, and there is a way back to where one read. */
-  function followLinks(element, explore) {
+  /** Go where the address says, and stay there while charts above still grow. */
+  function arrive(element, hash) {
+    const keep = new ResizeObserver(() => goTo(element, hash, "instant"));
+    const stop = () => keep.disconnect();
+    keep.observe(document.body);
+    for (const event of ["wheel", "touchmove", "keydown", "pointerdown"]) {
+      addEventListener(event, stop, { once: true, passive: true });
+    }
+    setTimeout(stop, SETTLED);
+  }
+
+  /** From links that set the explorer there is a way back to where one read. */
+  function followLinks(element) {
     const back = document.createElement("button");
     back.type = "button";
     back.className = "ls-back";
@@ -145,13 +161,9 @@
           event.preventDefault();
           history.replaceState(history.state, "", address);
         }
-      } else if (link.hasAttribute("data-show") && explore && !event.defaultPrevented) {
-        event.preventDefault();
+      } else if (link.hasAttribute("data-show")) {
         read = link;
-        explore.apply(address.slice(address.indexOf("?") + 1));
-        const top = document.getElementById("explore-root") || document.body;
-        top.scrollIntoView({ behavior: calm() ? "auto" : "smooth", block: "start" });
-        setTimeout(() => (back.hidden = false), calm() ? 0 : 500);
+        setTimeout(() => (back.hidden = false), SCROLLED);
       }
     });
   }
@@ -159,7 +171,7 @@
   // --- the listing ----------------------------------------------------------------------------
 
   /** Show the script of the configuration on screen; ask for it only while it is in sight. */
-  function showListing(element, explore) {
+  function showListing(element, explore, state) {
     const box = part(element, "listing");
     const copied = part(box, "copied");
     let shown = null;
@@ -169,7 +181,7 @@
 
     async function ask() {
       const query = explore.query();
-      if (query === shown) return;
+      if (query === shown || (query === "" && !state.known)) return;
       asking?.abort();
       asking = new AbortController();
       try {

@@ -40,7 +40,7 @@ def write_lesson(figures: Figures) -> Html:
     entries = [tag("li", tag("a", title, href=f"#lesson-{name}")) for name, title, _ in sections]
     return tag(
         "div",
-        tag("h2", "The lesson: why deep networks stop learning", id="lesson", tabindex=-1),
+        tag("h2", "The lesson: why deep networks stop learning", id="lesson-start", tabindex=-1),
         writer.paragraph(story.INTRODUCTION, "ls-lead"),
         tag("nav", tag("ol", *entries), class_="ls-contents", aria_label="the lesson's sections"),
         *(

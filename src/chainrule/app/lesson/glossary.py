@@ -64,7 +64,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "Residual connection",
         "A path around a layer, $h + f(h)$. Its derivative is one plus something, so the gradient "
-        "always has a way through. [Show me](show:rescued).",
+        "always has a way through: [{rescued.first}](show:rescued) at the first of {rescued.depth} "
+        "layers, and [{relu_pytorch_100.first} without](show:relu_pytorch_100).",
     ),
     (
         "Normalization",

@@ -14,7 +14,7 @@ from chainrule.numerals import to_superscript
 REACH = 4.0
 """An activation is drawn for z from −REACH to REACH."""
 
-LOW, HIGH = -1.25, 2.25
+LOW, HIGH = -1.9, 2.25
 """Values of φ and φ' that are drawn."""
 
 POWERS = (-12, 24)

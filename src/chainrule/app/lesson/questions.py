@@ -42,6 +42,13 @@ QUESTIONS: tuple[tuple[str, str], ...] = (
         "[{tanh_xavier_100.depth}](show:tanh_xavier_100) ({tanh_xavier_100.first}).",
     ),
     (
+        "Is PyTorch's default initialization good?",
+        "For a few layers. `nn.Linear` draws weights with a third of LeCun's variance, so each "
+        "layer loses a little more: [{tanh_default.depth} layers of tanh](show:tanh_default) leave "
+        "{tanh_default.first} at the first, {tanh_default.step|times} per layer. In a deeper "
+        "network, choose one yourself from [the table](#lesson-initializations).",
+    ),
+    (
         "Does Adam make all this irrelevant?",
         "Not all. Adam rescales each gradient, so moderate vanishing does not stop it: [tanh with "
         "PyTorch's default](show:tanh_pytorch_10) learns with Adam ({tanh_pytorch_10.adam|%} "

@@ -216,10 +216,11 @@ def _write_slider(
 ) -> Html:
     return tag(
         "label",
-        tag("span", label, " ", tag("output", f"{value:g}", data_part=f"{name}-value")),
+        tag("span", label, " ", tag("b", f"{value:g}", data_part=f"{name}-value")),
         tag(
             "input",
             type="range",
+            aria_label=label,
             min=f"{low:g}",
             max=f"{high:g}",
             step=f"{step:g}",
