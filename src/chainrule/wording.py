@@ -176,6 +176,8 @@ def _read_ratio(ratio: float | None, norms: Sequence[Quantity | None]) -> str:
         return "layer 1 receives next to nothing of what the last layer does"
     if ratio > 10:
         return "layer 1 receives far more than the last layer"
+    if ratio >= 1.995:
+        return f"layer 1 receives {format_number(ratio)} times what the last layer does"
     return f"layer 1 receives {100 * ratio:.0f} % of what the last layer does"
 
 

@@ -32,7 +32,6 @@ def layout() -> Any:
     return html.Div(
         html.P("Loading the explorer …"),
         id="explore-root",
-        className="ex-root",
         **{"data-vocabulary": json.dumps(describe_vocabulary(), ensure_ascii=False)},
     )
 

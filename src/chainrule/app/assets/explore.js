@@ -50,7 +50,7 @@ window.chainrule = window.chainrule || {};
       if (embed) {
         this.root.classList.add("ex-embedded");
         this.whole = el("a", { target: "_blank", rel: "noopener" }, "Open in chainrule");
-        this.root.replaceChildren(this.progress, this.notices, this.error, results, el("p", { class: "ex-whole" }, this.whole));
+        this.root.replaceChildren(el("div", { class: "ex-root" }, this.progress, this.notices, this.error, results, el("p", { class: "ex-whole" }, this.whole)));
         return;
       }
       this.look = el("p", { class: "ex-look", "data-part": "look-at" });
@@ -71,18 +71,17 @@ window.chainrule = window.chainrule || {};
       this.train = el("section", { "data-part": "train", id: "train" });
       this.share = el("section", { class: "fv-panel", "data-part": "share", id: "share" });
       this.lesson = el("section", { "data-part": "lesson", id: "lesson" });
-      this.root.replaceChildren(
-        scenarios,
-        this.look,
-        this.notices,
-        el("div", { class: "ex-columns" }, configure, el("div", { class: "ex-side" }, this.progress, this.error, this.compare, results, this.remedies, this.train, this.share)),
-        this.lesson,
-      );
+      const side = el("div", { class: "ex-side" }, this.progress, this.error, this.compare, results, this.remedies, this.train, this.share);
+      const columns = el("div", { class: "ex-columns" }, configure, side);
+      this.root.replaceChildren(el("div", { class: "ex-root" }, scenarios, this.look, this.notices, columns), this.lesson);
       const api = {
         query: () => this.view?.query || "",
         pinnedQuery: () => this.extra.pin,
         apply: (query) => this.apply(query),
-        onAnswer: (listener) => this.listeners.push(listener),
+        onAnswer: (listener) => {
+          this.listeners.push(listener);
+          if (this.answer) listener(this.answer, this.view.query); // who comes late hears the latest
+        },
         view: this.flow,
         address: () => this.view?.address || "",
       };
@@ -140,7 +139,7 @@ window.chainrule = window.chainrule || {};
     /** Links that show a configuration do so in place. */
     follow(event) {
       const link = event.target.closest("a[data-show]");
-      if (!link || event.metaKey || event.ctrlKey || event.shiftKey) return;
+      if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey) return;
       event.preventDefault();
       this.apply(new URL(link.href).search.slice(1));
       const top = this.root.querySelector(".ex-columns").getBoundingClientRect().top;
@@ -233,6 +232,7 @@ window.chainrule = window.chainrule || {};
       }
       if (this.look) this.showWords(answer);
       if (newest && !this.whole && !question.refining) this.keep(answer.view.address, question.step);
+      this.answer = answer;
       for (const listener of this.listeners) listener(answer, answer.view.query);
     }
 
