@@ -342,9 +342,12 @@ class TestInABrowser:
     def test_pointing_at_a_chart_shows_its_figures(self, open_report):
         flow = FLOWS["ensemble"]()
         page = open_report(flow, viewport={"width": 1280, "height": 800})
-        page.locator("svg[role=img]:visible [data-tip]").nth(2).hover()
+        column = page.locator("svg[role=img]:visible [data-tip]").nth(2)
+        column.scroll_into_view_if_needed()
+        page.wait_for_timeout(200)  # scrolling hides what it says
+        column.hover()
         tip = page.locator("#tip")
-        assert tip.is_visible()
+        tip.wait_for(state="visible")
         assert "layer 3" in tip.inner_text()
         assert format_number(flow.weight_gradient_norms[2]) in tip.inner_text()
 
