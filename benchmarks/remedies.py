@@ -8,9 +8,10 @@ see `agreement.py`). Prints one line per training and the counts. Needs scikit-l
 from collections import defaultdict
 
 import torch
-from agreement import TRAINED, load_digits, train
+from agreement import find_best
 
 from chainrule import PRESETS, NetworkSpec, Verdict, find_remedies
+from chainrule.training import TRAINED
 
 FURTHER = (
     NetworkSpec(depth=8, activation="sigmoid", init="he"),
@@ -29,23 +30,18 @@ FURTHER = (
 def main() -> None:
     """Print the best training accuracy before and after every remedy."""
     torch.set_num_threads(1)
-    inputs, classes = load_digits()
     counts: dict[str, list[float]] = defaultdict(list)
     networks = [p.spec for p in PRESETS.values() if p.verdict is not Verdict.HEALTHY]
     for spec in (*networks, *FURTHER):
-        if spec.width != inputs.shape[1]:
-            continue  # it cannot read the images
         found = find_remedies(spec, 16)
         if found.diagnosis.verdict is Verdict.HEALTHY:
             continue
-        before = train(spec, "SGD", inputs, classes)
+        before = find_best(spec, "sgd")
         counts["as it is"].append(before)
         print(f"\n{before:6.1%}  {spec.to_command()}: {found.diagnosis.verdict}", flush=True)
         for remedy in found.tried:
             assert remedy.spec is not None
-            if remedy.spec.width != spec.width:
-                continue
-            after = train(remedy.spec, "SGD", inputs, classes)
+            after = find_best(remedy.spec, "sgd")
             counts[remedy.outcome].append(after)
             print(f"{after:6.1%}    {remedy.outcome:6}  {remedy.title}", flush=True)
     print()

@@ -5,17 +5,19 @@ import re
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from chainrule import flow_file
 from chainrule.diagnosis import diagnose
-from chainrule.errors import FlowFileError
+from chainrule.errors import FlowFileError, InspectionError
 from chainrule.flow import SCHEMA_VERSION
-from chainrule.flow_file import decode_flow, load_flow
+from chainrule.flow_file import Limits, decode_flow, load_flow
 from chainrule.inspection import inspect
 from chainrule.networks import build_network, make_loss
 from chainrule.simulation import simulate
 from chainrule.spec import NetworkSpec
+from zoo import ZOO
 
 SPEC = NetworkSpec(depth=3, width=4, batch_size=5, activation="relu", init="he")
 BLOCKS = SPEC.replace(residual="plain", normalization="layernorm", clip_norm=0.1, seed=3)
@@ -227,7 +229,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("parent", [0, -1, 5, 1000])
     def test_a_parent_that_does_not_follow_is_refused(self, text, parent):
-        with pytest.raises(FlowFileError, match=r"damaged at layers\.5\.parent.*later entry; got"):
+        with pytest.raises(FlowFileError, match=r"damaged at layers\.5\.parent.*; got"):
             decode_flow(damage(text, "layers", 5, "parent", value=parent))
 
     def test_any_one_changed_value_is_refused_or_harmless(self):
@@ -273,11 +275,14 @@ class TestReading:
         with pytest.raises(FlowFileError):
             load_flow("flow\0.json")
 
-    def test_a_huge_file_is_not_read(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(flow_file, "MAX_BYTES", 2**20)
+    def test_a_huge_file_is_not_read(self, tmp_path):
         (tmp_path / "huge.json").write_bytes(b" " * (2**20 + 1))
-        with pytest.raises(FlowFileError, match=r"at most 1 MiB; .*huge\.json has"):
-            load_flow(tmp_path / "huge.json")
+        with pytest.raises(FlowFileError, match=r"at most 1 MiB; .*huge\.json has more"):
+            load_flow(tmp_path / "huge.json", limits=Limits(size=2**20))
+
+    def test_a_byte_order_mark_does_no_harm(self, text, tmp_path):
+        (tmp_path / "marked.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert load_flow(tmp_path / "marked.json").to_json() == text
 
 
 class TestSaving:
@@ -297,3 +302,203 @@ class TestSaving:
     def test_into_a_missing_folder_says_so(self, tmp_path):
         with pytest.raises(FlowFileError, match=r"existing folder; there is no .*nowhere"):
             simulate(SPEC, 1).save(tmp_path / "nowhere" / "flow.json")
+
+
+GOOD = simulate(BLOCKS.replace(depth=2), 2).to_json()
+PLACES = find_places(json.loads(GOOD))
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-(10**30), 10**30),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["NaN", "Infinity", "-Infinity", "nan", "1.5", "ReLU", "<script>", "\ud800"]),
+    st.lists(st.floats() | st.just("NaN"), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+def mutate(node, path, value, how):
+    """Change a document in place: replace, remove, repeat or add at a path."""
+    for step in path[:-1]:
+        node = node[step]
+    last = path[-1]
+    if how == "replace":
+        node[last] = value
+    elif how == "remove":
+        del node[last]
+    elif isinstance(node, list):
+        node.insert(last, node[last] if how == "repeat" else value)
+    else:
+        node[f"{last}x"] = node[last] if how == "repeat" else value
+
+
+def are_same(written, read):
+    """Whether a document says exactly what a loaded flow says; a spec may leave out defaults."""
+    if isinstance(written, dict) and isinstance(read, dict):
+        return set(written) == set(read) and all(are_same(written[k], read[k]) for k in written)
+    if isinstance(written, list) and isinstance(read, list):
+        return len(written) == len(read) and all(map(are_same, written, read))
+    if isinstance(written, list) and len(written) == 1:  # an ensemble of one
+        return are_same(written[0], read)
+    return written == read and isinstance(written, bool) is isinstance(read, bool)
+
+
+class TestAnyMutation:
+    """A file that was changed loads as exactly what it says, or is refused; nothing in between."""
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(PLACES),
+                VALUES,
+                st.sampled_from(("replace", "replace", "remove", "repeat", "add")),
+            ),
+            min_size=1,
+            max_size=2,
+        )
+    )
+    def test_of_the_structure(self, changes):
+        document = json.loads(GOOD)
+        for place, value, how in changes:
+            try:
+                mutate(document, place, value, how)
+            except (KeyError, IndexError, TypeError):  # the first change took the place away
+                continue
+        text = json.dumps(document)
+        try:
+            flow = decode_flow(text)
+        except FlowFileError:
+            return
+        read = json.loads(flow.to_json())
+        if document["spec"] is not None:
+            document["spec"] = read["spec"] | document["spec"]
+        assert are_same(document, read)
+        read_all(flow)
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, len(GOOD)), st.integers(0, 8), st.binary(max_size=6)),
+            min_size=1,
+            max_size=3,
+        )
+    )
+    def test_of_the_bytes(self, changes):
+        content = GOOD.encode()
+        for start, length, replacement in changes:
+            content = content[:start] + replacement + content[start + length :]
+        try:
+            flow = decode_flow(content)
+        except FlowFileError:
+            return
+        read_all(flow)
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.text() | st.binary())
+    def test_of_anything(self, content):
+        with pytest.raises(FlowFileError):
+            decode_flow(content)
+
+
+class TestClosedSchema:
+    """Not only types: what is said must be possible."""
+
+    @pytest.mark.parametrize(
+        ("path", "value", "requirement"),
+        [
+            (("extra",), 1, "is no field that chainrule writes; got 1"),
+            (("layers", 0, "html"), "<b>", "is no field that chainrule writes; got '<b>'"),
+            (("layers", 1, "gradient", "norm"), [-1.0, 1.0, 1.0], "must be zero, positive or"),
+            (("layers", 1, "gain"), [1.0, 1.0, "-Infinity"], "must be zero, positive or undefined"),
+            (("layers", 1, "statistics", "std"), [-0.1] * 3, "must be zero, positive or undefined"),
+            (("layers", 1, "statistics", "zero_share"), [0.1, 1.2, 0], "must be a share from 0 to"),
+            (("layers", 1, "statistics", "non_finite"), [0, 0.5, 0], "must be a whole number"),
+            (("layers", 1, "statistics", "non_finite"), ["NaN", 0, 0], "must be a whole number"),
+            (("layers", 1, "statistics", "min"), [1e9] * 3, "must not be above max"),
+            (("layers", 1, "statistics", "histogram", "low"), 1e9, "must not be above high"),
+            (("layers", 1, "statistics", "histogram", "sampled"), 1, "must add up to 1; got"),
+            (("layers", 1, "statistics", "histogram", "counts"), [], "should have at least 1 item"),
+            (("layers", 1, "statistics", "histogram", "counts", 0), -1, "greater than or equal to"),
+            (("layers", 0, "layer"), 9, "must be null or one of the 3 weight layers; got 9"),
+            (("layers", 0, "layer"), 0, "should be greater than or equal to 1; got 0"),
+            (("layers", 0, "name"), 7, "should be a valid string; got 7"),
+            (("parameters", 0, "status"), "frozen", "must be null unless status is 'measured'"),
+            (("parameters", 0, "grad_norm"), None, "must be a number where status is 'measured'"),
+            (("parameters", 0, "shape", 0), 2**63, "less than"),
+            (("loss",), "1.5", 'must be a number of float64, or "Infinity", "-Infinity" or "NaN"'),
+            (("loss",), True, "must be a number of float64"),
+            (("chain",), 1, "should be a valid boolean; got 1"),
+            (("seeds",), [1, 1, 2], "must each occur once; got (1, 1, 2)"),
+            (("seeds", 0), -1, "greater than or equal to 0; got -1"),
+            (("spec", "depth"), "3", "must be written as 3; got '3'"),
+            (("spec", "activation"), "ReLU", "activation: unknown 'ReLU'"),
+        ],
+        ids=lambda part: ".".join(map(str, part)) if isinstance(part, tuple) else "",
+    )
+    def test_what_cannot_be_is_refused(self, text, path, value, requirement):
+        with pytest.raises(FlowFileError) as caught:
+            decode_flow(damage(text, *path, value=value))
+        assert requirement in str(caught.value)
+        assert str(caught.value).endswith("Measure again and save a new one.")
+
+    def test_weight_layers_are_numbered_without_a_gap(self, text):
+        document = json.loads(text)
+        document["parameters"][0]["layer"] = 3
+        with pytest.raises(FlowFileError, match="must number the 2 weight layers 1 to 2"):
+            decode_flow(json.dumps(document))
+
+    @pytest.mark.parametrize("name", ["loss", "chain", "seeds"])
+    def test_a_field_given_twice_is_refused(self, text, name):
+        twice = text.replace(f'"{name}":', f'"{name}":null,"{name}":', 1)
+        with pytest.raises(FlowFileError, match=f"'{name}' is given twice"):
+            decode_flow(twice)
+
+    @pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity", "1e999"])
+    def test_numbers_that_json_does_not_have_are_refused(self, text, token):
+        with pytest.raises(FlowFileError, match=r"must be in quotes|must be a number of float64"):
+            decode_flow(re.sub(r'"loss":\[[^,]*', f'"loss":[{token}', text))
+
+    @pytest.mark.parametrize("name", sorted(ZOO))
+    def test_every_animal_of_the_zoo_can_be_saved_and_loaded(self, name):
+        try:
+            flow = inspect(*ZOO[name]())
+        except (InspectionError, NotImplementedError):
+            pytest.skip("cannot be measured")
+        assert decode_flow(flow.to_json()).to_json() == flow.to_json()
+
+
+class TestLimits:
+    def test_of_size_entries_members_and_text(self, text):
+        size = len(text.encode())
+        assert decode_flow(text, limits=Limits(size=size, entries=24, members=3, text=40))
+        for limits, problem in (
+            (Limits(size=size // 2), "must be at most"),
+            (Limits(entries=2), "at most 2 entries in layers; this one has"),
+            (Limits(members=2), "at most 2 entries in loss; this one has 3"),
+            (Limits(text=3), "a text in it has more than 3 characters"),
+        ):
+            with pytest.raises(FlowFileError, match=problem):
+                decode_flow(text, limits=limits)
+
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            ("[" * 10**6, "nested more than 10 levels"),
+            ('{"a":' * 10**5, "nested more than 10 levels"),
+            ('{"schema_version":1,"layers":[' + "{}," * 10**6 + "{}]}", "at most 100,000 entries"),
+            ('{"schema_version":1,"layers":[' + "{}," * 90_000 + "{}]}", "layers.0.name: must be"),
+            ('{"schema_version":' + "9" * 10**6 + "}", "a whole number of 1000000 digits"),
+            ('{"schema_version":' + "9" * 19 + "}", "Upgrade with"),
+            ('"' + r"\"" * 10**6, "more than 2000 characters"),
+            ('{"schema_version":1,"x":"' + "<b>" * 10**6, "more than 2000 characters"),
+        ],
+        ids=["lists", "objects", "entries", "empty", "integer", "version", "quotes", "text"],
+    )
+    def test_hostile_files_end_in_one_short_sentence(self, content, problem):
+        with pytest.raises(FlowFileError) as caught:
+            decode_flow(content)
+        assert problem in str(caught.value)
+        assert len(str(caught.value)) < 400

@@ -32,7 +32,9 @@ def test_public_names():
         "inspect",
         "load_flow",
         "make_loss",
+        "plot",
         "simulate",
+        "write_report",
     }
 
 

@@ -14,9 +14,11 @@ from chainrule.flow_file import load_flow
 from chainrule.initializers import INITIALIZERS
 from chainrule.inspection import inspect
 from chainrule.networks import build_network, make_loss
+from chainrule.plotting import plot
 from chainrule.presets import PRESETS
 from chainrule.remedies import find_remedies
 from chainrule.remedy import Remedy
+from chainrule.report import write_report
 from chainrule.simulation import simulate
 from chainrule.spec import NetworkSpec
 
@@ -37,5 +39,7 @@ __all__ = [
     "inspect",
     "load_flow",
     "make_loss",
+    "plot",
     "simulate",
+    "write_report",
 ]

@@ -1,12 +1,14 @@
-"""The command line: `chainrule inspect`, `simulate`, `presets`, `equation`, `explore`.
+"""The command line: `chainrule inspect`, `simulate`, `report`, `presets`, `equation`, `explore`.
 
 Exit codes: 0 measured; 1 with `--check`, the diagnosis is not healthy; 2 bad input.
 """
 
 import json
 import sys
+import tempfile
 import threading
 import traceback
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -56,6 +58,16 @@ CheckOption = Annotated[
 AllOption = Annotated[
     bool, typer.Option("--all", help="Show every measured module, not only weight layers.")
 ]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write a report to a file (HTML)."),
+]
+OpenOption = Annotated[
+    bool,
+    typer.Option(
+        "--open", help="Open the report in a browser; without --report, from a temporary file."
+    ),
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -71,6 +83,8 @@ def inspect_command(
     ],
     as_json: JsonOption = False,
     output: OutputOption = None,
+    report: ReportOption = None,
+    open_report: OpenOption = False,
     check: CheckOption = False,
     everything: AllOption = False,
     debug: DebugOption = False,
@@ -79,12 +93,16 @@ def inspect_command(
     from chainrule.inspection import inspect
     from chainrule.target import load_target
 
-    if output:
-        check_writable(output)
+    for file in filter(None, (output, report)):
+        check_writable(file)
     with _show_progress("measuring"):
         model, compute_loss = load_target(target)
         flow = inspect(model, compute_loss)
-    _report(flow, as_json, output, check, everything)
+    diagnosis = diagnose(flow)
+    _show(flow, diagnosis, as_json, everything)
+    _keep(flow, output, report, open_report)
+    if check and diagnosis.verdict is not Verdict.HEALTHY:
+        raise typer.Exit(1)
 
 
 @app.command("simulate")
@@ -117,6 +135,8 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
     ] = False,
     as_json: JsonOption = False,
     output: OutputOption = None,
+    report: ReportOption = None,
+    open_report: OpenOption = False,
     check: CheckOption = False,
     everything: AllOption = False,
     debug: DebugOption = False,
@@ -131,8 +151,8 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
     if "init" in changes and changes["init"] != "random" and "weight_std" not in changes:
         changes["weight_std"] = 1.0
     spec = base.replace(**changes)
-    if output:
-        check_writable(output)
+    for file in filter(None, (output, report)):
+        check_writable(file)
     import torch
 
     from chainrule.simulation import BUDGET, simulate
@@ -148,7 +168,39 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
             flow = found.before
         else:
             flow = simulate(spec, seeds, budget=budget, progress=advance)
-    _report(flow, as_json, output, check, everything, found)
+    diagnosis = diagnose(flow)
+    _show(flow, diagnosis, as_json, everything, found)
+    _keep(flow, output, report, open_report)
+    if check and diagnosis.verdict is not Verdict.HEALTHY:
+        raise typer.Exit(1)
+
+
+@app.command("report")
+def report_command(
+    flow_file: Annotated[
+        Path, typer.Argument(metavar="FLOW", help="A file that --output wrote (JSON).")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the report to a file (HTML)."),
+    ] = None,
+    open_report: Annotated[
+        bool,
+        typer.Option(
+            "--open", help="Open it in a browser; without --output, from a temporary file."
+        ),
+    ] = False,
+    title: Annotated[str | None, typer.Option(help="What the report is about.")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Turn a saved measurement into one HTML file that opens anywhere, offline."""
+    from chainrule.flow_file import load_flow
+
+    if output is None and not open_report:
+        raise ChainruleError("A report needs a place: give --output FILE, --open, or both.")
+    if output:
+        check_writable(output)
+    _keep(load_flow(flow_file), None, output, open_report, title)
 
 
 @app.command("presets")
@@ -275,31 +327,46 @@ def _root(
     pass
 
 
-def _report(
+def _keep(
     flow: GradientFlow,
-    as_json: bool,
     output: Path | None,
-    check: bool,
+    report: Path | None,
+    open_report: bool,
+    title: str | None = None,
+) -> None:
+    """Write what was asked for, say where it is, and open the report if that was asked for."""
+    say = Console(stderr=True, soft_wrap=True).print
+    if output:
+        flow.save(output)
+        say(f"Wrote {escape(str(output))}", style="dim", highlight=False)
+    if not report and not open_report:
+        return
+    from chainrule.report import write_report
+
+    path = report or Path(tempfile.mkdtemp(prefix="chainrule-")) / "report.html"
+    write_report(flow, path, title=title)
+    say(f"Wrote {escape(str(path))}", style="dim", highlight=False)
+    if open_report and not webbrowser.open(path.resolve().as_uri()):
+        say("No browser could be started here; open that file in one.", highlight=False)
+
+
+def _show(
+    flow: GradientFlow,
+    diagnosis: Diagnosis,
+    as_json: bool,
     everything: bool,
     remedies: Remedies | None = None,
 ) -> None:
-    diagnosis = diagnose(flow)
-    if output:
-        flow.save(output)
     if as_json:
         typer.echo(_encode(flow, diagnosis, remedies))
-    else:
-        from chainrule.terminal import print_flow, render_remedies
+        return
+    from chainrule.terminal import print_flow, render_remedies
 
-        console = Console()
-        print_flow(console, flow, diagnosis, everything=everything)
-        if remedies is not None:
-            console.print()
-            console.print(render_remedies(remedies))
-        if output:
-            Console(stderr=True).print(f"Wrote {output}", style="dim", highlight=False)
-    if check and diagnosis.verdict is not Verdict.HEALTHY:
-        raise typer.Exit(1)
+    console = Console()
+    print_flow(console, flow, diagnosis, everything=everything)
+    if remedies is not None:
+        console.print()
+        console.print(render_remedies(remedies))
 
 
 def _encode(flow: GradientFlow, diagnosis: Diagnosis, remedies: Remedies | None) -> str:

@@ -6,26 +6,31 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import TypeAdapter
+from pydantic import FailFast, Field, TypeAdapter, with_config
 
 from chainrule.files import write_text
 from chainrule.measurement import (
+    CLOSED,
     Factor,
     LayerFlow,
     ParameterFlow,
+    Text,
     WeightLayer,
 )
 from chainrule.quantity import Quantity, combine_norms, divide_members, multiply_members
-from chainrule.spec import NetworkSpec
+from chainrule.spec import MAX_SEED, NetworkSpec
 
 SCHEMA_VERSION = 1
 
 _CLIP_EPS = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to a norm before it divides by it."""
 
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
+
+@with_config(CLOSED)
 @dataclass(frozen=True, kw_only=True)
 class GradientFlow:
     """One measurement of a network: values forward, gradients backward, in numbers.
@@ -44,15 +49,15 @@ class GradientFlow:
         schema_version: Version of this structure in files.
     """
 
-    layers: tuple[LayerFlow, ...]
-    parameters: tuple[ParameterFlow, ...]
+    layers: Annotated[tuple[LayerFlow, ...], FailFast()]
+    parameters: Annotated[tuple[ParameterFlow, ...], FailFast()]
     loss: Quantity
     chain: bool
-    seeds: tuple[int, ...]
+    seeds: Annotated[tuple[Seed, ...], FailFast()]
     spec: NetworkSpec | None
-    device: str
-    torch_version: str
-    chainrule_version: str
+    device: Text
+    torch_version: Text
+    chainrule_version: Text
     schema_version: int = field(default=SCHEMA_VERSION)
 
     @classmethod

@@ -5,17 +5,56 @@ They hold numbers only (no tensors, no modules) and never change. Every measured
 always means "there is no such figure" (for example, no gradient reached it), never zero.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field, with_config
 
 from chainrule.quantity import Quantity, divide_members
 
 Role = Literal["weight", "activation", "normalization", "residual", "other"]
 GradientStatus = Literal["measured", "unreached", "frozen"]
 
+CLOSED = ConfigDict(extra="forbid")
+"""How files are read: a field that is not known is an error."""
 
+_ROUNDING = 1e-6
+
+
+def _require(holds: Callable[[float], bool], requirement: str) -> AfterValidator:
+    """Return a check of what a file says about every member of an ensemble."""
+
+    def check(quantity: Quantity) -> Quantity:
+        for value in quantity.values:
+            if not holds(value):
+                raise ValueError(f"must be {requirement}")
+        return quantity
+
+    return AfterValidator(check)
+
+
+Magnitude = Annotated[Quantity, _require(lambda v: not v < 0, "zero, positive or undefined")]
+"""A norm, a deviation or a gain."""
+
+Share = Annotated[
+    Quantity,
+    _require(lambda v: not (v < -_ROUNDING or v > 1 + _ROUNDING), "a share from 0 to 1"),
+]
+"""A part of a whole."""
+
+Count = Annotated[
+    Quantity, _require(lambda v: v >= 0 and v.is_integer(), "a whole number, zero or positive")
+]
+"""How many."""
+
+Text = Annotated[str, Field(max_length=10_000)]
+Shape = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(max_length=64)]
+Position = Annotated[int, Field(ge=0, lt=2**31)]
+LayerNumber = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+@with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
     """Counts of a tensor's finite entries in equal bins, over all ensemble members.
@@ -29,10 +68,13 @@ class Histogram:
 
     low: Annotated[float, Field(allow_inf_nan=False)]
     high: Annotated[float, Field(allow_inf_nan=False)]
-    counts: tuple[int, ...]
-    sampled: int
+    counts: Annotated[
+        tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1, max_length=10_000)
+    ]
+    sampled: Annotated[int, Field(ge=1, lt=2**63)]
 
 
+@with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationStatistics:
     """What the entries of a module's output look like.
@@ -57,15 +99,15 @@ class ActivationStatistics:
     """
 
     mean: Quantity
-    std: Quantity
+    std: Magnitude
     min: Quantity
     max: Quantity
-    zero_share: Quantity
-    non_finite: Quantity
-    variation: Quantity | None
-    saturation: Quantity | None
-    dead_units: Quantity | None
-    units: Annotated[int, Field(ge=1)]
+    zero_share: Share
+    non_finite: Count
+    variation: Share | None
+    saturation: Share | None
+    dead_units: Count | None
+    units: Annotated[int, Field(ge=1, lt=2**63)]
     histogram: Histogram | None
 
     @property
@@ -76,6 +118,7 @@ class ActivationStatistics:
         return Quantity(count / self.units for count in self.dead_units.values)
 
 
+@with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientStatistics:
     """What the gradient of the loss with respect to one tensor looks like.
@@ -87,12 +130,13 @@ class GradientStatistics:
         non_finite: Number of entries that are infinite or NaN.
     """
 
-    norm: Quantity
-    max_abs: Quantity
-    zero_share: Quantity
-    non_finite: Quantity
+    norm: Magnitude
+    max_abs: Magnitude
+    zero_share: Share
+    non_finite: Count
 
 
+@with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerFlow:
     """One output tensor of one call of one module.
@@ -118,18 +162,18 @@ class LayerFlow:
             either does not exist. Calls with several outputs have it on the first one.
     """
 
-    name: str
-    kind: str
+    name: Text
+    kind: Text
     role: Role
-    layer: int | None
-    call: int
-    output: str
-    shape: tuple[int, ...]
-    dtype: str
-    parent: int | None
+    layer: LayerNumber | None
+    call: Position
+    output: Text
+    shape: Shape
+    dtype: Text
+    parent: Position | None
     statistics: ActivationStatistics | None
     gradient: GradientStatistics | None
-    gain: Quantity | None
+    gain: Magnitude | None
 
     @property
     def label(self) -> str:
@@ -138,6 +182,7 @@ class LayerFlow:
         return f"{self.name or '(model)'}{call}{f' → {self.output}' if self.output else ''}"
 
 
+@with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterFlow:
     """One parameter and its gradient.
@@ -157,17 +202,17 @@ class ParameterFlow:
         non_finite: Number of parameter entries that are infinite or NaN.
     """
 
-    name: str
-    aliases: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    layer: int | None
+    name: Text
+    aliases: tuple[Text, ...]
+    shape: Shape
+    dtype: Text
+    layer: LayerNumber | None
     status: GradientStatus
-    norm: Quantity
-    non_finite: Quantity
-    grad_norm: Quantity | None
-    grad_zero_share: Quantity | None
-    grad_non_finite: Quantity | None
+    norm: Magnitude
+    non_finite: Count
+    grad_norm: Magnitude | None
+    grad_zero_share: Share | None
+    grad_non_finite: Count | None
 
     @property
     def is_weight(self) -> bool:

@@ -55,6 +55,32 @@ def _encode(quantity: "Quantity") -> Any:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
+_NON_FINITE = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
+
+
+def _decode(value: Any) -> list[float]:
+    """Return the members' values from what `_encode` wrote.
+
+    Raises:
+        ValueError: If it is anything else, such as a number in quotes or one beyond float64.
+    """
+    if not isinstance(value, list):
+        return [_decode_number(value)]
+    if not value:
+        raise ValueError("must be a number or a list of at least one number")
+    return [_decode_number(member) for member in value]
+
+
+def _decode_number(value: Any) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
+    if type(value) is str and value in _NON_FINITE:
+        return _NON_FINITE[value]
+    if type(value) is int and abs(value) < 2**63:
+        return float(value)
+    raise ValueError('must be a number of float64, or "Infinity", "-Infinity" or "NaN"')
+
+
 class Quantity(float):
     """A float that is the median of an ensemble, with every member's value kept.
 
@@ -109,18 +135,12 @@ class Quantity(float):
         cls, _source: Any, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         """In a file: one number for an ensemble of one, else the list of all members' numbers."""
-        number = core_schema.float_schema(allow_inf_nan=True)
-        from_numbers = core_schema.no_info_after_validator_function(
-            lambda value: cls(value if isinstance(value, list) else (value,)),
-            core_schema.union_schema(
-                [number, core_schema.list_schema(number, min_length=1)], mode="left_to_right"
-            ),
+        decode = core_schema.no_info_plain_validator_function(
+            lambda value: value if isinstance(value, cls) else cls(_decode(value))
         )
         return core_schema.json_or_python_schema(
-            json_schema=from_numbers,
-            python_schema=core_schema.union_schema(
-                [core_schema.is_instance_schema(cls), from_numbers], mode="left_to_right"
-            ),
+            json_schema=decode,
+            python_schema=decode,
             serialization=core_schema.plain_serializer_function_ser_schema(_encode),
         )
 

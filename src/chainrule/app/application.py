@@ -7,7 +7,15 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, dcc, html
 from fastapi import FastAPI
 
-from chainrule.app import chain_page, explore_page, plotly_script, remedy_route
+from chainrule.app import (
+    chain_page,
+    explore_page,
+    file_route,
+    model_page,
+    plotly_script,
+    remedy_route,
+    training_route,
+)
 from chainrule.app.measuring import Measurer
 
 THEME = {
@@ -16,7 +24,7 @@ THEME = {
     "fontFamily": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif",
 }
 
-PAGES = {"/": explore_page, "/chain-rule": chain_page}
+PAGES = {"/": explore_page, "/chain-rule": chain_page, "/your-model": model_page}
 """The pages by path; an unknown path shows the first one."""
 
 
@@ -31,7 +39,10 @@ def create_app() -> Dash:
     measurer = Measurer()
     explore_page.register_routes(server, measurer)
     remedy_route.register_routes(server, measurer)
+    file_route.register_routes(server, measurer)
+    training_route.register_routes(server)
     chain_page.register_routes(server)
+    model_page.register_routes(server)
     plotly_script.register_routes(server)
     app = Dash(
         "chainrule",
@@ -83,6 +94,10 @@ def _build_frame() -> Any:
                                 dmc.Anchor(
                                     "Chain rule", href="/chain-rule", refresh=True, size="sm"
                                 ),
+                                dmc.Anchor(
+                                    "Your model", href="/your-model", refresh=True, size="sm"
+                                ),
+                                dmc.Anchor("Learn", href="/#lesson", refresh=True, size="sm"),
                                 dmc.ColorSchemeToggle(
                                     lightIcon="☾",
                                     darkIcon="☀",

@@ -32,7 +32,12 @@ def serve(host: str, port: int, *, open_browser: bool) -> None:
         ) from None
     url = f"http://{host}:{listener.getsockname()[1]}"
     print(f"chainrule explorer: {url}  (stop with Ctrl+C)", flush=True)
-    config = uvicorn.Config(create_app().server, log_level="warning", access_log=False)
+    config = uvicorn.Config(
+        create_app().server,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=1,  # a training under way would hold it up for long
+    )
     if open_browser:
         threading.Timer(0.5, webbrowser.open, [url]).start()
     try:

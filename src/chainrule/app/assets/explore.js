@@ -68,7 +68,7 @@ window.chainrule = window.chainrule || {};
         el("h2", { id: "ex-configure" }, "Configure"), main, this.more,
         el("div", { class: "ex-row", "data-part": "compare" }, this.pinButton), this.chainLink);
       this.remedies = el("section", { class: "fv-panel ex-remedies", "data-part": "remedies", id: "what-to-change" });
-      this.train = el("section", { class: "fv-panel", "data-part": "train", id: "train" });
+      this.train = el("section", { "data-part": "train", id: "train" });
       this.share = el("section", { class: "fv-panel", "data-part": "share", id: "share" });
       this.lesson = el("section", { "data-part": "lesson", id: "lesson" });
       this.root.replaceChildren(

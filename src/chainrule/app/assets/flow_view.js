@@ -39,6 +39,8 @@ window.chainrule = window.chainrule || {};
         };
         return { ...parts, box: el("div", { class: "fv-card" }, parts.title, parts.value, parts.word, parts.note) };
       });
+      this.way = el("a", { href: "#what-to-change", class: "fv-way", hidden: true }, "What to change ↓");
+      this.cards[3].box.append(this.way);
       const cards = el("div", { class: "fv-cards", "data-part": "cards", role: "group", "aria-label": "status" }, this.cards.map((card) => card.box));
       this.note = el("p", { class: "fv-dim", "data-part": "ensemble" });
       this.clip = el("p", { class: "fv-clip", "data-part": "clip", hidden: true });
@@ -173,6 +175,7 @@ window.chainrule = window.chainrule || {};
           parts.word.replaceChildren(el("span", { "aria-hidden": "true" }, `${card.icon} `), card.word);
         }
         text(parts.note, card.note);
+        if (index === 3) this.way.hidden = card.state === "good" || !document.getElementById("what-to-change");
       });
     }
 

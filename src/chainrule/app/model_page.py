@@ -1,0 +1,189 @@
+"""The page for one's own model: a flow file goes in, its charts and diagnosis come out.
+
+The page is drawn by `assets/model.js`. A file is read as data and validated; nothing in it is run,
+and nothing of it is kept: the browser sends it again when something else of it is to be shown.
+"""
+
+import json
+from typing import Any
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from dash import html
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
+
+from chainrule.app.flow_answer import describe_flow
+from chainrule.app.view import PANELS
+from chainrule.blocks import group_calls
+from chainrule.diagnosis import diagnose
+from chainrule.errors import FlowFileError
+from chainrule.figures import MEASURES, SCALES
+from chainrule.flow import GradientFlow
+from chainrule.flow_file import Limits, decode_flow
+from chainrule.rows import (
+    CALL_HEAD,
+    PARAMETER_HEAD,
+    count_outputs,
+    describe_block,
+    list_layer_head,
+    write_call_row,
+    write_layer_row,
+    write_parameter_row,
+)
+from chainrule.wording import (
+    Card,
+    build_cards,
+    describe_measurement,
+    describe_subject,
+    describe_versions,
+)
+
+LIMITS = Limits(size=16 * 2**20, entries=5_000, members=1_000, text=1_000)
+"""What is read of a file that a visitor sends."""
+
+AT_ONCE = 2
+"""Files that are read at the same time; others wait."""
+
+_DISCARDED = 4 * LIMITS.size
+"""So much of a file that is too large is still received, so that its sender hears the reason."""
+
+Answer = dict[str, Any]
+
+
+def layout() -> Any:
+    """Return the page's frame; `assets/model.js` fills it."""
+    vocabulary = {
+        "panels": dict(PANELS),
+        "measures": [[name, measure.label] for name, measure in MEASURES.items()],
+        "limit": LIMITS.size,
+        "too_large": _describe_limit(),
+    }
+    return html.Div(
+        html.P("Loading the page …"),
+        id="model-root",
+        className="ex-root",
+        **{"data-vocabulary": json.dumps(vocabulary, ensure_ascii=False)},
+    )
+
+
+def register_routes(server: FastAPI) -> None:
+    """Answer what the page asks for."""
+    limiter = CapacityLimiter(AT_ONCE)
+
+    @server.post("/api/flow", include_in_schema=False)
+    async def answer(request: Request) -> Response:
+        """Answer a flow file, the body, with everything that the page shows of it."""
+        try:
+            content = await _receive(request)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        if content is None:
+            return JSONResponse({"error": _describe_limit()}, 413)
+        query = dict(request.query_params)
+        try:
+            body = await run_sync(_answer, content, query, limiter=limiter)
+        except FlowFileError as error:
+            return JSONResponse({"error": str(error)}, 422)
+        return Response(body, media_type="application/json")
+
+
+async def _receive(request: Request) -> bytes | None:
+    """Return the body; `None` if it is too large, without having kept more than the limit."""
+    announced = request.headers.get("content-length", "")
+    too_large = announced.isdigit() and int(announced) > LIMITS.size
+    parts: list[bytes] = []
+    received = 0
+    async for part in request.stream():
+        received += len(part)
+        too_large = too_large or received > LIMITS.size
+        if too_large:
+            parts.clear()
+            if received > _DISCARDED:
+                return None
+        else:
+            parts.append(part)
+    return None if too_large else b"".join(parts)
+
+
+def _describe_limit() -> str:
+    return (
+        f"A flow file must be at most {LIMITS.size // 2**20} MiB here. Larger ones become a page "
+        "with: chainrule report flow.json --open"
+    )
+
+
+def _answer(content: bytes, query: dict[str, str]) -> bytes:
+    flow = decode_flow(content, limits=LIMITS)
+    measure, scale, layer = (query.get(name, "") for name in ("measure", "scale", "layer"))
+    answer = describe_model(
+        flow,
+        measure=measure if measure in MEASURES else "weight",
+        scale=scale if scale in SCALES else "log",
+        layer=int(layer) if layer.isascii() and layer.isdigit() and len(layer) < 10 else 1,
+    )
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def describe_model(
+    flow: GradientFlow, *, measure: str = "weight", scale: str = "log", layer: int = 1
+) -> Answer:
+    """Return everything the page shows of a measurement.
+
+    Args:
+        flow: What was measured.
+        measure: What the main chart shows; a name of `MEASURES`.
+        scale: "log" or "linear".
+        layer: The layer shown in full.
+    """
+    layers = flow.weight_layers
+    answer = describe_flow(flow, measure=measure, scale=scale, layer=layer)
+    names = [f" ({entry.name})" if flow.spec is None and entry.name else "" for entry in layers]
+    blocks = group_calls(flow)
+    subject = describe_subject(flow)
+    return {
+        **answer,
+        "cards": [_describe_card(card) for card in build_cards(flow, diagnose(flow))],
+        "layers": [
+            f"{sentence}{name}" for sentence, name in zip(answer["layers"], names, strict=True)
+        ],
+        "table": {
+            "head": list_layer_head(flow),
+            "rows": [write_layer_row(flow, entry) for entry in layers],
+        },
+        "ensemble": {"note": f"{subject}; {describe_measurement(flow)}."},
+        "caption": subject,
+        "versions": describe_versions(flow),
+        "view": {"measure": measure, "scale": scale, "layer": layer, "address": str(layer)},
+        "modules": {
+            "title": f"Every module, by block ({count_outputs(len(flow.layers))})",
+            "head": CALL_HEAD,
+            "blocks": [
+                {
+                    "name": block.name or "(model)",
+                    "note": describe_block(block),
+                    "rows": [write_call_row(call) for call in block.calls],
+                }
+                for block in blocks
+            ],
+        },
+        "parameters": {
+            "title": f"Every parameter ({len(flow.parameters):,})",
+            "head": PARAMETER_HEAD,
+            "rows": [write_parameter_row(parameter) for parameter in flow.parameters],
+        },
+    }
+
+
+def _describe_card(card: Card) -> Answer:
+    look, words = card.badge or (None, "")
+    return {
+        "title": card.title,
+        "value": {"digits": card.digits, "exponent": card.exponent},
+        "icon": card.icon,
+        "state": card.state,
+        "word": card.word,
+        "note": card.note,
+        "badge": {"icon": look.icon, "state": look.state, "text": words} if look else None,
+    }

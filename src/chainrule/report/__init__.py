@@ -1,0 +1,38 @@
+"""The standalone report: a measurement as one HTML file that opens offline, anywhere."""
+
+import os
+from collections.abc import Iterable
+
+from chainrule.files import write_text
+from chainrule.flow import GradientFlow
+from chainrule.report.page import MeasuredChange, build_report
+
+__all__ = ["MeasuredChange", "build_report", "write_report"]
+
+
+def write_report(
+    flow: GradientFlow,
+    path: str | os.PathLike[str],
+    *,
+    remedies: Iterable[MeasuredChange] | None = None,
+    title: str | None = None,
+    date: str | None = None,
+) -> None:
+    """Write a measurement as one HTML file that needs no other file and no network.
+
+    It holds the status cards, the diagnosis with its evidence, the charts and all figures as
+    tables. The same arguments always give the same file. An older file is replaced only when all
+    is written.
+
+    Args:
+        flow: The measurement.
+        path: The file.
+        remedies: Changes that were measured, as `find_remedies` returns them.
+        title: What the report is about; what was measured, by default.
+        date: When it was measured, in any form; left out by default.
+
+    Raises:
+        FlowFileError: If the file cannot be written there.
+    """
+    text = build_report(flow, remedies=remedies, title=title, date=date)
+    write_text(path, text)

@@ -1,0 +1,285 @@
+"""The report: one HTML page that needs nothing but itself."""
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from typing import Protocol
+
+from chainrule.diagnoses import Verdict
+from chainrule.diagnosis import Diagnosis, diagnose
+from chainrule.figures import (
+    build_activation_figure,
+    build_factor_figure,
+    build_gradient_figure,
+)
+from chainrule.flow import GradientFlow
+from chainrule.report.charts import Figure, draw_figure
+from chainrule.report.markup import Content, Markup, element
+from chainrule.report.tables import (
+    build_layer_table,
+    build_module_tables,
+    build_parameter_table,
+    build_table,
+)
+from chainrule.wording import (
+    Card,
+    build_cards,
+    describe_measurement,
+    describe_subject,
+    describe_versions,
+    start_sentence,
+    write_text,
+)
+
+WIDE, NARROW = (1000, 340), (360, 300)
+"""Sizes in which a chart is drawn: for a page and for a phone, in pixels."""
+
+
+class Figures(Protocol):
+    """A figure before and after a change."""
+
+    @property
+    def figure(self) -> str:
+        """What is compared, in words."""
+
+    @property
+    def before(self) -> float:
+        """The worst value before."""
+
+    @property
+    def after(self) -> float | None:
+        """The worst value after."""
+
+
+class MeasuredChange(Protocol):
+    """A change that was tried, with what was measured before and after it."""
+
+    @property
+    def title(self) -> str:
+        """The change in words."""
+
+    @property
+    def reason(self) -> str:
+        """Why it could help."""
+
+    @property
+    def outcome(self) -> str:
+        """What it did, in a word."""
+
+    @property
+    def figure(self) -> Figures:
+        """The figure that was wrong, before and after."""
+
+    @property
+    def verdict_after(self) -> Verdict:
+        """What the changed network is diagnosed as."""
+
+
+def build_report(
+    flow: GradientFlow,
+    *,
+    remedies: Iterable[MeasuredChange] | None = None,
+    title: str | None = None,
+    date: str | None = None,
+) -> str:
+    """Return the report as HTML text; the same flow always gives the same text.
+
+    Args:
+        flow: The measurement.
+        remedies: Changes that were measured, as `find_remedies` returns them.
+        title: What the report is about; what was measured, by default.
+        date: When it was measured, in any form; left out by default.
+    """
+    diagnosis = diagnose(flow)
+    heading = title or describe_subject(flow)
+    main: list[Content] = [
+        _build_header(flow, heading, titled=title is not None, date=date),
+        element(
+            "div", [_build_card(card) for card in build_cards(flow, diagnosis)], class_="cards"
+        ),
+        _build_diagnosis(diagnosis),
+        _build_charts(flow),
+        _build_remedies(remedies),
+        element("h2", "All figures"),
+        build_layer_table(flow),
+        build_module_tables(flow),
+        build_parameter_table(flow),
+        element(
+            "footer",
+            element(
+                "p",
+                "Gradients are PyTorch autograd’s, measured and not simulated. The verdict speaks "
+                "of a freshly initialized network under plain SGD and a loss of order 1.",
+                class_="dim",
+            ),
+        ),
+    ]
+    return _build_document(f"{heading} · chainrule", main)
+
+
+def _build_document(title: str, main: list[Content]) -> str:
+    style, script = _read("style.css"), _read("tips.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; "
+        f"script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
+    head = [
+        Markup('<meta charset="utf-8"/>'),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("title", title),
+        element("style", Markup(style)),
+    ]
+    body = [element("main", *main), element("script", Markup(script))]
+    page = element("html", element("head", head), element("body", body), lang="en")
+    return f"<!DOCTYPE html>\n{page}\n"
+
+
+@cache
+def _read(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _build_header(flow: GradientFlow, heading: str, *, titled: bool, date: str | None) -> Markup:
+    measured = start_sentence(describe_measurement(flow)).rstrip(".")
+    lines = [
+        start_sentence(describe_subject(flow)) if titled else "",
+        " · ".join(filter(None, (measured, describe_versions(flow), date))),
+    ]
+    return element(
+        "header",
+        element("p", "Gradient flow", class_="dim"),
+        element("h1", heading),
+        [element("p", line, class_="dim") for line in lines if line],
+    )
+
+
+def _build_card(card: Card) -> Markup:
+    power: Content = None
+    if card.exponent is not None:
+        power = [" × 10", element("sup", str(card.exponent).replace("-", "−"))]
+    icon = element("span", f"{card.icon} ", aria_hidden="true") if card.icon else None
+    judged = element("div", icon, card.word, class_=card.state or None) if card.word else None
+    badge = None
+    if card.badge:
+        look, words = card.badge
+        sign = element("span", f"{look.icon} ", aria_hidden="true")
+        badge = element("div", sign, words, class_=look.state)
+    return element(
+        "div",
+        element("div", card.title, class_="dim"),
+        element(
+            "div",
+            None if judged else icon,
+            card.digits,
+            power,
+            class_=f"value {'' if judged else card.state}".rstrip(),
+        ),
+        judged or badge,
+        element("div", card.note, class_="dim"),
+        class_="card",
+    )
+
+
+def _build_diagnosis(diagnosis: Diagnosis) -> Markup:
+    findings: list[Content] = [
+        element(
+            "div",
+            element("b", start_sentence(finding.evidence)),
+            element("p", finding.reason, f" ({finding.source})", class_="dim"),
+            class_="finding",
+        )
+        for finding in diagnosis.findings
+    ]
+    return element(
+        "section",
+        element("h2", f"Diagnosis: {diagnosis.verdict}"),
+        findings or element("p", diagnosis.summary),
+        element("p", element("b", "Next: "), diagnosis.action, class_="next"),
+    )
+
+
+def _build_charts(flow: GradientFlow) -> Markup:
+    if not flow.weight_layers:
+        return element(
+            "section",
+            element("h2", "Charts"),
+            element(
+                "p",
+                "Charts show weight layers, and none took part: no module with a matrix or kernel "
+                "was reached. What was measured is in the tables.",
+            ),
+        )
+    banded = "; the band holds the middle 80 % of the networks" if flow.ensemble_size > 1 else ""
+    return element(
+        "section",
+        _build_chart(
+            "Gradient magnitude per layer",
+            f"‖∂𝓛/∂W‖ of each weight layer, layer 1 next to the input{banded}.",
+            build_gradient_figure(flow),
+        ),
+        _build_chart(
+            "Activation distribution per layer",
+            "A column per layer: the darker, the more of its activations lie there.",
+            build_activation_figure(flow),
+        ),
+        _build_chart(
+            "The product, factor by factor",
+            "What each module multiplies the gradient by on its way back, and the running product. "
+            "Factors that are zero or undefined have no place on this scale.",
+            build_factor_figure(flow),
+        ),
+        class_="charts",
+    )
+
+
+def _build_chart(title: str, caption: str, figure: Figure) -> Markup:
+    return element(
+        "figure",
+        element("h2", title),
+        element("p", caption, class_="dim"),
+        [
+            element(
+                "div", draw_figure(figure, width=size[0], height=size[1], name=title), class_=name
+            )
+            for name, size in (("wide", WIDE), ("narrow", NARROW))
+        ],
+    )
+
+
+def _build_remedies(remedies: Iterable[MeasuredChange] | None) -> Markup | None:
+    if remedies is None:
+        return None
+    changes = list(remedies)
+    if not changes:
+        return element(
+            "section",
+            element("h2", "What to change"),
+            element("p", "Nothing that was tried helps, as measured."),
+        )
+    head = ["change", "outcome", "figure", "before", "after", "diagnosis after"]
+    rows: list[list[Content]] = [
+        [
+            [change.title, element("div", change.reason, class_="dim")],
+            str(change.outcome),
+            change.figure.figure,
+            write_text(change.figure.before),
+            write_text(change.figure.after),
+            str(change.verdict_after),
+        ]
+        for change in changes
+    ]
+    return element(
+        "section",
+        element("h2", "What to change"),
+        element("p", "Each change was made and measured again.", class_="dim"),
+        build_table(head, rows, words=(0, 1, 2, 5)),
+    )

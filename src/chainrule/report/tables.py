@@ -1,0 +1,117 @@
+"""The tables of a report: weight layers, module calls by block, parameters."""
+
+from collections.abc import Sequence
+
+from chainrule.blocks import Block, group_calls
+from chainrule.flow import GradientFlow
+from chainrule.report.markup import Content, Markup, element
+from chainrule.rows import (
+    CALL_HEAD,
+    PARAMETER_HEAD,
+    count_outputs,
+    describe_block,
+    list_layer_head,
+    write_call_row,
+    write_layer_row,
+    write_parameter_row,
+)
+
+
+def build_table(
+    head: Sequence[str], rows: Sequence[Sequence[Content]], *, words: Sequence[int] = ()
+) -> Markup:
+    """Return a table that scrolls sideways where it does not fit.
+
+    Args:
+        head: The headings.
+        rows: The cells; text is escaped.
+        words: Positions of columns that hold words, not numbers.
+    """
+
+    def place(index: int) -> str | None:
+        return "words" if index in words else None
+
+    return element(
+        "div",
+        element(
+            "table",
+            element(
+                "thead",
+                element(
+                    "tr",
+                    [
+                        element("th", name, scope="col", class_=place(index))
+                        for index, name in enumerate(head)
+                    ],
+                ),
+            ),
+            element(
+                "tbody",
+                [
+                    element(
+                        "tr",
+                        [
+                            element("td", cell, class_=place(index))
+                            for index, cell in enumerate(row)
+                        ],
+                    )
+                    for row in rows
+                ],
+            ),
+        ),
+        class_="scroll",
+        tabindex=0,
+        role="region",
+        aria_label="table",
+    )
+
+
+def build_layer_table(flow: GradientFlow) -> Markup | None:
+    """Return the numbers of the charts, one row per weight layer; `None` if there is none."""
+    if not flow.weight_layers:
+        return None
+    rows = [write_layer_row(flow, layer) for layer in flow.weight_layers]
+    names = (1,) if flow.spec is None else ()
+    return _fold(
+        f"Weight layers ({len(rows):,})", build_table(list_layer_head(flow), rows, words=names)
+    )
+
+
+def build_module_tables(flow: GradientFlow) -> Markup | None:
+    """Return every module call, one folded table per block; `None` if there is none."""
+    blocks = group_calls(flow)
+    if not blocks:
+        return None
+    title = f"Module calls ({count_outputs(len(flow.layers))})"
+    if len(blocks) == 1:
+        return _fold(title, _build_calls(blocks[0]))
+    folded = [
+        element(
+            "details",
+            element(
+                "summary",
+                element("span", block.name or "(model)", class_="name"),
+                " ",
+                element("span", describe_block(block), class_="dim"),
+            ),
+            _build_calls(block),
+        )
+        for block in blocks
+    ]
+    return _fold(f"{title} in {len(blocks)} blocks", folded)
+
+
+def build_parameter_table(flow: GradientFlow) -> Markup | None:
+    """Return one row per parameter; `None` if there is none."""
+    if not flow.parameters:
+        return None
+    rows = [write_parameter_row(parameter) for parameter in flow.parameters]
+    return _fold(f"Parameters ({len(rows):,})", build_table(PARAMETER_HEAD, rows, words=(0,)))
+
+
+def _build_calls(block: Block) -> Markup:
+    return build_table(CALL_HEAD, [write_call_row(call) for call in block.calls], words=(0, 1))
+
+
+def _fold(title: str, content: Content) -> Markup:
+    return element("details", element("summary", title), content)

@@ -1,0 +1,251 @@
+"""A measurement in words and short figures, for every page, report and terminal that shows one."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from chainrule.activations import ACTIVATIONS
+from chainrule.diagnoses import MEANINGS, RULES, Verdict, Viability
+from chainrule.diagnosis import Diagnosis, assess_viability
+from chainrule.flow import GradientFlow
+from chainrule.initializers import INITIALIZERS
+from chainrule.numerals import format_number, split_number
+from chainrule.quantity import Quantity
+
+GOOD, WARN, BAD, PLAIN = "good", "warn", "bad", ""
+"""States of a card; a page colours them, and never by colour alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a verdict looks: a sign that is told apart without colour, and a state."""
+
+    icon: str
+    state: str
+
+
+LOOKS: Mapping[Verdict, Look] = MappingProxyType(
+    {
+        Verdict.HEALTHY: Look("✔", GOOD),
+        Verdict.VANISHING: Look("▼", WARN),
+        Verdict.EXPLODING: Look("▲", BAD),
+        Verdict.SATURATED: Look("▬", WARN),
+        Verdict.SIGNAL_COLLAPSE: Look("◆", WARN),
+        Verdict.DEAD_UNITS: Look("✖", BAD),
+        Verdict.NON_FINITE: Look("∞", BAD),
+        Verdict.NO_GRADIENT: Look("∅", BAD),
+    }
+)
+
+VIABILITY_LOOKS: Mapping[Viability, Look] = MappingProxyType(
+    {
+        Viability.VIABLE: Look("●", GOOD),
+        Viability.AT_RISK: Look("◐", WARN),
+        Viability.NOT_VIABLE: Look("○", BAD),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One status card.
+
+    Attributes:
+        title: What it is about.
+        digits: The figure's digits, or a word.
+        exponent: The figure's power of ten, `None` where it needs none.
+        icon: A sign for the state.
+        state: "good", "warn", "bad", or "" where nothing is judged.
+        word: The judgement in a few words.
+        note: What the figure is, or how to read it.
+        badge: A second judgement with a look of its own, and its words; `None` for none.
+    """
+
+    title: str
+    digits: str
+    exponent: int | None = None
+    icon: str = ""
+    state: str = PLAIN
+    word: str = ""
+    note: str = ""
+    badge: tuple[Look, str] | None = None
+
+
+def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
+    """Return the four status cards of a measurement, also of one without weight layers."""
+    layers = flow.weight_layers
+    look, viability = LOOKS[diagnosis.verdict], assess_viability(flow)
+    verdict = Card(
+        title="Diagnosis",
+        digits=str(diagnosis.verdict).capitalize(),
+        icon=look.icon,
+        state=look.state,
+        note=start_sentence(MEANINGS[diagnosis.verdict]),
+        badge=(VIABILITY_LOOKS[viability], f"training {viability}"),
+    )
+    if not layers:
+        none = "all parameters together" if flow.parameters else "the model has no parameters"
+        return (
+            _show("Loss", flow.loss, note="what is differentiated"),
+            _show("Gradient of the parameters", flow.gradient_norm, note=none),
+            Card(title="Weight layers", digits="0", note="no matrix or kernel took part"),
+            verdict,
+        )
+    named = flow.spec is None  # names of specified networks are ours and say nothing new
+    first, last = layers[0], layers[-1]
+    norms = flow.weight_gradient_norms
+    if len(layers) == 1:
+        return (
+            _show("Loss", flow.loss, note="what is differentiated"),
+            _judge_norm("Gradient at the only layer", norms[0], first.name if named else ""),
+            Card(title="Weight layers", digits="1", note="there is no ratio of one layer"),
+            verdict,
+        )
+    return (
+        _judge_norm("Gradient at layer 1", norms[0], first.name if named else ""),
+        _judge_norm(
+            f"Gradient at layer {len(layers)}, the last", norms[-1], last.name if named else ""
+        ),
+        _judge_ratio(flow.gradient_ratio, norms),
+        verdict,
+    )
+
+
+def _show(title: str, value: float | None, *, note: str) -> Card:
+    digits, exponent = write_number(value)
+    return Card(title=title, digits=digits, exponent=exponent, note=note)
+
+
+def _judge_norm(title: str, norm: Quantity | None, name: str) -> Card:
+    small, large = RULES["vanishing_gradient"].threshold, RULES["exploding_gradient"].threshold
+    icon, state, word = "✔", GOOD, "usable"
+    if norm is None:
+        icon, state, word = "∅", BAD, "no gradient reaches it"
+    elif not math.isfinite(norm):
+        icon, state, word = "∞", BAD, "not a finite number"
+    elif norm < small:
+        icon, state = "▼", WARN
+        word = "exactly zero" if norm == 0.0 else f"too small (below {format_number(small)})"
+    elif norm > large:
+        icon, state, word = "▲", BAD, f"too large (above {format_number(large)})"
+    digits, exponent = write_number(norm)
+    note = f"‖∂𝓛/∂W‖ of {name}" if name else "‖∂𝓛/∂W‖"
+    return Card(
+        title=title,
+        digits=digits,
+        exponent=exponent,
+        icon=icon,
+        state=state,
+        word=word,
+        note=note,
+    )
+
+
+def _judge_ratio(ratio: Quantity | None, norms: Sequence[Quantity | None]) -> Card:
+    icon, state, word = "✔", GOOD, "alike at both ends"
+    if ratio is None or math.isnan(ratio):
+        icon, state, word = "∅", BAD, "undefined"
+    elif ratio < 0.01:
+        icon, state, word = "▼", WARN, "shrinks on the way back"
+    elif ratio > 100:
+        icon, state, word = "▲", BAD, "grows on the way back"
+    elif ratio < 0.1:
+        icon, state, word = "▽", PLAIN, "smaller at layer 1"
+    elif ratio > 10:
+        icon, state, word = "△", PLAIN, "larger at layer 1"
+    digits, exponent = write_number(ratio)
+    return Card(
+        title="Gradient ratio, first ÷ last",
+        digits=digits,
+        exponent=exponent,
+        icon=icon,
+        state=state,
+        word=word,
+        note=_read_ratio(ratio, norms),
+    )
+
+
+def _read_ratio(ratio: float | None, norms: Sequence[Quantity | None]) -> str:
+    if ratio is None:
+        return "an end receives no gradient"
+    if math.isnan(ratio):
+        zero = norms[0] == 0.0 and norms[-1] == 0.0
+        return "both ends are zero" if zero else "an end is not a number"
+    if ratio < 0.01:
+        return "layer 1 receives next to nothing of what the last layer does"
+    if ratio > 10:
+        return "layer 1 receives far more than the last layer"
+    return f"layer 1 receives {100 * ratio:.0f} % of what the last layer does"
+
+
+def describe_subject(flow: GradientFlow) -> str:
+    """Return what was measured, in one line."""
+    spec = flow.spec
+    if spec is None:
+        counts = (
+            (len(flow.weight_layers), "weight layer"),
+            (len(flow.layers), "module output"),
+            (len(flow.parameters), "parameter"),
+        )
+        return ", ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    extras = [
+        f"{spec.residual} residual connections" if spec.residual != "none" else "",
+        spec.normalization if spec.normalization != "none" else "",
+        f"gradients clipped to {spec.clip_norm:g}" if spec.clip_norm is not None else "",
+    ]
+    parts = [
+        f"{spec.depth} layers × {spec.width} units",
+        ACTIVATIONS[spec.activation].label,
+        f"{INITIALIZERS[spec.init].label} initialization",
+        *(extra for extra in extras if extra),
+    ]
+    return ", ".join(parts)
+
+
+def describe_measurement(flow: GradientFlow) -> str:
+    """Return how it was measured, in one line."""
+    count = f"median of {flow.ensemble_size} networks" if flow.ensemble_size > 1 else "one network"
+    dtypes = "/".join(dict.fromkeys(parameter.dtype for parameter in flow.parameters))
+    return ", ".join(part for part in (count, dtypes or "no parameters", flow.device) if part)
+
+
+def describe_versions(flow: GradientFlow) -> str:
+    """Return what measured it, in one line."""
+    return f"chainrule {flow.chainrule_version}, PyTorch {flow.torch_version}"
+
+
+def write_number(value: float | None) -> tuple[str, int | None]:
+    """Return a number as a page writes it: digits, and a power of ten where it needs one."""
+    if value is None:
+        return "none", None
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else "infinite", None
+    return split_number(value)
+
+
+def write_text(value: float | None) -> str:
+    """Return a figure of a table cell."""
+    return "none" if value is None else format_number(value)
+
+
+def write_band(value: Quantity | None) -> str:
+    """Return the middle 80 % of an ensemble, nothing for a single network."""
+    if value is None or len(value.values) == 1:
+        return ""
+    return f"{format_number(value.low)} – {format_number(value.high)}"
+
+
+def write_share(value: float | None) -> str:
+    """Return a share in percent, nothing if there is none."""
+    return "" if value is None else f"{100 * value:.0f} %"
+
+
+def write_shape(shape: Sequence[int]) -> str:
+    """Return a tensor's shape: 32×64."""
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def start_sentence(text: str) -> str:
+    """Return a clause as a sentence."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
