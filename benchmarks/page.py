@@ -269,7 +269,7 @@ def press(page: Page, key: str, watch: str, wanted: Any) -> dict[str, Any]:
     """Press a key and return when what happened, until what is wanted was painted."""
     page.evaluate(watch, wanted)
     page.keyboard.press(key)
-    return page.evaluate("() => window.answer")  # type: ignore[no-any-return]
+    return page.evaluate("() => window.answer")
 
 
 def settle(page: Page, query: str) -> None:
