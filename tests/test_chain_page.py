@@ -1,9 +1,11 @@
 """The chain-rule page: what its routes answer, and the page used in a real browser."""
 
+import itertools
 import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,9 +22,11 @@ from chainrule.chain import (
     ScalarChain,
     derive,
     describe_chain,
+    describe_product,
     draw_graph,
     find_stable_weights,
     measure_depth,
+    measure_product,
     measure_recurrence,
 )
 from chainrule.chain.document import describe_number
@@ -140,24 +144,38 @@ def test_network_route_answers_what_simulate_measures(url, settings):
     assert answer["spec"] == json.loads(spec.model_dump_json())
     assert answer["notices"] == []
     factors = flow.factors()
-    assert [(f["name"], f["role"]) for f in answer["factors"]] == [
+    assert [(f["name"], f["kind"]) for f in answer["factors"]] == [
         (f.name, f.role) for f in factors
     ]
-    for name in ("value", "running"):
-        expected = [average(getattr(factor, name)) for factor in factors]
-        assert_close([factor[name] for factor in answer["factors"]], expected)
-    assert_close(answer["deltas"], [average(norm) for norm in flow.delta_norms])
-    values = [factor["value"] for factor in answer["factors"]]
+    expected = [average(factor.value) for factor in factors]
+    assert_close([read(factor["value"]) for factor in answer["factors"]], expected)
+    assert_close(map(read, answer["deltas"]), [average(norm) for norm in flow.delta_norms])
+    assert_close(
+        map(read, answer["weight_gradients"]),
+        [average(norm) for norm in flow.weight_gradient_norms],
+    )
+    values = [read(factor["value"]) for factor in answer["factors"]]
     if None not in values:  # they multiply to what is called their product, and to the gradient's
-        assert math.prod(values) == pytest.approx(answer["factors"][-1]["running"], rel=1e-9)
-        weights = [i for i, f in enumerate(answer["factors"]) if f["role"] == "weight"]
+        running = read(answer["factors"][-1]["running_product"])
+        assert math.prod(values) == pytest.approx(running, rel=1e-9)
+        assert running == pytest.approx(average(factors[-1].running), rel=1e-9)
+        assert answer["gradient"] == answer["factors"][-1]["running_product"]
+        weights = [i for i, f in enumerate(answer["factors"]) if f["kind"] == "weight"]
         between = values[weights[0] : weights[-1]] if weights else []
         if between:
-            measured = answer["deltas"][0] / answer["deltas"][-1]
-            assert math.prod(between) == pytest.approx(measured, rel=1e-9)
+            deltas = list(map(read, answer["deltas"]))
+            assert math.prod(between) == pytest.approx(deltas[0] / deltas[-1], rel=1e-9)
+            down = math.prod(values[: weights[-1]]) * read(answer["output"])
+            assert down == pytest.approx(deltas[0], rel=1e-6)
+            assert answer["check"].endswith(": the same.")
 
 
-def assert_close(shown: list[float | None], expected: list[float | None]) -> None:
+def read(number: dict) -> float | None:
+    return number["value"]
+
+
+def assert_close(shown: Iterable[float | None], expected: list[float | None]) -> None:
+    shown = list(shown)
     assert [value is None for value in shown] == [value is None for value in expected]
     numbers = [value for value in expected if value is not None]
     assert [value for value in shown if value is not None] == pytest.approx(numbers, rel=1e-9)
@@ -165,7 +183,7 @@ def assert_close(shown: list[float | None], expected: list[float | None]) -> Non
 
 def average(value) -> float | None:
     """Return the geometric mean over the networks, if all of them have one."""
-    if value is None or not all(0 < member < math.inf for member in value.values):
+    if value is None or not all(0 <= member < math.inf for member in value.values):
         return None
     return math.prod(member ** (1 / len(value.values)) for member in value.values)
 
@@ -341,7 +359,8 @@ def read_lit(page) -> dict[str, list[str]]:
     """Return what is lit, by where it is."""
     return page.evaluate(
         """() => Object.fromEntries(Object.entries({
-            graph: ".chain-graph .edge", equation: "math .factor", chart: ".bar",
+            graph: ".chain-graph .edge", equation: '[data-view="chain"] math .factor',
+            chart: ".bar",
         }).map(([name, selector]) => [name, [...new Set(
             [...document.querySelectorAll(selector)].filter(entry => entry.matches(".lit"))
                 .map(entry => entry.dataset.edge || entry.dataset.factor)
@@ -463,6 +482,9 @@ def test_whole_derivative_lights_every_factor(shown):
 def test_factors_are_reached_and_walked_by_keyboard(shown):
     names = [factor.id for factor in START.factors("w1")]
     do(shown, "copy").focus()
+    shown.keyboard.press("Tab")
+    assert shown.evaluate("document.activeElement.dataset.factor") == " ".join(names)
+    assert read_lit(shown)["chart"] == sorted(names)
     shown.keyboard.press("Tab")
     for name in names:
         focused = "document.activeElement.dataset.factor"
@@ -628,7 +650,7 @@ def test_typing_two_digits_of_layers_keeps_the_weights(shown):
 
 def read_later(page) -> list[list[str]]:
     return page.evaluate(
-        """() => ['li[data-kind="formulas"] .factor', ".bar"].map(selector =>
+        """() => ['[data-view="chain"] li[data-kind="formulas"] .factor', ".bar"].map(selector =>
             [...document.querySelectorAll(selector)].filter(entry => entry.matches(".later"))
                 .map(entry => entry.dataset.factor))"""
     )
@@ -770,7 +792,7 @@ def equal(weight: str, layers: int) -> str:
 def test_thirty_layers_are_folded_and_unfold(page, url):
     visit(page, url, f"?weights={equal('1', 30)}")
     chain = ScalarChain(1.0, [1.0] * 30)
-    row = 'li[data-kind="formulas"]'
+    row = '[data-view="chain"] li[data-kind="formulas"]'
     assert_shows(page, chain)
     assert page.locator(f"{row} .factor").count() == 6
     fold = page.locator(f"{row} .fold")
@@ -1170,43 +1192,137 @@ def wait_for_gradients(page, spec: NetworkSpec) -> None:
     )
 
 
-def write_power(value: float) -> str:
-    exponent = math.floor(math.log10(value))
-    raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{value / 10.0**exponent:.1f} × 10{raised}"
+REAL = '[data-view="real"]'
+
+
+def read_real(page) -> dict[str, list[str]]:
+    """Return what is lit of the measured network, by where it is."""
+    return page.evaluate(
+        """() => Object.fromEntries(Object.entries({
+            equation: "li[data-kind='formulas'] .factor", strip: ".link", chart: ".gain",
+            gradients: ".column",
+        }).map(([name, selector]) => [name,
+            [...document.querySelectorAll(`[data-view="real"] ${selector}`)]
+                .filter(entry => entry.matches(".lit")).map(entry => entry.dataset.factor)
+        ]))"""
+    )
 
 
 @pytest.mark.browser
-def test_real_network_shows_its_product_and_links_its_charts(shown):
+def test_real_network_is_an_equation_of_measured_gains(shown):
     spec = NetworkSpec(depth=15, activation="sigmoid", init="xavier")
     said = wait_for_network(shown, "15 layers of 64 units, sigmoid, xavier: gains of 8 ")
-    factors = simulate(spec, 8).factors()
-    assert (
-        f"All {len(factors)} factors multiply to {write_power(average(factors[-1].running))}:"
-        in said
+    product = measure_product(simulate(spec, 8))
+    document = describe_product(product)
+    assert f"All 30 factors multiply to {document['gradient']['text']}:" in said
+    lines = shown.locator(f"{REAL} [data-part='real-lines'] math")
+    shown_lines = lines.evaluate_all("all => all.map(one => one.textContent)")
+    assert shown_lines == [read_math(line["mathml"]) for line in document["lines"]]
+    assert "24 factors" in shown_lines[2]
+    assert text(shown, "real-extremes") == product.extremes
+    assert text(shown, "real-check") == product.check
+    do(shown, "real-fold").click()
+    assert shown.locator(f"{REAL} li[data-kind='formulas'] .factor").count() == 30
+    rows = part(shown, "real-table").locator("tbody tr")
+    assert rows.evaluate_all("rows => rows.map(row => row.cells[2].textContent)") == [
+        factor["value"]["text"] for factor in document["factors"]
+    ]
+    do(shown, "real-copy").click()
+    shown.wait_for_function(
+        "document.querySelector('[data-do=\"real-copy\"]').textContent === 'Copied'"
     )
-    assert len(factors) == 30
-    columns = {
-        name: part(shown, name).locator(".column[data-factor]")
-        for name in ("real-chart", "real-gradients")
+    assert shown.evaluate("navigator.clipboard.readText()") == document["latex"]
+
+
+@pytest.mark.browser
+def test_real_network_links_equation_strip_factors_and_gradients(shown):
+    wait_for_network(shown, "15 layers")
+    do(shown, "real-fold").click()
+    lit = {
+        "equation": ["W-7"],
+        "strip": ["W-7"],
+        "chart": ["W-7"],
+        "gradients": ["W-7 phi-7"],
     }
-    for chart, other in (("real-chart", "real-gradients"), ("real-gradients", "real-chart")):
-        assert columns[chart].count() == 15
-        hover(shown, f'{PART.format(chart)} .column[data-factor="layer-7"]')
-        for name in (chart, other):
-            lit = part(shown, name).locator(".column.lit")
-            assert lit.evaluate_all("all => all.map(c => c.dataset.factor)") == ["layer-7"]
+    places = {
+        "equation": f'{REAL} li[data-kind="formulas"] .factor[data-factor="W-7"]',
+        "strip": f'{REAL} .link[data-factor="W-7"]',
+        "chart": f'{REAL} .gain[data-factor="W-7"]',
+    }
+    for place in places.values():
+        hover(shown, place)
+        assert read_real(shown) == lit, place
         shown.mouse.move(0, 0)
-        assert shown.locator(".column.lit").count() == 0
-    columns["real-gradients"].first.focus()
-    shown.keyboard.press("ArrowRight")
-    lit = part(shown, "real-chart").locator(".column.lit")
-    assert lit.evaluate_all("all => all.map(c => c.dataset.factor)") == ["layer-2"]
-    label = columns["real-chart"].nth(14).get_attribute("aria-label")
-    activation = next(f for f in factors if f.role == "activation" and f.layer == 15)
-    weight = next(f for f in factors if f.role == "weight" and f.layer == 15)
-    assert f"activation factor {average(activation.value):.3g}" in label
-    assert f"weight factor {average(weight.value):.3g}" in label
+        assert not any(read_real(shown).values()), place
+        shown.locator(place).focus()
+        assert read_real(shown) == lit, place
+        shown.locator(place).blur()
+    hover(shown, f'{REAL} .column[data-factor="W-7 phi-7"]')
+    both = read_real(shown)
+    assert {name: sorted(ids) for name, ids in both.items()} == {
+        "equation": ["W-7", "phi-7"],
+        "strip": ["W-7", "phi-7"],
+        "chart": ["W-7", "phi-7"],
+        "gradients": ["W-7 phi-7"],
+    }
+    assert read_lit(shown) == DARK  # the other view's chain is not meant
+    shown.mouse.move(0, 0)
+    shown.locator(f"{REAL} .column").last.focus()
+    shown.keyboard.press("ArrowLeft")
+    assert read_real(shown)["chart"] == ["W-14", "phi-14"]
+
+
+@pytest.mark.browser
+def test_stepping_through_the_real_network(shown):
+    wait_for_network(shown, "15 layers")
+    document = describe_product(
+        measure_product(simulate(NetworkSpec(depth=15, activation="sigmoid", init="xavier"), 8))
+    )
+    do(shown, "real-back").click()
+    do(shown, "real-reset").click()
+    do(shown, "real-next").focus()
+    for count, factor in enumerate(document["factors"][:4], 1):
+        shown.keyboard.press("ArrowRight")
+        assert text(shown, "real-step-sentence") == f"{factor['sentence']}."
+        assert text(shown, "real-step-product") == factor["running_product"]["text"]
+        assert text(shown, "real-step-count") == f"{count} of 30 factors"
+        assert read_real(shown)["strip"] == [factor["id"]]
+    assert text(shown, "step-count") == "6 of 6 factors"
+
+
+@pytest.mark.browser
+def test_columns_of_the_real_network_do_not_overlap(shown):
+    wait_for_network(shown, "15 layers")
+    for kind in (".column", ".gain .hit", ".link .hit"):
+        spans = shown.locator(f"{REAL} {kind}").evaluate_all(
+            "all => all.map(one => [one.x.baseVal.value, one.width.baseVal.value])"
+        )
+        ordered = sorted(spans)
+        assert len(ordered) >= 15
+        for (x, width), (following, _) in itertools.pairwise(ordered):
+            assert x + width <= following + 0.01
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("depth=100&network_activation=tanh", "100 layers"),
+        ("depth=6&residual=scaled&network_activation=relu&init=he", "6 layers"),
+        ("depth=4&width=8&init=random&weight_std=0", "4 layers"),
+        ("depth=3&normalization=layernorm", "3 layers"),
+        ("depth=1", "1 layers"),
+    ],
+)
+def test_every_real_network_is_drawn(page, url, query, words):
+    visit(page, url, f"?{query}")
+    wait_for_network(page, words)
+    drawn = part(page, "real-layers").inner_html()
+    assert "NaN" not in drawn
+    assert 'undefined"' not in drawn
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    factors = part(page, "real-layers").locator(".gain").count()
+    assert factors == part(page, "real-layers").locator(".link").count() > 0
 
 
 @pytest.mark.browser

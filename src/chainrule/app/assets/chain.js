@@ -387,7 +387,7 @@
     }
 
     /** Scroll so that neither the header nor what stays in sight lies over what has the focus. */
-    bringIntoSight(focused) {
+    bringIntoSight(focused, again = false) {
       if (focused.closest(".cr-edit")) return;
       let over = HEADER;
       for (const card of this.root.querySelectorAll(".cr-graph, .cr-strip")) {
@@ -397,7 +397,10 @@
         if (getComputedStyle(card).position === "sticky" && follows && inside) over = Math.max(over, card.getBoundingClientRect().bottom);
       }
       const { top } = focused.getBoundingClientRect();
-      if (top < over) scrollBy({ top: top - over - 8, behavior: "instant" });
+      if (top >= over) return;
+      scrollBy({ top: top - over - 8, behavior: "instant" });
+      // What stays in sight may have moved with it, at the end of its view.
+      if (!again) this.bringIntoSight(focused, true);
     }
 
     /** Give the keyboard back to where it was. */

@@ -100,12 +100,11 @@
     const [low, high] = [Math.log10(0.03), Math.log10(100)];
     const px = (w) => left + ((Math.min(high, Math.max(low, Math.log10(Math.max(w, 1e-9)))) - low) / (high - low)) * (width - left - right);
     const depth = funnel.length;
-    const py = (layers) => top + ((layers - 1) / Math.max(1, depth - 1)) * (height - top - bottom);
-    const edge = (side) => funnel.map((pair, i) => `${px(pair[side]).toFixed(1)} ${py(i + 1).toFixed(1)}`);
+    const py = (layers) => top + (layers / depth) * (height - top - bottom);
+    const edge = (side) => [funnel[0], ...funnel].map((pair, i) => `${px(pair[side]).toFixed(1)} ${py(i).toFixed(1)}`);
     const best = `M${edge(0).join("L")}L${edge(1).reverse().join("L")}Z`;
     const own = reach.filter(([w]) => w >= 0.03);
-    const floor = (layers) => (layers < 1 ? top : py(layers)).toFixed(1);
-    const mine = `M${px(own[0][0])} ${top}${own.map(([w, layers]) => `L${px(w).toFixed(1)} ${floor(layers)}`).join("")}L${px(own.at(-1)[0])} ${top}Z`;
+    const mine = `M${px(own[0][0])} ${top}${own.map(([w, layers]) => `L${px(w).toFixed(1)} ${py(layers).toFixed(1)}`).join("")}L${px(own.at(-1)[0])} ${top}Z`;
     const grid = [0.1, 1, 10, 100].map((w) => `<line class="grid" x1="${px(w)}" x2="${px(w)}" y1="${top}" y2="${height - bottom}"/><text x="${px(w)}" y="${height - bottom + 34}" text-anchor="middle">${w}</text>`);
     for (const layers of [1, 10, 20, 30, 40, 50].filter((n) => n <= depth)) grid.push(`<text x="${left - 8}" y="${py(layers) + 4}" text-anchor="end">${layers}</text>`);
     // The intervals at the full depth, on the axis of |w| itself.

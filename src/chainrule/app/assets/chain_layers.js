@@ -93,7 +93,7 @@
   C.layersChart = (answer, width) => {
     const { factors, deltas } = answer;
     const count = deltas.length;
-    const slot = Math.max(count <= 60 ? 44 : 14, (width - LEFT - RIGHT) / count);
+    const slot = Math.max(count <= 60 ? 56 : 14, (width - LEFT - RIGHT) / count);
     const full = Math.max(width, Math.ceil(LEFT + RIGHT + slot * count));
     const places = placeFactors(factors, slot);
     const [line, gains, gradients] = [40, 100, 280];
