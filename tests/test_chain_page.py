@@ -20,6 +20,7 @@ from chainrule.activations import ACTIVATIONS
 from chainrule.app.application import create_app
 from chainrule.chain import (
     ScalarChain,
+    count_stable_layers,
     derive,
     describe_chain,
     describe_product,
@@ -1004,6 +1005,352 @@ def test_hostile_addresses_do_no_harm(context, url, query):
         weights = [float(w) for w in parse_qs(urlsplit(page.url).query)["weights"][0].split(",")]
         assert len(weights) == 2
         assert all(map(math.isfinite, weights))
+
+
+NOTICES = {
+    "too many": (f"?weights={','.join(['1'] * 60)}", "weights: 60 came; the first 50 are shown."),
+    "no number": ("?weights=1,nan", "w₂: “nan” is no finite number; using 1."),
+    "no x": ("?x=", "x: “” is no finite number; using 1."),
+    "activation": ("?activation=sigmiod", "activation: “sigmiod” is not known; using sigmoid."),
+    "activations": ("?activation=tanh,relu", "activation: 2 came for 3 layers; using sigmoid."),
+    "variable": ("?wrt=w9", "gradient of p with respect to: “w9” is no variable"),
+    "biases": ("?biases=1", "biases: 1 came for 3 layers; those missing are 0."),
+    "walk": ("?walk=99", "walk: it has 5 steps; showing step 5."),
+    "depth": ("?depth=1000000", "depth “1000000” is not possible; using 1000."),
+    "card": ("?depth_w=", "w of “Why it vanishes”: “” is no finite number; using 1."),
+    "steps": ("?time_steps=0", "steps: 0 is not possible; using 1."),
+    "clip": ("?time_clip=-1", "clip: “-1” is no number above 0; never clipping."),
+}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("query", "notice"), NOTICES.values(), ids=NOTICES)
+def test_what_was_corrected_in_an_address_is_said(page, url, query, notice):
+    visit(page, url, query + ("&width=8" if "depth=1000000" in query else ""))
+    said = part(page, "notice")
+    page.wait_for_function(
+        "text => document.querySelector('[data-part=\"notice\"]').textContent.includes(text)",
+        arg=notice,
+        timeout=60_000,
+    )
+    assert said.get_attribute("role") == "alert"
+    assert said.is_visible()
+    box(page, "x").fill("2")
+    assert said.is_hidden()
+
+
+@pytest.mark.browser
+def test_a_good_address_has_no_notice(shown):
+    wait_for_network(shown, "15 layers")
+    assert part(shown, "notice").is_hidden()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("typed", "layers"), [("99", 50), ("2.4", 2), ("", 3), ("-4", 3)])
+def test_the_layers_box_says_what_it_can_have(shown, typed, layers):
+    part(shown, "layers").fill(typed)
+    part(shown, "layers").blur()
+    wait_for_count(shown, layers)
+    assert "a whole number from 1 to 50" in text(shown, "notice")
+    assert part(shown, "layers").input_value() == str(layers)
+
+
+def wait_for_count(page, layers: int) -> None:
+    page.wait_for_function(
+        "n => JSON.parse(document.getElementById('chain-root').dataset.shown)"
+        ".weights.split(',').length === n",
+        arg=layers,
+    )
+
+
+@pytest.mark.browser
+def test_address_brings_back_the_cards(shown):
+    part(shown, "depth-w").fill("-3.5")
+    part(shown, "depth-activation").select_option("tanh")
+    part(shown, "rnn-w").fill("0.9")
+    part(shown, "rnn-steps").fill("30")
+    part(shown, "rnn-activation").select_option("relu")
+    part(shown, "rnn-clip").fill("2")
+    wait_for_depth(shown, -3.5, "tanh")
+    names = ["depth-w", "depth-w-range", "depth-activation", "depth-end", "depth-sentence"]
+    names += ["rnn-w", "rnn-steps", "rnn-activation", "rnn-clip", "rnn-sentence"]
+    shown.wait_for_function(
+        "document.querySelector('[data-part=\"rnn-sentence\"]').textContent.includes('clipping')"
+    )
+
+    def look() -> list[str]:
+        return [part(shown, name).evaluate("one => one.value ?? one.textContent") for name in names]
+
+    before = look()
+    shown.reload()
+    wait_for(shown)
+    wait_for_depth(shown, -3.5, "tanh")
+    shown.wait_for_function(
+        "document.querySelector('[data-part=\"rnn-sentence\"]').textContent.includes('clipping')"
+    )
+    assert look() == before
+
+
+@pytest.mark.browser
+def test_back_button_returns_through_the_walk(shown):
+    do(shown, "walk-next").click()
+    wait_for(shown, weights="0.5")
+    box(shown, "w1").fill("3")
+    wait_for(shown, weights="3")
+    do(shown, "walk-next").click()
+    wait_for(shown, weights="0.5,-2")
+    shown.go_back()
+    wait_for(shown, weights="3")
+    assert text(shown, "walk-title") == "1 of 5: One layer"
+    assert_shows(shown, ScalarChain(1.0, [3.0]))
+    shown.go_back()
+    wait_for(shown, weights="0.5,-2,1.5")
+    assert text(shown, "walk-title") == "A guided walk in five steps"
+    shown.go_forward()
+    wait_for(shown, weights="3")
+
+
+# --- what was once missing ----------------------------------------------------------------------
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("layers", [5, 30])
+def test_every_line_of_the_derivation_can_be_shown(page, url, layers):
+    visit(page, url, f"?weights={equal('1', layers)}")
+    derivation = derive(ScalarChain(1.0, [1.0] * layers))
+    lines = part(page, "lines").locator("math")
+    folded = [line for line in derivation.lines if not line.hidden]
+    assert lines.count() == len(folded) < len(derivation.lines)
+    part(page, "lines").get_by_role("button", name="Show them", exact=True).click()
+    page.wait_for_function(
+        "n => document.querySelectorAll('[data-part=\"lines\"] math').length === n",
+        arg=len(derivation.lines),
+    )
+    assert lines.evaluate_all("all => all.map(one => one.textContent)") == [
+        read_math(line.to_mathml()) for line in derivation.lines
+    ]
+    assert page.evaluate("document.activeElement.dataset.do") == "lines"
+    page.keyboard.press("Enter")
+    assert lines.count() == len(folded)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("way", ["button", "click", "Enter"])
+def test_the_graph_unfolds_into_one_row_and_folds_again(page, url, way):
+    visit(page, url, f"?weights={equal('1.5', 30)}")
+    if way == "button":
+        do(page, "graph").click()
+    elif way == "click":
+        click(page, ".chain-graph .node.fold")
+    else:
+        page.locator(".chain-graph .node.fold").focus()
+        page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('.chain-graph .node.weight').length === 30")
+    assert page.locator(".chain-graph .node.fold").count() == 0
+    heights = page.locator(".chain-graph .node.weight .shape").evaluate_all(
+        "all => all.map(one => one.getAttribute('y'))"
+    )
+    assert len(set(heights)) == 1
+    graph = part(page, "graph")
+    assert graph.evaluate("one => one.scrollWidth > 2 * one.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    do(page, "next").click()  # what a step lights is scrolled into sight
+    lit = page.locator(edge("z30-h30")).bounding_box()
+    assert 0 <= lit["x"] <= 1280
+    do(page, "graph").click()
+    page.wait_for_function("document.querySelectorAll('.chain-graph .node.fold').length === 1")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("layers", "height"), [(3, 900), (8, 900), (30, 900), (3, 700)])
+def test_the_chain_stays_in_sight_while_the_equation_is_read(page, url, layers, height):
+    page.set_viewport_size({"width": 1280, "height": height})
+    visit(page, url, f"?weights={equal('1', layers)}")
+    page.locator('[data-view="chain"] li[data-kind="value"]').scroll_into_view_if_needed()
+    hover(page, '[data-view="chain"] li[data-kind="numbers"] .factor')
+    assert page.evaluate(
+        """() => [...document.querySelectorAll('[data-view="chain"] :is(.edge, .link).lit')].some(
+            one => {
+                const at = one.getBoundingClientRect();
+                const found = document.elementFromPoint(at.x + at.width / 2, at.y + at.height / 2);
+                return at.top > 40 && at.bottom < innerHeight && found?.closest("svg");
+            })"""
+    )
+
+
+@pytest.mark.browser
+def test_the_strip_lights_with_the_chain(page, url):
+    visit(page, url, f"?weights={equal('1', 8)}")
+    hover(page, bar("h3-z4"))
+    lit = page.locator(".cr-strip .link.lit")
+    assert lit.evaluate_all("all => all.map(one => one.dataset.factor)") == ["h3-z4"]
+    hover(page, '.cr-strip .link[data-factor="z2-h2"]')
+    assert read_lit(page)["chart"] == ["z2-h2"]
+    page.locator(".cr-strip .link").last.focus()
+    page.mouse.move(0, 0)
+    page.keyboard.press("ArrowLeft")
+    assert read_lit(page)["chart"] == ["h7-z8"]
+    page.keyboard.press("Enter")
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+    wait_for(page, weights="1,1,1,1,1,1,1,4")
+
+
+@pytest.mark.browser
+def test_enter_on_a_bar_edits_its_weight(shown):
+    shown.locator(bar("h1-z2")).focus()
+    shown.keyboard.press("Enter")
+    shown.keyboard.type("4")
+    shown.keyboard.press("Enter")
+    wait_for(shown, weights="0.5,4,1.5")
+    assert shown.evaluate("document.activeElement.closest('.bar')?.dataset.factor") == "h1-z2"
+    assert shown.locator(bar("h1-z2")).get_attribute("role") == "button"
+    assert shown.locator(bar("z2-h2")).get_attribute("role") == "img"
+
+
+@pytest.mark.browser
+def test_an_emptied_box_keeps_its_last_good_value_and_says_so(shown):
+    part(shown, "depth-w").fill("3")
+    wait_for_depth(shown, 3.0, "sigmoid")
+    part(shown, "depth-w").fill("")
+    assert "keeping 3" in text(shown, "depth-note")
+    part(shown, "depth-w").blur()
+    part(shown, "depth-activation").select_option("tanh")
+    wait_for_depth(shown, 3.0, "tanh")
+    assert part(shown, "depth-w").input_value() == "3"
+    part(shown, "rnn-w").fill("2")
+    part(shown, "rnn-w").fill("")
+    assert "keeping 2" in text(shown, "rnn-note")
+    part(shown, "rnn-steps").fill("")
+    assert "keeping 20" in text(shown, "rnn-note")
+    part(shown, "rnn-steps").fill("9999")
+    assert "using 200" in text(shown, "rnn-note")
+    part(shown, "rnn-steps").blur()
+    assert part(shown, "rnn-w").input_value() == "2"
+    assert part(shown, "rnn-steps").input_value() == "200"
+
+
+@pytest.mark.browser
+def test_whole_derivative_lights_by_focus_too(shown):
+    names = sorted(factor.id for factor in START.factors("w1"))
+    for kind in ("derivative", "value"):
+        whole = shown.locator(f'[data-view="chain"] li[data-kind="{kind}"] [data-factor]')
+        assert whole.get_attribute("tabindex") == "0"
+        whole.focus()
+        assert read_lit(shown)["chart"] == names
+        whole.blur()
+
+
+@pytest.mark.browser
+def test_many_different_weights_have_a_box_each_and_one_for_all(page, url):
+    weights = [0.5 + n / 10 for n in range(20)]
+    visit(page, url, f"?weights={join(weights)}")
+    assert not part(page, "equal").is_checked()
+    assert page.locator(f'{PART.format("values")} input[type="number"]').count() == 22
+    assert box(page, "w20").input_value() == repr(weights[-1])
+    assert box(page, "w").input_value() == ""
+    assert box(page, "w").get_attribute("placeholder") == "they differ"
+    box(page, "w7").fill("9")
+    weights[6] = 9.0
+    page.wait_for_function(
+        "text => document.getElementById('chain-root').dataset.shown.includes(text)",
+        arg=",9,",
+    )
+    assert_shows(page, ScalarChain(1.0, weights))
+    box(page, "w").fill("2")
+    wait_for(page, weights=equal("2", 20))
+    assert_shows(page, ScalarChain(1.0, [2.0] * 20))
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.browser
+def test_activations_of_each_layer_can_be_read_and_set(page, url):
+    visit(page, url, "?weights=1,2,3&activation=tanh,relu,gelu")
+    assert part(page, "activation").input_value() == "mixed"
+    selects = part(page, "phis").locator("select")
+    assert selects.evaluate_all("all => all.map(one => one.value)") == ["tanh", "relu", "gelu"]
+    selects.nth(1).select_option("sigmoid")
+    wait_for(page, activation="tanh,sigmoid,gelu")
+    assert_shows(page, ScalarChain(1.0, [1.0, 2.0, 3.0], ["tanh", "sigmoid", "gelu"]))
+    part(page, "layers").fill("4")
+    wait_for(page, activation="tanh,sigmoid,gelu,gelu")
+    part(page, "layers").fill("1")
+    wait_for(page, activation="tanh")
+    part(page, "layers").fill("3")
+    wait_for(page, activation="tanh,sigmoid,gelu")
+    part(page, "layers").fill("4")
+    part(page, "activation").select_option("relu")
+    wait_for(page, activation="relu")
+    assert part(page, "phis").is_hidden()
+    part(page, "activation").select_option("mixed")
+    wait_for(page, activation="relu,relu,relu,relu")
+
+
+@pytest.mark.browser
+def test_an_edit_keeps_the_step_where_it_still_makes_sense(shown):
+    for _ in range(3):
+        do(shown, "next").click()
+    box(shown, "w2").fill("4")
+    wait_for(shown, weights="0.5,4,1.5")
+    shown.mouse.move(0, 0)
+    box(shown, "w2").blur()
+    assert_at_step(shown, 3, ScalarChain(1.0, [0.5, 4.0, 1.5]))
+    part(shown, "layers").fill("2")
+    wait_for(shown, weights="0.5,4")
+    assert_shows(shown, ScalarChain(1.0, [0.5, 4.0]))
+
+
+@pytest.mark.browser
+def test_ways_to_the_explorer_and_the_lesson(page, url):
+    visit(page, url, "?depth=7&width=16&network_activation=tanh")
+    wait_for_network(page, "7 layers of 16 units, tanh")
+    ways = page.get_by_role("navigation", name="ways from here").get_by_role("link")
+    links = ways.evaluate_all("all => all.map(one => one.getAttribute('href'))")
+    assert links[1] == "/#lesson"
+    spec = NetworkSpec(depth=7, width=16, activation="tanh")
+    assert NetworkSpec.from_query(links[0].removeprefix("/?")) == spec
+
+
+@pytest.mark.browser
+def test_region_of_stable_weights_is_a_picture(shown):
+    part(shown, "depth-activation").select_option("tanh")
+    part(shown, "depth-w").fill("-1.25")
+    wait_for_depth(shown, -1.25, "tanh")
+    region = part(shown, "region-chart")
+    label = region.locator("svg").get_attribute("aria-label")
+    low, high = find_stable_weights("tanh").best
+    assert f"from {low:#.3g} to {high:#.3g}; now |w| is 1.25" in label
+
+    def place(selector: str, attribute: str) -> float:
+        return float(region.locator(selector).get_attribute(attribute))
+
+    # The axis is logarithmic from 0.03 to 100, and everything stands on it.
+    left, width = place("rect.axis", "x"), place("rect.axis", "width")
+
+    def find(weight: float) -> float:
+        return left + width * (math.log10(weight) - math.log10(0.03)) / math.log10(100 / 0.03)
+
+    assert place("line.marker", "x1") == pytest.approx(find(1.25), abs=0.5)
+    assert place("rect.best", "x") == pytest.approx(find(low), abs=0.5)
+    assert place("rect.best", "x") + place("rect.best", "width") == pytest.approx(find(high), abs=2)
+    outline = region.locator("path.best").get_attribute("d")
+    points = [tuple(map(float, p.split())) for p in re.findall(r"[\d.]+ [\d.]+", outline)]
+    widths = [
+        right[0] - left[0]
+        for left, right in zip(points[1:51], reversed(points[51:-1]), strict=True)
+    ]
+    assert all(a > b for a, b in itertools.pairwise(widths))
+    assert "w &lt; 0" in region.inner_html()
+
+
+def test_layers_a_weight_stays_stable_for(url):
+    answer = ask(url, "depth", w=-1.5, activation="tanh", depth=20)
+    assert answer["negative"] is True
+    expected = count_stable_layers("tanh", depth=20, negative=True)
+    assert [layers for _, layers in answer["reach"]] == [layers for _, layers in expected]
+    for layers, (low, high) in enumerate(answer["funnel"], 1):
+        assert low == pytest.approx(10 ** (-1 / layers))
+        assert high == pytest.approx(10 ** (1 / layers))
 
 
 # --- taking along -------------------------------------------------------------------------------

@@ -12,11 +12,6 @@
   const FALLBACK = { weight: 1, bias: 0 };
   const HEADER = 64; // what the page's own header covers
 
-  C.factorTable = (factors) =>
-    `<thead><tr><th scope="col">factor</th><th scope="col">formula</th><th scope="col">value</th><th scope="col">product so far</th></tr></thead><tbody>` +
-    factors.map((f) => `<tr><td>${C.esc(f.short)}</td><td>${C.esc(f.substituted)}</td><td>${C.esc(f.value.text)}</td><td>${C.esc(f.running_product.text)}</td></tr>`).join("") +
-    `</tbody>`;
-
   class Page {
     constructor(root) {
       this.root = root;
@@ -44,8 +39,9 @@
       this.cards = new C.Cards(this, found.cards);
       this.walk = new C.Walk(this, found.walk);
       this.listen();
-      this.apply(found);
-      if (found.walk > 0 && this.walk.step.goto) this.walk.scroll();
+      this.apply(found).then(() => {
+        if (this.walk.step?.goto && !found.notices.length) this.walk.scroll();
+      });
     }
 
     /** Show what an address asked for. */
@@ -58,9 +54,9 @@
       this.notices = notices;
       this.addNotices([]);
       this.walk.show();
-      this.refresh();
       this.cards.refresh();
       this.measured.refresh();
+      return this.refresh();
     }
 
     // --- asking the server ------------------------------------------------------------------
@@ -128,7 +124,7 @@
       const { weights, biases, activation, wrt } = this.state;
       C.setValue(this.$("layers"), weights.length);
       C.setValue(this.$("layers-range"), weights.length);
-      this.showActivations(activation.split(","));
+      C.showActivations(this.root, activation.split(","), weights.length, this.activations);
       this.$("biased").checked = Boolean(biases);
       const shared = (this.$("equal").checked = this.isShared);
       const letters = C.listVariables(this.state);
@@ -148,19 +144,6 @@
         box.innerHTML = names.map((name) => (many && "wb".includes(name) ? C.sharedField(name) : C.valueField(name))).join("");
       }
       for (const input of box.querySelectorAll("[data-name]")) C.setValue(input, this.read(input.dataset.name));
-    }
-
-    showActivations(names) {
-      const mixed = names.length > 1;
-      C.setValue(this.$("activation"), mixed ? "mixed" : names[0]);
-      this.$("activation").querySelector('[value="mixed"]').disabled = this.state.weights.length < 2;
-      const box = this.$("phis");
-      box.hidden = !mixed;
-      if (!mixed) return;
-      if (box.children.length !== names.length) {
-        box.innerHTML = names.map((_, i) => `<label>φ${C.sub(i + 1)} <select data-phi="${i}" aria-label="activation of layer ${i + 1}">${C.listOptions(this.activations)}</select></label>`).join("");
-      }
-      box.querySelectorAll("select").forEach((select, i) => C.setValue(select, names[i]));
     }
 
     /** Return a value; of "w" and "b", which stand for all layers, "" where those differ. */
@@ -200,7 +183,8 @@
       state.weights = grow("weights", FALLBACK.weight);
       if (state.biases) state.biases = grow("biases", FALLBACK.bias);
       const names = state.activation.split(",");
-      if (names.length > 1) state.activation = grow("activations", names.at(-1), names).join();
+      const mixed = names.length > 1 || (state.activation === this.before.activations?.[0] && this.state.weights.length === 1);
+      if (mixed) state.activation = grow("activations", names.at(-1), names).join();
       if (Number(state.wrt.slice(1)) > layers) state.wrt = "w1";
       this.state = state;
       this.refresh();
@@ -329,6 +313,7 @@
       if (name.startsWith("real-")) { if (this.measured.view.answer) this.measured.view.act(name.slice(5)); }
       else if (name === "walk-next" || name === "walk-back") this.walk.go(this.walk.at + (name === "walk-next" ? 1 : -1));
       else if (name === "walk-back-here") this.walk.go(this.walk.at - 1);
+      else if (name.startsWith("to-")) this.$(`${name.slice(3)}-card`).scrollIntoView({ block: "start", behavior: "instant" });
       else if (name === "reveal" || name === "reveal-here") this.walk.reveal();
       else if (!this.view.answer) return;
       else if (name === "graph") {
@@ -342,40 +327,23 @@
       this.showStepInWalk();
     }
 
+    /** The walk's own card says what comes of it: on a phone the graph is not in sight there. */
     showStepInWalk() {
-      const { step } = this.view;
-      this.$("walk-sentence").textContent = step === null ? "" : `${this.$("step-sentence").textContent} Product so far: ${this.$("step-product").textContent}.`;
+      const { step, answer } = this.view;
+      if (!answer) return;
+      this.$("walk-sentence").textContent = step === null
+        ? `${answer.subject.text} = ${answer.gradient.text}`
+        : `${this.$("step-sentence").textContent} Product so far: ${this.$("step-product").textContent}.`;
     }
 
     // --- drawing ----------------------------------------------------------------------------
 
     draw() {
       const { answer } = this.view;
-      const graph = this.$("graph");
-      graph.innerHTML = answer.svg;
-      const drawn = graph.querySelector("svg").viewBox.baseVal;
-      this.root.querySelector(".cr-graph").classList.toggle("cr-low", drawn.height <= 400);
-      const folded = graph.querySelector(".node.fold");
-      const button = this.view.button("graph");
-      button.hidden = !folded && !(this.wholeGraph && answer.chain.depth > SHOWN_VALUES);
-      button.setAttribute("aria-pressed", String(this.wholeGraph));
-      button.textContent = this.wholeGraph ? "Fold the graph" : "Show all layers";
-      for (const node of graph.querySelectorAll(".node.weight, .node.bias, .node.input, .node.fold")) {
-        node.setAttribute("tabindex", "0");
-        node.setAttribute("role", "button");
-        const name = node.querySelector("title")?.textContent || node.dataset.node;
-        node.setAttribute("aria-label", node === folded || node.matches(".fold") ? `show the folded layers; ${name}` : `change ${name}`);
-      }
-      graph.querySelectorAll(".edge[data-factor]").forEach((edge) => edge.setAttribute("tabindex", "0"));
+      C.drawGraph(this.root, answer, this.wholeGraph);
       this.drawCharts();
-      const { erratum } = answer;
-      this.$("erratum-card").hidden = !erratum;
-      if (erratum) {
-        this.$("erratum").innerHTML = `<p>${C.esc(erratum.sentence)}</p>` +
-          `<table><thead><tr><th scope="col">layer</th><th scope="col">h(1 − h)</th><th scope="col">z(1 − z)</th></tr></thead><tbody>` +
-          erratum.layers.slice(0, SHOWN_VALUES).map((l) => `<tr><td>${l.layer}</td><td>${C.esc(l.right.text)}</td><td>${C.esc(l.wrong.text)}</td></tr>`).join("") +
-          `</tbody></table>`;
-      }
+      this.$("erratum-card").hidden = !answer.erratum;
+      this.$("erratum").innerHTML = answer.erratum ? C.describeErratum(answer.erratum) : "";
       this.$("range").textContent = answer.range_note || "";
     }
 

@@ -52,10 +52,9 @@
       if (!answer) return;
       this.$("depth-sentence").textContent = answer.error || answer.sentence;
       // In the walk, people find the threshold before they read it.
-      if (answer.error || Math.abs(w) >= answer.threshold) page.walk.hideAnswer = false;
-      page.walk.showAnswer();
       if (answer.error) return;
       this.depthAnswer = answer;
+      page.walk.find(activation, answer.size, answer.threshold);
       this.drawDepth();
     }
 

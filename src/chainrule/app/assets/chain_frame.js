@@ -21,6 +21,20 @@
 
   C.listOptions = (activations) => activations.map(([name, label]) => `<option value="${C.esc(name)}">${C.esc(label)}</option>`).join("");
 
+  /** Show one activation for all layers, or a box for each. */
+  C.showActivations = (root, names, layers, activations) => {
+    const mixed = names.length > 1;
+    const [select, box] = [root.querySelector('[data-part="activation"]'), root.querySelector('[data-part="phis"]')];
+    C.setValue(select, mixed ? "mixed" : names[0]);
+    select.querySelector('[value="mixed"]').disabled = layers < 2;
+    box.hidden = !mixed;
+    if (!mixed) return;
+    if (box.children.length !== names.length) {
+      box.innerHTML = names.map((_, i) => `<label>φ${C.sub(i + 1)} <select data-phi="${i}" aria-label="activation of layer ${i + 1}">${C.listOptions(activations)}</select></label>`).join("");
+    }
+    box.querySelectorAll("select").forEach((each, i) => C.setValue(each, names[i]));
+  };
+
   const steps = (prefix, title) => `
   <div class="cr-head"><h2 id="${prefix}steps-head">${title}</h2>
     <div class="cr-tools"><button data-do="${prefix}back">Back</button><button data-do="${prefix}play" aria-pressed="false">Play</button><button class="cr-primary" data-do="${prefix}next">Next</button><button data-do="${prefix}reset">Whole</button></div></div>
@@ -39,7 +53,8 @@
   <div class="cr-head"><h2 id="walk-head" data-part="walk-title"></h2>
     <div class="cr-tools"><button data-do="walk-back">Back</button><button class="cr-primary" data-do="walk-next">Start</button></div></div>
   <p data-part="walk-text"></p>
-  <div class="cr-tools"><span data-part="walk-steps" class="cr-tools" hidden><button data-do="walk-step-back">One factor back</button><button data-do="walk-step">One factor on</button><span class="cr-dim" data-part="walk-sentence"></span></span><button data-do="reveal" hidden>Show the answer</button></div><p data-part="reveal" hidden></p>
+  <div class="cr-tools" data-part="walk-live" hidden><button data-do="walk-step-back" hidden>One factor back</button><button data-do="walk-step" hidden>One factor on</button><button data-do="to-graph">To the graph</button><button data-do="to-equation">To the equation</button><span class="cr-live" data-part="walk-sentence"></span></div>
+  <div class="cr-tools"><button data-do="reveal" hidden>Show the answer</button></div><p data-part="reveal" hidden></p>
 </section>
 <section class="cr-card" aria-labelledby="network-head">
   <h2 id="network-head">The network</h2>
@@ -56,7 +71,7 @@
 </section>
 <p class="cr-card cr-error" role="alert" data-part="error"></p>
 <div class="cr-linked" data-view="chain">
-<section class="cr-card cr-graph" aria-labelledby="graph-head">
+<section class="cr-card cr-graph" aria-labelledby="graph-head" data-part="graph-card">
   <div class="cr-head"><h2 id="graph-head">The graph: every local step</h2><div class="cr-tools"><button data-do="graph" aria-pressed="false" hidden>Show all layers</button><button data-do="svg">Download SVG</button></div></div>
   <p class="cr-dim">Values above, gradients below, local derivatives on the edges. Click x or a weight to change it.</p>
   <div class="cr-scroll cr-wide" data-part="graph"></div>
@@ -64,7 +79,7 @@
 <div class="cr-strip" data-part="strip"></div>
 <section class="cr-card" aria-labelledby="steps-head" data-part="steps">${steps("", "The backward pass, step by step")}<p class="cr-dim" data-part="range"></p></section>
 <div class="cr-two">
-  <section class="cr-card" aria-labelledby="equation-head">
+  <section class="cr-card" aria-labelledby="equation-head" data-part="equation-card">
     <div class="cr-head"><h2 id="equation-head">The equation: one product</h2><div class="cr-tools"><button data-do="lines" hidden>Show all lines</button><button data-do="fold" hidden>Show all factors</button><button data-do="copy">Copy LaTeX</button></div></div>
     <ol class="cr-lines" data-part="lines"></ol>
   </section>

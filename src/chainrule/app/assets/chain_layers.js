@@ -99,10 +99,10 @@
     const [line, gains, gradients] = [40, 100, 280];
     const every = Math.max(1, Math.ceil(26 / slot));
     const numbers = deltas.map((_, i) => (i % every && i !== count - 1 ? "" : `<text x="${LEFT + (i + 0.5) * slot}" y="490" text-anchor="middle">${i + 1}</text>`)).join("");
-    return `<svg class="cr-chart cr-layers" style="width:${full}px" viewBox="0 0 ${full} 512" role="group" aria-label="The network as a chain, its factors and its gradients, layer by layer"><g data-row>${C.stripEdges(places, line)}</g><text class="strong" x="${LEFT - 12}" y="${line + 4}" text-anchor="end">x</text><text class="strong" x="${places.at(-1).to + 10}" y="${line + 4}">𝓛</text>${drawGains(places, full, gains, 140)}${drawGradients(answer, places, slot, full, gradients, 190)}${numbers}<text x="${(LEFT + full - RIGHT) / 2}" y="508" text-anchor="middle">layer (the loss is at the right, the gradient comes from there)</text></svg>`;
+    return `<svg class="cr-chart cr-layers" style="width:${full}px" viewBox="0 0 ${full} 496" role="group" aria-label="The network as a chain, its factors and its gradients, layer by layer"><g data-row>${C.stripEdges(places, line)}</g><text class="strong" x="${LEFT - 12}" y="${line + 4}" text-anchor="end">x</text><text class="strong" x="${places.at(-1).to + 10}" y="${line + 4}">𝓛</text>${drawGains(places, full, gains, 140)}${drawGradients(answer, places, slot, full, gradients, 190)}${numbers}</svg>`;
   };
 
-  C.LAYERS_KEY = `<span><i class="product"></i>‖∂𝓛/∂h_L‖ × the product so far</span><span><i class="delta"></i>‖δ‖, the backpropagated gradient, measured</span><span><i class="weights"></i>‖∂𝓛/∂W‖, the weights' gradient, measured</span>`;
+  C.LAYERS_KEY = `<span>layers from the input, left, to the loss, right: there the gradient comes from</span><span><i class="product"></i>‖∂𝓛/∂h_L‖ × the product so far</span><span><i class="delta"></i>‖δ‖, the backpropagated gradient, measured</span><span><i class="weights"></i>‖∂𝓛/∂W‖, the weights' gradient, measured</span>`;
 
   C.Network = class {
     constructor(page) {

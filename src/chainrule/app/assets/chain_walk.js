@@ -52,9 +52,10 @@
       page.state = structuredClone(this.step.state);
       if (this.step.goto) Object.assign(page.cards.values.depth, C.CARDS.depth);
       this.show();
-      page.refresh({ push: true });
+      const drawn = page.refresh({ push: true });
       if (this.step.goto) page.cards.refresh();
       this.scroll();
+      if (this.step.goto) drawn.then(() => this.scroll()); // the chain above may have grown
     }
 
     scroll() {
@@ -71,11 +72,12 @@
       button("walk-next").disabled = this.at >= C.WALK.length;
       button("walk-back").disabled = this.at <= 1;
       button("reveal").hidden = !step?.reveal;
-      this.$("walk-steps").hidden = !step?.buttons;
+      for (const name of ["walk-step", "walk-step-back"]) button(name).hidden = !step?.buttons;
+      this.$("walk-live").hidden = !step || Boolean(step.goto);
       const here = step?.goto === "depth";
       this.$("depth-task").hidden = !here;
       this.$("depth-task").innerHTML = here
-        ? `<strong>${this.at} of ${C.WALK.length}: ${C.esc(step.title)}</strong> <span>${C.esc(step.text)}</span> <span class="cr-tools"><button data-do="walk-back-here">Back</button><button data-do="reveal-here">Show the answer</button></span>`
+        ? `<strong>${this.at} of ${C.WALK.length}: ${C.esc(step.title)}</strong> <span>${C.esc(step.text)}</span> <span class="cr-tools"><button data-do="walk-back-here">Back</button><button data-do="reveal-here">Show the answer</button><a href="/#lesson">Back to the lesson</a></span>`
         : "";
       this.hideAnswer = here;
       this.$("reveal").hidden = true;
@@ -86,6 +88,11 @@
     /** What tells the answer is shown once people have found it, or asked for it. */
     showAnswer() {
       this.$("depth-sentence").hidden = this.$("region").hidden = this.hideAnswer;
+    }
+
+    /** What the slider has found is said, too: only of the network that the question is about. */
+    find(activation, size, threshold) {
+      if (this.hideAnswer && size >= threshold && activation === C.CARDS.depth.activation) this.reveal();
     }
 
     reveal() {
