@@ -340,17 +340,23 @@
 
     draw() {
       const { answer } = this.view;
+      const widths = this.measure(); // before anything is written, or the browser lays out twice
       C.drawGraph(this.root, answer, this.wholeGraph);
-      this.drawCharts();
+      this.drawCharts(widths);
       this.$("erratum-card").hidden = !answer.erratum;
       this.$("erratum").innerHTML = answer.erratum ? C.describeErratum(answer.erratum) : "";
       this.$("range").textContent = answer.range_note || "";
     }
 
-    drawCharts() {
+    measure() {
+      // The strip may be hidden until this is drawn; it is as wide as the graph and its padding.
+      return { factors: C.widthOf(this.$("factors")), strip: C.widthOf(this.$("graph")) + 16 };
+    }
+
+    drawCharts(widths = this.measure()) {
       const { factors, wrt } = this.view.answer;
-      this.$("factors").innerHTML = C.factorChart(factors, C.widthOf(this.$("factors")));
-      this.$("strip").innerHTML = C.stripChart(factors, C.widthOf(this.$("strip")), [C.letter(wrt), "p"]);
+      this.$("factors").innerHTML = C.factorChart(factors, widths.factors);
+      this.$("strip").innerHTML = C.stripChart(factors, widths.strip, [C.letter(wrt), "p"]);
       this.$("factor-table").innerHTML = C.factorTable(factors);
     }
 

@@ -42,7 +42,7 @@
       else if (name === "back") this.showStep(Math.max((this.step ?? count) - 1, 0));
       else if (name === "reset") this.showStep(null);
       else if (name === "play") this.play();
-      else if (name === "fold") { this.unfolded = !this.unfolded; this.showEquation(); }
+      else if (name === "fold") { this.unfolded = !this.unfolded; this.showEquation(); this.shade(); }
       else if (name === "lines" || name === "lines-here") this.toggleLines(name);
       else if (name === "copy") this.copy();
       else return false;
@@ -95,7 +95,6 @@
             (term) => (term.matches(".fold") ? `${term.dataset.factor.split(" ").length} factors folded; show them` : labels.get(term.dataset.factor) || term.textContent));
         } else if (kind === 2) reach(row, "[data-factor]", () => "img", () => whole);
       }
-      this.shade();
     }
 
     toggleLines(name) {
@@ -103,7 +102,7 @@
       if (name === "lines-here") this.button("lines").focus();
       const { lines, hidden_lines: left } = this.answer;
       if (this.allLines && lines.filter((line) => line.hidden).length < left) this.hooks.wantLines?.();
-      else this.showEquation();
+      else { this.showEquation(); this.shade(); }
     }
 
     // --- the steps ----------------------------------------------------------------------------
