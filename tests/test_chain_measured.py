@@ -102,6 +102,15 @@ def test_zero_and_undefined_are_shown_as_such():
     assert document["gradient"]["text"] == "0"
     assert "no gradient arrives here" in document["factors"][2]["sentence"]
     assert document["check"] is None
+    assert document["summary"].startswith("All 6 factors multiply to 0:")
+
+
+def test_what_overflows_is_called_no_number():
+    spec = NetworkSpec(depth=40, width=8, activation="identity", init="random", weight_std=1000.0)
+    document = describe_product(measure(spec))
+    assert document["gradient"]["text"] == "undefined"
+    assert "not a finite number" in document["summary"]
+    assert "undefined" in document["lines"][-1]["text"]
 
 
 def test_document_folds_and_unfolds():

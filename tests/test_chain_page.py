@@ -1162,6 +1162,63 @@ def test_the_graph_unfolds_into_one_row_and_folds_again(page, url, way):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("view", ["chain", "real"])
+@pytest.mark.parametrize("way", ["click", "Enter"])
+def test_a_folded_middle_unfolds_where_it_stands(page, url, view, way):
+    visit(page, url, f"?weights={equal('1', 9)}")
+    wait_for_network(page, "15 layers")
+    row = f'[data-view="{view}"] li[data-kind="formulas"]'
+    count = {"chain": 18, "real": 30}[view]
+    if way == "click":
+        click(page, f"{row} .fold")
+    else:
+        page.locator(f"{row} .fold").focus()
+        page.keyboard.press("Enter")
+    assert page.locator(f"{row} .factor").count() == count
+    other = {"chain": "real", "real": "chain"}[view]
+    assert page.locator(f'[data-view="{other}"] li[data-kind="formulas"] .fold').count() == 1
+    fold = "document.activeElement.dataset.do"
+    assert page.evaluate(fold) == {"chain": "fold", "real": "real-fold"}[view]
+    page.keyboard.press("Enter")
+    assert page.locator(f"{row} .factor").count() == 6
+
+
+@pytest.mark.browser
+def test_finding_the_weight_gives_the_answer(page, url):
+    visit(page, url, "?walk=5")
+    for name in ("reveal", "region", "depth-sentence"):
+        assert part(page, name).is_hidden()
+    part(page, "depth-w").fill("3.9")
+    wait_for_depth(page, 3.9, "sigmoid")
+    assert part(page, "region").is_hidden()
+    part(page, "depth-w").fill("4")
+    wait_for_depth(page, 4.0, "sigmoid")
+    for name in ("reveal", "region", "depth-sentence"):
+        assert part(page, name).is_visible()
+    assert "At |w| = 4: a quarter of 4 is 1" in text(page, "depth-task")
+    lesson = part(page, "depth-task").get_by_role("link", name="Back to the lesson")
+    assert lesson.get_attribute("href") == "/#lesson"
+
+
+@pytest.mark.browser
+def test_walk_says_what_comes_of_it_where_it_stands(page, url):
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit(page, url, "?walk=1")
+    assert text(page, "walk-sentence") == "∂p/∂w₁ = 0.235"
+    box(page, "w1").fill("3")
+    wait_for(page, weights="3")
+    gradient = describe_chain(ScalarChain(1.0, [3.0]))["gradient"]["text"]
+    assert text(page, "walk-sentence") == f"∂p/∂w₁ = {gradient}"
+    do(page, "to-graph").click()
+    assert part(page, "graph-card").evaluate("one => one.getBoundingClientRect().top") < 200
+    visit(page, url, "?walk=3")
+    do(page, "walk-step").click()
+    factor = describe_chain(START)["factors"][0]
+    assert text(page, "walk-sentence").startswith(f"{factor['sentence']}. Product so far:")
+    assert read_lit(page)["chart"] == [factor["id"]]
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize(("layers", "height"), [(3, 900), (8, 900), (30, 900), (3, 700)])
 def test_the_chain_stays_in_sight_while_the_equation_is_read(page, url, layers, height):
     page.set_viewport_size({"width": 1280, "height": height})

@@ -105,6 +105,7 @@ def describe_product(product: MeasuredProduct) -> dict[str, Any]:
         "output": describe_number(product.output_norm),
         "deltas": [describe_number(norm) for norm in product.delta_norms],
         "weight_gradients": [describe_number(norm) for norm in product.weight_gradient_norms],
+        "summary": product.summary,
         "extremes": product.extremes,
         "check": product.check,
     }

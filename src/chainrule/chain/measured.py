@@ -151,6 +151,19 @@ class MeasuredProduct:
         )
 
     @property
+    def summary(self) -> str:
+        """The product in words, also where it is 0 or no number."""
+        count = len(self.factors)
+        if self.value is None:
+            return f"The product of all {count} factors is not a finite number in every network."
+        if not self.value.sign:
+            return f"All {count} factors multiply to 0: no gradient reaches the input."
+        return (
+            f"All {count} factors multiply to {format_wide(self.value)}: that is how much longer "
+            "or shorter the gradient is at the input than at the output."
+        )
+
+    @property
     def extremes(self) -> str:
         """The smallest and the largest factor in words."""
         known = [(f.exact, f) for f in self.factors if f.exact is not None]

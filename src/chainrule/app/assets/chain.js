@@ -194,9 +194,10 @@
     change(control) {
       const { part, name, phi } = control.dataset;
       const value = control.valueAsNumber;
+      const names = this.state.activation.split(",");
       this.setNotice();
       if (name) this.write(name, value);
-      else if (phi !== undefined) this.set({ activation: this.state.activation.split(",").map((old, i) => (i === Number(phi) ? control.value : old)).join() });
+      else if (phi !== undefined) this.set({ activation: names.map((old, i) => (i === Number(phi) ? control.value : old)).join() });
       else if (part === "layers" || part === "layers-range") { if (value >= 1) this.resize(value); }
       else if (part === "equal") {
         this.equal = control.checked;
@@ -206,7 +207,7 @@
       } else if (part === "biased") {
         const biases = control.checked ? this.state.weights.map(() => FALLBACK.bias) : null;
         this.set({ biases, wrt: !biases && this.state.wrt[0] === "b" ? "w1" : this.state.wrt });
-      } else if (part === "activation" && control.value === "mixed") this.set({ activation: this.state.weights.map(() => this.state.activation).join() });
+      } else if (part === "activation" && control.value === "mixed") this.set({ activation: this.state.weights.map((_, i) => names[i] ?? names[0]).join() });
       else if (part === "activation" || part === "wrt") this.set({ [part]: control.value });
       else if (part?.startsWith("depth-")) this.cards.readDepth(control);
       else if (part?.startsWith("rnn-")) this.cards.readTime(control);

@@ -102,7 +102,7 @@
     return `<svg class="cr-chart cr-layers" style="width:${full}px" viewBox="0 0 ${full} 496" role="group" aria-label="The network as a chain, its factors and its gradients, layer by layer"><g data-row>${C.stripEdges(places, line)}</g><text class="strong" x="${LEFT - 12}" y="${line + 4}" text-anchor="end">x</text><text class="strong" x="${places.at(-1).to + 10}" y="${line + 4}">𝓛</text>${drawGains(places, full, gains, 140)}${drawGradients(answer, places, slot, full, gradients, 190)}${numbers}</svg>`;
   };
 
-  C.LAYERS_KEY = `<span>layers from the input, left, to the loss, right: there the gradient comes from</span><span><i class="product"></i>‖∂𝓛/∂h_L‖ × the product so far</span><span><i class="delta"></i>‖δ‖, the backpropagated gradient, measured</span><span><i class="weights"></i>‖∂𝓛/∂W‖, the weights' gradient, measured</span>`;
+  C.LAYERS_KEY = `<span>layers from the input, left, to the loss, right: there the gradient comes from</span><span><i class="product"></i>the gradient at the output × the product so far</span><span><i class="delta"></i>‖δ‖, the backpropagated gradient, measured</span><span><i class="weights"></i>‖∂𝓛/∂W‖, the weights' gradient, measured</span>`;
 
   C.Network = class {
     constructor(page) {
@@ -121,9 +121,7 @@
       const answer = await page.ask("/api/network", Object.keys(spec).length ? spec : CLASSIC);
       if (!answer) return;
       if (answer.error) { page.$("real-sentence").textContent = answer.error; return; }
-      const product = answer.gradient;
-      page.$("real-sentence").textContent = `${answer.sentence} All ${answer.factors.length} factors multiply to ${product.text}` +
-        (product.sign ? ": that is how much longer or shorter the gradient is at the input than at the output." : ".");
+      page.$("real-sentence").textContent = `${answer.sentence} ${answer.summary}`;
       page.$("real-key").innerHTML = C.LAYERS_KEY;
       page.$("real-extremes").textContent = answer.extremes;
       page.$("real-check").textContent = answer.check || "";
