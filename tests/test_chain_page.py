@@ -1184,6 +1184,18 @@ def test_a_folded_middle_unfolds_where_it_stands(page, url, view, way):
 
 
 @pytest.mark.browser
+def test_what_is_too_long_to_unfold_offers_no_unfolding(page, url):
+    visit(page, url, "?depth=200&width=2")
+    wait_for_network(page, "200 layers")
+    fold = page.locator(f"{REAL} li[data-kind='formulas'] .fold")
+    assert fold.get_attribute("role") == "img"
+    assert fold.get_attribute("aria-label") == "394 factors folded"
+    assert do(page, "real-fold").is_hidden()
+    click(page, f"{REAL} li[data-kind='formulas'] .fold")
+    assert fold.count() == 1
+
+
+@pytest.mark.browser
 def test_finding_the_weight_gives_the_answer(page, url):
     visit(page, url, "?walk=5")
     for name in ("reveal", "region", "depth-sentence"):

@@ -31,7 +31,7 @@
       this.view = new C.View(this.root.querySelector('[data-view="chain"]'), "", {
         draw: () => this.draw(),
         wantLines: () => this.refresh({ write: false }),
-        canEdit: (id) => C.isEditable(this.view.answer.factors.find((f) => f.id === id)),
+        canEdit: (id) => this.view.answer.factors.some((f) => f.id === id && C.isEditable(f)),
         start: "∂p/∂p = 1: the backward pass starts at the output.",
       });
       this.measured = new C.Network(this);
@@ -295,9 +295,10 @@
     activate(target) {
       if (target.closest(".fold")) {
         const view = this.views.find((entry) => entry.box.contains(target));
-        if (target.closest("svg")) this.act("graph");
-        else this.act(`${view.prefix}fold`);
-        view.button(target.closest("svg") ? "graph" : "fold")?.focus();
+        const name = target.closest("svg") ? "graph" : "fold";
+        if (view.button(name).hidden) return false; // too long to be shown whole
+        this.act(view.prefix + name);
+        view.button(name).focus();
         return true;
       }
       const name = this.view.answer && C.findEditable(target, this.view.answer.factors);

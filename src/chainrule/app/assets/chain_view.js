@@ -91,8 +91,8 @@
         const kind = kinds[row.dataset.kind];
         if (kind === 1) {
           reach(row, ".factor[data-factor], .fold[data-factor]",
-            (term) => (term.matches(".fold") || this.hooks.canEdit?.(term.dataset.factor) ? "button" : "img"),
-            (term) => (term.matches(".fold") ? `${term.dataset.factor.split(" ").length} factors folded; show them` : labels.get(term.dataset.factor) || term.textContent));
+            (term) => ((term.matches(".fold") && folds) || this.hooks.canEdit?.(term.dataset.factor) ? "button" : "img"),
+            (term) => (term.matches(".fold") ? `${term.dataset.factor.split(" ").length} factors folded${folds ? "; show them" : ""}` : labels.get(term.dataset.factor) || term.textContent));
         } else if (kind === 2) reach(row, "[data-factor]", () => "img", () => whole);
       }
     }
