@@ -84,6 +84,14 @@ def test_simulate_writes_a_report_without_opening_it(run, opened, tmp_path):
     assert opened == []
 
 
+def test_a_report_holds_the_remedies_that_were_asked_for(run, tmp_path):
+    report = tmp_path / "report.html"
+    shape = ("--depth", "20", "--width", "8", "--init", "xavier", "--activation", "relu")
+    code, _, _ = run("simulate", *shape, "--seeds", "2", "--remedies", "--report", report)
+    assert code == 0
+    assert "What to change" in report.read_text(encoding="utf-8")
+
+
 def test_json_on_standard_output_stays_json(run, tmp_path):
     import json
 

@@ -105,9 +105,9 @@ def test_every_control_is_tried_below():
 @pytest.mark.parametrize("name", TYPED)
 def test_typing_into_a_control(page, url, name):
     open_explorer(page, url, SMALL)
-    page.get_by_text("More settings").click()
+    page.locator(".ex-configure summary").click()
     value, changes = TYPED[name]
-    page.get_by_label(CONTROLS[name].label, exact=True).fill(value)
+    page.locator(".ex-configure").get_by_label(CONTROLS[name].label, exact=True).fill(value)
     page.keyboard.press("Tab")
     wait_until_settled(page)
     spec = NetworkSpec.from_query(SMALL).replace(**changes)
@@ -118,9 +118,9 @@ def test_typing_into_a_control(page, url, name):
 @pytest.mark.parametrize("name", CHOSEN)
 def test_choosing_in_a_list_by_keyboard(page, url, name):
     open_explorer(page, url, SMALL)
-    page.get_by_text("More settings").click()
+    page.locator(".ex-configure summary").click()
     value, changes = CHOSEN[name]
-    select = page.get_by_label(CONTROLS[name].label, exact=True)
+    select = page.locator(".ex-configure").get_by_label(CONTROLS[name].label, exact=True)
     select.focus()
     for _ in range(20):
         if select.input_value() == value:
@@ -140,8 +140,8 @@ def test_choosing_in_a_list_by_keyboard(page, url, name):
 
 def test_the_number_of_networks(page, url):
     open_explorer(page, url, SMALL)
-    page.get_by_text("More settings").click()
-    page.get_by_label("Networks", exact=True).fill("3")
+    page.locator(".ex-configure summary").click()
+    page.locator(".ex-configure").get_by_label("Networks", exact=True).fill("3")
     page.keyboard.press("Tab")
     wait_until_settled(page)
     assert "Median of 3 networks" in read_part(page, "ensemble")
@@ -151,21 +151,23 @@ def test_the_number_of_networks(page, url):
 
 def test_sigma_matters_only_for_random_weights(page, url):
     open_explorer(page, url, SMALL)
-    sigma = page.get_by_label("σ of the weights", exact=True)
+    sigma = page.locator(".ex-configure").get_by_label("σ of the weights", exact=True)
     assert not sigma.is_visible()
-    page.get_by_label("Initialization", exact=True).select_option("random")
+    page.locator(".ex-configure").get_by_label("Initialization", exact=True).select_option("random")
     wait_until_settled(page)
     sigma.fill("0.3")
     page.keyboard.press("Tab")
     wait_until_settled(page)
     spec = NetworkSpec.from_query(SMALL).replace(init="random", weight_std=0.3)
     assert read_view_of(page).spec == spec
-    page.get_by_label("Initialization", exact=True).select_option("orthogonal")
+    page.locator(".ex-configure").get_by_label("Initialization", exact=True).select_option(
+        "orthogonal"
+    )
     wait_until_settled(page)
     assert read_part(page, "notices") == ""
     assert read_view_of(page).spec == spec.replace(init="orthogonal", weight_std=1.0)
-    page.get_by_text("More settings").click()
-    assert page.get_by_label("Distribution", exact=True).is_disabled()
+    page.locator(".ex-configure summary").click()
+    assert page.locator(".ex-configure").get_by_label("Distribution", exact=True).is_disabled()
 
 
 def test_a_slider_by_key(explorer):
@@ -209,7 +211,7 @@ def test_a_drag_is_followed_and_ends_where_it_ends(explorer):
     depth = int(explorer.locator("#control-depth").input_value())
     wait_for_layers(explorer, depth)
     assert depth > 50
-    assert explorer.evaluate("seen.size") >= 3
+    assert explorer.evaluate("seen.size") >= 2
     assert len(asked) <= explorer.evaluate("seen.size") + 4
 
 
@@ -224,7 +226,7 @@ def test_late_answers_never_overwrite_newer_ones(explorer):
             route.continue_()
 
     explorer.route("**/api/explore?*", hold)
-    box = explorer.get_by_label("Depth (weight layers)", exact=True)
+    box = explorer.locator(".ex-configure").get_by_label("Depth (weight layers)", exact=True)
     box.fill("20")
     explorer.wait_for_timeout(500)  # longer than the page's patience
     box.fill("9")
@@ -237,7 +239,7 @@ def test_late_answers_never_overwrite_newer_ones(explorer):
 
 
 def test_every_control_explains_itself_on_focus(explorer):
-    explorer.get_by_text("More settings").click()
+    explorer.locator(".ex-configure summary").click()
     for control in CONTROLS.values():
         field = explorer.locator(f"#control-{control.name}")
         if not field.is_visible() or field.is_disabled():
@@ -295,7 +297,9 @@ class TestAddresses:
         explorer.get_by_role("button", name="Healthy (ReLU + He)").click()
         wait_until_settled(explorer)
         explorer.wait_for_function("location.search.includes('relu')")
-        explorer.get_by_label("Depth (weight layers)", exact=True).fill("5")
+        explorer.locator(".ex-configure").get_by_label("Depth (weight layers)", exact=True).fill(
+            "5"
+        )
         explorer.keyboard.press("Tab")
         wait_for_layers(explorer, 5)
         wait_until_settled(explorer)
@@ -315,8 +319,8 @@ class TestAddresses:
         assert page.locator("#control-depth-slider").is_disabled()
         assert page.locator("#control-activation").is_disabled()
         assert not page.locator("#control-width").is_visible()
-        assert not page.locator("[data-part=train]").is_visible()
-        assert not page.locator("[data-part=lesson]").is_visible()
+        assert not page.locator("#train").is_visible()
+        assert not page.locator("#lesson").is_visible()
         page.get_by_role("button", name="Healthy (ReLU + He)").click()
         wait_for_layers(page, 15)
         assert page.locator("#control-depth").is_disabled()
@@ -385,7 +389,7 @@ class TestCharts:
         assert explorer.evaluate(f"{CHART}.layout.yaxis.type") == "linear"
 
     def test_the_table_holds_the_numbers(self, explorer):
-        explorer.get_by_text("The numbers as a table").click()
+        explorer.locator("[data-panel=gradient] summary").click()
         assert explorer.locator("[data-part=table] tbody tr").count() == 15
 
     def test_zero_gradients_are_never_an_empty_plot(self, page, url):
@@ -447,7 +451,7 @@ def test_page_fits_and_is_accessible(browser, url, scheme, width):
     new = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
     with watch(new, url) as page:
         open_explorer(page, url, f"{write_query(PRESETS[DEFAULT_PRESET].spec)}&pin=depth%3D5")
-        page.get_by_text("More settings").click()
+        page.locator(".ex-configure summary").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         shown = page.evaluate("document.documentElement.dataset.mantineColorScheme")
         assert shown == scheme
@@ -465,5 +469,5 @@ def test_the_colour_scheme_switch(explorer):
 
 def test_a_server_that_is_gone_is_said(explorer, url):
     explorer.route("**/api/explore?*", lambda route: route.fulfill(status=200, body="nonsense"))
-    explorer.get_by_label("Depth (weight layers)", exact=True).fill("5")
+    explorer.locator(".ex-configure").get_by_label("Depth (weight layers)", exact=True).fill("5")
     explorer.get_by_text("The server does not answer").wait_for()

@@ -14,6 +14,7 @@ from chainrule.diagnosis import diagnose
 from chainrule.flow_file import decode_flow
 from chainrule.inspection import inspect
 from chainrule.numerals import format_number
+from chainrule.report import build_report
 from chainrule.simulation import simulate
 from chainrule.spec import NetworkSpec
 
@@ -104,6 +105,28 @@ class TestRoute:
         assert "layer 3" in answer["figures"]["layer"]["layout"]["xaxis"]["title"]["text"]
         strange = post(url, flow.to_json(), "?measure=<b>&scale=&layer=-1")
         assert strange.json()["view"]["measure"] == "weight"
+
+    @pytest.mark.parametrize(
+        ("place", "value"),
+        [
+            ("histogram", {"low": -1.7e308, "high": 1.7e308, "counts": [1, 2], "sampled": 3}),
+            ("histogram", {"low": 1e308, "high": 1.7e308, "counts": [0, 3], "sampled": 3}),
+            ("histogram", {"low": 0, "high": 5e-324, "counts": [0, 3], "sampled": 3}),
+            ("histogram", {"low": 0, "high": 1, "counts": [3], "sampled": 3}),
+            ("saturation", ["NaN", 1, 0]),
+            ("std", [1.7e308, 5e-324, "Infinity"]),
+        ],
+    )
+    def test_figures_at_the_edge_of_what_numbers_can_say_are_shown(self, place, value):
+        """Whatever can be loaded can be shown: as strict JSON, and as a report."""
+        document = json.loads(FLOWS["specified"]().to_json())
+        for call in document["layers"][2:]:
+            call["statistics"][place] = value
+            call["gain"] = [1.7e308, 5e-324, "NaN"]
+        flow = decode_flow(json.dumps(document))
+        for scale in ("log", "linear"):
+            json.dumps(describe_model(flow, scale=scale, layer=3), allow_nan=False)
+        assert build_report(flow)
 
     def test_names_modules_of_ones_own_model(self):
         flow = measure_large()

@@ -49,7 +49,17 @@ def test_import_is_light():
 
 
 @pytest.mark.parametrize(
-    "module", ["activations", "initializers", "spec", "diagnosis", "presets", "chain"]
+    "module",
+    [
+        "activations",
+        "initializers",
+        "spec",
+        "diagnosis",
+        "presets",
+        "chain",
+        "treatments",
+        "remedy",
+    ],
 )
 def test_reasoning_needs_no_torch(module):
     """Lower floors work without torch; the package's own `__init__` is what imports it."""

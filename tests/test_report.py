@@ -2,14 +2,12 @@
 
 import re
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from chainrule import plotting
-from chainrule.diagnoses import Verdict
 from chainrule.diagnosis import diagnose
 from chainrule.errors import ChainruleError, FlowFileError
 from chainrule.figures import (
@@ -23,6 +21,7 @@ from chainrule.inspection import inspect
 from chainrule.numerals import format_number
 from chainrule.plotting import plot
 from chainrule.presets import PRESETS
+from chainrule.remedies import find_remedies
 from chainrule.report import build_report, write_report
 from chainrule.report.charts import draw_figure
 from chainrule.report.markup import Markup, element, render
@@ -156,6 +155,12 @@ class TestReport:
         assert "1 May" in text
         assert "3 layers × 8 units" in text
 
+    def test_says_what_clipping_does(self):
+        flow = simulate(NetworkSpec(depth=3, width=8, clip_norm=0.01), 3)
+        text = Reader(build_report(flow)).text
+        assert f"multiplies every gradient by {format_number(flow.clip_factor)}." in text
+        assert "clipping" not in Reader(build_report(FLOWS["one network"]())).text
+
     def test_stays_small(self):
         assert len(build_report(FLOWS["large"]()).encode()) < 600_000
         assert len(build_report(FLOWS["hundred"]()).encode()) < 600_000
@@ -183,19 +188,23 @@ class TestReport:
             '<p class="&quot;"><b>&lt;b&gt;</p>'
         )
 
-    def test_lists_remedies_as_measured(self):
-        change = SimpleNamespace(
-            title="He & co",
-            reason="It <could> help.",
-            outcome="cures",
-            figure=SimpleNamespace(figure="‖∂𝓛/∂W‖", before=1e-10, after=0.5),
-            verdict_after=Verdict.HEALTHY,
-        )
+    def test_lists_remedies_and_what_does_not_help_as_measured(self):
+        spec = NetworkSpec(depth=20, width=16, activation="relu", init="xavier")
+        remedies = find_remedies(spec, 4)
+        reader = Reader(build_report(remedies.before, remedies=remedies))
+        assert len(remedies) > 0
+        for remedy in (*remedies, *remedies.refuted):
+            assert remedy.title in reader.text
+            assert remedy.figure.after_text in reader.text
+        assert f"without success ({len(remedies.refuted)})" in reader.text
+        assert reader.text.count("Better, but not healthy yet.") == len(remedies.helps)
+
+    def test_says_so_when_nothing_helps_or_nothing_was_asked(self):
         flow = simulate(NetworkSpec(depth=3, width=8), 1)
-        text = Reader(build_report(flow, remedies=[change])).text
-        assert "He & co It <could> help. cures ‖∂𝓛/∂W‖ 1.0e-10 0.5 healthy" in text
         assert "Nothing that was tried helps" in build_report(flow, remedies=[])
         assert "What to change" not in build_report(flow)
+        healthy = find_remedies(PRESETS["Healthy (ReLU + He)"].spec, 2)
+        assert "nothing was tried" in build_report(healthy.before, remedies=healthy)
 
     def test_goes_to_a_file_or_says_why_not(self, tmp_path):
         flow = simulate(NetworkSpec(depth=3, width=8), 1)
@@ -333,9 +342,12 @@ class TestInABrowser:
     def test_pointing_at_a_chart_shows_its_figures(self, open_report):
         flow = FLOWS["ensemble"]()
         page = open_report(flow, viewport={"width": 1280, "height": 800})
-        page.locator("svg[role=img]:visible [data-tip]").nth(2).hover()
+        column = page.locator("svg[role=img]:visible [data-tip]").nth(2)
+        column.scroll_into_view_if_needed()
+        page.wait_for_timeout(200)  # scrolling hides what it says
+        column.hover()
         tip = page.locator("#tip")
-        assert tip.is_visible()
+        tip.wait_for(state="visible")
         assert "layer 3" in tip.inner_text()
         assert format_number(flow.weight_gradient_norms[2]) in tip.inner_text()
 

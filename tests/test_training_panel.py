@@ -67,13 +67,13 @@ def part(page, name):
 def start(page, **settings):
     for name, value in settings.items():
         part(page, name).select_option(value)
-    part(page, "train").click()
+    part(page, "begin").click()
 
 
 def finish(page, runs=1):
     page.wait_for_function(
         f"document.querySelectorAll('.tr [data-outcome]').length === {runs}"
-        " && !document.querySelector('.tr [data-part=train]').disabled"
+        " && !document.querySelector('.tr [data-part=begin]').disabled"
     )
 
 
@@ -202,11 +202,11 @@ def test_cancel_stops_the_server_too(browser, site, endless):
         start(page)
         page.wait_for_function("document.querySelector('.tr [data-part=progress]').value > 3")
         assert len(endless) == 1
-        assert part(page, "train").is_disabled()
+        assert part(page, "begin").is_disabled()
         page.keyboard.press("Enter")  # the focus is on Cancel
         page.wait_for_selector('.tr [data-part="status"][data-state="cancelled"]')
         assert part(page, "status").inner_text().startswith("Cancelled after step ")
-        assert part(page, "train").is_enabled()
+        assert part(page, "begin").is_enabled()
         assert part(page, "cancel").is_disabled()
         assert wait_until(lambda: not endless)
 
@@ -238,7 +238,7 @@ def test_waiting_and_busy_are_said(browser, site, endless):
         busy = "Busy: a training is under way and 3 are waiting; try again in a minute."
         assert part(page, "status").inner_text() == busy
         assert part(page, "spoken").text_content() == busy
-        assert part(page, "train").is_enabled()
+        assert part(page, "begin").is_enabled()
 
         others[3].close()
         assert wait_until(lambda: try_again(page))
@@ -277,7 +277,7 @@ def test_a_lost_connection_is_said(browser, site):
         start(page)
         page.wait_for_selector('.tr [data-part="status"][data-state="error"]')
         assert "was lost" in part(page, "status").inner_text()
-        assert part(page, "train").is_enabled()
+        assert part(page, "begin").is_enabled()
 
 
 def test_what_cannot_be_trained_is_said(browser, site):

@@ -126,6 +126,14 @@ def test_records_are_few_whatever_the_number_of_steps(steps):
     assert 1 <= math.ceil(steps / order.every) <= training_answer.COLUMNS
 
 
+def test_stopping_ends_the_measurement_before_the_training_too():
+    order = read_order("depth=50&width=256&seeds=64&steps=100")
+    asked = itertools.count()
+    lines = training_answer.describe_training(order, lambda: next(asked) >= 1)
+    assert list(lines) == []
+    assert next(asked) == 2  # once when it went on, once when it was told to stop
+
+
 def test_numbers_are_rounded_and_never_infinite():
     assert round_number(1.23456e-30) == 1.235e-30
     assert round_number(math.inf) is None
@@ -308,8 +316,9 @@ class Visitor:
 
     def hear(self, kind: str) -> dict:
         """Return the next line of a kind."""
+        end = time.monotonic() + PATIENCE
         while (line := json.loads(next(self._lines) or "{}")).get("type") != kind:
-            pass
+            assert time.monotonic() < end, f"there was no line {kind!r}"
         return line
 
     def leave(self) -> None:

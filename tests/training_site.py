@@ -72,5 +72,7 @@ def serve_site() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(timeout=30)
+        thread.join(timeout=10)
+        server.force_exit = True  # some answer does not end
+        thread.join(timeout=10)
         listener.close()

@@ -170,7 +170,7 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
             flow = simulate(spec, seeds, budget=budget, progress=advance)
     diagnosis = diagnose(flow)
     _show(flow, diagnosis, as_json, everything, found)
-    _keep(flow, output, report, open_report)
+    _keep(flow, output, report, open_report, remedies=found)
     if check and diagnosis.verdict is not Verdict.HEALTHY:
         raise typer.Exit(1)
 
@@ -200,7 +200,7 @@ def report_command(
         raise ChainruleError("A report needs a place: give --output FILE, --open, or both.")
     if output:
         check_writable(output)
-    _keep(load_flow(flow_file), None, output, open_report, title)
+    _keep(load_flow(flow_file), None, output, open_report, title=title)
 
 
 @app.command("presets")
@@ -332,7 +332,9 @@ def _keep(
     output: Path | None,
     report: Path | None,
     open_report: bool,
+    *,
     title: str | None = None,
+    remedies: Remedies | None = None,
 ) -> None:
     """Write what was asked for, say where it is, and open the report if that was asked for."""
     say = Console(stderr=True, soft_wrap=True).print
@@ -344,7 +346,7 @@ def _keep(
     from chainrule.report import write_report
 
     path = report or Path(tempfile.mkdtemp(prefix="chainrule-")) / "report.html"
-    write_report(flow, path, title=title)
+    write_report(flow, path, title=title, remedies=remedies)
     say(f"Wrote {escape(str(path))}", style="dim", highlight=False)
     if open_report and not webbrowser.open(path.resolve().as_uri()):
         say("No browser could be started here; open that file in one.", highlight=False)

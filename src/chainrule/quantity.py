@@ -35,6 +35,8 @@ def compute_quantile(ordered: tuple[float, ...], share: float) -> float:
 
 
 def _sort_nan_last(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not math.isnan(sum(values)):  # the usual case, and quick
+        return tuple(sorted(values))
     return tuple(sorted(values, key=lambda value: (math.isnan(value), value)))
 
 

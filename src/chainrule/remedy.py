@@ -41,7 +41,7 @@ OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
         Outcome.CURES: "afterwards every layer receives a usable gradient",
         Outcome.HELPS: "better, but not healthy yet",
         Outcome.TRADES: "one problem is exchanged for another",
-        Outcome.FAILS: "measured, it does not help",
+        Outcome.FAILS: "measured, it brings little or nothing",
     }
 )
 """What each outcome means, in a few words."""

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,11 +89,22 @@ def simulate(
     step = choose_step(spec.batch_size * spec.width * len(members), HISTOGRAM_ENTRIES)
     parts = []
     for start in range(0, len(members), size):
-        with torch.device("cpu"), torch.autocast("cpu", enabled=False), torch.inference_mode(False):
+        with _calculate_plainly():
             parts.append(_measure(spec, members[start : start + size], step))
         if progress is not None:
             progress(min(start + size, len(members)), len(members))
     return _assemble(spec, members, parts)
+
+
+@contextmanager
+def _calculate_plainly() -> Iterator[None]:
+    """Undo what a caller may have set: the default device, autocast, inference mode."""
+    with ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":  # it slows every operation down
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(torch.autocast("cpu", enabled=False))
+        stack.enter_context(torch.inference_mode(False))
+        yield
 
 
 def _check_seeds(spec: NetworkSpec, seeds: int | Sequence[int]) -> tuple[int, ...]:

@@ -176,7 +176,22 @@ def _read_ratio(ratio: float | None, norms: Sequence[Quantity | None]) -> str:
         return "layer 1 receives next to nothing of what the last layer does"
     if ratio > 10:
         return "layer 1 receives far more than the last layer"
+    if ratio >= 1.995:
+        return f"layer 1 receives {format_number(ratio)} times what the last layer does"
     return f"layer 1 receives {100 * ratio:.0f} % of what the last layer does"
+
+
+_SHOWN = {
+    "depth",
+    "width",
+    "activation",
+    "init",
+    "residual",
+    "normalization",
+    "clip_norm",
+    "seed",
+    "dtype",
+}
 
 
 def describe_subject(flow: GradientFlow) -> str:
@@ -189,6 +204,7 @@ def describe_subject(flow: GradientFlow) -> str:
             (len(flow.parameters), "parameter"),
         )
         return ", ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    others = spec.model_dump(exclude=_SHOWN, exclude_defaults=True)
     extras = [
         f"{spec.residual} residual connections" if spec.residual != "none" else "",
         spec.normalization if spec.normalization != "none" else "",
@@ -199,6 +215,7 @@ def describe_subject(flow: GradientFlow) -> str:
         ACTIVATIONS[spec.activation].label,
         f"{INITIALIZERS[spec.init].label} initialization",
         *(extra for extra in extras if extra),
+        *(f"{name.replace('_', ' ')} {value}" for name, value in others.items()),
     ]
     return ", ".join(parts)
 

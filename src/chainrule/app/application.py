@@ -11,6 +11,7 @@ from chainrule.app import (
     chain_page,
     explore_page,
     file_route,
+    lesson,
     model_page,
     plotly_script,
     remedy_route,
@@ -41,6 +42,7 @@ def create_app() -> Dash:
     remedy_route.register_routes(server, measurer)
     file_route.register_routes(server, measurer)
     training_route.register_routes(server)
+    lesson.register_routes(server)
     chain_page.register_routes(server)
     model_page.register_routes(server)
     plotly_script.register_routes(server)

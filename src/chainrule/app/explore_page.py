@@ -5,6 +5,7 @@ answers; every number and every word about it comes from the library.
 """
 
 import json
+import time
 from typing import Any
 
 from dash import html
@@ -32,7 +33,6 @@ def layout() -> Any:
     return html.Div(
         html.P("Loading the explorer …"),
         id="explore-root",
-        className="ex-root",
         **{"data-vocabulary": json.dumps(describe_vocabulary(), ensure_ascii=False)},
     )
 
@@ -71,6 +71,7 @@ def register_routes(server: FastAPI, measurer: Measurer) -> None:
         With `first=1` in it, fewer networks may be measured so that the answer comes at once; it
         says so, and the page asks again for all of them.
         """
+        asked = time.perf_counter()
         query, mark, _ = request.url.query.rpartition("first=1")
         first = bool(mark)
         if not first:
@@ -85,18 +86,31 @@ def register_routes(server: FastAPI, measurer: Measurer) -> None:
                 {"error": str(error), "view": view.describe(), "notices": notices}, 422
             )
 
-        def work(check: Any) -> bytes:
+        def work(check: Any) -> tuple[bytes, str]:
+            start = time.perf_counter()
             flow = measurer.measure(view.spec, seeds, check)
             other = measurer.measure(view.pin, pinned, check) if view.pin else None
-            return _encode(_describe(view, flow, other, notices, whole))
+            measured = time.perf_counter()
+            body = _encode(_describe(view, flow, other, notices, whole))
+            return body, _tell_times(asked, start, measured)
 
         try:
-            body = await measurer.run(request, work, long=not first and _is_long(view))
+            body, times = await measurer.run(request, work, long=not first and _is_long(view))
         except Superseded:
             return Response(status_code=499)
         except SpecError as error:
             return JSONResponse({"error": str(error), "view": view.describe()}, 422)
-        return Response(body, media_type="application/json")
+        return Response(body, media_type="application/json", headers={"Server-Timing": times})
+
+
+def _tell_times(asked: float, start: float, measured: float) -> str:
+    """Return what took how long as the header that browsers show beside a request."""
+    parts = {
+        "wait": start - asked,
+        "measure": measured - start,
+        "describe": time.perf_counter() - measured,
+    }
+    return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in parts.items())
 
 
 def _is_long(view: View) -> bool:

@@ -1,6 +1,5 @@
 """What is on screen, to keep: the flow file, the numbers, a report."""
 
-import json
 from collections.abc import Callable
 
 from fastapi import FastAPI, Request
@@ -9,19 +8,14 @@ from fastapi.responses import JSONResponse, Response
 from chainrule.app.measuring import Measurer, Superseded, plan_seeds
 from chainrule.app.view import read_view
 from chainrule.errors import SpecError
-from chainrule.export import summarize, to_csv
+from chainrule.export import to_csv, to_summary_json
 from chainrule.flow import GradientFlow
 from chainrule.report import build_report
-
-
-def _write_summary(flow: GradientFlow) -> str:
-    return json.dumps(summarize(flow), ensure_ascii=False, indent=2)
-
 
 FILES: dict[str, tuple[str, Callable[[GradientFlow], str]]] = {
     "flow.json": ("application/json", GradientFlow.to_json),
     "numbers.csv": ("text/csv", to_csv),
-    "numbers.json": ("application/json", _write_summary),
+    "numbers.json": ("application/json", to_summary_json),
     "report.html": ("text/html", build_report),
 }
 """Media type and contents of each file by name."""

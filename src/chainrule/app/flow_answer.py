@@ -1,13 +1,11 @@
 """A measurement in the words, cards and figures of a page, as JSON can hold it."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from chainrule.activations import ACTIVATIONS
-from chainrule.diagnoses import MEANINGS, RULES, Verdict, Viability
-from chainrule.diagnosis import Diagnosis, assess_viability, diagnose
+from chainrule.diagnosis import diagnose
 from chainrule.figures import (
     build_activation_figure,
     build_factor_figure,
@@ -17,35 +15,13 @@ from chainrule.figures import (
 from chainrule.flow import GradientFlow
 from chainrule.initializers import INITIALIZERS
 from chainrule.measurement import WeightLayer
-from chainrule.numerals import format_number, split_number, to_subscript
+from chainrule.numerals import format_number, to_subscript
 from chainrule.quantity import Quantity
+from chainrule.rows import list_layer_head, write_layer_row
 from chainrule.spec import NetworkSpec
+from chainrule.wording import Card, build_cards, write_share, write_text
 
 Answer = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    icon: str
-    state: str
-
-
-_LOOKS = {
-    Verdict.HEALTHY: _Look("✔", "good"),
-    Verdict.VANISHING: _Look("▼", "warn"),
-    Verdict.EXPLODING: _Look("▲", "bad"),
-    Verdict.SATURATED: _Look("▬", "warn"),
-    Verdict.SIGNAL_COLLAPSE: _Look("◆", "warn"),
-    Verdict.DEAD_UNITS: _Look("✖", "bad"),
-    Verdict.NON_FINITE: _Look("∞", "bad"),
-    Verdict.NO_GRADIENT: _Look("∅", "bad"),
-}
-
-_VIABILITY_LOOKS = {
-    Viability.VIABLE: _Look("●", "good"),
-    Viability.AT_RISK: _Look("◐", "warn"),
-    Viability.NOT_VIABLE: _Look("○", "bad"),
-}
 
 
 def describe_flow(
@@ -78,11 +54,14 @@ def describe_flow(
         }
     return {
         "verdict": str(diagnosis.verdict),
-        "cards": build_cards(flow, diagnosis),
+        "cards": [describe_card(card) for card in build_cards(flow, diagnosis)],
         "figures": figures,
         "layer": describe_layer(layers[layer - 1]) if layers else "",
         "layers": [describe_gradient(entry) for entry in layers],
-        "table": build_table(flow),
+        "table": {
+            "head": list_layer_head(flow),
+            "rows": [write_layer_row(flow, entry) for entry in layers],
+        },
         "findings": [
             {
                 "evidence": f"{finding.evidence[0].upper()}{finding.evidence[1:]}.",
@@ -99,94 +78,30 @@ def describe_flow(
     }
 
 
-def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> list[Answer]:
-    """Return the four status cards."""
-    norms = flow.weight_gradient_norms
-    first, last = (norms[0], norms[-1]) if norms else (None, None)
-    look, viability = _LOOKS[diagnosis.verdict], assess_viability(flow)
-    viable = _VIABILITY_LOOKS[viability]
-    return [
-        {"title": "Gradient at layer 1", **_judge_norm(first)},
-        {"title": f"Gradient at layer {len(norms)}, the last", **_judge_norm(last)},
-        {"title": "Gradient ratio, first ÷ last", **_judge_ratio(flow.gradient_ratio, norms)},
-        {
-            "title": "Diagnosis",
-            "value": {"digits": str(diagnosis.verdict).capitalize(), "exponent": None},
-            "icon": look.icon,
-            "state": look.state,
-            "word": "",
-            "note": f"{MEANINGS[diagnosis.verdict]}".capitalize() + ".",
-            "badge": {
-                "icon": viable.icon,
-                "state": viable.state,
-                "text": f"training {viability}",
-            },
-        },
-    ]
-
-
-def _judge_norm(norm: Quantity | None) -> Answer:
-    small, large = RULES["vanishing_gradient"].threshold, RULES["exploding_gradient"].threshold
-    card = {"value": write_number(norm), "note": "‖∂𝓛/∂W‖"}
-    if norm is None:
-        return {**card, "icon": "∅", "state": "bad", "word": "none reaches it"}
-    if not math.isfinite(norm):
-        return {**card, "icon": "∞", "state": "bad", "word": "not a finite number"}
-    if norm < small:
-        word = "exactly zero" if norm == 0.0 else f"too small (below {format_number(small)})"
-        return {**card, "icon": "▼", "state": "warn", "word": word}
-    if norm > large:
-        word = f"too large (above {format_number(large)})"
-        return {**card, "icon": "▲", "state": "bad", "word": word}
-    return {**card, "icon": "✔", "state": "good", "word": "usable"}
-
-
-def _judge_ratio(ratio: Quantity | None, norms: Sequence[Quantity | None]) -> Answer:
-    card = {"value": write_number(ratio), "note": _read_ratio(ratio, norms)}
-    if ratio is None or math.isnan(ratio):
-        return {**card, "icon": "∅", "state": "bad", "word": "undefined"}
-    if 0.01 <= ratio <= 100:
-        return {**card, "icon": "✔", "state": "good", "word": "alike at both ends"}
-    if ratio < 0.01:
-        return {**card, "icon": "▼", "state": "warn", "word": "shrinks on the way back"}
-    return {**card, "icon": "▲", "state": "bad", "word": "grows on the way back"}
-
-
-def _read_ratio(ratio: float | None, norms: Sequence[Quantity | None]) -> str:
-    if ratio is None:
-        return "an end receives no gradient"
-    if math.isnan(ratio):
-        zero = bool(norms) and norms[0] == 0.0 and norms[-1] == 0.0
-        return "both ends are zero" if zero else "an end is not a number"
-    if ratio < 0.01:
-        return "layer 1 receives next to nothing of what the last layer does"
-    if ratio > 10:
-        return "layer 1 receives far more than the last layer"
-    if ratio >= 1.995:
-        return f"layer 1 receives {format_number(ratio)} times what the last layer does"
-    return f"layer 1 receives {100 * ratio:.0f} % of what the last layer does"
-
-
-def write_number(value: float | None) -> Answer:
-    """Return a number as a page writes it: digits, and a power of ten where it needs one."""
-    if value is None:
-        return {"digits": "none", "exponent": None}
-    if not math.isfinite(value):
-        return {"digits": "undefined" if math.isnan(value) else "infinite", "exponent": None}
-    digits, exponent = split_number(value)
-    return {"digits": digits, "exponent": exponent}
+def describe_card(card: Card) -> Answer:
+    """Return a status card as JSON can hold it."""
+    look, words = card.badge or (None, "")
+    return {
+        "title": card.title,
+        "value": {"digits": card.digits, "exponent": card.exponent},
+        "icon": card.icon,
+        "state": card.state,
+        "word": card.word,
+        "note": card.note,
+        "badge": {"icon": look.icon, "state": look.state, "text": words} if look else None,
+    }
 
 
 def describe_gradient(layer: WeightLayer) -> str:
     """Return a layer's figures in one sentence."""
     parts = [
-        f"gradient {_text(layer.weight_gradient_norm)}",
-        f"‖δ‖ {_text(layer.delta_norm)}",
+        f"gradient {write_text(layer.weight_gradient_norm)}",
+        f"‖δ‖ {write_text(layer.delta_norm)}",
     ]
     if layer.saturation is not None:
-        parts.append(f"{_share(layer.saturation)} saturated")
+        parts.append(f"{write_share(layer.saturation)} saturated")
     if layer.dead_share:
-        parts.append(f"{_share(layer.dead_share)} dead")
+        parts.append(f"{write_share(layer.dead_share)} dead")
     return f"Layer {layer.layer}: {', '.join(parts)}"
 
 
@@ -201,9 +116,9 @@ def describe_layer(layer: WeightLayer) -> str:
         f"from {format_number(output.min)} to {format_number(output.max)}",
     ]
     if layer.saturation is not None:
-        parts.append(f"{_share(layer.saturation)} saturated")
+        parts.append(f"{write_share(layer.saturation)} saturated")
     if layer.dead_share is not None:
-        parts.append(f"{_share(layer.dead_share)} of its units dead")
+        parts.append(f"{write_share(layer.dead_share)} of its units dead")
     symbol = (
         f"h{to_subscript(layer.layer)}" if layer.activation else f"z{to_subscript(layer.layer)}"
     )
@@ -224,49 +139,6 @@ def describe_clipping(flow: GradientFlow) -> str:
         f"{format_number(clipped)} after; every one is multiplied by {format_number(factor)} "
         f"(in {active} of {len(factor.values)} networks). Their ratios stay as they are."
     )
-
-
-def build_table(flow: GradientFlow) -> Answer:
-    """Return the numbers of the charts as a table."""
-    return {
-        "head": [
-            "layer",
-            "‖∂𝓛/∂W‖",
-            "10–90 %",
-            "‖δ‖",
-            "gradient ÷ weight",
-            "std of h",
-            "saturated",
-            "dead",
-        ],
-        "rows": [
-            [
-                str(layer.layer),
-                _text(layer.weight_gradient_norm),
-                _band(layer.weight_gradient_norm),
-                _text(layer.delta_norm),
-                _text(layer.grad_to_weight),
-                _text(layer.std),
-                _share(layer.saturation),
-                _share(layer.dead_share),
-            ]
-            for layer in flow.weight_layers
-        ],
-    }
-
-
-def _text(value: Quantity | None) -> str:
-    return "none" if value is None else format_number(value)
-
-
-def _band(value: Quantity | None) -> str:
-    if value is None or len(value.values) == 1:
-        return ""
-    return f"{format_number(value.low)} – {format_number(value.high)}"
-
-
-def _share(value: Quantity | None) -> str:
-    return "" if value is None else f"{100 * value:.0f} %"
 
 
 def compare(flow: GradientFlow, other: GradientFlow) -> Answer:
@@ -307,7 +179,7 @@ def _compare_results(before: GradientFlow, after: GradientFlow) -> Iterator[str]
         ("gradient ratio", before.gradient_ratio, after.gradient_ratio),
     )
     for name, old, new in pairs:
-        yield f"{name}: {_text(old)} → {_text(new)}{_tell_factor(old, new)}"
+        yield f"{name}: {write_text(old)} → {write_text(new)}{_tell_factor(old, new)}"
     yield f"diagnosis: {diagnose(before).verdict} → {diagnose(after).verdict}"
 
 

@@ -17,7 +17,6 @@ from starlette.requests import ClientDisconnect
 from chainrule.app.flow_answer import describe_flow
 from chainrule.app.view import PANELS
 from chainrule.blocks import group_calls
-from chainrule.diagnosis import diagnose
 from chainrule.errors import FlowFileError
 from chainrule.figures import MEASURES, SCALES
 from chainrule.flow import GradientFlow
@@ -27,14 +26,10 @@ from chainrule.rows import (
     PARAMETER_HEAD,
     count_outputs,
     describe_block,
-    list_layer_head,
     write_call_row,
-    write_layer_row,
     write_parameter_row,
 )
 from chainrule.wording import (
-    Card,
-    build_cards,
     describe_measurement,
     describe_subject,
     describe_versions,
@@ -144,14 +139,9 @@ def describe_model(
     subject = describe_subject(flow)
     return {
         **answer,
-        "cards": [_describe_card(card) for card in build_cards(flow, diagnose(flow))],
         "layers": [
             f"{sentence}{name}" for sentence, name in zip(answer["layers"], names, strict=True)
         ],
-        "table": {
-            "head": list_layer_head(flow),
-            "rows": [write_layer_row(flow, entry) for entry in layers],
-        },
         "ensemble": {"note": f"{subject}; {describe_measurement(flow)}."},
         "caption": subject,
         "versions": describe_versions(flow),
@@ -173,17 +163,4 @@ def describe_model(
             "head": PARAMETER_HEAD,
             "rows": [write_parameter_row(parameter) for parameter in flow.parameters],
         },
-    }
-
-
-def _describe_card(card: Card) -> Answer:
-    look, words = card.badge or (None, "")
-    return {
-        "title": card.title,
-        "value": {"digits": card.digits, "exponent": card.exponent},
-        "icon": card.icon,
-        "state": card.state,
-        "word": card.word,
-        "note": card.note,
-        "badge": {"icon": look.icon, "state": look.state, "text": words} if look else None,
     }

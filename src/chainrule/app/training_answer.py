@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 from chainrule.activations import get_activation
+from chainrule.app.controls import DEFAULT_SEEDS, MAX_SEEDS
+from chainrule.app.measuring import plan_seeds
 from chainrule.diagnoses import Verdict
 from chainrule.diagnosis import diagnose
 from chainrule.errors import SpecError
@@ -34,10 +36,6 @@ COLUMNS = 60
 CHANCE_MARGIN = 0.05
 """An accuracy within so much of chance counts as chance."""
 
-SEEDS = 16
-LIVE_WEIGHTS = 2**23
-"""Weights of the ensemble that the diagnosis rests on, as on the explore page."""
-
 Line = dict[str, Any]
 
 _LABELS: dict[Optimizer, str] = {"sgd": "SGD", "adam": "Adam"}
@@ -52,7 +50,7 @@ class Order:
         optimizer: "sgd" or "adam".
         learning_rate: As given, or the optimizer's default.
         steps: Number of optimizer steps.
-        seeds: Networks that the diagnosis rests on.
+        seeds: Networks that the diagnosis rests on, as many as on the explore page.
     """
 
     spec: NetworkSpec
@@ -92,15 +90,16 @@ def read_order(query: str) -> Order:
     name = own.get("optimizer", "sgd")
     check_optimizer(name)
     optimizer = cast("Optimizer", name)
+    seeds = _read_count("seeds", own.get("seeds", str(DEFAULT_SEEDS)), MAX_SEEDS)
     order = Order(
         spec=spec,
         optimizer=optimizer,
         learning_rate=_read_rate(own.get("learning_rate"), DEFAULT_RATES[optimizer]),
         steps=_read_count("steps", own.get("steps", "300"), MAX_STEPS),
-        seeds=_read_count("seeds", own.get("seeds", str(SEEDS)), 1024),
+        seeds=seeds,
     )
     _start(order, None)
-    return order
+    return replace(order, seeds=plan_seeds(spec, seeds, first=False))
 
 
 def describe_order(order: Order) -> Line:
@@ -151,15 +150,26 @@ def describe_training(order: Order, should_stop: Callable[[], bool]) -> Iterator
 
     Args:
         order: What to do.
-        should_stop: Asked before every step; once it says yes nothing more is yielded.
+        should_stop: Asked before every step, and while the untrained network is measured; once it
+            says yes nothing more is yielded.
     """
-    largest = LIVE_WEIGHTS // (order.spec.depth * order.spec.width**2)
-    seeds = max(1, min(order.seeds, max(2, largest)))
-    verdict = diagnose(simulate(order.spec, seeds)).verdict
+
+    def check(done: int, total: int) -> None:
+        if should_stop():
+            raise _Stopped
+
+    try:
+        verdict = diagnose(simulate(order.spec, order.seeds, progress=check)).verdict
+    except _Stopped:
+        return
     for record in _start(order, should_stop):
         yield _describe_record(order, record)
         if record.last:
             yield conclude(order, record, verdict)
+
+
+class _Stopped(Exception):  # noqa: N818  (not an error: nobody waits any more)
+    """The measurement before the training was stopped."""
 
 
 def conclude(order: Order, record: TrainingRecord, verdict: Verdict) -> Line:

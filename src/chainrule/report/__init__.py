@@ -5,16 +5,17 @@ from collections.abc import Iterable
 
 from chainrule.files import write_text
 from chainrule.flow import GradientFlow
-from chainrule.report.page import MeasuredChange, build_report
+from chainrule.remedy import Remedy
+from chainrule.report.page import build_report
 
-__all__ = ["MeasuredChange", "build_report", "write_report"]
+__all__ = ["build_report", "write_report"]
 
 
 def write_report(
     flow: GradientFlow,
     path: str | os.PathLike[str],
     *,
-    remedies: Iterable[MeasuredChange] | None = None,
+    remedies: Iterable[Remedy] | None = None,
     title: str | None = None,
     date: str | None = None,
 ) -> None:
@@ -27,7 +28,8 @@ def write_report(
     Args:
         flow: The measurement.
         path: The file.
-        remedies: Changes that were measured, as `find_remedies` returns them.
+        remedies: Changes that were measured, as `find_remedies` returns them; of these, the ones
+            that do not help are shown, too.
         title: What the report is about; what was measured, by default.
         date: When it was measured, in any form; left out by default.
 

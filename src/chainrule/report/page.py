@@ -5,9 +5,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
-from typing import Protocol
 
-from chainrule.diagnoses import Verdict
 from chainrule.diagnosis import Diagnosis, diagnose
 from chainrule.figures import (
     build_activation_figure,
@@ -15,13 +13,13 @@ from chainrule.figures import (
     build_gradient_figure,
 )
 from chainrule.flow import GradientFlow
+from chainrule.remedy import OUTCOMES, Remedies, Remedy
 from chainrule.report.charts import Figure, draw_figure
 from chainrule.report.markup import Content, Markup, element
 from chainrule.report.tables import (
     build_layer_table,
     build_module_tables,
     build_parameter_table,
-    build_table,
 )
 from chainrule.wording import (
     Card,
@@ -37,50 +35,10 @@ WIDE, NARROW = (1000, 340), (360, 300)
 """Sizes in which a chart is drawn: for a page and for a phone, in pixels."""
 
 
-class Figures(Protocol):
-    """A figure before and after a change."""
-
-    @property
-    def figure(self) -> str:
-        """What is compared, in words."""
-
-    @property
-    def before(self) -> float:
-        """The worst value before."""
-
-    @property
-    def after(self) -> float | None:
-        """The worst value after."""
-
-
-class MeasuredChange(Protocol):
-    """A change that was tried, with what was measured before and after it."""
-
-    @property
-    def title(self) -> str:
-        """The change in words."""
-
-    @property
-    def reason(self) -> str:
-        """Why it could help."""
-
-    @property
-    def outcome(self) -> str:
-        """What it did, in a word."""
-
-    @property
-    def figure(self) -> Figures:
-        """The figure that was wrong, before and after."""
-
-    @property
-    def verdict_after(self) -> Verdict:
-        """What the changed network is diagnosed as."""
-
-
 def build_report(
     flow: GradientFlow,
     *,
-    remedies: Iterable[MeasuredChange] | None = None,
+    remedies: Iterable[Remedy] | None = None,
     title: str | None = None,
     date: str | None = None,
 ) -> str:
@@ -88,7 +46,8 @@ def build_report(
 
     Args:
         flow: The measurement.
-        remedies: Changes that were measured, as `find_remedies` returns them.
+        remedies: Changes that were measured, as `find_remedies` returns them; of these, the ones
+            that do not help are shown, too.
         title: What the report is about; what was measured, by default.
         date: When it was measured, in any form; left out by default.
     """
@@ -99,6 +58,7 @@ def build_report(
         element(
             "div", [_build_card(card) for card in build_cards(flow, diagnosis)], class_="cards"
         ),
+        _build_clipping(flow),
         _build_diagnosis(diagnosis),
         _build_charts(flow),
         _build_remedies(remedies),
@@ -189,6 +149,17 @@ def _build_card(card: Card) -> Markup:
     )
 
 
+def _build_clipping(flow: GradientFlow) -> Markup | None:
+    if flow.clip_factor is None:
+        return None
+    factor = write_text(flow.clip_factor)
+    return element(
+        "p",
+        f"Figures are before clipping, which multiplies every gradient by {factor}.",
+        class_="dim",
+    )
+
+
 def _build_diagnosis(diagnosis: Diagnosis) -> Markup:
     findings: list[Content] = [
         element(
@@ -255,31 +226,44 @@ def _build_chart(title: str, caption: str, figure: Figure) -> Markup:
     )
 
 
-def _build_remedies(remedies: Iterable[MeasuredChange] | None) -> Markup | None:
+def _build_remedies(remedies: Iterable[Remedy] | None) -> Markup | None:
     if remedies is None:
         return None
     changes = list(remedies)
+    refuted = remedies.refuted if isinstance(remedies, Remedies) else ()
+    intro = "Each change was made and measured again with the same seeds."
     if not changes:
-        return element(
-            "section",
-            element("h2", "What to change"),
-            element("p", "Nothing that was tried helps, as measured."),
-        )
-    head = ["change", "outcome", "figure", "before", "after", "diagnosis after"]
-    rows: list[list[Content]] = [
-        [
-            [change.title, element("div", change.reason, class_="dim")],
-            str(change.outcome),
-            change.figure.figure,
-            write_text(change.figure.before),
-            write_text(change.figure.after),
-            str(change.verdict_after),
-        ]
-        for change in changes
-    ]
+        intro = "Nothing that was tried helps, as measured."
+        if isinstance(remedies, Remedies) and not refuted:
+            intro = "Nothing needs to change, so nothing was tried."
     return element(
         "section",
         element("h2", "What to change"),
-        element("p", "Each change was made and measured again.", class_="dim"),
-        build_table(head, rows, words=(0, 1, 2, 5)),
+        element("p", intro, class_="dim"),
+        [_build_remedy(change) for change in changes],
+        element(
+            "details",
+            element("summary", f"Tried and measured, without success ({len(refuted)})"),
+            element("div", [_build_remedy(change) for change in refuted], class_="tried"),
+        )
+        if refuted
+        else None,
+    )
+
+
+def _build_remedy(change: Remedy) -> Markup:
+    figure, state = change.figure, "good" if change.is_cure else None
+    return element(
+        "div",
+        element("b", change.title),
+        element("span", f" {start_sentence(OUTCOMES[change.outcome])}", class_=state),
+        element(
+            "p",
+            f"{figure.figure}: {figure.before_text} → {figure.after_text}, wanted "
+            f"{figure.threshold_text}; diagnosis: {change.verdict_before} → "
+            f"{change.verdict_after}.",
+        ),
+        element("p", change.reason, class_="dim"),
+        element("p", element("code", change.command), class_="dim") if change.command else None,
+        class_="finding",
     )

@@ -50,7 +50,7 @@ window.chainrule = window.chainrule || {};
       if (embed) {
         this.root.classList.add("ex-embedded");
         this.whole = el("a", { target: "_blank", rel: "noopener" }, "Open in chainrule");
-        this.root.replaceChildren(this.progress, this.notices, this.error, results, el("p", { class: "ex-whole" }, this.whole));
+        this.root.replaceChildren(el("div", { class: "ex-root" }, this.progress, this.notices, this.error, results, el("p", { class: "ex-whole" }, this.whole)));
         return;
       }
       this.look = el("p", { class: "ex-look", "data-part": "look-at" });
@@ -64,25 +64,27 @@ window.chainrule = window.chainrule || {};
       this.pinButton = el("button", { type: "button", class: "ex-button", onclick: () => this.pin() }, "Pin to compare");
       this.chainLink = el("a", { href: "/chain-rule", "data-part": "chain-link" }, "See its product of factors");
       this.compare = el("section", { class: "fv-panel ex-compare", "data-part": "compare-result", hidden: true, "aria-labelledby": "ex-compare" });
+      const compare = el("div", { class: "ex-row" }, this.pinButton);
       const configure = el("section", { class: "ex-configure fv-panel", "aria-labelledby": "ex-configure" },
         el("h2", { id: "ex-configure" }, "Configure"), main, this.more,
-        el("div", { class: "ex-row", "data-part": "compare" }, this.pinButton), this.chainLink);
+        compare, this.chainLink);
       this.remedies = el("section", { class: "fv-panel ex-remedies", "data-part": "remedies", id: "what-to-change" });
       this.train = el("section", { "data-part": "train", id: "train" });
       this.share = el("section", { class: "fv-panel", "data-part": "share", id: "share" });
       this.lesson = el("section", { "data-part": "lesson", id: "lesson" });
-      this.root.replaceChildren(
-        scenarios,
-        this.look,
-        this.notices,
-        el("div", { class: "ex-columns" }, configure, el("div", { class: "ex-side" }, this.progress, this.error, this.compare, results, this.remedies, this.train, this.share)),
-        this.lesson,
-      );
+      const side = el("div", { class: "ex-side" }, this.progress, this.error, this.compare, results, this.remedies, this.train, this.share);
+      const columns = el("div", { class: "ex-columns" }, configure, side);
+      this.root.replaceChildren(el("div", { class: "ex-root" }, scenarios, this.look, this.notices, columns), this.lesson);
+      const { more: settings, remedies, train, share, lesson } = this;
+      this.parts = { presets: scenarios, more: settings, compare, remedies, train, share, lesson };
       const api = {
         query: () => this.view?.query || "",
         pinnedQuery: () => this.extra.pin,
         apply: (query) => this.apply(query),
-        onAnswer: (listener) => this.listeners.push(listener),
+        onAnswer: (listener) => {
+          this.listeners.push(listener);
+          if (this.answer) listener(this.answer, this.view.query); // who comes late hears the latest
+        },
         view: this.flow,
         address: () => this.view?.address || "",
       };
@@ -140,7 +142,7 @@ window.chainrule = window.chainrule || {};
     /** Links that show a configuration do so in place. */
     follow(event) {
       const link = event.target.closest("a[data-show]");
-      if (!link || event.metaKey || event.ctrlKey || event.shiftKey) return;
+      if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey) return;
       event.preventDefault();
       this.apply(new URL(link.href).search.slice(1));
       const top = this.root.querySelector(".ex-columns").getBoundingClientRect().top;
@@ -233,6 +235,7 @@ window.chainrule = window.chainrule || {};
       }
       if (this.look) this.showWords(answer);
       if (newest && !this.whole && !question.refining) this.keep(answer.view.address, question.step);
+      this.answer = answer;
       for (const listener of this.listeners) listener(answer, answer.view.query);
     }
 
@@ -295,12 +298,7 @@ window.chainrule = window.chainrule || {};
     }
 
     hide(names) {
-      for (const part of Object.keys(this.words.parts)) {
-        for (const node of this.root.querySelectorAll(`[data-part="${part}"]`)) {
-          if (names.includes(part)) node.hidden = true;
-          else if (node.hidden && !["compare-result"].includes(node.dataset.part)) node.hidden = false;
-        }
-      }
+      for (const [part, node] of Object.entries(this.parts || {})) node.hidden = names.includes(part);
     }
   }
 

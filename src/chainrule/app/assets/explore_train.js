@@ -77,7 +77,7 @@
       this.$("optimizer").addEventListener("change", (event) => {
         this.$("rate").value = DEFAULT_RATE[event.target.value];
       });
-      this.$("train").addEventListener("click", () => this.train());
+      this.$("begin").addEventListener("click", () => this.train());
       this.$("cancel").addEventListener("click", () => this.control?.abort());
       this.$("details").addEventListener("toggle", () => this.showTable());
       for (const name of ["loss", "accuracy", "map-0", "map-1"]) {
@@ -163,10 +163,10 @@
     }
 
     setBusy(busy) {
-      for (const name of ["optimizer", "rate", "steps", "train"]) this.$(name).disabled = busy;
+      for (const name of ["optimizer", "rate", "steps", "begin"]) this.$(name).disabled = busy;
       this.$("cancel").disabled = !busy;
       if (busy) this.$("cancel").focus({ preventScroll: true });
-      else if (document.activeElement === document.body || document.activeElement === this.$("cancel")) this.$("train").focus({ preventScroll: true });
+      else if (document.activeElement === document.body || document.activeElement === this.$("cancel")) this.$("begin").focus({ preventScroll: true });
       this.root.dataset.busy = busy ? "1" : "";
     }
 
@@ -415,7 +415,7 @@
     <label>optimizer<select data-part="optimizer"><option value="sgd">SGD</option><option value="adam">Adam</option></select></label>
     <label>learning rate<select data-part="rate"></select></label>
     <label>steps<select data-part="steps"><option>100</option><option selected>300</option><option>600</option></select></label>
-    <button class="tr-primary" type="button" data-part="train">Train</button><button type="button" data-part="cancel" disabled>Cancel</button>
+    <button class="tr-primary" type="button" data-part="begin">Train</button><button type="button" data-part="cancel" disabled>Cancel</button>
   </div>
   <progress data-part="progress" max="1" value="0" aria-label="progress of the training"></progress>
   <p class="tr-status" data-part="status">Nothing is trained yet.</p>
