@@ -218,8 +218,8 @@ def _write_measurement(spec: NetworkSpec) -> Iterator[str]:
     if clips:
         yield f"    gradients = [p.grad{exact} for p in model.parameters()]"
         yield "    total = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()"
-        yield "    # In training: nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM) here."
-        yield "    factor = CLIP_NORM / total if total > CLIP_NORM else 1.0"
+        yield "    # As nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM) would multiply."
+        yield "    factor = min(CLIP_NORM / (total + 1e-6), 1.0)"
     yield "    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]"
     norms = f"[linear.weight.grad{exact}.norm().item() for linear in linears]"
     yield f"    return {norms}{', factor' if clips else ''}"
