@@ -20,6 +20,9 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
 ]
 
+STILL = "header, .cr-graph, .cr-strip { position: static !important }"
+"""What stays in sight on a screen would lie over a picture higher than the screen."""
+
 
 def photograph_page(browser: Browser, url: str) -> None:
     """Photograph the explorer on a desktop and on a phone, light and dark."""
@@ -37,23 +40,29 @@ def photograph_page(browser: Browser, url: str) -> None:
 
 
 def photograph_chain(browser: Browser, url: str) -> None:
-    """Photograph the chain-rule page: graph beside equation, and the answer of the walk."""
+    """Photograph the chain, the answer of the walk, and the product of a measured network."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(f"{url}/chain-rule")
     page.wait_for_selector("#chain-root[data-shown]")
     for _ in range(3):
-        page.get_by_role("button", name="Next", exact=True).last.click()
+        page.locator('[data-do="next"]').click()
+    page.mouse.move(0, 0)
     page.wait_for_timeout(300)
-    page.screenshot(
-        path=IMAGES / "chain-rule.png",
-        full_page=True,
-        clip={"x": 0, "y": 0, "width": 1280, "height": 1590},
-    )
+    page.locator('[data-view="chain"]').screenshot(path=IMAGES / "chain-rule.png", style=STILL)
     page.goto(f"{url}/chain-rule?walk=5")
     page.wait_for_selector("#chain-root[data-shown]")
     page.locator('[data-part="depth-w"]').fill("4")
     page.wait_for_timeout(500)
-    page.locator('[data-part="depth-card"]').screenshot(path=IMAGES / "chain-depth.png")
+    page.locator('[data-part="depth-card"]').screenshot(
+        path=IMAGES / "chain-depth.png", style=STILL
+    )
+    page.goto(f"{url}/chain-rule?depth=12&network_activation=sigmoid&init=xavier")
+    page.wait_for_selector('[data-part="real-check"]:not(:empty)')
+    for _ in range(5):
+        page.locator('[data-do="real-next"]').click()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(300)
+    page.locator('[data-view="real"]').screenshot(path=IMAGES / "chain-network.png", style=STILL)
     page.close()
 
 
