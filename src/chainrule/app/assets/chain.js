@@ -321,7 +321,7 @@
       else if (name === "graph") {
         this.wholeGraph = !this.wholeGraph;
         this.refresh({ write: false });
-      } else if (name === "svg") this.download();
+      } else if (name === "svg") C.saveGraph(this.view.answer.svg);
       else if (name === "walk-step" || name === "walk-step-back") {
         if (this.view.step === null) this.view.step = 0;
         this.view.act(name === "walk-step" ? "next" : "back");
@@ -384,14 +384,6 @@
       if (!place) return;
       const found = this.view.box.querySelector(place);
       found?.focus({ preventScroll: true });
-    }
-
-    download() {
-      const link = document.createElement("a");
-      link.href = URL.createObjectURL(new Blob([this.view.answer.svg], { type: "image/svg+xml" }));
-      link.download = "chain.svg";
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     }
   }
 

@@ -25,6 +25,14 @@
     box.querySelectorAll(".edge[data-factor]").forEach((edge) => edge.setAttribute("tabindex", "0"));
   };
 
+  C.saveGraph = (svg) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
+    link.download = "chain.svg";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+
   C.describeErratum = (erratum) =>
     `<p>${C.esc(erratum.sentence)}</p>` +
     `<table><thead><tr><th scope="col">layer</th><th scope="col">h(1 − h)</th><th scope="col">z(1 − z)</th></tr></thead><tbody>` +
