@@ -35,7 +35,7 @@ def photograph_explorer(browser: Browser, url: str) -> None:
         ("explorer-phone", "Vanishing (Sigmoid)", 390, 1700, "light"),
         ("explorer-phone-dark", "Deep and rescued (100 layers, residual)", 390, 1700, "dark"),
     ):
-        page = open_explorer(browser, url, f"preset={quote(scenario)}", width, height, scheme)
+        page = open_explorer(browser, url, f"preset={quote(scenario)}", (width, height), scheme)
         page.screenshot(path=IMAGES / f"{name}.png")
         page.close()
 
@@ -43,7 +43,7 @@ def photograph_explorer(browser: Browser, url: str) -> None:
 def photograph_uses(browser: Browser, url: str) -> None:
     """Photograph what can be done: compare, change, train, learn."""
     scenario = f"preset={quote('Vanishing (Sigmoid)')}"
-    page = open_explorer(browser, url, scenario, 1400, 1220, "light")
+    page = open_explorer(browser, url, scenario, (1400, 1220), "light")
     page.wait_for_selector(".ex-remedy", timeout=60_000)
     page.locator("#what-to-change").screenshot(path=IMAGES / "remedies.png", style=STILL)
     page.get_by_role("button", name="Pin to compare").click()
@@ -52,7 +52,7 @@ def photograph_uses(browser: Browser, url: str) -> None:
     page.wait_for_timeout(1500)
     page.screenshot(path=IMAGES / "compare.png")
     train = page.locator("#train")
-    train.get_by_label("learning rate").select_option(label="0.3")
+    train.get_by_label("optimizer").select_option(label="Adam")
     train.get_by_role("button", name="Train").click()
     page.wait_for_function(
         "document.querySelectorAll('#train [data-part=ends] p').length === 2 && "
@@ -61,14 +61,16 @@ def photograph_uses(browser: Browser, url: str) -> None:
     )
     page.wait_for_timeout(500)
     train.screenshot(path=IMAGES / "training.png", style=STILL)
-    page.locator("#lesson-claims").screenshot(path=IMAGES / "lesson-claims.png", style=STILL)
+    page.locator("#lesson-claims").locator("xpath=..").screenshot(
+        path=IMAGES / "lesson-claims.png", style=STILL
+    )
     page.close()
 
 
 def open_explorer(
-    browser: Browser, url: str, query: str, width: int, height: int, scheme: Any
+    browser: Browser, url: str, query: str, size: tuple[int, int], scheme: Any
 ) -> Page:
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     page.goto(f"{url}/?{query}")
     page.wait_for_function(
         "document.querySelector('[data-part=results]')?.dataset.shown && "

@@ -11,7 +11,7 @@
     depth: { w: 1, activation: "sigmoid" },
     time: { w: 1.3, steps: 20, activation: "identity", clip: "" },
   };
-  C.NETWORK = ["depth", "width", "init", "distribution", "weight_std", "bias_std", "residual", "normalization", "clip_norm", "batch_size", "seed", "dtype", "network_activation"];
+  C.NETWORK = ["depth", "width", "init", "distribution", "weight_std", "bias_std", "residual", "normalization", "clip_norm", "batch_size", "input_scale", "seed", "dtype", "network_activation"];
 
   const quote = (text) => `“${String(text).slice(0, 20)}”`;
   /** A number as people write it; `null` where there is none, also for nothing at all. */
