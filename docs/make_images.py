@@ -70,6 +70,7 @@ def photograph_uses(browser: Browser, url: str) -> None:
 def open_explorer(
     browser: Browser, url: str, query: str, size: tuple[int, int], scheme: Any
 ) -> Page:
+    """Return a page that shows an address, settled, with its lesson."""
     page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     page.goto(f"{url}/?{query}")
     page.wait_for_function(
