@@ -9,6 +9,7 @@ window.chainrule = window.chainrule || {};
   "use strict";
 
   const CONFIG = { displayModeBar: false, responsive: true, displaylogo: false };
+  const NARROW = 420; // px below which every other number of a layer is left out
   const HEIGHTS = { gradient: 360, activation: 400, factor: 400, layer: 220 };
 
   const { el, text, numberNodes, whenIdle, dropIdle } = chainrule.dom;
@@ -198,6 +199,7 @@ window.chainrule = window.chainrule || {};
 
     draw(name, figure) {
       const { plot } = this.marks[name];
+      if (plot.clientWidth < NARROW && figure.layout.xaxis.dtick) figure.layout.xaxis.dtick *= 2;
       Plotly.react(plot, figure.data, figure.layout, CONFIG);
       if (!plot.dataset.linked) {
         plot.dataset.linked = "1";
