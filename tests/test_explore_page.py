@@ -576,3 +576,10 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def test_settings_out_of_sight_are_named(page, url):
+    open_explorer(page, url, f"{SMALL}&residual=scaled&batch_size=8")
+    assert read_part(page, "in-force") == "Residual connections: scaled by 1/√depth. Batch size: 8."
+    open_explorer(page, url, SMALL)
+    assert not page.locator("[data-part=in-force]").is_visible()

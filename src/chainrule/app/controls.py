@@ -62,8 +62,13 @@ class Control:
             "placeholder": self.placeholder,
             "when": {name: list(values) for name, values in self.when.items()},
             "more": self.more,
-            "default": "" if default is None else str(default),
+            "default": "" if default is None else write_setting(default),
         }
+
+
+def write_setting(value: Any) -> str:
+    """Return a setting's value as a control and an address hold it: 1 rather than 1.0."""
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def _get_default(name: str) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from chainrule.app.controls import CONTROLS, DEFAULT_SEEDS, MAX_SEEDS
+from chainrule.app.controls import CONTROLS, DEFAULT_SEEDS, MAX_SEEDS, write_setting
 from chainrule.errors import SpecError
 from chainrule.figures import MEASURES, SCALES
 from chainrule.presets import PRESETS, get_preset
@@ -87,7 +87,7 @@ class View:
     def describe(self) -> dict[str, Any]:
         """Return the view as JSON can hold it; settings are text, empty where not given."""
         settings = {
-            name: "" if value is None else _write(value)
+            name: "" if value is None else write_setting(value)
             for name, value in self.spec.model_dump().items()
         }
         return {
@@ -200,7 +200,3 @@ def _read_names(name: str, text: str | None, known: Any, notices: list[str]) -> 
             f"Known: {', '.join(known)}."
         )
     return tuple(part for part in wanted if part in known)
-
-
-def _write(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

@@ -22,6 +22,7 @@ SEQUENTIAL = [
     [1.0, "#0B4F8A"],
 ]
 REFERENCE = "rgba(134, 142, 150, 0.9)"
+HOVER, HOVER_TEXT = "#262c33", "#f1f3f5"  # a dark label reads on light and dark pages
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 
 
@@ -35,7 +36,11 @@ def build_layout(**changes: Any) -> dict[str, Any]:
         "showlegend": False,
         "hovermode": "x",
         "dragmode": False,
-        "hoverlabel": {"font": {"family": FONT, "size": 13}},
+        "hoverlabel": {
+            "bgcolor": HOVER,
+            "bordercolor": HOVER,
+            "font": {"family": FONT, "size": 13, "color": HOVER_TEXT},
+        },
         **changes,
     }
 

@@ -61,12 +61,13 @@ window.chainrule = window.chainrule || {};
       const main = words.controls.filter((control) => !control.more).map(({ name }) => this.controls.node(name));
       const more = words.controls.filter((control) => control.more).map(({ name }) => this.controls.node(name));
       this.more = el("details", { "data-part": "more" }, el("summary", {}, "More settings"), el("div", { class: "ex-more" }, more));
+      this.inForce = el("p", { class: "fv-dim", "data-part": "in-force", hidden: true });
       this.pinButton = el("button", { type: "button", class: "ex-button", onclick: () => this.pin() }, "Pin to compare");
       this.chainLink = el("a", { href: "/chain-rule", "data-part": "chain-link" }, "See its product of factors");
       this.compare = el("section", { class: "fv-panel ex-compare", "data-part": "compare-result", hidden: true, "aria-labelledby": "ex-compare" });
       const compare = el("div", { class: "ex-row" }, this.pinButton);
       const configure = el("section", { class: "ex-configure fv-panel", "aria-labelledby": "ex-configure" },
-        el("h2", { id: "ex-configure" }, "Configure"), main, this.more,
+        el("h2", { id: "ex-configure" }, "Configure"), main, this.more, this.inForce,
         compare, this.chainLink);
       this.remedies = el("section", { class: "fv-panel ex-remedies", "data-part": "remedies", id: "what-to-change" });
       this.train = el("section", { "data-part": "train", id: "train" });
@@ -276,6 +277,9 @@ window.chainrule = window.chainrule || {};
         const on = this.words.presets[index].name === answer.scenario;
         if ((button.getAttribute("aria-pressed") === "true") !== on) button.setAttribute("aria-pressed", String(on));
       });
+      const inForce = this.controls.describeMore();
+      this.inForce.hidden = !inForce.length;
+      text(this.inForce, `${inForce.join(". ")}.`);
       this.chainLink.href = answer.chain;
       this.showComparison(answer);
     }

@@ -110,6 +110,17 @@ window.chainrule = window.chainrule || {};
       }
     }
 
+    /** The further settings in force that differ from their defaults, in words. */
+    describeMore() {
+      return this.table
+        .filter((control) => control.more && this.inUse(control) && this.values[control.name] !== control.default)
+        .map((control) => {
+          const value = this.values[control.name];
+          const choice = control.choices.find(([name]) => name === value);
+          return `${control.label}: ${choice ? choice[1] : value}`;
+        });
+    }
+
     /** The settings that differ from their defaults, and the depth always. */
     query() {
       const query = new URLSearchParams();

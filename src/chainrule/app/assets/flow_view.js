@@ -59,7 +59,7 @@ window.chainrule = window.chainrule || {};
       );
       const factor = this.panel(
         "factor",
-        el("p", { class: "fv-dim" }, "What each layer multiplies the gradient by on its way back. Where the running product bends is the layer to blame."),
+        el("p", { class: "fv-dim" }, "What each layer multiplies the gradient by on its way back. Factors far from 1 are to blame; where the running product is steepest, most is lost or gained."),
         null,
         [],
       );
