@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
 CHROMIUM_ARGUMENTS = [
@@ -20,40 +22,89 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
 ]
 
+STILL = "header, .cr-graph, .cr-strip { position: static !important }"
+"""What stays in sight on a screen would lie over a picture higher than the screen."""
 
-def photograph_page(browser: Browser, url: str) -> None:
-    """Photograph the explorer on a desktop and on a phone, light and dark."""
-    for name, width, height, scheme in (
-        ("explorer", 1280, 900, "light"),
-        ("explorer-dark", 1280, 900, "dark"),
-        ("explorer-phone", 390, 844, "light"),
+
+def photograph_explorer(browser: Browser, url: str) -> None:
+    """Photograph the explorer: scenarios, desktop and phone, light and dark."""
+    for name, scenario, width, height, scheme in (
+        ("explorer", "Vanishing (Sigmoid)", 1400, 1220, "light"),
+        ("explorer-healthy", "Healthy (ReLU + He)", 1400, 1220, "light"),
+        ("explorer-dark", "Exploding (ReLU + random σ = 1)", 1400, 1220, "dark"),
+        ("explorer-phone", "Vanishing (Sigmoid)", 390, 1700, "light"),
+        ("explorer-phone-dark", "Deep and rescued (100 layers, residual)", 390, 1700, "dark"),
     ):
-        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-        page.goto(url)
-        page.wait_for_selector("#gradient-chart .main-svg")
-        page.wait_for_timeout(500)
-        page.screenshot(path=IMAGES / f"{name}.png", full_page=scheme == "light")
+        page = open_explorer(browser, url, f"preset={quote(scenario)}", (width, height), scheme)
+        page.screenshot(path=IMAGES / f"{name}.png")
         page.close()
 
 
+def photograph_uses(browser: Browser, url: str) -> None:
+    """Photograph what can be done: compare, change, train, learn."""
+    scenario = f"preset={quote('Vanishing (Sigmoid)')}"
+    page = open_explorer(browser, url, scenario, (1400, 1220), "light")
+    page.wait_for_selector(".ex-remedy", timeout=60_000)
+    page.locator("#what-to-change").screenshot(path=IMAGES / "remedies.png", style=STILL)
+    page.get_by_role("button", name="Pin to compare").click()
+    page.get_by_role("button", name="Healthy (ReLU + He)").click()
+    page.wait_for_function("document.querySelectorAll('.ex-differences li').length > 4")
+    page.wait_for_timeout(1500)
+    page.screenshot(path=IMAGES / "compare.png")
+    train = page.locator("#train")
+    train.get_by_label("optimizer").select_option(label="Adam")
+    train.get_by_role("button", name="Train").click()
+    page.wait_for_function(
+        "document.querySelectorAll('#train [data-part=ends] p').length === 2 && "
+        "!document.querySelector('#train [data-part=begin]').disabled",
+        timeout=120_000,
+    )
+    page.wait_for_timeout(500)
+    train.screenshot(path=IMAGES / "training.png", style=STILL)
+    page.locator("#lesson-claims").locator("xpath=..").screenshot(
+        path=IMAGES / "lesson-claims.png", style=STILL
+    )
+    page.close()
+
+
+def open_explorer(
+    browser: Browser, url: str, query: str, size: tuple[int, int], scheme: Any
+) -> Page:
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    page.goto(f"{url}/?{query}")
+    page.wait_for_function(
+        "document.querySelector('[data-part=results]')?.dataset.shown && "
+        "!document.querySelector('#explore-root').dataset.pending"
+    )
+    page.wait_for_selector(".ls-toc, [data-part=lesson] h2", state="attached")
+    page.wait_for_timeout(800)
+    return page
+
+
 def photograph_chain(browser: Browser, url: str) -> None:
-    """Photograph the chain-rule page: graph beside equation, and the answer of the walk."""
+    """Photograph the chain, the answer of the walk, and the product of a measured network."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(f"{url}/chain-rule")
     page.wait_for_selector("#chain-root[data-shown]")
     for _ in range(3):
-        page.get_by_role("button", name="Next", exact=True).last.click()
+        page.locator('[data-do="next"]').click()
+    page.mouse.move(0, 0)
     page.wait_for_timeout(300)
-    page.screenshot(
-        path=IMAGES / "chain-rule.png",
-        full_page=True,
-        clip={"x": 0, "y": 0, "width": 1280, "height": 1590},
-    )
+    page.locator('[data-view="chain"]').screenshot(path=IMAGES / "chain-rule.png", style=STILL)
     page.goto(f"{url}/chain-rule?walk=5")
     page.wait_for_selector("#chain-root[data-shown]")
     page.locator('[data-part="depth-w"]').fill("4")
     page.wait_for_timeout(500)
-    page.locator('[data-part="depth-card"]').screenshot(path=IMAGES / "chain-depth.png")
+    page.locator('[data-part="depth-card"]').screenshot(
+        path=IMAGES / "chain-depth.png", style=STILL
+    )
+    page.goto(f"{url}/chain-rule?depth=12&network_activation=sigmoid&init=xavier")
+    page.wait_for_selector('[data-part="real-check"]:not(:empty)')
+    for _ in range(5):
+        page.locator('[data-do="real-next"]').click()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(300)
+    page.locator('[data-view="real"]').screenshot(path=IMAGES / "chain-network.png", style=STILL)
     page.close()
 
 
@@ -99,7 +150,8 @@ def main() -> None:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS
             )
-            photograph_page(browser, found.group())
+            photograph_explorer(browser, found.group())
+            photograph_uses(browser, found.group())
             photograph_chain(browser, found.group())
             photograph_terminal(browser)
             browser.close()

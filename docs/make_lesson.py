@@ -1,7 +1,7 @@
 """Measure every figure of the lesson anew, and keep them in the package (`make lesson`).
 
-Gradients come from chainrule itself. Accuracies come from real training as in
-benchmarks/agreement.py (scikit-learn's digits, 300 steps, the best of several learning rates).
+Gradients come from `simulate`, accuracies from `train` (as in benchmarks/agreement.py: the digits,
+300 steps, the best of several learning rates).
 Takes about two minutes on one core; needs scikit-learn.
 """
 
@@ -30,10 +30,9 @@ TARGET = ROOT / "src/chainrule/app/lesson" / FILE
 
 def measure_trainings(names: list[str]) -> dict[str, dict[str, float]]:
     """Return the best training accuracy of the named subjects, by optimizer."""
-    inputs, classes = agreement.load_digits()
     return {
         name: {
-            optimizer: round(agreement.train(SUBJECTS[name], optimizer, inputs, classes), 4)
+            optimizer: round(agreement.find_best(SUBJECTS[name], optimizer), 4)
             for optimizer in TRAINED[name]
         }
         for name in names
@@ -48,7 +47,7 @@ def main() -> None:
             "chainrule": read_version(),
             "torch": torch.__version__,
             "seeds": SEEDS,
-            "training": "scikit-learn's digits; see benchmarks/agreement.py",
+            "training": "best of several learning rates; see benchmarks/agreement.py",
             "command": "make lesson",
         },
         "flows": measure_flows(),

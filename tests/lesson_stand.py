@@ -30,7 +30,8 @@ PAGE = """<!DOCTYPE html>
 </script>
 </head>
 <body>
-<div id="explore-root"><div id="charts" style="height: 700px">charts</div>
+<div id="explore-root" class="ex-root"><div id="charts" style="height: 700px">charts</div>
+<section id="what-to-change" tabindex="-1">remedies</section>
 <section data-part="lesson" id="lesson"></section></div>
 <script src="/assets/lesson.js"></script>
 <script>

@@ -1,9 +1,11 @@
 """The chain-rule page: what its routes answer, and the page used in a real browser."""
 
+import itertools
 import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,11 +20,14 @@ from chainrule.activations import ACTIVATIONS
 from chainrule.app.application import create_app
 from chainrule.chain import (
     ScalarChain,
+    count_stable_layers,
     derive,
     describe_chain,
+    describe_product,
     draw_graph,
     find_stable_weights,
     measure_depth,
+    measure_product,
     measure_recurrence,
 )
 from chainrule.chain.document import describe_number
@@ -140,24 +145,38 @@ def test_network_route_answers_what_simulate_measures(url, settings):
     assert answer["spec"] == json.loads(spec.model_dump_json())
     assert answer["notices"] == []
     factors = flow.factors()
-    assert [(f["name"], f["role"]) for f in answer["factors"]] == [
+    assert [(f["name"], f["kind"]) for f in answer["factors"]] == [
         (f.name, f.role) for f in factors
     ]
-    for name in ("value", "running"):
-        expected = [average(getattr(factor, name)) for factor in factors]
-        assert_close([factor[name] for factor in answer["factors"]], expected)
-    assert_close(answer["deltas"], [average(norm) for norm in flow.delta_norms])
-    values = [factor["value"] for factor in answer["factors"]]
+    expected = [average(factor.value) for factor in factors]
+    assert_close([read(factor["value"]) for factor in answer["factors"]], expected)
+    assert_close(map(read, answer["deltas"]), [average(norm) for norm in flow.delta_norms])
+    assert_close(
+        map(read, answer["weight_gradients"]),
+        [average(norm) for norm in flow.weight_gradient_norms],
+    )
+    values = [read(factor["value"]) for factor in answer["factors"]]
     if None not in values:  # they multiply to what is called their product, and to the gradient's
-        assert math.prod(values) == pytest.approx(answer["factors"][-1]["running"], rel=1e-9)
-        weights = [i for i, f in enumerate(answer["factors"]) if f["role"] == "weight"]
+        running = read(answer["factors"][-1]["running_product"])
+        assert math.prod(values) == pytest.approx(running, rel=1e-9)
+        assert running == pytest.approx(average(factors[-1].running), rel=1e-9)
+        assert answer["gradient"] == answer["factors"][-1]["running_product"]
+        weights = [i for i, f in enumerate(answer["factors"]) if f["kind"] == "weight"]
         between = values[weights[0] : weights[-1]] if weights else []
         if between:
-            measured = answer["deltas"][0] / answer["deltas"][-1]
-            assert math.prod(between) == pytest.approx(measured, rel=1e-9)
+            deltas = list(map(read, answer["deltas"]))
+            assert math.prod(between) == pytest.approx(deltas[0] / deltas[-1], rel=1e-9)
+            down = math.prod(values[: weights[-1]]) * read(answer["output"])
+            assert down == pytest.approx(deltas[0], rel=1e-6)
+            assert answer["check"].endswith(": the same.")
 
 
-def assert_close(shown: list[float | None], expected: list[float | None]) -> None:
+def read(number: dict) -> float | None:
+    return number["value"]
+
+
+def assert_close(shown: Iterable[float | None], expected: list[float | None]) -> None:
+    shown = list(shown)
     assert [value is None for value in shown] == [value is None for value in expected]
     numbers = [value for value in expected if value is not None]
     assert [value for value in shown if value is not None] == pytest.approx(numbers, rel=1e-9)
@@ -165,7 +184,7 @@ def assert_close(shown: list[float | None], expected: list[float | None]) -> Non
 
 def average(value) -> float | None:
     """Return the geometric mean over the networks, if all of them have one."""
-    if value is None or not all(0 < member < math.inf for member in value.values):
+    if value is None or not all(0 <= member < math.inf for member in value.values):
         return None
     return math.prod(member ** (1 / len(value.values)) for member in value.values)
 
@@ -341,7 +360,8 @@ def read_lit(page) -> dict[str, list[str]]:
     """Return what is lit, by where it is."""
     return page.evaluate(
         """() => Object.fromEntries(Object.entries({
-            graph: ".chain-graph .edge", equation: "math .factor", chart: ".bar",
+            graph: ".chain-graph .edge", equation: '[data-view="chain"] math .factor',
+            chart: ".bar",
         }).map(([name, selector]) => [name, [...new Set(
             [...document.querySelectorAll(selector)].filter(entry => entry.matches(".lit"))
                 .map(entry => entry.dataset.edge || entry.dataset.factor)
@@ -463,6 +483,9 @@ def test_whole_derivative_lights_every_factor(shown):
 def test_factors_are_reached_and_walked_by_keyboard(shown):
     names = [factor.id for factor in START.factors("w1")]
     do(shown, "copy").focus()
+    shown.keyboard.press("Tab")
+    assert shown.evaluate("document.activeElement.dataset.factor") == " ".join(names)
+    assert read_lit(shown)["chart"] == sorted(names)
     shown.keyboard.press("Tab")
     for name in names:
         focused = "document.activeElement.dataset.factor"
@@ -628,7 +651,7 @@ def test_typing_two_digits_of_layers_keeps_the_weights(shown):
 
 def read_later(page) -> list[list[str]]:
     return page.evaluate(
-        """() => ['li[data-kind="formulas"] .factor', ".bar"].map(selector =>
+        """() => ['[data-view="chain"] li[data-kind="formulas"] .factor', ".bar"].map(selector =>
             [...document.querySelectorAll(selector)].filter(entry => entry.matches(".later"))
                 .map(entry => entry.dataset.factor))"""
     )
@@ -770,7 +793,7 @@ def equal(weight: str, layers: int) -> str:
 def test_thirty_layers_are_folded_and_unfold(page, url):
     visit(page, url, f"?weights={equal('1', 30)}")
     chain = ScalarChain(1.0, [1.0] * 30)
-    row = 'li[data-kind="formulas"]'
+    row = '[data-view="chain"] li[data-kind="formulas"]'
     assert_shows(page, chain)
     assert page.locator(f"{row} .factor").count() == 6
     fold = page.locator(f"{row} .fold")
@@ -984,6 +1007,421 @@ def test_hostile_addresses_do_no_harm(context, url, query):
         assert all(map(math.isfinite, weights))
 
 
+NOTICES = {
+    "too many": (f"?weights={','.join(['1'] * 60)}", "weights: 60 came; the first 50 are shown."),
+    "no number": ("?weights=1,nan", "w₂: “nan” is no finite number; using 1."),
+    "no x": ("?x=", "x: “” is no finite number; using 1."),
+    "activation": ("?activation=sigmiod", "activation: “sigmiod” is not known; using sigmoid."),
+    "activations": ("?activation=tanh,relu", "activation: 2 came for 3 layers; using sigmoid."),
+    "variable": ("?wrt=w9", "gradient of p with respect to: “w9” is no variable"),
+    "biases": ("?biases=1", "biases: 1 came for 3 layers; those missing are 0."),
+    "walk": ("?walk=99", "walk: it has 5 steps; showing step 5."),
+    "depth": ("?depth=1000000", "depth “1000000” is not possible; using 1000."),
+    "card": ("?depth_w=", "w of “Why it vanishes”: “” is no finite number; using 1."),
+    "steps": ("?time_steps=0", "steps: 0 is not possible; using 1."),
+    "clip": ("?time_clip=-1", "clip: “-1” is no number above 0; never clipping."),
+}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("query", "notice"), NOTICES.values(), ids=NOTICES)
+def test_what_was_corrected_in_an_address_is_said(page, url, query, notice):
+    visit(page, url, query + ("&width=8" if "depth=1000000" in query else ""))
+    said = part(page, "notice")
+    page.wait_for_function(
+        "text => document.querySelector('[data-part=\"notice\"]').textContent.includes(text)",
+        arg=notice,
+        timeout=60_000,
+    )
+    assert said.get_attribute("role") == "alert"
+    assert said.is_visible()
+    box(page, "x").fill("2")
+    assert said.is_hidden()
+
+
+@pytest.mark.browser
+def test_a_good_address_has_no_notice(shown):
+    wait_for_network(shown, "15 layers")
+    assert part(shown, "notice").is_hidden()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("typed", "layers"), [("99", 50), ("2.4", 2), ("", 3), ("-4", 3)])
+def test_the_layers_box_says_what_it_can_have(shown, typed, layers):
+    part(shown, "layers").fill(typed)
+    part(shown, "layers").blur()
+    wait_for_count(shown, layers)
+    assert "a whole number from 1 to 50" in text(shown, "notice")
+    assert part(shown, "layers").input_value() == str(layers)
+
+
+def wait_for_count(page, layers: int) -> None:
+    page.wait_for_function(
+        "n => JSON.parse(document.getElementById('chain-root').dataset.shown)"
+        ".weights.split(',').length === n",
+        arg=layers,
+    )
+
+
+@pytest.mark.browser
+def test_address_brings_back_the_cards(shown):
+    part(shown, "depth-w").fill("-3.5")
+    part(shown, "depth-activation").select_option("tanh")
+    part(shown, "rnn-w").fill("0.9")
+    part(shown, "rnn-steps").fill("30")
+    part(shown, "rnn-activation").select_option("relu")
+    part(shown, "rnn-clip").fill("2")
+    wait_for_depth(shown, -3.5, "tanh")
+    names = ["depth-w", "depth-w-range", "depth-activation", "depth-end", "depth-sentence"]
+    names += ["rnn-w", "rnn-steps", "rnn-activation", "rnn-clip", "rnn-sentence"]
+    shown.wait_for_function(
+        "document.querySelector('[data-part=\"rnn-sentence\"]').textContent.includes('clipping')"
+    )
+
+    def look() -> list[str]:
+        return [part(shown, name).evaluate("one => one.value ?? one.textContent") for name in names]
+
+    before = look()
+    shown.reload()
+    wait_for(shown)
+    wait_for_depth(shown, -3.5, "tanh")
+    shown.wait_for_function(
+        "document.querySelector('[data-part=\"rnn-sentence\"]').textContent.includes('clipping')"
+    )
+    assert look() == before
+
+
+@pytest.mark.browser
+def test_back_button_returns_through_the_walk(shown):
+    do(shown, "walk-next").click()
+    wait_for(shown, weights="0.5")
+    box(shown, "w1").fill("3")
+    wait_for(shown, weights="3")
+    do(shown, "walk-next").click()
+    wait_for(shown, weights="0.5,-2")
+    shown.go_back()
+    wait_for(shown, weights="3")
+    assert text(shown, "walk-title") == "1 of 5: One layer"
+    assert_shows(shown, ScalarChain(1.0, [3.0]))
+    shown.go_back()
+    wait_for(shown, weights="0.5,-2,1.5")
+    assert text(shown, "walk-title") == "A guided walk in five steps"
+    shown.go_forward()
+    wait_for(shown, weights="3")
+
+
+# --- what was once missing ----------------------------------------------------------------------
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("layers", [5, 30])
+def test_every_line_of_the_derivation_can_be_shown(page, url, layers):
+    visit(page, url, f"?weights={equal('1', layers)}")
+    derivation = derive(ScalarChain(1.0, [1.0] * layers))
+    lines = part(page, "lines").locator("math")
+    folded = [line for line in derivation.lines if not line.hidden]
+    assert lines.count() == len(folded) < len(derivation.lines)
+    part(page, "lines").get_by_role("button", name="Show them", exact=True).click()
+    page.wait_for_function(
+        "n => document.querySelectorAll('[data-part=\"lines\"] math').length === n",
+        arg=len(derivation.lines),
+    )
+    assert lines.evaluate_all("all => all.map(one => one.textContent)") == [
+        read_math(line.to_mathml()) for line in derivation.lines
+    ]
+    assert page.evaluate("document.activeElement.dataset.do") == "lines"
+    page.keyboard.press("Enter")
+    assert lines.count() == len(folded)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("way", ["button", "click", "Enter"])
+def test_the_graph_unfolds_into_one_row_and_folds_again(page, url, way):
+    visit(page, url, f"?weights={equal('1.5', 30)}")
+    if way == "button":
+        do(page, "graph").click()
+    elif way == "click":
+        click(page, ".chain-graph .node.fold")
+    else:
+        page.locator(".chain-graph .node.fold").focus()
+        page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('.chain-graph .node.weight').length === 30")
+    assert page.locator(".chain-graph .node.fold").count() == 0
+    heights = page.locator(".chain-graph .node.weight .shape").evaluate_all(
+        "all => all.map(one => one.getAttribute('y'))"
+    )
+    assert len(set(heights)) == 1
+    graph = part(page, "graph")
+    assert graph.evaluate("one => one.scrollWidth > 2 * one.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    do(page, "next").click()  # what a step lights is scrolled into sight
+    lit = page.locator(edge("z30-h30")).bounding_box()
+    assert 0 <= lit["x"] <= 1280
+    do(page, "graph").click()
+    page.wait_for_function("document.querySelectorAll('.chain-graph .node.fold').length === 1")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("view", ["chain", "real"])
+@pytest.mark.parametrize("way", ["click", "Enter"])
+def test_a_folded_middle_unfolds_where_it_stands(page, url, view, way):
+    visit(page, url, f"?weights={equal('1', 9)}")
+    wait_for_network(page, "15 layers")
+    row = f'[data-view="{view}"] li[data-kind="formulas"]'
+    count = {"chain": 18, "real": 30}[view]
+    if way == "click":
+        click(page, f"{row} .fold")
+    else:
+        page.locator(f"{row} .fold").focus()
+        page.keyboard.press("Enter")
+    assert page.locator(f"{row} .factor").count() == count
+    other = {"chain": "real", "real": "chain"}[view]
+    assert page.locator(f'[data-view="{other}"] li[data-kind="formulas"] .fold').count() == 1
+    fold = "document.activeElement.dataset.do"
+    assert page.evaluate(fold) == {"chain": "fold", "real": "real-fold"}[view]
+    page.keyboard.press("Enter")
+    assert page.locator(f"{row} .factor").count() == 6
+
+
+@pytest.mark.browser
+def test_what_is_too_long_to_unfold_offers_no_unfolding(page, url):
+    visit(page, url, "?depth=200&width=2")
+    wait_for_network(page, "200 layers")
+    fold = page.locator(f"{REAL} li[data-kind='formulas'] .fold")
+    assert fold.get_attribute("role") == "img"
+    assert fold.get_attribute("aria-label") == "394 factors folded"
+    assert do(page, "real-fold").is_hidden()
+    click(page, f"{REAL} li[data-kind='formulas'] .fold")
+    assert fold.count() == 1
+
+
+@pytest.mark.browser
+def test_finding_the_weight_gives_the_answer(page, url):
+    visit(page, url, "?walk=5")
+    for name in ("reveal", "region", "depth-sentence"):
+        assert part(page, name).is_hidden()
+    part(page, "depth-w").fill("3.9")
+    wait_for_depth(page, 3.9, "sigmoid")
+    assert part(page, "region").is_hidden()
+    part(page, "depth-w").fill("4")
+    wait_for_depth(page, 4.0, "sigmoid")
+    for name in ("reveal", "region", "depth-sentence"):
+        assert part(page, name).is_visible()
+    assert "At |w| = 4: a quarter of 4 is 1" in text(page, "depth-task")
+    lesson = part(page, "depth-task").get_by_role("link", name="Back to the lesson")
+    assert lesson.get_attribute("href") == "/#lesson"
+
+
+@pytest.mark.browser
+def test_walk_says_what_comes_of_it_where_it_stands(page, url):
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit(page, url, "?walk=1")
+    assert text(page, "walk-sentence") == "∂p/∂w₁ = 0.235"
+    box(page, "w1").fill("3")
+    wait_for(page, weights="3")
+    gradient = describe_chain(ScalarChain(1.0, [3.0]))["gradient"]["text"]
+    assert text(page, "walk-sentence") == f"∂p/∂w₁ = {gradient}"
+    do(page, "to-graph").click()
+    assert part(page, "graph-card").evaluate("one => one.getBoundingClientRect().top") < 200
+    visit(page, url, "?walk=3")
+    do(page, "walk-step").click()
+    factor = describe_chain(START)["factors"][0]
+    assert text(page, "walk-sentence").startswith(f"{factor['sentence']}. Product so far:")
+    assert read_lit(page)["chart"] == [factor["id"]]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("layers", "height"), [(3, 900), (8, 900), (30, 900), (3, 700)])
+def test_the_chain_stays_in_sight_while_the_equation_is_read(page, url, layers, height):
+    page.set_viewport_size({"width": 1280, "height": height})
+    visit(page, url, f"?weights={equal('1', layers)}")
+    page.locator('[data-view="chain"] li[data-kind="value"]').scroll_into_view_if_needed()
+    hover(page, '[data-view="chain"] li[data-kind="numbers"] .factor')
+    assert page.evaluate(
+        """() => [...document.querySelectorAll('[data-view="chain"] :is(.edge, .link).lit')].some(
+            one => {
+                const at = one.getBoundingClientRect();
+                const found = document.elementFromPoint(at.x + at.width / 2, at.y + at.height / 2);
+                return at.top > 40 && at.bottom < innerHeight && found?.closest("svg");
+            })"""
+    )
+
+
+@pytest.mark.browser
+def test_the_strip_lights_with_the_chain(page, url):
+    visit(page, url, f"?weights={equal('1', 8)}")
+    hover(page, bar("h3-z4"))
+    lit = page.locator(".cr-strip .link.lit")
+    assert lit.evaluate_all("all => all.map(one => one.dataset.factor)") == ["h3-z4"]
+    hover(page, '.cr-strip .link[data-factor="z2-h2"]')
+    assert read_lit(page)["chart"] == ["z2-h2"]
+    page.locator(".cr-strip .link").last.focus()
+    page.mouse.move(0, 0)
+    page.keyboard.press("ArrowLeft")
+    assert read_lit(page)["chart"] == ["h7-z8"]
+    page.keyboard.press("Enter")
+    page.keyboard.type("4")
+    page.keyboard.press("Enter")
+    wait_for(page, weights="1,1,1,1,1,1,1,4")
+
+
+@pytest.mark.browser
+def test_enter_on_a_bar_edits_its_weight(shown):
+    shown.locator(bar("h1-z2")).focus()
+    shown.keyboard.press("Enter")
+    shown.keyboard.type("4")
+    shown.keyboard.press("Enter")
+    wait_for(shown, weights="0.5,4,1.5")
+    assert shown.evaluate("document.activeElement.closest('.bar')?.dataset.factor") == "h1-z2"
+    assert shown.locator(bar("h1-z2")).get_attribute("role") == "button"
+    assert shown.locator(bar("z2-h2")).get_attribute("role") == "img"
+
+
+@pytest.mark.browser
+def test_an_emptied_box_keeps_its_last_good_value_and_says_so(shown):
+    part(shown, "depth-w").fill("3")
+    wait_for_depth(shown, 3.0, "sigmoid")
+    part(shown, "depth-w").fill("")
+    assert "keeping 3" in text(shown, "depth-note")
+    part(shown, "depth-w").blur()
+    part(shown, "depth-activation").select_option("tanh")
+    wait_for_depth(shown, 3.0, "tanh")
+    assert part(shown, "depth-w").input_value() == "3"
+    part(shown, "rnn-w").fill("2")
+    part(shown, "rnn-w").fill("")
+    assert "keeping 2" in text(shown, "rnn-note")
+    part(shown, "rnn-steps").fill("")
+    assert "keeping 20" in text(shown, "rnn-note")
+    part(shown, "rnn-steps").fill("9999")
+    assert "using 200" in text(shown, "rnn-note")
+    part(shown, "rnn-steps").blur()
+    assert part(shown, "rnn-w").input_value() == "2"
+    assert part(shown, "rnn-steps").input_value() == "200"
+
+
+@pytest.mark.browser
+def test_whole_derivative_lights_by_focus_too(shown):
+    names = sorted(factor.id for factor in START.factors("w1"))
+    for kind in ("derivative", "value"):
+        whole = shown.locator(f'[data-view="chain"] li[data-kind="{kind}"] [data-factor]')
+        assert whole.get_attribute("tabindex") == "0"
+        whole.focus()
+        assert read_lit(shown)["chart"] == names
+        whole.blur()
+
+
+@pytest.mark.browser
+def test_many_different_weights_have_a_box_each_and_one_for_all(page, url):
+    weights = [0.5 + n / 10 for n in range(20)]
+    visit(page, url, f"?weights={join(weights)}")
+    assert not part(page, "equal").is_checked()
+    assert page.locator(f'{PART.format("values")} input[type="number"]').count() == 22
+    assert box(page, "w20").input_value() == repr(weights[-1])
+    assert box(page, "w").input_value() == ""
+    assert box(page, "w").get_attribute("placeholder") == "they differ"
+    box(page, "w7").fill("9")
+    weights[6] = 9.0
+    page.wait_for_function(
+        "text => document.getElementById('chain-root').dataset.shown.includes(text)",
+        arg=",9,",
+    )
+    assert_shows(page, ScalarChain(1.0, weights))
+    box(page, "w").fill("2")
+    wait_for(page, weights=equal("2", 20))
+    assert_shows(page, ScalarChain(1.0, [2.0] * 20))
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.browser
+def test_activations_of_each_layer_can_be_read_and_set(page, url):
+    visit(page, url, "?weights=1,2,3&activation=tanh,relu,gelu")
+    assert part(page, "activation").input_value() == "mixed"
+    selects = part(page, "phis").locator("select")
+    assert selects.evaluate_all("all => all.map(one => one.value)") == ["tanh", "relu", "gelu"]
+    selects.nth(1).select_option("sigmoid")
+    wait_for(page, activation="tanh,sigmoid,gelu")
+    assert_shows(page, ScalarChain(1.0, [1.0, 2.0, 3.0], ["tanh", "sigmoid", "gelu"]))
+    part(page, "layers").fill("4")
+    wait_for(page, activation="tanh,sigmoid,gelu,gelu")
+    part(page, "layers").fill("1")
+    wait_for(page, activation="tanh")
+    part(page, "layers").fill("3")
+    wait_for(page, activation="tanh,sigmoid,gelu")
+    part(page, "layers").fill("4")
+    part(page, "activation").select_option("relu")
+    wait_for(page, activation="relu")
+    assert part(page, "phis").is_hidden()
+    part(page, "activation").select_option("mixed")
+    wait_for(page, activation="relu,relu,relu,relu")
+
+
+@pytest.mark.browser
+def test_an_edit_keeps_the_step_where_it_still_makes_sense(shown):
+    for _ in range(3):
+        do(shown, "next").click()
+    box(shown, "w2").fill("4")
+    wait_for(shown, weights="0.5,4,1.5")
+    shown.mouse.move(0, 0)
+    box(shown, "w2").blur()
+    assert_at_step(shown, 3, ScalarChain(1.0, [0.5, 4.0, 1.5]))
+    part(shown, "layers").fill("2")
+    wait_for(shown, weights="0.5,4")
+    assert_shows(shown, ScalarChain(1.0, [0.5, 4.0]))
+
+
+@pytest.mark.browser
+def test_ways_to_the_explorer_and_the_lesson(page, url):
+    visit(page, url, "?depth=7&width=16&network_activation=tanh")
+    wait_for_network(page, "7 layers of 16 units, tanh")
+    ways = page.get_by_role("navigation", name="ways from here").get_by_role("link")
+    links = ways.evaluate_all("all => all.map(one => one.getAttribute('href'))")
+    assert links[1] == "/#lesson"
+    spec = NetworkSpec(depth=7, width=16, activation="tanh")
+    assert NetworkSpec.from_query(links[0].removeprefix("/?")) == spec
+
+
+@pytest.mark.browser
+def test_region_of_stable_weights_is_a_picture(shown):
+    part(shown, "depth-activation").select_option("tanh")
+    part(shown, "depth-w").fill("-1.25")
+    wait_for_depth(shown, -1.25, "tanh")
+    region = part(shown, "region-chart")
+    label = region.locator("svg").get_attribute("aria-label")
+    low, high = find_stable_weights("tanh").best
+    assert f"from {low:#.3g} to {high:#.3g}; now |w| is 1.25" in label
+
+    def place(selector: str, attribute: str) -> float:
+        return float(region.locator(selector).get_attribute(attribute))
+
+    # The axis is logarithmic from 0.03 to 100, and everything stands on it.
+    left, width = place("rect.axis", "x"), place("rect.axis", "width")
+
+    def find(weight: float) -> float:
+        return left + width * (math.log10(weight) - math.log10(0.03)) / math.log10(100 / 0.03)
+
+    assert place("line.marker", "x1") == pytest.approx(find(1.25), abs=0.5)
+    assert place("rect.best", "x") == pytest.approx(find(low), abs=0.5)
+    assert place("rect.best", "x") + place("rect.best", "width") == pytest.approx(find(high), abs=2)
+    outline = region.locator("path.best").get_attribute("d")
+    points = [tuple(map(float, p.split())) for p in re.findall(r"[\d.]+ [\d.]+", outline)]
+    widths = [
+        right[0] - left[0]
+        for left, right in zip(points[1:51], reversed(points[51:-1]), strict=True)
+    ]
+    assert all(a > b for a, b in itertools.pairwise(widths))
+    assert "w &lt; 0" in region.inner_html()
+
+
+def test_layers_a_weight_stays_stable_for(url):
+    answer = ask(url, "depth", w=-1.5, activation="tanh", depth=20)
+    assert answer["negative"] is True
+    expected = count_stable_layers("tanh", depth=20, negative=True)
+    assert [layers for _, layers in answer["reach"]] == [layers for _, layers in expected]
+    for layers, (low, high) in enumerate(answer["funnel"], 1):
+        assert low == pytest.approx(10 ** (-1 / layers))
+        assert high == pytest.approx(10 ** (1 / layers))
+
+
 # --- taking along -------------------------------------------------------------------------------
 
 
@@ -1170,43 +1608,137 @@ def wait_for_gradients(page, spec: NetworkSpec) -> None:
     )
 
 
-def write_power(value: float) -> str:
-    exponent = math.floor(math.log10(value))
-    raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{value / 10.0**exponent:.1f} × 10{raised}"
+REAL = '[data-view="real"]'
+
+
+def read_real(page) -> dict[str, list[str]]:
+    """Return what is lit of the measured network, by where it is."""
+    return page.evaluate(
+        """() => Object.fromEntries(Object.entries({
+            equation: "li[data-kind='formulas'] .factor", strip: ".link", chart: ".gain",
+            gradients: ".column",
+        }).map(([name, selector]) => [name,
+            [...document.querySelectorAll(`[data-view="real"] ${selector}`)]
+                .filter(entry => entry.matches(".lit")).map(entry => entry.dataset.factor)
+        ]))"""
+    )
 
 
 @pytest.mark.browser
-def test_real_network_shows_its_product_and_links_its_charts(shown):
+def test_real_network_is_an_equation_of_measured_gains(shown):
     spec = NetworkSpec(depth=15, activation="sigmoid", init="xavier")
     said = wait_for_network(shown, "15 layers of 64 units, sigmoid, xavier: gains of 8 ")
-    factors = simulate(spec, 8).factors()
-    assert (
-        f"All {len(factors)} factors multiply to {write_power(average(factors[-1].running))}:"
-        in said
+    product = measure_product(simulate(spec, 8))
+    document = describe_product(product)
+    assert f"All 30 factors multiply to {document['gradient']['text']}:" in said
+    lines = shown.locator(f"{REAL} [data-part='real-lines'] math")
+    shown_lines = lines.evaluate_all("all => all.map(one => one.textContent)")
+    assert shown_lines == [read_math(line["mathml"]) for line in document["lines"]]
+    assert "24 factors" in shown_lines[2]
+    assert text(shown, "real-extremes") == product.extremes
+    assert text(shown, "real-check") == product.check
+    do(shown, "real-fold").click()
+    assert shown.locator(f"{REAL} li[data-kind='formulas'] .factor").count() == 30
+    rows = part(shown, "real-table").locator("tbody tr")
+    assert rows.evaluate_all("rows => rows.map(row => row.cells[2].textContent)") == [
+        factor["value"]["text"] for factor in document["factors"]
+    ]
+    do(shown, "real-copy").click()
+    shown.wait_for_function(
+        "document.querySelector('[data-do=\"real-copy\"]').textContent === 'Copied'"
     )
-    assert len(factors) == 30
-    columns = {
-        name: part(shown, name).locator(".column[data-factor]")
-        for name in ("real-chart", "real-gradients")
+    assert shown.evaluate("navigator.clipboard.readText()") == document["latex"]
+
+
+@pytest.mark.browser
+def test_real_network_links_equation_strip_factors_and_gradients(shown):
+    wait_for_network(shown, "15 layers")
+    do(shown, "real-fold").click()
+    lit = {
+        "equation": ["W-7"],
+        "strip": ["W-7"],
+        "chart": ["W-7"],
+        "gradients": ["W-7 phi-7"],
     }
-    for chart, other in (("real-chart", "real-gradients"), ("real-gradients", "real-chart")):
-        assert columns[chart].count() == 15
-        hover(shown, f'{PART.format(chart)} .column[data-factor="layer-7"]')
-        for name in (chart, other):
-            lit = part(shown, name).locator(".column.lit")
-            assert lit.evaluate_all("all => all.map(c => c.dataset.factor)") == ["layer-7"]
+    places = {
+        "equation": f'{REAL} li[data-kind="formulas"] .factor[data-factor="W-7"]',
+        "strip": f'{REAL} .link[data-factor="W-7"]',
+        "chart": f'{REAL} .gain[data-factor="W-7"]',
+    }
+    for place in places.values():
+        hover(shown, place)
+        assert read_real(shown) == lit, place
         shown.mouse.move(0, 0)
-        assert shown.locator(".column.lit").count() == 0
-    columns["real-gradients"].first.focus()
-    shown.keyboard.press("ArrowRight")
-    lit = part(shown, "real-chart").locator(".column.lit")
-    assert lit.evaluate_all("all => all.map(c => c.dataset.factor)") == ["layer-2"]
-    label = columns["real-chart"].nth(14).get_attribute("aria-label")
-    activation = next(f for f in factors if f.role == "activation" and f.layer == 15)
-    weight = next(f for f in factors if f.role == "weight" and f.layer == 15)
-    assert f"activation factor {average(activation.value):.3g}" in label
-    assert f"weight factor {average(weight.value):.3g}" in label
+        assert not any(read_real(shown).values()), place
+        shown.locator(place).focus()
+        assert read_real(shown) == lit, place
+        shown.locator(place).blur()
+    hover(shown, f'{REAL} .column[data-factor="W-7 phi-7"]')
+    both = read_real(shown)
+    assert {name: sorted(ids) for name, ids in both.items()} == {
+        "equation": ["W-7", "phi-7"],
+        "strip": ["W-7", "phi-7"],
+        "chart": ["W-7", "phi-7"],
+        "gradients": ["W-7 phi-7"],
+    }
+    assert read_lit(shown) == DARK  # the other view's chain is not meant
+    shown.mouse.move(0, 0)
+    shown.locator(f"{REAL} .column").last.focus()
+    shown.keyboard.press("ArrowLeft")
+    assert read_real(shown)["chart"] == ["W-14", "phi-14"]
+
+
+@pytest.mark.browser
+def test_stepping_through_the_real_network(shown):
+    wait_for_network(shown, "15 layers")
+    document = describe_product(
+        measure_product(simulate(NetworkSpec(depth=15, activation="sigmoid", init="xavier"), 8))
+    )
+    do(shown, "real-back").click()
+    do(shown, "real-reset").click()
+    do(shown, "real-next").focus()
+    for count, factor in enumerate(document["factors"][:4], 1):
+        shown.keyboard.press("ArrowRight")
+        assert text(shown, "real-step-sentence") == f"{factor['sentence']}."
+        assert text(shown, "real-step-product") == factor["running_product"]["text"]
+        assert text(shown, "real-step-count") == f"{count} of 30 factors"
+        assert read_real(shown)["strip"] == [factor["id"]]
+    assert text(shown, "step-count") == "6 of 6 factors"
+
+
+@pytest.mark.browser
+def test_columns_of_the_real_network_do_not_overlap(shown):
+    wait_for_network(shown, "15 layers")
+    for kind in (".column", ".gain .hit", ".link .hit"):
+        spans = shown.locator(f"{REAL} {kind}").evaluate_all(
+            "all => all.map(one => [one.x.baseVal.value, one.width.baseVal.value])"
+        )
+        ordered = sorted(spans)
+        assert len(ordered) >= 15
+        for (x, width), (following, _) in itertools.pairwise(ordered):
+            assert x + width <= following + 0.01
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("depth=100&network_activation=tanh", "100 layers"),
+        ("depth=6&residual=scaled&network_activation=relu&init=he", "6 layers"),
+        ("depth=4&width=8&init=random&weight_std=0", "4 layers"),
+        ("depth=3&normalization=layernorm", "3 layers"),
+        ("depth=1", "1 layers"),
+    ],
+)
+def test_every_real_network_is_drawn(page, url, query, words):
+    visit(page, url, f"?{query}")
+    wait_for_network(page, words)
+    drawn = part(page, "real-layers").inner_html()
+    assert "NaN" not in drawn
+    assert 'undefined"' not in drawn
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    factors = part(page, "real-layers").locator(".gain").count()
+    assert factors == part(page, "real-layers").locator(".link").count() > 0
 
 
 @pytest.mark.browser

@@ -1,5 +1,7 @@
 """The explore page in a real browser."""
 
+import csv
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from browsing import watch
-from chainrule import PRESETS, NetworkSpec, simulate
+from chainrule import PRESETS, NetworkSpec, diagnose, find_remedies, load_flow, simulate
 from chainrule.app.controls import CONTROLS
 from chainrule.app.view import DEFAULT_PRESET, read_view, write_query
 from explorer import (
@@ -471,3 +473,106 @@ def test_a_server_that_is_gone_is_said(explorer, url):
     explorer.route("**/api/explore?*", lambda route: route.fulfill(status=200, body="nonsense"))
     explorer.locator(".ex-configure").get_by_label("Depth (weight layers)", exact=True).fill("5")
     explorer.get_by_text("The server does not answer").wait_for()
+
+
+class TestRemedies:
+    def test_at_least_three_measured_changes_and_one_click_cures(self, explorer):
+        explorer.wait_for_selector(".ex-remedy", timeout=60_000)
+        spec = PRESETS[DEFAULT_PRESET].spec
+        shown = explorer.locator(".ex-remedies > .ex-remedy-list > .ex-remedy")
+        assert shown.count() >= 3
+        found = find_remedies(spec)
+        assert shown.nth(0).locator("h3").inner_text() == found[0].title
+        text = shown.nth(0).locator(".ex-remedy-figure").inner_text()
+        assert found[0].figure.before_text in text
+        assert found[0].figure.after_text in text
+        shown.nth(0).get_by_role("button", name="apply").click()
+        explorer.wait_for_function(
+            "document.querySelectorAll('.fv-card')[3].innerText.includes('Healthy')"
+        )
+        wait_until_settled(explorer)
+        assert read_view_of(explorer).spec == found[0].spec
+        explorer.get_by_text("Nothing needs to change:").wait_for()
+        assert explorer.locator(".ex-remedy").count() == 0
+        explorer.go_back()
+        explorer.wait_for_selector(".ex-remedy", timeout=60_000)
+
+    def test_what_does_not_help_is_shown_as_such(self, explorer):
+        explorer.wait_for_selector(".ex-remedy", state="attached", timeout=60_000)
+        explorer.get_by_text("Measured, and no help").click()
+        refuted = explorer.locator("[data-part=refuted] .ex-remedy")
+        titles = refuted.locator("h3").all_inner_texts()
+        expected = [r.title for r in find_remedies(PRESETS[DEFAULT_PRESET].spec).refuted]
+        assert titles == expected
+
+
+def test_training_and_cancelling(explorer):
+    train = explorer.locator("#train")
+    train.get_by_role("button", name="Train").click()
+    train.get_by_text(re.compile(r"Step \d+ of 300")).first.wait_for(timeout=60_000)
+    train.get_by_role("button", name="Cancel").click()
+    train.get_by_text(re.compile("[Cc]ancelled|[Ss]topped")).first.wait_for(timeout=30_000)
+    explorer.get_by_role("button", name="Healthy (ReLU + He)").click()
+    wait_until_settled(explorer)
+    train.get_by_role("button", name="Train").click()
+    train.get_by_text(re.compile("it trains|more than 80 %|% are right")).first.wait_for(
+        timeout=120_000
+    )
+
+
+class TestKeeping:
+    @pytest.mark.parametrize("name", ["flow.json", "numbers.csv", "numbers.json", "report.html"])
+    def test_files_hold_what_is_on_screen(self, page, url, name, tmp_path):
+        open_explorer(page, url, f"{SMALL}&seeds=3")
+        flow = simulate(NetworkSpec.from_query(SMALL), 3)
+        with page.expect_download() as download:
+            page.locator(f"#share a[href*='{name}']").click()
+        path = tmp_path / name
+        download.value.save_as(path)
+        text = path.read_text(encoding="utf-8")
+        if name == "flow.json":
+            assert load_flow(path) == flow
+        elif name == "numbers.csv":
+            rows = list(csv.DictReader(text.splitlines()))
+            assert len(rows) == 6
+            numbers = [float(value) for row in rows for value in row.values() if is_number(value)]
+            assert float(flow.weight_gradient_norms[0]) in numbers
+        elif name == "numbers.json":
+            summary = json.loads(text)
+            assert summary["gradient_at_first_layer"] == float(flow.weight_gradient_norms[0])
+            assert summary["verdict"] == diagnose(flow).verdict
+        else:
+            assert text.startswith("<!DOCTYPE html>") or text.startswith("<!doctype html>")
+            assert "<script src" not in text
+
+    def test_the_link_is_copied(self, browser, url):
+        context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+        with watch(context.new_page(), url) as page:
+            open_explorer(page, url, SMALL)
+            page.get_by_role("button", name="Copy link").click()
+            page.get_by_text("Copied.").wait_for()
+            link = page.evaluate("navigator.clipboard.readText()")
+            view, notices = read_view(link.partition("?")[2])
+            assert view.spec == NetworkSpec.from_query(SMALL)
+            assert notices == ()
+        context.close()
+
+    def test_a_teacher_prepares_a_page(self, page, url):
+        open_explorer(page, url, SMALL)
+        page.get_by_text("Prepare this page for a class").click()
+        page.locator("[data-teacher=lock]").get_by_label("Depth (weight layers)").check()
+        page.locator("[data-teacher=hide]").get_by_label("the lesson").check()
+        address = page.get_by_label("address of the prepared page").input_value()
+        view, _ = read_view(address.partition("?")[2])
+        assert (view.lock, view.hide) == (("depth",), ("lesson",))
+        code = page.get_by_label("code to embed one chart").input_value()
+        embedded = re.search(r'src="[^"]*\?([^"]*)"', code).group(1)
+        assert read_view(embedded)[0].embed == "gradient"
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -147,6 +147,11 @@ def test_an_address_with_an_anchor_leads_there(page, stand):
     page.wait_for_function(near)
 
 
+def test_the_steps_lead_to_the_parts_of_the_page_that_they_name(page):
+    page.locator(".ls-steps").get_by_role("link", name="What to change").click()
+    assert page.evaluate("document.activeElement.id") == "what-to-change"
+
+
 def test_a_new_window_is_the_visitors_choice(page):
     before = page.evaluate("explore.current")
     page.locator("#lesson-claim-hidden a[data-show]").first.click(modifiers=["Control"])

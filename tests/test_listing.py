@@ -33,7 +33,12 @@ DIFFERENT = {
         depth=9, width=20, activation="selu", init="orthogonal", bias_std=0.1, dtype="float64"
     ),
     "uniform": NetworkSpec(
-        depth=5, activation="silu", init="random", distribution="uniform", normalization="rmsnorm"
+        depth=5,
+        activation="silu",
+        init="random",
+        distribution="uniform",
+        normalization="rmsnorm",
+        input_scale=3.0,
     ),
 }
 
@@ -107,6 +112,7 @@ def small_specs(draw):
         clip_norm=draw(st.sampled_from((None, 0.01, 1e4))),
         batch_size=draw(st.integers(4, 9)),
         seed=draw(st.integers(0, MAX_SEED - 10)),
+        input_scale=draw(st.sampled_from((1.0, 0.1, 4.0))),
         dtype="float64",
     )
 

@@ -107,10 +107,6 @@ def _require(quantity: Quantity | None) -> float:
     return float(quantity)
 
 
-def _scale(spec: NetworkSpec) -> float:
-    return float(getattr(spec, "input_scale", 1.0))
-
-
 def _generates(spec: NetworkSpec) -> bool:
     """Return whether weights are drawn otherwise than by nn.Linear itself."""
     return (
@@ -146,8 +142,8 @@ def _write_constants(spec: NetworkSpec, seeds: int) -> Iterator[str]:
             yield "BOUND = 3**0.5 * WEIGHT_STD  # numbers from ±BOUND have that deviation"
     if spec.bias_std is not None:
         yield f"BIAS_STD = {spec.bias_std!r}"
-    if _scale(spec) != 1.0:
-        yield f"INPUT_SCALE = {_scale(spec)!r}"
+    if spec.input_scale != 1.0:
+        yield f"INPUT_SCALE = {spec.input_scale!r}"
     if spec.clip_norm is not None:
         yield f"CLIP_NORM = {spec.clip_norm!r}"
 
@@ -207,7 +203,7 @@ def _write_bias(spec: NetworkSpec) -> str:
 def _write_measurement(spec: NetworkSpec) -> Iterator[str]:
     clips = spec.clip_norm is not None
     double = ".double()" if spec.dtype == "float64" else ""
-    scale = "INPUT_SCALE * " if _scale(spec) != 1.0 else ""
+    scale = "INPUT_SCALE * " if spec.input_scale != 1.0 else ""
     draw = "torch.randn(BATCH_SIZE, WIDTH, generator=generator)"
     yield "def measure_gradients(seed):"
     yield "    model = build_network(seed)"
@@ -222,8 +218,8 @@ def _write_measurement(spec: NetworkSpec) -> Iterator[str]:
     if clips:
         yield f"    gradients = [p.grad{exact} for p in model.parameters()]"
         yield "    total = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()"
-        yield "    # In training: nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM) here."
-        yield "    factor = CLIP_NORM / total if total > CLIP_NORM else 1.0"
+        yield "    # As nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM) would multiply."
+        yield "    factor = min(CLIP_NORM / (total + 1e-6), 1.0)"
     yield "    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]"
     norms = f"[linear.weight.grad{exact}.norm().item() for linear in linears]"
     yield f"    return {norms}{', factor' if clips else ''}"

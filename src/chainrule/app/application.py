@@ -79,7 +79,12 @@ def _build_frame() -> Any:
                     [
                         dmc.Group(
                             [
-                                dmc.Title("chainrule", order=1, size="h3"),
+                                dmc.Title(
+                                    dmc.Anchor("chainrule", href="/", refresh=True, inherit=True),
+                                    order=1,
+                                    size="h3",
+                                    className="brand",
+                                ),
                                 dmc.Text(
                                     "see how gradients flow in deep networks",
                                     c="dimmed",
@@ -108,7 +113,7 @@ def _build_frame() -> Any:
                                     **{"aria-label": "switch between light and dark"},
                                 ),
                             ],
-                            style={"display": "flex", "gap": "16px", "alignItems": "center"},
+                            className="pages",
                             **{"aria-label": "pages"},
                         ),
                     ],

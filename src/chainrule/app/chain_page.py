@@ -4,8 +4,6 @@ The page is drawn by `assets/chain.js` from what the routes below answer; every 
 the library. Addresses that do not describe a chain are answered with the reason.
 """
 
-import math
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -17,17 +15,21 @@ from fastapi.responses import JSONResponse
 from chainrule.activations import ACTIVATIONS
 from chainrule.chain import (
     ScalarChain,
+    count_stable_layers,
     derive,
     describe_chain,
+    describe_product,
     draw_graph,
+    find_best_weights,
     find_stable_weights,
     measure_depth,
+    measure_product,
     measure_recurrence,
 )
 from chainrule.chain.arguments import parse_numbers
 from chainrule.chain.document import describe_number
+from chainrule.chain.layout import MAX_LAYERS_SHOWN
 from chainrule.errors import SpecError
-from chainrule.quantity import Quantity
 from chainrule.simulation import simulate
 from chainrule.spec import repair_query
 
@@ -72,7 +74,9 @@ def answer_chain(query: dict[str, str]) -> Answer:
     """Return a chain's document and its graph.
 
     Args:
-        query: x, weights, activation, wrt and, if there are any, biases (numbers with commas).
+        query: x, weights, activation, wrt and, if there are any, biases (numbers with commas);
+            lines=all for every line of the derivation, graph=all for a graph that folds nothing,
+            in one row.
 
     Raises:
         SpecError: If the query does not describe a chain.
@@ -86,10 +90,17 @@ def answer_chain(query: dict[str, str]) -> Answer:
         parse_numbers("biases", biases) if biases else None,
     )
     wrt = query.get("wrt", "w1")
+    unfold = query.get("graph") == "all"
     return {
-        **describe_chain(chain, wrt),
+        **describe_chain(chain, wrt, whole=query.get("lines") == "all"),
         "latex": derive(chain, wrt).to_latex(),
-        "svg": draw_graph(chain, wrt, identifier="graph"),
+        "svg": draw_graph(
+            chain,
+            wrt,
+            identifier="graph",
+            max_layers=chain.depth if unfold else MAX_LAYERS_SHOWN,
+            one_row=unfold,
+        ),
     }
 
 
@@ -100,6 +111,7 @@ def answer_depth(query: dict[str, str]) -> Answer:
     depth = _read_count(query, "depth", 50)
     curve = measure_depth(weight, activation, x=x, depth=depth)
     stable = find_stable_weights(activation, x=x, depth=depth)
+    reach = count_stable_layers(activation, x=x, depth=depth, negative=weight < 0)
     return {
         "products": [describe_number(product) for product in curve.products],
         "best": [describe_number(product) for product in curve.best],
@@ -107,6 +119,10 @@ def answer_depth(query: dict[str, str]) -> Answer:
         "region": list(stable.best),
         "intervals": [list(interval) for interval in stable.intervals],
         "sentence": stable.sentence,
+        "size": abs(weight),
+        "negative": weight < 0,
+        "reach": [[float(f"{size:.4g}"), layers] for size, layers in reach],
+        "funnel": [list(find_best_weights(activation, layers)) for layers in range(1, depth + 1)],
     }
 
 
@@ -145,21 +161,15 @@ def answer_network(query: dict[str, str]) -> Answer:
     seeds = max(1, min(SEEDS, LIVE_WEIGHTS // (spec.depth * spec.width**2)))
     flow = simulate(spec, seeds)
     return {
+        **describe_product(measure_product(flow)),
         "spec": spec.model_dump(),
         "query": spec.to_query(),
         "seeds": seeds,
         "notices": list(notices),
-        "factors": [
-            {
-                "name": factor.name,
-                "role": factor.role,
-                "layer": factor.layer,
-                "value": _average(factor.value),
-                "running": _average(factor.running),
-            }
-            for factor in flow.factors()
-        ],
-        "deltas": [_average(norm) for norm in flow.delta_norms],
+        "sentence": (
+            f"{spec.depth} layers of {spec.width} units, {spec.activation}, {spec.init}: gains of "
+            f"{seeds} real networks (geometric means, so that they multiply), measured by autograd."
+        ),
     }
 
 
@@ -187,10 +197,3 @@ def _read_count(query: dict[str, str], name: str, default: int) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise SpecError(f"{name}: must be a whole number; got {text[:40]!r}.")
     return int(text)
-
-
-def _average(value: Quantity | None) -> float | None:
-    """Return the geometric mean over the networks; `None` where it does not exist."""
-    if value is None or not all(0 < member < math.inf for member in value.values):
-        return None
-    return math.exp(statistics.fmean(map(math.log, value.values)))

@@ -3,15 +3,18 @@
 from chainrule.chain.depth import (
     DepthCurve,
     StableWeights,
+    count_stable_layers,
     find_best_biases,
+    find_best_weights,
     find_stable_weights,
     measure_depth,
 )
 from chainrule.chain.derivation import Derivation, Line, derive
-from chainrule.chain.document import describe_chain
+from chainrule.chain.document import describe_chain, describe_product
 from chainrule.chain.erratum import Erratum, explain_erratum
 from chainrule.chain.factors import Factor
 from chainrule.chain.graph import draw_graph
+from chainrule.chain.measured import MeasuredFactor, MeasuredProduct, measure_product
 from chainrule.chain.nodes import Edge, Node
 from chainrule.chain.recurrence import Recurrence, measure_recurrence, unroll
 from chainrule.chain.scalar_chain import ScalarChain
@@ -25,18 +28,24 @@ __all__ = [
     "Erratum",
     "Factor",
     "Line",
+    "MeasuredFactor",
+    "MeasuredProduct",
     "Node",
     "Recurrence",
     "ScalarChain",
     "StableWeights",
     "WideFloat",
+    "count_stable_layers",
     "derive",
     "describe_chain",
+    "describe_product",
     "draw_graph",
     "explain_erratum",
     "find_best_biases",
+    "find_best_weights",
     "find_stable_weights",
     "measure_depth",
+    "measure_product",
     "measure_recurrence",
     "summarize_derivation",
     "summarize_recurrence",

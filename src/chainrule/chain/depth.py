@@ -130,16 +130,63 @@ def find_stable_weights(
     check_depth("depth", depth)
     entry = get_activation(activation)
     ScalarChain(x, [1.0], activation, [bias])
-    low, high = map(math.log, WEIGHT_RANGE)
-    sizes = [math.exp(low + (high - low) * i / (_GRID - 1)) for i in range(_GRID)]
+    sizes = _list_sizes()
     grid = [*(-size for size in reversed(sizes)), *sizes]
-    threshold = 1.0 / entry.derivative_max
     return StableWeights(
         activation=activation,
         depth=depth,
-        intervals=_find_intervals(grid, lambda w: _is_stable(entry, w, x, bias, depth)),
-        best=(threshold * STABLE ** (-1.0 / depth), threshold * STABLE ** (1.0 / depth)),
-        threshold=threshold,
+        intervals=_find_intervals(grid, lambda w: _count_stable(entry, w, x, bias, depth) == depth),
+        best=find_best_weights(activation, depth),
+        threshold=1.0 / entry.derivative_max,
+    )
+
+
+def find_best_weights(activation: str, depth: int) -> tuple[float, float]:
+    """Return the interval of |w| in which the best case stays within 10× of 1.
+
+    In the best case |φ′| is at its largest in every layer, so the product is (|w| · max |φ′|)ⁿ.
+
+    Args:
+        activation: Activation of every layer.
+        depth: The number of layers n.
+
+    Raises:
+        SpecError: If an argument is out of range.
+    """
+    check_depth("depth", depth)
+    threshold = 1.0 / get_activation(activation).derivative_max
+    return threshold * STABLE ** (-1.0 / depth), threshold * STABLE ** (1.0 / depth)
+
+
+def count_stable_layers(
+    activation: str = "sigmoid",
+    *,
+    x: float = 1.0,
+    bias: float = 0.0,
+    depth: int = 50,
+    negative: bool = False,
+) -> tuple[tuple[float, int], ...]:
+    """Return for each size |w| searched up to how many equal layers the product stays within 10×.
+
+    Args:
+        activation: Activation of every layer.
+        x: The input.
+        bias: b of every layer.
+        depth: The largest number of layers n.
+        negative: Whether w is −|w|.
+
+    Returns:
+        Pairs of |w|, rising, and the number of layers, from 0 to `depth`.
+
+    Raises:
+        SpecError: If an argument is out of range.
+    """
+    check_depth("depth", depth)
+    entry = get_activation(activation)
+    x = ScalarChain(x, [1.0], activation, [bias]).x
+    sign = -1.0 if negative else 1.0
+    return tuple(
+        (size, _count_stable(entry, sign * size, x, bias, depth)) for size in _list_sizes()
     )
 
 
@@ -171,16 +218,22 @@ def check_depth(name: str, depth: int) -> None:
         raise SpecError(f"{name}: must be a whole number from 1 to {MAX_LAYERS}; got {depth!r}.")
 
 
-def _is_stable(entry: Activation, w: float, x: float, bias: float, depth: int) -> bool:
+def _list_sizes() -> list[float]:
+    low, high = map(math.log, WEIGHT_RANGE)
+    return [math.exp(low + (high - low) * i / (_GRID - 1)) for i in range(_GRID)]
+
+
+def _count_stable(entry: Activation, w: float, x: float, bias: float, depth: int) -> int:
+    """Return the number of layers before the product first leaves 10× of 1, at most `depth`."""
     bound, log, h = math.log(STABLE), 0.0, x
-    for _ in range(depth):
+    for layer in range(depth):
         z = w * h + bias
         slope = abs(w * entry.derivative(z)) if math.isfinite(z) else 0.0
         log += math.log(slope) if slope else -math.inf
         if not abs(log) <= bound:
-            return False
+            return layer
         h = entry.function(z)
-    return True
+    return depth
 
 
 def _find_intervals(

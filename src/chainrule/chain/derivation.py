@@ -81,7 +81,8 @@ class Line:
         if len(marks) <= MAX_FACTORS:
             return self.full
         middle = marks[KEPT_FACTORS:-KEPT_FACTORS]
-        value = multiply(_read_value(mark) for mark in middle) if self.kind == "numbers" else None
+        numbers = [mark.term.value for mark in middle if isinstance(mark.term, Number)]
+        value = multiply(numbers) if len(numbers) == len(middle) else None
         fold = Fold(middle, value)
         return Product((*marks[:KEPT_FACTORS], fold, *marks[-KEPT_FACTORS:]))
 
@@ -337,8 +338,3 @@ def format_seen(value: float) -> str:
 def _format_log(value: WideFloat) -> str:
     log = value.log10
     return (f"{log:.1f}" if abs(log) < 1e6 else f"{log:.1e}").replace("-", "−")
-
-
-def _read_value(mark: Mark) -> WideFloat:
-    assert isinstance(mark.term, Number)
-    return mark.term.value

@@ -7,8 +7,15 @@ from chainrule.chain.derivation import Derivation, Line, Order, derive
 from chainrule.chain.erratum import Erratum, explain_erratum
 from chainrule.chain.factors import Factor
 from chainrule.chain.graph import classify
+from chainrule.chain.measured import MeasuredFactor, MeasuredProduct
 from chainrule.chain.nodes import Edge, Node
-from chainrule.chain.notation import format_wide, render_latex, render_mathml, render_text
+from chainrule.chain.notation import (
+    align_latex,
+    format_wide,
+    render_latex,
+    render_mathml,
+    render_text,
+)
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.wide_float import WideFloat
 
@@ -17,12 +24,15 @@ DOCUMENT_VERSION = 1
 MAX_UNFOLDED_FACTORS = 128
 """Longer lines are given in their folded form only."""
 
+MAX_UNFOLDED_GAINS = 320
+"""The same for a measured product: every module of 100 layers."""
+
 MAX_UNFOLDED_LINES = 24
 """Longer expansions are given with their first and last lines only."""
 
 
 def describe_chain(
-    chain: ScalarChain, wrt: str = "w1", *, order: Order = "backward"
+    chain: ScalarChain, wrt: str = "w1", *, order: Order = "backward", whole: bool = False
 ) -> dict[str, Any]:
     """Return nodes, edges, factors and derivation as data that JSON can hold.
 
@@ -34,6 +44,7 @@ def describe_chain(
         chain: The chain.
         wrt: The variable that p is differentiated by.
         order: The order in which the derivation writes its factors.
+        whole: Whether to give every line of a long expansion, too.
 
     Raises:
         SpecError: If there is no such variable or order.
@@ -43,7 +54,7 @@ def describe_chain(
     erratum = explain_erratum(chain, wrt)
     running = chain.running_products(wrt)
     lines = derivation.lines
-    whole = len(lines) <= MAX_UNFOLDED_LINES
+    whole = whole or len(lines) <= MAX_UNFOLDED_LINES
     return {
         "version": DOCUMENT_VERSION,
         "chain": {
@@ -71,12 +82,43 @@ def describe_chain(
     }
 
 
-def describe_number(number: WideFloat) -> dict[str, Any]:
+def describe_product(product: MeasuredProduct) -> dict[str, Any]:
+    """Return a measured product as data of the same form as a chain's, without a graph.
+
+    Args:
+        product: The product. A number that it does not have reads "undefined".
+    """
+    left = render_latex(product.subject)
+    rows = [(line.relation, line.to_latex()) for line in product.lines[1:]]
+    return {
+        "version": DOCUMENT_VERSION,
+        "factors": [_describe_measured(factor) for factor in product.factors],
+        "subject": {
+            "text": render_text(product.subject),
+            "latex": left,
+            "mathml": render_mathml(product.lines[0].full),
+        },
+        "lines": [_describe_line(line, MAX_UNFOLDED_GAINS) for line in product.lines],
+        "hidden_lines": 0,
+        "latex": align_latex(left, [row for row in rows if row[0]]),
+        "gradient": describe_number(product.value),
+        "output": describe_number(product.output_norm),
+        "deltas": [describe_number(norm) for norm in product.delta_norms],
+        "weight_gradients": [describe_number(norm) for norm in product.weight_gradient_norms],
+        "summary": product.summary,
+        "extremes": product.extremes,
+        "check": product.check,
+    }
+
+
+def describe_number(number: WideFloat | None) -> dict[str, Any]:
     """Return a number as data that JSON can hold, whatever its size.
 
     Args:
-        number: The number.
+        number: The number; `None` is one that does not exist.
     """
+    if number is None:
+        return {"value": None, "log10": None, "sign": 0, "range": "undefined", "text": "undefined"}
     value = float(number)
     return {
         "value": value if math.isfinite(value) else None,
@@ -131,6 +173,23 @@ def _describe_factor(factor: Factor, running: WideFloat) -> dict[str, Any]:
     }
 
 
+def _describe_measured(factor: MeasuredFactor) -> dict[str, Any]:
+    return {
+        "id": factor.id,
+        "kind": factor.role,
+        "layer": factor.layer,
+        "name": factor.name,
+        "symbol": render_text(factor.gain),
+        "substituted": render_text(factor.gain),
+        "label": render_text(factor.symbol),
+        "short": render_text(factor.formula),
+        "value": describe_number(factor.exact),
+        "running_product": describe_number(factor.running),
+        "effect": "blocks" if factor.exact is None else classify(factor.exact),
+        "sentence": factor.sentence,
+    }
+
+
 def _describe_subject(derivation: Derivation) -> dict[str, str]:
     subject = derivation.subject
     return {
@@ -140,7 +199,7 @@ def _describe_subject(derivation: Derivation) -> dict[str, str]:
     }
 
 
-def _describe_line(line: Line) -> dict[str, Any]:
+def _describe_line(line: Line, limit: int = MAX_UNFOLDED_FACTORS) -> dict[str, Any]:
     return {
         "number": line.number,
         "kind": line.kind,
@@ -149,9 +208,7 @@ def _describe_line(line: Line) -> dict[str, Any]:
         "hidden": line.hidden,
         "folds": line.folds,
         **_render_line(line, fold=True),
-        "unfolded": _render_line(line, fold=False)
-        if line.folds and line.count <= MAX_UNFOLDED_FACTORS
-        else None,
+        "unfolded": _render_line(line, fold=False) if line.folds and line.count <= limit else None,
     }
 
 

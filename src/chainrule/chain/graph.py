@@ -36,6 +36,7 @@ def draw_graph(
     *,
     identifier: str = "chain",
     max_layers: int = MAX_LAYERS_SHOWN,
+    one_row: bool = False,
 ) -> str:
     """Return the computational graph as an SVG document.
 
@@ -53,6 +54,7 @@ def draw_graph(
         wrt: The variable whose gradient is marked.
         identifier: Begins every id of the document, so that several fit on a page.
         max_layers: Longer chains have their middle layers folded into one node.
+        one_row: Whether all layers stand in one long row, to be scrolled sideways.
 
     Raises:
         SpecError: If there is no such variable, or the identifier cannot begin an id.
@@ -63,7 +65,7 @@ def draw_graph(
         )
     factors = chain.factors(wrt)
     chain = chain.show(wrt)
-    layout = arrange(chain, factors[-1].layer, max_layers=max_layers)
+    layout = arrange(chain, factors[-1].layer, max_layers=max_layers, one_row=one_row)
     marked = frozenset(factor.id for factor in factors)
     on_path = {
         name

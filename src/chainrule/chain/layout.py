@@ -83,17 +83,24 @@ class Layout:
     height: float
 
 
-def arrange(chain: ScalarChain, layer: int, *, max_layers: int = MAX_LAYERS_SHOWN) -> Layout:
+def arrange(
+    chain: ScalarChain,
+    layer: int,
+    *,
+    max_layers: int = MAX_LAYERS_SHOWN,
+    one_row: bool = False,
+) -> Layout:
     """Return where each node of a chain stands.
 
     Args:
         chain: The chain.
         layer: A layer that must not be folded.
         max_layers: Chains with more layers than this are folded.
+        one_row: Whether everything stands in one long row.
     """
     cells_per_layer = 2 if chain.biases is None else 3
     units = list(_fold(chain, layer, max_layers))
-    rows = _break(units, cells_per_layer)
+    rows = [units] if one_row else _break(units, cells_per_layer)
     nodes = {node.id: node for node in chain.nodes}
     places: dict[str, Place] = {}
     width = 0.0

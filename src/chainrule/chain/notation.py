@@ -7,6 +7,7 @@ from chainrule.chain.terms import (
     Apply,
     Condition,
     Fold,
+    Gain,
     Mark,
     Number,
     Partial,
@@ -86,6 +87,8 @@ def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of te
         case Partial(of, by):
             below = render_text(by)
             return f"∂{render_text(of)}/∂{below if isinstance(by, Symbol) else f'({below})'}"
+        case Gain(above, below):
+            return "/".join(f"‖∂𝓛/∂{render_text(by)}‖" for by in (above, below))
         case Product(factors, tight):
             texts = [_bracket_text(factor) for factor in factors]
             return ("" if tight else " · ").join(texts)
@@ -146,6 +149,8 @@ def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of t
         case Partial(of, by):
             below = render_latex(by) if isinstance(by, Symbol) else f"({render_latex(by)})"
             return rf"\frac{{\partial {render_latex(of)}}}{{\partial {below}}}"
+        case Gain(above, below):
+            return rf"\frac{{{_latex_norm(above)}}}{{{_latex_norm(below)}}}"
         case Product(factors, tight):
             texts = [_bracket_latex(factor) for factor in factors]
             return (r"\," if tight else r" \cdot ").join(texts)
@@ -166,6 +171,10 @@ def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of t
             known = "" if value is None else rf"\;=\;{_latex_number(value)}"
             words = rf"\text{{{describe_fold(term)}}}{known}"
             return rf"\underbrace{{\cdots}}_{{{words}}}"
+
+
+def _latex_norm(by: Symbol) -> str:
+    return rf"\lVert\partial\mathcal{{L}}/\partial {render_latex(by)}\rVert"
 
 
 def _bracket_latex(term: Term) -> str:
@@ -240,6 +249,8 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of 
             below = render_mathml(by) if isinstance(by, Symbol) else _wrap(render_mathml(by))
             rows = [_mrow("<mi>∂</mi>", text) for text in (render_mathml(of), below)]
             return f"<mfrac>{''.join(rows)}</mfrac>"
+        case Gain(above, low):
+            return f"<mfrac>{_mathml_norm(above)}{_mathml_norm(low)}</mfrac>"
         case Product(factors, tight):
             return _mrow(_mo("\u2062" if tight else "·").join(map(_bracket_mathml, factors)))
         case Sum(left, sign, right):
@@ -267,6 +278,12 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of 
 def _wrap(inner: str, left: str = "(", right: str = ")") -> str:
     fences = [_mo(sign, ' stretchy="false"') for sign in (left, right)]
     return _mrow(fences[0], inner, fences[1])
+
+
+def _mathml_norm(by: Symbol) -> str:
+    bar = _mo("‖", ' stretchy="false"')
+    inner = _mrow("<mi>∂</mi><mi>𝓛</mi>", _mo("/"), "<mi>∂</mi>", render_mathml(by))
+    return _mrow(bar, inner, bar)
 
 
 def _bracket_mathml(term: Term) -> str:

@@ -31,6 +31,14 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
+class Gain:
+    """The gain ‖∂𝓛/∂above‖ ÷ ‖∂𝓛/∂below‖ of what lies between two tensors of a network."""
+
+    above: Symbol
+    below: Symbol
+
+
+@dataclass(frozen=True, slots=True)
 class Product:
     """A product; a tight one is written without signs between its factors, as in h(1 − h)."""
 
@@ -104,7 +112,7 @@ class Fold:
 
 
 Term: TypeAlias = (
-    Number | Symbol | Partial | Product | Sum | Power | Apply | Condition | Mark | Fold
+    Number | Symbol | Partial | Gain | Product | Sum | Power | Apply | Condition | Mark | Fold
 )
 
 

@@ -40,7 +40,7 @@
     playGame(element);
     followLinks(element);
     showListing(element, explore, state);
-    if (location.hash.startsWith("#lesson")) arrive(element, location.hash);
+    if (location.hash.startsWith("#lesson")) arrive(location.hash);
   };
 
   const part = (element, name) => element.querySelector(`[data-part="${name}"]`);
@@ -109,10 +109,10 @@
 
   // --- links ----------------------------------------------------------------------------------
 
-  function goTo(element, hash, behavior = calm() ? "auto" : "smooth") {
+  function goTo(hash, behavior = calm() ? "auto" : "smooth") {
     const target = document.getElementById(hash.slice(1));
-    if (!target || !element.contains(target)) return false;
-    for (let box = target; box && box !== element; box = box.parentElement) {
+    if (!target) return false;
+    for (let box = target; box; box = box.parentElement) {
       if (box.tagName === "DETAILS") box.open = true;
     }
     target.scrollIntoView({ behavior, block: "start" });
@@ -121,8 +121,8 @@
   }
 
   /** Go where the address says, and stay there while charts above still grow. */
-  function arrive(element, hash) {
-    const keep = new ResizeObserver(() => goTo(element, hash, "instant"));
+  function arrive(hash) {
+    const keep = new ResizeObserver(() => goTo(hash, "instant"));
     const stop = () => keep.disconnect();
     keep.observe(document.body);
     for (const event of ["wheel", "touchmove", "keydown", "pointerdown"]) {
@@ -157,7 +157,7 @@
       if (!link) return;
       const address = link.getAttribute("href");
       if (address.startsWith("#")) {
-        if (goTo(element, address)) {
+        if (goTo(address)) {
           event.preventDefault();
           history.replaceState(history.state, "", address);
         }

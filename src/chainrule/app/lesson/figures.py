@@ -24,6 +24,8 @@ from chainrule.numerals import format_number, split_number
 from chainrule.quantity import Quantity
 from chainrule.simulation import simulate
 from chainrule.spec import NetworkSpec
+from chainrule.training import CLASSES, Optimizer
+from chainrule.training import TRAINED as LEARNED
 
 FILE = "figures.json"
 SPACE = "\u202f"
@@ -70,22 +72,22 @@ READERS: Mapping[str, Callable[[GradientFlow], float | Quantity | None]] = Mappi
 PROFILED = ("vanishing", "healthy", "exploding")
 """Subjects whose every layer is drawn."""
 
-TRAINED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+TRAINED: Mapping[str, tuple[Optimizer, ...]] = MappingProxyType(
     {
-        "sigmoid_pytorch_5": ("SGD",),
-        "sigmoid_pytorch_10": ("SGD",),
-        "sigmoid_xavier_10": ("SGD", "Adam"),
-        "sigmoid_he_10": ("SGD",),
-        "survivor": ("SGD",),
-        "tanh_pytorch_10": ("SGD", "Adam"),
-        "tanh_pytorch_15": ("SGD",),
-        "tanh_xavier_15": ("SGD",),
-        "vanishing": ("SGD",),
-        "healthy": ("SGD",),
-        "exploding": ("SGD",),
-        "relu_he_50": ("SGD",),
-        "relu_he_100": ("SGD",),
-        "rescued": ("SGD",),
+        "sigmoid_pytorch_5": ("sgd",),
+        "sigmoid_pytorch_10": ("sgd",),
+        "sigmoid_xavier_10": ("sgd", "adam"),
+        "sigmoid_he_10": ("sgd",),
+        "survivor": ("sgd",),
+        "tanh_pytorch_10": ("sgd", "adam"),
+        "tanh_pytorch_15": ("sgd",),
+        "tanh_xavier_15": ("sgd",),
+        "vanishing": ("sgd",),
+        "healthy": ("sgd",),
+        "exploding": ("sgd",),
+        "relu_he_50": ("sgd",),
+        "relu_he_100": ("sgd",),
+        "rescued": ("sgd",),
     }
 )
 """Subjects that are really trained, and with which optimizers."""
@@ -131,12 +133,12 @@ def _compute_others() -> dict[str, float]:
         "rule.exploding": RULES["exploding_gradient"].threshold,
         "rule.dead": RULES["dead_units"].threshold,
         "lesson.seeds": SEEDS,
-        "lesson.chance": 0.1,
+        "lesson.chance": 1.0 / CLASSES,
         "listing.first": 0.000003,
         "listing.last": 0.284719,
         "training.steps": 300,
         "training.batch": 64,
-        "training.learned": 0.5,
+        "training.learned": LEARNED,
     }
 
 
@@ -198,7 +200,7 @@ def collect_figures(document: Mapping[str, Any]) -> Figures:
     }
     for subject, accuracies in document["trainings"].items():
         for optimizer, accuracy in accuracies.items():
-            values[f"{subject}.{optimizer.lower()}"] = accuracy
+            values[f"{subject}.{optimizer}"] = accuracy
     for subject, spec in SUBJECTS.items():
         for field in ("depth", "width", "batch_size", "weight_std", "clip_norm"):
             setting = getattr(spec, field)

@@ -41,14 +41,14 @@ STEPS = (
     ),
     (
         "Change it, and measure again.",
-        "“What to change” lists remedies, each measured on this very network; apply the first. "
-        "With [ReLU and He](show:vanishing_relu), for example, the first layer receives "
-        "{vanishing_relu.first}. The staircase is level.",
+        "[What to change](#what-to-change) lists remedies, each measured on this very network; "
+        "apply the first. With [ReLU and He](show:vanishing_relu), for example, the first layer "
+        "receives {vanishing_relu.first}. The staircase is level.",
     ),
 )
 
 STEPS_AFTER = (
-    "Then press “Train it for real”. In our own short training the vanishing network got "
+    "Then [train it for real](#train). In our own short training the vanishing network got "
     "{vanishing.sgd|%} of the examples right, which is guessing, and the mended one "
     "{healthy.sgd|%}."
 )
@@ -170,8 +170,9 @@ flow = chainrule.inspect(model, lambda m: loss_function(m(inputs), targets))
 print(chainrule.diagnose(flow).summary)"""
 
 FIX = (
-    "Work from the top: the first change that helps is often enough. “What to change” on this page "
-    "measures such a list for the configuration on screen; this one is for two classics.",
+    "Work from the top: the first change that helps is often enough. "
+    "[What to change](#what-to-change) measures such a list for the configuration on screen; "
+    "this one is for two classics.",
 )
 
 FIXES = (

@@ -1,0 +1,105 @@
+/* The chain-rule page's address: everything on the page that can be set, to and from a query. */
+(() => {
+  "use strict";
+
+  const C = ((window.chainrule ||= {}).chain ||= {});
+
+  C.START = { x: 1, weights: [0.5, -2, 1.5], biases: null, activation: "sigmoid", wrt: "w1" };
+  C.MAX_LAYERS = 50;
+  C.MAX_STEPS = 200;
+  C.CARDS = {
+    depth: { w: 1, activation: "sigmoid" },
+    time: { w: 1.3, steps: 20, activation: "identity", clip: "" },
+  };
+  C.NETWORK = ["depth", "width", "init", "distribution", "weight_std", "bias_std", "residual", "normalization", "clip_norm", "batch_size", "input_scale", "seed", "dtype", "network_activation"];
+
+  const quote = (text) => `“${String(text).slice(0, 20)}”`;
+  /** A number as people write it; `null` where there is none, also for nothing at all. */
+  const readNumber = (text) => (text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : null);
+
+  /** Return what the address asks for, and a notice for each thing in it that is not possible. */
+  C.readAddress = (search, activations, steps) => {
+    const query = new URLSearchParams(search);
+    const notices = [];
+    const known = (name) => activations.some(([entry]) => entry === name);
+
+    const list = (key, fallback, most) => {
+      const parts = query.get(key).split(",");
+      if (parts.length > most) notices.push(`${key}: ${parts.length} came; the first ${most} are shown.`);
+      return parts.slice(0, most).map((part, i) => {
+        const value = readNumber(part);
+        if (value === null) notices.push(`${key[0]}${C.sub(i + 1)}: ${quote(part)} is no finite number; using ${fallback}.`);
+        return value ?? fallback;
+      });
+    };
+    const number = (key, fallback, name = key) => {
+      if (!query.has(key)) return fallback;
+      const value = readNumber(query.get(key));
+      if (value === null) notices.push(`${name}: ${quote(query.get(key))} is no finite number; using ${fallback}.`);
+      return value ?? fallback;
+    };
+    const choice = (key, fallback) => {
+      if (!query.has(key) || known(query.get(key))) return query.get(key) ?? fallback;
+      notices.push(`activation: ${quote(query.get(key))} is not known; using ${fallback}.`);
+      return fallback;
+    };
+
+    const state = structuredClone(C.START);
+    if (query.has("weights")) state.weights = list("weights", 1, C.MAX_LAYERS);
+    if (query.has("biases")) {
+      const biases = list("biases", 0, C.MAX_LAYERS);
+      if (biases.length !== state.weights.length) notices.push(`biases: ${biases.length} came for ${state.weights.length} layers; those missing are 0.`);
+      state.biases = state.weights.map((_, i) => biases[i] ?? 0);
+    }
+    state.x = number("x", state.x);
+    if (query.has("activation")) {
+      const names = query.get("activation").split(",").slice(0, C.MAX_LAYERS);
+      const unknown = names.find((name) => !known(name));
+      if (unknown !== undefined) notices.push(`activation: ${quote(unknown)} is not known; using ${state.activation}.`);
+      else if (![1, state.weights.length].includes(names.length)) notices.push(`activation: ${names.length} came for ${state.weights.length} layers; using ${state.activation}.`);
+      else state.activation = names.join();
+    }
+    const variables = C.listVariables(state);
+    if (query.has("wrt")) {
+      if (variables.includes(query.get("wrt"))) state.wrt = query.get("wrt");
+      else notices.push(`gradient of p with respect to: ${quote(query.get("wrt"))} is no variable of this chain; using w₁.`);
+    }
+
+    const cards = structuredClone(C.CARDS);
+    cards.depth.w = number("depth_w", cards.depth.w, "w of “Why it vanishes”");
+    cards.depth.activation = choice("depth_activation", cards.depth.activation);
+    cards.time.w = number("time_w", cards.time.w, "w of “Through time”");
+    cards.time.activation = choice("time_activation", cards.time.activation);
+    const length = number("time_steps", cards.time.steps, "steps");
+    cards.time.steps = Math.max(1, Math.min(C.MAX_STEPS, Math.round(length)));
+    if (cards.time.steps !== length) notices.push(`steps: ${length} is not possible; using ${cards.time.steps}.`);
+    const clip = query.has("time_clip") ? readNumber(query.get("time_clip")) : null;
+    if (clip > 0) cards.time.clip = String(clip);
+    else if (query.has("time_clip")) notices.push(`clip: ${quote(query.get("time_clip"))} is no number above 0; never clipping.`);
+
+    const asked = number("walk", 0);
+    const walk = Math.max(0, Math.min(steps, Math.round(asked)));
+    if (walk !== asked) notices.push(`walk: it has ${steps} steps; ${walk ? `showing step ${walk}` : "not started"}.`);
+
+    const network = Object.fromEntries(C.NETWORK.filter((key) => query.has(key)).map((key) => [key, query.get(key)]));
+    return { state, cards, walk, network, notices, chosen: query.has("weights") };
+  };
+
+  /** The names of all that p can be differentiated by. */
+  C.listVariables = ({ weights, biases }) => ["x", ...weights.map((_, i) => `w${i + 1}`), ...(biases || []).map((_, i) => `b${i + 1}`)];
+
+  /** What to ask the server for a chain. */
+  C.toQuery = ({ x, weights, biases, activation, wrt }) => ({ x, weights: weights.join(","), ...(biases ? { biases: biases.join(",") } : {}), activation, wrt });
+
+  /** The query that brings all of it back. */
+  C.writeAddress = ({ state, cards, walk, network }) => {
+    const query = new URLSearchParams({ ...C.toQuery(state), ...network });
+    for (const [card, values] of Object.entries(cards)) {
+      for (const [key, value] of Object.entries(values)) {
+        if (value !== C.CARDS[card][key]) query.set(`${card}_${key}`, value);
+      }
+    }
+    if (walk) query.set("walk", walk);
+    return query;
+  };
+})();

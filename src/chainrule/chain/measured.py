@@ -1,0 +1,264 @@
+"""`measure_product`: the product of measured gains of a real network, as an equation.
+
+The same view as that of a scalar chain, with every local derivative replaced by the gain of one
+module call: ‖∂𝓛/∂input‖ ÷ ‖∂𝓛/∂output‖, measured by autograd. Each norm stands once above and once
+below a fraction bar, so along a chain the product is exact.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from chainrule.chain.derivation import Line, LineKind
+from chainrule.chain.factors import describe_effect
+from chainrule.chain.notation import format_wide, render_text
+from chainrule.chain.terms import Apply, Gain, Mark, Number, Symbol, Term
+from chainrule.chain.wide_float import ONE, ZERO, WideFloat, multiply
+from chainrule.flow import GradientFlow, select_path
+from chainrule.measurement import Role
+from chainrule.quantity import Quantity
+
+_LETTERS = {"weight": "W", "activation": "φ", "normalization": "norm", "residual": "block"}
+_WORDS = {
+    "weight": "the weights of layer {}",
+    "activation": "the activation of layer {}",
+    "normalization": "the normalization of layer {}",
+    "residual": "the residual block of layer {}",
+}
+AGREEMENT = 1e-6
+"""Relative difference below which two measured numbers count as the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredFactor:
+    """One gain of the product.
+
+    Attributes:
+        id: The same in equation, strip and chart: "phi-3", "W-3".
+        name: The module call.
+        role: What it contributes.
+        layer: The layer l.
+        gain: ‖∂𝓛/∂input‖ ÷ ‖∂𝓛/∂output‖ as a term.
+        symbol: What it is the gain of, as a term: φ₃, W₃.
+        exact: Geometric mean over the networks; `None` where some network has no such number.
+        running: The product up to and including it: 0 from the first 0 on, `None` from the first
+            factor that has no number.
+    """
+
+    id: str
+    name: str
+    role: Role
+    layer: int
+    gain: Gain
+    symbol: Symbol
+    exact: WideFloat | None
+    running: WideFloat | None
+
+    @property
+    def formula(self) -> Term:
+        """Its short name as a term: g(φ₃)."""
+        return Apply("g", (self.symbol,))
+
+    @property
+    def words(self) -> str:
+        """What it is the gain of, in words."""
+        return _WORDS.get(self.role, "module {} on the path").format(self.layer)
+
+    @property
+    def sentence(self) -> str:
+        """What multiplying by it does, in words."""
+        name = render_text(self.formula)
+        if self.exact is None:
+            gone = self.running is not None and not self.running.sign
+            why = "no gradient arrives here" if gone else "not a finite number in every network"
+            return f"× {name}, {self.words}: {why}"
+        return f"× {name} = {format_wide(self.exact)}, {self.words}: {describe_effect(self.exact)}"
+
+
+@dataclass(frozen=True)
+class MeasuredProduct:
+    """The product of all measured gains, from the loss back to the input.
+
+    Attributes:
+        factors: In backward order.
+        output_norm: ‖∂𝓛/∂h_L‖ at the output.
+        delta_norms: ‖δ_l‖ = ‖∂𝓛/∂z_l‖ for l = 1 … L.
+        weight_gradient_norms: ‖∂𝓛/∂W_l‖ for l = 1 … L.
+
+    All of them are geometric means over the networks: unlike medians, these multiply as the gains
+    do. `None` stands for what some network does not have as a finite number.
+    """
+
+    factors: tuple[MeasuredFactor, ...]
+    output_norm: WideFloat | None
+    delta_norms: tuple[WideFloat | None, ...]
+    weight_gradient_norms: tuple[WideFloat | None, ...]
+
+    @property
+    def value(self) -> WideFloat | None:
+        """The product of all factors: ‖∂𝓛/∂x‖ ÷ ‖∂𝓛/∂h_L‖."""
+        return self.factors[-1].running
+
+    @property
+    def subject(self) -> Gain:
+        """What the product is, as a term."""
+        return Gain(self.factors[-1].gain.above, self.factors[0].gain.below)
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """The derivation: the whole gain, its telescoping product, gains, numbers, value."""
+        names = tuple(factor.id for factor in self.factors)
+        undefined = Symbol("undefined")
+        value = undefined if self.value is None else Number(self.value)
+        steps: tuple[tuple[LineKind, str, tuple[Mark, ...]], ...] = (
+            (
+                "derivative",
+                "How much longer the gradient is at the input than at the output.",
+                (Mark(names, self.subject),),
+            ),
+            (
+                "product",
+                "One fraction per module. Each norm stands once above and once below, so all but "
+                "the first and the last cancel: the product is exact.",
+                tuple(Mark((f.id,), f.gain) for f in self.factors),
+            ),
+            (
+                "formulas",
+                "Each fraction by a short name: g, the gain of a module.",
+                tuple(Mark((f.id,), f.formula) for f in self.factors),
+            ),
+            (
+                "numbers",
+                "The gains that autograd measured.",
+                tuple(
+                    Mark((f.id,), undefined if f.exact is None else Number(f.exact))
+                    for f in self.factors
+                ),
+            ),
+            ("value", "Their product.", (Mark(names, value),)),
+        )
+        return tuple(
+            Line(
+                number=number,
+                kind=kind,
+                relation="" if number == 1 else "≈" if kind in ("numbers", "value") else "=",
+                note=note,
+                _build=lambda marks=marks: marks,  # type: ignore[misc]
+            )
+            for number, (kind, note, marks) in enumerate(steps, 1)
+        )
+
+    @property
+    def summary(self) -> str:
+        """The product in words, also where it is 0 or no number."""
+        count = len(self.factors)
+        if self.value is None:
+            return f"The product of all {count} factors is not a finite number in every network."
+        if not self.value.sign:
+            return f"All {count} factors multiply to 0: no gradient reaches the input."
+        return (
+            f"All {count} factors multiply to {format_wide(self.value)}: that is how much longer "
+            "or shorter the gradient is at the input than at the output."
+        )
+
+    @property
+    def extremes(self) -> str:
+        """The smallest and the largest factor in words."""
+        known = [(f.exact, f) for f in self.factors if f.exact is not None]
+        if not known:
+            return "No factor is a finite number in every network."
+        low, smallest = min(known, key=lambda entry: entry[0].log10)
+        high, largest = max(known, key=lambda entry: entry[0].log10)
+        return (
+            f"The smallest factor is {render_text(smallest.formula)} = {format_wide(low)} "
+            f"({smallest.words}), the largest {render_text(largest.formula)} = "
+            f"{format_wide(high)} ({largest.words})."
+        )
+
+    @property
+    def check(self) -> str | None:
+        """The product beside the gradient measured at layer 1, in words.
+
+        `None` where the path does not pass z₁ or a number is missing.
+        """
+        reached = [f for f in self.factors if f.gain.above == Symbol("z", 1)]
+        measured = self.delta_norms[0] if self.delta_norms else None
+        product = reached[0].running if reached else None
+        if product is None or measured is None or self.output_norm is None or not measured.sign:
+            return None
+        expected = self.output_norm * product
+        agrees = abs(float(expected / measured) - 1.0) < AGREEMENT
+        output = render_text(self.factors[0].gain.below)
+        return (
+            f"‖∂𝓛/∂{output}‖ = {format_wide(self.output_norm)} at the output, times the factors "
+            f"down to layer 1, {format_wide(product)}, is {format_wide(expected)}. Autograd "
+            f"measured ‖δ₁‖ = {format_wide(measured)}: "
+            f"{'the same' if agrees else 'not the same, since the network is no single chain'}."
+        )
+
+
+def measure_product(flow: GradientFlow) -> MeasuredProduct:
+    """Return the product of the gains of a measured network.
+
+    Args:
+        flow: A measurement with at least one module call.
+    """
+    path = [flow.layers[index] for index in select_path(flow.layers)]
+    gradient = path[-1].gradient
+    return MeasuredProduct(
+        tuple(_iterate_factors(flow)),
+        average_members(None if gradient is None else gradient.norm),
+        tuple(map(average_members, flow.delta_norms)),
+        tuple(map(average_members, flow.weight_gradient_norms)),
+    )
+
+
+def average_members(quantity: Quantity | None) -> WideFloat | None:
+    """Return the geometric mean over the networks, 0 if one of them has 0.
+
+    Args:
+        quantity: One non-negative number per network; `None` gives `None`, as do infinite ones.
+    """
+    if quantity is None or not all(0 <= member < math.inf for member in quantity.values):
+        return None
+    if not all(quantity.values):
+        return ZERO
+    return WideFloat.from_log(statistics.fmean(map(math.log, quantity.values)))
+
+
+def _iterate_factors(flow: GradientFlow) -> Iterator[MeasuredFactor]:
+    factors = flow.factors()
+    product: WideFloat | None = ONE
+    normalized = {f.layer for f in factors if f.role == "normalization"}
+    below: Symbol | None = None
+    for position, factor in enumerate(factors):
+        layer = len(factors) - position if factor.layer is None else factor.layer
+        below = Symbol("h", layer) if below is None else below
+        last = position == len(factors) - 1
+        if last:
+            above = Symbol("x")
+        elif factor.role == "activation" and layer in normalized:
+            above = Symbol("n", layer)
+        elif factor.role in ("activation", "normalization"):
+            above = Symbol("z", layer)
+        elif factor.role in ("weight", "residual"):
+            above = Symbol("h", layer - 1)
+        else:
+            above = Symbol("u", layer)
+        exact = average_members(factor.value)
+        if product is not None and product.sign:  # once it is 0, nothing brings it back
+            product = None if exact is None else multiply((product, exact))
+        letter = _LETTERS.get(factor.role, "u")
+        yield MeasuredFactor(
+            id=f"{'phi' if letter == 'φ' else letter}-{layer}",
+            name=factor.name,
+            role=factor.role,
+            layer=layer,
+            gain=Gain(above, below),
+            symbol=Symbol(letter, layer),
+            exact=exact,
+            running=product,
+        )
+        below = above
