@@ -141,8 +141,8 @@ class Measurer:
         with self._left:
             if line.taken >= SEATS[lane]:
                 raise Busy(
-                    f"The server is busy: {line.taken} measurements come first. Please try again "
-                    "in a moment."
+                    f"The server is busy: {line.taken} measurements come first. It is asked again "
+                    "in a few seconds."
                 )
             line.taken += 1
         gone = threading.Event()
