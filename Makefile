@@ -40,6 +40,7 @@ format: $(VENV)/dev
 bench: $(VENV)/bench
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/load.py --seconds 20
 
 lesson: $(VENV)/bench
 	$(BIN)/python docs/make_lesson.py

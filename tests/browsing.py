@@ -22,10 +22,10 @@ CHROMIUM_ARGUMENTS = [
 
 
 @contextmanager
-def serve_explorer() -> Iterator[str]:
+def serve_explorer(*options: str) -> Iterator[str]:
     """Start the explorer as a user does; give its address."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "chainrule", "explore", "--no-browser", "--port", "0"],
+        [sys.executable, "-m", "chainrule", "explore", "--no-browser", "--port", "0", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

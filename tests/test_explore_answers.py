@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chainrule import PRESETS, NetworkSpec, Verdict, diagnose, inspect, simulate
 from chainrule.app.controls import CONTROLS
 from chainrule.app.flow_answer import compare, describe_clipping, describe_flow
-from chainrule.app.measuring import PAGE_BUDGET, plan_seeds
+from chainrule.app.measuring import NETWORK_BUDGET, PAGE_BUDGET, plan_seeds
 from chainrule.app.view import DEFAULT_PRESET, View, read_view, write_query
 from chainrule.errors import SpecError
 from strategies import legal_specs
@@ -157,7 +157,7 @@ class TestAnswers:
 
     def test_what_is_too_large_is_refused_in_words(self, url):
         answer = ask(url, "depth=1000&width=4096", 422)
-        assert "depth · width² must be at most" in answer["error"]
+        assert "depth · width · (width + batch size) must be at most" in answer["error"]
         assert answer["view"]["settings"]["width"] == "4096"
 
     @pytest.mark.parametrize(
@@ -243,10 +243,22 @@ class TestPlanning:
     @settings(deadline=None)
     @given(legal_specs, st.integers(1, 64))
     def test_a_plan_keeps_the_budget(self, spec, seeds):
+        entries = spec.depth * spec.width * (spec.width + spec.batch_size)
         try:
             whole = plan_seeds(spec, seeds, first=False)
         except SpecError:
-            assert spec.depth * spec.width**2 > PAGE_BUDGET
+            assert entries > NETWORK_BUDGET
             return
         assert 1 <= plan_seeds(spec, seeds, first=True) <= whole <= seeds
-        assert whole * spec.depth * spec.width**2 <= PAGE_BUDGET
+        assert whole * entries <= PAGE_BUDGET
+
+    @pytest.mark.parametrize(("depth", "width"), [(100, 256), (1000, 64), (15, 64)])
+    def test_the_usual_sizes_are_measured_whole(self, depth, width):
+        assert plan_seeds(NetworkSpec(depth=depth, width=width), 16, first=False) == 16
+
+    def test_a_large_pinned_network_makes_a_first_answer_too(self, url):
+        query = f"{SMALL}&pin=depth%3D200%26width%3D128"
+        first, whole = ask(url, f"{query}&first=1"), ask(url, query)
+        assert first["ensemble"]["partial"]
+        assert "pinned" in first["ensemble"]["note"]
+        assert not whole["ensemble"]["partial"]

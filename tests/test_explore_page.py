@@ -290,7 +290,7 @@ class TestAddresses:
     def test_too_large_a_network_is_an_error_that_can_be_left(self, browser, url):
         with watch(browser.new_page(), url, expected=lambda problem: "422" in problem) as page:
             page.goto(f"{url}/?depth=1000&width=4096")
-            page.get_by_text("depth · width² must be at most").wait_for()
+            page.get_by_text("depth · width · (width + batch size) must be at most").wait_for()
             page.get_by_role("button", name=DEFAULT_PRESET, exact=True).click()
             wait_for_layers(page, PRESETS[DEFAULT_PRESET].spec.depth)
             assert not page.locator("[data-part=error]").is_visible()

@@ -233,7 +233,7 @@ def test_progress_counts_up_to_its_total():
     assert calls[-1][0] == calls[-1][1]
     healthy = []
     find_remedies(SMALL.replace(depth=1), 3, progress=lambda *call: healthy.append(call))
-    assert healthy == [(1, 1)]
+    assert list(dict.fromkeys(healthy)) == [(0, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("after", [1, 2, 9])

@@ -181,7 +181,7 @@ class TestPieces:
         monkeypatch.setattr(simulation, "CHUNK", members * ONE_MEMBER)
         done = []
         pieces = simulate(spec, 5, progress=lambda *counts: done.append(counts))
-        assert len(done) == -(-5 // members)
+        assert len({count for count, _ in done}) == 1 + -(-5 // members)
         assert describe(pieces) == describe(whole)
         for member in range(5):
             expected = read_figures(whole, spec, member)
@@ -210,10 +210,24 @@ class TestPieces:
     def test_progress_counts_members(self, monkeypatch):
         calls = []
         simulate(SPEC, 3, progress=lambda *counts: calls.append(counts))
-        assert calls == [(3, 3)]
+        assert list(dict.fromkeys(calls)) == [(0, 3), (3, 3)]
+        assert calls.count((0, 3)) > SPEC.depth
+        calls.clear()
         monkeypatch.setattr(simulation, "CHUNK", 2 * ONE_MEMBER)
         simulate(SPEC, 5, progress=lambda *counts: calls.append(counts))
-        assert calls[1:] == [(2, 5), (4, 5), (5, 5)]
+        assert list(dict.fromkeys(calls)) == [(0, 5), (2, 5), (4, 5), (5, 5)]
+
+    def test_raising_in_progress_ends_it_within_a_layer(self):
+        calls = []
+
+        def stop(*counts):
+            calls.append(counts)
+            if len(calls) == 3:
+                raise KeyError("enough")
+
+        with pytest.raises(KeyError, match="enough"):
+            simulate(SPEC, 3, progress=stop)
+        assert len(calls) == 3
 
 
 class TestSeeds:

@@ -1,18 +1,15 @@
 """A page with nothing but the training panel, and a stand-in for the rest of the explorer."""
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 
 import chainrule.app
 from chainrule.app.training_route import register_routes
+from serving import serve_app
 
 ASSETS = Path(chainrule.app.__file__).parent / "assets"
 
@@ -61,18 +58,5 @@ def create_site() -> FastAPI:
 @contextmanager
 def serve_site() -> Iterator[str]:
     """Serve the page by uvicorn; give its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_site(), log_level="warning", access_log=False)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
-        server.force_exit = True  # some answer does not end
-        thread.join(timeout=10)
-        listener.close()
+    with serve_app(create_site()) as address:
+        yield address

@@ -291,6 +291,12 @@ def equation_command(  # noqa: PLR0913  (one option per setting)
 def explore_command(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 8050,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, max=64, help="Processes that answer, each on one core; for many visitors."
+        ),
+    ] = 1,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Do not open a browser.")
     ] = False,
@@ -306,7 +312,7 @@ def explore_command(
         )
     from chainrule.app.server import serve
 
-    serve(host, port, open_browser=not no_browser)
+    serve(host, port, open_browser=not no_browser, workers=workers)
 
 
 def _print_version(wanted: bool) -> None:

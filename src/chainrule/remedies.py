@@ -68,8 +68,8 @@ def find_remedies(
             tried further, unless fewer than three remedies come out.
         budget: Most weights (depth · width² · seeds) of one measurement; candidates beyond it are
             passed over; `None` for any number.
-        progress: Called with (measurements done, measurements planned). The search ends when it
-            raises, which is the way to cancel it.
+        progress: Called with (measurements done, measurements planned), again and again while each
+            is under way. The search ends when it raises, which is the way to cancel it.
 
     Returns:
         The remedies, ranked; the same for the same arguments.
@@ -85,7 +85,8 @@ def find_remedies(
     if not isinstance(enough, int) or isinstance(enough, bool) or enough < 1:
         raise SpecError(f"enough: must be a whole number above 0; got {enough!r:.60}.")
     members = choose_seeds(spec) if seeds is None else seeds
-    before = simulate(spec, members, budget=budget)
+    tick = None if progress is None else lambda _done, _all: progress(0, 1)
+    before = simulate(spec, members, budget=budget, progress=tick)
     search = _Search(spec, before, diagnose(before), enough, budget, progress)
     if search.diagnosis.verdict is not Verdict.HEALTHY:
         search.run()
@@ -196,7 +197,10 @@ class _Search:
                 break
             tried.add(std)
             flow = simulate(
-                scale_weights(spec, std).spec, self.before.seeds[:SEARCH_SEEDS], budget=None
+                scale_weights(spec, std).spec,
+                self.before.seeds[:SEARCH_SEEDS],
+                budget=None,
+                progress=self._tick,
             )
             self._advance(1)
             gain = self._note_gain(points, flow)
@@ -230,7 +234,7 @@ class _Search:
         weights = spec.depth * spec.width**2 * self.before.ensemble_size
         if self.budget is not None and weights > self.budget:
             return None
-        flow = simulate(spec, self.before.seeds, budget=self.budget)
+        flow = simulate(spec, self.before.seeds, budget=self.budget, progress=self._tick)
         self._advance(1)
         return flow
 
@@ -261,6 +265,10 @@ class _Search:
 
     def _has_cure(self, kind: str) -> bool:
         return any(kind in remedy.kinds and remedy.is_cure for _, remedy in self.tried)
+
+    def _tick(self, _done: int, _all: int) -> None:
+        """Let whoever watches cancel while a measurement is under way."""
+        self._advance(0)
 
     def _advance(self, steps: int) -> None:
         self.done += steps

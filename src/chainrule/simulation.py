@@ -69,7 +69,9 @@ def simulate(
         spec: What to measure.
         seeds: How many seeds, counted up from `spec.seed`, or the seeds themselves.
         budget: Most weights (depth · width² · seeds) that are allowed; `None` for any number.
-        progress: Called with (members done, members in all) as the work proceeds.
+        progress: Called with (members done, members in all) again and again as the work proceeds,
+            at least once per layer. The simulation ends when it raises, which is the way to cancel
+            it.
 
     Returns:
         The measurement; every figure holds all members' values.
@@ -89,8 +91,13 @@ def simulate(
     step = choose_step(spec.batch_size * spec.width * len(members), HISTOGRAM_ENTRIES)
     parts = []
     for start in range(0, len(members), size):
+
+        def tick(done: int = start) -> None:
+            if progress is not None:
+                progress(done, len(members))
+
         with _calculate_plainly():
-            parts.append(_measure(spec, members[start : start + size], step))
+            parts.append(_measure(spec, members[start : start + size], step, tick))
         if progress is not None:
             progress(min(start + size, len(members)), len(members))
     return _assemble(spec, members, parts)
@@ -148,13 +155,14 @@ class _Parameters:
     layers: list[Tensor]
 
 
-def _draw(spec: NetworkSpec, seeds: Sequence[int]) -> list[_Parameters]:
+def _draw(spec: NetworkSpec, seeds: Sequence[int], tick: Callable[[], None]) -> list[_Parameters]:
     depth, width, count = spec.depth, spec.width, len(seeds)
     single = torch.float32
     weight = torch.empty(depth, count, width, width, dtype=single)
     bias = torch.empty(depth, count, width, dtype=single)
     for member, seed in enumerate(seeds):
         generator = torch.Generator().manual_seed(seed)
+        tick()
         for layer in range(depth):
             initialize(weight[layer, member], bias[layer, member], spec, generator)
     dtype = get_dtype(spec)
@@ -182,9 +190,9 @@ def _normalize(spec: NetworkSpec, z: Tensor, scale: Tensor, shift: Tensor | None
     return z if shift is None else z + shift.unsqueeze(1)
 
 
-def _measure(spec: NetworkSpec, seeds: Sequence[int], step: int) -> _Part:
+def _measure(spec: NetworkSpec, seeds: Sequence[int], step: int, tick: Callable[[], None]) -> _Part:
     """Return the figures of some members, and every `step`-th entry for the histograms."""
-    parameters = _draw(spec, seeds)
+    parameters = _draw(spec, seeds, tick)
     by_name = {kind.name: kind.layers for kind in parameters}
     batches = [draw_batch(spec, seed) for seed in seeds]
     inputs = torch.stack([x for x, _ in batches]).requires_grad_()
@@ -195,6 +203,7 @@ def _measure(spec: NetworkSpec, seeds: Sequence[int], step: int) -> _Part:
         h = inputs
         outputs: dict[str, list[Tensor]] = {}
         for layer in range(spec.depth):
+            tick()
             weight, bias = by_name["linear.weight"][layer], by_name["linear.bias"][layer]
             z = torch.baddbmm(bias.unsqueeze(1), h, weight.transpose(1, 2))
             outputs.setdefault("linear", []).append(z)
@@ -215,7 +224,8 @@ def _measure(spec: NetworkSpec, seeds: Sequence[int], step: int) -> _Part:
         ]
         *gradients, input_gradient = torch.autograd.grad(loss.sum(), [*kept, inputs])
     with torch.no_grad():
-        return _summarize(spec, parameters, outputs, gradients, input_gradient, loss, step)
+        tick()
+        return _summarize(spec, parameters, outputs, gradients, input_gradient, loss, step, tick)
 
 
 def _summarize(
@@ -226,6 +236,7 @@ def _summarize(
     input_gradient: Tensor,
     loss: Tensor,
     step: int,
+    tick: Callable[[], None],
 ) -> _Part:
     tables: dict[str, Table] = {
         "loss": {"loss": loss.unsqueeze(0)},
@@ -236,10 +247,12 @@ def _summarize(
     activation = get_activation(spec.activation)
     before = "normalization" if "normalization" in outputs else "linear"
     for kind in parameters:
+        tick()
         tables[kind.name] = summarize_parameters(kind.layers)
         own = [next(remaining) for _ in kind.layers]
         tables[f"{kind.name}.gradient"] = summarize_gradients(own)
     for name, layers in outputs.items():
+        tick()
         tables[name] = summarize_distribution(layers)
         samples[name] = sample_entries(layers, step)
         own = [next(remaining) for _ in layers]

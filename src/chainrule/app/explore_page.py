@@ -6,6 +6,7 @@ answers; every number and every word about it comes from the library.
 
 import json
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from dash import html
@@ -14,7 +15,16 @@ from fastapi.responses import JSONResponse, Response
 
 from chainrule.app.controls import CONTROLS
 from chainrule.app.flow_answer import describe_flow
-from chainrule.app.measuring import Measurer, Superseded, plan_seeds
+from chainrule.app.measuring import (
+    QUICK_SECONDS,
+    Busy,
+    Check,
+    Lane,
+    Measurer,
+    Superseded,
+    estimate_seconds,
+    plan_seeds,
+)
 from chainrule.app.view import PANELS, PARTS, View, read_view, write_query
 from chainrule.diagnoses import MEANINGS
 from chainrule.errors import SpecError
@@ -56,6 +66,29 @@ def describe_vocabulary() -> Answer:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How many networks to measure, of the one on screen and of the pinned one."""
+
+    seeds: int
+    pinned: int
+    seconds: float
+
+
+def _plan(view: View, *, first: bool) -> _Plan:
+    """Return how many networks of a view to measure, and what that takes, roughly.
+
+    Raises:
+        SpecError: If even one network of either is more than the page measures.
+    """
+    seeds = plan_seeds(view.spec, view.seeds, first=first)
+    seconds = estimate_seconds(view.spec, seeds)
+    if view.pin is None:
+        return _Plan(seeds, 0, seconds)
+    pinned = plan_seeds(view.pin, seeds, first=first)
+    return _Plan(seeds, pinned, seconds + estimate_seconds(view.pin, pinned))
+
+
 def register_routes(server: FastAPI, measurer: Measurer) -> None:
     """Answer what the page asks for.
 
@@ -78,26 +111,27 @@ def register_routes(server: FastAPI, measurer: Measurer) -> None:
             query = request.url.query
         view, notices = read_view(query)
         try:
-            seeds = plan_seeds(view.spec, view.seeds, first=first)
-            whole = plan_seeds(view.spec, view.seeds, first=False)
-            pinned = plan_seeds(view.pin, seeds, first=first) if view.pin else 0
+            plan, whole = _plan(view, first=first), _plan(view, first=False)
         except SpecError as error:
             return JSONResponse(
                 {"error": str(error), "view": view.describe(), "notices": notices}, 422
             )
 
-        def work(check: Any) -> tuple[bytes, str]:
+        def work(check: Check) -> tuple[bytes, str]:
             start = time.perf_counter()
-            flow = measurer.measure(view.spec, seeds, check)
-            other = measurer.measure(view.pin, pinned, check) if view.pin else None
+            flow = measurer.measure(view.spec, plan.seeds, check)
+            other = measurer.measure(view.pin, plan.pinned, check) if view.pin else None
             measured = time.perf_counter()
-            body = _encode(_describe(view, flow, other, notices, whole))
+            body = _encode(_describe(view, flow, other, notices, plan, whole))
             return body, _tell_times(asked, start, measured)
 
         try:
-            body, times = await measurer.run(request, work, long=not first and _is_long(view))
+            lane = Lane.QUICK if plan.seconds <= QUICK_SECONDS else Lane.LONG
+            body, times = await measurer.run(request, work, lane=lane)
         except Superseded:
             return Response(status_code=499)
+        except Busy as error:
+            return JSONResponse({"error": str(error)}, 503, {"Retry-After": "5"})
         except SpecError as error:
             return JSONResponse({"error": str(error), "view": view.describe()}, 422)
         return Response(body, media_type="application/json", headers={"Server-Timing": times})
@@ -113,11 +147,6 @@ def _tell_times(asked: float, start: float, measured: float) -> str:
     return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in parts.items())
 
 
-def _is_long(view: View) -> bool:
-    quick = plan_seeds(view.spec, view.seeds, first=True)
-    return quick < plan_seeds(view.spec, view.seeds, first=False)
-
-
 def _encode(answer: Answer) -> bytes:
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
@@ -127,12 +156,12 @@ def _describe(
     flow: GradientFlow,
     other: GradientFlow | None,
     notices: tuple[str, ...],
-    whole: int,
+    plan: _Plan,
+    whole: _Plan,
 ) -> Answer:
     answer = describe_flow(
         flow, measure=view.measure, scale=view.scale, layer=view.layer, other=other
     )
-    seeds = flow.ensemble_size
     return {
         **answer,
         "view": view.describe(),
@@ -140,9 +169,9 @@ def _describe(
         "scenario": _name_scenario(view),
         "look_at": _describe_scenario(view, answer["verdict"]),
         "ensemble": {
-            "seeds": seeds,
-            "partial": seeds < whole,
-            "note": _describe_ensemble(seeds, whole, view.seeds),
+            "seeds": plan.seeds,
+            "partial": plan != whole,
+            "note": _describe_ensemble(plan, whole, view.seeds),
         },
         "chain": f"/chain-rule?{_write_chain_query(view)}",
     }
@@ -160,10 +189,16 @@ def _describe_scenario(view: View, verdict: str) -> str:
     return f"Your own configuration: {meaning}."
 
 
-def _describe_ensemble(seeds: int, whole: int, wanted: int) -> str:
+def _describe_ensemble(plan: _Plan, whole: _Plan, wanted: int) -> str:
+    seeds = plan.seeds
     networks = "network" if seeds == 1 else "networks"
-    if seeds < whole:
-        return f"First answer: {seeds} of {whole} networks; the others are being measured."
+    if seeds < whole.seeds:
+        return f"First answer: {seeds} of {whole.seeds} networks; the others are being measured."
+    if plan.pinned < whole.pinned:
+        return (
+            f"First answer: {plan.pinned} of {whole.pinned} pinned networks; the others are being "
+            "measured."
+        )
     if seeds == 1:
         text = "One network, measured by autograd"
     elif seeds < BAND_SEEDS:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from chainrule.app.measuring import Measurer, Superseded, plan_seeds
+from chainrule.app.measuring import Busy, Lane, Measurer, Superseded, plan_seeds
 from chainrule.app.view import read_view
 from chainrule.errors import SpecError
 from chainrule.export import to_csv, to_summary_json
@@ -41,10 +41,12 @@ def register_routes(server: FastAPI, measurer: Measurer) -> None:
             text = await measurer.run(
                 request,
                 lambda check: write(measurer.measure(view.spec, seeds, check)),
-                long=True,
+                lane=Lane.SEARCH,
             )
         except Superseded:
             return Response(status_code=499)
+        except Busy as error:
+            return JSONResponse({"error": str(error)}, 503, {"Retry-After": "5"})
         except SpecError as error:
             return JSONResponse({"error": str(error)}, 422)
         disposition = f'attachment; filename="chainrule-{name}"'

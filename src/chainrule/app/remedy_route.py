@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from chainrule.app.measuring import PAGE_BUDGET, Measurer, Superseded, plan_seeds
+from chainrule.app.measuring import PAGE_BUDGET, Busy, Lane, Measurer, Superseded, plan_seeds
 from chainrule.app.view import read_view, write_query
 from chainrule.errors import SpecError
 from chainrule.remedies import find_remedies
@@ -39,13 +39,17 @@ def register_routes(server: FastAPI, measurer: Measurer) -> None:
             with lock:
                 body = kept.get(spec)
             if body is None:
-                body = await measurer.run(request, lambda check: _find(spec, check), long=True)
+                body = await measurer.run(
+                    request, lambda check: _find(spec, check), lane=Lane.SEARCH
+                )
                 with lock:
                     kept[spec] = body
                     while len(kept) > KEPT:
                         kept.popitem(last=False)
         except Superseded:
             return Response(status_code=499)
+        except Busy as error:
+            return JSONResponse({"error": str(error)}, 503, {"Retry-After": "5"})
         except SpecError as error:
             return JSONResponse({"error": str(error)}, 422)
         return Response(body, media_type="application/json")

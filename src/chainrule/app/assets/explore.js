@@ -9,7 +9,10 @@ window.chainrule = window.chainrule || {};
 (() => {
   "use strict";
 
-  const PATIENCE = 300; // ms after which an unanswered question is given up for a newer one
+  // After so many ms an unanswered question is given up for a newer one. Every time that happens
+  // the patience doubles until an answer comes: at a busy server somebody who asks anew again and
+  // again would stay last in the line.
+  const PATIENCE = 300;
   const LOADING = 300; // ms after which the page says that it is measuring
   const { el, text } = chainrule.dom;
 
@@ -21,6 +24,7 @@ window.chainrule = window.chainrule || {};
       this.view = null;
       this.extra = { measure: "weight", scale: "log", layer: 1, pin: null, hide: [], lock: [], embed: null };
       this.busy = null;
+      this.patience = PATIENCE;
       this.wanted = null;
     }
 
@@ -176,14 +180,23 @@ window.chainrule = window.chainrule || {};
       this.root.dataset.pending = "1";
       this.wanted = { query: query.toString(), step };
       if (this.busy) {
-        const slow = this.busy.refining || performance.now() - this.busy.since > PATIENCE;
-        if (!slow) return;
+        const slow = performance.now() - this.busy.since > this.patience;
+        if (!slow && !this.busy.refining) return;
+        if (!this.busy.refining) this.patience *= 2;
         this.busy.control.abort();
       }
       this.send();
     }
 
+    /** Too many others are being served: what is on screen stays, and the page asks again. */
+    wait({ busy, seconds }, refining) {
+      this.showBusy(true);
+      text(this.progress, busy);
+      this.again = setTimeout(() => this.send(refining), 1000 * seconds);
+    }
+
     async send(refining = false) {
+      clearTimeout(this.again);
       const question = { ...this.wanted, refining, since: performance.now(), control: new AbortController() };
       this.busy = question;
       clearTimeout(this.waiting);
@@ -193,12 +206,14 @@ window.chainrule = window.chainrule || {};
         const joint = question.query ? "&" : "";
         const response = await fetch(`/api/explore?${question.query}${refining ? "" : `${joint}first=1`}`, { signal: question.control.signal });
         answer = await response.json();
+        if (response.status === 503) answer = { busy: answer.error, seconds: Number(response.headers.get("Retry-After")) };
       } catch (error) {
         answer = question.control.signal.aborted ? null : { error: "The server does not answer. Is it still running? The page asks again when you change something." };
       }
       if (this.busy !== question) return; // a newer question is on its way
       this.busy = null;
       clearTimeout(this.waiting);
+      if (answer?.busy) return this.wait(answer, refining);
       if (answer) this.hear(answer, question);
       if (this.wanted.query !== question.query) this.send();
       else if (answer?.ensemble?.partial && !refining) {
@@ -210,6 +225,7 @@ window.chainrule = window.chainrule || {};
     }
 
     hear(answer, question) {
+      this.patience = PATIENCE;
       const newest = this.wanted.query === question.query;
       this.error.hidden = !answer.error;
       text(this.error, answer.error || "");

@@ -39,7 +39,13 @@ window.chainrule = window.chainrule || {};
       try {
         const response = await fetch(`/api/remedies?${query}`, { signal: control.signal });
         const answer = await response.json();
-        if (asked === query) show(answer);
+        if (asked !== query) return;
+        if (response.status === 503) {
+          state.textContent = answer.error;
+          timer = setTimeout(() => ask(query), 1000 * Number(response.headers.get("Retry-After")));
+        } else {
+          show(answer);
+        }
       } catch (error) {
         if (asked !== query || error.name === "AbortError") return;
         show({ error: "Changes could not be measured. Change a setting to try again." });

@@ -1,0 +1,305 @@
+"""Many visitors at once: is every answer right, does each belong to its question, how long is it?
+
+Visitors drag sliders as people do and ask as the page does (`assets/explore.js`): one question at a
+time, the newest setting next, what takes long given up for something newer, a first answer refined.
+They come from this process, which shares the machine with the server; so the times are an upper
+bound. Whether the numbers are right is checked when the load is over.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from chainrule import simulate
+from chainrule.app.controls import CONTROLS
+from chainrule.app.view import read_view
+
+STEP = 0.04
+"""Seconds between two values of a drag."""
+
+PATIENCE = 0.3
+"""Seconds after which the page gives up an unanswered question for a newer one (explore.js)."""
+
+PIN_SHARE, CHECK_SHARE = 0.15, 0.03
+
+CHOICES = ("activation", "init", "residual", "normalization")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An answer whose numbers are checked afterwards."""
+
+    query: str
+    seeds: int
+    norms: list[float | None]
+
+
+@dataclass
+class Tally:
+    """What all visitors found."""
+
+    first: list[float] = field(default_factory=list)
+    refined: list[float] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)  # from the end of a drag to its answer
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+
+
+class Visitor:
+    """One page with its sliders."""
+
+    def __init__(self, url: str, number: int, widest: int, tally: Tally) -> None:
+        self.random = random.Random(number)
+        self.url, self.widest, self.tally = url, widest, tally
+        self.settings = dict.fromkeys(("depth", "width", *CHOICES), "")
+        self.wanted = self.asked = ""
+        self.task: asyncio.Task[None] | None = None
+        self.refining = False
+        self.since = 0.0
+        self.patience = PATIENCE
+        self.client = httpx.AsyncClient(timeout=60)
+
+    async def visit(self, until: float) -> None:
+        """Drag one control after the other until the time is over."""
+        draw = self.random
+        await asyncio.sleep(draw.uniform(0, 1))
+        self.settings |= {"depth": str(draw.randint(2, 100)), "width": "64"}
+        for name in CHOICES:
+            self.choose(name)
+        while time.monotonic() < until:
+            await self.drag()
+            ended = time.monotonic()
+            while self.task and not self.task.done() and time.monotonic() < until:
+                await asyncio.sleep(0.02)
+                if self.asked == self.wanted and self.refining and ended:
+                    break  # the first answer is there; the visitor looks at it
+            if self.asked == self.wanted and (self.refining or (self.task and self.task.done())):
+                self.tally.last.append(time.monotonic() - ended)
+            await asyncio.sleep(draw.uniform(0.3, 1.5))
+        await self.give_up()
+        await self.client.aclose()
+
+    async def drag(self) -> None:
+        """Move a slider over some of its values, or choose in a list."""
+        draw = self.random
+        name = draw.choice(("depth", "depth", "width", *CHOICES))
+        if name in CHOICES:
+            self.choose(name)
+            await self.ask()
+            return
+        stops = [stop for stop in CONTROLS[name].slider if name != "width" or stop <= self.widest]
+        position = draw.randrange(len(stops))
+        for _ in range(draw.randint(3, 30)):
+            position = min(max(position + draw.choice((-1, 1, 1)), 0), len(stops) - 1)
+            self.settings[name] = str(stops[position])
+            await self.ask()
+            await asyncio.sleep(STEP)
+
+    def choose(self, name: str) -> None:
+        self.settings[name] = self.random.choice([c for c, _ in CONTROLS[name].choices])
+
+    async def ask(self) -> None:
+        draw = self.random
+        query = "&".join(f"{name}={value}" for name, value in self.settings.items() if value)
+        query += f"&seed={draw.randrange(10**6)}"
+        if draw.random() < PIN_SHARE:
+            query += f"&pin={quote(f'depth={draw.randint(2, 40)}&activation=relu', safe='')}"
+        self.wanted = query
+        if self.task and not self.task.done():
+            slow = time.monotonic() - self.since > self.patience
+            if not slow and not self.refining:
+                return
+            if not self.refining:
+                self.patience *= 2
+            await self.give_up()
+        self.task = asyncio.create_task(self.follow())
+
+    async def give_up(self) -> None:
+        if self.task and not self.task.done():
+            self.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.task
+            self.tally.counts["given up"] += 1
+
+    async def follow(self) -> None:
+        """Ask until the newest setting is answered, and its first answer refined."""
+        while True:
+            self.refining = False
+            query = self.wanted
+            answer = await self.fetch(query, first=True)
+            if self.wanted != query:
+                continue
+            if answer and answer["ensemble"]["partial"]:
+                self.refining = True
+                await self.fetch(query, first=False)
+                if self.wanted != query:
+                    continue
+            return
+
+    async def fetch(self, query: str, *, first: bool) -> dict[str, Any] | None:
+        tally = self.tally
+        self.since = start = time.monotonic()
+        try:
+            response = await self.client.get(
+                f"{self.url}/api/explore?{query}{'&first=1' if first else ''}"
+            )
+        except httpx.HTTPError as error:
+            tally.counts["failed"] += 1
+            tally.wrong.append(f"{type(error).__name__}: {query}")
+            return None
+        (tally.first if first else tally.refined).append(time.monotonic() - start)
+        tally.counts[str(response.status_code)] += 1
+        answer: dict[str, Any] = response.json()
+        if response.status_code != 200:
+            if response.status_code == 503:
+                await asyncio.sleep(float(response.headers["Retry-After"]))
+            elif response.status_code != 422:
+                tally.wrong.append(f"{response.status_code}: {query}")
+            return None
+        self.asked = query
+        self.patience = PATIENCE
+        self.compare(query, answer, first=first)
+        return answer
+
+    def compare(self, query: str, answer: dict[str, Any], *, first: bool) -> None:
+        """Compare an answer with its question; keep some to check their numbers later."""
+        view, _ = read_view(query)
+        is_its_own = answer["view"]["address"] == view.address
+        is_whole = len(answer["layers"]) == view.spec.depth
+        if not is_its_own or not is_whole or (answer["ensemble"]["partial"] and not first):
+            self.tally.wrong.append(f"another question's answer: {query}")
+        if self.random.random() < CHECK_SHARE:
+            norms = answer["figures"]["gradient"]["data"][1]["y"]
+            sample = Sample(query, answer["ensemble"]["seeds"], norms)
+            self.tally.samples.append(sample)
+
+
+@contextlib.contextmanager
+def serve(workers: int) -> Iterator[str]:
+    """Start the explorer with several workers; give its address once they answer."""
+    options = ["--no-browser", "--port", "0", "--workers", str(workers)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chainrule", "explore", *options], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://\S+", process.stdout.readline())
+        assert found, "the explorer did not start"
+        httpx.get(found.group(), timeout=120)
+        time.sleep(5)  # the other workers are about to be there
+        yield found.group()
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+async def visit(url: str, visitors: int, seconds: float, widest: int) -> Tally:
+    """Let visitors in for some seconds; return what they found."""
+    tally = Tally()
+    until = time.monotonic() + seconds
+    crowd = [Visitor(url, number, widest, tally) for number in range(visitors)]
+    await asyncio.gather(*(visitor.visit(until) for visitor in crowd))
+    return tally
+
+
+def check_numbers(samples: list[Sample]) -> list[str]:
+    """Return the questions whose answers are not exactly what `simulate` measures here."""
+    wrong = []
+    for sample in samples:
+        view, _ = read_view(sample.query)
+        norms = simulate(view.spec, sample.seeds).weight_gradient_norms
+        expected = [
+            float(norm) if norm is not None and 0 < norm < float("inf") else None for norm in norms
+        ]
+        if expected != sample.norms:
+            wrong.append(f"other numbers: {sample.query}")
+    return wrong
+
+
+def check_bytes(url: str, samples: list[Sample]) -> tuple[int, list[str]]:
+    """Ask the same on many new connections, which different workers take; compare the bytes."""
+    wrong, count = [], 0
+    for sample in samples:
+        answers = {
+            httpx.get(f"{url}/api/explore?{sample.query}&first=1", timeout=60).content
+            for _ in range(8)
+        }
+        count += 8
+        if len(answers) > 1:
+            wrong.append(f"workers differ: {sample.query}")
+    return count, wrong
+
+
+def spend(usage: resource.struct_rusage) -> float:
+    """Return seconds of processor time."""
+    return usage.ru_utime + usage.ru_stime
+
+
+def main() -> int:
+    """Print the table; return 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--visitors", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--widest", type=int, default=512, help="widest network that is dragged to")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print("load averages before:", *(f"{load:.1f}" for load in os.getloadavg()))
+    with serve(options.workers) as url:
+        before = spend(resource.getrusage(resource.RUSAGE_SELF))
+        tally = asyncio.run(visit(url, options.visitors, options.seconds, options.widest))
+        crowd = spend(resource.getrusage(resource.RUSAGE_SELF)) - before
+        print("load averages after:", *(f"{load:.1f}" for load in os.getloadavg()))
+        repeated, differing = check_bytes(url, tally.samples[:12])
+    samples = tally.samples[:100]
+    wrong = [*tally.wrong, *check_numbers(samples), *differing]
+    table = Table(
+        title=f"{options.visitors} visitors dragging sliders for {options.seconds:g} s against "
+        f"{options.workers} workers, up to {options.widest} wide"
+    )
+    for heading in ("what", "number", "median", "p95", "p99"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for what, times in (
+        ("first answers", tally.first),
+        ("refined answers", tally.refined),
+        ("end of a drag → its answer", tally.last),
+    ):
+        if len(times) > 1:
+            cuts = statistics.quantiles(times, n=100)
+            table.add_row(what, str(len(times)), *(f"{cuts[i]:.2f} s" for i in (49, 94, 98)))
+    Console(width=110).print(table)
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(
+        f"processor time of visitors {crowd:.0f} s, of the server {spend(others):.0f} s (with its "
+        f"start) in {options.seconds:g} s on {os.cpu_count()} cores"
+    )
+    print(f"statuses {dict(tally.counts)}")
+    print(
+        f"every answer compared with its question; the numbers of {len(samples)} with simulate; "
+        f"the bytes of {repeated} repetitions with each other"
+    )
+    print(f"wrong: {len(wrong)}", *wrong[:10], sep="\n  ")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
