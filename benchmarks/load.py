@@ -284,7 +284,7 @@ def main() -> int:
         ("end of a drag → its answer", tally.last),
     ):
         if len(times) > 1:
-            cuts = statistics.quantiles(times, n=100)
+            cuts = statistics.quantiles(times, n=100, method="inclusive")
             table.add_row(what, str(len(times)), *(f"{cuts[i]:.2f} s" for i in (49, 94, 98)))
     Console(width=110).print(table)
     others = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -583,3 +583,31 @@ def test_settings_out_of_sight_are_named(page, url):
     assert read_part(page, "in-force") == "Residual connections: scaled by 1/√depth. Batch size: 8."
     open_explorer(page, url, SMALL)
     assert not page.locator("[data-part=in-force]").is_visible()
+
+
+def test_at_a_busy_server_the_page_says_so_and_asks_again(browser, url):
+    new = browser.new_page(viewport={"width": 1400, "height": 900})
+    with watch(new, url, expected=lambda problem: "503" in problem) as page:
+        refuse_once(page, url)
+
+
+def refuse_once(page, url):
+    open_explorer(page, url, SMALL)
+    sentence = "The server is busy: 12 measurements come first."
+    refused = []
+
+    def refuse(route):
+        if refused:
+            route.continue_()
+            return
+        refused.append(route.request.url)
+        route.fulfill(status=503, headers={"Retry-After": "1"}, json={"error": sentence})
+
+    page.route("**/api/explore?*", refuse)
+    page.locator("#control-depth").fill("7")
+    page.get_by_text(sentence).wait_for()
+    assert len(read_chart(page)) == 6
+    wait_for_layers(page, 7)
+    wait_until_settled(page)
+    assert read_part(page, "progress") == ""
+    assert len(refused) == 1

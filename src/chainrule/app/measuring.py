@@ -93,7 +93,8 @@ def estimate_seconds(spec: NetworkSpec, seeds: int) -> float:
     """
     width, batch = spec.width, spec.batch_size
     unit = width * 8e-9 + batch * 1.2e-8 + width * batch * 1e-10
-    return spec.depth * (2.5e-4 + seeds * width * unit)
+    drawing = 5e-5 + 1e-10 * width**3 if spec.init == "orthogonal" else 0.0
+    return spec.depth * (2.5e-4 + seeds * (width * unit + drawing))
 
 
 def _count_entries(spec: NetworkSpec) -> int:
