@@ -38,7 +38,7 @@ STEP = 0.04
 PATIENCE = 0.3
 """Seconds after which the page gives up an unanswered question for a newer one (explore.js)."""
 
-PIN_SHARE, CHECK_SHARE = 0.15, 0.03
+PIN_SHARE, CHECK_SHARE = 0.15, 0.25
 
 CHOICES = ("activation", "init", "residual", "normalization")
 
