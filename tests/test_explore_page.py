@@ -246,10 +246,11 @@ def test_every_control_explains_itself_on_focus(explorer):
         field = explorer.locator(f"#control-{control.name}")
         if not field.is_visible() or field.is_disabled():
             continue
-        help_text = explorer.locator(f"#control-{control.name}-help")
+        place = "node => node.closest('.ex-control').offsetTop"
+        before = field.evaluate(place)
         field.focus()
-        assert help_text.is_visible()
-        assert help_text.inner_text() == control.help
+        assert read_part(explorer, "help") == control.help
+        assert field.evaluate(place) == before  # nothing moves under the mouse
         assert field.get_attribute("aria-describedby") == f"control-{control.name}-help"
 
 
@@ -324,8 +325,10 @@ class TestAddresses:
         assert not page.locator("#train").is_visible()
         assert not page.locator("#lesson").is_visible()
         page.get_by_role("button", name="Healthy (ReLU + He)").click()
-        wait_for_layers(page, 15)
+        wait_until_settled(page)
         assert page.locator("#control-depth").is_disabled()
+        view = read_view_of(page)
+        assert (view.spec.depth, view.spec.activation, view.spec.init) == (6, "sigmoid", "he")
 
     @pytest.mark.parametrize("chart", ["gradient", "activation", "factor"])
     def test_one_chart_alone(self, page, url, chart):
@@ -611,3 +614,60 @@ def refuse_once(page, url):
     wait_until_settled(page)
     assert read_part(page, "progress") == ""
     assert len(refused) == 1
+
+
+class TestFixed:
+    def test_scenarios_and_remedies_keep_what_is_fixed(self, page, url):
+        open_explorer(page, url, "depth=15&init=xavier&lock=activation,depth,residual")
+        page.get_by_role("button", name="Deep and rescued").click()
+        wait_until_settled(page)
+        view = read_view_of(page)
+        assert (view.spec.activation, view.spec.depth) == ("sigmoid", 15)
+        assert (view.spec.residual, view.spec.init) == ("none", "pytorch")
+        page.wait_for_selector(".ex-remedy", timeout=60_000)
+        residual = page.locator(".ex-remedy", has_text="Residual connections, scaled").first
+        assert residual.get_by_role("button").is_disabled()
+
+
+def test_changes_of_the_network_before_are_not_offered(explorer):
+    explorer.wait_for_selector(".ex-remedy", timeout=60_000)
+    explorer.route("**/api/remedies?*", lambda route: None)  # never answered
+    explorer.get_by_role("button", name="Exploding (ReLU + random σ = 1)").click()
+    wait_until_settled(explorer)
+    assert explorer.locator(".ex-remedy").count() == 0
+    assert "Measuring changes" in explorer.locator("#what-to-change").inner_text()
+    explorer.unroute("**/api/remedies?*")
+
+
+def test_remedies_and_comparison_keep_the_number_of_networks(page, url):
+    open_explorer(page, url, "depth=15&init=xavier&seeds=5")
+    page.wait_for_selector(".ex-remedy", timeout=60_000)
+    assert "same 5 networks" in page.locator("#what-to-change").inner_text()
+    page.get_by_role("button", name="Pin to compare").click()
+    wait_until_settled(page)
+    assert read_part(page, "notices") == ""
+    page.locator(".ex-remedy").first.get_by_role("button").click()
+    wait_until_settled(page)
+    assert read_view_of(page).seeds == 5
+
+
+def test_back_after_a_key_and_a_scenario(explorer):
+    explorer.get_by_role("slider", name="Depth").focus()
+    explorer.keyboard.press("ArrowRight")
+    wait_for_layers(explorer, 16)
+    wait_until_settled(explorer)
+    explorer.get_by_role("button", name="Healthy (ReLU + He)").click()
+    wait_for_layers(explorer, 15)
+    wait_until_settled(explorer)
+    explorer.go_back()
+    wait_for_layers(explorer, 16)
+    wait_until_settled(explorer)
+    explorer.go_back()
+    wait_for_layers(explorer, 15)
+
+
+def test_a_slow_pinned_network_is_refined_too(page, url):
+    pin = encode("depth=60&width=128&activation=relu&init=he")
+    open_explorer(page, url, f"depth=5&width=8&pin={pin}")
+    other = simulate(NetworkSpec(depth=60, width=128, activation="relu", init="he"), 16)
+    assert read_chart(page, 3) == pytest.approx(list(other.weight_gradient_norms))

@@ -23,6 +23,9 @@ IMPROVED = 0.25
 _SMALLEST = 1e-45
 """Smaller figures count as this one: float32 has no smaller number but zero."""
 
+_OF_LAYERS = ("dead_units", "exploding_gradient", "vanishing_gradient", "saturated")
+"""Rules that look at every layer; their figure is that of the worst."""
+
 _SHARES = ("dead_units", "saturated", "non_finite", "unreached")
 """Rules whose figures are shares or counts; all others are compared in powers of ten."""
 
@@ -66,6 +69,13 @@ class Comparison:
     after: float | None
     threshold: float
     beyond: str
+
+    @property
+    def name(self) -> str:
+        """The figure in words that say which of all layers' it is."""
+        if self.rule not in _OF_LAYERS:
+            return self.figure
+        return f"{'largest' if self.beyond == '>' else 'smallest'} {self.figure} of all layers"
 
     @property
     def before_text(self) -> str:
@@ -182,7 +192,7 @@ class Remedy:
             "verdict_after": str(self.verdict_after),
             "figure": {
                 "rule": figure.rule,
-                "name": figure.figure,
+                "name": figure.name,
                 "before": _encode(figure.before),
                 "after": _encode(figure.after),
                 "threshold": figure.threshold,

@@ -143,7 +143,7 @@ def _judge_norm(title: str, norm: Quantity | None, name: str) -> Card:
 
 
 def _judge_ratio(ratio: Quantity | None, norms: Sequence[Quantity | None]) -> Card:
-    icon, state, word = "✔", GOOD, "alike at both ends"
+    icon, state, word = "✔", GOOD, "comparable at both ends"
     if ratio is None or math.isnan(ratio):
         icon, state, word = "∅", BAD, "undefined"
     elif ratio < 0.01:

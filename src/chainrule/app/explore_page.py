@@ -31,6 +31,7 @@ from chainrule.errors import SpecError
 from chainrule.figures import MEASURES
 from chainrule.flow import GradientFlow
 from chainrule.presets import PRESETS
+from chainrule.wording import describe_subject
 
 BAND_SEEDS = 5
 """From so many networks on, a band of percentiles means something."""
@@ -85,7 +86,10 @@ def _plan(view: View, *, first: bool) -> _Plan:
     seconds = estimate_seconds(view.spec, seeds)
     if view.pin is None:
         return _Plan(seeds, 0, seconds)
-    pinned = plan_seeds(view.pin, seeds, first=first)
+    try:
+        pinned = plan_seeds(view.pin, seeds, first=first)
+    except SpecError as error:
+        raise SpecError(f"The pinned network is too large: {error}") from None
     return _Plan(seeds, pinned, seconds + estimate_seconds(view.pin, pinned))
 
 
@@ -168,6 +172,7 @@ def _describe(
         "notices": list(notices),
         "scenario": _name_scenario(view),
         "look_at": _describe_scenario(view, answer["verdict"]),
+        "caption": _caption(flow, other),
         "ensemble": {
             "seeds": plan.seeds,
             "partial": plan != whole,
@@ -175,6 +180,11 @@ def _describe(
         },
         "chain": f"/chain-rule?{_write_chain_query(view)}",
     }
+
+
+def _caption(flow: GradientFlow, other: GradientFlow | None) -> str:
+    subject = describe_subject(flow)
+    return f"{subject}; pinned: {describe_subject(other)}" if other else subject
 
 
 def _name_scenario(view: View) -> str | None:

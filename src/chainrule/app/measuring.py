@@ -76,8 +76,8 @@ def plan_seeds(spec: NetworkSpec, seeds: int, *, first: bool) -> int:
         raise SpecError(
             f"depth · width · (width + batch size) must be at most {NETWORK_BUDGET:,} on this "
             f"page; {spec.depth} · {spec.width} · ({spec.width} + {spec.batch_size}) is "
-            f"{entries:,}. Make the network or the batch smaller, or measure it on the command "
-            "line with `chainrule simulate`."
+            f"{entries:,}. {_suggest_depth(spec)} Larger ones can be measured on the command line: "
+            "chainrule simulate."
         )
     seeds = min(seeds, PAGE_BUDGET // entries)
     while first and seeds > 1 and estimate_seconds(spec, seeds) > FIRST_SECONDS:
@@ -85,11 +85,19 @@ def plan_seeds(spec: NetworkSpec, seeds: int, *, first: bool) -> int:
     return seeds
 
 
+def _suggest_depth(spec: NetworkSpec) -> str:
+    depth = NETWORK_BUDGET // (spec.width * (spec.width + spec.batch_size))
+    if depth < 1:
+        return "Make the width or the batch smaller."
+    layers = "layer is" if depth == 1 else "layers are"
+    return f"With this width and batch {depth:,} {layers} possible."
+
+
 def estimate_seconds(spec: NetworkSpec, seeds: int) -> float:
     """Return what a measurement takes on one core, roughly.
 
-    It decides what comes first, not what is said. Fitted to 14 shapes from 15×16 to 200×64, batches
-    of 1 to 4096, on a core of 2026; within a factor of 3 of all of them.
+    It decides what comes first, not what is said. Fitted to a few shapes on a busy core: expect it
+    to be within a factor of a few.
     """
     width, batch = spec.width, spec.batch_size
     unit = width * 8e-9 + batch * 1.2e-8 + width * batch * 1e-10

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from chainrule.app.measuring import PAGE_BUDGET, Busy, Lane, Measurer, Superseded, plan_seeds
 from chainrule.app.view import read_view, write_query
 from chainrule.errors import SpecError
-from chainrule.remedies import find_remedies
+from chainrule.remedies import choose_seeds, find_remedies
 from chainrule.remedy import OUTCOMES, Remedies, Remedy
 from chainrule.spec import NetworkSpec
 
@@ -27,23 +27,25 @@ def register_routes(server: FastAPI, measurer: Measurer) -> None:
         server: Where the route goes.
         measurer: What measures.
     """
-    kept: OrderedDict[NetworkSpec, bytes] = OrderedDict()
+    kept: OrderedDict[tuple[NetworkSpec, int], bytes] = OrderedDict()
     lock = threading.Lock()
 
     @server.get("/api/remedies", include_in_schema=False)
     async def answer(request: Request) -> Response:
         """Answer with the remedies of the network in the address, ranked."""
-        spec = read_view(request.url.query)[0].spec
+        view, _ = read_view(request.url.query)
+        spec, seeds = view.spec, min(view.seeds, choose_seeds(view.spec))
+        key = (spec, seeds)
         try:
             plan_seeds(spec, 1, first=False)
             with lock:
-                body = kept.get(spec)
+                body = kept.get(key)
             if body is None:
                 body = await measurer.run(
-                    request, lambda check: _find(spec, check), lane=Lane.SEARCH
+                    request, lambda check: _find(spec, seeds, check), lane=Lane.SEARCH
                 )
                 with lock:
-                    kept[spec] = body
+                    kept[key] = body
                     while len(kept) > KEPT:
                         kept.popitem(last=False)
         except Superseded:
@@ -55,8 +57,8 @@ def register_routes(server: FastAPI, measurer: Measurer) -> None:
         return Response(body, media_type="application/json")
 
 
-def _find(spec: NetworkSpec, check: Callable[[], None]) -> bytes:
-    remedies = find_remedies(spec, budget=PAGE_BUDGET, progress=lambda _done, _all: check())
+def _find(spec: NetworkSpec, seeds: int, check: Callable[[], None]) -> bytes:
+    remedies = find_remedies(spec, seeds, budget=PAGE_BUDGET, progress=lambda _done, _all: check())
     return json.dumps(_describe(remedies), ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -131,7 +131,8 @@ def read_view(query: str) -> tuple[View, tuple[str, ...]]:
     notices += spec_notices
     pin = None
     if own.get("pin"):
-        pin, pin_notices = repair_query(own["pin"])
+        pairs = parse_qsl(own["pin"][:MAX_QUERY], keep_blank_values=True, errors="replace")
+        pin, pin_notices = repair_query(urlencode([pair for pair in pairs if pair[0] != "seeds"]))
         notices += [f"Pinned network: {notice}" for notice in pin_notices]
     view = View(
         spec=spec,

@@ -230,9 +230,9 @@ def _describe(norm: Quantity | None, last: Quantity | None = None) -> str:
         return "exactly zero"
     if not math.isfinite(norm):
         return "not finite"
-    text = f"<b>{format_number(norm)}</b>"
+    text = f"<b>{norm:.6g}</b>"
     if len(norm.values) > 1:
-        text += f" ({format_number(norm.low)} – {format_number(norm.high)})"
+        text += f" ({norm.low:.3g} – {norm.high:.3g})"
     share = math.nan if last is None else divide(norm, last)
     return f"{text}<br>{format_number(share)} × the last layer" if math.isfinite(share) else text
 

@@ -31,9 +31,9 @@ window.chainrule = window.chainrule || {};
     start() {
       const embed = new URLSearchParams(location.search).get("embed");
       this.build(embed in this.words.panels ? embed : null);
-      addEventListener("popstate", () => this.go(location.search.slice(1), "none"));
+      addEventListener("popstate", () => this.ask(location.search.slice(1), "none"));
       this.root.addEventListener("click", (event) => this.follow(event));
-      this.go(location.search.slice(1), "none");
+      this.ask(location.search.slice(1), "none");
     }
 
     // --- the page -------------------------------------------------------------------------
@@ -52,7 +52,7 @@ window.chainrule = window.chainrule || {};
         onSwitch: (name, value) => this.switch(name, value),
       });
       if (embed) {
-        this.root.classList.add("ex-embedded");
+        document.documentElement.classList.add("ex-embedded");
         this.whole = el("a", { target: "_blank", rel: "noopener" }, "Open in chainrule");
         this.root.replaceChildren(el("div", { class: "ex-root" }, this.progress, this.notices, this.error, results, el("p", { class: "ex-whole" }, this.whole)));
         return;
@@ -71,7 +71,7 @@ window.chainrule = window.chainrule || {};
       this.compare = el("section", { class: "fv-panel ex-compare", "data-part": "compare-result", hidden: true, "aria-labelledby": "ex-compare" });
       const compare = el("div", { class: "ex-row" }, this.pinButton);
       const configure = el("section", { class: "ex-configure fv-panel", "aria-labelledby": "ex-configure" },
-        el("h2", { id: "ex-configure" }, "Configure"), main, this.more, this.inForce,
+        el("h2", { id: "ex-configure" }, "Configure"), main, this.more, this.inForce, this.controls.help,
         compare, this.chainLink);
       this.remedies = el("section", { class: "fv-panel ex-remedies", "data-part": "remedies", id: "what-to-change" });
       this.train = el("section", { "data-part": "train", id: "train" });
@@ -85,6 +85,7 @@ window.chainrule = window.chainrule || {};
       const api = {
         query: () => this.view?.query || "",
         pinnedQuery: () => this.extra.pin,
+        locked: () => this.extra.lock,
         apply: (query) => this.apply(query),
         onAnswer: (listener) => {
           this.listeners.push(listener);
@@ -98,8 +99,6 @@ window.chainrule = window.chainrule || {};
       chainrule.mountTrain?.(this.train, api);
       chainrule.mountShare?.(this.share, api);
       chainrule.mountLesson?.(this.lesson, api);
-      if (!chainrule.mountTrain) this.train.remove();
-      if (!chainrule.mountLesson) this.lesson.remove();
     }
 
     // --- changing -------------------------------------------------------------------------
@@ -122,26 +121,34 @@ window.chainrule = window.chainrule || {};
     /** Show a configuration; how it is shown (pinned network, scale, locks) stays. */
     apply(query) {
       const wanted = new URLSearchParams(query);
-      for (const [name, value] of this.compose()) {
-        if (["measure", "scale", "pin", "hide", "lock", "embed"].includes(name)) wanted.set(name, value);
+      const now = this.compose();
+      for (const name of ["measure", "scale", "pin", "hide", "lock", "embed"]) {
+        if (now.has(name)) wanted.set(name, now.get(name));
       }
-      this.go(wanted.toString(), "whole");
-    }
-
-    /** Show what an address says. */
-    go(query, step) {
-      this.ask(query, step);
+      for (const name of this.extra.lock) {
+        if (now.has(name)) wanted.set(name, now.get(name));
+        else wanted.delete(name);
+      }
+      if (this.extra.lock.includes("init") && now.get("init") !== "random") wanted.delete("weight_std");
+      this.ask(wanted.toString(), "whole");
     }
 
     pin() {
-      this.extra.pin = this.extra.pin ? null : this.view.query;
+      this.extra.pin = this.extra.pin ? null : this.network();
       this.ask(this.compose(), "whole");
     }
 
     swap() {
       const pinned = this.extra.pin;
-      this.extra.pin = this.view.query;
+      this.extra.pin = this.network();
       this.apply(pinned);
+    }
+
+    /** The address of the network on screen alone: how many of it are drawn does not belong to it. */
+    network() {
+      const query = new URLSearchParams(this.view.query);
+      query.delete("seeds");
+      return query.toString();
     }
 
     /** Links that show a configuration do so in place. */
@@ -232,6 +239,7 @@ window.chainrule = window.chainrule || {};
       this.root.classList.toggle("ex-failed", Boolean(answer.error));
       if (answer.view) {
         this.view = answer.view;
+        if (this.pinButton) text(this.pinButton, answer.view.pin ? "Unpin" : "Pin to compare");
         if (newest) {
           const { measure, scale, layer, pin, hide, lock, embed } = answer.view;
           this.extra = { measure, scale, layer, pin, hide, lock, embed };
@@ -242,8 +250,10 @@ window.chainrule = window.chainrule || {};
         }
       }
       if (!question.refining) this.showNotices(answer.notices || []);
-      if (answer.error) return;
-      answer.caption = this.describe(answer);
+      if (answer.error) {
+        if (this.look) text(this.look, "This network was not measured; what is shown below is the one before.");
+        return;
+      }
       this.flow.show(answer);
       if (this.whole) {
         const address = new URLSearchParams(answer.view.address);
@@ -251,7 +261,7 @@ window.chainrule = window.chainrule || {};
         this.whole.href = `/?${address}`;
       }
       if (this.look) this.showWords(answer);
-      if (newest && !this.whole && !question.refining) this.keep(answer.view.address, question.step);
+      if (newest && !this.whole && !question.refining) this.keep(answer.view.address, this.wanted.step);
       this.answer = answer;
       for (const listener of this.listeners) listener(answer, answer.view.query);
     }
@@ -259,7 +269,7 @@ window.chainrule = window.chainrule || {};
     /** Write the address; the back button undoes one change, however many values it went through. */
     keep(address, step) {
       clearTimeout(this.keeping);
-      const url = `?${address}${location.hash}`;
+      const url = `?${address}${step === "none" ? location.hash : ""}`;
       const replace = () => history.replaceState(null, "", url);
       if (step === "none" || (step === "whole" && this.drafting)) replace();
       else if (step === "draft" && this.drafting) this.keeping = setTimeout(replace, 250);
@@ -274,13 +284,6 @@ window.chainrule = window.chainrule || {};
     }
 
     // --- showing --------------------------------------------------------------------------
-
-    describe({ view, scenario }) {
-      const { settings } = view;
-      const label = (name) => this.words.controls.find((control) => control.name === name).choices.find(([value]) => value === settings[name])?.[1];
-      const parts = [`${settings.depth} layers of ${settings.width} units`, label("activation"), label("init")];
-      return scenario ? `${scenario}: ${parts.join(", ")}` : parts.join(", ");
-    }
 
     showNotices(notices) {
       if (!notices.length && !this.notices.childElementCount) return;
@@ -300,8 +303,7 @@ window.chainrule = window.chainrule || {};
       this.showComparison(answer);
     }
 
-    showComparison({ comparison, view }) {
-      text(this.pinButton, view.pin ? "Unpin" : "Pin to compare");
+    showComparison({ comparison }) {
       this.compare.hidden = !comparison;
       const key = JSON.stringify(comparison);
       if (!comparison || this.compared === key) return;

@@ -3,6 +3,7 @@ window.chainrule = window.chainrule || {};
 (() => {
   "use strict";
 
+  const TYPING = 200; // ms after the last key until a number counts as typed
   const { el } = chainrule.dom;
 
   class Controls {
@@ -14,8 +15,15 @@ window.chainrule = window.chainrule || {};
       Object.assign(this, { table, onChange });
       this.fields = Object.fromEntries(table.map((control) => [control.name, this.build(control)]));
       this.values = Object.fromEntries(table.map((control) => [control.name, control.default]));
+      this.help = el("p", { class: "ex-help", "aria-hidden": "true", "data-part": "help" });
+      this.explain("");
       this.locked = new Set();
       this.hidden = new Set();
+    }
+
+    /** Explain a control in the place kept for it: nothing moves when the focus does. */
+    explain(words) {
+      this.help.textContent = words || "Each setting explains itself here.";
     }
 
     node(name) {
@@ -24,15 +32,22 @@ window.chainrule = window.chainrule || {};
 
     build(control) {
       const id = `control-${control.name}`;
-      const help = el("p", { class: "ex-help", id: `${id}-help` }, control.help);
+      const help = el("p", { class: "fv-hidden", id: `${id}-help` }, control.help);
       const shared = { id, "data-name": control.name, "aria-describedby": `${id}-help` };
       const field = { control };
       if (control.kind === "choice") {
         field.input = el("select", shared, control.choices.map(([value, label]) => el("option", { value }, label)));
-        field.input.addEventListener("change", () => this.take(control.name, field.input.value, true));
+        field.input.addEventListener("change", () => {
+          clearTimeout(typing);
+          this.take(control.name, field.input.value, true);
+        });
       } else {
         field.input = el("input", { ...shared, type: "number", inputmode: control.step === 1 ? "numeric" : "decimal", min: control.low, max: control.high, step: control.step, placeholder: control.placeholder });
-        field.input.addEventListener("input", () => this.take(control.name, field.input.value, false));
+        let typing = null; // digits are awaited: who types 1000 does not ask for 1 and 100
+        field.input.addEventListener("input", () => {
+          clearTimeout(typing);
+          typing = setTimeout(() => this.take(control.name, field.input.value, false), TYPING);
+        });
         field.input.addEventListener("change", () => this.take(control.name, field.input.value, true));
       }
       const head = el("div", { class: "ex-control-head" }, el("label", { for: id }, control.label), control.kind === "choice" ? null : field.input);
@@ -53,6 +68,8 @@ window.chainrule = window.chainrule || {};
       }
       field.box = el("div", { class: "ex-control", "data-control": control.name }, parts, help);
       field.input.addEventListener("blur", () => this.write(control.name));
+      field.box.addEventListener("focusin", () => this.explain(control.help));
+      field.box.addEventListener("focusout", () => this.explain(""));
       return field;
     }
 

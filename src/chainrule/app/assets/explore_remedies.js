@@ -17,7 +17,6 @@ window.chainrule = window.chainrule || {};
 
     explore.onAnswer((answer) => {
       const query = new URLSearchParams(answer.view.query);
-      for (const name of ["seeds"]) query.delete(name);
       if (query.toString() === asked) return;
       clearTimeout(timer);
       control?.abort();
@@ -28,7 +27,9 @@ window.chainrule = window.chainrule || {};
         show({ verdict: "healthy" });
         return;
       }
-      section.classList.add("ex-old");
+      section.style.minHeight = `${section.offsetHeight}px`; // what stands below need not jump
+      list.replaceChildren(); // they belong to the network before
+      state.textContent = "Measuring changes …";
       timer = setTimeout(() => ask(query.toString()), CALM);
     });
 
@@ -54,7 +55,7 @@ window.chainrule = window.chainrule || {};
     }
 
     function show(answer) {
-      section.classList.remove("ex-old");
+      section.style.minHeight = "";
       section.dataset.shown = asked || "";
       if (answer.error || answer.verdict === "healthy") {
         state.textContent = answer.error || "Nothing needs to change: every layer receives a usable gradient.";
@@ -62,8 +63,9 @@ window.chainrule = window.chainrule || {};
         return;
       }
       const { remedies, refuted, seeds } = answer;
+      const fewer = seeds < Number(new URLSearchParams(asked).get("seeds") || 16) ? " (fewer than above, to be quick)" : "";
       state.textContent = remedies.length
-        ? `Each of these was measured on the same ${seeds} networks, before and after. The cheapest change comes first.`
+        ? `Each of these was measured on the same ${seeds} networks${fewer}, before and after. The cheapest change comes first.`
         : `${refuted.length} changes were measured on the same ${seeds} networks; none helps.`;
       const [first, rest] = [remedies.slice(0, SHOWN), remedies.slice(SHOWN)];
       list.replaceChildren(
@@ -76,20 +78,24 @@ window.chainrule = window.chainrule || {};
     function card(remedy) {
       const { figure } = remedy;
       const good = remedy.outcome === "cures" ? "good" : remedy.outcome === "helps" ? "warn" : "bad";
+      const fixed = Object.keys(remedy.changes).filter((name) => explore.locked().includes(name));
       const icon = { cures: "✔", helps: "◐", trades: "⇄", fails: "✖" }[remedy.outcome];
       return el("article", { class: "ex-remedy", "data-outcome": remedy.outcome, "data-state": good },
         el("div", { class: "ex-remedy-head" },
           el("h3", {}, remedy.title),
-          el("button", { type: "button", class: remedy.outcome === "cures" ? "ex-primary" : "", "aria-label": `apply: ${remedy.title}`, onclick: () => apply(remedy) }, remedy.outcome === "cures" || remedy.outcome === "helps" ? "Apply" : "See it")),
+          el("button", { type: "button", class: remedy.outcome === "cures" ? "ex-primary" : "", "aria-label": `apply: ${remedy.title}`, disabled: fixed.length > 0, onclick: () => apply(remedy) }, remedy.outcome === "cures" || remedy.outcome === "helps" ? "Apply" : "See it")),
         el("p", { class: "ex-remedy-figure" },
           el("span", { class: "fv-dim" }, `${figure.name}: `), figure.before_text, el("span", { "aria-label": "becomes" }, " → "), el("b", {}, figure.after_text),
           el("span", { class: "fv-dim" }, ` (wanted ${figure.threshold_text})`)),
         el("p", { class: "fv-card-word" }, el("span", { "aria-hidden": "true" }, `${icon} `), `${remedy.verdict_before} → ${remedy.verdict_after}: ${remedy.meaning}`),
-        el("p", { class: "fv-dim" }, remedy.reason));
+        el("p", { class: "fv-dim" }, fixed.length ? `${remedy.reason} (What it changes is fixed on this page.)` : remedy.reason));
     }
 
     function apply(remedy) {
-      explore.apply(remedy.query);
+      const query = new URLSearchParams(remedy.query);
+      const seeds = new URLSearchParams(explore.query()).get("seeds");
+      if (seeds) query.set("seeds", seeds);
+      explore.apply(query.toString());
       document.querySelector(".ex-look")?.scrollIntoView({ block: "start" });
     }
   };

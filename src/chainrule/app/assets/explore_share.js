@@ -6,7 +6,7 @@ window.chainrule = window.chainrule || {};
   const FILES = [
     ["report.html", "Report (HTML)", "one file with charts, diagnosis and numbers; opens offline"],
     ["flow.json", "Flow file", "the whole measurement; “Your model” and chainrule.load_flow read it back"],
-    ["numbers.csv", "Numbers (CSV)", "a row per layer, for a spreadsheet"],
+    ["numbers.csv", "Numbers (CSV)", "a row per layer of the network on screen, for a spreadsheet"],
     ["numbers.json", "Numbers (JSON)", "a row per layer, and the diagnosis"],
   ];
 
@@ -58,7 +58,7 @@ window.chainrule = window.chainrule || {};
       made.value = `${location.origin}/?${query}`;
       for (const name of ["lock", "hide"]) query.delete(name);
       query.set("embed", panel.value);
-      frame.value = `<iframe src="${location.origin}/?${query}" width="100%" height="520" style="border:0" title="chainrule: ${words.panels[panel.value]}"></iframe>`;
+      frame.value = `<iframe src="${location.origin}/?${query}" width="100%" height="640" style="border:0" title="chainrule: ${words.panels[panel.value]}"></iframe>`;
     }
 
     section.replaceChildren(
@@ -74,6 +74,12 @@ window.chainrule = window.chainrule || {};
       for (const { link, file } of links) link.href = `/files/${file}?${answer.view.query}`;
       section.dataset.query = answer.view.query;
       said.textContent = "";
+      for (const [name, group] of [["lock", lock], ["hide", hide]]) {
+        const key = answer.view[name].join();
+        if (group.dataset.view === key) continue;
+        group.dataset.view = key;
+        for (const box of group.querySelectorAll("input")) box.checked = answer.view[name].includes(box.value);
+      }
       prepare();
     });
   };

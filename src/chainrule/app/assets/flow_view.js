@@ -53,7 +53,7 @@ window.chainrule = window.chainrule || {};
       const gradient = this.panel("gradient", this.note, this.switches(), [this.readout, this.clip, this.details]);
       const activation = this.panel(
         "activation",
-        el("p", { class: "fv-dim" }, "The darker, the more activations lie there. Choose a layer to see it in full."),
+        el("p", { class: "fv-dim" }, `The darker, the more activations lie there.${this.only ? "" : " Choose a layer to see it in full."}`),
         null,
         [],
       );
@@ -176,7 +176,11 @@ window.chainrule = window.chainrule || {};
           parts.word.replaceChildren(el("span", { "aria-hidden": "true" }, `${card.icon} `), card.word);
         }
         text(parts.note, card.note);
-        if (index === 3) this.way.hidden = card.state === "good" || !document.getElementById("what-to-change");
+        if (index === 3) {
+          const place = document.getElementById("what-to-change");
+          this.way.hidden = !place || place.hidden;
+          this.way.classList.toggle("fv-idle", card.state === "good"); // its line stays, so that nothing jumps
+        }
       });
     }
 
