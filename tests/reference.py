@@ -36,11 +36,11 @@ def map_tensors(value: object, function: Callable[[str, Tensor], Tensor], path: 
 
     if isinstance(value, Tensor):
         return function(path, value)
-    if isinstance(value, dict):
-        return {key: follow(key, entry) for key, entry in value.items()}
-    if is_dataclass(value):
+    if is_dataclass(value):  # before dictionaries: outputs of transformers are both
         names = [field.name for field in fields(value)]
         return replace(value, **{name: follow(name, getattr(value, name)) for name in names})
+    if isinstance(value, dict):
+        return {key: follow(key, entry) for key, entry in value.items()}
     if isinstance(value, (tuple, list)):
         entries = [follow(index, entry) for index, entry in enumerate(value)]
         return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
