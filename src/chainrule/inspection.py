@@ -56,6 +56,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
             for position, parameter in enumerate(inventory.parameters)
             if parameter.tensor.requires_grad
         }
+        residuals = recorder.find_residuals()  # the backward pass lets go of the graph
         gradients, edge_gradients = _differentiate(loss, list(trained.values()), recorder)
         with torch.no_grad():
             return assemble_flow(
@@ -64,6 +65,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                 recorder,
                 _drop_missing(zip(trained, gradients, strict=True)),
                 _select_edges(edge_gradients, recorder),
+                residuals,
             )
 
 

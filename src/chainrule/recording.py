@@ -62,6 +62,29 @@ class Subject:
 
 
 @dataclass(slots=True, eq=False)
+class Sum:
+    """The sum of two tensors that a module read, as residual connections make it."""
+
+    node: Any
+    edge: int
+    reader: Subject
+    size: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """A sum in which one term (the branch) was computed from the other (the trunk), by edges.
+
+    Terms that are no module's output and no other sum are `None`. Of sums, `sizes` are known.
+    """
+
+    sum: Sum
+    trunk: int | None
+    branch: int | None
+    trunk_sum: Sum | None
+
+
+@dataclass(slots=True, eq=False)
 class Call:
     """One call of one module."""
 
@@ -99,6 +122,7 @@ class Recorder:
             if is_measured(name, module)
         }
         self.replaced: dict[int, int] = {}
+        self.sums: dict[tuple[Any, int], Sum] = {}
         self._positions: dict[tuple[Any, int], int] = {}
         self._open: list[Call] = []
         self._before: dict[nn.Module, tuple[Tensor | None, tuple[int, ...]]] = {}
@@ -111,7 +135,7 @@ class Recorder:
             return
         subject = self.subjects[module]
         tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
-        edges = self._note_edges(args, kwargs)
+        edges = self._note_inputs(subject, args, kwargs)
         if subject.watched:
             for tensor in tensors:
                 self._note_base(tensor, only_private=False)
@@ -137,7 +161,7 @@ class Recorder:
             call = self._open.pop()
         else:
             call = self._start(subject)
-            call.input_edges = self._note_edges(args, kwargs)
+            call.input_edges = self._note_inputs(subject, args, kwargs)
         self.calls.append(call)
         if subject.unit_dim is not None:
             self._layout = subject.unit_dim, subject.dims
@@ -174,6 +198,7 @@ class Recorder:
         self.targets.clear()
         self._positions.clear()
         self.without_grad.clear()
+        self.sums.clear()
         for subject in self.subjects.values():
             subject.module = None
         self.subjects.clear()
@@ -185,12 +210,58 @@ class Recorder:
         subject.runs += 1
         return Call(subject, subject.runs - 1, self._open[-1] if self._open else None)
 
-    def _note_edges(self, args: Any, kwargs: Any) -> tuple[int, ...]:
+    def find_residuals(self) -> list[Residual]:
+        """Return the sums that are residual connections; the graph must still be there."""
+        found = []
+        for total in self.sums.values():
+            terms = [term for term in total.node.next_functions if term[0] is not None]
+            if len(terms) != 2:
+                continue
+            for trunk, branch in (terms, terms[::-1]):
+                if _is_made_from(branch[0], trunk[0]):
+                    found.append(
+                        Residual(
+                            total,
+                            self._find_edge(*trunk),
+                            self._find_edge(*branch),
+                            self.sums.get(trunk),
+                        )
+                    )
+                    break
+        return found
+
+    def _find_edge(self, node: Any, output_nr: int) -> int | None:
+        if hasattr(node, "variable"):
+            return self._positions.get((id(node.variable), -1))
+        return self._positions.get((node, output_nr))
+
+    def _note_inputs(self, subject: Subject, args: Any, kwargs: Any) -> tuple[int, ...]:
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-            edge = self.note_edge(args[0])
-            return () if edge is None else (edge,)
-        edges = [self.note_edge(tensor) for _, tensor in find_tensors((args, kwargs))]
-        return tuple(edge for edge in edges if edge is not None)
+            tensors = [args[0]]
+        else:
+            tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
+        edges = []
+        for tensor in tensors:
+            edge = self.note_edge(tensor)
+            if edge is not None:
+                edges.append(edge)
+                node = tensor.grad_fn
+                if node is not None and node.name() == "AddBackward0":
+                    self._note_sum(subject, tensor, node, edge)
+        return tuple(edges)
+
+    def _note_sum(self, reader: Subject, tensor: Tensor, node: Any, edge: int) -> None:
+        key = node, tensor.output_nr
+        if key in self.sums or tensor.numel() == 0 or tensor.is_nested or tensor.is_sparse:
+            return
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return
+        values = tensor.detach()
+        wide = torch.float32 if values.device.type == "mps" else torch.float64
+        if values.is_complex():
+            values = torch.view_as_real(values.resolve_conj())
+        size = torch.linalg.vector_norm(values, dtype=wide) / tensor.numel() ** 0.5
+        self.sums[key] = Sum(node, edge, reader, size)
 
     def _note_output(self, call: Call, path: str, tensor: Tensor, pre_activation: Any) -> None:
         if tensor.is_nested:
@@ -319,6 +390,30 @@ def find_tensors(
         for name, entry in entries
         for found in find_tensors(entry, f"{path}.{name}" if path else name, (*around, id(value)))
     ]
+
+
+def _is_made_from(node: Any, origin: Any) -> bool:
+    """Whether `origin` lies on a path of the graph from `node` to the inputs.
+
+    Nodes count up as they are made, so nothing older than `origin` can lead to it; leaves count as
+    the newest, but lead nowhere.
+    """
+    if node is origin:
+        return False
+    is_leaf_origin = hasattr(origin, "variable")
+    oldest = -1 if is_leaf_origin else origin._sequence_nr()
+    seen = {node}
+    pending = [node]
+    while pending:
+        for following, _ in pending.pop().next_functions:
+            if following is origin:
+                return True
+            if following is None or following in seen or hasattr(following, "variable"):
+                continue
+            if following._sequence_nr() > oldest:
+                seen.add(following)
+                pending.append(following)
+    return False
 
 
 def _describe(name: str, module: nn.Module) -> Subject:
