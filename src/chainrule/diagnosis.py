@@ -11,6 +11,7 @@ from chainrule.initializers import get_initializer
 from chainrule.measurement import WeightLayer
 from chainrule.numerals import format_number
 from chainrule.quantity import Quantity, multiply_members
+from chainrule.structure import PLACES, RATIOS, measure_answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +118,25 @@ def _find(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
     layers = flow.weight_layers
     yield from _find_layers(rules["dead_units"], layers)
     yield from _find_layers(rules["exploding_gradient"], layers)
+    if flow.residuals:
+        for name in RATIOS:
+            yield from _find_ratio(rules[name], flow)
+    else:
+        yield from _find_along_chain(flow, rules)
+    for name in PLACES:
+        yield from _find_places(rules[name], flow)
+    yield from _find_layers(rules["saturated"], layers)
+    yield from _find_same_answer(rules["same_answer"], flow)
+
+
+def _find_along_chain(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
+    """What a network without paths around its layers must pass on at every layer."""
+    layers = flow.weight_layers
     if _is_near(layers, rules["exploding_gradient"]):
         yield from _find_ratio(rules["exploding_backward"], flow)
     yield from _find_layers(rules["vanishing_gradient"], layers)
     if _is_near(layers, rules["vanishing_gradient"]):
         yield from _find_ratio(rules["vanishing_backward"], flow)
-    yield from _find_layers(rules["saturated"], layers)
-    yield from _find_layers(rules["same_answer"], layers[-1:])
     yield from _find_ratio(rules["fading_signal"], flow)
 
 
@@ -149,6 +162,11 @@ def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> f
         return float(sum(parameter.status == "measured" for parameter in flow.parameters))
     if rule in _RATIOS:
         return _RATIOS[rule](flow)
+    if rule in PLACES:
+        values = [place.value for place in PLACES[rule](flow)]
+        return (max if RULES[rule].beyond == ">" else min)(values) if values else None
+    if rule == "same_answer" and flow.spec is None:
+        return measure_answers(flow)[1]
     factor = flow.clip_factor if clipped and rule in _CLIPPED else None
     values = []
     for layer in flow.weight_layers[-1:] if rule == "same_answer" else flow.weight_layers:
@@ -211,6 +229,39 @@ def _find_layers(rule: Rule, layers: Sequence[WeightLayer]) -> Iterator[Finding]
             f"bound {rule.beyond} {format_figure(rule, rule.threshold)})",
             [each.layer for each, _ in wrong],
             [each.name for each, _ in wrong],
+        )
+
+
+def _find_places(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
+    """Judge single modules, by name."""
+    places = PLACES[rule.name](flow)
+    wrong = [place for place in places if _is_beyond(place.value, rule)]
+    if wrong:
+        worst = (max if rule.beyond == ">" else min)(wrong, key=lambda place: place.value)
+        count = f"{len(wrong)} of {len(places)}, " if len(places) > 1 else ""
+        yield _report(
+            rule,
+            worst.value,
+            f"{rule.figure} is {format_figure(rule, worst.value)} at {worst.name!r} ({count}bound "
+            f"{rule.beyond} {format_figure(rule, rule.threshold)})",
+            sorted({place.layer for place in wrong if place.layer is not None}),
+            [place.name for place in wrong],
+        )
+
+
+def _find_same_answer(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
+    if flow.spec is not None:
+        yield from _find_layers(rule, flow.weight_layers[-1:])
+        return
+    call, value = measure_answers(flow)
+    if call is not None and value is not None and _is_beyond(value, rule):
+        yield _report(
+            rule,
+            value,
+            f"{rule.figure} is {format_number(value)} at {call.label!r}, the last layer (bound "
+            f"{rule.beyond} {format_number(rule.threshold)})",
+            [] if call.layer is None else [call.layer],
+            [call.name],
         )
 
 
@@ -356,6 +407,7 @@ _RATIOS: Mapping[str, Callable[[GradientFlow], float | None]] = {
     "exploding_backward": lambda flow: flow.delta_ratio,
     "vanishing_backward": lambda flow: flow.delta_ratio,
     "fading_signal": _measure_fading,
+    **RATIOS,
 }
 """What a rule reads of the whole network."""
 
