@@ -327,9 +327,7 @@ class Adversaries(nn.Module):
         self.generator = nn.Sequential(
             nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 16), nn.Tanh()
         )
-        self.discriminator = nn.Sequential(
-            nn.Linear(16, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1)
-        )
+        self.discriminator = nn.Sequential(nn.Linear(16, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1))
 
 
 @model
@@ -426,9 +424,7 @@ def graph_network() -> Case:
     links = ((links + links.T + torch.eye(20)) > 0).float()
     degree = links.sum(1).rsqrt()
     edges = (degree[:, None] * links * degree).to_sparse()
-    net = nn.Sequential(
-        GraphConvolution(edges, 10, 16), nn.ReLU(), GraphConvolution(edges, 16, 3)
-    )
+    net = nn.Sequential(GraphConvolution(edges, 10, 16), nn.ReLU(), GraphConvolution(edges, 16, 3))
     x, labels = torch.randn(20, 10), torch.randint(0, 3, (20,))
     return net, lambda m: F.cross_entropy(m(x.to(m[0].linear.weight.dtype)), labels)
 

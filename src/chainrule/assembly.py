@@ -348,7 +348,8 @@ def _assemble_residuals(
     gradients: Mapping[int, GradientStatistics],
 ) -> tuple[ResidualFlow, ...]:
     def measure(edge: int | None) -> Quantity | None:
-        statistics = layers[places[edge]].statistics if edge in places else None
+        place = None if edge is None else places.get(edge)
+        statistics = None if place is None else layers[place].statistics
         if statistics is None:
             return None
         return Quantity(map(math.hypot, statistics.mean.values, statistics.std.values))

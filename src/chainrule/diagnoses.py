@@ -185,16 +185,6 @@ _RULES = (
         source="Glorot & Bengio 2010, section 3; threshold measured",
     ),
     Rule(
-        name="one_hot_attention",
-        verdict=Verdict.SATURATED,
-        figure="share of one query's attention on one key (Σ p²)",
-        threshold=0.95,
-        beyond=">",
-        reason="Attention that is all on one key is a softmax where it is flat: no gradient "
-        "reaches queries and keys.",
-        source="Zhai et al. 2023 (arXiv 2303.06296); threshold measured",
-    ),
-    Rule(
         name="starved_normalization",
         verdict=Verdict.SIGNAL_COLLAPSE,
         figure="spread of a normalization's output before its scale",

@@ -154,12 +154,8 @@ def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> f
     Returns:
         The figure, or `None` if the network has none (a single layer has no ratio of layers).
     """
-    if rule == "non_finite":
-        return _count_non_finite(flow)[0]
-    if rule == "unreached":
-        return float(len(_list_unreached(flow)))
-    if rule == "nothing_to_train":
-        return float(sum(parameter.status == "measured" for parameter in flow.parameters))
+    if rule in _COUNTS:
+        return _COUNTS[rule](flow)
     if rule in _RATIOS:
         return _RATIOS[rule](flow)
     if rule in PLACES:
@@ -410,6 +406,15 @@ _RATIOS: Mapping[str, Callable[[GradientFlow], float | None]] = {
     **RATIOS,
 }
 """What a rule reads of the whole network."""
+
+_COUNTS: Mapping[str, Callable[[GradientFlow], float]] = {
+    "non_finite": lambda flow: _count_non_finite(flow)[0],
+    "unreached": lambda flow: float(len(_list_unreached(flow))),
+    "nothing_to_train": lambda flow: float(
+        sum(parameter.status == "measured" for parameter in flow.parameters)
+    ),
+}
+"""What is counted in the whole network."""
 
 _CLIPPED = ("exploding_gradient", "vanishing_gradient")
 """The rules whose figures clipping scales; ratios of gradients stay as they are."""

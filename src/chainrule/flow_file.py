@@ -113,9 +113,7 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
     for index, residual in enumerate(flow.residuals):
         _check_quantities(residual, flow.ensemble_size, f"residuals.{index}")
         if residual.branch is not None and residual.branch >= len(flow.layers):
-            _refuse(
-                f"residuals.{index}.branch", "must be the position of a layer", residual.branch
-            )
+            _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
     _check_layer_numbers(flow)
     return flow
 

@@ -1,4 +1,4 @@
-"""What residual, attention and normalization layers do in a measurement.
+"""What residual connections and normalization layers do in a measurement.
 
 A network with paths around its layers is not judged like a chain: a layer that receives little does
 not keep the others from learning, and a branch that starts at zero is there on purpose.
@@ -114,27 +114,6 @@ def list_normalizations(flow: GradientFlow) -> tuple[Place, ...]:
     return tuple(found)
 
 
-def list_attention(flow: GradientFlow) -> tuple[Place, ...]:
-    """Return how concentrated the attention of every `nn.MultiheadAttention` is, where it says so.
-
-    The figure is Σ p² of the attention of one query, averaged: 1 ÷ n if it is spread evenly over n
-    keys, 1 if it is all on one (its logarithm is the Rényi entropy of order 2, with the sign
-    changed). It can be read where the module returns its weights and there are at least 4 keys.
-    Weights that were averaged over heads give at most the average of the heads.
-    """
-    found = []
-    for call in flow.layers:
-        if call.kind == "MultiheadAttention" and call.output == "1" and call.statistics:
-            keys = call.shape[-1]
-            if keys >= FEWEST_KEYS:
-                found.append(Place(call.name, call.layer, keys * _find_size(call) ** 2))
-    return tuple(found)
-
-
-FEWEST_KEYS = 4
-"""With fewer keys, attention to one of them is no news."""
-
-
 def measure_answers(flow: GradientFlow) -> tuple[LayerFlow | None, Quantity | None]:
     """Return the last module with weights that ran, and how differently it answers examples.
 
@@ -153,7 +132,7 @@ def _find_size(call: LayerFlow) -> float:
 
 
 PLACES: Mapping[str, Callable[[GradientFlow], tuple[Place, ...]]] = MappingProxyType(
-    {"starved_normalization": list_normalizations, "one_hot_attention": list_attention}
+    {"starved_normalization": list_normalizations}
 )
 """What a rule about single modules reads of the whole network."""
 
