@@ -339,11 +339,12 @@ def _list_gates(model: nn.Module, flow: GradientFlow) -> Iterator[ModelTreatment
 def fit_scales(
     copied: nn.Module, flow: GradientFlow, run: Callable[[nn.Module], Any]
 ) -> ModelTreatment | None:
-    """Return orthogonal weights, scaled layer by layer so that outputs have variance 1 on the data.
+    """Return orthogonal weights, scaled layer by layer so that outputs have one spread on the data.
 
     Layer-sequential unit-variance initialization (LSUV: Mishkin & Matas 2016, arXiv 1511.06422), in
     one forward pass: a layer is linear in its weights, so dividing weights and output by the
-    output's standard deviation is what measuring again would confirm.
+    output's standard deviation is what measuring again would confirm. The spread is 1, but
+    `SIGMOID_SPREAD` before a sigmoid.
 
     Args:
         copied: A copy of the model, which is changed.
@@ -394,9 +395,9 @@ def fit_scales(
     ]
     return ModelTreatment(
         kinds=("gain",),
-        title="Unit variance of every layer on your data (LSUV)",
+        title="Layers of one spread on your data (LSUV)",
         reason="Orthogonal weights, each divided by the spread of its layer's outputs as measured "
-        "on this batch; biases zero.",
+        "on this batch (and made four times as large before a sigmoid); biases zero.",
         edits=(*edits, *zeros),
     )
 
