@@ -280,22 +280,27 @@ def _find_ratio(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
 
 
 def _count_non_finite(flow: GradientFlow) -> tuple[float, dict[str, float], set[int]]:
-    """Return how many numbers are infinite or undefined, where, and in which weight layers."""
+    """Return how many numbers are infinite or undefined, where, and in which weight layers.
+
+    Where they may come from stands first: weights, then values forward, then gradients.
+    """
     places: dict[str, float] = {}
     layers = set()
 
     def count(name: str, layer: int | None, number: float) -> None:
         if number > 0:
-            places[name] = number
+            places[name] = places.get(name, 0.0) + number
             if layer is not None:
                 layers.add(layer)
 
-    for call in flow.layers:
-        parts = (call.statistics, call.gradient)
-        count(call.label, call.layer, sum(part.non_finite for part in parts if part))
     for parameter in flow.parameters:
-        number = parameter.non_finite + (parameter.grad_non_finite or 0.0)
-        count(parameter.name, parameter.layer, number)
+        count(parameter.name, parameter.layer, parameter.non_finite)
+    for call in flow.layers:
+        count(call.label, call.layer, call.statistics.non_finite if call.statistics else 0.0)
+    for call in reversed(flow.layers):
+        count(call.label, call.layer, call.gradient.non_finite if call.gradient else 0.0)
+    for parameter in flow.parameters:
+        count(parameter.name, parameter.layer, parameter.grad_non_finite or 0.0)
     return sum(places.values()) + (not math.isfinite(flow.loss)), places, layers
 
 
