@@ -13,8 +13,9 @@ import chainrule
 from chainrule import Verdict
 from chainrule.edits import Edit
 from chainrule.errors import InspectionError, RemedyError
+from chainrule.fitting import fit_biases, fit_scales
 from chainrule.initializers import INITIALIZERS
-from chainrule.model_treatments import find_activation, fit_biases, fit_scales, list_weights
+from chainrule.model_treatments import find_activation, list_weights
 from chainrule.surgery import apply_edits
 from sick_models import VARIANTS, plain
 from test_no_trace import unchanged

@@ -83,7 +83,7 @@ def test_illegal_limits(value):
 
 def test_unknown_rules():
     model, compute_loss = sound()
-    with pytest.raises(chainrule.ChainruleError, match="allow: unknown rule 'dead'.*'dead_units'"):
+    with pytest.raises(chainrule.ChainruleError, match=r"allow: unknown rule 'dead'.*'dead_units'"):
         assert_healthy(model, compute_loss, allow=["dead"])
 
 

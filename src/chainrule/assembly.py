@@ -1,15 +1,19 @@
 """From what was recorded to a `GradientFlow`: one summary per kind of tensor, one transfer."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from chainrule.connections import (
+    Residual,
+    assemble_residuals,
+    describe_residuals,
+    place_edges,
+)
 from chainrule.flow import GradientFlow, select_path
 from chainrule.inventory import Inventory, NamedParameter, find_owner
 from chainrule.measurement import (
@@ -17,10 +21,9 @@ from chainrule.measurement import (
     GradientStatistics,
     LayerFlow,
     ParameterFlow,
-    ResidualFlow,
 )
 from chainrule.quantity import Quantity, combine_norms, divide_members
-from chainrule.recording import Call, Output, Recorder, Residual, Subject
+from chainrule.recording import Call, Output, Recorder, Subject
 from chainrule.statistics import (
     Table,
     fetch_rows,
@@ -114,10 +117,10 @@ def assemble_flow(
                 for position, description in enumerate(described)
             ),
             loss=Quantity(rows[0]["loss"][0]),
-            residuals=_assemble_residuals(
+            residuals=assemble_residuals(
                 connections,
                 layers,
-                _place_edges(calls),
+                place_edges(calls),
                 {edge: Quantity(rows[table]["size"][0]) for edge, table in size_tables.items()},
                 gradients,
             ),
@@ -269,108 +272,6 @@ def _assemble_layers(
             )
             sources.append(call)
     return tuple(layers), sources
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """A residual connection by edges of the graph, without the graph."""
-
-    sum_edge: int
-    trunk: int
-    trunk_edge: int | None
-    trunk_sum: int | None
-    branch_edge: int | None
-    normalization: Literal["before", "after", "none"]
-
-
-def describe_residuals(
-    residuals: Sequence[Residual], calls: Sequence[Call]
-) -> tuple[Connection, ...]:
-    """Return residual connections as edges, each with the number of the trunk that it is on.
-
-    Two connections share a trunk if the second starts at the sum of the first, or at what an
-    activation or normalization makes of that sum.
-    """
-    normalized = {
-        edge for c in calls if c.subject.role == "normalization" for edge in c.input_edges
-    }
-    passed_on = {
-        output.edge: call.input_edges[0]
-        for call in calls
-        if call.subject.role in ("normalization", "activation") and call.input_edges
-        for output in call.outputs
-        if output.edge is not None
-    }
-    trunks: dict[int, int] = {}
-    found = []
-    for each in residuals:
-        start = each.trunk_sum.edge if each.trunk_sum else each.trunk
-        number = None
-        if start is not None:
-            number = trunks.get(start)
-            if number is None:
-                number = trunks.get(passed_on.get(start, -1))
-        if number is None:
-            number = len(set(trunks.values()))
-        trunks[each.sum.edge] = number
-        found.append(
-            Connection(
-                sum_edge=each.sum.edge,
-                trunk=number,
-                trunk_edge=each.trunk,
-                trunk_sum=each.trunk_sum.edge if each.trunk_sum else None,
-                branch_edge=each.branch,
-                normalization="before"
-                if start in normalized
-                else "after"
-                if each.sum.edge in normalized
-                else "none",
-            )
-        )
-    return tuple(found)
-
-
-def _place_edges(calls: Sequence[Call]) -> dict[int, int]:
-    """Return where in `GradientFlow.layers` the tensor on an edge was first returned."""
-    places: dict[int, int] = {}
-    outputs = (output for call in calls for output in call.outputs)
-    for position, output in enumerate(outputs):
-        if output.edge is not None:
-            places.setdefault(output.edge, position)
-    return places
-
-
-def _assemble_residuals(
-    connections: Sequence[Connection],
-    layers: Sequence[LayerFlow],
-    places: Mapping[int, int],
-    sizes: Mapping[int, Quantity],
-    gradients: Mapping[int, GradientStatistics],
-) -> tuple[ResidualFlow, ...]:
-    def measure(edge: int | None) -> Quantity | None:
-        place = None if edge is None else places.get(edge)
-        statistics = None if place is None else layers[place].statistics
-        if statistics is None:
-            return None
-        return Quantity(map(math.hypot, statistics.mean.values, statistics.std.values))
-
-    found = []
-    for each in connections:
-        gradient = gradients.get(each.sum_edge)
-        found.append(
-            ResidualFlow(
-                trunk=each.trunk,
-                branch=None if each.branch_edge is None else places.get(each.branch_edge),
-                normalization=each.normalization,
-                before=measure(each.trunk_edge)
-                if each.trunk_sum is None
-                else sizes.get(each.trunk_sum),
-                added=measure(each.branch_edge),
-                after=sizes[each.sum_edge],
-                gradient=gradient.norm if gradient else None,
-            )
-        )
-    return tuple(found)
 
 
 def _compute_gain(call: Call, gradients: Mapping[int, GradientStatistics]) -> Quantity | None:

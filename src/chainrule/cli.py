@@ -91,16 +91,13 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
     remedies: RemediesOption = False,
     check: CheckOption = False,
     min_gradient: Annotated[
-        float | None,
-        typer.Option(help="With --check: smallest ‖∂𝓛/∂W‖ of a layer, instead of the usual bound."),
+        float | None, typer.Option(help="--check: smallest ‖∂𝓛/∂W‖, instead of the usual bound.")
     ] = None,
     max_gradient: Annotated[
-        float | None,
-        typer.Option(help="With --check: largest ‖∂𝓛/∂W‖ of a layer, instead of the usual bound."),
+        float | None, typer.Option(help="--check: largest ‖∂𝓛/∂W‖, instead of the usual bound.")
     ] = None,
     max_ratio: Annotated[
-        float | None,
-        typer.Option(help="With --check: most that two layers' ‖∂𝓛/∂W‖ may differ, as a factor."),
+        float | None, typer.Option(help="--check: largest ‖∂𝓛/∂W‖ ÷ smallest of all layers.")
     ] = None,
     everything: AllOption = False,
     debug: DebugOption = False,

@@ -11,7 +11,7 @@ from chainrule.initializers import get_initializer
 from chainrule.measurement import WeightLayer
 from chainrule.numerals import format_number
 from chainrule.quantity import Quantity, multiply_members
-from chainrule.structure import PLACES, RATIOS, measure_answers
+from chainrule.structure import PLACES, RATIOS, find_tied_head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +127,8 @@ def _find(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
         yield from _find_places(rules[name], flow)
     yield from _find_layers(rules["saturated"], layers)
     yield from _find_same_answer(rules["same_answer"], flow)
+    if not flow.residuals:
+        yield from _find_ratio(rules["fading_signal"], flow)
 
 
 def _find_along_chain(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
@@ -137,7 +139,6 @@ def _find_along_chain(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator
     yield from _find_layers(rules["vanishing_gradient"], layers)
     if _is_near(layers, rules["vanishing_gradient"]):
         yield from _find_ratio(rules["vanishing_backward"], flow)
-    yield from _find_ratio(rules["fading_signal"], flow)
 
 
 def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> float | None:
@@ -161,8 +162,8 @@ def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> f
     if rule in PLACES:
         values = [place.value for place in PLACES[rule](flow)]
         return (max if RULES[rule].beyond == ">" else min)(values) if values else None
-    if rule == "same_answer" and flow.spec is None:
-        return measure_answers(flow)[1]
+    if rule == "same_answer" and (head := find_tied_head(flow)) is not None:
+        return head.statistics.variation if head.statistics else None
     factor = flow.clip_factor if clipped and rule in _CLIPPED else None
     values = []
     for layer in flow.weight_layers[-1:] if rule == "same_answer" else flow.weight_layers:
@@ -246,11 +247,12 @@ def _find_places(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
 
 
 def _find_same_answer(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
-    if flow.spec is not None:
+    call = find_tied_head(flow)
+    if call is None:
         yield from _find_layers(rule, flow.weight_layers[-1:])
         return
-    call, value = measure_answers(flow)
-    if call is not None and value is not None and _is_beyond(value, rule):
+    value = call.statistics.variation if call.statistics else None
+    if value is not None and _is_beyond(value, rule):
         yield _report(
             rule,
             value,

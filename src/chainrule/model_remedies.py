@@ -13,16 +13,11 @@ from chainrule.advice import advise
 from chainrule.diagnoses import Verdict
 from chainrule.diagnosis import Diagnosis, diagnose
 from chainrule.errors import ChainruleError, InspectionError, RemedyError
+from chainrule.fitting import fit_biases, fit_scales
 from chainrule.flow import GradientFlow
 from chainrule.inspection import inspect
 from chainrule.inventory import take_inventory
-from chainrule.model_treatments import (
-    ModelTreatment,
-    combine,
-    fit_biases,
-    fit_scales,
-    list_model_treatments,
-)
+from chainrule.model_treatments import ModelTreatment, combine, list_model_treatments
 from chainrule.preservation import preserve
 from chainrule.remedy import Outcome, Remedies, Remedy, compare_flows
 from chainrule.surgery import apply_edits, check_edits

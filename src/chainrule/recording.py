@@ -71,19 +71,6 @@ class Sum:
     size: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Residual:
-    """A sum in which one term (the branch) was computed from the other (the trunk), by edges.
-
-    Terms that are no module's output and no other sum are `None`. Of sums, `sizes` are known.
-    """
-
-    sum: Sum
-    trunk: int | None
-    branch: int | None
-    trunk_sum: Sum | None
-
-
 @dataclass(slots=True, eq=False)
 class Call:
     """One call of one module."""
@@ -210,27 +197,8 @@ class Recorder:
         subject.runs += 1
         return Call(subject, subject.runs - 1, self._open[-1] if self._open else None)
 
-    def find_residuals(self) -> list[Residual]:
-        """Return the sums that are residual connections; the graph must still be there."""
-        found = []
-        for total in self.sums.values():
-            terms = [term for term in total.node.next_functions if term[0] is not None]
-            if len(terms) != 2:
-                continue
-            for trunk, branch in (terms, terms[::-1]):
-                if _is_made_from(branch[0], trunk[0]):
-                    found.append(
-                        Residual(
-                            total,
-                            self._find_edge(*trunk),
-                            self._find_edge(*branch),
-                            self.sums.get(trunk),
-                        )
-                    )
-                    break
-        return found
-
-    def _find_edge(self, node: Any, output_nr: int) -> int | None:
+    def find_edge(self, node: Any, output_nr: int) -> int | None:
+        """Return the edge where a node of the graph puts out, if a call's tensor sat on it."""
         if hasattr(node, "variable"):
             return self._positions.get((id(node.variable), -1))
         return self._positions.get((node, output_nr))
@@ -390,30 +358,6 @@ def find_tensors(
         for name, entry in entries
         for found in find_tensors(entry, f"{path}.{name}" if path else name, (*around, id(value)))
     ]
-
-
-def _is_made_from(node: Any, origin: Any) -> bool:
-    """Whether `origin` lies on a path of the graph from `node` to the inputs.
-
-    Nodes count up as they are made, so nothing older than `origin` can lead to it; leaves count as
-    the newest, but lead nowhere.
-    """
-    if node is origin:
-        return False
-    is_leaf_origin = hasattr(origin, "variable")
-    oldest = -1 if is_leaf_origin else origin._sequence_nr()
-    seen = {node}
-    pending = [node]
-    while pending:
-        for following, _ in pending.pop().next_functions:
-            if following is origin:
-                return True
-            if following is None or following in seen or hasattr(following, "variable"):
-                continue
-            if following._sequence_nr() > oldest:
-                seen.add(following)
-                pending.append(following)
-    return False
 
 
 def _describe(name: str, module: nn.Module) -> Subject:

@@ -12,7 +12,6 @@ from types import MappingProxyType
 
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow, ResidualFlow
-from chainrule.quantity import Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ def list_normalizations(flow: GradientFlow) -> tuple[Place, ...]:
     scales = {
         parameter.name.removesuffix(".weight"): parameter.norm / math.sqrt(math.prod(size))
         for parameter in flow.parameters
-        if parameter.name.endswith(".weight") and (size := parameter.shape or (1,))
+        if parameter.name.endswith(".weight") and 0 not in (size := parameter.shape)
     }
     found = []
     for call in flow.layers:
@@ -114,15 +113,16 @@ def list_normalizations(flow: GradientFlow) -> tuple[Place, ...]:
     return tuple(found)
 
 
-def measure_answers(flow: GradientFlow) -> tuple[LayerFlow | None, Quantity | None]:
-    """Return the last module with weights that ran, and how differently it answers examples.
+def find_tied_head(flow: GradientFlow) -> LayerFlow | None:
+    """Return the last call of a module with weights if its layer is not the last by number.
 
-    The last one by its calls: tied to an embedding, an output layer has the embedding's number.
+    So it is where an output layer is tied to an embedding, and has the embedding's number.
     """
     for call in reversed(flow.layers):
         if call.role == "weight" and call.statistics is not None:
-            return call, call.statistics.variation
-    return None, None
+            is_last = not flow.weight_layers or call.layer == flow.weight_layers[-1].layer
+            return None if is_last or flow.spec is not None else call
+    return None
 
 
 def _find_size(call: LayerFlow) -> float:
