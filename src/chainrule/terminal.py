@@ -22,6 +22,9 @@ from chainrule.remedy import Remedies, Remedy
 BAR_CELLS = 24
 """Cells of a bar's scale."""
 
+APPLY = "To apply one, after remedies = chainrule.find_remedies(model, compute_loss):"
+"""How a remedy for a model of somebody's own is used."""
+
 _Row = TypeVar("_Row")
 
 FOLD_BEYOND = 60
@@ -239,7 +242,7 @@ def render_remedies(remedies: Remedies) -> RenderableType:
             Text(_head_figure(remedies), style="dim"),
             _tabulate(remedies, numbered=True),
         ]
-        lines.append(Text("To see one:" if remedies[0].command else "To apply one:", style="dim"))
+        lines.append(Text("To see one:" if remedies[0].command else APPLY, style="dim"))
     for number, remedy in enumerate(remedies, 1):
         lines.append(Text(f"{number:>3}  {remedy.command or _write_call(number, remedy)}"))
     if remedies.refuted:
