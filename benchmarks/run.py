@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,6 +92,98 @@ def make_transformer() -> tuple[nn.Module, Callable[[nn.Module], torch.Tensor]]:
     return Transformer(), lambda m: F.cross_entropy(m(tokens).flatten(0, 1), tokens.flatten())
 
 
+class Attention(nn.Module):
+    """Causal attention, as GPT-2 has it."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+        shape = batch, length, 3, self.heads, width // self.heads
+        q, k, v = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed: torch.Tensor = self.out(out.transpose(1, 2).flatten(2))
+        return mixed
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attention(self.norm1(x))
+        out: torch.Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class Gpt2(nn.Module):
+    """The shape of GPT-2: 12 layers, pre-norm, tied embeddings; narrower than the original."""
+
+    def __init__(self, width: int = 256, layers: int = 12, vocabulary: int = 1000) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(128, width)
+        self.blocks = nn.Sequential(*(Block(width, 8) for _ in range(layers)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.normal_(parameter, std=0.02)
+        self.head.weight = self.tokens.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        hidden = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
+        out: torch.Tensor = self.head(self.norm(self.blocks(hidden)))
+        return out
+
+
+def make_gpt2() -> tuple[nn.Module, Callable[[nn.Module], torch.Tensor]]:
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 1000, (8, 128))
+    return Gpt2(), lambda m: F.cross_entropy(m(tokens).flatten(0, 1), tokens.flatten())
+
+
+PEAK = """
+import sys, torch
+sys.path.insert(0, {folder!r})
+from run import make_gpt2, run_step
+from chainrule import inspect
+def read(name):  # of this process alone: getrusage counts what its parent had as well
+    return int(open("/proc/self/status").read().split(name + ":")[1].split()[0])
+torch.set_num_threads(1)
+model, compute_loss = make_gpt2()
+before = read("VmRSS")
+for _ in range(2):
+    {action}
+print(read("VmHWM"), before)
+"""
+"""Prints kibibytes (Linux only)."""
+
+
+def measure_peak() -> tuple[float, float]:
+    """Return the peak memory of fresh processes that inspect the GPT-2 shape, and that train it.
+
+    In KiB, with the model, but without what Python and PyTorch take before.
+    """
+    peaks = []
+    for action in ("inspect(model, compute_loss).layers", "run_step(model, compute_loss)()"):
+        code = PEAK.format(folder=str(Path(__file__).parent), action=action)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        peak, before = map(int, done.stdout.split())
+        model = sum(p.numel() * p.element_size() for p in make_gpt2()[0].parameters()) / 1024
+        peaks.append(peak - before + model)
+    return peaks[0], peaks[1]
+
+
 def run_classic_script(seed: int) -> list[float]:
     """Build the classic network, run it once, print-worthy norms as the tutorials take them."""
     torch.manual_seed(seed)
@@ -145,6 +238,7 @@ def measure_inspect() -> list[Comparison]:
     for name, model, loss, budget, lens_budget, rounds in (
         ("inspect, 15×64 MLP", mlp, mlp_loss, 2.5, 0.2, 100),
         ("inspect, 6-layer transformer", transformer, transformer_loss, 1.4, 0.6, 15),
+        ("inspect, 12-layer GPT-2 shape, d = 256", *make_gpt2(), 1.5, None, 7),
     ):
         step = run_step(model, loss)
         measure = partial(inspect, model, loss)
@@ -159,8 +253,9 @@ def measure_inspect() -> list[Comparison]:
                 rounds,
             )
         )
-        lens = trace_with_torchlens(model, loss)
-        rows.append(compare(name, measure, "torchlens.trace", lens, lens_budget, 7))
+        if lens_budget is not None:
+            lens = trace_with_torchlens(model, loss)
+            rows.append(compare(name, measure, "torchlens.trace", lens, lens_budget, 7))
     return rows
 
 
@@ -241,6 +336,16 @@ def main() -> None:
             "–" if row.budget is None else f"≤ {row.budget}",
             kept,
         )
+    mine, theirs = measure_peak()
+    table.add_row(
+        "inspect, 12-layer GPT-2 shape, peak memory",
+        "forward + backward",
+        f"{mine / 1024:.0f} MiB",
+        f"{theirs / 1024:.0f} MiB",
+        f"{mine / theirs:.2f}",
+        "≤ 1.3",
+        "✔" if mine <= 1.3 * theirs else "missed",
+    )
     startup = measure_import()
     beyond = startup.seconds - startup.reference
     table.add_row(

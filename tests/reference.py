@@ -36,11 +36,11 @@ def map_tensors(value: object, function: Callable[[str, Tensor], Tensor], path: 
 
     if isinstance(value, Tensor):
         return function(path, value)
-    if isinstance(value, dict):
-        return {key: follow(key, entry) for key, entry in value.items()}
-    if is_dataclass(value):
+    if is_dataclass(value):  # before dictionaries: outputs of transformers are both
         names = [field.name for field in fields(value)]
         return replace(value, **{name: follow(name, getattr(value, name)) for name in names})
+    if isinstance(value, dict):
+        return {key: follow(key, entry) for key, entry in value.items()}
     if isinstance(value, (tuple, list)):
         entries = [follow(index, entry) for index, entry in enumerate(value)]
         return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
@@ -87,7 +87,8 @@ def measure_plainly(model: nn.Module, compute_loss: Callable[[nn.Module], Tensor
             if not tensor.requires_grad:
                 return tensor
             zeros = torch.zeros_like(tensor.detach()).requires_grad_()
-            probes.append((outputs[-1], zeros))
+            # One of several outputs may also have been used inside, to make another one.
+            probes.append((outputs[-1], tensor if path else zeros))
             return tensor + zeros
 
         return lambda module, args, result: map_tensors(result, add_zeros)
@@ -103,7 +104,7 @@ def measure_plainly(model: nn.Module, compute_loss: Callable[[nn.Module], Tensor
     with without_fused_attention():
         probed_loss = compute_loss(model)
     for (output, _), gradient in zip(
-        probes, differentiate(probed_loss, [zeros for _, zeros in probes]), strict=True
+        probes, differentiate(probed_loss, [probe for _, probe in probes]), strict=True
     ):
         output.gradient = gradient
     torch.testing.assert_close(probed_loss, loss, equal_nan=True)  # the zeros changed nothing

@@ -49,6 +49,7 @@ def run(monkeypatch, capsys):
         ("inspect_classic", ["inspect", CLASSIC]),
         ("inspect_classic_all", ["inspect", CLASSIC, "--all"]),
         ("inspect_transformer", ["inspect", f"{ROOT}/examples/small_transformer.py:build"]),
+        ("inspect_remedies", ["inspect", CLASSIC, "--remedies"]),
         ("presets", ["presets"]),
     ],
 )
@@ -74,6 +75,45 @@ def test_version(run):
 def test_check_exits_with_1_only_when_unhealthy(run):
     assert run("simulate", "--preset", "Vanishing (Sigmoid)", "--check")[0] == 1
     assert run("simulate", "--preset", "Healthy (ReLU + He)", "--check")[0] == 0
+
+
+def test_check_says_what_is_wrong(run):
+    code, _, errors = run("inspect", CLASSIC, "--check")
+    assert code == 1
+    assert "check: '0' and 7 more: ‖∂𝓛/∂W‖ is 2.0e-09, must be ≥ 0.003\n" in errors
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "message"),
+    [
+        (["--max-ratio", "1000"], 0, ""),
+        (["--max-ratio", "10"], 1, "the ratio of their ‖∂𝓛/∂W‖ is 15, must be ≤ 10"),
+        (["--min-gradient", "0.1"], 1, "layer 1 ('tokens'): ‖∂𝓛/∂W‖ is 0.0374, must be ≥ 0.1"),
+        (["--max-gradient", "0.1"], 1, "layer 12 ('head'): ‖∂𝓛/∂W‖ is 0.562, must be ≤ 0.1"),
+    ],
+)
+def test_check_with_limits(run, limit, code, message):
+    target = f"{ROOT}/examples/small_transformer.py:build"
+    result = run("inspect", target, "--check", *limit)
+    assert result[0] == code
+    assert message in result[2]
+
+
+def test_limits_need_check(run):
+    code, _, errors = run("inspect", CLASSIC, "--max-ratio", "10")
+    assert code == 2
+    assert "Give --check as well" in errors
+
+
+def test_remedies_of_a_model_in_json_and_report(run, tmp_path):
+    report = tmp_path / "report.html"
+    code, out, _ = run("inspect", CLASSIC, "--remedies", "--json", "--report", str(report))
+    document = json.loads(out)
+    assert code == 0
+    assert document["remedies"][0]["outcome"] == "cures"
+    assert "0.weight" in document["remedies"][0]["parameters"]
+    assert document["advice"][0]["code"]
+    assert document["remedies"][0]["title"] in report.read_text(encoding="utf-8")
 
 
 def test_json_holds_flow_and_diagnosis(run):

@@ -26,6 +26,7 @@ def test_public_names():
         "Remedy",
         "ScalarChain",
         "Verdict",
+        "apply_remedy",
         "build_network",
         "diagnose",
         "find_remedies",

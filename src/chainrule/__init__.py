@@ -13,6 +13,7 @@ from chainrule.flow import GradientFlow
 from chainrule.flow_file import load_flow
 from chainrule.initializers import INITIALIZERS
 from chainrule.inspection import inspect
+from chainrule.model_remedies import apply_remedy
 from chainrule.networks import build_network, make_loss
 from chainrule.plotting import plot
 from chainrule.presets import PRESETS
@@ -33,6 +34,7 @@ __all__ = [
     "Remedy",
     "ScalarChain",
     "Verdict",
+    "apply_remedy",
     "build_network",
     "diagnose",
     "find_remedies",

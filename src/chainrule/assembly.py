@@ -8,6 +8,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from chainrule.connections import (
+    Residual,
+    assemble_residuals,
+    describe_residuals,
+    place_edges,
+)
 from chainrule.flow import GradientFlow, select_path
 from chainrule.inventory import Inventory, NamedParameter, find_owner
 from chainrule.measurement import (
@@ -42,6 +48,7 @@ def assemble_flow(
     recorder: Recorder,
     parameter_gradients: Mapping[int, Tensor],
     edge_gradients: Mapping[int, Tensor],
+    residuals: Sequence[Residual] = (),
 ) -> GradientFlow:
     """Return the flow of one model, and release the recorder's tensors.
 
@@ -52,6 +59,7 @@ def assemble_flow(
         parameter_gradients: Gradients by position in the inventory; those missing were not
             reached.
         edge_gradients: Gradients by edge; those missing were not reached.
+        residuals: Its residual connections.
     """
     parameters = inventory.parameters
     tables: list[Table] = [{"loss": loss.reshape(1, 1)}]
@@ -63,6 +71,15 @@ def assemble_flow(
         tables,
         summarize_parameters,
     )
+    sums = {
+        total.edge: total.size
+        for each in residuals
+        for total in (each.trunk_sum, each.sum)
+        if total is not None
+    }
+    size_tables = {edge: len(tables) + at for at, edge in enumerate(sums)}
+    tables += [{"size": size.reshape(1, 1)} for size in sums.values()]
+    connections = describe_residuals(residuals, recorder.calls)
     rows = fetch_rows(tables)
     numbers, module_layers = number_layers(recorder.calls, parameters, parameter_gradients)
     calls = recorder.calls
@@ -100,6 +117,13 @@ def assemble_flow(
                 for position, description in enumerate(described)
             ),
             loss=Quantity(rows[0]["loss"][0]),
+            residuals=assemble_residuals(
+                connections,
+                layers,
+                place_edges(calls),
+                {edge: Quantity(rows[table]["size"][0]) for edge, table in size_tables.items()},
+                gradients,
+            ),
             chain=_is_chain([sources[position] for position in select_path(layers)]),
             seeds=(),
             spec=None,

@@ -55,6 +55,9 @@ OutputOption = Annotated[
 CheckOption = Annotated[
     bool, typer.Option("--check", help="Exit with code 1 if the diagnosis is not healthy.")
 ]
+RemediesOption = Annotated[
+    bool, typer.Option("--remedies", help="Look for changes that help, and measure each.")
+]
 AllOption = Annotated[
     bool, typer.Option("--all", help="Show every measured module, not only weight layers.")
 ]
@@ -72,7 +75,7 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 
 
 @app.command("inspect")
-def inspect_command(
+def inspect_command(  # noqa: PLR0913  (one option per setting)
     target: Annotated[
         str,
         typer.Argument(
@@ -85,23 +88,47 @@ def inspect_command(
     output: OutputOption = None,
     report: ReportOption = None,
     open_report: OpenOption = False,
+    remedies: RemediesOption = False,
     check: CheckOption = False,
+    min_gradient: Annotated[
+        float | None, typer.Option(help="--check: smallest ‖∂𝓛/∂W‖, instead of the usual bound.")
+    ] = None,
+    max_gradient: Annotated[
+        float | None, typer.Option(help="--check: largest ‖∂𝓛/∂W‖, instead of the usual bound.")
+    ] = None,
+    max_ratio: Annotated[
+        float | None, typer.Option(help="--check: largest ‖∂𝓛/∂W‖ ÷ smallest of all layers.")
+    ] = None,
     everything: AllOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Measure the gradient flow of your own PyTorch model."""
     from chainrule.inspection import inspect
+    from chainrule.limits import Limits, check_limits
     from chainrule.target import load_target
 
     for file in filter(None, (output, report)):
         check_writable(file)
-    with _show_progress("measuring"):
+    limits = Limits(min_gradient=min_gradient, max_gradient=max_gradient, max_ratio=max_ratio)
+    if limits != Limits() and not check:
+        raise ChainruleError("Limits are what --check looks at. Give --check as well.")
+    found = None
+    with _show_progress("measuring") as advance:
         model, compute_loss = load_target(target)
-        flow = inspect(model, compute_loss)
+        if remedies:
+            from chainrule.remedies import find_remedies
+
+            found = find_remedies(model, compute_loss, progress=advance)
+            flow = found.before
+        else:
+            flow = inspect(model, compute_loss)
     diagnosis = diagnose(flow)
-    _show(flow, diagnosis, as_json, everything)
-    _keep(flow, output, report, open_report)
-    if check and diagnosis.verdict is not Verdict.HEALTHY:
+    _show(flow, diagnosis, as_json, everything, found)
+    _keep(flow, output, report, open_report, remedies=found)
+    violations = check_limits(flow, diagnosis, limits) if check else ()
+    for violation in violations:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(escape(f"check: {violation}"))
+    if violations:
         raise typer.Exit(1)
 
 
@@ -130,9 +157,7 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
     seed: Annotated[int | None, typer.Option(help="First seed.")] = None,
     seeds: Annotated[int, typer.Option(help="Networks to measure, each with its own seed.")] = 16,
     no_budget: Annotated[bool, typer.Option("--no-budget", help="Allow any size.")] = False,
-    remedies: Annotated[
-        bool, typer.Option("--remedies", help="Look for changes that help, and measure each.")
-    ] = False,
+    remedies: RemediesOption = False,
     as_json: JsonOption = False,
     output: OutputOption = None,
     report: ReportOption = None,
@@ -381,6 +406,8 @@ def _encode(flow: GradientFlow, diagnosis: Diagnosis, remedies: Remedies | None)
     document: dict[str, Any] = {"diagnosis": asdict(diagnosis), "flow": json.loads(flow.to_json())}
     if remedies is not None:
         document["remedies"] = [remedy.to_dict() for remedy in remedies.tried]
+        if remedies.advice:
+            document["advice"] = [asdict(advice) for advice in remedies.advice]
     return json.dumps(document, ensure_ascii=False, indent=2, default=str)
 
 

@@ -143,6 +143,39 @@ _RULES = (
         continuous=True,
     ),
     Rule(
+        name="growing_trunk",
+        verdict=Verdict.EXPLODING,
+        figure="size of the trunk's last sum ÷ its start",
+        threshold=100.0,
+        beyond=">",
+        reason="Every branch adds about as much as the trunk already holds, so the values grow by "
+        "a factor per block, and the first steps throw the weights far away.",
+        source="Zhang et al. 2019, Fixup (arXiv 1901.09321); threshold measured",
+        continuous=True,
+    ),
+    Rule(
+        name="vanishing_typical",
+        verdict=Verdict.VANISHING,
+        figure="median ‖∂𝓛/∂W‖ of the layers",
+        threshold=1e-4,
+        beyond="<",
+        reason="With paths around its layers a network can train though some receive little, but "
+        "here most receive next to nothing.",
+        source="Veit et al. 2016 (arXiv 1605.06431); threshold measured",
+        continuous=True,
+    ),
+    Rule(
+        name="fading_trunk",
+        verdict=Verdict.VANISHING,
+        figure="gradient of a trunk's first sum ÷ its last",
+        threshold=1e-3,
+        beyond="<",
+        reason="The trunk hands gradients on unchanged unless something in its way shrinks them: "
+        "a normalization after every sum does so at each block.",
+        source="Xiong et al. 2020 (arXiv 2002.04745); threshold measured",
+        continuous=True,
+    ),
+    Rule(
         name="saturated",
         verdict=Verdict.SATURATED,
         figure="share of saturated activations",
@@ -150,6 +183,17 @@ _RULES = (
         beyond=">",
         reason="Where an activation is flat, its derivative is near zero and blocks the gradient.",
         source="Glorot & Bengio 2010, section 3; threshold measured",
+    ),
+    Rule(
+        name="starved_normalization",
+        verdict=Verdict.SIGNAL_COLLAPSE,
+        figure="spread of a normalization's output before its scale",
+        threshold=0.1,
+        beyond="<",
+        reason="The values that reach it are smaller than what keeps its division from failing "
+        "(ε), so it does not bring them back to size.",
+        source="Ba et al. 2016 (arXiv 1607.06450), section 3; threshold measured",
+        continuous=True,
     ),
     Rule(
         name="same_answer",

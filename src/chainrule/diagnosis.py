@@ -11,6 +11,7 @@ from chainrule.initializers import get_initializer
 from chainrule.measurement import WeightLayer
 from chainrule.numerals import format_number
 from chainrule.quantity import Quantity, multiply_members
+from chainrule.structure import PLACES, RATIOS, find_tied_head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +118,27 @@ def _find(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
     layers = flow.weight_layers
     yield from _find_layers(rules["dead_units"], layers)
     yield from _find_layers(rules["exploding_gradient"], layers)
+    if flow.residuals:
+        for name in RATIOS:
+            yield from _find_ratio(rules[name], flow)
+    else:
+        yield from _find_along_chain(flow, rules)
+    for name in PLACES:
+        yield from _find_places(rules[name], flow)
+    yield from _find_layers(rules["saturated"], layers)
+    yield from _find_same_answer(rules["same_answer"], flow)
+    if not flow.residuals:
+        yield from _find_ratio(rules["fading_signal"], flow)
+
+
+def _find_along_chain(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
+    """What a network without paths around its layers must pass on at every layer."""
+    layers = flow.weight_layers
     if _is_near(layers, rules["exploding_gradient"]):
         yield from _find_ratio(rules["exploding_backward"], flow)
     yield from _find_layers(rules["vanishing_gradient"], layers)
     if _is_near(layers, rules["vanishing_gradient"]):
         yield from _find_ratio(rules["vanishing_backward"], flow)
-    yield from _find_layers(rules["saturated"], layers)
-    yield from _find_layers(rules["same_answer"], layers[-1:])
-    yield from _find_ratio(rules["fading_signal"], flow)
 
 
 def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> float | None:
@@ -141,14 +155,15 @@ def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> f
     Returns:
         The figure, or `None` if the network has none (a single layer has no ratio of layers).
     """
-    if rule == "non_finite":
-        return _count_non_finite(flow)[0]
-    if rule == "unreached":
-        return float(len(_list_unreached(flow)))
-    if rule == "nothing_to_train":
-        return float(sum(parameter.status == "measured" for parameter in flow.parameters))
+    if rule in _COUNTS:
+        return _COUNTS[rule](flow)
     if rule in _RATIOS:
         return _RATIOS[rule](flow)
+    if rule in PLACES:
+        values = [place.value for place in PLACES[rule](flow)]
+        return (max if RULES[rule].beyond == ">" else min)(values) if values else None
+    if rule == "same_answer" and (head := find_tied_head(flow)) is not None:
+        return head.statistics.variation if head.statistics else None
     factor = flow.clip_factor if clipped and rule in _CLIPPED else None
     values = []
     for layer in flow.weight_layers[-1:] if rule == "same_answer" else flow.weight_layers:
@@ -214,6 +229,40 @@ def _find_layers(rule: Rule, layers: Sequence[WeightLayer]) -> Iterator[Finding]
         )
 
 
+def _find_places(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
+    """Judge single modules, by name."""
+    places = PLACES[rule.name](flow)
+    wrong = [place for place in places if _is_beyond(place.value, rule)]
+    if wrong:
+        worst = (max if rule.beyond == ">" else min)(wrong, key=lambda place: place.value)
+        count = f"{len(wrong)} of {len(places)}, " if len(places) > 1 else ""
+        yield _report(
+            rule,
+            worst.value,
+            f"{rule.figure} is {format_figure(rule, worst.value)} at {worst.name!r} ({count}bound "
+            f"{rule.beyond} {format_figure(rule, rule.threshold)})",
+            sorted({place.layer for place in wrong if place.layer is not None}),
+            [place.name for place in wrong],
+        )
+
+
+def _find_same_answer(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
+    call = find_tied_head(flow)
+    if call is None:
+        yield from _find_layers(rule, flow.weight_layers[-1:])
+        return
+    value = call.statistics.variation if call.statistics else None
+    if value is not None and _is_beyond(value, rule):
+        yield _report(
+            rule,
+            value,
+            f"{rule.figure} is {format_number(value)} at {call.label!r}, the last layer (bound "
+            f"{rule.beyond} {format_number(rule.threshold)})",
+            [] if call.layer is None else [call.layer],
+            [call.name],
+        )
+
+
 def format_figure(rule: Rule, value: float) -> str:
     """Return a figure of a rule as people read it: shares in percent."""
     return f"{100 * value:.0f} %" if rule.figure.startswith("share") else format_number(value)
@@ -233,22 +282,27 @@ def _find_ratio(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
 
 
 def _count_non_finite(flow: GradientFlow) -> tuple[float, dict[str, float], set[int]]:
-    """Return how many numbers are infinite or undefined, where, and in which weight layers."""
+    """Return how many numbers are infinite or undefined, where, and in which weight layers.
+
+    Where they may come from stands first: weights, then values forward, then gradients.
+    """
     places: dict[str, float] = {}
     layers = set()
 
     def count(name: str, layer: int | None, number: float) -> None:
         if number > 0:
-            places[name] = number
+            places[name] = places.get(name, 0.0) + number
             if layer is not None:
                 layers.add(layer)
 
-    for call in flow.layers:
-        parts = (call.statistics, call.gradient)
-        count(call.label, call.layer, sum(part.non_finite for part in parts if part))
     for parameter in flow.parameters:
-        number = parameter.non_finite + (parameter.grad_non_finite or 0.0)
-        count(parameter.name, parameter.layer, number)
+        count(parameter.name, parameter.layer, parameter.non_finite)
+    for call in flow.layers:
+        count(call.label, call.layer, call.statistics.non_finite if call.statistics else 0.0)
+    for call in reversed(flow.layers):
+        count(call.label, call.layer, call.gradient.non_finite if call.gradient else 0.0)
+    for parameter in flow.parameters:
+        count(parameter.name, parameter.layer, parameter.grad_non_finite or 0.0)
     return sum(places.values()) + (not math.isfinite(flow.loss)), places, layers
 
 
@@ -356,8 +410,18 @@ _RATIOS: Mapping[str, Callable[[GradientFlow], float | None]] = {
     "exploding_backward": lambda flow: flow.delta_ratio,
     "vanishing_backward": lambda flow: flow.delta_ratio,
     "fading_signal": _measure_fading,
+    **RATIOS,
 }
 """What a rule reads of the whole network."""
+
+_COUNTS: Mapping[str, Callable[[GradientFlow], float]] = {
+    "non_finite": lambda flow: _count_non_finite(flow)[0],
+    "unreached": lambda flow: float(len(_list_unreached(flow))),
+    "nothing_to_train": lambda flow: float(
+        sum(parameter.status == "measured" for parameter in flow.parameters)
+    ),
+}
+"""What is counted in the whole network."""
 
 _CLIPPED = ("exploding_gradient", "vanishing_gradient")
 """The rules whose figures clipping scales; ratios of gradients stay as they are."""

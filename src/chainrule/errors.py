@@ -6,6 +6,7 @@ Every message states what must hold, what came instead, and how to fix it.
     ├── SpecError         a network specification that cannot be (also a ValueError)
     ├── InspectionError   a model or loss that cannot be measured (also a RuntimeError)
     │   └── LossError     `compute_loss` did not return a differentiable scalar
+    ├── RemedyError       a remedy does not fit the model (also a ValueError)
     ├── FlowFileError     a flow file that is damaged or from a newer version (also a ValueError)
     └── TargetError       the command line's FILE.py:FUNCTION cannot be loaded (also a ValueError)
 """
@@ -27,6 +28,10 @@ class InspectionError(ChainruleError, RuntimeError):
 
 class LossError(InspectionError):
     """`compute_loss` did not return a scalar tensor attached to the graph."""
+
+
+class RemedyError(ChainruleError, ValueError):
+    """A remedy cannot be looked for, or does not fit the model that it is applied to."""
 
 
 class FlowFileError(ChainruleError, ValueError):

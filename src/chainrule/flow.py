@@ -16,6 +16,7 @@ from chainrule.measurement import (
     Factor,
     LayerFlow,
     ParameterFlow,
+    ResidualFlow,
     Text,
     WeightLayer,
 )
@@ -47,6 +48,8 @@ class GradientFlow:
         torch_version: The PyTorch that measured it.
         chainrule_version: The chainrule that measured it.
         schema_version: Version of this structure in files.
+        residuals: Residual connections written as an addition of two tensors, in forward order.
+            Those of `simulate` are in its specification instead.
     """
 
     layers: Annotated[tuple[LayerFlow, ...], FailFast()]
@@ -59,6 +62,8 @@ class GradientFlow:
     torch_version: Text
     chainrule_version: Text
     schema_version: int = field(default=SCHEMA_VERSION)
+    # A factory, so that the class has no attribute that would hide what `defer` still has to build.
+    residuals: Annotated[tuple[ResidualFlow, ...], FailFast()] = field(default_factory=tuple)
 
     @classmethod
     def defer(cls, build: Callable[[], Self]) -> Self:

@@ -110,6 +110,10 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
     for index, parameter in enumerate(flow.parameters):
         _check_quantities(parameter, flow.ensemble_size, f"parameters.{index}")
         _check_parameter(parameter, index)
+    for index, residual in enumerate(flow.residuals):
+        _check_quantities(residual, flow.ensemble_size, f"residuals.{index}")
+        if residual.branch is not None and residual.branch >= len(flow.layers):
+            _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
     _check_layer_numbers(flow)
     return flow
 
@@ -186,6 +190,7 @@ def _check_lengths(document: dict[str, Any], limits: Limits) -> None:
     for name, most in (
         ("layers", limits.entries),
         ("parameters", limits.entries),
+        ("residuals", limits.entries),
         ("loss", limits.members),
         ("seeds", limits.members),
     ):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from chainrule.assembly import assemble_flow
+from chainrule.connections import find_residuals
 from chainrule.errors import InspectionError, LossError
 from chainrule.flow import GradientFlow
 from chainrule.inventory import Inventory, take_inventory
@@ -56,6 +57,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
             for position, parameter in enumerate(inventory.parameters)
             if parameter.tensor.requires_grad
         }
+        residuals = find_residuals(recorder)  # the backward pass lets go of the graph
         gradients, edge_gradients = _differentiate(loss, list(trained.values()), recorder)
         with torch.no_grad():
             return assemble_flow(
@@ -64,6 +66,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                 recorder,
                 _drop_missing(zip(trained, gradients, strict=True)),
                 _select_edges(edge_gradients, recorder),
+                residuals,
             )
 
 

@@ -184,6 +184,42 @@ class LayerFlow:
 
 @with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResidualFlow:
+    """One residual connection: trunk + branch = sum, as seen where a module reads the sum.
+
+    Sizes are root mean squares of all entries.
+
+    Attributes:
+        trunk: Number of the trunk it belongs to, from 0; an encoder and a decoder have one each.
+        branch: Position in `GradientFlow.layers` of the output that the branch adds; `None` if no
+            module returned it.
+        normalization: Where the trunk is normalized: "before" (a branch begins with it: pre-norm),
+            "after" (the sum goes through it: post-norm), or "none".
+        before: Size of the trunk before the sum; `None` if no module returned or read it.
+        added: Size of what the branch adds; `None` if no module returned it.
+        after: Size of the sum.
+        gradient: ‖∂loss/∂sum‖; `None` if no gradient reaches it. The branch's output receives the
+            same.
+    """
+
+    trunk: Position
+    branch: Position | None
+    normalization: Literal["before", "after", "none"]
+    before: Magnitude | None
+    added: Magnitude | None
+    after: Magnitude
+    gradient: Magnitude | None
+
+    @property
+    def share(self) -> Quantity | None:
+        """What the branch adds relative to the trunk: added ÷ before."""
+        if self.added is None or self.before is None:
+            return None
+        return divide_members(self.added, self.before)
+
+
+@with_config(CLOSED)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterFlow:
     """One parameter and its gradient.
 

@@ -62,6 +62,16 @@ class Subject:
 
 
 @dataclass(slots=True, eq=False)
+class Sum:
+    """The sum of two tensors that a module read, as residual connections make it."""
+
+    node: Any
+    edge: int
+    reader: Subject
+    size: Tensor
+
+
+@dataclass(slots=True, eq=False)
 class Call:
     """One call of one module."""
 
@@ -99,6 +109,7 @@ class Recorder:
             if is_measured(name, module)
         }
         self.replaced: dict[int, int] = {}
+        self.sums: dict[tuple[Any, int], Sum] = {}
         self._positions: dict[tuple[Any, int], int] = {}
         self._open: list[Call] = []
         self._before: dict[nn.Module, tuple[Tensor | None, tuple[int, ...]]] = {}
@@ -111,7 +122,7 @@ class Recorder:
             return
         subject = self.subjects[module]
         tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
-        edges = self._note_edges(args, kwargs)
+        edges = self._note_inputs(subject, args, kwargs)
         if subject.watched:
             for tensor in tensors:
                 self._note_base(tensor, only_private=False)
@@ -137,7 +148,7 @@ class Recorder:
             call = self._open.pop()
         else:
             call = self._start(subject)
-            call.input_edges = self._note_edges(args, kwargs)
+            call.input_edges = self._note_inputs(subject, args, kwargs)
         self.calls.append(call)
         if subject.unit_dim is not None:
             self._layout = subject.unit_dim, subject.dims
@@ -174,6 +185,7 @@ class Recorder:
         self.targets.clear()
         self._positions.clear()
         self.without_grad.clear()
+        self.sums.clear()
         for subject in self.subjects.values():
             subject.module = None
         self.subjects.clear()
@@ -185,12 +197,39 @@ class Recorder:
         subject.runs += 1
         return Call(subject, subject.runs - 1, self._open[-1] if self._open else None)
 
-    def _note_edges(self, args: Any, kwargs: Any) -> tuple[int, ...]:
+    def find_edge(self, node: Any, output_nr: int) -> int | None:
+        """Return the edge where a node of the graph puts out, if a call's tensor sat on it."""
+        if hasattr(node, "variable"):
+            return self._positions.get((id(node.variable), -1))
+        return self._positions.get((node, output_nr))
+
+    def _note_inputs(self, subject: Subject, args: Any, kwargs: Any) -> tuple[int, ...]:
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-            edge = self.note_edge(args[0])
-            return () if edge is None else (edge,)
-        edges = [self.note_edge(tensor) for _, tensor in find_tensors((args, kwargs))]
-        return tuple(edge for edge in edges if edge is not None)
+            tensors = [args[0]]
+        else:
+            tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
+        edges = []
+        for tensor in tensors:
+            edge = self.note_edge(tensor)
+            if edge is not None:
+                edges.append(edge)
+                node = tensor.grad_fn
+                if node is not None and node.name() == "AddBackward0":
+                    self._note_sum(subject, tensor, node, edge)
+        return tuple(edges)
+
+    def _note_sum(self, reader: Subject, tensor: Tensor, node: Any, edge: int) -> None:
+        key = node, tensor.output_nr
+        if key in self.sums or tensor.numel() == 0 or tensor.is_nested or tensor.is_sparse:
+            return
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return
+        values = tensor.detach()
+        wide = torch.float32 if values.device.type == "mps" else torch.float64
+        if values.is_complex():
+            values = torch.view_as_real(values.resolve_conj())
+        size = torch.linalg.vector_norm(values, dtype=wide) / tensor.numel() ** 0.5
+        self.sums[key] = Sum(node, edge, reader, size)
 
     def _note_output(self, call: Call, path: str, tensor: Tensor, pre_activation: Any) -> None:
         if tensor.is_nested:

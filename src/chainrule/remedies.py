@@ -3,11 +3,15 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from typing import Any, overload
+
+from torch import Tensor, nn
 
 from chainrule.diagnoses import Verdict
 from chainrule.diagnosis import Diagnosis, diagnose
 from chainrule.errors import SpecError
 from chainrule.flow import GradientFlow
+from chainrule.model_remedies import find_model_remedies
 from chainrule.remedy import Outcome, Remedies, Remedy, compare_flows
 from chainrule.simulation import BUDGET, simulate
 from chainrule.spec import NetworkSpec
@@ -41,7 +45,44 @@ NARROW = 32
 Progress = Callable[[int, int], None]
 
 
+@overload
 def find_remedies(
+    spec: NetworkSpec,
+    seeds: int | Sequence[int] | None = ...,
+    *,
+    enough: int = ...,
+    budget: int | None = ...,
+    progress: Progress | None = ...,
+) -> Remedies: ...
+@overload
+def find_remedies(
+    model: nn.Module,
+    compute_loss: Callable[[Any], Tensor],
+    *,
+    enough: int = ...,
+    measurements: int = ...,
+    copy_limit: int = ...,
+    progress: Progress | None = ...,
+) -> Remedies: ...
+def find_remedies(*args: Any, **options: Any) -> Remedies:
+    """Return changes worth trying for a network that is not healthy, each of them measured.
+
+    `find_remedies(spec)` changes the specification and measures ensembles; see
+    `find_spec_remedies` for its arguments. `find_remedies(model, compute_loss)` changes copies of
+    your own model; see `model_remedies.find_model_remedies`. What is found is ranked: cures, then
+    what helps, the cheapest first; what was measured in vain is kept apart.
+
+    Raises:
+        SpecError: If the arguments are not legal or the network itself exceeds the budget.
+        InspectionError: If the model cannot be measured.
+        RemedyError: If arguments for a model are not legal.
+    """
+    if isinstance(args[0] if args else options.get("model"), nn.Module):
+        return find_model_remedies(*args, **options)
+    return find_spec_remedies(*args, **options)
+
+
+def find_spec_remedies(
     spec: NetworkSpec,
     seeds: int | Sequence[int] | None = None,
     *,
@@ -49,7 +90,7 @@ def find_remedies(
     budget: int | None = BUDGET,
     progress: Progress | None = None,
 ) -> Remedies:
-    """Return changes worth trying for a network that is not healthy, each of them measured.
+    """Return changes of a specification that help, each of them measured.
 
     Every candidate is measured by `simulate` with the seeds that the network itself was measured
     with, and judged by the figure of the gravest finding. It cures if the changed network is
@@ -80,7 +121,8 @@ def find_remedies(
     if not isinstance(spec, NetworkSpec):
         raise SpecError(
             f"spec: must be a NetworkSpec; got {type(spec).__name__}. "
-            "Build one with chainrule.NetworkSpec(depth=15, activation='sigmoid')."
+            "Build one with chainrule.NetworkSpec(depth=15, activation='sigmoid'), or give a "
+            "torch.nn.Module and its compute_loss."
         )
     if not isinstance(enough, int) or isinstance(enough, bool) or enough < 1:
         raise SpecError(f"enough: must be a whole number above 0; got {enough!r:.60}.")

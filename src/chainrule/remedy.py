@@ -11,8 +11,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, overload
 
+from chainrule.advice import Advice
 from chainrule.diagnoses import RULES, Verdict
 from chainrule.diagnosis import Diagnosis, diagnose, format_figure, measure_figure
+from chainrule.edits import Edit
 from chainrule.flow import GradientFlow
 from chainrule.spec import NetworkSpec
 from chainrule.treatments import KINDS, list_changes
@@ -134,6 +136,8 @@ class Remedy:
         after: The measurement after, of the same seeds.
         diagnosis_before: The diagnosis of `before`.
         diagnosis_after: The diagnosis of `after`.
+        edits: For a model of somebody's own, what is changed in its parameters; `apply_remedy`
+            does it.
     """
 
     title: str
@@ -145,6 +149,7 @@ class Remedy:
     after: GradientFlow
     diagnosis_before: Diagnosis
     diagnosis_after: Diagnosis
+    edits: tuple[Edit, ...] = ()
 
     @property
     def spec(self) -> NetworkSpec | None:
@@ -188,6 +193,7 @@ class Remedy:
             "changes": self.changes,
             "query": "" if self.spec is None else self.spec.to_query(),
             "command": self.command,
+            "parameters": list(dict.fromkeys(edit.parameter for edit in self.edits)),
             "verdict_before": str(self.verdict_before),
             "verdict_after": str(self.verdict_after),
             "figure": {
@@ -220,11 +226,15 @@ class Remedies(Sequence[Remedy]):
         diagnosis: What is wrong with it.
         tried: Every change that was measured, ranked: cures, helps, then what did not help. Of
             pairs only those that cure, or help more than either change alone.
+        advice: What else is worth trying; this was not measured.
+        note: Why nothing or less was measured; "" where everything was.
     """
 
     before: GradientFlow
     diagnosis: Diagnosis
     tried: tuple[Remedy, ...]
+    advice: tuple[Advice, ...] = ()
+    note: str = ""
 
     @cached_property
     def cures(self) -> tuple[Remedy, ...]:
@@ -263,6 +273,7 @@ def compare_flows(
     reason: str,
     kinds: tuple[str, ...],
     diagnosis: Diagnosis | None = None,
+    edits: tuple[Edit, ...] = (),
 ) -> Remedy:
     """Return what a change did, judged by the figure of the gravest finding before it.
 
@@ -273,6 +284,7 @@ def compare_flows(
         reason: Why it could help.
         kinds: What kind of change it is.
         diagnosis: The diagnosis of `before`, if it is there already.
+        edits: What was changed in the parameters of a model of somebody's own.
     """
     diagnosis_before = diagnosis or diagnose(before)
     diagnosis_after = diagnose(after)
@@ -295,6 +307,7 @@ def compare_flows(
         after=after,
         diagnosis_before=diagnosis_before,
         diagnosis_after=diagnosis_after,
+        edits=edits,
     )
 
 

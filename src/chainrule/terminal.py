@@ -11,6 +11,7 @@ from rich.text import Text
 
 from chainrule.diagnoses import MEANINGS, Verdict
 from chainrule.diagnosis import Diagnosis
+from chainrule.edits import describe_edits
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow, WeightLayer
 from chainrule.numerals import format_number, to_superscript
@@ -20,6 +21,9 @@ from chainrule.remedy import Remedies, Remedy
 
 BAR_CELLS = 24
 """Cells of a bar's scale."""
+
+APPLY = "To apply one, after remedies = chainrule.find_remedies(model, compute_loss):"
+"""How a remedy for a model of somebody's own is used."""
 
 _Row = TypeVar("_Row")
 
@@ -220,7 +224,9 @@ def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
 def render_remedies(remedies: Remedies) -> RenderableType:
     """Return every remedy with what was measured, how to apply it, and what was refuted."""
     if remedies.diagnosis.verdict is Verdict.HEALTHY:
-        return Text("Remedies: none needed.")
+        return Group(Text("Remedies: none needed."), *_list_advice(remedies))
+    if remedies.note:
+        return Group(Text("Remedies", style="bold"), Text(remedies.note), *_list_advice(remedies))
     count = remedies.before.ensemble_size
     networks = f"the same {count} networks" if count > 1 else "the same network"
     lines: list[RenderableType] = [
@@ -235,17 +241,33 @@ def render_remedies(remedies: Remedies) -> RenderableType:
         lines += [
             Text(_head_figure(remedies), style="dim"),
             _tabulate(remedies, numbered=True),
-            Text("To see one:", style="dim"),
         ]
+        lines.append(Text("To see one:" if remedies[0].command else APPLY, style="dim"))
     for number, remedy in enumerate(remedies, 1):
-        if remedy.command:
-            lines.append(Text(f"{number:>3}  {remedy.command}"))
+        lines.append(Text(f"{number:>3}  {remedy.command or _write_call(number, remedy)}"))
     if remedies.refuted:
         lines += [
             Text("Measured, and no remedy:", style="bold"),
             _tabulate(remedies.refuted, numbered=False),
         ]
-    return Group(*lines)
+    return Group(*lines, *_list_advice(remedies))
+
+
+def _write_call(number: int, remedy: Remedy) -> str:
+    return (
+        f"chainrule.apply_remedy(remedies[{number - 1}], model)  # {describe_edits(remedy.edits)}"
+    )
+
+
+def _list_advice(remedies: Remedies) -> list[RenderableType]:
+    """Return advice, which was not measured, with its code."""
+    if not remedies.advice:
+        return []
+    lines: list[RenderableType] = [Text("Advice, not measured:", style="bold")]
+    for advice in remedies.advice:
+        lines.append(Padding(Text(f"• {advice.title}: {advice.reason}"), (0, 0, 0, 2)))
+        lines.append(Padding(Text(advice.code, style="dim"), (0, 0, 0, 6)))
+    return lines
 
 
 def _head_figure(remedies: Remedies) -> str:

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 from chainrule.diagnosis import Diagnosis, diagnose
+from chainrule.edits import describe_edits
 from chainrule.figures import (
     build_activation_figure,
     build_factor_figure,
@@ -235,7 +236,9 @@ def _build_remedies(remedies: Iterable[Remedy] | None) -> Markup | None:
     if not changes:
         intro = "Nothing that was tried helps, as measured."
         if isinstance(remedies, Remedies) and not refuted:
-            intro = "Nothing needs to change, so nothing was tried."
+            intro = remedies.note or "Nothing needs to change, so nothing was tried."
+    elif changes[0].edits:
+        intro = "Each change was made on a copy of the model and measured again."
     return element(
         "section",
         element("h2", "What to change"),
@@ -248,6 +251,7 @@ def _build_remedies(remedies: Iterable[Remedy] | None) -> Markup | None:
         )
         if refuted
         else None,
+        _build_advice(remedies),
     )
 
 
@@ -265,5 +269,29 @@ def _build_remedy(change: Remedy) -> Markup:
         ),
         element("p", change.reason, class_="dim"),
         element("p", element("code", change.command), class_="dim") if change.command else None,
+        element("p", f"Changes {describe_edits(change.edits)}.", class_="dim")
+        if change.edits
+        else None,
         class_="finding",
+    )
+
+
+def _build_advice(remedies: Iterable[Remedy]) -> Markup | None:
+    """Show what else is worth trying, told apart from what was measured."""
+    advice = remedies.advice if isinstance(remedies, Remedies) else ()
+    if not advice:
+        return None
+    return element(
+        "div",
+        element("h3", "Advice, not measured"),
+        [
+            element(
+                "div",
+                element("b", each.title),
+                element("p", each.reason, class_="dim"),
+                element("pre", element("code", each.code), class_="dim"),
+                class_="finding",
+            )
+            for each in advice
+        ],
     )

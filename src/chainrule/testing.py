@@ -1,0 +1,86 @@
+"""For a team's own tests: fail when a change breaks a model's gradient flow.
+
+from chainrule.testing import assert_healthy
+
+def test_gradients_flow():
+    assert_healthy(build_model(), compute_loss)
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from torch import Tensor, nn
+
+from chainrule.diagnosis import diagnose
+from chainrule.errors import ChainruleError
+from chainrule.flow import GradientFlow
+from chainrule.inspection import inspect
+from chainrule.limits import Limits, check_limits
+from chainrule.remedies import find_remedies
+
+
+def assert_healthy(
+    model: nn.Module,
+    compute_loss: Callable[[Any], Tensor],
+    *,
+    min_gradient: float | None = None,
+    max_gradient: float | None = None,
+    max_ratio: float | None = None,
+    allow: Collection[str] = (),
+    remedies: bool = True,
+) -> GradientFlow:
+    """Measure a model and raise unless its gradients flow.
+
+    The model is left as it was. Draw data and weights from fixed seeds, so that the test does not
+    depend on chance.
+
+    Args:
+        model: Any PyTorch module.
+        compute_loss: As for `chainrule.inspect`.
+        min_gradient: Smallest ‖∂loss/∂W‖ allowed in any weight layer, instead of the diagnosis's
+            bound.
+        max_gradient: Largest ‖∂loss/∂W‖ allowed, instead of the diagnosis's bound.
+        max_ratio: How many times larger one weight layer's ‖∂loss/∂W‖ may be than another's.
+        allow: Names of rules of the table of diagnoses that may find something, for example
+            "dead_units".
+        remedies: Whether to look for a remedy for the message when something is wrong. That takes
+            the time of up to 12 measurements.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        AssertionError: If the diagnosis finds something or a limit is passed. The message names
+            layer, figure, bound and a remedy.
+        InspectionError: If the model cannot be measured.
+        ChainruleError: If a limit or a rule is not legal.
+    """
+    __tracebackhide__ = True
+    limits = Limits(min_gradient=min_gradient, max_gradient=max_gradient, max_ratio=max_ratio)
+    flow = inspect(model, compute_loss)
+    diagnosis = diagnose(flow)
+    violations = check_limits(flow, diagnosis, limits, allow=allow)
+    if violations:
+        lines = [
+            f"Gradients do not flow as they must (diagnosis: {diagnosis.verdict}).",
+            *violations,
+        ]
+        hint = _describe_remedy(model, compute_loss) if remedies else ""
+        raise AssertionError("\n  ".join(map(str, lines)) + f"\n{hint or diagnosis.action}")
+    return flow
+
+
+def _describe_remedy(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> str:
+    try:
+        found = find_remedies(model, compute_loss, enough=1)
+    except ChainruleError:
+        return ""
+    if not len(found):
+        return "\n".join(f"Advice: {advice.title}." for advice in found.advice)
+    remedy = found[0]
+    figure = remedy.figure
+    return (
+        f"Remedy: {remedy.title} ({figure.figure}: {figure.before_text} → {figure.after_text}, "
+        f"then {remedy.verdict_after}).\n"
+        "  chainrule.apply_remedy(chainrule.find_remedies(model, compute_loss)[0], model)"
+    )

@@ -1,0 +1,112 @@
+"""Residual connections in a measurement, against sums written out by hand."""
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from torch import nn
+
+import chainrule
+from chainrule.flow_file import decode_flow
+from model_zoo import MODELS
+from sick_models import VARIANTS, Residual, residuals
+from zoo import Lambda, draw
+
+
+def size(tensor):
+    return tensor.detach().double().square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("style", ["before", "after", "none"])
+def test_by_hand(style):
+    torch.manual_seed(1)
+    make = [nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 6)) for _ in range(3)]
+    norms = [nn.LayerNorm(6) for _ in range(3)]
+    parts = {f"branch{i}": part for i, part in enumerate(make)}
+    parts |= {f"norm{i}": norm for i, norm in enumerate(norms)} if style != "none" else {}
+
+    def run(m, x):
+        h = m.first(x)
+        sums, trunks = [], []
+        for i in range(3):
+            branch, norm = getattr(m, f"branch{i}"), getattr(m, f"norm{i}", None)
+            trunks.append(h)
+            total = h + branch(norm(h) if style == "before" else h)
+            sums.append(total)
+            h = norm(total) if style == "after" else total
+        run.sums, run.trunks = sums, trunks
+        return m.head(h)
+
+    model = Lambda(run, first=nn.Linear(4, 6), **parts, head=nn.Linear(6, 2)).double()
+    x = draw(10, 4)
+    flow = chainrule.inspect(model, lambda m: m(x).square().mean())
+    loss = model(x).square().mean()
+    gradients = torch.autograd.grad(loss, run.sums)
+    assert [each.normalization for each in flow.residuals] == [style] * 3
+    assert {each.trunk for each in flow.residuals} == {0}
+    for i, each in enumerate(flow.residuals):
+        assert flow.layers[each.branch].name == f"branch{i}.2"
+        assert each.before == pytest.approx(size(run.trunks[i]))
+        assert each.added == pytest.approx(size(run.sums[i] - run.trunks[i]))
+        assert each.after == pytest.approx(size(run.sums[i]))
+        assert each.gradient == pytest.approx(gradients[i].norm().item())
+        assert each.share == pytest.approx(each.added / each.before)
+    assert decode_flow(flow.to_json()) == flow
+
+
+def test_sums_that_are_no_residual_connections():
+    """Neither term is computed from the other."""
+    model = Lambda(
+        lambda m, x: m.head(m.left(x) + m.right(x)),
+        left=nn.Linear(4, 6), right=nn.Linear(4, 6), head=nn.Linear(6, 1),
+    )  # fmt: skip
+    x = draw(5, 4, dtype=torch.float32, grad=True)
+    assert chainrule.inspect(model, lambda m: m(x).sum()).residuals == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "styles", "trunks"),
+    [
+        ("gpt2", ["before"] * 8, 1),
+        ("bert", ["after"] * 8, 1),
+        ("t5", ["before"] * 15, 2),
+        ("whisper", ["before"] * 10, 2),
+        ("mixtral", ["before"] * 4, 1),
+        ("mamba", ["before"] * 3, 1),
+        ("transformer_pre_norm", ["before"] * 10, 2),
+        ("transformer_post_norm", ["after"] * 10, 2),
+        ("resnet", ["none"] * 2, 2),  # a block that changes the shape starts another trunk
+        ("lstm", [], 0),
+        ("unet", [], 0),
+    ],
+)
+def test_found_in_real_architectures(name, styles, trunks):
+    model, compute_loss = MODELS[name]()
+    flow = chainrule.inspect(model, compute_loss)
+    assert [each.normalization for each in flow.residuals] == styles
+    assert len({each.trunk for each in flow.residuals}) == trunks
+
+
+def test_findings_speak_of_the_trunk():
+    flow = chainrule.inspect(*VARIANTS["residual 30, he"]())
+    findings = {finding.rule: finding for finding in chainrule.diagnose(flow).findings}
+    growth = flow.residuals[-1].after / flow.residuals[0].before
+    assert findings["growing_trunk"].value == pytest.approx(growth)
+    assert "vanishing_backward" not in findings
+
+
+def test_branches_that_wait_are_no_fault_but_dead_ones_are():
+    model, compute_loss = residuals(4, zero=True)
+    assert chainrule.diagnose(chainrule.inspect(model, compute_loss)).verdict == "healthy"
+    for block in model[:-1]:
+        nn.init.constant_(block.branch[0].bias, -100.0)
+    assert chainrule.diagnose(chainrule.inspect(model, compute_loss)).verdict == "dead units"
+
+
+def test_a_checkpointed_block_has_no_sum_to_see_but_runs():
+    block = Residual(nn.Linear(4, 4))
+    model = Lambda(
+        lambda m, x: m.head(torch.utils.checkpoint.checkpoint(m.block, x, use_reentrant=True)),
+        block=block, head=nn.Linear(4, 1),
+    )  # fmt: skip
+    x = draw(5, 4, dtype=torch.float32, grad=True)
+    assert chainrule.inspect(model, lambda m: m(x).sum()).residuals == ()

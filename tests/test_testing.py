@@ -1,0 +1,112 @@
+"""`chainrule.testing`: what a team's own tests say when gradient flow breaks."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import chainrule
+from chainrule.limits import Limits
+from chainrule.testing import assert_healthy
+from sick_models import VARIANTS, plain
+from test_no_trace import unchanged
+
+
+def sound():
+    torch.manual_seed(0)
+    return plain(4, nn.ReLU, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
+
+
+def test_a_sound_model_passes_and_is_left_alone():
+    model, compute_loss = sound()
+    with unchanged(model):
+        flow = assert_healthy(model, compute_loss)
+    assert flow.to_json() == chainrule.inspect(model, compute_loss).to_json()
+
+
+def test_the_message_names_layer_figure_bound_and_remedy():
+    model, compute_loss = VARIANTS["plain 30, relu"]()
+    with unchanged(model), pytest.raises(AssertionError) as caught:
+        assert_healthy(model, compute_loss)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "Gradients do not flow as they must (diagnosis: vanishing)."
+    assert "  '0' and 28 more: ‖∂𝓛/∂W‖ is 2.1e-13, must be ≥ 0.003" in lines
+    assert lines[-2].startswith("Remedy: Initialization by what follows each layer (‖∂𝓛/∂W‖: 2.1")
+    assert "chainrule.apply_remedy(chainrule.find_remedies(" in lines[-1]
+
+
+def test_the_remedy_of_the_message_makes_the_test_pass():
+    model, compute_loss = VARIANTS["plain 30, relu"]()
+    chainrule.apply_remedy(chainrule.find_remedies(model, compute_loss)[0], model)
+    assert_healthy(model, compute_loss)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"min_gradient": 50.0}, "must be ≥ 50"),
+        ({"max_gradient": 1e-3}, "must be ≤ 0.001"),
+        ({"max_ratio": 1.01}, "the ratio of their ‖∂𝓛/∂W‖ is"),
+    ],
+)
+def test_limits_of_ones_own(limits, message):
+    model, compute_loss = sound()
+    with pytest.raises(AssertionError, match=message):
+        assert_healthy(model, compute_loss, remedies=False, **limits)
+
+
+def test_a_limit_of_ones_own_takes_the_place_of_the_bound():
+    model, compute_loss = VARIANTS["convolutions 4, relu"]()
+    with pytest.raises(AssertionError) as caught:
+        assert_healthy(model, compute_loss, remedies=False)
+    assert "must be ≥ 0.003" in str(caught.value)
+    allow = ["vanishing_backward", "same_answer"]
+    assert_healthy(model, compute_loss, min_gradient=1e-3, allow=allow)
+    with pytest.raises(AssertionError):
+        assert_healthy(model, compute_loss, min_gradient=1e-3, remedies=False)
+
+
+def test_advice_where_there_is_no_remedy():
+    model = nn.Linear(3, 2)
+    x = torch.randn(4, 3)
+    with pytest.raises(AssertionError, match=r"the whole model: parameters that the loss depends"):
+        assert_healthy(model, lambda m: x.clone().requires_grad_().sum())
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_illegal_limits(value):
+    with pytest.raises(chainrule.ChainruleError, match="max_ratio must be zero or positive"):
+        Limits(max_ratio=value)
+
+
+def test_unknown_rules():
+    model, compute_loss = sound()
+    with pytest.raises(chainrule.ChainruleError, match=r"allow: unknown rule 'dead'.*'dead_units'"):
+        assert_healthy(model, compute_loss, allow=["dead"])
+
+
+def test_it_is_not_loaded_with_the_package():
+    code = "import sys, chainrule; assert 'chainrule.testing' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_in_a_test_of_somebody_else(tmp_path):
+    """The failure shows the message, and none of chainrule's own lines."""
+    (tmp_path / "test_model.py").write_text(
+        "import torch\nfrom torch import nn\nfrom chainrule.testing import assert_healthy\n"
+        "def test_flow():\n"
+        "    torch.manual_seed(0)\n"
+        "    parts = (p for _ in range(12) for p in (nn.Linear(8, 8), nn.Sigmoid()))\n"
+        "    model, x = nn.Sequential(*parts), torch.randn(16, 8)\n"
+        "    assert_healthy(model, lambda m: m(x).square().mean())\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Gradients do not flow as they must (diagnosis: vanishing)." in done.stdout
+    assert "testing.py" not in done.stdout.replace("chainrule.testing", "")
