@@ -457,6 +457,68 @@ def test_hovering_a_factor_lights_it_everywhere(shown):
     assert read_lit(shown) == lights_of("z2-h2")
 
 
+SEEN = """names => names.filter(([, selector]) => ![...document.querySelectorAll(selector)].some(one => {
+    const line = one.querySelector("path.line, rect.hit") || one;
+    const at = line.getBoundingClientRect();
+    const found = document.elementFromPoint(at.x + at.width / 2, at.y + at.height / 2);
+    return at.top >= 0 && at.bottom <= innerHeight && found && (one.contains(found)
+        || found.closest("g") === one || found.contains(one) && found.closest("math"));
+})).map(([name]) => name)"""
+"""Which of some lit things a person does not see: out of the window, or under something."""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (1280, 800)])
+def test_what_is_lit_is_seen_wherever_it_is_hovered(page, url, width, height):
+    page.set_viewport_size({"width": width, "height": height})
+    visit(page, url)
+    for factor in START.factors("w1"):
+        for place in (term(factor.id, "numbers"), bar(factor.id)):
+            page.locator(place).evaluate(
+                """one => {
+                    const up = one.closest(".cr-card").getBoundingClientRect().top;
+                    scrollBy({ top: up - innerHeight * 0.45, behavior: "instant" });
+                }"""
+            )
+            page.locator(place).hover()
+            wanted = [
+                ["number", f"{term(factor.id, 'numbers')}.lit"],
+                ["formula", f"{term(factor.id)}.lit"],
+                ["bar", f"{bar(factor.id)}.lit"],
+                ["edge", f"{edge(factor.edge)}.lit"],
+            ]
+            assert page.evaluate(SEEN, wanted) == [], place
+
+
+@pytest.mark.browser
+def test_nothing_shows_between_the_header_and_what_stays_below_it(page, url):
+    for query, stays in (("", ".cr-graph"), (f"?weights={equal('1', 12)}", ".cr-strip")):
+        visit(page, url, query)
+        page.locator('[data-view="chain"] .cr-two').evaluate(
+            "two => scrollBy({ top: two.getBoundingClientRect().top - 300, behavior: 'instant' })"
+        )
+        top, under, shadow = page.evaluate(
+            """name => {
+                const card = document.querySelector(name);
+                const header = document.querySelector("header").getBoundingClientRect();
+                return [card.getBoundingClientRect().top, header.bottom,
+                    Number(getComputedStyle(card).boxShadow.match(/ -(\\d+)px 0px/)?.[1])];
+            }""",
+            stays,
+        )
+        assert 0 <= top - under <= shadow
+
+
+@pytest.mark.browser
+def test_a_bar_out_of_the_charts_room_is_brought_into_it(page, url):
+    visit(page, url, f"?weights={equal('1', 30)}")
+    page.locator(".cr-factors").evaluate(
+        "card => scrollBy({ top: card.getBoundingClientRect().top - 60, behavior: 'instant' })"
+    )
+    page.locator(term("w1-z1", "numbers")).hover()
+    assert page.evaluate(SEEN, [["bar", f"{bar('w1-z1')}.lit"]]) == []
+
+
 @pytest.mark.browser
 def test_focusing_a_factor_lights_it_everywhere(shown):
     for place in (term, bar, edge):
@@ -522,16 +584,36 @@ def test_what_has_the_focus_is_in_sight(shown):
 
 
 @pytest.mark.browser
-def test_arrow_keys_in_the_graph_do_no_harm(shown):
-    for place in (edge("z2-h2"), node("w2")):
-        shown.locator(place).focus()
-        shown.keyboard.press("ArrowRight")
-        shown.keyboard.press("ArrowLeft")
-    shown.locator(edge("z2-h2")).focus()
-    assert read_lit(shown) == lights_of("z2-h2")
-
-
-# --- editing ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "query", ["", f"?weights={','.join(['1'] * 12)}&biases={','.join(['0'] * 12)}"]
+)
+def test_tab_reaches_the_graph_once_and_arrow_keys_walk_it(page, url, query):
+    visit(page, url, query)
+    do(page, "svg").focus()
+    page.keyboard.press("Tab")
+    at = "document.activeElement.dataset.node || document.activeElement.dataset.edge"
+    assert page.evaluate(at) == "x"
+    walked = ["x"]
+    while True:
+        page.keyboard.press("ArrowRight")
+        now = page.evaluate(at)
+        if now == walked[-1]:
+            break
+        walked.append(now)
+    everything = page.locator(".chain-graph .node[role=button], .chain-graph .edge[data-factor]")
+    all_of_it = everything.evaluate_all(
+        "all => all.filter(one => one.dataset.node || one.dataset.factor)"
+        ".map(one => one.dataset.node || one.dataset.edge)"
+    )
+    assert sorted(walked) == sorted(all_of_it)
+    layers = [int(name[1:]) for name in walked if re.fullmatch(r"w\d+", name)]
+    assert layers == sorted(layers)
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(at) == walked[-2]
+    page.keyboard.press("Tab")
+    assert not page.evaluate("Boolean(document.activeElement.closest('.chain-graph'))")
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(at) == walked[-2]
 
 
 @pytest.mark.browser

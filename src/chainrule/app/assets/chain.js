@@ -11,6 +11,7 @@
   const SHOWN_VALUES = 12; // of longer chains the boxes scroll, and one box sets them all
   const FALLBACK = { weight: 1, bias: 0 };
   const HEADER = 64; // what the page's own header covers
+  const LOW_STAYS = "(min-width: 62em) and (min-height: 760px)"; // as in chain.css
 
   class Page {
     constructor(root) {
@@ -244,7 +245,19 @@
         if (button) this.act(button.dataset.do);
         else if (!event.target.closest(".cr-edit")) this.activate(event.target);
       });
-      root.addEventListener("focusin", (event) => this.bringIntoSight(event.target));
+      root.addEventListener("focusin", (event) => {
+        // Tab comes back to where one was in a row.
+        const at = event.target.closest("[data-row] [data-factor][tabindex]");
+        at?.closest("[data-row]").querySelectorAll("[data-factor][tabindex]").forEach((entry) => entry.setAttribute("tabindex", entry === at ? "0" : "-1"));
+        this.bringIntoSight(event.target);
+      });
+      // What stays in sight says how far down it reaches, and the factors stay below it.
+      const stays = new ResizeObserver(() => {
+        const low = root.querySelector(".cr-graph.cr-low") && matchMedia(LOW_STAYS).matches;
+        const height = root.querySelector(low ? ".cr-graph" : ".cr-strip").offsetHeight;
+        root.style.setProperty("--cr-over", `${HEADER + height}px`);
+      });
+      for (const name of ["graph-card", "strip"]) stays.observe(this.$(name));
       for (const [on, off] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
         root.addEventListener(on, (event) => viewOf(event.target)?.light(event.target.closest?.("[data-factor]")));
         root.addEventListener(off, (event) => viewOf(event.target)?.answer && viewOf(event.target).light(null));
@@ -279,15 +292,13 @@
       }
       const factor = event.target.closest("[data-factor][tabindex], .node[tabindex]");
       if (!factor) return;
-      const row = factor.closest("[data-row]"); // the graph has none: there, Tab goes on
+      const row = factor.closest("[data-row]");
       if (row && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
         const all = [...row.querySelectorAll("[data-factor][tabindex]")];
+        if (factor.dataset.order) all.sort((a, b) => a.dataset.order - b.dataset.order);
         const next = all[all.indexOf(factor) + (event.key === "ArrowRight" ? 1 : -1)];
-        if (next) {
-          all.forEach((entry) => entry.setAttribute("tabindex", entry === next ? "0" : "-1"));
-          next.focus();
-          event.preventDefault();
-        }
+        next?.focus();
+        event.preventDefault();
       } else if (event.key === "Enter" && this.activate(factor)) event.preventDefault();
     }
 
@@ -363,20 +374,24 @@
     }
 
     /** Scroll so that neither the header nor what stays in sight lies over what has the focus. */
-    bringIntoSight(focused, again = false) {
+    bringIntoSight(focused) {
       if (focused.closest(".cr-edit")) return;
       let over = HEADER;
       for (const card of this.root.querySelectorAll(".cr-graph, .cr-strip")) {
         if (card.contains(focused)) return;
         const follows = card.compareDocumentPosition(focused) & Node.DOCUMENT_POSITION_FOLLOWING;
         const inside = card.parentElement.contains(focused); // outside its view it scrolls away
-        if (getComputedStyle(card).position === "sticky" && follows && inside) over = Math.max(over, card.getBoundingClientRect().bottom);
+        if (getComputedStyle(card).position === "sticky" && follows && inside) {
+          // Near the end of its view it has moved up, but it comes back as one scrolls up.
+          over = Math.max(over, Math.max(parseFloat(getComputedStyle(card).top), card.getBoundingClientRect().top) + card.offsetHeight);
+        }
       }
-      const { top } = focused.getBoundingClientRect();
-      if (top >= over) return;
-      scrollBy({ top: top - over - 8, behavior: "instant" });
-      // What stays in sight may have moved with it, at the end of its view.
-      if (!again) this.bringIntoSight(focused, true);
+      const { top, bottom } = focused.getBoundingClientRect();
+      const end = this.$("end"); // the short lines, which stay in sight at the lower edge
+      const docked = end && !end.contains(focused) && this.$("lines").contains(focused) && getComputedStyle(end).position === "sticky";
+      const below = docked ? end.getBoundingClientRect().top : Infinity;
+      if (top >= over && bottom <= below) return;
+      scrollBy({ top: top < over ? top - over - 8 : bottom - below + 8, behavior: "instant" });
     }
 
     /** Give the keyboard back to where it was. */

@@ -72,8 +72,7 @@
 <p class="cr-card cr-error" role="alert" data-part="error"></p>
 <div class="cr-linked" data-view="chain">
 <section class="cr-card cr-graph" aria-labelledby="graph-head" data-part="graph-card">
-  <div class="cr-head"><h2 id="graph-head">The graph: every local step</h2><div class="cr-tools"><button data-do="graph" aria-pressed="false" hidden>Show all layers</button><button data-do="svg">Download SVG</button></div></div>
-  <p class="cr-dim">Values above, gradients below, local derivatives on the edges. Click x or a weight to change it.</p>
+  <div class="cr-head"><h2 id="graph-head">The graph: every local step</h2><p class="cr-headline" data-part="headline"></p><div class="cr-tools"><span class="cr-dim">Click x or a weight to change it.</span><button data-do="graph" aria-pressed="false" hidden>Show all layers</button><button data-do="svg">Download SVG</button></div></div>
   <div class="cr-scroll cr-wide" data-part="graph"></div>
 </section>
 <div class="cr-strip" data-part="strip"></div>
@@ -83,7 +82,7 @@
     <div class="cr-head"><h2 id="equation-head">The equation: one product</h2><div class="cr-tools"><button data-do="lines" hidden>Show all lines</button><button data-do="fold" hidden>Show all factors</button><button data-do="copy">Copy LaTeX</button></div></div>
     <ol class="cr-lines" data-part="lines"></ol>
   </section>
-  <section class="cr-card" aria-labelledby="factors-head">
+  <section class="cr-card cr-factors" aria-labelledby="factors-head">
     <h2 id="factors-head">The factors, on a log scale</h2>
     <div class="cr-tall" data-part="factors"></div>
     <details><summary>The numbers as a table</summary><div class="cr-scroll" tabindex="0" aria-label="table of factors" role="region"><table data-part="factor-table"></table></div></details>
