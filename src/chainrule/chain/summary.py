@@ -38,8 +38,7 @@ def summarize_recurrence(recurrence: Recurrence) -> str:
     left = render_text(recurrence.subject)
     product, numbers, _ = recurrence.write_lines()
     last = recurrence.steps[-1]
-    exact = last.power.reads_exactly and last.slopes.reads_exactly
-    signs = "=" if exact else "≈", "=" if exact and last.product.reads_exactly else "≈"
+    signs = recurrence.list_signs()
     lines = [
         "The same weight in every step, w₁ = w₂ = … = w:",
         f"{left} = {render_text(product)}",

@@ -133,7 +133,7 @@ ZERO = WideFloat.from_float(0.0)
 
 
 def strip_bound(number: WideFloat) -> WideFloat:
-    """Return the number that stands after "less than": a bound, so weak that rounding keeps it true.
+    """Return the number that stands after "less than": a bound so weak that rounding keeps it.
 
     Args:
         number: Any number; one that is no bound is returned as it is.

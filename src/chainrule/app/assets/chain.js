@@ -40,8 +40,12 @@
       this.cards = new C.Cards(this, found.cards);
       this.walk = new C.Walk(this, found.walk);
       this.listen();
-      this.apply(found).then(() => {
+      const asked = Object.keys(found.network).length && !found.chosen && !found.walk;
+      this.apply(found).then(async () => {
         if (this.walk.step?.goto && !found.notices.length) this.walk.scroll();
+        if (!asked || scrollY) return; // who comes from a network of the explorer looks for that one
+        await this.allShown;
+        if (!scrollY) this.act("to-real");
       });
     }
 
@@ -55,8 +59,7 @@
       this.notices = notices;
       this.addNotices([]);
       this.walk.show();
-      this.cards.refresh();
-      this.measured.refresh();
+      this.allShown = Promise.all([this.cards.refresh(), this.measured.refresh()]);
       return this.refresh();
     }
 
@@ -199,7 +202,7 @@
       this.setNotice();
       if (name) this.write(name, value);
       else if (phi !== undefined) this.set({ activation: names.map((old, i) => (i === Number(phi) ? control.value : old)).join() });
-      else if (part === "layers" || part === "layers-range") { if (value >= 1) this.resize(value); }
+      else if (part === "layers" || part === "layers-range") { if (Number.isFinite(value)) this.resize(value); }
       else if (part === "equal") {
         this.equal = control.checked;
         if (!this.equal) return this.showControls();
@@ -225,7 +228,7 @@
       if (control.type !== "number" || control.closest(".cr-edit")) return;
       if (name) control.value = this.read(name);
       else if (part === "layers") {
-        if (!(control.valueAsNumber >= 1)) this.setNotice(`layers: a whole number from 1 to ${C.MAX_LAYERS}; keeping ${this.state.weights.length}.`);
+        if (!Number.isFinite(control.valueAsNumber)) this.setNotice(`layers: a whole number from 1 to ${C.MAX_LAYERS}; keeping ${this.state.weights.length}.`);
         control.value = this.state.weights.length;
       } else if (part === "depth-w") control.value = this.cards.values.depth.w;
       else if (part === "rnn-w") control.value = this.cards.values.time.w;
@@ -355,6 +358,10 @@
       const { answer } = this.view;
       const widths = this.measure(); // before anything is written, or the browser lays out twice
       C.drawGraph(this.root, answer, this.wholeGraph);
+      if (!this.atOutput) { // the backward pass starts at the right
+        this.atOutput = true;
+        this.$("graph").scrollLeft = this.$("graph").scrollWidth;
+      }
       this.drawCharts(widths);
       this.$("erratum-card").hidden = !answer.erratum;
       this.$("erratum").innerHTML = answer.erratum ? C.describeErratum(answer.erratum) : "";

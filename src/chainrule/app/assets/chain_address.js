@@ -35,7 +35,7 @@
     const number = (key, fallback, name = key) => {
       if (!query.has(key)) return fallback;
       const value = readNumber(query.get(key));
-      if (value === null) notices.push(`${name}: ${quote(query.get(key))} is no finite number; using ${fallback}.`);
+      if (value === null) notices.push(`${name}: ${quote(query.get(key))} is no finite number; ${name === "walk" ? "not started" : `using ${fallback}`}.`);
       return value ?? fallback;
     };
     const choice = (key, fallback) => {

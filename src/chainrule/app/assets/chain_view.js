@@ -72,7 +72,7 @@
       const items = visible
         .map((line, index) => {
           const gap = index === at ? `<li class="cr-note">⋯ ${left} more line${left > 1 ? "s" : ""}, each with one more intermediate variable ⋯ <button data-do="${this.prefix}lines-here">Show them</button></li>` : "";
-          const shown = this.unfolded && line.unfolded ? line.unfolded : line;
+          const shown = this.pick(line);
           return `${gap}<li data-row data-kind="${line.kind}"><span class="cr-note">${C.esc(line.note)}</span><div class="cr-scroll" tabindex="-1">${shown.mathml}</div></li>`;
         });
       // The last lines say what the chart beside them shows: they stay in sight with it.
@@ -210,10 +210,28 @@
 
     // --- taking along -------------------------------------------------------------------------
 
+    /** The derivation as it is on screen: what is folded there is folded here. */
+    writeLatex() {
+      const { lines, subject } = this.answer;
+      const rows = [];
+      let last = 0;
+      for (const line of lines.filter((each) => !each.hidden || this.allLines)) {
+        const skipped = last && line.number > last + 1;
+        last = line.number;
+        if (!line.relation) continue;
+        if (skipped) rows.push("= \\;\\vdots");
+        rows.push(`${line.relation === "≈" ? "\\approx" : line.relation} ${this.pick(line).latex}`);
+      }
+      return `\\begin{aligned}\n${rows.map((row, i) => `  ${i ? "" : `${subject.latex} `}&${row}`).join(" \\\\\n")}\n\\end{aligned}`;
+    }
+
+    /** A line as it is on screen. */
+    pick(line) { return this.unfolded && line.unfolded ? line.unfolded : line; }
+
     async copy() {
       const button = this.button("copy");
       try {
-        await navigator.clipboard.writeText(this.answer.latex);
+        await navigator.clipboard.writeText(this.writeLatex());
         button.textContent = "Copied";
       } catch {
         button.textContent = "Could not copy";
