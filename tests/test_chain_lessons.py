@@ -126,6 +126,9 @@ class TestDepth:
         assert [pytest.approx(pair) for pair in expected] == list(found.intervals)
         assert found.best == pytest.approx((1 / edge, edge))
 
+    def test_one_layer_is_one(self):
+        assert "up to 1 layer that one" in find_stable_weights(depth=1).sentence
+
     def test_the_steps_told_are_those_searched(self):
         sizes = [size for size, _ in count_stable_layers(depth=1)]
         steps = {round(100 * (b / a - 1)) for a, b in itertools.pairwise(sizes)}

@@ -224,7 +224,7 @@ BAD = [
     ("recurrence", {"steps": "1000000"}, "steps: must be a whole number from 1 to 1000"),
     ("recurrence", {"clip": "0"}, "clip: must be a finite number above 0"),
     ("recurrence", {"clip": "-1"}, "clip: must be a finite number above 0"),
-    ("recurrence", {"clip": "nan"}, "clip: must be a finite number above 0"),
+    ("recurrence", {"clip": "nan"}, "clip: must be a finite number"),
     ("recurrence", {"w": "inf"}, "w: must be a finite number"),
 ]
 
@@ -1103,6 +1103,7 @@ NOTICES = {
     "walk": ("?walk=99", "walk: it has 5 steps; showing step 5."),
     "no walk": ("?walk=abc", "walk: “abc” is no finite number; not started."),
     "depth": ("?depth=1000000", "depth “1000000” is not possible; using 1000."),
+    "no depth": ("?depth=NaN", "depth of the real network: “NaN” is no finite number; left out."),
     "card": ("?depth_w=", "w of “Why it vanishes”: “” is no finite number; using 1."),
     "steps": ("?time_steps=0", "steps: 0 is not possible; using 1."),
     "clip": ("?time_clip=-1", "clip: “-1” is no number above 0; never clipping."),
@@ -1640,15 +1641,8 @@ def test_gradient_through_time_and_clipping(shown):
             activation=settings["activation"],
             clip=settings.get("clip"),
         )
-        said = (
-            f"∂p/∂w, summed over all uses of w, is {describe_number(recurrence.gradient)['text']}"
-        )
-        said += "" if "clip" in settings else "."
-        if "clip" in settings:
-            said += (
-                f"; clipping multiplies it by {describe_number(recurrence.clip_factor)['text']}, "
-                f"to {describe_number(recurrence.clipped_gradient)['text']}."
-            )
+        said = recurrence.sentence
+        assert describe_number(recurrence.gradient)["text"] in said
         shown.wait_for_function(
             "text => document.querySelector('[data-part=\"rnn-sentence\"]').textContent"
             ".startsWith(text)",
@@ -2020,13 +2014,12 @@ def test_the_editor_opens_where_it_is_seen(page, url, place):
     page.set_viewport_size({"width": 1280, "height": 700})
     visit(page, url)
     target = page.locator(node("w2"))
-    edge_of_window = 690 if place == "low" else 140
+    edge_of_window = 650 if place == "low" else 140
     target.evaluate(
         "(one, at) => scrollBy({ top: one.getBoundingClientRect().top - at, behavior: 'instant' })",
         edge_of_window,
     )
-    target.focus()
-    page.evaluate("scrollBy(0, 0)")
+    target.evaluate("one => one.focus({ preventScroll: true })")
     page.keyboard.press("Enter")
     form = page.locator(".cr-edit").evaluate(
         "one => { const at = one.getBoundingClientRect(); return [at.top, at.bottom]; }"
@@ -2083,3 +2076,9 @@ def test_the_walk_ends_with_a_way_to_the_real_network(page, url):
             return top >= 0 && top < innerHeight / 2;
         }"""
     )
+
+
+@pytest.mark.browser
+def test_a_depth_that_is_no_number_leaves_the_pages_own_network(page, url):
+    visit(page, url, "?depth=NaN")
+    wait_for_network(page, "15 layers of 64 units, sigmoid")

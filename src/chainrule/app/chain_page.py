@@ -17,7 +17,6 @@ from chainrule.activations import ACTIVATIONS
 from chainrule.chain import (
     ScalarChain,
     count_stable_layers,
-    derive,
     describe_chain,
     describe_product,
     draw_graph,
@@ -103,7 +102,6 @@ def answer_chain(query: dict[str, str]) -> Answer:
     unfold = query.get("graph") == "all"
     return {
         **describe_chain(chain, wrt, whole=query.get("lines") == "all"),
-        "latex": derive(chain, wrt).to_latex(),
         "svg": draw_graph(
             chain,
             wrt,

@@ -6,6 +6,7 @@
   const LOW = 400; // pixels: a graph that is not higher stays in sight
   const SHOWN_LAYERS = 12;
   const CROPPED = 60; // pixels at the graph's top, where its headline stands
+  const BELOW = 8; // and at its lower edge, below the legend
   const ROW = 288; // from one row of the graph to the next
 
   /** Place the graph; its variables can be edited, its fold opened, its edges focused. */
@@ -34,8 +35,8 @@
     headline.innerHTML = `${C.esc(subject)} <strong>${C.esc(value)}</strong> <span class="cr-dim">${C.esc(words)}</span>`;
     svg.querySelectorAll(":scope > text").forEach((text) => text.remove());
     const { width, height } = svg.viewBox.baseVal;
-    svg.setAttribute("viewBox", `0 ${CROPPED} ${width} ${height - CROPPED}`);
-    svg.setAttribute("height", height - CROPPED);
+    svg.setAttribute("viewBox", `0 ${CROPPED} ${width} ${height - CROPPED - BELOW}`);
+    svg.setAttribute("height", height - CROPPED - BELOW);
   };
 
   /** Let Tab reach the graph once and the arrow keys walk it: row by row, input to output. */
