@@ -1,5 +1,6 @@
 """Erratum, depth and recurrence: what the one product explains."""
 
+import itertools
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from chainrule.activations import ACTIVATIONS, get_activation
 from chainrule.chain import (
+    count_stable_layers,
     explain_erratum,
     find_best_biases,
     find_stable_weights,
@@ -14,6 +16,7 @@ from chainrule.chain import (
     measure_recurrence,
     unroll,
 )
+from chainrule.chain.depth import SEARCHED
 from chainrule.chain.erratum import ORIGIN
 from chainrule.chain.notation import render_latex, render_text
 from chainrule.chain.scalar_chain import ScalarChain
@@ -123,14 +126,22 @@ class TestDepth:
         assert [pytest.approx(pair) for pair in expected] == list(found.intervals)
         assert found.best == pytest.approx((1 / edge, edge))
 
+    def test_one_layer_is_one(self):
+        assert "up to 1 layer that one" in find_stable_weights(depth=1).sentence
+
+    def test_the_steps_told_are_those_searched(self):
+        sizes = [size for size, _ in count_stable_layers(depth=1)]
+        steps = {round(100 * (b / a - 1)) for a, b in itertools.pairwise(sizes)}
+        assert [f"in steps of {step} %" in SEARCHED for step in steps] == [True]
+
     def test_sentences(self):
         best = (
             "Below |w| = 4 the product vanishes even in the best case, every |φ′| at its largest; "
             "up to 50 layers that one stays within 10× of 1 for 3.82 ≤ |w| ≤ 4.19."
         )
-        assert find_stable_weights().sentence == f"{best} From this x, no w does that."
+        assert find_stable_weights().sentence == f"{best} From this x, no w does that{SEARCHED}."
         assert find_stable_weights(x=0.2178).sentence == (
-            f"{best} From this x it does for −6.77 ≤ w ≤ −5.47."
+            f"{best} From this x it does for −6.77 ≤ w ≤ −5.47{SEARCHED}."
         )
 
     @pytest.mark.parametrize("depth", [0, 1001, 10**6, 2.0, True])
@@ -224,3 +235,20 @@ class TestRecurrence:
         with pytest.raises(SpecError) as caught:
             unroll(1.0, 0)
         assert str(caught.value) == "steps: must be a whole number from 1 to 1000; got 0."
+
+
+@pytest.mark.parametrize(
+    ("settings", "gone", "words"),
+    [
+        ({"weight": 1.3, "steps": 40, "activation": "identity", "clip": 1.0}, False, "multiplies"),
+        ({"weight": 0.5, "steps": 40, "activation": "identity", "clip": 1e-14}, True, "multiplies"),
+        ({"weight": 0.5, "steps": 40, "activation": "identity", "clip": 1.0}, False, "nothing"),
+        ({"weight": 1.3, "steps": 40, "activation": "identity"}, False, "."),
+    ],
+)
+def test_the_sentence_through_time_fits_the_case(settings, gone, words):
+    recurrence = measure_recurrence(**settings)
+    assert ("vanished stays" in recurrence.sentence) == gone
+    assert words in recurrence.sentence
+    if gone:
+        assert recurrence.steps[-1].product.log10 < -1

@@ -68,7 +68,7 @@ def test_first_page_asked_of_a_fresh_server_carries_the_pages_script():
             "w3",
         ),
         (ScalarChain(1.0, [1.1] * 50, "identity"), "w50"),
-        (ScalarChain(1.0, [1e-7] * 200, "sigmoid"), "w1"),
+        (ScalarChain(1.0, [1e-9] * 50, "sigmoid"), "w1"),
     ],
     ids=["start", "x", "biases", "mixed", "long", "underflow"],
 )
@@ -121,7 +121,9 @@ def test_recurrence_route_answers_the_librarys_numbers(url, clip):
     query = {"w": 1.3, "steps": 30, "x": 0.1, "activation": "identity"}
     answer = ask(url, "recurrence", **query, **({"clip": clip} if clip else {}))
     expected = measure_recurrence(1.3, 30, x=0.1, activation="identity", clip=clip)
-    for name in ("power", "product", "clipped"):
+    assert answer["sentence"] == expected.sentence
+    assert read_math(answer["mathml"]) == read_math(expected.to_mathml())
+    for name in ("power", "slopes", "product", "clipped"):
         shown = [step[name]["log10"] for step in answer["steps"]]
         assert shown == [getattr(step, name).log10 for step in expected.steps]
     assert answer["gradient"]["value"] == float(expected.gradient)
@@ -196,7 +198,8 @@ BAD = [
     ("chain", {"weights": "nan"}, "w1: must be a finite number"),
     ("chain", {"weights": "1,inf"}, "w2: must be a finite number"),
     ("chain", {"weights": "1,1e999"}, "w2: must be a finite number"),
-    ("chain", {"weights": ",".join(["1"] * 1001)}, "at most 1000"),
+    ("chain", {"weights": ",".join(["1"] * 51)}, "weights: must be at most 50 here; got 51"),
+    ("chain", {"weights": ",".join(["1"] * 1000), "graph": "all", "lines": "all"}, "at most 50"),
     ("chain", {"x": ""}, "x"),
     ("chain", {"x": "nan"}, "x: must be a finite number"),
     ("chain", {"x": "1,2"}, "x"),
@@ -213,7 +216,7 @@ BAD = [
     ("depth", {"depth": "1000000"}, "depth: must be a whole number from 1 to 1000"),
     ("depth", {"depth": "-1"}, "depth: must be a whole number"),
     ("depth", {"depth": "9" * 400}, "depth: must be a whole number"),
-    ("depth", {"w": "nan"}, "must be a finite number"),
+    ("depth", {"w": "nan"}, "w: must be a finite number"),
     ("depth", {"w": "inf"}, "must be a finite number"),
     ("depth", {"w": "1,2"}, "w"),
     ("depth", {"activation": "'; drop table"}, "activation"),
@@ -221,8 +224,8 @@ BAD = [
     ("recurrence", {"steps": "1000000"}, "steps: must be a whole number from 1 to 1000"),
     ("recurrence", {"clip": "0"}, "clip: must be a finite number above 0"),
     ("recurrence", {"clip": "-1"}, "clip: must be a finite number above 0"),
-    ("recurrence", {"clip": "nan"}, "clip: must be a finite number above 0"),
-    ("recurrence", {"w": "inf"}, "must be a finite number"),
+    ("recurrence", {"clip": "nan"}, "clip: must be a finite number"),
+    ("recurrence", {"w": "inf"}, "w: must be a finite number"),
 ]
 
 
@@ -457,6 +460,68 @@ def test_hovering_a_factor_lights_it_everywhere(shown):
     assert read_lit(shown) == lights_of("z2-h2")
 
 
+SEEN = """all => all.filter(([, wanted]) => ![...document.querySelectorAll(wanted)].some(one => {
+    const line = one.querySelector("path.line, rect.hit") || one;
+    const at = line.getBoundingClientRect();
+    const found = document.elementFromPoint(at.x + at.width / 2, at.y + at.height / 2);
+    return at.top >= 0 && at.bottom <= innerHeight && found && (one.contains(found)
+        || found.closest("g") === one || found.contains(one) && found.closest("math"));
+})).map(([name]) => name)"""
+"""Which of some lit things a person does not see: out of the window, or under something."""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (1280, 800)])
+def test_what_is_lit_is_seen_wherever_it_is_hovered(page, url, width, height):
+    page.set_viewport_size({"width": width, "height": height})
+    visit(page, url)
+    for factor in START.factors("w1"):
+        for place in (term(factor.id, "numbers"), bar(factor.id)):
+            page.locator(place).evaluate(
+                """one => {
+                    const up = one.closest(".cr-card").getBoundingClientRect().top;
+                    scrollBy({ top: up - innerHeight * 0.45, behavior: "instant" });
+                }"""
+            )
+            page.locator(place).hover()
+            wanted = [
+                ["number", f"{term(factor.id, 'numbers')}.lit"],
+                ["formula", f"{term(factor.id)}.lit"],
+                ["bar", f"{bar(factor.id)}.lit"],
+                ["edge", f"{edge(factor.edge)}.lit"],
+            ]
+            assert page.evaluate(SEEN, wanted) == [], place
+
+
+@pytest.mark.browser
+def test_nothing_shows_between_the_header_and_what_stays_below_it(page, url):
+    for query, stays in (("", ".cr-graph"), (f"?weights={equal('1', 12)}", ".cr-strip")):
+        visit(page, url, query)
+        page.locator('[data-view="chain"] .cr-two').evaluate(
+            "two => scrollBy({ top: two.getBoundingClientRect().top - 300, behavior: 'instant' })"
+        )
+        top, under, shadow = page.evaluate(
+            """name => {
+                const card = document.querySelector(name);
+                const header = document.querySelector("header").getBoundingClientRect();
+                return [card.getBoundingClientRect().top, header.bottom,
+                    Number(getComputedStyle(card).boxShadow.match(/ -(\\d+)px 0px/)?.[1])];
+            }""",
+            stays,
+        )
+        assert 0 <= top - under <= shadow
+
+
+@pytest.mark.browser
+def test_a_bar_out_of_the_charts_room_is_brought_into_it(page, url):
+    visit(page, url, f"?weights={equal('1', 30)}")
+    page.locator(".cr-factors").evaluate(
+        "card => scrollBy({ top: card.getBoundingClientRect().top - 60, behavior: 'instant' })"
+    )
+    page.locator(term("w1-z1", "numbers")).hover()
+    assert page.evaluate(SEEN, [["bar", f"{bar('w1-z1')}.lit"]]) == []
+
+
 @pytest.mark.browser
 def test_focusing_a_factor_lights_it_everywhere(shown):
     for place in (term, bar, edge):
@@ -522,16 +587,36 @@ def test_what_has_the_focus_is_in_sight(shown):
 
 
 @pytest.mark.browser
-def test_arrow_keys_in_the_graph_do_no_harm(shown):
-    for place in (edge("z2-h2"), node("w2")):
-        shown.locator(place).focus()
-        shown.keyboard.press("ArrowRight")
-        shown.keyboard.press("ArrowLeft")
-    shown.locator(edge("z2-h2")).focus()
-    assert read_lit(shown) == lights_of("z2-h2")
-
-
-# --- editing ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "query", ["", f"?weights={','.join(['1'] * 12)}&biases={','.join(['0'] * 12)}"]
+)
+def test_tab_reaches_the_graph_once_and_arrow_keys_walk_it(page, url, query):
+    visit(page, url, query)
+    do(page, "svg").focus()
+    page.keyboard.press("Tab")
+    at = "document.activeElement.dataset.node || document.activeElement.dataset.edge"
+    assert page.evaluate(at) == "x"
+    walked = ["x"]
+    while True:
+        page.keyboard.press("ArrowRight")
+        now = page.evaluate(at)
+        if now == walked[-1]:
+            break
+        walked.append(now)
+    everything = page.locator(".chain-graph .node[role=button], .chain-graph .edge[data-factor]")
+    all_of_it = everything.evaluate_all(
+        "all => all.filter(one => one.dataset.node || one.dataset.factor)"
+        ".map(one => one.dataset.node || one.dataset.edge)"
+    )
+    assert sorted(walked) == sorted(all_of_it)
+    layers = [int(name[1:]) for name in walked if re.fullmatch(r"w\d+", name)]
+    assert layers == sorted(layers)
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(at) == walked[-2]
+    page.keyboard.press("Tab")
+    assert not page.evaluate("Boolean(document.activeElement.closest('.chain-graph'))")
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(at) == walked[-2]
 
 
 @pytest.mark.browser
@@ -1016,7 +1101,9 @@ NOTICES = {
     "variable": ("?wrt=w9", "gradient of p with respect to: “w9” is no variable"),
     "biases": ("?biases=1", "biases: 1 came for 3 layers; those missing are 0."),
     "walk": ("?walk=99", "walk: it has 5 steps; showing step 5."),
+    "no walk": ("?walk=abc", "walk: “abc” is no finite number; not started."),
     "depth": ("?depth=1000000", "depth “1000000” is not possible; using 1000."),
+    "no depth": ("?depth=NaN", "depth of the real network: “NaN” is no finite number; left out."),
     "card": ("?depth_w=", "w of “Why it vanishes”: “” is no finite number; using 1."),
     "steps": ("?time_steps=0", "steps: 0 is not possible; using 1."),
     "clip": ("?time_clip=-1", "clip: “-1” is no number above 0; never clipping."),
@@ -1046,7 +1133,9 @@ def test_a_good_address_has_no_notice(shown):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("typed", "layers"), [("99", 50), ("2.4", 2), ("", 3), ("-4", 3)])
+@pytest.mark.parametrize(
+    ("typed", "layers"), [("99", 50), ("2.4", 2), ("", 3), ("-4", 1), ("0", 1), ("1e9", 50)]
+)
 def test_the_layers_box_says_what_it_can_have(shown, typed, layers):
     part(shown, "layers").fill(typed)
     part(shown, "layers").blur()
@@ -1440,7 +1529,18 @@ def test_latex_copied_is_the_derivations(page, url, layers):
     do(page, "copy").click()
     page.wait_for_function("document.querySelector('[data-do=\"copy\"]').textContent === 'Copied'")
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert split_latex(copied) == split_latex(derive(ScalarChain(1.0, weights)).to_latex())
+    derivation = derive(ScalarChain(1.0, weights))
+    assert split_latex(copied) == split_latex(derivation.to_latex())
+    if layers > 12:
+        do(page, "lines").click()
+        do(page, "fold").click()
+        page.wait_for_function(
+            "document.querySelectorAll('[data-part=\"lines\"] li[data-kind]').length > 50"
+        )
+        do(page, "copy").click()
+        page.wait_for_timeout(200)
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert split_latex(copied) == split_latex(derivation.to_latex(fold=False))
 
 
 @pytest.mark.browser
@@ -1541,14 +1641,8 @@ def test_gradient_through_time_and_clipping(shown):
             activation=settings["activation"],
             clip=settings.get("clip"),
         )
-        said = (
-            f"∂p/∂w, summed over all uses of w, is {describe_number(recurrence.gradient)['text']}"
-        )
-        if "clip" in settings:
-            said += (
-                f"; clipping multiplies it by {describe_number(recurrence.clip_factor)['text']}, "
-                f"to {describe_number(recurrence.clipped_gradient)['text']}."
-            )
+        said = recurrence.sentence
+        assert describe_number(recurrence.gradient)["text"] in said
         shown.wait_for_function(
             "text => document.querySelector('[data-part=\"rnn-sentence\"]').textContent"
             ".startsWith(text)",
@@ -1557,10 +1651,10 @@ def test_gradient_through_time_and_clipping(shown):
 
     lines = part(shown, "rnn-chart").locator("path")
     expect(w=1.3, steps=20, activation="identity")
-    assert lines.count() == 2
+    assert lines.count() == 3
     part(shown, "rnn-clip").fill("1")
     expect(w=1.3, steps=20, activation="identity", clip=1.0)
-    assert lines.count() == 3
+    assert lines.count() == 4
     part(shown, "rnn-w-range").focus()
     shown.keyboard.press("ArrowLeft")
     part(shown, "rnn-steps").fill("50")
@@ -1864,3 +1958,127 @@ def test_axe_finds_nothing_serious_in_thirty_layers(page, url, axe):
     visit(page, url, f"?weights={equal('1', 30)}")
     do(page, "fold").click()
     assert find_violations(axe, page) == []
+
+
+# --- what is seen -------------------------------------------------------------------------------
+
+
+@pytest.mark.browser
+def test_an_address_with_a_network_alone_leads_to_that_network(page, url):
+    visit(page, url, "?depth=6&width=16&network_activation=tanh")
+    wait_for_network(page, "6 layers of 16 units")
+    page.wait_for_function(
+        """() => {
+            const { top } =
+                document.querySelector('[data-part="real-card"]').getBoundingClientRect();
+            return scrollY > 500 && top >= 50 && top < innerHeight / 2;
+        }"""
+    )
+    for query in ("?depth=6&width=16&weights=1,2", "?depth=6&width=16&walk=1"):
+        visit(page, url, query)
+        wait_for_network(page, "6 layers of 16 units")
+        page.wait_for_timeout(300)
+        assert page.evaluate("scrollY") == 0
+    page.get_by_role("button", name="The same in a real, wide network").click()
+    assert page.evaluate("scrollY") > 500
+
+
+@pytest.mark.browser
+def test_the_tied_equation_and_every_line_through_time_are_seen(shown):
+    recurrence = measure_recurrence(1.3, 20, x=0.1, activation="identity")
+    shown.wait_for_function("document.querySelector('[data-part=\"rnn-equation\"] math')")
+    written = part(shown, "rnn-equation").locator("math").text_content()
+    assert written == read_math(recurrence.to_mathml())
+    paths = (
+        part(shown, "rnn-chart")
+        .locator("path")
+        .evaluate_all(
+            "all => all.map(one => [one.getAttribute('d'), one.getAttribute('stroke-dasharray')])"
+        )
+    )
+    shapes = [shape for shape, _ in paths]
+    assert shapes[0] == shapes[1]  # w^t is the whole product here: it must lie above, and be dashed
+    assert paths[0][1] is None
+    assert paths[1][1]
+    swatches = (
+        part(shown, "rnn-chart")
+        .locator(".cr-swatch line")
+        .evaluate_all("all => all.map(one => one.getAttribute('stroke-dasharray'))")
+    )
+    assert swatches == [dash for _, dash in paths]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("place", ["low", "high"])
+def test_the_editor_opens_where_it_is_seen(page, url, place):
+    page.set_viewport_size({"width": 1280, "height": 700})
+    visit(page, url)
+    target = page.locator(node("w2"))
+    edge_of_window = 650 if place == "low" else 140
+    target.evaluate(
+        "(one, at) => scrollBy({ top: one.getBoundingClientRect().top - at, behavior: 'instant' })",
+        edge_of_window,
+    )
+    target.evaluate("one => one.focus({ preventScroll: true })")
+    page.keyboard.press("Enter")
+    form = page.locator(".cr-edit").evaluate(
+        "one => { const at = one.getBoundingClientRect(); return [at.top, at.bottom]; }"
+    )
+    assert form[0] >= 56
+    assert form[1] <= 700
+
+
+@pytest.mark.browser
+def test_numbers_whose_power_is_a_power_stay_inside_the_charts(page, url):
+    visit(page, url, "?weights=1e300,-1e300,1e300&depth_w=1e300")
+    page.wait_for_function(
+        "document.querySelector('[data-part=\"depth-end\"]').textContent.includes('10^(')"
+    )
+    outside = page.evaluate(
+        """() => [...document.querySelectorAll(
+            '[data-part="factors"] text, [data-part="depth-chart"] svg.cr-chart text'
+        )].filter(text => {
+            const [at, chart] = [text, text.closest("svg")].map(one => one.getBoundingClientRect());
+            return at.left < chart.left || at.right > chart.right;
+        }).map(text => text.textContent)"""
+    )
+    assert outside == []
+    assert "e+" not in part(page, "depth-chart").inner_text()
+    overlaps = page.evaluate(
+        """() => {
+            const texts = [...document.querySelectorAll(".chain-graph text")]
+                .map(one => [one.textContent, one.getBoundingClientRect()]);
+            return texts.flatMap(([a, one], i) => texts.slice(i + 1).filter(([, other]) =>
+                Math.min(one.right, other.right) - Math.max(one.left, other.left) > 3 &&
+                Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top) > 6
+            ).map(([b]) => [a, b]));
+        }"""
+    )
+    assert overlaps == []
+
+
+@pytest.mark.browser
+def test_on_a_phone_the_graph_starts_where_the_walk_does(page, url):
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit(page, url, "?walk=1")
+    at = page.locator(node("p")).bounding_box()
+    assert 0 <= at["x"] <= 390 - at["width"]
+
+
+@pytest.mark.browser
+def test_the_walk_ends_with_a_way_to_the_real_network(page, url):
+    visit(page, url, "?walk=5")
+    part(page, "depth-task").get_by_role("button", name="On to a real network").click()
+    page.wait_for_function(
+        """() => {
+            const { top } =
+                document.querySelector('[data-part="real-card"]').getBoundingClientRect();
+            return top >= 0 && top < innerHeight / 2;
+        }"""
+    )
+
+
+@pytest.mark.browser
+def test_a_depth_that_is_no_number_leaves_the_pages_own_network(page, url):
+    visit(page, url, "?depth=NaN")
+    wait_for_network(page, "15 layers of 64 units, sigmoid")

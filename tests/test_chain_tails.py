@@ -5,8 +5,10 @@ import pytest
 import sympy
 
 from chainrule.activations import ACTIVATIONS
+from chainrule.chain import ScalarChain, derive
+from chainrule.chain.notation import format_wide
 from chainrule.chain.tails import apply_activation, apply_derivative
-from chainrule.chain.wide_float import WideFloat, multiply
+from chainrule.chain.wide_float import WideFloat, multiply, strip_bound
 from test_activations import EXPRESSIONS, Z
 
 SIZES = [1e-30, 0.25, 1.0, 3.0, 12.0, 37.0, 40.0, 300.0, 700.0, 800.0, 3000.0]
@@ -80,3 +82,40 @@ def test_the_largest_floats_are_not_cut_short(entry, z):
     value = apply_activation(entry, number)
     assert float(value) == pytest.approx(entry.function(z), rel=1e-15, abs=0)
     assert float(apply_derivative(entry, number)) == entry.derivative(z)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("z", [-1e149, 1e200, -1e200, 1e307, -1e307, 1.7e308, -1.7e308])
+def test_far_tails_are_right_or_said_to_be_bounds(entry, z):
+    """log₁₀|φ′| far out, from the leading term of each tail; what is only a bound lies above it."""
+    slope = apply_derivative(entry, WideFloat.from_float(z))
+    leading = {"sigmoid": abs(z), "tanh": 2 * abs(z)}
+    if z < 0:
+        leading |= dict.fromkeys(("elu", "selu", "silu"), -z)
+        leading["gelu"] = mpmath.mpf(z) ** 2 / 2
+    if entry.name not in leading:
+        assert not slope.bound
+        return
+    exact = -leading[entry.name] / mpmath.log(10)
+    if slope.bound:
+        assert slope.log10 > exact
+        assert strip_bound(slope).log10 > exact
+    else:
+        assert slope.log10 == pytest.approx(float(exact), rel=1e-12)
+    assert slope.bound == (abs(z) > (1e150 if entry.name == "gelu" else 1e300))
+
+
+def test_a_bound_stays_one_in_products_and_reads_as_one():
+    bound = WideFloat(-0.5, -(10**300), bound=True)
+    half = WideFloat.from_float(0.5)
+    for product in (bound * half, half * bound, bound / half, -bound, abs(bound)):
+        assert product.bound
+    assert not (bound * WideFloat.from_float(0.0)).bound
+    assert not (bound + half).bound
+    assert format_wide(bound).startswith(">−10^(−")
+    assert format_wide(-bound).startswith("<10^(−")
+    assert format_wide(WideFloat(-0.5, 10**9)).startswith("−10^(")
+    text = derive(ScalarChain(1.0, [1e308, -1e308, 1e308])).to_text().splitlines()[-1]
+    assert text.split()[:2] == [">", text.split()[1]]
+    assert "=" not in text
+    assert "≈" not in text

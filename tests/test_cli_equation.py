@@ -112,7 +112,7 @@ def test_tied_weights_without_clipping(run):
             ["--tied", "1", "--clip", "0"],
             "clip: must be a finite number above 0, or left out; got 0.0.",
         ),
-        (["--tied", "nan"], "w1: must be a finite number; got nan."),
+        (["--tied", "nan"], "tied: must be a finite number; got nan."),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(run, args, message):
@@ -135,3 +135,23 @@ def test_a_value_that_is_no_number(run):
     code, out, err = run("equation", "--x", "abc")
     assert (code, out) == (2, "")
     assert "--x" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--json", "--latex"], "--json, --latex: must not come together"),
+        (["--tied", "nan", "--layers", "3"], "tied: must be a finite number"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_by_the_name_that_was_typed(run, args, message):
+    code, out, err = run("equation", *args)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_bounds_are_not_printed_as_numbers(run):
+    _, out, _ = run("equation", "--weights", "1e308,-1e308,1e308")
+    assert "σ′(z₁) < 10^(−" in out
+    assert "= 10^(" not in out
+    assert "≈ 10^(" not in out

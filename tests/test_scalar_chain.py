@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import chainrule
 from chainrule.activations import ACTIVATIONS
+from chainrule.chain.factors import describe_effect
 from chainrule.chain.scalar_chain import MAX_LAYERS, ScalarChain
-from chainrule.chain.wide_float import multiply
+from chainrule.chain.wide_float import WideFloat, multiply
 from chainrule.errors import SpecError
 
 DEPTHS = [1, 2, 3, 7, 30]
@@ -155,12 +156,28 @@ def test_symbols_formulas_and_values_of_the_factors():
         (-2.0, "identity", "× w₁ = −2: grows it 2 times, sign flipped"),
         (1.0, "identity", "× w₁ = 1: keeps all of it"),
         (0.105, "identity", "× w₁ = 0.105: keeps 10 %"),
+        (0.996, "identity", "× w₁ = 0.996: changes it by less than 1 %"),
+        (-1.004, "identity", "× w₁ = −1: changes it by less than 1 %, sign flipped"),
+        (0.9899, "identity", "× w₁ = 0.99: keeps 99 %"),
+        (1.01, "identity", "× w₁ = 1.01: grows it 1.01 times"),
         (1e-8, "identity", "× w₁ = 1.0·10⁻⁸: keeps 1.0·10⁻⁸ of it"),
         (0.0, "identity", "× w₁ = 0: stops the gradient, nothing is left"),
     ],
 )
 def test_each_factor_says_what_it_does(weight, activation, sentence):
     assert ScalarChain(1.0, [weight], activation).factors("x")[-1].sentence == sentence
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@example(0.99999)
+@example(0.9951)
+@example(1.0000001)
+def test_no_effect_is_told_in_exponents_or_as_one_time(size):
+    told = describe_effect(WideFloat.from_float(size))
+    assert "e+" not in told
+    assert "e-" not in told
+    assert " 1 times" not in told
+    assert "100 %" not in told
 
 
 def test_values_by_name():

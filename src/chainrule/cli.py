@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from chainrule.activations import ACTIVATIONS
 from chainrule.diagnoses import Verdict
 from chainrule.diagnosis import Diagnosis, diagnose
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, SpecError
 from chainrule.files import check_writable, write_text
 from chainrule.flow import GradientFlow
 from chainrule.initializers import INITIALIZERS
@@ -287,6 +287,11 @@ def equation_command(  # noqa: PLR0913  (one option per setting)
     from chainrule.chain.arguments import build_chain
     from chainrule.chain.summary import summarize_derivation, summarize_recurrence
 
+    if as_json and latex:
+        raise SpecError(
+            "--json, --latex: must not come together; got both. Leave one out: the JSON holds the "
+            "LaTeX of every line."
+        )
     chain, recurrence = build_chain(
         layers=layers,
         activation=activation,

@@ -4,6 +4,7 @@ The page is drawn by `assets/chain.js` from what the routes below answer; every 
 the library. Addresses that do not describe a chain are answered with the reason.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,6 @@ from chainrule.activations import ACTIVATIONS
 from chainrule.chain import (
     ScalarChain,
     count_stable_layers,
-    derive,
     describe_chain,
     describe_product,
     draw_graph,
@@ -35,6 +35,9 @@ from chainrule.spec import repair_query
 
 SEEDS = 8
 """Networks whose median gains the page shows for the real network."""
+
+MOST_LAYERS = 50
+"""Layers of a chain that the page can ask for; more would be megabytes of derivation."""
 
 LIVE_WEIGHTS = 2**22
 """Most weights of all of them together."""
@@ -83,9 +86,15 @@ def answer_chain(query: dict[str, str]) -> Answer:
     """
     names = query.get("activation", "sigmoid").split(",")
     biases = query.get("biases")
+    written = query.get("weights", "0.5,-2,1.5")
+    if (count := written.count(",") + 1) > MOST_LAYERS:
+        raise SpecError(
+            f"weights: must be at most {MOST_LAYERS} here; got {count}. "
+            "The command line, chainrule equation, takes up to 1000."
+        )
     chain = ScalarChain(
         _read_number(query, "x", 1.0),
-        parse_numbers("weights", query.get("weights", "0.5,-2,1.5")),
+        parse_numbers("weights", written),
         names if len(names) > 1 else names[0],
         parse_numbers("biases", biases) if biases else None,
     )
@@ -93,7 +102,6 @@ def answer_chain(query: dict[str, str]) -> Answer:
     unfold = query.get("graph") == "all"
     return {
         **describe_chain(chain, wrt, whole=query.get("lines") == "all"),
-        "latex": derive(chain, wrt).to_latex(),
         "svg": draw_graph(
             chain,
             wrt,
@@ -141,6 +149,7 @@ def answer_recurrence(query: dict[str, str]) -> Answer:
             {
                 "back": step.back,
                 "power": describe_number(step.power),
+                "slopes": describe_number(step.slopes),
                 "product": describe_number(step.product),
                 "clipped": describe_number(step.clipped),
             }
@@ -149,6 +158,8 @@ def answer_recurrence(query: dict[str, str]) -> Answer:
         "gradient": describe_number(recurrence.gradient),
         "clip_factor": describe_number(recurrence.clip_factor),
         "clipped_gradient": describe_number(recurrence.clipped_gradient),
+        "mathml": recurrence.to_mathml(),
+        "sentence": recurrence.sentence,
     }
 
 
@@ -189,6 +200,8 @@ def _read_number(query: dict[str, str], name: str, default: float) -> float:
     numbers = parse_numbers(name, query[name])
     if len(numbers) != 1:
         raise SpecError(f"{name}: must be one number; got {len(numbers)}.")
+    if not math.isfinite(numbers[0]):
+        raise SpecError(f"{name}: must be a finite number; got {query[name][:40]!r}.")
     return numbers[0]
 
 

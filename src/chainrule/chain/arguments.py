@@ -1,5 +1,7 @@
 """From the words of a command line to a chain."""
 
+import math
+
 from chainrule.chain.depth import check_depth
 from chainrule.chain.recurrence import Recurrence, measure_recurrence
 from chainrule.chain.scalar_chain import ScalarChain
@@ -35,6 +37,8 @@ def build_chain(
     names = [name.strip() for name in activation.split(",")]
     parts = parse_numbers("biases", biases) if biases is not None else None
     if tied is not None:
+        if not math.isfinite(tied):
+            raise SpecError(f"tied: must be a finite number; got {tied!r}.")
         if weights is not None or parts is not None or len(names) > 1:
             raise SpecError(
                 "tied: must come without weights, biases and a list of activations, since every "

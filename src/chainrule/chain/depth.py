@@ -19,6 +19,9 @@ STABLE = 10.0
 WEIGHT_RANGE = (0.01, 100.0)
 """The sizes |w| that are searched for stable products."""
 
+SEARCHED = " (searched in steps of 2 %: narrower ranges can be missed)"
+"""What to know about the intervals; a test holds it to the grid."""
+
 _GRID = 400
 _BISECTIONS = 40
 
@@ -63,15 +66,16 @@ class StableWeights:
     def sentence(self) -> str:
         """The threshold and the region in words."""
         low, high = self.best
+        layers = f"{self.depth} layer{'s' if self.depth > 1 else ''}"
         best = (
             f"Below |w| = {self.threshold:.3g} the product vanishes even in the best case, every "
-            f"|φ′| at its largest; up to {self.depth} layers that one stays within 10× of 1 for "
+            f"|φ′| at its largest; up to {layers} that one stays within 10× of 1 for "
             f"{low:.3g} ≤ |w| ≤ {high:.3g}."
         )
         if not self.intervals:
-            return f"{best} From this x, no w does that."
+            return f"{best} From this x, no w does that{SEARCHED}."
         found = " or ".join(f"{_sign(a)} ≤ w ≤ {_sign(b)}" for a, b in self.intervals)
-        return f"{best} From this x it does for {found}."
+        return f"{best} From this x it does for {found}{SEARCHED}."
 
 
 def measure_depth(

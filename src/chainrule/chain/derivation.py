@@ -7,13 +7,17 @@ The lines are (i) the derivative to expand, (ii…) one more intermediate variab
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from typing import Literal
 
 from chainrule.chain.factors import Factor
 from chainrule.chain.formulas import NAMES, NOTES
 from chainrule.chain.notation import (
+    LONGEST_POWER,
     align_latex,
     align_mathml,
+    format_wide,
+    name_bound,
     render_latex,
     render_mathml,
     render_text,
@@ -21,7 +25,7 @@ from chainrule.chain.notation import (
 )
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.terms import Fold, Mark, Number, Partial, Product, Term
-from chainrule.chain.wide_float import WideFloat, multiply
+from chainrule.chain.wide_float import WideFloat, multiply, strip_bound
 from chainrule.errors import SpecError
 
 MAX_FACTORS = 8
@@ -36,6 +40,7 @@ MAX_EXPANSIONS = 6
 KEPT_EXPANSIONS = 3
 
 Order = Literal["backward", "forward"]
+Relation = Literal["", "=", "≈", "<", ">"]
 LineKind = Literal["derivative", "expansion", "product", "formulas", "numbers", "value"]
 
 
@@ -53,7 +58,7 @@ class Line:
 
     number: int
     kind: LineKind
-    relation: Literal["", "=", "≈"]
+    relation: Relation
     note: str
     hidden: bool = False
     _build: Callable[[], tuple[Mark, ...]] = field(repr=False, compare=False)
@@ -118,7 +123,7 @@ class Line:
         Args:
             fold: Whether to fold the middle of a long product.
         """
-        sign = f"<mo>{self.relation}</mo>" if self.relation else ""
+        sign = f"<mo>{escape(self.relation)}</mo>" if self.relation else ""
         return wrap_mathml(sign, render_mathml(self.get_term(fold=fold)))
 
 
@@ -212,7 +217,7 @@ class Derivation:
             seen = format_seen(float(self.value))
             return (
                 f"In float64 {name} {result[self.value.range]} {seen}. The product is kept in log "
-                f"space instead: log₁₀|{name}| = {_format_log(self.value)}."
+                f"space instead: log₁₀|{name}| {_format_log(self.value)}."
             )
         beyond = [factor for factor in self.factors if factor.exact.range != "normal"]
         if not beyond:
@@ -221,7 +226,7 @@ class Derivation:
         return (
             f"In float64 {render_text(first.prime)} {result[first.exact.range]} "
             f"{format_seen(first.value)}, and the product with it. It is kept in log space "
-            f"instead: log₁₀|{render_text(first.prime)}| = {_format_log(first.exact)}."
+            f"instead: log₁₀|{render_text(first.prime)}| {_format_log(first.exact)}."
         )
 
     def _render(
@@ -251,6 +256,7 @@ class Derivation:
                 hidden=count > MAX_EXPANSIONS and expanded > KEPT_EXPANSIONS,
                 _build=lambda expanded=expanded: self._expand(expanded),  # type: ignore[misc]
             )
+        shown = strip_bound(self.value)
         exact = all(factor.exact.reads_exactly for factor in factors)
         steps: tuple[tuple[LineKind, bool, str, Callable[[], tuple[Mark, ...]]], ...] = (
             (
@@ -275,16 +281,19 @@ class Derivation:
                 "value",
                 exact and self.value.reads_exactly,
                 "The gradient.",
-                lambda: (Mark(tuple(f.id for f in factors), Number(self.value)),),
+                lambda: (Mark(tuple(f.id for f in factors), Number(shown)),),
             ),
         )
         for offset, (kind, equal, note, build) in enumerate(steps):
-            yield self._write(kind, "=" if equal else "≈", note, build, count + 2 + offset)
+            sign: Relation = "=" if equal else "≈"
+            if kind == "value":
+                sign = name_bound(self.value) or sign
+            yield self._write(kind, sign, note, build, count + 2 + offset)
 
     def _write(
         self,
         kind: LineKind,
-        relation: Literal["", "=", "≈"],
+        relation: Relation,
         note: str,
         build: Callable[[], tuple[Mark, ...]],
         number: int,
@@ -336,5 +345,8 @@ def format_seen(value: float) -> str:
 
 
 def _format_log(value: WideFloat) -> str:
-    log = value.log10
-    return (f"{log:.1f}" if abs(log) < 1e6 else f"{log:.1e}").replace("-", "−")
+    log = strip_bound(value).log10
+    text = f"{log:.1f}".replace("-", "−")
+    if abs(log) >= LONGEST_POWER:
+        text = format_wide(WideFloat.from_float(log))
+    return f"{'<' if value.bound else '='} {text}"

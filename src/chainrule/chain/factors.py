@@ -6,9 +6,9 @@ from typing import Literal
 
 from chainrule.chain.formulas import write_prime, write_slope
 from chainrule.chain.layers import ChainLayer
-from chainrule.chain.notation import format_wide, render_text
+from chainrule.chain.notation import format_equal, format_wide, render_text
 from chainrule.chain.terms import Number, Partial, Symbol, Term
-from chainrule.chain.wide_float import ONE, WideFloat
+from chainrule.chain.wide_float import ONE, WideFloat, strip_bound
 
 FactorKind = Literal["activation", "weight", "input", "bias"]
 
@@ -62,7 +62,7 @@ class Factor:
         """What multiplying by it does: "× σ′(z₂) = 0.105: keeps 10 %"."""
         name = render_text(self.prime)
         number = format_wide(self.exact)
-        shown = number if name == number else f"{name} = {number}"
+        shown = number if name == number else f"{name} {format_equal(self.exact)}"
         return f"× {shown}: {describe_effect(self.exact)}"
 
 
@@ -139,10 +139,13 @@ def describe_effect(value: WideFloat) -> str:
     size = abs(value)
     if size == ONE:
         return f"keeps all of it{flip}"
+    if abs(float(size) - 1.0) < 0.01:
+        return f"changes it by less than 1 %{flip}"
     if size.log10 > 0:
         return f"grows it {format_wide(size)} times{flip}"
     if size.log10 < -3:
-        return f"keeps {format_wide(size)} of it{flip}"
+        less = "less than " if size.bound else ""
+        return f"keeps {less}{format_wide(strip_bound(size))} of it{flip}"
     return f"keeps {100 * float(size):.2g} %{flip}"
 
 

@@ -10,12 +10,13 @@ from chainrule.chain.factors import Factor
 from chainrule.chain.formulas import NAMES
 from chainrule.chain.layout import MARGIN, MAX_LAYERS_SHOWN, Folded, Layout, Place, arrange
 from chainrule.chain.nodes import Edge
-from chainrule.chain.notation import format_wide, render_text
+from chainrule.chain.notation import LONGEST_POWER, format_equal, format_wide, render_text
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.svg import STYLE, measure_text, set_term, set_text
 from chainrule.chain.terms import Partial, Product, Symbol, Term
 from chainrule.chain.wide_float import WideFloat
 from chainrule.errors import SpecError
+from chainrule.numerals import MINUS
 
 RADIUS = 21.0
 _PILL = (30.0, 19.0)
@@ -74,7 +75,7 @@ def draw_graph(
         for name in (edge.source, edge.target)
     }
     subject = Partial(Symbol("p"), factors[-1].partial.by)
-    title = f"{render_text(subject)} = {format_wide(chain.gradient(wrt))}"
+    title = f"{render_text(subject)} {format_equal(chain.gradient(wrt))}"
     legend, legend_height, legend_width = _draw_legend(layout)
     width = max(layout.width, legend_width)
     height = _HEADER + layout.height + legend_height
@@ -121,7 +122,7 @@ def compute_thickness(value: WideFloat) -> float:
 def _describe(chain: ScalarChain, factors: tuple[Factor, ...]) -> str:
     names = dict.fromkeys(layer.activation.label for layer in chain.layers)
     shown = factors if len(factors) <= 24 else factors[:3]
-    product = " · ".join(f"{render_text(f.prime)} = {format_wide(f.exact)}" for f in shown)
+    product = " · ".join(f"{render_text(f.prime)} {format_equal(f.exact)}" for f in shown)
     more = "" if len(shown) == len(factors) else f" and {len(factors) - 3} more"
     layers = f"{chain.depth} layer{'s' if chain.depth > 1 else ''}"
     return f"{layers}, {' or '.join(names)}. Factors from output to input: {product}{more}."
@@ -140,7 +141,7 @@ def _draw_header(chain: ScalarChain, subject: Term, value: WideFloat) -> str:
         seen = "0" if value.range == "underflow" else "∞"
         note = f"  ({value.range}s float64, which shows {seen})"
     text, width = set_term(subject, MARGIN, 36, "headline", anchor="start", size=19)
-    result = f"{'=' if value.reads_exactly else '≈'} {format_wide(value)}"
+    result = format_equal(value, "=" if value.reads_exactly else "≈")
     after = MARGIN + width + 8
     text += set_text(result, after, 36, "headline gradient", anchor="start")
     return text + set_text(
@@ -169,11 +170,11 @@ def _draw_edge(edge: Edge, layout: Layout, identifier: str, marked: frozenset[st
         marks = ((x, target.y - 9), (x, target.y + 17))
     symbol, _ = set_term(edge.derivative, *marks[1], "words local", anchor=anchor)
     plain = edge.target == "p" or not edge.factors
-    number = format_wide(edge.value)
+    number = _shorten(edge.value)
     labels = "" if plain else set_text(number, *marks[0], "local number", anchor=anchor)
     if not plain and render_text(edge.derivative) != number:
         labels += symbol
-    name = f"local derivative {render_text(edge.derivative)} = {number}"
+    name = f"local derivative {render_text(edge.derivative)} {format_equal(edge.value)}"
     state = "off-path" if marked.isdisjoint(edge.factors) else "on-path"
     return (
         f'<g class="edge {kind} {state}" id="{identifier}-edge-{edge.id}" data-edge="{edge.id}" '
@@ -182,6 +183,13 @@ def _draw_edge(edge: Edge, layout: Layout, identifier: str, marked: frozenset[st
         f'<path class="line" d="{line}" stroke-width="{compute_thickness(edge.value):.2f}" '
         f'marker-end="url(#{identifier}-arrow-{kind})"/>{labels}</g>'
     )
+
+
+def _shorten(value: WideFloat) -> str:
+    """Return a number for a label: of one whose power of ten is a power itself, only which way."""
+    if not value.sign or abs(value.log10) <= LONGEST_POWER:
+        return format_wide(value)
+    return f"{MINUS if value.sign < 0 else ''}{'tiny' if value.log10 < 0 else 'huge'}"
 
 
 def _wrap_line(start: float, y: float, end: float, below: float, width: float) -> str:
@@ -207,7 +215,7 @@ def _draw_node(
     item, x, y = place.item, place.x, place.y
     node = item.node if isinstance(item, Folded) else item
     kind = "fold" if isinstance(item, Folded) else node.kind
-    value, gradient = format_wide(node.value), format_wide(node.gradient)
+    value, gradient = _shorten(node.value), _shorten(node.gradient)
     operand = kind in ("weight", "bias")
     if isinstance(item, Folded):
         count = item.last - item.first + 1
@@ -238,7 +246,8 @@ def _draw_node(
         subject = Partial(Symbol("p"), node.symbol)
         labels += set_term(subject, below[0], top, "words", anchor=below[1])[0]
     labels += set_text(gradient, below[0], top + 17, "gradient", anchor=below[1])
-    name = f"{render_text(node.symbol)} = {value}; gradient {gradient}"
+    name = f"{render_text(node.symbol)} {format_equal(node.value)}; "
+    name += f"gradient {format_wide(node.gradient)}"
     state = "on-path" if lit else "off-path"
     return (
         f'<g class="node {kind} {state}" id="{identifier}-node-{item.id}" data-node="{item.id}" '

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from html import escape
+from typing import Literal
 
 from chainrule.chain.terms import (
     Apply,
@@ -17,7 +18,7 @@ from chainrule.chain.terms import (
     Symbol,
     Term,
 )
-from chainrule.chain.wide_float import WideFloat
+from chainrule.chain.wide_float import WideFloat, strip_bound
 from chainrule.numerals import MINUS, to_subscript, to_superscript
 
 MATHML = "http://www.w3.org/1998/Math/MathML"
@@ -32,7 +33,7 @@ _LATEX_SYMBOLS = {
     "max": r"\max",
     "tanh": r"\tanh",
 }
-_LATEX_RELATIONS = {">": ">", "≤": r"\le", "≈": r"\approx", "=": "="}
+_LATEX_RELATIONS = {">": ">", "≤": r"\le", "≈": r"\approx", "=": "=", "<": "<"}
 
 
 def _needs_brackets(term: Term) -> bool:
@@ -43,7 +44,7 @@ def _needs_brackets(term: Term) -> bool:
         case Sum():
             return True
         case Number(value):
-            return value.sign < 0
+            return value.sign < 0 or value.bound
         case _:
             return False
 
@@ -66,15 +67,35 @@ LONGEST_POWER = 10**6
 
 
 def format_wide(value: WideFloat) -> str:
-    """Return a number in plain text: −2, 0.235, 3.1·10⁻⁷⁰²."""
+    """Return a number in plain text: −2, 0.235, 3.1·10⁻⁷⁰², and <10^(…) where it is a bound."""
+    if value.bound:
+        return f"{name_bound(value)}{format_wide(strip_bound(value))}"
     digits, power = value.split()
     if power is None:
         return digits
     if (
         abs(power) > LONGEST_POWER
     ):  # sign and digits no longer matter: 10 to a number that is itself written as a power
-        return f"10^({format_wide(WideFloat.from_float(float(power)))})"
+        sign = MINUS if value.sign < 0 else ""
+        return f"{sign}10^({format_wide(WideFloat.from_float(float(power)))})"
     return f"{digits}·10{to_superscript(power)}"
+
+
+def format_equal(value: WideFloat, sign: str = "=") -> str:
+    """Return a number after its sign: "= 0.235", but "< 10^(…)" for a bound.
+
+    Args:
+        value: The number.
+        sign: The sign where the number is known.
+    """
+    return f"{name_bound(value) or sign} {format_wide(strip_bound(value))}"
+
+
+def name_bound(value: WideFloat) -> Literal["", "<", ">"]:
+    """Return the sign that stands between a number and a bound of its size, if it is one."""
+    if not value.bound:
+        return ""
+    return ">" if value.sign < 0 else "<"
 
 
 def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
@@ -107,7 +128,7 @@ def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of te
         case Mark(_, inner):
             return render_text(inner)
         case Fold(_, value):
-            known = "" if value is None else f" = {format_wide(value)}"
+            known = "" if value is None else f" {format_equal(value)}"
             return f"⋯ {describe_fold(term)}{known} ⋯"
 
 
@@ -120,9 +141,12 @@ def _bracket_text(term: Term) -> str:
 
 
 def _latex_number(value: WideFloat) -> str:
+    if value.bound:
+        return f"{name_bound(value)} {_latex_number(strip_bound(value))}"
     digits, power = value.split()
     if power is not None and abs(power) > LONGEST_POWER:
-        return rf"10^{{{_latex_number(WideFloat.from_float(float(power)))}}}"
+        sign = "-" if value.sign < 0 else ""
+        return rf"{sign}10^{{{_latex_number(WideFloat.from_float(float(power)))}}}"
     digits = digits.replace(MINUS, "-").replace(",", "{,}")
     return digits if power is None else rf"{digits} \cdot 10^{{{power}}}"
 
@@ -168,7 +192,8 @@ def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of t
         case Mark(_, inner):
             return render_latex(inner)
         case Fold(_, value):
-            known = "" if value is None else rf"\;=\;{_latex_number(value)}"
+            equal = "" if value is not None and value.bound else r"\;=\;"
+            known = "" if value is None else f"{equal}{_latex_number(value)}"
             words = rf"\text{{{describe_fold(term)}}}{known}"
             return rf"\underbrace{{\cdots}}_{{{words}}}"
 
@@ -208,10 +233,13 @@ def _mo(sign: str, attributes: str = "") -> str:
 
 
 def _mathml_number(value: WideFloat) -> str:
+    if value.bound:
+        return _mrow(_mo(name_bound(value)), _mathml_number(strip_bound(value)))
     digits, power = value.split()
     if power is not None and abs(power) > LONGEST_POWER:
         inner = _mathml_number(WideFloat.from_float(float(power)))
-        return f"<msup><mn>10</mn>{_mrow(inner)}</msup>"
+        minus = _mo(MINUS, ' form="prefix"') if value.sign < 0 else ""
+        return f"{minus}<msup><mn>10</mn>{_mrow(inner)}</msup>"
     negative = digits.startswith(MINUS)
     text = f"<mn>{digits.removeprefix(MINUS)}</mn>"
     if power is not None:
@@ -270,7 +298,8 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of 
             return _mrow(render_mathml(inner), attributes=f' class="{kind}"{_data(names)}')
         case Fold(_, value):
             parts = [_mo("⋯"), f"<mtext>{describe_fold(term)}</mtext>"]
-            parts += [] if value is None else [_mo("="), _mathml_number(value)]
+            equal = [] if value is not None and value.bound else [_mo("=")]
+            parts += [] if value is None else [*equal, _mathml_number(value)]
             attributes = f' class="fold"{_data(term.factors)}'
             return _mrow(*parts, _mo("⋯"), attributes=attributes)
 

@@ -7,12 +7,13 @@ References:
 import math
 from dataclasses import dataclass
 
-from chainrule.chain.depth import check_depth
+from chainrule.chain.depth import STABLE, check_depth
 from chainrule.chain.derivation import KEPT_FACTORS
 from chainrule.chain.formulas import write_prime
+from chainrule.chain.notation import align_mathml, format_wide, name_bound, render_mathml
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.terms import Fold, Mark, Number, Partial, Power, Product, Symbol, Term
-from chainrule.chain.wide_float import ONE, ZERO, WideFloat, multiply
+from chainrule.chain.wide_float import ONE, ZERO, WideFloat, multiply, strip_bound
 from chainrule.errors import SpecError
 
 
@@ -88,6 +89,34 @@ class Recurrence:
             Mark((*power.factors, *names), Number(last.product)),
         )
 
+    def to_mathml(self) -> str:
+        """Return the product over all steps as one math element: formula, numbers, value."""
+        lines = [*self.write_lines()[:-1], Number(strip_bound(self.steps[-1].product))]
+        rows = zip(("=", *self.list_signs()), map(render_mathml, lines), strict=True)
+        return align_mathml(render_mathml(self.subject), list(rows))
+
+    def list_signs(self) -> tuple[str, str]:
+        """Return the signs before the numbers and before the value of `write_lines`."""
+        last = self.steps[-1]
+        exact = last.power.reads_exactly and last.slopes.reads_exactly
+        whole = exact and last.product.reads_exactly
+        return "=" if exact else "≈", name_bound(last.product) or ("=" if whole else "≈")
+
+    @property
+    def sentence(self) -> str:
+        """What becomes of the gradient over all steps, and what clipping does to it."""
+        said = f"∂p/∂w, summed over all uses of w, is {format_wide(self.gradient)}"
+        if self.clip is None:
+            return f"{said}."
+        if self.clip_factor != ONE:
+            said += (
+                f"; clipping multiplies it by {format_wide(self.clip_factor)}, "
+                f"to {format_wide(self.clipped_gradient)}"
+            )
+        last = self.steps[-1].product
+        gone = last.sign and last.log10 < -math.log10(STABLE) and self.clip_factor != ONE
+        return f"{said}. {self.clipping}{' What had vanished stays vanished.' if gone else ''}"
+
     @property
     def clipping(self) -> str:
         """What clipping does to the product, in words."""
@@ -147,6 +176,8 @@ def measure_recurrence(
     Raises:
         SpecError: If an argument is out of range.
     """
+    if isinstance(weight, float) and not math.isfinite(weight):
+        raise SpecError(f"w: must be a finite number; got {weight!r}.")
     chain = unroll(weight, steps, x=x, activation=activation, bias=bias)
     if clip is not None and not (math.isfinite(clip) and clip > 0.0):
         raise SpecError(f"clip: must be a finite number above 0, or left out; got {clip!r}.")

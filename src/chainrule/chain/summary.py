@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from chainrule.chain.derivation import Derivation
 from chainrule.chain.formulas import NAMES
 from chainrule.chain.layers import ChainLayer
-from chainrule.chain.notation import format_wide, render_text
+from chainrule.chain.notation import format_equal, format_wide, render_text
 from chainrule.chain.recurrence import Recurrence
 from chainrule.numerals import to_subscript
 
@@ -36,15 +36,14 @@ def summarize_recurrence(recurrence: Recurrence) -> str:
         recurrence: The recurrent network.
     """
     left = render_text(recurrence.subject)
-    product, numbers, value = recurrence.write_lines()
+    product, numbers, _ = recurrence.write_lines()
     last = recurrence.steps[-1]
-    exact = last.power.reads_exactly and last.slopes.reads_exactly
-    signs = "=" if exact else "≈", "=" if exact and last.product.reads_exactly else "≈"
+    signs = recurrence.list_signs()
     lines = [
         "The same weight in every step, w₁ = w₂ = … = w:",
         f"{left} = {render_text(product)}",
         f"{' ' * len(left)} {signs[0]} {render_text(numbers)}",
-        f"{' ' * len(left)} {signs[1]} {render_text(value)}",
+        f"{' ' * len(left)} {format_equal(last.product, signs[1])}",
     ]
     lines.append(f"∂p/∂w, summed over all steps, is {format_wide(recurrence.gradient)}.")
     if recurrence.clip is not None:
@@ -73,9 +72,9 @@ def _list_layers(derivation: Derivation, fold: bool) -> Iterator[str]:
 def _list_values(layer: ChainLayer, biased: bool) -> tuple[str, ...]:
     n = to_subscript(layer.number)
     return (
-        f"w{n} = {format_wide(layer.weight)}",
-        *([f"b{n} = {format_wide(layer.bias)}"] if biased else []),
-        f"z{n} = {format_wide(layer.z)}",
-        f"h{n} = {format_wide(layer.h)}",
-        f"{NAMES[layer.activation.name]}′(z{n}) = {format_wide(layer.slope)}",
+        f"w{n} {format_equal(layer.weight)}",
+        *([f"b{n} {format_equal(layer.bias)}"] if biased else []),
+        f"z{n} {format_equal(layer.z)}",
+        f"h{n} {format_equal(layer.h)}",
+        f"{NAMES[layer.activation.name]}′(z{n}) {format_equal(layer.slope)}",
     )

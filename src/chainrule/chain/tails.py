@@ -7,6 +7,7 @@ is its expansion for tiny or huge z, with as many terms as a float has digits fo
 import math
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from chainrule.activations import Activation
@@ -15,8 +16,10 @@ from chainrule.chain.wide_float import WideFloat
 _FAR = 1e300
 """Stands for any z beyond the range of floats where a function has reached its asymptote."""
 
-_FARTHEST_TAIL = 1e150
-"""Exponential tails are followed up to this |z|; beyond, they are at most what they are there."""
+_FARTHEST_TAILS: Mapping[str, float] = MappingProxyType({"gelu": 1e150})
+_FARTHEST_TAIL = 1e300
+"""Tails are followed up to this |z|, where z or z² is still a float; beyond, what they are there is
+only a bound of their size."""
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -69,7 +72,7 @@ def apply_activation(activation: Activation, z: WideFloat) -> WideFloat:
     if abs(value) >= sys.float_info.min or not z.sign or activation.name not in _LOG_TAILS:
         return WideFloat.from_float(value)
     sign = 1.0 if activation.name == "sigmoid" else -1.0
-    return WideFloat.from_log(_LOG_TAILS[activation.name](_clamp(z, _FARTHEST_TAIL)), sign)
+    return _follow(_LOG_TAILS, activation, z, sign)
 
 
 def apply_derivative(activation: Activation, z: WideFloat) -> WideFloat:
@@ -82,7 +85,19 @@ def apply_derivative(activation: Activation, z: WideFloat) -> WideFloat:
     if abs(value) >= sys.float_info.min or not far or activation.name not in _LOG_SLOPE_TAILS:
         return WideFloat.from_float(value)
     sign = -1.0 if activation.name in ("gelu", "silu") else 1.0
-    return WideFloat.from_log(_LOG_SLOPE_TAILS[activation.name](_clamp(z, _FARTHEST_TAIL)), sign)
+    return _follow(_LOG_SLOPE_TAILS, activation, z, sign)
+
+
+def _follow(
+    tails: Mapping[str, Callable[[float], float]],
+    activation: Activation,
+    z: WideFloat,
+    sign: float,
+) -> WideFloat:
+    """Return the tail at z; beyond the farthest z that it is followed to, a bound of its size."""
+    end = _FARTHEST_TAILS.get(activation.name, _FARTHEST_TAIL)
+    value = WideFloat.from_log(tails[activation.name](_clamp(z, end)), sign)
+    return replace(value, bound=True) if abs(float(z)) > end else value
 
 
 def _approach(z: WideFloat) -> float:

@@ -25,10 +25,12 @@ class WideFloat:
     Attributes:
         mantissa: 0, or a number with 0.5 ≤ |mantissa| < 1.
         exponent: The power of two; 0 for zero.
+        bound: Whether the number itself is not known, only that its size is below this.
     """
 
     mantissa: float
     exponent: int
+    bound: bool = False
 
     @classmethod
     def from_float(cls, value: float) -> Self:
@@ -57,7 +59,11 @@ class WideFloat:
 
     def __mul__(self, other: "WideFloat") -> "WideFloat":
         mantissa, shift = math.frexp(self.mantissa * other.mantissa)
-        return WideFloat(mantissa, self.exponent + other.exponent + shift if mantissa else 0)
+        if not mantissa:
+            return WideFloat(mantissa, 0)
+        return WideFloat(
+            mantissa, self.exponent + other.exponent + shift, self.bound or other.bound
+        )
 
     def __add__(self, other: "WideFloat") -> "WideFloat":
         if self.mantissa == 0.0:
@@ -67,17 +73,21 @@ class WideFloat:
         small, large = sorted((self, other), key=lambda term: term.exponent)
         gap = max(small.exponent - large.exponent, -2000)
         mantissa, shift = math.frexp(large.mantissa + math.ldexp(small.mantissa, gap))
-        return WideFloat(mantissa, large.exponent + shift if mantissa else 0)
+        return WideFloat(mantissa, large.exponent + shift if mantissa else 0, large.bound)
 
     def __truediv__(self, other: "WideFloat") -> "WideFloat":
         mantissa, shift = math.frexp(self.mantissa / other.mantissa)
-        return WideFloat(mantissa, self.exponent - other.exponent + shift if mantissa else 0)
+        return WideFloat(
+            mantissa,
+            self.exponent - other.exponent + shift if mantissa else 0,
+            self.bound or other.bound,
+        )
 
     def __abs__(self) -> "WideFloat":
-        return WideFloat(abs(self.mantissa), self.exponent)
+        return WideFloat(abs(self.mantissa), self.exponent, self.bound)
 
     def __neg__(self) -> "WideFloat":
-        return WideFloat(-self.mantissa, self.exponent)
+        return WideFloat(-self.mantissa, self.exponent, self.bound)
 
     @property
     def sign(self) -> int:
@@ -120,6 +130,18 @@ class WideFloat:
 
 ONE = WideFloat.from_float(1.0)
 ZERO = WideFloat.from_float(0.0)
+
+
+def strip_bound(number: WideFloat) -> WideFloat:
+    """Return the number that stands after "less than": a bound so weak that rounding keeps it.
+
+    Args:
+        number: Any number; one that is no bound is returned as it is.
+    """
+    if not number.bound:
+        return number
+    exponent = number.exponent * 19 // 20 if number.exponent < 0 else number.exponent
+    return WideFloat(number.mantissa, exponent)
 
 
 def multiply(factors: Iterable[WideFloat]) -> WideFloat:

@@ -11,6 +11,7 @@
   const SHOWN_VALUES = 12; // of longer chains the boxes scroll, and one box sets them all
   const FALLBACK = { weight: 1, bias: 0 };
   const HEADER = 64; // what the page's own header covers
+  const LOW_STAYS = "(min-width: 62em) and (min-height: 760px)"; // as in chain.css
 
   class Page {
     constructor(root) {
@@ -39,8 +40,12 @@
       this.cards = new C.Cards(this, found.cards);
       this.walk = new C.Walk(this, found.walk);
       this.listen();
-      this.apply(found).then(() => {
+      const asked = Object.keys(found.network).length && !found.chosen && !found.walk;
+      this.apply(found).then(async () => {
         if (this.walk.step?.goto && !found.notices.length) this.walk.scroll();
+        if (!asked || scrollY) return; // who comes from a network of the explorer looks for that one
+        await this.allShown;
+        if (!scrollY) this.act("to-real");
       });
     }
 
@@ -54,8 +59,7 @@
       this.notices = notices;
       this.addNotices([]);
       this.walk.show();
-      this.cards.refresh();
-      this.measured.refresh();
+      this.allShown = Promise.all([this.cards.refresh(), this.measured.refresh()]);
       return this.refresh();
     }
 
@@ -198,7 +202,7 @@
       this.setNotice();
       if (name) this.write(name, value);
       else if (phi !== undefined) this.set({ activation: names.map((old, i) => (i === Number(phi) ? control.value : old)).join() });
-      else if (part === "layers" || part === "layers-range") { if (value >= 1) this.resize(value); }
+      else if (part === "layers" || part === "layers-range") { if (Number.isFinite(value)) this.resize(value); }
       else if (part === "equal") {
         this.equal = control.checked;
         if (!this.equal) return this.showControls();
@@ -224,7 +228,7 @@
       if (control.type !== "number" || control.closest(".cr-edit")) return;
       if (name) control.value = this.read(name);
       else if (part === "layers") {
-        if (!(control.valueAsNumber >= 1)) this.setNotice(`layers: a whole number from 1 to ${C.MAX_LAYERS}; keeping ${this.state.weights.length}.`);
+        if (!Number.isFinite(control.valueAsNumber)) this.setNotice(`layers: a whole number from 1 to ${C.MAX_LAYERS}; keeping ${this.state.weights.length}.`);
         control.value = this.state.weights.length;
       } else if (part === "depth-w") control.value = this.cards.values.depth.w;
       else if (part === "rnn-w") control.value = this.cards.values.time.w;
@@ -244,7 +248,19 @@
         if (button) this.act(button.dataset.do);
         else if (!event.target.closest(".cr-edit")) this.activate(event.target);
       });
-      root.addEventListener("focusin", (event) => this.bringIntoSight(event.target));
+      root.addEventListener("focusin", (event) => {
+        // Tab comes back to where one was in a row.
+        const at = event.target.closest("[data-row] [data-factor][tabindex]");
+        at?.closest("[data-row]").querySelectorAll("[data-factor][tabindex]").forEach((entry) => entry.setAttribute("tabindex", entry === at ? "0" : "-1"));
+        this.bringIntoSight(event.target);
+      });
+      // What stays in sight says how far down it reaches, and the factors stay below it.
+      const stays = new ResizeObserver(() => {
+        const low = root.querySelector(".cr-graph.cr-low") && matchMedia(LOW_STAYS).matches;
+        const height = root.querySelector(low ? ".cr-graph" : ".cr-strip").offsetHeight;
+        root.style.setProperty("--cr-over", `${HEADER + height}px`);
+      });
+      for (const name of ["graph-card", "strip"]) stays.observe(this.$(name));
       for (const [on, off] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
         root.addEventListener(on, (event) => viewOf(event.target)?.light(event.target.closest?.("[data-factor]")));
         root.addEventListener(off, (event) => viewOf(event.target)?.answer && viewOf(event.target).light(null));
@@ -279,15 +295,13 @@
       }
       const factor = event.target.closest("[data-factor][tabindex], .node[tabindex]");
       if (!factor) return;
-      const row = factor.closest("[data-row]"); // the graph has none: there, Tab goes on
+      const row = factor.closest("[data-row]");
       if (row && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
         const all = [...row.querySelectorAll("[data-factor][tabindex]")];
+        if (factor.dataset.order) all.sort((a, b) => a.dataset.order - b.dataset.order);
         const next = all[all.indexOf(factor) + (event.key === "ArrowRight" ? 1 : -1)];
-        if (next) {
-          all.forEach((entry) => entry.setAttribute("tabindex", entry === next ? "0" : "-1"));
-          next.focus();
-          event.preventDefault();
-        }
+        next?.focus();
+        event.preventDefault();
       } else if (event.key === "Enter" && this.activate(factor)) event.preventDefault();
     }
 
@@ -344,6 +358,10 @@
       const { answer } = this.view;
       const widths = this.measure(); // before anything is written, or the browser lays out twice
       C.drawGraph(this.root, answer, this.wholeGraph);
+      if (!this.atOutput) { // the backward pass starts at the right
+        this.atOutput = true;
+        this.$("graph").scrollLeft = this.$("graph").scrollWidth;
+      }
       this.drawCharts(widths);
       this.$("erratum-card").hidden = !answer.erratum;
       this.$("erratum").innerHTML = answer.erratum ? C.describeErratum(answer.erratum) : "";
@@ -363,20 +381,24 @@
     }
 
     /** Scroll so that neither the header nor what stays in sight lies over what has the focus. */
-    bringIntoSight(focused, again = false) {
+    bringIntoSight(focused) {
       if (focused.closest(".cr-edit")) return;
       let over = HEADER;
       for (const card of this.root.querySelectorAll(".cr-graph, .cr-strip")) {
         if (card.contains(focused)) return;
         const follows = card.compareDocumentPosition(focused) & Node.DOCUMENT_POSITION_FOLLOWING;
         const inside = card.parentElement.contains(focused); // outside its view it scrolls away
-        if (getComputedStyle(card).position === "sticky" && follows && inside) over = Math.max(over, card.getBoundingClientRect().bottom);
+        if (getComputedStyle(card).position === "sticky" && follows && inside) {
+          // Near the end of its view it has moved up, but it comes back as one scrolls up.
+          over = Math.max(over, Math.max(parseFloat(getComputedStyle(card).top), card.getBoundingClientRect().top) + card.offsetHeight);
+        }
       }
-      const { top } = focused.getBoundingClientRect();
-      if (top >= over) return;
-      scrollBy({ top: top - over - 8, behavior: "instant" });
-      // What stays in sight may have moved with it, at the end of its view.
-      if (!again) this.bringIntoSight(focused, true);
+      const { top, bottom } = focused.getBoundingClientRect();
+      const end = this.$("end"); // the short lines, which stay in sight at the lower edge
+      const docked = end && !end.contains(focused) && this.$("lines").contains(focused) && getComputedStyle(end).position === "sticky";
+      const below = docked ? end.getBoundingClientRect().top : Infinity;
+      if (top >= over && bottom <= below) return;
+      scrollBy({ top: top < over ? top - over - 8 : bottom - below + 8, behavior: "instant" });
     }
 
     /** Give the keyboard back to where it was. */

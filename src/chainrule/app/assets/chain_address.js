@@ -35,7 +35,7 @@
     const number = (key, fallback, name = key) => {
       if (!query.has(key)) return fallback;
       const value = readNumber(query.get(key));
-      if (value === null) notices.push(`${name}: ${quote(query.get(key))} is no finite number; using ${fallback}.`);
+      if (value === null) notices.push(`${name}: ${quote(query.get(key))} is no finite number; ${name === "walk" ? "not started" : `using ${fallback}`}.`);
       return value ?? fallback;
     };
     const choice = (key, fallback) => {
@@ -82,6 +82,12 @@
     if (walk !== asked) notices.push(`walk: it has ${steps} steps; ${walk ? `showing step ${walk}` : "not started"}.`);
 
     const network = Object.fromEntries(C.NETWORK.filter((key) => query.has(key)).map((key) => [key, query.get(key)]));
+    for (const key of ["depth", "width"]) {
+      if (key in network && readNumber(network[key]) === null) {
+        notices.push(`${key} of the real network: ${quote(network[key])} is no finite number; left out.`);
+        delete network[key]; // with nothing else asked for, the network is the page's own
+      }
+    }
     return { state, cards, walk, network, notices, chosen: query.has("weights") };
   };
 

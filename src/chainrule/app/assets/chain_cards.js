@@ -29,8 +29,7 @@
 
     refresh() {
       this.showControls();
-      this.refreshDepth();
-      this.refreshTime();
+      return Promise.all([this.refreshDepth(), this.refreshTime()]);
     }
 
     readDepth(source) {
@@ -96,10 +95,9 @@
       const { w, steps, activation, clip } = this.values.time;
       const answer = await this.page.ask("/api/recurrence", { w, steps, activation, x: "0.1", ...(clip ? { clip } : {}) });
       if (!answer) return;
-      this.$("rnn-sentence").textContent = answer.error ||
-        `∂p/∂w, summed over all uses of w, is ${answer.gradient.text}` +
-        (clip ? `; clipping multiplies it by ${answer.clip_factor.text}, to ${answer.clipped_gradient.text}. It shortens every part alike: what had vanished stays vanished.` : ".");
+      this.$("rnn-sentence").textContent = answer.error || answer.sentence;
       if (answer.error) return;
+      this.$("rnn-equation").innerHTML = answer.mathml;
       this.timeAnswer = { ...answer, clip };
       this.drawTime();
     }
@@ -114,8 +112,9 @@
         x: "steps back in time",
         band: [-1, 1],
         series: [
+          { name: "the product of both", color: "var(--cr-shrinks)", points: points("product") },
           { name: "wᵗ, the weights alone", color: "var(--cr-grows)", dash: "6 5", points: points("power") },
-          { name: "with the slopes of φ", color: "var(--cr-shrinks)", points: points("product") },
+          { name: "the slopes of φ alone", color: "var(--cr-keeps)", dash: "9 3 2 3", points: points("slopes") },
           ...(answer.clip ? [{ name: "after clipping", color: "var(--cr-lit)", dash: "2 4", points: points("clipped") }] : []),
         ],
       });

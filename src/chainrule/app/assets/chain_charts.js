@@ -11,7 +11,13 @@
   const esc = (C.esc = (text) =>
     String(text).replace(/[&<>"']/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" })[c]));
   const sup = (n) => String(n).replace("-", "⁻").replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
-  const tick = (C.tick = (t) => (Math.abs(t) < 1e6 ? `10${sup(t)}` : `10^${t.toExponential(0)}`));
+  const tick = (C.tick = (t) => {
+    if (Math.abs(t) < 1e6) return `10${sup(t)}`;
+    const [digits, power] = t.toExponential(0).split("e");
+    return `10^(${digits.replace("-", "−")}·10${sup(Number(power))})`;
+  });
+  /** How much room the longest of some words needs. */
+  const room = (words, least) => Math.max(least, ...words.map((word) => 14 + 7.2 * String(word).length));
   C.sub = (n) => String(n).replace(/\d/g, (d) => "₀₁₂₃₄₅₆₇₈₉"[d]);
   C.letter = (name) => `${name[0]}${C.sub(name.slice(1))}`;
 
@@ -22,7 +28,7 @@
   C.factorChart = function (factors, width) {
     const logs = factors.map((f) => f.value.log10).filter((v) => v !== null);
     const reach = Math.max(1, Math.ceil(Math.max(0, ...logs.map(Math.abs))));
-    const [row, left, right] = [30, 64, 88];
+    const [row, left, right] = [30, room(factors.map((f) => f.short), 64), room(factors.map((f) => f.value.text), 88)];
     const middle = left + (width - left - right) / 2;
     const scale = (width - left - right) / 2 / reach;
     const height = factors.length * row + 30;
@@ -65,17 +71,18 @@
 
   /** Lines over a logarithmic axis; points are [x, log10 y], with null for a gap. */
   C.lineChart = function ({ series, x, band, label, width }) {
-    const [height, left, right, top, bottom] = [280, 46, 12, 12, 40];
+    const [height, right, top, bottom] = [280, 12, 12, 40];
     const points = series.flatMap((entry) => entry.points).filter(([, y]) => y !== null);
     const xs = points.map(([value]) => value);
     const ys = points.map(([, value]) => value);
     let [low, high] = [Math.floor(Math.min(-1, ...ys)), Math.ceil(Math.max(1, ...ys))];
     const [first, final] = [Math.min(...xs, 1), Math.max(...xs, 2)];
-    const px = (v) => left + ((v - first) / (final - first)) * (width - left - right);
     const py = (v) => top + ((high - v) / (high - low)) * (height - top - bottom);
     const step = Math.max(1, Math.ceil((high - low) / 7));
     const ticks = [];
     for (let t = Math.ceil(low / step) * step; t <= high; t += step) ticks.push(t);
+    const left = room(ticks.map(tick), 46);
+    const px = (v) => left + ((v - first) / (final - first)) * (width - left - right);
     const grid = ticks.map((t) => `<line class="${t ? "grid" : "zero"}" x1="${left}" x2="${width - right}" y1="${py(t)}" y2="${py(t)}"/><text x="${left - 8}" y="${py(t) + 4}" text-anchor="end">${t ? tick(t) : "1"}</text>`);
     const xstep = Math.max(1, Math.round((final - first) / 6));
     for (let t = first; t <= final; t += xstep) grid.push(`<text x="${px(t)}" y="${height - 20}" text-anchor="middle">${t}</text>`);
@@ -90,7 +97,7 @@
       }).join("");
       return `<path d="${path}" stroke="${entry.color}" ${entry.dash ? `stroke-dasharray="${entry.dash}"` : ""}/>`;
     });
-    const key = series.map((entry) => `<span><i style="background:${entry.color}"></i>${esc(entry.name)}</span>`).join("") + (band ? `<span><i style="height:10px;background:color-mix(in srgb, var(--cr-lit) 24%, transparent)"></i>within 10× of 1</span>` : "");
+    const key = series.map((entry) => `<span><svg class="cr-swatch" width="26" height="8" aria-hidden="true"><line x1="0" x2="26" y1="4" y2="4" stroke="${entry.color}" stroke-width="2.5" ${entry.dash ? `stroke-dasharray="${entry.dash}"` : ""}/></svg>${esc(entry.name)}</span>`).join("") + (band ? `<span><i style="height:10px;background:color-mix(in srgb, var(--cr-lit) 24%, transparent)"></i>within 10× of 1</span>` : "");
     return `<svg class="cr-chart" viewBox="0 0 ${width} ${height}" role="img" aria-label="${esc(label)}">${shade}${grid.join("")}${lines.join("")}<text x="${(left + width - right) / 2}" y="${height - 4}" text-anchor="middle">${esc(x)}</text></svg><div class="cr-key">${key}</div>`;
   };
 

@@ -25,7 +25,7 @@
     return `${term.matches(".bar") ? ".bar" : term.matches(".link") ? ".link" : ".edge"}${own}`;
   };
 
-  /** Open a small form below a target; call `done(value)` with what is set. */
+  /** Open a small form below a target, above it where there is no room; call `done(value)` with what is set. */
   C.openEditor = (root, name, value, target, { done, close: after }) => {
     root.querySelector(".cr-edit")?.remove();
     const form = document.createElement("form");
@@ -35,7 +35,10 @@
     root.append(form);
     const around = (form.offsetParent || document.body).getBoundingClientRect();
     form.style.left = `${Math.max(8, Math.min(box.left, innerWidth - 260)) - around.left}px`;
-    form.style.top = `${Math.min(box.bottom + 6, Math.max(box.top, innerHeight - 70)) - around.top}px`;
+    const { offsetHeight: height } = form;
+    const below = box.bottom + 6;
+    const top = below + height + 8 <= innerHeight ? below : Math.min(box.top - 6, innerHeight - 8) - height;
+    form.style.top = `${Math.max(64, top) - around.top}px`;
     const input = form.querySelector("input");
     let open = true;
     const close = ({ refocus = true } = {}) => {

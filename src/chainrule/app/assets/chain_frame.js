@@ -42,12 +42,12 @@
   <p aria-live="polite" data-part="${prefix}step-sentence"></p>`;
 
   const weight = (part, low, high) =>
-    `<label>w<input type="number" step="any" data-part="${part}" data-box="w"></label><label style="flex:1">w, slider<input type="range" min="${low}" max="${high}" step="0.05" data-part="${part}-range"></label>`;
+    `<label>w<input type="number" step="any" data-part="${part}" data-box="w"></label><label style="flex:1"><span aria-hidden="true">&nbsp;</span><input type="range" aria-label="w, slider" min="${low}" max="${high}" step="0.05" data-part="${part}-range"></label>`;
 
   C.frame = (activations) => {
     const options = C.listOptions(activations);
     return `
-<nav class="cr-ways" aria-label="ways from here"><a data-part="explorer-link" href="/">← The explorer, with this network</a><a href="/#lesson">The lesson</a></nav>
+<nav class="cr-ways" aria-label="ways from here"><a data-part="explorer-link" href="/">← The explorer, with this network</a><a href="/#lesson">The lesson</a><button class="cr-jump" data-do="to-real">↓ The same in a real, wide network</button></nav>
 <p class="cr-card cr-notice" role="alert" data-part="notice"></p>
 <section class="cr-card cr-walk" aria-labelledby="walk-head" data-part="walk-card">
   <div class="cr-head"><h2 id="walk-head" data-part="walk-title"></h2>
@@ -60,7 +60,7 @@
   <h2 id="network-head">The network</h2>
   <div class="cr-fields">
     <label>layers<input type="number" min="1" max="${C.MAX_LAYERS}" step="1" data-part="layers"></label>
-    <label style="flex:1;max-width:220px">layers, slider<input type="range" min="1" max="12" step="1" data-part="layers-range"></label>
+    <label style="flex:1;max-width:220px"><span aria-hidden="true">&nbsp;</span><input type="range" aria-label="layers, slider" min="1" max="12" step="1" data-part="layers-range"></label>
     <label>activation<select data-part="activation">${options}<option value="mixed">one per layer</option></select></label>
     <label>gradient of p with respect to<select data-part="wrt"></select></label>
     <label class="cr-check"><input type="checkbox" data-part="equal">same w everywhere</label>
@@ -72,8 +72,7 @@
 <p class="cr-card cr-error" role="alert" data-part="error"></p>
 <div class="cr-linked" data-view="chain">
 <section class="cr-card cr-graph" aria-labelledby="graph-head" data-part="graph-card">
-  <div class="cr-head"><h2 id="graph-head">The graph: every local step</h2><div class="cr-tools"><button data-do="graph" aria-pressed="false" hidden>Show all layers</button><button data-do="svg">Download SVG</button></div></div>
-  <p class="cr-dim">Values above, gradients below, local derivatives on the edges. Click x or a weight to change it.</p>
+  <div class="cr-head"><h2 id="graph-head">The graph: every local step</h2><p class="cr-headline" data-part="headline"></p><div class="cr-tools"><span class="cr-dim">Click x or a weight to change it.</span><button data-do="graph" aria-pressed="false" hidden>Show all layers</button><button data-do="svg">Download SVG</button></div></div>
   <div class="cr-scroll cr-wide" data-part="graph"></div>
 </section>
 <div class="cr-strip" data-part="strip"></div>
@@ -83,7 +82,7 @@
     <div class="cr-head"><h2 id="equation-head">The equation: one product</h2><div class="cr-tools"><button data-do="lines" hidden>Show all lines</button><button data-do="fold" hidden>Show all factors</button><button data-do="copy">Copy LaTeX</button></div></div>
     <ol class="cr-lines" data-part="lines"></ol>
   </section>
-  <section class="cr-card" aria-labelledby="factors-head">
+  <section class="cr-card cr-factors" aria-labelledby="factors-head">
     <h2 id="factors-head">The factors, on a log scale</h2>
     <div class="cr-tall" data-part="factors"></div>
     <details><summary>The numbers as a table</summary><div class="cr-scroll" tabindex="0" aria-label="table of factors" role="region"><table data-part="factor-table"></table></div></details>
@@ -109,11 +108,12 @@
       <label>activation<select data-part="rnn-activation">${options}</select></label>
       <label>clip at<input type="number" min="0" step="any" placeholder="never" data-part="rnn-clip"></label></div>
     <p class="cr-note" role="status" data-part="rnn-note"></p>
+    <div class="cr-scroll" tabindex="0" role="region" aria-label="the equation through time" data-part="rnn-equation"></div>
     <div data-part="rnn-chart"></div><p class="cr-dim" data-part="rnn-sentence"></p>
   </section>
 </div>
 <div class="cr-linked" data-view="real">
-<section class="cr-card" aria-labelledby="real-head">
+<section class="cr-card" aria-labelledby="real-head" data-part="real-card">
   <div class="cr-head"><h2 id="real-head">The same product in a real, wide network</h2><a data-part="real-link" href="/">Open it in the explorer</a></div>
   <p class="cr-dim" data-part="real-sentence"></p>
   <div class="cr-scroll cr-wide" data-part="real-layers"></div>

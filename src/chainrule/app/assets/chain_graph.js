@@ -5,24 +5,58 @@
   const C = ((window.chainrule ||= {}).chain ||= {});
   const LOW = 400; // pixels: a graph that is not higher stays in sight
   const SHOWN_LAYERS = 12;
+  const CROPPED = 60; // pixels at the graph's top, where its headline stands
+  const BELOW = 8; // and at its lower edge, below the legend
+  const ROW = 288; // from one row of the graph to the next
 
   /** Place the graph; its variables can be edited, its fold opened, its edges focused. */
   C.drawGraph = (root, answer, whole) => {
     const box = root.querySelector('[data-part="graph"]');
     box.innerHTML = answer.svg;
-    root.querySelector(".cr-graph").classList.toggle("cr-low", box.querySelector("svg").viewBox.baseVal.height <= LOW);
+    const svg = box.querySelector("svg");
+    root.querySelector(".cr-graph").classList.toggle("cr-low", svg.viewBox.baseVal.height <= LOW);
+    moveHeadline(svg, root.querySelector('[data-part="headline"]'), answer.subject.text);
     const folded = box.querySelector(".node.fold");
     const button = root.querySelector('[data-do="graph"]');
     button.hidden = !folded && !(whole && answer.chain.depth > SHOWN_LAYERS);
     button.setAttribute("aria-pressed", String(whole));
     button.textContent = whole ? "Fold the graph" : "Show all layers";
     for (const node of box.querySelectorAll(".node.weight, .node.bias, .node.input, .node.fold")) {
-      node.setAttribute("tabindex", "0");
       node.setAttribute("role", "button");
       const name = node.querySelector("title")?.textContent || node.dataset.node;
       node.setAttribute("aria-label", `${node.matches(".fold") ? "show the folded layers;" : "change"} ${name}`);
     }
-    box.querySelectorAll(".edge[data-factor]").forEach((edge) => edge.setAttribute("tabindex", "0"));
+    setOrder(svg);
+  };
+
+  /** Say the result beside the card's title instead: what stays in sight is to be low. */
+  const moveHeadline = (svg, headline, subject) => {
+    const [, value, words] = [...svg.querySelectorAll(":scope > text")].map((text) => text.textContent);
+    headline.innerHTML = `${C.esc(subject)} <strong>${C.esc(value)}</strong> <span class="cr-dim">${C.esc(words)}</span>`;
+    svg.querySelectorAll(":scope > text").forEach((text) => text.remove());
+    const { width, height } = svg.viewBox.baseVal;
+    svg.setAttribute("viewBox", `0 ${CROPPED} ${width} ${height - CROPPED - BELOW}`);
+    svg.setAttribute("height", height - CROPPED - BELOW);
+  };
+
+  /** Let Tab reach the graph once and the arrow keys walk it: row by row, input to output. */
+  const setOrder = (svg) => {
+    const describe = (entry) => {
+      const line = entry.querySelector("path.line");
+      const shape = entry.querySelector(".shape");
+      const size = (name) => Number(shape.getAttribute(name) || 0);
+      const [x, y] = line
+        ? line.getAttribute("d").match(/M([\d.]+) ([\d.]+)/).slice(1).map(Number)
+        : [size("cx") || size("x") + size("width") / 2, size("cy") || size("y") + size("height") / 2];
+      return { entry, x, row: Math.floor(y / ROW), edge: Number(Boolean(line)) };
+    };
+    const all = [...svg.querySelectorAll(".edge[data-factor]:not([data-factor='']), .node[role='button']")].map(describe);
+    all.sort((a, b) => a.row - b.row || a.x - b.x || a.edge - b.edge);
+    all.forEach(({ entry }, index) => {
+      entry.setAttribute("tabindex", index ? "-1" : "0");
+      entry.dataset.order = index;
+    });
+    svg.dataset.row = "";
   };
 
   C.saveGraph = (svg) => {

@@ -68,13 +68,16 @@
       const labels = new Map(factors.map((f) => [f.id, `${f.short} = ${f.value.text}`]));
       const visible = lines.filter((line) => !line.hidden || this.allLines);
       const at = visible.findIndex((line, i) => i && line.number > visible[i - 1].number + 1);
-      this.$("lines").innerHTML = visible
+      const ends = { formulas: 1, numbers: 1, value: 1 };
+      const items = visible
         .map((line, index) => {
           const gap = index === at ? `<li class="cr-note">⋯ ${left} more line${left > 1 ? "s" : ""}, each with one more intermediate variable ⋯ <button data-do="${this.prefix}lines-here">Show them</button></li>` : "";
-          const shown = this.unfolded && line.unfolded ? line.unfolded : line;
+          const shown = this.pick(line);
           return `${gap}<li data-row data-kind="${line.kind}"><span class="cr-note">${C.esc(line.note)}</span><div class="cr-scroll" tabindex="-1">${shown.mathml}</div></li>`;
-        })
-        .join("");
+        });
+      // The last lines say what the chart beside them shows: they stay in sight with it.
+      const [cut] = [visible.findIndex((line) => line.kind in ends), visible.length].filter((at) => at >= 0);
+      this.$("lines").innerHTML = `${items.slice(0, cut).join("")}<li data-part="${this.prefix}end" class="cr-end"><ol class="cr-lines">${items.slice(cut).join("")}</ol></li>`;
       const reach = (row, selector, role, describe) => {
         row.querySelectorAll(selector).forEach((term, index) => {
           term.setAttribute("tabindex", index ? "-1" : "0");
@@ -179,6 +182,17 @@
         const own = entry.dataset.factor.split(" ");
         entry.classList.toggle("lit", ids.size > 0 && own.some((id) => ids.has(id)));
       }
+      if (ids.size === 1) this.bringBar();
+    }
+
+    /** Scroll the chart to the bar that is lit, where it has more bars than room. */
+    bringBar() {
+      const tall = this.box.querySelector(".cr-tall");
+      const lit = tall?.querySelector(".bar.lit");
+      if (!lit || tall.matches(":hover") || tall.scrollHeight <= tall.clientHeight) return;
+      const [at, around] = [lit.getBoundingClientRect(), tall.getBoundingClientRect()];
+      if (at.top < around.top) tall.scrollTop += at.top - around.top;
+      else if (at.bottom > around.bottom) tall.scrollTop += at.bottom - around.bottom;
     }
 
     /** Scroll what is lit into sight where a picture is wider than the page. */
@@ -196,10 +210,28 @@
 
     // --- taking along -------------------------------------------------------------------------
 
+    /** The derivation as it is on screen: what is folded there is folded here. */
+    writeLatex() {
+      const { lines, subject } = this.answer;
+      const rows = [];
+      let last = 0;
+      for (const line of lines.filter((each) => !each.hidden || this.allLines)) {
+        const skipped = last && line.number > last + 1;
+        last = line.number;
+        if (!line.relation) continue;
+        if (skipped) rows.push("= \\;\\vdots");
+        rows.push(`${line.relation === "≈" ? "\\approx" : line.relation} ${this.pick(line).latex}`);
+      }
+      return `\\begin{aligned}\n${rows.map((row, i) => `  ${i ? "" : `${subject.latex} `}&${row}`).join(" \\\\\n")}\n\\end{aligned}`;
+    }
+
+    /** A line as it is on screen. */
+    pick(line) { return this.unfolded && line.unfolded ? line.unfolded : line; }
+
     async copy() {
       const button = this.button("copy");
       try {
-        await navigator.clipboard.writeText(this.answer.latex);
+        await navigator.clipboard.writeText(this.writeLatex());
         button.textContent = "Copied";
       } catch {
         button.textContent = "Could not copy";

@@ -8,12 +8,12 @@
   C.WALK = [
     {
       title: "One layer",
-      text: "Start at the right of the graph. p is the output, and its gradient with respect to itself is 1. Going left, each edge multiplies what arrives by its local derivative. Change w₁ and watch the product follow.",
+      text: "Start at p, at the right end of the graph. It is the output, and its gradient with respect to itself is 1. Going left, each edge multiplies what arrives by its local derivative. Change w₁ and watch the product follow.",
       state: sigmoid([0.5]),
     },
     {
       title: "Two layers",
-      text: "One more layer is two more factors: a weight, and the slope of an activation. Hover a factor in the equation, or tab to it, and see which edge it is.",
+      text: "One more layer is two more factors: a weight, and the slope of an activation. Point at a factor in the equation, tap it or tab to it, and see which edge it is.",
       state: sigmoid([0.5, -2]),
     },
     {
@@ -49,6 +49,7 @@
       this.at = Math.max(1, Math.min(C.WALK.length, number));
       page.equal = null;
       page.view.step = null;
+      page.atOutput = false;
       page.state = structuredClone(this.step.state);
       if (this.step.goto) Object.assign(page.cards.values.depth, C.CARDS.depth);
       this.show();
@@ -77,7 +78,7 @@
       const here = step?.goto === "depth";
       this.$("depth-task").hidden = !here;
       this.$("depth-task").innerHTML = here
-        ? `<strong>${this.at} of ${C.WALK.length}: ${C.esc(step.title)}</strong> <span>${C.esc(step.text)}</span> <span class="cr-tools"><button data-do="walk-back-here">Back</button><button data-do="reveal-here">Show the answer</button><a href="/#lesson">Back to the lesson</a></span>`
+        ? `<strong>${this.at} of ${C.WALK.length}: ${C.esc(step.title)}</strong> <span>${C.esc(step.text)}</span> <span class="cr-tools"><button data-do="walk-back-here">Back</button><button data-do="reveal-here">Show the answer</button><button data-do="to-real">On to a real network</button><a href="/#lesson">Back to the lesson</a></span>`
         : "";
       this.hideAnswer = here;
       this.$("reveal").hidden = true;
