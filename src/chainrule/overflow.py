@@ -40,8 +40,8 @@ def locate_overflow(flow: GradientFlow) -> str:
         (_name(flow, parameter.layer, parameter.name), parameter.grad_non_finite or 0.0)
         for parameter in reversed(flow.parameters)
     )
-    place = _find_first(backward) or _find_first(parameters)
-    return f"all values are finite, but gradients are not, from {place} backward" if place else ""
+    start = _find_first(backward) or _find_first(parameters)
+    return f"all values are finite, but gradients are not, from {start} backward" if start else ""
 
 
 def _name(flow: GradientFlow, layer: int | None, name: str) -> str:

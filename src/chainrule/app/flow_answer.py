@@ -50,7 +50,7 @@ def describe_flow(
             "gradient": build_gradient_figure(flow, measure=measure, scale=scale, other=other),
             "activation": build_activation_figure(flow, other=other),
             "factor": build_factor_figure(flow, other=other),
-            "layer": build_layer_figure(flow, layer),
+            "layer": build_layer_figure(flow, layer, other=other),
         }
     return {
         "verdict": str(diagnosis.verdict),
