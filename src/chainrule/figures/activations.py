@@ -94,7 +94,10 @@ def build_activation_figure(flow: GradientFlow, *, other: GradientFlow | None = 
                 "anchor": "y2",
             },
             yaxis=theme.build_axis(
-                title={"text": "activation h"}, showgrid=False, domain=[0.3, 1.0], **axis
+                title={"text": f"activation h{' (log)' if scale else ''}"},
+                showgrid=False,
+                domain=[0.3, 1.0],
+                **axis,
             ),
             annotations=notes,
             yaxis2=theme.build_axis(

@@ -99,7 +99,10 @@ def _draw_outside(factors: list[Factor], floor: float) -> dict[str, Any]:
         "name": "not on this scale",
         "x": [factor.layer for factor in factors],
         "y": [floor] * len(factors),
-        "customdata": [f"{factor.role} factor {_describe(factor.value)}" for factor in factors],
+        "customdata": [
+            f"{factor.role} factor {_describe(factor.value)}{_count_zeros(factor)}"
+            for factor in factors
+        ],
         "hovertemplate": "%{customdata}<extra></extra>",
         "marker": {"size": 9, "symbol": "x", "color": theme.VERMILION},
         "cliponaxis": False,
@@ -125,13 +128,16 @@ def _mark_end(factor: Factor, span: list[float]) -> dict[str, Any]:
     }
 
 
+def _count_zeros(factor: Factor) -> str:
+    members = factor.value.values if factor.value is not None else ()
+    count = sum(value == 0.0 for value in members)
+    return f" (in {count} of {len(members)} networks)" if 0 < count < len(members) else ""
+
+
 def _describe_outside(factors: list[Factor]) -> str:
     end = _find_end(factors)
-    if end is not None and end.value is not None:
-        members = end.value.values
-        count = sum(value == 0.0 for value in members)
-        share = f" in {count} of {len(members)} networks" if 1 < len(members) > count else ""
-        return f"× layer {end.layer}: {end.role} factor 0{share}; no gradient gets past it"
+    if end is not None:
+        return f"× exactly zero from layer {end.layer} back"
     zero = sum(factor.value == 0.0 for factor in factors if factor.value is not None)
     parts = [
         f"{count} {word}"

@@ -40,7 +40,7 @@ def build_layer_figure(
     shown = [(n, c, s, s.histogram) for n, c, s in wanted if s is not None and s.histogram]
     edges = _choose_edges([histogram for _, _, _, histogram in shown])
     width = edges[1] - edges[0]
-    title = f"share of the values, per {format_number(width)}" if shown else "share of the values"
+    values = f"values of layer {layer}"
     return {
         "data": [
             _draw_outline(name, edges, _read_shares(statistics, histogram, edges))
@@ -49,8 +49,11 @@ def build_layer_figure(
             for name, color, statistics, histogram in shown
         ],
         "layout": theme.build_layout(
-            xaxis=theme.build_axis(title={"text": f"values of layer {layer}"}, showgrid=False),
-            yaxis=theme.build_axis(title={"text": title}, tickformat=".0%", rangemode="tozero"),
+            xaxis=theme.build_axis(
+                title={"text": f"{values}, in bins of {format_number(width)}" if shown else values},
+                showgrid=False,
+            ),
+            yaxis=theme.build_axis(title={"text": "share"}, tickformat=".0%", rangemode="tozero"),
             hovermode="closest",
             showlegend=True,
             barmode="overlay",
@@ -92,6 +95,9 @@ def _draw_bars(name: str, color: str, edges: list[float], shares: list[float]) -
 
 
 def _draw_outline(name: str, edges: list[float], shares: list[float]) -> dict[str, Any]:
+    filled = [cell for cell, share in enumerate(shares) if share > 0]
+    first, last = filled[0], filled[-1] + 1
+    edges, shares = edges[first : last + 1], shares[first:last]
     return {
         "type": "scatter",
         "mode": "lines",
