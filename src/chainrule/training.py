@@ -228,10 +228,8 @@ def _check_budget(spec: NetworkSpec, steps: int, budget: int | None) -> None:
         if possible
         else "Make the network smaller in both."
     )
-    raise SpecError(
-        f"Training {_count(spec.depth, 'layer')} of width {spec.width} for {_count(steps, 'step')} would take too "
-        f"long. {advice}"
-    )
+    subject = f"{_count(spec.depth, 'layer')} of width {spec.width}"
+    raise SpecError(f"Training {subject} for {_count(steps, 'step')} would take too long. {advice}")
 
 
 def _count(number: int, thing: str) -> str:
