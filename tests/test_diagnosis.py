@@ -1,12 +1,17 @@
 """The diagnosis: each verdict from a network that deserves it, with evidence."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from chainrule import NetworkSpec, Verdict, diagnose, inspect, simulate
+from chainrule.app.flow_answer import describe_layer
 from chainrule.diagnoses import ACTIONS, MEANINGS, RULES
+from chainrule.diagnosis import read_saturation
 from chainrule.numerals import format_number
+from chainrule.rows import list_layer_head, write_layer_row
 
 
 def diagnose_spec(**settings):
@@ -191,3 +196,68 @@ def test_shares_read_as_percent():
     finding = diagnose_spec(depth=30, width=4, activation="relu", init="he").findings[0]
     assert " %" in finding.evidence
     assert "bound > 70 %" in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"depth": 3, "activation": "identity", "init": "random", "weight_std": 1e6},
+            "the loss is inf, though all values and gradients are finite",
+        ),
+        (
+            {"depth": 5, "activation": "identity", "init": "random", "weight_std": 1e6},
+            "all values are finite, but gradients are not, from layer 4 backward",
+        ),
+        (
+            {"depth": 100, "activation": "identity", "init": "random", "weight_std": 1e6},
+            "values are finite up to layer 5, and not from layer 6 on",
+        ),
+    ],
+)
+def test_non_finite_numbers_are_said_to_begin_where_they_do(changes, words):
+    spec = NetworkSpec(**changes)
+    flow = simulate(spec, 8)
+    (finding,) = diagnose(flow).findings
+    assert words in finding.evidence
+    values = [layer.pre_activation.non_finite for layer in flow.weight_layers]
+    gradients = [layer.weight_gradient_norm for layer in flow.weight_layers]
+    if "up to" in words:
+        assert values[4] == 0 < values[5]
+    else:
+        assert not any(values)
+    assert all(map(math.isfinite, gradients)) is (spec.depth == 3)
+
+
+def test_where_non_finite_numbers_begin_in_a_model_of_ones_own():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    (finding,) = diagnose(
+        inspect(model, lambda m: (1e30 * m(torch.ones(8, 4))).exp().sum())
+    ).findings
+    assert "all values are finite, but gradients are not, from '2' backward" in finding.evidence
+    with torch.no_grad():
+        model[2].weight[0, 0] = math.nan
+    (finding,) = diagnose(inspect(model, lambda m: m(torch.ones(8, 4)).sum())).findings
+    assert "the parameter '2.weight' holds some" in finding.evidence
+
+
+def test_shares_of_undefined_values_are_undefined():
+    spec = NetworkSpec(depth=60, width=256, activation="relu", init="random")
+    flow = simulate(spec, 2)
+    first, last = flow.weight_layers[0], flow.weight_layers[-1]
+    assert first.dead_share == 0
+    assert last.pre_activation.non_finite > 0
+    assert math.isnan(last.dead_share)
+    assert math.isnan(last.saturation)
+
+
+def test_saturation_is_shown_of_bounded_activations_only():
+    for name, shown in (("sigmoid", True), ("tanh", True), ("relu", False), ("gelu", False)):
+        flow = simulate(NetworkSpec(depth=3, width=16, activation=name), 2)
+        layer = flow.weight_layers[0]
+        assert layer.saturation is not None
+        assert (read_saturation(layer) is not None) is shown
+        row = dict(zip(list_layer_head(flow), write_layer_row(flow, layer), strict=True))
+        assert bool(row["saturated"]) is shown
+        assert ("saturated" in describe_layer(layer)) is shown

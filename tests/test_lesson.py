@@ -47,6 +47,7 @@ from chainrule.initializers import INITIALIZERS
 from chainrule.inspection import inspect
 from chainrule.listing import format_listing_output, write_listing
 from chainrule.networks import build_network, make_loss
+from chainrule.remedies import find_remedies
 from chainrule.simulation import simulate
 from chainrule.spec import NetworkSpec
 from lesson_stand import create_server
@@ -256,7 +257,7 @@ def test_every_claim_can_be_seen(claim, tree):
     card = tree.find(f".//*[@id='lesson-claim-{claim.name}']")
     links = [link.get("href") for link in card.iter("a")]
     shown = [link for link in links if link.startswith("/?")]
-    assert shown or any(link.startswith("/chain-rule?") for link in links)
+    assert shown, "a claim needs a link that sets the explorer"
     subjects = [SUBJECTS[case.subject] for case in claim.cases if case.subject in SUBJECTS]
     for link in shown:
         NetworkSpec.from_query(link.removeprefix("/"))
@@ -264,6 +265,30 @@ def test_every_claim_can_be_seen(claim, tree):
     standing = card.find(".//*[@data-standing]").get("data-standing")
     assert standing == claim.judge(load_figures())
     assert len(card.findall(".//li")) == len(claim.cases)
+
+
+def test_the_four_steps_can_be_followed_as_they_stand():
+    first, *_ = find_remedies(SUBJECTS["vanishing"])
+    assert first.spec == SUBJECTS["vanishing_residual"]
+    assert SUBJECTS["healthy"] == SUBJECTS["vanishing_relu"]
+    step = story.STEPS[-1][1]
+    assert step.index("apply the first") < step.index("show:vanishing_residual")
+    assert "{vanishing_residual.sgd|%}" in story.STEPS_AFTER
+
+
+def test_no_usual_initialization_makes_up_for_sigmoid_but_large_weights_do():
+    figures = load_figures()
+    for name in ("sigmoid_pytorch_10", "vanishing", "vanishing_he"):
+        assert figures.values[f"{name}.verdict"] != "healthy"
+        assert f"show:{name})" in story.VARIANCE_AFTER
+    assert figures.values["survivor.verdict"] == "healthy"
+    assert "show:survivor)" in story.VARIANCE_AFTER
+
+
+def test_the_claim_on_the_slope_is_seen_in_the_network_it_shows():
+    flow = simulate(SUBJECTS["sigmoid_xavier_10"], SEEDS)
+    slopes = [max(f.value.values) for f in flow.factors() if f.role == "activation"]
+    assert 0 < max(slopes) <= load_figures().number("sigmoid.most")
 
 
 def test_clipping_and_dead_units_are_what_the_text_says():

@@ -253,3 +253,20 @@ def test_the_lesson_fits_and_is_accessible(browser, stand, scheme, width):
             for place in violation["nodes"]
         ]
         assert violations == []
+
+
+def test_what_scrolls_sideways_shows_it_and_formulas_fit_the_smallest_phone(browser, stand):
+    context = browser.new_context(viewport={"width": 320, "height": 800})
+    with watch(context.new_page(), stand) as page:
+        page.goto(stand)
+        page.wait_for_selector("#lesson-reading")
+        formulas, tables = page.evaluate(
+            """() => [".ls-formula", ".ls-table"].map((kind) => [...document.querySelectorAll(kind)]
+              .map((box) => [box.scrollWidth - box.clientWidth,
+                getComputedStyle(box).backgroundAttachment]))"""
+        )
+        assert formulas
+        assert all(beyond <= 0 for beyond, _ in formulas)
+        assert any(beyond > 0 for beyond, _ in tables)
+        assert {layers for _, layers in tables} == {"local, local, scroll, scroll"}
+    context.close()

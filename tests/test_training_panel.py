@@ -286,7 +286,7 @@ def test_what_cannot_be_trained_is_said(browser, site):
         page.goto(url)
         start(page)
         page.wait_for_selector('.tr [data-part="status"][data-state="error"]')
-        assert "must be at most 2,147,483,648" in part(page, "status").inner_text()
+        assert "would take too long" in part(page, "status").inner_text()
 
 
 def test_divergence_and_zero_gradients_are_shown(browser, site):
@@ -327,7 +327,7 @@ def test_every_look_fits_keeps_its_place_and_is_accessible(browser, site, width,
         finish(page)
         after = page.locator(".tr").bounding_box()["height"]
         assert during == after
-        assert after - before < 60  # the key to the curves
+        assert before < 360  # nothing is kept free for charts before there are any
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         part(page, "details").locator("summary").click()
         report = Axe().run(page)

@@ -10,6 +10,7 @@ from chainrule.flow import GradientFlow
 from chainrule.initializers import get_initializer
 from chainrule.measurement import WeightLayer
 from chainrule.numerals import format_number
+from chainrule.overflow import locate_overflow
 from chainrule.quantity import Quantity, multiply_members
 from chainrule.structure import PLACES, RATIOS, find_tied_head
 
@@ -178,7 +179,7 @@ def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> f
     return float(pick(values)) if values else None
 
 
-def _read_saturation(layer: WeightLayer) -> Quantity | None:
+def read_saturation(layer: WeightLayer) -> Quantity | None:
     """Return saturation where it means something: for activations that are flat on both sides."""
     entry = _BY_CLASS.get(layer.activation_kind)
     bounded = entry is not None and all(map(math.isfinite, entry.output_range))
@@ -310,12 +311,15 @@ def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
     total, places, layers = _count_non_finite(flow)
     if total:
         rule = RULES["non_finite"]
-        first = f", first in {next(iter(places))!r}" if places else ""
+        count = f"{len(places)} place{'' if len(places) == 1 else 's'}"
+        where = f": {start}" if (start := locate_overflow(flow)) else ""
         yield _report(
             rule,
             total,
-            f"{rule.figure} occur in {len(places)} places{first}; the loss is "
-            f"{format_number(flow.loss)}",
+            f"{rule.figure} occur in {count}{where}; the loss is {format_number(flow.loss)}"
+            if places
+            else f"the loss is {format_number(flow.loss)}, though all values and gradients are "
+            "finite",
             sorted(layers),
             list(places),
         )
@@ -401,7 +405,7 @@ _READERS: Mapping[str, Callable[[WeightLayer], Quantity | None]] = {
     "dead_units": lambda layer: layer.dead_share,
     "exploding_gradient": lambda layer: layer.weight_gradient_norm,
     "vanishing_gradient": lambda layer: layer.weight_gradient_norm,
-    "saturated": _read_saturation,
+    "saturated": read_saturation,
     "same_answer": lambda layer: layer.variation,
 }
 """What a rule reads of every weight layer."""

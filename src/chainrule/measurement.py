@@ -5,6 +5,7 @@ They hold numbers only (no tensors, no modules) and never change. Every measured
 always means "there is no such figure" (for example, no gradient reached it), never zero.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -304,13 +305,24 @@ class WeightLayer:
 
     @property
     def saturation(self) -> Quantity | None:
-        """Share of saturated activations, in [0, 1]."""
-        return self.activation.saturation if self.activation else None
+        """Share of saturated activations, in [0, 1]; undefined where values are not finite."""
+        return self._mask(self.activation.saturation if self.activation else None)
 
     @property
     def dead_share(self) -> Quantity | None:
-        """Share of dead units, in [0, 1]."""
-        return self.activation.dead_share if self.activation else None
+        """Share of dead units, in [0, 1]; undefined where values are not finite."""
+        return self._mask(self.activation.dead_share if self.activation else None)
+
+    def _mask(self, share: Quantity | None) -> Quantity | None:
+        """Return a share that is undefined for every member whose values are not all finite.
+
+        A slope at an undefined value is undefined; counting it as steep or flat would be made up.
+        """
+        parts = [part.non_finite for part in (self.pre_activation, self.activation) if part]
+        if share is None or not any(max(part.values) for part in parts):
+            return share
+        members = zip(share.values, *(part.values for part in parts), strict=True)
+        return Quantity(math.nan if any(bad) else value for value, *bad in members)
 
     @property
     def grad_to_weight(self) -> Quantity | None:

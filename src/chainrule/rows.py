@@ -1,6 +1,7 @@
 """The rows of tables of a measurement, as text: weight layers, module calls, parameters."""
 
 from chainrule.blocks import Block
+from chainrule.diagnosis import read_saturation
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow, ParameterFlow, WeightLayer
 from chainrule.wording import write_band, write_shape, write_share, write_text
@@ -42,7 +43,7 @@ def write_layer_row(flow: GradientFlow, layer: WeightLayer) -> tuple[str, ...]:
         write_text(layer.delta_norm),
         write_text(layer.grad_to_weight),
         write_text(layer.std),
-        write_share(layer.saturation),
+        write_share(read_saturation(layer)),
         write_share(layer.dead_share),
     )
 

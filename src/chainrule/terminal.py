@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chainrule.diagnoses import MEANINGS, Verdict
-from chainrule.diagnosis import Diagnosis
+from chainrule.diagnosis import Diagnosis, read_saturation
 from chainrule.edits import describe_edits
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow, WeightLayer
@@ -99,7 +99,7 @@ def render_layers(flow: GradientFlow, width: int) -> RenderableType:
         ("‖∂𝓛/∂W‖", 8, lambda layer: _number(layer.weight_gradient_norm)),
         (bars.heading, bars.width, lambda layer: bars.render(layer.weight_gradient_norm)),
         ("‖δ‖", 8, lambda layer: _number(layer.delta_norm)),
-        ("saturated", 9, lambda layer: _share(layer.saturation)),
+        ("saturated", 9, lambda layer: _share(read_saturation(layer))),
         ("dead", 5, lambda layer: _share(layer.dead_share)),
         ("std of h", 8, lambda layer: _number(layer.std)),
         ("‖∂W‖÷‖W‖", 9, lambda layer: _number(layer.grad_to_weight)),
@@ -356,7 +356,8 @@ def _shorten(name: str, length: int) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}".replace("%", " %")
+    known = value is not None and math.isfinite(value)
+    return f"{value:.0%}".replace("%", " %") if known else "–"
 
 
 def _band(value: Quantity | None) -> str:

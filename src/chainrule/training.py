@@ -211,14 +211,29 @@ def _check_count(name: str, value: Any, low: int, high: int) -> None:
 
 
 def _check_budget(spec: NetworkSpec, steps: int, budget: int | None) -> None:
-    cost = estimate_cost(spec, steps)
-    if budget is not None and cost > budget:
-        counted = f"{steps}" if steps >= _LEAST_STEPS else f"{_LEAST_STEPS} (at least)"
-        raise SpecError(
-            f"depth · (width² + 64²) · steps must be at most {budget:,}, or the training would "
-            f"take too long; {spec.depth} · ({spec.width}² + 64²) · {counted} is {cost:,}. Make "
-            "the network smaller or take fewer steps."
-        )
+    if budget is None or estimate_cost(spec, steps) <= budget:
+        return
+    taken = max(steps, _LEAST_STEPS)
+    depth = budget // (taken * (spec.width**2 + _LAYER_COST))
+    width = math.isqrt(max(budget // (taken * spec.depth) - _LAYER_COST, 0))
+    fewer = budget // (spec.depth * (spec.width**2 + _LAYER_COST))
+    ways = [
+        f"up to {_count(depth, 'layer')}" if depth else "",
+        f"a width up to {width}" if width else "",
+        f"up to {fewer} steps" if fewer >= _LEAST_STEPS else "",
+    ]
+    possible = [way for way in ways if way]
+    advice = (
+        f"Possible instead, with the rest as it is: {', or '.join(possible)}."
+        if possible
+        else "Make the network smaller in both."
+    )
+    subject = f"{_count(spec.depth, 'layer')} of width {spec.width}"
+    raise SpecError(f"Training {subject} for {_count(steps, 'step')} would take too long. {advice}")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 @cache

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chainrule.activations import ACTIVATIONS
-from chainrule.diagnosis import diagnose
+from chainrule.diagnosis import diagnose, read_saturation
 from chainrule.figures import (
     build_activation_figure,
     build_factor_figure,
@@ -50,7 +50,7 @@ def describe_flow(
             "gradient": build_gradient_figure(flow, measure=measure, scale=scale, other=other),
             "activation": build_activation_figure(flow, other=other),
             "factor": build_factor_figure(flow, other=other),
-            "layer": build_layer_figure(flow, layer),
+            "layer": build_layer_figure(flow, layer, other=other),
         }
     return {
         "verdict": str(diagnosis.verdict),
@@ -92,15 +92,19 @@ def describe_card(card: Card) -> Answer:
     }
 
 
+def _is_known(share: float | None) -> bool:
+    return share is not None and math.isfinite(share)
+
+
 def describe_gradient(layer: WeightLayer) -> str:
     """Return a layer's figures in one sentence."""
     parts = [
         f"gradient {write_text(layer.weight_gradient_norm)}",
         f"‖δ‖ {write_text(layer.delta_norm)}",
     ]
-    if layer.saturation is not None:
-        parts.append(f"{write_share(layer.saturation)} saturated")
-    if layer.dead_share:
+    if _is_known(saturation := read_saturation(layer)):
+        parts.append(f"{write_share(saturation)} saturated")
+    if _is_known(layer.dead_share) and layer.dead_share:
         parts.append(f"{write_share(layer.dead_share)} dead")
     return f"Layer {layer.layer}: {', '.join(parts)}"
 
@@ -115,9 +119,9 @@ def describe_layer(layer: WeightLayer) -> str:
         f"standard deviation {format_number(output.std)}",
         f"from {format_number(output.min)} to {format_number(output.max)}",
     ]
-    if layer.saturation is not None:
-        parts.append(f"{write_share(layer.saturation)} saturated")
-    if layer.dead_share is not None:
+    if _is_known(saturation := read_saturation(layer)):
+        parts.append(f"{write_share(saturation)} saturated")
+    if _is_known(layer.dead_share):
         parts.append(f"{write_share(layer.dead_share)} of its units dead")
     symbol = (
         f"h{to_subscript(layer.layer)}" if layer.activation else f"z{to_subscript(layer.layer)}"

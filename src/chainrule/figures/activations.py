@@ -1,11 +1,15 @@
 """All layers' activation distributions at a glance."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
+from chainrule.diagnosis import read_saturation
 from chainrule.figures import theme
+from chainrule.figures.bins import SymmetricLog, spread
 from chainrule.flow import GradientFlow
-from chainrule.measurement import Histogram
+from chainrule.measurement import ActivationStatistics
+from chainrule.numerals import format_number
 from chainrule.quantity import Quantity
 
 Figure = dict[str, Any]
@@ -18,9 +22,13 @@ def build_activation_figure(flow: GradientFlow, *, other: GradientFlow | None = 
     """Return a picture of the distribution of h_l for every layer: a column per layer.
 
     The darker a cell, the larger the share of the layer's activations there; shares are shown by
-    their square root, so that tails can be seen. A layer without finite activations is left blank.
+    their square root, so that tails can be seen. A layer without finite activations is left blank,
+    and one with any that are not finite has a × at the foot. Where the layers' largest magnitudes
+    differ by more than `WIDE`, the axis is symmetric-logarithmic: linear around zero, and beyond
+    in powers of ten on both sides.
 
-    Below it stand the shares of saturated activations and dead units, layer by layer.
+    Below it stand the shares of saturated activations (of bounded ones) and dead units, layer by
+    layer.
 
     Args:
         flow: A measurement with at least one weight layer.
@@ -31,16 +39,28 @@ def build_activation_figure(flow: GradientFlow, *, other: GradientFlow | None = 
         A Plotly figure as a dictionary ("data" and "layout"); the first trace is the picture.
     """
     layers = flow.weight_layers
-    histograms = [layer.output.histogram if layer.output else None for layer in layers]
-    known = [histogram for histogram in histograms if histogram is not None]
-    low = min((histogram.low for histogram in known), default=0.0)
-    high = max((histogram.high for histogram in known), default=1.0)
-    if high - low < 1e-300:
-        low, high = low - 0.5, high + 0.5
-    columns = [_lay_out(histogram, low, high) for histogram in histograms]
-    shares = [(row + 0.5) / BINS for row in range(BINS)]
-    centres = [low * (1 - share) + high * share for share in shares]  # high − low may overflow
+    outputs = [layer.output for layer in layers]
+    extents = _list_extents(other) if other else []
+    scale = SymmetricLog.choose([*_list_magnitudes(flow), *_list_magnitudes(other)])
+    low, high = _find_ends(flow, scale)
+    places = [low * (1 - row / BINS) + high * (row / BINS) for row in range(BINS + 1)]
+    edges = [scale.read(place) for place in places] if scale else places
+    columns = [_lay_out(output, edges) if output else None for output in outputs]
     rows = [[column[row] if column else None for column in columns] for row in range(BINS)]
+    centres = [a / 2 + b / 2 for a, b in pairwise(places)]
+    texts = [format_number(scale.read(place)) for place in centres] if scale else []
+    ends = [scale.place(y) if scale else y for _, span in extents for y in span]
+    wrong = [layer.layer for layer in layers if layer.output and layer.output.non_finite > 0]
+    foot = min([low, *ends])
+    notes = []
+    if wrong:
+        count = "1 layer" if len(wrong) == 1 else f"{len(wrong)} layers"
+        notes = [theme.build_warning(f"× {count}: values not finite", y=0.3)]
+    axis: dict[str, Any] = {}
+    if scale:
+        values, labels = scale.list_ticks(foot, max([high, *ends]))
+        span = [foot, max([high, *ends])]
+        axis = {"range": span, "tickvals": values, "ticktext": labels}
     return {
         "data": [
             {
@@ -49,8 +69,9 @@ def build_activation_figure(flow: GradientFlow, *, other: GradientFlow | None = 
                 "y": centres,
                 "z": [[None if v is None else math.sqrt(v) for v in row] for row in rows],
                 "customdata": rows,
-                "hovertemplate": "layer %{x}<br>%{customdata:.1%} of activations near %{y:.3g}"
-                "<extra></extra>",
+                **({"text": [[text] * len(layers) for text in texts]} if scale else {}),
+                "hovertemplate": "layer %{x}<br>%{customdata:.1%} of activations near "
+                f"{'%{text}' if scale else '%{y:.3g}'}<extra></extra>",
                 "colorscale": theme.SEQUENTIAL,
                 "zmin": 0,
                 "showscale": False,
@@ -58,10 +79,11 @@ def build_activation_figure(flow: GradientFlow, *, other: GradientFlow | None = 
                 "name": "activations",
             },
             _draw_share(
-                "saturated", theme.PURPLE, [layer.saturation for layer in layers], "square"
+                "saturated", theme.PURPLE, [read_saturation(layer) for layer in layers], "square"
             ),
             _draw_share("dead units", theme.VERMILION, [layer.dead_share for layer in layers], "x"),
-            *(_draw_extent(other) if other else []),
+            *_draw_extents(extents, scale),
+            *([_draw_wrong(wrong, foot)] if wrong else []),
         ],
         "layout": theme.build_layout(
             xaxis={
@@ -72,8 +94,12 @@ def build_activation_figure(flow: GradientFlow, *, other: GradientFlow | None = 
                 "anchor": "y2",
             },
             yaxis=theme.build_axis(
-                title={"text": "activation h"}, showgrid=False, domain=[0.3, 1.0]
+                title={"text": f"activation h{' (log)' if scale else ''}"},
+                showgrid=False,
+                domain=[0.3, 1.0],
+                **axis,
             ),
+            annotations=notes,
             yaxis2=theme.build_axis(
                 title={"text": "share"},
                 domain=[0.0, 0.22],
@@ -106,46 +132,76 @@ def _draw_share(
         "hovertemplate": f"layer %{{x}}<br>%{{y:.0%}} {name}<extra></extra>",
         "line": {"color": color, "width": 2},
         "marker": {"color": color, "size": 6, "symbol": symbol},
+        "showlegend": bool(known),
     }
 
 
-def _draw_extent(flow: GradientFlow) -> list[dict[str, Any]]:
-    """Return two lines that hold most of the activations of another measurement."""
-    known = [
-        (layer.layer, layer.output.mean, layer.output.std)
+def _list_magnitudes(flow: GradientFlow | None) -> list[float]:
+    """Return the largest finite magnitude of every layer's activations."""
+    outputs = [layer.output for layer in flow.weight_layers] if flow else []
+    histograms = [output.histogram for output in outputs if output and output.histogram]
+    return [max(abs(histogram.low), abs(histogram.high)) for histogram in histograms]
+
+
+def _find_ends(flow: GradientFlow, scale: SymmetricLog | None) -> tuple[float, float]:
+    """Return the places of the smallest and the largest activation, never the same."""
+    outputs = [layer.output for layer in flow.weight_layers]
+    known = [output.histogram for output in outputs if output and output.histogram]
+    low = min((histogram.low for histogram in known), default=0.0)
+    high = max((histogram.high for histogram in known), default=1.0)
+    if scale:
+        low, high = scale.place(low), scale.place(high)
+    return (low, high) if high / 2 - low / 2 >= 1e-300 else (low - 0.5, high + 0.5)
+
+
+def _list_extents(flow: GradientFlow) -> list[tuple[int, tuple[float, float]]]:
+    """Return between which two values most of the activations of each layer lie."""
+    return [
+        (layer.layer, (mean + 2 * std, mean - 2 * std))
         for layer in flow.weight_layers
-        if layer.output is not None and math.isfinite(layer.output.std + layer.output.mean)
+        if layer.output is not None
+        for mean, std in [(float(layer.output.mean), float(layer.output.std))]
+        if math.isfinite(abs(mean) + 2 * std)
     ]
+
+
+def _draw_extents(
+    extents: list[tuple[int, tuple[float, float]]], scale: SymmetricLog | None
+) -> list[dict[str, Any]]:
+    """Return two lines that hold most of the activations of another measurement."""
     return [
         {
             "type": "scatter",
             "mode": "lines",
             "name": "pinned: mean ± 2 standard deviations",
-            "showlegend": side > 0,
-            "x": [layer for layer, _, _ in known],
-            "y": [float(mean + side * std) for _, mean, std in known],
+            "showlegend": side == 0,
+            "x": [layer for layer, _ in extents],
+            "y": [scale.place(span[side]) if scale else span[side] for _, span in extents],
             "hoverinfo": "skip",
-            "line": {"color": theme.ORANGE, "width": 2, "dash": "dash"},
+            "line": theme.PINNED,
         }
-        for side in (2, -2)
+        for side in (0, 1)
+        if extents
     ]
 
 
-def _lay_out(histogram: Histogram | None, low: float, high: float) -> list[float] | None:
-    """Return the shares of a histogram on the common scale, each bin spread over its own width."""
-    if histogram is None:
+def _draw_wrong(layers: list[int], foot: float) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "not finite",
+        "x": layers,
+        "y": [foot] * len(layers),
+        "hovertemplate": "layer %{x}<br>values not finite<extra></extra>",
+        "marker": {"size": 9, "symbol": "x", "color": theme.VERMILION},
+        "cliponaxis": False,
+        "showlegend": False,
+    }
+
+
+def _lay_out(output: ActivationStatistics, edges: list[float]) -> list[float] | None:
+    """Return the shares of a layer's values on the common scale."""
+    if output.histogram is None:
         return None
-    total, scale = sum(histogram.counts), BINS / (high / 4 - low / 4)
-    shares = [0.0] * BINS
-    width = (histogram.high / 4 - histogram.low / 4) / len(histogram.counts)
-    for index, count in enumerate(histogram.counts):
-        if not count:
-            continue
-        start = (histogram.low / 4 + index * width - low / 4) * scale
-        end = start + max(width * scale, 1e-9)
-        for row in range(max(0, int(start)), min(BINS, math.ceil(end))):
-            overlap = min(end, row + 1) - max(start, row)
-            shares[row] += count / total * max(overlap, 0.0) / (end - start)
-        if start >= BINS:  # a distribution of one value at the upper edge
-            shares[-1] += count / total
-    return shares
+    zeros = output.zero_share.values
+    return spread(output.histogram, edges, zero=sum(zeros) / len(zeros))

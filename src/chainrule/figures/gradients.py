@@ -133,18 +133,7 @@ def build_gradient_figure(
         data.append(_draw_other(others, other_medians, size))
     shapes, annotations = _mark_last(medians[-1] if medians else None, scale)
     if outside:
-        annotations.append(
-            {
-                "xref": "paper",
-                "x": 0.5,
-                "yref": "paper",
-                "y": 0,
-                "yshift": 26,
-                "text": _describe_outside([norms[i] for i in outside]),
-                "showarrow": False,
-                "font": {"size": 13, "color": theme.VERMILION},
-            }
-        )
+        annotations.append(theme.build_warning(_describe_outside([norms[i] for i in outside])))
     return {
         "data": data,
         "layout": theme.build_layout(
@@ -168,8 +157,8 @@ def _draw_other(
         "y": list(medians),
         "customdata": [_describe(norm) for norm in norms],
         "hovertemplate": "pinned: %{customdata}<extra></extra>",
-        "line": {"color": theme.ORANGE, "width": 2, "dash": "dash"},
-        "marker": {"size": size - 2, "color": theme.ORANGE, "symbol": "diamond"},
+        "line": theme.PINNED,
+        "marker": {"size": size - 2, "color": theme.PINNED["color"], "symbol": "diamond"},
         "connectgaps": False,
         "name": "pinned",
     }

@@ -1,31 +1,58 @@
 """One layer's activation distribution in full."""
 
+import math
+from itertools import pairwise
 from typing import Any
 
 from chainrule.figures import theme
+from chainrule.figures.bins import spread
 from chainrule.flow import GradientFlow
-from chainrule.measurement import ActivationStatistics
+from chainrule.measurement import ActivationStatistics, Histogram
+from chainrule.numerals import format_number
 
 Figure = dict[str, Any]
 
+MOST_BINS = 120
 
-def build_layer_figure(flow: GradientFlow, layer: int) -> Figure:
+
+def build_layer_figure(
+    flow: GradientFlow, layer: int, *, other: GradientFlow | None = None
+) -> Figure:
     """Return the histograms of one layer's pre-activations z and activations h.
+
+    All are laid onto the same bins, so that heights compare: equal bars are equal shares.
 
     Args:
         flow: A measurement with at least `layer` weight layers.
         layer: The layer's number, counted from 1.
+        other: A second measurement: the outline of the activations of its layer of that number.
 
     Returns:
         A Plotly figure as a dictionary ("data" and "layout"); empty where nothing is finite.
     """
     entry = flow.weight_layers[layer - 1]
-    before = _draw("pre-activations z", theme.ORANGE, entry.pre_activation)
-    after = _draw("activations h", theme.LINE, entry.activation)
+    pinned = other.weight_layers[layer - 1] if other and layer <= len(other.weight_layers) else None
+    wanted: list[tuple[str, str, ActivationStatistics | None]] = [
+        ("pre-activations z", theme.PURPLE, entry.pre_activation),
+        ("activations h", theme.LINE, entry.activation),
+        ("activations h, pinned", theme.ORANGE, pinned.output if pinned else None),
+    ]
+    shown = [(n, c, s, s.histogram) for n, c, s in wanted if s is not None and s.histogram]
+    edges = _choose_edges([histogram for _, _, _, histogram in shown])
+    width = edges[1] - edges[0]
+    values = f"values of layer {layer}"
     return {
-        "data": [trace for trace in (before, after) if trace is not None],
+        "data": [
+            _draw_outline(name, edges, _read_shares(statistics, histogram, edges))
+            if "pinned" in name
+            else _draw_bars(name, color, edges, _read_shares(statistics, histogram, edges))
+            for name, color, statistics, histogram in shown
+        ],
         "layout": theme.build_layout(
-            xaxis=theme.build_axis(title={"text": f"values of layer {layer}"}, showgrid=False),
+            xaxis=theme.build_axis(
+                title={"text": f"{values}, in bins of {format_number(width)}" if shown else values},
+                showgrid=False,
+            ),
             yaxis=theme.build_axis(title={"text": "share"}, tickformat=".0%", rangemode="tozero"),
             hovermode="closest",
             showlegend=True,
@@ -35,22 +62,48 @@ def build_layer_figure(flow: GradientFlow, layer: int) -> Figure:
     }
 
 
-def _draw(name: str, color: str, statistics: ActivationStatistics | None) -> dict[str, Any] | None:
-    histogram = statistics.histogram if statistics else None
-    if histogram is None:
-        return None
-    total = sum(histogram.counts)
-    bins = len(histogram.counts)
-    width = histogram.high / bins - histogram.low / bins
+def _choose_edges(histograms: list[Histogram]) -> list[float]:
+    """Return common bins that hold everything: as fine as the finest, `MOST_BINS` at most."""
+    low = min((histogram.low for histogram in histograms), default=0.0)
+    high = max((histogram.high for histogram in histograms), default=0.0)
+    if high / 4 - low / 4 < 1e-300:
+        low, high = low - 0.5, high + 0.5
+    widths = [(each.high / 4 - each.low / 4) / len(each.counts) for each in histograms]
+    finest = min((width for width in widths if width > 0), default=math.inf)
+    share = min((high / 4 - low / 4) / finest, MOST_BINS) if finest < math.inf else 10
+    bins = max(10, round(share))
+    return [low * (1 - index / bins) + high * (index / bins) for index in range(bins + 1)]
+
+
+def _read_shares(
+    statistics: ActivationStatistics, histogram: Histogram, edges: list[float]
+) -> list[float]:
+    zeros = statistics.zero_share.values
+    return spread(histogram, edges, zero=sum(zeros) / len(zeros))
+
+
+def _draw_bars(name: str, color: str, edges: list[float], shares: list[float]) -> dict[str, Any]:
     return {
         "type": "bar",
         "name": name,
-        "x": [
-            histogram.low * (1 - share) + histogram.high * share
-            for share in ((index + 0.5) / bins for index in range(bins))
-        ],
-        "y": [count / total for count in histogram.counts],
-        "width": width or 0.1,
+        "x": [low / 2 + high / 2 for low, high in pairwise(edges)],
+        "y": shares,
+        "width": edges[1] - edges[0],
         "marker": {"color": color, "opacity": 0.62, "line": {"width": 0}},
         "hovertemplate": f"%{{y:.1%}} of the {name} near %{{x:.3g}}<extra></extra>",
+    }
+
+
+def _draw_outline(name: str, edges: list[float], shares: list[float]) -> dict[str, Any]:
+    filled = [cell for cell, share in enumerate(shares) if share > 0]
+    first, last = filled[0], filled[-1] + 1
+    edges, shares = edges[first : last + 1], shares[first:last]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": [edge for edge in edges for _ in range(2)],
+        "y": [0.0, *(share for share in shares for _ in range(2)), 0.0],
+        "hoverinfo": "skip",
+        "line": theme.PINNED,
     }

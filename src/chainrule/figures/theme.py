@@ -10,6 +10,7 @@ from typing import Any
 
 ORANGE = "#E69F00"
 PURPLE = "#CC79A7"
+GREY = "#868E96"
 GREEN = "#009E73"
 VERMILION = "#D55E00"
 BAND = "rgba(86, 180, 233, 0.28)"
@@ -22,6 +23,8 @@ SEQUENTIAL = [
     [1.0, "#0B4F8A"],
 ]
 REFERENCE = "rgba(134, 142, 150, 0.9)"
+PINNED = {"color": ORANGE, "width": 2, "dash": "dash"}
+"""The line of the pinned network; nothing else is orange, nothing else is dashed so."""
 HOVER, HOVER_TEXT = "#262c33", "#f1f3f5"  # a dark label reads on light and dark pages
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 
@@ -85,6 +88,20 @@ def build_layer_axis(count: int, *, title: str) -> dict[str, Any]:
         tickangle=0,
         showgrid=False,
     )
+
+
+def build_warning(text: str, *, y: float = 0.0) -> dict[str, Any]:
+    """Return words at the foot of a chart on what has no place in it; y as a share of the chart."""
+    return {
+        "xref": "paper",
+        "x": 0.5,
+        "yref": "paper",
+        "y": y,
+        "yshift": 26,
+        "text": text,
+        "showarrow": False,
+        "font": {"size": 13, "color": VERMILION},
+    }
 
 
 def build_blank_figure() -> dict[str, Any]:

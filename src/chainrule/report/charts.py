@@ -400,6 +400,8 @@ def _write_tip(trace: Figure, index: int) -> list[str]:
             return []
         row = max(known)[1]
         values |= {"y": trace["y"][row], "customdata": trace["customdata"][row][index]}
+        if "text" in trace:
+            values["text"] = trace["text"][row][index]
     else:
         values["y"] = trace["y"][index]
         if values["y"] is None:

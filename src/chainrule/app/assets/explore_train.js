@@ -102,6 +102,7 @@
       this.runs = [{ kind: "now", name: "on screen", query: now, records: [] }];
       if (compares) this.runs.push({ kind: "pinned", name: "pinned", query: pinned, records: [] });
       this.point(null);
+      this.root.dataset.begun = "1"; // from now on there is something to show
       this.setBusy(true);
       this.$("ends").replaceChildren(...this.runs.map(() => make("p")));
       this.$("progress").max = this.steps * this.runs.length;
@@ -432,7 +433,7 @@
   </div>
   <div class="tr-legend" data-part="legend"><span>‖∂𝓛/∂W‖</span><span data-part="from"></span><i style="background:linear-gradient(90deg,#440154,#472d7b,#3b528b,#2c728e,#21918c,#28ae80,#5ec962,#addc30,#fde725)"></i><span data-part="to"></span><span data-part="zero"><i class="tr-zero"></i> zero</span></div>
   <p class="tr-readout" data-part="readout">${HINT}</p>
-  <p class="tr-dim">While it runs, the accuracy is that of every fifth image; at the end, of all of them.</p>
+  <p class="tr-dim tr-later">While it runs, the accuracy is that of every fifth image; at the end, of all of them.</p>
   <details data-part="details"><summary>The numbers as a table</summary><div class="tr-scroll" data-part="tables" tabindex="0" role="region" aria-label="numbers of the training"></div></details>
 </div>`;
 

@@ -317,7 +317,9 @@ CLAIMS: tuple[Claim, ...] = (
         "$h(1-h)$; with the input it is $\\sigma(z)(1-\\sigma(z))$. At an input of {sigmoid.z} the "
         "slope is {sigmoid.slope}; putting the input itself into the formula gives "
         "{sigmoid.from_input}. [Check it on the chain-rule page]"
-        "(/chain-rule?x=2&weights=1&activation=sigmoid).",
+        "(/chain-rule?x=2&weights=1&activation=sigmoid). No slope is above {sigmoid.most}, and "
+        "in [sigmoid layers](show:sigmoid_xavier_10) one sees it: no activation factor is "
+        "above it.",
     ),
     Claim(
         "listing",

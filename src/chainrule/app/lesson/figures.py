@@ -83,6 +83,7 @@ TRAINED: Mapping[str, tuple[Optimizer, ...]] = MappingProxyType(
         "tanh_pytorch_15": ("sgd",),
         "tanh_xavier_15": ("sgd",),
         "vanishing": ("sgd",),
+        "vanishing_residual": ("sgd",),
         "healthy": ("sgd",),
         "exploding": ("sgd",),
         "relu_he_50": ("sgd",),

@@ -39,7 +39,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "Saturation",
         "A unit sits where its activation is flat, so its slope is nearly zero and blocks the "
-        "gradient. Sigmoid and tanh saturate on both sides.",
+        "gradient. Sigmoid and tanh saturate on both sides. Of others, such as ReLU, no share "
+        "is shown: that half of all values are on its flat side is how it is meant to work.",
     ),
     (
         "Dead neuron (dead unit)",

@@ -30,8 +30,8 @@ STEPS = (
     (
         "Read the cards and the gradient chart.",
         "The last layer receives a gradient of {vanishing.last}, the first one {vanishing.first}. "
-        "On the chart the layers form a staircase that falls towards the input, one step like the "
-        "other. A layer that receives so little does not learn.",
+        "On the chart, whose scale is in powers of ten, the line falls straight towards the input: "
+        "each layer takes about the same share. A layer that receives so little does not learn.",
     ),
     (
         "Find the factor to blame.",
@@ -42,14 +42,17 @@ STEPS = (
     (
         "Change it, and measure again.",
         "[What to change](#what-to-change) lists remedies, each measured on this very network; "
-        "apply the first. With [ReLU and He](show:vanishing_relu), for example, the first layer "
-        "receives {vanishing_relu.first}. The staircase is level.",
+        "apply the first, [scaled residual connections](show:vanishing_residual). The first layer "
+        "now receives {vanishing_residual.first}, the last one {vanishing_residual.last}. Other "
+        "ways lead there, too: [ReLU with He](show:vanishing_relu) gives "
+        "{vanishing_relu.first} and {vanishing_relu.last}.",
     ),
 )
 
 STEPS_AFTER = (
-    "Then [train it for real](#train). In our own short training the vanishing network got "
-    "{vanishing.sgd|%} of the examples right, which is guessing, and the mended one "
+    "Then [train it for real](#train). In our own short training, with the best of several "
+    "learning rates, the vanishing network got {vanishing.sgd|%} of the examples right, which is "
+    "guessing, the one with residual connections {vanishing_residual.sgd|%}, and ReLU with He "
     "{healthy.sgd|%}."
 )
 
@@ -97,9 +100,11 @@ VARIANCE_LINES = (
 )
 
 VARIANCE_AFTER = (
-    "No choice of the table makes up for sigmoid, whose slopes are at most {sigmoid.most}: with "
-    "Xavier a layer passes on [{vanishing.step}](show:vanishing), with He "
-    "[{vanishing_he.step}](show:vanishing_he)."
+    "None of the usual three makes up for sigmoid, whose slopes are at most {sigmoid.most}: with "
+    "PyTorch's default a layer passes on [{sigmoid_pytorch_10.step}](show:sigmoid_pytorch_10), "
+    "with Xavier [{vanishing.step}](show:vanishing), with He "
+    "[{vanishing_he.step}](show:vanishing_he). Weights that are much larger do: random ones with "
+    "σ = {survivor.weight_std}, [{survivor.step}](show:survivor)."
 )
 
 WALK = (
