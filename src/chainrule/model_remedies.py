@@ -1,6 +1,7 @@
 """Looking for remedies for somebody's own model: changes of copies, measured before and after."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import combinations
@@ -27,6 +28,9 @@ MEASUREMENTS = 12
 
 COPY_LIMIT = 2 * 2**30
 """Bytes of parameters and buffers up to which a model is copied by default."""
+
+FAR = 2.0
+"""Powers of ten beyond its bound from which on a figure counts as no better still."""
 
 MANY_DEAD = 0.3
 """Share of dead units in a layer from which on waking them is tried."""
@@ -232,9 +236,7 @@ class _Search:
         self._advance(0)
 
     def rank(self) -> tuple[Remedy, ...]:
-        order = list(Outcome)
-        ranked = sorted(self.tried, key=lambda pair: (order.index(pair[1].outcome), pair[0].cost))
-        return tuple(remedy for _, remedy in ranked)
+        return tuple(remedy for _, remedy in sorted(self.tried, key=_rank))
 
     def _check_loss(self, copied: nn.Module) -> None:
         """Raise if the loss does not depend on the model that it is given."""
@@ -330,6 +332,16 @@ class _Search:
         self.planned = max(self.planned, self.done)
         if self.progress is not None:
             self.progress(self.done, self.planned)
+
+
+def _rank(pair: tuple[ModelTreatment, Remedy]) -> tuple[int, tuple[int, ...], float]:
+    """Rank by outcome, then by price; of one price, what passes its bound by most comes first."""
+    treatment, remedy = pair
+    figure = remedy.figure
+    effect = figure.closed
+    if figure.passes and figure.after is not None and figure.after > 0.0 < figure.threshold:
+        effect += min(abs(math.log10(figure.after / figure.threshold)), FAR)
+    return list(Outcome).index(remedy.outcome), treatment.cost, -effect
 
 
 def _order(
