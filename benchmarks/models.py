@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 RATES: dict[str, tuple[float, ...]] = {
     "SGD": (3e-3, 3e-2, 0.3, 3.0),
-    "Adam": (3e-4, 3e-3, 3e-2),
+    "Adam": (1e-4, 1e-3, 1e-2),
 }
 STEPS = 80
 ENOUGH = 0.1
