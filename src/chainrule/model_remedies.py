@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import combinations
 from typing import Any
 
@@ -19,7 +18,7 @@ from chainrule.flow import GradientFlow
 from chainrule.inspection import inspect
 from chainrule.inventory import take_inventory
 from chainrule.model_treatments import ModelTreatment, combine, list_model_treatments
-from chainrule.preservation import preserve
+from chainrule.preservation import preserve, preserve_random_state
 from chainrule.remedy import Outcome, Remedies, Remedy, compare_flows
 from chainrule.surgery import apply_edits, check_edits
 
@@ -223,6 +222,7 @@ class _Search:
             )
             return
         self._check_loss(copied)
+        del copied  # one copy is there at a time
         pairs_wanted = min(MAX_PAIRS, self.left // 3)
         for treatment in self._list_candidates():
             if self.left <= pairs_wanted or self._is_done():
@@ -252,24 +252,25 @@ class _Search:
     def _list_candidates(self) -> Iterator[ModelTreatment]:
         """Yield what is worth measuring; a forward pass of a copy fits some of it."""
         shares = [layer.dead_share or 0.0 for layer in self.before.weight_layers]
-        if max(shares, default=0.0) > MANY_DEAD:
-            yield from self._fit(fit_biases)
+        if max(shares, default=0.0) > MANY_DEAD and (woken := self._fit(fit_biases)):
+            yield woken
         listed = list(list_model_treatments(self.model, self.before, self.diagnosis))
         yield from (treatment for treatment in listed if not treatment.is_variant)
-        yield from self._fit(fit_scales)
+        scaled = self._fit(fit_scales)
+        if scaled is not None:
+            yield scaled
         yield from (treatment for treatment in listed if treatment.is_variant)
 
     def _fit(
         self, fit: Callable[[nn.Module, GradientFlow, Loss], ModelTreatment | None]
-    ) -> Iterator[ModelTreatment]:
-        copied = copy.deepcopy(self.model)
+    ) -> ModelTreatment | None:
+        """Return what a forward pass of a copy fits; `None` if the loss cannot run that way."""
+        devices = {parameter.device for parameter in self.model.parameters()}
         try:
-            with _same_random_state(), torch.enable_grad():
-                treatment = fit(copied, self.before, self.compute_loss)
-        except Exception:  # a loss that cannot run with replaced outputs: nothing to try
-            return
-        if treatment is not None:
-            yield treatment
+            with preserve_random_state(devices), torch.enable_grad():
+                return fit(copy.deepcopy(self.model), self.before, self.compute_loss)
+        except Exception:  # with replaced outputs anything may go wrong in it
+            return None
 
     def _try_pairs(self) -> None:
         """Measure pairs of changes that did something, where none cures alone."""
@@ -314,8 +315,7 @@ class _Search:
     def _inspect(self, copied: nn.Module) -> GradientFlow | None:
         self.left -= 1
         try:
-            with _same_random_state():
-                return inspect(copied, self.compute_loss)
+            return inspect(copied, self.compute_loss)
         except ChainruleError:
             return None
         finally:
@@ -362,13 +362,3 @@ def _order(
         ):
             return first, second
     return None
-
-
-@contextmanager
-def _same_random_state() -> Iterator[None]:
-    """Put the CPU's random state back, so that every run of the loss draws the same numbers."""
-    state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
