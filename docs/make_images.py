@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -109,6 +110,28 @@ def photograph_chain(browser: Browser, url: str) -> None:
     page.close()
 
 
+def photograph_tutorial(browser: Browser) -> None:
+    """Photograph the gradients of the tutorial's network, before and after its remedy."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+    import plain_network  # type: ignore[import-not-found]
+
+    import chainrule
+
+    model, compute_loss = plain_network.build()
+    found = chainrule.find_remedies(model, compute_loss)
+    flows = {"before": found.before, "after": found[0].after}
+    for name, flow in flows.items():
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.html"
+            chainrule.write_report(flow, report)
+            page = browser.new_page(viewport={"width": 1000, "height": 900}, color_scheme="light")
+            page.goto(report.as_uri())
+            page.locator("section.charts > *").first.screenshot(
+                path=IMAGES / f"tutorial-plain-{name}.png"
+            )
+            page.close()
+
+
 def photograph_terminal(browser: Browser) -> None:
     """Photograph what `chainrule inspect` prints."""
     script = (
@@ -155,6 +178,7 @@ def main() -> None:
             photograph_uses(browser, found.group())
             photograph_chain(browser, found.group())
             photograph_terminal(browser)
+            photograph_tutorial(browser)
             browser.close()
     finally:
         process.terminate()

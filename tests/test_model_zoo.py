@@ -62,6 +62,7 @@ VERDICTS = {
     "resnet, zero branches": HEALTHY,
     "encoder 6, post-norm": HEALTHY,
     "encoder 18, post-norm": HEALTHY,
+    "encoder 40, post-norm ×3": Verdict.VANISHING,
     "encoder 18, pre-norm": HEALTHY,
     "translator 6, post-norm": HEALTHY,
     "translator 6, pre-norm": HEALTHY,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import chainrule
+from chainrule import recording
 from chainrule.errors import InspectionError, LossError
 from traces import HARMLESS, RAISING, Loss, State, take_state
 from zoo import ZOO, Checkpointed, Lambda, draw, mlp, on
@@ -71,6 +72,26 @@ def test_no_trace(name: str) -> None:
     model, compute_loss = ZOO[name]()
     with unchanged(give_gradients(model)):
         chainrule.inspect(model, compute_loss)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_no_trace_where_every_tensor_is_large(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of large tensors are caught by hooks on them."""
+    monkeypatch.setattr(recording, "SMALL", 0)
+    model, compute_loss = ZOO[name]()
+    with unchanged(give_gradients(model)):
+        chainrule.inspect(model, compute_loss)
+
+
+def test_hooks_on_large_tensors_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "SMALL", 0)
+    kept = []
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    model[0].register_forward_hook(lambda module, args, out: kept.append(out))
+    x = draw(3, 4, dtype=torch.float32)
+    chainrule.inspect(model, lambda m: m(x).sum())
+    assert kept
+    assert not any(tensor._backward_hooks for tensor in kept)
 
 
 @pytest.mark.parametrize("name", ["batch_norm", "dropout", "spectral_norm", "checkpoint_reentrant"])

@@ -6,7 +6,9 @@ import torch.utils.checkpoint
 from torch import nn
 
 import chainrule
+from chainrule.diagnosis import measure_figure
 from chainrule.flow_file import decode_flow
+from chainrule.structure import list_normalizations
 from model_zoo import MODELS
 from sick_models import VARIANTS, Residual, residuals
 from zoo import Lambda, draw
@@ -110,3 +112,38 @@ def test_a_checkpointed_block_has_no_sum_to_see_but_runs():
     )  # fmt: skip
     x = draw(5, 4, dtype=torch.float32, grad=True)
     assert chainrule.inspect(model, lambda m: m(x).sum()).residuals == ()
+
+
+# --- Normalization -------------------------------------------------------------------------------
+
+
+def normalized(scale):
+    """A layer whose values are far smaller than √ε where `scale` is small."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(8, 8, bias=False), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 2), nn.LayerNorm(2)
+    )
+    with torch.no_grad():
+        model[0].weight.mul_(scale)
+        model[1].weight.fill_(3.0)
+        model[4].weight.zero_()  # no figure: its output is its bias
+    x = torch.randn(16, 8)
+    return model, lambda m: (m(x) - 1).square().mean()
+
+
+def test_the_spread_of_a_normalization_is_before_its_scale():
+    model, compute_loss = normalized(1.0)
+    (place,) = list_normalizations(chainrule.inspect(model, compute_loss))
+    assert (place.name, place.layer) == ("1", 1)
+    assert place.value == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_starved_normalization_is_named():
+    model, compute_loss = normalized(1e-4)
+    flow = chainrule.inspect(model, compute_loss)
+    (place,) = list_normalizations(flow)
+    z = flow.layers[0].statistics.std
+    assert place.value == pytest.approx(z / (z**2 + 1e-5) ** 0.5, rel=0.2)
+    (finding,) = (f for f in chainrule.diagnose(flow).findings if f.rule == "starved_normalization")
+    assert finding.modules == ("1",)
+    assert measure_figure(flow, "starved_normalization") == finding.value == place.value

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import chainrule
+from chainrule import recording
 from chainrule.errors import InspectionError
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow
@@ -106,6 +107,18 @@ def assert_same_flow(flow: GradientFlow, reference: Reference, model: nn.Module)
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("name", ZOO)
 def test_agrees_with_plain_autograd(name: str) -> None:
+    model, compute_loss = ZOO[name]()
+    reference = measure_plainly(model, compute_loss)
+    assert_same_flow(measure(model, compute_loss), reference, model)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("name", ZOO)
+def test_agrees_with_plain_autograd_where_every_tensor_is_large(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large tensors are summarized as they pass, small ones together at the end."""
+    monkeypatch.setattr(recording, "SMALL", 0)
     model, compute_loss = ZOO[name]()
     reference = measure_plainly(model, compute_loss)
     assert_same_flow(measure(model, compute_loss), reference, model)

@@ -47,7 +47,7 @@ def assemble_flow(
     loss: Tensor,
     recorder: Recorder,
     parameter_gradients: Mapping[int, Tensor],
-    edge_gradients: Mapping[int, Tensor],
+    edge_gradients: Mapping[int, Tensor | Table],
     residuals: Sequence[Residual] = (),
 ) -> GradientFlow:
     """Return the flow of one model, and release the recorder's tensors.
@@ -58,7 +58,8 @@ def assemble_flow(
         recorder: Its forward pass.
         parameter_gradients: Gradients by position in the inventory; those missing were not
             reached.
-        edge_gradients: Gradients by edge; those missing were not reached.
+        edge_gradients: Gradients by edge, or what they were summarized to; those missing were not
+            reached.
         residuals: Its residual connections.
     """
     parameters = inventory.parameters
@@ -170,23 +171,28 @@ def _summarize_outputs(calls: Sequence[Call], tables: list[Table]) -> dict[int, 
 
 
 def _summarize_alike(
-    tensors: Mapping[_Key, Tensor],
+    tensors: Mapping[_Key, Tensor] | Mapping[_Key, Tensor | Table],
     tables: list[Table],
     summarize: Callable[[Sequence[Tensor]], Table],
 ) -> dict[_Key, Place]:
     """Summarize tensors, those of one shape together; return places by key."""
     places: dict[_Key, Place] = {}
     alike: dict[tuple[torch.Size, torch.dtype, torch.device], list[_Key]] = {}
+    dense: dict[_Key, Tensor] = {}
     for key, tensor in tensors.items():
-        if tensor.is_sparse:
+        if not isinstance(tensor, Tensor):
+            places[key] = len(tables), 0
+            tables.append(tensor)
+        elif tensor.is_sparse:
             places[key] = len(tables), 0
             tables.append(summarize_sparse_gradient(tensor))
         else:
+            dense[key] = tensor
             alike.setdefault((tensor.shape, tensor.dtype, tensor.device), []).append(key)
     for group in alike.values():
         for entry, key in enumerate(group):
             places[key] = len(tables), entry
-        tables.append(summarize([tensors[key].unsqueeze(0) for key in group]))
+        tables.append(summarize([dense[key].unsqueeze(0) for key in group]))
     return places
 
 

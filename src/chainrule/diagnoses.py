@@ -168,7 +168,7 @@ _RULES = (
         name="fading_trunk",
         verdict=Verdict.VANISHING,
         figure="gradient of a trunk's first sum ÷ its last",
-        threshold=1e-3,
+        threshold=0.03,
         beyond="<",
         reason="The trunk hands gradients on unchanged unless something in its way shrinks them: "
         "a normalization after every sum does so at each block.",

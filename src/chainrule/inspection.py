@@ -16,6 +16,7 @@ from chainrule.flow import GradientFlow
 from chainrule.inventory import Inventory, take_inventory
 from chainrule.preservation import preserve
 from chainrule.recording import Call, Recorder, record
+from chainrule.statistics import Table
 
 
 def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> GradientFlow:
@@ -74,7 +75,9 @@ def _drop_missing(gradients: Iterable[tuple[int, Tensor | None]]) -> dict[int, T
     return {key: gradient for key, gradient in gradients if gradient is not None}
 
 
-def _select_edges(gradients: Sequence[Tensor | None], recorder: Recorder) -> dict[int, Tensor]:
+def _select_edges(
+    gradients: Sequence[Tensor | Table | None], recorder: Recorder
+) -> dict[int, Tensor | Table]:
     """Return the gradients of the edges that calls refer to."""
     wanted = {
         edge
@@ -180,13 +183,21 @@ def _describe_progress(recorder: Recorder) -> str:
 
 def _differentiate(
     loss: Tensor, parameters: Sequence[Tensor], recorder: Recorder
-) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
-    """Return the gradients of the parameters, and of every recorded edge that the loss reached."""
+) -> tuple[Sequence[Tensor | None], Sequence[Tensor | Table | None]]:
+    """Return the gradients of the parameters, and of every recorded edge that the loss reached.
+
+    Large ones are summarized already.
+    """
     try:
         has_checkpoint, leaves = _walk_graph(loss)
         if has_checkpoint:
             return _differentiate_by_backward(loss, parameters, leaves, recorder)
-        targets: list[Any] = [*parameters, *recorder.targets]
+        known = {id(tensor) for tensor in parameters}
+        # What is listened to must lie on the way to something that is asked for.
+        others = [leaf for leaf in leaves if recorder.large and id(leaf) not in known]
+        small = [edge for edge in range(len(recorder.targets)) if edge not in recorder.large]
+        targets: list[Any] = [*parameters, *(recorder.targets[edge] for edge in small), *others]
+        tables = recorder.listen()
         gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
     except Exception as error:
         if "second time" in str(error):
@@ -198,7 +209,10 @@ def _differentiate(
         raise InspectionError(
             f"The backward pass must run through, but it raised: {error}"
         ) from error
-    return gradients[: len(parameters)], gradients[len(parameters) :]
+    found: list[Tensor | Table | None] = [tables.get(e) for e in range(len(recorder.targets))]
+    for edge, gradient in zip(small, gradients[len(parameters) :], strict=False):
+        found[edge] = gradient
+    return gradients[: len(parameters)], found
 
 
 def _walk_graph(loss: Tensor) -> tuple[bool, list[Tensor]]:

@@ -1,8 +1,8 @@
 """Looking for remedies for somebody's own model: changes of copies, measured before and after."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import combinations
 from typing import Any
 
@@ -18,7 +18,7 @@ from chainrule.flow import GradientFlow
 from chainrule.inspection import inspect
 from chainrule.inventory import take_inventory
 from chainrule.model_treatments import ModelTreatment, combine, list_model_treatments
-from chainrule.preservation import preserve
+from chainrule.preservation import preserve, preserve_random_state
 from chainrule.remedy import Outcome, Remedies, Remedy, compare_flows
 from chainrule.surgery import apply_edits, check_edits
 
@@ -27,6 +27,9 @@ MEASUREMENTS = 12
 
 COPY_LIMIT = 2 * 2**30
 """Bytes of parameters and buffers up to which a model is copied by default."""
+
+FAR = 2.0
+"""Powers of ten beyond its bound from which on a figure counts as no better still."""
 
 MANY_DEAD = 0.3
 """Share of dead units in a layer from which on waking them is tried."""
@@ -219,6 +222,7 @@ class _Search:
             )
             return
         self._check_loss(copied)
+        del copied  # one copy is there at a time
         pairs_wanted = min(MAX_PAIRS, self.left // 3)
         for treatment in self._list_candidates():
             if self.left <= pairs_wanted or self._is_done():
@@ -232,9 +236,7 @@ class _Search:
         self._advance(0)
 
     def rank(self) -> tuple[Remedy, ...]:
-        order = list(Outcome)
-        ranked = sorted(self.tried, key=lambda pair: (order.index(pair[1].outcome), pair[0].cost))
-        return tuple(remedy for _, remedy in ranked)
+        return tuple(remedy for _, remedy in sorted(self.tried, key=_rank))
 
     def _check_loss(self, copied: nn.Module) -> None:
         """Raise if the loss does not depend on the model that it is given."""
@@ -250,24 +252,25 @@ class _Search:
     def _list_candidates(self) -> Iterator[ModelTreatment]:
         """Yield what is worth measuring; a forward pass of a copy fits some of it."""
         shares = [layer.dead_share or 0.0 for layer in self.before.weight_layers]
-        if max(shares, default=0.0) > MANY_DEAD:
-            yield from self._fit(fit_biases)
+        if max(shares, default=0.0) > MANY_DEAD and (woken := self._fit(fit_biases)):
+            yield woken
         listed = list(list_model_treatments(self.model, self.before, self.diagnosis))
         yield from (treatment for treatment in listed if not treatment.is_variant)
-        yield from self._fit(fit_scales)
+        scaled = self._fit(fit_scales)
+        if scaled is not None:
+            yield scaled
         yield from (treatment for treatment in listed if treatment.is_variant)
 
     def _fit(
         self, fit: Callable[[nn.Module, GradientFlow, Loss], ModelTreatment | None]
-    ) -> Iterator[ModelTreatment]:
-        copied = copy.deepcopy(self.model)
+    ) -> ModelTreatment | None:
+        """Return what a forward pass of a copy fits; `None` if the loss cannot run that way."""
+        devices = {parameter.device for parameter in self.model.parameters()}
         try:
-            with _same_random_state(), torch.enable_grad():
-                treatment = fit(copied, self.before, self.compute_loss)
-        except Exception:  # a loss that cannot run with replaced outputs: nothing to try
-            return
-        if treatment is not None:
-            yield treatment
+            with preserve_random_state(devices), torch.enable_grad():
+                return fit(copy.deepcopy(self.model), self.before, self.compute_loss)
+        except Exception:  # with replaced outputs anything may go wrong in it
+            return None
 
     def _try_pairs(self) -> None:
         """Measure pairs of changes that did something, where none cures alone."""
@@ -312,8 +315,7 @@ class _Search:
     def _inspect(self, copied: nn.Module) -> GradientFlow | None:
         self.left -= 1
         try:
-            with _same_random_state():
-                return inspect(copied, self.compute_loss)
+            return inspect(copied, self.compute_loss)
         except ChainruleError:
             return None
         finally:
@@ -330,6 +332,16 @@ class _Search:
         self.planned = max(self.planned, self.done)
         if self.progress is not None:
             self.progress(self.done, self.planned)
+
+
+def _rank(pair: tuple[ModelTreatment, Remedy]) -> tuple[int, tuple[int, ...], float]:
+    """Rank by outcome, then by price; of one price, what passes its bound by most comes first."""
+    treatment, remedy = pair
+    figure = remedy.figure
+    effect = figure.closed
+    if figure.passes and figure.after is not None and figure.after > 0.0 < figure.threshold:
+        effect += min(abs(math.log10(figure.after / figure.threshold)), FAR)
+    return list(Outcome).index(remedy.outcome), treatment.cost, -effect
 
 
 def _order(
@@ -350,13 +362,3 @@ def _order(
         ):
             return first, second
     return None
-
-
-@contextmanager
-def _same_random_state() -> Iterator[None]:
-    """Put the CPU's random state back, so that every run of the loss draws the same numbers."""
-    state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)

@@ -197,7 +197,8 @@ def list_model_treatments(
             reason="A bias shifts all examples alike, so without it they stay further apart.",
             edits=zeros,
         )
-    if diagnosis.verdict in (Verdict.EXPLODING, Verdict.NON_FINITE):
+    fades = any(finding.rule == "fading_trunk" for finding in diagnosis.findings)
+    if fades or diagnosis.verdict in (Verdict.EXPLODING, Verdict.NON_FINITE):
         yield from _list_branches(model, flow)
     yield from _list_gates(model, flow)
 

@@ -3,7 +3,7 @@
 import random
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,7 +48,7 @@ def preserve(inventory: Inventory) -> Iterator[None]:
         if buffer is not None
     ]
     with (
-        _preserve_random_state({tensor.device for _, tensor, _, _, _ in parameters}),
+        preserve_random_state({tensor.device for _, tensor, _, _, _ in parameters}),
         _forbid_optimizer_steps({id(tensor) for _, tensor, _, _, _ in parameters}),
     ):
         for _, tensor, gradient, _, _ in parameters:
@@ -132,7 +132,8 @@ def _forbid_optimizer_steps(parameters: set[int]) -> Iterator[None]:
 
 
 @contextmanager
-def _preserve_random_state(devices: set[torch.device]) -> Iterator[None]:
+def preserve_random_state(devices: Collection[torch.device]) -> Iterator[None]:
+    """Put back the random states of PyTorch (CPU and these devices), `random` and NumPy."""
     accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
     cpu_state = torch.get_rng_state()
     states = [

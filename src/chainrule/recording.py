@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,13 @@ from chainrule.activations import Activation
 from chainrule.errors import InspectionError
 from chainrule.inventory import Inventory, classify, has_weights, is_leaf, is_measured
 from chainrule.measurement import Role
-from chainrule.statistics import Table, summarize_derivative, summarize_values
+from chainrule.statistics import (
+    Table,
+    summarize_derivative,
+    summarize_gradients,
+    summarize_sparse_gradient,
+    summarize_values,
+)
 
 SMALL = 2**16
 """Tensors of up to this many entries are copied and summarized later, together."""
@@ -89,6 +96,8 @@ class Recorder:
         calls: The calls, in the order in which they returned.
         targets: Every edge of the graph that a call's input or output sat on. Elsewhere, edges are
             positions in this list.
+        large: Those of them whose gradients are too large to be held all at once: once `listen`
+            was called, they are summarized as they pass.
         last_run: The last measured module that returned.
         without_grad: By module, calls made while gradients were off: no gradient is wanted there,
             or a reentrant checkpoint will repeat them.
@@ -100,6 +109,8 @@ class Recorder:
     def __init__(self, inventory: Inventory) -> None:
         self.calls: list[Call] = []
         self.targets: list[Tensor | GradientEdge] = []
+        self.large: set[int] = set()
+        self.handles: list[Any] = []
         self.last_run: Subject | None = None
         self.without_grad: dict[nn.Module, list[Call]] = {}
         self.on_recomputed: Callable[[Call, Sequence[Tensor]], None] | None = None
@@ -113,6 +124,7 @@ class Recorder:
         self._positions: dict[tuple[Any, int], int] = {}
         self._open: list[Call] = []
         self._before: dict[nn.Module, tuple[Tensor | None, tuple[int, ...]]] = {}
+        self._tables: dict[int, Table] | None = None
         self._layout: tuple[int, int | None] = -1, None
         self._latest: tuple[Tensor, int, Output] | None = None
 
@@ -171,6 +183,9 @@ class Recorder:
         position = self._positions.get(key)
         if position is None:
             position = self._positions[key] = len(self.targets)
+            if tensor.numel() > SMALL and node is not None and not tensor._backward_hooks:
+                self.large.add(position)
+                self.handles.append(tensor.register_hook(partial(self._summarize, position)))
             if node is None:
                 self.targets.append(tensor)
             elif isinstance(node, torch._C._FunctionBase):
@@ -196,6 +211,20 @@ class Recorder:
     def _start(self, subject: Subject) -> Call:
         subject.runs += 1
         return Call(subject, subject.runs - 1, self._open[-1] if self._open else None)
+
+    def listen(self) -> dict[int, Table]:
+        """Return a dictionary that backward passes from now on fill with tables by large edge."""
+        self._tables = {}
+        return self._tables
+
+    def _summarize(self, edge: int, gradient: Tensor) -> None:
+        if self._tables is not None:
+            with torch.no_grad():
+                self._tables[edge] = (
+                    summarize_sparse_gradient(gradient)
+                    if gradient.is_sparse
+                    else summarize_gradients([gradient.detach().unsqueeze(0)])
+                )
 
     def find_edge(self, node: Any, output_nr: int) -> int | None:
         """Return the edge where a node of the graph puts out, if a call's tensor sat on it."""
@@ -318,7 +347,7 @@ class Recorder:
 def record(inventory: Inventory) -> Iterator[Recorder]:
     """Hook a model's measured modules, and unhook them on leaving."""
     recorder = Recorder(inventory)
-    handles = []
+    handles: list[Any] = []
     try:
         for module, subject in recorder.subjects.items():
             if not is_leaf(module) or subject.watched:
@@ -326,6 +355,7 @@ def record(inventory: Inventory) -> Iterator[Recorder]:
             handles.append(module.register_forward_hook(recorder.leave, with_kwargs=True))
         yield recorder
     finally:
+        handles += recorder.handles
         for handle in handles:
             handle.remove()
 

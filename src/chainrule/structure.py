@@ -40,13 +40,14 @@ def list_trunks(flow: GradientFlow) -> tuple[tuple[ResidualFlow, ...], ...]:
 def measure_trunk_growth(flow: GradientFlow) -> float | None:
     """Return by how much the values on a trunk grow from its start to its last sum, at most.
 
-    A post-norm trunk is brought back to size after every sum, so only pre-norm trunks and those
-    without normalization can grow.
+    Only trunks without normalization count: post-norm brings a trunk back to size after every sum,
+    and pre-norm hands every branch values of one size however far the trunk has grown.
     """
     grown = [
         trunk[-1].after / start
         for trunk in list_trunks(flow)
-        if (start := trunk[0].after if trunk[0].before is None else trunk[0].before) > 0
+        if all(each.normalization == "none" for each in trunk)
+        and (start := trunk[0].after if trunk[0].before is None else trunk[0].before) > 0
     ]
     return max(grown, default=None)
 
@@ -120,7 +121,7 @@ def find_tied_head(flow: GradientFlow) -> LayerFlow | None:
     """
     for call in reversed(flow.layers):
         if call.role == "weight" and call.statistics is not None:
-            is_last = not flow.weight_layers or call.layer == flow.weight_layers[-1].layer
+            is_last = not flow.weight_layers or call.name == flow.weight_layers[-1].name
             return None if is_last or flow.spec is not None else call
     return None
 
