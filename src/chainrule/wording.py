@@ -242,8 +242,12 @@ def write_number(value: float | None) -> tuple[str, int | None]:
 
 
 def write_text(value: float | None) -> str:
-    """Return a figure of a table cell."""
-    return "none" if value is None else format_number(value)
+    """Return a figure of a table cell or sentence."""
+    if value is None:
+        return "none"
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else "infinite"
+    return format_number(value)
 
 
 def write_band(value: Quantity | None) -> str:
