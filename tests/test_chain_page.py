@@ -1741,7 +1741,15 @@ def test_real_network_is_an_equation_of_measured_gains(shown):
     shown.wait_for_function(
         "document.querySelector('[data-do=\"real-copy\"]').textContent === 'Copied'"
     )
-    assert shown.evaluate("navigator.clipboard.readText()") == document["latex"]
+    copied = shown.evaluate("navigator.clipboard.readText()")
+    unfolded = [line["unfolded"] or line for line in document["lines"]]
+    assert "underbrace" not in copied
+    assert all(line["latex"] in copied for line in unfolded)
+    do(shown, "real-fold").click()
+    do(shown, "real-copy").click()
+    shown.wait_for_function(
+        "async text => await navigator.clipboard.readText() === text", arg=document["latex"]
+    )
 
 
 @pytest.mark.browser

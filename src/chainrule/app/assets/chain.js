@@ -10,8 +10,6 @@
   const C = ((window.chainrule ||= {}).chain ||= {});
   const SHOWN_VALUES = 12; // of longer chains the boxes scroll, and one box sets them all
   const FALLBACK = { weight: 1, bias: 0 };
-  const HEADER = 64; // what the page's own header covers
-  const LOW_STAYS = "(min-width: 62em) and (min-height: 760px)"; // as in chain.css
 
   class Page {
     constructor(root) {
@@ -252,15 +250,9 @@
         // Tab comes back to where one was in a row.
         const at = event.target.closest("[data-row] [data-factor][tabindex]");
         at?.closest("[data-row]").querySelectorAll("[data-factor][tabindex]").forEach((entry) => entry.setAttribute("tabindex", entry === at ? "0" : "-1"));
-        this.bringIntoSight(event.target);
+        C.bringIntoSight(root, event.target);
       });
-      // What stays in sight says how far down it reaches, and the factors stay below it.
-      const stays = new ResizeObserver(() => {
-        const low = root.querySelector(".cr-graph.cr-low") && matchMedia(LOW_STAYS).matches;
-        const height = root.querySelector(low ? ".cr-graph" : ".cr-strip").offsetHeight;
-        root.style.setProperty("--cr-over", `${HEADER + height}px`);
-      });
-      for (const name of ["graph-card", "strip"]) stays.observe(this.$(name));
+      C.watchWhatStays(root);
       for (const [on, off] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
         root.addEventListener(on, (event) => viewOf(event.target)?.light(event.target.closest?.("[data-factor]")));
         root.addEventListener(off, (event) => viewOf(event.target)?.answer && viewOf(event.target).light(null));
@@ -378,27 +370,6 @@
       this.$("factors").innerHTML = C.factorChart(factors, widths.factors);
       this.$("strip").innerHTML = C.stripChart(factors, widths.strip, [C.letter(wrt), "p"]);
       this.$("factor-table").innerHTML = C.factorTable(factors);
-    }
-
-    /** Scroll so that neither the header nor what stays in sight lies over what has the focus. */
-    bringIntoSight(focused) {
-      if (focused.closest(".cr-edit")) return;
-      let over = HEADER;
-      for (const card of this.root.querySelectorAll(".cr-graph, .cr-strip")) {
-        if (card.contains(focused)) return;
-        const follows = card.compareDocumentPosition(focused) & Node.DOCUMENT_POSITION_FOLLOWING;
-        const inside = card.parentElement.contains(focused); // outside its view it scrolls away
-        if (getComputedStyle(card).position === "sticky" && follows && inside) {
-          // Near the end of its view it has moved up, but it comes back as one scrolls up.
-          over = Math.max(over, Math.max(parseFloat(getComputedStyle(card).top), card.getBoundingClientRect().top) + card.offsetHeight);
-        }
-      }
-      const { top, bottom } = focused.getBoundingClientRect();
-      const end = this.$("end"); // the short lines, which stay in sight at the lower edge
-      const docked = end && !end.contains(focused) && this.$("lines").contains(focused) && getComputedStyle(end).position === "sticky";
-      const below = docked ? end.getBoundingClientRect().top : Infinity;
-      if (top >= over && bottom <= below) return;
-      scrollBy({ top: top < over ? top - over - 8 : bottom - below + 8, behavior: "instant" });
     }
 
     /** Give the keyboard back to where it was. */
