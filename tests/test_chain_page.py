@@ -1941,15 +1941,6 @@ def find_violations(axe, page) -> list[str]:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_on_the_explorer(page, url, axe, scheme):
-    page.emulate_media(color_scheme=scheme)
-    page.goto(url)
-    wait_for_gradients(page, FIRST)
-    assert find_violations(axe, page) == []
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_on_the_chain_page(page, url, axe, scheme):
     page.emulate_media(color_scheme=scheme)
     visit(page, url, "?weights=0.5,-2,1.5&biases=0,0,1&walk=5")
