@@ -6,11 +6,8 @@ Exit codes: 0 measured; 1 with `--check`, the diagnosis is not healthy; 2 bad in
 import json
 import sys
 import tempfile
-import threading
 import traceback
 import webbrowser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +16,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from chainrule.activations import ACTIVATIONS
 from chainrule.diagnoses import Verdict
@@ -29,6 +25,7 @@ from chainrule.files import check_writable, write_text
 from chainrule.flow import GradientFlow
 from chainrule.initializers import INITIALIZERS
 from chainrule.presets import PRESETS, get_preset
+from chainrule.progress import show_progress
 from chainrule.remedy import Remedies
 from chainrule.spec import NetworkSpec
 from chainrule.version import read_version
@@ -113,7 +110,7 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
     if limits != Limits() and not check:
         raise ChainruleError("Limits are what --check looks at. Give --check as well.")
     found = None
-    with _show_progress("measuring") as advance:
+    with show_progress("measuring") as advance:
         model, compute_loss = load_target(target)
         if remedies:
             from chainrule.remedies import find_remedies
@@ -185,7 +182,7 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
     torch.set_num_threads(1)  # this process is ours; small networks run fastest so
     budget = None if no_budget else BUDGET
     found = None
-    with _show_progress("measuring") as advance:
+    with show_progress("measuring") as advance:
         if remedies:
             from chainrule.remedies import find_remedies
 
@@ -414,30 +411,6 @@ def _encode(flow: GradientFlow, diagnosis: Diagnosis, remedies: Remedies | None)
         if remedies.advice:
             document["advice"] = [asdict(advice) for advice in remedies.advice]
     return json.dumps(document, ensure_ascii=False, indent=2, default=str)
-
-
-@contextmanager
-def _show_progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show progress on standard error, from the second second on."""
-    bars = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    task = bars.add_task(what, total=None)
-    timer = threading.Timer(1.0, bars.start)
-    timer.daemon = True
-    if bars.console.is_terminal:
-        timer.start()
-    try:
-        yield lambda done, total: bars.update(task, completed=done, total=total)
-    finally:
-        timer.cancel()
-        if bars.live.is_started:
-            bars.stop()
 
 
 def main() -> None:
