@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from chainrule.activations import ACTIVATIONS
-from chainrule.diagnoses import MEANINGS, RULES, Verdict, Viability
-from chainrule.diagnosis import Diagnosis, assess_viability
+from chainrule.diagnoses import MEANINGS, RULES, Outlook, Verdict
+from chainrule.diagnosis import Diagnosis
 from chainrule.flow import GradientFlow
 from chainrule.initializers import INITIALIZERS
 from chainrule.numerals import format_number, split_number
@@ -38,11 +38,11 @@ LOOKS: Mapping[Verdict, Look] = MappingProxyType(
     }
 )
 
-VIABILITY_LOOKS: Mapping[Viability, Look] = MappingProxyType(
+OUTLOOK_LOOKS: Mapping[Outlook, Look] = MappingProxyType(
     {
-        Viability.VIABLE: Look("●", GOOD),
-        Viability.AT_RISK: Look("◐", WARN),
-        Viability.NOT_VIABLE: Look("○", BAD),
+        Outlook.VIABLE: Look("●", GOOD),
+        Outlook.AT_RISK: Look("◐", WARN),
+        Outlook.NOT_VIABLE: Look("○", BAD),
     }
 )
 
@@ -75,14 +75,14 @@ class Card:
 def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
     """Return the four status cards of a measurement, also of one without weight layers."""
     layers = flow.weight_layers
-    look, viability = LOOKS[diagnosis.verdict], assess_viability(flow)
+    look = LOOKS[diagnosis.verdict]
     verdict = Card(
         title="Diagnosis",
         digits=str(diagnosis.verdict).capitalize(),
         icon=look.icon,
         state=look.state,
         note=start_sentence(MEANINGS[diagnosis.verdict]),
-        badge=(VIABILITY_LOOKS[viability], f"training {viability}"),
+        badge=(OUTLOOK_LOOKS[diagnosis.viability.sgd.word], describe_viability(diagnosis)),
     )
     if not layers:
         none = "all parameters together" if flow.parameters else "the model has no parameters"
@@ -110,6 +110,12 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
         _judge_ratio(flow.gradient_ratio, norms),
         verdict,
     )
+
+
+def describe_viability(diagnosis: Diagnosis) -> str:
+    """Return in a few words whether SGD can be expected to train it, and Adam where it differs."""
+    sgd, adam = diagnosis.viability.sgd.word, diagnosis.viability.adam.word
+    return f"training {sgd}" if adam == sgd else f"training {sgd} with SGD, {adam} with Adam"
 
 
 def _show(title: str, value: float | None, *, note: str) -> Card:

@@ -1,0 +1,381 @@
+"""`assess_viability`: how likely a freshly initialized network is to train, from one measurement.
+
+"To train" means: some usual learning rate gets it more than 7/9 of the way from chance to always
+right within 300 steps of a small classification task (`chainrule.trainability` says exactly what).
+The probability comes from a small additive model. A network without a fault has the base odds; each
+feature that leaves its healthy range lowers them, the more the further it is out, and one that
+leaves it on the other side may lower them too. So every verdict is a sum that can be read:
+log-odds = base + Σ contributions. The constants (`viability_table.py`) were fitted on real
+trainings by `benchmarks/viability.py`; docs/viability.md holds what came out.
+
+Every feature is a ratio within one measurement, so none changes when the loss is multiplied by a
+constant, which plain SGD can undo by its learning rate and Adam does not notice at all.
+
+What it does not cover: a network that was trained already (small gradients are then a success),
+momentum, weight decay, warm-up and schedules, trainings of many thousands of steps, recurrent
+networks over long sequences, tasks that are hard for a healthy network too, and generalization.
+Weights that are zero on purpose look like vanishing ones.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from chainrule.activations import ACTIVATIONS
+from chainrule.diagnoses import Outlook
+from chainrule.flow import GradientFlow
+from chainrule.measurement import ActivationStatistics, WeightLayer
+from chainrule.numerals import format_number
+from chainrule.viability_table import CONSTANTS, Constants
+
+VIABLE, NOT_VIABLE = 0.7, 0.3
+"""From this probability on training is called viable; below that one it is called not viable."""
+
+CERTAIN = -12.0
+"""Log-odds contributed by what no optimizer survives: an undefined number, or no gradient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """One figure that the model reads of a flow.
+
+    Attributes:
+        name: Its key in the table of constants.
+        label: What it is, in words.
+        low: What it means if it is too small, in words.
+        high: What it means if it is too large, in words.
+        read: Computes it; `None` where the flow has no such figure.
+        range: Between these it is taken as it is; beyond, as the nearer one.
+        logarithmic: Whether it is a power of ten (then people are shown the number itself).
+        share: Whether people are shown percent.
+    """
+
+    name: str
+    label: str
+    low: str
+    high: str
+    read: Callable[[GradientFlow], float | None]
+    range: tuple[float, float]
+    logarithmic: bool = True
+    share: bool = False
+
+    def format(self, value: float) -> str:
+        """Return a value as people read it."""
+        if self.share:
+            return f"{100 * value:.0f} %"
+        return format_number(10.0**value) if self.logarithmic else format_number(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """How much one feature moved the verdict.
+
+    Attributes:
+        feature: Its name.
+        value: What was measured, as the model reads it (many are powers of ten); `None` if the
+            flow has no such figure, which then moves nothing.
+        log_odds: What it adds to the log-odds; 0 inside the healthy range, never above.
+        words: The same in one sentence.
+    """
+
+    feature: str
+    value: float | None
+    log_odds: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """Whether one optimizer can be expected to train the network.
+
+    Attributes:
+        optimizer: "sgd" or "adam".
+        probability: That some usual learning rate trains it within 300 steps, in (0, 1).
+        word: The probability in words.
+        log_odds: ln(p ÷ (1 − p)): the base and all contributions together.
+        base: Log-odds of a network without a fault.
+        contributions: What each feature adds, the gravest first.
+    """
+
+    optimizer: str
+    probability: float
+    word: Outlook
+    log_odds: float
+    base: float
+    contributions: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Viability:
+    """Whether a network can be expected to train.
+
+    SGD and Adam may differ: SGD moves each layer in proportion to its gradient, so a layer that
+    receives little stays where it is, and one that receives much sets the learning rate for all.
+    Adam divides by the size of each gradient and moves every layer alike; what it cannot mend is
+    an input that leaves no trace in the output.
+
+    Attributes:
+        sgd: With plain SGD.
+        adam: With Adam.
+    """
+
+    sgd: Prospect
+    adam: Prospect
+
+
+def assess_viability(flow: GradientFlow) -> Viability:
+    """Return how likely plain SGD and Adam are to train the network, with the reasons.
+
+    Args:
+        flow: A measurement of a freshly initialized network by `inspect` or `simulate`.
+    """
+    values = measure_features(flow)
+    hopeless = tuple(_find_hopeless(flow))
+    return Viability(
+        sgd=judge_features(values, "sgd", hopeless), adam=judge_features(values, "adam", hopeless)
+    )
+
+
+def measure_features(flow: GradientFlow) -> dict[str, float | None]:
+    """Return every feature by name; `None` where the flow has none, or where it is undefined."""
+    values = {}
+    for name, feature in FEATURES.items():
+        value = feature.read(flow)
+        low, high = feature.range
+        defined = value is not None and not math.isnan(value)
+        values[name] = min(max(value, low), high) if defined and value is not None else None
+    return values
+
+
+def judge_features(
+    values: Mapping[str, float | None], optimizer: str, further: Iterable[Contribution] = ()
+) -> Prospect:
+    """Return what the model says of features.
+
+    Args:
+        values: By name; each may be `None`.
+        optimizer: "sgd" or "adam".
+        further: Contributions to add.
+    """
+    constants = CONSTANTS[optimizer]
+    found = [*further, *(_weigh(feature, values, constants) for feature in FEATURES.values())]
+    log_odds = constants.base + math.fsum(each.log_odds for each in found)
+    probability = 1.0 / (1.0 + math.exp(-log_odds))
+    return Prospect(
+        optimizer=optimizer,
+        probability=probability,
+        word=_name_probability(probability),
+        log_odds=log_odds,
+        base=constants.base,
+        contributions=tuple(sorted(found, key=lambda each: each.log_odds)),
+    )
+
+
+def _name_probability(probability: float) -> Outlook:
+    if probability >= VIABLE:
+        return Outlook.VIABLE
+    return Outlook.AT_RISK if probability >= NOT_VIABLE else Outlook.NOT_VIABLE
+
+
+def _weigh(
+    feature: Feature, values: Mapping[str, float | None], constants: Constants
+) -> Contribution:
+    value = values.get(feature.name)
+    low = high = 0.0
+    if value is not None:
+        for slope in constants.slopes:
+            if slope.feature != feature.name:
+                continue
+            if slope.beyond == "<":
+                low -= slope.weight * max(0.0, slope.knot - value)
+            else:
+                high -= slope.weight * max(0.0, value - slope.knot)
+    log_odds = low + high
+    if value is None:
+        words = f"{feature.label}: not measured"
+    else:
+        words = f"{feature.label} is {feature.format(value)}"
+        if log_odds < -_NEGLIGIBLE:
+            meaning = feature.low if low < high else feature.high
+            words += f": {meaning}. It divides the odds by {format_number(math.exp(-log_odds))}"
+    return Contribution(feature=feature.name, value=value, log_odds=log_odds, words=f"{words}.")
+
+
+_NEGLIGIBLE = 0.05
+
+
+def _find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
+    """Yield what needs no model."""
+    layers = flow.weight_layers
+    norms = [n for layer in layers if (n := layer.weight_gradient_norm) is not None]
+    parts = [part for call in flow.layers for part in (call.statistics, call.gradient) if part]
+    numbers = [flow.loss, *norms, *(part.non_finite for part in parts)]
+    if any(part.non_finite > 0 for part in parts) or not all(map(math.isfinite, numbers)):
+        yield Contribution(
+            feature="non_finite",
+            value=None,
+            log_odds=CERTAIN,
+            words="Some numbers are infinite or undefined, and spread to every weight.",
+        )
+    elif not any(p.grad_norm is not None and p.grad_norm > 0 for p in flow.parameters):
+        yield Contribution(
+            feature="no_gradient",
+            value=None,
+            log_odds=CERTAIN,
+            words="No parameter receives a gradient, so no step changes anything.",
+        )
+
+
+def _log(value: float | None) -> float | None:
+    """Return the power of ten; of zero, one below every range."""
+    if value is None or math.isnan(value):
+        return None
+    return math.log10(value) if value > 0 else -math.inf
+
+
+def _measure_spread(statistics: ActivationStatistics | None) -> float | None:
+    """Return by how much an entry differs between examples: root mean square deviation."""
+    if statistics is None or statistics.variation is None:
+        return None
+    return math.hypot(statistics.mean, statistics.std) * statistics.variation
+
+
+def _divide(numerator: float | None, denominator: float | None) -> float | None:
+    if numerator is None or denominator is None or denominator == 0.0:
+        return None
+    return numerator / denominator
+
+
+def _scale_gradients(flow: GradientFlow) -> list[float]:
+    """Return ‖∂𝓛/∂W_l‖ ÷ ‖δ_L‖ of the layers that have it."""
+    last = next((d for d in reversed(flow.delta_norms) if d is not None), None)
+    ratios = (_divide(norm, last) for norm in flow.weight_gradient_norms)
+    return [ratio for ratio in ratios if ratio is not None and not math.isnan(ratio)]
+
+
+def _read_smallest(flow: GradientFlow) -> float | None:
+    return _log(min(_scale_gradients(flow), default=None))
+
+
+def _read_largest(flow: GradientFlow) -> float | None:
+    return _log(max(_scale_gradients(flow), default=None))
+
+
+def _read_variation(flow: GradientFlow) -> float | None:
+    layers = flow.weight_layers
+    return _log(layers[-1].variation) if layers else None
+
+
+def _read_sensitivity(flow: GradientFlow) -> float | None:
+    """Return the log of (‖δ_1‖ ÷ ‖δ_L‖) · (spread of z_1 ÷ spread of z_L).
+
+    Small differences of z_1 grow ‖δ_1‖ ÷ ‖δ_L‖-fold on the way; the differences between examples
+    grow as the spreads do. Where the first is far more than the second, neighbours land anywhere.
+    """
+    layers = flow.weight_layers
+    if len(layers) < 2:
+        return None
+    spreads = [_measure_spread(layer.pre_activation) for layer in (layers[0], layers[-1])]
+    backward, forward = flow.delta_ratio, _divide(spreads[1], spreads[0])
+    return _log(_divide(backward, forward))
+
+
+def _read_forward(flow: GradientFlow) -> float | None:
+    layers = flow.weight_layers
+    if len(layers) < 2:
+        return None
+    spreads = [_measure_spread(layer.output) for layer in (layers[0], layers[-1])]
+    return _log(_divide(spreads[1], spreads[0]))
+
+
+def _read_saturation(layer: WeightLayer) -> float | None:
+    """Return saturation of activations that are flat on both sides."""
+    entry = _BY_CLASS.get(layer.activation_kind)
+    bounded = entry is not None and all(map(math.isfinite, entry.output_range))
+    return layer.saturation if bounded else None
+
+
+def _read_worst(
+    read: Callable[[WeightLayer], float | None],
+) -> Callable[[GradientFlow], float | None]:
+    def read_flow(flow: GradientFlow) -> float | None:
+        values = (read(layer) for layer in flow.weight_layers)
+        return max((v for v in values if v is not None and not math.isnan(v)), default=None)
+
+    return read_flow
+
+
+_BY_CLASS = {entry.module: entry for entry in ACTIVATIONS.values()}
+
+_FEATURES = (
+    Feature(
+        name="smallest_gradient",
+        label="The smallest ‖∂𝓛/∂W‖ ÷ ‖δ‖ at the last layer",
+        low="some layer learns next to nothing of what the last one is told",
+        high="",
+        read=_read_smallest,
+        range=(-20.0, 20.0),
+    ),
+    Feature(
+        name="largest_gradient",
+        label="The largest ‖∂𝓛/∂W‖ ÷ ‖δ‖ at the last layer",
+        low="no layer receives enough",
+        high="a step that suits the others throws some layer far away",
+        read=_read_largest,
+        range=(-20.0, 20.0),
+    ),
+    Feature(
+        name="variation",
+        label="The relative variation between examples at the last layer",
+        low="different inputs give almost the same output",
+        high="",
+        read=_read_variation,
+        range=(-8.0, 0.0),
+    ),
+    Feature(
+        name="sensitivity",
+        label="The growth of small differences ÷ that of the differences between examples",
+        low="",
+        high="similar inputs give unrelated outputs, so gradients of different examples disagree",
+        read=_read_sensitivity,
+        range=(-10.0, 10.0),
+    ),
+    Feature(
+        name="forward",
+        label="The differences between examples at the last layer ÷ at layer 1",
+        low="what tells the examples apart fades on the way",
+        high="values grow from layer to layer",
+        read=_read_forward,
+        range=(-20.0, 20.0),
+    ),
+    Feature(
+        name="saturation",
+        label="The largest share of saturated activations",
+        low="",
+        high="flat activations block the gradient",
+        read=_read_worst(_read_saturation),
+        range=(0.0, 1.0),
+        share=True,
+    ),
+    Feature(
+        name="dead_units",
+        label="The largest share of dead units",
+        low="",
+        high="dead units pass nothing on",
+        read=_read_worst(lambda layer: layer.dead_share),
+        range=(0.0, 1.0),
+        share=True,
+    ),
+    Feature(
+        name="depth",
+        label="The number of weight layers",
+        low="",
+        high="every layer adds its own noise to the gradient",
+        read=lambda flow: _log(float(len(flow.weight_layers))) if flow.weight_layers else None,
+        range=(0.0, 3.0),
+    ),
+)
+
+FEATURES: Mapping[str, Feature] = MappingProxyType({each.name: each for each in _FEATURES})
+"""Every feature by name, in the order in which they are told."""
