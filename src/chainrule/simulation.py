@@ -169,8 +169,8 @@ def _draw(spec: NetworkSpec, seeds: Sequence[int]) -> list[_Parameters]:
     ]
 
 
-def _normalize(spec: NetworkSpec, z: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
-    """Return the normalized pre-activations; z is [members, batch, width]."""
+def normalize_members(spec: NetworkSpec, z: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
+    """Return normalized pre-activations of stacked networks; z is [members, batch, width]."""
     if spec.normalization == "layernorm":
         z = F.layer_norm(z, z.shape[-1:], eps=_NORM_EPS)
     elif spec.normalization == "rmsnorm":
@@ -189,7 +189,7 @@ def _measure(spec: NetworkSpec, seeds: Sequence[int], step: int) -> _Part:
     batches = [draw_batch(spec, seed) for seed in seeds]
     inputs = torch.stack([x for x, _ in batches]).requires_grad_()
     targets = torch.stack([y for _, y in batches])
-    function = _FUNCTIONS[spec.activation]
+    function = FUNCTIONS[spec.activation]
     scale = branch_scale(spec)
     with torch.enable_grad():
         h = inputs
@@ -201,7 +201,7 @@ def _measure(spec: NetworkSpec, seeds: Sequence[int], step: int) -> _Part:
             if spec.normalization != "none":
                 shifts = by_name.get("normalization.bias")
                 shift = shifts[layer] if shifts else None
-                z = _normalize(spec, z, by_name["normalization.weight"][layer], shift)
+                z = normalize_members(spec, z, by_name["normalization.weight"][layer], shift)
                 outputs.setdefault("normalization", []).append(z)
             branch = function(z)
             outputs.setdefault("activation", []).append(branch)
@@ -351,7 +351,7 @@ def _assemble_parameters(spec: NetworkSpec, figures: dict[str, Figures]) -> Iter
             )
 
 
-_FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
     "relu": F.relu,
@@ -362,3 +362,4 @@ _FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "identity": lambda z: z,
 }
+"""What each activation computes, by name."""

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chainrule.errors import SpecError, suggest
-from chainrule.networks import build_network, get_dtype
+from chainrule.networks import branch_scale, build_network, get_dtype
+from chainrule.simulation import FUNCTIONS, normalize_members
 from chainrule.spec import NetworkSpec
 from chainrule.training import (
     Optimizer,
@@ -241,22 +242,17 @@ class _Race:
     ) -> None:
         spec = specs[0]
         models = [nn.Sequential(build_network(s), build_read_out(s, data.count)) for s in specs]
-        for module in models[0].modules():
-            if isinstance(module, nn.BatchNorm1d):  # always in training mode, so never read
-                module.running_mean = module.running_var = module.num_batches_tracked = None
-                module.track_running_stats = False
         copies = [model for model in models for _ in rates]
         names = [name for name, _ in models[0].named_parameters()]
         columns = [dict(copy.named_parameters()) for copy in copies]
-        self.model, self.names, self.data = models[0], names, data
+        self.spec, self.data = spec, data
         self.inputs = adapt(data.inputs, spec.width).to(get_dtype(spec))
         self.values = [torch.stack([c[name].detach() for c in columns]) for name in names]
         self.owners = torch.arange(len(specs)).repeat_interleave(len(rates))
         self.rates = torch.tensor(rates, dtype=torch.float64).repeat(len(specs))
         self.clip_norm = spec.clip_norm
         self.order = make_order(spec)
-        kind = _Sgd if optimizer == "sgd" else _Adam
-        self.optimizer: _Sgd = kind(self.values)
+        self.optimizer = _Sgd() if optimizer == "sgd" else _Adam(self.values)
         self.best = [_Best(0.0, rates[0], 0) for _ in specs]
 
     def run(self, steps: int) -> None:
@@ -274,11 +270,18 @@ class _Race:
     def _predict(self, values: Sequence[Tensor], inputs: Tensor) -> Tensor:
         """Return the scores of every copy, [copies, examples, classes]."""
 
-        def call(*own: Tensor) -> Tensor:
-            named = dict(zip(self.names, own, strict=True))
-            return torch.func.functional_call(self.model, named, (inputs,))
-
-        return torch.vmap(call)(*values)
+        spec, remaining = self.spec, iter(values)
+        function, scale = FUNCTIONS[spec.activation], branch_scale(spec)
+        h = inputs.expand(len(values[0]), -1, -1)
+        for _ in range(spec.depth):
+            z = _apply(next(remaining), next(remaining), h)
+            if spec.normalization != "none":
+                gain = next(remaining)
+                shift = None if spec.normalization == "rmsnorm" else next(remaining)
+                z = normalize_members(spec, z, gain, shift)
+            branch = function(z)
+            h = branch if spec.residual == "none" else h + scale * branch
+        return _apply(next(remaining), next(remaining), h)
 
     def _advance(self, inputs: Tensor, classes: Tensor) -> Tensor:
         """Take a step; return which copies had a finite loss."""
@@ -334,39 +337,53 @@ def _align(column: Tensor, tensor: Tensor) -> Tensor:
     return column.to(tensor.dtype).view(-1, *[1] * (tensor.dim() - 1))
 
 
+def _apply(weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
+    """Return W h + b of every copy, [copies, examples, outputs]."""
+    return torch.baddbmm(bias.unsqueeze(1), h, weight.transpose(1, 2))
+
+
 class _Sgd:
     """Plain stochastic gradient descent with a rate per copy."""
 
-    def __init__(self, values: Sequence[Tensor]) -> None:
-        pass
-
     def step(self, values: list[Tensor], gradients: list[Tensor], rates: Tensor) -> None:
+        """Move the values of every copy in place."""
         for value, gradient in zip(values, gradients, strict=True):
-            value.sub_(gradient.mul_(_align(rates, gradient)))
+            value.addcmul_(gradient, _align(rates, gradient), value=-1.0)
 
     def keep(self, alive: Tensor) -> None:
-        pass
+        """Forget the copies that are not alive."""
 
 
 class _Adam(_Sgd):
-    """Adam with PyTorch's defaults and a rate per copy (Kingma & Ba 2015, algorithm 1)."""
+    """PyTorch's Adam with its defaults, one for each copy.
+
+    The fused kernel passes over each tensor once; calling it by copy gives each its rate.
+    """
 
     def __init__(self, values: Sequence[Tensor]) -> None:
         self.first = [torch.zeros_like(value) for value in values]
         self.second = [torch.zeros_like(value) for value in values]
-        self.steps = 0
+        self.steps = 0.0
 
     def step(self, values: list[Tensor], gradients: list[Tensor], rates: Tensor) -> None:
         self.steps += 1
-        torch._foreach_lerp_(self.first, gradients, 1 - 0.9)
-        torch._foreach_mul_(self.second, 0.999)
-        torch._foreach_addcmul_(self.second, gradients, gradients, 1 - 0.999)
-        roots = torch._foreach_sqrt(self.second)
-        torch._foreach_div_(roots, math.sqrt(1 - 0.999**self.steps))
-        torch._foreach_add_(roots, 1e-8)
-        sizes = rates / (1 - 0.9**self.steps)
-        for value, first, root in zip(values, self.first, roots, strict=True):
-            value.sub_((first / root).mul_(_align(sizes, value)))
+        gradients = [gradient.contiguous() for gradient in gradients]
+        for copy, rate in enumerate(rates.tolist()):
+            torch._fused_adam_(
+                [value[copy] for value in values],
+                [gradient[copy] for gradient in gradients],
+                [first[copy] for first in self.first],
+                [second[copy] for second in self.second],
+                [],
+                [torch.tensor(self.steps) for _ in values],
+                lr=rate,
+                beta1=0.9,
+                beta2=0.999,
+                weight_decay=0.0,
+                eps=1e-8,
+                amsgrad=False,
+                maximize=False,
+            )
 
     def keep(self, alive: Tensor) -> None:
         self.first = [each[alive] for each in self.first]
