@@ -37,8 +37,9 @@ FIT_GROUPS = 1500
 DEPTHS = (2, 3, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100)
 WIDTHS = (16, 32, 48, 96, 128, 256)
 WEIGHT_STDS = (1.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05)
-MOST = 400_000
-"""Largest depth · (width² + 32²) that is drawn: deeper and wider networks take too long."""
+MOST, PLENTY = 400_000, 50_000
+"""Networks with depth · (width² + 32²) above the first are not drawn, because they take too long;
+those above the second are drawn the less often the larger they are."""
 
 TEST_DEPTHS = (2, 4, 8, 15, 25, 50)
 TEST_ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu")
@@ -87,7 +88,7 @@ def list_groups() -> list[Group]:
     mixed = []
     for position, group in enumerate(fit):
         mixed.append(group)
-        if position % 3 == 0 and test:
+        if position % 2 == 0 and test:
             mixed.append(test.pop())
     return mixed
 
@@ -95,7 +96,8 @@ def list_groups() -> list[Group]:
 def _draw_group(chance: random.Random) -> Group:
     while True:
         depth, width = chance.choice(DEPTHS), chance.choice(WIDTHS)
-        if depth * (width**2 + 32**2) <= MOST:
+        cost = depth * (width**2 + 32**2)
+        if cost <= MOST and chance.random() < PLENTY / cost:
             break
     base = NetworkSpec(
         depth=depth,

@@ -38,7 +38,16 @@ SEEDS = 4
 PENALTY = 0.02
 OPTIMIZERS = ("sgd", "adam")
 
-KNOTS: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = {}
+KNOTS: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = {
+    "smallest_gradient": (("<", (-1.0, -3.0, -6.0)),),
+    "largest_gradient": ((">", (2.0, 3.5)),),
+    "variation": (("<", (-0.5, -2.0, -4.0)),),
+    "sensitivity": ((">", (0.5, 1.0, 1.5)),),
+    "forward": (("<", (-0.5, -2.0, -5.0)), (">", (1.0, 2.5))),
+    "saturation": ((">", (0.3, 0.7)),),
+    "dead_units": ((">", (0.5, 0.7)),),
+    "depth": ((">", (1.0, 1.3)),),
+}
 """Where the healthy range of each feature ends, by side, and where the slope may change."""
 
 COMPARED = {
@@ -166,6 +175,15 @@ def _measure_excess(value: float | None, side: str, knot: float) -> float:
     if value is None:
         return 0.0
     return max(0.0, knot - value if side == "<" else value - knot)
+
+
+def compute_log_odds(constants: Constants, features: Mapping[str, float | None]) -> float:
+    """Return what constants say of features, without the library."""
+    costs = (
+        slope.weight * _measure_excess(features[slope.feature], slope.beyond, slope.knot)
+        for slope in constants.slopes
+    )
+    return constants.base - sum(costs)
 
 
 def predict(samples: Sequence[Sample], optimizer: str) -> list[float]:
