@@ -46,13 +46,13 @@ KNOTS: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = {
     "forward": (("<", (-0.5, -2.0, -5.0)), (">", (1.0, 2.5))),
     "saturation": ((">", (0.3, 0.7)),),
     "dead_units": ((">", (0.5, 0.7)),),
-    "depth": ((">", (1.0, 1.3)),),
+    "effective_depth": ((">", (0.7, 1.0, 1.3)),),
 }
 """Where the healthy range of each feature ends, by side, and where the slope may change."""
 
 COMPARED = {
     "first ÷ last gradient, \\|log\\|": "ratio",
-    "first layer's gradient, absolute": "absolute",
+    "first layer's gradient, both sides": "absolute",
 }
 """What others judge by: shown beside the model, never used by it."""
 
@@ -246,8 +246,11 @@ def write_table(samples: Sequence[Sample]) -> str:
     model = {name: [predict(part, name) for part in parts] for name in OPTIMIZERS}
     add("**viability**", model)
     for label, column in COMPARED.items():
-        values = [[sample.compared[column] for sample in part] for part in parts]
-        add(label, dict.fromkeys(OPTIMIZERS, values))
+        values = {
+            name: [_center([s.compared[column] for s in part], column, parts[1], name) for part in parts]
+            for name in OPTIMIZERS
+        }
+        add(label, values)
     counts = [
         f"{sum(s.trained[name] for s in part)} of {len(part)}"
         for part in parts
@@ -255,6 +258,16 @@ def write_table(samples: Sequence[Sample]) -> str:
     ]
     lines.append("| *networks that trained* | " + " | ".join(counts) + " |")
     return "\n".join(lines)
+
+
+def _center(
+    values: Sequence[float], column: str, fitted: Sequence[Sample], optimizer: str
+) -> list[float]:
+    """Return how near values are to their median over the networks that trained."""
+    if column == "ratio":
+        return list(values)
+    usual = float(np.median([s.compared[column] for s in fitted if s.trained[optimizer]]))
+    return [-abs(value - usual) for value in values]
 
 
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)

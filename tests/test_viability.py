@@ -75,8 +75,13 @@ class TestAnswers:
     @settings(max_examples=40, deadline=None)
     @given(legal_specs)
     def test_any_network_has_probabilities(self, spec):
-        flow = simulate(spec.replace(depth=min(spec.depth, 6), width=min(spec.width, 6),
-                                     batch_size=min(spec.batch_size, 5)), 2)
+        small = spec.replace(
+            depth=min(spec.depth, 6),
+            width=min(spec.width, 6),
+            batch_size=min(spec.batch_size, 5),
+            seed=spec.seed // 2,
+        )
+        flow = simulate(small, 2)
         assert_sound(assess_viability(flow))
 
     @pytest.mark.parametrize("name", ZOO)
@@ -165,11 +170,12 @@ class TestScaleFree:
     def test_the_precision_hardly_matters(self):
         for spec in (SIGMOID, TANH, RELU):
             single, double = (
-                read_log_odds(simulate(spec.replace(dtype=dtype), 4))
+                assess_viability(simulate(spec.replace(dtype=dtype), 4))
                 for dtype in ("float32", "float64")
             )
             for name in OPTIMIZERS:
-                assert single[name] == pytest.approx(double[name], abs=0.3)
+                wanted = getattr(double, name).probability
+                assert getattr(single, name).probability == pytest.approx(wanted, abs=0.05)
 
     @SPECS
     def test_inspect_and_simulate_agree(self, spec):
@@ -245,7 +251,7 @@ class TestCalibration:
     def test_the_constants_are_those_of_a_refit(self):
         script = load_script("viability")
         samples = [s for s in script.read_samples(measure=False) if s.part == "fit"]
-        assert len(samples) > 200
+        assert len(samples) > 50
         for name in OPTIMIZERS:
             fitted = script.fit(samples, name)
             installed = CONSTANTS[name]
@@ -270,7 +276,10 @@ class TestCalibration:
         for sample in samples[:: max(1, len(samples) // 4)]:
             flow = simulate(NetworkSpec.from_query(sample.spec), script.SEEDS)
             for name, value in measure_features(flow).items():
-                assert sample.features[name] == pytest.approx(value, rel=0.02, abs=0.05), name
+                stored = sample.features[name]
+                assert (stored is None) == (value is None), name
+                if value is not None:
+                    assert stored == pytest.approx(value, rel=0.02, abs=0.05), name
 
     def test_the_held_out_networks_are_ranked_far_better_than_by_the_ratio(self):
         script = load_script("viability")

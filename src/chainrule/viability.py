@@ -36,6 +36,10 @@ CERTAIN = -12.0
 """Log-odds contributed by what no optimizer survives: an undefined number, or no gradient."""
 
 
+ROUNDING = 1e-5
+"""Relative differences below this are taken for rounding, as they are in float32."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
     """One figure that the model reads of a flow.
@@ -247,6 +251,10 @@ def _divide(numerator: float | None, denominator: float | None) -> float | None:
     return numerator / denominator
 
 
+def _multiply(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else left * right
+
+
 def _scale_gradients(flow: GradientFlow) -> list[float]:
     """Return ‖∂𝓛/∂W_l‖ ÷ ‖δ_L‖ of the layers that have it."""
     last = next((d for d in reversed(flow.delta_norms) if d is not None), None)
@@ -279,6 +287,30 @@ def _read_sensitivity(flow: GradientFlow) -> float | None:
     spreads = [_measure_spread(layer.pre_activation) for layer in (layers[0], layers[-1])]
     backward, forward = flow.delta_ratio, _divide(spreads[1], spreads[0])
     return _log(_divide(backward, forward))
+
+
+def _read_effective_depth(flow: GradientFlow) -> float | None:
+    """Return the log of Σ_l min(1, e_l)², where e_l is the share of the output that is made in l.
+
+    e_l = (‖δ_l‖ · spread of z_l) ÷ (‖∂𝓛/∂out‖ · spread of the output): how far a change of z_l as
+    large as its differences between examples moves the loss, relative to one of the output. In a
+    chain every layer counts in full and the sum is the depth; of a residual branch only what it
+    adds to its trunk counts. Where the differences between examples drown in rounding they cannot
+    be compared, and every layer counts.
+    """
+    output = next((c for c in reversed(flow.layers) if c.gradient and c.statistics), None)
+    if output is None or output.gradient is None or not flow.weight_layers:
+        return None
+    variation = output.statistics.variation if output.statistics else None
+    if variation is not None and variation < ROUNDING:
+        return _log(float(len(flow.weight_layers)))
+    whole = _multiply(output.gradient.norm, _measure_spread(output.statistics))
+    parts = [
+        _divide(_multiply(layer.delta_norm, _measure_spread(layer.pre_activation)), whole)
+        for layer in flow.weight_layers
+    ]
+    shares = [min(1.0, part) ** 2 for part in parts if part is not None and not math.isnan(part)]
+    return _log(math.fsum(shares)) if shares else None
 
 
 def _read_forward(flow: GradientFlow) -> float | None:
@@ -315,7 +347,7 @@ _FEATURES = (
         low="some layer learns next to nothing of what the last one is told",
         high="",
         read=_read_smallest,
-        range=(-20.0, 20.0),
+        range=(-12.0, 12.0),
     ),
     Feature(
         name="largest_gradient",
@@ -323,7 +355,7 @@ _FEATURES = (
         low="no layer receives enough",
         high="a step that suits the others throws some layer far away",
         read=_read_largest,
-        range=(-20.0, 20.0),
+        range=(-12.0, 12.0),
     ),
     Feature(
         name="variation",
@@ -331,7 +363,7 @@ _FEATURES = (
         low="different inputs give almost the same output",
         high="",
         read=_read_variation,
-        range=(-8.0, 0.0),
+        range=(-6.0, 0.0),
     ),
     Feature(
         name="sensitivity",
@@ -339,7 +371,7 @@ _FEATURES = (
         low="",
         high="similar inputs give unrelated outputs, so gradients of different examples disagree",
         read=_read_sensitivity,
-        range=(-10.0, 10.0),
+        range=(-3.0, 6.0),
     ),
     Feature(
         name="forward",
@@ -347,7 +379,7 @@ _FEATURES = (
         low="what tells the examples apart fades on the way",
         high="values grow from layer to layer",
         read=_read_forward,
-        range=(-20.0, 20.0),
+        range=(-12.0, 12.0),
     ),
     Feature(
         name="saturation",
@@ -368,11 +400,11 @@ _FEATURES = (
         share=True,
     ),
     Feature(
-        name="depth",
-        label="The number of weight layers",
+        name="effective_depth",
+        label="The number of layers that the signal passes one after another",
         low="",
-        high="every layer adds its own noise to the gradient",
-        read=lambda flow: _log(float(len(flow.weight_layers))) if flow.weight_layers else None,
+        high="each of them distorts what the others learn",
+        read=_read_effective_depth,
         range=(0.0, 3.0),
     ),
 )
