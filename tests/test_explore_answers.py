@@ -211,7 +211,7 @@ class TestWords:
         for card in answer["cards"][:3]:
             assert card["icon"]
             assert card["word"]
-            assert card["state"] in ("good", "warn", "bad")
+            assert card["state"] in ("good", "warn", "bad", "")
         assert answer["cards"][3]["badge"]["text"].startswith("training ")
 
     def test_cards_say_the_figures(self):

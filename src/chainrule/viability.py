@@ -14,7 +14,6 @@ constant, which plain SGD can undo by its learning rate and Adam does not notice
 What it does not cover: a network that was trained already (small gradients are then a success),
 momentum, weight decay, warm-up and schedules, trainings of many thousands of steps, recurrent
 networks over long sequences, tasks that are hard for a healthy network too, and generalization.
-Weights that are zero on purpose look like vanishing ones.
 """
 
 import math
@@ -256,10 +255,19 @@ def _multiply(left: float | None, right: float | None) -> float | None:
 
 
 def _scale_gradients(flow: GradientFlow) -> list[float]:
-    """Return ‖∂𝓛/∂W_l‖ ÷ ‖δ_L‖ of the layers that have it."""
+    """Return ‖∂𝓛/∂W_l‖ ÷ ‖δ_L‖ of the layers that have it.
+
+    Where a weight is zero on purpose, such as the last one of a residual branch, so is the gradient
+    of what comes before it until the first step: these layers do not count.
+    """
     last = next((d for d in reversed(flow.delta_norms) if d is not None), None)
     ratios = (_divide(norm, last) for norm in flow.weight_gradient_norms)
-    return [ratio for ratio in ratios if ratio is not None and not math.isnan(ratio)]
+    on_purpose = any(layer.weight_norm == 0.0 for layer in flow.weight_layers)
+    return [
+        ratio
+        for ratio in ratios
+        if ratio is not None and not math.isnan(ratio) and not (on_purpose and ratio == 0.0)
+    ]
 
 
 def _read_smallest(flow: GradientFlow) -> float | None:
