@@ -2,8 +2,8 @@
 
     python benchmarks/calibrate.py --minutes 15 --processes 2
 
-Every run adds to the file what is still missing, in a fixed random order, and stops when its time is
-up; started again, it goes on. The sample has two parts:
+Every run adds to the file what is still missing, in a fixed random order, and stops when its time
+is up; started again, it goes on. The sample has two parts:
 
 * "fit": the teacher's and the patterns' task on networks of widths 16 to 256 but never 64, depths 2
   to 100, all activations and initializations, with and without residual connections and

@@ -4,12 +4,13 @@
     python benchmarks/viability.py --check    # write nothing; fail if the constants are not these
 
 Measures the flow of every network in `outcomes.csv` that has no row in `features.csv` yet, fits the
-constants on the rows of the part "fit" (log loss, no weight below 0, a small quadratic penalty), and
-reports on the part "test": scikit-learn's digits at width 64. Needs scikit-learn and scipy.
+constants on the rows of the part "fit" (log loss, no weight below 0, a small quadratic penalty),
+and reports on the part "test": scikit-learn's digits at width 64. Needs scikit-learn and scipy.
 """
 
 import argparse
 import csv
+import itertools
 import json
 import math
 import sys
@@ -247,7 +248,10 @@ def write_table(samples: Sequence[Sample]) -> str:
     add("**viability**", model)
     for label, column in COMPARED.items():
         values = {
-            name: [_center([s.compared[column] for s in part], column, parts[1], name) for part in parts]
+            name: [
+                _center([s.compared[column] for s in part], column, parts[1], name)
+                for part in parts
+            ]
             for name in OPTIMIZERS
         }
         add(label, values)
@@ -280,7 +284,7 @@ def measure_reliability(
     probabilities = np.array(predict(samples, optimizer))
     trained = np.array([sample.trained[optimizer] for sample in samples])
     rows = []
-    for low, high in zip(BINS[:-1], BINS[1:], strict=True):
+    for low, high in itertools.pairwise(BINS):
         inside = (probabilities >= low) & (probabilities < high if high < 1 else True)
         if inside.any():
             mean, share = float(probabilities[inside].mean()), float(trained[inside].mean())
@@ -290,7 +294,10 @@ def measure_reliability(
 
 def write_reliability(samples: Sequence[Sample]) -> str:
     """Return the reliability on the part that was held out as a Markdown table."""
-    lines = ["| optimizer | said | networks | mean probability | trained |", "|---|---|---|---|---|"]
+    lines = [
+        "| optimizer | said | networks | mean probability | trained |",
+        "|---|---|---|---|---|",
+    ]
     for name in OPTIMIZERS:
         for low, high, count, mean, share in measure_reliability(_pick(samples, "test"), name):
             said = f"{100 * low:.0f}–{100 * high:.0f} %"

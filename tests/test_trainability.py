@@ -35,9 +35,7 @@ class TestAgainstTraining:
     @pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.05), ("adam", 0.002)])
     def test_a_rate_gets_where_train_gets(self, spec, optimizer, rate):
         *_, last = train(spec, optimizer=optimizer, learning_rate=rate, steps=20, every=20)
-        found = measure_trainability(
-            spec, optimizer=optimizer, learning_rates=[rate], steps=20
-        )
+        found = measure_trainability(spec, optimizer=optimizer, learning_rates=[rate], steps=20)
         assert found.accuracy == pytest.approx(last.accuracy, abs=2 / last.examples)
         assert found.steps == 20
 
@@ -105,7 +103,9 @@ class TestOutcome:
 class TestOptimizers:
     """Against torch.optim on the same data, without any of the batching."""
 
-    @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)])
+    @pytest.mark.parametrize(
+        ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)]
+    )
     def test_steps_are_pytorchs(self, name, kind):
         from chainrule.trainability import _TASKS, _Race
         from chainrule.training import build_read_out

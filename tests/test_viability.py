@@ -1,6 +1,7 @@
 """The probability that a network trains: scale-free, two-sided, a sum of reasons."""
 
 import importlib.util
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -153,7 +154,10 @@ class TestScaleFree:
 
         model, compute_loss = build_network(spec), make_loss(spec)
         plain = assess_viability(inspect(model, compute_loss))
-        for wrapped in (Wrapper(model), nn.Sequential(Wrapper(nn.Sequential(model)), nn.Identity())):
+        for wrapped in (
+            Wrapper(model),
+            nn.Sequential(Wrapper(nn.Sequential(model)), nn.Identity()),
+        ):
             assert assess_viability(inspect(wrapped, compute_loss)) == plain
 
     @SPECS
@@ -196,7 +200,7 @@ class TestShape:
         inner_low = max((s.knot for s in slopes if s.beyond == "<"), default=-math.inf)
         inner_high = min((s.knot for s in slopes if s.beyond == ">"), default=math.inf)
         assert inner_low <= inner_high
-        for below, above in zip(values[:-1], values[1:], strict=True):
+        for below, above in itertools.pairwise(values):
             first, second = (
                 judge_features({name: value}, optimizer).log_odds for value in (below, above)
             )
@@ -242,7 +246,7 @@ class TestWords:
         for constants in CONSTANTS.values():
             for slope in constants.slopes:
                 feature = FEATURES[slope.feature]
-                assert (feature.low if slope.beyond == "<" else feature.high)
+                assert feature.low if slope.beyond == "<" else feature.high
                 assert slope.weight > 0
 
 
@@ -296,7 +300,9 @@ class TestCalibration:
             for row in load_script("calibrate").read_outcomes()
             if row["part"] == "fit" and int(row["sgd_steps"]) <= 75 and row["sgd"] == "trained"
         ]
-        cheap = sorted(rows, key=lambda row: (NetworkSpec.from_query(row["spec"]).depth, row["spec"]))
+        cheap = sorted(
+            rows, key=lambda row: (NetworkSpec.from_query(row["spec"]).depth, row["spec"])
+        )
         for row in cheap[:3]:
             found = measure_trainability(
                 NetworkSpec.from_query(row["spec"]), task=row["task"], optimizer="sgd"

@@ -17,6 +17,7 @@ from chainrule.numerals import format_number, to_superscript
 from chainrule.presets import Preset
 from chainrule.quantity import Quantity
 from chainrule.remedy import Remedies, Remedy
+from chainrule.wording import build_forecasts
 
 BAR_CELLS = 24
 """Cells of a bar's scale."""
@@ -214,6 +215,10 @@ def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
             Padding(Text(f"{finding.reason} [{finding.source}]", style="dim"), (0, 0, 0, 4))
         )
     lines.append(Text.assemble(("Next: ", "bold"), diagnosis.action))
+    for forecast in build_forecasts(diagnosis):
+        lines.append(
+            Text.assemble((f"{forecast.look.icon} {forecast.title}", "bold"), f": {forecast.note}")
+        )
     return Group(*lines)
 
 

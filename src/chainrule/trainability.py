@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -184,7 +184,9 @@ def measure_alike(
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise SpecError(f"steps: must be a whole number, at least 1; got {steps!r:.40}.")
     if task not in get_args(TaskName):
-        raise SpecError(f"task: unknown {task!r:.40}. {suggest(str(task)[:40], get_args(TaskName))}")
+        raise SpecError(
+            f"task: unknown {task!r:.40}. {suggest(str(task)[:40], get_args(TaskName))}"
+        )
     if len({_describe_architecture(spec) for spec in specs}) != 1:
         raise SpecError(
             "specs: must be networks that differ only in init, distribution, weight_std and "
@@ -276,7 +278,6 @@ class _Race:
 
     def _predict(self, values: Sequence[Tensor], inputs: Tensor) -> Tensor:
         """Return the scores of every copy, [copies, examples, classes]."""
-
         spec, remaining = self.spec, iter(values)
         function, scale = FUNCTIONS[spec.activation], branch_scale(spec)
         h = inputs.expand(len(values[0]), -1, -1)

@@ -201,7 +201,8 @@ def _weigh(
         words = f"{feature.label} is {feature.format(value)}"
         if log_odds < -_NEGLIGIBLE:
             meaning = feature.low if low < high else feature.high
-            words += f": {meaning}. It divides the odds by {format_number(math.exp(-log_odds))}"
+            factor = float(f"{math.exp(-log_odds):.2g}")
+            words += f": {meaning}. It divides the odds by {format_number(factor)}"
     return Contribution(feature=feature.name, value=value, log_odds=log_odds, words=f"{words}.")
 
 
@@ -375,7 +376,7 @@ _FEATURES = (
     ),
     Feature(
         name="sensitivity",
-        label="The growth of small differences ÷ that of the differences between examples",
+        label="The growth of small differences ÷ that of the spread between examples",
         low="",
         high="similar inputs give unrelated outputs, so gradients of different examples disagree",
         read=_read_sensitivity,
@@ -383,7 +384,7 @@ _FEATURES = (
     ),
     Feature(
         name="forward",
-        label="The differences between examples at the last layer ÷ at layer 1",
+        label="The spread between examples at the last layer ÷ at the first",
         low="what tells the examples apart fades on the way",
         high="values grow from layer to layer",
         read=_read_forward,
