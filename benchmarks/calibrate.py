@@ -29,7 +29,8 @@ from pathlib import Path
 import torch
 
 from chainrule import ACTIVATIONS, INITIALIZERS, NetworkSpec
-from chainrule.trainability import RATES, STEPS, TaskName, measure_alike
+from chainrule.tasks import TaskName
+from chainrule.trainability import RATES, STEPS, measure_alike
 
 FILE = Path(__file__).parent / "outcomes.csv"
 SEED = 5

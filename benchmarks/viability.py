@@ -27,7 +27,8 @@ from sklearn.metrics import roc_auc_score
 from chainrule import NetworkSpec, simulate
 from chainrule.flow import GradientFlow
 from chainrule.trainability import Outcome
-from chainrule.viability import FEATURES, judge_features, measure_features
+from chainrule.viability import judge_features
+from chainrule.viability_features import FEATURES, measure_features
 from chainrule.viability_table import CONSTANTS, Constants, Slope
 
 ROOT = Path(__file__).parent.parent

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from chainrule.errors import SpecError
 from chainrule.networks import build_network
 from chainrule.spec import NetworkSpec
+from chainrule.tasks import load_task
 from chainrule.trainability import (
     PARTLY,
     TRAINED,
@@ -107,11 +108,11 @@ class TestOptimizers:
         ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)]
     )
     def test_steps_are_pytorchs(self, name, kind):
-        from chainrule.trainability import _TASKS, _Race
+        from chainrule.trainability import _Race
         from chainrule.training import build_read_out
 
         spec = SHALLOW.replace(dtype="float64", width=64)
-        data = _TASKS["teacher"]()
+        data = load_task("teacher")
         race = _Race([spec], [0.01, 0.1], name, data)
         model = nn.Sequential(build_network(spec), build_read_out(spec, data.count))
         optimizer = kind(model.parameters(), lr=0.1)

@@ -15,14 +15,8 @@ from torch import nn
 from chainrule import NetworkSpec, Verdict, build_network, diagnose, inspect, make_loss, simulate
 from chainrule.diagnoses import Outlook
 from chainrule.trainability import measure_trainability
-from chainrule.viability import (
-    FEATURES,
-    NOT_VIABLE,
-    VIABLE,
-    assess_viability,
-    judge_features,
-    measure_features,
-)
+from chainrule.viability import NOT_VIABLE, VIABLE, assess_viability, judge_features
+from chainrule.viability_features import FEATURES, measure_features
 from chainrule.viability_table import CONSTANTS
 from strategies import legal_specs
 from zoo import ZOO

@@ -215,10 +215,10 @@ def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
             Padding(Text(f"{finding.reason} [{finding.source}]", style="dim"), (0, 0, 0, 4))
         )
     lines.append(Text.assemble(("Next: ", "bold"), diagnosis.action))
-    for forecast in build_forecasts(diagnosis):
-        lines.append(
-            Text.assemble((f"{forecast.look.icon} {forecast.title}", "bold"), f": {forecast.note}")
-        )
+    lines += [
+        Text.assemble((f"{forecast.look.icon} {forecast.title}", "bold"), f": {forecast.note}")
+        for forecast in build_forecasts(diagnosis)
+    ]
     return Group(*lines)
 
 

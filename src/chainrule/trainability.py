@@ -8,13 +8,11 @@ copy is right often enough, or none has a finite loss any more.
 Nothing here looks at gradients or at a diagnosis: it is the ground truth that those are judged by.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +22,7 @@ from chainrule.errors import SpecError, suggest
 from chainrule.networks import branch_scale, build_network, get_dtype
 from chainrule.simulation import FUNCTIONS, normalize_members
 from chainrule.spec import NetworkSpec
+from chainrule.tasks import Task, TaskName, load_task
 from chainrule.training import (
     Optimizer,
     adapt,
@@ -31,11 +30,8 @@ from chainrule.training import (
     check_optimizer,
     check_rate,
     isolate,
-    load_digits,
     make_order,
 )
-
-TaskName = Literal["digits", "teacher", "patterns"]
 
 RATES: Mapping[Optimizer, tuple[float, ...]] = MappingProxyType(
     {"sgd": (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0), "adam": (1e-4, 1e-3, 3e-3, 1e-2)}
@@ -63,9 +59,6 @@ CHECKED = 400
 """Examples that the accuracy is measured on, about, while training goes on."""
 
 _CHECK_EVERY = 25
-_EXAMPLES = 2048
-_FEATURES = 64
-_TASK_SEED = 20
 
 
 class Outcome(StrEnum):
@@ -109,22 +102,6 @@ class Trainability:
 def measure_progress(accuracy: float, chance: float) -> float:
     """Return the share of the way from chance to always right."""
     return (accuracy - chance) / (1 - chance)
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """A classification task; `inputs` [examples, 64], each feature of mean 0 and deviation 1."""
-
-    inputs: Tensor
-    classes: Tensor
-
-    @property
-    def count(self) -> int:
-        return int(self.classes.max()) + 1
-
-    @property
-    def chance(self) -> float:
-        return float(self.classes.bincount().max()) / len(self.classes)
 
 
 def measure_trainability(
@@ -193,7 +170,7 @@ def measure_alike(
             f"bias_std; got {len(specs)} that differ in more."
         )
     with isolate():
-        data = _TASKS[task]()
+        data = load_task(task)
         race = _Race(specs, rates, optimizer, data)
         race.run(steps)
     return tuple(
@@ -247,7 +224,7 @@ class _Race:
         specs: Sequence[NetworkSpec],
         rates: Sequence[float],
         optimizer: Optimizer,
-        data: _Task,
+        data: Task,
     ) -> None:
         spec = specs[0]
         models = [nn.Sequential(build_network(s), build_read_out(s, data.count)) for s in specs]
@@ -396,48 +373,3 @@ class _Adam(_Sgd):
     def keep(self, alive: Tensor) -> None:
         self.first = [each[alive] for each in self.first]
         self.second = [each[alive] for each in self.second]
-
-
-@cache
-def _draw_teacher() -> _Task:
-    """Return Gaussian inputs whose class is the largest output of a random tanh network.
-
-    The inputs vary in 10 directions out of 64, as natural data do.
-    """
-    generator = torch.Generator().manual_seed(_TASK_SEED)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    latent = draw(_EXAMPLES, 10)
-    inputs = latent @ draw(10, _FEATURES) + 0.3 * draw(_EXAMPLES, _FEATURES)
-    hidden = torch.tanh(latent @ draw(10, 64) / math.sqrt(10))
-    scores = hidden @ draw(64, 6)
-    classes = (scores - scores.mean(0)).argmax(1)
-    return _Task(_standardize(inputs), classes)
-
-
-@cache
-def _draw_patterns() -> _Task:
-    """Return 8 × 8 images of stripes in noise; the class is one of eight directions."""
-    generator = torch.Generator().manual_seed(_TASK_SEED + 1)
-    classes = torch.randint(0, 8, (_EXAMPLES,), generator=generator)
-    angle = classes * (math.pi / 8)
-    phase = torch.rand(_EXAMPLES, generator=generator, dtype=torch.float64) * (0.6 * math.pi)
-    grid = torch.linspace(-1, 1, 8, dtype=torch.float64)
-    y, x = torch.meshgrid(grid, grid, indexing="ij")
-    along = angle.cos()[:, None] * x.flatten() + angle.sin()[:, None] * y.flatten()
-    images = torch.sin(4.0 * along + phase[:, None])
-    noise = torch.randn(_EXAMPLES, _FEATURES, generator=generator, dtype=torch.float64)
-    return _Task(_standardize(images + 0.5 * noise), classes)
-
-
-def _standardize(inputs: Tensor) -> Tensor:
-    return (inputs - inputs.mean(0)) / (inputs.std(0) + 1e-3)
-
-
-_TASKS: Mapping[str, Callable[[], _Task]] = {
-    "digits": lambda: _Task(*load_digits()),
-    "teacher": _draw_teacher,
-    "patterns": _draw_patterns,
-}

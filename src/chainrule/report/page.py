@@ -73,9 +73,10 @@ def build_report(
             "footer",
             element(
                 "p",
-                "Gradients are PyTorch autograd’s, measured and not simulated. The diagnosis speaks "
-                "of a freshly initialized network under plain SGD and a loss of order 1; whether "
-                "it will train is judged by figures that the scale of the loss does not change.",
+                "Gradients are PyTorch autograd’s, measured and not simulated. The diagnosis "
+                "speaks of a freshly initialized network under plain SGD and a loss of order 1; "
+                "whether it will train is judged by figures that the scale of the loss does not "
+                "change.",
                 class_="dim",
             ),
         ),
