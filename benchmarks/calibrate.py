@@ -42,6 +42,9 @@ MOST, PLENTY = 400_000, 50_000
 """Networks with depth · (width² + 32²) above the first are not drawn, because they take too long;
 those above the second are drawn the less often the larger they are."""
 
+DEEP_MOST = 200_000
+"""Largest depth · width² of the deep networks that are drawn besides."""
+
 TEST_DEPTHS = (2, 4, 8, 15, 25, 50)
 TEST_ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu")
 TEST_INITIALIZATIONS = ("xavier", "he", "lecun", "random", "pytorch")
@@ -86,12 +89,29 @@ def list_groups() -> list[Group]:
         for depth, activation in product(TEST_DEPTHS, TEST_ACTIVATIONS)
     ]
     chance.shuffle(test)
+    chance = random.Random(SEED + 1)
+    fit = [group for pair in zip(_draw_deep_groups(chance), fit, strict=False) for group in pair]
     mixed = []
     for position, group in enumerate(fit):
         mixed.append(group)
         if position % 2 == 0 and test:
             mixed.append(test.pop())
     return mixed
+
+
+def _draw_deep_groups(chance: random.Random) -> Iterator[Group]:
+    """Yield deep plain networks whose gradients are of a usual size: those hard to tell."""
+    while True:
+        base = NetworkSpec(
+            depth=chance.choice((20, 30, 40, 50, 70)),
+            width=chance.choice((32, 48, 48, 96)),
+            activation=chance.choice(("tanh", "relu", "leaky_relu", "elu", "selu", "gelu")),
+            seed=chance.randrange(2**31 - 100),
+        )
+        if base.depth * base.width**2 <= DEEP_MOST:
+            inits = chance.sample(("xavier", "he", "orthogonal"), 2)
+            specs = tuple(base.replace(init=init) for init in inits)
+            yield Group("fit", chance.choice(("teacher", "patterns")), specs)
 
 
 def _draw_group(chance: random.Random) -> Group:

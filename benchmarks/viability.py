@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 from chainrule import NetworkSpec, simulate
 from chainrule.flow import GradientFlow
 from chainrule.trainability import Outcome
-from chainrule.viability import judge_features
+from chainrule.viability import find_hopeless, judge_features
 from chainrule.viability_features import FEATURES, measure_features
 from chainrule.viability_table import CONSTANTS, Constants, Slope
 
@@ -38,6 +38,8 @@ REPORT_FILE = ROOT / "docs" / "viability.md"
 CURVE_FILE = ROOT / "docs" / "images" / "viability.svg"
 SEEDS = 4
 PENALTY = 0.02
+NEVER = 1e-4
+"""About the probability of a network with undefined numbers, which needs no model."""
 OPTIMIZERS = ("sgd", "adam")
 
 KNOTS: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = {
@@ -48,7 +50,7 @@ KNOTS: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = {
     "forward": (("<", (-0.5, -2.0, -5.0)), (">", (1.0, 2.5))),
     "saturation": ((">", (0.3, 0.7)),),
     "dead_units": ((">", (0.5, 0.7)),),
-    "effective_depth": ((">", (0.7, 1.0, 1.3)),),
+    "effective_depth": ((">", (1.0,)),),
 }
 """Where the healthy range of each feature ends, by side, and where the slope may change."""
 
@@ -69,6 +71,7 @@ class Sample:
     trained: Mapping[str, bool]
     features: Mapping[str, float | None]
     compared: Mapping[str, float]
+    hopeless: bool
 
 
 def _compare(flow: GradientFlow) -> dict[str, float]:
@@ -91,7 +94,7 @@ def read_samples(*, measure: bool = True) -> list[Sample]:
         with FEATURES_FILE.open(newline="") as file:
             lines = csv.DictReader(line for line in file if not line.startswith("#"))
             known = {row["spec"]: row for row in lines}
-    columns = ["spec", *FEATURES, *COMPARED.values()]
+    columns = ["spec", *FEATURES, *COMPARED.values(), "hopeless"]
     outcomes = read_outcomes()
     missing = [row["spec"] for row in outcomes if row["spec"] not in known]
     stale = any(set(row) != set(columns) for row in known.values())
@@ -100,7 +103,8 @@ def read_samples(*, measure: bool = True) -> list[Sample]:
             if query in known and not stale:
                 continue
             flow = simulate(NetworkSpec.from_query(query), SEEDS)
-            values = {**measure_features(flow), **_compare(flow)}
+            hopeless = float(any(find_hopeless(flow)))
+            values = {**measure_features(flow), **_compare(flow), "hopeless": hopeless}
             known[query] = {"spec": query} | {
                 name: "" if value is None else f"{value:.4g}" for name, value in values.items()
             }
@@ -123,6 +127,7 @@ def read_samples(*, measure: bool = True) -> list[Sample]:
                 for name in FEATURES
             },
             compared={name: float(known[row["spec"]][name]) for name in COMPARED.values()},
+            hopeless=known[row["spec"]]["hopeless"] == "1",
         )
         for row in outcomes
         if row["spec"] in known
@@ -131,6 +136,7 @@ def read_samples(*, measure: bool = True) -> list[Sample]:
 
 def fit(samples: Sequence[Sample], optimizer: str) -> Constants:
     """Return the constants with the least penalized log loss on samples."""
+    samples = [sample for sample in samples if not sample.hopeless]
     slopes = [
         (name, side, knot)
         for name, sides in KNOTS.items()
@@ -190,7 +196,10 @@ def compute_log_odds(constants: Constants, features: Mapping[str, float | None])
 
 def predict(samples: Sequence[Sample], optimizer: str) -> list[float]:
     """Return the probability that the installed constants give to each sample."""
-    return [judge_features(sample.features, optimizer).probability for sample in samples]
+    return [
+        NEVER if sample.hopeless else judge_features(sample.features, optimizer).probability
+        for sample in samples
+    ]
 
 
 def measure_auc(samples: Sequence[Sample], optimizer: str, scores: Sequence[float]) -> float:

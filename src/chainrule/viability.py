@@ -97,7 +97,7 @@ def assess_viability(flow: GradientFlow) -> Viability:
         flow: A measurement of a freshly initialized network by `inspect` or `simulate`.
     """
     values = measure_features(flow)
-    hopeless = tuple(_find_hopeless(flow))
+    hopeless = tuple(find_hopeless(flow))
     return Viability(
         sgd=judge_features(values, "sgd", hopeless), adam=judge_features(values, "adam", hopeless)
     )
@@ -161,8 +161,8 @@ def _weigh(
 _NEGLIGIBLE = 0.05
 
 
-def _find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
-    """Yield what needs no model."""
+def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
+    """Yield what needs no model: undefined numbers, or no gradient at all."""
     layers = flow.weight_layers
     norms = [n for layer in layers if (n := layer.weight_gradient_norm) is not None]
     parts = [part for call in flow.layers for part in (call.statistics, call.gradient) if part]
