@@ -166,8 +166,8 @@ def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
     layers = flow.weight_layers
     norms = [n for layer in layers if (n := layer.weight_gradient_norm) is not None]
     parts = [part for call in flow.layers for part in (call.statistics, call.gradient) if part]
-    numbers = [flow.loss, *norms, *(part.non_finite for part in parts)]
-    if any(part.non_finite > 0 for part in parts) or not all(map(math.isfinite, numbers)):
+    counts = [each.non_finite for each in (*parts, *flow.parameters)]
+    if any(count > 0 for count in counts) or not all(map(math.isfinite, [flow.loss, *norms])):
         yield Contribution(
             feature="non_finite",
             value=None,
