@@ -203,9 +203,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     parser.add_argument("--file", type=Path, default=FILE)
+    parser.add_argument("--part", choices=("fit", "test"), help="only this part, small ones first")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the processes end too
     missing = list(_list_missing(arguments.file))
+    if arguments.part:
+        missing = [group for group in missing if group.part == arguments.part]
+        missing.sort(key=lambda group: group.specs[0].depth * group.specs[0].width ** 2)
     start = time.monotonic()
     end = start + 60 * arguments.minutes
     print(f"{len(missing)} groups are missing", file=sys.stderr)

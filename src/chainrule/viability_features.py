@@ -17,6 +17,9 @@ from chainrule.numerals import format_number
 ROUNDING = 1e-5
 """Relative differences below this are taken for rounding, as they are in float32."""
 
+RESOLUTION = 1e-6
+"""Smallest relative difference that is told from none; float32 rounds at some 1e-7."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
@@ -68,10 +71,13 @@ def _log(value: float | None) -> float | None:
 
 
 def _measure_spread(statistics: ActivationStatistics | None) -> float | None:
-    """Return by how much an entry differs between examples: root mean square deviation."""
+    """Return by how much an entry differs between examples: root mean square deviation.
+
+    Relative differences below `RESOLUTION` count as that, so that both precisions agree.
+    """
     if statistics is None or statistics.variation is None:
         return None
-    return math.hypot(statistics.mean, statistics.std) * statistics.variation
+    return math.hypot(statistics.mean, statistics.std) * max(statistics.variation, RESOLUTION)
 
 
 def _divide(numerator: float | None, denominator: float | None) -> float | None:
