@@ -18,6 +18,7 @@ from chainrule.trainability import measure_trainability
 from chainrule.viability import NOT_VIABLE, VIABLE, assess_viability, judge_features
 from chainrule.viability_features import FEATURES, measure_features
 from chainrule.viability_table import CONSTANTS
+from chainrule.wording import build_forecasts, describe_viability, explain_difference
 from strategies import legal_specs
 from zoo import ZOO
 
@@ -288,6 +289,13 @@ class TestCalibration:
             assert ours >= 0.95
             assert ours > ratio + 0.1
 
+    def test_the_page_of_the_docs_says_what_the_script_says(self):
+        script = load_script("viability")
+        samples = script.read_samples(measure=False)
+        text = script.REPORT_FILE.read_text()
+        assert script.write_table(samples) in text
+        assert script.write_reliability(samples) in text
+
     def test_stored_outcomes_are_trained_again(self):
         rows = [
             row
@@ -303,3 +311,24 @@ class TestCalibration:
             )
             assert found.outcome == row["sgd"]
             assert found.accuracy == pytest.approx(float(row["sgd_accuracy"]), abs=0.03)
+
+
+class TestOnPages:
+    def test_one_word_where_both_agree_and_two_where_they_differ(self):
+        same = diagnose(simulate(TANH, 8))
+        assert describe_viability(same) == "training viable"
+        assert explain_difference(same) == ""
+        spec = NetworkSpec(depth=6, activation="relu", init="random")
+        other = diagnose(simulate(spec, 8))
+        sgd, adam = other.viability.sgd.word, other.viability.adam.word
+        assert sgd != adam
+        assert describe_viability(other) == f"training {sgd} with SGD, {adam} with Adam"
+        assert "Adam divides by the size" in explain_difference(other)
+
+    def test_forecasts_say_the_probability_and_the_gravest_reasons(self):
+        for forecast in build_forecasts(diagnose(simulate(SIGMOID, 8))):
+            assert 1 <= len(forecast.reasons) <= 3
+            assert "probability that some usual learning rate" in forecast.note
+        for forecast in build_forecasts(diagnose(simulate(TANH.replace(depth=2), 8))):
+            assert forecast.title.endswith(": viable")
+            assert forecast.reasons == ()
