@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: explore test check format bench images lesson clean
+.PHONY: explore test check format bench calibrate viability images lesson clean
 
 # torch comes first and pinned: an unpinned one would bring gigabytes of CUDA libraries.
 $(VENV)/base: pyproject.toml constraints.txt
@@ -41,6 +41,15 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/load.py --seconds 20
+
+# Trains what is not in benchmarks/outcomes.csv yet; ARGS="--minutes 60 --processes 8"
+calibrate: $(VENV)/dev
+	$(BIN)/python benchmarks/calibrate.py $(ARGS)
+
+# Fits src/chainrule/viability_table.py on it, and judges that on what it never saw.
+viability: $(VENV)/dev
+	$(BIN)/python benchmarks/viability.py
+	$(BIN)/python benchmarks/viability.py
 
 lesson: $(VENV)/bench
 	$(BIN)/python docs/make_lesson.py

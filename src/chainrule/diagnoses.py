@@ -4,7 +4,7 @@ The thresholds were chosen on dense networks of width 64 by comparing with short
 (`benchmarks/agreement.py`: 150 networks, SGD with the best of four learning rates); the agreement
 is in docs/decisions.md. A verdict therefore speaks of plain SGD: Adam, which rescales gradients,
 trains some networks that are called vanishing or exploding here. Absolute gradient thresholds move
-with the scale of the loss.
+with the scale of the loss; `viability`, which says how likely either is to train it, does not.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ class Verdict(StrEnum):
     HEALTHY = "healthy"
 
 
-class Viability(StrEnum):
-    """Whether plain SGD can be expected to train a network, the worst first."""
+class Outlook(StrEnum):
+    """Whether an optimizer can be expected to train a network, the worst first."""
 
     NOT_VIABLE = "not viable"
     AT_RISK = "at risk"
@@ -46,8 +46,6 @@ class Rule:
         beyond: ">" if figures above the threshold are wrong, "<" if those below are.
         reason: Why it matters, in plain language.
         source: Where reason or threshold come from.
-        continuous: Whether the bound is a matter of degree on a scale of factors, so that a figure
-            can be far beyond it or near it. Counts and shares are not.
     """
 
     name: str
@@ -57,7 +55,6 @@ class Rule:
     beyond: str
     reason: str
     source: str
-    continuous: bool = False
 
 
 _RULES = (
@@ -107,7 +104,6 @@ _RULES = (
         reason="A step along a gradient this long throws the weights far away unless the learning "
         "rate is tiny, and then nothing else learns.",
         source="Pascanu et al. 2013 (arXiv 1211.5063); threshold measured",
-        continuous=True,
     ),
     Rule(
         name="exploding_backward",
@@ -118,7 +114,6 @@ _RULES = (
         reason="On the way back the factors multiply to far more than 1: early layers are pushed "
         "hard while late ones hardly move.",
         source="Hochreiter 1991; threshold measured",
-        continuous=True,
     ),
     Rule(
         name="vanishing_gradient",
@@ -129,7 +124,6 @@ _RULES = (
         reason="A gradient this short moves the weights by next to nothing at any usual learning "
         "rate.",
         source="Bengio et al. 1994; threshold measured",
-        continuous=True,
     ),
     Rule(
         name="vanishing_backward",
@@ -140,7 +134,6 @@ _RULES = (
         reason="On the way back the factors multiply to next to nothing: the error signal does "
         "not reach the early layers.",
         source="Hochreiter 1991; threshold measured",
-        continuous=True,
     ),
     Rule(
         name="growing_trunk",
@@ -151,7 +144,6 @@ _RULES = (
         reason="Every branch adds about as much as the trunk already holds, so the values grow by "
         "a factor per block, and the first steps throw the weights far away.",
         source="Zhang et al. 2019, Fixup (arXiv 1901.09321); threshold measured",
-        continuous=True,
     ),
     Rule(
         name="vanishing_typical",
@@ -162,7 +154,6 @@ _RULES = (
         reason="With paths around its layers a network can train though some receive little, but "
         "here most receive next to nothing.",
         source="Veit et al. 2016 (arXiv 1605.06431); threshold measured",
-        continuous=True,
     ),
     Rule(
         name="fading_trunk",
@@ -173,7 +164,6 @@ _RULES = (
         reason="The trunk hands gradients on unchanged unless something in its way shrinks them: "
         "a normalization after every sum does so at each block.",
         source="Xiong et al. 2020 (arXiv 2002.04745); threshold measured",
-        continuous=True,
     ),
     Rule(
         name="saturated",
@@ -193,7 +183,6 @@ _RULES = (
         reason="The values that reach it are smaller than what keeps its division from failing "
         "(ε), so it does not bring them back to size.",
         source="Ba et al. 2016 (arXiv 1607.06450), section 3; threshold measured",
-        continuous=True,
     ),
     Rule(
         name="same_answer",
@@ -204,7 +193,6 @@ _RULES = (
         reason="Different inputs give almost the same output, so the loss cannot tell the network "
         "what to change for which input.",
         source="Schoenholz et al. 2017 (arXiv 1611.01232); threshold measured",
-        continuous=True,
     ),
     Rule(
         name="fading_signal",
@@ -214,18 +202,11 @@ _RULES = (
         beyond="<",
         reason="The values shrink from layer to layer until nothing of the input is left.",
         source="He et al. 2015 (arXiv 1502.01852), section 2.2; threshold measured",
-        continuous=True,
     ),
 )
 
 RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})
 """Every rule by name, in the order of the verdicts."""
-
-FAR_BEYOND = 10.0
-"""Training is not viable where a figure is still beyond its bound when that is moved so far."""
-
-NEAR = 3.0
-"""Training is at risk where a figure comes within this factor of its bound."""
 
 MEANINGS: Mapping[Verdict, str] = MappingProxyType(
     {

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from chainrule.activations import ACTIVATIONS
-from chainrule.diagnoses import ACTIONS, FAR_BEYOND, NEAR, RULES, Rule, Verdict, Viability
+from chainrule.diagnoses import ACTIONS, RULES, Rule, Verdict
 from chainrule.flow import GradientFlow
 from chainrule.initializers import get_initializer
 from chainrule.measurement import WeightLayer
@@ -13,6 +13,7 @@ from chainrule.numerals import format_number
 from chainrule.overflow import locate_overflow
 from chainrule.quantity import Quantity, multiply_members
 from chainrule.structure import PLACES, RATIOS, find_tied_head
+from chainrule.viability import Viability, assess_viability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +56,14 @@ class Diagnosis:
         findings: Everything that is wrong, the gravest first.
         summary: One sentence.
         action: What to do next.
+        viability: How likely SGD and Adam are to train the network, each with its reasons.
     """
 
     verdict: Verdict
     findings: tuple[Finding, ...]
     summary: str
     action: str
+    viability: Viability
 
 
 def diagnose(flow: GradientFlow) -> Diagnosis:
@@ -74,72 +77,46 @@ def diagnose(flow: GradientFlow) -> Diagnosis:
         flow: A measurement by `inspect` or `simulate`.
     """
     order = list(Verdict)
-    findings = sorted(_find(flow, RULES), key=lambda finding: order.index(finding.verdict))
+    findings = sorted(_find(flow), key=lambda finding: order.index(finding.verdict))
     verdict = findings[0].verdict if findings else Verdict.HEALTHY
     return Diagnosis(
         verdict=verdict,
         findings=tuple(findings),
         summary=_summarize(flow, findings),
         action=ACTIONS[verdict].format(change=_suggest_change(flow)),
+        viability=assess_viability(flow),
     )
 
 
-def assess_viability(flow: GradientFlow) -> Viability:
-    """Return whether plain SGD can be expected to train the network, as far as one can see.
-
-    Not viable: a figure is far beyond its bound (still beyond it when the bound is moved by
-    `FAR_BEYOND`), or a count or share is beyond its own. At risk: a figure is beyond its bound, or
-    within a factor of `NEAR` of it. The agreement with real training is in docs/decisions.md.
-
-    Args:
-        flow: A measurement by `inspect` or `simulate`.
-    """
-    if any(_find(flow, _move_bounds(1 / FAR_BEYOND))):
-        return Viability.NOT_VIABLE
-    return Viability.AT_RISK if any(_find(flow, _move_bounds(NEAR))) else Viability.VIABLE
-
-
-def _move_bounds(factor: float) -> dict[str, Rule]:
-    """Return the rules with continuous bounds made stricter by a factor above 1, or laxer."""
-    return {
-        name: replace(
-            rule, threshold=rule.threshold * (factor if rule.beyond == "<" else 1 / factor)
-        )
-        if rule.continuous
-        else rule
-        for name, rule in RULES.items()
-    }
-
-
-def _find(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
+def _find(flow: GradientFlow) -> Iterator[Finding]:
     yield from _find_non_finite(flow)
     yield from _find_unreached(flow)
     if any(finding for finding in _find_non_finite(flow)):
         return  # every further figure is made of undefined numbers
     layers = flow.weight_layers
-    yield from _find_layers(rules["dead_units"], layers)
-    yield from _find_layers(rules["exploding_gradient"], layers)
+    yield from _find_layers(RULES["dead_units"], layers)
+    yield from _find_layers(RULES["exploding_gradient"], layers)
     if flow.residuals:
         for name in RATIOS:
-            yield from _find_ratio(rules[name], flow)
+            yield from _find_ratio(RULES[name], flow)
     else:
-        yield from _find_along_chain(flow, rules)
+        yield from _find_along_chain(flow)
     for name in PLACES:
-        yield from _find_places(rules[name], flow)
-    yield from _find_layers(rules["saturated"], layers)
-    yield from _find_same_answer(rules["same_answer"], flow)
+        yield from _find_places(RULES[name], flow)
+    yield from _find_layers(RULES["saturated"], layers)
+    yield from _find_same_answer(RULES["same_answer"], flow)
     if not flow.residuals:
-        yield from _find_ratio(rules["fading_signal"], flow)
+        yield from _find_ratio(RULES["fading_signal"], flow)
 
 
-def _find_along_chain(flow: GradientFlow, rules: Mapping[str, Rule]) -> Iterator[Finding]:
+def _find_along_chain(flow: GradientFlow) -> Iterator[Finding]:
     """What a network without paths around its layers must pass on at every layer."""
     layers = flow.weight_layers
-    if _is_near(layers, rules["exploding_gradient"]):
-        yield from _find_ratio(rules["exploding_backward"], flow)
-    yield from _find_layers(rules["vanishing_gradient"], layers)
-    if _is_near(layers, rules["vanishing_gradient"]):
-        yield from _find_ratio(rules["vanishing_backward"], flow)
+    if _is_near(layers, RULES["exploding_gradient"]):
+        yield from _find_ratio(RULES["exploding_backward"], flow)
+    yield from _find_layers(RULES["vanishing_gradient"], layers)
+    if _is_near(layers, RULES["vanishing_gradient"]):
+        yield from _find_ratio(RULES["vanishing_backward"], flow)
 
 
 def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> float | None:

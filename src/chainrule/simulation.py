@@ -177,8 +177,8 @@ def _draw(spec: NetworkSpec, seeds: Sequence[int], tick: Callable[[], None]) -> 
     ]
 
 
-def _normalize(spec: NetworkSpec, z: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
-    """Return the normalized pre-activations; z is [members, batch, width]."""
+def normalize_members(spec: NetworkSpec, z: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
+    """Return normalized pre-activations of stacked networks; z is [members, batch, width]."""
     if spec.normalization == "layernorm":
         z = F.layer_norm(z, z.shape[-1:], eps=_NORM_EPS)
     elif spec.normalization == "rmsnorm":
@@ -197,7 +197,7 @@ def _measure(spec: NetworkSpec, seeds: Sequence[int], step: int, tick: Callable[
     batches = [draw_batch(spec, seed) for seed in seeds]
     inputs = torch.stack([x for x, _ in batches]).requires_grad_()
     targets = torch.stack([y for _, y in batches])
-    function = _FUNCTIONS[spec.activation]
+    function = FUNCTIONS[spec.activation]
     scale = branch_scale(spec)
     with torch.enable_grad():
         h = inputs
@@ -210,7 +210,7 @@ def _measure(spec: NetworkSpec, seeds: Sequence[int], step: int, tick: Callable[
             if spec.normalization != "none":
                 shifts = by_name.get("normalization.bias")
                 shift = shifts[layer] if shifts else None
-                z = _normalize(spec, z, by_name["normalization.weight"][layer], shift)
+                z = normalize_members(spec, z, by_name["normalization.weight"][layer], shift)
                 outputs.setdefault("normalization", []).append(z)
             branch = function(z)
             outputs.setdefault("activation", []).append(branch)
@@ -364,7 +364,7 @@ def _assemble_parameters(spec: NetworkSpec, figures: dict[str, Figures]) -> Iter
             )
 
 
-_FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
     "relu": F.relu,
@@ -375,3 +375,4 @@ _FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "identity": lambda z: z,
 }
+"""What each activation computes, by name."""

@@ -18,6 +18,7 @@ from chainrule.numerals import format_number, to_superscript
 from chainrule.presets import Preset
 from chainrule.quantity import Quantity
 from chainrule.remedy import Remedies, Remedy
+from chainrule.wording import build_forecasts
 
 BAR_CELLS = 24
 """Cells of a bar's scale."""
@@ -218,6 +219,10 @@ def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
             Padding(Text(f"{finding.reason} [{finding.source}]", style="dim"), (0, 0, 0, 4))
         )
     lines.append(Text.assemble(("Next: ", "bold"), diagnosis.action))
+    lines += [
+        Text.assemble((f"{forecast.look.icon} {forecast.title}", "bold"), f": {forecast.note}")
+        for forecast in build_forecasts(diagnosis)
+    ]
     return Group(*lines)
 
 

@@ -133,7 +133,7 @@ def train(  # noqa: PLR0913  (one argument per setting)
     """
     check_optimizer(optimizer)
     rate = DEFAULT_RATES[optimizer] if learning_rate is None else learning_rate
-    _check_rate(rate)
+    check_rate(rate)
     _check_count("steps", steps, 1, MAX_STEPS)
     _check_count("every", every, 1, MAX_STEPS)
     _check_count("batch_size", batch_size, 2 if spec.normalization == "batchnorm" else 1, MAX_BATCH)
@@ -158,7 +158,7 @@ def measure_chance() -> float:
     Raises:
         ChainruleError: If scikit-learn is not installed.
     """
-    _, classes = _load_digits()
+    _, classes = load_digits()
     return float(classes.bincount().max()) / len(classes)
 
 
@@ -168,7 +168,7 @@ def count_examples() -> int:
     Raises:
         ChainruleError: If scikit-learn is not installed.
     """
-    return len(_load_digits()[1])
+    return len(load_digits()[1])
 
 
 def check_installed() -> None:
@@ -195,7 +195,12 @@ def check_optimizer(name: Any) -> None:
         raise SpecError(f"optimizer: unknown {str(name)[:40]!r}. {suggest(str(name)[:40], known)}")
 
 
-def _check_rate(value: Any) -> None:
+def check_rate(value: Any) -> None:
+    """Check a learning rate.
+
+    Raises:
+        SpecError: If it is not a number above 0, at most 1000.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1000:
         raise SpecError(
             f"learning_rate: must be a number above 0, at most 1000; got {str(value)[:40]!r}."
@@ -237,8 +242,12 @@ def _count(number: int, thing: str) -> str:
 
 
 @cache
-def _load_digits() -> tuple[Tensor, Tensor]:
-    """Return standardized images [examples, 64] in float64 and their classes [examples]."""
+def load_digits() -> tuple[Tensor, Tensor]:
+    """Return standardized images [examples, 64] in float64 and their classes [examples].
+
+    Raises:
+        ChainruleError: If scikit-learn is not installed.
+    """
     check_installed()
     from sklearn.datasets import load_digits
 
@@ -282,12 +291,12 @@ def _iterate(
     should_stop: Callable[[], bool] | None,
 ) -> Iterator[TrainingRecord]:
     """Yield outside of every `with`: what a caller does between records is its own affair."""
-    with _isolate():
+    with isolate():
         run = _Run(spec, optimizer, learning_rate, batch_size)
     for step in range(steps + 1):
         if should_stop is not None and should_stop():
             return
-        with _isolate():
+        with isolate():
             record = run.advance(step, measured=step % every == 0, last=step == steps)
         if record is not None:
             yield record
@@ -295,7 +304,7 @@ def _iterate(
                 return
 
 
-def _isolate() -> ExitStack:
+def isolate() -> ExitStack:
     """Return a context in which the caller's modes of PyTorch do not count."""
     stack = ExitStack()
     for context in (
@@ -314,17 +323,17 @@ class _Run:
     def __init__(
         self, spec: NetworkSpec, optimizer: Optimizer, learning_rate: float, batch_size: int
     ) -> None:
-        inputs, self.classes = _load_digits()
+        inputs, self.classes = load_digits()
         self.inputs = adapt(inputs, spec.width).to(get_dtype(spec))
         body = build_network(spec)
-        self.model = nn.Sequential(body, _build_read_out(spec))
+        self.model = nn.Sequential(body, build_read_out(spec))
         self.parameters = list(self.model.parameters())
         self.weights = [m.weight for m in body.modules() if isinstance(m, nn.Linear)]
         kind = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam
         self.optimizer = kind(self.parameters, lr=learning_rate)
         self.clip_norm = spec.clip_norm
         self.batch_size = batch_size
-        self.order = torch.Generator().manual_seed(spec.seed + _ORDER_OFFSET)
+        self.order = make_order(spec)
 
     def advance(self, step: int, *, measured: bool, last: bool) -> TrainingRecord | None:
         """Compute the gradient of the next batch, record it if wanted, and follow it."""
@@ -373,10 +382,15 @@ class _Run:
         return float(right.double().mean()), len(right)
 
 
-def _build_read_out(spec: NetworkSpec) -> nn.Linear:
+def make_order(spec: NetworkSpec) -> torch.Generator:
+    """Return the generator that draws which examples each batch has."""
+    return torch.Generator().manual_seed(spec.seed + _ORDER_OFFSET)
+
+
+def build_read_out(spec: NetworkSpec, classes: int = CLASSES) -> nn.Linear:
     """Return the layer on top: weights and biases uniform on ±1/√width, as `nn.Linear` has them."""
     generator = torch.Generator().manual_seed(spec.seed + _READ_OUT_OFFSET)
-    layer = nn.utils.skip_init(nn.Linear, spec.width, CLASSES, dtype=torch.float32, device="cpu")
+    layer = nn.utils.skip_init(nn.Linear, spec.width, classes, dtype=torch.float32, device="cpu")
     bound = 1.0 / math.sqrt(spec.width)
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)

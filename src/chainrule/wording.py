@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from chainrule.activations import ACTIVATIONS
-from chainrule.diagnoses import MEANINGS, RULES, Verdict, Viability
-from chainrule.diagnosis import Diagnosis, assess_viability
+from chainrule.diagnoses import MEANINGS, RULES, Outlook, Verdict
+from chainrule.diagnosis import Diagnosis
 from chainrule.flow import GradientFlow
 from chainrule.initializers import INITIALIZERS
 from chainrule.numerals import format_number, split_number
@@ -38,11 +38,11 @@ LOOKS: Mapping[Verdict, Look] = MappingProxyType(
     }
 )
 
-VIABILITY_LOOKS: Mapping[Viability, Look] = MappingProxyType(
+OUTLOOK_LOOKS: Mapping[Outlook, Look] = MappingProxyType(
     {
-        Viability.VIABLE: Look("●", GOOD),
-        Viability.AT_RISK: Look("◐", WARN),
-        Viability.NOT_VIABLE: Look("○", BAD),
+        Outlook.VIABLE: Look("●", GOOD),
+        Outlook.AT_RISK: Look("◐", WARN),
+        Outlook.NOT_VIABLE: Look("○", BAD),
     }
 )
 
@@ -75,14 +75,14 @@ class Card:
 def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
     """Return the four status cards of a measurement, also of one without weight layers."""
     layers = flow.weight_layers
-    look, viability = LOOKS[diagnosis.verdict], assess_viability(flow)
+    look = LOOKS[diagnosis.verdict]
     verdict = Card(
         title="Diagnosis",
         digits=str(diagnosis.verdict).capitalize(),
         icon=look.icon,
         state=look.state,
         note=start_sentence(MEANINGS[diagnosis.verdict]),
-        badge=(VIABILITY_LOOKS[viability], f"training {viability}"),
+        badge=(OUTLOOK_LOOKS[diagnosis.viability.sgd.word], describe_viability(diagnosis)),
     )
     if not layers:
         none = "all parameters together" if flow.parameters else "the model has no parameters"
@@ -110,6 +110,69 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
         _judge_ratio(flow.gradient_ratio, norms),
         verdict,
     )
+
+
+def describe_viability(diagnosis: Diagnosis) -> str:
+    """Return in a few words whether SGD can be expected to train it, and Adam where it differs."""
+    sgd, adam = diagnosis.viability.sgd.word, diagnosis.viability.adam.word
+    return f"training {sgd}" if adam == sgd else f"training {sgd} with SGD, {adam} with Adam"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What one optimizer can be expected to do, in words.
+
+    Attributes:
+        look: Its sign and state.
+        title: "SGD: not viable".
+        note: The probability, in a sentence.
+        reasons: What lowered it, the gravest first; empty if nothing did.
+    """
+
+    look: Look
+    title: str
+    note: str
+    reasons: tuple[str, ...]
+
+
+_MOST_REASONS = 3
+_SLIGHT = 0.2
+"""Log-odds below which a reason is not worth telling."""
+
+
+def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
+    """Return what SGD and Adam can be expected to do with the network, and why."""
+    both = (("SGD", diagnosis.viability.sgd), ("Adam", diagnosis.viability.adam))
+    first, second = (
+        Forecast(
+            look=OUTLOOK_LOOKS[prospect.word],
+            title=f"{name}: {prospect.word}",
+            note=f"{_write_probability(prospect.probability)} probability that some usual learning "
+            "rate trains it within 300 steps",
+            reasons=tuple(
+                each.words for each in prospect.contributions if each.log_odds < -_SLIGHT
+            )[:_MOST_REASONS],
+        )
+        for name, prospect in both
+    )
+    return first, second
+
+
+def explain_difference(diagnosis: Diagnosis) -> str:
+    """Return why SGD and Adam are judged differently; nothing where they are not."""
+    if diagnosis.viability.sgd.word == diagnosis.viability.adam.word:
+        return ""
+    return (
+        "SGD moves each layer in proportion to its gradient: one that receives little stays where "
+        "it is, one that receives much sets the learning rate for all. Adam divides by the size of "
+        "each gradient, so every layer moves alike."
+    )
+
+
+def _write_probability(value: float) -> str:
+    if value < 0.01:
+        return "less than 1 %"
+    return "more than 99 %" if value > 0.99 else f"{100 * value:.0f} %"
 
 
 def _show(title: str, value: float | None, *, note: str) -> Card:

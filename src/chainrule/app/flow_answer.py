@@ -19,7 +19,15 @@ from chainrule.numerals import format_number, to_subscript
 from chainrule.quantity import Quantity
 from chainrule.rows import list_layer_head, write_layer_row
 from chainrule.spec import NetworkSpec
-from chainrule.wording import Card, build_cards, write_share, write_text
+from chainrule.wording import (
+    Card,
+    build_cards,
+    build_forecasts,
+    explain_difference,
+    start_sentence,
+    write_share,
+    write_text,
+)
 
 Answer = dict[str, Any]
 
@@ -71,6 +79,17 @@ def describe_flow(
             }
             for finding in diagnosis.findings
         ],
+        "forecasts": [
+            {
+                "icon": forecast.look.icon,
+                "state": forecast.look.state,
+                "title": forecast.title,
+                "note": start_sentence(forecast.note),
+                "reasons": list(forecast.reasons),
+            }
+            for forecast in build_forecasts(diagnosis)
+        ],
+        "difference": explain_difference(diagnosis),
         "summary": diagnosis.summary,
         "action": diagnosis.action,
         "clip": describe_clipping(flow),

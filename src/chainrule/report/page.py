@@ -24,10 +24,13 @@ from chainrule.report.tables import (
 )
 from chainrule.wording import (
     Card,
+    Forecast,
     build_cards,
+    build_forecasts,
     describe_measurement,
     describe_subject,
     describe_versions,
+    explain_difference,
     start_sentence,
     write_text,
 )
@@ -71,8 +74,10 @@ def build_report(
             "footer",
             element(
                 "p",
-                "Gradients are PyTorch autograd’s, measured and not simulated. The verdict speaks "
-                "of a freshly initialized network under plain SGD and a loss of order 1.",
+                "Gradients are PyTorch autograd’s, measured and not simulated. The diagnosis "
+                "speaks of a freshly initialized network under plain SGD and a loss of order 1; "
+                "whether it will train is judged by figures that the scale of the loss does not "
+                "change.",
                 class_="dim",
             ),
         ),
@@ -171,11 +176,28 @@ def _build_diagnosis(diagnosis: Diagnosis) -> Markup:
         )
         for finding in diagnosis.findings
     ]
+    difference = explain_difference(diagnosis)
     return element(
         "section",
         element("h2", f"Diagnosis: {diagnosis.verdict}"),
         findings or element("p", diagnosis.summary),
         element("p", element("b", "Next: "), diagnosis.action, class_="next"),
+        element("h3", "Will it train?"),
+        [_build_forecast(forecast) for forecast in build_forecasts(diagnosis)],
+        element("p", difference, class_="dim") if difference else None,
+    )
+
+
+def _build_forecast(forecast: Forecast) -> Markup:
+    sign = element("span", f"{forecast.look.icon} ", aria_hidden="true")
+    return element(
+        "div",
+        element("b", sign, forecast.title, class_=forecast.look.state),
+        element("p", start_sentence(forecast.note), class_="dim"),
+        element("ul", [element("li", reason) for reason in forecast.reasons], class_="dim")
+        if forecast.reasons
+        else None,
+        class_="finding",
     )
 
 

@@ -189,7 +189,17 @@ window.chainrule = window.chainrule || {};
         el("div", { class: "fv-finding" }, el("p", { class: "fv-strong" }, finding.evidence), el("p", { class: "fv-dim" }, `${finding.reason} (${finding.source})`)));
       if (!nodes.length) nodes.push(el("p", {}, answer.summary));
       nodes.push(el("p", {}, el("b", {}, "Next: "), answer.action));
+      if (answer.forecasts) nodes.push(this.buildForecasts(answer));
       this.findings.replaceChildren(...nodes);
+    }
+
+    buildForecasts(answer) {
+      const boxes = answer.forecasts.map((forecast) =>
+        el("div", { class: "fv-finding" },
+          el("p", { class: "fv-word", "data-state": forecast.state }, el("span", { "aria-hidden": "true" }, `${forecast.icon} `), el("b", {}, forecast.title)),
+          el("p", { class: "fv-dim" }, forecast.note),
+          forecast.reasons.length ? el("ul", { class: "fv-reasons" }, forecast.reasons.map((reason) => el("li", {}, reason))) : null));
+      return el("div", { "data-part": "forecasts" }, el("h3", { class: "fv-strong" }, "Will it train?"), boxes, answer.difference ? el("p", { class: "fv-dim" }, answer.difference) : null);
     }
 
     fillTable() {
