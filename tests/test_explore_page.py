@@ -13,6 +13,7 @@ from browsing import watch
 from chainrule import PRESETS, NetworkSpec, diagnose, find_remedies, load_flow, simulate
 from chainrule.app.controls import CONTROLS
 from chainrule.app.view import DEFAULT_PRESET, read_view, write_query
+from chainrule.figures import build_layer_figure
 from explorer import (
     CHART,
     encode,
@@ -374,13 +375,14 @@ class TestCharts:
             "document.querySelector('[data-part=layer-note]').innerText.includes('h₈')"
         )
         flow = simulate(PRESETS[DEFAULT_PRESET].spec, 16)
-        histogram = flow.weight_layers[7].activation.histogram
         wait_until_settled(explorer)
         shown = explorer.evaluate(
-            "Array.from(document.querySelector('#layer-chart').data.at(-1).y)"
+            "Object.fromEntries(document.querySelector('#layer-chart').data"
+            ".map(trace => [trace.name, Array.from(trace.y)]))"
         )
-        total = sum(histogram.counts)
-        assert shown == pytest.approx([count / total for count in histogram.counts])
+        expected = build_layer_figure(flow, 8)["data"]
+        assert shown == {trace["name"]: pytest.approx(trace["y"]) for trace in expected}
+        assert sum(shown["activations h"]) == pytest.approx(1)
 
     @pytest.mark.parametrize(
         ("label", "symbol"), [("‖δ‖", "‖δ‖"), ("gradient ÷ weight", "‖W‖"), ("‖∂𝓛/∂W‖", "∂W")]

@@ -37,10 +37,7 @@ window.chainrule = window.chainrule || {};
       const field = { control };
       if (control.kind === "choice") {
         field.input = el("select", shared, control.choices.map(([value, label]) => el("option", { value }, label)));
-        field.input.addEventListener("change", () => {
-          clearTimeout(typing);
-          this.take(control.name, field.input.value, true);
-        });
+        field.input.addEventListener("change", () => this.take(control.name, field.input.value, true));
       } else {
         field.input = el("input", { ...shared, type: "number", inputmode: control.step === 1 ? "numeric" : "decimal", min: control.low, max: control.high, step: control.step, placeholder: control.placeholder });
         let typing = null; // digits are awaited: who types 1000 does not ask for 1 and 100
@@ -48,7 +45,10 @@ window.chainrule = window.chainrule || {};
           clearTimeout(typing);
           typing = setTimeout(() => this.take(control.name, field.input.value, false), TYPING);
         });
-        field.input.addEventListener("change", () => this.take(control.name, field.input.value, true));
+        field.input.addEventListener("change", () => {
+          clearTimeout(typing);
+          this.take(control.name, field.input.value, true);
+        });
       }
       const head = el("div", { class: "ex-control-head" }, el("label", { for: id }, control.label), control.kind === "choice" ? null : field.input);
       const parts = [head];
