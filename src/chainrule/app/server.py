@@ -44,21 +44,31 @@ def serve(host: str, port: int, *, open_browser: bool, workers: int = 1) -> None
     print(f"chainrule explorer: {url}  (stop with Ctrl+C)", flush=True)
     if open_browser:
         threading.Timer(0.5, webbrowser.open, [url]).start()
-    config = uvicorn.Config(
-        "chainrule.app.server:create_worker",
-        factory=True,
-        workers=workers,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=1,  # a training under way would hold it up for long
-        timeout_worker_healthcheck=_PATIENCE,
-    )
     with suppress(KeyboardInterrupt):
         if workers > 1:
+            config = uvicorn.Config(
+                "chainrule.app.server:create_worker",
+                factory=True,
+                workers=workers,
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=1,  # a training under way would hold it up for long
+                timeout_worker_healthcheck=_PATIENCE,
+            )
             Multiprocess(config, [listener]).run()
         else:
-            uvicorn.Server(config).run([listener])
+            config = uvicorn.Config(create_worker(), log_level="warning", access_log=False)
+            _Server(config).run([listener])
     print("stopped")
+
+
+class _Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not followed
+    """A server that does not wait for trainings when it is asked to end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell the application first; then end as usual, when every answer is complete."""
+        self.config.app.state.closing = True
+        await super().shutdown(sockets)
 
 
 def create_worker() -> Any:
