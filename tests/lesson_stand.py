@@ -8,6 +8,7 @@ from fastapi.staticfiles import StaticFiles
 
 import chainrule.app
 from chainrule.app.lesson import register_routes
+from chainrule.app.measuring import Measurer
 
 ASSETS = Path(chainrule.app.__file__).parent / "assets"
 
@@ -59,7 +60,7 @@ PAGE = """<!DOCTYPE html>
 def create_server() -> FastAPI:
     """Return a server of the page, the assets, and what the lesson asks for."""
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    register_routes(server)
+    register_routes(server, Measurer())
     server.mount("/assets", StaticFiles(directory=ASSETS))
 
     @server.get("/")

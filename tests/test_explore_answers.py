@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from chainrule import PRESETS, NetworkSpec, Verdict, diagnose, inspect, simulate
@@ -15,6 +15,7 @@ from chainrule.app.flow_answer import compare, describe_clipping, describe_flow
 from chainrule.app.measuring import NETWORK_BUDGET, PAGE_BUDGET, plan_seeds
 from chainrule.app.view import DEFAULT_PRESET, View, read_view, write_query
 from chainrule.errors import SpecError
+from chainrule.spec import MAX_SEED
 from strategies import legal_specs
 
 SMALL = "depth=4&width=8&activation=tanh&init=xavier"
@@ -41,6 +42,7 @@ class TestViews:
     def test_an_address_gives_back_the_view(
         self, spec, seeds, measure, pin, lock, hide, embed, data
     ):
+        assume(spec.seed + seeds - 1 <= MAX_SEED)
         view = View(
             spec=spec,
             seeds=seeds,
@@ -91,6 +93,11 @@ class TestViews:
     @given(st.text(max_size=300))
     def test_any_text_gives_a_view(self, query):
         view, _ = read_view(query)
+        assert read_view(view.address) == (view, ())
+
+    def test_seeds_end_at_the_last_one(self):
+        view, _ = read_view(f"depth=2&seed={MAX_SEED}")
+        assert view.seeds == 1
         assert read_view(view.address) == (view, ())
 
     def test_an_endless_address_is_ignored(self):

@@ -42,6 +42,7 @@ from chainrule.app.lesson.plots import HIGH, LOW, plot_activation, plot_profile
 from chainrule.app.lesson.questions import QUESTIONS
 from chainrule.app.lesson.readings import READINGS
 from chainrule.app.lesson.subjects import ADDRESSES, SEEDS, SUBJECTS
+from chainrule.app.measuring import plan_seeds
 from chainrule.diagnosis import diagnose
 from chainrule.initializers import INITIALIZERS
 from chainrule.inspection import inspect
@@ -502,6 +503,14 @@ def test_a_listing_is_downloaded_as_a_file(client):
     assert answer.text == write_listing(NetworkSpec(depth=3, width=8), 16)
     assert answer.headers["content-disposition"] == 'attachment; filename="listing.py"'
     assert answer.headers["content-type"].startswith("text/x-python")
+
+
+def test_a_listing_draws_as_many_networks_as_the_page(client):
+    query = "depth=15&width=1024&activation=relu&init=he"
+    spec = NetworkSpec.from_query(query)
+    seeds = plan_seeds(spec, 16, first=False)
+    assert 1 <= seeds < 16
+    assert client.get(f"/listing.py?{query}").text == write_listing(spec, seeds)
 
 
 def test_large_networks_are_listed_but_not_measured(client):

@@ -42,7 +42,7 @@ def create_app() -> Dash:
     remedy_route.register_routes(server, measurer)
     file_route.register_routes(server, measurer)
     training_route.register_routes(server)
-    lesson.register_routes(server)
+    lesson.register_routes(server, measurer)
     chain_page.register_routes(server)
     model_page.register_routes(server)
     plotly_script.register_routes(server)

@@ -9,7 +9,7 @@ from chainrule.app.controls import CONTROLS, DEFAULT_SEEDS, MAX_SEEDS, write_set
 from chainrule.errors import SpecError
 from chainrule.figures import MEASURES, SCALES
 from chainrule.presets import PRESETS, get_preset
-from chainrule.spec import MAX_QUERY, NetworkSpec, repair_query
+from chainrule.spec import MAX_QUERY, MAX_SEED, NetworkSpec, repair_query
 
 DEFAULT_PRESET = next(iter(PRESETS))
 
@@ -134,9 +134,10 @@ def read_view(query: str) -> tuple[View, tuple[str, ...]]:
         pairs = parse_qsl(own["pin"][:MAX_QUERY], keep_blank_values=True, errors="replace")
         pin, pin_notices = repair_query(urlencode([pair for pair in pairs if pair[0] != "seeds"]))
         notices += [f"Pinned network: {notice}" for notice in pin_notices]
+    most = min(MAX_SEEDS, MAX_SEED - spec.seed + 1)  # seeds are counted up from the first one
     view = View(
         spec=spec,
-        seeds=_read_number("seeds", own.get("seeds"), 1, MAX_SEEDS, DEFAULT_SEEDS, notices),
+        seeds=_read_number("seeds", own.get("seeds"), 1, most, min(DEFAULT_SEEDS, most), notices),
         measure=_read_name("measure", own.get("measure"), MEASURES, "weight", notices),
         scale=_read_name("scale", own.get("scale"), SCALES, "log", notices),
         layer=_read_number("layer", own.get("layer"), 1, spec.depth, 1, notices),

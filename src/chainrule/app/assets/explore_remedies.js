@@ -14,8 +14,10 @@ window.chainrule = window.chainrule || {};
     let asked = null; // query that is asked for or shown
     let control = null;
     let timer = null;
+    let networks = 0; // how many the page shows
 
     explore.onAnswer((answer) => {
+      networks = answer.ensemble.seeds;
       const query = new URLSearchParams(answer.view.query);
       if (query.toString() === asked) return;
       clearTimeout(timer);
@@ -63,7 +65,7 @@ window.chainrule = window.chainrule || {};
         return;
       }
       const { remedies, refuted, seeds } = answer;
-      const fewer = seeds < Number(new URLSearchParams(asked).get("seeds") || 16) ? " (fewer than above, to be quick)" : "";
+      const fewer = seeds < networks ? " (fewer than above, to be quick)" : "";
       state.textContent = remedies.length
         ? `Each of these was measured on the same ${seeds} networks${fewer}, before and after. The cheapest change comes first.`
         : `${refuted.length} changes were measured on the same ${seeds} networks; none helps.`;

@@ -1,27 +1,26 @@
 """What the lesson asks the server for: its text, and the listing of a configuration."""
 
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from chainrule.app.lesson.document import build_lesson
+from chainrule.app.measuring import Busy, Lane, Measurer, Superseded, plan_seeds
+from chainrule.app.view import View, read_view
+from chainrule.errors import SpecError
 from chainrule.listing import format_listing_output, write_listing
-from chainrule.simulation import simulate
-from chainrule.spec import MAX_SEED, NetworkSpec, repair_query
-
-SEEDS, MAX_SEEDS = 16, 64
-
-LIVE_WEIGHTS = 2**23
-"""Most weights of all networks whose output is computed at once."""
 
 
-def register_routes(server: FastAPI) -> None:
+def register_routes(server: FastAPI, measurer: Measurer) -> None:
     """Answer with the lesson and with listings.
 
     GET /api/lesson: {"html"}. GET /api/listing with a network's query (and seeds): {"listing",
     "output" or null, "note", "query"}. GET /listing.py: the listing as a file.
+
+    Args:
+        server: Where the routes go.
+        measurer: What measures; mostly it has just measured what the page shows.
     """
 
     @server.get("/api/lesson", include_in_schema=False)
@@ -29,53 +28,48 @@ def register_routes(server: FastAPI) -> None:
         return JSONResponse({"html": build_lesson()}, headers={"Cache-Control": "max-age=60"})
 
     @server.get("/api/listing", include_in_schema=False)
-    def listing(request: Request) -> JSONResponse:
-        return JSONResponse(answer_listing(request.url.query))
+    async def listing(request: Request) -> Response:
+        view, _ = read_view(request.url.query)
+        seeds = _count_seeds(view)
+        output, note = None, "Too large to measure while you wait. Run it: it prints every layer."
+        try:
+            plan_seeds(view.spec, 1, first=False)
+            output = await measurer.run(
+                request,
+                lambda check: format_listing_output(measurer.measure(view.spec, seeds, check)),
+                lane=Lane.LONG,
+            )
+            note = "The same numbers as the charts, to three digits."
+        except Superseded:
+            return Response(status_code=499)
+        except Busy:
+            note = "The server is busy just now. Run it: it prints every layer."
+        except SpecError:
+            pass  # larger than the page measures; the script itself has no bound
+        return JSONResponse(_answer(view, seeds, output, note))
 
     @server.get("/listing.py", include_in_schema=False)
     def download(request: Request) -> Response:
-        spec, seeds = read_query(request.url.query)
+        view, _ = read_view(request.url.query)
         return PlainTextResponse(
-            write_listing(spec, seeds),
+            write_listing(view.spec, _count_seeds(view)),
             media_type="text/x-python",
             headers={"Content-Disposition": 'attachment; filename="listing.py"'},
         )
 
 
-def read_query(query: str) -> tuple[NetworkSpec, int]:
-    """Return the network that a visitor's query describes, and how many of it.
-
-    Args:
-        query: Any string; what is illegal is mended as the explorer does.
-    """
+def _count_seeds(view: View) -> int:
+    """Return how many networks the page shows of a view: then the script prints its numbers."""
     try:
-        pairs = parse_qsl(query[:4000], max_num_fields=100, errors="replace")
-    except ValueError:
-        pairs = []
-    asked = next((text for name, text in reversed(pairs) if name == "seeds"), "")
-    seeds = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else SEEDS
-    spec, _ = repair_query(urlencode([pair for pair in pairs if pair[0] != "seeds"]))
-    return spec, max(1, min(seeds, MAX_SEEDS, MAX_SEED - spec.seed + 1))
+        return plan_seeds(view.spec, view.seeds, first=False)
+    except SpecError:
+        return view.seeds
 
 
-def answer_listing(query: str) -> dict[str, Any]:
-    """Return a listing and what it prints.
-
-    Args:
-        query: A network's query, with "seeds" for how many.
-    """
-    spec, seeds = read_query(query)
-    weights = spec.depth * spec.width * (spec.width + spec.batch_size) * seeds
-    live = weights <= LIVE_WEIGHTS
-    output = format_listing_output(simulate(spec, seeds)) if live else None
-    note = (
-        "The same numbers as the charts, to three digits."
-        if live
-        else "Too large to measure while you wait. Run it: it prints every layer."
-    )
+def _answer(view: View, seeds: int, output: str | None, note: str) -> dict[str, Any]:
     return {
-        "listing": write_listing(spec, seeds),
+        "listing": write_listing(view.spec, seeds),
         "output": output,
         "note": note,
-        "query": spec.to_query(),
+        "query": view.spec.to_query(),
     }
