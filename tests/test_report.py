@@ -197,7 +197,7 @@ class TestReport:
             assert remedy.title in reader.text
             assert remedy.figure.after_text in reader.text
         assert f"without success ({len(remedies.refuted)})" in reader.text
-        assert reader.text.count("Better, but not healthy yet.") == len(remedies.helps)
+        assert reader.text.count("Better, but not yet where it should be.") == len(remedies.helps)
 
     def test_says_so_when_nothing_helps_or_nothing_was_asked(self):
         flow = simulate(NetworkSpec(depth=3, width=8), 1)

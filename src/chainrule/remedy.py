@@ -44,7 +44,7 @@ class Outcome(StrEnum):
 OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
     {
         Outcome.CURES: "afterwards every layer receives a usable gradient",
-        Outcome.HELPS: "better, but not healthy yet",
+        Outcome.HELPS: "better, but not yet where it should be",
         Outcome.TRADES: "one problem is exchanged for another",
         Outcome.FAILS: "measured, it brings little or nothing",
     }
@@ -211,7 +211,7 @@ class Remedy:
 
     @property
     def is_cure(self) -> bool:
-        """Whether the changed network is diagnosed healthy."""
+        """Whether the network is healthy afterwards, the figure that was wrong within its bound."""
         return self.outcome is Outcome.CURES
 
 
@@ -238,7 +238,7 @@ class Remedies(Sequence[Remedy]):
 
     @cached_property
     def cures(self) -> tuple[Remedy, ...]:
-        """Changes after which the network is diagnosed healthy, the cheapest first."""
+        """Changes after which the network is healthy, the cheapest first."""
         return tuple(each for each in self.tried if each.outcome is Outcome.CURES)
 
     @cached_property
@@ -314,8 +314,8 @@ def compare_flows(
 def _judge(comparison: Comparison, before: Diagnosis, after: Diagnosis) -> Outcome:
     if comparison.closed < IMPROVED:
         return Outcome.FAILS
-    if after.verdict is Verdict.HEALTHY:
-        return Outcome.CURES
+    if after.verdict is Verdict.HEALTHY:  # some figures count as evidence only beside others
+        return Outcome.CURES if comparison.passes else Outcome.HELPS
     known = {finding.verdict for finding in before.findings}
     if before.verdict is Verdict.NON_FINITE:
         known.add(Verdict.EXPLODING)  # what had overflowed has a size again
