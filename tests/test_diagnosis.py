@@ -9,7 +9,7 @@ from torch import nn
 from chainrule import NetworkSpec, Verdict, diagnose, inspect, simulate
 from chainrule.app.flow_answer import describe_layer
 from chainrule.diagnoses import ACTIONS, MEANINGS, RULES
-from chainrule.diagnosis import read_saturation
+from chainrule.evidence import read_saturation
 from chainrule.numerals import format_number
 from chainrule.rows import list_layer_head, write_layer_row
 
@@ -29,6 +29,7 @@ def test_the_table_is_complete():
         "vanishing",
         "saturated",
         "signal collapse",
+        "hard to train",
         "healthy",
     ]
     for rule in RULES.values():

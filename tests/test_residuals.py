@@ -6,7 +6,7 @@ import torch.utils.checkpoint
 from torch import nn
 
 import chainrule
-from chainrule.diagnosis import measure_figure
+from chainrule.evidence import measure_figure
 from chainrule.flow_file import decode_flow
 from chainrule.structure import list_normalizations
 from model_zoo import MODELS

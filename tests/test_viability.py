@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from chainrule import NetworkSpec, Verdict, build_network, diagnose, inspect, make_loss, simulate
-from chainrule.diagnoses import Outlook
+from chainrule.diagnoses import NOT_VIABLE, VIABLE, Outlook
 from chainrule.trainability import measure_trainability
-from chainrule.viability import NOT_VIABLE, VIABLE, assess_viability, judge_features
+from chainrule.viability import assess_viability, judge_features
 from chainrule.viability_features import FEATURES, measure_features
 from chainrule.viability_table import CONSTANTS
 from chainrule.wording import build_forecasts, describe_viability, explain_difference

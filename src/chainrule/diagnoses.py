@@ -23,6 +23,7 @@ class Verdict(StrEnum):
     VANISHING = "vanishing"
     SATURATED = "saturated"
     SIGNAL_COLLAPSE = "signal collapse"
+    HARD_TO_TRAIN = "hard to train"
     HEALTHY = "healthy"
 
 
@@ -32,6 +33,10 @@ class Outlook(StrEnum):
     NOT_VIABLE = "not viable"
     AT_RISK = "at risk"
     VIABLE = "viable"
+
+
+VIABLE, NOT_VIABLE = 0.7, 0.3
+"""From this probability on training is called viable; below that one it is called not viable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,7 @@ class Rule:
         beyond: ">" if figures above the threshold are wrong, "<" if those below are.
         reason: Why it matters, in plain language.
         source: Where reason or threshold come from.
+        feature: The feature of the model of viability that reads the same thing ("" for none).
     """
 
     name: str
@@ -55,6 +61,7 @@ class Rule:
     beyond: str
     reason: str
     source: str
+    feature: str = ""
 
 
 _RULES = (
@@ -65,6 +72,7 @@ _RULES = (
         threshold=0,
         beyond=">",
         reason="One infinite or undefined number spreads to every weight at the first update.",
+        feature="non_finite",
         source="IEEE 754 arithmetic",
     ),
     Rule(
@@ -83,6 +91,7 @@ _RULES = (
         threshold=1,
         beyond="<",
         reason="Nothing that was measured can be trained.",
+        feature="no_gradient",
         source="reverse-mode differentiation: no path in the graph, no derivative",
     ),
     Rule(
@@ -93,6 +102,7 @@ _RULES = (
         beyond=">",
         reason="A unit whose derivative is zero for every example passes no gradient on and gets "
         "none, so no step on this batch can revive it.",
+        feature="dead_units",
         source="Lu et al. 2019 (arXiv 1903.06733); threshold measured",
     ),
     Rule(
@@ -103,6 +113,7 @@ _RULES = (
         beyond=">",
         reason="A step along a gradient this long throws the weights far away unless the learning "
         "rate is tiny, and then nothing else learns.",
+        feature="largest_gradient",
         source="Pascanu et al. 2013 (arXiv 1211.5063); threshold measured",
     ),
     Rule(
@@ -113,6 +124,7 @@ _RULES = (
         beyond=">",
         reason="On the way back the factors multiply to far more than 1: early layers are pushed "
         "hard while late ones hardly move.",
+        feature="sensitivity",
         source="Hochreiter 1991; threshold measured",
     ),
     Rule(
@@ -123,6 +135,7 @@ _RULES = (
         beyond="<",
         reason="A gradient this short moves the weights by next to nothing at any usual learning "
         "rate.",
+        feature="smallest_gradient",
         source="Bengio et al. 1994; threshold measured",
     ),
     Rule(
@@ -133,6 +146,7 @@ _RULES = (
         beyond="<",
         reason="On the way back the factors multiply to next to nothing: the error signal does "
         "not reach the early layers.",
+        feature="smallest_gradient",
         source="Hochreiter 1991; threshold measured",
     ),
     Rule(
@@ -143,6 +157,7 @@ _RULES = (
         beyond=">",
         reason="Every branch adds about as much as the trunk already holds, so the values grow by "
         "a factor per block, and the first steps throw the weights far away.",
+        feature="forward",
         source="Zhang et al. 2019, Fixup (arXiv 1901.09321); threshold measured",
     ),
     Rule(
@@ -153,6 +168,7 @@ _RULES = (
         beyond="<",
         reason="With paths around its layers a network can train though some receive little, but "
         "here most receive next to nothing.",
+        feature="smallest_gradient",
         source="Veit et al. 2016 (arXiv 1605.06431); threshold measured",
     ),
     Rule(
@@ -163,6 +179,7 @@ _RULES = (
         beyond="<",
         reason="The trunk hands gradients on unchanged unless something in its way shrinks them: "
         "a normalization after every sum does so at each block.",
+        feature="smallest_gradient",
         source="Xiong et al. 2020 (arXiv 2002.04745); threshold measured",
     ),
     Rule(
@@ -172,6 +189,7 @@ _RULES = (
         threshold=0.9,
         beyond=">",
         reason="Where an activation is flat, its derivative is near zero and blocks the gradient.",
+        feature="saturation",
         source="Glorot & Bengio 2010, section 3; threshold measured",
     ),
     Rule(
@@ -192,6 +210,7 @@ _RULES = (
         beyond="<",
         reason="Different inputs give almost the same output, so the loss cannot tell the network "
         "what to change for which input.",
+        feature="variation",
         source="Schoenholz et al. 2017 (arXiv 1611.01232); threshold measured",
     ),
     Rule(
@@ -201,7 +220,19 @@ _RULES = (
         threshold=0.01,
         beyond="<",
         reason="The values shrink from layer to layer until nothing of the input is left.",
+        feature="forward",
         source="He et al. 2015 (arXiv 1502.01852), section 2.2; threshold measured",
+    ),
+    Rule(
+        name="unlikely",
+        verdict=Verdict.HARD_TO_TRAIN,
+        figure="chance that plain SGD trains it within 300 steps",
+        threshold=NOT_VIABLE,
+        beyond="<",
+        reason="No single figure is beyond its bound, but dense networks that measured like this "
+        "one seldom got going when they were really trained.",
+        source="fitted on real trainings, docs/viability.md; Schoenholz et al. 2017 (arXiv "
+        "1611.01232) on depth and the growth of small differences",
     ),
 )
 
@@ -217,6 +248,7 @@ MEANINGS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.VANISHING: "some layers receive too little to learn",
         Verdict.SATURATED: "activations are flat, and block the gradient",
         Verdict.SIGNAL_COLLAPSE: "the input leaves no trace in the output",
+        Verdict.HARD_TO_TRAIN: "gradients are of a usable size, but training seldom gets going",
         Verdict.HEALTHY: "every layer receives a usable gradient",
     }
 )
@@ -237,6 +269,8 @@ ACTIONS: Mapping[Verdict, str] = MappingProxyType(
         "measure again.",
         Verdict.SIGNAL_COLLAPSE: "Worth trying: {change}, residual connections, or "
         "normalization; then measure again.",
+        Verdict.HARD_TO_TRAIN: "Worth trying: residual connections, fewer layers, or {change}; "
+        "then measure again.",
         Verdict.HEALTHY: "Nothing needs to change. Train it.",
     }
 )

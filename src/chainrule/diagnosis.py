@@ -1,19 +1,26 @@
 """`diagnose`: from the numbers of a flow to a verdict in words, with its evidence."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from chainrule.activations import ACTIVATIONS
 from chainrule.diagnoses import ACTIONS, RULES, Rule, Verdict
+from chainrule.evidence import (
+    READERS,
+    WHOLE,
+    count_non_finite,
+    format_figure,
+    is_beyond,
+    list_unreached,
+)
 from chainrule.flow import GradientFlow
 from chainrule.initializers import get_initializer
 from chainrule.measurement import WeightLayer
 from chainrule.numerals import format_number
 from chainrule.overflow import locate_overflow
-from chainrule.quantity import Quantity, multiply_members
 from chainrule.structure import PLACES, RATIOS, find_tied_head
-from chainrule.viability import Viability, assess_viability
+from chainrule.viability import NEGLIGIBLE, Viability, assess_viability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,8 @@ class Finding:
         evidence: The measurement in one sentence.
         reason: Why it matters, in plain language.
         source: Where reason or threshold come from.
+        log_odds: By how much it moves the verdict on training with plain SGD: what its feature
+            adds to the log-odds of `viability.sgd`, below 0 or 0.
     """
 
     rule: str
@@ -45,6 +54,15 @@ class Finding:
     evidence: str
     reason: str
     source: str
+    log_odds: float = 0.0
+
+    @property
+    def consequence(self) -> str:
+        """Why it matters, and what it does to the odds that plain SGD trains the network."""
+        if self.log_odds > -NEGLIGIBLE:
+            return self.reason
+        factor = format_number(float(f"{math.exp(-self.log_odds):.2g}"))
+        return f"{self.reason} It divides the odds that plain SGD trains it by {factor}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,15 +95,27 @@ def diagnose(flow: GradientFlow) -> Diagnosis:
         flow: A measurement by `inspect` or `simulate`.
     """
     order = list(Verdict)
-    findings = sorted(_find(flow), key=lambda finding: order.index(finding.verdict))
+    viability = assess_viability(flow)
+    found = [*_find(flow)] or [*_find_unlikely(flow, viability)]
+    findings = sorted(_weigh(found, viability), key=lambda each: order.index(each.verdict))
     verdict = findings[0].verdict if findings else Verdict.HEALTHY
     return Diagnosis(
         verdict=verdict,
         findings=tuple(findings),
         summary=_summarize(flow, findings),
         action=ACTIONS[verdict].format(change=_suggest_change(flow)),
-        viability=assess_viability(flow),
+        viability=viability,
     )
+
+
+def _weigh(findings: Iterable[Finding], viability: Viability) -> Iterator[Finding]:
+    """Yield the findings with what each does to the odds that plain SGD trains the network.
+
+    Findings of one feature share what it does, so only the first of them carries it.
+    """
+    shares = {each.feature: each.log_odds for each in viability.sgd.contributions}
+    for finding in findings:
+        yield replace(finding, log_odds=shares.pop(RULES[finding.rule].feature, 0.0))
 
 
 def _find(flow: GradientFlow) -> Iterator[Finding]:
@@ -109,6 +139,21 @@ def _find(flow: GradientFlow) -> Iterator[Finding]:
         yield from _find_ratio(RULES["fading_signal"], flow)
 
 
+def _find_unlikely(flow: GradientFlow, viability: Viability) -> Iterator[Finding]:
+    """Judge what all figures together say of a network of the kind they were fitted on."""
+    rule, sgd = RULES["unlikely"], viability.sgd
+    if viability.covered and is_beyond(sgd.probability, rule):
+        worst = sgd.contributions[0]
+        yield _report(
+            rule,
+            sgd.probability,
+            f"{rule.figure} is {format_figure(rule, sgd.probability)} (bound {rule.beyond} "
+            f"{format_figure(rule, rule.threshold)}). {worst.words.removesuffix('.')}",
+            [layer.layer for layer in flow.weight_layers],
+            [layer.name for layer in flow.weight_layers],
+        )
+
+
 def _find_along_chain(flow: GradientFlow) -> Iterator[Finding]:
     """What a network without paths around its layers must pass on at every layer."""
     layers = flow.weight_layers
@@ -117,58 +162,6 @@ def _find_along_chain(flow: GradientFlow) -> Iterator[Finding]:
     yield from _find_layers(RULES["vanishing_gradient"], layers)
     if _is_near(layers, RULES["vanishing_gradient"]):
         yield from _find_ratio(RULES["vanishing_backward"], flow)
-
-
-def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> float | None:
-    """Return the worst value of the figure that a rule compares, beyond its bound or not.
-
-    Where the rule finds something, it is that finding's value; elsewhere it tells how far the
-    network is from it. So one figure can be followed from one network to another.
-
-    Args:
-        flow: A measurement by `inspect` or `simulate`.
-        rule: Name of a rule of the table of diagnoses.
-        clipped: Whether to read gradients as they are after `flow.spec.clip_norm`.
-
-    Returns:
-        The figure, or `None` if the network has none (a single layer has no ratio of layers).
-    """
-    if rule in _COUNTS:
-        return _COUNTS[rule](flow)
-    if rule in _RATIOS:
-        return _RATIOS[rule](flow)
-    if rule in PLACES:
-        values = [place.value for place in PLACES[rule](flow)]
-        return (max if RULES[rule].beyond == ">" else min)(values) if values else None
-    if rule == "same_answer" and (head := find_tied_head(flow)) is not None:
-        return head.statistics.variation if head.statistics else None
-    factor = flow.clip_factor if clipped and rule in _CLIPPED else None
-    values = []
-    for layer in flow.weight_layers[-1:] if rule == "same_answer" else flow.weight_layers:
-        value = _READERS[rule](layer)
-        if value is not None and factor is not None:
-            value = multiply_members(value, factor)
-        if value is not None:
-            values.append(value)
-    if any(map(math.isnan, values)):
-        return math.nan
-    pick = max if RULES[rule].beyond == ">" else min
-    return float(pick(values)) if values else None
-
-
-def read_saturation(layer: WeightLayer) -> Quantity | None:
-    """Return saturation where it means something: for activations that are flat on both sides."""
-    entry = _BY_CLASS.get(layer.activation_kind)
-    bounded = entry is not None and all(map(math.isfinite, entry.output_range))
-    return layer.saturation if bounded else None
-
-
-def _measure_fading(flow: GradientFlow) -> float | None:
-    layers = flow.weight_layers
-    if len(layers) < 2:
-        return None
-    first, last = layers[0].std, layers[-1].std
-    return None if first is None or last is None or first == 0.0 else last / first
 
 
 def _is_near(layers: Sequence[WeightLayer], rule: Rule) -> bool:
@@ -182,16 +175,12 @@ def _is_near(layers: Sequence[WeightLayer], rule: Rule) -> bool:
     return any(norm < bound if rule.beyond == "<" else norm > bound for norm in norms)
 
 
-def _is_beyond(value: float, rule: Rule) -> bool:
-    return value > rule.threshold if rule.beyond == ">" else value < rule.threshold
-
-
 def _find_layers(rule: Rule, layers: Sequence[WeightLayer]) -> Iterator[Finding]:
-    read = _READERS[rule.name]
+    read = READERS[rule.name]
     wrong = [
         (layer, value)
         for layer in layers
-        if (value := read(layer)) is not None and _is_beyond(value, rule)
+        if (value := read(layer)) is not None and is_beyond(value, rule)
     ]
     if wrong:
         worst = (max if rule.beyond == ">" else min)(wrong, key=lambda pair: pair[1])
@@ -210,7 +199,7 @@ def _find_layers(rule: Rule, layers: Sequence[WeightLayer]) -> Iterator[Finding]
 def _find_places(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
     """Judge single modules, by name."""
     places = PLACES[rule.name](flow)
-    wrong = [place for place in places if _is_beyond(place.value, rule)]
+    wrong = [place for place in places if is_beyond(place.value, rule)]
     if wrong:
         worst = (max if rule.beyond == ">" else min)(wrong, key=lambda place: place.value)
         count = f"{len(wrong)} of {len(places)}, " if len(places) > 1 else ""
@@ -230,7 +219,7 @@ def _find_same_answer(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
         yield from _find_layers(rule, flow.weight_layers[-1:])
         return
     value = call.statistics.variation if call.statistics else None
-    if value is not None and _is_beyond(value, rule):
+    if value is not None and is_beyond(value, rule):
         yield _report(
             rule,
             value,
@@ -241,14 +230,9 @@ def _find_same_answer(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
         )
 
 
-def format_figure(rule: Rule, value: float) -> str:
-    """Return a figure of a rule as people read it: shares in percent."""
-    return f"{100 * value:.0f} %" if rule.figure.startswith("share") else format_number(value)
-
-
 def _find_ratio(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
-    value = _RATIOS[rule.name](flow)
-    if value is not None and _is_beyond(value, rule):
+    value = WHOLE[rule.name](flow)
+    if value is not None and is_beyond(value, rule):
         yield _report(
             rule,
             value,
@@ -259,33 +243,8 @@ def _find_ratio(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
         )
 
 
-def _count_non_finite(flow: GradientFlow) -> tuple[float, dict[str, float], set[int]]:
-    """Return how many numbers are infinite or undefined, where, and in which weight layers.
-
-    Where they may come from stands first: weights, then values forward, then gradients.
-    """
-    places: dict[str, float] = {}
-    layers = set()
-
-    def count(name: str, layer: int | None, number: float) -> None:
-        if number > 0:
-            places[name] = places.get(name, 0.0) + number
-            if layer is not None:
-                layers.add(layer)
-
-    for parameter in flow.parameters:
-        count(parameter.name, parameter.layer, parameter.non_finite)
-    for call in flow.layers:
-        count(call.label, call.layer, call.statistics.non_finite if call.statistics else 0.0)
-    for call in reversed(flow.layers):
-        count(call.label, call.layer, call.gradient.non_finite if call.gradient else 0.0)
-    for parameter in flow.parameters:
-        count(parameter.name, parameter.layer, parameter.grad_non_finite or 0.0)
-    return sum(places.values()) + (not math.isfinite(flow.loss)), places, layers
-
-
 def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
-    total, places, layers = _count_non_finite(flow)
+    total, places, layers = count_non_finite(flow)
     if total:
         rule = RULES["non_finite"]
         count = f"{len(places)} place{'' if len(places) == 1 else 's'}"
@@ -302,17 +261,13 @@ def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
         )
 
 
-def _list_unreached(flow: GradientFlow) -> list[str]:
-    return [p.name for p in flow.parameters if p.status == "unreached" and p.is_weight]
-
-
 def _find_unreached(flow: GradientFlow) -> Iterator[Finding]:
     if not any(parameter.status == "measured" for parameter in flow.parameters):
         rule = RULES["nothing_to_train"]
         evidence = f"the loss depends on none of {len(flow.parameters)} parameters"
         yield _report(rule, 0, evidence, [], [])
         return
-    names = _list_unreached(flow)
+    names = list_unreached(flow)
     if names:
         rule = RULES["unreached"]
         weights = sum(p.is_weight for p in flow.parameters)
@@ -376,35 +331,3 @@ def _suggest_change(flow: GradientFlow) -> str:
     if spec.init == recommended.name:
         return "another activation with its own initialization"
     return f"{recommended.label} initialization"
-
-
-_READERS: Mapping[str, Callable[[WeightLayer], Quantity | None]] = {
-    "dead_units": lambda layer: layer.dead_share,
-    "exploding_gradient": lambda layer: layer.weight_gradient_norm,
-    "vanishing_gradient": lambda layer: layer.weight_gradient_norm,
-    "saturated": read_saturation,
-    "same_answer": lambda layer: layer.variation,
-}
-"""What a rule reads of every weight layer."""
-
-_RATIOS: Mapping[str, Callable[[GradientFlow], float | None]] = {
-    "exploding_backward": lambda flow: flow.delta_ratio,
-    "vanishing_backward": lambda flow: flow.delta_ratio,
-    "fading_signal": _measure_fading,
-    **RATIOS,
-}
-"""What a rule reads of the whole network."""
-
-_COUNTS: Mapping[str, Callable[[GradientFlow], float]] = {
-    "non_finite": lambda flow: _count_non_finite(flow)[0],
-    "unreached": lambda flow: float(len(_list_unreached(flow))),
-    "nothing_to_train": lambda flow: float(
-        sum(parameter.status == "measured" for parameter in flow.parameters)
-    ),
-}
-"""What is counted in the whole network."""
-
-_CLIPPED = ("exploding_gradient", "vanishing_gradient")
-"""The rules whose figures clipping scales; ratios of gradients stay as they are."""
-
-_BY_CLASS = {entry.module: entry for entry in ACTIVATIONS.values()}

@@ -104,6 +104,7 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
                 "verdict": str(finding.verdict),
                 "evidence": finding.evidence,
                 "reason": finding.reason,
+                "log_odds": finding.log_odds,
                 "source": finding.source,
                 "layers": list(finding.layers),
                 "modules": list(finding.modules),

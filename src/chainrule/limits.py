@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from chainrule.diagnoses import RULES
-from chainrule.diagnosis import Diagnosis, format_figure
+from chainrule.diagnosis import Diagnosis
 from chainrule.errors import ChainruleError, suggest
+from chainrule.evidence import format_figure
 from chainrule.flow import GradientFlow
 from chainrule.measurement import WeightLayer
 from chainrule.numerals import format_number

@@ -94,12 +94,13 @@ def find_spec_remedies(
 
     Every candidate is measured by `simulate` with the seeds that the network itself was measured
     with, and judged by the figure of the gravest finding. It cures if the changed network is
-    diagnosed healthy; it helps if the figure comes at least a quarter of the way nearer to its
-    bound and nothing else goes wrong that was not wrong before. Everything else is refuted. Pairs
-    of changes are tried where no single one cures, or fewer than three help.
+    diagnosed healthy and plain SGD is likely to train it; it helps if the figure comes at least a
+    quarter of the way nearer to its bound and nothing else goes wrong that was not wrong before.
+    Everything else is refuted. Pairs of changes are tried where no single one cures, or fewer than
+    three help.
 
-    A cure speaks of the start: every layer then receives a usable gradient. How fast the network
-    learns is another question, which `benchmarks/remedies.py` answers by training.
+    How often the first remedy really trains the network is measured by `benchmarks/remedies.py`;
+    docs/viability.md has the table.
 
     Args:
         spec: The network. A healthy one has no remedies.

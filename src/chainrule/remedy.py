@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import Any, overload
 
 from chainrule.advice import Advice
-from chainrule.diagnoses import RULES, Verdict
-from chainrule.diagnosis import Diagnosis, diagnose, format_figure, measure_figure
+from chainrule.diagnoses import NOT_VIABLE, RULES, VIABLE, Verdict
+from chainrule.diagnosis import Diagnosis, diagnose
 from chainrule.edits import Edit
+from chainrule.evidence import format_figure, measure_figure
 from chainrule.flow import GradientFlow
 from chainrule.spec import NetworkSpec
 from chainrule.treatments import KINDS, list_changes
@@ -28,7 +29,7 @@ _SMALLEST = 1e-45
 _OF_LAYERS = ("dead_units", "exploding_gradient", "vanishing_gradient", "saturated")
 """Rules that look at every layer; their figure is that of the worst."""
 
-_SHARES = ("dead_units", "saturated", "non_finite", "unreached")
+_SHARES = ("dead_units", "saturated", "non_finite", "unreached", "unlikely")
 """Rules whose figures are shares or counts; all others are compared in powers of ten."""
 
 
@@ -43,7 +44,7 @@ class Outcome(StrEnum):
 
 OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
     {
-        Outcome.CURES: "afterwards every layer receives a usable gradient",
+        Outcome.CURES: "afterwards every layer receives a usable gradient, and training is viable",
         Outcome.HELPS: "better, but not yet where it should be",
         Outcome.TRADES: "one problem is exchanged for another",
         Outcome.FAILS: "measured, it brings little or nothing",
@@ -211,7 +212,11 @@ class Remedy:
 
     @property
     def is_cure(self) -> bool:
-        """Whether the network is healthy afterwards, the figure that was wrong within its bound."""
+        """Whether the network is healthy afterwards, and training it is viable.
+
+        The figure that was wrong is then within its bound. Viability is asked of networks of the
+        kind that it was fitted on alone, and of plain SGD.
+        """
         return self.outcome is Outcome.CURES
 
 
@@ -238,7 +243,7 @@ class Remedies(Sequence[Remedy]):
 
     @cached_property
     def cures(self) -> tuple[Remedy, ...]:
-        """Changes after which the network is healthy, the cheapest first."""
+        """Changes after which the network is healthy and viable, the cheapest first."""
         return tuple(each for each in self.tried if each.outcome is Outcome.CURES)
 
     @cached_property
@@ -315,10 +320,14 @@ def _judge(comparison: Comparison, before: Diagnosis, after: Diagnosis) -> Outco
     if comparison.closed < IMPROVED:
         return Outcome.FAILS
     if after.verdict is Verdict.HEALTHY:  # some figures count as evidence only beside others
-        return Outcome.CURES if comparison.passes else Outcome.HELPS
+        viability = after.viability
+        viable = viability.sgd.probability >= VIABLE or not viability.covered
+        return Outcome.CURES if comparison.passes and viable else Outcome.HELPS
     known = {finding.verdict for finding in before.findings}
     if before.verdict is Verdict.NON_FINITE:
         known.add(Verdict.EXPLODING)  # what had overflowed has a size again
+    if before.viability.sgd.probability < NOT_VIABLE:
+        known.add(Verdict.HARD_TO_TRAIN)  # it was before, beneath what is graver
     new = {finding.verdict for finding in after.findings} - known
     return Outcome.TRADES if new else Outcome.HELPS
 

@@ -1,7 +1,7 @@
 """The rows of tables of a measurement, as text: weight layers, module calls, parameters."""
 
 from chainrule.blocks import Block
-from chainrule.diagnosis import read_saturation
+from chainrule.evidence import read_saturation
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow, ParameterFlow, WeightLayer
 from chainrule.wording import write_band, write_shape, write_share, write_text

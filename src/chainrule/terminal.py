@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from chainrule.diagnoses import MEANINGS, Verdict
-from chainrule.diagnosis import Diagnosis, read_saturation
+from chainrule.diagnosis import Diagnosis
 from chainrule.edits import describe_edits
+from chainrule.evidence import read_saturation
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow, WeightLayer
 from chainrule.numerals import format_number, to_superscript
@@ -216,7 +217,7 @@ def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
     for finding in diagnosis.findings:
         lines.append(Padding(Text(f"• {finding.evidence}."), (0, 0, 0, 2)))
         lines.append(
-            Padding(Text(f"{finding.reason} [{finding.source}]", style="dim"), (0, 0, 0, 4))
+            Padding(Text(f"{finding.consequence} [{finding.source}]", style="dim"), (0, 0, 0, 4))
         )
     lines.append(Text.assemble(("Next: ", "bold"), diagnosis.action))
     lines += [

@@ -20,14 +20,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from chainrule.diagnoses import Outlook
+from chainrule.diagnoses import NOT_VIABLE, VIABLE, Outlook
 from chainrule.flow import GradientFlow
 from chainrule.numerals import format_number
 from chainrule.viability_features import FEATURES, Feature, measure_features
 from chainrule.viability_table import CONSTANTS, Constants
-
-VIABLE, NOT_VIABLE = 0.7, 0.3
-"""From this probability on training is called viable; below that one it is called not viable."""
 
 CERTAIN = -12.0
 """Log-odds contributed by what no optimizer survives: an undefined number, or no gradient."""
@@ -84,10 +81,12 @@ class Viability:
     Attributes:
         sgd: With plain SGD.
         adam: With Adam.
+        covered: Whether the network is of the kind that the model was fitted on (`is_covered`).
     """
 
     sgd: Prospect
     adam: Prospect
+    covered: bool
 
 
 def assess_viability(flow: GradientFlow) -> Viability:
@@ -99,8 +98,20 @@ def assess_viability(flow: GradientFlow) -> Viability:
     values = measure_features(flow)
     hopeless = tuple(find_hopeless(flow))
     return Viability(
-        sgd=judge_features(values, "sgd", hopeless), adam=judge_features(values, "adam", hopeless)
+        sgd=judge_features(values, "sgd", hopeless),
+        adam=judge_features(values, "adam", hopeless),
+        covered=is_covered(flow),
     )
+
+
+def is_covered(flow: GradientFlow) -> bool:
+    """Return whether a network is of the kind that the model was fitted on.
+
+    These are stacks of dense layers, with or without normalization and residual connections. On
+    convolutions, recurrence and attention the model extrapolates.
+    """
+    kinds = {call.kind for call in flow.layers if call.role == "weight"}
+    return kinds == {"Linear"}
 
 
 def judge_features(
@@ -151,14 +162,15 @@ def _weigh(
         words = f"{feature.label}: not measured"
     else:
         words = f"{feature.label} is {feature.format(value)}"
-        if log_odds < -_NEGLIGIBLE:
+        if log_odds < -NEGLIGIBLE:
             meaning = feature.low if low < high else feature.high
             factor = float(f"{math.exp(-log_odds):.2g}")
             words += f": {meaning}. It divides the odds by {format_number(factor)}"
     return Contribution(feature=feature.name, value=value, log_odds=log_odds, words=f"{words}.")
 
 
-_NEGLIGIBLE = 0.05
+NEGLIGIBLE = 0.05
+"""Log-odds below this are not worth a word."""
 
 
 def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:

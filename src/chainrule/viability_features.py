@@ -13,6 +13,7 @@ from chainrule.activations import ACTIVATIONS
 from chainrule.flow import GradientFlow
 from chainrule.measurement import ActivationStatistics, WeightLayer
 from chainrule.numerals import format_number
+from chainrule.structure import find_tied_head
 
 ROUNDING = 1e-5
 """Relative differences below this are taken for rounding, as they are in float32."""
@@ -115,6 +116,8 @@ def _read_largest(flow: GradientFlow) -> float | None:
 
 
 def _read_variation(flow: GradientFlow) -> float | None:
+    if (head := find_tied_head(flow)) is not None:
+        return _log(head.statistics.variation) if head.statistics else None
     layers = flow.weight_layers
     return _log(layers[-1].variation) if layers else None
 
@@ -161,8 +164,9 @@ def _read_forward(flow: GradientFlow) -> float | None:
     layers = flow.weight_layers
     if len(layers) < 2:
         return None
-    spreads = [_measure_spread(layer.output) for layer in (layers[0], layers[-1])]
-    return _log(_divide(spreads[1], spreads[0]))
+    head = find_tied_head(flow)
+    last = layers[-1].output if head is None else head.statistics
+    return _log(_divide(_measure_spread(last), _measure_spread(layers[0].output)))
 
 
 def _read_saturation(layer: WeightLayer) -> float | None:

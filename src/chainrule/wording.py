@@ -32,6 +32,7 @@ LOOKS: Mapping[Verdict, Look] = MappingProxyType(
         Verdict.EXPLODING: Look("▲", BAD),
         Verdict.SATURATED: Look("▬", WARN),
         Verdict.SIGNAL_COLLAPSE: Look("◆", WARN),
+        Verdict.HARD_TO_TRAIN: Look("◇", WARN),
         Verdict.DEAD_UNITS: Look("✖", BAD),
         Verdict.NON_FINITE: Look("∞", BAD),
         Verdict.NO_GRADIENT: Look("∅", BAD),
@@ -115,7 +116,8 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
 def describe_viability(diagnosis: Diagnosis) -> str:
     """Return in a few words whether SGD can be expected to train it, and Adam where it differs."""
     sgd, adam = diagnosis.viability.sgd.word, diagnosis.viability.adam.word
-    return f"training {sgd}" if adam == sgd else f"training {sgd} with SGD, {adam} with Adam"
+    words = f"training {sgd}" if adam == sgd else f"training {sgd} with SGD, {adam} with Adam"
+    return words if diagnosis.viability.covered else f"{words} (extrapolated)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,13 +144,16 @@ _SLIGHT = 0.2
 
 def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
     """Return what SGD and Adam can be expected to do with the network, and why."""
+    doubt = (
+        "" if diagnosis.viability.covered else "; it was fitted on dense networks, and this is none"
+    )
     both = (("SGD", diagnosis.viability.sgd), ("Adam", diagnosis.viability.adam))
     first, second = (
         Forecast(
             look=OUTLOOK_LOOKS[prospect.word],
             title=f"{name}: {prospect.word}",
             note=f"{_write_probability(prospect.probability)} probability that some usual learning "
-            "rate trains it within 300 steps",
+            f"rate trains it within 300 steps{doubt}",
             reasons=tuple(
                 each.words for each in prospect.contributions if each.log_odds < -_SLIGHT
             )[:_MOST_REASONS],

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from chainrule.activations import ACTIVATIONS
-from chainrule.diagnosis import diagnose, read_saturation
+from chainrule.diagnosis import diagnose
+from chainrule.evidence import read_saturation
 from chainrule.figures import (
     build_activation_figure,
     build_factor_figure,
@@ -73,7 +74,7 @@ def describe_flow(
         "findings": [
             {
                 "evidence": f"{finding.evidence[0].upper()}{finding.evidence[1:]}.",
-                "reason": finding.reason,
+                "reason": finding.consequence,
                 "source": finding.source,
                 "layers": list(finding.layers),
             }

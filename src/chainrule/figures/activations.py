@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
-from chainrule.diagnosis import read_saturation
+from chainrule.evidence import read_saturation
 from chainrule.figures import theme
 from chainrule.figures.bins import SymmetricLog, spread
 from chainrule.flow import GradientFlow

@@ -171,7 +171,7 @@ def _build_diagnosis(diagnosis: Diagnosis) -> Markup:
         element(
             "div",
             element("b", start_sentence(finding.evidence)),
-            element("p", finding.reason, f" ({finding.source})", class_="dim"),
+            element("p", finding.consequence, f" ({finding.source})", class_="dim"),
             class_="finding",
         )
         for finding in diagnosis.findings

@@ -84,6 +84,12 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "for which.",
     ),
     (
+        "Hard to train",
+        "Every gradient is of a usable size, and yet networks that measured like this one seldom "
+        "learned when they were really trained: too many layers in a row each distort what the "
+        "others learn, or similar inputs are sent to unrelated places.",
+    ),
+    (
         "No gradient",
         "Not the same as a zero: the loss does not depend on the parameter at all, so there is no "
         "path along which a gradient could come.",

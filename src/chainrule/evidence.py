@@ -1,0 +1,139 @@
+"""The figures that rules compare: how each is read from a flow, and written for people."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from chainrule.activations import ACTIVATIONS
+from chainrule.diagnoses import RULES, Rule
+from chainrule.flow import GradientFlow
+from chainrule.measurement import WeightLayer
+from chainrule.numerals import format_number
+from chainrule.quantity import Quantity, multiply_members
+from chainrule.structure import PLACES, RATIOS, find_tied_head
+from chainrule.viability import assess_viability
+
+
+def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> float | None:
+    """Return the worst value of the figure that a rule compares, beyond its bound or not.
+
+    Where the rule finds something, it is that finding's value; elsewhere it tells how far the
+    network is from it. So one figure can be followed from one network to another.
+
+    Args:
+        flow: A measurement by `inspect` or `simulate`.
+        rule: Name of a rule of the table of diagnoses.
+        clipped: Whether to read gradients as they are after `flow.spec.clip_norm`.
+
+    Returns:
+        The figure, or `None` if the network has none (a single layer has no ratio of layers).
+    """
+    if rule in _COUNTS:
+        return _COUNTS[rule](flow)
+    if rule in WHOLE:
+        return WHOLE[rule](flow)
+    if rule in PLACES:
+        values = [place.value for place in PLACES[rule](flow)]
+        return (max if RULES[rule].beyond == ">" else min)(values) if values else None
+    if rule == "same_answer" and (head := find_tied_head(flow)) is not None:
+        return head.statistics.variation if head.statistics else None
+    factor = flow.clip_factor if clipped and rule in _CLIPPED else None
+    values = []
+    for layer in flow.weight_layers[-1:] if rule == "same_answer" else flow.weight_layers:
+        value = READERS[rule](layer)
+        if value is not None and factor is not None:
+            value = multiply_members(value, factor)
+        if value is not None:
+            values.append(value)
+    if any(map(math.isnan, values)):
+        return math.nan
+    pick = max if RULES[rule].beyond == ">" else min
+    return float(pick(values)) if values else None
+
+
+def read_saturation(layer: WeightLayer) -> Quantity | None:
+    """Return saturation where it means something: for activations that are flat on both sides."""
+    entry = _BY_CLASS.get(layer.activation_kind)
+    bounded = entry is not None and all(map(math.isfinite, entry.output_range))
+    return layer.saturation if bounded else None
+
+
+def _measure_fading(flow: GradientFlow) -> float | None:
+    layers = flow.weight_layers
+    if len(layers) < 2:
+        return None
+    first, last = layers[0].std, layers[-1].std
+    return None if first is None or last is None or first == 0.0 else last / first
+
+
+def format_figure(rule: Rule, value: float) -> str:
+    """Return a figure of a rule as people read it: shares in percent."""
+    in_percent = rule.figure.startswith(("share", "chance"))
+    return f"{100 * value:.0f} %" if in_percent else format_number(value)
+
+
+def is_beyond(value: float, rule: Rule) -> bool:
+    """Return whether a figure is on the wrong side of a rule's bound."""
+    return value > rule.threshold if rule.beyond == ">" else value < rule.threshold
+
+
+def count_non_finite(flow: GradientFlow) -> tuple[float, dict[str, float], set[int]]:
+    """Return how many numbers are infinite or undefined, where, and in which weight layers.
+
+    Where they may come from stands first: weights, then values forward, then gradients.
+    """
+    places: dict[str, float] = {}
+    layers = set()
+
+    def count(name: str, layer: int | None, number: float) -> None:
+        if number > 0:
+            places[name] = places.get(name, 0.0) + number
+            if layer is not None:
+                layers.add(layer)
+
+    for parameter in flow.parameters:
+        count(parameter.name, parameter.layer, parameter.non_finite)
+    for call in flow.layers:
+        count(call.label, call.layer, call.statistics.non_finite if call.statistics else 0.0)
+    for call in reversed(flow.layers):
+        count(call.label, call.layer, call.gradient.non_finite if call.gradient else 0.0)
+    for parameter in flow.parameters:
+        count(parameter.name, parameter.layer, parameter.grad_non_finite or 0.0)
+    return sum(places.values()) + (not math.isfinite(flow.loss)), places, layers
+
+
+def list_unreached(flow: GradientFlow) -> list[str]:
+    """Return the names of the weights that the loss does not depend on."""
+    return [p.name for p in flow.parameters if p.status == "unreached" and p.is_weight]
+
+
+READERS: Mapping[str, Callable[[WeightLayer], Quantity | None]] = {
+    "dead_units": lambda layer: layer.dead_share,
+    "exploding_gradient": lambda layer: layer.weight_gradient_norm,
+    "vanishing_gradient": lambda layer: layer.weight_gradient_norm,
+    "saturated": read_saturation,
+    "same_answer": lambda layer: layer.variation,
+}
+"""What a rule reads of every weight layer."""
+
+WHOLE: Mapping[str, Callable[[GradientFlow], float | None]] = {
+    "exploding_backward": lambda flow: flow.delta_ratio,
+    "vanishing_backward": lambda flow: flow.delta_ratio,
+    "fading_signal": _measure_fading,
+    "unlikely": lambda flow: assess_viability(flow).sgd.probability,
+    **RATIOS,
+}
+"""What a rule reads of the whole network."""
+
+_COUNTS: Mapping[str, Callable[[GradientFlow], float]] = {
+    "non_finite": lambda flow: count_non_finite(flow)[0],
+    "unreached": lambda flow: float(len(list_unreached(flow))),
+    "nothing_to_train": lambda flow: float(
+        sum(parameter.status == "measured" for parameter in flow.parameters)
+    ),
+}
+"""What is counted in the whole network."""
+
+_CLIPPED = ("exploding_gradient", "vanishing_gradient")
+"""The rules whose figures clipping scales; ratios of gradients stay as they are."""
+
+_BY_CLASS = {entry.module: entry for entry in ACTIVATIONS.values()}
