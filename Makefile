@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: explore test check format bench calibrate viability images lesson clean
+.PHONY: explore test check format bench calibrate viability remedies images lesson clean
 
 # torch comes first and pinned: an unpinned one would bring gigabytes of CUDA libraries.
 $(VENV)/base: pyproject.toml constraints.txt
@@ -50,6 +50,10 @@ calibrate: $(VENV)/dev
 viability: $(VENV)/dev
 	$(BIN)/python benchmarks/viability.py
 	$(BIN)/python benchmarks/viability.py
+
+# Applies the first remedy to every held-out network that is not viable, and trains it.
+remedies: $(VENV)/dev
+	$(BIN)/python benchmarks/remedies.py $(ARGS)
 
 lesson: $(VENV)/bench
 	$(BIN)/python docs/make_lesson.py

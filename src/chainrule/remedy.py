@@ -214,8 +214,8 @@ class Remedy:
     def is_cure(self) -> bool:
         """Whether the network is healthy afterwards, and training it is viable.
 
-        The figure that was wrong is then within its bound. Viability is asked of networks of the
-        kind that it was fitted on alone, and of plain SGD.
+        The figure that was wrong is then within its bound. Viability, with plain SGD, is asked of
+        specified networks alone: it was fitted on these.
         """
         return self.outcome is Outcome.CURES
 
@@ -306,7 +306,7 @@ def compare_flows(
         title=title,
         reason=reason,
         kinds=kinds,
-        outcome=_judge(figure, diagnosis_before, diagnosis_after),
+        outcome=_judge(figure, diagnosis_before, diagnosis_after, specified=after.spec is not None),
         figure=figure,
         before=before,
         after=after,
@@ -316,12 +316,13 @@ def compare_flows(
     )
 
 
-def _judge(comparison: Comparison, before: Diagnosis, after: Diagnosis) -> Outcome:
+def _judge(
+    comparison: Comparison, before: Diagnosis, after: Diagnosis, *, specified: bool
+) -> Outcome:
     if comparison.closed < IMPROVED:
         return Outcome.FAILS
     if after.verdict is Verdict.HEALTHY:  # some figures count as evidence only beside others
-        viability = after.viability
-        viable = viability.sgd.probability >= VIABLE or not viability.covered
+        viable = not specified or after.viability.sgd.probability >= VIABLE
         return Outcome.CURES if comparison.passes and viable else Outcome.HELPS
     known = {finding.verdict for finding in before.findings}
     if before.verdict is Verdict.NON_FINITE:

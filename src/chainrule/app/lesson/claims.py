@@ -131,8 +131,10 @@ CLAIMS: tuple[Claim, ...] = (
             _check("tanh_xavier_100", "Xavier, 100 layers", "is not", Verdict.HEALTHY),
         ),
         "It is the initialization, not tanh. [PyTorch's default](show:tanh_pytorch_15) passes on "
-        "only {tanh_pytorch_15.step|%} per layer. With Xavier, [{tanh_xavier_100.depth} "
-        "layers](show:tanh_xavier_100) have a first-to-last ratio of {tanh_xavier_100.ratio}.",
+        "only {tanh_pytorch_15.step|%} per layer. With Xavier, [15 layers](show:tanh_xavier_15) "
+        "are healthy, and even at [{tanh_xavier_100.depth}](show:tanh_xavier_100) the gradient "
+        "keeps its size, with a first-to-last ratio of {tanh_xavier_100.ratio}: what makes so many "
+        "hard to train is that each layer distorts what the others learn.",
     ),
     Claim(
         "relu_depth",
@@ -261,7 +263,7 @@ CLAIMS: tuple[Claim, ...] = (
         "sigmoid](show:vanishing_layernorm) leaves {vanishing_layernorm.first} at the first layer: "
         "the slope is as small as ever. [Batch normalization with ReLU at {he_batchnorm_50.depth} "
         "layers](show:he_batchnorm_50) makes gradients *explode*, {he_batchnorm_50.step|times} per "
-        "layer, where [nothing at all](show:relu_he_50) would have been healthy.",
+        "layer, where [nothing at all](show:relu_he_50) keeps them at {relu_he_50.step|times}.",
     ),
     Claim(
         "residual",

@@ -38,8 +38,8 @@ QUESTIONS: tuple[tuple[str, str], ...] = (
         "How many layers before it matters?",
         "It depends on the factor per layer. Sigmoid with PyTorch's default is vanishing at "
         "[{sigmoid_pytorch_5.depth} layers](show:sigmoid_pytorch_5) "
-        "({sigmoid_pytorch_5.first} at the first); tanh with Xavier is healthy at "
-        "[{tanh_xavier_100.depth}](show:tanh_xavier_100) ({tanh_xavier_100.first}).",
+        "({sigmoid_pytorch_5.first} at the first); tanh with Xavier keeps its "
+        "gradients at [{tanh_xavier_100.depth}](show:tanh_xavier_100) ({tanh_xavier_100.first}).",
     ),
     (
         "Is PyTorch's default initialization good?",
