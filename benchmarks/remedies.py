@@ -28,7 +28,7 @@ from viability import OPTIMIZERS, REPORT_FILE, replace_part
 
 from chainrule import NetworkSpec, find_remedies
 from chainrule.diagnoses import NOT_VIABLE, Outlook
-from chainrule.trainability import Outcome, measure_trainability
+from chainrule.trainability import RATES, Outcome, measure_trainability
 
 FILE = Path(__file__).parent / "first_remedies.csv"
 STRIDE = 5
@@ -81,7 +81,7 @@ def train_first(known: dict[str, str]) -> Row | None:
     first = found[0]
     assert first.spec is not None
     row |= {"remedy": first.title, "changes": json.dumps(first.changes), "outcome": first.outcome}
-    for name in OPTIMIZERS:
+    for name in RATES:
         result = measure_trainability(first.spec, optimizer=name)
         row |= {f"{name}_after": result.outcome, f"{name}_accuracy": round(result.accuracy, 3)}
     return row
