@@ -80,7 +80,10 @@ def test_check_exits_with_1_only_when_unhealthy(run):
 def test_check_says_what_is_wrong(run):
     code, _, errors = run("inspect", CLASSIC, "--check")
     assert code == 1
-    assert "check: '0' and 7 more: ‖∂𝓛/∂W‖ is 2.0e-09, must be ≥ 0.003\n" in errors
+    assert (
+        "check: '0' and 6 more: ‖∂𝓛/∂W‖ ÷ error at the output is 7.2e-09, must be ≥ 0.003\n"
+        in errors
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,21 @@
 """The diagnosis: each verdict from a network that deserves it, with evidence."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from chainrule import NetworkSpec, Verdict, diagnose, inspect, simulate
 from chainrule.app.flow_answer import describe_layer
 from chainrule.diagnoses import ACTIONS, MEANINGS, RULES
 from chainrule.evidence import read_saturation
 from chainrule.numerals import format_number
+from chainrule.quantity import divide_members
 from chainrule.rows import list_layer_head, write_layer_row
 
 
@@ -118,11 +123,14 @@ def test_findings_carry_their_evidence():
     flow = simulate(NetworkSpec(depth=10), 8)
     finding = diagnose(flow).findings[0]
     rule = RULES[finding.rule]
-    wrong = [
-        layer.layer for layer in flow.weight_layers if layer.weight_gradient_norm < rule.threshold
-    ]
+    shares = {
+        layer.layer: divide_members(layer.weight_gradient_norm, flow.output_error)
+        for layer in flow.weight_layers
+    }
+    wrong = [layer for layer, share in shares.items() if share < rule.threshold]
     assert finding.layers == tuple(wrong)
-    assert finding.value == min(flow.weight_gradient_norms)
+    assert finding.value == min(shares.values())
+    assert format_number(min(flow.weight_gradient_norms)) in finding.evidence
     assert (finding.threshold, finding.reason, finding.source) == (
         rule.threshold,
         rule.reason,
@@ -130,6 +138,104 @@ def test_findings_carry_their_evidence():
     )
     assert format_number(finding.value) in finding.evidence
     assert format_number(rule.threshold) in finding.evidence
+
+
+MODELS = {
+    "healthy": ([32] * 6, nn.Tanh, 1.0),
+    "vanishing": ([32] * 30, nn.ReLU, 1.0),
+    "exploding": ([32] * 8, nn.ReLU, 12.0),
+    "saturated": ([32] * 2, nn.Tanh, 100.0),
+}
+
+
+def build_chain(name):
+    """Return a classifier and a batch for it, in float64."""
+    widths, activation, factor = MODELS[name]
+    torch.manual_seed(0)
+    layers = []
+    for before, after in pairwise([32, *widths]):
+        layers += [nn.Linear(before, after), activation()]
+    model = nn.Sequential(*layers, nn.Linear(widths[-1], 5)).double()
+    with torch.no_grad():
+        for linear in model[:-1:2]:
+            linear.weight.mul_(factor)
+    return model, torch.randn(64, 32).double(), torch.randint(0, 5, (64,))
+
+
+@pytest.mark.parametrize("name", MODELS)
+class TestNothingButTheNetworkDecides:
+    """The verdict, its rules and the layers they name stay what they are."""
+
+    @staticmethod
+    def judge(model, compute_loss):
+        diagnosis = diagnose(inspect(model, compute_loss))
+        return [(each.rule, each.layers, each.value) for each in diagnosis.findings]
+
+    def expect(self, found, expected):
+        assert [each[:2] for each in found] == [each[:2] for each in expected]
+        for (*_, value), (*_, wanted) in zip(found, expected, strict=True):
+            assert value == pytest.approx(wanted, rel=1e-6)
+
+    @settings(max_examples=10, deadline=None)
+    @given(exponent=st.floats(-9, 9))
+    def test_a_multiple_of_the_loss(self, name, exponent):
+        model, inputs, labels = build_chain(name)
+        plain = self.judge(model, lambda m: cross_entropy(m(inputs), labels))
+        assert bool(plain) == (name != "healthy")
+        factor = 10**exponent
+        self.expect(self.judge(model, lambda m: factor * cross_entropy(m(inputs), labels)), plain)
+
+    def test_a_sum_over_the_examples(self, name):
+        model, inputs, labels = build_chain(name)
+        self.expect(
+            self.judge(model, lambda m: cross_entropy(m(inputs), labels, reduction="sum")),
+            self.judge(model, lambda m: cross_entropy(m(inputs), labels)),
+        )
+
+    @pytest.mark.parametrize("times", [2, 16])
+    def test_the_batch_size(self, name, times):
+        model, inputs, labels = build_chain(name)
+        many, answers = inputs.repeat(times, 1), labels.repeat(times)
+        self.expect(
+            self.judge(model, lambda m: cross_entropy(m(many), answers)),
+            self.judge(model, lambda m: cross_entropy(m(inputs), labels)),
+        )
+
+    def test_other_examples_in_other_numbers(self, name):
+        model, inputs, labels = build_chain(name)
+        rules = [
+            {
+                rule
+                for rule, *_ in self.judge(
+                    model, lambda m, n=n: cross_entropy(m(inputs[:n]), labels[:n])
+                )
+            }
+            for n in (16, 64)
+        ]
+        assert rules[0] == rules[1]
+
+    def test_a_wrapper(self, name):
+        model, inputs, labels = build_chain(name)
+        wrapped = nn.Sequential(nn.Sequential(model))
+        self.expect(
+            self.judge(wrapped, lambda m: cross_entropy(m(inputs), labels)),
+            self.judge(model, lambda m: cross_entropy(m(inputs), labels)),
+        )
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs"), [((6, 3), 6), ((4, 5, 3), 20), ((2, 3, 4, 4), 32), ((7,), 1)]
+)
+def test_the_error_at_the_output(shape, outputs):
+    """√N · ‖∂𝓛/∂output‖ by plain autograd, for N outputs."""
+    torch.manual_seed(0)
+    inputs = torch.randn(*shape, dtype=torch.float64)
+    scale = nn.Linear(1, 1, dtype=torch.float64)
+    model = nn.Sequential(nn.Unflatten(-1, (-1, 1)), scale, nn.Flatten(-2))
+    flow = inspect(model, lambda m: m(inputs).square().mean())
+    output = model(inputs).detach().requires_grad_()  # of the same shape as the inputs
+    output.square().mean().backward()
+    assert flow.output_error == pytest.approx(math.sqrt(outputs) * output.grad.norm().item())
 
 
 def test_findings_are_ordered_and_the_first_decides():

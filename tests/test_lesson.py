@@ -469,16 +469,17 @@ def test_curves_are_the_functions(name):
 
 def test_profiles_are_on_one_logarithmic_axis():
     def place(norms):
-        drawing = ET.fromstring(plot_profile(norms, "words"))
+        drawing = ET.fromstring(plot_profile(norms, 1.0, "words"))
         return [float(dot.get("cy")) for dot in drawing.iter("circle")]
 
     one, hundred, tenth = place([1.0, 100.0, 0.1])
     assert one - hundred == pytest.approx(2 * (tenth - one), abs=0.2)
     assert place([1.0])[0] == one
-    band = next(ET.fromstring(plot_profile([1.0], "words")).iter("rect"))
-    top, height = float(band.get("y")), float(band.get("height"))
-    assert place([1000.0])[0] == pytest.approx(top, abs=0.1)
-    assert place([3e-3])[0] == pytest.approx(top + height, abs=0.2)
+    for error in (1.0, 100.0):
+        band = next(ET.fromstring(plot_profile([1.0], error, "words")).iter("rect"))
+        top, height = float(band.get("y")), float(band.get("height"))
+        assert place([1000.0 * error])[0] == pytest.approx(top, abs=0.1)
+        assert place([3e-3 * error])[0] == pytest.approx(top + height, abs=0.2)
 
 
 # --- routes ------------------------------------------------------------------------------------

@@ -3,8 +3,11 @@
 The thresholds were chosen on dense networks of width 64 by comparing with short real trainings
 (`benchmarks/agreement.py`: 150 networks, SGD with the best of four learning rates); the agreement
 is in docs/decisions.md. A verdict therefore speaks of plain SGD: Adam, which rescales gradients,
-trains some networks that are called vanishing or exploding here. Absolute gradient thresholds move
-with the scale of the loss; `viability`, which says how likely either is to train it, does not.
+trains some networks that are called vanishing or exploding here.
+
+No verdict moves with the scale of the loss, which a learning rate can undo, nor with batch size:
+gradients are compared with the error at the output (`GradientFlow.output_error`, about 1 for a
+cross-entropy at initialization), or with each other.
 """
 
 from collections.abc import Mapping
@@ -108,7 +111,7 @@ _RULES = (
     Rule(
         name="exploding_gradient",
         verdict=Verdict.EXPLODING,
-        figure="‖∂𝓛/∂W‖",
+        figure="‖∂𝓛/∂W‖ ÷ error at the output",
         threshold=1000.0,
         beyond=">",
         reason="A step along a gradient this long throws the weights far away unless the learning "
@@ -130,7 +133,7 @@ _RULES = (
     Rule(
         name="vanishing_gradient",
         verdict=Verdict.VANISHING,
-        figure="‖∂𝓛/∂W‖",
+        figure="‖∂𝓛/∂W‖ ÷ error at the output",
         threshold=3e-3,
         beyond="<",
         reason="A gradient this short moves the weights by next to nothing at any usual learning "
@@ -163,7 +166,7 @@ _RULES = (
     Rule(
         name="vanishing_typical",
         verdict=Verdict.VANISHING,
-        figure="median ‖∂𝓛/∂W‖ of the layers",
+        figure="median ‖∂𝓛/∂W‖ of the layers ÷ error at the output",
         threshold=1e-4,
         beyond="<",
         reason="With paths around its layers a network can train though some receive little, but "

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from chainrule.activations import ACTIVATIONS
 from chainrule.diagnoses import ACTIONS, RULES, Rule, Verdict
 from chainrule.evidence import (
-    READERS,
+    RELATIVE,
     WHOLE,
     count_non_finite,
     format_figure,
     is_beyond,
     list_unreached,
+    read_layer,
 )
 from chainrule.flow import GradientFlow
 from chainrule.initializers import get_initializer
@@ -123,9 +124,8 @@ def _find(flow: GradientFlow) -> Iterator[Finding]:
     yield from _find_unreached(flow)
     if any(finding for finding in _find_non_finite(flow)):
         return  # every further figure is made of undefined numbers
-    layers = flow.weight_layers
-    yield from _find_layers(RULES["dead_units"], layers)
-    yield from _find_layers(RULES["exploding_gradient"], layers)
+    yield from _find_layers(RULES["dead_units"], flow)
+    yield from _find_layers(RULES["exploding_gradient"], flow)
     if flow.residuals:
         for name in RATIOS:
             yield from _find_ratio(RULES[name], flow)
@@ -133,7 +133,7 @@ def _find(flow: GradientFlow) -> Iterator[Finding]:
         yield from _find_along_chain(flow)
     for name in PLACES:
         yield from _find_places(RULES[name], flow)
-    yield from _find_layers(RULES["saturated"], layers)
+    yield from _find_layers(RULES["saturated"], flow)
     yield from _find_same_answer(RULES["same_answer"], flow)
     if not flow.residuals:
         yield from _find_ratio(RULES["fading_signal"], flow)
@@ -156,41 +156,51 @@ def _find_unlikely(flow: GradientFlow, viability: Viability) -> Iterator[Finding
 
 def _find_along_chain(flow: GradientFlow) -> Iterator[Finding]:
     """What a network without paths around its layers must pass on at every layer."""
-    layers = flow.weight_layers
-    if _is_near(layers, RULES["exploding_gradient"]):
+    if _is_near(flow, RULES["exploding_gradient"]):
         yield from _find_ratio(RULES["exploding_backward"], flow)
-    yield from _find_layers(RULES["vanishing_gradient"], layers)
-    if _is_near(layers, RULES["vanishing_gradient"]):
+    yield from _find_layers(RULES["vanishing_gradient"], flow)
+    if _is_near(flow, RULES["vanishing_gradient"]):
         yield from _find_ratio(RULES["vanishing_backward"], flow)
 
 
-def _is_near(layers: Sequence[WeightLayer], rule: Rule) -> bool:
-    """Whether some gradient comes within a factor of 10 of an absolute bound.
+def _is_near(flow: GradientFlow, rule: Rule) -> bool:
+    """Whether some gradient comes within a factor of 10 of the bound of its size.
 
     A ratio of gradients counts as evidence only then: alone it would call a network sick whose
     every layer receives plenty.
     """
     bound = rule.threshold * (10 if rule.beyond == "<" else 0.1)
-    norms = [n for layer in layers if (n := layer.weight_gradient_norm) is not None]
+    norms = [
+        norm
+        for layer in flow.weight_layers
+        if (norm := read_layer(flow, layer, rule.name)) is not None
+    ]
     return any(norm < bound if rule.beyond == "<" else norm > bound for norm in norms)
 
 
-def _find_layers(rule: Rule, layers: Sequence[WeightLayer]) -> Iterator[Finding]:
-    read = READERS[rule.name]
+def _find_layers(
+    rule: Rule, flow: GradientFlow, layers: Sequence[WeightLayer] | None = None
+) -> Iterator[Finding]:
+    layers = flow.weight_layers if layers is None else layers
     wrong = [
         (layer, value)
         for layer in layers
-        if (value := read(layer)) is not None and is_beyond(value, rule)
+        if (value := read_layer(flow, layer, rule.name)) is not None and is_beyond(value, rule)
     ]
     if wrong:
         worst = (max if rule.beyond == ">" else min)(wrong, key=lambda pair: pair[1])
         layer, value = worst
         count = f"{len(wrong)} of {len(layers)} layers, " if len(layers) > 1 else ""
+        what = f"{rule.figure} is {format_figure(rule, value)} at layer {layer.layer}"
+        if rule.name in RELATIVE and layer.weight_gradient_norm is not None:
+            what = (
+                f"‖∂𝓛/∂W‖ is {format_number(layer.weight_gradient_norm)} at layer {layer.layer}, "
+                f"{format_figure(rule, value)} times the error at the output"
+            )
         yield _report(
             rule,
             value,
-            f"{rule.figure} is {format_figure(rule, value)} at layer {layer.layer} ({count}"
-            f"bound {rule.beyond} {format_figure(rule, rule.threshold)})",
+            f"{what} ({count}bound {rule.beyond} {format_figure(rule, rule.threshold)})",
             [each.layer for each, _ in wrong],
             [each.name for each, _ in wrong],
         )
@@ -216,7 +226,7 @@ def _find_places(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
 def _find_same_answer(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
     call = find_tied_head(flow)
     if call is None:
-        yield from _find_layers(rule, flow.weight_layers[-1:])
+        yield from _find_layers(rule, flow, flow.weight_layers[-1:])
         return
     value = call.statistics.variation if call.statistics else None
     if value is not None and is_beyond(value, rule):

@@ -8,7 +8,7 @@ from chainrule.diagnoses import RULES, Rule
 from chainrule.flow import GradientFlow
 from chainrule.measurement import WeightLayer
 from chainrule.numerals import format_number
-from chainrule.quantity import Quantity, multiply_members
+from chainrule.quantity import Quantity, divide_members, multiply_members
 from chainrule.structure import PLACES, RATIOS, find_tied_head
 from chainrule.viability import assess_viability
 
@@ -36,10 +36,10 @@ def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> f
         return (max if RULES[rule].beyond == ">" else min)(values) if values else None
     if rule == "same_answer" and (head := find_tied_head(flow)) is not None:
         return head.statistics.variation if head.statistics else None
-    factor = flow.clip_factor if clipped and rule in _CLIPPED else None
+    factor = flow.clip_factor if clipped and rule in RELATIVE else None
     values = []
     for layer in flow.weight_layers[-1:] if rule == "same_answer" else flow.weight_layers:
-        value = READERS[rule](layer)
+        value = read_layer(flow, layer, rule)
         if value is not None and factor is not None:
             value = multiply_members(value, factor)
         if value is not None:
@@ -48,6 +48,15 @@ def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> f
         return math.nan
     pick = max if RULES[rule].beyond == ">" else min
     return float(pick(values)) if values else None
+
+
+def read_layer(flow: GradientFlow, layer: WeightLayer, rule: str) -> Quantity | None:
+    """Return what a rule compares of one weight layer."""
+    value = READERS[rule](layer)
+    error = flow.output_error
+    if value is None or error is None or rule not in RELATIVE:
+        return value
+    return divide_members(value, error)
 
 
 def read_saturation(layer: WeightLayer) -> Quantity | None:
@@ -133,7 +142,8 @@ _COUNTS: Mapping[str, Callable[[GradientFlow], float]] = {
 }
 """What is counted in the whole network."""
 
-_CLIPPED = ("exploding_gradient", "vanishing_gradient")
-"""The rules whose figures clipping scales; ratios of gradients stay as they are."""
+RELATIVE = ("exploding_gradient", "vanishing_gradient")
+"""Rules that compare a gradient with the error at the output (`GradientFlow.output_error`). They
+are those whose figures clipping scales, too; ratios of layers stay as they are."""
 
 _BY_CLASS = {entry.module: entry for entry in ACTIVATIONS.values()}

@@ -124,6 +124,26 @@ class GradientFlow:
         return _divide_ends(self.delta_norms)
 
     @cached_property
+    def output_error(self) -> Quantity | None:
+        """√N · ‖∂loss/∂output‖, for N outputs: how large a change the loss asks of one output.
+
+        With a loss that is a mean over N, each output's own gradient is divided by N, and this
+        undoes it: it is the root mean square of the gradients of single outputs. A cross-entropy
+        at initialization has about 1. It is what a weight's gradient is compared with, for it
+        grows with every factor of the loss as that does, and neither changes with the batch size.
+        The output is that of the last call that receives a gradient; entries along its feature
+        dimension (the second of images, the last of everything else) count as one output. `None`
+        where it is zero or not finite.
+        """
+        for call in reversed(self.layers):
+            if call.gradient is not None and call.statistics is not None:
+                features = 1 if len(call.shape) > 3 else -1
+                count = math.prod(call.shape) // max(call.shape[features], 1) if call.shape else 1
+                error = Quantity(math.sqrt(count) * norm for norm in call.gradient.norm.values)
+                return error if 0.0 < error < math.inf else None
+        return None
+
+    @cached_property
     def gradient_norm(self) -> Quantity | None:
         """Norm of all parameters' gradients together; `None` if there is none."""
         return combine_norms(p.grad_norm for p in self.parameters if p.grad_norm is not None)

@@ -82,14 +82,14 @@ def list_waiting(flow: GradientFlow) -> frozenset[int]:
 
 
 def measure_typical_gradient(flow: GradientFlow) -> float | None:
-    """Return the median of ‖∂loss/∂W‖ over the weight layers that do not wait."""
+    """Return the median of ‖∂loss/∂W‖ ÷ error at the output over the layers that do not wait."""
     waiting = list_waiting(flow)
     norms = [
         float(layer.weight_gradient_norm)
         for layer in flow.weight_layers
         if layer.weight_gradient_norm is not None and layer.layer not in waiting
     ]
-    return statistics.median(norms) if norms else None
+    return statistics.median(norms) / (flow.output_error or 1.0) if norms else None
 
 
 def list_normalizations(flow: GradientFlow) -> tuple[Place, ...]:

@@ -99,14 +99,17 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
     if len(layers) == 1:
         return (
             _show("Loss", flow.loss, note="what is differentiated"),
-            _judge_norm("Gradient at the only layer", norms[0], first.name if named else ""),
+            _judge_norm("Gradient at the only layer", norms[0], flow, first.name if named else ""),
             Card(title="Weight layers", digits="1", note="there is no ratio of one layer"),
             verdict,
         )
     return (
-        _judge_norm("Gradient at layer 1", norms[0], first.name if named else ""),
+        _judge_norm("Gradient at layer 1", norms[0], flow, first.name if named else ""),
         _judge_norm(
-            f"Gradient at layer {len(layers)}, the last", norms[-1], last.name if named else ""
+            f"Gradient at layer {len(layers)}, the last",
+            norms[-1],
+            flow,
+            last.name if named else "",
         ),
         _judge_ratio(flow.gradient_ratio, norms),
         verdict,
@@ -185,8 +188,11 @@ def _show(title: str, value: float | None, *, note: str) -> Card:
     return Card(title=title, digits=digits, exponent=exponent, note=note)
 
 
-def _judge_norm(title: str, norm: Quantity | None, name: str) -> Card:
-    small, large = RULES["vanishing_gradient"].threshold, RULES["exploding_gradient"].threshold
+def _judge_norm(title: str, norm: Quantity | None, flow: GradientFlow, name: str) -> Card:
+    error = flow.output_error or 1.0
+    small, large = (
+        RULES[rule].threshold * error for rule in ("vanishing_gradient", "exploding_gradient")
+    )
     icon, state, word = "✔", GOOD, "usable"
     if norm is None:
         icon, state, word = "∅", BAD, "no gradient reaches it"

@@ -65,6 +65,7 @@ READERS: Mapping[str, Callable[[GradientFlow], float | Quantity | None]] = Mappi
         "saturated": lambda flow: _largest([layer.saturation for layer in flow.weight_layers]),
         "variation": lambda flow: flow.weight_layers[-1].variation,
         "clip_factor": lambda flow: flow.clip_factor,
+        "error": lambda flow: flow.output_error,
     }
 )
 """What is read of every subject; each gives a number."""

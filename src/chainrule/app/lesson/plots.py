@@ -74,11 +74,12 @@ def plot_activation(entry: Activation) -> Html:
     )
 
 
-def plot_profile(norms: Sequence[float], description: str) -> Html:
+def plot_profile(norms: Sequence[float], error: float, description: str) -> Html:
     """Return the gradient norm of every layer on a logarithmic axis, over the usable range.
 
     Args:
         norms: ‖∂𝓛/∂W_l‖ for l = 1 … L, all above zero.
+        error: The error at the output (`GradientFlow.output_error`), which the range goes by.
         description: What a screen reader says.
     """
     width, height = 320, 200
@@ -92,7 +93,8 @@ def plot_profile(norms: Sequence[float], description: str) -> Html:
         return bottom - share * (bottom - top)
 
     high, low = (
-        place_y(RULES[name].threshold) for name in ("exploding_gradient", "vanishing_gradient")
+        place_y(RULES[name].threshold * error)
+        for name in ("exploding_gradient", "vanishing_gradient")
     )
     band = tag(
         "rect",

@@ -113,7 +113,7 @@ def write_looks(writer: Writer) -> Html:
             tag(
                 "figure",
                 tag("h4", title, class_=f"ls-{name}"),
-                plot_profile(norms, description),
+                plot_profile(norms, writer.figures.number(f"{name}.error"), description),
                 tag("figcaption", writer.text(words)),
             )
         )

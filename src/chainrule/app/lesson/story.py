@@ -132,7 +132,9 @@ LOOKS = {
 
 LOOKS_NOTE = (
     "Gradient norm of each layer, all on one axis. Shaded is the range in which the diagnosis "
-    "calls a gradient usable, from {rule.vanishing} to {rule.exploding}."
+    "calls a gradient usable: from {rule.vanishing} to {rule.exploding} times the error at the "
+    "output, which is how large a change the loss asks of one output. So no verdict depends on the "
+    "scale of the loss."
 )
 
 ACTIVATION_NOTE = (
