@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from calibrate import read_outcomes
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
-from chainrule import NetworkSpec, simulate
+from chainrule import NetworkSpec, Verdict, diagnose, simulate
 from chainrule.flow import GradientFlow
 from chainrule.trainability import Outcome
 from chainrule.viability import find_hopeless, judge_features
@@ -316,6 +317,30 @@ def write_reliability(samples: Sequence[Sample]) -> str:
     return "\n".join(lines)
 
 
+def write_verdicts(samples: Sequence[Sample]) -> str:
+    """Return how often the verdict agrees with training on the held-out part, as a table."""
+    held_out = _pick(samples, "test")
+    healthy = [
+        diagnose(simulate(NetworkSpec.from_query(sample.spec), SEEDS)).verdict is Verdict.HEALTHY
+        for sample in held_out
+    ]
+    lines = [
+        "| optimizer | agree | healthy, trained | unhealthy, not trained | healthy, not trained "
+        "| unhealthy, trained |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, label in zip(OPTIMIZERS, ("SGD", "Adam"), strict=True):
+        counts = Counter(
+            (well, sample.trained[name]) for well, sample in zip(healthy, held_out, strict=True)
+        )
+        agree = counts[True, True] + counts[False, False]
+        lines.append(
+            f"| {label} | {agree} of {len(held_out)} | {counts[True, True]} | "
+            f"{counts[False, False]} | {counts[True, False]} | {counts[False, True]} |"
+        )
+    return "\n".join(lines)
+
+
 def draw_curve(samples: Sequence[Sample]) -> str:
     """Return the reliability curve as SVG; a circle's area is the number of networks."""
     size, left, top = 320, 56, 16
@@ -392,8 +417,10 @@ def main() -> None:
         print("New constants were written; run it again for the report.")
         return
     table, reliability = write_table(samples), write_reliability(samples)
-    print(table, reliability, sep="\n\n")
+    verdicts = write_verdicts(samples)
+    print(table, verdicts, reliability, sep="\n\n")
     text = replace_part(REPORT_FILE.read_text(), "table", table)
+    text = replace_part(text, "verdicts", verdicts)
     REPORT_FILE.write_text(replace_part(text, "reliability", reliability))
     CURVE_FILE.write_text(draw_curve(samples))
 

@@ -1,39 +1,43 @@
 """Measure every figure of the lesson anew, and keep them in the package (`make lesson`).
 
-Gradients come from `simulate`, accuracies from `train` (as in benchmarks/agreement.py: the digits,
-300 steps, the best of several learning rates).
-Takes about two minutes on one core; needs scikit-learn.
+Gradients come from `simulate`, accuracies from `train` (the digits, 300 steps, the best of
+several learning rates). Takes about two minutes on one core; needs scikit-learn.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
 
+from chainrule import NetworkSpec
+from chainrule.app.lesson.figures import FILE, TRAINED, measure_flows, measure_profiles
+from chainrule.app.lesson.subjects import SEEDS, SUBJECTS
+from chainrule.training import Optimizer, train
+from chainrule.version import read_version
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import agreement  # noqa: E402
-
-from chainrule.app.lesson.figures import (  # noqa: E402
-    FILE,
-    TRAINED,
-    measure_flows,
-    measure_profiles,
-)
-from chainrule.app.lesson.subjects import SEEDS, SUBJECTS  # noqa: E402
-from chainrule.version import read_version  # noqa: E402
-
+RATES: dict[Optimizer, tuple[float, ...]] = {
+    "sgd": (1e-3, 1e-2, 1e-1, 1.0),
+    "adam": (1e-4, 1e-3, 1e-2),
+}
+STEPS = 300
 TARGET = ROOT / "src/chainrule/app/lesson" / FILE
+
+
+def find_best(spec: NetworkSpec, optimizer: Optimizer) -> float:
+    """Return the best training accuracy over the learning rates, in [0, 1]."""
+    runs = (
+        train(spec, optimizer=optimizer, learning_rate=rate, steps=STEPS, every=STEPS)
+        for rate in RATES[optimizer]
+    )
+    return max(list(run)[-1].accuracy for run in runs)
 
 
 def measure_trainings(names: list[str]) -> dict[str, dict[str, float]]:
     """Return the best training accuracy of the named subjects, by optimizer."""
     return {
         name: {
-            optimizer: round(agreement.find_best(SUBJECTS[name], optimizer), 4)
-            for optimizer in TRAINED[name]
+            optimizer: round(find_best(SUBJECTS[name], optimizer), 4) for optimizer in TRAINED[name]
         }
         for name in names
     }
@@ -47,7 +51,7 @@ def main() -> None:
             "chainrule": read_version(),
             "torch": torch.__version__,
             "seeds": SEEDS,
-            "training": "best of several learning rates; see benchmarks/agreement.py",
+            "training": "best of several learning rates; see docs/make_lesson.py",
             "command": "make lesson",
         },
         "flows": measure_flows(),

@@ -478,7 +478,7 @@ def test_profiles_are_on_one_logarithmic_axis():
     for error in (1.0, 100.0):
         band = next(ET.fromstring(plot_profile([1.0], error, "words")).iter("rect"))
         top, height = float(band.get("y")), float(band.get("height"))
-        assert place([1000.0 * error])[0] == pytest.approx(top, abs=0.1)
+        assert place([1500.0 * error])[0] == pytest.approx(top, abs=0.1)
         assert place([3e-3 * error])[0] == pytest.approx(top + height, abs=0.2)
 
 

@@ -33,7 +33,9 @@ def test_the_message_names_layer_figure_bound_and_remedy():
     lines = str(caught.value).splitlines()
     assert lines[0] == "Gradients do not flow as they must (diagnosis: vanishing)."
     assert "  '0' and 28 more: ‖∂𝓛/∂W‖ ÷ error at the output is 2.4e-13, must be ≥ 0.003" in lines
-    assert lines[-2].startswith("Remedy: Initialization by what follows each layer (‖∂𝓛/∂W‖ ÷ error at the output: 2.4")
+    assert lines[-2].startswith(
+        "Remedy: Initialization by what follows each layer (‖∂𝓛/∂W‖ ÷ error at the output: 2.4"
+    )
     assert "chainrule.apply_remedy(chainrule.find_remedies(" in lines[-1]
 
 
