@@ -132,9 +132,10 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         "It is the initialization, not tanh. [PyTorch's default](show:tanh_pytorch_15) passes on "
         "only {tanh_pytorch_15.step|%} per layer. With Xavier, [{tanh_xavier_15.depth} "
-        "layers](show:tanh_xavier_15) are healthy, and even at [{tanh_xavier_100.depth}](show:tanh_xavier_100) the gradient "
-        "keeps its size, with a first-to-last ratio of {tanh_xavier_100.ratio}: what makes so many "
-        "hard to train is that each layer distorts what the others learn.",
+        "layers](show:tanh_xavier_15) are healthy, and even at "
+        "[{tanh_xavier_100.depth}](show:tanh_xavier_100) the gradient keeps its size, with a "
+        "first-to-last ratio of {tanh_xavier_100.ratio}: what makes so many hard to train is that "
+        "each layer distorts what the others learn.",
     ),
     Claim(
         "relu_depth",
