@@ -221,7 +221,7 @@ class TestClipping:
 def test_a_measured_scale_keeps_the_gradients_size():
     found = find_remedies(NetworkSpec(depth=15, activation="sigmoid", init="xavier"))
     (scaled,) = (remedy for remedy in found.tried if remedy.kinds == ("gain",))
-    assert scaled.is_cure
+    assert scaled.verdict_after is Verdict.HEALTHY
     assert found.before.delta_ratio < 1e-8
     assert 0.1 < scaled.after.delta_ratio < 10
 
