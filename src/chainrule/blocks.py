@@ -1,6 +1,7 @@
 """A large model's module calls, grouped by the block they belong to."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chainrule.flow import GradientFlow
@@ -97,9 +98,23 @@ def grow_tree(flow: GradientFlow) -> Branch:
     return grow("", "")[0]
 
 
-def find_pattern(name: str) -> str:
+def _find_pattern(name: str) -> str:
     """Return a block's name with its numbers replaced by `*`: blocks of one pattern repeat."""
     return _NUMBER.sub("*", name)
+
+
+def group_blocks(blocks: Sequence[Block]) -> tuple[tuple[str, tuple[Block, ...]], ...]:
+    """Return blocks by the pattern of their names, in the order in which patterns are first met.
+
+    A block that repeats no other stands alone, with its own name for a pattern.
+    """
+    patterns: dict[str, list[Block]] = {}
+    for block in blocks:
+        patterns.setdefault(_find_pattern(block.name), []).append(block)
+    return tuple(
+        (pattern if len(members) > 1 else members[0].name, tuple(members))
+        for pattern, members in patterns.items()
+    )
 
 
 def group_calls(flow: GradientFlow) -> tuple[Block, ...]:

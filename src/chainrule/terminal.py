@@ -12,15 +12,18 @@ from chainrule.bars import Bars, add_columns, shorten, write_band, write_number,
 from chainrule.blame import explain_blame, rank_blame
 from chainrule.diagnoses import MEANINGS, Verdict
 from chainrule.diagnosis import Diagnosis, read_saturation
-from chainrule.edits import describe_edits
 from chainrule.flow import GradientFlow
 from chainrule.measurement import WeightLayer
 from chainrule.presets import Preset
 from chainrule.profile import is_profiled
+from chainrule.recipe import PREPARATION, write_call
 from chainrule.remedy import Remedies, Remedy
 from chainrule.rows import BLAME_HEAD, write_blame_row
 from chainrule.terminal_blocks import render_profile, render_tree
 from chainrule.wording import build_forecasts
+
+if TYPE_CHECKING:
+    from chainrule.quantity import Quantity
 
 if TYPE_CHECKING:
     from chainrule.quantity import Quantity
@@ -221,21 +224,19 @@ def render_remedies(remedies: Remedies) -> RenderableType:
             Text(_head_figure(remedies), style="dim"),
             _tabulate(remedies, numbered=True),
         ]
-        lines.append(Text("To see one:" if remedies[0].command else APPLY, style="dim"))
-    for number, remedy in enumerate(remedies, 1):
-        lines.append(Text(f"{number:>3}  {remedy.command or _write_call(number, remedy)}"))
+        if remedies[0].command:
+            lines.append(Text("To see one:", style="dim"))
+        else:
+            lines.append(Text("To apply one, with your model and compute_loss:", style="dim"))
+            lines += [Text(f"     {line}") for line in PREPARATION.splitlines()]
+    for number in range(len(remedies)):
+        lines.append(Text(f"{number + 1:>3}  {write_call(remedies, number)}"))
     if remedies.refuted:
         lines += [
             Text("Measured, and no remedy:", style="bold"),
             _tabulate(remedies.refuted, numbered=False),
         ]
     return Group(*lines, *_list_advice(remedies))
-
-
-def _write_call(number: int, remedy: Remedy) -> str:
-    return (
-        f"chainrule.apply_remedy(remedies[{number - 1}], model)  # {describe_edits(remedy.edits)}"
-    )
 
 
 def _list_advice(remedies: Remedies) -> list[RenderableType]:
