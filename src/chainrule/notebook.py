@@ -41,8 +41,8 @@ _STYLE = """
 .chainrule-flow svg .column { fill: transparent; }
 .chainrule-flow .scroll { overflow-x: auto; }
 .chainrule-flow table { border-collapse: collapse; font-size: 13px; margin: 4px 0; }
-.chainrule-flow th, .chainrule-flow td { padding: 3px 10px; text-align: right; }
-.chainrule-flow .words { text-align: left; }
+.chainrule-flow :is(th, td) { padding: 3px 10px; text-align: right; }
+.chainrule-flow :is(th, td).words { text-align: left; }
 .chainrule-flow summary { cursor: pointer; }
 """
 
@@ -50,7 +50,9 @@ _STYLE = """
 def show_text(flow: GradientFlow) -> str:
     """Return a flow as the terminal shows it: its table, headline figures and diagnosis."""
     buffer = io.StringIO()
-    console = Console(file=buffer, width=COLUMNS, color_system=None, force_terminal=False)
+    console = Console(  # in a notebook, rich would send it to the page instead
+        file=buffer, width=COLUMNS, color_system=None, force_terminal=False, force_jupyter=False
+    )
     print_flow(console, flow, diagnose(flow))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
@@ -82,21 +84,21 @@ def show_html(flow: GradientFlow) -> str:
     blames = rank_blame(flow, diagnosis)
     if blames:
         rows = [write_blame_row(flow, blame) for blame in blames]
-        parts += [element("p", element("b", "Most to blame, by factor")), _table(BLAME_HEAD, rows)]
+        parts += [element("p", element("b", "Most to blame, by factor")), _table(BLAME_HEAD, rows, words=(0, 1))]
     parts.append(element("p", element("b", "Next: "), diagnosis.action))
     if layers:
         rows = [write_layer_row(flow, layer) for layer in layers]
         summary = element("summary", f"Weight layers ({len(rows):,})")
-        table = _table(list_layer_head(flow), rows, words=1 if flow.spec is None else -1)
+        table = _table(list_layer_head(flow), rows, words=(1,) if flow.spec is None else ())
         opened = "" if len(rows) <= OPEN else None
         parts.append(element("details", summary, table, open=opened))
     return element("div", *parts, class_="chainrule-flow")
 
 
-def _table(head: Collection[str], rows: Collection[Collection[str]], *, words: int = 0) -> Markup:
+def _table(head: Collection[str], rows: Collection[Collection[str]], *, words: Collection[int]) -> Markup:
     def fill(tag: str, cells: Collection[str]) -> list[Markup]:
         return [
-            element(tag, cell, class_="words" if at == words else None)
+            element(tag, cell, class_="words" if at in words else None)
             for at, cell in enumerate(cells)
         ]
 
