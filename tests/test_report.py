@@ -202,7 +202,9 @@ class TestReport:
     def test_says_so_when_nothing_helps_or_nothing_was_asked(self):
         flow = simulate(NetworkSpec(depth=3, width=8), 1)
         assert "Nothing that was tried helps" in build_report(flow, remedies=[])
-        assert "What to change" not in build_report(flow)
+        assert f"{flow.spec.to_command()} --remedies" in build_report(flow)
+        well = simulate(PRESETS["Healthy (ReLU + He)"].spec, 1)
+        assert "What to change" not in build_report(well)
         healthy = find_remedies(PRESETS["Healthy (ReLU + He)"].spec, 2)
         assert "nothing was tried" in build_report(healthy.before, remedies=healthy)
 

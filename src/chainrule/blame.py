@@ -71,6 +71,8 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "one",
         "difference": "what is left of the differences between examples from the layer before to "
         "this one",
+        "dead_units": "the share of units that still pass a gradient on",
+        "saturated": "the share of activations that are not flat",
         "normalization": "the spread that the normalization puts out, where 1 is meant",
     }
 )
@@ -317,10 +319,19 @@ def _list_trunk_growth(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
 
 
 def _list_flat_activations(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
-    """What the activations of the layers concerned hand on of the gradient."""
+    """How much of the activations of the layers concerned is neither dead nor saturated.
+
+    Their gains would not do: where a unit is off, its output receives no gradient either, in which
+    case nothing is lost from one side to the other.
+    """
     for call in reversed(flow.layers):
-        if call.role == "activation" and call.layer in finding.layers and call.gain is not None:
-            yield _Part(call.name, call.kind, call.layer, call.gain, "gradient")
+        figures = call.statistics
+        if call.role != "activation" or call.layer not in finding.layers or figures is None:
+            continue
+        flat = figures.dead_share if finding.rule == "dead_units" else figures.saturation
+        if flat is not None:
+            value = Quantity(1.0 - share for share in flat.values)
+            yield _Part(call.name, call.kind, call.layer, value, finding.rule)
 
 
 def _list_starved(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:

@@ -84,7 +84,10 @@ def show_html(flow: GradientFlow) -> str:
     blames = rank_blame(flow, diagnosis)
     if blames:
         rows = [write_blame_row(flow, blame) for blame in blames]
-        parts += [element("p", element("b", "Most to blame, by factor")), _table(BLAME_HEAD, rows, words=(0, 1))]
+        parts += [
+            element("p", element("b", "Most to blame, by factor")),
+            _table(BLAME_HEAD, rows, words=(0, 1)),
+        ]
     parts.append(element("p", element("b", "Next: "), diagnosis.action))
     if layers:
         rows = [write_layer_row(flow, layer) for layer in layers]
@@ -95,7 +98,9 @@ def show_html(flow: GradientFlow) -> str:
     return element("div", *parts, class_="chainrule-flow")
 
 
-def _table(head: Collection[str], rows: Collection[Collection[str]], *, words: Collection[int]) -> Markup:
+def _table(
+    head: Collection[str], rows: Collection[Collection[str]], *, words: Collection[int]
+) -> Markup:
     def fill(tag: str, cells: Collection[str]) -> list[Markup]:
         return [
             element(tag, cell, class_="words" if at in words else None)

@@ -91,6 +91,7 @@ def build_profile(flow: GradientFlow) -> tuple[Stack, ...]:
             if all(_measure_fill(stack) >= FULL for stack in deeper):
                 found = deeper
         stacks += found
+    stacks.sort(key=_find_start)
     names = {stack.name for stack in stacks}
     stacks = [
         stack
@@ -143,18 +144,18 @@ def _stack(members: Iterable[WeightLayer], deep: int) -> list[Stack]:
     for layer in members:
         pattern, position, rest = _split(layer.name, deep)
         patterns.setdefault(pattern, []).append((position, rest, layer))
-    return [_lay_out(pattern, entries) for pattern, entries in patterns.items()]
+    return [stack for pattern, entries in patterns.items() for stack in _lay_out(pattern, entries)]
 
 
-def _lay_out(pattern: str, entries: Sequence[tuple[Position, str, WeightLayer]]) -> Stack:
+def _lay_out(pattern: str, entries: Sequence[tuple[Position, str, WeightLayer]]) -> list[Stack]:
+    """Return one stack of the blocks, or one for each layer if they do not repeat."""
     positions = tuple(dict.fromkeys(position for position, _, _ in entries))
     if not pattern or len(positions) < 2:
-        rows = [ProfileRow(layer.name, (layer,)) for _, _, layer in entries]
-        return Stack("", ("",), tuple(rows))
+        return [Stack("", ("",), (ProfileRow(layer.name, (layer,)),)) for _, _, layer in entries]
     cells: dict[str, dict[Position, WeightLayer]] = {}
     for position, rest, layer in entries:
         cells.setdefault(rest, {})[position] = layer
-    return Stack(
+    blocks = Stack(
         name=pattern,
         labels=tuple(".".join(map(str, position)) for position in positions),
         rows=tuple(
@@ -162,6 +163,11 @@ def _lay_out(pattern: str, entries: Sequence[tuple[Position, str, WeightLayer]])
             for name, row in cells.items()
         ),
     )
+    return [blocks]
+
+
+def _find_start(stack: Stack) -> int:
+    return min(layer.layer for row in stack.rows for layer in row.layers if layer is not None)
 
 
 def _measure_fill(stack: Stack) -> float:
