@@ -324,7 +324,7 @@ def _list_flat_activations(flow: GradientFlow, finding: Finding) -> Iterator[_Pa
     Their gains would not do: where a unit is off, its output receives no gradient either, in which
     case nothing is lost from one side to the other.
     """
-    for call in reversed(flow.layers):
+    for call in flow.layers:  # the first one that is off starves those behind it
         figures = call.statistics
         if call.role != "activation" or call.layer not in finding.layers or figures is None:
             continue
