@@ -9,7 +9,7 @@ from chainrule.inspection import inspect
 
 @functools.cache
 def measure_gpt2(layers=12, std=0.02):
-    """Return the flow of a narrow GPT-2 with as many layers; with a `std` of 1e-5 its gradient vanishes."""
+    """Return the flow of a narrow GPT-2; with a `std` of 1e-5 its gradients vanish."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)

@@ -61,6 +61,15 @@ def test_output_is_as_recorded(run, golden, name, args):
     golden(name, out)
 
 
+def test_the_readme_shows_what_is_printed():
+    printed = (ROOT / "tests/golden/inspect_blocks.txt").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    start = readme.index("```text\nmodule") + len("```text\n")
+    shown = readme[start : readme.index("```", start)]
+    assert all(part in printed for part in shown.strip().split("\n\n"))
+    assert len(shown.splitlines()) > 8
+
+
 def test_help_documents_exit_codes_and_commands(run):
     code, out, _ = run("--help")
     assert code == 0
