@@ -32,11 +32,12 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.dropout = nn.Dropout(0.0)  # off, so that its input and output receive the same
         with torch.no_grad():
             self.second.weight.mul_(scale)
 
     def forward(self, x):
-        return x + self.second(torch.relu(self.first(self.norm(x))))
+        return x + self.second(self.dropout(torch.relu(self.first(self.norm(x)))))
 
 
 class PostNorm(nn.Module):

@@ -263,12 +263,16 @@ def _list_shared_gradients(flow: GradientFlow) -> list[float]:
     """Return the norms of the gradients at tensors that several paths read: trunks, and others.
 
     Nothing in a flow says which tensor a module reads, but the measured norm of its gradient tells
-    it apart from all others.
+    it apart from all others. Modules that hand gradients on unchanged (dropout that is off) do not
+    count as readers: what follows them receives the same.
+
+    Returns:
+        Norms, sorted.
     """
     received = sorted(
         float(call.gain) * float(call.gradient.norm)
         for call in flow.layers
-        if call.gain is not None and call.gradient is not None
+        if call.gain is not None and call.gradient is not None and abs(call.gain - 1.0) > SAME
     )
     shared = [a for a, b in pairwise(received) if a > 0 and b - a <= SAME * b]
     shared += [float(each.gradient) for each in flow.residuals if each.gradient is not None]
@@ -277,7 +281,7 @@ def _list_shared_gradients(flow: GradientFlow) -> list[float]:
         for position in _find_trunk_outputs(flow).values()
         if (gradient := flow.layers[position].gradient) is not None
     ]
-    return shared
+    return sorted(shared)
 
 
 def _find_trunk_outputs(flow: GradientFlow) -> dict[ResidualFlow, int]:
@@ -306,7 +310,9 @@ def _measure_size(call: LayerFlow) -> float | None:
 
 
 def _is_among(value: float, others: list[float]) -> bool:
-    return any(abs(value - other) <= SAME * abs(other) for other in others)
+    """Whether a value is one of others that are sorted, up to rounding."""
+    at = bisect_left(others, value)
+    return any(abs(value - other) <= SAME * abs(other) for other in others[max(0, at - 1) : at + 1])
 
 
 def _list_trunk_growth(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
