@@ -51,7 +51,7 @@ def build_profile_figure(stack: Stack) -> Figure:
         "data": [_draw(stack, name, norms, *look) for name, norms, look in lines],
         "layout": theme.build_layout(
             xaxis=theme.build_axis(
-                title={"text": f"block of {_clean(stack.name)}, input to output"},
+                title={"text": "block, input to output"},
                 range=[-0.5, count - 0.5],
                 tickvals=list(range(0, count, step)),
                 ticktext=list(stack.labels[::step]),
