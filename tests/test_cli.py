@@ -49,6 +49,8 @@ def run(monkeypatch, capsys):
         ("inspect_classic", ["inspect", CLASSIC]),
         ("inspect_classic_all", ["inspect", CLASSIC, "--all"]),
         ("inspect_transformer", ["inspect", f"{ROOT}/examples/small_transformer.py:build"]),
+        ("inspect_blocks", ["inspect", f"{ROOT}/examples/post_norm_transformer.py:build"]),
+        ("inspect_tree", ["inspect", f"{ROOT}/examples/small_transformer.py:build", "--all"]),
         ("inspect_remedies", ["inspect", CLASSIC, "--remedies"]),
         ("presets", ["presets"]),
     ],
@@ -57,6 +59,15 @@ def test_output_is_as_recorded(run, golden, name, args):
     code, out, _ = run(*args)
     assert code == 0
     golden(name, out)
+
+
+def test_the_readme_shows_what_is_printed():
+    printed = (ROOT / "tests/golden/inspect_blocks.txt").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    start = readme.index("```text\nmodule") + len("```text\n")
+    shown = readme[start : readme.index("```", start)]
+    assert all(part in printed for part in shown.strip().split("\n\n"))
+    assert len(shown.splitlines()) > 8
 
 
 def test_help_documents_exit_codes_and_commands(run):
@@ -132,7 +143,13 @@ def test_remedies_in_json(run):
     _, out, _ = run("simulate", "--depth", "9", "--width", "8", "--remedies", "--json")
     document = json.loads(out)
     found = chainrule.find_remedies(chainrule.NetworkSpec(**document["flow"]["spec"]), 16)
-    assert document["remedies"] == [remedy.to_dict() for remedy in found.tried]
+    assert [{**each, "code": ""} for each in document["remedies"]] == [
+        {**remedy.to_dict(), "code": ""} for remedy in found.tried
+    ]
+    codes = [each["code"] for each in document["remedies"]]
+    assert codes[: len(found)] == [remedy.command for remedy in found]
+    assert not any(codes[len(found) :])
+    assert [blame["kind"] for blame in document["blame"]] == ["Sigmoid"] * 3
     assert document["diagnosis"]["verdict"] == found.diagnosis.verdict
 
 

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from browsing import watch
+from chainrule.advice import advise
 from chainrule.app.model_page import LIMITS, describe_model
+from chainrule.blame import rank_blame
 from chainrule.diagnosis import diagnose
 from chainrule.flow_file import decode_flow
 from chainrule.inspection import inspect
@@ -17,6 +19,7 @@ from chainrule.numerals import format_number
 from chainrule.report import build_report
 from chainrule.simulation import simulate
 from chainrule.spec import NetworkSpec
+from report_models import measure_gpt2
 
 MALICIOUS = "<img src=x onerror=alert(1)>"
 OVERFLOWING = NetworkSpec(depth=8, width=4, init="random", weight_std=1e6)
@@ -137,6 +140,40 @@ class TestRoute:
         assert [block["name"] for block in blocks][:2] == ["blocks.0", "blocks.1"]
         assert blocks[0]["note"].startswith("3 outputs, gradients ")
         assert len(blocks) == 75
+        (stack,) = answer["modules"]["stacks"]
+        assert stack == {"name": "blocks.*", "blocks": list(range(75))}
+
+    def test_shows_repeated_blocks_side_by_side(self):
+        flow = measure_gpt2(layers=12)
+        (profile,) = describe_model(flow)["profile"]
+        assert profile["title"] == "Depth profile: transformer.h.*, 12 blocks, 0 to 11"
+        lines = {trace["name"]: trace["y"] for trace in profile["figure"]["data"]}
+        for name, values in lines.items():
+            if not name.startswith("trunk"):
+                assert values == [
+                    float(layer.weight_gradient_norm)
+                    for layer in flow.weight_layers
+                    if layer.name.endswith(name) and ".h." in layer.name
+                ]
+        assert describe_model(FLOWS["specified"]())["profile"] == []
+
+    def test_names_who_is_to_blame_and_the_command_that_finds_remedies(self):
+        flow = measure_gpt2(layers=12, std=1e-5)
+        answer = describe_model(flow)
+        blames = rank_blame(flow)
+        assert [row[0] for row in answer["blame"]["rows"]] == [blame.name for blame in blames]
+        assert len(blames) == 3
+        assert answer["changes"]["command"] == "chainrule inspect FILE.py:FUNCTION --remedies"
+        assert [each["code"] for each in answer["changes"]["advice"]] == [
+            each.code for each in advise(flow, diagnose(flow))
+        ]
+        torch.manual_seed(0)
+        deep = nn.Sequential(*(part for _ in range(9) for part in (nn.Linear(4, 4), nn.Sigmoid())))
+        advised = describe_model(inspect(deep, lambda m: m(torch.ones(3, 4)).square().mean()))
+        assert "nn.LayerNorm(width)" in advised["changes"]["advice"][1]["code"]
+        well = describe_model(measure_gpt2(layers=12))
+        assert well["blame"]["words"] == ""
+        assert well["changes"] is None
 
     @pytest.mark.parametrize("name", HOSTILE)
     def test_hostile_files_get_one_sentence(self, url, name):
@@ -207,9 +244,29 @@ class TestInABrowser:
         cards = page.locator("[data-part=cards]").inner_text()
         assert format_number(flow.weight_gradient_norms[0]) in cards
         assert str(diagnose(flow).verdict).capitalize() in cards
-        block = page.locator(".mo-blocks details").nth(3)
-        block.locator("summary").click()
+        stack = page.locator(".mo-blocks > details")
+        assert stack.count() == 1
+        stack.locator("> summary").click()
+        block = stack.locator("> details").nth(3)
+        block.locator("> summary").click()
+        block.locator("table").wait_for()  # it is built when the block opens
         assert "blocks.3.first" in block.inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    @pytest.mark.parametrize("width", [1280, 390])
+    def test_shows_blocks_side_by_side_and_who_is_to_blame(self, open_page, width):
+        flow = measure_gpt2(layers=12, std=1e-5)
+        page = open_page(viewport={"width": width, "height": 900})
+        self.give(page, flow.to_json())
+        page.wait_for_selector("[data-part=blame] table")
+        page.wait_for_function("document.querySelector('.mo-plot')?.data?.length > 3")
+        blame = page.locator("[data-part=blame]").inner_text()
+        for each in rank_blame(flow):
+            assert each.name in blame
+            assert f"× {format_number(each.factor)}" in blame
+        drawn = page.evaluate("Array.from(document.querySelector('.mo-plot').data[0].y)")
+        assert len(drawn) == 12
+        assert "--remedies" in page.locator("[data-panel=changes]").inner_text()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
     def test_switches_measure_and_layer_without_another_choice(self, open_page):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from chainrule import plotting
+from chainrule.blame import rank_blame
 from chainrule.diagnosis import diagnose
 from chainrule.errors import ChainruleError, FlowFileError
 from chainrule.figures import (
@@ -28,6 +29,7 @@ from chainrule.report.markup import Markup, element, render
 from chainrule.report.scales import list_ticks
 from chainrule.simulation import simulate
 from chainrule.spec import NetworkSpec
+from report_models import measure_gpt2
 
 MALICIOUS = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 
@@ -110,6 +112,50 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
+class Tree(HTMLParser):
+    """Collects what a page folds away, and its code."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.codes, self.code = [], None
+        self.folds, self.above, self.in_title = [], [], False
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "details":
+            own = {"title": "", "text": "", "folds": [], "open": ("open", "") in attributes}
+            (self.above[-1]["folds"] if self.above else self.folds).append(own)
+            self.above.append(own)
+        self.in_title = self.in_title or tag == "summary"
+        if tag == "code":
+            self.code = ""
+
+    def handle_endtag(self, tag):
+        if tag == "details":
+            own = self.above.pop()
+            own["title"] = " ".join(own["title"].split())
+        if tag == "summary":
+            self.in_title = False
+        if tag == "code":
+            self.codes.append(self.code)
+            self.code = None
+
+    def handle_data(self, data):
+        if self.code is not None:
+            self.code += data
+        if self.above:
+            self.above[-1]["title" if self.in_title else "text"] += data
+
+
+def make_sick():
+    torch.manual_seed(0)
+    parts = [part for _ in range(12) for part in (nn.Linear(16, 16), nn.ReLU())]
+    model = nn.Sequential(*parts, nn.Linear(16, 4))
+    x, y = torch.randn(16, 16), torch.randint(0, 4, (16,))
+    return model, lambda m: nn.functional.cross_entropy(m(x), y)
+
+
 class TestReport:
     def test_is_whole_html_without_any_address_but_its_own_pictures(self, flow):
         page = build_report(flow)
@@ -165,6 +211,70 @@ class TestReport:
         assert len(build_report(FLOWS["large"]()).encode()) < 600_000
         assert len(build_report(FLOWS["hundred"]()).encode()) < 600_000
 
+    def test_of_300_modules_is_one_offline_file_below_2_megabytes(self, tmp_path):
+        flow = measure_gpt2(layers=34)
+        assert len(flow.layers) >= 300
+        write_report(flow, tmp_path / "report.html")
+        assert (tmp_path / "report.html").stat().st_size < 2_000_000
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        reader = Reader(page)
+        assert all(address.startswith("data:image/png;base64,") for address in reader.addresses)
+        assert "http://" not in page
+        assert "https://" not in page
+
+    def test_holds_a_large_model_as_a_folded_tree(self):
+        tree = Tree(build_report(measure_gpt2(layers=34))).folds
+        (modules,) = [fold for fold in tree if fold["title"].startswith("Module calls")]
+        (stack,) = [f for f in modules["folds"] if f["title"].startswith("transformer.h.*")]
+        assert stack["title"].startswith("transformer.h.* 34 blocks, 306 outputs, gradients ")
+        assert [fold["title"].split()[0] for fold in stack["folds"]] == [
+            f"transformer.h.{at}" for at in range(34)
+        ]
+        assert "transformer.h.3.attn.c_attn" in stack["folds"][3]["text"]
+        assert not any(fold["open"] for fold in (modules, stack, *stack["folds"]))
+
+    def test_shows_repeated_blocks_side_by_side(self):
+        flow = measure_gpt2(layers=12)
+        page = build_report(flow)
+        assert "Depth profile: transformer.h.*, 12 blocks, 0 to 11" in Reader(page).text
+        tips = re.findall(r'data-tip="(block 7\n[^"]*)"', page)
+        assert len(tips) == 2  # drawn for wide and for narrow windows
+        for layer in flow.weight_layers:
+            if layer.name.startswith("transformer.h.7."):
+                name = layer.name.removeprefix("transformer.h.7.")
+                assert f"{name}: {layer.weight_gradient_norm:.3g}" in tips[0]
+        assert "Depth profile" not in build_report(FLOWS["one network"]())
+
+    def test_names_who_is_most_to_blame(self, flow):
+        text = Reader(build_report(flow)).text
+        blames = rank_blame(flow)
+        assert ("Most to blame, by factor" in text) is bool(blames)
+        for blame in blames:
+            assert f"× {format_number(blame.factor)}" in text
+
+    def test_gives_code_that_applies_a_remedy(self):
+        """The code of the page, pasted, changes the model as the remedy was measured."""
+        model, compute_loss = make_sick()
+        remedies = find_remedies(model, compute_loss)
+        codes = Tree(build_report(remedies.before, remedies=remedies)).codes
+        (code,) = [each for each in codes if "remedies[0]" in each]
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        exec(compile(code, "report", "exec"), {"model": model, "compute_loss": compute_loss})
+        edited = {edit.parameter for edit in remedies[0].edits}
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, before[name]) is (name not in edited), name
+        after = inspect(model, compute_loss)
+        assert diagnose(after).verdict is remedies[0].verdict_after
+        assert [float(norm) for norm in after.weight_gradient_norms] == pytest.approx(
+            [float(norm) for norm in remedies[0].after.weight_gradient_norms]
+        )
+
+    def test_gives_the_command_that_applies_a_remedy_of_a_specification(self):
+        remedies = find_remedies(NetworkSpec(depth=20, width=16, activation="relu"), 3)
+        codes = Tree(build_report(remedies.before, remedies=remedies)).codes
+        for remedy in remedies:
+            assert remedy.command in codes
+
     def test_runs_only_its_own_script_and_loads_nothing(self):
         page = build_report(simulate(NetworkSpec(depth=2, width=4), 1))
         (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
@@ -202,7 +312,9 @@ class TestReport:
     def test_says_so_when_nothing_helps_or_nothing_was_asked(self):
         flow = simulate(NetworkSpec(depth=3, width=8), 1)
         assert "Nothing that was tried helps" in build_report(flow, remedies=[])
-        assert "What to change" not in build_report(flow)
+        assert f"{flow.spec.to_command()} --remedies" in build_report(flow)
+        well = simulate(PRESETS["Healthy (ReLU + He)"].spec, 1)
+        assert "What to change" not in build_report(well)
         healthy = find_remedies(PRESETS["Healthy (ReLU + He)"].spec, 2)
         assert "nothing was tried" in build_report(healthy.before, remedies=healthy)
 
@@ -335,7 +447,8 @@ class TestInABrowser:
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (paper == "rgb(255, 255, 255)") is (scheme == "light")
         charts = page.locator("svg[role=img]:visible")
-        assert charts.count() == (0 if name == "no weights" else 3)
+        # A large model has its depth profile, too.
+        assert charts.count() == {"no weights": 0, "large": 4}.get(name, 3)
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 

@@ -8,10 +8,9 @@ import sys
 import tempfile
 import traceback
 import webbrowser
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -55,9 +54,7 @@ CheckOption = Annotated[
 RemediesOption = Annotated[
     bool, typer.Option("--remedies", help="Look for changes that help, and measure each.")
 ]
-AllOption = Annotated[
-    bool, typer.Option("--all", help="Show every measured module, not only weight layers.")
-]
+AllOption = Annotated[bool, typer.Option("--all", help="Show every measured module, as a tree.")]
 ReportOption = Annotated[
     Path | None,
     typer.Option("--report", metavar="FILE", help="Write a report to a file (HTML)."),
@@ -393,7 +390,9 @@ def _show(
     remedies: Remedies | None = None,
 ) -> None:
     if as_json:
-        typer.echo(_encode(flow, diagnosis, remedies))
+        from chainrule.export import to_result_json
+
+        typer.echo(to_result_json(flow, diagnosis, remedies))
         return
     from chainrule.terminal import print_flow, render_remedies
 
@@ -402,15 +401,6 @@ def _show(
     if remedies is not None:
         console.print()
         console.print(render_remedies(remedies))
-
-
-def _encode(flow: GradientFlow, diagnosis: Diagnosis, remedies: Remedies | None) -> str:
-    document: dict[str, Any] = {"diagnosis": asdict(diagnosis), "flow": json.loads(flow.to_json())}
-    if remedies is not None:
-        document["remedies"] = [remedy.to_dict() for remedy in remedies.tried]
-        if remedies.advice:
-            document["advice"] = [asdict(advice) for advice in remedies.advice]
-    return json.dumps(document, ensure_ascii=False, indent=2, default=str)
 
 
 def main() -> None:

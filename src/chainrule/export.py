@@ -9,14 +9,18 @@ import io
 import json
 import math
 import os
+from dataclasses import asdict
 from typing import Any, Literal
 
+from chainrule.blame import MEANINGS, rank_blame
 from chainrule.diagnosis import Diagnosis, diagnose
 from chainrule.errors import FlowFileError, suggest
 from chainrule.files import write_text
 from chainrule.flow import GradientFlow
 from chainrule.measurement import ParameterFlow, WeightLayer
 from chainrule.quantity import Quantity
+from chainrule.recipe import write_recipe
+from chainrule.remedy import Remedies
 from chainrule.wording import describe_measurement, describe_subject
 
 Rows = Literal["layers", "modules", "parameters"]
@@ -111,6 +115,17 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
             }
             for finding in diagnosis.findings
         ],
+        "blame": [
+            {
+                "module": blame.name,
+                "kind": blame.kind,
+                "layer": blame.layer,
+                "factor": _plain(blame.factor),
+                "what": MEANINGS[blame.what],
+                "share": blame.share,
+            }
+            for blame in rank_blame(flow, diagnosis)
+        ],
         "next": diagnosis.action,
         "layers": [
             {name: _plain(value) for name, value in record.items()}
@@ -122,6 +137,31 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
 def to_summary_json(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> str:
     """Return `summarize` as JSON text for people: indented, non-finite numbers as words."""
     return json.dumps(summarize(flow, diagnosis), ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def to_result_json(
+    flow: GradientFlow, diagnosis: Diagnosis, remedies: Remedies | None = None
+) -> str:
+    """Return what a command found as JSON text: diagnosis, blame, flow, and remedies if there are.
+
+    Args:
+        flow: The measurement.
+        diagnosis: What it means.
+        remedies: What was found when remedies were looked for.
+    """
+    document: dict[str, Any] = {
+        "diagnosis": asdict(diagnosis),
+        "blame": [asdict(blame) for blame in rank_blame(flow, diagnosis)],
+        "flow": json.loads(flow.to_json()),
+    }
+    if remedies is not None:
+        codes = {id(each): write_recipe(remedies, at) for at, each in enumerate(remedies)}
+        document["remedies"] = [
+            {**remedy.to_dict(), "code": codes.get(id(remedy), "")} for remedy in remedies.tried
+        ]
+        if remedies.advice:
+            document["advice"] = [asdict(advice) for advice in remedies.advice]
+    return json.dumps(document, ensure_ascii=False, indent=2, default=str)
 
 
 def _get_end(flow: GradientFlow, position: int) -> Quantity | None:

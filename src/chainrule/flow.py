@@ -3,9 +3,11 @@
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from importlib import import_module
+from types import MappingProxyType
 from typing import Annotated, Any, Self
 
 from pydantic import FailFast, Field, TypeAdapter, with_config
@@ -29,6 +31,30 @@ _CLIP_EPS = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to a norm before it divides by it."""
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+
+_STATISTICS = (
+    "mean",
+    "std",
+    "min",
+    "max",
+    "zero_share",
+    "non_finite",
+    "variation",
+    "saturation",
+    "dead_units",
+)
+_GRADIENT = ("norm", "max_abs", "zero_share", "non_finite")
+
+RECORD_TYPES: Mapping[str, type] = MappingProxyType(
+    {
+        **dict.fromkeys(("name", "kind", "role"), str),
+        **dict.fromkeys(("layer", "call"), int),
+        **dict.fromkeys(("output", "shape"), str),
+        **dict.fromkeys((*_STATISTICS, *(f"grad_{name}" for name in _GRADIENT)), float),
+        **dict.fromkeys(("gain", "weight_grad_norm"), float),
+    }
+)
+"""What every column of `GradientFlow.to_records` holds, beside `None`."""
 
 
 @with_config(CLOSED)
@@ -230,10 +256,21 @@ class GradientFlow:
         """
         write_text(path, self.to_json())
 
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, str]:
+        """Return what a notebook shows of the flow: its table and its figure.
+
+        Both are drawn on an upper floor, which is looked up only when a notebook asks.
+        """
+        return import_module("chainrule.notebook").build_bundle(self, include, exclude)
+
     def to_records(self) -> list[dict[str, Any]]:
         """Return one flat dictionary per entry of `layers`, ready for a data frame.
 
-        Figures are medians over the ensemble; those that do not exist are `None`.
+        Figures are medians over the ensemble; those that do not exist are `None`, in any row.
+        polars looks at the first 100 rows only to find out what a column holds, so give it
+        `RECORD_TYPES` as well for a larger model: `polars.DataFrame(records, schema=RECORD_TYPES)`.
         """
         gradients = {layer.layer: layer.weight_gradient_norm for layer in self.weight_layers}
         return [_flatten(call, gradients) for call in self.layers]
@@ -328,24 +365,8 @@ def _flatten(call: LayerFlow, gradients: dict[int, Quantity | None]) -> dict[str
         "call": call.call,
         "output": call.output,
         "shape": "×".join(map(str, call.shape)),
-        **{
-            name: number(getattr(statistics, name, None))
-            for name in (
-                "mean",
-                "std",
-                "min",
-                "max",
-                "zero_share",
-                "non_finite",
-                "variation",
-                "saturation",
-                "dead_units",
-            )
-        },
-        **{
-            f"grad_{name}": number(getattr(gradient, name, None))
-            for name in ("norm", "max_abs", "zero_share", "non_finite")
-        },
+        **{name: number(getattr(statistics, name, None)) for name in _STATISTICS},
+        **{f"grad_{name}": number(getattr(gradient, name, None)) for name in _GRADIENT},
         "gain": number(call.gain),
         "weight_grad_norm": number(gradients.get(call.layer)) if is_weight and call.layer else None,
     }

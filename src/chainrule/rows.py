@@ -1,5 +1,6 @@
 """The rows of tables of a measurement, as text: weight layers, module calls, parameters."""
 
+from chainrule.blame import Blame
 from chainrule.blocks import Block
 from chainrule.evidence import read_saturation
 from chainrule.flow import GradientFlow
@@ -7,6 +8,7 @@ from chainrule.measurement import LayerFlow, ParameterFlow, WeightLayer
 from chainrule.wording import write_band, write_shape, write_share, write_text
 
 CALL_HEAD = ("module", "kind", "shape", "‖∂𝓛/∂output‖", "gain", "mean", "std", "zeros")
+BLAME_HEAD = ("module", "kind", "factor", "share")
 PARAMETER_HEAD = (
     "parameter",
     "shape",
@@ -73,6 +75,19 @@ def write_parameter_row(parameter: ParameterFlow) -> tuple[str, ...]:
         parameter.status if gradient is None else write_text(gradient),
         write_text(parameter.grad_to_weight),
         write_share(parameter.grad_zero_share),
+    )
+
+
+def write_blame_row(flow: GradientFlow, blame: Blame) -> tuple[str, ...]:
+    """Return one culprit's cells, for `BLAME_HEAD`; layers of specified networks are numbered."""
+    number = f"layer {blame.layer}" if blame.layer is not None else "(model)"
+    name = number if flow.spec else blame.name or "(model)"
+    calls = f" ({blame.calls} calls)" if blame.calls > 1 else ""
+    return (
+        f"{name}{calls}",
+        f"block ending in {blame.kind}" if blame.what == "trunk gradient" else blame.kind,
+        f"× {write_text(blame.factor)}",
+        write_share(blame.share),
     )
 
 

@@ -1,33 +1,33 @@
 """Flows and diagnoses as text for a terminal."""
 
-import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from chainrule.bars import Bars, add_columns, shorten, write_band, write_number, write_share
+from chainrule.blame import explain_blame, rank_blame
 from chainrule.diagnoses import MEANINGS, Verdict
 from chainrule.diagnosis import Diagnosis
-from chainrule.edits import describe_edits
 from chainrule.evidence import read_saturation
 from chainrule.flow import GradientFlow
-from chainrule.measurement import LayerFlow, WeightLayer
-from chainrule.numerals import format_number, to_superscript
+from chainrule.measurement import WeightLayer
 from chainrule.presets import Preset
-from chainrule.quantity import Quantity
+from chainrule.profile import is_profiled
+from chainrule.recipe import PREPARATION, write_call
 from chainrule.remedy import Remedies, Remedy
+from chainrule.rows import BLAME_HEAD, write_blame_row
+from chainrule.terminal_blocks import render_profile, render_tree
 from chainrule.wording import build_forecasts
 
-BAR_CELLS = 24
-"""Cells of a bar's scale."""
+if TYPE_CHECKING:
+    from chainrule.quantity import Quantity
 
 APPLY = "To apply one, after remedies = chainrule.find_remedies(model, compute_loss):"
 """How a remedy for a model of somebody's own is used."""
-
-_Row = TypeVar("_Row")
 
 FOLD_BEYOND = 60
 """Tables with more layers than this show only the first and last ones."""
@@ -45,19 +45,22 @@ def print_flow(
         console: Where to print.
         flow: The measurement.
         diagnosis: What it means.
-        everything: Whether to print every measured module instead of the weight layers, and long
-            tables whole.
+        everything: Whether to print every measured module, as a tree, instead of the weight
+            layers; of a large model these are shown by block.
     """
     console.print(render_heading(flow))
     console.print()
-    table = (
-        render_modules(flow, console.width) if everything else render_layers(flow, console.width)
-    )
+    if everything:
+        table = render_tree(flow, console.width)
+    elif is_profiled(flow):
+        table = render_profile(flow, console.width)
+    else:
+        table = render_layers(flow, console.width)
     console.print(table)
     console.print()
     console.print(render_figures(flow))
     console.print()
-    console.print(render_diagnosis(diagnosis))
+    console.print(render_diagnosis(diagnosis, flow))
 
 
 def render_heading(flow: GradientFlow) -> RenderableType:
@@ -96,18 +99,20 @@ def render_layers(flow: GradientFlow, width: int) -> RenderableType:
     layers = flow.weight_layers
     if not layers:
         return Text("No module with weights took part.", style="dim")
-    bars = _Bars([layer.weight_gradient_norm for layer in layers])
+    bars = Bars([layer.weight_gradient_norm for layer in layers])
     columns: list[tuple[str, int, Callable[[WeightLayer], RenderableType]]] = [
-        ("‖∂𝓛/∂W‖", 8, lambda layer: _number(layer.weight_gradient_norm)),
+        ("‖∂𝓛/∂W‖", 8, lambda layer: write_number(layer.weight_gradient_norm)),
         (bars.heading, bars.width, lambda layer: bars.render(layer.weight_gradient_norm)),
-        ("‖δ‖", 8, lambda layer: _number(layer.delta_norm)),
-        ("saturated", 9, lambda layer: _share(read_saturation(layer))),
-        ("dead", 5, lambda layer: _share(layer.dead_share)),
-        ("std of h", 8, lambda layer: _number(layer.std)),
-        ("‖∂W‖÷‖W‖", 9, lambda layer: _number(layer.grad_to_weight)),
+        ("‖δ‖", 8, lambda layer: write_number(layer.delta_norm)),
+        ("saturated", 9, lambda layer: write_share(read_saturation(layer))),
+        ("dead", 5, lambda layer: write_share(layer.dead_share)),
+        ("std of h", 8, lambda layer: write_number(layer.std)),
+        ("‖∂W‖÷‖W‖", 9, lambda layer: write_number(layer.grad_to_weight)),
     ]
     if flow.ensemble_size > 1:
-        columns.append(("10–90 % of ‖∂𝓛/∂W‖", 18, lambda layer: _band(layer.weight_gradient_norm)))
+        columns.append(
+            ("10–90 % of ‖∂𝓛/∂W‖", 18, lambda layer: write_band(layer.weight_gradient_norm))
+        )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("layer", justify="right", no_wrap=True)
     left = width - 7
@@ -115,71 +120,17 @@ def render_layers(flow: GradientFlow, width: int) -> RenderableType:
         longest = min(28, max(7, *(len(layer.name or "(model)") for layer in layers)))
         table.add_column("module", no_wrap=True, min_width=longest)
         left -= longest + 2
-    shown = _add_columns(table, columns, left, bars.width)
+    shown = add_columns(table, columns, left, bars.width)
     for layer in _fold(layers):
         if layer is None:
             table.add_row("⋯", *(["⋯"] if flow.spec is None else []), "⋯", f"{len(layers)} in all")
             continue
-        name = [_shorten(layer.name or "(model)", 28)] if flow.spec is None else []
+        name = [shorten(layer.name or "(model)", 28)] if flow.spec is None else []
         table.add_row(str(layer.layer), *name, *(render(layer) for render in shown))
     if len(shown) < 2:  # no room for bars
         return table
     note = "Bars: ‖∂𝓛/∂W‖ relative to the last layer's, on a log scale."
     return Group(table, Text(note, style="dim"))
-
-
-def render_modules(flow: GradientFlow, width: int) -> RenderableType:
-    """Return one row per measured module output, in forward order.
-
-    Args:
-        flow: The measurement.
-        width: Columns of the terminal; where they do not suffice, the last figures are left out.
-    """
-    bars = _Bars([call.gradient.norm if call.gradient else None for call in flow.layers])
-    columns: list[tuple[str, int, Callable[[LayerFlow], RenderableType]]] = [
-        ("‖∂𝓛/∂output‖", 12, lambda call: _number(_read_gradient(call))),
-        (bars.heading, bars.width, lambda call: bars.render(_read_gradient(call))),
-        ("gain", 8, lambda call: _number(call.gain)),
-        ("std", 8, lambda call: _number(_read(call, "std"))),
-        ("mean", 9, lambda call: _number(_read(call, "mean"))),
-        ("zeros", 5, lambda call: _share(_read(call, "zero_share"))),
-        ("shape", 12, lambda call: "×".join(map(str, call.shape)) or "scalar"),
-    ]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    name_width = min(30, max((6, *(len(call.label) for call in flow.layers))))
-    kind_width = min(18, max((4, *(len(call.kind) for call in flow.layers))))
-    table.add_column("module", no_wrap=True, min_width=name_width)
-    table.add_column("kind", no_wrap=True, min_width=kind_width)
-    shown = _add_columns(table, columns, width - name_width - kind_width - 4, bars.width)
-    for call in flow.layers:
-        name, kind = _shorten(call.label, name_width), _shorten(call.kind, kind_width)
-        table.add_row(name, kind, *(render(call) for render in shown))
-    return table
-
-
-def _read_gradient(call: LayerFlow) -> Quantity | None:
-    return call.gradient.norm if call.gradient else None
-
-
-def _read(call: LayerFlow, figure: str) -> Quantity | None:
-    return getattr(call.statistics, figure) if call.statistics else None
-
-
-def _add_columns(
-    table: Table,
-    columns: Sequence[tuple[str, int, Callable[[_Row], RenderableType]]],
-    left: int,
-    bar_width: int,
-) -> list[Callable[[_Row], RenderableType]]:
-    """Add those columns (heading, width, content) that fit, and return their contents."""
-    shown = []
-    for heading, size, render in columns:
-        if size <= left:
-            justify: JustifyMethod = "left" if size == bar_width else "right"
-            table.add_column(heading, justify=justify, no_wrap=True, min_width=size)
-            shown.append(render)
-            left -= size + 2
-    return shown
 
 
 def render_figures(flow: GradientFlow) -> RenderableType:
@@ -200,12 +151,14 @@ def render_figures(flow: GradientFlow) -> RenderableType:
         ]
     grid = Table.grid(padding=(0, 2, 0, 0))
     for label, value in figures:
-        grid.add_row(Text(label, style="dim"), _number(value), Text(_band(value), style="dim"))
+        grid.add_row(
+            Text(label, style="dim"), write_number(value), Text(write_band(value), style="dim")
+        )
     return grid
 
 
-def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
-    """Return the verdict, every finding with its evidence and reason, and the next action."""
+def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType:
+    """Return the verdict, findings with evidence and reason, who is to blame, the next action."""
     style = _STYLES.get(diagnosis.verdict, "bold red")
     icon = _ICONS.get(diagnosis.verdict, "✖")
     heading = Text.assemble(
@@ -219,12 +172,33 @@ def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
         lines.append(
             Padding(Text(f"{finding.consequence} [{finding.source}]", style="dim"), (0, 0, 0, 4))
         )
+    lines += _list_blame(diagnosis, flow)
     lines.append(Text.assemble(("Next: ", "bold"), diagnosis.action))
     lines += [
         Text.assemble((f"{forecast.look.icon} {forecast.title}", "bold"), f": {forecast.note}")
         for forecast in build_forecasts(diagnosis)
     ]
     return Group(*lines)
+
+
+def _list_blame(diagnosis: Diagnosis, flow: GradientFlow) -> list[RenderableType]:
+    """Return the modules most to blame, with their factors; nothing for a healthy network."""
+    blames = rank_blame(flow, diagnosis)
+    words = explain_blame(diagnosis, blames)
+    if not blames:
+        return [Text.assemble(("Most to blame: ", "bold"), words)] if words else []
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(BLAME_HEAD[0], overflow="fold")
+    table.add_column(BLAME_HEAD[1], overflow="fold")
+    for heading in BLAME_HEAD[2:]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for blame in blames:
+        table.add_row(*write_blame_row(flow, blame))
+    return [
+        Text("Most to blame, by factor", style="bold"),
+        Padding(table, (0, 0, 0, 2)),
+        Padding(Text(words, style="dim"), (0, 0, 0, 4)),
+    ]
 
 
 def render_remedies(remedies: Remedies) -> RenderableType:
@@ -248,21 +222,19 @@ def render_remedies(remedies: Remedies) -> RenderableType:
             Text(_head_figure(remedies), style="dim"),
             _tabulate(remedies, numbered=True),
         ]
-        lines.append(Text("To see one:" if remedies[0].command else APPLY, style="dim"))
-    for number, remedy in enumerate(remedies, 1):
-        lines.append(Text(f"{number:>3}  {remedy.command or _write_call(number, remedy)}"))
+        if remedies[0].command:
+            lines.append(Text("To see one:", style="dim"))
+        else:
+            lines.append(Text("To apply one, with your model and compute_loss:", style="dim"))
+            lines += [Text(f"     {line}") for line in PREPARATION.splitlines()]
+    for number in range(len(remedies)):
+        lines.append(Text(f"{number + 1:>3}  {write_call(remedies, number)}"))
     if remedies.refuted:
         lines += [
             Text("Measured, and no remedy:", style="bold"),
             _tabulate(remedies.refuted, numbered=False),
         ]
     return Group(*lines, *_list_advice(remedies))
-
-
-def _write_call(number: int, remedy: Remedy) -> str:
-    return (
-        f"chainrule.apply_remedy(remedies[{number - 1}], model)  # {describe_edits(remedy.edits)}"
-    )
 
 
 def _list_advice(remedies: Remedies) -> list[RenderableType]:
@@ -313,60 +285,8 @@ def render_presets(presets: Sequence[Preset]) -> RenderableType:
     return Group(*lines)
 
 
-class _Bars:
-    """Bars on a log scale that grow from the last layer's figure: left is smaller, right larger."""
-
-    def __init__(self, figures: Sequence[Quantity | None]) -> None:
-        logs = [math.log10(f) for f in figures if f is not None and 0 < f < math.inf]
-        self.reference = logs[-1] if logs else 0.0
-        below = math.ceil(self.reference - min(logs, default=0.0) - 1e-9)
-        above = math.ceil(max(logs, default=0.0) - self.reference - 1e-9)
-        below = below or (0 if above else 1)
-        self.cells_per_decade = BAR_CELLS / (below + above)
-        self.left = round(below * self.cells_per_decade)
-        self.right = BAR_CELLS - self.left
-        self.width = BAR_CELLS + 1
-        low = f"10⁻{to_superscript(below)}" if below else ""
-        high = f"10{to_superscript(above)}" if above else ""
-        self.heading = f"{low.ljust(self.left)}1{high.rjust(self.right)}"
-
-    def render(self, figure: Quantity | None) -> Text:
-        """Return the bar of one figure; what has no place on a log scale is told in words."""
-        if figure is None:
-            return Text("no gradient".center(self.width), style="magenta")
-        if figure <= 0:
-            return Text("zero".center(self.width), style="red")
-        if not math.isfinite(figure):
-            return Text("not finite".center(self.width), style="red")
-        decades = math.log10(figure) - self.reference
-        bar = "█" * round(abs(decades) * self.cells_per_decade)
-        left, right = (bar, "") if decades < 0 else ("", bar)
-        return Text.assemble(
-            (left.rjust(self.left), "blue"), ("│", "dim"), (right.ljust(self.right), "yellow")
-        )
-
-
 def _fold(layers: Sequence[WeightLayer]) -> list[WeightLayer | None]:
     if len(layers) <= FOLD_BEYOND:
         return list(layers)
     half = FOLD_BEYOND // 3
     return [*layers[:half], None, *layers[-half:]]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else format_number(value)
-
-
-def _shorten(name: str, length: int) -> str:
-    return name if len(name) <= length else f"…{name[1 - length :]}"
-
-
-def _share(value: float | None) -> str:
-    known = value is not None and math.isfinite(value)
-    return f"{value:.0%}".replace("%", " %") if known else "–"
-
-
-def _band(value: Quantity | None) -> str:
-    if value is None or len(value.values) == 1:
-        return ""
-    return f"{format_number(value.low)} – {format_number(value.high)}"

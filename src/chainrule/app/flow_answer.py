@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from chainrule.activations import ACTIVATIONS
-from chainrule.diagnosis import diagnose
+from chainrule.blame import explain_blame, rank_blame
+from chainrule.diagnosis import Diagnosis, diagnose
 from chainrule.evidence import read_saturation
 from chainrule.figures import (
     build_activation_figure,
@@ -18,7 +19,7 @@ from chainrule.initializers import INITIALIZERS
 from chainrule.measurement import WeightLayer
 from chainrule.numerals import format_number, to_subscript
 from chainrule.quantity import Quantity
-from chainrule.rows import list_layer_head, write_layer_row
+from chainrule.rows import BLAME_HEAD, list_layer_head, write_blame_row, write_layer_row
 from chainrule.spec import NetworkSpec
 from chainrule.wording import (
     Card,
@@ -80,6 +81,7 @@ def describe_flow(
             }
             for finding in diagnosis.findings
         ],
+        "blame": describe_blame(flow, diagnosis),
         "forecasts": [
             {
                 "icon": forecast.look.icon,
@@ -95,6 +97,16 @@ def describe_flow(
         "action": diagnosis.action,
         "clip": describe_clipping(flow),
         "comparison": compare(flow, other) if other else None,
+    }
+
+
+def describe_blame(flow: GradientFlow, diagnosis: Diagnosis) -> Answer:
+    """Return the modules most to blame, and what their factors are."""
+    blames = rank_blame(flow, diagnosis)
+    return {
+        "head": BLAME_HEAD,
+        "rows": [write_blame_row(flow, blame) for blame in blames],
+        "words": explain_blame(diagnosis, blames),
     }
 
 

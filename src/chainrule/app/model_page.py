@@ -5,6 +5,7 @@ and nothing of it is kept: the browser sends it again when something else of it 
 """
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -14,13 +15,18 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
+from chainrule.advice import advise
 from chainrule.app.flow_answer import describe_flow
 from chainrule.app.view import PANELS
-from chainrule.blocks import group_calls
+from chainrule.blocks import group_blocks, group_calls
+from chainrule.diagnoses import Verdict
+from chainrule.diagnosis import diagnose
 from chainrule.errors import FlowFileError
-from chainrule.figures import MEASURES, SCALES
+from chainrule.figures import MEASURES, SCALES, build_profile_figure, count_hidden
 from chainrule.flow import GradientFlow
 from chainrule.flow_file import Limits, decode_flow
+from chainrule.profile import build_profile, is_profiled
+from chainrule.recipe import write_search
 from chainrule.rows import (
     CALL_HEAD,
     PARAMETER_HEAD,
@@ -136,6 +142,7 @@ def describe_model(
     answer = describe_flow(flow, measure=measure, scale=scale, layer=layer)
     names = [f" ({entry.name})" if flow.spec is None and entry.name else "" for entry in layers]
     blocks = group_calls(flow)
+    places = {id(block): place for place, block in enumerate(blocks)}
     subject = describe_subject(flow)
     return {
         **answer,
@@ -157,10 +164,44 @@ def describe_model(
                 }
                 for block in blocks
             ],
+            "stacks": [
+                {"name": pattern, "blocks": [places[id(block)] for block in members]}
+                for pattern, members in group_blocks(blocks)
+            ],
         },
+        "profile": _describe_profile(flow),
+        "changes": _describe_changes(flow),
         "parameters": {
             "title": f"Every parameter ({len(flow.parameters):,})",
             "head": PARAMETER_HEAD,
             "rows": [write_parameter_row(parameter) for parameter in flow.parameters],
         },
     }
+
+
+def _describe_profile(flow: GradientFlow) -> list[Answer]:
+    """Return the repeated blocks of a large model, a chart for each kind of them."""
+    if not is_profiled(flow):
+        return []
+    return [
+        {
+            "title": f"Depth profile: {stack.title}",
+            "note": "The blocks side by side, a line for each place in a block."
+            + (f" {hidden} more are in the table." if (hidden := count_hidden(stack)) else ""),
+            "figure": build_profile_figure(stack),
+        }
+        for stack in build_profile(flow)
+        if stack.repeats
+    ]
+
+
+def _describe_changes(flow: GradientFlow) -> Answer | None:
+    """Return how to look for remedies, and advice; `None` for a healthy network.
+
+    A flow file holds no weights, so that nothing can be tried here.
+    """
+    diagnosis = diagnose(flow)
+    if diagnosis.verdict is Verdict.HEALTHY:
+        return None
+    advice = advise(flow, diagnosis) if flow.spec is None else ()
+    return {"command": write_search(flow), "advice": [asdict(each) for each in advice]}

@@ -4,6 +4,7 @@ from chainrule.figures.activations import build_activation_figure
 from chainrule.figures.factors import build_factor_figure
 from chainrule.figures.gradients import MEASURES, SCALES, build_gradient_figure
 from chainrule.figures.layers import build_layer_figure
+from chainrule.figures.profile import build_profile_figure, count_hidden
 from chainrule.figures.theme import build_blank_figure
 
 __all__ = [
@@ -14,4 +15,6 @@ __all__ = [
     "build_factor_figure",
     "build_gradient_figure",
     "build_layer_figure",
+    "build_profile_figure",
+    "count_hidden",
 ]

@@ -6,18 +6,23 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
+from chainrule.blame import explain_blame, rank_blame
 from chainrule.diagnosis import Diagnosis, diagnose
-from chainrule.edits import describe_edits
 from chainrule.figures import (
     build_activation_figure,
     build_factor_figure,
     build_gradient_figure,
+    build_profile_figure,
+    count_hidden,
 )
 from chainrule.flow import GradientFlow
-from chainrule.remedy import OUTCOMES, Remedies, Remedy
+from chainrule.profile import build_profile, is_profiled
+from chainrule.remedy import Remedy
+from chainrule.report.changes import build_remedies, build_search
 from chainrule.report.charts import Figure, draw_figure
 from chainrule.report.markup import Content, Markup, element
 from chainrule.report.tables import (
+    build_blame_table,
     build_layer_table,
     build_module_tables,
     build_parameter_table,
@@ -63,9 +68,10 @@ def build_report(
             "div", [_build_card(card) for card in build_cards(flow, diagnosis)], class_="cards"
         ),
         _build_clipping(flow),
-        _build_diagnosis(diagnosis),
+        _build_diagnosis(flow, diagnosis),
         _build_charts(flow),
-        _build_remedies(remedies),
+        _build_profile(flow),
+        build_search(flow, diagnosis) if remedies is None else build_remedies(remedies),
         element("h2", "All figures"),
         build_layer_table(flow),
         build_module_tables(flow),
@@ -166,7 +172,7 @@ def _build_clipping(flow: GradientFlow) -> Markup | None:
     )
 
 
-def _build_diagnosis(diagnosis: Diagnosis) -> Markup:
+def _build_diagnosis(flow: GradientFlow, diagnosis: Diagnosis) -> Markup:
     findings: list[Content] = [
         element(
             "div",
@@ -181,11 +187,25 @@ def _build_diagnosis(diagnosis: Diagnosis) -> Markup:
         "section",
         element("h2", f"Diagnosis: {diagnosis.verdict}"),
         findings or element("p", diagnosis.summary),
+        _build_blame(flow, diagnosis),
         element("p", element("b", "Next: "), diagnosis.action, class_="next"),
         element("h3", "Will it train?"),
         [_build_forecast(forecast) for forecast in build_forecasts(diagnosis)],
         element("p", difference, class_="dim") if difference else None,
     )
+
+
+def _build_blame(flow: GradientFlow, diagnosis: Diagnosis) -> list[Markup] | None:
+    """Name the modules most to blame; nothing for a healthy network."""
+    blames = rank_blame(flow, diagnosis)
+    words = explain_blame(diagnosis, blames)
+    if not words:
+        return None
+    return [
+        element("h3", "Most to blame, by factor" if blames else "Most to blame"),
+        *([build_blame_table(flow, blames)] if blames else []),
+        element("p", words, class_="dim"),
+    ]
 
 
 def _build_forecast(forecast: Forecast) -> Markup:
@@ -235,6 +255,26 @@ def _build_charts(flow: GradientFlow) -> Markup:
     )
 
 
+def _build_profile(flow: GradientFlow) -> Markup | None:
+    """Show the repeated blocks of a large model side by side."""
+    stacks = [stack for stack in build_profile(flow) if stack.repeats] if is_profiled(flow) else []
+    if not stacks:
+        return None
+    return element(
+        "section",
+        [
+            _build_chart(
+                f"Depth profile: {stack.title}",
+                "The blocks side by side, a line for each place in a block."
+                + (f" {hidden} more are in the table." if (hidden := count_hidden(stack)) else ""),
+                build_profile_figure(stack),
+            )
+            for stack in stacks
+        ],
+        class_="charts",
+    )
+
+
 def _build_chart(title: str, caption: str, figure: Figure) -> Markup:
     return element(
         "figure",
@@ -245,75 +285,5 @@ def _build_chart(title: str, caption: str, figure: Figure) -> Markup:
                 "div", draw_figure(figure, width=size[0], height=size[1], name=title), class_=name
             )
             for name, size in (("wide", WIDE), ("narrow", NARROW))
-        ],
-    )
-
-
-def _build_remedies(remedies: Iterable[Remedy] | None) -> Markup | None:
-    if remedies is None:
-        return None
-    changes = list(remedies)
-    refuted = remedies.refuted if isinstance(remedies, Remedies) else ()
-    intro = "Each change was made and measured again with the same seeds."
-    if not changes:
-        intro = "Nothing that was tried helps, as measured."
-        if isinstance(remedies, Remedies) and not refuted:
-            intro = remedies.note or "Nothing needs to change, so nothing was tried."
-    elif changes[0].edits:
-        intro = "Each change was made on a copy of the model and measured again."
-    return element(
-        "section",
-        element("h2", "What to change"),
-        element("p", intro, class_="dim"),
-        [_build_remedy(change) for change in changes],
-        element(
-            "details",
-            element("summary", f"Tried and measured, without success ({len(refuted)})"),
-            element("div", [_build_remedy(change) for change in refuted], class_="tried"),
-        )
-        if refuted
-        else None,
-        _build_advice(remedies),
-    )
-
-
-def _build_remedy(change: Remedy) -> Markup:
-    figure, state = change.figure, "good" if change.is_cure else None
-    return element(
-        "div",
-        element("b", change.title),
-        element("span", f" {start_sentence(OUTCOMES[change.outcome])}", class_=state),
-        element(
-            "p",
-            f"{figure.figure}: {figure.before_text} → {figure.after_text}, wanted "
-            f"{figure.threshold_text}; diagnosis: {change.verdict_before} → "
-            f"{change.verdict_after}.",
-        ),
-        element("p", change.reason, class_="dim"),
-        element("p", element("code", change.command), class_="dim") if change.command else None,
-        element("p", f"Changes {describe_edits(change.edits)}.", class_="dim")
-        if change.edits
-        else None,
-        class_="finding",
-    )
-
-
-def _build_advice(remedies: Iterable[Remedy]) -> Markup | None:
-    """Show what else is worth trying, told apart from what was measured."""
-    advice = remedies.advice if isinstance(remedies, Remedies) else ()
-    if not advice:
-        return None
-    return element(
-        "div",
-        element("h3", "Advice, not measured"),
-        [
-            element(
-                "div",
-                element("b", each.title),
-                element("p", each.reason, class_="dim"),
-                element("pre", element("code", each.code), class_="dim"),
-                class_="finding",
-            )
-            for each in advice
         ],
     )

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 
-from chainrule.blocks import Block, group_calls
+from chainrule.blame import Blame
+from chainrule.blocks import Block, group_blocks, group_calls
 from chainrule.flow import GradientFlow
 from chainrule.report.markup import Content, Markup, element
 from chainrule.rows import (
+    BLAME_HEAD,
     CALL_HEAD,
     PARAMETER_HEAD,
     count_outputs,
     describe_block,
     list_layer_head,
+    write_blame_row,
     write_call_row,
     write_layer_row,
     write_parameter_row,
@@ -78,27 +81,44 @@ def build_layer_table(flow: GradientFlow) -> Markup | None:
 
 
 def build_module_tables(flow: GradientFlow) -> Markup | None:
-    """Return every module call, one folded table per block; `None` if there is none."""
+    """Return every module call as a folded tree; `None` if there is none.
+
+    Repeated blocks are folded together, and each of them holds a table of its own.
+    """
     blocks = group_calls(flow)
     if not blocks:
         return None
     title = f"Module calls ({count_outputs(len(flow.layers))})"
     if len(blocks) == 1:
         return _fold(title, _build_calls(blocks[0]))
-    folded = [
-        element(
-            "details",
-            element(
-                "summary",
-                element("span", block.name or "(model)", class_="name"),
-                " ",
-                element("span", describe_block(block), class_="dim"),
-            ),
-            _build_calls(block),
-        )
-        for block in blocks
-    ]
+    folded: list[Content] = []
+    for pattern, members in group_blocks(blocks):
+        own = [_fold_block(block.name, describe_block(block), block) for block in members]
+        if len(members) > 1:
+            calls = tuple(call for block in members for call in block.calls)
+            note = f"{len(members)} blocks, {describe_block(Block(name=pattern, calls=calls))}"
+            own = [element("details", _head_block(pattern, note), own)]
+        folded += own
     return _fold(f"{title} in {len(blocks)} blocks", folded)
+
+
+def _fold_block(name: str, note: str, block: Block) -> Markup:
+    return element("details", _head_block(name, note), _build_calls(block))
+
+
+def _head_block(name: str, note: str) -> Markup:
+    return element(
+        "summary",
+        element("span", name or "(model)", class_="name"),
+        " ",
+        element("span", note, class_="dim"),
+    )
+
+
+def build_blame_table(flow: GradientFlow, blames: Sequence[Blame]) -> Markup:
+    """Return the modules most to blame, one row each."""
+    rows = [write_blame_row(flow, blame) for blame in blames]
+    return build_table(BLAME_HEAD, rows, words=(0, 1))
 
 
 def build_parameter_table(flow: GradientFlow) -> Markup | None:

@@ -188,9 +188,17 @@ window.chainrule = window.chainrule || {};
       const nodes = answer.findings.map((finding) =>
         el("div", { class: "fv-finding" }, el("p", { class: "fv-strong" }, finding.evidence), el("p", { class: "fv-dim" }, `${finding.reason} (${finding.source})`)));
       if (!nodes.length) nodes.push(el("p", {}, answer.summary));
+      if (answer.blame?.words) nodes.push(this.buildBlame(answer.blame));
       nodes.push(el("p", {}, el("b", {}, "Next: "), answer.action));
       if (answer.forecasts) nodes.push(this.buildForecasts(answer));
       this.findings.replaceChildren(...nodes);
+    }
+
+    buildBlame({ head, rows, words }) {
+      const table = el("div", { class: "fv-scroll fv-blame", tabindex: "0", role: "region", "aria-label": "the modules most to blame" },
+        el("table", {}, el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
+          el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, cell)))))));
+      return el("div", { "data-part": "blame" }, el("h3", { class: "fv-strong" }, rows.length ? "Most to blame, by factor" : "Most to blame"), rows.length ? table : null, el("p", { class: "fv-dim" }, words));
     }
 
     buildForecasts(answer) {

@@ -46,8 +46,10 @@ window.chainrule = window.chainrule || {};
       this.heading = el("h2", { class: "mo-heading", tabindex: "-1" });
       this.versions = el("p", { class: "fv-dim" });
       const chart = el("div", { class: "ex-results" });
+      this.profile = el("div", { class: "ex-results", "data-part": "profile" });
+      this.changes = el("section", { class: "fv-panel", "data-panel": "changes", "aria-labelledby": "mo-changes" });
       this.modules = el("section", { class: "fv-panel", "data-panel": "modules", "aria-labelledby": "mo-modules" });
-      this.results.append(el("div", {}, this.heading, this.versions), chart, this.modules);
+      this.results.append(el("div", {}, this.heading, this.versions), chart, this.profile, this.changes, this.modules);
       this.root.replaceChildren(guide, this.results);
       this.flow = new chainrule.FlowView(chart, {
         panels: this.words.panels,
@@ -127,14 +129,45 @@ window.chainrule = window.chainrule || {};
       this.flow.show(answer);
       if (!fresh) return;
       text(this.status, `Read ${this.file.name}.`);
+      this.showProfile(answer.profile);
+      this.showChanges(answer.changes);
       this.showModules(answer);
       this.results.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
       this.heading.focus({ preventScroll: true });
     }
 
+    /** Repeated blocks side by side: a chart for each kind of block. */
+    showProfile(stacks) {
+      this.profile.hidden = !stacks.length;
+      this.profile.replaceChildren(...stacks.map(({ title, note }) =>
+        el("section", { class: "fv-panel", "data-panel": "profile" }, el("h2", { class: "mo-title" }, title), el("p", { class: "fv-dim" }, note), el("div", { class: "fv-plot mo-plot" }))));
+      this.profile.querySelectorAll(".mo-plot").forEach((plot, i) =>
+        Plotly.react(plot, stacks[i].figure.data, stacks[i].figure.layout, { displayModeBar: false, responsive: true }));
+    }
+
+    /** A file holds no weights to try changes on: the command that does, and what else is advised. */
+    showChanges(changes) {
+      this.changes.hidden = !changes;
+      if (!changes) return;
+      const code = (content) => el("pre", { class: "mo-code", tabindex: "0", "aria-label": "code" }, el("code", {}, content));
+      const advice = changes.advice.map((each) =>
+        el("div", { class: "fv-finding" }, el("p", { class: "fv-strong" }, each.title), el("p", { class: "fv-dim" }, each.reason), code(each.code)));
+      this.changes.replaceChildren(
+        el("h2", { id: "mo-changes" }, "What to change"),
+        el("p", {}, "This command tries changes where your model lives, measures each, and says how to apply it:"),
+        code(changes.command),
+        ...(advice.length ? [el("h3", { class: "fv-strong" }, "Advice, not measured"), ...advice] : []));
+    }
+
     showModules({ modules, parameters }) {
-      const blocks = modules.blocks.map((block) =>
-        this.fold([el("span", { class: "mo-name" }, block.name), " ", el("span", { class: "fv-dim" }, block.note)], modules.head, block.rows));
+      const foldBlock = (block) =>
+        this.fold([el("span", { class: "mo-name" }, block.name), " ", el("span", { class: "fv-dim" }, block.note)], modules.head, block.rows);
+      const blocks = modules.stacks.map(({ name, blocks: members }) =>
+        members.length === 1
+          ? foldBlock(modules.blocks[members[0]])
+          : el("details", { class: "mo-stack" },
+              el("summary", {}, el("span", { class: "mo-name" }, name), " ", el("span", { class: "fv-dim" }, `${members.length} blocks`)),
+              members.map((at) => foldBlock(modules.blocks[at]))));
       this.modules.replaceChildren(
         el("h2", { id: "mo-modules" }, modules.title),
         el("div", { class: "mo-blocks" }, blocks),
