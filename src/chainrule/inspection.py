@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from chainrule.assembly import assemble_flow
+from chainrule.attention import watch_attention
 from chainrule.connections import find_residuals
 from chainrule.errors import InspectionError, LossError
 from chainrule.flow import GradientFlow
@@ -52,7 +53,8 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_run_eagerly())
         recorder = stack.enter_context(record(inventory))
-        loss = _call(compute_loss, inventory.modules[0][1], recorder)
+        with watch_attention(inventory) as watch:
+            loss = _call(compute_loss, inventory.modules[0][1], recorder)
         trained = {
             position: parameter.tensor
             for position, parameter in enumerate(inventory.parameters)
@@ -68,6 +70,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                 _drop_missing(zip(trained, gradients, strict=True)),
                 _select_edges(edge_gradients, recorder),
                 residuals,
+                watch.calls,
             )
 
 
