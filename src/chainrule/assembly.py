@@ -333,7 +333,7 @@ def _assemble_attentions(
 ) -> Iterator[AttentionFlow]:
     """Yield those in which some query had a choice."""
     numbers: Counter[str] = Counter()
-    for (name, (heads, queries, keys)), (entropy, one_hot, uniform, rows) in zip(
+    for (name, (heads, queries, keys)), (entropy, rows, one_hot, uniform) in zip(
         computed, figures, strict=True
     ):
         if rows:

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from chainrule.inventory import Inventory, is_leaf
 from chainrule.measurement import NEAR_ONE_HOT, NEAR_UNIFORM
 
-QUERIES, EXAMPLES = 16, 4
+QUERIES, EXAMPLES = 16, 2
 """How many queries are looked at, in how many examples of the batch."""
 
 BARRED = 9_000.0
@@ -35,13 +35,14 @@ _TRACKED = 16
 
 _SOFTMAX = frozenset({"softmax", "special_softmax"})
 _PRODUCTS = frozenset({"matmul", "bmm", "mm", "baddbmm", "einsum"})
-_CARRIERS = frozenset(
+_CARRIED_BY = (
     "add add_ sub sub_ mul mul_ div div_ true_divide masked_fill masked_fill_ where to float half "
     "bfloat16 double type type_as view reshape transpose permute swapaxes contiguous clone clamp "
     "clamp_min tanh tanh_ squeeze unsqueeze flatten unflatten nan_to_num cat concat dropout "
     "dropout_ __add__ __radd__ __iadd__ __sub__ __isub__ __mul__ __rmul__ __imul__ __truediv__ "
-    "__itruediv__ __getitem__".split()
+    "__itruediv__ __getitem__"
 )
+_CARRIERS = frozenset(_CARRIED_BY.split())
 """Functions whose result still is what went in: scores masked and scaled, weights dropped out."""
 
 
@@ -49,8 +50,8 @@ _CARRIERS = frozenset(
 class AttentionCall:
     """One computation of attention weights in the module called `name`.
 
-    `sizes` are heads, queries and keys; `figures` is [4]: relative entropy, shares of heads near
-    one-hot and near uniform, and how many of the queries looked at may attend more than one key.
+    `sizes` are heads, queries and keys; `figures` is [4]: relative entropy, how many of the rows
+    looked at may attend more than one key, shares of heads near one-hot and near uniform.
     """
 
     name: str
@@ -105,7 +106,11 @@ class AttentionWatch(TorchFunctionMode):
             self._inside.pop()
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run a function of PyTorch, and look at what went in if it is attention."""
         kwargs = kwargs or {}
@@ -167,10 +172,10 @@ class AttentionWatch(TorchFunctionMode):
                 return
 
     def _note_softmax(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
-        scores = args[0] if args else kwargs.get("input")
+        scores: Tensor | None = args[0] if args else kwargs.get("input")
         dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
         entry = self._tracked.get(id(scores))
-        if entry is None or entry[0]() is not scores or entry[1] is not None:
+        if scores is None or entry is None or entry[0]() is not scores or entry[1] is not None:
             return
         if not _is_plain(scores) or dim not in (-1, scores.dim() - 1):
             return
@@ -310,6 +315,7 @@ def _undisturbed(tensor: Tensor) -> Iterator[None]:
     """Calculate in plain precision, without a graph, and unseen by other watchers."""
     watchers = torch._C._len_torch_dispatch_stack()
     with (
+        torch._C.DisableTorchFunction(),
         torch.no_grad(),
         torch.autocast(tensor.device.type, enabled=False),
         _disable_current_modes() if watchers else nullcontext(),
@@ -357,19 +363,17 @@ def _measure_fused(
         columns = _widen(_pick_rows(key.detach(), queries=False))
         if grouped:
             columns = columns.repeat_interleave(rows.shape[-3] // columns.shape[-3], dim=-3)
-        scores = rows @ columns.mT * (width**-0.5 if scale is None else scale)
-        permitted = torch.ones((), dtype=torch.bool, device=scores.device)
+        scores = rows * (width**-0.5 if scale is None else scale) @ columns.mT
+        permitted = None
         if mask is not None:
             seen = _pick_rows(mask.detach())
-            if seen.dtype == torch.bool:
-                permitted = seen
-            else:
-                permitted = seen > -BARRED
-                scores = scores + seen
+            permitted = seen if seen.dtype == torch.bool else seen > -BARRED
+            scores = scores if seen.dtype == torch.bool else scores + seen
         if causal:
             keys = torch.arange(key.shape[-2], device=scores.device)
-            permitted = permitted & (keys <= _spread(length, QUERIES, scores.device)[:, None])
-        return _summarize(scores, permitted.expand_as(scores))
+            earlier = keys <= _spread(length, QUERIES, scores.device)[:, None]
+            permitted = earlier if permitted is None else permitted & earlier
+        return _summarize(scores, permitted)
 
 
 def _measure_scores(scores: Tensor) -> Tensor:
@@ -380,31 +384,29 @@ def _measure_scores(scores: Tensor) -> Tensor:
     """
     with _undisturbed(scores):
         scores = _widen(scores)
-        bar = (2.0 * scores.where(scores.isfinite(), torch.zeros_like(scores)).max()).clamp(BARRED)
+        finite = scores.where(scores.isfinite(), torch.zeros_like(scores))
+        bar = (2.0 * finite.max()).clamp(BARRED)
         return _summarize(scores, (scores > -bar) | scores.isnan())
 
 
-def _summarize(scores: Tensor, permitted: Tensor) -> Tensor:
-    """Return relative entropy, shares of heads near one-hot and near uniform, and rows, [4].
+def _summarize(scores: Tensor, permitted: Tensor | None) -> Tensor:
+    """Return relative entropy, rows, and shares of heads near one-hot and near uniform, [4].
 
     Args:
-        scores: [..., heads, queries, keys]; without a dimension of heads there is one.
-        permitted: Which keys a query may attend, of the same shape.
+        scores: [..., heads, queries, keys]; with less than four dimensions there is one head.
+        permitted: Which keys a query may attend, broadcast to the same shape; all if `None`.
     """
-    weights = scores.masked_fill(~permitted, -torch.inf).softmax(-1)
-    keys = permitted.sum(-1)
-    counts = keys > 1  # where there is no choice there is no entropy
-    entropy = torch.special.entr(weights).sum(-1) / keys.to(weights.dtype).log()
-    entropy = entropy.where(counts, torch.zeros_like(entropy))
+    if permitted is None:
+        keys = torch.tensor(scores.shape[-1], device=scores.device)
+    else:
+        scores = scores.masked_fill(~permitted, -torch.inf)
+        keys = permitted.expand(*permitted.shape[:-1], scores.shape[-1]).sum(-1)
+    chooses = keys > 1  # where there is no choice there is no entropy
+    entropy = torch.special.entr(scores.softmax(-1)).sum(-1) / keys.to(scores.dtype).log()
+    entropy = entropy.masked_fill(~chooses, 0.0)
     summed = [dim for dim in range(-entropy.dim(), 0) if dim != -2 or entropy.dim() < 3]
-    totals, rows = entropy.sum(summed), counts.sum(summed)
-    heads = rows > 0
-    means = totals / rows
-    return torch.stack(
-        [
-            totals.sum() / rows.sum(),
-            (heads & (means < NEAR_ONE_HOT)).sum() / heads.sum(),
-            (heads & (means > NEAR_UNIFORM)).sum() / heads.sum(),
-            rows.sum().to(means.dtype),
-        ]
-    )
+    totals, rows = entropy.sum(summed), chooses.expand_as(entropy).sum(summed)
+    means = totals / rows  # undefined, and so in neither share, for a head without a choice
+    heads, count = (rows > 0).sum(), rows.sum()
+    shares = torch.stack([(means < NEAR_ONE_HOT).sum(), (means > NEAR_UNIFORM).sum()]) / heads
+    return torch.cat([torch.stack([totals.sum() / count, count.to(means.dtype)]), shares])

@@ -9,6 +9,7 @@ from chainrule.diagnoses import ACTIONS, RULES, Rule, Verdict
 from chainrule.flow import GradientFlow
 from chainrule.initializers import get_initializer
 from chainrule.measurement import WeightLayer
+from chainrule.notes import Note, list_notes
 from chainrule.numerals import format_number
 from chainrule.overflow import locate_overflow
 from chainrule.quantity import Quantity, multiply_members
@@ -57,6 +58,7 @@ class Diagnosis:
         summary: One sentence.
         action: What to do next.
         viability: How likely SGD and Adam are to train the network, each with its reasons.
+        notes: What attention and residual connections do, where it leaves the verdict as it is.
     """
 
     verdict: Verdict
@@ -64,6 +66,7 @@ class Diagnosis:
     summary: str
     action: str
     viability: Viability
+    notes: tuple[Note, ...] = ()
 
 
 def diagnose(flow: GradientFlow) -> Diagnosis:
@@ -85,6 +88,7 @@ def diagnose(flow: GradientFlow) -> Diagnosis:
         summary=_summarize(flow, findings),
         action=ACTIONS[verdict].format(change=_suggest_change(flow)),
         viability=assess_viability(flow),
+        notes=list_notes(flow),
     )
 
 

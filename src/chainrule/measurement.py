@@ -227,7 +227,7 @@ class ResidualFlow:
 class AttentionFlow:
     """One computation of attention weights: how widely the queries spread their attention.
 
-    Figures come from a sample: up to 16 evenly spaced queries in up to 4 evenly spaced examples
+    Figures come from a sample: up to 16 evenly spaced queries in up to 2 evenly spaced examples
     of the batch, in all heads. Queries that may attend a single key have no choice and are left
     out. Weights are taken before dropout.
 

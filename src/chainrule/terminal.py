@@ -18,7 +18,8 @@ from chainrule.numerals import format_number, to_superscript
 from chainrule.presets import Preset
 from chainrule.quantity import Quantity
 from chainrule.remedy import Remedies, Remedy
-from chainrule.wording import build_forecasts
+from chainrule.rows import ATTENTION_HEAD, write_attention_row
+from chainrule.wording import build_forecasts, describe_attention
 
 BAR_CELLS = 24
 """Cells of a bar's scale."""
@@ -30,6 +31,9 @@ _Row = TypeVar("_Row")
 
 FOLD_BEYOND = 60
 """Tables with more layers than this show only the first and last ones."""
+
+ALIKE = 0.02
+"""Computations of attention whose relative entropies differ by less are told in one sentence."""
 
 _STYLES = {Verdict.HEALTHY: "bold green", Verdict.NO_GRADIENT: "bold magenta"}
 _ICONS = {Verdict.HEALTHY: "✔", Verdict.EXPLODING: "▲", Verdict.VANISHING: "▼"}
@@ -56,6 +60,9 @@ def print_flow(
     console.print()
     console.print(render_figures(flow))
     console.print()
+    if flow.attentions:
+        console.print(render_attention(flow, everything=everything))
+        console.print()
     console.print(render_diagnosis(diagnosis))
 
 
@@ -203,6 +210,26 @@ def render_figures(flow: GradientFlow) -> RenderableType:
     return grid
 
 
+def render_attention(flow: GradientFlow, *, everything: bool = False) -> RenderableType:
+    """Return how widely attention is spread: a sentence where all computations of it are alike.
+
+    Args:
+        flow: The measurement.
+        everything: Whether to show every row, however alike or many they are.
+    """
+    heading = Text(f"{describe_attention(flow)}.")
+    entropies = [each.entropy for each in flow.attentions]
+    if not everything and max(entropies) - min(entropies) < ALIKE:
+        return heading
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for number, name in enumerate(ATTENTION_HEAD):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for each in flow.attentions if everything else _fold(flow.attentions):
+        name, *cells = write_attention_row(each) if each else ("⋯",) * len(ATTENTION_HEAD)
+        table.add_row(_shorten(name, 40), *cells)
+    return Group(heading, table)
+
+
 def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
     """Return the verdict, every finding with its evidence and reason, and the next action."""
     style = _STYLES.get(diagnosis.verdict, "bold red")
@@ -218,6 +245,9 @@ def render_diagnosis(diagnosis: Diagnosis) -> RenderableType:
         lines.append(
             Padding(Text(f"{finding.reason} [{finding.source}]", style="dim"), (0, 0, 0, 4))
         )
+    for note in diagnosis.notes:
+        lines.append(Text.assemble(("Worth knowing: ", "bold"), f"{note.evidence}."))
+        lines.append(Padding(Text(f"{note.meaning} [{note.source}]", style="dim"), (0, 0, 0, 4)))
     lines.append(Text.assemble(("Next: ", "bold"), diagnosis.action))
     lines += [
         Text.assemble((f"{forecast.look.icon} {forecast.title}", "bold"), f": {forecast.note}")
@@ -345,7 +375,7 @@ class _Bars:
         )
 
 
-def _fold(layers: Sequence[WeightLayer]) -> list[WeightLayer | None]:
+def _fold(layers: Sequence[_Row]) -> list[_Row | None]:
     if len(layers) <= FOLD_BEYOND:
         return list(layers)
     half = FOLD_BEYOND // 3

@@ -79,6 +79,14 @@ def describe_flow(
             }
             for finding in diagnosis.findings
         ],
+        "notes": [
+            {
+                "evidence": start_sentence(note.evidence),
+                "meaning": note.meaning,
+                "source": note.source,
+            }
+            for note in diagnosis.notes
+        ],
         "forecasts": [
             {
                 "icon": forecast.look.icon,

@@ -18,6 +18,7 @@ from chainrule.remedy import OUTCOMES, Remedies, Remedy
 from chainrule.report.charts import Figure, draw_figure
 from chainrule.report.markup import Content, Markup, element
 from chainrule.report.tables import (
+    build_attention_table,
     build_layer_table,
     build_module_tables,
     build_parameter_table,
@@ -68,6 +69,7 @@ def build_report(
         _build_remedies(remedies),
         element("h2", "All figures"),
         build_layer_table(flow),
+        build_attention_table(flow),
         build_module_tables(flow),
         build_parameter_table(flow),
         element(
@@ -182,9 +184,28 @@ def _build_diagnosis(diagnosis: Diagnosis) -> Markup:
         element("h2", f"Diagnosis: {diagnosis.verdict}"),
         findings or element("p", diagnosis.summary),
         element("p", element("b", "Next: "), diagnosis.action, class_="next"),
+        _build_notes(diagnosis),
         element("h3", "Will it train?"),
         [_build_forecast(forecast) for forecast in build_forecasts(diagnosis)],
         element("p", difference, class_="dim") if difference else None,
+    )
+
+
+def _build_notes(diagnosis: Diagnosis) -> Markup | None:
+    if not diagnosis.notes:
+        return None
+    return element(
+        "div",
+        element("h3", "Worth knowing"),
+        [
+            element(
+                "div",
+                element("b", start_sentence(note.evidence)),
+                element("p", note.meaning, f" ({note.source})", class_="dim"),
+                class_="finding",
+            )
+            for note in diagnosis.notes
+        ],
     )
 
 

@@ -1,4 +1,4 @@
-"""The tables of a report: weight layers, module calls by block, parameters."""
+"""The tables of a report: weight layers, module calls by block, attention, parameters."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,18 @@ from chainrule.blocks import Block, group_calls
 from chainrule.flow import GradientFlow
 from chainrule.report.markup import Content, Markup, element
 from chainrule.rows import (
+    ATTENTION_HEAD,
     CALL_HEAD,
     PARAMETER_HEAD,
     count_outputs,
     describe_block,
     list_layer_head,
+    write_attention_row,
     write_call_row,
     write_layer_row,
     write_parameter_row,
 )
+from chainrule.wording import describe_attention, start_sentence
 
 
 def build_table(
@@ -99,6 +102,20 @@ def build_module_tables(flow: GradientFlow) -> Markup | None:
         for block in blocks
     ]
     return _fold(f"{title} in {len(blocks)} blocks", folded)
+
+
+def build_attention_table(flow: GradientFlow) -> Markup | None:
+    """Return one row per computation of attention weights; `None` if there is none."""
+    if not flow.attentions:
+        return None
+    rows = [write_attention_row(each) for each in flow.attentions]
+    return _fold(
+        f"Attention ({len(rows):,})",
+        [
+            element("p", start_sentence(describe_attention(flow)), class_="dim"),
+            build_table(ATTENTION_HEAD, rows, words=(0,)),
+        ],
+    )
 
 
 def build_parameter_table(flow: GradientFlow) -> Markup | None:

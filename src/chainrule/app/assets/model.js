@@ -132,12 +132,13 @@ window.chainrule = window.chainrule || {};
       this.heading.focus({ preventScroll: true });
     }
 
-    showModules({ modules, parameters }) {
+    showModules({ modules, attention, parameters }) {
       const blocks = modules.blocks.map((block) =>
         this.fold([el("span", { class: "mo-name" }, block.name), " ", el("span", { class: "fv-dim" }, block.note)], modules.head, block.rows));
       this.modules.replaceChildren(
         el("h2", { id: "mo-modules" }, modules.title),
         el("div", { class: "mo-blocks" }, blocks),
+        ...(attention ? [this.fold([attention.title, " ", el("span", { class: "fv-dim" }, attention.note)], attention.head, attention.rows)] : []),
         this.fold([parameters.title], parameters.head, parameters.rows));
     }
 
