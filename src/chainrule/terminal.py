@@ -222,11 +222,13 @@ def render_attention(flow: GradientFlow, *, everything: bool = False) -> Rendera
     if not everything and max(entropies) - min(entropies) < ALIKE:
         return heading
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for number, name in enumerate(ATTENTION_HEAD):
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    longest = min(40, max(len(each.label) for each in flow.attentions))
+    table.add_column(ATTENTION_HEAD[0], no_wrap=True, min_width=longest)
+    for name in ATTENTION_HEAD[1:]:
+        table.add_column(name, justify="right")
     for each in flow.attentions if everything else _fold(flow.attentions):
         name, *cells = write_attention_row(each) if each else ("⋯",) * len(ATTENTION_HEAD)
-        table.add_row(_shorten(name, 40), *cells)
+        table.add_row(_shorten(name, longest), *cells)
     return Group(heading, table)
 
 
