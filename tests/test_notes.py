@@ -133,7 +133,8 @@ def test_growing_pre_norm():
     first, second = (statistics.median(half) for half in (shares[:18], shares[18:]))
     assert first > second
     assert f"grows {found.value:.3g}-fold over its 36 sums" in found.evidence
-    assert f"{first:.3g} of it in the first half and {second:.3g} in the second" in found.evidence
+    assert f"adds {first:.3g} times its size in the first half" in found.evidence
+    assert f"{second:.3g} times in the second" in found.evidence
     ratio = trunk[0].gradient / trunk[-1].gradient
     assert f"gradient at the first sum is {ratio:.3g} times that at the last" in found.evidence
     assert "fading_post_norm" not in names(flow)
@@ -201,7 +202,8 @@ def test_in_the_terminal(gpt2):
 
 def test_in_the_report(gpt2):
     page = report.build_report(gpt2)
-    assert "<summary>Attention (4)</summary>" in page
+    assert "<summary>Attention (4) <span" in page
+    assert "4 computations of attention, relative entropy 1 (" in page
     assert "transformer.h.2.attn" in page
     assert "Worth knowing" in page
     assert "nearly uniform in 4 of 4" in page

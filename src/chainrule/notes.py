@@ -223,8 +223,8 @@ def _find_growing(flow: GradientFlow) -> Iterator[Note]:
         half = len(shares) // 2
         parts = [statistics.median(map(float, part)) for part in (shares[:half], shares[-half:])]
         falls = (
-            f"; a typical branch adds {format_number(parts[0])} of it in the first half and "
-            f"{format_number(parts[1])} in the second"
+            f"; a typical branch adds {format_number(parts[0])} times its size in the first half "
+            f"and {format_number(parts[1])} times in the second"
             if half
             else ""
         )

@@ -109,13 +109,9 @@ def build_attention_table(flow: GradientFlow) -> Markup | None:
     if not flow.attentions:
         return None
     rows = [write_attention_row(each) for each in flow.attentions]
-    return _fold(
-        f"Attention ({len(rows):,})",
-        [
-            element("p", start_sentence(describe_attention(flow)), class_="dim"),
-            build_table(ATTENTION_HEAD, rows, words=(0,)),
-        ],
-    )
+    about = element("span", start_sentence(describe_attention(flow)), class_="dim")
+    table = build_table(ATTENTION_HEAD, rows, words=(0,))
+    return _fold([f"Attention ({len(rows):,}) ", about], table)
 
 
 def build_parameter_table(flow: GradientFlow) -> Markup | None:
@@ -130,5 +126,5 @@ def _build_calls(block: Block) -> Markup:
     return build_table(CALL_HEAD, [write_call_row(call) for call in block.calls], words=(0, 1))
 
 
-def _fold(title: str, content: Content) -> Markup:
+def _fold(title: Content, content: Content) -> Markup:
     return element("details", element("summary", title), content)
