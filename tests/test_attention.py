@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import chainrule
+from chainrule.attention import AttentionWatch
 from chainrule.errors import FlowFileError
 from chainrule.flow_file import Limits, decode_flow
+from chainrule.inventory import take_inventory
 from model_zoo import tokens
 from zoo import Lambda, draw
 
@@ -208,6 +210,10 @@ def test_a_query_without_a_choice_is_left_out():
 # --- Softmax between two products ----------------------------------------------------------------
 
 
+def everything(b, h, i, j):
+    return True
+
+
 def causal(b, h, i, j):
     return j <= i
 
@@ -269,6 +275,49 @@ def test_large_scores_are_no_mask(factor):
     weights = softmax_by_hand(x[:, None], x[:, None], scale=factor, allowed=allowed)
     assert_is(attention, [[each for rows in entropies(weights, allowed) for each in rows]])
     assert attention.entropy < 0.2
+
+
+def test_low_scores_beside_high_ones_are_no_mask():
+    keys = torch.tensor([[15_000.0], [15_000.0], [-20_000.0]]).double()
+
+    def run(m, x):
+        return F.softmax((x[:, :, :1] * 0 + 1) @ keys.mT, -1) @ keys
+
+    (attention,), _ = look(run)
+    assert attention.entropy == pytest.approx(math.log(2) / math.log(3), **CLOSE)
+
+
+def test_scores_that_are_overwritten_later():
+    def run(m, x):
+        scores = x @ x.mT
+        weights = scores.softmax(-1)
+        scores.detach().zero_()
+        return weights @ x
+
+    (attention,), x = look(run)
+    weights = softmax_by_hand(x[:, None], x[:, None], scale=1.0, allowed=everything)
+    assert_is(attention, [[each for rows in entropies(weights, everything) for each in rows]])
+
+
+def test_many_products_hold_no_memory():
+    watch = AttentionWatch(take_inventory(nn.Linear(1, 1)))
+    kept = []
+    with watch:
+        for _ in range(100):
+            kept.append(torch.ones(2, 2) @ torch.ones(2, 2))
+            assert len(watch._tracked) <= 16
+    assert not watch._tracked
+
+
+def test_tensors_of_other_kinds_are_let_pass():
+    class Odd(torch.Tensor):
+        pass
+
+    def run(m, x):
+        out = F.scaled_dot_product_attention(x.as_subclass(Odd), x, x)
+        return out.as_subclass(torch.Tensor)
+
+    assert look(run)[0] == ()
 
 
 def test_what_is_no_attention():
@@ -398,10 +447,6 @@ def build_bert(kind):
     batch = {"input_ids": tokens(3, 9), "labels": torch.tensor([0, 1, 2]), "attention_mask": mask}
     allowed = {"attentions": lambda b, h, i, j: j < (9, 6)[b]}
     return BertForSequenceClassification(config), batch, allowed
-
-
-def everything(b, h, i, j):
-    return True
 
 
 def build_t5(kind):
@@ -537,8 +582,10 @@ def test_a_checkpoint_that_keeps_products_keeps_only_the_models():
 
     class Written(Attention):
         def forward(self, x):
-            q, k, v = self.qkv(x).chunk(3, -1)
-            return torch.bmm(torch.bmm(q, k.mT).softmax(-1), v)
+            for _ in range(2):
+                q, k, v = self.qkv(x).chunk(3, -1)
+                x = torch.bmm(torch.bmm(q, k.mT).softmax(-1), v)
+            return x
 
     def run(m, x):
         return torch.utils.checkpoint.checkpoint(
@@ -549,7 +596,7 @@ def test_a_checkpoint_that_keeps_products_keeps_only_the_models():
     x = draw(3, 5, 6, grad=True)
     gradients = torch.autograd.grad(model(x).sum(), list(model.parameters()))
     flow = chainrule.inspect(model, lambda m: m(x).sum())
-    assert len(flow.attentions) == 1
+    assert len(flow.attentions) == 2
     for parameter, gradient in zip(flow.parameters, gradients, strict=True):
         assert parameter.grad_norm == pytest.approx(gradient.norm().item(), rel=1e-12)
 
@@ -604,7 +651,12 @@ def test_autocast_and_other_watchers_see_nothing_of_it():
     assert "special_entr" not in seen
     assert "entr" not in seen
     assert seen.count("scaled_dot_product_attention") == 1
-    assert len(flow.attentions) == 1
+    q, k, _ = F.linear(x.bfloat16(), *(p.bfloat16() for p in model.parameters())).chunk(3, -1)
+    weights = softmax_by_hand(
+        q[:, None].double(), k[:, None].double(), scale=6**-0.5, allowed=everything
+    )
+    rows = [each for rows in entropies(weights, everything) for each in rows]
+    assert flow.attentions[0].entropy == pytest.approx(sum(rows) / len(rows), rel=1e-6)
 
 
 def fail(m, x):
@@ -643,10 +695,10 @@ def test_a_block_that_fails_and_is_replaced_leaves_names_right():
     def run(m, x):
         with contextlib.suppress(RuntimeError):
             m.part0(x)
-        return m.part1(x)
+        return F.scaled_dot_product_attention(x, x, m.part1(x))
 
-    (attention,), _ = look(run, Lambda(fail, part0=nn.Linear(6, 6)), Attention())
-    assert attention.name == "part1"
+    (first, second), _ = look(run, Lambda(fail, part0=nn.Linear(6, 6)), Attention())
+    assert (first.name, second.name) == ("part1", "")
 
 
 def test_not_a_number_in_attention():
