@@ -49,9 +49,9 @@ _OBSERVATIONS = (
         beyond="<",
         meaning="It is often said that such attention cannot train, because no gradient passes "
         "through it. Measured on tiny GPT-2s whose queries and keys were scaled up, that is wrong: "
-        "with Adam they learned at every level, with plain SGD at a relative entropy of 0.01 and "
-        "again where attention was one-hot to the last digit; in between, from 0.003 to 0.0001, "
-        "plain SGD got nearly nowhere. Where it does not train, smaller query and key weights, or "
+        "with Adam they learned at every level, though at some more slowly; plain SGD learned at a "
+        "relative entropy of 0.01, hardly between 0.003 and nearly 0, and again where attention "
+        "was one-hot to the last digit. Where it does not train, smaller query and key weights, or "
         "normalized queries and keys, are worth trying.",
         source="measured: docs/decisions.md, “Attention that is one-hot trains”",
     ),
