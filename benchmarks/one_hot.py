@@ -45,11 +45,12 @@ def build(seed: int, factor: float) -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
+    eager: Any = {"attn_implementation": "eager"}
     model: nn.Module = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=WORDS, n_positions=LENGTH, n_embd=32, n_layer=2, n_head=4, use_cache=False,
             bos_token_id=1, eos_token_id=1, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-            attn_implementation="eager",
+            **eager,
         )
     )  # fmt: skip
     with torch.no_grad():
