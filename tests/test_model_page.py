@@ -41,6 +41,13 @@ def measure_large():
     return inspect(model, lambda m: m.blocks(torch.randn(4, 8)).square().mean())
 
 
+def measure_transformer():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, norm_first=True)
+    model = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+    return inspect(model, lambda m: m(0.1 * torch.randn(4, 7, 8)).square().mean())
+
+
 def measure_without_weights():
     return inspect(nn.Tanh(), lambda m: m(torch.ones(2, requires_grad=True)).sum())
 
@@ -58,6 +65,9 @@ def make_malicious():
     for call in document["layers"]:
         call["name"] = f"blocks.0.{MALICIOUS}"
         call["kind"] = "</script><script>alert(2)</script>"
+    figures = {"entropy": 0.01, "one_hot": 1.0, "uniform": 0.0}
+    sizes = {"heads": 1, "queries": 2, "keys": 2}
+    document["attentions"] = [{"name": MALICIOUS, "call": 0, **sizes, **figures}]
     return json.dumps(document)
 
 
@@ -267,6 +277,25 @@ class TestInABrowser:
         drawn = page.evaluate("Array.from(document.querySelector('.mo-plot').data[0].y)")
         assert len(drawn) == 12
         assert "--remedies" in page.locator("[data-panel=changes]").inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    @pytest.mark.parametrize("width", [1280, 390])
+    def test_shows_attention_and_notes(self, open_page, width):
+        flow = measure_transformer()
+        page = open_page(viewport={"width": width, "height": 900})
+        self.give(page, flow.to_json())
+        page.wait_for_selector("[data-part=notes]")
+        told = page.locator("[data-part=notes]").inner_text()
+        for note in diagnose(flow).notes:
+            assert note.evidence[1:] in told
+            assert note.meaning in told
+        attention = page.locator("details", has_text="Attention (3)")
+        attention.locator("summary").click()
+        rows = attention.locator("tbody tr")
+        assert rows.count() == 3
+        cells = rows.nth(1).locator("th, td").all_inner_texts()
+        entropy = flow.attentions[1].entropy
+        assert cells[:4] == ["layers.1.self_attn", "2", "7 × 7", format_number(entropy)]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
     def test_switches_measure_and_layer_without_another_choice(self, open_page):

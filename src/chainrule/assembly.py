@@ -1,6 +1,7 @@
 """From what was recorded to a `GradientFlow`: one summary per kind of tensor, one transfer."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from chainrule.attention import AttentionCall
 from chainrule.connections import (
     Residual,
     assemble_residuals,
@@ -18,6 +20,7 @@ from chainrule.flow import GradientFlow, select_path
 from chainrule.inventory import Inventory, NamedParameter, find_owner
 from chainrule.measurement import (
     ActivationStatistics,
+    AttentionFlow,
     GradientStatistics,
     LayerFlow,
     ParameterFlow,
@@ -49,6 +52,7 @@ def assemble_flow(
     parameter_gradients: Mapping[int, Tensor],
     edge_gradients: Mapping[int, Tensor | Table],
     residuals: Sequence[Residual] = (),
+    attentions: Sequence[AttentionCall] = (),
 ) -> GradientFlow:
     """Return the flow of one model, and release the recorder's tensors.
 
@@ -61,6 +65,7 @@ def assemble_flow(
         edge_gradients: Gradients by edge, or what they were summarized to; those missing were not
             reached.
         residuals: Its residual connections.
+        attentions: Its computations of attention weights.
     """
     parameters = inventory.parameters
     tables: list[Table] = [{"loss": loss.reshape(1, 1)}]
@@ -81,6 +86,9 @@ def assemble_flow(
     size_tables = {edge: len(tables) + at for at, edge in enumerate(sums)}
     tables += [{"size": size.reshape(1, 1)} for size in sums.values()]
     connections = describe_residuals(residuals, recorder.calls)
+    attention_tables = len(tables)
+    tables += [{"attention": each.figures} for each in attentions]
+    computed = [(each.name, each.sizes) for each in attentions]
     rows = fetch_rows(tables)
     numbers, module_layers = number_layers(recorder.calls, parameters, parameter_gradients)
     calls = recorder.calls
@@ -124,6 +132,11 @@ def assemble_flow(
                 place_edges(calls),
                 {edge: Quantity(rows[table]["size"][0]) for edge, table in size_tables.items()},
                 gradients,
+            ),
+            attentions=tuple(
+                _assemble_attentions(
+                    computed, [row["attention"] for row in rows[attention_tables:]]
+                )
             ),
             chain=_is_chain([sources[position] for position in select_path(layers)]),
             seeds=(),
@@ -313,6 +326,28 @@ def _assemble_parameter(
         grad_zero_share=gradient.zero_share if gradient else None,
         grad_non_finite=gradient.non_finite if gradient else None,
     )
+
+
+def _assemble_attentions(
+    computed: Sequence[tuple[str, tuple[int, int, int]]], figures: Sequence[Sequence[float]]
+) -> Iterator[AttentionFlow]:
+    """Yield those in which some query had a choice."""
+    numbers: Counter[str] = Counter()
+    for (name, (heads, queries, keys)), (entropy, rows, one_hot, uniform) in zip(
+        computed, figures, strict=True
+    ):
+        if rows:
+            yield AttentionFlow(
+                name=name,
+                call=numbers[name],
+                heads=heads,
+                queries=queries,
+                keys=keys,
+                entropy=Quantity([entropy]),
+                one_hot=Quantity([one_hot]),
+                uniform=Quantity([uniform]),
+            )
+        numbers[name] += 1
 
 
 def _is_chain(path: Sequence[Call]) -> bool:

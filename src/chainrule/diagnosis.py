@@ -18,6 +18,7 @@ from chainrule.evidence import (
 from chainrule.flow import GradientFlow
 from chainrule.initializers import get_initializer
 from chainrule.measurement import WeightLayer
+from chainrule.notes import Note, list_notes
 from chainrule.numerals import format_number
 from chainrule.overflow import locate_overflow
 from chainrule.structure import PLACES, RATIOS, find_tied_head
@@ -76,6 +77,7 @@ class Diagnosis:
         summary: One sentence.
         action: What to do next.
         viability: How likely SGD and Adam are to train the network, each with its reasons.
+        notes: What attention and residual connections do, where it leaves the verdict as it is.
     """
 
     verdict: Verdict
@@ -83,6 +85,7 @@ class Diagnosis:
     summary: str
     action: str
     viability: Viability
+    notes: tuple[Note, ...] = ()
 
 
 def diagnose(flow: GradientFlow) -> Diagnosis:
@@ -106,6 +109,7 @@ def diagnose(flow: GradientFlow) -> Diagnosis:
         summary=_summarize(flow, findings),
         action=ACTIONS[verdict].format(change=_suggest_change(flow)),
         viability=viability,
+        notes=list_notes(flow),
     )
 
 

@@ -126,10 +126,31 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
             }
             for blame in rank_blame(flow, diagnosis)
         ],
+        "notes": [
+            {
+                "evidence": note.evidence,
+                "meaning": note.meaning,
+                "source": note.source,
+                "modules": list(note.modules),
+            }
+            for note in diagnosis.notes
+        ],
         "next": diagnosis.action,
         "layers": [
             {name: _plain(value) for name, value in record.items()}
             for record in list_records(flow, "layers")
+        ],
+        "attentions": [
+            {
+                "module": each.label,
+                "heads": each.heads,
+                "queries": each.queries,
+                "keys": each.keys,
+                "entropy": _plain(each.entropy),
+                "one_hot": _plain(each.one_hot),
+                "uniform": _plain(each.uniform),
+            }
+            for each in flow.attentions
         ],
     }
 

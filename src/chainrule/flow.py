@@ -15,6 +15,7 @@ from pydantic import FailFast, Field, TypeAdapter, with_config
 from chainrule.files import write_text
 from chainrule.measurement import (
     CLOSED,
+    AttentionFlow,
     Factor,
     LayerFlow,
     ParameterFlow,
@@ -76,6 +77,8 @@ class GradientFlow:
         schema_version: Version of this structure in files.
         residuals: Residual connections written as an addition of two tensors, in forward order.
             Those of `simulate` are in its specification instead.
+        attentions: Attention weights computed by `scaled_dot_product_attention`, or by a softmax
+            over q·kᵀ whose result is multiplied with values, in forward order.
     """
 
     layers: Annotated[tuple[LayerFlow, ...], FailFast()]
@@ -90,6 +93,7 @@ class GradientFlow:
     schema_version: int = field(default=SCHEMA_VERSION)
     # A factory, so that the class has no attribute that would hide what `defer` still has to build.
     residuals: Annotated[tuple[ResidualFlow, ...], FailFast()] = field(default_factory=tuple)
+    attentions: Annotated[tuple[AttentionFlow, ...], FailFast()] = field(default_factory=tuple)
 
     @classmethod
     def defer(cls, build: Callable[[], Self]) -> Self:

@@ -114,6 +114,8 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
         _check_quantities(residual, flow.ensemble_size, f"residuals.{index}")
         if residual.branch is not None and residual.branch >= len(flow.layers):
             _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
+    for index, attention in enumerate(flow.attentions):
+        _check_quantities(attention, flow.ensemble_size, f"attentions.{index}")
     _check_layer_numbers(flow)
     return flow
 
@@ -191,6 +193,7 @@ def _check_lengths(document: dict[str, Any], limits: Limits) -> None:
         ("layers", limits.entries),
         ("parameters", limits.entries),
         ("residuals", limits.entries),
+        ("attentions", limits.entries),
         ("loss", limits.members),
         ("seeds", limits.members),
     ):

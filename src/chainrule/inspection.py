@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from chainrule.assembly import assemble_flow
+from chainrule.attention import watch_attention
 from chainrule.connections import find_residuals
 from chainrule.errors import InspectionError, LossError
 from chainrule.flow import GradientFlow
@@ -24,9 +25,10 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
 
     Gradients are those of plain autograd. Measured are modules without submodules and modules
     that own parameters themselves; operations written as functions (`F.relu`, `+`) belong to the
-    path between them. Nothing is left behind: parameters, `.grad`, buffers, modes, random states
-    and hooks are as before, also when an error is raised. Hooks that the model already has run as
-    they do in training.
+    path between them. Of attention, fused or written out, the spread of its weights is measured in
+    a sample (see `AttentionFlow`). Nothing is left behind: parameters, `.grad`, buffers, modes,
+    random states and hooks are as before, also when an error is raised. Hooks that the model
+    already has run as they do in training.
 
     Args:
         model: Any PyTorch module. A model under `torch.compile` is measured uncompiled.
@@ -52,7 +54,8 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_run_eagerly())
         recorder = stack.enter_context(record(inventory))
-        loss = _call(compute_loss, inventory.modules[0][1], recorder)
+        with watch_attention(inventory) as watch:
+            loss = _call(compute_loss, inventory.modules[0][1], recorder)
         trained = {
             position: parameter.tensor
             for position, parameter in enumerate(inventory.parameters)
@@ -68,6 +71,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                 _drop_missing(zip(trained, gradients, strict=True)),
                 _select_edges(edge_gradients, recorder),
                 residuals,
+                watch.calls,
             )
 
 

@@ -22,6 +22,9 @@ CLOSED = ConfigDict(extra="forbid")
 
 _ROUNDING = 1e-6
 
+NEAR_ONE_HOT, NEAR_UNIFORM = 0.05, 0.95
+"""Relative entropy of attention below which it is nearly one-hot, above which nearly uniform."""
+
 
 def _require(holds: Callable[[float], bool], requirement: str) -> AfterValidator:
     """Return a check of what a file says about every member of an ensemble."""
@@ -217,6 +220,44 @@ class ResidualFlow:
         if self.added is None or self.before is None:
             return None
         return divide_members(self.added, self.before)
+
+
+@with_config(CLOSED)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionFlow:
+    """One computation of attention weights: how widely the queries spread their attention.
+
+    Figures come from a sample: up to 16 evenly spaced queries in up to 2 evenly spaced examples
+    of the batch, in all heads. Queries that may attend a single key have no choice and are left
+    out. Weights are taken before dropout.
+
+    Attributes:
+        name: The innermost module with submodules in which it was computed, as in
+            `model.named_modules()`; "" for the model itself, and outside of it.
+        call: 0 for the first computation in that module, 1 for its second, and so on.
+        heads: Number of heads.
+        queries: Number of queries of an example.
+        keys: Number of keys of an example, barred ones included.
+        entropy: Relative entropy −Σ p ln p ÷ ln n of the weights p over the n keys that a query may
+            attend, mean of queries and heads, in [0, 1]: 0 if every query attends one key alone
+            (one-hot), 1 if it attends all alike (uniform).
+        one_hot: Share of heads with a mean below 0.05.
+        uniform: Share of heads with a mean above 0.95.
+    """
+
+    name: Text
+    call: Position
+    heads: Annotated[int, Field(ge=1, lt=2**31)]
+    queries: Annotated[int, Field(ge=1, lt=2**63)]
+    keys: Annotated[int, Field(ge=1, lt=2**63)]
+    entropy: Share
+    one_hot: Share
+    uniform: Share
+
+    @property
+    def label(self) -> str:
+        """A name that tells several computations in one module apart."""
+        return f"{self.name or '(model)'}{f' (call {self.call + 1})' if self.call else ''}"
 
 
 @with_config(CLOSED)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from chainrule.activations import Activation
+from chainrule.attention import unwatched
 from chainrule.errors import InspectionError
 from chainrule.inventory import Inventory, classify, has_weights, is_leaf, is_measured
 from chainrule.measurement import Role
@@ -348,11 +349,12 @@ def record(inventory: Inventory) -> Iterator[Recorder]:
     """Hook a model's measured modules, and unhook them on leaving."""
     recorder = Recorder(inventory)
     handles: list[Any] = []
+    enter, leave = unwatched(recorder.enter), unwatched(recorder.leave)
     try:
         for module, subject in recorder.subjects.items():
             if not is_leaf(module) or subject.watched:
-                handles.append(module.register_forward_pre_hook(recorder.enter, with_kwargs=True))
-            handles.append(module.register_forward_hook(recorder.leave, with_kwargs=True))
+                handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(leave, with_kwargs=True))
         yield recorder
     finally:
         handles += recorder.handles

@@ -1,14 +1,22 @@
-"""The rows of tables of a measurement, as text: weight layers, module calls, parameters."""
+"""The rows of tables of a measurement, as text: weight layers, calls, attention, parameters."""
 
 from chainrule.blame import Blame
 from chainrule.blocks import Block
 from chainrule.evidence import read_saturation
 from chainrule.flow import GradientFlow
-from chainrule.measurement import LayerFlow, ParameterFlow, WeightLayer
+from chainrule.measurement import AttentionFlow, LayerFlow, ParameterFlow, WeightLayer
 from chainrule.wording import write_band, write_shape, write_share, write_text
 
 CALL_HEAD = ("module", "kind", "shape", "‖∂𝓛/∂output‖", "gain", "mean", "std", "zeros")
 BLAME_HEAD = ("module", "kind", "factor", "share")
+ATTENTION_HEAD = (
+    "module",
+    "heads",
+    "queries × keys",
+    "relative entropy",
+    "heads near one-hot",
+    "heads near uniform",
+)
 PARAMETER_HEAD = (
     "parameter",
     "shape",
@@ -62,6 +70,18 @@ def write_call_row(call: LayerFlow) -> tuple[str, ...]:
         write_text(statistics.mean if statistics else None),
         write_text(statistics.std if statistics else None),
         write_share(statistics.zero_share if statistics else None),
+    )
+
+
+def write_attention_row(attention: AttentionFlow) -> tuple[str, ...]:
+    """Return the cells of one computation of attention weights, for `ATTENTION_HEAD`."""
+    return (
+        attention.label,
+        str(attention.heads),
+        f"{attention.queries} × {attention.keys}",
+        write_text(attention.entropy),
+        write_share(attention.one_hot),
+        write_share(attention.uniform),
     )
 
 

@@ -19,9 +19,9 @@ from chainrule.presets import Preset
 from chainrule.profile import is_profiled
 from chainrule.recipe import PREPARATION, write_call
 from chainrule.remedy import Remedies, Remedy
-from chainrule.rows import BLAME_HEAD, write_blame_row
+from chainrule.rows import ATTENTION_HEAD, BLAME_HEAD, write_attention_row, write_blame_row
 from chainrule.terminal_blocks import render_profile, render_tree
-from chainrule.wording import build_forecasts
+from chainrule.wording import build_forecasts, describe_attention
 
 if TYPE_CHECKING:
     from chainrule.quantity import Quantity
@@ -60,6 +60,9 @@ def print_flow(
     console.print()
     console.print(render_figures(flow))
     console.print()
+    if flow.attentions:
+        console.print(render_attention(flow, everything=everything))
+        console.print()
     console.print(render_diagnosis(diagnosis, flow))
 
 
@@ -157,6 +160,27 @@ def render_figures(flow: GradientFlow) -> RenderableType:
     return grid
 
 
+def render_attention(flow: GradientFlow, *, everything: bool = False) -> RenderableType:
+    """Return how widely attention is spread, in a sentence.
+
+    Args:
+        flow: The measurement.
+        everything: Whether to show a row for each computation of it, too.
+    """
+    heading = Text(f"{describe_attention(flow)}.")
+    if not everything:
+        return heading
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    longest = min(40, max(len(each.label) for each in flow.attentions))
+    table.add_column(ATTENTION_HEAD[0], no_wrap=True, min_width=longest)
+    for name in ATTENTION_HEAD[1:]:
+        table.add_column(name, justify="right")
+    for each in flow.attentions:
+        name, *cells = write_attention_row(each)
+        table.add_row(shorten(name, longest), *cells)
+    return Group(heading, table)
+
+
 def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType:
     """Return the verdict, findings with evidence and reason, who is to blame, the next action."""
     style = _STYLES.get(diagnosis.verdict, "bold red")
@@ -173,6 +197,9 @@ def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType
             Padding(Text(f"{finding.consequence} [{finding.source}]", style="dim"), (0, 0, 0, 4))
         )
     lines += _list_blame(diagnosis, flow)
+    for note in diagnosis.notes:
+        lines.append(Text.assemble(("Worth knowing: ", "bold"), f"{note.evidence}."))
+        lines.append(Padding(Text(f"{note.meaning} [{note.source}]", style="dim"), (0, 0, 0, 4)))
     lines.append(Text.assemble(("Next: ", "bold"), diagnosis.action))
     lines += [
         Text.assemble((f"{forecast.look.icon} {forecast.title}", "bold"), f": {forecast.note}")

@@ -111,7 +111,7 @@ def is_covered(flow: GradientFlow) -> bool:
     convolutions, recurrence and attention the model extrapolates.
     """
     kinds = {call.kind for call in flow.layers if call.role == "weight"}
-    return kinds == {"Linear"}
+    return kinds == {"Linear"} and not flow.attentions
 
 
 def judge_features(

@@ -294,6 +294,22 @@ def describe_subject(flow: GradientFlow) -> str:
     return ", ".join(parts)
 
 
+def describe_attention(flow: GradientFlow) -> str:
+    """Return what the attention of a model is like, in one sentence; nothing without attention."""
+    if not flow.attentions:
+        return ""
+    entropies = [each.entropy for each in flow.attentions]
+    low, high = min(entropies), max(entropies)
+    count = f"{len(entropies):,} computation{'' if len(entropies) == 1 else 's'} of attention"
+    if any(map(math.isnan, entropies)):
+        span = "undefined in some"
+    elif format_number(low) == format_number(high):
+        span = format_number(low)
+    else:
+        span = f"{format_number(low)} to {format_number(high)}"
+    return f"{count}, relative entropy {span} (0 is one-hot, 1 is uniform)"
+
+
 def describe_measurement(flow: GradientFlow) -> str:
     """Return how it was measured, in one line."""
     count = f"median of {flow.ensemble_size} networks" if flow.ensemble_size > 1 else "one network"

@@ -82,6 +82,14 @@ def describe_flow(
             for finding in diagnosis.findings
         ],
         "blame": describe_blame(flow, diagnosis),
+        "notes": [
+            {
+                "evidence": start_sentence(note.evidence),
+                "meaning": note.meaning,
+                "source": note.source,
+            }
+            for note in diagnosis.notes
+        ],
         "forecasts": [
             {
                 "icon": forecast.look.icon,

@@ -28,17 +28,21 @@ from chainrule.flow_file import Limits, decode_flow
 from chainrule.profile import build_profile, is_profiled
 from chainrule.recipe import write_search
 from chainrule.rows import (
+    ATTENTION_HEAD,
     CALL_HEAD,
     PARAMETER_HEAD,
     count_outputs,
     describe_block,
+    write_attention_row,
     write_call_row,
     write_parameter_row,
 )
 from chainrule.wording import (
+    describe_attention,
     describe_measurement,
     describe_subject,
     describe_versions,
+    start_sentence,
 )
 
 LIMITS = Limits(size=16 * 2**20, entries=5_000, members=1_000, text=1_000)
@@ -171,6 +175,14 @@ def describe_model(
         },
         "profile": _describe_profile(flow),
         "changes": _describe_changes(flow),
+        "attention": {
+            "title": f"Attention ({len(flow.attentions):,})",
+            "note": start_sentence(describe_attention(flow)),
+            "head": ATTENTION_HEAD,
+            "rows": [write_attention_row(each) for each in flow.attentions],
+        }
+        if flow.attentions
+        else None,
         "parameters": {
             "title": f"Every parameter ({len(flow.parameters):,})",
             "head": PARAMETER_HEAD,

@@ -22,6 +22,7 @@ from chainrule.report.changes import build_remedies, build_search
 from chainrule.report.charts import Figure, draw_figure
 from chainrule.report.markup import Content, Markup, element
 from chainrule.report.tables import (
+    build_attention_table,
     build_blame_table,
     build_layer_table,
     build_module_tables,
@@ -74,6 +75,7 @@ def build_report(
         build_search(flow, diagnosis) if remedies is None else build_remedies(remedies),
         element("h2", "All figures"),
         build_layer_table(flow),
+        build_attention_table(flow),
         build_module_tables(flow),
         build_parameter_table(flow),
         element(
@@ -189,6 +191,7 @@ def _build_diagnosis(flow: GradientFlow, diagnosis: Diagnosis) -> Markup:
         findings or element("p", diagnosis.summary),
         _build_blame(flow, diagnosis),
         element("p", element("b", "Next: "), diagnosis.action, class_="next"),
+        _build_notes(diagnosis),
         element("h3", "Will it train?"),
         [_build_forecast(forecast) for forecast in build_forecasts(diagnosis)],
         element("p", difference, class_="dim") if difference else None,
@@ -206,6 +209,24 @@ def _build_blame(flow: GradientFlow, diagnosis: Diagnosis) -> list[Markup] | Non
         *([build_blame_table(flow, blames)] if blames else []),
         element("p", words, class_="dim"),
     ]
+
+
+def _build_notes(diagnosis: Diagnosis) -> Markup | None:
+    if not diagnosis.notes:
+        return None
+    return element(
+        "div",
+        element("h3", "Worth knowing"),
+        [
+            element(
+                "div",
+                element("b", start_sentence(note.evidence)),
+                element("p", note.meaning, f" ({note.source})", class_="dim"),
+                class_="finding",
+            )
+            for note in diagnosis.notes
+        ],
+    )
 
 
 def _build_forecast(forecast: Forecast) -> Markup:

@@ -1,4 +1,4 @@
-"""The tables of a report: weight layers, module calls by block, parameters."""
+"""The tables of a report: weight layers, module calls by block, attention, parameters."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,20 @@ from chainrule.blocks import Block, group_blocks, group_calls
 from chainrule.flow import GradientFlow
 from chainrule.report.markup import Content, Markup, element
 from chainrule.rows import (
+    ATTENTION_HEAD,
     BLAME_HEAD,
     CALL_HEAD,
     PARAMETER_HEAD,
     count_outputs,
     describe_block,
     list_layer_head,
+    write_attention_row,
     write_blame_row,
     write_call_row,
     write_layer_row,
     write_parameter_row,
 )
+from chainrule.wording import describe_attention, start_sentence
 
 
 def build_table(
@@ -121,6 +124,16 @@ def build_blame_table(flow: GradientFlow, blames: Sequence[Blame]) -> Markup:
     return build_table(BLAME_HEAD, rows, words=(0, 1))
 
 
+def build_attention_table(flow: GradientFlow) -> Markup | None:
+    """Return one row per computation of attention weights; `None` if there is none."""
+    if not flow.attentions:
+        return None
+    rows = [write_attention_row(each) for each in flow.attentions]
+    about = element("span", start_sentence(describe_attention(flow)), class_="dim")
+    table = build_table(ATTENTION_HEAD, rows, words=(0,))
+    return _fold([f"Attention ({len(rows):,}) ", about], table)
+
+
 def build_parameter_table(flow: GradientFlow) -> Markup | None:
     """Return one row per parameter; `None` if there is none."""
     if not flow.parameters:
@@ -133,5 +146,5 @@ def _build_calls(block: Block) -> Markup:
     return build_table(CALL_HEAD, [write_call_row(call) for call in block.calls], words=(0, 1))
 
 
-def _fold(title: str, content: Content) -> Markup:
+def _fold(title: Content, content: Content) -> Markup:
     return element("details", element("summary", title), content)

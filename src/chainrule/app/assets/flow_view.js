@@ -190,6 +190,10 @@ window.chainrule = window.chainrule || {};
       if (!nodes.length) nodes.push(el("p", {}, answer.summary));
       if (answer.blame?.words) nodes.push(this.buildBlame(answer.blame));
       nodes.push(el("p", {}, el("b", {}, "Next: "), answer.action));
+      if (answer.notes?.length) {
+        nodes.push(el("div", { "data-part": "notes" }, el("h3", { class: "fv-strong" }, "Worth knowing"), answer.notes.map((note) =>
+          el("div", { class: "fv-finding" }, el("p", { class: "fv-strong" }, note.evidence), el("p", { class: "fv-dim" }, `${note.meaning} (${note.source})`)))));
+      }
       if (answer.forecasts) nodes.push(this.buildForecasts(answer));
       this.findings.replaceChildren(...nodes);
     }

@@ -159,7 +159,7 @@ window.chainrule = window.chainrule || {};
         ...(advice.length ? [el("h3", { class: "fv-strong" }, "Advice, not measured"), ...advice] : []));
     }
 
-    showModules({ modules, parameters }) {
+    showModules({ modules, attention, parameters }) {
       const foldBlock = (block) =>
         this.fold([el("span", { class: "mo-name" }, block.name), " ", el("span", { class: "fv-dim" }, block.note)], modules.head, block.rows);
       const blocks = modules.stacks.map(({ name, blocks: members }) =>
@@ -171,6 +171,7 @@ window.chainrule = window.chainrule || {};
       this.modules.replaceChildren(
         el("h2", { id: "mo-modules" }, modules.title),
         el("div", { class: "mo-blocks" }, blocks),
+        ...(attention ? [this.fold([attention.title, " ", el("span", { class: "fv-dim" }, attention.note)], attention.head, attention.rows)] : []),
         this.fold([parameters.title], parameters.head, parameters.rows));
     }
 
