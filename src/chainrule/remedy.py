@@ -82,7 +82,7 @@ class Comparison:
         """The figure in words that say which of all layers' it is."""
         if self.rule not in _OF_LAYERS:
             return self.figure
-        return f"{'largest' if self.beyond == '>' else 'smallest'} {self.figure} of all layers"
+        return f"{self.figure}, {'largest' if self.beyond == '>' else 'smallest'} of all layers"
 
     @property
     def before_text(self) -> str:
