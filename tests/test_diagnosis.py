@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from chainrule import NetworkSpec, Verdict, diagnose, inspect, simulate
 from chainrule.app.flow_answer import describe_layer
-from chainrule.diagnoses import ACTIONS, MEANINGS, RULES
+from chainrule.diagnoses import ACTION_AT_RISK, ACTIONS, MEANINGS, RULES
 from chainrule.evidence import read_saturation
 from chainrule.numerals import format_number
 from chainrule.quantity import divide_members
@@ -254,6 +254,9 @@ def test_action_suits_the_network():
     assert "He (Kaiming) initialization" in relu.action
     assert "{" not in sigmoid.action + relu.action
     assert diagnose_spec(activation="relu", init="he").action == ACTIONS[Verdict.HEALTHY]
+    doubtful = diagnose_spec(depth=50, activation="relu", init="he")
+    assert doubtful.verdict is Verdict.HEALTHY
+    assert doubtful.action == ACTION_AT_RISK
 
 
 def test_a_diagnosis_is_immutable():

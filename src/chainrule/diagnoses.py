@@ -278,3 +278,10 @@ ACTIONS: Mapping[Verdict, str] = MappingProxyType(
     }
 )
 """What to do next, by verdict; `{change}` is filled in with what suits the network."""
+
+ACTION_AT_RISK = (
+    "Train it, and watch: nothing is wrong at the start, but plain SGD got many networks that "
+    "measured like this one only part of the way. Residual connections, or fewer layers, are worth "
+    "trying."
+)
+"""What to do next with a healthy network that may not train, if viability covers its kind."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from chainrule.activations import ACTIVATIONS
-from chainrule.diagnoses import ACTIONS, RULES, Rule, Verdict
+from chainrule.diagnoses import ACTION_AT_RISK, ACTIONS, RULES, Outlook, Rule, Verdict
 from chainrule.evidence import (
     RELATIVE,
     WHOLE,
@@ -107,10 +107,17 @@ def diagnose(flow: GradientFlow) -> Diagnosis:
         verdict=verdict,
         findings=tuple(findings),
         summary=_summarize(flow, findings),
-        action=ACTIONS[verdict].format(change=_suggest_change(flow)),
+        action=_choose_action(flow, verdict, viability),
         viability=viability,
         notes=list_notes(flow),
     )
+
+
+def _choose_action(flow: GradientFlow, verdict: Verdict, viability: Viability) -> str:
+    at_risk = viability.covered and viability.sgd.word is Outlook.AT_RISK
+    if verdict is Verdict.HEALTHY and at_risk:
+        return ACTION_AT_RISK
+    return ACTIONS[verdict].format(change=_suggest_change(flow))
 
 
 def _weigh(findings: Iterable[Finding], viability: Viability) -> Iterator[Finding]:
