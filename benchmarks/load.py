@@ -11,15 +11,14 @@ import asyncio
 import contextlib
 import os
 import random
-import re
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +30,10 @@ from rich.table import Table
 from chainrule import simulate
 from chainrule.app.controls import CONTROLS
 from chainrule.app.view import read_view
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from browsing import serve_explorer
 
 STEP = 0.04
 """Seconds between two values of a drag."""
@@ -196,20 +199,10 @@ class Visitor:
 @contextlib.contextmanager
 def serve(workers: int) -> Iterator[str]:
     """Start the explorer with several workers; give its address once they answer."""
-    options = ["--no-browser", "--port", "0", "--workers", str(workers)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "chainrule", "explore", *options], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        found = re.search(r"http://\S+", process.stdout.readline())
-        assert found, "the explorer did not start"
-        httpx.get(found.group(), timeout=120)
+    with serve_explorer("--workers", str(workers)) as url:
+        httpx.get(url, timeout=120)
         time.sleep(5)  # the other workers are about to be there
-        yield found.group()
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+        yield url
 
 
 async def visit(url: str, visitors: int, seconds: float, widest: int) -> Tally:

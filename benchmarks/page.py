@@ -7,7 +7,6 @@ on a bare Dash page (bare_dash.py).
 
 import argparse
 import os
-import re
 import shutil
 import socket
 import statistics
@@ -26,16 +25,13 @@ from rich.table import Table
 
 import chainrule.app
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from browsing import CHROMIUM_ARGUMENTS, serve_explorer
+
 WARM_UP = 5
 DRAG_KEYS, KEY_PAUSE = 20, 40
 ASSETS = Path(chainrule.app.__file__).parent / "assets"
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 EDIT = """value => new Promise(done => {
     const root = document.getElementById("chain-root");
@@ -187,24 +183,6 @@ def serve_bare() -> Iterator[str]:
                 break
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-@contextmanager
-def serve() -> Iterator[str]:
-    """Start the explorer as a user does; give its address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "chainrule", "explore", "--no-browser", "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        found = re.search(r"http://\S+", process.stdout.readline())
-        assert found, "the explorer did not start"
-        yield found.group()
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -387,7 +365,7 @@ def main() -> None:
     rows: list[Row] = []
     console = Console(width=130)
     print(f"load averages: {describe_load()}")
-    with serve() as url, serve_bare() as bare_url, sync_playwright() as playwright:
+    with serve_explorer() as url, serve_bare() as bare_url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS
         )

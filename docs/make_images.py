@@ -14,14 +14,11 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from browsing import CHROMIUM_ARGUMENTS, serve_explorer
+
 IMAGES = Path(__file__).parent / "images"
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 STILL = "header, .cr-graph, .cr-strip { position: static !important }"
 """What stays in sight on a screen would lie over a picture higher than the screen."""
@@ -161,27 +158,16 @@ def photograph_terminal(browser: Browser) -> None:
 def main() -> None:
     """Start the explorer, take the pictures, stop it."""
     IMAGES.mkdir(exist_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "chainrule", "explore", "--no-browser", "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        found = re.search(r"http://\S+", process.stdout.readline())
-        assert found, "the explorer did not start"
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS
-            )
-            photograph_explorer(browser, found.group())
-            photograph_uses(browser, found.group())
-            photograph_chain(browser, found.group())
-            photograph_terminal(browser)
-            photograph_tutorial(browser)
-            browser.close()
-    finally:
-        process.terminate()
+    with serve_explorer() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS
+        )
+        photograph_explorer(browser, url)
+        photograph_uses(browser, url)
+        photograph_chain(browser, url)
+        photograph_terminal(browser)
+        photograph_tutorial(browser)
+        browser.close()
 
 
 if __name__ == "__main__":
