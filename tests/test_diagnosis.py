@@ -1,6 +1,7 @@
 """The diagnosis: each verdict from a network that deserves it, with evidence."""
 
 import math
+import re
 from itertools import pairwise
 
 import pytest
@@ -371,3 +372,27 @@ def test_saturation_is_shown_of_bounded_activations_only():
         row = dict(zip(list_layer_head(flow), write_layer_row(flow, layer), strict=True))
         assert bool(row["saturated"]) is shown
         assert ("saturated" in describe_layer(layer)) is shown
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        NetworkSpec(depth=15, activation="sigmoid"),
+        NetworkSpec(depth=12, activation="relu", init="random"),
+        NetworkSpec(depth=20, activation="relu", init="he", width=16),
+        NetworkSpec(depth=3, activation="tanh", init="xavier"),
+    ],
+)
+def test_findings_and_what_no_finding_tells_add_up_to_the_odds(spec):
+    diagnosis = diagnose(simulate(spec, 4))
+    sgd = diagnosis.viability.sgd
+    told = {RULES[finding.rule].feature for finding in diagnosis.findings}
+    untold = [each.log_odds for each in sgd.contributions if each.feature not in told]
+    total = sgd.base + sum(each.log_odds for each in diagnosis.findings) + sum(untold)
+    assert total == pytest.approx(sgd.log_odds, abs=1e-9)
+    for finding in diagnosis.findings:
+        said = re.search(r"odds that plain SGD trains it by (\S+)\.$", finding.consequence)
+        assert bool(said) == (finding.log_odds < -0.05)
+        if said:
+            factor = float(said[1].replace(",", ""))
+            assert factor == pytest.approx(math.exp(-finding.log_odds), rel=0.06)

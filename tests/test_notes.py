@@ -15,6 +15,7 @@ from torch import nn
 import chainrule
 from chainrule import export, notes, report
 from chainrule.app.model_page import describe_model
+from chainrule.diagnoses import Verdict
 from chainrule.diagnosis import diagnose
 from chainrule.measurement import AttentionFlow
 from chainrule.quantity import Quantity
@@ -240,3 +241,27 @@ def test_several_computations_in_one_module():
     x = torch.randn(3, 5, 8)
     flow = chainrule.inspect(Twice(), lambda m: m(x).sum())
     assert "attn (call 2)" in show(flow, everything=True)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 6])
+def test_blocks_whose_branches_are_added_together(blocks):
+    """As in GPT-J and Falcon: x + attention(n) + mlp(n); no share of a single branch is known."""
+
+    class Parallel(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(16)
+            self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 16)
+
+        def forward(self, x):
+            h = self.norm(x)
+            return self.first(h) + self.second(h) + x
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), *(Parallel() for _ in range(blocks)), nn.Linear(16, 2))
+    with torch.no_grad():
+        model[0].weight.mul_(0.01)
+        model[0].bias.zero_()
+    x = torch.randn(12, 8)
+    diagnosis = diagnose(chainrule.inspect(model, lambda m: m(x).square().mean()))
+    assert diagnosis.verdict is Verdict.HEALTHY

@@ -32,7 +32,10 @@ ODD = NetworkSpec(
 
 
 class TestAgainstTraining:
-    @pytest.mark.parametrize("spec", [SHALLOW, ODD, ODD.replace(normalization="layernorm")])
+    @pytest.mark.parametrize(
+        "spec",
+        [SHALLOW, ODD, ODD.replace(normalization="layernorm"), SHALLOW.replace(input_scale=5.0)],
+    )
     @pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.05), ("adam", 0.002)])
     def test_a_rate_gets_where_train_gets(self, spec, optimizer, rate):
         *_, last = train(spec, optimizer=optimizer, learning_rate=rate, steps=20, every=20)

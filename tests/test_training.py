@@ -30,6 +30,7 @@ from chainrule.training import (
 from traces import describe_process
 
 SPECS = {
+    "loud inputs": NetworkSpec(depth=3, width=16, activation="tanh", input_scale=7.5),
     "plain": NetworkSpec(depth=3, activation="tanh", init="xavier", dtype="float64"),
     "single": NetworkSpec(depth=4, activation="relu", init="he", seed=7),
     "wide": NetworkSpec(depth=2, width=100, activation="gelu", init="lecun", dtype="float64"),
@@ -50,6 +51,7 @@ class Reference:
             # A reference for the draw would be the code again: its properties are tested below.
             images = adapt(torch.tensor(images), spec.width).numpy()
         dtype = getattr(torch, spec.dtype)
+        images = images * spec.input_scale
         self.images, self.classes = torch.tensor(images, dtype=dtype), torch.tensor(classes)
         state = torch.get_rng_state()
         torch.manual_seed(spec.seed + 2 * 2**31)

@@ -162,6 +162,13 @@ class Remedy:
         return self.after.spec
 
     @property
+    def outcome_text(self) -> str:
+        """What the change did, in a few words."""
+        if self.outcome is Outcome.CURES and self.spec is None:
+            return "afterwards every layer receives a usable gradient"
+        return OUTCOMES[self.outcome]
+
+    @property
     def changes(self) -> dict[str, Any]:
         """The fields of the specification that change, with their new values."""
         before, after = self.before.spec, self.after.spec
@@ -194,7 +201,7 @@ class Remedy:
             "kinds": list(self.kinds),
             "prices": [KINDS[kind].price for kind in self.kinds if kind in KINDS],
             "outcome": str(self.outcome),
-            "outcome_text": OUTCOMES[self.outcome],
+            "outcome_text": self.outcome_text,
             "changes": self.changes,
             "query": "" if self.spec is None else self.spec.to_query(),
             "command": self.command,

@@ -201,10 +201,11 @@ def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType
         lines.append(Text.assemble(("Worth knowing: ", "bold"), f"{note.evidence}."))
         lines.append(Padding(Text(f"{note.meaning} [{note.source}]", style="dim"), (0, 0, 0, 4)))
     lines.append(Text.assemble(("Next: ", "bold"), diagnosis.action))
-    lines += [
-        Text.assemble((f"{forecast.look.icon} {forecast.title}", "bold"), f": {forecast.note}")
-        for forecast in build_forecasts(diagnosis)
-    ]
+    for forecast in build_forecasts(diagnosis):
+        lines.append(
+            Text.assemble((f"{forecast.look.icon} {forecast.title}", "bold"), f": {forecast.note}")
+        )
+        lines += [Padding(Text(each, style="dim"), (0, 0, 0, 4)) for each in forecast.further]
     return Group(*lines)
 
 

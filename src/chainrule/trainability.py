@@ -232,7 +232,7 @@ class _Race:
         names = [name for name, _ in models[0].named_parameters()]
         columns = [dict(copy.named_parameters()) for copy in copies]
         self.spec, self.data = spec, data
-        self.inputs = adapt(data.inputs, spec.width).to(get_dtype(spec))
+        self.inputs = spec.input_scale * adapt(data.inputs, spec.width).to(get_dtype(spec))
         self.values = [torch.stack([c[name].detach() for c in columns]) for name in names]
         self.owners = torch.arange(len(specs)).repeat_interleave(len(rates))
         self.rates = torch.tensor(rates, dtype=torch.float64).repeat(len(specs))

@@ -324,7 +324,7 @@ class _Run:
         self, spec: NetworkSpec, optimizer: Optimizer, learning_rate: float, batch_size: int
     ) -> None:
         inputs, self.classes = load_digits()
-        self.inputs = adapt(inputs, spec.width).to(get_dtype(spec))
+        self.inputs = spec.input_scale * adapt(inputs, spec.width).to(get_dtype(spec))
         body = build_network(spec)
         self.model = nn.Sequential(body, build_read_out(spec))
         self.parameters = list(self.model.parameters())

@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from chainrule.activations import ACTIVATIONS
 from chainrule.diagnoses import NOT_VIABLE, VIABLE, Outlook
 from chainrule.flow import GradientFlow
 from chainrule.numerals import format_number
@@ -107,11 +108,27 @@ def assess_viability(flow: GradientFlow) -> Viability:
 def is_covered(flow: GradientFlow) -> bool:
     """Return whether a network is of the kind that the model was fitted on.
 
-    These are stacks of dense layers, with or without normalization and residual connections. On
-    convolutions, recurrence and attention the model extrapolates.
+    These are stacks of dense layers of 16 to 256 units, with activations of the table, with or
+    without normalization and residual connections. On others the model extrapolates.
     """
     kinds = {call.kind for call in flow.layers if call.role == "weight"}
-    return kinds == {"Linear"} and not flow.attentions
+    activations = {call.kind for call in flow.layers if call.role == "activation"}
+    hidden = {layer.name for layer in flow.weight_layers[:-1]}
+    widths = [
+        call.shape[-1] for call in flow.layers if call.name in hidden and call.role == "weight"
+    ]
+    return (
+        kinds == {"Linear"}
+        and activations <= _ACTIVATIONS
+        and all(LEAST <= width <= MOST for width in widths)
+        and not flow.attentions
+    )
+
+
+LEAST, MOST = 16, 256
+"""Widths of the networks that the model was fitted on."""
+
+_ACTIVATIONS = {entry.module for entry in ACTIVATIONS.values()}
 
 
 def judge_features(

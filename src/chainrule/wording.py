@@ -132,12 +132,14 @@ class Forecast:
         title: "SGD: not viable".
         note: The probability, in a sentence.
         reasons: What lowered it, the gravest first; empty if nothing did.
+        further: Those of them that no finding has told; for SGD alone, of which findings speak.
     """
 
     look: Look
     title: str
     note: str
     reasons: tuple[str, ...]
+    further: tuple[str, ...]
 
 
 _MOST_REASONS = 3
@@ -147,9 +149,12 @@ _SLIGHT = 0.2
 
 def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
     """Return what SGD and Adam can be expected to do with the network, and why."""
-    doubt = (
-        "" if diagnosis.viability.covered else "; it was fitted on dense networks, and this is none"
-    )
+    doubt = ""
+    if not diagnosis.viability.covered:
+        doubt += "; an extrapolation, as it was fitted on dense networks of 16 to 256 units"
+    if diagnosis.findings and diagnosis.viability.sgd.word is Outlook.VIABLE:
+        doubt += "; it looks at the whole: where it contradicts a finding, trust the finding"
+    told = {RULES[finding.rule].feature for finding in diagnosis.findings}
     both = (("SGD", diagnosis.viability.sgd), ("Adam", diagnosis.viability.adam))
     first, second = (
         Forecast(
@@ -160,6 +165,11 @@ def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
             reasons=tuple(
                 each.words for each in prospect.contributions if each.log_odds < -_SLIGHT
             )[:_MOST_REASONS],
+            further=tuple(
+                each.words
+                for each in prospect.contributions
+                if each.log_odds < -_SLIGHT and each.feature not in told and name == "SGD"
+            ),
         )
         for name, prospect in both
     )

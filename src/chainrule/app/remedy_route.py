@@ -13,7 +13,7 @@ from chainrule.app.measuring import PAGE_BUDGET, Busy, Lane, Measurer, Supersede
 from chainrule.app.view import read_view, write_query
 from chainrule.errors import SpecError
 from chainrule.remedies import choose_seeds, find_remedies
-from chainrule.remedy import OUTCOMES, Remedies, Remedy
+from chainrule.remedy import Remedies, Remedy
 from chainrule.spec import NetworkSpec
 
 KEPT = 64
@@ -76,5 +76,5 @@ def _describe_remedy(remedy: Remedy) -> dict[str, Any]:
     return {
         **words,
         "query": "" if remedy.spec is None else write_query(remedy.spec),
-        "meaning": OUTCOMES[remedy.outcome],
+        "meaning": remedy.outcome_text,
     }

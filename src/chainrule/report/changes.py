@@ -8,7 +8,7 @@ from chainrule.diagnosis import Diagnosis
 from chainrule.edits import describe_edits
 from chainrule.flow import GradientFlow
 from chainrule.recipe import write_recipe, write_search
-from chainrule.remedy import OUTCOMES, Remedies, Remedy
+from chainrule.remedy import Remedies, Remedy
 from chainrule.report.markup import Markup, element
 from chainrule.wording import start_sentence
 
@@ -71,7 +71,7 @@ def _build_remedy(change: Remedy, code: str = "") -> Markup:
     return element(
         "div",
         element("b", change.title),
-        element("span", f" {start_sentence(OUTCOMES[change.outcome])}", class_=state),
+        element("span", f" {start_sentence(change.outcome_text)}", class_=state),
         element(
             "p",
             f"{figure.figure}: {figure.before_text} → {figure.after_text}, wanted "
