@@ -397,7 +397,9 @@ class TestCharts:
 
     def test_the_table_holds_the_numbers(self, explorer):
         explorer.locator("[data-panel=gradient] summary").click()
-        assert explorer.locator("[data-part=table] tbody tr").count() == 15
+        rows = explorer.locator("[data-part=table] tbody tr")
+        rows.first.wait_for()
+        assert rows.count() == 15
 
     def test_zero_gradients_are_never_an_empty_plot(self, page, url):
         open_explorer(page, url, f"preset={encode('Dying ReLU')}")

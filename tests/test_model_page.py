@@ -292,6 +292,7 @@ class TestInABrowser:
         attention = page.locator("details", has_text="Attention (3)")
         attention.locator("summary").click()
         rows = attention.locator("tbody tr")
+        rows.first.wait_for()  # a table is built once it is opened
         assert rows.count() == 3
         cells = rows.nth(1).locator("th, td").all_inner_texts()
         entropy = flow.attentions[1].entropy
