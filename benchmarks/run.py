@@ -250,7 +250,7 @@ def measure_inspect() -> list[Comparison]:
     for name, model, loss, budget, lens_budget, rounds in (
         ("inspect, 15×64 MLP", mlp, mlp_loss, 2.5, 0.2, 100),
         ("inspect, 6-layer transformer", transformer, transformer_loss, 1.4, 0.6, 15),
-        ("inspect, 12-layer GPT-2 shape, d = 256", *make_gpt2(), 1.5, None, 7),
+        ("inspect, 12-layer GPT-2 shape, d = 256, 8×128 tokens", *make_gpt2(), 1.5, None, 7),
     ):
         step = run_step(model, loss)
         measure = partial(inspect, model, loss)
