@@ -169,6 +169,12 @@ def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Record
         )
     if loss.is_complex():
         raise LossError("compute_loss must return a real number; got a complex one. Use .abs().")
+    if not loss.requires_grad and next(model.parameters(), None) is None:
+        raise LossError(
+            "The model must have parameters, or inputs that require a gradient, to be measured; "
+            "it has no parameters, and the loss depends on nothing that requires a gradient. "
+            f"Measure a model that has some. {_describe_progress(recorder)}"
+        )
     if not loss.requires_grad:
         raise LossError(
             "compute_loss must return a loss attached to the graph; this one depends on nothing "

@@ -3,6 +3,7 @@
 import random
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from chainrule.errors import InspectionError
 from chainrule.inventory import Inventory
 
+NESTED = 4
+"""How deep lists and dictionaries in an attribute of a module are put back."""
+
 
 @contextmanager
 def preserve(inventory: Inventory) -> Iterator[None]:
@@ -21,8 +25,9 @@ def preserve(inventory: Inventory) -> Iterator[None]:
 
     Restored: train/eval mode of every submodule, `requires_grad` and `.grad` of every parameter
     (these read as `None` inside, so nothing can be added to them), the objects and values of
-    buffers, and the random states of PyTorch (CPU and the model's accelerators), `random` and
-    NumPy. Parameter values are watched instead of copied: a copy would double the memory.
+    buffers, all other attributes of modules (also what is in lists and dictionaries there), and the
+    random states of PyTorch (CPU and the model's accelerators), `random` and NumPy. Parameter
+    values are watched instead of copied: a copy would double the memory.
 
     Raises:
         InspectionError: If a parameter's values were changed inside, as an optimizer step does.
@@ -47,6 +52,11 @@ def preserve(inventory: Inventory) -> Iterator[None]:
         for buffer in module._buffers.values()
         if buffer is not None
     ]
+    attributes = [
+        (container, contents)
+        for _, module in inventory.modules
+        for container, contents in _list_containers(vars(module))
+    ]
     with (
         preserve_random_state({tensor.device for _, tensor, _, _, _ in parameters}),
         _forbid_optimizer_steps({id(tensor) for _, tensor, _, _, _ in parameters}),
@@ -67,6 +77,8 @@ def preserve(inventory: Inventory) -> Iterator[None]:
                     tensor.requires_grad_(requires_grad)
                 if tensor.grad is not gradient:
                     tensor.grad = gradient
+            for container, contents in attributes:
+                _restore_contents(container, contents)
             for module, training in modes:
                 module.training = training
     for parameter, tensor, _, _, version in parameters:
@@ -76,6 +88,43 @@ def preserve(inventory: Inventory) -> Iterator[None]:
                 f"{parameter.names[0]!r}. Take the optimizer step (or other update) out of it. The "
                 "change was not undone."
             )
+
+
+def _list_containers(
+    held: object, depth: int = NESTED
+) -> Iterator[tuple[dict[Any, Any] | list[Any], dict[Any, Any] | list[Any]]]:
+    """Yield dictionaries and lists, from the outermost inward, each with a copy of its contents.
+
+    Only plain ones and ordered dictionaries: others may do something when they are changed.
+    """
+    if type(held) in (dict, OrderedDict):
+        assert isinstance(held, dict)
+        yield held, dict(held)
+        inner: list[Any] = list(held.values())
+    elif type(held) is list:
+        inner = list(held)
+        yield held, inner
+    elif type(held) is tuple:
+        inner = list(held)
+    else:
+        return
+    if depth:
+        for item in inner:
+            yield from _list_containers(item, depth - 1)
+
+
+def _restore_contents(
+    container: dict[Any, Any] | list[Any], contents: dict[Any, Any] | list[Any]
+) -> None:
+    if isinstance(container, dict) and isinstance(contents, dict):
+        if list(container) != list(contents) or not _is_same(container, contents):
+            container.clear()
+            container.update(contents)
+    elif isinstance(container, list) and not (
+        len(container) == len(contents)
+        and all(now is old for now, old in zip(container, contents, strict=True))
+    ):
+        container[:] = contents
 
 
 def _restore_buffers(
