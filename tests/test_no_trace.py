@@ -243,6 +243,45 @@ def test_parameters_replaced_inside() -> None:
         inspect_anyhow(model, compute_loss)
 
 
+class Keeping(nn.Module):
+    """Keeps tensors in attributes, lists and dictionaries, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+        self.last = torch.zeros(3)
+        self.runs = 0
+        self.seen: list[Tensor] = []
+        self.by_name: dict[str, list[Tensor]] = {"outputs": []}
+        self.gone = torch.ones(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.lin(x)
+        self.last, self.fresh = out, out.sum()
+        self.runs += 1
+        self.seen.append(out)
+        self.by_name["outputs"].append(out)
+        self.by_name["mean"] = [out.mean()]
+        del self.gone
+        return out
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_attributes_are_put_back(fails: bool) -> None:
+    """Nothing of the graph stays, so the model can be copied and saved as before."""
+    model = nn.Sequential(Keeping(), nn.Tanh())
+    keeper, last = model[0], model[0].last
+    with unchanged(model):
+        inspect_anyhow(model, lambda m: m(torch.ones(2, 4)).sum().reshape([()] if fails else ()))
+    assert keeper.last is last
+    assert keeper.runs == 0
+    assert keeper.seen == []
+    assert keeper.by_name == {"outputs": []}
+    assert not hasattr(keeper, "fresh")
+    assert keeper.gone == 1
+    copy.deepcopy(model)
+
+
 def test_keyboard_interrupt_passes_through() -> None:
     def compute_loss(m: nn.Module) -> Tensor:
         m(torch.ones(3, 4))

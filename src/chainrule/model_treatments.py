@@ -82,8 +82,8 @@ class Weight:
 def list_weights(model: nn.Module, flow: GradientFlow) -> tuple[Weight, ...]:
     """Return the weights that can be drawn anew: of linear, convolutional and recurrent layers.
 
-    Frozen and unreached weights, embeddings (and what is tied to them), parametrized weights and the weights of
-    modules that chainrule does not know stay as they are.
+    Frozen and unreached weights, embeddings (and what is tied to them), parametrized weights and
+    the weights of modules that chainrule does not know stay as they are.
     """
     modules = dict(model.named_modules())
     embeddings = {

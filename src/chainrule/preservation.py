@@ -4,9 +4,9 @@ import random
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from chainrule.inventory import Inventory
 
 NESTED = 4
 """How deep lists and dictionaries in an attribute of a module are put back."""
+
+MOST_ITEMS = 10_000
+"""Larger lists and dictionaries, such as a vocabulary or a data set, are not looked through."""
 
 
 @contextmanager
@@ -97,6 +100,8 @@ def _list_containers(
 
     Only plain ones and ordered dictionaries: others may do something when they are changed.
     """
+    if type(held) in (dict, OrderedDict, list, tuple) and len(cast("Sized", held)) > MOST_ITEMS:
+        return
     if type(held) in (dict, OrderedDict):
         assert isinstance(held, dict)
         yield held, dict(held)
