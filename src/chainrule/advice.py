@@ -67,7 +67,8 @@ def _advise_unreached(flow: GradientFlow) -> Advice:
     return Advice(
         title="Freeze or remove weights that the loss does not reach, or bring them back to it",
         reason=f"No change of weights makes a gradient reach {count}. That is as it should be "
-        "where they are left out on purpose: a head that is not used, a part trained in another step.",
+        "where they are left out on purpose: a head that is not used, or what another step "
+        "trains.",
         code="for name, parameter in model.named_parameters():\n"
         f"    if name in {tuple(names)!r}:\n"
         "        parameter.requires_grad_(False)  # then they no longer count",
