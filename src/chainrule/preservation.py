@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from operator import is_
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,9 @@ NESTED = 4
 
 MOST_ITEMS = 10_000
 """Larger lists and dictionaries, such as a vocabulary or a data set, are not looked through."""
+
+_CONTAINERS = frozenset({dict, OrderedDict, list, tuple})
+_NOTHING: tuple[()] = ()
 
 
 @contextmanager
@@ -92,48 +96,40 @@ def preserve(inventory: Inventory) -> Iterator[None]:
         raise InspectionError(
             "compute_loss must only compute the loss, but it changed the values of parameter "
             f"{changed_names[0]!r}{others} in place. Take the optimizer step (or other update, "
-            "such as p.data.clamp_()) out of it; if forward() sets weights up at its first run, run the "
-            f"model once before. The change was {'' if watch.has_copies else 'not '}undone."
+            "such as p.data.clamp_()) out of it; if forward() sets weights up at its first run, "
+            f"run the model once before. The change was {'' if watch.has_copies else 'not '}undone."
         )
 
 
-def _list_containers(
-    held: object, depth: int = NESTED
-) -> Iterator[tuple[dict[Any, Any] | list[Any], dict[Any, Any] | list[Any]]]:
+def _list_containers(held: object, depth: int = NESTED) -> Iterator[tuple[Any, Any]]:
     """Yield dictionaries and lists, from the outermost inward, each with a copy of its contents.
 
     Only plain ones and ordered dictionaries: others may do something when they are changed.
     """
-    if type(held) in (dict, OrderedDict, list, tuple) and len(cast("Sized", held)) > MOST_ITEMS:
+    if len(cast("Sized", held)) > MOST_ITEMS:
         return
-    if type(held) in (dict, OrderedDict):
-        assert isinstance(held, dict)
-        yield held, dict(held)
-        inner: list[Any] = list(held.values())
-    elif type(held) is list:
-        inner = list(held)
-        yield held, inner
-    elif type(held) is tuple:
-        inner = list(held)
-    else:
-        return
+    if not isinstance(held, tuple):
+        yield held, cast("Any", held).copy()
     if depth:
-        for item in inner:
-            yield from _list_containers(item, depth - 1)
+        items: Any = held.values() if isinstance(held, dict) else held
+        for item in items:
+            if type(item) in _CONTAINERS and item:
+                yield from _list_containers(item, depth - 1)
+            elif type(item) in _CONTAINERS and type(item) is not tuple:
+                yield item, _NOTHING
 
 
-def _restore_contents(
-    container: dict[Any, Any] | list[Any], contents: dict[Any, Any] | list[Any]
-) -> None:
-    if isinstance(container, dict) and isinstance(contents, dict):
-        if list(container) != list(contents) or not _is_same(container, contents):
-            container.clear()
-            container.update(contents)
-    elif isinstance(container, list) and not (
-        len(container) == len(contents)
-        and all(now is old for now, old in zip(container, contents, strict=True))
-    ):
-        container[:] = contents
+def _restore_contents(container: Any, contents: Any) -> None:
+    if not container and not contents:
+        return
+    if not contents:
+        container.clear()
+    elif isinstance(contents, list):
+        if len(container) != len(contents) or not all(map(is_, container, contents)):
+            container[:] = contents
+    elif list(container) != list(contents) or not _is_same(container, contents):
+        container.clear()
+        container.update(contents)
 
 
 def _restore_buffers(
