@@ -27,7 +27,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
     that own parameters themselves; operations written as functions (`F.relu`, `+`) belong to the
     path between them. Of attention, fused or written out, the spread of its weights is measured in
     a sample (see `AttentionFlow`). Nothing is left behind: parameters, `.grad`, buffers, modes,
-    random states and hooks are as before, also when an error is raised. Hooks that the model
+    attributes, random states and hooks are as before, also when an error is raised. Hooks that the model
     already has run as they do in training.
 
     Args:
