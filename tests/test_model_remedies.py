@@ -1,11 +1,14 @@
 """`find_remedies(model, compute_loss)`, `apply_remedy`, and models that cannot be helped."""
 
 import copy
+import html
+import io
 import re
 import threading
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,6 +22,7 @@ from chainrule.initializers import INITIALIZERS
 from chainrule.model_treatments import find_activation, list_weights
 from chainrule.remedy import Outcome, compare_flows
 from chainrule.surgery import apply_edits
+from chainrule.terminal import render_remedies
 from sick_models import VARIANTS, plain
 from test_no_trace import unchanged
 from zoo import Lambda, draw
@@ -452,6 +456,18 @@ def test_unused_weights_do_not_keep_the_rest_from_being_helped():
     assert not any(name.startswith(("head", "mask")) for name in touched)
     flow = chainrule.apply_remedy(best, model, model.compute)
     assert [f.rule for f in chainrule.diagnose(flow).findings] == ["unreached"]
+
+
+def test_remedies_and_the_note_are_shown_together(tmp_path):
+    model = Around(head=nn.Linear(3, 3))
+    found = chainrule.find_remedies(model, model.compute)
+    console = Console(width=300, record=True, file=io.StringIO())
+    console.print(render_remedies(found))
+    chainrule.write_report(found.before, tmp_path / "report.html", remedies=found)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for shown in (console.export_text(), html.unescape(page)):
+        assert found[0].title in shown
+        assert "the loss does not reach 'head.weight'" in shown
 
 
 def test_weights_that_become_unreached_are_no_cure():

@@ -27,8 +27,8 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
     that own parameters themselves; operations written as functions (`F.relu`, `+`) belong to the
     path between them. Of attention, fused or written out, the spread of its weights is measured in
     a sample (see `AttentionFlow`). Nothing is left behind: parameters, `.grad`, buffers, modes,
-    attributes, random states and hooks are as before, also when an error is raised. Hooks that the model
-    already has run as they do in training.
+    attributes, random states and hooks are as before, also when an error is raised. Hooks that the
+    model already has run as they do in training.
 
     Args:
         model: Any PyTorch module. A model under `torch.compile` is measured uncompiled.
