@@ -1,22 +1,28 @@
 """`find_remedies(model, compute_loss)`, `apply_remedy`, and models that cannot be helped."""
 
 import copy
+import html
+import io
 import re
 import threading
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
 import chainrule
 from chainrule import Verdict
+from chainrule.copying import quote_error
 from chainrule.edits import Edit
 from chainrule.errors import InspectionError, RemedyError
 from chainrule.fitting import fit_biases, fit_scales
 from chainrule.initializers import INITIALIZERS
 from chainrule.model_treatments import find_activation, list_weights
+from chainrule.remedy import Outcome, compare_flows
 from chainrule.surgery import apply_edits
+from chainrule.terminal import render_remedies
 from sick_models import VARIANTS, plain
 from test_no_trace import unchanged
 from zoo import Lambda, draw
@@ -261,9 +267,13 @@ def test_a_model_without_parameters():
     with unchanged(model):
         found = chainrule.find_remedies(model, compute_loss)
     assert found.diagnosis.verdict is Verdict.NO_GRADIENT
-    assert "none of 0 parameters" in found.diagnosis.summary
+    assert found.diagnosis.summary == "The model has no parameters."
     assert not found.tried
-    assert "no change of weights helps" in found.note
+    assert "the model has no parameters" in found.note
+    assert "detach" not in found.diagnosis.action + found.note
+    with pytest.raises(chainrule.errors.LossError, match="it has no parameters") as caught:
+        chainrule.find_remedies(model, lambda m: m(x.detach()).sum())
+    assert "detach" not in str(caught.value)
 
 
 def test_a_model_without_gradient():
@@ -328,8 +338,23 @@ def test_what_cannot_be_copied():
     with unchanged(model):
         found = chainrule.find_remedies(model, compute_loss)
     assert not found.tried
-    assert "cannot be copied (TypeError: cannot pickle" in found.note
+    assert "attribute 'lock' of the model (of type lock) cannot be copied" in found.note
+    assert "raised TypeError: cannot pickle '_thread.lock' object." in found.note
+    assert "Set it to None while you look for remedies" in found.note
     assert found.advice
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (KeyError("a"), "KeyError: 'a'"),
+        (StopIteration(), "StopIteration"),
+        (ValueError("First. Second one."), "ValueError: First"),
+        (ValueError("torch.nn.utils.x " * 40), "ValueError: " + "torch.nn.utils.x " * 17 + "…"),
+    ],
+)
+def test_errors_are_quoted_in_whole_words(error, text):
+    assert quote_error(error) == text
 
 
 def test_data_on_a_device_that_is_not_there():
@@ -364,6 +389,7 @@ def test_modules_that_chainrule_does_not_know_stay_as_they_are():
     found = chainrule.find_remedies(model, lambda m: F.mse_loss(m(x), x))
     assert found.diagnosis.verdict is not Verdict.HEALTHY
     assert not found.tried
+    assert "what can be trained is '0.weight', '2.weight'" in found.note
     assert found.advice
 
 
@@ -391,6 +417,148 @@ def test_a_loss_with_a_gradient_penalty():
     with unchanged(model):
         found = chainrule.find_remedies(model, compute_loss)
     assert found.tried or found.diagnosis.verdict is Verdict.HEALTHY
+
+
+# --- Models as people have them ------------------------------------------------------------------
+
+
+class Around(nn.Module):
+    """A deep network that vanishes, in a module that does something besides."""
+
+    def __init__(self, **parts):
+        super().__init__()
+        self.net, self.compute = sick()
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_unused_weights_do_not_keep_the_rest_from_being_helped():
+    model = Around(head=nn.Linear(3, 3), mask=nn.Parameter(torch.zeros(1, 3)))
+    with unchanged(model):
+        found = chainrule.find_remedies(model, model.compute)
+    reference = chainrule.find_remedies(*sick())
+    assert found.diagnosis.verdict is Verdict.NO_GRADIENT
+    assert [(r.title, r.outcome) for r in found.tried] == [
+        (r.title, r.outcome) for r in reference.tried
+    ]
+    best = found[0]
+    assert best.is_cure
+    assert best.figure.rule == reference[0].figure.rule
+    assert best.figure.before == reference[0].figure.before
+    assert best.verdict_after is Verdict.HEALTHY
+    assert best.verdict_before is reference[0].verdict_before
+    assert "does not reach 'mask', 'head.weight'" in found.note
+    touched = {edit.parameter for edit in best.edits}
+    assert touched
+    assert not any(name.startswith(("head", "mask")) for name in touched)
+    flow = chainrule.apply_remedy(best, model, model.compute)
+    assert [f.rule for f in chainrule.diagnose(flow).findings] == ["unreached"]
+
+
+def test_remedies_and_the_note_are_shown_together(tmp_path):
+    model = Around(head=nn.Linear(3, 3))
+    found = chainrule.find_remedies(model, model.compute)
+    console = Console(width=300, record=True, file=io.StringIO())
+    console.print(render_remedies(found))
+    chainrule.write_report(found.before, tmp_path / "report.html", remedies=found)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for shown in (console.export_text(), html.unescape(page)):
+        assert found[0].title in shown
+        assert "the loss does not reach 'head.weight'" in shown
+
+
+def test_weights_that_become_unreached_are_no_cure():
+    """A change after which more is unreached exchanges one problem for another."""
+    model = Around(head=nn.Linear(3, 3))
+    other = Around(head=nn.Linear(3, 3), tail=nn.Linear(3, 3))
+    chainrule.apply_remedy(chainrule.find_remedies(other.net, other.compute)[0], other.net)
+    before, after = (chainrule.inspect(m, m.compute) for m in (model, other))
+    remedy = compare_flows(before, after, title="", reason="", kinds=("initialization",))
+    assert remedy.outcome is not Outcome.CURES
+    assert remedy.verdict_after is Verdict.NO_GRADIENT
+
+
+def test_only_unreached_weights():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    model.unused = nn.Linear(2, 2)
+    x = torch.randn(16, 8)
+    found = chainrule.find_remedies(model, lambda m: F.mse_loss(m[:3](x), x))
+    assert [f.rule for f in found.diagnosis.findings] == ["unreached"]
+    assert not found.tried
+    assert "no change of weights helps" in found.note
+    advice = next(each for each in found.advice if each.title.startswith("Freeze"))
+    exec(advice.code, {"model": model})
+    flow = chainrule.inspect(model, lambda m: F.mse_loss(m[:3](x), x))
+    assert chainrule.diagnose(flow).verdict is Verdict.HEALTHY
+
+
+class Keeping(Around):
+    """Keeps what it computes, with its graph, as mixture-of-experts layers do."""
+
+    def forward(self, x):
+        out = self.net(x)
+        self.aux = out.pow(2).mean()
+        self.kept = {"outputs": [out, (out.sum(),)]}
+        return out
+
+
+@pytest.mark.parametrize("ran_before", [False, True])
+def test_models_that_keep_tensors_are_copied(ran_before):
+    model = Keeping(aux=None)
+    if ran_before:
+        model(torch.randn(3, model.net[0].in_features))
+
+    def compute_loss(m):
+        return model.compute(m) + m.aux
+
+    with unchanged(model):
+        found = chainrule.find_remedies(model, compute_loss)
+    assert found[0].is_cure
+    assert not found.note
+
+
+def test_old_weight_normalization_is_copied():
+    model, compute_loss = sick()
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(model[0])
+    with unchanged(model):
+        found = chainrule.find_remedies(model, compute_loss)
+    assert found.tried
+    assert not found.note
+
+
+@pytest.mark.parametrize(
+    ("runs", "note"),
+    [
+        (1, "computing it again on an unchanged copy of the model raised IndexError: pop from"),
+        (5, "changes could not be measured: on the copy, the loss raised IndexError: pop from"),
+    ],
+)
+def test_a_loss_that_runs_a_few_times(runs, note):
+    model, compute_loss = sick()
+    batches = [None] * runs
+
+    def take(m):
+        batches.pop()
+        return compute_loss(m)
+
+    with unchanged(model):
+        found = chainrule.find_remedies(model, take, enough=9)
+    assert note in found.note
+    if runs > 1:  # the model, its copy, and forward passes that fit a change take some runs
+        failed, listed = map(int, re.match(r"(\d+) of (\d+) changes", found.note).groups())
+        assert 0 < len(found.tried) == listed - failed < runs - 1
+    assert found.note.count("Nothing was tried") == (runs == 1)
+
+
+def test_no_measurement_left_for_a_change():
+    model, compute_loss = sick()
+    found = chainrule.find_remedies(model, compute_loss, measurements=2)
+    assert not found.tried
+    assert "`measurements` leaves none for a change" in found.note
 
 
 def test_lambda_modules_are_copied_with_their_functions():

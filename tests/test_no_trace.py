@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import chainrule
-from chainrule import recording
+from chainrule import checksums, recording
 from chainrule.errors import InspectionError, LossError
 from traces import HARMLESS, RAISING, Loss, State, take_state
 from zoo import ZOO, Checkpointed, Lambda, draw, mlp, on
@@ -243,6 +243,45 @@ def test_parameters_replaced_inside() -> None:
         inspect_anyhow(model, compute_loss)
 
 
+class Keeping(nn.Module):
+    """Keeps tensors in attributes, lists and dictionaries, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+        self.last = torch.zeros(3)
+        self.runs = 0
+        self.seen: list[Tensor] = []
+        self.by_name: dict[str, list[Tensor]] = {"outputs": []}
+        self.gone = torch.ones(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.lin(x)
+        self.last, self.fresh = out, out.sum()
+        self.runs += 1
+        self.seen.append(out)
+        self.by_name["outputs"].append(out)
+        self.by_name["mean"] = [out.mean()]
+        del self.gone
+        return out
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_attributes_are_put_back(fails: bool) -> None:
+    """Nothing of the graph stays, so the model can be copied and saved as before."""
+    model = nn.Sequential(Keeping(), nn.Tanh())
+    keeper, last = model[0], model[0].last
+    with unchanged(model):
+        inspect_anyhow(model, lambda m: m(torch.ones(2, 4)).sum().reshape([()] if fails else ()))
+    assert keeper.last is last
+    assert keeper.runs == 0
+    assert keeper.seen == []
+    assert keeper.by_name == {"outputs": []}
+    assert not hasattr(keeper, "fresh")
+    assert keeper.gone == 1
+    copy.deepcopy(model)
+
+
 def test_keyboard_interrupt_passes_through() -> None:
     def compute_loss(m: nn.Module) -> Tensor:
         m(torch.ones(3, 4))
@@ -407,6 +446,130 @@ def test_optimizer_steps_are_errors(make_optimizer: Callable, retain_graph: bool
     with pytest.raises(InspectionError, match="optimizer"):
         chainrule.inspect(model, compute_loss)
     assert all(p.grad is g for p, g in zip(model.parameters(), gradients, strict=True))
+
+
+def clamp(m: nn.Module) -> None:
+    for parameter in m.parameters():
+        parameter.data.clamp_(-0.01, 0.01)
+
+
+def change_one(m: nn.Module) -> None:
+    m[2].bias.data[1] += 0.25
+
+
+def fill_undefined(m: nn.Module) -> None:
+    m[0].weight.data[0, 0] = torch.nan
+
+
+def replace_and_change(m: nn.Module) -> None:
+    m[2].bias.data[0] = 3.0
+    m[2].bias.data = torch.zeros_like(m[2].bias.data[:1])
+
+
+CHANGES = [clamp, change_one, fill_undefined, replace_and_change]
+
+
+def three_layers(dtype: torch.dtype) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).to(dtype)
+
+
+@pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex128])
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("mode", [contextlib.nullcontext, torch.inference_mode])
+def test_changes_through_data_are_undone(
+    change: Callable, dtype: torch.dtype, fails: bool, mode: Callable
+) -> None:
+    if dtype.is_complex and change is clamp:
+        pytest.skip("complex numbers cannot be clamped")
+    model, x = three_layers(dtype), torch.ones(2, 4, dtype=dtype)
+
+    def compute_loss(m: nn.Module) -> Tensor:
+        loss = m(x).abs().sum()
+        change(m)
+        return loss.expand(2) if fails else loss
+
+    message = "must return one number" if fails else "changed the values of .* was undone"
+    with mode(), unchanged(model), pytest.raises(InspectionError, match=message):
+        chainrule.inspect(model, compute_loss)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_changes_through_data_of_large_models_are_errors(
+    change: Callable, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checksums, "COPIED", 0)
+    model, x = three_layers(dtype), torch.ones(2, 4, dtype=dtype)
+
+    def compute_loss(m: nn.Module) -> Tensor:
+        change(m)
+        return m(x).sum()
+
+    name = {clamp: "0.weight", fill_undefined: "0.weight"}.get(change, "2.bias")
+    with pytest.raises(InspectionError, match=f"values of parameter '{name}'.* was not undone"):
+        chainrule.inspect(model, compute_loss)
+
+
+@pytest.mark.parametrize("most", [0, 1000])
+def test_undefined_weights_that_stay_are_no_change(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checksums, "COPIED", most)
+    model = three_layers(torch.float32)
+    fill_undefined(model)
+    with unchanged(model):
+        flow = chainrule.inspect(model, lambda m: m(torch.ones(2, 4)).sum())
+    assert not torch.isfinite(torch.tensor(flow.loss))
+
+
+class Normalizing(nn.Module):
+    """Puts other tensors in the place of its weights, as spectral or weight normalization may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight.data = nn.functional.normalize(self.weight.data, dim=1)
+        return x @ self.weight
+
+
+@pytest.mark.parametrize("most", [0, 1000])
+@pytest.mark.parametrize("mode", [contextlib.nullcontext, torch.inference_mode])
+def test_replaced_data_is_put_back(
+    most: int, mode: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checksums, "COPIED", most)
+    model, x = nn.Sequential(Normalizing(), nn.Tanh()), torch.randn(3, 4)
+    address, values = model[0].weight.data_ptr(), model[0].weight.detach().clone()
+    with mode(), unchanged(model):
+        flow = chainrule.inspect(model, lambda m: m(x).square().sum())
+    assert model[0].weight.data_ptr() == address
+    weight = nn.functional.normalize(values, dim=1).requires_grad_()
+    (expected,) = torch.autograd.grad((x @ weight).tanh().square().sum(), weight)
+    assert flow.parameters[0].grad_norm == pytest.approx(expected.norm().item(), rel=1e-5)
+
+
+@given(
+    st.lists(st.floats(width=32), min_size=1, max_size=9),
+    st.sampled_from(["plain", "shifted", "transposed"]),
+    st.data(),
+)
+def test_sums_of_bits_notice_any_single_change(
+    values: list[float], layout: str, data: st.DataObject
+) -> None:
+    tensor = torch.tensor([*values, *values])
+    if layout == "shifted":
+        tensor = tensor[1:]
+    if layout == "transposed":
+        tensor = tensor.reshape(2, -1).t()
+    (before,) = checksums.sum_bits([tensor])
+    bits = tensor.numpy().view(np.int32)
+    place = tuple(data.draw(st.integers(0, size - 1)) for size in tensor.shape)
+    bits[place] ^= 1 << data.draw(st.integers(0, 30))
+    assert checksums.sum_bits([tensor]) != [before]
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,57 @@ def test_the_message_names_layer_figure_bound_and_remedy():
         assert_healthy(model, compute_loss)
     lines = str(caught.value).splitlines()
     assert lines[0] == "Gradients do not flow as they must (diagnosis: vanishing)."
-    assert "  '0' and 28 more: ‖∂𝓛/∂W‖ ÷ error at the output is 2.4e-13, must be ≥ 0.003" in lines
+    assert "  '2' and 28 more: ‖∂𝓛/∂W‖ ÷ error at the output is 2.4e-13, must be ≥ 0.003" in lines
     assert lines[-2].startswith(
         "Remedy: Initialization by what follows each layer (‖∂𝓛/∂W‖ ÷ error at the output: 2.4"
     )
     assert "chainrule.apply_remedy(chainrule.find_remedies(" in lines[-1]
+
+
+def test_the_layer_of_the_worst_figure_comes_first():
+    """The figure is divided out by hand, from gradients of plain autograd."""
+    model, compute_loss = VARIANTS["plain 30, relu"]()
+    weights = {name: p for name, p in model.named_parameters() if p.dim() == 2}
+    gradients = torch.autograd.grad(compute_loss(model), list(weights.values()))
+    norms = {name: g.norm().item() for name, g in zip(weights, gradients, strict=True)}
+    worst = min(norms, key=norms.get).removesuffix(".weight")
+    assert worst != "0"
+    with pytest.raises(AssertionError, match=rf"\n  '{worst}' and 28 more: ‖∂𝓛/∂W‖ ÷"):
+        assert_healthy(model, compute_loss, remedies=False)
+
+
+class WithUnused(nn.Module):
+    def __init__(self, used):
+        super().__init__()
+        self.used, self.unused = used, nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_allowed_unreached_weights_do_not_hide_the_remedy():
+    used, compute_loss = VARIANTS["plain 30, relu"]()
+    model = WithUnused(used)
+    with unchanged(model), pytest.raises(AssertionError) as caught:
+        assert_healthy(model, compute_loss, allow=["unreached"])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "Gradients do not flow as they must (diagnosis: vanishing)."
+    assert lines[-2].startswith("Remedy: Initialization by what follows each layer")
+    assert lines[-2].endswith("then healthy).")
+    assert "unused" not in str(caught.value)
+    with pytest.raises(AssertionError, match=r"Remedy: (.|\n)*does not reach 'unused.weight'"):
+        assert_healthy(model, compute_loss)
+    chainrule.apply_remedy(chainrule.find_remedies(model, compute_loss)[0], model)
+    assert_healthy(model, compute_loss, allow=["unreached"])
+
+
+def test_a_limit_alone_brings_no_advice_on_learning_rates():
+    model, compute_loss = sound()
+    with pytest.raises(AssertionError) as caught:
+        assert_healthy(model, compute_loss, min_gradient=50.0)
+    assert "earning rate" not in str(caught.value)
+    assert "Train it" not in str(caught.value)
+    assert str(caught.value).endswith("change what moved the figure, or the limit.")
 
 
 def test_the_remedy_of_the_message_makes_the_test_pass():

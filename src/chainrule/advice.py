@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chainrule.diagnoses import Verdict
-from chainrule.diagnosis import Diagnosis
+from chainrule.diagnosis import PASSED_OVER, Diagnosis, overlook
+from chainrule.evidence import list_unreached
 from chainrule.flow import GradientFlow
 from chainrule.numerals import format_number
 
@@ -40,20 +41,38 @@ class Advice:
 def advise(
     flow: GradientFlow, diagnosis: Diagnosis, cured: GradientFlow | None = None
 ) -> tuple[Advice, ...]:
-    """Return advice on the learning rate, on clipping and on the architecture.
+    """Return advice on the learning rate, clipping, the architecture and unreached weights.
 
     Args:
         flow: A measurement by `inspect`.
         diagnosis: What it means.
         cured: The measurement after a remedy that cures. A learning rate is advised for it, or for
-            the model as it is if that is healthy: gradients that vanish or explode suit no rate.
+            the model as it is if nothing is wrong with what the loss reaches: gradients that vanish
+            or explode suit no rate.
     """
-    found = [*_advise_architecture(flow, diagnosis), *_advise_clipping(flow, diagnosis)]
-    if diagnosis.verdict is Verdict.HEALTHY:
+    rest = overlook(diagnosis, flow, PASSED_OVER)
+    found = [*_advise_architecture(flow, rest), *_advise_clipping(flow, rest)]
+    if rest is not diagnosis:
+        found.append(_advise_unreached(flow))
+    if rest.verdict is Verdict.HEALTHY:
         found += _advise_learning_rate(flow, "")
     elif cured is not None:
         found += _advise_learning_rate(cured, "After the first remedy, ")
     return tuple(found)
+
+
+def _advise_unreached(flow: GradientFlow) -> Advice:
+    names = list_unreached(flow)
+    count = f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    return Advice(
+        title="Freeze or remove weights that the loss does not reach, or bring them back to it",
+        reason=f"No change of weights makes a gradient reach {count}. That is as it should be "
+        "where they are left out on purpose: a head that is not used, or what another step "
+        "trains.",
+        code="for name, parameter in model.named_parameters():\n"
+        f"    if name in {tuple(names)!r}:\n"
+        "        parameter.requires_grad_(False)  # then they no longer count",
+    )
 
 
 def _advise_learning_rate(flow: GradientFlow, when: str) -> Iterator[Advice]:

@@ -1,7 +1,7 @@
 """`diagnose`: from the numbers of a flow to a verdict in words, with its evidence."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from chainrule.activations import ACTIVATIONS
@@ -43,6 +43,7 @@ class Finding:
         source: Where reason or threshold come from.
         log_odds: By how much it moves the verdict on training with plain SGD: what its feature
             adds to the log-odds of `viability.sgd`, below 0 or 0.
+        worst: Name of the module that `value` was measured at; `None` if it is no single one's.
     """
 
     rule: str
@@ -57,6 +58,7 @@ class Finding:
     reason: str
     source: str
     log_odds: float = 0.0
+    worst: str | None = None
 
     @property
     def consequence(self) -> str:
@@ -88,6 +90,16 @@ class Diagnosis:
     notes: tuple[Note, ...] = ()
 
 
+PASSED_OVER = ("unreached",)
+"""Rules that changes of weights are judged beside: weights that the loss does not reach, as an
+unused head has them, need not keep the rest from being helped."""
+
+NO_PARAMETERS = (
+    "Measure a model that has parameters: this one has none, so there is nothing to train in it."
+)
+"""What to do next with a model without parameters."""
+
+
 def diagnose(flow: GradientFlow) -> Diagnosis:
     """Return the verdict on a measurement, every finding with its evidence, and what to do next.
 
@@ -113,7 +125,37 @@ def diagnose(flow: GradientFlow) -> Diagnosis:
     )
 
 
+def overlook(diagnosis: Diagnosis, flow: GradientFlow, rules: Collection[str]) -> Diagnosis:
+    """Return what a diagnosis says besides the findings of some rules.
+
+    Args:
+        diagnosis: The diagnosis of `flow`.
+        flow: The measurement.
+        rules: Names of the rules whose findings are left out.
+
+    Returns:
+        The diagnosis whose gravest finding is the gravest of the others. Without others it is
+        healthy, or hard to train.
+    """
+    findings = tuple(finding for finding in diagnosis.findings if finding.rule not in rules)
+    if len(findings) == len(diagnosis.findings):
+        return diagnosis
+    if not findings and "unlikely" not in rules:
+        found = _find_unlikely(flow, diagnosis.viability)
+        findings = tuple(_weigh(found, diagnosis.viability))
+    verdict = findings[0].verdict if findings else Verdict.HEALTHY
+    return replace(
+        diagnosis,
+        verdict=verdict,
+        findings=findings,
+        summary=_summarize(flow, findings),
+        action=_choose_action(flow, verdict, diagnosis.viability),
+    )
+
+
 def _choose_action(flow: GradientFlow, verdict: Verdict, viability: Viability) -> str:
+    if verdict is Verdict.NO_GRADIENT and not flow.parameters:
+        return NO_PARAMETERS
     at_risk = viability.covered and viability.sgd.word is Outlook.AT_RISK
     if verdict is Verdict.HEALTHY and at_risk:
         return ACTION_AT_RISK
@@ -214,6 +256,7 @@ def _find_layers(
             f"{what} ({count}bound {rule.beyond} {format_figure(rule, rule.threshold)})",
             [each.layer for each, _ in wrong],
             [each.name for each, _ in wrong],
+            layer.name,
         )
 
 
@@ -231,6 +274,7 @@ def _find_places(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
             f"{rule.beyond} {format_figure(rule, rule.threshold)})",
             sorted({place.layer for place in wrong if place.layer is not None}),
             [place.name for place in wrong],
+            worst.name,
         )
 
 
@@ -286,6 +330,8 @@ def _find_unreached(flow: GradientFlow) -> Iterator[Finding]:
     if not any(parameter.status == "measured" for parameter in flow.parameters):
         rule = RULES["nothing_to_train"]
         evidence = f"the loss depends on none of {len(flow.parameters)} parameters"
+        if not flow.parameters:
+            evidence = "the model has no parameters"
         yield _report(rule, 0, evidence, [], [])
         return
     names = list_unreached(flow)
@@ -309,6 +355,7 @@ def _report(
     evidence: str,
     layers: Sequence[int],
     modules: Sequence[str],
+    worst: str | None = None,
 ) -> Finding:
     return Finding(
         rule=rule.name,
@@ -322,6 +369,7 @@ def _report(
         evidence=evidence,
         reason=rule.reason,
         source=rule.source,
+        worst=worst,
     )
 
 

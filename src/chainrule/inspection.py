@@ -27,8 +27,8 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
     that own parameters themselves; operations written as functions (`F.relu`, `+`) belong to the
     path between them. Of attention, fused or written out, the spread of its weights is measured in
     a sample (see `AttentionFlow`). Nothing is left behind: parameters, `.grad`, buffers, modes,
-    random states and hooks are as before, also when an error is raised. Hooks that the model
-    already has run as they do in training.
+    attributes, random states and hooks are as before, also when an error is raised. Hooks that the
+    model already has run as they do in training.
 
     Args:
         model: Any PyTorch module. A model under `torch.compile` is measured uncompiled.
@@ -169,6 +169,12 @@ def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Record
         )
     if loss.is_complex():
         raise LossError("compute_loss must return a real number; got a complex one. Use .abs().")
+    if not loss.requires_grad and next(model.parameters(), None) is None:
+        raise LossError(
+            "The model must have parameters, or inputs that require a gradient, to be measured; "
+            "it has no parameters, and the loss depends on nothing that requires a gradient. "
+            f"Measure a model that has some. {_describe_progress(recorder)}"
+        )
     if not loss.requires_grad:
         raise LossError(
             "compute_loss must return a loss attached to the graph; this one depends on nothing "

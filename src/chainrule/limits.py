@@ -92,7 +92,8 @@ def _list_findings(diagnosis: Diagnosis, passed_over: Collection[str]) -> Iterat
             continue
         rule = RULES[finding.rule]
         sign = "≤" if finding.beyond == ">" else "≥"
-        names = list(dict.fromkeys(finding.modules))
+        first = () if finding.worst is None else (finding.worst,)  # whose figure is shown
+        names = list(dict.fromkeys((*first, *finding.modules)))
         if not names:
             place = "the whole model"
         else:

@@ -1,6 +1,5 @@
 """Looking for remedies for somebody's own model: changes of copies, measured before and after."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from chainrule.advice import advise
+from chainrule.copying import copy_model, describe_uncopied
 from chainrule.diagnoses import Verdict
 from chainrule.diagnosis import Diagnosis, diagnose
 from chainrule.errors import ChainruleError, InspectionError, RemedyError
@@ -18,8 +18,16 @@ from chainrule.flow import GradientFlow
 from chainrule.inspection import inspect
 from chainrule.inventory import take_inventory
 from chainrule.model_treatments import ModelTreatment, combine, list_model_treatments
+from chainrule.obstacles import (
+    describe_failures,
+    describe_no_budget,
+    describe_nothing_listed,
+    describe_repeat,
+    describe_unreached,
+    find_obstacle,
+)
 from chainrule.preservation import preserve, preserve_random_state
-from chainrule.remedy import Outcome, Remedies, Remedy, compare_flows
+from chainrule.remedy import Outcome, Remedies, Remedy, compare_flows, find_curable
 from chainrule.surgery import apply_edits, check_edits
 
 MEASUREMENTS = 12
@@ -55,8 +63,9 @@ def find_model_remedies(
     Tried are initializations by what follows each layer, zero or smaller residual branches, unit
     variance on the data (LSUV), biases that wake dead units, and pairs of these. Each starts from a
     copy of the model as it is, and is judged by the figure of the gravest finding, as
-    `find_remedies` does for a specification. What cannot be tried on a copy (another architecture,
-    clipping, the learning rate) is advice.
+    `find_remedies` does for a specification. Weights that the loss does not reach, as an unused
+    head has them, are passed over if more than these is wrong; the note lists them. What cannot be
+    tried on a copy (another architecture, clipping, the learning rate) is advice.
 
     Args:
         model: The model; it is not changed.
@@ -87,11 +96,11 @@ def find_model_remedies(
     search = _Search(model, compute_loss, before, diagnosis, enough, measurements, progress)
     note = ""
     if diagnosis.verdict is not Verdict.HEALTHY:
-        note = _find_obstacle(model, diagnosis, copy_limit)
+        note = find_obstacle(model, before, diagnosis, copy_limit)
         if not note:
             with preserve(take_inventory(model)):
                 search.run()
-            note = search.note
+            note = " ".join(filter(None, (search.note, describe_unreached(before, diagnosis))))
     search.finish()
     tried = search.rank()
     cured = tried[0].after if tried and tried[0].is_cure else None
@@ -164,28 +173,6 @@ def _describe(shape: tuple[int, ...] | None) -> str:
     return "none" if shape is None else str(list(shape))
 
 
-def _find_obstacle(model: nn.Module, diagnosis: Diagnosis, copy_limit: int) -> str:
-    """Return why nothing can be tried on a copy; "" if it can."""
-    if diagnosis.verdict is Verdict.NO_GRADIENT:
-        return (
-            "Nothing was tried: where no path leads from the loss to the weights, no change of "
-            "weights helps."
-        )
-    size = measure_size(model)
-    if size > copy_limit:
-        return (
-            f"Nothing was tried: a copy of the model takes {size / 2**20:,.0f} MiB and copy_limit "
-            f"allows {copy_limit / 2**20:,.0f}. What follows is advice only."
-        )
-    return ""
-
-
-def measure_size(model: nn.Module) -> int:
-    """Return the bytes of a model's parameters and buffers: what a copy of it takes."""
-    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-
-
 class _Search:
     """The measurements of one call."""
 
@@ -203,6 +190,7 @@ class _Search:
         self.compute_loss = compute_loss
         self.before = before
         self.diagnosis = diagnosis
+        self.curable = find_curable(diagnosis, before)
         self.enough = enough
         self.left = measurements - 1
         self.progress = progress
@@ -210,26 +198,38 @@ class _Search:
         self.done = 1
         self.planned = measurements
         self.note = ""
+        self.errors: list[ChainruleError] = []
+        self.listed = 0
 
     def run(self) -> None:
         self._advance(0)
         try:
-            copied = copy.deepcopy(self.model)
+            copied = copy_model(self.model)
         except Exception as error:
-            self.note = (
-                f"Nothing was tried: the model cannot be copied ({type(error).__name__}: "
-                f"{str(error)[:200]}). What follows is advice only."
-            )
+            self.note = describe_uncopied(self.model, error)
             return
         self._check_loss(copied)
         del copied  # one copy is there at a time
+        if self.errors:
+            self.note = describe_repeat(self.errors[0])
+            return
         pairs_wanted = min(MAX_PAIRS, self.left // 3)
         for treatment in self._list_candidates():
+            self.listed += 1
             if self.left <= pairs_wanted or self._is_done():
                 break
             if not (treatment.is_variant and self._has_cure()):
                 self._measure(treatment)
         self._try_pairs()
+        self.note = self._explain()
+
+    def _explain(self) -> str:
+        """Return why nothing or less was measured."""
+        if not self.listed:
+            return describe_nothing_listed(self.before)
+        if not self.tried and not self.errors:
+            return describe_no_budget()
+        return describe_failures(self.errors, self.done - 2)
 
     def finish(self) -> None:
         self.planned = self.done
@@ -254,7 +254,7 @@ class _Search:
         shares = [layer.dead_share or 0.0 for layer in self.before.weight_layers]
         if max(shares, default=0.0) > MANY_DEAD and (woken := self._fit(fit_biases)):
             yield woken
-        listed = list(list_model_treatments(self.model, self.before, self.diagnosis))
+        listed = list(list_model_treatments(self.model, self.before, self.curable))
         yield from (treatment for treatment in listed if not treatment.is_variant)
         scaled = self._fit(fit_scales)
         if scaled is not None:
@@ -268,7 +268,7 @@ class _Search:
         devices = {parameter.device for parameter in self.model.parameters()}
         try:
             with preserve_random_state(devices), torch.enable_grad():
-                return fit(copy.deepcopy(self.model), self.before, self.compute_loss)
+                return fit(copy_model(self.model), self.before, self.compute_loss)
         except Exception:  # with replaced outputs anything may go wrong in it
             return None
 
@@ -295,7 +295,7 @@ class _Search:
 
     def _measure(self, treatment: ModelTreatment) -> bool:
         """Measure a change on a fresh copy and note it; `False` if that was not possible."""
-        copied = copy.deepcopy(self.model)
+        copied = copy_model(self.model)
         apply_edits(copied, treatment.edits)
         flow = self._inspect(copied)
         if flow is None:
@@ -316,7 +316,8 @@ class _Search:
         self.left -= 1
         try:
             return inspect(copied, self.compute_loss)
-        except ChainruleError:
+        except ChainruleError as error:
+            self.errors.append(error)
             return None
         finally:
             self._advance(1)

@@ -82,8 +82,8 @@ class Weight:
 def list_weights(model: nn.Module, flow: GradientFlow) -> tuple[Weight, ...]:
     """Return the weights that can be drawn anew: of linear, convolutional and recurrent layers.
 
-    Frozen weights, embeddings (and what is tied to them), parametrized weights and the weights of
-    modules that chainrule does not know stay as they are.
+    Frozen and unreached weights, embeddings (and what is tied to them), parametrized weights and
+    the weights of modules that chainrule does not know stay as they are.
     """
     modules = dict(model.named_modules())
     embeddings = {
@@ -99,7 +99,7 @@ def list_weights(model: nn.Module, flow: GradientFlow) -> tuple[Weight, ...]:
         tensor = module._parameters.get(key) if module is not None else None
         if module is None or tensor is None or not parameter.is_weight:
             continue
-        if not tensor.requires_grad or id(tensor) in embeddings or tensor.is_complex():
+        if parameter.status != "measured" or id(tensor) in embeddings or tensor.is_complex():
             continue
         fans = _measure_fans(module, key, tensor)
         if fans is not None:

@@ -3,16 +3,28 @@
 import random
 import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from typing import Any
+from operator import is_
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from chainrule.checksums import ParameterWatch
 from chainrule.errors import InspectionError
 from chainrule.inventory import Inventory
+
+NESTED = 4
+"""How deep lists and dictionaries in an attribute of a module are put back."""
+
+MOST_ITEMS = 10_000
+"""Larger lists and dictionaries, such as a vocabulary or a data set, are not looked through."""
+
+_CONTAINERS = frozenset({dict, OrderedDict, list, tuple})
+_NOTHING: tuple[()] = ()
 
 
 @contextmanager
@@ -21,11 +33,14 @@ def preserve(inventory: Inventory) -> Iterator[None]:
 
     Restored: train/eval mode of every submodule, `requires_grad` and `.grad` of every parameter
     (these read as `None` inside, so nothing can be added to them), the objects and values of
-    buffers, and the random states of PyTorch (CPU and the model's accelerators), `random` and
-    NumPy. Parameter values are watched instead of copied: a copy would double the memory.
+    buffers, all other attributes of modules (also what is in lists and dictionaries there), and the
+    random states of PyTorch (CPU and the model's accelerators), `random` and NumPy. A parameter
+    whose `.data` was replaced gets its own back. Parameter values of large models are watched
+    instead of copied: a copy would double the memory.
 
     Raises:
-        InspectionError: If a parameter's values were changed inside, as an optimizer step does.
+        InspectionError: If a parameter's values were changed in place inside, also through `.data`,
+            as an optimizer step does. In models of up to `COPIED` numbers that is undone first.
     """
     modes = [(module, module.training) for _, module in inventory.modules]
     registries = [
@@ -33,10 +48,8 @@ def preserve(inventory: Inventory) -> Iterator[None]:
         for _, module in inventory.modules
         for registry in (module._buffers, module._parameters)
     ]
-    parameters = [
-        (p, p.tensor, p.tensor.grad, p.tensor.requires_grad, _read_version(p.tensor))
-        for p in inventory.parameters
-    ]
+    parameters = [(p.tensor, p.tensor.grad, p.tensor.requires_grad) for p in inventory.parameters]
+    watch = ParameterWatch([tensor for tensor, _, _ in parameters])
     non_persistent = [
         (module._non_persistent_buffers_set, set(module._non_persistent_buffers_set))
         for _, module in inventory.modules
@@ -47,11 +60,16 @@ def preserve(inventory: Inventory) -> Iterator[None]:
         for buffer in module._buffers.values()
         if buffer is not None
     ]
+    attributes = [
+        (container, contents)
+        for _, module in inventory.modules
+        for container, contents in _list_containers(vars(module))
+    ]
     with (
-        preserve_random_state({tensor.device for _, tensor, _, _, _ in parameters}),
-        _forbid_optimizer_steps({id(tensor) for _, tensor, _, _, _ in parameters}),
+        preserve_random_state({tensor.device for tensor, _, _ in parameters}),
+        _forbid_optimizer_steps({id(tensor) for tensor, _, _ in parameters}),
     ):
-        for _, tensor, gradient, _, _ in parameters:
+        for tensor, gradient, _ in parameters:
             if gradient is not None:
                 tensor.grad = None
         try:
@@ -62,20 +80,56 @@ def preserve(inventory: Inventory) -> Iterator[None]:
                 if names != old_names:
                     names.clear()
                     names.update(old_names)
-            for _, tensor, gradient, requires_grad, _ in parameters:
+            changed = watch.put_back()
+            for tensor, gradient, requires_grad in parameters:
                 if tensor.requires_grad != requires_grad:
                     tensor.requires_grad_(requires_grad)
                 if tensor.grad is not gradient:
                     tensor.grad = gradient
+            for container, contents in attributes:
+                _restore_contents(container, contents)
             for module, training in modes:
                 module.training = training
-    for parameter, tensor, _, _, version in parameters:
-        if _read_version(tensor) != version:
-            raise InspectionError(
-                f"compute_loss must only compute the loss, but it changed the values of parameter "
-                f"{parameter.names[0]!r}. Take the optimizer step (or other update) out of it. The "
-                "change was not undone."
-            )
+    if changed:
+        changed_names = [inventory.parameters[at].names[0] for at in changed]
+        others = f" and {len(changed_names) - 1} more" if len(changed_names) > 1 else ""
+        raise InspectionError(
+            "compute_loss must only compute the loss, but it changed the values of parameter "
+            f"{changed_names[0]!r}{others} in place. Take the optimizer step (or other update, "
+            "such as p.data.clamp_()) out of it; if forward() sets weights up at its first run, "
+            f"run the model once before. The change was {'' if watch.has_copies else 'not '}undone."
+        )
+
+
+def _list_containers(held: object, depth: int = NESTED) -> Iterator[tuple[Any, Any]]:
+    """Yield dictionaries and lists, from the outermost inward, each with a copy of its contents.
+
+    Only plain ones and ordered dictionaries: others may do something when they are changed.
+    """
+    if len(cast("Sized", held)) > MOST_ITEMS:
+        return
+    if not isinstance(held, tuple):
+        yield held, cast("Any", held).copy()
+    if depth:
+        items: Any = held.values() if isinstance(held, dict) else held
+        for item in items:
+            if type(item) in _CONTAINERS and item:
+                yield from _list_containers(item, depth - 1)
+            elif type(item) in _CONTAINERS and type(item) is not tuple:
+                yield item, _NOTHING
+
+
+def _restore_contents(container: Any, contents: Any) -> None:
+    if not container and not contents:
+        return
+    if not contents:
+        container.clear()
+    elif isinstance(contents, list):
+        if len(container) != len(contents) or not all(map(is_, container, contents)):
+            container[:] = contents
+    elif list(container) != list(contents) or not _is_same(container, contents):
+        container.clear()
+        container.update(contents)
 
 
 def _restore_buffers(
@@ -101,10 +155,6 @@ def _is_same(registry: dict[str, Any], contents: dict[str, Any]) -> bool:
     return registry.keys() == contents.keys() and all(
         registry[name] is value for name, value in contents.items()
     )
-
-
-def _read_version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any, overload
 
 from chainrule.advice import Advice
 from chainrule.diagnoses import NOT_VIABLE, RULES, Verdict
-from chainrule.diagnosis import Diagnosis, diagnose
+from chainrule.diagnosis import PASSED_OVER, Diagnosis, diagnose, overlook
 from chainrule.edits import Edit
 from chainrule.evidence import format_figure, measure_figure
 from chainrule.flow import GradientFlow
@@ -176,13 +176,13 @@ class Remedy:
 
     @property
     def verdict_before(self) -> Verdict:
-        """What was wrong."""
-        return self.diagnosis_before.verdict
+        """What was wrong, beside weights that the loss does not reach."""
+        return find_curable(self.diagnosis_before, self.before).verdict
 
     @property
     def verdict_after(self) -> Verdict:
-        """What the changed network is diagnosed as."""
-        return self.diagnosis_after.verdict
+        """What the changed network is diagnosed as, beside weights unreached before and after."""
+        return _find_rest(self.diagnosis_before, self.diagnosis_after, self.after).verdict
 
     @property
     def command(self) -> str:
@@ -243,7 +243,8 @@ class Remedies(Sequence[Remedy]):
         tried: Every change that was measured, ranked: cures, helps, then what did not help. Of
             pairs only those that cure, or help more than either change alone.
         advice: What else is worth trying; this was not measured.
-        note: Why nothing or less was measured; "" where everything was.
+        note: Why nothing or less was measured, and which weights no change can help since the loss
+            does not reach them; "" where everything was measured and is reached.
     """
 
     before: GradientFlow
@@ -293,6 +294,8 @@ def compare_flows(
 ) -> Remedy:
     """Return what a change did, judged by the figure of the gravest finding before it.
 
+    Weights that the loss reaches neither before nor after are passed over, if more is wrong.
+
     Args:
         before: The measurement before; not healthy.
         after: The measurement after, of the same seeds.
@@ -304,7 +307,9 @@ def compare_flows(
     """
     diagnosis_before = diagnosis or diagnose(before)
     diagnosis_after = diagnose(after)
-    worst = diagnosis_before.findings[0]
+    judged_before = find_curable(diagnosis_before, before)
+    judged_after = _find_rest(diagnosis_before, diagnosis_after, after)
+    worst = judged_before.findings[0]
     figure = Comparison(
         rule=worst.rule,
         figure=worst.figure,
@@ -317,7 +322,7 @@ def compare_flows(
         title=title,
         reason=reason,
         kinds=kinds,
-        outcome=_judge(figure, diagnosis_before, diagnosis_after, specified=after.spec is not None),
+        outcome=_judge(figure, judged_before, judged_after, specified=after.spec is not None),
         figure=figure,
         before=before,
         after=after,
@@ -325,6 +330,19 @@ def compare_flows(
         diagnosis_after=diagnosis_after,
         edits=edits,
     )
+
+
+def find_curable(diagnosis: Diagnosis, flow: GradientFlow) -> Diagnosis:
+    """Return what a diagnosis says beside unreached weights; all of it if nothing else is wrong."""
+    rest = overlook(diagnosis, flow, PASSED_OVER)
+    return rest if rest.findings else diagnosis
+
+
+def _find_rest(before: Diagnosis, after: Diagnosis, flow: GradientFlow) -> Diagnosis:
+    """Return what a diagnosis after a change says beside the unreached weights from before."""
+    known = {finding.modules for finding in before.findings if finding.rule in PASSED_OVER}
+    same = all(f.modules in known for f in after.findings if f.rule in PASSED_OVER)
+    return overlook(after, flow, PASSED_OVER) if same else after
 
 
 def _judge(

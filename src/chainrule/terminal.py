@@ -233,7 +233,7 @@ def render_remedies(remedies: Remedies) -> RenderableType:
     """Return every remedy with what was measured, how to apply it, and what was refuted."""
     if remedies.diagnosis.verdict is Verdict.HEALTHY:
         return Group(Text("Remedies: none needed."), *_list_advice(remedies))
-    if remedies.note:
+    if remedies.note and not remedies.tried:
         return Group(Text("Remedies", style="bold"), Text(remedies.note), *_list_advice(remedies))
     count = remedies.before.ensemble_size
     networks = f"the same {count} networks" if count > 1 else "the same network"
@@ -262,6 +262,8 @@ def render_remedies(remedies: Remedies) -> RenderableType:
             Text("Measured, and no remedy:", style="bold"),
             _tabulate(remedies.refuted, numbered=False),
         ]
+    if remedies.note:
+        lines.append(Text(remedies.note))
     return Group(*lines, *_list_advice(remedies))
 
 

@@ -11,12 +11,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from chainrule.diagnosis import diagnose
+from chainrule.diagnosis import PASSED_OVER, diagnose, overlook
 from chainrule.errors import ChainruleError
 from chainrule.flow import GradientFlow
 from chainrule.inspection import inspect
 from chainrule.limits import Limits, check_limits
 from chainrule.remedies import find_remedies
+
+OWN_LIMIT = (
+    "The diagnosis finds nothing that would need a remedy: change what moved the figure, or the "
+    "limit."
+)
+"""What to do where only limits of one's own are passed."""
 
 
 def assert_healthy(
@@ -61,26 +67,37 @@ def assert_healthy(
     diagnosis = diagnose(flow)
     violations = check_limits(flow, diagnosis, limits, allow=allow)
     if violations:
+        diagnosis = overlook(diagnosis, flow, allow)
         lines = [
             f"Gradients do not flow as they must (diagnosis: {diagnosis.verdict}).",
             *violations,
         ]
-        hint = _describe_remedy(model, compute_loss) if remedies else ""
-        raise AssertionError("\n  ".join(map(str, lines)) + f"\n{hint or diagnosis.action}")
+        hint = diagnosis.action
+        if not diagnosis.findings:
+            hint = OWN_LIMIT
+        elif remedies:
+            hint = _describe_remedy(model, compute_loss, allow) or hint
+        raise AssertionError("\n  ".join(map(str, lines)) + f"\n{hint}")
     return flow
 
 
-def _describe_remedy(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> str:
+def _describe_remedy(
+    model: nn.Module, compute_loss: Callable[[Any], Tensor], allow: Collection[str]
+) -> str:
     try:
         found = find_remedies(model, compute_loss, enough=1)
     except ChainruleError:
         return ""
     if not len(found):
-        return "\n".join(f"Advice: {advice.title}." for advice in found.advice)
+        advice = [f"Advice: {advice.title}." for advice in found.advice]
+        return "\n".join(filter(None, (found.note, *advice)))
     remedy = found[0]
     figure = remedy.figure
+    unreached = any(finding.rule in PASSED_OVER for finding in found.diagnosis.findings)
+    more = f"\n{found.note}" if unreached and not set(PASSED_OVER) <= set(allow) else ""
     return (
         f"Remedy: {remedy.title} ({figure.figure}: {figure.before_text} → {figure.after_text}, "
         f"then {remedy.verdict_after}).\n"
         "  chainrule.apply_remedy(chainrule.find_remedies(model, compute_loss)[0], model)"
+        f"{more}"
     )

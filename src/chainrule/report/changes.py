@@ -29,6 +29,8 @@ def build_remedies(remedies: Iterable[Remedy]) -> Markup:
             intro = remedies.note or "Nothing needs to change, so nothing was tried."
     elif changes[0].edits:
         intro = "Each change was made on a copy of the model and measured again."
+    if isinstance(remedies, Remedies) and remedies.tried and remedies.note:
+        intro = f"{intro} {remedies.note}"
     return element(
         "section",
         element("h2", "What to change"),

@@ -1,0 +1,112 @@
+"""Telling whether the values of parameters changed, also where PyTorch does not count it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+COPIED = 1_000_000
+"""Most numbers in all parameters together up to which a copy is kept, to undo changes."""
+
+_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class ParameterWatch:
+    """The values of parameters at one moment, to be compared with later ones and put back.
+
+    PyTorch counts changes in place, but none through `.data`. Of small models the values are
+    therefore copied; of larger ones their bits are added up as 64-bit whole numbers, which reads
+    every value once and notices any that changes alone. (Changes that cancel each other, such as
+    an exchange of two values, go unnoticed there.) A tensor put in the place of a parameter's own
+    by `parameter.data = ...` is seen by its address; the old one is kept and can be put back.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        """Note the values of parameters, in this order."""
+        self.parameters = parameters
+        self.versions = [_read_version(tensor) for tensor in parameters]
+        self.held = [tensor.detach() if _is_plain(tensor) else None for tensor in parameters]
+        watched = [held for held in self.held if held is not None]
+        self.has_copies = sum(held.numel() for held in watched) <= COPIED
+        self.copies = [
+            None if held is None or not self.has_copies else held.clone() for held in self.held
+        ]
+        self.sums = [] if self.has_copies else sum_bits(watched)
+
+    def put_back(self) -> tuple[int, ...]:
+        """Give parameters their tensors and, of small models, their values.
+
+        Returns:
+            The positions of parameters whose values were changed in place.
+        """
+        for tensor, held in zip(self.parameters, self.held, strict=True):
+            if held is not None and not _is_same_memory(tensor, held):
+                tensor.data = held
+        changed = {
+            at
+            for at, tensor in enumerate(self.parameters)
+            if _read_version(tensor) != self.versions[at]
+        }
+        if self.has_copies:
+            for at, (held, copied) in enumerate(zip(self.held, self.copies, strict=True)):
+                if held is not None and copied is not None and not _has_same_bits(held, copied):
+                    changed.add(at)
+                    held.data.copy_(copied)
+        else:
+            places = [at for at, held in enumerate(self.held) if held is not None]
+            now = sum_bits([held for held in self.held if held is not None])
+            changed |= {at for at, a, b in zip(places, self.sums, now, strict=True) if a != b}
+        return tuple(sorted(changed))
+
+
+def sum_bits(tensors: Sequence[Tensor]) -> list[int]:
+    """Return for each tensor the sum of its bits, read as whole numbers, modulo 2⁶⁴.
+
+    One transfer from each device.
+    """
+    sums = [_sum_bits(tensor) for tensor in tensors]
+    found: dict[int, int] = {}
+    for device in {each.device for each in sums}:
+        places = [at for at, each in enumerate(sums) if each.device == device]
+        values = torch.stack([sums[at] for at in places]).tolist()
+        found.update(zip(places, values, strict=True))
+    return [found[at] for at in range(len(sums))]
+
+
+def _sum_bits(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().contiguous().reshape(-1)
+    size = flat.element_size()
+    whole = flat.numel() * size % 8 == 0 and flat.storage_offset() * size % 8 == 0
+    return flat.view(torch.int64 if whole else torch.uint8).sum(dtype=torch.int64)
+
+
+def _has_same_bits(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(_read_bits(one), _read_bits(other))
+
+
+def _read_bits(tensor: Tensor) -> Tensor:
+    """Return a tensor's values as whole numbers: undefined numbers then equal themselves."""
+    plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return plain.view(_WHOLE[plain.element_size()])
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has memory of its own that can be read: sparse and meta tensors have not."""
+    return (
+        tensor.layout == torch.strided
+        and not tensor.is_meta
+        and not tensor.is_quantized
+        and type(tensor.data) is Tensor
+    )
+
+
+def _is_same_memory(one: Tensor, other: Tensor) -> bool:
+    return (
+        one.data_ptr() == other.data_ptr()
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+    )
+
+
+def _read_version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
