@@ -6,12 +6,16 @@ not keep the others from learning, and a branch that starts at zero is there on 
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from chainrule.diagnoses import RULES
 from chainrule.flow import GradientFlow
-from chainrule.measurement import LayerFlow, ResidualFlow
+from chainrule.measurement import LayerFlow, ParameterFlow, ResidualFlow, WeightLayer
+
+SMALL_SCALE = 1e-2
+"""Scales of branches below this are small: CaiT, BEiT, DINOv2 and ConvNeXt start at 1e-4 to 1e-6."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,22 @@ def list_trunks(flow: GradientFlow) -> tuple[tuple[ResidualFlow, ...], ...]:
     for each in flow.residuals:
         trunks.setdefault(each.trunk, []).append(each)
     return tuple(map(tuple, trunks.values()))
+
+
+def list_chain(flow: GradientFlow) -> tuple[WeightLayer, ...]:
+    """Return the weight layers that are judged as a chain: those that no trunk leads around.
+
+    A network without residual connections is one chain. Where branches hold at least half of its
+    weight layers it is judged by its trunks alone: what lies outside are embeddings, heads, and
+    blocks that change the shape. Where they hold fewer, a short skip somewhere does not excuse the
+    layers outside of it.
+    """
+    inside = {
+        flow.parameters[position].layer for each in flow.residuals for position in each.parameters
+    }
+    outside = tuple(layer for layer in flow.weight_layers if layer.layer not in inside)
+    judged = not flow.residuals or 2 * len(outside) > len(flow.weight_layers)
+    return outside if judged else ()
 
 
 def measure_trunk_growth(flow: GradientFlow) -> float | None:
@@ -63,22 +83,103 @@ def measure_trunk_gradient(flow: GradientFlow) -> float | None:
 
 
 def list_waiting(flow: GradientFlow) -> frozenset[int]:
-    """Return the weight layers that receive nothing only because a branch still ends in zeros.
+    """Return the weight layers that receive little only because of what is small behind them.
 
-    Their gradient is exactly zero while some weight, itself exactly zero, receives one: after the
-    first step it is zero no more, and they receive theirs (Fixup, ReZero, a zero-initialized last
-    normalization). Only networks with residual connections can train from there at once.
+    Either their gradient is exactly zero while a weight behind them, itself exactly zero, receives
+    a usable one (Fixup, ReZero, a zero-initialized last normalization or head, LoRA). After the
+    first step it is zero no more, and they receive theirs. Without paths around them no further
+    zero weight may lie in between, which would keep them waiting.
+
+    Or they are in a residual branch that a parameter scales down (LayerScale), which itself
+    receives a usable gradient, and so grows: with a scale of 1 theirs would be usable.
     """
-    opens = any(
-        parameter.norm == 0.0 and parameter.grad_norm is not None and parameter.grad_norm > 0.0
-        for parameter in flow.parameters
-        if not parameter.name.endswith("bias")
-    )
-    if not flow.residuals or not opens:
-        return frozenset()
+    return _list_behind_zeros(flow) | _list_behind_scales(flow)
+
+
+def list_receiving(flow: GradientFlow, layers: Sequence[WeightLayer]) -> tuple[WeightLayer, ...]:
+    """Return those of some weight layers that do not wait."""
+    waiting = list_waiting(flow)
+    return tuple(layer for layer in layers if layer.layer not in waiting)
+
+
+def list_silent(flow: GradientFlow) -> frozenset[int]:
+    """Return the weight layers whose answer is the same for all inputs on purpose.
+
+    Their weight is exactly zero, and it, or a zero weight behind it, receives a usable gradient.
+    """
+    zero = [p for p in flow.parameters if p.is_weight and p.norm == 0.0 and p.layer is not None]
+    opens = any(_is_usable(flow, p) for p in zero)
+    silent = {p.layer for p in zero if p.layer and p.grad_norm is not None and opens}
     return frozenset(
-        layer.layer for layer in flow.weight_layers if layer.weight_gradient_norm == 0.0
+        layer.layer
+        for layer in flow.weight_layers
+        if layer.layer in silent and layer.weight_norm == 0.0
     )
+
+
+def find_last_speaking(flow: GradientFlow) -> WeightLayer | None:
+    """Return the last weight layer whose output depends on the input: before a head of zeros."""
+    silent = list_silent(flow)
+    speaking = [layer for layer in flow.weight_layers if layer.layer not in silent]
+    return speaking[-1] if speaking else None
+
+
+def _list_behind_zeros(flow: GradientFlow) -> frozenset[int]:
+    zero = [
+        p
+        for p in flow.parameters
+        if p.norm == 0.0 and p.grad_norm is not None and not p.name.endswith("bias")
+    ]
+    opening = [p for p in zero if _is_usable(flow, p)]
+    if not opening:
+        return frozenset()
+    last = math.inf
+    if not flow.residuals and flow.spec is None:
+        if any(p.is_weight and p.grad_norm == 0.0 for p in zero):
+            return frozenset()
+        last = max((p.layer or math.inf) for p in opening)
+    return frozenset(
+        layer.layer
+        for layer in flow.weight_layers
+        if layer.weight_gradient_norm == 0.0 and layer.layer < last
+    )
+
+
+def _list_behind_scales(flow: GradientFlow) -> frozenset[int]:
+    bound = RULES["vanishing_typical"].threshold * (flow.output_error or 1.0)
+    waiting = set()
+    for each in flow.residuals:
+        branch = [flow.parameters[position] for position in each.parameters]
+        scales = [
+            size
+            for p in branch
+            if _is_scale(p)
+            and 0.0 < (size := p.norm / math.sqrt(math.prod(p.shape))) < SMALL_SCALE
+            and _is_usable(flow, p)
+        ]
+        if not scales:
+            continue
+        inside = {p.layer for p in branch if p.is_weight and not _is_scale(p)}
+        waiting |= {
+            layer.layer
+            for layer in flow.weight_layers
+            if layer.layer in inside
+            and layer.weight_gradient_norm is not None
+            and layer.weight_gradient_norm < bound <= layer.weight_gradient_norm / min(scales)
+        }
+    return frozenset(waiting)
+
+
+def _is_scale(parameter: ParameterFlow) -> bool:
+    """Whether a parameter has one number per channel, or one in all, and is no bias."""
+    wide = sum(size != 1 for size in parameter.shape)
+    return wide <= 1 and 0 not in parameter.shape and not parameter.name.endswith("bias")
+
+
+def _is_usable(flow: GradientFlow, parameter: ParameterFlow) -> bool:
+    """Whether a parameter's gradient is none of those that are called vanishing."""
+    bound = RULES["vanishing_gradient"].threshold * (flow.output_error or 1.0)
+    return parameter.grad_norm is not None and parameter.grad_norm >= bound
 
 
 def measure_typical_gradient(flow: GradientFlow) -> float | None:
