@@ -59,7 +59,7 @@ def find_overwritten(result: Any) -> Any:
     if base is None or base.numel() != result.numel() or result.grad_fn is None:
         return None
     node, _ = list_views(result.grad_fn, result.output_nr)[-1]
-    return node if node.name() == "CopySlices" else None
+    return node if node.name().endswith("CopySlices") else None
 
 
 def _list_inputs(node: Any) -> tuple[Edge, ...]:
