@@ -248,13 +248,18 @@ class Recorder:
             edge = self.note_edge(tensor)
             if edge is not None:
                 edges.append(edge)
-                made = find_sum(tensor, self.overwritten)
-                if made is not None:
-                    self._note_sum(subject, tensor, made, edge)
+                self._note_sum(subject, tensor, edge)
         return tuple(edges)
 
-    def _note_sum(self, reader: Subject, tensor: Tensor, key: tuple[Any, int], edge: int) -> None:
-        if key in self.sums or tensor.numel() == 0 or tensor.is_nested or tensor.is_sparse:
+    def _note_sum(self, reader: Subject, tensor: Tensor, edge: int) -> None:
+        key = find_sum(tensor, self.overwritten)
+        if (
+            key is None
+            or key in self.sums
+            or tensor.numel() == 0
+            or tensor.is_nested
+            or tensor.is_sparse
+        ):
             return
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
             return
@@ -283,6 +288,8 @@ class Recorder:
         )
         self._note_base(tensor, only_private=True)
         call.outputs.append(output)
+        if output.edge is not None and call.subject.module and not is_leaf(call.subject.module):
+            self._note_sum(call.subject, tensor, output.edge)
         if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
             return
         values = tensor.detach()

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainrule.diagnoses import RULES
+from chainrule.diagnoses import RULES, Rule
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow, ParameterFlow, ResidualFlow, WeightLayer
+
+_CHAIN = RULES["vanishing_gradient"]
 
 SMALL_SCALE = 1e-2
 """Scales of branches below this are small: CaiT, BEiT, DINOv2 and ConvNeXt start at 1e-4 to 1e-6."""
@@ -93,7 +95,7 @@ def list_waiting(flow: GradientFlow) -> frozenset[int]:
     Or they are in a residual branch that a parameter scales down (LayerScale), which itself
     receives a usable gradient, and so grows: with a scale of 1 theirs would be usable.
     """
-    return _list_behind_zeros(flow) | _list_behind_scales(flow)
+    return _list_behind_zeros(flow) | _list_behind_scales(flow).keys()
 
 
 def list_receiving(flow: GradientFlow, layers: Sequence[WeightLayer]) -> tuple[WeightLayer, ...]:
@@ -145,29 +147,32 @@ def _list_behind_zeros(flow: GradientFlow) -> frozenset[int]:
     )
 
 
-def _list_behind_scales(flow: GradientFlow) -> frozenset[int]:
-    bound = RULES["vanishing_typical"].threshold * (flow.output_error or 1.0)
-    waiting = set()
+def _list_behind_scales(flow: GradientFlow) -> dict[int, float]:
+    """Return the weight layers that wait behind a small scale, each with that scale.
+
+    "Usable" is what the bound of networks with paths around their layers calls so.
+    """
+    rule = RULES["vanishing_typical"]
+    bound = rule.threshold * (flow.output_error or 1.0)
+    waiting = {}
     for each in flow.residuals:
         branch = [flow.parameters[position] for position in each.parameters]
-        scales = [
-            size
-            for p in branch
-            if _is_scale(p)
-            and 0.0 < (size := p.norm / math.sqrt(math.prod(p.shape))) < SMALL_SCALE
-            and _is_usable(flow, p)
-        ]
-        if not scales:
-            continue
+        scale = min(
+            (
+                size
+                for p in branch
+                if _is_scale(p)
+                and (size := p.norm / math.sqrt(math.prod(p.shape))) > 0.0
+                and _is_usable(flow, p, rule)
+            ),
+            default=math.inf,
+        )
         inside = {p.layer for p in branch if p.is_weight and not _is_scale(p)}
-        waiting |= {
-            layer.layer
-            for layer in flow.weight_layers
-            if layer.layer in inside
-            and layer.weight_gradient_norm is not None
-            and layer.weight_gradient_norm < bound <= layer.weight_gradient_norm / min(scales)
-        }
-    return frozenset(waiting)
+        for layer in flow.weight_layers if scale < SMALL_SCALE else ():
+            norm = layer.weight_gradient_norm
+            if layer.layer in inside and norm is not None and norm < bound <= norm / scale:
+                waiting[layer.layer] = scale
+    return waiting
 
 
 def _is_scale(parameter: ParameterFlow) -> bool:
@@ -176,19 +181,23 @@ def _is_scale(parameter: ParameterFlow) -> bool:
     return wide <= 1 and 0 not in parameter.shape and not parameter.name.endswith("bias")
 
 
-def _is_usable(flow: GradientFlow, parameter: ParameterFlow) -> bool:
-    """Whether a parameter's gradient is none of those that are called vanishing."""
-    bound = RULES["vanishing_gradient"].threshold * (flow.output_error or 1.0)
+def _is_usable(flow: GradientFlow, parameter: ParameterFlow, rule: Rule = _CHAIN) -> bool:
+    """Whether a parameter's gradient is none of those that a rule calls vanishing."""
+    bound = rule.threshold * (flow.output_error or 1.0)
     return parameter.grad_norm is not None and parameter.grad_norm >= bound
 
 
 def measure_typical_gradient(flow: GradientFlow) -> float | None:
-    """Return the median of ‖∂loss/∂W‖ ÷ error at the output over the layers that do not wait."""
-    waiting = list_waiting(flow)
+    """Return the median of ‖∂loss/∂W‖ ÷ error at the output over the layers.
+
+    Layers that wait behind zeros do not count. Those behind a small scale count with what they
+    would receive if it were 1.
+    """
+    behind_zeros, scales = _list_behind_zeros(flow), _list_behind_scales(flow)
     norms = [
-        float(layer.weight_gradient_norm)
+        float(layer.weight_gradient_norm) / scales.get(layer.layer, 1.0)
         for layer in flow.weight_layers
-        if layer.weight_gradient_norm is not None and layer.layer not in waiting
+        if layer.weight_gradient_norm is not None and layer.layer not in behind_zeros
     ]
     return statistics.median(norms) / (flow.output_error or 1.0) if norms else None
 
