@@ -221,13 +221,14 @@ def _find_growing(flow: GradientFlow) -> Iterator[Note]:
             continue
         shares = [share for each in trunk if (share := each.share) is not None]
         half = len(shares) // 2
-        parts = [statistics.median(map(float, part)) for part in (shares[:half], shares[-half:])]
-        falls = (
-            f"; a typical branch adds {format_number(parts[0])} times its size in the first half "
-            f"and {format_number(parts[1])} times in the second"
-            if half
-            else ""
-        )
+        falls = ""
+        if half:  # a sum of several branches has no share of one
+            parts = (shares[:half], shares[-half:])
+            early, late = (statistics.median(map(float, part)) for part in parts)
+            falls = (
+                f"; a typical branch adds {format_number(early)} times its size in the first half "
+                f"and {format_number(late)} times in the second"
+            )
         first, last = trunk[0].gradient, trunk[-1].gradient
         reaches = (
             f"; its gradient at the first sum is {format_number(first / last)} times that at the "
