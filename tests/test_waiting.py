@@ -50,7 +50,7 @@ class Scaled(nn.Module):
 
 
 class LowRank(nn.Module):
-    """A frozen layer and a product of two narrow ones, of which the second starts at zero (LoRA)."""
+    """A frozen layer and a product of two narrow ones, the second of them zero at first (LoRA)."""
 
     def __init__(self, outputs):
         super().__init__()

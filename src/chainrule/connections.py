@@ -6,7 +6,7 @@ A sum of two tensors is one if a term (the branch) was computed from the other (
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from chainrule.measurement import GradientStatistics, LayerFlow, ResidualFlow
 from chainrule.quantity import Quantity

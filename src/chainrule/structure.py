@@ -17,7 +17,7 @@ from chainrule.measurement import LayerFlow, ParameterFlow, ResidualFlow, Weight
 _CHAIN = RULES["vanishing_gradient"]
 
 SMALL_SCALE = 1e-2
-"""Scales of branches below this are small: CaiT, BEiT, DINOv2 and ConvNeXt start at 1e-4 to 1e-6."""
+"""Scales of branches below this are small: CaiT, BEiT, DINOv2, ConvNeXt start at 1e-4 to 1e-6."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,8 @@ def list_waiting(flow: GradientFlow) -> frozenset[int]:
     Either their gradient is exactly zero while a weight behind them, itself exactly zero, receives
     a usable one (Fixup, ReZero, a zero-initialized last normalization or head, LoRA). After the
     first step it is zero no more, and they receive theirs. Without paths around them no further
-    zero weight may lie in between, which would keep them waiting.
+    zero weight may lie in between, which would keep them waiting, and zeros in the middle must
+    leave something of the input to what comes later, as LoRA's do.
 
     Or they are in a residual branch that a parameter scales down (LayerScale), which itself
     receives a usable gradient, and so grows: with a scale of 1 theirs would be usable.
@@ -139,12 +140,21 @@ def _list_behind_zeros(flow: GradientFlow) -> frozenset[int]:
     if not flow.residuals and flow.spec is None:
         if any(p.is_weight and p.grad_norm == 0.0 for p in zero):
             return frozenset()
-        last = max((p.layer or math.inf) for p in opening)
+        last = max((p.layer or math.inf for p in opening if not _cuts(flow, p)), default=0)
     return frozenset(
         layer.layer
         for layer in flow.weight_layers
         if layer.weight_gradient_norm == 0.0 and layer.layer < last
     )
+
+
+def _cuts(flow: GradientFlow, zero: ParameterFlow) -> bool:
+    """Whether zeros in the middle of a chain leave nothing of the input to what comes later."""
+    speaking = find_last_speaking(flow)
+    if zero.layer is None or speaking is None or speaking.layer <= zero.layer:
+        return False
+    variation = speaking.variation
+    return variation is not None and variation < RULES["same_answer"].threshold
 
 
 def _list_behind_scales(flow: GradientFlow) -> dict[int, float]:

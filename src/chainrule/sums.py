@@ -11,13 +11,11 @@ from torch import Tensor
 Edge = tuple[Any, int]
 """A node of the graph and the number of its output."""
 
-_VIEWS = frozenset(
-    f"{name}Backward0"
-    for name in (
-        "View UnsafeView ReshapeAlias Alias Transpose T Permute Unsqueeze Squeeze Expand Clone "
-        "ToCopy AsStrided"
-    ).split()
-) | {"SqueezeBackward1", "SqueezeBackward2"}
+_VIEWED_BY = (
+    "View0 UnsafeView0 ReshapeAlias0 Alias0 Transpose0 T0 Permute0 Unsqueeze0 Squeeze0 Squeeze1 "
+    "Squeeze2 Expand0 Clone0 ToCopy0 AsStrided0"
+)
+_VIEWS = frozenset(f"{each[:-1]}Backward{each[-1]}" for each in _VIEWED_BY.split())
 """Nodes whose output holds the values of their input, every one of them. (`AsStridedBackward0` is
 what overwriting a view in place leaves; written by hand it may pick single values.)"""
 

@@ -95,7 +95,8 @@ def _scale_gradients(flow: GradientFlow) -> list[float]:
     """Return ‖∂𝓛/∂W_l‖ ÷ ‖δ_L‖ of the layers that have it.
 
     Where a weight is zero on purpose, such as the last one of a residual branch, so is the gradient
-    of what comes before it until the first step: these layers do not count, nor do others that wait.
+    of what comes before it until the first step: these layers do not count; nor do others that
+    wait.
     """
     last = next((d for d in reversed(flow.delta_norms) if d is not None), None)
     waiting = list_waiting(flow)
