@@ -235,10 +235,7 @@ class AttentionWatch(TorchFunctionMode):
 def watch_attention(
     inventory: Inventory, overwritten: set[Any] | None = None
 ) -> Iterator[AttentionWatch]:
-    """Watch the attention that a model computes in this thread, until it is left.
-
-    `overwritten` receives the nodes of additions in place, which the graph does not tell as such.
-    """
+    """Watch a model's attention in this thread; `overwritten` receives nodes of sums in place."""
     watch = AttentionWatch(inventory, overwritten)
     handles: list[Any] = []
     try:

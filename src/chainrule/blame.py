@@ -23,16 +23,13 @@ from chainrule.diagnosis import Diagnosis, Finding, diagnose
 from chainrule.flow import GradientFlow, select_path
 from chainrule.measurement import LayerFlow, ResidualFlow, WeightLayer
 from chainrule.quantity import Quantity, divide_members, multiply_members
-from chainrule.structure import list_chain, list_normalizations, list_trunks
+from chainrule.structure import ALONG_CHAIN, list_chain, list_normalizations, list_trunks
 
 COUNT = 3
 """How many modules are named."""
 
 SLIGHT = 0.01
 """A factor closer to 1 than this share is not to blame for anything."""
-
-_ALONG_CHAIN = ("exploding_backward", "vanishing_gradient", "vanishing_backward")
-"""Rules about layers that no trunk leads around."""
 
 SAME = 1e-5
 """Relative difference up to which two measured norms are those of one tensor."""
@@ -183,7 +180,7 @@ def _weigh(factor: float, *, grows: bool) -> float:
 
 def _list_way_back(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
     """What multiplies the gradient between the loss and the layers concerned."""
-    if flow.residuals and not (finding.rule in _ALONG_CHAIN and list_chain(flow)):
+    if flow.residuals and not (finding.rule in ALONG_CHAIN and list_chain(flow)):
         yield from _list_trunk_steps(flow, finding)
         yield from _list_branch_factors(flow, finding)
         return

@@ -16,6 +16,9 @@ from chainrule.measurement import LayerFlow, ParameterFlow, ResidualFlow, Weight
 
 _CHAIN = RULES["vanishing_gradient"]
 
+ALONG_CHAIN = ("exploding_backward", "vanishing_gradient", "vanishing_backward")
+"""Rules about layers that no trunk leads around."""
+
 SMALL_SCALE = 1e-2
 """Scales of branches below this are small: CaiT, BEiT, DINOv2, ConvNeXt start at 1e-4 to 1e-6."""
 
