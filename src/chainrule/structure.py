@@ -113,13 +113,11 @@ def list_silent(flow: GradientFlow) -> frozenset[int]:
 
     Their weight is exactly zero, and it, or a zero weight behind it, receives a usable gradient.
     """
-    zero = [p for p in flow.parameters if p.is_weight and p.norm == 0.0 and p.layer is not None]
-    opens = any(_is_usable(flow, p) for p in zero)
-    silent = {p.layer for p in zero if p.layer and p.grad_norm is not None and opens}
+    opens = any(parameter.is_weight for parameter in _list_opening(flow))
     return frozenset(
         layer.layer
         for layer in flow.weight_layers
-        if layer.layer in silent and layer.weight_norm == 0.0
+        if opens and layer.weight_norm == 0.0 and layer.weight_gradient_norm is not None
     )
 
 
@@ -130,19 +128,30 @@ def find_last_speaking(flow: GradientFlow) -> WeightLayer | None:
     return speaking[-1] if speaking else None
 
 
-def _list_behind_zeros(flow: GradientFlow) -> frozenset[int]:
+def _list_opening(flow: GradientFlow) -> list[ParameterFlow]:
+    """Return the zero weights and scales that receive a usable gradient, and so open at once.
+
+    There are none in a chain with a zero weight that receives nothing: it stays shut.
+    """
     zero = [
         p
         for p in flow.parameters
         if p.norm == 0.0 and p.grad_norm is not None and not p.name.endswith("bias")
     ]
-    opening = [p for p in zero if _is_usable(flow, p)]
-    if not opening:
-        return frozenset()
-    last = math.inf
-    if not flow.residuals and flow.spec is None:
-        if any(p.is_weight and p.grad_norm == 0.0 for p in zero):
-            return frozenset()
+    if not _has_trunks(flow) and any(p.is_weight and p.grad_norm == 0.0 for p in zero):
+        return []
+    return [p for p in zero if _is_usable(flow, p)]
+
+
+def _has_trunks(flow: GradientFlow) -> bool:
+    """Whether there are paths around layers; those of a specification are blocks in its flow."""
+    return bool(flow.residuals) or any(call.role == "residual" for call in flow.layers)
+
+
+def _list_behind_zeros(flow: GradientFlow) -> frozenset[int]:
+    opening = _list_opening(flow)
+    last: float = math.inf if opening else 0
+    if not _has_trunks(flow):
         last = max((p.layer or math.inf for p in opening if not _cuts(flow, p)), default=0)
     return frozenset(
         layer.layer
