@@ -81,10 +81,15 @@ SUMS = {
 }
 NO_SUMS = {
     "multiplied in place": lambda x, h: h.mul_(x),
-    "added to a part in place": lambda x, h: (h[:, :2].add_(x[:, :2]), h)[1],
+    "added to a part in place": lambda x, h: add_to_part(torch.cat([h, h], 1), x),
     "stacked, summed along another dimension": lambda x, h: torch.stack([x, h]).sum(1),
     "overwritten": lambda x, h: h.copy_(x),
 }
+
+
+def add_to_part(longer, x):
+    longer[:, : x.shape[1]].add_(x)
+    return longer
 
 
 def add_up(add):

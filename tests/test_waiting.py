@@ -176,6 +176,21 @@ def test_two_zero_layers_in_a_row_do_not_open():
     assert model[2].weight.abs().max() == 0.0
 
 
+def test_zeros_behind_zeros_are_no_head():
+    """The head receives a gradient, as a sigmoid of 0 is 0.5; what is before it does not."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(4) for layer in (nn.Linear(32, 32), nn.Sigmoid())]
+    model, compute_loss = classify(*layers, nn.Linear(32, 4))
+    for layer in model[::2]:
+        nn.init.zeros_(layer.weight)
+    flow = chainrule.inspect(model, compute_loss)
+    assert not list_waiting(flow)
+    assert not list_silent(flow)
+    assert chainrule.diagnose(flow).verdict is not Verdict.HEALTHY
+    first, last = train(model, compute_loss, 100)
+    assert last > 0.9 * first
+
+
 def test_a_small_scale_does_not_excuse_a_branch_that_is_sick_itself():
     def make_branch():
         layers = [layer for _ in range(16) for layer in (nn.Linear(32, 32), nn.Sigmoid())]
