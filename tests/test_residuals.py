@@ -65,6 +65,118 @@ def test_sums_that_are_no_residual_connections():
     assert chainrule.inspect(model, lambda m: m(x).sum()).residuals == ()
 
 
+SUMS = {
+    "viewed": lambda x, h: (x.reshape(-1, 8) + h.reshape(-1, 8)).view(x.shape),
+    "branch viewed": lambda x, h: x + h.reshape(-1, 8).view(x.shape),
+    "transposed": lambda x, h: (x.transpose(0, 1) + h.transpose(0, 1)).transpose(0, 1),
+    "permuted": lambda x, h: (x.permute(2, 0, 1) + h.permute(2, 0, 1)).permute(1, 2, 0),
+    "expanded": lambda x, h: (x + h).unsqueeze(0).expand(1, -1, -1, -1).squeeze(0),
+    "contiguous": lambda x, h: (x.mT + h.mT).contiguous().mT,
+    "cloned": lambda x, h: (x + h).clone(),
+    "in half precision": lambda x, h: (x.bfloat16() + h.bfloat16()).float(),
+    "in place": lambda x, h: h.add_(x),
+    "stacked": lambda x, h: torch.stack([x, h]).sum(0),
+    "interpolated": lambda x, h: torch.lerp(x, h, 0.5),
+    "scaled": lambda x, h: torch.add(x, h, alpha=0.3),
+}
+NO_SUMS = {
+    "multiplied in place": lambda x, h: h.mul_(x),
+    "added to a part in place": lambda x, h: add_to_part(torch.cat([h, h], 1), x),
+    "stacked, summed along another dimension": lambda x, h: torch.stack([x, h]).sum(1),
+    "overwritten": lambda x, h: h.copy_(x),
+}
+
+
+def add_to_part(longer, x):
+    longer[:, : x.shape[1]].add_(x)
+    return longer
+
+
+def add_up(add):
+    """Three blocks after a first layer, whose branches a function adds."""
+    torch.manual_seed(0)
+
+    def run(m, x):
+        h = m.first(x)
+        for i in range(3):
+            h = add(h, getattr(m, f"branch{i}")(m.read(h)))
+        return m.head(h)
+
+    branches = {f"branch{i}": nn.Linear(8, 8) for i in range(3)}
+    model = Lambda(run, first=nn.Linear(8, 8), **branches, read=nn.Tanh(), head=nn.Linear(8, 2))
+    return chainrule.inspect(model, lambda m: m(draw(4, 5, 8, dtype=torch.float32)).sum())
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_however_a_sum_is_written(name):
+    flow = add_up(SUMS[name])
+    assert [flow.layers[each.branch].name for each in flow.residuals] == [
+        f"branch{i}" for i in range(3)
+    ]
+    assert {each.trunk for each in flow.residuals} == {0}
+    assert all(each.before is not None for each in flow.residuals)
+    for i, each in enumerate(flow.residuals):
+        names = {flow.parameters[position].name for position in each.parameters}
+        assert names == {f"branch{i}.weight", f"branch{i}.bias"}
+    assert decode_flow(flow.to_json()) == flow
+
+
+@pytest.mark.parametrize("name", NO_SUMS)
+def test_other_operations_are_no_sums(name):
+    assert add_up(NO_SUMS[name]).residuals == ()
+
+
+def encode(depth, cut):
+    """A deep encoder of sigmoids, drawn from by `cut`, and a decoder."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(depth) for layer in (nn.Linear(32, 32), nn.Sigmoid())]
+    model = Lambda(
+        lambda m, x: m.decode(cut(m, m.encode(x))),
+        encode=nn.Sequential(*layers, nn.Linear(32, 16)),
+        decode=nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 32)),
+    )
+    x = draw(32, 32, dtype=torch.float32)
+    return chainrule.inspect(model, lambda m: (m(x) - x).square().mean())
+
+
+@pytest.mark.parametrize("cut", ["chunk", "split", "unbind"])
+def test_two_outputs_of_one_operation_are_not_made_from_each_other(cut):
+    def sample(_, hidden):
+        if cut == "unbind":
+            mean, spread = hidden.unflatten(1, (2, 8)).unbind(1)
+        else:
+            mean, spread = getattr(hidden, cut)(2 if cut == "chunk" else 8, 1)
+        return mean + torch.randn_like(mean) * (spread / 2).exp()
+
+    flow = encode(4, sample)
+    assert flow.residuals == ()
+    assert chainrule.diagnose(flow).verdict == "vanishing"
+
+
+def test_a_short_skip_does_not_excuse_the_layers_outside_of_it():
+    flow = encode(5, lambda m, hidden: (h := hidden[:, :8]) + h * torch.sigmoid(h))
+    assert len(flow.residuals) == 1
+    finding = chainrule.diagnose(flow).findings[0]
+    assert finding.rule == "vanishing_gradient"
+    assert {1, 2, 3} <= set(finding.layers)
+    assert measure_figure(flow, finding.rule) == finding.value
+
+
+def test_a_real_model_that_reshapes_its_sums():
+    from transformers import OPTConfig, OPTForCausalLM
+
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, ffn_dim=64,
+        word_embed_proj_dim=32, max_position_embeddings=32,
+    )  # fmt: skip
+    ids = torch.randint(0, 40, (4, 12))
+    flow = chainrule.inspect(OPTForCausalLM(config), lambda m: m(input_ids=ids, labels=ids).loss)
+    assert [each.normalization for each in flow.residuals] == ["before"] * 8
+    assert {each.trunk for each in flow.residuals} == {0}
+    assert chainrule.diagnose(flow).verdict == "healthy"
+
+
 @pytest.mark.parametrize(
     ("name", "styles", "trunks"),
     [

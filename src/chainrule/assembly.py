@@ -96,6 +96,7 @@ def assemble_flow(
     described = [
         (p.names, tuple(p.tensor.shape), p.tensor.dtype, p.tensor.requires_grad) for p in parameters
     ]
+    identities = {id(p.tensor): position for position, p in enumerate(parameters)}
     device = str(loss.device)
 
     def read(*at: Place) -> dict[str, Any]:
@@ -132,6 +133,7 @@ def assemble_flow(
                 place_edges(calls),
                 {edge: Quantity(rows[table]["size"][0]) for edge, table in size_tables.items()},
                 gradients,
+                identities,
             ),
             attentions=tuple(
                 _assemble_attentions(

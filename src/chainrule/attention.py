@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from chainrule.inventory import Inventory, is_leaf
 from chainrule.measurement import NEAR_ONE_HOT, NEAR_UNIFORM
+from chainrule.sums import find_overwritten
 
 QUERIES, EXAMPLES = 16, 2
 """How many queries are looked at, in how many examples of the batch."""
@@ -35,6 +36,7 @@ _TRACKED = 16
 
 _SOFTMAX = frozenset({"softmax", "special_softmax"})
 _PRODUCTS = frozenset({"matmul", "bmm", "mm", "baddbmm", "einsum"})
+_ADDS_IN_PLACE = frozenset({"add_", "__iadd__"})
 _CARRIED_BY = (
     "add add_ sub sub_ mul mul_ div div_ true_divide masked_fill masked_fill_ where to float half "
     "bfloat16 double type type_as view reshape transpose permute swapaxes contiguous clone clamp "
@@ -75,8 +77,9 @@ class AttentionWatch(TorchFunctionMode):
         calls: What was seen, in order.
     """
 
-    def __init__(self, inventory: Inventory) -> None:
+    def __init__(self, inventory: Inventory, overwritten: set[Any] | None = None) -> None:
         super().__init__()
+        self._overwritten = set() if overwritten is None else overwritten
         self.calls: list[AttentionCall] = []
         self._names = {module: name for name, module in inventory.modules}
         self._inside: list[nn.Module] = []
@@ -118,6 +121,8 @@ class AttentionWatch(TorchFunctionMode):
         if name == "multi_head_attention_forward" and func is F.multi_head_attention_forward:
             return self._run_multihead(args, kwargs)
         result = func(*args, **kwargs)
+        if name in _ADDS_IN_PLACE and (node := find_overwritten(result)) is not None:
+            self._overwritten.add(node)
         if name == "scaled_dot_product_attention":
             self._note_fused(*args, **kwargs)
         elif name in _PRODUCTS:
@@ -227,9 +232,11 @@ class AttentionWatch(TorchFunctionMode):
 
 
 @contextmanager
-def watch_attention(inventory: Inventory) -> Iterator[AttentionWatch]:
-    """Watch the attention that a model computes in this thread, until it is left."""
-    watch = AttentionWatch(inventory)
+def watch_attention(
+    inventory: Inventory, overwritten: set[Any] | None = None
+) -> Iterator[AttentionWatch]:
+    """Watch a model's attention in this thread; `overwritten` receives nodes of sums in place."""
+    watch = AttentionWatch(inventory, overwritten)
     handles: list[Any] = []
     try:
         for _, module in inventory.modules:

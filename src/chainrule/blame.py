@@ -23,7 +23,7 @@ from chainrule.diagnosis import Diagnosis, Finding, diagnose
 from chainrule.flow import GradientFlow, select_path
 from chainrule.measurement import LayerFlow, ResidualFlow, WeightLayer
 from chainrule.quantity import Quantity, divide_members, multiply_members
-from chainrule.structure import list_normalizations, list_trunks
+from chainrule.structure import ALONG_CHAIN, list_chain, list_normalizations, list_trunks
 
 COUNT = 3
 """How many modules are named."""
@@ -180,7 +180,7 @@ def _weigh(factor: float, *, grows: bool) -> float:
 
 def _list_way_back(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
     """What multiplies the gradient between the loss and the layers concerned."""
-    if flow.residuals:
+    if flow.residuals and not (finding.rule in ALONG_CHAIN and list_chain(flow)):
         yield from _list_trunk_steps(flow, finding)
         yield from _list_branch_factors(flow, finding)
         return

@@ -6,69 +6,90 @@ A sum of two tensors is one if a term (the branch) was computed from the other (
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from chainrule.measurement import GradientStatistics, LayerFlow, ResidualFlow
 from chainrule.quantity import Quantity
 from chainrule.recording import Call, Recorder, Sum
+from chainrule.sums import Edge, list_terms, list_views
 
 
 @dataclass(frozen=True, slots=True)
 class Residual:
     """A sum in which one term (the branch) was computed from the other (the trunk), by edges.
 
-    Terms that are no module's output and no other sum are `None`. Of sums, `sizes` are known.
+    Terms that are no module's output and no other sum are `None`. Of sums, sizes are known.
+    `parameters` are those (by `id`) that the branch is computed with.
     """
 
     sum: Sum
     trunk: int | None
     branch: int | None
     trunk_sum: Sum | None
+    parameters: frozenset[int] = frozenset()
 
 
 def find_residuals(recorder: Recorder) -> list[Residual]:
     """Return the sums that are residual connections; the graph must still be there."""
+    viewed = {base: view for view, base in recorder.replaced.items()}
+
+    def find_edge(edge: Edge) -> int | None:
+        """Return where a module's tensor was that this one, or what it is a view of, comes from."""
+        for each in list_views(*edge):
+            found = recorder.find_edge(*each)
+            if found is not None:
+                return viewed.get(found, found)
+        return None
+
     found = []
     for total in recorder.sums.values():
-        terms = [term for term in total.node.next_functions if term[0] is not None]
+        terms = list_terms(total.node, recorder.overwritten)
         if len(terms) != 2:
             continue
         for trunk, branch in (terms, terms[::-1]):
-            if _is_made_from(branch[0], trunk[0]):
+            origin = list_views(*trunk)[-1]
+            parameters = _list_parameters_between(list_views(*branch)[-1], origin)
+            if parameters is not None:
                 found.append(
                     Residual(
                         total,
-                        recorder.find_edge(*trunk),
-                        recorder.find_edge(*branch),
-                        recorder.sums.get(trunk),
+                        find_edge(trunk),
+                        find_edge(branch),
+                        recorder.sums.get(origin),
+                        parameters,
                     )
                 )
                 break
     return found
 
 
-def _is_made_from(node: Any, origin: Any) -> bool:
-    """Whether `origin` lies on a path of the graph from `node` to the inputs.
+def _list_parameters_between(end: Edge, origin: Edge) -> frozenset[int] | None:
+    """Return the parameters (by `id`) that `end` is made from `origin` with; `None` if it is not.
 
-    Nodes count up as they are made, so nothing older than `origin` can lead to it; leaves count as
-    the newest, but lead nowhere.
+    Two outputs of one node (`chunk`, `split`, `unbind`) are not made from each other. Nodes count
+    up as they are made, so nothing older than `origin` can lead to it; leaves count as the newest,
+    but lead nowhere.
     """
-    if node is origin:
-        return False
-    is_leaf_origin = hasattr(origin, "variable")
-    oldest = -1 if is_leaf_origin else origin._sequence_nr()
+    node = end[0]
+    if node is origin[0]:
+        return None
+    oldest = -1 if hasattr(origin[0], "variable") else origin[0]._sequence_nr()
+    is_made_from = False
+    parameters = set()
     seen = {node}
     pending = [node]
     while pending:
-        for following, _ in pending.pop().next_functions:
-            if following is origin:
-                return True
-            if following is None or following in seen or hasattr(following, "variable"):
+        for following, output_nr in pending.pop().next_functions:
+            if following is None:
                 continue
-            if following._sequence_nr() > oldest:
+            if following is origin[0]:
+                is_made_from = is_made_from or output_nr == origin[1]
+            elif hasattr(following, "variable"):
+                parameters.add(id(following.variable))
+            elif following not in seen and following._sequence_nr() > oldest:
                 seen.add(following)
                 pending.append(following)
-    return False
+    return frozenset(parameters) if is_made_from else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +102,7 @@ class Connection:
     trunk_sum: int | None
     branch_edge: int | None
     normalization: Literal["before", "after", "none"]
+    parameters: frozenset[int]
 
 
 def describe_residuals(
@@ -125,6 +147,7 @@ def describe_residuals(
                 else "after"
                 if each.sum.edge in normalized
                 else "none",
+                parameters=each.parameters,
             )
         )
     return tuple(found)
@@ -146,6 +169,7 @@ def assemble_residuals(
     places: Mapping[int, int],
     sizes: Mapping[int, Quantity],
     gradients: Mapping[int, GradientStatistics],
+    numbers: Mapping[int, int],
 ) -> tuple[ResidualFlow, ...]:
     """Return the residual connections in numbers.
 
@@ -155,6 +179,7 @@ def assemble_residuals(
         places: Where among them the tensor on an edge is.
         sizes: Root mean squares of sums, by edge.
         gradients: By edge.
+        numbers: Positions of parameters among the flow's, by `id`.
     """
 
     def measure(edge: int | None) -> Quantity | None:
@@ -178,6 +203,9 @@ def assemble_residuals(
                 added=measure(each.branch_edge),
                 after=sizes[each.sum_edge],
                 gradient=gradient.norm if gradient else None,
+                parameters=tuple(
+                    sorted(numbers[each_id] for each_id in each.parameters if each_id in numbers)
+                ),
             )
         )
     return tuple(found)

@@ -21,7 +21,15 @@ from chainrule.measurement import WeightLayer
 from chainrule.notes import Note, list_notes
 from chainrule.numerals import format_number
 from chainrule.overflow import locate_overflow
-from chainrule.structure import PLACES, RATIOS, find_tied_head
+from chainrule.structure import (
+    PLACES,
+    RATIOS,
+    find_last_speaking,
+    find_tied_head,
+    list_chain,
+    list_receiving,
+    list_waiting,
+)
 from chainrule.viability import NEGLIGIBLE, Viability, assess_viability
 
 
@@ -182,13 +190,12 @@ def _find(flow: GradientFlow) -> Iterator[Finding]:
     if flow.residuals:
         for name in RATIOS:
             yield from _find_ratio(RULES[name], flow)
-    else:
-        yield from _find_along_chain(flow)
+    yield from _find_along_chain(flow)
     for name in PLACES:
         yield from _find_places(RULES[name], flow)
     yield from _find_layers(RULES["saturated"], flow)
     yield from _find_same_answer(RULES["same_answer"], flow)
-    if not flow.residuals:
+    if list_chain(flow):
         yield from _find_ratio(RULES["fading_signal"], flow)
 
 
@@ -208,26 +215,25 @@ def _find_unlikely(flow: GradientFlow, viability: Viability) -> Iterator[Finding
 
 
 def _find_along_chain(flow: GradientFlow) -> Iterator[Finding]:
-    """What a network without paths around its layers must pass on at every layer."""
-    if _is_near(flow, RULES["exploding_gradient"]):
+    """What layers without paths around them must pass on, every one."""
+    chain = list_receiving(flow, list_chain(flow))
+    if not chain:
+        return
+    if _is_near(flow, RULES["exploding_gradient"], chain):
         yield from _find_ratio(RULES["exploding_backward"], flow)
-    yield from _find_layers(RULES["vanishing_gradient"], flow)
-    if _is_near(flow, RULES["vanishing_gradient"]):
+    yield from _find_layers(RULES["vanishing_gradient"], flow, chain)
+    if _is_near(flow, RULES["vanishing_gradient"], chain):
         yield from _find_ratio(RULES["vanishing_backward"], flow)
 
 
-def _is_near(flow: GradientFlow, rule: Rule) -> bool:
+def _is_near(flow: GradientFlow, rule: Rule, layers: Sequence[WeightLayer]) -> bool:
     """Whether some gradient comes within a factor of 10 of the bound of its size.
 
     A ratio of gradients counts as evidence only then: alone it would call a network sick whose
     every layer receives plenty.
     """
     bound = rule.threshold * (10 if rule.beyond == "<" else 0.1)
-    norms = [
-        norm
-        for layer in flow.weight_layers
-        if (norm := read_layer(flow, layer, rule.name)) is not None
-    ]
+    norms = [norm for layer in layers if (norm := read_layer(flow, layer, rule.name)) is not None]
     return any(norm < bound if rule.beyond == "<" else norm > bound for norm in norms)
 
 
@@ -281,7 +287,8 @@ def _find_places(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
 def _find_same_answer(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
     call = find_tied_head(flow)
     if call is None:
-        yield from _find_layers(rule, flow, flow.weight_layers[-1:])
+        last = find_last_speaking(flow)
+        yield from _find_layers(rule, flow, [] if last is None else [last])
         return
     value = call.statistics.variation if call.statistics else None
     if value is not None and is_beyond(value, rule):
@@ -380,6 +387,11 @@ def _summarize(flow: GradientFlow, findings: Sequence[Finding]) -> str:
     norms = [norm for norm in flow.weight_gradient_norms if norm is not None]
     if ratio is None or not norms:
         return "Nothing that was measured is beyond its bound."
+    if waiting := list_waiting(flow):
+        return (
+            f"{len(waiting)} of {len(flow.weight_layers)} layers wait for weights that start at or "
+            "near zero to move, and receive their gradient after that; nothing is beyond its bound."
+        )
     return (
         f"Every layer's gradient lies between {format_number(min(norms))} and "
         f"{format_number(max(norms))}, and layer 1 receives {format_number(ratio)} times what the "

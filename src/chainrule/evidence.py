@@ -1,7 +1,7 @@
 """The figures that rules compare: how each is read from a flow, and written for people."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from chainrule.activations import ACTIVATIONS
 from chainrule.diagnoses import RULES, Rule
@@ -9,7 +9,14 @@ from chainrule.flow import GradientFlow
 from chainrule.measurement import WeightLayer
 from chainrule.numerals import format_number
 from chainrule.quantity import Quantity, divide_members, multiply_members
-from chainrule.structure import PLACES, RATIOS, find_tied_head
+from chainrule.structure import (
+    PLACES,
+    RATIOS,
+    find_last_speaking,
+    find_tied_head,
+    list_chain,
+    list_receiving,
+)
 from chainrule.viability import assess_viability
 
 
@@ -38,7 +45,7 @@ def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> f
         return head.statistics.variation if head.statistics else None
     factor = flow.clip_factor if clipped and rule in RELATIVE else None
     values = []
-    for layer in flow.weight_layers[-1:] if rule == "same_answer" else flow.weight_layers:
+    for layer in _list_compared(flow, rule):
         value = read_layer(flow, layer, rule)
         if value is not None and factor is not None:
             value = multiply_members(value, factor)
@@ -48,6 +55,16 @@ def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> f
         return math.nan
     pick = max if RULES[rule].beyond == ">" else min
     return float(pick(values)) if values else None
+
+
+def _list_compared(flow: GradientFlow, rule: str) -> Sequence[WeightLayer]:
+    """Return the layers of which a rule takes the worst."""
+    if rule == "same_answer":
+        last = find_last_speaking(flow)
+        return [] if last is None else [last]
+    if rule == "vanishing_gradient":
+        return list_receiving(flow, list_judged(flow))
+    return flow.weight_layers
 
 
 def read_layer(flow: GradientFlow, layer: WeightLayer, rule: str) -> Quantity | None:
@@ -66,8 +83,22 @@ def read_saturation(layer: WeightLayer) -> Quantity | None:
     return layer.saturation if bounded else None
 
 
+def list_judged(flow: GradientFlow) -> tuple[WeightLayer, ...]:
+    """Return the layers that rules about chains compare; all of a network with trunks."""
+    return list_chain(flow) or flow.weight_layers
+
+
+def measure_backward(flow: GradientFlow) -> float | None:
+    """Return ‖δ‖ at the first layer of the chain that does not wait ÷ at its last one."""
+    layers = list_receiving(flow, list_judged(flow))
+    if len(layers) < 2 or layers[0].delta_norm is None or layers[-1].delta_norm is None:
+        return None
+    return divide_members(layers[0].delta_norm, layers[-1].delta_norm)
+
+
 def _measure_fading(flow: GradientFlow) -> float | None:
-    layers = flow.weight_layers
+    last_layer = find_last_speaking(flow)
+    layers = [x for x in list_judged(flow) if last_layer and x.layer <= last_layer.layer]
     if len(layers) < 2:
         return None
     first, last = layers[0].std, layers[-1].std
@@ -125,8 +156,8 @@ READERS: Mapping[str, Callable[[WeightLayer], Quantity | None]] = {
 """What a rule reads of every weight layer."""
 
 WHOLE: Mapping[str, Callable[[GradientFlow], float | None]] = {
-    "exploding_backward": lambda flow: flow.delta_ratio,
-    "vanishing_backward": lambda flow: flow.delta_ratio,
+    "exploding_backward": measure_backward,
+    "vanishing_backward": measure_backward,
     "fading_signal": _measure_fading,
     "unlikely": lambda flow: assess_viability(flow).sgd.probability,
     **RATIOS,

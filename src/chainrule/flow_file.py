@@ -112,6 +112,10 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
         _check_parameter(parameter, index)
     for index, residual in enumerate(flow.residuals):
         _check_quantities(residual, flow.ensemble_size, f"residuals.{index}")
+        for position in residual.parameters:
+            if position >= len(flow.parameters):
+                where = f"residuals.{index}.parameters"
+                _refuse(where, "must be positions of parameters", position)
         if residual.branch is not None and residual.branch >= len(flow.layers):
             _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
     for index, attention in enumerate(flow.attentions):

@@ -54,7 +54,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_run_eagerly())
         recorder = stack.enter_context(record(inventory))
-        with watch_attention(inventory) as watch:
+        with watch_attention(inventory, recorder.overwritten) as watch:
             loss = _call(compute_loss, inventory.modules[0][1], recorder)
         trained = {
             position: parameter.tensor

@@ -204,6 +204,8 @@ class ResidualFlow:
         after: Size of the sum.
         gradient: ‖∂loss/∂sum‖; `None` if no gradient reaches it. The branch's output receives the
             same.
+        parameters: Positions in `GradientFlow.parameters` of those that the branch is computed
+            with, between where it leaves the trunk and the sum.
     """
 
     trunk: Position
@@ -213,6 +215,7 @@ class ResidualFlow:
     added: Magnitude | None
     after: Magnitude
     gradient: Magnitude | None
+    parameters: tuple[Position, ...] = ()
 
     @property
     def share(self) -> Quantity | None:

@@ -30,6 +30,7 @@ from chainrule.statistics import (
     summarize_sparse_gradient,
     summarize_values,
 )
+from chainrule.sums import find_sum
 
 SMALL = 2**16
 """Tensors of up to this many entries are copied and summarized later, together."""
@@ -71,7 +72,7 @@ class Subject:
 
 @dataclass(slots=True, eq=False)
 class Sum:
-    """The sum of two tensors that a module read, as residual connections make it."""
+    """A sum that a module read, itself or a view of it, as residual connections make it."""
 
     node: Any
     edge: int
@@ -104,6 +105,8 @@ class Recorder:
             or a reentrant checkpoint will repeat them.
         replaced: Edge of a view that was overwritten in place → edge of the tensor viewed, where
             the gradient arrives instead.
+        sums: What modules read that is a sum, by the node and output where it was made.
+        overwritten: Nodes that add in place (`chainrule.sums.find_sum`).
         on_recomputed: Receives such a call and its fresh outputs when it is repeated.
     """
 
@@ -122,6 +125,7 @@ class Recorder:
         }
         self.replaced: dict[int, int] = {}
         self.sums: dict[tuple[Any, int], Sum] = {}
+        self.overwritten: set[Any] = set()
         self._positions: dict[tuple[Any, int], int] = {}
         self._open: list[Call] = []
         self._before: dict[nn.Module, tuple[Tensor | None, tuple[int, ...]]] = {}
@@ -202,6 +206,7 @@ class Recorder:
         self._positions.clear()
         self.without_grad.clear()
         self.sums.clear()
+        self.overwritten.clear()
         for subject in self.subjects.values():
             subject.module = None
         self.subjects.clear()
@@ -243,14 +248,18 @@ class Recorder:
             edge = self.note_edge(tensor)
             if edge is not None:
                 edges.append(edge)
-                node = tensor.grad_fn
-                if node is not None and node.name() == "AddBackward0":
-                    self._note_sum(subject, tensor, node, edge)
+                self._note_sum(subject, tensor, edge)
         return tuple(edges)
 
-    def _note_sum(self, reader: Subject, tensor: Tensor, node: Any, edge: int) -> None:
-        key = node, tensor.output_nr
-        if key in self.sums or tensor.numel() == 0 or tensor.is_nested or tensor.is_sparse:
+    def _note_sum(self, reader: Subject, tensor: Tensor, edge: int) -> None:
+        key = find_sum(tensor, self.overwritten)
+        if (
+            key is None
+            or key in self.sums
+            or tensor.numel() == 0
+            or tensor.is_nested
+            or tensor.is_sparse
+        ):
             return
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
             return
@@ -259,7 +268,7 @@ class Recorder:
         if values.is_complex():
             values = torch.view_as_real(values.resolve_conj())
         size = torch.linalg.vector_norm(values, dtype=wide) / tensor.numel() ** 0.5
-        self.sums[key] = Sum(node, edge, reader, size)
+        self.sums[key] = Sum(key[0], edge, reader, size)
 
     def _note_output(self, call: Call, path: str, tensor: Tensor, pre_activation: Any) -> None:
         if tensor.is_nested:
@@ -279,6 +288,8 @@ class Recorder:
         )
         self._note_base(tensor, only_private=True)
         call.outputs.append(output)
+        if output.edge is not None and call.subject.module and not is_leaf(call.subject.module):
+            self._note_sum(call.subject, tensor, output.edge)
         if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
             return
         values = tensor.detach()

@@ -13,7 +13,7 @@ from chainrule.activations import ACTIVATIONS
 from chainrule.flow import GradientFlow
 from chainrule.measurement import ActivationStatistics, WeightLayer
 from chainrule.numerals import format_number
-from chainrule.structure import find_tied_head
+from chainrule.structure import find_last_speaking, find_tied_head, list_silent, list_waiting
 
 ROUNDING = 1e-5
 """Relative differences below this are taken for rounding, as they are in float32."""
@@ -95,16 +95,27 @@ def _scale_gradients(flow: GradientFlow) -> list[float]:
     """Return ‖∂𝓛/∂W_l‖ ÷ ‖δ_L‖ of the layers that have it.
 
     Where a weight is zero on purpose, such as the last one of a residual branch, so is the gradient
-    of what comes before it until the first step: these layers do not count.
+    of what comes before it until the first step: these layers do not count; nor do others that
+    wait.
     """
     last = next((d for d in reversed(flow.delta_norms) if d is not None), None)
-    ratios = (_divide(norm, last) for norm in flow.weight_gradient_norms)
+    waiting = list_waiting(flow)
+    ratios = (
+        _divide(layer.weight_gradient_norm, last)
+        for layer in flow.weight_layers
+        if layer.layer not in waiting
+    )
     on_purpose = any(layer.weight_norm == 0.0 for layer in flow.weight_layers)
     return [
         ratio
         for ratio in ratios
         if ratio is not None and not math.isnan(ratio) and not (on_purpose and ratio == 0.0)
     ]
+
+
+def _is_closed(flow: GradientFlow, layer: WeightLayer) -> bool:
+    """Whether figures of a layer say nothing yet, as zero weights hold something back."""
+    return layer.layer in list_waiting(flow) or layer.layer in list_silent(flow)
 
 
 def _read_smallest(flow: GradientFlow) -> float | None:
@@ -118,8 +129,8 @@ def _read_largest(flow: GradientFlow) -> float | None:
 def _read_variation(flow: GradientFlow) -> float | None:
     if (head := find_tied_head(flow)) is not None:
         return _log(head.statistics.variation) if head.statistics else None
-    layers = flow.weight_layers
-    return _log(layers[-1].variation) if layers else None
+    last = find_last_speaking(flow)
+    return None if last is None else _log(last.variation)
 
 
 def _read_sensitivity(flow: GradientFlow) -> float | None:
@@ -127,9 +138,10 @@ def _read_sensitivity(flow: GradientFlow) -> float | None:
 
     Small differences of z_1 grow ‖δ_1‖ ÷ ‖δ_L‖-fold on the way; the differences between examples
     grow as the spreads do. Where the first is far more than the second, neighbours land anywhere.
+    Unknown while the first or the last layer waits or is zero on purpose.
     """
     layers = flow.weight_layers
-    if len(layers) < 2:
+    if len(layers) < 2 or _is_closed(flow, layers[0]) or _is_closed(flow, layers[-1]):
         return None
     spreads = [_measure_spread(layer.pre_activation) for layer in (layers[0], layers[-1])]
     backward, forward = flow.delta_ratio, _divide(spreads[1], spreads[0])
@@ -143,8 +155,10 @@ def _read_effective_depth(flow: GradientFlow) -> float | None:
     large as its differences between examples moves the loss, relative to one of the output. In a
     chain every layer counts in full and the sum is the depth; of a residual branch only what it
     adds to its trunk counts. Where the differences between examples drown in rounding they cannot
-    be compared, and every layer counts.
+    be compared, and every layer counts. Unknown while the last layer is zero on purpose.
     """
+    if flow.weight_layers and _is_closed(flow, flow.weight_layers[-1]):
+        return None
     output = next((c for c in reversed(flow.layers) if c.gradient and c.statistics), None)
     if output is None or output.gradient is None or not flow.weight_layers:
         return None
@@ -165,7 +179,10 @@ def _read_forward(flow: GradientFlow) -> float | None:
     if len(layers) < 2:
         return None
     head = find_tied_head(flow)
-    last = layers[-1].output if head is None else head.statistics
+    speaking = find_last_speaking(flow)
+    if head is None and (speaking is None or speaking.layer == layers[0].layer):
+        return None
+    last = head.statistics if head else speaking.output if speaking else None
     return _log(_divide(_measure_spread(last), _measure_spread(layers[0].output)))
 
 
