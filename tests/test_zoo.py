@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import chainrule
 from chainrule import recording
+from chainrule.activations import ACTIVATIONS
 from chainrule.errors import InspectionError
 from chainrule.flow import GradientFlow
 from chainrule.measurement import LayerFlow
@@ -491,3 +492,22 @@ def test_torchscript_is_refused_in_words() -> None:
     model = torch.jit.ScriptModule()
     with pytest.raises(chainrule.errors.InspectionError, match="TorchScript"):
         measure(model, lambda m: torch.ones((), requires_grad=True))
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.GELU])
+@pytest.mark.parametrize("dead", [0, 2])
+def test_units_of_large_activations(activation, dead):
+    """Dead units are exact however large; saturation comes from a sample that is near the whole."""
+    torch.manual_seed(0)
+    z = 2 * torch.randn(8, 128, 96)
+    z[..., :dead] = -200.0
+    model = nn.Sequential(nn.Linear(96, 96, bias=False), activation())
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(96))
+    figures = chainrule.inspect(model, lambda m: m(z).sum()).layers[1].statistics
+    z.requires_grad_()
+    slope = torch.autograd.grad(activation()(z).sum(), z)[0].abs()
+    limit = 0.05 * ACTIVATIONS[activation.__name__.lower()].derivative_max
+    expected = float((slope < limit).double().mean())
+    assert figures.saturation == pytest.approx(expected, abs=0.01)
+    assert figures.dead_units == int((slope.amax((0, 1)) == 0).sum()) == dead

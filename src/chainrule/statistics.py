@@ -36,7 +36,8 @@ STACK = 2**22
 """Most entries in one stack."""
 
 LARGE, SAMPLE = 2**16, 2**14
-"""Of tensors with more than `LARGE` entries, zeros are counted in `SAMPLE` evenly spaced ones."""
+"""Of tensors with more than `LARGE` entries, zeros are counted in `SAMPLE` evenly spaced ones, and
+saturation in evenly spaced rows with some `LARGE` entries together."""
 
 _BLOCK = 1024
 _MODERATE = (1e-15, 1e15)
@@ -144,6 +145,12 @@ def summarize_derivative(
     )
 
     def reduce(z: Tensor) -> Table:
+        rows = _sample_rows(z, unit_dim)
+        if rows is not None and not bool((table := reduce_all(rows, -1))["dead_units"].any()):
+            return table
+        return reduce_all(z, unit_dim)  # a unit that is off in the sample may be on elsewhere
+
+    def reduce_all(z: Tensor, unit_dim: int) -> Table:
         derivative = derive(z, module)
         if not one_sided:
             derivative = derivative.abs()
@@ -157,6 +164,15 @@ def summarize_derivative(
         return table
 
     return _reduce([to_real(tensor) for tensor in tensors], reduce)
+
+
+def _sample_rows(z: Tensor, unit_dim: int) -> Tensor | None:
+    """Return spaced rows [entries, members, rows, units] of a large tensor with units last."""
+    last = z.dim() > 3 and unit_dim % (z.dim() - 2) == z.dim() - 3
+    if not last or z[0, 0].numel() <= LARGE or not z.is_contiguous():
+        return None
+    rows = z.flatten(2, -2)
+    return rows[:, :, :: choose_step(rows.shape[2], max(1, LARGE // z.shape[-1]))]
 
 
 def summarize_gradients(tensors: Sequence[Tensor]) -> Table:
@@ -295,7 +311,8 @@ def _find_largest(table: Table) -> Tensor:
 
 def _reduce_values(values: Tensor) -> Table:
     flat = values.flatten(2)
-    table = {"min": flat.amin(-1), "max": flat.amax(-1)}
+    low, high = _find_extremes(flat)
+    table = {"min": low, "max": high}
     if values.dim() > 2 and values.shape[2] > 1:
         # The spread around the batch mean, and of the batch mean around the overall mean, are
         # orthogonal: their squares add up to the whole.
@@ -322,7 +339,8 @@ def _reduce_gradients(gradients: Tensor) -> Table:
     flat = gradients.flatten(2)
     if flat.shape[-1] == 0:
         return _reduce_nothing(flat) | {"zero_share": torch.ones(flat.shape[:2]).to(flat)}
-    largest = torch.maximum(-flat.amin(-1), flat.amax(-1))
+    low, high = _find_extremes(flat)
+    largest = torch.maximum(-low, high)
     return {
         "norm": _compute_norm(flat),
         "max_abs": largest,
@@ -335,7 +353,8 @@ def _reduce_parameters(parameters: Tensor) -> Table:
     flat = parameters.flatten(2)
     if flat.shape[-1] == 0:
         return _reduce_nothing(flat)
-    largest = torch.maximum(-flat.amin(-1), flat.amax(-1))
+    low, high = _find_extremes(flat)
+    largest = torch.maximum(-low, high)
     return {
         "norm": _compute_norm(flat),
         "max_abs": largest,
@@ -346,6 +365,14 @@ def _reduce_parameters(parameters: Tensor) -> Table:
 def _reduce_nothing(flat: Tensor) -> Table:
     zeros = torch.zeros(flat.shape[:2]).to(flat)
     return {"norm": zeros, "max_abs": zeros, "non_finite": zeros}
+
+
+def _find_extremes(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest over the last dimension; NaN where there is one."""
+    if flat.numel() == flat.shape[-1] and flat.numel() > LARGE:
+        low, high = torch.aminmax(flat)  # one pass; with a dimension it is slower than two
+        return low.view(flat.shape[:2]), high.view(flat.shape[:2])
+    return flat.amin(-1), flat.amax(-1)
 
 
 def _compute_norm(flat: Tensor) -> Tensor:
