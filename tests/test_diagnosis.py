@@ -14,10 +14,10 @@ from torch.nn.functional import cross_entropy
 from chainrule import NetworkSpec, Verdict, diagnose, inspect, simulate
 from chainrule.app.flow_answer import describe_layer
 from chainrule.diagnoses import ACTION_AT_RISK, ACTIONS, MEANINGS, RULES
-from chainrule.evidence import read_saturation
 from chainrule.numerals import format_number
 from chainrule.quantity import divide_members
 from chainrule.rows import list_layer_head, write_layer_row
+from chainrule.viability_features import read_saturation
 
 
 def diagnose_spec(**settings):

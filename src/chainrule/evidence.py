@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from chainrule.activations import ACTIVATIONS
 from chainrule.diagnoses import RULES, Rule
 from chainrule.flow import GradientFlow
 from chainrule.measurement import WeightLayer
@@ -18,6 +17,7 @@ from chainrule.structure import (
     list_receiving,
 )
 from chainrule.viability import assess_viability
+from chainrule.viability_features import read_saturation
 
 
 def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> float | None:
@@ -74,13 +74,6 @@ def read_layer(flow: GradientFlow, layer: WeightLayer, rule: str) -> Quantity | 
     if value is None or error is None or rule not in RELATIVE:
         return value
     return divide_members(value, error)
-
-
-def read_saturation(layer: WeightLayer) -> Quantity | None:
-    """Return saturation where it means something: for activations that are flat on both sides."""
-    entry = _BY_CLASS.get(layer.activation_kind)
-    bounded = entry is not None and all(map(math.isfinite, entry.output_range))
-    return layer.saturation if bounded else None
 
 
 def list_judged(flow: GradientFlow) -> tuple[WeightLayer, ...]:
@@ -176,5 +169,3 @@ _COUNTS: Mapping[str, Callable[[GradientFlow], float]] = {
 RELATIVE = ("exploding_gradient", "vanishing_gradient")
 """Rules that compare a gradient with the error at the output (`GradientFlow.output_error`). They
 are those whose figures clipping scales, too; ratios of layers stay as they are."""
-
-_BY_CLASS = {entry.module: entry for entry in ACTIVATIONS.values()}

@@ -2,9 +2,9 @@
 
 from chainrule.blame import Blame
 from chainrule.blocks import Block
-from chainrule.evidence import read_saturation
 from chainrule.flow import GradientFlow
 from chainrule.measurement import AttentionFlow, LayerFlow, ParameterFlow, WeightLayer
+from chainrule.viability_features import read_saturation
 from chainrule.wording import write_band, write_shape, write_share, write_text
 
 CALL_HEAD = ("module", "kind", "shape", "‖∂𝓛/∂output‖", "gain", "mean", "std", "zeros")

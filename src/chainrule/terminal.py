@@ -12,7 +12,6 @@ from chainrule.bars import Bars, add_columns, shorten, write_band, write_number,
 from chainrule.blame import explain_blame, rank_blame
 from chainrule.diagnoses import MEANINGS, Verdict
 from chainrule.diagnosis import Diagnosis
-from chainrule.evidence import read_saturation
 from chainrule.flow import GradientFlow
 from chainrule.measurement import WeightLayer
 from chainrule.presets import Preset
@@ -21,13 +20,11 @@ from chainrule.recipe import PREPARATION, write_call
 from chainrule.remedy import Remedies, Remedy
 from chainrule.rows import ATTENTION_HEAD, BLAME_HEAD, write_attention_row, write_blame_row
 from chainrule.terminal_blocks import render_profile, render_tree
+from chainrule.viability_features import read_saturation
 from chainrule.wording import build_forecasts, describe_attention
 
 if TYPE_CHECKING:
     from chainrule.quantity import Quantity
-
-APPLY = "To apply one, after remedies = chainrule.find_remedies(model, compute_loss):"
-"""How a remedy for a model of somebody's own is used."""
 
 FOLD_BEYOND = 60
 """Tables with more layers than this show only the first and last ones."""

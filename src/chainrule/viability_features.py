@@ -13,6 +13,7 @@ from chainrule.activations import ACTIVATIONS
 from chainrule.flow import GradientFlow
 from chainrule.measurement import ActivationStatistics, WeightLayer
 from chainrule.numerals import format_number
+from chainrule.quantity import Quantity
 from chainrule.structure import find_last_speaking, find_tied_head, list_silent, list_waiting
 
 ROUNDING = 1e-5
@@ -186,8 +187,8 @@ def _read_forward(flow: GradientFlow) -> float | None:
     return _log(_divide(_measure_spread(last), _measure_spread(layers[0].output)))
 
 
-def _read_saturation(layer: WeightLayer) -> float | None:
-    """Return saturation of activations that are flat on both sides."""
+def read_saturation(layer: WeightLayer) -> Quantity | None:
+    """Return saturation where it means something: for activations that are flat on both sides."""
     entry = _BY_CLASS.get(layer.activation_kind)
     bounded = entry is not None and all(map(math.isfinite, entry.output_range))
     return layer.saturation if bounded else None
@@ -251,7 +252,7 @@ _FEATURES = (
         label="The largest share of saturated activations",
         low="",
         high="flat activations block the gradient",
-        read=_read_worst(_read_saturation),
+        read=_read_worst(read_saturation),
         range=(0.0, 1.0),
         share=True,
     ),

@@ -7,7 +7,6 @@ from typing import Any
 from chainrule.activations import ACTIVATIONS
 from chainrule.blame import explain_blame, rank_blame
 from chainrule.diagnosis import Diagnosis, diagnose
-from chainrule.evidence import read_saturation
 from chainrule.figures import (
     build_activation_figure,
     build_factor_figure,
@@ -21,6 +20,7 @@ from chainrule.numerals import format_number, to_subscript
 from chainrule.quantity import Quantity
 from chainrule.rows import BLAME_HEAD, list_layer_head, write_blame_row, write_layer_row
 from chainrule.spec import NetworkSpec
+from chainrule.viability_features import read_saturation
 from chainrule.wording import (
     Card,
     build_cards,
