@@ -46,7 +46,7 @@ bench: $(VENV)/bench
 calibrate: $(VENV)/dev
 	$(BIN)/python benchmarks/calibrate.py $(ARGS)
 
-# Fits src/chainrule/viability_table.py on it, and judges that on what it never saw.
+# Fits src/chainrule/diagnosis/viability/constants.py on it, and judges that on what it never saw.
 viability: $(VENV)/dev
 	$(BIN)/python benchmarks/viability.py
 	$(BIN)/python benchmarks/viability.py

@@ -29,8 +29,8 @@ from pathlib import Path
 import torch
 
 from chainrule import ACTIVATIONS, INITIALIZERS, NetworkSpec
-from chainrule.tasks import TaskName
-from chainrule.trainability import RATES, STEPS, measure_alike
+from chainrule.training.tasks import TaskName
+from chainrule.training.trainability import RATES, STEPS, measure_alike
 
 FILE = Path(__file__).parent / "outcomes.csv"
 SEED = 5

@@ -1,8 +1,8 @@
 """Many visitors at once: is every answer right, does each belong to its question, how long is it?
 
-Visitors drag sliders as people do and ask as the page does (`assets/explore.js`): one question at a
-time, the newest setting next, what takes long given up for something newer, a first answer refined.
-They come from this process, which shares the machine with the server; so the times are an upper
+Visitors drag sliders as people do and ask as the page does (`assets/explore/explore.js`): one
+question at a time, the newest setting next, what takes long given up for something newer, a first
+answer refined. They come from this process, which shares the machine with the server; so the times are an upper
 bound. Whether the numbers are right is checked when the load is over.
 """
 
@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from chainrule import simulate
-from chainrule.app.controls import CONTROLS
-from chainrule.app.view import read_view
+from chainrule.app.state.controls import CONTROLS
+from chainrule.app.state.view import read_view
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 

@@ -197,13 +197,13 @@ def measure_edits(browser: Browser, url: str, layers: int, budget: float, rounds
     page.wait_for_function(
         "document.querySelector('[data-part=\"real-sentence\"]').textContent !== ''"
     )
-    smallest = min(ASSETS.iterdir(), key=lambda path: path.stat().st_size)
+    smallest = min(ASSETS.rglob("*.*"), key=lambda path: path.stat().st_size)
     edits: list[float] = []
     bare: list[float] = []
     for turn in range(WARM_UP + rounds):
         edits.append(page.evaluate(EDIT, f"{0.5 + (turn + 1) / 100:g}"))
         page.evaluate(REST)
-        bare.append(page.evaluate(FETCH, f"/assets/{smallest.name}"))
+        bare.append(page.evaluate(FETCH, f"/assets/{smallest.relative_to(ASSETS)}"))
     page.close()
     what = f"edit w₁ of {layers} layers → graph, equation and chart"
     return Row(what, edits[WARM_UP:], budget, bare=bare[WARM_UP:])

@@ -5,8 +5,8 @@
 
 The networks are the held-out grid of `calibrate.py` (scikit-learn's digits, width 64), those that
 are called not viable with SGD or with Adam. Each is diagnosed, its first remedy is applied, and the
-result is trained with both optimizers exactly as the grid was (`chainrule.trainability`). What
-became of each is kept in `first_remedies.csv`, and the counts in docs/viability.md.
+result is trained with both optimizers exactly as the grid was (`chainrule.training.trainability`).
+What became of each is kept in `first_remedies.csv`, and the counts in docs/viability.md.
 
 With `--every`, all that `find_remedies` tried is trained, what it refuted too: a table of outcomes,
 printed only. Needs scikit-learn; takes about five minutes on two cores.
@@ -27,8 +27,8 @@ from calibrate import read_outcomes
 from viability import OPTIMIZERS, REPORT_FILE, replace_part
 
 from chainrule import NetworkSpec, find_remedies
-from chainrule.diagnoses import NOT_VIABLE, Outlook
-from chainrule.trainability import RATES, Outcome, measure_trainability
+from chainrule.diagnosis.rules import NOT_VIABLE, Outlook
+from chainrule.training.trainability import RATES, Outcome, measure_trainability
 
 FILE = Path(__file__).parent / "first_remedies.csv"
 STRIDE = 5

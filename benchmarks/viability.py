@@ -26,15 +26,15 @@ from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from chainrule import NetworkSpec, Verdict, diagnose, simulate
-from chainrule.flow import GradientFlow
-from chainrule.trainability import Outcome
-from chainrule.viability import find_hopeless, judge_features
-from chainrule.viability_features import FEATURES, measure_features
-from chainrule.viability_table import CONSTANTS, Constants, Slope
+from chainrule.diagnosis.viability.constants import CONSTANTS, Constants, Slope
+from chainrule.diagnosis.viability.features import FEATURES, measure_features
+from chainrule.diagnosis.viability.model import find_hopeless, judge_features
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.training.trainability import Outcome
 
 ROOT = Path(__file__).parent.parent
 FEATURES_FILE = Path(__file__).parent / "features.csv"
-TABLE_FILE = ROOT / "src" / "chainrule" / "viability_table.py"
+TABLE_FILE = ROOT / "src" / "chainrule" / "diagnosis" / "viability" / "constants.py"
 REPORT_FILE = ROOT / "docs" / "viability.md"
 CURVE_FILE = ROOT / "docs" / "images" / "viability.svg"
 SEEDS = 4

@@ -133,7 +133,8 @@ def photograph_terminal(browser: Browser) -> None:
     """Photograph what `chainrule inspect` prints."""
     script = (
         "import sys; from rich.console import Console; from chainrule import diagnose, inspect; "
-        "from chainrule.terminal import print_flow; from chainrule.target import load_target; "
+        "from chainrule.display.terminal import print_flow; "
+        "from chainrule.cli.target import load_target; "
         "flow = inspect(*load_target('examples/classic_sigmoid.py:build')); "
         "console = Console(record=True, width=100, file=open('/dev/null', 'w')); "
         "console.print('[bold]$ chainrule inspect examples/classic_sigmoid.py:build[/]\\n'); "

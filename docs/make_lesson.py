@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from chainrule import NetworkSpec
+from chainrule._utils.version import read_version
 from chainrule.app.lesson.figures import FILE, TRAINED, measure_flows, measure_profiles
 from chainrule.app.lesson.subjects import SEEDS, SUBJECTS
-from chainrule.training import Optimizer, train
-from chainrule.version import read_version
+from chainrule.training.training import Optimizer, train
 
 ROOT = Path(__file__).parent.parent
 RATES: dict[Optimizer, tuple[float, ...]] = {

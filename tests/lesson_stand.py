@@ -7,8 +7,8 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 import chainrule.app
+from chainrule.app.jobs.measuring import Measurer
 from chainrule.app.lesson import register_routes
-from chainrule.app.measuring import Measurer
 
 ASSETS = Path(chainrule.app.__file__).parent / "assets"
 
@@ -16,7 +16,8 @@ PAGE = """<!DOCTYPE html>
 <html lang="en" data-mantine-color-scheme="light">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>stand-in</title><link rel="icon" href="data:,">
-<link rel="stylesheet" href="/assets/explore.css"><link rel="stylesheet" href="/assets/lesson.css">
+<link rel="stylesheet" href="/assets/explore/explore.css">
+<link rel="stylesheet" href="/assets/lesson/lesson.css">
 <style>
   :root { --mantine-color-text: #1b1d20; --mantine-color-body: #fff;
     --mantine-color-default-border: #d5d9de; color-scheme: light; }
@@ -34,7 +35,7 @@ PAGE = """<!DOCTYPE html>
 <div id="explore-root" class="ex-root"><div id="charts" style="height: 700px">charts</div>
 <section id="what-to-change" tabindex="-1">remedies</section>
 <section data-part="lesson" id="lesson"></section></div>
-<script src="/assets/lesson.js"></script>
+<script src="/assets/lesson/lesson.js"></script>
 <script>
   const listeners = [];
   window.explore = {

@@ -4,7 +4,7 @@ import functools
 
 import torch
 
-from chainrule.inspection import inspect
+from chainrule.measure.inspection import inspect
 
 
 @functools.cache

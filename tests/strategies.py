@@ -2,9 +2,9 @@
 
 from hypothesis import strategies as st
 
-from chainrule.activations import ACTIVATIONS
-from chainrule.initializers import INITIALIZERS
-from chainrule.spec import NetworkSpec
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.spec.initializers import INITIALIZERS
+from chainrule.spec.network_spec import NetworkSpec
 
 
 @st.composite

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import chainrule
-from chainrule.limits import Limits
+from chainrule.diagnosis.limits import Limits
 from chainrule.testing import assert_healthy
 from sick_models import VARIANTS, plain
-from test_no_trace import unchanged
+from traces import unchanged
 
 
 def sound():

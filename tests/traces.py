@@ -1,8 +1,9 @@
 """Snapshots of all that `inspect` must leave alone, and losses that do what they should not."""
 
+import contextlib
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,3 +168,24 @@ RAISING: list[Callable[[Loss], Loss]] = [
     lambda compute_loss: lambda m: compute_loss(m).expand(2),
     lambda compute_loss: lambda m: compute_loss(m).item(),
 ]
+
+
+def assert_same_state(now: State, before: State) -> None:
+    assert now.process == before.process
+    assert now.modules == before.modules
+    assert now.tensors.keys() == before.tensors.keys()
+    for name, (tensor, gradient, *rest) in before.tensors.items():
+        now_tensor, now_gradient, *now_rest = now.tensors[name]
+        assert now_tensor is tensor
+        assert now_gradient is gradient
+        assert now_rest == rest
+        for value, old in zip(now.values[name], before.values[name], strict=True):
+            torch.testing.assert_close(value, old, rtol=0, atol=0, equal_nan=True)
+
+
+@contextlib.contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """All that `inspect` must leave alone is as before."""
+    before = take_state(model)
+    yield
+    assert_same_state(take_state(model), before)

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 
 import chainrule.app
-from chainrule.app.training_route import register_routes
+from chainrule.app.routes.training_route import register_routes
 from serving import serve_app
 
 ASSETS = Path(chainrule.app.__file__).parent / "assets"
@@ -16,8 +16,8 @@ ASSETS = Path(chainrule.app.__file__).parent / "assets"
 PAGE = """<!DOCTYPE html>
 <html lang="en" data-mantine-color-scheme="SCHEME"><head><title>training</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
-<link rel="stylesheet" href="/assets/explore.css">
-<link rel="stylesheet" href="/assets/explore_train.css">
+<link rel="stylesheet" href="/assets/explore/explore.css">
+<link rel="stylesheet" href="/assets/explore/explore_train.css">
 <style>
 :root { --mantine-color-text: #000; --mantine-color-body: #fff;
   --mantine-color-blue-filled: #228be6; --mantine-color-default-border: #ced4da; }
@@ -26,7 +26,7 @@ PAGE = """<!DOCTYPE html>
 body { margin: 0; padding: 16px; color: var(--mantine-color-text);
   background: var(--mantine-color-body); font: 16px/1.5 system-ui, sans-serif; }
 </style></head><body><main><h1>explore</h1><section data-part="train"></section></main>
-<script src="/assets/explore_train.js"></script>
+<script src="/assets/explore/explore_train.js"></script>
 <script>
 window.shown = { query: "QUERY", pinned: PINNED, heard: [] };
 window.answer = (query) => { shown.query = query; shown.heard.forEach((tell) => tell({}, query)); };
@@ -48,7 +48,7 @@ def create_site() -> FastAPI:
         page = PAGE.replace("SCHEME", scheme).replace("QUERY", query).replace("PINNED", shown)
         return HTMLResponse(page)
 
-    @server.get("/assets/{name}")
+    @server.get("/assets/{name:path}")
     def read(name: str) -> FileResponse:
         return FileResponse(ASSETS / name)
 

@@ -4,24 +4,24 @@ Numbers come from real PyTorch autograd. Start with `inspect` for your own model
 `NetworkSpec` and `simulate` for a network described by a few settings.
 """
 
-from chainrule.activations import ACTIVATIONS
 from chainrule.chain import ScalarChain
-from chainrule.diagnoses import Verdict
-from chainrule.diagnosis import Diagnosis, diagnose
+from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
+from chainrule.diagnosis.rules import Verdict
 from chainrule.errors import ChainruleError
-from chainrule.flow import GradientFlow
-from chainrule.flow_file import load_flow
-from chainrule.initializers import INITIALIZERS
-from chainrule.inspection import inspect
-from chainrule.model_remedies import apply_remedy
-from chainrule.networks import build_network, make_loss
-from chainrule.plotting import plot
+from chainrule.figures.plotting import plot
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.loading import load_flow
+from chainrule.measure.inspection import inspect
+from chainrule.measure.networks import build_network, make_loss
+from chainrule.measure.simulation import simulate
 from chainrule.presets import PRESETS
-from chainrule.remedies import find_remedies
-from chainrule.remedy import Remedy
+from chainrule.remedies.model_search import apply_remedy
+from chainrule.remedies.result import Remedy
+from chainrule.remedies.spec_search import find_remedies
 from chainrule.report import write_report
-from chainrule.simulation import simulate
-from chainrule.spec import NetworkSpec
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.spec.initializers import INITIALIZERS
+from chainrule.spec.network_spec import NetworkSpec
 
 __all__ = [
     "ACTIVATIONS",

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainrule.diagnoses import Verdict
+from chainrule.diagnosis.rules import Verdict
 from chainrule.errors import SpecError, suggest
-from chainrule.spec import NetworkSpec
+from chainrule.spec.network_spec import NetworkSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from chainrule.diagnosis import PASSED_OVER, diagnose, overlook
+from chainrule.diagnosis.diagnosis import PASSED_OVER, diagnose, overlook
+from chainrule.diagnosis.limits import Limits, check_limits
 from chainrule.errors import ChainruleError
-from chainrule.flow import GradientFlow
-from chainrule.inspection import inspect
-from chainrule.limits import Limits, check_limits
-from chainrule.remedies import find_remedies
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.measure.inspection import inspect
+from chainrule.remedies.spec_search import find_remedies
 
 OWN_LIMIT = (
     "The diagnosis finds nothing that would need a remedy: change what moved the figure, or the "

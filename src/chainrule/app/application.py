@@ -7,17 +7,17 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, dcc, html
 from fastapi import FastAPI
 
-from chainrule.app import (
+from chainrule.app import lesson
+from chainrule.app.jobs.measuring import Measurer
+from chainrule.app.routes import (
     chain_page,
     explore_page,
     file_route,
-    lesson,
     model_page,
     plotly_script,
     remedy_route,
     training_route,
 )
-from chainrule.app.measuring import Measurer
 
 THEME = {
     "primaryColor": "blue",

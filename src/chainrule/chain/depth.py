@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from chainrule.activations import Activation, get_activation
 from chainrule.chain.scalar_chain import MAX_LAYERS, ScalarChain
 from chainrule.chain.wide_float import ONE, WideFloat
 from chainrule.errors import SpecError
+from chainrule.spec.activations import Activation, get_activation
 
 STABLE = 10.0
 """A product is stable while it stays within this factor of 1."""

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from chainrule._utils.numbers import to_subscript
 from chainrule.chain.layers import ChainLayer
 from chainrule.chain.notation import format_wide
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.wide_float import ONE, WideFloat, multiply
-from chainrule.numerals import to_subscript
 
 ORIGIN = (
     "The form z(1 − z) comes from texts and code that write z for the neuron's output; with z the "

@@ -6,6 +6,7 @@ Forward values stand above the nodes, cumulative gradients below, local derivati
 import re
 from html import escape
 
+from chainrule._utils.numbers import MINUS
 from chainrule.chain.factors import Factor
 from chainrule.chain.formulas import NAMES
 from chainrule.chain.layout import MARGIN, MAX_LAYERS_SHOWN, Folded, Layout, Place, arrange
@@ -16,7 +17,6 @@ from chainrule.chain.svg import STYLE, measure_text, set_term, set_text
 from chainrule.chain.terms import Partial, Product, Symbol, Term
 from chainrule.chain.wide_float import WideFloat
 from chainrule.errors import SpecError
-from chainrule.numerals import MINUS
 
 RADIUS = 21.0
 _PILL = (30.0, 19.0)

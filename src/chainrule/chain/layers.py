@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chainrule.activations import Activation
 from chainrule.chain.tails import apply_activation, apply_derivative
 from chainrule.chain.wide_float import ZERO, WideFloat
+from chainrule.spec.activations import Activation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,9 @@ from chainrule.chain.factors import describe_effect
 from chainrule.chain.notation import format_wide, render_text
 from chainrule.chain.terms import Apply, Gain, Mark, Number, Symbol, Term
 from chainrule.chain.wide_float import ONE, ZERO, WideFloat, multiply
-from chainrule.flow import GradientFlow, select_path
-from chainrule.measurement import Role
-from chainrule.quantity import Quantity
+from chainrule.flow.gradient_flow import GradientFlow, select_path
+from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import Role
 
 _LETTERS = {"weight": "W", "activation": "φ", "normalization": "norm", "residual": "block"}
 _WORDS = {

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Literal
 
+from chainrule._utils.numbers import MINUS, to_subscript, to_superscript
 from chainrule.chain.terms import (
     Apply,
     Condition,
@@ -19,7 +20,6 @@ from chainrule.chain.terms import (
     Term,
 )
 from chainrule.chain.wide_float import WideFloat, strip_bound
-from chainrule.numerals import MINUS, to_subscript, to_superscript
 
 MATHML = "http://www.w3.org/1998/Math/MathML"
 

@@ -12,12 +12,12 @@ from functools import cached_property
 from numbers import Real
 from types import MappingProxyType
 
-from chainrule.activations import get_activation
 from chainrule.chain.factors import Factor, list_factors
 from chainrule.chain.layers import ChainLayer, compute_layers
 from chainrule.chain.nodes import Edge, Node, build_edges, build_nodes
 from chainrule.chain.wide_float import ONE, WideFloat
 from chainrule.errors import SpecError, suggest
+from chainrule.spec.activations import get_activation
 
 MAX_LAYERS = 1000
 

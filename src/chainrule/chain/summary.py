@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
+from chainrule._utils.numbers import to_subscript
 from chainrule.chain.derivation import Derivation
 from chainrule.chain.formulas import NAMES
 from chainrule.chain.layers import ChainLayer
 from chainrule.chain.notation import format_equal, format_wide, render_text
 from chainrule.chain.recurrence import Recurrence
-from chainrule.numerals import to_subscript
 
 MAX_LAYERS_LISTED = 12
 """Of a longer forward pass only both ends are listed."""

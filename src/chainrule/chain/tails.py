@@ -1,7 +1,7 @@
 """Activations on numbers of any size: exact where a float64 would have become 0 or inf.
 
-In the range of floats these are the functions of `chainrule.activations`. Beyond it, each function
-is its expansion for tiny or huge z, with as many terms as a float has digits for.
+In the range of floats these are the functions of `chainrule.spec.activations`. Beyond it, each
+function is its expansion for tiny or huge z, with as many terms as a float has digits for.
 """
 
 import math
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from chainrule.activations import Activation
 from chainrule.chain.wide_float import WideFloat
+from chainrule.spec.activations import Activation
 
 _FAR = 1e300
 """Stands for any z beyond the range of floats where a function has reached its asymptote."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from chainrule.numerals import MINUS, split_number
+from chainrule._utils.numbers import MINUS, split_number
 
 _LN_2 = math.log(2.0)
 _LOG10_2 = math.log10(2.0)

@@ -4,13 +4,12 @@ import math
 from itertools import pairwise
 from typing import Any
 
+from chainrule._utils.numbers import format_number
 from chainrule.figures import theme
 from chainrule.figures.bins import SymmetricLog, spread
-from chainrule.flow import GradientFlow
-from chainrule.measurement import ActivationStatistics
-from chainrule.numerals import format_number
-from chainrule.quantity import Quantity
-from chainrule.viability_features import read_saturation
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import ActivationStatistics, read_saturation
 
 Figure = dict[str, Any]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
 
-from chainrule.measurement import Histogram
-from chainrule.numerals import MINUS, to_superscript
+from chainrule._utils.numbers import MINUS, to_superscript
+from chainrule.flow.records import Histogram
 
 WIDE = 100.0
 """Layers whose largest values differ by more than this factor need a logarithmic scale."""

@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
+from chainrule._utils.numbers import format_number
 from chainrule.figures import theme
-from chainrule.flow import GradientFlow
-from chainrule.measurement import Factor, Role
-from chainrule.numerals import format_number
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.records import Factor, Role
 
 Figure = dict[str, Any]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from chainrule._utils.numbers import format_number
 from chainrule.figures import theme
-from chainrule.flow import GradientFlow
-from chainrule.measurement import WeightLayer
-from chainrule.numerals import format_number
-from chainrule.quantity import Quantity, divide
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.quantity import Quantity, divide
+from chainrule.flow.records import WeightLayer
 
 Figure = dict[str, Any]
 

@@ -4,11 +4,11 @@ import math
 from itertools import pairwise
 from typing import Any
 
+from chainrule._utils.numbers import format_number
 from chainrule.figures import theme
 from chainrule.figures.bins import spread
-from chainrule.flow import GradientFlow
-from chainrule.measurement import ActivationStatistics, Histogram
-from chainrule.numerals import format_number
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.records import ActivationStatistics, Histogram
 
 Figure = dict[str, Any]
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from chainrule.figures import theme
-from chainrule.profile import Stack
-from chainrule.quantity import Quantity
+from chainrule.flow.blocks import Stack
+from chainrule.flow.quantity import Quantity
 
 Figure = dict[str, Any]
 

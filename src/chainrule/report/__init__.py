@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterable
 
-from chainrule.files import write_text
-from chainrule.flow import GradientFlow
-from chainrule.remedy import Remedy
+from chainrule._utils.files import write_text
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.remedies.result import Remedy
 from chainrule.report.page import build_report
 
 __all__ = ["build_report", "write_report"]

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
-from chainrule.advice import Advice, advise
-from chainrule.diagnoses import Verdict
-from chainrule.diagnosis import Diagnosis
-from chainrule.edits import describe_edits
-from chainrule.flow import GradientFlow
-from chainrule.recipe import write_recipe, write_search
-from chainrule.remedy import Remedies, Remedy
+from chainrule.diagnosis.diagnosis import Diagnosis
+from chainrule.diagnosis.rules import Verdict
+from chainrule.display.cards import start_sentence
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.remedies.advice import Advice, advise
+from chainrule.remedies.edits import describe_edits
+from chainrule.remedies.result import Remedies, Remedy, write_recipe, write_search
 from chainrule.report.markup import Markup, element
-from chainrule.wording import start_sentence
 
 
 def build_remedies(remedies: Iterable[Remedy]) -> Markup:

@@ -6,29 +6,9 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
-from chainrule.blame import explain_blame, rank_blame
-from chainrule.diagnosis import Diagnosis, diagnose
-from chainrule.figures import (
-    build_activation_figure,
-    build_factor_figure,
-    build_gradient_figure,
-    build_profile_figure,
-    count_hidden,
-)
-from chainrule.flow import GradientFlow
-from chainrule.profile import build_profile, is_profiled
-from chainrule.remedy import Remedy
-from chainrule.report.changes import build_remedies, build_search
-from chainrule.report.charts import Figure, draw_figure
-from chainrule.report.markup import Content, Markup, element
-from chainrule.report.tables import (
-    build_attention_table,
-    build_blame_table,
-    build_layer_table,
-    build_module_tables,
-    build_parameter_table,
-)
-from chainrule.wording import (
+from chainrule.diagnosis.attribution import explain_blame, rank_blame
+from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
+from chainrule.display.cards import (
     Card,
     Forecast,
     build_cards,
@@ -39,6 +19,26 @@ from chainrule.wording import (
     explain_difference,
     start_sentence,
     write_text,
+)
+from chainrule.figures import (
+    build_activation_figure,
+    build_factor_figure,
+    build_gradient_figure,
+    build_profile_figure,
+    count_hidden,
+)
+from chainrule.flow.blocks import build_profile, is_profiled
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.remedies.result import Remedy
+from chainrule.report.changes import build_remedies, build_search
+from chainrule.report.charts import Figure, draw_figure
+from chainrule.report.markup import Content, Markup, element
+from chainrule.report.tables import (
+    build_attention_table,
+    build_blame_table,
+    build_layer_table,
+    build_module_tables,
+    build_parameter_table,
 )
 
 WIDE, NARROW = (1000, 340), (360, 300)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chainrule.numerals import MINUS, format_number, to_superscript
+from chainrule._utils.numbers import MINUS, format_number, to_superscript
 
 _LARGEST = sys.float_info.max
 

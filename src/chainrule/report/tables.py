@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-from chainrule.blame import Blame
-from chainrule.blocks import Block, group_blocks, group_calls
-from chainrule.flow import GradientFlow
-from chainrule.report.markup import Content, Markup, element
-from chainrule.rows import (
+from chainrule.diagnosis.attribution import Blame
+from chainrule.display.cards import describe_attention, start_sentence
+from chainrule.display.rows import (
     ATTENTION_HEAD,
     BLAME_HEAD,
     CALL_HEAD,
@@ -20,7 +18,9 @@ from chainrule.rows import (
     write_layer_row,
     write_parameter_row,
 )
-from chainrule.wording import describe_attention, start_sentence
+from chainrule.flow.blocks import Block, group_blocks, group_calls
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.report.markup import Content, Markup, element
 
 
 def build_table(

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from chainrule.activations import ACTIVATIONS
 from chainrule.app.lesson.figures import Figures, Value
-from chainrule.diagnoses import Verdict
-from chainrule.training import TRAINED
+from chainrule.diagnosis.rules import Verdict
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.training.training import TRAINED
 
 
 class Standing(StrEnum):

@@ -14,18 +14,18 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
-from chainrule.activations import ACTIVATIONS
+from chainrule._utils.numbers import format_number, split_number
 from chainrule.app.lesson.markup import Html, join, tag
 from chainrule.app.lesson.subjects import SEEDS, SUBJECTS
-from chainrule.diagnoses import RULES
-from chainrule.diagnosis import diagnose
-from chainrule.flow import GradientFlow
-from chainrule.numerals import format_number, split_number
-from chainrule.quantity import Quantity
-from chainrule.simulation import simulate
-from chainrule.spec import NetworkSpec
-from chainrule.training import CLASSES, Optimizer
-from chainrule.training import TRAINED as LEARNED
+from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.rules import RULES
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.quantity import Quantity
+from chainrule.measure.simulation import simulate
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.spec.network_spec import NetworkSpec
+from chainrule.training.training import CLASSES, Optimizer
+from chainrule.training.training import TRAINED as LEARNED
 
 FILE = "figures.json"
 SPACE = "\u202f"

@@ -6,10 +6,10 @@ Colours come from the style sheet, so that one drawing suits light and dark.
 import math
 from collections.abc import Callable, Sequence
 
-from chainrule.activations import Activation
+from chainrule._utils.numbers import to_superscript
 from chainrule.app.lesson.markup import Html, join, tag
-from chainrule.diagnoses import RULES
-from chainrule.numerals import to_superscript
+from chainrule.diagnosis.rules import RULES
+from chainrule.spec.activations import Activation
 
 REACH = 4.0
 """An activation is drawn for z from −REACH to REACH."""

@@ -5,11 +5,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from chainrule.app.jobs.measuring import Busy, Lane, Measurer, Superseded, plan_seeds
 from chainrule.app.lesson.document import build_lesson
-from chainrule.app.measuring import Busy, Lane, Measurer, Superseded, plan_seeds
-from chainrule.app.view import View, read_view
+from chainrule.app.state.view import View, read_view
+from chainrule.display.script import format_listing_output, write_listing
 from chainrule.errors import SpecError
-from chainrule.listing import format_listing_output, write_listing
 
 
 def register_routes(server: FastAPI, measurer: Measurer) -> None:

@@ -8,7 +8,7 @@ from chainrule.app.lesson.questions import QUESTIONS
 from chainrule.app.lesson.readings import READINGS
 from chainrule.app.lesson.subjects import SUBJECTS
 from chainrule.app.lesson.writer import Writer, write_code, write_formula
-from chainrule.spec import NetworkSpec
+from chainrule.spec.network_spec import NetworkSpec
 
 
 def write_game(writer: Writer) -> Html:

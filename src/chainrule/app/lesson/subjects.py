@@ -5,10 +5,10 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
-from chainrule.activations import ACTIVATIONS
-from chainrule.initializers import INITIALIZERS
 from chainrule.presets import PRESETS
-from chainrule.spec import NetworkSpec
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.spec.initializers import INITIALIZERS
+from chainrule.spec.network_spec import NetworkSpec
 
 SEEDS = 16
 """Networks of each subject; as many as the explorer shows, so that both show the same figures."""

@@ -2,14 +2,14 @@
 
 import math
 
-from chainrule.activations import ACTIVATIONS, Activation
 from chainrule.app.lesson import story
 from chainrule.app.lesson.figures import render_number
 from chainrule.app.lesson.markup import Html, join, render_math, tag
 from chainrule.app.lesson.plots import plot_activation
 from chainrule.app.lesson.writer import Writer, write_table
-from chainrule.initializers import INITIALIZERS, Initializer
-from chainrule.spec import NetworkSpec
+from chainrule.spec.activations import ACTIVATIONS, Activation
+from chainrule.spec.initializers import INITIALIZERS, Initializer
+from chainrule.spec.network_spec import NetworkSpec
 
 WIDTH = NetworkSpec().width
 """The width for which the table of initializations gives a standard deviation."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from chainrule.app.lesson.figures import Figures
 from chainrule.app.lesson.markup import Html, render_link, render_math, render_text, tag
 from chainrule.app.lesson.subjects import ADDRESSES
-from chainrule.diagnoses import MEANINGS, Verdict
+from chainrule.diagnosis.rules import MEANINGS, Verdict
 
 _COLORS = {Verdict.HEALTHY: "good", Verdict.EXPLODING: "bad", Verdict.DEAD_UNITS: "bad"}
 

@@ -1,0 +1,1 @@
+"""What the server answers about a flow or a training, ready to be drawn."""

@@ -1,0 +1,1 @@
+"""What can be asked of the server: pages, and the routes that their scripts call."""

@@ -1,0 +1,212 @@
+"""The chain-rule page: graph, equation and product of a one-dimensional network, linked.
+
+The page is drawn by `assets/chain/chain.js` from what the routes below answer; every number comes
+from the library. Addresses that do not describe a chain are answered with the reason.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import html
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from chainrule.chain import (
+    ScalarChain,
+    count_stable_layers,
+    describe_chain,
+    describe_product,
+    draw_graph,
+    find_best_weights,
+    find_stable_weights,
+    measure_depth,
+    measure_product,
+    measure_recurrence,
+)
+from chainrule.chain.arguments import parse_numbers
+from chainrule.chain.document import describe_number
+from chainrule.chain.layout import MAX_LAYERS_SHOWN
+from chainrule.errors import SpecError
+from chainrule.measure.simulation import simulate
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.spec.network_spec import repair_query
+
+SEEDS = 8
+"""Networks whose median gains the page shows for the real network."""
+
+MOST_LAYERS = 50
+"""Layers of a chain that the page can ask for; more would be megabytes of derivation."""
+
+LIVE_WEIGHTS = 2**22
+"""Most weights of all of them together."""
+
+Answer = dict[str, Any]
+
+
+def layout() -> Any:
+    """Return the page's frame; `assets/chain/chain.js` fills it."""
+    return dmc.Container(
+        html.Div(
+            dmc.Text("Loading the chain …", c="dimmed"),
+            id="chain-root",
+            **{
+                "data-activations": ",".join(
+                    f"{entry.name}:{entry.label}" for entry in ACTIVATIONS.values()
+                )
+            },
+        ),
+        size=1400,
+        px={"base": 0, "sm": "md"},
+    )
+
+
+def register_routes(server: FastAPI) -> None:
+    """Answer what the page asks for."""
+    for path, answer in (
+        ("/api/chain", answer_chain),
+        ("/api/depth", answer_depth),
+        ("/api/recurrence", answer_recurrence),
+        ("/api/network", answer_network),
+    ):
+        server.get(path, include_in_schema=False)(_respond(answer))
+
+
+def answer_chain(query: dict[str, str]) -> Answer:
+    """Return a chain's document and its graph.
+
+    Args:
+        query: x, weights, activation, wrt and, if there are any, biases (numbers with commas);
+            lines=all for every line of the derivation, graph=all for a graph that folds nothing,
+            in one row.
+
+    Raises:
+        SpecError: If the query does not describe a chain.
+    """
+    names = query.get("activation", "sigmoid").split(",")
+    biases = query.get("biases")
+    written = query.get("weights", "0.5,-2,1.5")
+    if (count := written.count(",") + 1) > MOST_LAYERS:
+        raise SpecError(
+            f"weights: must be at most {MOST_LAYERS} here; got {count}. "
+            "The command line, chainrule equation, takes up to 1000."
+        )
+    chain = ScalarChain(
+        _read_number(query, "x", 1.0),
+        parse_numbers("weights", written),
+        names if len(names) > 1 else names[0],
+        parse_numbers("biases", biases) if biases else None,
+    )
+    wrt = query.get("wrt", "w1")
+    unfold = query.get("graph") == "all"
+    return {
+        **describe_chain(chain, wrt, whole=query.get("lines") == "all"),
+        "svg": draw_graph(
+            chain,
+            wrt,
+            identifier="graph",
+            max_layers=chain.depth if unfold else MAX_LAYERS_SHOWN,
+            one_row=unfold,
+        ),
+    }
+
+
+def answer_depth(query: dict[str, str]) -> Answer:
+    """Return the running product of equal layers over depth, and the stable weights."""
+    weight, x = _read_number(query, "w", 1.0), _read_number(query, "x", 1.0)
+    activation = query.get("activation", "sigmoid")
+    depth = _read_count(query, "depth", 50)
+    curve = measure_depth(weight, activation, x=x, depth=depth)
+    stable = find_stable_weights(activation, x=x, depth=depth)
+    reach = count_stable_layers(activation, x=x, depth=depth, negative=weight < 0)
+    return {
+        "products": [describe_number(product) for product in curve.products],
+        "best": [describe_number(product) for product in curve.best],
+        "threshold": stable.threshold,
+        "region": list(stable.best),
+        "intervals": [list(interval) for interval in stable.intervals],
+        "sentence": stable.sentence,
+        "size": abs(weight),
+        "negative": weight < 0,
+        "reach": [[float(f"{size:.4g}"), layers] for size, layers in reach],
+        "funnel": [list(find_best_weights(activation, layers)) for layers in range(1, depth + 1)],
+    }
+
+
+def answer_recurrence(query: dict[str, str]) -> Answer:
+    """Return the gradient through time of a network that uses one weight at every step."""
+    clip = query.get("clip")
+    recurrence = measure_recurrence(
+        _read_number(query, "w", 1.0),
+        _read_count(query, "steps", 20),
+        x=_read_number(query, "x", 1.0),
+        activation=query.get("activation", "tanh"),
+        clip=_read_number(query, "clip", 1.0) if clip else None,
+    )
+    return {
+        "steps": [
+            {
+                "back": step.back,
+                "power": describe_number(step.power),
+                "slopes": describe_number(step.slopes),
+                "product": describe_number(step.product),
+                "clipped": describe_number(step.clipped),
+            }
+            for step in recurrence.steps
+        ],
+        "gradient": describe_number(recurrence.gradient),
+        "clip_factor": describe_number(recurrence.clip_factor),
+        "clipped_gradient": describe_number(recurrence.clipped_gradient),
+        "mathml": recurrence.to_mathml(),
+        "sentence": recurrence.sentence,
+    }
+
+
+def answer_network(query: dict[str, str]) -> Answer:
+    """Return the measured gains of real, wide networks, in backward order.
+
+    They are geometric means over the networks: unlike medians, these multiply as the gains do.
+    """
+    spec, notices = repair_query("&".join(f"{key}={value}" for key, value in query.items()))
+    seeds = max(1, min(SEEDS, LIVE_WEIGHTS // (spec.depth * spec.width**2)))
+    flow = simulate(spec, seeds)
+    return {
+        **describe_product(measure_product(flow)),
+        "spec": spec.model_dump(),
+        "query": spec.to_query(),
+        "seeds": seeds,
+        "notices": list(notices),
+        "sentence": (
+            f"{spec.depth} layers of {spec.width} units, {spec.activation}, {spec.init}: gains of "
+            f"{seeds} real networks (geometric means, so that they multiply), measured by autograd."
+        ),
+    }
+
+
+def _respond(answer: Callable[[dict[str, str]], Answer]) -> Callable[[Request], JSONResponse]:
+    def respond(request: Request) -> JSONResponse:
+        try:
+            return JSONResponse(answer(dict(request.query_params)))
+        except SpecError as error:
+            return JSONResponse({"error": str(error)}, status_code=422)
+
+    return respond
+
+
+def _read_number(query: dict[str, str], name: str, default: float) -> float:
+    if name not in query:
+        return default
+    numbers = parse_numbers(name, query[name])
+    if len(numbers) != 1:
+        raise SpecError(f"{name}: must be one number; got {len(numbers)}.")
+    if not math.isfinite(numbers[0]):
+        raise SpecError(f"{name}: must be a finite number; got {query[name][:40]!r}.")
+    return numbers[0]
+
+
+def _read_count(query: dict[str, str], name: str, default: int) -> int:
+    text = query.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise SpecError(f"{name}: must be a whole number; got {text[:40]!r}.")
+    return int(text)

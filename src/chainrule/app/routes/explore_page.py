@@ -1,0 +1,232 @@
+"""The explore page: choose a network, see the gradient of every layer.
+
+The page is drawn by `assets/explore/*.js` and `assets/shared/flow_view.js` from what the route here
+answers; every number and every word about it comes from the library.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from dash import html
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from chainrule.app.answers.flow_answer import describe_flow
+from chainrule.app.jobs.measuring import (
+    QUICK_SECONDS,
+    Busy,
+    Check,
+    Lane,
+    Measurer,
+    Superseded,
+    estimate_seconds,
+    plan_seeds,
+)
+from chainrule.app.state.controls import CONTROLS
+from chainrule.app.state.view import PANELS, PARTS, View, read_view, write_query
+from chainrule.diagnosis.rules import MEANINGS
+from chainrule.display.cards import describe_subject
+from chainrule.errors import SpecError
+from chainrule.figures import MEASURES
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.presets import PRESETS
+
+BAND_SEEDS = 5
+"""From so many networks on, a band of percentiles means something."""
+
+Answer = dict[str, Any]
+
+
+def layout() -> Any:
+    """Return the page's frame; the scripts fill it. It holds nothing that depends on a visitor."""
+    return html.Div(
+        html.P("Loading the explorer …"),
+        id="explore-root",
+        **{"data-vocabulary": json.dumps(describe_vocabulary(), ensure_ascii=False)},
+    )
+
+
+def describe_vocabulary() -> Answer:
+    """Return the controls, scenarios and switches of the page as JSON can hold them."""
+    return {
+        "controls": [control.describe() for control in CONTROLS.values()],
+        "presets": [
+            {
+                "name": preset.name,
+                "look_at": preset.look_at,
+                "verdict": str(preset.verdict),
+                "query": write_query(preset.spec),
+            }
+            for preset in PRESETS.values()
+        ],
+        "measures": [[name, measure.label] for name, measure in MEASURES.items()],
+        "panels": dict(PANELS),
+        "parts": dict(PARTS),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How many networks to measure, of the one on screen and of the pinned one."""
+
+    seeds: int
+    pinned: int
+    seconds: float
+
+
+def _plan(view: View, *, first: bool) -> _Plan:
+    """Return how many networks of a view to measure, and what that takes, roughly.
+
+    Raises:
+        SpecError: If even one network of either is more than the page measures.
+    """
+    seeds = plan_seeds(view.spec, view.seeds, first=first)
+    seconds = estimate_seconds(view.spec, seeds)
+    if view.pin is None:
+        return _Plan(seeds, 0, seconds)
+    try:
+        pinned = plan_seeds(view.pin, seeds, first=first)
+    except SpecError as error:
+        raise SpecError(f"The pinned network is too large: {error}") from None
+    return _Plan(seeds, pinned, seconds + estimate_seconds(view.pin, pinned))
+
+
+def register_routes(server: FastAPI, measurer: Measurer) -> None:
+    """Answer what the page asks for.
+
+    Args:
+        server: Where the routes go.
+        measurer: What measures.
+    """
+
+    @server.get("/api/explore", include_in_schema=False)
+    async def answer(request: Request) -> Response:
+        """Answer with everything that the page shows for an address.
+
+        With `first=1` in it, fewer networks may be measured so that the answer comes at once; it
+        says so, and the page asks again for all of them.
+        """
+        asked = time.perf_counter()
+        query, mark, _ = request.url.query.rpartition("first=1")
+        first = bool(mark)
+        if not first:
+            query = request.url.query
+        view, notices = read_view(query)
+        try:
+            plan, whole = _plan(view, first=first), _plan(view, first=False)
+        except SpecError as error:
+            return JSONResponse(
+                {"error": str(error), "view": view.describe(), "notices": notices}, 422
+            )
+
+        def work(check: Check) -> tuple[bytes, str]:
+            start = time.perf_counter()
+            flow = measurer.measure(view.spec, plan.seeds, check)
+            other = measurer.measure(view.pin, plan.pinned, check) if view.pin else None
+            measured = time.perf_counter()
+            body = _encode(_describe(view, flow, other, notices, plan, whole))
+            return body, _tell_times(asked, start, measured)
+
+        try:
+            lane = Lane.QUICK if plan.seconds <= QUICK_SECONDS else Lane.LONG
+            body, times = await measurer.run(request, work, lane=lane)
+        except Superseded:
+            return Response(status_code=499)
+        except Busy as error:
+            return JSONResponse({"error": str(error)}, 503, {"Retry-After": "5"})
+        except SpecError as error:
+            return JSONResponse({"error": str(error), "view": view.describe()}, 422)
+        return Response(body, media_type="application/json", headers={"Server-Timing": times})
+
+
+def _tell_times(asked: float, start: float, measured: float) -> str:
+    """Return what took how long as the header that browsers show beside a request."""
+    parts = {
+        "wait": start - asked,
+        "measure": measured - start,
+        "describe": time.perf_counter() - measured,
+    }
+    return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in parts.items())
+
+
+def _encode(answer: Answer) -> bytes:
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _describe(
+    view: View,
+    flow: GradientFlow,
+    other: GradientFlow | None,
+    notices: tuple[str, ...],
+    plan: _Plan,
+    whole: _Plan,
+) -> Answer:
+    answer = describe_flow(
+        flow, measure=view.measure, scale=view.scale, layer=view.layer, other=other
+    )
+    return {
+        **answer,
+        "view": view.describe(),
+        "notices": list(notices),
+        "scenario": _name_scenario(view),
+        "look_at": _describe_scenario(view, answer["verdict"]),
+        "caption": _caption(flow, other),
+        "ensemble": {
+            "seeds": plan.seeds,
+            "partial": plan != whole,
+            "note": _describe_ensemble(plan, whole, view.seeds),
+        },
+        "chain": f"/chain-rule?{_write_chain_query(view)}",
+    }
+
+
+def _caption(flow: GradientFlow, other: GradientFlow | None) -> str:
+    subject = describe_subject(flow)
+    return f"{subject}; pinned: {describe_subject(other)}" if other else subject
+
+
+def _name_scenario(view: View) -> str | None:
+    return next((name for name, preset in PRESETS.items() if preset.spec == view.spec), None)
+
+
+def _describe_scenario(view: View, verdict: str) -> str:
+    name = _name_scenario(view)
+    if name is not None:
+        return PRESETS[name].look_at
+    meaning = next(text for key, text in MEANINGS.items() if key == verdict)
+    return f"Your own configuration: {meaning}."
+
+
+def _describe_ensemble(plan: _Plan, whole: _Plan, wanted: int) -> str:
+    seeds = plan.seeds
+    networks = "network" if seeds == 1 else "networks"
+    if seeds < whole.seeds:
+        return f"First answer: {seeds} of {whole.seeds} networks; the others are being measured."
+    if plan.pinned < whole.pinned:
+        return (
+            f"First answer: {plan.pinned} of {whole.pinned} pinned networks; the others are being "
+            "measured."
+        )
+    if seeds == 1:
+        text = "One network, measured by autograd"
+    elif seeds < BAND_SEEDS:
+        text = f"Median of {seeds} {networks}, measured by autograd"
+    else:
+        text = f"Median of {seeds} networks and the band of the middle 80 %, measured by autograd"
+    if seeds < wanted:
+        return f"{text}; {wanted} of this size would take too long on a page."
+    return f"{text}."
+
+
+def _write_chain_query(view: View) -> str:
+    """Return the address of the chain-rule page's view of the network.
+
+    The page's own chain has an activation too, so the network's goes by another name.
+    """
+    return (
+        view.query.replace("activation=", "network_activation=")
+        if ("activation=" in view.query)
+        else f"{view.query}&network_activation={view.spec.activation}"
+    )

@@ -1,0 +1,219 @@
+"""The page for one's own model: a flow file goes in, its charts and diagnosis come out.
+
+The page is drawn by `assets/model/model.js`. A file is read as data and validated; nothing in it
+is run, and nothing of it is kept: the browser sends it again when something else of it is to be
+shown.
+"""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from dash import html
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
+
+from chainrule.app.answers.flow_answer import describe_flow
+from chainrule.app.state.view import PANELS
+from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.rules import Verdict
+from chainrule.display.cards import (
+    describe_attention,
+    describe_measurement,
+    describe_subject,
+    describe_versions,
+    start_sentence,
+)
+from chainrule.display.rows import (
+    ATTENTION_HEAD,
+    CALL_HEAD,
+    PARAMETER_HEAD,
+    count_outputs,
+    describe_block,
+    write_attention_row,
+    write_call_row,
+    write_parameter_row,
+)
+from chainrule.errors import FlowFileError
+from chainrule.figures import MEASURES, SCALES, build_profile_figure, count_hidden
+from chainrule.flow.blocks import build_profile, group_blocks, group_calls, is_profiled
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.loading import Limits, decode_flow
+from chainrule.remedies.advice import advise
+from chainrule.remedies.result import write_search
+
+LIMITS = Limits(size=16 * 2**20, entries=5_000, members=1_000, text=1_000)
+"""What is read of a file that a visitor sends."""
+
+AT_ONCE = 2
+"""Files that are read at the same time; others wait."""
+
+_DISCARDED = 4 * LIMITS.size
+"""So much of a file that is too large is still received, so that its sender hears the reason."""
+
+Answer = dict[str, Any]
+
+
+def layout() -> Any:
+    """Return the page's frame; `assets/model/model.js` fills it."""
+    vocabulary = {
+        "panels": dict(PANELS),
+        "measures": [[name, measure.label] for name, measure in MEASURES.items()],
+        "limit": LIMITS.size,
+        "too_large": _describe_limit(),
+    }
+    return html.Div(
+        html.P("Loading the page …"),
+        id="model-root",
+        className="ex-root",
+        **{"data-vocabulary": json.dumps(vocabulary, ensure_ascii=False)},
+    )
+
+
+def register_routes(server: FastAPI) -> None:
+    """Answer what the page asks for."""
+    limiter = CapacityLimiter(AT_ONCE)
+
+    @server.post("/api/flow", include_in_schema=False)
+    async def answer(request: Request) -> Response:
+        """Answer a flow file, the body, with everything that the page shows of it."""
+        try:
+            content = await _receive(request)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        if content is None:
+            return JSONResponse({"error": _describe_limit()}, 413)
+        query = dict(request.query_params)
+        try:
+            body = await run_sync(_answer, content, query, limiter=limiter)
+        except FlowFileError as error:
+            return JSONResponse({"error": str(error)}, 422)
+        return Response(body, media_type="application/json")
+
+
+async def _receive(request: Request) -> bytes | None:
+    """Return the body; `None` if it is too large, without having kept more than the limit."""
+    announced = request.headers.get("content-length", "")
+    too_large = announced.isdigit() and int(announced) > LIMITS.size
+    parts: list[bytes] = []
+    received = 0
+    async for part in request.stream():
+        received += len(part)
+        too_large = too_large or received > LIMITS.size
+        if too_large:
+            parts.clear()
+            if received > _DISCARDED:
+                return None
+        else:
+            parts.append(part)
+    return None if too_large else b"".join(parts)
+
+
+def _describe_limit() -> str:
+    return (
+        f"A flow file must be at most {LIMITS.size // 2**20} MiB here. Larger ones become a page "
+        "with: chainrule report flow.json --open"
+    )
+
+
+def _answer(content: bytes, query: dict[str, str]) -> bytes:
+    flow = decode_flow(content, limits=LIMITS)
+    measure, scale, layer = (query.get(name, "") for name in ("measure", "scale", "layer"))
+    answer = describe_model(
+        flow,
+        measure=measure if measure in MEASURES else "weight",
+        scale=scale if scale in SCALES else "log",
+        layer=int(layer) if layer.isascii() and layer.isdigit() and len(layer) < 10 else 1,
+    )
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def describe_model(
+    flow: GradientFlow, *, measure: str = "weight", scale: str = "log", layer: int = 1
+) -> Answer:
+    """Return everything the page shows of a measurement.
+
+    Args:
+        flow: What was measured.
+        measure: What the main chart shows; a name of `MEASURES`.
+        scale: "log" or "linear".
+        layer: The layer shown in full.
+    """
+    layers = flow.weight_layers
+    answer = describe_flow(flow, measure=measure, scale=scale, layer=layer)
+    names = [f" ({entry.name})" if flow.spec is None and entry.name else "" for entry in layers]
+    blocks = group_calls(flow)
+    places = {id(block): place for place, block in enumerate(blocks)}
+    subject = describe_subject(flow)
+    return {
+        **answer,
+        "layers": [
+            f"{sentence}{name}" for sentence, name in zip(answer["layers"], names, strict=True)
+        ],
+        "ensemble": {"note": f"{subject}; {describe_measurement(flow)}."},
+        "caption": subject,
+        "versions": describe_versions(flow),
+        "view": {"measure": measure, "scale": scale, "layer": layer, "address": str(layer)},
+        "modules": {
+            "title": f"Every module, by block ({count_outputs(len(flow.layers))})",
+            "head": CALL_HEAD,
+            "blocks": [
+                {
+                    "name": block.name or "(model)",
+                    "note": describe_block(block),
+                    "rows": [write_call_row(call) for call in block.calls],
+                }
+                for block in blocks
+            ],
+            "stacks": [
+                {"name": pattern, "blocks": [places[id(block)] for block in members]}
+                for pattern, members in group_blocks(blocks)
+            ],
+        },
+        "profile": _describe_profile(flow),
+        "changes": _describe_changes(flow),
+        "attention": {
+            "title": f"Attention ({len(flow.attentions):,})",
+            "note": start_sentence(describe_attention(flow)),
+            "head": ATTENTION_HEAD,
+            "rows": [write_attention_row(each) for each in flow.attentions],
+        }
+        if flow.attentions
+        else None,
+        "parameters": {
+            "title": f"Every parameter ({len(flow.parameters):,})",
+            "head": PARAMETER_HEAD,
+            "rows": [write_parameter_row(parameter) for parameter in flow.parameters],
+        },
+    }
+
+
+def _describe_profile(flow: GradientFlow) -> list[Answer]:
+    """Return the repeated blocks of a large model, a chart for each kind of them."""
+    if not is_profiled(flow):
+        return []
+    return [
+        {
+            "title": f"Depth profile: {stack.title}",
+            "note": "The blocks side by side, a line for each place in a block."
+            + (f" {hidden} more are in the table." if (hidden := count_hidden(stack)) else ""),
+            "figure": build_profile_figure(stack),
+        }
+        for stack in build_profile(flow)
+        if stack.repeats
+    ]
+
+
+def _describe_changes(flow: GradientFlow) -> Answer | None:
+    """Return how to look for remedies, and advice; `None` for a healthy network.
+
+    A flow file holds no weights, so that nothing can be tried here.
+    """
+    diagnosis = diagnose(flow)
+    if diagnosis.verdict is Verdict.HEALTHY:
+        return None
+    advice = advise(flow, diagnosis) if flow.spec is None else ()
+    return {"command": write_search(flow), "advice": [asdict(each) for each in advice]}

@@ -1,0 +1,1 @@
+"""What a page shows: its controls, and the address that holds them."""

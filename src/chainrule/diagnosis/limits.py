@@ -1,0 +1,144 @@
+"""Limits that somebody sets for a model's gradients, beside the diagnosis."""
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.diagnosis import Diagnosis
+from chainrule.diagnosis.metrics import format_figure
+from chainrule.diagnosis.rules import RULES
+from chainrule.diagnosis.structure import list_waiting
+from chainrule.errors import ChainruleError, suggest
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.records import WeightLayer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What must hold of ‖∂loss/∂W‖ in every weight layer; `None` for no limit of one's own.
+
+    Attributes:
+        min_gradient: The smallest that is allowed.
+        max_gradient: The largest that is allowed.
+        max_ratio: The most that two layers may differ: largest ÷ smallest.
+    """
+
+    min_gradient: float | None = None
+    max_gradient: float | None = None
+    max_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("min_gradient", "max_gradient", "max_ratio"):
+            value = getattr(self, name)
+            if value is not None and (math.isnan(value) or value < 0):
+                raise ChainruleError(f"{name} must be zero or positive; got {value!r}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """A limit or bound that does not hold.
+
+    Attributes:
+        place: The layer or module, in words.
+        figure: What was measured, in words.
+        value: The figure, as people read it.
+        bound: What must hold, as people read it: "≥ 0.003".
+    """
+
+    place: str
+    figure: str
+    value: str
+    bound: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.figure} is {self.value}, must be {self.bound}"
+
+
+def check_limits(
+    flow: GradientFlow,
+    diagnosis: Diagnosis,
+    limits: Limits = Limits(),
+    *,
+    allow: Collection[str] = (),
+) -> tuple[Violation, ...]:
+    """Return what is wrong with a measurement: findings of the diagnosis, and limits passed.
+
+    A limit of one's own takes the place of the diagnosis's bound on the same figure.
+
+    Args:
+        flow: A measurement.
+        diagnosis: What it means.
+        limits: Limits of one's own.
+        allow: Names of rules of the table of diagnoses that may find something.
+
+    Raises:
+        ChainruleError: If a rule is not known.
+    """
+    for name in allow:
+        if name not in RULES:
+            raise ChainruleError(f"allow: unknown rule {name!r}. {suggest(name, RULES)}")
+    passed_over = set(allow)
+    if limits.min_gradient is not None:
+        passed_over |= {"vanishing_gradient", "vanishing_typical"}
+    if limits.max_gradient is not None:
+        passed_over.add("exploding_gradient")
+    return (*_list_findings(diagnosis, passed_over), *_list_passed(flow, limits))
+
+
+def _list_findings(diagnosis: Diagnosis, passed_over: Collection[str]) -> Iterator[Violation]:
+    for finding in diagnosis.findings:
+        if finding.rule in passed_over:
+            continue
+        rule = RULES[finding.rule]
+        sign = "≤" if finding.beyond == ">" else "≥"
+        first = () if finding.worst is None else (finding.worst,)  # whose figure is shown
+        names = list(dict.fromkeys((*first, *finding.modules)))
+        if not names:
+            place = "the whole model"
+        else:
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            place = f"{names[0] or '(model)'!r}{others}"
+        yield Violation(
+            place=place,
+            figure=rule.figure,
+            value=format_figure(rule, finding.value),
+            bound=f"{sign} {format_figure(rule, finding.threshold)}",
+        )
+
+
+def _list_passed(flow: GradientFlow, limits: Limits) -> Iterator[Violation]:
+    waiting = list_waiting(flow)
+    norms = [
+        (float(layer.weight_gradient_norm), layer)
+        for layer in flow.weight_layers
+        if layer.weight_gradient_norm is not None and layer.layer not in waiting
+    ]
+    if not norms:
+        return
+    low, low_layer = min(norms, key=lambda pair: pair[0])
+    high, high_layer = max(norms, key=lambda pair: pair[0])
+    if limits.min_gradient is not None and not low >= limits.min_gradient:
+        yield _pass(low_layer, low, "≥", limits.min_gradient)
+    if limits.max_gradient is not None and not high <= limits.max_gradient:
+        yield _pass(high_layer, high, "≤", limits.max_gradient)
+    if limits.max_ratio is not None and not high <= limits.max_ratio * low:
+        yield Violation(
+            place=f"{_name(high_layer)} and {_name(low_layer)}",
+            figure="the ratio of their ‖∂𝓛/∂W‖",
+            value=format_number(high / low if low else math.inf),
+            bound=f"≤ {format_number(limits.max_ratio)}",
+        )
+
+
+def _pass(layer: WeightLayer, value: float, sign: str, bound: float) -> Violation:
+    return Violation(
+        place=_name(layer),
+        figure="‖∂𝓛/∂W‖",
+        value=format_number(value),
+        bound=f"{sign} {format_number(bound)}",
+    )
+
+
+def _name(layer: WeightLayer) -> str:
+    return f"layer {layer.layer} ({layer.name or '(model)'!r})"

@@ -1,0 +1,297 @@
+"""Notes on a measurement: what attention, branches and trunks do where nothing need be wrong.
+
+A note never changes the verdict. It tells a figure that people ask about, and what was found when
+the claim that goes with it was put to the test.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.rules import RULES
+from chainrule.diagnosis.structure import list_trunks
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM, AttentionFlow, ResidualFlow
+
+_LONG = 4
+"""Sums from which on a trunk is worth a note of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One thing that is worth a note.
+
+    Attributes:
+        name: Its key.
+        figure: What is compared, in words.
+        threshold: The bound from which on it is told.
+        beyond: ">" if figures above the bound are told, "<" if those below are.
+        meaning: What measurement says about the claim that people make of it.
+        source: Where claim and answer come from.
+    """
+
+    name: str
+    figure: str
+    threshold: float
+    beyond: str
+    meaning: str
+    source: str
+
+
+_OBSERVATIONS = (
+    Observation(
+        name="one_hot_attention",
+        figure="relative entropy of attention",
+        threshold=NEAR_ONE_HOT,
+        beyond="<",
+        meaning="It is often said that such attention cannot train, because no gradient passes "
+        "through it. Measured on tiny GPT-2s whose queries and keys were scaled up, that is wrong: "
+        "with Adam they learned at every level, though at some more slowly; plain SGD learned at a "
+        "relative entropy of 0.01, hardly between 0.003 and nearly 0, and again where attention "
+        "was one-hot to the last digit. Where it does not train, smaller query and key weights, or "
+        "normalized queries and keys, are worth trying.",
+        source="measured: docs/decisions.md, “Attention that is one-hot trains”",
+    ),
+    Observation(
+        name="uniform_attention",
+        figure="relative entropy of attention",
+        threshold=NEAR_UNIFORM,
+        beyond=">",
+        meaning="That is how GPT-2, Llama, BERT and ViT start: small random queries and keys score "
+        "every position alike, so each gets the average of all. It is no fault. Measured on tiny "
+        "GPT-2s: with Adam they learned as well from there as from sharper attention; with plain "
+        "SGD, queries and keys five times as large learned to look something up sooner.",
+        source="measured: docs/decisions.md, “Attention that is one-hot trains”",
+    ),
+    Observation(
+        name="large_branch",
+        figure="size of a branch ÷ its trunk",
+        threshold=2.0,
+        beyond=">",
+        meaning="Such a sum is mostly branch: the path around the block carries the smaller part, "
+        "so what goes in is soon outweighed. Where a normalization brings it back to size, models "
+        "like this were seen to train; without one the trunk grows by about that factor per block.",
+        source="Zhang et al. 2019, Fixup (arXiv 1901.09321); De & Smith 2020 (arXiv 2002.10444)",
+    ),
+    Observation(
+        name="tiny_branch",
+        figure="median size of the branches ÷ their trunk",
+        threshold=0.01,
+        beyond="<",
+        meaning="The blocks pass on nearly what they get, so the network behaves like one of few "
+        "layers until they have grown. That is no fault: branches that start at exactly zero "
+        "train.",
+        source="De & Smith 2020 (arXiv 2002.10444); Zhang et al. 2019, Fixup (arXiv 1901.09321)",
+    ),
+    Observation(
+        name="growing_pre_norm",
+        figure="size of a normalized trunk's last sum ÷ its start",
+        threshold=1.5,
+        beyond=">",
+        meaning="With the normalization inside the branches, each adds about the same size to a "
+        "trunk that grows, so later blocks change it by a smaller part. The gradient has a path to "
+        "the first block that no normalization lies on.",
+        source="Xiong et al. 2020 (arXiv 2002.04745); Sun et al. 2025 (arXiv 2502.05795)",
+    ),
+    Observation(
+        name="fading_post_norm",
+        figure="gradient of a trunk's first sum ÷ its last",
+        threshold=0.5,
+        beyond="<",
+        meaning="A normalization after every sum divides the gradient by the size of that sum, so "
+        "it fades with depth; a slow start of the learning rate (warm-up) is the usual answer, "
+        "pre-norm the other.",
+        source="Xiong et al. 2020 (arXiv 2002.04745)",
+    ),
+)
+
+OBSERVATIONS: Mapping[str, Observation] = MappingProxyType(
+    {each.name: each for each in _OBSERVATIONS}
+)
+"""Every observation by name, in the order in which notes are given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Something worth knowing that does not change the verdict.
+
+    Attributes:
+        name: Key in the table of observations.
+        modules: Names of the modules concerned, in forward order; empty where no module returned
+            what was looked at.
+        figure: What was measured, in words.
+        value: The figure that is furthest beyond the bound.
+        threshold: The bound from which on it is told.
+        beyond: ">" or "<": on which side of the bound it is.
+        evidence: The measurement in one sentence.
+        meaning: What measurement says about the claim that people make of it.
+        source: Where claim and answer come from.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    figure: str
+    value: float
+    threshold: float
+    beyond: str
+    evidence: str
+    meaning: str
+    source: str
+
+
+def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
+    """Return what is worth knowing of a model's attention and residual connections.
+
+    What is grave enough to be a finding of the diagnosis is left to it.
+    """
+    return tuple(note for find in _FINDERS for note in find(flow))
+
+
+def _find_one_hot(flow: GradientFlow) -> Iterator[Note]:
+    found = [each for each in flow.attentions if each.entropy < NEAR_ONE_HOT]
+    if found:
+        least = min(found, key=lambda each: each.entropy)
+        yield _note(
+            "one_hot_attention",
+            least.entropy,
+            f"attention is nearly one-hot in {_count(found, flow.attentions)}: its relative "
+            f"entropy is {format_number(least.entropy)} at {least.label!r} (0 is one-hot, 1 is "
+            "uniform)",
+            [each.name for each in found],
+        )
+
+
+def _find_uniform(flow: GradientFlow) -> Iterator[Note]:
+    found = [each for each in flow.attentions if each.entropy > NEAR_UNIFORM]
+    if 2 * len(found) > len(flow.attentions):
+        least = min(each.entropy for each in found)
+        yield _note(
+            "uniform_attention",
+            least,
+            f"attention is nearly uniform in {_count(found, flow.attentions)}: its relative "
+            f"entropy is at least {math.floor(1000 * least) / 1000:g} there (0 is one-hot, 1 is "
+            "uniform)",
+            [each.name for each in found],
+        )
+
+
+def _count(found: Sequence[AttentionFlow], every: Sequence[AttentionFlow]) -> str:
+    return f"{len(found)} of {len(every)} computation{'' if len(every) == 1 else 's'}"
+
+
+def _find_large_branches(flow: GradientFlow) -> Iterator[Note]:
+    bound = OBSERVATIONS["large_branch"].threshold
+    shares = [(share, each) for each in flow.residuals if (share := each.share) is not None]
+    found = [(share, each) for share, each in shares if share > bound]
+    if found:
+        share, worst = max(found, key=lambda pair: pair[0])
+        yield _note(
+            "large_branch",
+            share,
+            f"{len(found)} of {len(shares)} branches add more than {bound:g} times what their "
+            f"trunk holds; {_name(flow, worst)!r} adds {format_number(share)} times",
+            [_name(flow, each) for _, each in found],
+        )
+
+
+def _find_tiny_branches(flow: GradientFlow) -> Iterator[Note]:
+    shares = [(share, each) for each in flow.residuals if (share := each.share) is not None]
+    if not shares:
+        return
+    median = statistics.median(float(share) for share, _ in shares)
+    if median < OBSERVATIONS["tiny_branch"].threshold:
+        yield _note(
+            "tiny_branch",
+            median,
+            "the branches add nothing yet"
+            if max(share for share, _ in shares) == 0.0
+            else f"the typical branch adds {format_number(median)} of what its trunk holds",
+            [_name(flow, each) for _, each in shares],
+        )
+
+
+def _find_growing(flow: GradientFlow) -> Iterator[Note]:
+    for trunk in _list_long(flow, "before"):
+        start = trunk[0].after if trunk[0].before is None else trunk[0].before
+        growth = trunk[-1].after / start if start > 0.0 else 0.0
+        if growth <= OBSERVATIONS["growing_pre_norm"].threshold:
+            continue
+        shares = [share for each in trunk if (share := each.share) is not None]
+        half = len(shares) // 2
+        falls = ""
+        if half:  # a sum of several branches has no share of one
+            parts = (shares[:half], shares[-half:])
+            early, late = (statistics.median(map(float, part)) for part in parts)
+            falls = (
+                f"; a typical branch adds {format_number(early)} times its size in the first half "
+                f"and {format_number(late)} times in the second"
+            )
+        first, last = trunk[0].gradient, trunk[-1].gradient
+        reaches = (
+            f"; its gradient at the first sum is {format_number(first / last)} times that at the "
+            "last"
+            if first is not None and last
+            else ""
+        )
+        yield _note(
+            "growing_pre_norm",
+            growth,
+            f"the pre-norm trunk grows {format_number(growth)}-fold over its {len(trunk)} sums"
+            f"{falls}{reaches}",
+            [_name(flow, each) for each in trunk],
+        )
+
+
+def _find_fading(flow: GradientFlow) -> Iterator[Note]:
+    for trunk in _list_long(flow, "after"):
+        first, last = trunk[0].gradient, trunk[-1].gradient
+        if first is None or not last:
+            continue
+        ratio = first / last
+        if RULES["fading_trunk"].threshold <= ratio < OBSERVATIONS["fading_post_norm"].threshold:
+            yield _note(
+                "fading_post_norm",
+                ratio,
+                f"the gradient at the first of {len(trunk)} sums of the post-norm trunk is "
+                f"{format_number(ratio)} times that at the last",
+                [_name(flow, each) for each in trunk],
+            )
+
+
+def _list_long(flow: GradientFlow, normalization: str) -> Iterator[tuple[ResidualFlow, ...]]:
+    for trunk in list_trunks(flow):
+        styles = {each.normalization for each in trunk}
+        if len(trunk) >= _LONG and styles == {normalization}:
+            yield trunk
+
+
+def _name(flow: GradientFlow, residual: ResidualFlow) -> str:
+    return "" if residual.branch is None else flow.layers[residual.branch].name
+
+
+def _note(name: str, value: float, evidence: str, modules: Sequence[str]) -> Note:
+    observation = OBSERVATIONS[name]
+    return Note(
+        name=name,
+        modules=tuple(dict.fromkeys(filter(None, modules))),
+        figure=observation.figure,
+        value=float(value),
+        threshold=observation.threshold,
+        beyond=observation.beyond,
+        evidence=evidence,
+        meaning=observation.meaning,
+        source=observation.source,
+    )
+
+
+_FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
+    _find_one_hot,
+    _find_uniform,
+    _find_large_branches,
+    _find_tiny_branches,
+    _find_growing,
+    _find_fading,
+)

@@ -1,0 +1,273 @@
+"""What the model of viability reads of a flow: a few ratios within one measurement.
+
+None of them changes when the loss is multiplied by a constant. "Spread" is by how much an entry of
+a layer's values differs between the examples of the batch.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.structure import (
+    find_last_speaking,
+    find_tied_head,
+    list_silent,
+    list_waiting,
+)
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.records import ActivationStatistics, WeightLayer, read_saturation
+
+ROUNDING = 1e-5
+"""Relative differences below this are taken for rounding, as they are in float32."""
+
+RESOLUTION = 1e-6
+"""Smallest relative difference that is told from none; float32 rounds at some 1e-7."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """One figure that the model reads of a flow.
+
+    Attributes:
+        name: Its key in the table of constants.
+        label: What it is, in words.
+        low: What it means if it is too small, in words.
+        high: What it means if it is too large, in words.
+        read: Computes it; `None` where the flow has no such figure.
+        range: Between these it is taken as it is; beyond, as the nearer one.
+        logarithmic: Whether it is a power of ten (then people are shown the number itself).
+        share: Whether people are shown percent.
+    """
+
+    name: str
+    label: str
+    low: str
+    high: str
+    read: Callable[[GradientFlow], float | None]
+    range: tuple[float, float]
+    logarithmic: bool = True
+    share: bool = False
+
+    def format(self, value: float) -> str:
+        """Return a value as people read it."""
+        if self.share:
+            return f"{100 * value:.0f} %"
+        return format_number(10.0**value) if self.logarithmic else format_number(value)
+
+
+def measure_features(flow: GradientFlow) -> dict[str, float | None]:
+    """Return every feature by name; `None` where the flow has none, or where it is undefined."""
+    values = {}
+    for name, feature in FEATURES.items():
+        value = feature.read(flow)
+        low, high = feature.range
+        defined = value is not None and not math.isnan(value)
+        values[name] = min(max(value, low), high) if defined and value is not None else None
+    return values
+
+
+def _log(value: float | None) -> float | None:
+    """Return the power of ten; of zero, one below every range."""
+    if value is None or math.isnan(value):
+        return None
+    return math.log10(value) if value > 0 else -math.inf
+
+
+def _measure_spread(statistics: ActivationStatistics | None) -> float | None:
+    """Return by how much an entry differs between examples: root mean square deviation.
+
+    Relative differences below `RESOLUTION` count as that, so that both precisions agree.
+    """
+    if statistics is None or statistics.variation is None:
+        return None
+    return math.hypot(statistics.mean, statistics.std) * max(statistics.variation, RESOLUTION)
+
+
+def _divide(numerator: float | None, denominator: float | None) -> float | None:
+    if numerator is None or denominator is None or denominator == 0.0:
+        return None
+    return numerator / denominator
+
+
+def _multiply(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else left * right
+
+
+def _scale_gradients(flow: GradientFlow) -> list[float]:
+    """Return ‖∂𝓛/∂W_l‖ ÷ ‖δ_L‖ of the layers that have it.
+
+    Where a weight is zero on purpose, such as the last one of a residual branch, so is the gradient
+    of what comes before it until the first step: these layers do not count; nor do others that
+    wait.
+    """
+    last = next((d for d in reversed(flow.delta_norms) if d is not None), None)
+    waiting = list_waiting(flow)
+    ratios = (
+        _divide(layer.weight_gradient_norm, last)
+        for layer in flow.weight_layers
+        if layer.layer not in waiting
+    )
+    on_purpose = any(layer.weight_norm == 0.0 for layer in flow.weight_layers)
+    return [
+        ratio
+        for ratio in ratios
+        if ratio is not None and not math.isnan(ratio) and not (on_purpose and ratio == 0.0)
+    ]
+
+
+def _is_closed(flow: GradientFlow, layer: WeightLayer) -> bool:
+    """Whether figures of a layer say nothing yet, as zero weights hold something back."""
+    return layer.layer in list_waiting(flow) or layer.layer in list_silent(flow)
+
+
+def _read_smallest(flow: GradientFlow) -> float | None:
+    return _log(min(_scale_gradients(flow), default=None))
+
+
+def _read_largest(flow: GradientFlow) -> float | None:
+    return _log(max(_scale_gradients(flow), default=None))
+
+
+def _read_variation(flow: GradientFlow) -> float | None:
+    if (head := find_tied_head(flow)) is not None:
+        return _log(head.statistics.variation) if head.statistics else None
+    last = find_last_speaking(flow)
+    return None if last is None else _log(last.variation)
+
+
+def _read_sensitivity(flow: GradientFlow) -> float | None:
+    """Return the log of (‖δ_1‖ ÷ ‖δ_L‖) · (spread of z_1 ÷ spread of z_L).
+
+    Small differences of z_1 grow ‖δ_1‖ ÷ ‖δ_L‖-fold on the way; the differences between examples
+    grow as the spreads do. Where the first is far more than the second, neighbours land anywhere.
+    Unknown while the first or the last layer waits or is zero on purpose.
+    """
+    layers = flow.weight_layers
+    if len(layers) < 2 or _is_closed(flow, layers[0]) or _is_closed(flow, layers[-1]):
+        return None
+    spreads = [_measure_spread(layer.pre_activation) for layer in (layers[0], layers[-1])]
+    backward, forward = flow.delta_ratio, _divide(spreads[1], spreads[0])
+    return _log(_divide(backward, forward))
+
+
+def _read_effective_depth(flow: GradientFlow) -> float | None:
+    """Return the log of Σ_l min(1, e_l)², where e_l is the share of the output that is made in l.
+
+    e_l = (‖δ_l‖ · spread of z_l) ÷ (‖∂𝓛/∂out‖ · spread of the output): how far a change of z_l as
+    large as its differences between examples moves the loss, relative to one of the output. In a
+    chain every layer counts in full and the sum is the depth; of a residual branch only what it
+    adds to its trunk counts. Where the differences between examples drown in rounding they cannot
+    be compared, and every layer counts. Unknown while the last layer is zero on purpose.
+    """
+    if flow.weight_layers and _is_closed(flow, flow.weight_layers[-1]):
+        return None
+    output = next((c for c in reversed(flow.layers) if c.gradient and c.statistics), None)
+    if output is None or output.gradient is None or not flow.weight_layers:
+        return None
+    variation = output.statistics.variation if output.statistics else None
+    if variation is not None and variation < ROUNDING:
+        return _log(float(len(flow.weight_layers)))
+    whole = _multiply(output.gradient.norm, _measure_spread(output.statistics))
+    parts = [
+        _divide(_multiply(layer.delta_norm, _measure_spread(layer.pre_activation)), whole)
+        for layer in flow.weight_layers
+    ]
+    shares = [min(1.0, part) ** 2 for part in parts if part is not None and not math.isnan(part)]
+    return _log(math.fsum(shares)) if shares else None
+
+
+def _read_forward(flow: GradientFlow) -> float | None:
+    layers = flow.weight_layers
+    if len(layers) < 2:
+        return None
+    head = find_tied_head(flow)
+    speaking = find_last_speaking(flow)
+    if head is None and (speaking is None or speaking.layer == layers[0].layer):
+        return None
+    last = head.statistics if head else speaking.output if speaking else None
+    return _log(_divide(_measure_spread(last), _measure_spread(layers[0].output)))
+
+
+def _read_worst(
+    read: Callable[[WeightLayer], float | None],
+) -> Callable[[GradientFlow], float | None]:
+    def read_flow(flow: GradientFlow) -> float | None:
+        values = (read(layer) for layer in flow.weight_layers)
+        return max((v for v in values if v is not None and not math.isnan(v)), default=None)
+
+    return read_flow
+
+
+_FEATURES = (
+    Feature(
+        name="smallest_gradient",
+        label="The smallest ‖∂𝓛/∂W‖ ÷ ‖δ‖ at the last layer",
+        low="some layer learns next to nothing of what the last one is told",
+        high="",
+        read=_read_smallest,
+        range=(-12.0, 12.0),
+    ),
+    Feature(
+        name="largest_gradient",
+        label="The largest ‖∂𝓛/∂W‖ ÷ ‖δ‖ at the last layer",
+        low="no layer receives enough",
+        high="a step that suits the others throws some layer far away",
+        read=_read_largest,
+        range=(-12.0, 12.0),
+    ),
+    Feature(
+        name="variation",
+        label="The relative variation between examples at the last layer",
+        low="different inputs give almost the same output",
+        high="",
+        read=_read_variation,
+        range=(-6.0, 0.0),
+    ),
+    Feature(
+        name="sensitivity",
+        label="The growth of small differences ÷ that of the spread between examples",
+        low="",
+        high="similar inputs give unrelated outputs, so gradients of different examples disagree",
+        read=_read_sensitivity,
+        range=(-3.0, 6.0),
+    ),
+    Feature(
+        name="forward",
+        label="The spread between examples at the last layer ÷ at the first",
+        low="what tells the examples apart fades on the way",
+        high="values grow from layer to layer",
+        read=_read_forward,
+        range=(-12.0, 12.0),
+    ),
+    Feature(
+        name="saturation",
+        label="The largest share of saturated activations",
+        low="",
+        high="flat activations block the gradient",
+        read=_read_worst(read_saturation),
+        range=(0.0, 1.0),
+        share=True,
+    ),
+    Feature(
+        name="dead_units",
+        label="The largest share of dead units",
+        low="",
+        high="dead units pass nothing on",
+        read=_read_worst(lambda layer: layer.dead_share),
+        range=(0.0, 1.0),
+        share=True,
+    ),
+    Feature(
+        name="effective_depth",
+        label="The number of layers that the signal passes one after another",
+        low="",
+        high="each of them distorts what the others learn",
+        read=_read_effective_depth,
+        range=(0.0, 3.0),
+    ),
+)
+
+FEATURES: Mapping[str, Feature] = MappingProxyType({each.name: each for each in _FEATURES})
+"""Every feature by name, in the order in which they are told."""

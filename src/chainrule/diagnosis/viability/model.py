@@ -1,0 +1,213 @@
+"""`assess_viability`: how likely a freshly initialized network is to train, from one measurement.
+
+"To train" means: some usual learning rate gets it more than 7/9 of the way from chance to always
+right within 300 steps of a small classification task (`chainrule.training.trainability` says
+exactly what).
+The probability comes from a small additive model. A network without a fault has the base odds; each
+feature that leaves its healthy range lowers them, the more the further it is out, and one that
+leaves it on the other side may lower them too. So every verdict is a sum that can be read:
+log-odds = base + Σ contributions. The constants (`viability_table.py`) were fitted on real
+trainings by `benchmarks/viability.py`; docs/viability.md holds what came out.
+
+Every feature is a ratio within one measurement, so none changes when the loss is multiplied by a
+constant, which plain SGD can undo by its learning rate and Adam does not notice at all.
+
+What it does not cover: a network that was trained already (small gradients are then a success),
+momentum, weight decay, warm-up and schedules, trainings of many thousands of steps, recurrent
+networks over long sequences, tasks that are hard for a healthy network too, and generalization.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.rules import NOT_VIABLE, VIABLE, Outlook
+from chainrule.diagnosis.viability.constants import CONSTANTS, Constants
+from chainrule.diagnosis.viability.features import FEATURES, Feature, measure_features
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.spec.activations import ACTIVATIONS
+
+CERTAIN = -12.0
+"""Log-odds contributed by what no optimizer survives: an undefined number, or no gradient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """How much one feature moved the verdict.
+
+    Attributes:
+        feature: Its name.
+        value: What was measured, as the model reads it (many are powers of ten); `None` if the
+            flow has no such figure, which then moves nothing.
+        log_odds: What it adds to the log-odds; 0 inside the healthy range, never above.
+        words: The same in one sentence.
+    """
+
+    feature: str
+    value: float | None
+    log_odds: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """Whether one optimizer can be expected to train the network.
+
+    Attributes:
+        optimizer: "sgd" or "adam".
+        probability: That some usual learning rate trains it within 300 steps, in (0, 1).
+        word: The probability in words.
+        log_odds: ln(p ÷ (1 − p)): the base and all contributions together.
+        base: Log-odds of a network without a fault.
+        contributions: What each feature adds, the gravest first.
+    """
+
+    optimizer: str
+    probability: float
+    word: Outlook
+    log_odds: float
+    base: float
+    contributions: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Viability:
+    """Whether a network can be expected to train.
+
+    SGD and Adam may differ: SGD moves each layer in proportion to its gradient, so a layer that
+    receives little stays where it is, and one that receives much sets the learning rate for all.
+    Adam divides by the size of each gradient and moves every layer alike; what it cannot mend is
+    an input that leaves no trace in the output.
+
+    Attributes:
+        sgd: With plain SGD.
+        adam: With Adam.
+        covered: Whether the network is of the kind that the model was fitted on (`is_covered`).
+    """
+
+    sgd: Prospect
+    adam: Prospect
+    covered: bool
+
+
+def assess_viability(flow: GradientFlow) -> Viability:
+    """Return how likely plain SGD and Adam are to train the network, with the reasons.
+
+    Args:
+        flow: A measurement of a freshly initialized network by `inspect` or `simulate`.
+    """
+    values = measure_features(flow)
+    hopeless = tuple(find_hopeless(flow))
+    return Viability(
+        sgd=judge_features(values, "sgd", hopeless),
+        adam=judge_features(values, "adam", hopeless),
+        covered=is_covered(flow),
+    )
+
+
+def is_covered(flow: GradientFlow) -> bool:
+    """Return whether a network is of the kind that the model was fitted on.
+
+    These are stacks of dense layers of 16 to 256 units, with activations of the table, with or
+    without normalization and residual connections. On others the model extrapolates.
+    """
+    kinds = {call.kind for call in flow.layers if call.role == "weight"}
+    activations = {call.kind for call in flow.layers if call.role == "activation"}
+    hidden = {layer.name for layer in flow.weight_layers[:-1]}
+    widths = [
+        call.shape[-1] for call in flow.layers if call.name in hidden and call.role == "weight"
+    ]
+    return (
+        kinds == {"Linear"}
+        and activations <= _ACTIVATIONS
+        and all(LEAST <= width <= MOST for width in widths)
+        and not flow.attentions
+    )
+
+
+LEAST, MOST = 16, 256
+"""Widths of the networks that the model was fitted on."""
+
+_ACTIVATIONS = {entry.module for entry in ACTIVATIONS.values()}
+
+
+def judge_features(
+    values: Mapping[str, float | None], optimizer: str, further: Iterable[Contribution] = ()
+) -> Prospect:
+    """Return what the model says of features.
+
+    Args:
+        values: By name; each may be `None`.
+        optimizer: "sgd" or "adam".
+        further: Contributions to add.
+    """
+    constants = CONSTANTS[optimizer]
+    found = [*further, *(_weigh(feature, values, constants) for feature in FEATURES.values())]
+    log_odds = constants.base + math.fsum(each.log_odds for each in found)
+    probability = 1.0 / (1.0 + math.exp(-log_odds))
+    return Prospect(
+        optimizer=optimizer,
+        probability=probability,
+        word=_name_probability(probability),
+        log_odds=log_odds,
+        base=constants.base,
+        contributions=tuple(sorted(found, key=lambda each: each.log_odds)),
+    )
+
+
+def _name_probability(probability: float) -> Outlook:
+    if probability >= VIABLE:
+        return Outlook.VIABLE
+    return Outlook.AT_RISK if probability >= NOT_VIABLE else Outlook.NOT_VIABLE
+
+
+def _weigh(
+    feature: Feature, values: Mapping[str, float | None], constants: Constants
+) -> Contribution:
+    value = values.get(feature.name)
+    low = high = 0.0
+    if value is not None:
+        for slope in constants.slopes:
+            if slope.feature != feature.name:
+                continue
+            if slope.beyond == "<":
+                low -= slope.weight * max(0.0, slope.knot - value)
+            else:
+                high -= slope.weight * max(0.0, value - slope.knot)
+    log_odds = low + high
+    if value is None:
+        words = f"{feature.label}: not measured"
+    else:
+        words = f"{feature.label} is {feature.format(value)}"
+        if log_odds < -NEGLIGIBLE:
+            meaning = feature.low if low < high else feature.high
+            factor = float(f"{math.exp(-log_odds):.2g}")
+            words += f": {meaning}. It divides the odds by {format_number(factor)}"
+    return Contribution(feature=feature.name, value=value, log_odds=log_odds, words=f"{words}.")
+
+
+NEGLIGIBLE = 0.05
+"""Log-odds below this are not worth a word."""
+
+
+def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
+    """Yield what needs no model: undefined numbers, or no gradient at all."""
+    layers = flow.weight_layers
+    norms = [n for layer in layers if (n := layer.weight_gradient_norm) is not None]
+    parts = [part for call in flow.layers for part in (call.statistics, call.gradient) if part]
+    counts = [each.non_finite for each in (*parts, *flow.parameters)]
+    if any(count > 0 for count in counts) or not all(map(math.isfinite, [flow.loss, *norms])):
+        yield Contribution(
+            feature="non_finite",
+            value=None,
+            log_odds=CERTAIN,
+            words="Some numbers are infinite or undefined, and spread to every weight.",
+        )
+    elif not any(p.grad_norm is not None and p.grad_norm > 0 for p in flow.parameters):
+        yield Contribution(
+            feature="no_gradient",
+            value=None,
+            log_odds=CERTAIN,
+            words="No parameter receives a gradient, so no step changes anything.",
+        )

@@ -1,0 +1,1 @@
+"""A measurement in words: cards, tables, the terminal, and files to take away."""

@@ -1,0 +1,374 @@
+"""A measurement in words and short figures, for every page, report and terminal that shows one."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from chainrule._utils.numbers import format_number, split_number
+from chainrule.diagnosis.diagnosis import Diagnosis
+from chainrule.diagnosis.rules import MEANINGS, RULES, Outlook, Verdict
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.quantity import Quantity
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.spec.initializers import INITIALIZERS
+
+GOOD, WARN, BAD, PLAIN = "good", "warn", "bad", ""
+"""States of a card; a page colours them, and never by colour alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a verdict looks: a sign that is told apart without colour, and a state."""
+
+    icon: str
+    state: str
+
+
+LOOKS: Mapping[Verdict, Look] = MappingProxyType(
+    {
+        Verdict.HEALTHY: Look("✔", GOOD),
+        Verdict.VANISHING: Look("▼", WARN),
+        Verdict.EXPLODING: Look("▲", BAD),
+        Verdict.SATURATED: Look("▬", WARN),
+        Verdict.SIGNAL_COLLAPSE: Look("◆", WARN),
+        Verdict.HARD_TO_TRAIN: Look("◇", WARN),
+        Verdict.DEAD_UNITS: Look("✖", BAD),
+        Verdict.NON_FINITE: Look("∞", BAD),
+        Verdict.NO_GRADIENT: Look("∅", BAD),
+    }
+)
+
+OUTLOOK_LOOKS: Mapping[Outlook, Look] = MappingProxyType(
+    {
+        Outlook.VIABLE: Look("●", GOOD),
+        Outlook.AT_RISK: Look("◐", WARN),
+        Outlook.NOT_VIABLE: Look("○", BAD),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One status card.
+
+    Attributes:
+        title: What it is about.
+        digits: The figure's digits, or a word.
+        exponent: The figure's power of ten, `None` where it needs none.
+        icon: A sign for the state.
+        state: "good", "warn", "bad", or "" where nothing is judged.
+        word: The judgement in a few words.
+        note: What the figure is, or how to read it.
+        badge: A second judgement with a look of its own, and its words; `None` for none.
+    """
+
+    title: str
+    digits: str
+    exponent: int | None = None
+    icon: str = ""
+    state: str = PLAIN
+    word: str = ""
+    note: str = ""
+    badge: tuple[Look, str] | None = None
+
+
+def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
+    """Return the four status cards of a measurement, also of one without weight layers."""
+    layers = flow.weight_layers
+    look = LOOKS[diagnosis.verdict]
+    verdict = Card(
+        title="Diagnosis",
+        digits=str(diagnosis.verdict).capitalize(),
+        icon=look.icon,
+        state=look.state,
+        note=start_sentence(MEANINGS[diagnosis.verdict]),
+        badge=(OUTLOOK_LOOKS[diagnosis.viability.sgd.word], describe_viability(diagnosis)),
+    )
+    if not layers:
+        none = "all parameters together" if flow.parameters else "the model has no parameters"
+        return (
+            _show("Loss", flow.loss, note="what is differentiated"),
+            _show("Gradient of the parameters", flow.gradient_norm, note=none),
+            Card(title="Weight layers", digits="0", note="no matrix or kernel took part"),
+            verdict,
+        )
+    named = flow.spec is None  # names of specified networks are ours and say nothing new
+    first, last = layers[0], layers[-1]
+    norms = flow.weight_gradient_norms
+    if len(layers) == 1:
+        return (
+            _show("Loss", flow.loss, note="what is differentiated"),
+            _judge_norm("Gradient at the only layer", norms[0], flow, first.name if named else ""),
+            Card(title="Weight layers", digits="1", note="there is no ratio of one layer"),
+            verdict,
+        )
+    return (
+        _judge_norm("Gradient at layer 1", norms[0], flow, first.name if named else ""),
+        _judge_norm(
+            f"Gradient at layer {len(layers)}, the last",
+            norms[-1],
+            flow,
+            last.name if named else "",
+        ),
+        _judge_ratio(flow.gradient_ratio, norms),
+        verdict,
+    )
+
+
+def describe_viability(diagnosis: Diagnosis) -> str:
+    """Return in a few words whether SGD can be expected to train it, and Adam where it differs."""
+    sgd, adam = diagnosis.viability.sgd.word, diagnosis.viability.adam.word
+    words = f"training {sgd}" if adam == sgd else f"training {sgd} with SGD, {adam} with Adam"
+    return words if diagnosis.viability.covered else f"{words} (extrapolated)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What one optimizer can be expected to do, in words.
+
+    Attributes:
+        look: Its sign and state.
+        title: "SGD: not viable".
+        note: The probability, in a sentence.
+        reasons: What lowered it, the gravest first; empty if nothing did.
+        further: Those of them that no finding has told; for SGD alone, of which findings speak.
+    """
+
+    look: Look
+    title: str
+    note: str
+    reasons: tuple[str, ...]
+    further: tuple[str, ...]
+
+
+_MOST_REASONS = 3
+_SLIGHT = 0.2
+"""Log-odds below which a reason is not worth telling."""
+
+
+def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
+    """Return what SGD and Adam can be expected to do with the network, and why."""
+    doubt = ""
+    if not diagnosis.viability.covered:
+        doubt += "; an extrapolation, as it was fitted on dense networks of 16 to 256 units"
+    if diagnosis.findings and diagnosis.viability.sgd.word is Outlook.VIABLE:
+        doubt += "; it looks at the whole: where it contradicts a finding, trust the finding"
+    told = {RULES[finding.rule].feature for finding in diagnosis.findings}
+    both = (("SGD", diagnosis.viability.sgd), ("Adam", diagnosis.viability.adam))
+    first, second = (
+        Forecast(
+            look=OUTLOOK_LOOKS[prospect.word],
+            title=f"{name}: {prospect.word}",
+            note=f"{_write_probability(prospect.probability)} probability that some usual learning "
+            f"rate trains it within 300 steps{doubt}",
+            reasons=tuple(
+                each.words for each in prospect.contributions if each.log_odds < -_SLIGHT
+            )[:_MOST_REASONS],
+            further=tuple(
+                each.words
+                for each in prospect.contributions
+                if each.log_odds < -_SLIGHT and each.feature not in told and name == "SGD"
+            ),
+        )
+        for name, prospect in both
+    )
+    return first, second
+
+
+def explain_difference(diagnosis: Diagnosis) -> str:
+    """Return why SGD and Adam are judged differently; nothing where they are not."""
+    if diagnosis.viability.sgd.word == diagnosis.viability.adam.word:
+        return ""
+    return (
+        "SGD moves each layer in proportion to its gradient: one that receives little stays where "
+        "it is, one that receives much sets the learning rate for all. Adam divides by the size of "
+        "each gradient, so every layer moves alike."
+    )
+
+
+def _write_probability(value: float) -> str:
+    if value < 0.01:
+        return "less than 1 %"
+    return "more than 99 %" if value > 0.99 else f"{100 * value:.0f} %"
+
+
+def _show(title: str, value: float | None, *, note: str) -> Card:
+    digits, exponent = write_number(value)
+    return Card(title=title, digits=digits, exponent=exponent, note=note)
+
+
+def _judge_norm(title: str, norm: Quantity | None, flow: GradientFlow, name: str) -> Card:
+    error = flow.output_error or 1.0
+    small, large = (
+        RULES[rule].threshold * error for rule in ("vanishing_gradient", "exploding_gradient")
+    )
+    icon, state, word = "✔", GOOD, "usable"
+    if norm is None:
+        icon, state, word = "∅", BAD, "no gradient reaches it"
+    elif not math.isfinite(norm):
+        icon, state, word = "∞", BAD, "not a finite number"
+    elif norm < small:
+        icon, state = "▼", WARN
+        word = "exactly zero" if norm == 0.0 else f"too small (below {format_number(small)})"
+    elif norm > large:
+        icon, state, word = "▲", BAD, f"too large (above {format_number(large)})"
+    digits, exponent = write_number(norm)
+    note = f"‖∂𝓛/∂W‖ of {name}" if name else "‖∂𝓛/∂W‖"
+    return Card(
+        title=title,
+        digits=digits,
+        exponent=exponent,
+        icon=icon,
+        state=state,
+        word=word,
+        note=note,
+    )
+
+
+def _judge_ratio(ratio: Quantity | None, norms: Sequence[Quantity | None]) -> Card:
+    icon, state, word = "✔", GOOD, "comparable at both ends"
+    if ratio is None or math.isnan(ratio):
+        icon, state, word = "∅", BAD, "undefined"
+    elif ratio < 0.01:
+        icon, state, word = "▼", WARN, "shrinks on the way back"
+    elif ratio > 100:
+        icon, state, word = "▲", BAD, "grows on the way back"
+    elif ratio < 0.1:
+        icon, state, word = "▽", PLAIN, "smaller at layer 1"
+    elif ratio > 10:
+        icon, state, word = "△", PLAIN, "larger at layer 1"
+    digits, exponent = write_number(ratio)
+    return Card(
+        title="Gradient ratio, first ÷ last",
+        digits=digits,
+        exponent=exponent,
+        icon=icon,
+        state=state,
+        word=word,
+        note=_read_ratio(ratio, norms),
+    )
+
+
+def _read_ratio(ratio: float | None, norms: Sequence[Quantity | None]) -> str:
+    if ratio is None:
+        return "an end receives no gradient"
+    if math.isnan(ratio):
+        zero = norms[0] == 0.0 and norms[-1] == 0.0
+        return "both ends are zero" if zero else "an end is not a number"
+    if ratio < 0.01:
+        return "layer 1 receives next to nothing of what the last layer does"
+    if ratio > 10:
+        return "layer 1 receives far more than the last layer"
+    if ratio >= 1.995:
+        return f"layer 1 receives {format_number(ratio)} times what the last layer does"
+    return f"layer 1 receives {100 * ratio:.0f} % of what the last layer does"
+
+
+_SHOWN = {
+    "depth",
+    "width",
+    "activation",
+    "init",
+    "residual",
+    "normalization",
+    "clip_norm",
+    "seed",
+    "dtype",
+}
+
+
+def describe_subject(flow: GradientFlow) -> str:
+    """Return what was measured, in one line."""
+    spec = flow.spec
+    if spec is None:
+        counts = (
+            (len(flow.weight_layers), "weight layer"),
+            (len(flow.layers), "module output"),
+            (len(flow.parameters), "parameter"),
+        )
+        return ", ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    others = spec.model_dump(exclude=_SHOWN, exclude_defaults=True)
+    extras = [
+        f"{spec.residual} residual connections" if spec.residual != "none" else "",
+        spec.normalization if spec.normalization != "none" else "",
+        f"gradients clipped to {spec.clip_norm:g}" if spec.clip_norm is not None else "",
+    ]
+    parts = [
+        f"{spec.depth} layers × {spec.width} units",
+        ACTIVATIONS[spec.activation].label,
+        f"{INITIALIZERS[spec.init].label} initialization",
+        *(extra for extra in extras if extra),
+        *(f"{name.replace('_', ' ')} {value}" for name, value in others.items()),
+    ]
+    return ", ".join(parts)
+
+
+def describe_attention(flow: GradientFlow) -> str:
+    """Return what the attention of a model is like, in one sentence; nothing without attention."""
+    if not flow.attentions:
+        return ""
+    entropies = [each.entropy for each in flow.attentions]
+    low, high = min(entropies), max(entropies)
+    count = f"{len(entropies):,} computation{'' if len(entropies) == 1 else 's'} of attention"
+    if any(map(math.isnan, entropies)):
+        span = "undefined in some"
+    elif format_number(low) == format_number(high):
+        span = format_number(low)
+    else:
+        span = f"{format_number(low)} to {format_number(high)}"
+    return f"{count}, relative entropy {span} (0 is one-hot, 1 is uniform)"
+
+
+def describe_measurement(flow: GradientFlow) -> str:
+    """Return how it was measured, in one line."""
+    count = f"median of {flow.ensemble_size} networks" if flow.ensemble_size > 1 else "one network"
+    dtypes = "/".join(dict.fromkeys(parameter.dtype for parameter in flow.parameters))
+    return ", ".join(part for part in (count, dtypes or "no parameters", flow.device) if part)
+
+
+def describe_versions(flow: GradientFlow) -> str:
+    """Return what measured it, in one line."""
+    return f"chainrule {flow.chainrule_version}, PyTorch {flow.torch_version}"
+
+
+def write_number(value: float | None) -> tuple[str, int | None]:
+    """Return a number as a page writes it: digits, and a power of ten where it needs one."""
+    if value is None:
+        return "none", None
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else "infinite", None
+    return split_number(value)
+
+
+def write_text(value: float | None) -> str:
+    """Return a figure of a table cell or sentence."""
+    if value is None:
+        return "none"
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else "infinite"
+    return format_number(value)
+
+
+def write_band(value: Quantity | None) -> str:
+    """Return the middle 80 % of an ensemble, nothing for a single network."""
+    if value is None or len(value.values) == 1:
+        return ""
+    return f"{format_number(value.low)} – {format_number(value.high)}"
+
+
+def write_share(value: float | None) -> str:
+    """Return a share in percent, nothing if there is none."""
+    if value is None:
+        return ""
+    return f"{100 * value:.0f} %" if math.isfinite(value) else "undefined"
+
+
+def write_shape(shape: Sequence[int]) -> str:
+    """Return a tensor's shape: 32×64."""
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def start_sentence(text: str) -> str:
+    """Return a clause as a sentence."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -1,0 +1,129 @@
+"""The rows of tables of a measurement, as text: weight layers, calls, attention, parameters."""
+
+from chainrule.diagnosis.attribution import Blame
+from chainrule.display.cards import write_band, write_shape, write_share, write_text
+from chainrule.flow.blocks import Block
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.records import (
+    AttentionFlow,
+    LayerFlow,
+    ParameterFlow,
+    WeightLayer,
+    read_saturation,
+)
+
+CALL_HEAD = ("module", "kind", "shape", "‖∂𝓛/∂output‖", "gain", "mean", "std", "zeros")
+BLAME_HEAD = ("module", "kind", "factor", "share")
+ATTENTION_HEAD = (
+    "module",
+    "heads",
+    "queries × keys",
+    "relative entropy",
+    "heads near one-hot",
+    "heads near uniform",
+)
+PARAMETER_HEAD = (
+    "parameter",
+    "shape",
+    "norm",
+    "gradient",
+    "gradient ÷ norm",
+    "zeros in gradient",
+)
+
+
+def list_layer_head(flow: GradientFlow) -> tuple[str, ...]:
+    """Return the headings for `write_layer_row`."""
+    return (
+        "layer",
+        *(("module",) if flow.spec is None else ()),
+        "‖∂𝓛/∂W‖",
+        *(("10–90 %",) if flow.ensemble_size > 1 else ()),
+        "‖δ‖",
+        "gradient ÷ weight",
+        "std of h",
+        "saturated",
+        "dead",
+    )
+
+
+def write_layer_row(flow: GradientFlow, layer: WeightLayer) -> tuple[str, ...]:
+    """Return one weight layer's cells; the name is there for a model of one's own."""
+    gradient = layer.weight_gradient_norm
+    return (
+        str(layer.layer),
+        *((layer.name or "(model)",) if flow.spec is None else ()),
+        write_text(gradient),
+        *((write_band(gradient),) if flow.ensemble_size > 1 else ()),
+        write_text(layer.delta_norm),
+        write_text(layer.grad_to_weight),
+        write_text(layer.std),
+        write_share(read_saturation(layer)),
+        write_share(layer.dead_share),
+    )
+
+
+def write_call_row(call: LayerFlow) -> tuple[str, ...]:
+    """Return one module output's cells, for `CALL_HEAD`."""
+    statistics = call.statistics
+    return (
+        call.label,
+        call.kind,
+        write_shape(call.shape),
+        write_text(call.gradient.norm if call.gradient else None),
+        write_text(call.gain),
+        write_text(statistics.mean if statistics else None),
+        write_text(statistics.std if statistics else None),
+        write_share(statistics.zero_share if statistics else None),
+    )
+
+
+def write_attention_row(attention: AttentionFlow) -> tuple[str, ...]:
+    """Return the cells of one computation of attention weights, for `ATTENTION_HEAD`."""
+    return (
+        attention.label,
+        str(attention.heads),
+        f"{attention.queries} × {attention.keys}",
+        write_text(attention.entropy),
+        write_share(attention.one_hot),
+        write_share(attention.uniform),
+    )
+
+
+def write_parameter_row(parameter: ParameterFlow) -> tuple[str, ...]:
+    """Return one parameter's cells, for `PARAMETER_HEAD`."""
+    gradient = parameter.grad_norm
+    return (
+        ", ".join((parameter.name, *parameter.aliases)),
+        write_shape(parameter.shape),
+        write_text(parameter.norm),
+        parameter.status if gradient is None else write_text(gradient),
+        write_text(parameter.grad_to_weight),
+        write_share(parameter.grad_zero_share),
+    )
+
+
+def write_blame_row(flow: GradientFlow, blame: Blame) -> tuple[str, ...]:
+    """Return one culprit's cells, for `BLAME_HEAD`; layers of specified networks are numbered."""
+    number = f"layer {blame.layer}" if blame.layer is not None else "(model)"
+    name = number if flow.spec else blame.name or "(model)"
+    calls = f" ({blame.calls} calls)" if blame.calls > 1 else ""
+    return (
+        f"{name}{calls}",
+        f"block ending in {blame.kind}" if blame.what == "trunk gradient" else blame.kind,
+        f"× {write_text(blame.factor)}",
+        write_share(blame.share),
+    )
+
+
+def describe_block(block: Block) -> str:
+    """Return what is in a block and which gradients reach it, in a few words."""
+    low, high = block.smallest_gradient, block.largest_gradient
+    reach = "no gradient" if low is None else f"gradients {write_text(low)} to {write_text(high)}"
+    bad = f", {block.non_finite} not finite" if block.non_finite else ""
+    return f"{count_outputs(len(block.calls))}, {reach}{bad}"
+
+
+def count_outputs(count: int) -> str:
+    """Return a number of module outputs in words."""
+    return f"{count:,} output{'' if count == 1 else 's'}"

@@ -1,0 +1,49 @@
+"""One measurement, `GradientFlow`: its values, its file format, its modules by block."""
+
+from chainrule.flow.gradient_flow import (
+    RECORD_TYPES,
+    SCHEMA_VERSION,
+    GradientFlow,
+    Seed,
+    flow_adapter,
+    select_path,
+)
+from chainrule.flow.loading import (
+    decode_flow,
+    load_flow,
+)
+from chainrule.flow.quantity import (
+    Quantity,
+)
+from chainrule.flow.records import (
+    ActivationStatistics,
+    AttentionFlow,
+    Factor,
+    GradientStatistics,
+    Histogram,
+    LayerFlow,
+    ParameterFlow,
+    ResidualFlow,
+    WeightLayer,
+)
+
+__all__ = [
+    "RECORD_TYPES",
+    "SCHEMA_VERSION",
+    "ActivationStatistics",
+    "AttentionFlow",
+    "Factor",
+    "GradientFlow",
+    "GradientStatistics",
+    "Histogram",
+    "LayerFlow",
+    "ParameterFlow",
+    "Quantity",
+    "ResidualFlow",
+    "Seed",
+    "WeightLayer",
+    "decode_flow",
+    "flow_adapter",
+    "load_flow",
+    "select_path",
+]

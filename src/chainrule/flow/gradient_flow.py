@@ -1,0 +1,377 @@
+"""`GradientFlow`: one measurement of how gradients pass through a network."""
+
+import math
+import os
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from types import MappingProxyType
+from typing import Annotated, Any, Self
+
+from pydantic import FailFast, Field, TypeAdapter, with_config
+
+from chainrule._utils.files import write_text
+from chainrule.flow.quantity import Quantity, combine_norms, divide_members, multiply_members
+from chainrule.flow.records import (
+    CLOSED,
+    AttentionFlow,
+    Factor,
+    LayerFlow,
+    ParameterFlow,
+    ResidualFlow,
+    Text,
+    WeightLayer,
+)
+from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
+
+SCHEMA_VERSION = 1
+
+_CLIP_EPS = 1e-6
+"""What torch.nn.utils.clip_grad_norm_ adds to a norm before it divides by it."""
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+
+_STATISTICS = (
+    "mean",
+    "std",
+    "min",
+    "max",
+    "zero_share",
+    "non_finite",
+    "variation",
+    "saturation",
+    "dead_units",
+)
+_GRADIENT = ("norm", "max_abs", "zero_share", "non_finite")
+
+RECORD_TYPES: Mapping[str, type] = MappingProxyType(
+    {
+        **dict.fromkeys(("name", "kind", "role"), str),
+        **dict.fromkeys(("layer", "call"), int),
+        **dict.fromkeys(("output", "shape"), str),
+        **dict.fromkeys((*_STATISTICS, *(f"grad_{name}" for name in _GRADIENT)), float),
+        **dict.fromkeys(("gain", "weight_grad_norm"), float),
+    }
+)
+"""What every column of `GradientFlow.to_records` holds, beside `None`."""
+
+
+@with_config(CLOSED)
+@dataclass(frozen=True, kw_only=True)
+class GradientFlow:
+    """One measurement of a network: values forward, gradients backward, in numbers.
+
+    Attributes:
+        layers: Every output tensor of every measured module call, in forward order.
+        parameters: Every parameter, in registration order.
+        loss: The differentiated scalar.
+        chain: Whether the measured modules form one chain, each reading only the previous one's
+            output. Then the product of `factors()` is exactly ‖∂loss/∂x‖ ÷ ‖∂loss/∂h_L‖.
+        seeds: The seeds of the ensemble; empty for a model that chainrule did not build.
+        spec: The specification measured, or `None` for a model that chainrule did not build.
+        device: Where it was measured, for example "cpu".
+        torch_version: The PyTorch that measured it.
+        chainrule_version: The chainrule that measured it.
+        schema_version: Version of this structure in files.
+        residuals: Residual connections written as an addition of two tensors, in forward order.
+            Those of `simulate` are in its specification instead.
+        attentions: Attention weights computed by `scaled_dot_product_attention`, or by a softmax
+            over q·kᵀ whose result is multiplied with values, in forward order.
+    """
+
+    layers: Annotated[tuple[LayerFlow, ...], FailFast()]
+    parameters: Annotated[tuple[ParameterFlow, ...], FailFast()]
+    loss: Quantity
+    chain: bool
+    seeds: Annotated[tuple[Seed, ...], FailFast()]
+    spec: NetworkSpec | None
+    device: Text
+    torch_version: Text
+    chainrule_version: Text
+    schema_version: int = field(default=SCHEMA_VERSION)
+    # A factory, so that the class has no attribute that would hide what `defer` still has to build.
+    residuals: Annotated[tuple[ResidualFlow, ...], FailFast()] = field(default_factory=tuple)
+    attentions: Annotated[tuple[AttentionFlow, ...], FailFast()] = field(default_factory=tuple)
+
+    @classmethod
+    def defer(cls, build: Callable[[], Self]) -> Self:
+        """Return a flow whose fields are filled in by `build` when one of them is first read.
+
+        Args:
+            build: Makes the flow from plain numbers that are already there.
+        """
+        flow = cls.__new__(cls)
+        flow.__dict__["_lock"] = threading.Lock()
+        flow.__dict__["_build"] = build
+        return flow
+
+    def __getattr__(self, name: str) -> Any:
+        if "_build" in self.__dict__:
+            with self.__dict__["_lock"]:  # whoever comes second finds it done
+                build = self.__dict__.get("_build")
+                if build is not None:
+                    self.__dict__.update(build().__getstate__())
+                    del self.__dict__["_build"]
+        if name in self.__dict__:
+            return self.__dict__[name]
+        if name in type(self).__dict__ and name not in self.__dataclass_fields__:
+            return getattr(self, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def ensemble_size(self) -> int:
+        """Number of networks measured."""
+        return len(self.loss.values)
+
+    @cached_property
+    def weight_layers(self) -> tuple[WeightLayer, ...]:
+        """One summary per weight layer l = 1 … L, input to output."""
+        return _summarize_weight_layers(self.layers, self.parameters)
+
+    @cached_property
+    def weight_gradient_norms(self) -> tuple[Quantity | None, ...]:
+        """‖∂loss/∂W_l‖ for l = 1 … L."""
+        return tuple(layer.weight_gradient_norm for layer in self.weight_layers)
+
+    @cached_property
+    def delta_norms(self) -> tuple[Quantity | None, ...]:
+        """‖δ_l‖ = ‖∂loss/∂z_l‖ for l = 1 … L."""
+        return tuple(layer.delta_norm for layer in self.weight_layers)
+
+    @cached_property
+    def gradient_ratio(self) -> Quantity | None:
+        """‖∂loss/∂W_1‖ ÷ ‖∂loss/∂W_L‖, first over last; `None` if either has no gradient."""
+        return _divide_ends(self.weight_gradient_norms)
+
+    @cached_property
+    def delta_ratio(self) -> Quantity | None:
+        """‖δ_1‖ ÷ ‖δ_L‖: how much of the backpropagated gradient reaches the first layer."""
+        return _divide_ends(self.delta_norms)
+
+    @cached_property
+    def output_error(self) -> Quantity | None:
+        """√N · ‖∂loss/∂output‖, for N outputs: how large a change the loss asks of one output.
+
+        With a loss that is a mean over N, each output's own gradient is divided by N, and this
+        undoes it: it is the root mean square of the gradients of single outputs. A cross-entropy
+        at initialization has about 1. It is what a weight's gradient is compared with, for it
+        grows with every factor of the loss as that does, and neither changes with the batch size.
+        The output is that of the last call that receives a gradient; entries along its feature
+        dimension (the second of images, the last of everything else) count as one output. `None`
+        where it is zero or not finite.
+        """
+        for call in reversed(self.layers):
+            if call.gradient is not None and call.statistics is not None:
+                features = 1 if len(call.shape) > 3 else -1
+                count = math.prod(call.shape) // max(call.shape[features], 1) if call.shape else 1
+                error = Quantity(math.sqrt(count) * norm for norm in call.gradient.norm.values)
+                return error if 0.0 < error < math.inf else None
+        return None
+
+    @cached_property
+    def gradient_norm(self) -> Quantity | None:
+        """Norm of all parameters' gradients together; `None` if there is none."""
+        return combine_norms(p.grad_norm for p in self.parameters if p.grad_norm is not None)
+
+    @cached_property
+    def clip_factor(self) -> Quantity | None:
+        """What `spec.clip_norm` multiplies every gradient by (1 where it does nothing).
+
+        `None` if the specification does not clip. The flow itself holds gradients before clipping.
+        """
+        limit = self.spec.clip_norm if self.spec else None
+        return None if limit is None else self.compute_clip_factor(limit)
+
+    @cached_property
+    def clipped_gradient_norm(self) -> Quantity | None:
+        """Norm of all parameters' gradients together after clipping to `spec.clip_norm`.
+
+        `None` if the specification does not clip.
+        """
+        if self.gradient_norm is None or self.clip_factor is None:
+            return None
+        return multiply_members(self.gradient_norm, self.clip_factor)
+
+    def compute_clip_factor(self, max_norm: float) -> Quantity | None:
+        """Return what clipping the total gradient norm would multiply every gradient by.
+
+        As `torch.nn.utils.clip_grad_norm_` does: max_norm ÷ (norm + 1e-6), but at most 1. An
+        infinite norm gives 0 (infinite entries then become NaN), an undefined one NaN.
+
+        Args:
+            max_norm: The longest that all gradients together may be; above 0.
+
+        Returns:
+            One factor per member in [0, 1], or `None` if there is no gradient.
+        """
+        norm = self.gradient_norm
+        if norm is None:
+            return None
+        return Quantity(
+            each if math.isnan(each) else min(1.0, max_norm / (each + _CLIP_EPS))
+            for each in norm.values
+        )
+
+    def factors(self) -> tuple[Factor, ...]:
+        """Return the gain of every module call in backward order, from the loss to the input.
+
+        A residual block counts as one factor. Of other measured modules that contain measured
+        modules, the contained ones count.
+        """
+        calls = [self.layers[index] for index in select_path(self.layers)]
+        calls.reverse()
+        running: list[Quantity | None] = []
+        product: Quantity | None = Quantity([1.0] * self.ensemble_size)
+        for call in calls:
+            if product is not None and call.gain is not None:
+                product = multiply_members(product, call.gain)
+            else:
+                product = None
+            running.append(product)
+        return tuple(
+            Factor(
+                name=call.label,
+                kind=call.kind,
+                role=call.role,
+                layer=call.layer,
+                value=call.gain,
+                running=product,
+            )
+            for call, product in zip(calls, running, strict=True)
+        )
+
+    def to_json(self) -> str:
+        """Return the flow as JSON text; `load_flow` reads it back.
+
+        Infinite and undefined numbers become the strings "Infinity", "-Infinity" and "NaN".
+        """
+        return flow_adapter().dump_json(self).decode()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the flow to a JSON file, replacing an older one only when all is written.
+
+        Raises:
+            FlowFileError: If the file cannot be written there.
+        """
+        write_text(path, self.to_json())
+
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, str]:
+        """Return what a notebook shows of the flow: its table and its figure.
+
+        Both are drawn on an upper floor, which is loaded only when a notebook asks.
+        """
+        from chainrule.report.notebook import build_bundle
+
+        return build_bundle(self, include, exclude)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one flat dictionary per entry of `layers`, ready for a data frame.
+
+        Figures are medians over the ensemble; those that do not exist are `None`, in any row.
+        polars looks at the first 100 rows only to find out what a column holds, so give it
+        `RECORD_TYPES` as well for a larger model: `polars.DataFrame(records, schema=RECORD_TYPES)`.
+        """
+        gradients = {layer.layer: layer.weight_gradient_norm for layer in self.weight_layers}
+        return [_flatten(call, gradients) for call in self.layers]
+
+
+@cache
+def flow_adapter() -> TypeAdapter[GradientFlow]:
+    """Return the validator and serializer of flows (built once, on first use)."""
+    return TypeAdapter(GradientFlow)
+
+
+def _divide_ends(norms: Sequence[Quantity | None]) -> Quantity | None:
+    if not norms or norms[0] is None or norms[-1] is None:
+        return None
+    return divide_members(norms[0], norms[-1])
+
+
+def select_path(layers: Sequence[LayerFlow]) -> list[int]:
+    """Return the positions of the calls whose gains are factors, in forward order."""
+    parents = {call.parent for call in layers}
+
+    inside: list[bool] = [False] * len(layers)
+    for position in reversed(range(len(layers))):  # a parent comes after its children
+        parent = layers[position].parent
+        if parent is not None:
+            inside[position] = layers[parent].role == "residual" or inside[parent]
+
+    first_outputs: set[tuple[str, int]] = set()
+    path = []
+    for position, call in enumerate(layers):
+        replaced_by_children = position in parents and call.role != "residual"
+        if replaced_by_children or inside[position]:
+            continue
+        if (call.name, call.call) not in first_outputs:
+            first_outputs.add((call.name, call.call))
+            path.append(position)
+    return path
+
+
+def _summarize_weight_layers(
+    layers: Sequence[LayerFlow], parameters: Sequence[ParameterFlow]
+) -> tuple[WeightLayer, ...]:
+    weights: dict[int, list[ParameterFlow]] = {}
+    for parameter in parameters:
+        if parameter.is_weight and parameter.layer is not None:
+            weights.setdefault(parameter.layer, []).append(parameter)
+    calls: dict[int, list[LayerFlow]] = {}
+    for call in layers:
+        if call.layer is not None:
+            calls.setdefault(call.layer, []).append(call)
+
+    summaries = []
+    for number in sorted(weights):
+        entries = calls.get(number, [])
+        own = [entry for entry in entries if entry.role == "weight"]
+        activations = [entry for entry in entries if entry.role == "activation"]
+        # A placeholder counts only where there is nothing else.
+        activations.sort(key=lambda entry: entry.kind == "Identity")
+        norm = combine_norms(parameter.norm for parameter in weights[number])
+        assert norm is not None
+        summaries.append(
+            WeightLayer(
+                layer=number,
+                name=own[0].name if own else weights[number][0].name.rpartition(".")[0],
+                kind=own[0].kind if own else "",
+                weight_norm=norm,
+                weight_gradient_norm=combine_norms(
+                    p.grad_norm for p in weights[number] if p.grad_norm is not None
+                ),
+                delta_norm=combine_norms(
+                    entry.gradient.norm for entry in own if entry.gradient is not None
+                ),
+                pre_activation=own[0].statistics if own else None,
+                activation=activations[0].statistics if activations else None,
+                activation_kind=activations[0].kind if activations else "",
+            )
+        )
+    return tuple(summaries)
+
+
+def _flatten(call: LayerFlow, gradients: dict[int, Quantity | None]) -> dict[str, Any]:
+    def number(quantity: Quantity | None) -> float | None:
+        return None if quantity is None else float(quantity)
+
+    statistics, gradient = call.statistics, call.gradient
+    is_weight = call.role == "weight" and call.layer is not None
+    return {
+        "name": call.name,
+        "kind": call.kind,
+        "role": call.role,
+        "layer": call.layer,
+        "call": call.call,
+        "output": call.output,
+        "shape": "×".join(map(str, call.shape)),
+        **{name: number(getattr(statistics, name, None)) for name in _STATISTICS},
+        **{f"grad_{name}": number(getattr(gradient, name, None)) for name in _GRADIENT},
+        "gain": number(call.gain),
+        "weight_grad_norm": number(gradients.get(call.layer)) if is_weight and call.layer else None,
+    }

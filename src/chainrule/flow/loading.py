@@ -1,0 +1,326 @@
+"""Reading flow files: a `GradientFlow` as JSON, validated before anything sees it.
+
+A file may come from anybody. What is loaded says exactly what the file says: nothing is converted,
+completed or left out on the way; whatever does not allow that is refused, with the place and the
+reason. Limits are checked before the work that they limit.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from reprlib import repr as shorten
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from chainrule.errors import FlowFileError
+from chainrule.flow.gradient_flow import SCHEMA_VERSION, GradientFlow, flow_adapter
+from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import ActivationStatistics, LayerFlow, ParameterFlow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much of a flow file is read.
+
+    Attributes:
+        size: Bytes of the whole file.
+        entries: Module outputs, and as many parameters.
+        members: Networks of an ensemble.
+        text: Characters of one name.
+    """
+
+    size: int = 256 * 2**20
+    entries: int = 100_000
+    members: int = 100_000
+    text: int = 2_000
+
+
+LIMITS = Limits()
+"""What is read from one's own disk."""
+
+MAX_NESTING = 10
+"""Deepest nesting of lists and objects; a flow has 6."""
+
+_MAX_DIGITS = 19
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def load_flow(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> GradientFlow:
+    """Return the flow that `GradientFlow.save` wrote.
+
+    Args:
+        path: The file.
+        limits: How much is read.
+
+    Raises:
+        FlowFileError: If the file is missing, too large, damaged, or from a newer chainrule.
+    """
+    source = Path(path)
+    try:
+        with source.open("rb") as file:
+            content = file.read(limits.size + 1)  # its size may change, or be unknown (a pipe)
+    except OSError as error:
+        raise FlowFileError(f"Could not read {source}: {error.strerror}.") from None
+    except ValueError as error:  # a path that no file system has
+        raise FlowFileError(f"Could not read {str(path)!r}: {error}.") from None
+    if len(content) > limits.size:
+        raise FlowFileError(
+            f"A flow file must be at most {_describe_size(limits.size)}; {source} has more."
+        )
+    return decode_flow(content, limits=limits)
+
+
+def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
+    """Return the flow that JSON text holds.
+
+    Args:
+        text: What `GradientFlow.to_json` gave; bytes are UTF-8.
+        limits: How much is read.
+
+    Raises:
+        FlowFileError: If the text is not a flow, is damaged, too large, or has a newer schema.
+    """
+    if len(text) > limits.size:
+        raise FlowFileError(
+            f"A flow file must be at most {_describe_size(limits.size)}; "
+            f"this one has {_describe_size(len(text))}."
+        )
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            _refuse_json("it is not UTF-8 text")
+    _check_tokens(text, limits)
+    document = _parse(text)
+    _check_version(document)
+    _check_lengths(document, limits)
+    try:
+        flow = flow_adapter().validate_json(text, strict=True)
+    except ValidationError as error:
+        raise _explain(error) from None
+    _check_spec(document["spec"], flow)
+    _check_seeds(flow)
+    for index, call in enumerate(flow.layers):
+        _check_quantities(call, flow.ensemble_size, f"layers.{index}")
+        _check_call(call, index, len(flow.layers))
+    for index, parameter in enumerate(flow.parameters):
+        _check_quantities(parameter, flow.ensemble_size, f"parameters.{index}")
+        _check_parameter(parameter, index)
+    for index, residual in enumerate(flow.residuals):
+        _check_quantities(residual, flow.ensemble_size, f"residuals.{index}")
+        for position in residual.parameters:
+            if position >= len(flow.parameters):
+                where = f"residuals.{index}.parameters"
+                _refuse(where, "must be positions of parameters", position)
+        if residual.branch is not None and residual.branch >= len(flow.layers):
+            _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
+    for index, attention in enumerate(flow.attentions):
+        _check_quantities(attention, flow.ensemble_size, f"attentions.{index}")
+    _check_layer_numbers(flow)
+    return flow
+
+
+def _check_tokens(text: str, limits: Limits) -> None:
+    """Raise if lists are nested too deeply or a string is too long, before anything is built."""
+    depth = 0
+    for match in _TOKEN.finditer(text):
+        start = text[match.start()]
+        if start == '"':
+            if match.end() - match.start() > limits.text + 2:
+                _refuse_json(f"a text in it has more than {limits.text} characters")
+        elif start in "[{":
+            depth += 1
+            if depth > MAX_NESTING:
+                _refuse_json(f"it is nested more than {MAX_NESTING} levels deep")
+        else:
+            depth -= 1
+
+
+def _parse(text: str) -> Any:
+    """Return the JSON value; what JSON allows but chainrule never writes is refused."""
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{shorten(twice)} is given twice in one object")
+        return fields
+
+    def read_integer(digits: str) -> int:
+        if len(digits) > _MAX_DIGITS:
+            raise ValueError(f"it has a whole number of {len(digits)} digits")
+        return int(digits)
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} must be in quotes")
+
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=collect,
+            parse_int=read_integer,
+            parse_constant=refuse_constant,
+        )
+    except (ValueError, RecursionError) as error:
+        _refuse_json(str(error))
+
+
+def _refuse_json(problem: str) -> NoReturn:
+    raise FlowFileError(
+        f"A flow file must hold JSON as written by chainrule; it could not be read ({problem}). "
+        "Measure again and save a new one."
+    )
+
+
+def _check_version(document: Any) -> None:
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if type(version) is int and version > SCHEMA_VERSION:
+        raise FlowFileError(
+            f"This flow file has schema version {version}, but this chainrule reads up to "
+            f"{SCHEMA_VERSION}. Upgrade with: pip install --upgrade chainrule"
+        )
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise FlowFileError(
+            f"A flow file must state schema_version {SCHEMA_VERSION}; this one has "
+            f"{shorten(version)}. It was not written by chainrule, or is damaged. "
+            "Write one with: chainrule inspect FILE.py:FUNCTION --output flow.json"
+        )
+
+
+def _check_lengths(document: dict[str, Any], limits: Limits) -> None:
+    for name, most in (
+        ("layers", limits.entries),
+        ("parameters", limits.entries),
+        ("residuals", limits.entries),
+        ("attentions", limits.entries),
+        ("loss", limits.members),
+        ("seeds", limits.members),
+    ):
+        value = document.get(name)
+        if isinstance(value, list) and len(value) > most:
+            raise FlowFileError(
+                f"A flow file must have at most {most:,} entries in {name}; this one has "
+                f"{len(value):,}. Measure a part of the model."
+            )
+
+
+def _check_spec(written: Any, flow: GradientFlow) -> None:
+    """Raise unless the specification was taken over as it was written."""
+    if flow.spec is None:
+        return
+    for name, read in flow.spec.model_dump().items():
+        came = written.get(name, read)
+        if came != read or isinstance(came, bool) is not isinstance(read, bool):
+            _refuse(f"spec.{name}", f"must be written as {read!r}", came)
+
+
+def _check_seeds(flow: GradientFlow) -> None:
+    if flow.seeds and len(flow.seeds) != flow.ensemble_size:
+        _refuse(
+            "seeds", f"must be one per network of the {flow.ensemble_size} measured", flow.seeds
+        )
+    if len(set(flow.seeds)) < len(flow.seeds):
+        _refuse("seeds", "must each occur once", flow.seeds)
+
+
+def _check_call(call: LayerFlow, index: int, count: int) -> None:
+    if call.parent is not None and not index < call.parent < count:  # so there are no circles
+        _refuse(f"layers.{index}.parent", "must be the position of a later entry", call.parent)
+    if call.statistics is not None:
+        _check_statistics(call.statistics, f"layers.{index}.statistics")
+
+
+def _check_statistics(statistics: ActivationStatistics, place: str) -> None:
+    for low, high in zip(statistics.min.values, statistics.max.values, strict=True):
+        if low > high:
+            _refuse(f"{place}.min", f"must not be above max, {high}", low)
+    for count in statistics.dead_units.values if statistics.dead_units else ():
+        if count > statistics.units:
+            _refuse(f"{place}.dead_units", f"must be at most units, {statistics.units}", count)
+    histogram = statistics.histogram
+    if histogram is None:
+        return
+    if histogram.low > histogram.high:
+        _refuse(
+            f"{place}.histogram.low", f"must not be above high, {histogram.high}", histogram.low
+        )
+    if (total := sum(histogram.counts)) != histogram.sampled:
+        _refuse(f"{place}.histogram.counts", f"must add up to {histogram.sampled}", total)
+
+
+def _check_parameter(parameter: ParameterFlow, index: int) -> None:
+    figures = (parameter.grad_norm, parameter.grad_zero_share, parameter.grad_non_finite)
+    measured = parameter.status == "measured"
+    for name, figure in zip(
+        ("grad_norm", "grad_zero_share", "grad_non_finite"), figures, strict=True
+    ):
+        if measured is (figure is None):
+            need = "a number where status is" if measured else "null unless status is"
+            _refuse(f"parameters.{index}.{name}", f"must be {need} 'measured'", figure)
+
+
+def _check_layer_numbers(flow: GradientFlow) -> None:
+    """Raise unless weight layers are numbered 1 … L and nothing belongs to another one."""
+    numbers = {p.layer for p in flow.parameters if p.is_weight and p.layer is not None}
+    count = len(numbers)
+    if numbers != set(range(1, count + 1)):
+        _refuse(
+            "parameters", f"must number the {count} weight layers 1 to {count}", sorted(numbers)
+        )
+    entries: tuple[tuple[str, Any], ...] = (
+        ("layers", flow.layers),
+        ("parameters", flow.parameters),
+    )
+    for name, parts in entries:
+        for index, part in enumerate(parts):
+            if part.layer is not None and part.layer > count:
+                _refuse(
+                    f"{name}.{index}.layer",
+                    f"must be null or one of the {count} weight layers",
+                    part.layer,
+                )
+
+
+def _check_quantities(value: Any, size: int, place: str) -> None:
+    """Raise unless every figure below `value` has one value per ensemble member."""
+    if isinstance(value, Quantity):
+        if len(value.values) != size:
+            _refuse(place, f"must have one value for each of {size} networks", len(value.values))
+    elif hasattr(value, "__dataclass_fields__"):
+        for name in value.__dataclass_fields__:
+            _check_quantities(getattr(value, name), size, f"{place}.{name}")
+
+
+def _explain(error: ValidationError) -> FlowFileError:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part)[:60] for part in first["loc"]) or "its start"
+    requirement = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if place.startswith("spec") and first["type"] == "value_error":  # it says what came by itself
+        return FlowFileError(
+            f"The flow file is damaged at {place}: {requirement}. Measure again and save a new one."
+        )
+    if first["type"] == "missing":
+        return _build_error(place, "must be there", None)
+    if first["type"] == "unexpected_keyword_argument":
+        requirement = "is no field that chainrule writes"
+    return _build_error(place, f"{requirement[:1].lower()}{requirement[1:]}", first["input"])
+
+
+def _refuse(place: str, requirement: str, received: Any) -> NoReturn:
+    raise _build_error(place, requirement, received)
+
+
+def _build_error(place: str, requirement: str, received: Any) -> FlowFileError:
+    return FlowFileError(
+        f"The flow file is damaged at {place}: {requirement}; "
+        f"got {shorten(received)}. Measure again and save a new one."
+    )
+
+
+def _describe_size(size: int) -> str:
+    return f"{size / 2**20:.3g} MiB" if size >= 2**20 else f"{size} bytes"

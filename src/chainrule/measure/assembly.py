@@ -1,0 +1,362 @@
+"""From what was recorded to a `GradientFlow`: one summary per kind of tensor, one transfer."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from chainrule._utils.version import read_version
+from chainrule.flow.gradient_flow import GradientFlow, select_path
+from chainrule.flow.quantity import Quantity, combine_norms, divide_members
+from chainrule.flow.records import (
+    ActivationStatistics,
+    AttentionFlow,
+    GradientStatistics,
+    LayerFlow,
+    ParameterFlow,
+)
+from chainrule.measure.attention import AttentionCall
+from chainrule.measure.modules import Inventory, NamedParameter, find_owner
+from chainrule.measure.recording import Call, Output, Recorder, Subject
+from chainrule.measure.residuals import (
+    Residual,
+    assemble_residuals,
+    describe_residuals,
+    place_edges,
+)
+from chainrule.measure.statistics import (
+    Table,
+    fetch_rows,
+    read_activation,
+    read_gradient,
+    summarize_derivative,
+    summarize_gradients,
+    summarize_parameters,
+    summarize_sparse_gradient,
+    summarize_values,
+)
+
+_Key = TypeVar("_Key")
+Place = tuple[int, int]
+"""Where a figure will be found: (number of the table, entry in it)."""
+
+
+def assemble_flow(
+    inventory: Inventory,
+    loss: Tensor,
+    recorder: Recorder,
+    parameter_gradients: Mapping[int, Tensor],
+    edge_gradients: Mapping[int, Tensor | Table],
+    residuals: Sequence[Residual] = (),
+    attentions: Sequence[AttentionCall] = (),
+) -> GradientFlow:
+    """Return the flow of one model, and release the recorder's tensors.
+
+    Args:
+        inventory: The measured model's modules and parameters.
+        loss: Its loss, one number.
+        recorder: Its forward pass.
+        parameter_gradients: Gradients by position in the inventory; those missing were not
+            reached.
+        edge_gradients: Gradients by edge, or what they were summarized to; those missing were not
+            reached.
+        residuals: Its residual connections.
+        attentions: Its computations of attention weights.
+    """
+    parameters = inventory.parameters
+    tables: list[Table] = [{"loss": loss.reshape(1, 1)}]
+    places = _summarize_outputs(recorder.calls, tables)
+    edge_places = _summarize_alike(edge_gradients, tables, summarize_gradients)
+    gradient_places = _summarize_alike(parameter_gradients, tables, summarize_gradients)
+    norm_places = _summarize_alike(
+        {position: p.tensor.detach() for position, p in enumerate(parameters)},
+        tables,
+        summarize_parameters,
+    )
+    sums = {
+        total.edge: total.size
+        for each in residuals
+        for total in (each.trunk_sum, each.sum)
+        if total is not None
+    }
+    size_tables = {edge: len(tables) + at for at, edge in enumerate(sums)}
+    tables += [{"size": size.reshape(1, 1)} for size in sums.values()]
+    connections = describe_residuals(residuals, recorder.calls)
+    attention_tables = len(tables)
+    tables += [{"attention": each.figures} for each in attentions]
+    computed = [(each.name, each.sizes) for each in attentions]
+    rows = fetch_rows(tables)
+    numbers, module_layers = number_layers(recorder.calls, parameters, parameter_gradients)
+    calls = recorder.calls
+    recorder.release()
+    described = [
+        (p.names, tuple(p.tensor.shape), p.tensor.dtype, p.tensor.requires_grad) for p in parameters
+    ]
+    identities = {id(p.tensor): position for position, p in enumerate(parameters)}
+    device = str(loss.device)
+
+    def read(*at: Place) -> dict[str, Any]:
+        return {name: column[entry] for table, entry in at for name, column in rows[table].items()}
+
+    def read_statistics(output: Output) -> ActivationStatistics | None:
+        if id(output) not in places:
+            return None
+        units = output.shape[output.unit_dim] if output.shape else 1
+        return read_activation(read(*places[id(output)]), units)
+
+    def build() -> GradientFlow:
+        """Turn the fetched numbers into objects, when somebody first reads them."""
+        gradients = {edge: read_gradient(read(at)) for edge, at in edge_places.items()}
+        parameter_figures = {
+            position: read_gradient(read(at)) for position, at in gradient_places.items()
+        }
+        layers, sources = _assemble_layers(calls, module_layers, read_statistics, gradients)
+        return GradientFlow(
+            layers=layers,
+            parameters=tuple(
+                _assemble_parameter(
+                    description,
+                    numbers.get(position),
+                    read(norm_places[position]),
+                    parameter_figures.get(position),
+                )
+                for position, description in enumerate(described)
+            ),
+            loss=Quantity(rows[0]["loss"][0]),
+            residuals=assemble_residuals(
+                connections,
+                layers,
+                place_edges(calls),
+                {edge: Quantity(rows[table]["size"][0]) for edge, table in size_tables.items()},
+                gradients,
+                identities,
+            ),
+            attentions=tuple(
+                _assemble_attentions(
+                    computed, [row["attention"] for row in rows[attention_tables:]]
+                )
+            ),
+            chain=_is_chain([sources[position] for position in select_path(layers)]),
+            seeds=(),
+            spec=None,
+            device=device,
+            torch_version=torch.__version__,
+            chainrule_version=read_version(),
+        )
+
+    return GradientFlow.defer(build)
+
+
+def _summarize_outputs(calls: Sequence[Call], tables: list[Table]) -> dict[int, list[Place]]:
+    """Summarize all outputs, the small ones of one shape together; return places by `id`."""
+    places: dict[int, list[Place]] = {}
+    values: dict[int, Tensor] = {}
+    activated: dict[tuple[object, ...], list[tuple[Subject, Output]]] = {}
+    for call in calls:
+        for output in call.outputs:
+            if output.table is not None:
+                places[id(output)] = [(len(tables), 0)]
+                tables.append(output.table)
+            elif output.values is not None:
+                values[id(output)] = output.values
+                if output.pre_activation is not None:
+                    subject = call.subject
+                    settings = subject.module.extra_repr() if subject.module else ""
+                    kind = (subject.kind, settings, output.unit_dim)
+                    activated.setdefault(kind, []).append((subject, output))
+    for key, place in _summarize_alike(values, tables, summarize_values).items():
+        places[key] = [place]
+    for group in activated.values():
+        subject, example = group[0]
+        assert subject.activation is not None
+        inputs = {id(output): z for _, output in group if (z := output.pre_activation) is not None}
+        derive = partial(
+            summarize_derivative,
+            activation=subject.activation,
+            module=subject.module,
+            unit_dim=example.unit_dim,
+        )
+        for key, place in _summarize_alike(inputs, tables, derive).items():
+            places[key].append(place)
+    return places
+
+
+def _summarize_alike(
+    tensors: Mapping[_Key, Tensor] | Mapping[_Key, Tensor | Table],
+    tables: list[Table],
+    summarize: Callable[[Sequence[Tensor]], Table],
+) -> dict[_Key, Place]:
+    """Summarize tensors, those of one shape together; return places by key."""
+    places: dict[_Key, Place] = {}
+    alike: dict[tuple[torch.Size, torch.dtype, torch.device], list[_Key]] = {}
+    dense: dict[_Key, Tensor] = {}
+    for key, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            places[key] = len(tables), 0
+            tables.append(tensor)
+        elif tensor.is_sparse:
+            places[key] = len(tables), 0
+            tables.append(summarize_sparse_gradient(tensor))
+        else:
+            dense[key] = tensor
+            alike.setdefault((tensor.shape, tensor.dtype, tensor.device), []).append(key)
+    for group in alike.values():
+        for entry, key in enumerate(group):
+            places[key] = len(tables), entry
+        tables.append(summarize([dense[key].unsqueeze(0) for key in group]))
+    return places
+
+
+def number_layers(
+    calls: Sequence[Call],
+    parameters: Sequence[NamedParameter],
+    gradients: Mapping[int, Tensor],
+) -> tuple[dict[int, int], dict[str, int]]:
+    """Return the weight layers l = 1 … L, by position of a parameter and by name of a module.
+
+    A weight layer is a module with a matrix or kernel that ran, or whose weights the loss reached
+    though the module itself did not run (its weights are used in a function). Parameters of a
+    submodule that never runs itself belong to the nearest measured module around it. Layers are
+    numbered in the order of their first calls; those without a call follow the layer that is
+    registered before them.
+    """
+    first_call: dict[str, int] = {}
+    has_children = {id(call.parent) for call in calls}
+    atomic: set[str] = set()
+    for position, call in enumerate(calls):
+        first_call.setdefault(call.subject.name, position)
+        if id(call) not in has_children:
+            atomic.add(call.subject.name)
+
+    def find_layer(name: str) -> str:
+        owner = place = find_owner(name)
+        while owner not in first_call and place:
+            place = place.rpartition(".")[0]
+            if place in atomic:
+                return place
+        return owner
+
+    members: dict[str, list[int]] = {}
+    for position, parameter in enumerate(parameters):
+        members.setdefault(find_layer(parameter.names[0]), []).append(position)
+    order: list[tuple[int, int, str]] = []
+    latest = -1
+    for rank, (owner, owned) in enumerate(members.items()):
+        latest = first_call.get(owner, latest)
+        reached = owner in first_call or any(position in gradients for position in owned)
+        if reached and any(parameters[position].tensor.dim() >= 2 for position in owned):
+            order.append((latest, rank, owner))
+    by_module = {owner: number for number, (_, _, owner) in enumerate(sorted(order), start=1)}
+    return {
+        position: number for owner, number in by_module.items() for position in members[owner]
+    }, by_module
+
+
+def _assemble_layers(
+    calls: Sequence[Call],
+    module_layers: Mapping[str, int],
+    read_statistics: Callable[[Output], ActivationStatistics | None],
+    gradients: Mapping[int, GradientStatistics],
+) -> tuple[tuple[LayerFlow, ...], list[Call]]:
+    """Return one entry per output tensor, and the call that each came from."""
+    starts = dict(
+        zip(map(id, calls), accumulate((len(c.outputs) for c in calls), initial=0), strict=False)
+    )
+    layers: list[LayerFlow] = []
+    sources: list[Call] = []
+    layer: int | None = None
+    for call in calls:
+        subject = call.subject
+        if subject.role == "weight":
+            layer = module_layers.get(subject.name, layer)
+        has_parent = call.parent is not None and call.parent.outputs
+        for index, output in enumerate(call.outputs):
+            layers.append(
+                LayerFlow(
+                    name=subject.name,
+                    kind=subject.kind,
+                    role=subject.role,
+                    layer=layer,
+                    call=call.number,
+                    output=output.path,
+                    shape=output.shape,
+                    dtype=str(output.dtype).removeprefix("torch."),
+                    parent=starts[id(call.parent)] if has_parent else None,
+                    statistics=read_statistics(output),
+                    gradient=None if output.edge is None else gradients.get(output.edge),
+                    gain=_compute_gain(call, gradients) if index == 0 else None,
+                )
+            )
+            sources.append(call)
+    return tuple(layers), sources
+
+
+def _compute_gain(call: Call, gradients: Mapping[int, GradientStatistics]) -> Quantity | None:
+    def measure(edges: Iterable[int | None]) -> Quantity | None:
+        return combine_norms(
+            gradients[edge].norm
+            for edge in dict.fromkeys(edges)
+            if edge is not None and edge in gradients
+        )
+
+    inward = measure(call.input_edges)
+    outward = measure(output.edge for output in call.outputs)
+    return None if inward is None or outward is None else divide_members(inward, outward)
+
+
+def _assemble_parameter(
+    description: tuple[tuple[str, ...], tuple[int, ...], torch.dtype, bool],
+    layer: int | None,
+    figures: Mapping[str, Any],
+    gradient: GradientStatistics | None,
+) -> ParameterFlow:
+    names, shape, dtype, requires_grad = description
+    return ParameterFlow(
+        name=names[0],
+        aliases=names[1:],
+        shape=shape,
+        dtype=str(dtype).removeprefix("torch."),
+        layer=layer,
+        status="measured" if gradient else "unreached" if requires_grad else "frozen",
+        norm=Quantity(figures["norm"]),
+        non_finite=Quantity(figures["non_finite"]),
+        grad_norm=gradient.norm if gradient else None,
+        grad_zero_share=gradient.zero_share if gradient else None,
+        grad_non_finite=gradient.non_finite if gradient else None,
+    )
+
+
+def _assemble_attentions(
+    computed: Sequence[tuple[str, tuple[int, int, int]]], figures: Sequence[Sequence[float]]
+) -> Iterator[AttentionFlow]:
+    """Yield those in which some query had a choice."""
+    numbers: Counter[str] = Counter()
+    for (name, (heads, queries, keys)), (entropy, rows, one_hot, uniform) in zip(
+        computed, figures, strict=True
+    ):
+        if rows:
+            yield AttentionFlow(
+                name=name,
+                call=numbers[name],
+                heads=heads,
+                queries=queries,
+                keys=keys,
+                entropy=Quantity([entropy]),
+                one_hot=Quantity([one_hot]),
+                uniform=Quantity([uniform]),
+            )
+        numbers[name] += 1
+
+
+def _is_chain(path: Sequence[Call]) -> bool:
+    """Whether each call reads exactly the single output of the one before it."""
+    return bool(path) and all(
+        len(before.outputs) == 1
+        and before.outputs[0].edge is not None
+        and set(after.input_edges) == {before.outputs[0].edge}
+        for before, after in pairwise(path)
+    )

@@ -1,0 +1,441 @@
+"""Recording a forward pass: which modules ran, on what edge of the graph, with what values.
+
+One forward hook per measured module, no backward hooks: these break in-place operations, are
+silent for dictionary outputs and cost ten times as much. A gradient is later asked for at the
+*edge* of the autograd graph that a tensor sat on when its module returned, so an operation that
+overwrites the tensor afterwards does not change what is measured. For the same reason small
+tensors are copied at once and large ones summarized at once.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from chainrule.errors import InspectionError
+from chainrule.flow.records import Role
+from chainrule.measure.attention import unwatched
+from chainrule.measure.autograd_graph import find_sum
+from chainrule.measure.modules import Inventory, classify, has_weights, is_leaf, is_measured
+from chainrule.measure.statistics import (
+    Table,
+    summarize_derivative,
+    summarize_gradients,
+    summarize_sparse_gradient,
+    summarize_values,
+)
+from chainrule.spec.activations import Activation
+
+SMALL = 2**16
+"""Tensors of up to this many entries are copied and summarized later, together."""
+
+
+@dataclass(slots=True, eq=False)
+class Output:
+    """One output tensor of a call.
+
+    Until it is summarized, a small tensor is kept in `values` (with the input of an activation in
+    `pre_activation`); a large one leaves its `table` at once.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    unit_dim: int
+    edge: int | None
+    values: Tensor | None = None
+    pre_activation: Tensor | None = None
+    table: Table | None = None
+    fingerprint: Tensor | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Subject:
+    """A measured module; `module` is there until the recorder is released."""
+
+    module: nn.Module | None
+    name: str
+    kind: str
+    role: Role
+    activation: Activation | None
+    unit_dim: int | None
+    dims: int | None
+    watched: bool
+    runs: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Sum:
+    """A sum that a module read, itself or a view of it, as residual connections make it."""
+
+    node: Any
+    edge: int
+    reader: Subject
+    size: Tensor
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of one module."""
+
+    subject: Subject
+    number: int
+    parent: "Call | None"
+    input_edges: tuple[int, ...] = ()
+    outputs: list[Output] = field(default_factory=list)
+
+
+class Recorder:
+    """What the hooks of one forward pass write down.
+
+    Attributes:
+        calls: The calls, in the order in which they returned.
+        targets: Every edge of the graph that a call's input or output sat on. Elsewhere, edges are
+            positions in this list.
+        large: Those of them whose gradients are too large to be held all at once: once `listen`
+            was called, they are summarized as they pass.
+        last_run: The last measured module that returned.
+        without_grad: By module, calls made while gradients were off: no gradient is wanted there,
+            or a reentrant checkpoint will repeat them.
+        replaced: Edge of a view that was overwritten in place → edge of the tensor viewed, where
+            the gradient arrives instead.
+        sums: What modules read that is a sum, by the node and output where it was made.
+        overwritten: Nodes that add in place (`chainrule.measure.autograd_graph.find_sum`).
+        on_recomputed: Receives such a call and its fresh outputs when it is repeated.
+    """
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.calls: list[Call] = []
+        self.targets: list[Tensor | GradientEdge] = []
+        self.large: set[int] = set()
+        self.handles: list[Any] = []
+        self.last_run: Subject | None = None
+        self.without_grad: dict[nn.Module, list[Call]] = {}
+        self.on_recomputed: Callable[[Call, Sequence[Tensor]], None] | None = None
+        self.subjects = {
+            module: _describe(name, module)
+            for name, module in inventory.modules
+            if is_measured(name, module)
+        }
+        self.replaced: dict[int, int] = {}
+        self.sums: dict[tuple[Any, int], Sum] = {}
+        self.overwritten: set[Any] = set()
+        self._positions: dict[tuple[Any, int], int] = {}
+        self._open: list[Call] = []
+        self._before: dict[nn.Module, tuple[Tensor | None, tuple[int, ...]]] = {}
+        self._tables: dict[int, Table] | None = None
+        self._layout: tuple[int, int | None] = -1, None
+        self._latest: tuple[Tensor, int, Output] | None = None
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Before a module that contains modules, or that works in place."""
+        if torch._C._current_graph_task_id() != -1:
+            return
+        subject = self.subjects[module]
+        tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
+        edges = self._note_inputs(subject, args, kwargs)
+        if subject.watched:
+            for tensor in tensors:
+                self._note_base(tensor, only_private=False)
+            keep = subject.activation is not None and tensors
+            self._before[module] = (tensors[0].detach().clone() if keep else None, edges)
+            return
+        call = self._start(subject)
+        call.input_edges = edges
+        self._open.append(call)
+
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        """After any measured module."""
+        if torch._C._current_graph_task_id() != -1:  # a checkpoint repeats an earlier call
+            self._match_recomputation(module, result)
+            return
+        subject = self.last_run = self.subjects[module]
+        pre_activation = args[0] if args else next(iter(kwargs.values()), None)
+        if subject.watched:
+            call = self._start(subject)
+            before, call.input_edges = self._before.pop(module)
+            pre_activation = pre_activation if before is None else before
+        elif self._open and self._open[-1].subject is subject:
+            call = self._open.pop()
+        else:
+            call = self._start(subject)
+            call.input_edges = self._note_inputs(subject, args, kwargs)
+        self.calls.append(call)
+        if subject.unit_dim is not None:
+            self._layout = subject.unit_dim, subject.dims
+        if isinstance(result, Tensor):
+            self._note_output(call, "", result, pre_activation)
+        else:
+            for path, tensor in find_tensors(result):
+                self._note_output(call, path, tensor, pre_activation)
+        if not torch.is_grad_enabled():
+            for output in call.outputs:
+                output.fingerprint = _take_fingerprint(output)
+            self.without_grad.setdefault(module, []).append(call)
+
+    def note_edge(self, tensor: Tensor) -> int | None:
+        """Remember where in the graph a tensor sits now, so that its gradient can be asked for."""
+        if not tensor.requires_grad:
+            return None
+        node = tensor.grad_fn
+        key = (id(tensor), -1) if node is None else (node, tensor.output_nr)
+        position = self._positions.get(key)
+        if position is None:
+            position = self._positions[key] = len(self.targets)
+            if tensor.numel() > SMALL and node is not None and not tensor._backward_hooks:
+                self.large.add(position)
+                self.handles.append(tensor.register_hook(partial(self._summarize, position)))
+            if node is None:
+                self.targets.append(tensor)
+            elif isinstance(node, torch._C._FunctionBase):
+                self.targets.append(get_gradient_edge(tensor))
+            else:
+                self.targets.append(GradientEdge(node, tensor.output_nr))
+        return position
+
+    def release(self) -> None:
+        """Let go of all tensors and of the graph; what remains are plain descriptions."""
+        self._latest = None
+        self.targets.clear()
+        self._positions.clear()
+        self.without_grad.clear()
+        self.sums.clear()
+        self.overwritten.clear()
+        for subject in self.subjects.values():
+            subject.module = None
+        self.subjects.clear()
+        for call in self.calls:
+            for output in call.outputs:
+                output.values = output.pre_activation = output.fingerprint = output.table = None
+
+    def _start(self, subject: Subject) -> Call:
+        subject.runs += 1
+        return Call(subject, subject.runs - 1, self._open[-1] if self._open else None)
+
+    def listen(self) -> dict[int, Table]:
+        """Return a dictionary that backward passes from now on fill with tables by large edge."""
+        self._tables = {}
+        return self._tables
+
+    def _summarize(self, edge: int, gradient: Tensor) -> None:
+        if self._tables is not None:
+            with torch.no_grad():
+                self._tables[edge] = (
+                    summarize_sparse_gradient(gradient)
+                    if gradient.is_sparse
+                    else summarize_gradients([gradient.detach().unsqueeze(0)])
+                )
+
+    def find_edge(self, node: Any, output_nr: int) -> int | None:
+        """Return the edge where a node of the graph puts out, if a call's tensor sat on it."""
+        if hasattr(node, "variable"):
+            return self._positions.get((id(node.variable), -1))
+        return self._positions.get((node, output_nr))
+
+    def _note_inputs(self, subject: Subject, args: Any, kwargs: Any) -> tuple[int, ...]:
+        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+            tensors = [args[0]]
+        else:
+            tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
+        edges = []
+        for tensor in tensors:
+            edge = self.note_edge(tensor)
+            if edge is not None:
+                edges.append(edge)
+                self._note_sum(subject, tensor, edge)
+        return tuple(edges)
+
+    def _note_sum(self, reader: Subject, tensor: Tensor, edge: int) -> None:
+        key = find_sum(tensor, self.overwritten)
+        if (
+            key is None
+            or key in self.sums
+            or tensor.numel() == 0
+            or tensor.is_nested
+            or tensor.is_sparse
+        ):
+            return
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return
+        values = tensor.detach()
+        wide = torch.float32 if values.device.type == "mps" else torch.float64
+        if values.is_complex():
+            values = torch.view_as_real(values.resolve_conj())
+        size = torch.linalg.vector_norm(values, dtype=wide) / tensor.numel() ** 0.5
+        self.sums[key] = Sum(key[0], edge, reader, size)
+
+    def _note_output(self, call: Call, path: str, tensor: Tensor, pre_activation: Any) -> None:
+        if tensor.is_nested:
+            return
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            raise InspectionError(
+                "Modules must run outside of torch.func transforms (vmap, grad, …) to be measured, "
+                f"but {call.subject.name!r} runs inside one. Call the model directly in "
+                "compute_loss."
+            )
+        output = Output(
+            path,
+            tuple(tensor.shape),
+            tensor.dtype,
+            self._find_unit_dim(tensor.dim()),
+            self.note_edge(tensor),
+        )
+        self._note_base(tensor, only_private=True)
+        call.outputs.append(output)
+        if output.edge is not None and call.subject.module and not is_leaf(call.subject.module):
+            self._note_sum(call.subject, tensor, output.edge)
+        if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
+            return
+        values = tensor.detach()
+        if values.layout != torch.strided:
+            values = values.to_dense()
+        subject = call.subject
+        fits = isinstance(pre_activation, Tensor) and pre_activation.shape == values.shape
+        before = pre_activation.detach() if subject.activation and fits else None
+        if values.numel() <= SMALL:
+            output.values = values.clone()
+            if before is not None:
+                latest = self._latest
+                unchanged = (
+                    latest and latest[0] is pre_activation and latest[1] == latest[0]._version
+                )
+                if latest and unchanged:  # already copied
+                    output.pre_activation = latest[2].values
+                else:
+                    output.pre_activation = before.clone()
+            self._latest = tensor, tensor._version, output
+            return
+        with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
+            output.table = summarize_values([values.unsqueeze(0)])
+            if before is not None and subject.activation is not None:
+                output.table |= summarize_derivative(
+                    [before.unsqueeze(0)], subject.activation, subject.module, output.unit_dim
+                )
+
+    def _note_base(self, tensor: Tensor, *, only_private: bool) -> None:
+        """Note the edge of the tensor of which this one is a view, for when it is overwritten.
+
+        Overwriting a view rewrites the graph: the gradient of its old values then arrives at the
+        tensor viewed, not at the view. (A linear layer returns a view for inputs of three
+        dimensions.) A base that no module has returned is private: it has no other users.
+        """
+        base = tensor._base if tensor.requires_grad and tensor._is_view() else None
+        if base is None or base.grad_fn is None or base.numel() != tensor.numel():
+            return
+        known = len(self.targets)
+        view, edge = self.note_edge(tensor), self.note_edge(base)
+        if view is not None and edge is not None and (edge == known or not only_private):
+            self.replaced[view] = edge
+
+    def _find_unit_dim(self, dims: int) -> int:
+        unit_dim, expected = self._layout
+        if -unit_dim > dims or expected not in (None, dims):
+            unit_dim = -1
+        return max(dims + unit_dim, 0)
+
+    def _match_recomputation(self, module: nn.Module, result: Any) -> None:
+        """Pair a call inside a reentrant checkpoint's backward pass with its first run."""
+        pending = self.without_grad.get(module)
+        if not pending or self.on_recomputed is None or not torch.is_grad_enabled():
+            return
+        tensors = [tensor for _, tensor in find_tensors(result)]
+        for call in reversed(pending):
+            if len(call.outputs) == len(tensors) and all(
+                output.shape == tuple(tensor.shape) and _matches(output.fingerprint, tensor)
+                for output, tensor in zip(call.outputs, tensors, strict=True)
+            ):
+                pending.remove(call)
+                self.on_recomputed(call, tensors)
+                return
+
+
+@contextmanager
+def record(inventory: Inventory) -> Iterator[Recorder]:
+    """Hook a model's measured modules, and unhook them on leaving."""
+    recorder = Recorder(inventory)
+    handles: list[Any] = []
+    enter, leave = unwatched(recorder.enter), unwatched(recorder.leave)
+    try:
+        for module, subject in recorder.subjects.items():
+            if not is_leaf(module) or subject.watched:
+                handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(leave, with_kwargs=True))
+        yield recorder
+    finally:
+        handles += recorder.handles
+        for handle in handles:
+            handle.remove()
+
+
+def find_tensors(
+    value: Any, path: str = "", around: tuple[int, ...] = ()
+) -> list[tuple[str, Tensor]]:
+    """Return (path, tensor) for every tensor in any nesting of sequences, mappings, dataclasses.
+
+    Args:
+        value: What to look through.
+        path: Where it sits.
+        around: The `id` of everything that it is nested in; what contains itself ends there.
+    """
+    if isinstance(value, Tensor):
+        return [(path, value)]
+    if id(value) in around:
+        return []
+    if isinstance(value, (tuple, list)):
+        entries = [(str(index), entry) for index, entry in enumerate(value)]
+    elif isinstance(value, Mapping):
+        entries = [(str(key), entry) for key, entry in value.items()]
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [entry.name for entry in dataclasses.fields(value)]
+        entries = [(name, getattr(value, name, None)) for name in names]
+    else:
+        return []
+    return [
+        found
+        for name, entry in entries
+        for found in find_tensors(entry, f"{path}.{name}" if path else name, (*around, id(value)))
+    ]
+
+
+def _describe(name: str, module: nn.Module) -> Subject:
+    traits = classify(module)
+    role: Role = "weight" if module._parameters and has_weights(module) else traits.role
+    # Its inputs are looked at before it runs: it works in place, or might, unknown to us.
+    unknown = not type(module).__module__.startswith("torch.nn.")
+    watched = is_leaf(module) and (unknown or bool(getattr(module, "inplace", False)))
+    return Subject(
+        module=module,
+        name=name,
+        kind=type(module).__name__.removeprefix("Parametrized"),
+        role=role,
+        activation=traits.activation,
+        unit_dim=traits.unit_dim,
+        dims=traits.dims,
+        watched=watched,
+    )
+
+
+def _take_fingerprint(output: Output) -> Tensor | None:
+    """Return a few numbers by which a repeated call can be told from the module's other calls."""
+    if output.values is not None:
+        return _thin_out(output.values)
+    return output.table["mean"].flatten() if output.table else None
+
+
+def _matches(fingerprint: Tensor | None, tensor: Tensor) -> bool:
+    if fingerprint is None:
+        return True
+    flat = _thin_out(tensor.detach())
+    if tensor.numel() > SMALL:
+        flat = summarize_values([tensor.detach().unsqueeze(0)])["mean"].flatten()
+    return torch.allclose(flat, fingerprint, rtol=0, atol=0, equal_nan=True)
+
+
+def _thin_out(tensor: Tensor) -> Tensor:
+    return tensor.flatten()[:: max(1, tensor.numel() // 64)]

@@ -1,0 +1,211 @@
+"""Residual connections: which sums of a forward pass they are, and what is known of them.
+
+A sum of two tensors is one if a term (the branch) was computed from the other (the trunk).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import GradientStatistics, LayerFlow, ResidualFlow
+from chainrule.measure.autograd_graph import Edge, list_terms, list_views
+from chainrule.measure.recording import Call, Recorder, Sum
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """A sum in which one term (the branch) was computed from the other (the trunk), by edges.
+
+    Terms that are no module's output and no other sum are `None`. Of sums, sizes are known.
+    `parameters` are those (by `id`) that the branch is computed with.
+    """
+
+    sum: Sum
+    trunk: int | None
+    branch: int | None
+    trunk_sum: Sum | None
+    parameters: frozenset[int] = frozenset()
+
+
+def find_residuals(recorder: Recorder) -> list[Residual]:
+    """Return the sums that are residual connections; the graph must still be there."""
+    viewed = {base: view for view, base in recorder.replaced.items()}
+
+    def find_edge(edge: Edge) -> int | None:
+        """Return where a module's tensor was that this one, or what it is a view of, comes from."""
+        for each in list_views(*edge):
+            found = recorder.find_edge(*each)
+            if found is not None:
+                return viewed.get(found, found)
+        return None
+
+    found = []
+    for total in recorder.sums.values():
+        terms = list_terms(total.node, recorder.overwritten)
+        if len(terms) != 2:
+            continue
+        for trunk, branch in (terms, terms[::-1]):
+            origin = list_views(*trunk)[-1]
+            parameters = _list_parameters_between(list_views(*branch)[-1], origin)
+            if parameters is not None:
+                found.append(
+                    Residual(
+                        total,
+                        find_edge(trunk),
+                        find_edge(branch),
+                        recorder.sums.get(origin),
+                        parameters,
+                    )
+                )
+                break
+    return found
+
+
+def _list_parameters_between(end: Edge, origin: Edge) -> frozenset[int] | None:
+    """Return the parameters (by `id`) that `end` is made from `origin` with; `None` if it is not.
+
+    Two outputs of one node (`chunk`, `split`, `unbind`) are not made from each other. Nodes count
+    up as they are made, so nothing older than `origin` can lead to it; leaves count as the newest,
+    but lead nowhere.
+    """
+    node = end[0]
+    if node is origin[0]:
+        return None
+    oldest = -1 if hasattr(origin[0], "variable") else origin[0]._sequence_nr()
+    is_made_from = False
+    parameters = set()
+    seen = {node}
+    pending = [node]
+    while pending:
+        for following, output_nr in pending.pop().next_functions:
+            if following is None:
+                continue
+            if following is origin[0]:
+                is_made_from = is_made_from or output_nr == origin[1]
+            elif hasattr(following, "variable"):
+                parameters.add(id(following.variable))
+            elif following not in seen and following._sequence_nr() > oldest:
+                seen.add(following)
+                pending.append(following)
+    return frozenset(parameters) if is_made_from else None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A residual connection by edges of the graph, without the graph."""
+
+    sum_edge: int
+    trunk: int
+    trunk_edge: int | None
+    trunk_sum: int | None
+    branch_edge: int | None
+    normalization: Literal["before", "after", "none"]
+    parameters: frozenset[int]
+
+
+def describe_residuals(
+    residuals: Sequence[Residual], calls: Sequence[Call]
+) -> tuple[Connection, ...]:
+    """Return residual connections as edges, each with the number of the trunk that it is on.
+
+    Two connections share a trunk if the second starts at the sum of the first, or at what an
+    activation or normalization makes of that sum.
+    """
+    normalized = {
+        edge for c in calls if c.subject.role == "normalization" for edge in c.input_edges
+    }
+    passed_on = {
+        output.edge: call.input_edges[0]
+        for call in calls
+        if call.subject.role in ("normalization", "activation") and call.input_edges
+        for output in call.outputs
+        if output.edge is not None
+    }
+    trunks: dict[int, int] = {}
+    found = []
+    for each in residuals:
+        start = each.trunk_sum.edge if each.trunk_sum else each.trunk
+        number = None
+        if start is not None:
+            number = trunks.get(start)
+            if number is None:
+                number = trunks.get(passed_on.get(start, -1))
+        if number is None:
+            number = len(set(trunks.values()))
+        trunks[each.sum.edge] = number
+        found.append(
+            Connection(
+                sum_edge=each.sum.edge,
+                trunk=number,
+                trunk_edge=each.trunk,
+                trunk_sum=each.trunk_sum.edge if each.trunk_sum else None,
+                branch_edge=each.branch,
+                normalization="before"
+                if start in normalized
+                else "after"
+                if each.sum.edge in normalized
+                else "none",
+                parameters=each.parameters,
+            )
+        )
+    return tuple(found)
+
+
+def place_edges(calls: Sequence[Call]) -> dict[int, int]:
+    """Return where in `GradientFlow.layers` the tensor on an edge was first returned."""
+    places: dict[int, int] = {}
+    outputs = (output for call in calls for output in call.outputs)
+    for position, output in enumerate(outputs):
+        if output.edge is not None:
+            places.setdefault(output.edge, position)
+    return places
+
+
+def assemble_residuals(
+    connections: Sequence[Connection],
+    layers: Sequence[LayerFlow],
+    places: Mapping[int, int],
+    sizes: Mapping[int, Quantity],
+    gradients: Mapping[int, GradientStatistics],
+    numbers: Mapping[int, int],
+) -> tuple[ResidualFlow, ...]:
+    """Return the residual connections in numbers.
+
+    Args:
+        connections: What they are.
+        layers: The flow's entries.
+        places: Where among them the tensor on an edge is.
+        sizes: Root mean squares of sums, by edge.
+        gradients: By edge.
+        numbers: Positions of parameters among the flow's, by `id`.
+    """
+
+    def measure(edge: int | None) -> Quantity | None:
+        place = None if edge is None else places.get(edge)
+        statistics = None if place is None else layers[place].statistics
+        if statistics is None:
+            return None
+        return Quantity(map(math.hypot, statistics.mean.values, statistics.std.values))
+
+    found = []
+    for each in connections:
+        gradient = gradients.get(each.sum_edge)
+        found.append(
+            ResidualFlow(
+                trunk=each.trunk,
+                branch=None if each.branch_edge is None else places.get(each.branch_edge),
+                normalization=each.normalization,
+                before=measure(each.trunk_edge)
+                if each.trunk_sum is None
+                else sizes.get(each.trunk_sum),
+                added=measure(each.branch_edge),
+                after=sizes[each.sum_edge],
+                gradient=gradient.norm if gradient else None,
+                parameters=tuple(
+                    sorted(numbers[each_id] for each_id in each.parameters if each_id in numbers)
+                ),
+            )
+        )
+    return tuple(found)

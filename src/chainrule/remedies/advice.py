@@ -1,0 +1,168 @@
+"""Advice: what a measurement suggests beyond what was tried, in words and code.
+
+Advice was not measured. What was tried and measured is a `Remedy`.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.diagnosis import PASSED_OVER, Diagnosis, overlook
+from chainrule.diagnosis.metrics import list_unreached
+from chainrule.diagnosis.rules import Verdict
+from chainrule.flow.gradient_flow import GradientFlow
+
+UPDATE_RATIO = 1e-3
+"""How much a step should change a weight matrix, relative to its size (Karpathy, CS231n 2015)."""
+
+WIDE = 1000.0
+"""From this spread of relative gradients on, one learning rate of SGD does not suit all layers."""
+
+CLIP_NORM = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """Something worth trying that chainrule did not measure.
+
+    Attributes:
+        title: What to do, in a few words.
+        reason: Why, with the figures it rests on.
+        code: A few lines that do it.
+    """
+
+    title: str
+    reason: str
+    code: str
+
+
+def advise(
+    flow: GradientFlow, diagnosis: Diagnosis, cured: GradientFlow | None = None
+) -> tuple[Advice, ...]:
+    """Return advice on the learning rate, clipping, the architecture and unreached weights.
+
+    Args:
+        flow: A measurement by `inspect`.
+        diagnosis: What it means.
+        cured: The measurement after a remedy that cures. A learning rate is advised for it, or for
+            the model as it is if nothing is wrong with what the loss reaches: gradients that vanish
+            or explode suit no rate.
+    """
+    rest = overlook(diagnosis, flow, PASSED_OVER)
+    found = [*_advise_architecture(flow, rest), *_advise_clipping(flow, rest)]
+    if rest is not diagnosis:
+        found.append(_advise_unreached(flow))
+    if rest.verdict is Verdict.HEALTHY:
+        found += _advise_learning_rate(flow, "")
+    elif cured is not None:
+        found += _advise_learning_rate(cured, "After the first remedy, ")
+    return tuple(found)
+
+
+def _advise_unreached(flow: GradientFlow) -> Advice:
+    names = list_unreached(flow)
+    count = f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    return Advice(
+        title="Freeze or remove weights that the loss does not reach, or bring them back to it",
+        reason=f"No change of weights makes a gradient reach {count}. That is as it should be "
+        "where they are left out on purpose: a head that is not used, or what another step "
+        "trains.",
+        code="for name, parameter in model.named_parameters():\n"
+        f"    if name in {tuple(names)!r}:\n"
+        "        parameter.requires_grad_(False)  # then they no longer count",
+    )
+
+
+def _advise_learning_rate(flow: GradientFlow, when: str) -> Iterator[Advice]:
+    steps = []  # (relative step of SGD, of Adam) at a learning rate of 1
+    for parameter in flow.parameters:
+        norm, gradient = parameter.norm, parameter.grad_norm
+        if parameter.is_weight and gradient and 0 < norm < math.inf and gradient < math.inf:
+            size = norm / math.sqrt(math.prod(parameter.shape))
+            steps.append((gradient / norm, 1.0 / size))
+    if not steps:
+        return
+    plain, adaptive = (statistics.median(column) for column in zip(*steps, strict=True))
+    low, high = min(step for step, _ in steps), max(step for step, _ in steps)
+    sgd, adam = (format_rate(UPDATE_RATIO / step) for step in (plain, adaptive))
+    figure = f"{when}‖∂𝓛/∂W‖ ÷ ‖W‖ is {format_number(plain)} in the median layer"
+    if high > WIDE * low:
+        title = f"Adam, with a learning rate near {adam}"
+        figure += f" and differs by a factor of {format_number(high / low)} between layers, so that"
+        figure += " no rate of plain SGD suits all of them; "
+    else:
+        title = f"A learning rate near {sgd} for SGD, or near {adam} for Adam"
+        figure += "; "
+    yield Advice(
+        title=title,
+        reason=f"{figure}with this rate one step changes the median layer by about a thousandth of "
+        "its size, a usual start.",
+        code=f"optimizer = torch.optim.Adam(model.parameters(), lr={adam})",
+    )
+
+
+def format_rate(rate: float) -> str:
+    """Return a learning rate to one digit: 0.03, 3e-05."""
+    return f"{float(f'{rate:.0e}'):g}"
+
+
+def _advise_clipping(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advice]:
+    factor, norm = flow.compute_clip_factor(CLIP_NORM), flow.gradient_norm
+    if diagnosis.verdict is Verdict.EXPLODING and norm is not None and factor is not None:
+        yield Advice(
+            title=f"Gradient clipping at {CLIP_NORM:g}",
+            reason=f"All gradients together measure {format_number(norm)}; clipping would multiply "
+            f"each by {format_number(factor)}. It keeps a step short and leaves the cause where "
+            "it is.",
+            code=f"torch.nn.utils.clip_grad_norm_(model.parameters(), {CLIP_NORM:g})",
+        )
+
+
+_RESIDUAL = Advice(
+    title="Residual connections",
+    reason="The path around a layer hands the gradient on unchanged, whatever the layer does.",
+    code="def forward(self, x):\n    return x + self.layer(x)  # where the shapes agree",
+)
+_NORMALIZATION = Advice(
+    title="Normalization",
+    reason="It brings what a layer puts out to a fixed size, whatever the scale of the weights.",
+    code="nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU())",
+)
+_PRE_NORM = Advice(
+    title="Normalization before each branch instead of after each sum",
+    reason="The trunk then runs through the network without anything in its way.",
+    code="nn.TransformerEncoderLayer(width, heads, norm_first=True)\n"
+    "# or: x = x + branch(norm(x)) instead of x = norm(x + branch(x))",
+)
+_RECTIFIER = Advice(
+    title="An activation that is flat on one side only",
+    reason="Sigmoid passes on at most a quarter of a gradient, and both it and tanh pass on "
+    "nothing where they are saturated.",
+    code="nn.ReLU()  # or nn.GELU(), nn.SiLU()",
+)
+_SHORTER = Advice(
+    title="Shorter ways through time",
+    reason="A recurrent layer passes the gradient through every step; attention, or an output that "
+    "pools over all steps, gives it a shorter way.",
+    code="hidden = rnn(x)[0].mean(dim=1)  # instead of rnn(x)[0][:, -1]",
+)
+
+
+def _advise_architecture(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advice]:
+    if diagnosis.verdict in (Verdict.HEALTHY, Verdict.NO_GRADIENT, Verdict.NON_FINITE):
+        return
+    rules = {finding.rule for finding in diagnosis.findings}
+    kinds = {call.kind for call in flow.layers}
+    if any("RNN" in kind or "LSTM" in kind or "GRU" in kind for kind in kinds):
+        if "same_answer" in rules:
+            yield _SHORTER
+    elif not flow.residuals and len(flow.weight_layers) > 2:
+        yield _RESIDUAL
+    if any(each.normalization == "after" for each in flow.residuals):
+        yield _PRE_NORM
+    if not any(call.role == "normalization" for call in flow.layers):
+        yield _NORMALIZATION
+    if kinds & {"Sigmoid", "Tanh"}:
+        yield _RECTIFIER

@@ -1,0 +1,338 @@
+"""Changes worth trying on somebody's own model, as edits of its parameters.
+
+What is chosen depends on what a measurement says: which activation follows a layer, which layers
+end a residual branch, which units are dead. Nothing here says that a change helps.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from chainrule.diagnosis.diagnosis import Diagnosis
+from chainrule.diagnosis.rules import Verdict
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.remedies.edits import Edit
+from chainrule.remedies.spec_changes import COSTS
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.spec.initializers import INITIALIZERS
+
+EMBEDDING_STD = 0.02
+"""σ of embeddings that is tried: GPT-2's (Radford et al. 2019)."""
+
+_DRAWN = (
+    nn.Linear,
+    nn.modules.conv._ConvNd,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.MultiheadAttention,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTreatment:
+    """A change to try, not yet measured.
+
+    Attributes:
+        kinds: What kind of change it is; see `treatments.KINDS`.
+        title: The change in a few words.
+        reason: Why it could help, in one plain sentence.
+        edits: The change.
+        is_variant: Whether it is tried only while nothing else cures.
+    """
+
+    kinds: tuple[str, ...]
+    title: str
+    reason: str
+    edits: tuple[Edit, ...]
+    is_variant: bool = False
+
+    @property
+    def cost(self) -> tuple[int, ...]:
+        """What treatments are ranked by, cheap first: how many changes, then their kinds."""
+        return (len(self.kinds), *sorted((COSTS[kind] for kind in self.kinds), reverse=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A weight matrix or kernel that can be drawn anew.
+
+    Attributes:
+        name: The parameter.
+        owner: The module that owns it.
+        module: That module.
+        shape: Its shape.
+        fan_in: Inputs of one unit.
+        fan_out: Units that one input goes to.
+        blocks: Matrices stacked along the first dimension (the gates of a recurrent layer).
+        follows: Name of the activation that the layer's output goes through; "" if none was seen.
+    """
+
+    name: str
+    owner: str
+    module: nn.Module
+    shape: tuple[int, ...]
+    fan_in: int
+    fan_out: int
+    blocks: int
+    follows: str
+
+
+def list_weights(model: nn.Module, flow: GradientFlow) -> tuple[Weight, ...]:
+    """Return the weights that can be drawn anew: of linear, convolutional and recurrent layers.
+
+    Frozen and unreached weights, embeddings (and what is tied to them), parametrized weights and
+    the weights of modules that chainrule does not know stay as they are.
+    """
+    modules = dict(model.named_modules())
+    embeddings = {
+        id(module.weight)
+        for module in modules.values()
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+    }
+    follows = {layer.layer: find_activation(layer.activation_kind) for layer in flow.weight_layers}
+    found = []
+    for parameter in flow.parameters:
+        owner, _, key = parameter.name.rpartition(".")
+        module = modules.get(owner)
+        tensor = module._parameters.get(key) if module is not None else None
+        if module is None or tensor is None or not parameter.is_weight:
+            continue
+        if parameter.status != "measured" or id(tensor) in embeddings or tensor.is_complex():
+            continue
+        fans = _measure_fans(module, key, tensor)
+        if fans is not None:
+            following = follows.get(parameter.layer, "") if parameter.layer else ""
+            found.append(
+                Weight(parameter.name, owner, module, tuple(tensor.shape), *fans, following)
+            )
+    return tuple(found)
+
+
+def find_activation(kind: str) -> str:
+    """Return the activation of the table that a class name stands for; "" if none does.
+
+    "NewGELUActivation" is GELU, "ReLU6" behaves like ReLU.
+    """
+    lowered = kind.lower()
+    names = sorted(ACTIVATIONS, key=len, reverse=True)
+    return next((name for name in names if name.replace("_", "") in lowered), "")
+
+
+def _measure_fans(module: nn.Module, key: str, tensor: Tensor) -> tuple[int, int, int] | None:
+    """Return fan-in, fan-out and the number of stacked matrices; `None` for unknown modules."""
+    shape = tensor.shape
+    field = math.prod(shape[2:])
+    if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # transformers: in × out
+        return shape[0], shape[1], 1
+    if not isinstance(module, _DRAWN):
+        return None
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        size = int(module.hidden_size)
+        blocks = max(1, shape[0] // size) if "weight_hr" not in key else 1
+        return shape[1], shape[0] // blocks, blocks
+    if key == "in_proj_weight":
+        return shape[1], shape[0] // 3, 3
+    if getattr(module, "transposed", False):
+        return shape[0] * field, shape[1] * field, 1
+    return shape[1] * field, shape[0] * field, 1
+
+
+def list_biases(model: nn.Module, weights: tuple[Weight, ...]) -> tuple[Edit, ...]:
+    """Return the edits that set the biases of drawn layers to zero, recurrent layers' excepted."""
+    edits = []
+    for weight in weights:
+        bias = weight.module._parameters.get("bias")
+        if bias is None or isinstance(weight.module, (nn.RNNBase, nn.RNNCellBase)):
+            continue
+        name = f"{weight.owner}.bias" if weight.owner else "bias"
+        edits.append(Edit(parameter=name, shape=tuple(bias.shape), action="fill"))
+    return tuple(dict.fromkeys(edits))
+
+
+def draw(weight: Weight, initializer: str, seed: int) -> Edit:
+    """Return the edit that draws a weight by an initialization of the table."""
+    if initializer == "orthogonal":
+        relu = weight.follows and ACTIVATIONS[weight.follows].initialization == "he"
+        return Edit(
+            parameter=weight.name,
+            shape=weight.shape,
+            action="orthogonal",
+            value=math.sqrt(2.0) if relu else 1.0,
+            blocks=weight.blocks,
+            seed=seed,
+        )
+    return Edit(
+        parameter=weight.name,
+        shape=weight.shape,
+        action="normal",
+        value=INITIALIZERS[initializer].standard_deviation(weight.fan_in, weight.fan_out),
+        seed=seed,
+    )
+
+
+def list_model_treatments(
+    model: nn.Module, flow: GradientFlow, diagnosis: Diagnosis
+) -> Iterator[ModelTreatment]:
+    """Yield the changes that need no further measurement."""
+    weights = list_weights(model, flow)
+    zeros = list_biases(model, weights)
+    if weights:
+        yield from _list_initializations(weights, zeros)
+    embeddings = _list_embeddings(model, flow)
+    if embeddings:
+        yield ModelTreatment(
+            kinds=("initialization",),
+            title=f"Embeddings of σ = {EMBEDDING_STD:g}",
+            reason="What the first layer receives then has a size that normalizations and sums can "
+            "work with.",
+            edits=embeddings,
+        )
+    norms = {parameter.name: parameter.norm for parameter in flow.parameters}
+    if any(norms.get(edit.parameter) for edit in zeros):
+        yield ModelTreatment(
+            kinds=("bias",),
+            title="Zero biases",
+            reason="A bias shifts all examples alike, so without it they stay further apart.",
+            edits=zeros,
+        )
+    fades = any(finding.rule == "fading_trunk" for finding in diagnosis.findings)
+    if fades or diagnosis.verdict in (Verdict.EXPLODING, Verdict.NON_FINITE):
+        yield from _list_branches(model, flow)
+    yield from _list_gates(model, flow)
+
+
+def _list_initializations(
+    weights: tuple[Weight, ...], zeros: tuple[Edit, ...]
+) -> Iterator[ModelTreatment]:
+    suited = [
+        draw(weight, ACTIVATIONS[weight.follows].initialization if weight.follows else "xavier", at)
+        for at, weight in enumerate(weights)
+    ]
+    yield ModelTreatment(
+        kinds=("initialization",),
+        title="Initialization by what follows each layer",
+        reason="He where a rectifier follows, LeCun before SELU, Xavier elsewhere, biases zero: "
+        "each layer then keeps the size of what passes through it.",
+        edits=(*suited, *zeros),
+    )
+    seen = [suited]
+    for name in ("he", "xavier", "lecun", "orthogonal"):
+        edits = [draw(weight, name, at) for at, weight in enumerate(weights)]
+        if edits in seen:
+            continue
+        seen.append(edits)
+        entry = INITIALIZERS[name]
+        yield ModelTreatment(
+            kinds=("initialization",),
+            title=f"{entry.label} initialization in every layer",
+            reason=f"Made for {entry.best_for}; biases zero.",
+            edits=(*edits, *zeros),
+            is_variant=True,
+        )
+
+
+def _list_embeddings(model: nn.Module, flow: GradientFlow) -> tuple[Edit, ...]:
+    trained = {parameter.name for parameter in flow.parameters if parameter.status == "measured"}
+    return tuple(
+        Edit(
+            parameter=name,
+            shape=tuple(module.weight.shape),
+            action="normal",
+            value=EMBEDDING_STD,
+            seed=1000 + at,
+        )
+        for at, (owner, module) in enumerate(model.named_modules())
+        if isinstance(module, nn.Embedding)
+        and (name := f"{owner}.weight" if owner else "weight") in trained
+    )
+
+
+def list_branch_ends(model: nn.Module, flow: GradientFlow) -> tuple[tuple[str, nn.Module], ...]:
+    """Return the last module with weights (or a scale) of every residual branch."""
+    modules = dict(model.named_modules())
+    ends: dict[str, nn.Module] = {}
+    for residual in flow.residuals:
+        if residual.branch is None:
+            continue
+        last = flow.layers[residual.branch]
+        for call in reversed(flow.layers[: residual.branch + 1]):
+            if call.role in ("weight", "normalization") and call.name in modules:
+                if call.name.rpartition(".")[0] == last.name.rpartition(".")[0]:
+                    ends[call.name] = modules[call.name]
+                break
+    return tuple(ends.items())
+
+
+def _list_branches(model: nn.Module, flow: GradientFlow) -> Iterator[ModelTreatment]:
+    ends = list_branch_ends(model, flow)
+    edits = [
+        (name, parameter)
+        for owner, module in ends
+        for key, parameter in module._parameters.items()
+        if parameter is not None
+        and parameter.requires_grad
+        and (name := f"{owner}.{key}" if owner else key)
+    ]
+    if not edits:
+        return
+    factor = 1.0 / math.sqrt(len(flow.residuals))
+    yield ModelTreatment(
+        kinds=("initialization",),
+        title="Residual branches that start at zero",
+        reason="With the last layer of every branch at zero the network starts as its trunk, and "
+        "grows its branches as it learns (Fixup, Zhang et al. 2019; Goyal et al. 2017).",
+        edits=tuple(Edit(parameter=n, shape=tuple(p.shape), action="fill") for n, p in edits),
+    )
+    yield ModelTreatment(
+        kinds=("initialization",),
+        title="Residual branches scaled by 1/√(number of branches)",
+        reason="What all branches add together then has the size of one (GPT-2, Radford et al. "
+        "2019).",
+        edits=tuple(
+            Edit(parameter=name, shape=tuple(parameter.shape), action="scale", value=factor)
+            for name, parameter in edits
+        ),
+    )
+
+
+def _list_gates(model: nn.Module, flow: GradientFlow) -> Iterator[ModelTreatment]:
+    """Gates of recurrent layers that remember for as many steps as they are given."""
+    modules = dict(model.named_modules())
+    steps: dict[str, int] = {}
+    for call in flow.layers:
+        module = modules.get(call.name)
+        if isinstance(module, (nn.LSTM, nn.GRU)) and len(call.shape) == 3 and call.output == "0":
+            steps[call.name] = call.shape[1 if module.batch_first else 0]
+    edits = []
+    for owner, length in steps.items():
+        module = modules[owner]
+        size = int(module.hidden_size)
+        rows = (size, 2 * size)  # forget gate of an LSTM, update gate of a GRU
+        for key, parameter in module._parameters.items():
+            if parameter is not None and key.startswith("bias") and length > 2:
+                value = math.log(length) if key.startswith("bias_hh") else 0.0
+                name = f"{owner}.{key}" if owner else key
+                shape = tuple(parameter.shape)
+                edits.append(
+                    Edit(parameter=name, shape=shape, action="fill", value=value, rows=rows)
+                )
+    if edits:
+        yield ModelTreatment(
+            kinds=("bias",),
+            title="Gates that remember",
+            reason="With a bias of ln(steps) at the gate that keeps the state, a share of the "
+            "first step is left at the last (Tallec & Ollivier 2018, arXiv 1804.11188).",
+            edits=tuple(edits),
+        )
+
+
+def combine(first: ModelTreatment, second: ModelTreatment) -> ModelTreatment:
+    """Return two changes, one after the other."""
+    return ModelTreatment(
+        kinds=(*first.kinds, *second.kinds),
+        title=f"{first.title} + {second.title}",
+        reason=f"{first.reason} {second.reason}",
+        edits=(*first.edits, *second.edits),
+    )

@@ -1,0 +1,408 @@
+"""What is found when remedies are looked for: changes with what was measured before and after.
+
+Nothing here measures or knows how a change is made, so it fits any network that was inspected.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, overload
+
+from chainrule.diagnosis.diagnosis import PASSED_OVER, Diagnosis, diagnose, overlook
+from chainrule.diagnosis.metrics import format_figure, measure_figure
+from chainrule.diagnosis.rules import NOT_VIABLE, RULES, Verdict
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.remedies.advice import Advice
+from chainrule.remedies.edits import Edit, describe_edits
+from chainrule.remedies.spec_changes import KINDS, list_changes
+from chainrule.spec.network_spec import NetworkSpec
+
+IMPROVED = 0.25
+"""A change helps if it closes at least this share of the way from the figure to its bound."""
+
+CURED = 0.8
+"""A change of a specified network cures only if SGD trains the result with this probability: of
+the fitted networks above it 98 % trained, of those between 0.7 and here 71 % (`make viability`)."""
+
+_SMALLEST = 1e-45
+"""Smaller figures count as this one: float32 has no smaller number but zero."""
+
+_OF_LAYERS = ("dead_units", "exploding_gradient", "vanishing_gradient", "saturated")
+"""Rules that look at every layer; their figure is that of the worst."""
+
+_SHARES = ("dead_units", "saturated", "non_finite", "unreached", "unlikely")
+"""Rules whose figures are shares or counts; all others are compared in powers of ten."""
+
+
+class Outcome(StrEnum):
+    """What a change did, as measured; the best first."""
+
+    CURES = "cures"
+    HELPS = "helps"
+    TRADES = "trades"
+    FAILS = "fails"
+
+
+OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
+    {
+        Outcome.CURES: "afterwards every layer receives a usable gradient, and is likely to learn",
+        Outcome.HELPS: "better, but not yet where it should be",
+        Outcome.TRADES: "one problem is exchanged for another",
+        Outcome.FAILS: "measured, it brings little or nothing",
+    }
+)
+"""What each outcome means, in a few words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The figure that is wrong, before and after a change.
+
+    Attributes:
+        rule: Name of the rule in the table of diagnoses.
+        figure: What is compared, in words.
+        before: The worst value before.
+        after: The worst value after; `None` if the changed network has no such figure.
+        threshold: The bound to pass.
+        beyond: ">" if figures above the bound are wrong, "<" if those below are.
+    """
+
+    rule: str
+    figure: str
+    before: float
+    after: float | None
+    threshold: float
+    beyond: str
+
+    @property
+    def name(self) -> str:
+        """The figure in words that say which of all layers' it is."""
+        if self.rule not in _OF_LAYERS:
+            return self.figure
+        return f"{self.figure}, {'largest' if self.beyond == '>' else 'smallest'} of all layers"
+
+    @property
+    def before_text(self) -> str:
+        """The figure before as people read it: shares in percent."""
+        return format_figure(RULES[self.rule], self.before)
+
+    @property
+    def after_text(self) -> str:
+        """The figure after as people read it; "–" if there is none."""
+        return "–" if self.after is None else format_figure(RULES[self.rule], self.after)
+
+    @property
+    def threshold_text(self) -> str:
+        """What must hold, as people read it: "≥ 0.003"."""
+        sign = "≤" if self.beyond == ">" else "≥"
+        return f"{sign} {format_figure(RULES[self.rule], self.threshold)}"
+
+    @property
+    def passes(self) -> bool:
+        """Whether the figure is on the right side of its bound afterwards."""
+        if self.after is None:
+            return True
+        below, above = self.after <= self.threshold, self.after >= self.threshold
+        return below if self.beyond == ">" else above  # NaN is neither
+
+    @property
+    def closed(self) -> float:
+        """Share of the way to the bound that was closed: 1 passes, 0 nothing, negative worse.
+
+        Measured in powers of ten, but plainly for shares and counts.
+        """
+        if self.passes:
+            return 1.0
+        if self.after is None or math.isnan(self.after) or math.isnan(self.before):
+            return 0.0
+        old, new, bound = (self._scale(v) for v in (self.before, self.after, self.threshold))
+        return 1.0 - (new - bound) / (old - bound) if old != bound else 0.0
+
+    def _scale(self, value: float) -> float:
+        if self.rule in _SHARES:
+            return value
+        return math.log10(min(max(value, _SMALLEST), 1e308))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """A change that was tried, with what was measured before and after it.
+
+    Attributes:
+        title: The change in words, for example "He (Kaiming) initialization".
+        reason: Why it could help, in one plain sentence (one for each of a pair).
+        kinds: What kind of change it is (see `treatments.KINDS`); two for a pair.
+        outcome: What it did.
+        figure: The gravest finding's figure before and after.
+        before: The measurement before.
+        after: The measurement after, of the same seeds.
+        diagnosis_before: The diagnosis of `before`.
+        diagnosis_after: The diagnosis of `after`.
+        edits: For a model of somebody's own, what is changed in its parameters; `apply_remedy`
+            does it.
+    """
+
+    title: str
+    reason: str
+    kinds: tuple[str, ...]
+    outcome: Outcome
+    figure: Comparison
+    before: GradientFlow
+    after: GradientFlow
+    diagnosis_before: Diagnosis
+    diagnosis_after: Diagnosis
+    edits: tuple[Edit, ...] = ()
+
+    @property
+    def spec(self) -> NetworkSpec | None:
+        """The specification after the change; `None` for a model that chainrule did not build."""
+        return self.after.spec
+
+    @property
+    def outcome_text(self) -> str:
+        """What the change did, in a few words."""
+        if self.outcome is Outcome.CURES and self.spec is None:
+            return "afterwards every layer receives a usable gradient"
+        return OUTCOMES[self.outcome]
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields of the specification that change, with their new values."""
+        before, after = self.before.spec, self.after.spec
+        return {} if before is None or after is None else list_changes(before, after)
+
+    @property
+    def verdict_before(self) -> Verdict:
+        """What was wrong, beside weights that the loss does not reach."""
+        return find_curable(self.diagnosis_before, self.before).verdict
+
+    @property
+    def verdict_after(self) -> Verdict:
+        """What the changed network is diagnosed as, beside weights unreached before and after."""
+        return _find_rest(self.diagnosis_before, self.diagnosis_after, self.after).verdict
+
+    @property
+    def command(self) -> str:
+        """The shell command that measures the changed network; "" for a model of somebody's own."""
+        return "" if self.spec is None else self.spec.to_command()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return words and figures without the two flows, ready for JSON.
+
+        Infinite and undefined figures are the strings "inf", "-inf" and "nan".
+        """
+        figure = self.figure
+        return {
+            "title": self.title,
+            "reason": self.reason,
+            "kinds": list(self.kinds),
+            "prices": [KINDS[kind].price for kind in self.kinds if kind in KINDS],
+            "outcome": str(self.outcome),
+            "outcome_text": self.outcome_text,
+            "changes": self.changes,
+            "query": "" if self.spec is None else self.spec.to_query(),
+            "command": self.command,
+            "parameters": list(dict.fromkeys(edit.parameter for edit in self.edits)),
+            "verdict_before": str(self.verdict_before),
+            "verdict_after": str(self.verdict_after),
+            "figure": {
+                "rule": figure.rule,
+                "name": figure.name,
+                "before": _encode(figure.before),
+                "after": _encode(figure.after),
+                "threshold": figure.threshold,
+                "before_text": figure.before_text,
+                "after_text": figure.after_text,
+                "threshold_text": figure.threshold_text,
+                "passes": figure.passes,
+            },
+        }
+
+    @property
+    def is_cure(self) -> bool:
+        """Whether the network is healthy afterwards, and likely to train.
+
+        The figure that was wrong is then within its bound. The likelihood (`CURED`) is asked
+        of specified networks alone: viability was fitted on these.
+        """
+        return self.outcome is Outcome.CURES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedies(Sequence[Remedy]):
+    """The remedies found for a network: cures first, then what helps; the cheapest first in each.
+
+    As a sequence it holds remedies only; what was tried in vain is in `refuted`.
+
+    Attributes:
+        before: The measurement of the network as it is.
+        diagnosis: What is wrong with it.
+        tried: Every change that was measured, ranked: cures, helps, then what did not help. Of
+            pairs only those that cure, or help more than either change alone.
+        advice: What else is worth trying; this was not measured.
+        note: Why nothing or less was measured, and which weights no change can help since the loss
+            does not reach them; "" where everything was measured and is reached.
+    """
+
+    before: GradientFlow
+    diagnosis: Diagnosis
+    tried: tuple[Remedy, ...]
+    advice: tuple[Advice, ...] = ()
+    note: str = ""
+
+    @cached_property
+    def cures(self) -> tuple[Remedy, ...]:
+        """Changes after which the network is healthy and likely to train, the cheapest first."""
+        return tuple(each for each in self.tried if each.outcome is Outcome.CURES)
+
+    @cached_property
+    def helps(self) -> tuple[Remedy, ...]:
+        """Changes that bring the wrong figure nearer to its bound, and do no harm."""
+        return tuple(each for each in self.tried if each.outcome is Outcome.HELPS)
+
+    @cached_property
+    def refuted(self) -> tuple[Remedy, ...]:
+        """Changes that, measured, do not help or exchange one problem for another."""
+        return tuple(each for each in self.tried if each.outcome in (Outcome.TRADES, Outcome.FAILS))
+
+    def __iter__(self) -> Iterator[Remedy]:
+        return iter((*self.cures, *self.helps))
+
+    def __len__(self) -> int:
+        return len(self.cures) + len(self.helps)
+
+    @overload
+    def __getitem__(self, index: int) -> Remedy: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Remedy, ...]: ...
+    def __getitem__(self, index: int | slice) -> Remedy | tuple[Remedy, ...]:
+        return (*self.cures, *self.helps)[index]
+
+
+def compare_flows(
+    before: GradientFlow,
+    after: GradientFlow,
+    *,
+    title: str,
+    reason: str,
+    kinds: tuple[str, ...],
+    diagnosis: Diagnosis | None = None,
+    edits: tuple[Edit, ...] = (),
+) -> Remedy:
+    """Return what a change did, judged by the figure of the gravest finding before it.
+
+    Weights that the loss reaches neither before nor after are passed over, if more is wrong.
+
+    Args:
+        before: The measurement before; not healthy.
+        after: The measurement after, of the same seeds.
+        title: The change in words.
+        reason: Why it could help.
+        kinds: What kind of change it is.
+        diagnosis: The diagnosis of `before`, if it is there already.
+        edits: What was changed in the parameters of a model of somebody's own.
+    """
+    diagnosis_before = diagnosis or diagnose(before)
+    diagnosis_after = diagnose(after)
+    judged_before = find_curable(diagnosis_before, before)
+    judged_after = _find_rest(diagnosis_before, diagnosis_after, after)
+    worst = judged_before.findings[0]
+    figure = Comparison(
+        rule=worst.rule,
+        figure=worst.figure,
+        before=worst.value,
+        after=measure_figure(after, worst.rule, clipped="clipping" in kinds),
+        threshold=worst.threshold,
+        beyond=worst.beyond,
+    )
+    return Remedy(
+        title=title,
+        reason=reason,
+        kinds=kinds,
+        outcome=_judge(figure, judged_before, judged_after, specified=after.spec is not None),
+        figure=figure,
+        before=before,
+        after=after,
+        diagnosis_before=diagnosis_before,
+        diagnosis_after=diagnosis_after,
+        edits=edits,
+    )
+
+
+def find_curable(diagnosis: Diagnosis, flow: GradientFlow) -> Diagnosis:
+    """Return what a diagnosis says beside unreached weights; all of it if nothing else is wrong."""
+    rest = overlook(diagnosis, flow, PASSED_OVER)
+    return rest if rest.findings else diagnosis
+
+
+def _find_rest(before: Diagnosis, after: Diagnosis, flow: GradientFlow) -> Diagnosis:
+    """Return what a diagnosis after a change says beside the unreached weights from before."""
+    known = {finding.modules for finding in before.findings if finding.rule in PASSED_OVER}
+    same = all(f.modules in known for f in after.findings if f.rule in PASSED_OVER)
+    return overlook(after, flow, PASSED_OVER) if same else after
+
+
+def _judge(
+    comparison: Comparison, before: Diagnosis, after: Diagnosis, *, specified: bool
+) -> Outcome:
+    if comparison.closed < IMPROVED:
+        return Outcome.FAILS
+    if after.verdict is Verdict.HEALTHY:  # some figures count as evidence only beside others
+        viable = not specified or after.viability.sgd.probability >= CURED
+        return Outcome.CURES if comparison.passes and viable else Outcome.HELPS
+    known = {finding.verdict for finding in before.findings}
+    if before.verdict is Verdict.NON_FINITE:
+        known.add(Verdict.EXPLODING)  # what had overflowed has a size again
+    if before.viability.sgd.probability < NOT_VIABLE:
+        known.add(Verdict.HARD_TO_TRAIN)  # it was before, beneath what is graver
+    new = {finding.verdict for finding in after.findings} - known
+    return Outcome.TRADES if new else Outcome.HELPS
+
+
+def _encode(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(float(value))
+
+
+PREPARATION = "import chainrule\nremedies = chainrule.find_remedies(model, compute_loss)"
+"""What a call of `apply_remedy` needs; the same model gives the same remedies again."""
+
+
+def write_call(remedies: Remedies, number: int) -> str:
+    """Return the line of code, or the shell command, that applies one remedy.
+
+    Args:
+        remedies: What was found.
+        number: Its place in them, from 0.
+
+    Returns:
+        For a specification the command that measures the changed network. For a model of
+        somebody's own a line of Python that changes `model` in place; it needs `PREPARATION`.
+    """
+    remedy = remedies[number]
+    if remedy.command:
+        return remedy.command
+    return f"chainrule.apply_remedy(remedies[{number}], model)  # {describe_edits(remedy.edits)}"
+
+
+def write_recipe(remedies: Remedies, number: int) -> str:
+    """Return everything that applies one remedy: a command, or code to paste.
+
+    Args:
+        remedies: What was found.
+        number: Its place in them, from 0.
+
+    Returns:
+        Code expects `model` and `compute_loss`, as `find_remedies` was given them.
+    """
+    call = write_call(remedies, number)
+    return call if remedies[number].command else f"{PREPARATION}\n{call}"
+
+
+def write_search(flow: GradientFlow) -> str:
+    """Return the command that looks for remedies for a network, and measures each."""
+    if flow.spec is None:
+        return "chainrule inspect FILE.py:FUNCTION --remedies"
+    return f"{flow.spec.to_command()} --remedies"

@@ -1,0 +1,271 @@
+"""What the explore page's route answers."""
+
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from chainrule import PRESETS, NetworkSpec, Verdict, diagnose, inspect, simulate
+from chainrule.app.answers.flow_answer import compare, describe_clipping, describe_flow
+from chainrule.app.jobs.measuring import NETWORK_BUDGET, PAGE_BUDGET, plan_seeds
+from chainrule.app.state.controls import CONTROLS
+from chainrule.app.state.view import DEFAULT_PRESET, View, read_view, write_query
+from chainrule.errors import SpecError
+from chainrule.spec.network_spec import MAX_SEED
+from strategies import legal_specs
+
+SMALL = "depth=4&width=8&activation=tanh&init=xavier"
+
+
+def ask(url: str, query: str, status: int = 200) -> dict:
+    answer = httpx.get(f"{url}/api/explore?{query}", timeout=60)
+    assert answer.status_code == status
+    return answer.json()
+
+
+class TestViews:
+    @settings(deadline=None)
+    @given(
+        spec=legal_specs,
+        seeds=st.integers(1, 64),
+        measure=st.sampled_from(("weight", "delta", "relative")),
+        pin=st.none() | legal_specs,
+        lock=st.sets(st.sampled_from(tuple(CONTROLS))),
+        hide=st.sets(st.sampled_from((*CONTROLS, "lesson", "train"))),
+        embed=st.sampled_from((None, "gradient", "factor")),
+        data=st.data(),
+    )
+    def test_an_address_gives_back_the_view(
+        self, spec, seeds, measure, pin, lock, hide, embed, data
+    ):
+        assume(spec.seed + seeds - 1 <= MAX_SEED)
+        view = View(
+            spec=spec,
+            seeds=seeds,
+            measure=measure,
+            scale=data.draw(st.sampled_from(("log", "linear"))),
+            layer=data.draw(st.integers(1, spec.depth)),
+            pin=pin,
+            hide=tuple(sorted(hide)),
+            lock=tuple(sorted(lock)),
+            embed=embed,
+        )
+        assert read_view(view.address) == (view, ())
+
+    def test_no_address_is_the_first_scenario(self):
+        view, notices = read_view("")
+        assert view.spec == PRESETS[DEFAULT_PRESET].spec
+        assert notices == ()
+
+    def test_a_scenario_by_name_with_changes(self):
+        view, notices = read_view("preset=dying+relu&depth=7")
+        assert view.spec == PRESETS["Dying ReLU"].spec.replace(depth=7)
+        assert notices == ()
+
+    @pytest.mark.parametrize(
+        ("query", "word"),
+        [
+            ("preset=no+such", "no such"),
+            ("depth=5&seeds=1000", "seeds"),
+            ("depth=5&seeds=nan", "seeds"),
+            ("depth=5&seeds=2.5", "seeds"),
+            ("depth=5&measure=size", "measure"),
+            ("depth=5&scale=cubic", "scale"),
+            ("depth=5&layer=6", "layer"),
+            ("depth=5&lock=depth,colour", "colour"),
+            ("depth=5&hide=%3Cscript%3E", "<script>"),
+            ("depth=5&embed=all", "embed"),
+            ("depth=5&pin=depth%3Dten", "Pinned"),
+            ("depth=5&nonsense=1", "nonsense"),
+            ("nonsense=1", "nonsense"),
+        ],
+    )
+    def test_each_repair_is_told(self, query, word):
+        view, notices = read_view(query)
+        assert any(word in notice for notice in notices)
+        assert read_view(view.address) == (view, ())
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.text(max_size=300))
+    def test_any_text_gives_a_view(self, query):
+        view, _ = read_view(query)
+        assert read_view(view.address) == (view, ())
+
+    def test_seeds_end_at_the_last_one(self):
+        view, _ = read_view(f"depth=2&seed={MAX_SEED}")
+        assert view.seeds == 1
+        assert read_view(view.address) == (view, ())
+
+    def test_an_endless_address_is_ignored(self):
+        view, notices = read_view("depth=5&" * 5000)
+        assert view.spec == PRESETS[DEFAULT_PRESET].spec
+        assert "too long" in notices[0]
+
+
+class TestAnswers:
+    def test_numbers_are_simulates(self, url):
+        answer = ask(url, SMALL)
+        flow = simulate(NetworkSpec.from_query(SMALL), 16)
+        drawn = answer["figures"]["gradient"]["data"][1]["y"]
+        assert drawn == pytest.approx(list(flow.weight_gradient_norms), rel=1e-12)
+
+    @pytest.mark.parametrize("name", PRESETS)
+    def test_every_scenario_shows_its_verdict_and_sentence(self, url, name):
+        preset = PRESETS[name]
+        answer = ask(url, write_query(preset.spec))
+        assert answer["verdict"] == preset.verdict
+        assert answer["scenario"] == name
+        assert answer["look_at"] == preset.look_at
+        assert len(answer["findings"]) == len(diagnose(simulate(preset.spec, 16)).findings)
+
+    @pytest.mark.parametrize("measure", ["weight", "delta", "relative"])
+    @pytest.mark.parametrize("scale", ["log", "linear"])
+    def test_the_switches(self, url, measure, scale):
+        answer = ask(url, f"{SMALL}&measure={measure}&scale={scale}")
+        figure = answer["figures"]["gradient"]
+        layers = simulate(NetworkSpec.from_query(SMALL), 16).weight_layers
+        read = {"weight": "weight_gradient_norm", "delta": "delta_norm"}.get(
+            measure, "grad_to_weight"
+        )
+        expected = [float(getattr(layer, read)) for layer in layers]
+        assert figure["data"][1]["y"] == pytest.approx(expected, rel=1e-12)
+        assert figure["layout"]["yaxis"]["type"] == scale
+
+    def test_a_pinned_network_is_drawn_and_compared_in_words(self, url):
+        answer = ask(url, f"{SMALL}&pin=depth%3D6%26width%3D8%26activation%3Drelu")
+        other = simulate(NetworkSpec(depth=6, width=8, activation="relu"), 16)
+        traces = {trace["name"]: trace for trace in answer["figures"]["gradient"]["data"]}
+        assert traces["pinned"]["y"] == pytest.approx(list(other.weight_gradient_norms))
+        assert "depth: 6 → 4" in answer["comparison"]["settings"]
+        assert "activation: ReLU → Tanh" in answer["comparison"]["settings"]
+        assert any("diagnosis" in line for line in answer["comparison"]["results"])
+
+    def test_the_same_address_gives_the_same_bytes(self, url):
+        with ThreadPoolExecutor(8) as pool:
+            answers = set(
+                pool.map(lambda _: httpx.get(f"{url}/api/explore?{SMALL}").content, range(16))
+            )
+        assert len(answers) == 1
+
+    def test_a_large_network_is_answered_at_once_from_fewer_seeds(self, url):
+        query = "depth=200&width=128&activation=relu&init=he"
+        first, whole = ask(url, f"{query}&first=1"), ask(url, query)
+        assert first["ensemble"]["partial"]
+        assert not whole["ensemble"]["partial"]
+        assert 1 <= first["ensemble"]["seeds"] < whole["ensemble"]["seeds"] == 16
+        assert "First answer" in first["ensemble"]["note"]
+        flow = simulate(NetworkSpec.from_query(query), first["ensemble"]["seeds"])
+        drawn = first["figures"]["gradient"]["data"][1]["y"]
+        assert drawn == pytest.approx(list(flow.weight_gradient_norms), rel=1e-12)
+
+    def test_what_is_too_large_is_refused_in_words(self, url):
+        answer = ask(url, "depth=1000&width=4096", 422)
+        assert "depth · width · (width + batch size) must be at most" in answer["error"]
+        assert answer["view"]["settings"]["width"] == "4096"
+
+    @pytest.mark.parametrize(
+        "query",
+        ["depth=%00", "pin=pin%3Dpin", "depth=1e999", "activation=<script>alert(1)</script>"],
+    )
+    def test_hostile_addresses_get_an_answer_and_no_traceback(self, url, query):
+        text = httpx.get(f"{url}/api/explore?{query}&first=1", timeout=60).text
+        assert "Traceback" not in text
+        assert "/src/" not in text
+        assert json.loads(text)["notices"]
+
+    def test_non_finite_numbers_are_words(self, url):
+        answer = ask(url, "depth=100&width=256&activation=relu&init=random&seeds=2")
+        assert answer["verdict"] == Verdict.NON_FINITE
+        assert {card["value"]["digits"] for card in answer["cards"][:3]} <= {
+            "undefined",
+            "infinite",
+        }
+
+
+class TestWords:
+    def test_a_model_without_weight_layers_is_described(self):
+        import torch
+        from torch import nn
+
+        flow = inspect(nn.LayerNorm(3), lambda m: m(torch.ones(2, 3)).sum())
+        answer = describe_flow(flow)
+        assert answer["figures"] is None
+        assert answer["table"]["rows"] == []
+        json.dumps(answer, allow_nan=False)
+
+    @settings(max_examples=30, deadline=None)
+    @given(
+        depth=st.integers(2, 12),
+        activation=st.sampled_from(("sigmoid", "relu", "selu")),
+        init=st.sampled_from(("he", "random", "pytorch")),
+        residual=st.sampled_from(("none", "plain")),
+        other=st.booleans(),
+    )
+    def test_every_answer_is_json_and_every_card_has_word_and_icon(
+        self, depth, activation, init, residual, other
+    ):
+        spec = NetworkSpec(
+            depth=depth, width=6, activation=activation, init=init, residual=residual
+        )
+        flow = simulate(spec, 3)
+        pinned = simulate(spec.replace(depth=3), 2) if other else None
+        answer = describe_flow(flow, other=pinned, layer=depth)
+        json.dumps(answer, allow_nan=False)
+        for card in answer["cards"][:3]:
+            assert card["icon"]
+            assert card["word"]
+            assert card["state"] in ("good", "warn", "bad", "")
+        assert answer["cards"][3]["badge"]["text"].startswith("training ")
+
+    def test_cards_say_the_figures(self):
+        flow = simulate(PRESETS["Vanishing (Sigmoid)"].spec, 16)
+        first, last, ratio, verdict = describe_flow(flow)["cards"]
+        exponent = math.floor(math.log10(flow.weight_gradient_norms[0]))
+        assert first["value"]["exponent"] == exponent
+        assert (first["state"], last["state"]) == ("warn", "good")
+        assert ratio["word"] == "shrinks on the way back"
+        assert verdict["badge"]["text"] == "training not viable"
+
+    def test_clipping_is_told_with_norms_before_and_after(self):
+        spec = NetworkSpec(depth=5, width=8, activation="relu", init="random", clip_norm=0.5)
+        flow = simulate(spec, 4)
+        text = describe_clipping(flow)
+        assert "0.5 after" in text
+        assert "4 of 4 networks" in text
+        assert describe_clipping(simulate(spec.replace(clip_norm=None), 2)) == ""
+        assert "does nothing" in describe_clipping(simulate(spec.replace(clip_norm=1e20), 2))
+
+    def test_comparing_with_itself_finds_nothing(self):
+        flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        comparison = compare(flow, flow)
+        assert comparison["settings"] == []
+        assert all("about the same" in line for line in comparison["results"][:3])
+
+
+class TestPlanning:
+    @settings(deadline=None)
+    @given(legal_specs, st.integers(1, 64))
+    def test_a_plan_keeps_the_budget(self, spec, seeds):
+        entries = spec.depth * spec.width * (spec.width + spec.batch_size)
+        try:
+            whole = plan_seeds(spec, seeds, first=False)
+        except SpecError:
+            assert entries > NETWORK_BUDGET
+            return
+        assert 1 <= plan_seeds(spec, seeds, first=True) <= whole <= seeds
+        assert whole * entries <= PAGE_BUDGET
+
+    @pytest.mark.parametrize(("depth", "width"), [(100, 256), (1000, 64), (15, 64)])
+    def test_the_usual_sizes_are_measured_whole(self, depth, width):
+        assert plan_seeds(NetworkSpec(depth=depth, width=width), 16, first=False) == 16
+
+    def test_a_large_pinned_network_makes_a_first_answer_too(self, url):
+        query = f"{SMALL}&pin=depth%3D200%26width%3D128"
+        first, whole = ask(url, f"{query}&first=1"), ask(url, query)
+        assert first["ensemble"]["partial"]
+        assert "pinned" in first["ensemble"]["note"]
+        assert not whole["ensemble"]["partial"]

@@ -1,0 +1,543 @@
+import importlib.util
+import json
+import math
+import re
+import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from chainrule.app.jobs.measuring import plan_seeds
+from chainrule.app.lesson import story
+from chainrule.app.lesson.claims import CLAIMS, RELATIONS, Case, Claim, Standing
+from chainrule.app.lesson.document import build_lesson
+from chainrule.app.lesson.figures import (
+    FILE,
+    PROFILED,
+    READERS,
+    TRAINED,
+    Figures,
+    load_figures,
+    measure_flow,
+    measure_profiles,
+)
+from chainrule.app.lesson.glossary import GLOSSARY
+from chainrule.app.lesson.markup import (
+    VOID,
+    Html,
+    find_figures,
+    find_targets,
+    render_math,
+    render_text,
+    strip_notation,
+    tag,
+)
+from chainrule.app.lesson.plots import HIGH, LOW, plot_activation, plot_profile
+from chainrule.app.lesson.questions import QUESTIONS
+from chainrule.app.lesson.readings import READINGS
+from chainrule.app.lesson.subjects import ADDRESSES, SEEDS, SUBJECTS
+from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.display.script import format_listing_output, write_listing
+from chainrule.measure.inspection import inspect
+from chainrule.measure.networks import build_network, make_loss
+from chainrule.measure.simulation import simulate
+from chainrule.remedies.spec_search import find_remedies
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.spec.initializers import INITIALIZERS
+from chainrule.spec.network_spec import NetworkSpec
+from lesson_stand import create_server
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = json.loads((ROOT / "src/chainrule/app/lesson" / FILE).read_text(encoding="utf-8"))
+
+
+def collect_strings(value) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in collect_strings(item)]
+    if isinstance(value, tuple | list):
+        return [text for item in value for text in collect_strings(item)]
+    return []
+
+
+STORY = [
+    text
+    for name, value in vars(story).items()
+    if name.isupper() and "SNIPPET" not in name and "FORMULA" not in name
+    for text in collect_strings(value)
+    if not text.startswith("\\")
+]
+TEXTS = [
+    *(text for text in STORY if text not in SUBJECTS),
+    *collect_strings(GLOSSARY),
+    *collect_strings(QUESTIONS),
+    *(text for claim in CLAIMS for text in (claim.test, claim.finding)),
+]
+
+
+@pytest.fixture(scope="module")
+def lesson() -> Html:
+    return build_lesson()
+
+
+@pytest.fixture(scope="module")
+def tree(lesson):
+    """The lesson as a tree: it must be well-formed even as XML, but for the bare attribute."""
+    return ET.fromstring(lesson.replace(" data-show>", ' data-show="">'))
+
+
+@pytest.fixture(scope="module")
+def client():
+    with TestClient(create_server()) as client:
+        yield client
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_the_kept_figures_are_what_is_measured_now(name):
+    kept, measured = DOCUMENT["flows"][name], measure_flow(SUBJECTS[name])
+    assert kept.keys() == measured.keys()
+    assert kept["verdict"] == measured["verdict"]
+    numbers = {key for key in kept if key != "verdict"}
+    assert {key: kept[key] for key in numbers} == pytest.approx(
+        {key: measured[key] for key in numbers}, rel=1e-3
+    )
+
+
+def test_the_kept_profiles_are_what_is_measured_now():
+    measured = measure_profiles()
+    assert measured.keys() == DOCUMENT["profiles"].keys() == set(PROFILED)
+    for name, norms in measured.items():
+        assert DOCUMENT["profiles"][name] == pytest.approx(norms, rel=1e-3)
+
+
+def test_figures_agree_with_inspect_network_by_network():
+    spec = SUBJECTS["vanishing"]
+    flows = [inspect(build_network(spec, seed), make_loss(spec, seed)) for seed in range(SEEDS)]
+    firsts = sorted(float(flow.weight_gradient_norms[0]) for flow in flows)
+    median = (firsts[SEEDS // 2 - 1] + firsts[SEEDS // 2]) / 2
+    assert load_figures().number("vanishing.first") == pytest.approx(median, rel=1e-3)
+    ratios = sorted(float(f.delta_norms[0]) / float(f.delta_norms[-1]) for f in flows)
+    middle = [ratio ** (1 / (spec.depth - 1)) for ratio in ratios[SEEDS // 2 - 1 : SEEDS // 2 + 1]]
+    assert load_figures().number("vanishing.step") == pytest.approx(sum(middle) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["sigmoid_xavier_10", "survivor", "tanh_xavier_15", "healthy"])
+def test_the_kept_accuracies_are_what_training_gives_now(name):
+    pytest.importorskip("sklearn")
+    spec = importlib.util.spec_from_file_location("make_lesson", ROOT / "docs/make_lesson.py")
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        maker = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(maker)
+        measured = maker.measure_trainings([name])[name]
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    kept = DOCUMENT["trainings"][name]
+    # Hundreds of steps enlarge a last digit, so another processor may differ a little.
+    assert measured == pytest.approx(kept, abs=0.05)
+    assert measured.keys() == kept.keys()
+
+
+def test_the_file_says_how_it_was_made_and_holds_nothing_else():
+    assert DOCUMENT["flows"].keys() == SUBJECTS.keys()
+    assert {name: tuple(kept) for name, kept in DOCUMENT["trainings"].items()} == dict(TRAINED)
+    made = DOCUMENT["provenance"]
+    assert made["seeds"] == SEEDS
+    assert made["command"] == "make lesson"
+    assert re.match(r"\d+\.\d+", made["torch"])
+
+
+def test_every_figure_of_every_text_exists():
+    figures = load_figures()
+    for text in TEXTS:
+        for name, style in find_figures(text):
+            assert name in figures.values, f"{name} in {text!r}"
+            assert style in (None, "%", "times")
+            assert figures.render(name, style)
+
+
+def test_measured_figures_are_not_typed_into_texts():
+    for text in TEXTS:
+        words = strip_notation(text).replace("N(0, 1)", "")
+        assert not re.search(r"\d", words), words
+
+
+def test_what_case_words_say_is_what_is_measured():
+    for claim in CLAIMS:
+        for case in claim.cases:
+            spec = SUBJECTS.get(case.subject)
+            for count in re.findall(r"(\d+) layers", case.words):
+                assert spec.depth == int(count)
+            for count in re.findall(r"width (\d+)", case.words.partition(" instead")[0]):
+                assert spec.width == int(count)
+            for label in re.findall(r"Xavier|He\b|PyTorch|random", case.words):
+                assert label.lower() in INITIALIZERS[spec.init].label.lower()
+    gain = SUBJECTS["selu_gain"]
+    expected = torch.nn.init.calculate_gain("selu") / math.sqrt(gain.width)
+    assert gain.weight_std == pytest.approx(expected)
+
+
+def test_computed_figures_are_arithmetic():
+    figures = load_figures()
+    assert figures.number("game.left") == pytest.approx(0.03125)
+    assert "3.1\u202f%" in figures.render("game.left", "%")
+    z = torch.tensor(2.0, requires_grad=True)
+    torch.sigmoid(z).backward()
+    assert figures.number("sigmoid.slope") == pytest.approx(z.grad.item())
+    assert figures.number("sigmoid.from_output") == pytest.approx(z.grad.item())
+    assert figures.number("sigmoid.from_input") == -2.0
+
+
+# --- claims ------------------------------------------------------------------------------------
+
+EXPECTED = {
+    "sigmoid_depth": Standing.PARTLY,
+    "tanh_depth": Standing.PARTLY,
+    "relu_depth": Standing.PARTLY,
+    "sigmoid_quarter": Standing.PARTLY,
+    "hidden": Standing.TRUE,
+    "random": Standing.PARTLY,
+    "selu": Standing.PARTLY,
+    "selu_gain": Standing.FALSE,
+    "slope": Standing.PARTLY,
+    "listing": Standing.FALSE,
+}
+"""What was found before, by other means."""
+
+
+def test_the_verdicts_are_those_found_by_other_means():
+    judged = {claim.name: claim.judge(load_figures()) for claim in CLAIMS}
+    assert EXPECTED.items() <= judged.items()
+    assert len(CLAIMS) > len(EXPECTED)
+    assert max(Counter(claim.name for claim in CLAIMS).values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "standing"),
+    [
+        ((0.1, 0.2), Standing.TRUE),
+        ((0.1, 0.3), Standing.PARTLY),
+        ((0.3, 0.3), Standing.FALSE),
+    ],
+)
+def test_a_verdict_follows_from_the_figures(values, standing):
+    cases = tuple(Case(name, name, "step", "<", 0.25) for name in "ab")
+    claim = Claim("name", "words", "test", cases, "finding")
+    figures = Figures(dict(zip(("a.step", "b.step"), values, strict=True)), {}, {})
+    assert claim.judge(figures) is standing
+
+
+@pytest.mark.parametrize(
+    ("relation", "value", "bound", "holds"),
+    [
+        ("<", 1.0, 2.0, True),
+        (">", 1.0, 2.0, False),
+        ("is", "healthy", "healthy", True),
+        ("is not", "healthy", "vanishing", True),
+        ("≈", 1.09, 1.0, True),
+        ("≈", 1.11, 1.0, False),
+        ("≈", -1.0, 1.0, False),
+    ],
+)
+def test_relations_compare_as_they_say(relation, value, bound, holds):
+    assert RELATIONS[relation](value, bound) is holds
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_every_claim_can_be_seen(claim, tree):
+    card = tree.find(f".//*[@id='lesson-claim-{claim.name}']")
+    links = [link.get("href") for link in card.iter("a")]
+    shown = [link for link in links if link.startswith("/?")]
+    assert shown, "a claim needs a link that sets the explorer"
+    subjects = [SUBJECTS[case.subject] for case in claim.cases if case.subject in SUBJECTS]
+    for link in shown:
+        NetworkSpec.from_query(link.removeprefix("/"))
+    assert set(subjects) <= {NetworkSpec.from_query(link.removeprefix("/")) for link in shown}
+    standing = card.find(".//*[@data-standing]").get("data-standing")
+    assert standing == claim.judge(load_figures())
+    assert len(card.findall(".//li")) == len(claim.cases)
+
+
+def test_the_four_steps_can_be_followed_as_they_stand():
+    first, *_ = find_remedies(SUBJECTS["vanishing"])
+    assert first.spec == SUBJECTS["vanishing_residual"]
+    assert SUBJECTS["healthy"] == SUBJECTS["vanishing_relu"]
+    step = story.STEPS[-1][1]
+    assert step.index("apply the first") < step.index("show:vanishing_residual")
+    assert "{vanishing_residual.sgd|%}" in story.STEPS_AFTER
+
+
+def test_no_usual_initialization_makes_up_for_sigmoid_but_large_weights_do():
+    figures = load_figures()
+    for name in ("sigmoid_pytorch_10", "vanishing", "vanishing_he"):
+        assert figures.values[f"{name}.verdict"] != "healthy"
+        assert f"show:{name})" in story.VARIANCE_AFTER
+    assert figures.values["survivor.verdict"] == "healthy"
+    assert "show:survivor)" in story.VARIANCE_AFTER
+
+
+def test_the_claim_on_the_slope_is_seen_in_the_network_it_shows():
+    flow = simulate(SUBJECTS["sigmoid_xavier_10"], SEEDS)
+    slopes = [max(f.value.values) for f in flow.factors() if f.role == "activation"]
+    assert 0 < max(slopes) <= load_figures().number("sigmoid.most")
+
+
+def test_clipping_and_dead_units_are_what_the_text_says():
+    figures = load_figures()
+    flow = simulate(SUBJECTS["exploding_clipped"], SEEDS)
+    assert figures.number("exploding_clipped.clip_factor") == pytest.approx(float(flow.clip_factor))
+    assert figures.values["dying.verdict"] == diagnose(simulate(SUBJECTS["dying"], SEEDS)).verdict
+    assert set(READERS) >= {"first", "last", "ratio", "step"}
+
+
+# --- the document ------------------------------------------------------------------------------
+
+
+class Balance(HTMLParser):
+    """Checks that elements nest, with no other void elements than expected."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, name, attrs):
+        assert name not in VOID, f"<{name}> is closed in itself"
+        self.open.append(name)
+
+    def handle_startendtag(self, name, attrs):
+        assert name in VOID or name in {"mspace"}
+
+    def handle_endtag(self, name):
+        assert self.open.pop() == name
+
+
+def test_the_html_is_balanced(lesson, tree):
+    balance = Balance()
+    balance.feed(lesson)
+    assert balance.open == []
+    assert len(list(tree.iter())) > 1000
+
+
+def test_ids_are_unique_and_anchors_lead_somewhere(tree):
+    ids = [element.get("id") for element in tree.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    anchors = [a.get("href")[1:] for a in tree.iter("a") if a.get("href").startswith("#")]
+    assert set(anchors) - {"what-to-change", "train"} <= set(ids)
+    assert len(anchors) >= 12
+    assert "lesson" not in ids  # the page's own section
+
+
+def test_headings_do_not_skip_a_level(tree):
+    levels = [int(e.tag[1]) for e in tree.iter() if re.fullmatch(r"h[1-6]", e.tag)]
+    assert levels[0] == 2
+    assert levels.count(2) == 1
+    for above, below in pairwise(levels):
+        assert below <= above + 1
+        assert below > 2
+
+
+def test_nothing_comes_from_outside(tree):
+    for element in tree.iter():
+        name = element.tag.rpartition("}")[2]
+        assert name not in {"script", "style", "link", "img", "iframe", "object"}
+        assert not [key for key in element.attrib if key.startswith("on") or key == "src"]
+        href = element.get("href", "")
+        if "://" in href:
+            assert name == "a"
+            assert element.get("rel") == "noopener noreferrer"
+            assert href.startswith(("https://arxiv.org/abs/", "https://karpathy.medium.com/"))
+
+
+def test_every_link_that_sets_the_explorer_is_a_legal_network(tree):
+    links = [a.get("href") for a in tree.iter("a") if a.get("data-show") is not None]
+    assert len(links) > 80
+    specs = {NetworkSpec.from_query(link.removeprefix("/")) for link in links}
+    assert specs == set(SUBJECTS.values())  # and every network that is measured is shown
+    for text in TEXTS:
+        for target in find_targets(text):
+            if target.startswith("show:"):
+                assert target.removeprefix("show:") in ADDRESSES
+    assert "/chain-rule?walk=1" in {a.get("href") for a in tree.iter("a")}
+
+
+def read(element) -> str:
+    return " ".join("".join(element.itertext()).split())
+
+
+def test_the_tables_hold_the_whole_vocabulary(tree):
+    sections = {e.get("aria-labelledby"): e for e in tree.iter("section")}
+    rows = sections["lesson-activations"].findall(".//tbody/tr")
+    assert len(rows) == len(ACTIVATIONS)
+    for row, entry in zip(rows, ACTIVATIONS.values(), strict=True):
+        text = read(row)
+        for part in (entry.label, entry.note, entry.risk):
+            assert part in text
+        assert INITIALIZERS[entry.initialization].label in text
+        assert len(row.findall(".//svg")) == 1
+        assert sum(e.tag.endswith("math") for e in row.iter()) == 2
+    rows = sections["lesson-initializations"].findall(".//tbody/tr")
+    assert len(rows) == len(INITIALIZERS)
+    for row, entry in zip(rows, INITIALIZERS.values(), strict=True):
+        text = read(row)
+        for part in (entry.label, entry.best_for, entry.source):
+            assert part in text
+
+
+def test_glossary_questions_and_readings_are_complete():
+    terms = " ".join(term.lower() for term, _ in GLOSSARY)
+    for term in (
+        "vanishing", "exploding", "saturation", "dead neuron", "fan-in", "fan-out",
+        "gradient clipping", "residual", "gain",
+    ):  # fmt: skip
+        assert term in terms
+    questions = " ".join(question.lower() for question, _ in QUESTIONS)
+    for words in (
+        "causes vanishing", "causes exploding", "how does xavier", "why does he",
+        "which activation", "how many layers", "nan", "dead units", "my own model",
+    ):  # fmt: skip
+        assert words in questions
+    assert len(READINGS) == 24
+    assert [reading.year for reading in READINGS] == sorted(r.year for r in READINGS)
+    links = [reading.link for reading in READINGS if reading.link]
+    assert len(links) == len(set(links)) == 20
+
+
+def test_the_derivation_gives_the_tables_rules():
+    for name, numerator in (("xavier", 1.0), ("he", 2.0), ("lecun", 1.0)):
+        variance = INITIALIZERS[name].variance(64, 64, 1.0)
+        assert variance * 64 == pytest.approx(numerator)
+    z = torch.randn(10**6, generator=torch.Generator().manual_seed(0))
+    assert torch.relu(z).square().mean().item() == pytest.approx(0.5, rel=0.01)
+
+
+# --- markup and drawings -----------------------------------------------------------------------
+
+
+def test_text_is_escaped():
+    assert tag("p", "<b>&", title='"') == '<p title="&quot;">&lt;b&gt;&amp;</p>'
+    assert tag("br") == "<br/>"
+    assert tag("a", Html("<i></i>"), None, data_x=1, hidden=True, id=None) == (
+        '<a data-x="1" hidden><i></i></a>'
+    )
+    text = render_text("<x> `<y>` *a & b*", lambda name, style: Html(name), {})
+    assert text == "&lt;x&gt; <code>&lt;y&gt;</code> <em>a &amp; b</em>"
+
+
+def test_the_notation_is_rendered_inside_links_too():
+    text = render_text("[{a.b|%} $x$](show:n)", lambda n, s: Html(f"<{n}{s}>"), {"n": "/?depth=3"})
+    assert text.startswith('<a href="/?depth=3" data-show><a.b%> <math')
+    assert find_figures("[{a.b|%}](show:n) {c.d}") == [("a.b", "%"), ("c.d", None)]
+    assert find_targets("[a](#b)") == ["#b"]
+    assert strip_notation("[x {a.b}](#c) $1$ `2`") == "x   "
+
+
+def test_names_in_formulas_are_words_and_primes_are_seen():
+    text = render_math(r"\mathrm{ReLU}'(z) = \operatorname{Var}(\phi'(z)) < \max(1)")
+    assert "<mi>ReLU</mi>" in text
+    assert "<mi>Var</mi>" in text
+    assert "<mi>max</mi>" in text
+    assert "<msup>" not in text
+    assert "&#x0003C;" in text  # what XML needs stays escaped
+    ET.fromstring(text)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_curves_are_the_functions(name):
+    entry = ACTIVATIONS[name]
+    drawing = ET.fromstring(plot_activation(entry))
+    for kind, function in (("ls-value", entry.function), ("ls-slope", entry.derivative)):
+        lines = [e.get("points") for e in drawing.iter("polyline") if e.get("class") == kind]
+        points = [tuple(map(float, p.split(","))) for line in lines for p in line.split()]
+        assert len(points) > 60
+        for x, y in points:
+            z = (x - 16) / (162 - 16) * 8 - 4
+            value = (98 - y) / (98 - 6) * (HIGH - LOW) + LOW
+            nearby = [function(z + shift) for shift in (-0.01, 0, 0.01)]
+            assert min(nearby) - 0.02 <= value <= max(nearby) + 0.02
+    assert entry.label in drawing.get("aria-label")
+
+
+def test_profiles_are_on_one_logarithmic_axis():
+    def place(norms):
+        drawing = ET.fromstring(plot_profile(norms, 1.0, "words"))
+        return [float(dot.get("cy")) for dot in drawing.iter("circle")]
+
+    one, hundred, tenth = place([1.0, 100.0, 0.1])
+    assert one - hundred == pytest.approx(2 * (tenth - one), abs=0.2)
+    assert place([1.0])[0] == one
+    for error in (1.0, 100.0):
+        band = next(ET.fromstring(plot_profile([1.0], error, "words")).iter("rect"))
+        top, height = float(band.get("y")), float(band.get("height"))
+        assert place([1500.0 * error])[0] == pytest.approx(top, abs=0.1)
+        assert place([3e-3 * error])[0] == pytest.approx(top + height, abs=0.2)
+
+
+# --- routes ------------------------------------------------------------------------------------
+
+
+def test_the_lesson_is_served(client):
+    answer = client.get("/api/lesson")
+    assert answer.status_code == 200
+    assert answer.json() == {"html": build_lesson()}
+
+
+def test_a_listing_and_its_output_are_served(client):
+    spec = NetworkSpec(depth=3, width=8, activation="tanh", init="he", seed=2)
+    answer = client.get(f"/api/listing?{spec.to_query()}&seeds=4").json()
+    assert answer["listing"] == write_listing(spec, 4)
+    assert answer["output"] == format_listing_output(simulate(spec, 4))
+    assert answer["query"] == spec.to_query()
+
+
+def test_a_listing_is_downloaded_as_a_file(client):
+    answer = client.get("/listing.py?depth=3&width=8")
+    assert answer.text == write_listing(NetworkSpec(depth=3, width=8), 16)
+    assert answer.headers["content-disposition"] == 'attachment; filename="listing.py"'
+    assert answer.headers["content-type"].startswith("text/x-python")
+
+
+def test_a_listing_draws_as_many_networks_as_the_page(client):
+    query = "depth=15&width=1024&activation=relu&init=he"
+    spec = NetworkSpec.from_query(query)
+    seeds = plan_seeds(spec, 16, first=False)
+    assert 1 <= seeds < 16
+    assert client.get(f"/listing.py?{query}").text == write_listing(spec, seeds)
+
+
+def test_large_networks_are_listed_but_not_measured(client):
+    answer = client.get("/api/listing?depth=1000&width=4096").json()
+    assert answer["output"] is None
+    assert "DEPTH = 1000" in answer["listing"]
+    assert "Too large" in answer["note"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "depth=-3&seeds=99999",
+        "activation=%3Cscript%3E",
+        "seeds=abc&width=2",
+        "&&==",
+        "x" * 9000,
+        "&".join("a=1" for _ in range(200)),
+        "seed=2147483647&depth=2&width=2",
+        "seeds=²",
+    ],
+)
+def test_whatever_is_asked_a_listing_is_the_answer(client, query):
+    for path in ("/api/listing", "/listing.py"):
+        answer = client.get(f"{path}?{query}")
+        assert answer.status_code == 200
+        assert "import torch" in answer.text
+        assert "script>" not in answer.text

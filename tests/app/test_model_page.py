@@ -1,0 +1,396 @@
+"""The page for one's own model: over HTTP, and in a real browser."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from torch import nn
+
+from browsing import watch
+from chainrule._utils.numbers import format_number
+from chainrule.app.routes.model_page import LIMITS, describe_model
+from chainrule.diagnosis.attribution import rank_blame
+from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.flow.loading import decode_flow
+from chainrule.measure.inspection import inspect
+from chainrule.measure.simulation import simulate
+from chainrule.remedies.advice import advise
+from chainrule.report import build_report
+from chainrule.spec.network_spec import NetworkSpec
+from report_models import measure_gpt2
+
+MALICIOUS = "<img src=x onerror=alert(1)>"
+OVERFLOWING = NetworkSpec(depth=8, width=4, init="random", weight_std=1e6)
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.first, self.second = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return x + self.second(torch.tanh(self.first(self.norm(x))))
+
+
+def measure_large():
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.blocks = nn.Sequential(*(Block() for _ in range(75)))
+    return inspect(model, lambda m: m.blocks(torch.randn(4, 8)).square().mean())
+
+
+def measure_transformer():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, norm_first=True)
+    model = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+    return inspect(model, lambda m: m(0.1 * torch.randn(4, 7, 8)).square().mean())
+
+
+def measure_without_weights():
+    return inspect(nn.Tanh(), lambda m: m(torch.ones(2, requires_grad=True)).sum())
+
+
+FLOWS = {
+    "specified": lambda: simulate(NetworkSpec(depth=6, width=8), 3),
+    "large": measure_large,
+    "no weights": measure_without_weights,
+    "undefined": lambda: simulate(OVERFLOWING.replace(activation="identity"), 2),
+}
+
+
+def make_malicious():
+    document = json.loads(measure_large().to_json())
+    for call in document["layers"]:
+        call["name"] = f"blocks.0.{MALICIOUS}"
+        call["kind"] = "</script><script>alert(2)</script>"
+    figures = {"entropy": 0.01, "one_hot": 1.0, "uniform": 0.0}
+    sizes = {"heads": 1, "queries": 2, "keys": 2}
+    document["attentions"] = [{"name": MALICIOUS, "call": 0, **sizes, **figures}]
+    return json.dumps(document)
+
+
+HOSTILE = {
+    "words": ("not json", "must hold JSON"),
+    "nested": ("[" * 10**6, "nested more than 10 levels deep"),
+    "entries": (
+        '{"schema_version":1,"layers":[' + "{}," * 10**6 + "{}]}",
+        "at most 5,000 entries in layers",
+    ),
+    "integer": ('{"schema_version":' + "9" * 10**6 + "}", "a whole number of 1000000 digits"),
+    "newer": ('{"schema_version":2}', "pip install --upgrade chainrule"),
+    "html": ('{"schema_version":1,"layers":"<script>"}', "damaged at layers"),
+    "constant": ('{"schema_version":NaN}', "NaN must be in quotes"),
+    "twice": ('{"schema_version":1,"schema_version":1}', "is given twice"),
+    "binary": (b"\x80\x04\x95cos\nsystem\n", "it is not UTF-8 text"),
+}
+
+
+def post(url, content, query=""):
+    return httpx.post(f"{url}/api/flow{query}", content=content, timeout=60)
+
+
+class TestRoute:
+    @pytest.mark.parametrize("name", FLOWS)
+    def test_answers_what_the_library_says(self, url, name):
+        flow = FLOWS[name]()
+        response = post(url, flow.to_json())
+        assert response.status_code == 200
+        answer = response.json()
+        diagnosis = diagnose(flow)
+        assert answer["verdict"] == diagnosis.verdict
+        assert answer["action"] == diagnosis.action
+        assert len(answer["findings"]) == len(diagnosis.findings)
+        assert len(answer["cards"]) == 4
+        assert len(answer["layers"]) == len(answer["table"]["rows"]) == len(flow.weight_layers)
+        assert bool(answer["figures"]) is bool(flow.weight_layers)
+        rows = [row for block in answer["modules"]["blocks"] for row in block["rows"]]
+        assert sorted(row[0] for row in rows) == sorted(call.label for call in flow.layers)
+        assert len(answer["parameters"]["rows"]) == len(flow.parameters)
+
+    def test_shows_the_measure_scale_and_layer_that_are_asked_for(self, url):
+        flow = FLOWS["specified"]()
+        answer = post(url, flow.to_json(), "?measure=delta&scale=linear&layer=3").json()
+        trace = answer["figures"]["gradient"]["data"][1]
+        assert trace["y"] == [float(norm) for norm in flow.delta_norms]
+        assert answer["figures"]["gradient"]["layout"]["yaxis"]["type"] == "linear"
+        assert "layer 3" in answer["figures"]["layer"]["layout"]["xaxis"]["title"]["text"]
+        strange = post(url, flow.to_json(), "?measure=<b>&scale=&layer=-1")
+        assert strange.json()["view"]["measure"] == "weight"
+
+    @pytest.mark.parametrize(
+        ("place", "value"),
+        [
+            ("histogram", {"low": -1.7e308, "high": 1.7e308, "counts": [1, 2], "sampled": 3}),
+            ("histogram", {"low": 1e308, "high": 1.7e308, "counts": [0, 3], "sampled": 3}),
+            ("histogram", {"low": 0, "high": 5e-324, "counts": [0, 3], "sampled": 3}),
+            ("histogram", {"low": 0, "high": 1, "counts": [3], "sampled": 3}),
+            ("saturation", ["NaN", 1, 0]),
+            ("std", [1.7e308, 5e-324, "Infinity"]),
+        ],
+    )
+    def test_figures_at_the_edge_of_what_numbers_can_say_are_shown(self, place, value):
+        """Whatever can be loaded can be shown: as strict JSON, and as a report."""
+        document = json.loads(FLOWS["specified"]().to_json())
+        for call in document["layers"][2:]:
+            call["statistics"][place] = value
+            call["gain"] = [1.7e308, 5e-324, "NaN"]
+        flow = decode_flow(json.dumps(document))
+        for scale in ("log", "linear"):
+            json.dumps(describe_model(flow, scale=scale, layer=3), allow_nan=False)
+        assert build_report(flow)
+
+    def test_names_modules_of_ones_own_model(self):
+        flow = measure_large()
+        answer = describe_model(flow)
+        assert answer["table"]["rows"][0][1] == "blocks.0.first"
+        assert answer["layers"][0].endswith("(blocks.0.first)")
+        blocks = answer["modules"]["blocks"]
+        assert [block["name"] for block in blocks][:2] == ["blocks.0", "blocks.1"]
+        assert blocks[0]["note"].startswith("3 outputs, gradients ")
+        assert len(blocks) == 75
+        (stack,) = answer["modules"]["stacks"]
+        assert stack == {"name": "blocks.*", "blocks": list(range(75))}
+
+    def test_shows_repeated_blocks_side_by_side(self):
+        flow = measure_gpt2(layers=12)
+        (profile,) = describe_model(flow)["profile"]
+        assert profile["title"] == "Depth profile: transformer.h.*, 12 blocks, 0 to 11"
+        lines = {trace["name"]: trace["y"] for trace in profile["figure"]["data"]}
+        for name, values in lines.items():
+            if not name.startswith("trunk"):
+                assert values == [
+                    float(layer.weight_gradient_norm)
+                    for layer in flow.weight_layers
+                    if layer.name.endswith(name) and ".h." in layer.name
+                ]
+        assert describe_model(FLOWS["specified"]())["profile"] == []
+
+    def test_names_who_is_to_blame_and_the_command_that_finds_remedies(self):
+        flow = measure_gpt2(layers=12, std=1e-5)
+        answer = describe_model(flow)
+        blames = rank_blame(flow)
+        assert [row[0] for row in answer["blame"]["rows"]] == [blame.name for blame in blames]
+        assert len(blames) == 3
+        assert answer["changes"]["command"] == "chainrule inspect FILE.py:FUNCTION --remedies"
+        assert [each["code"] for each in answer["changes"]["advice"]] == [
+            each.code for each in advise(flow, diagnose(flow))
+        ]
+        torch.manual_seed(0)
+        deep = nn.Sequential(*(part for _ in range(9) for part in (nn.Linear(4, 4), nn.Sigmoid())))
+        advised = describe_model(inspect(deep, lambda m: m(torch.ones(3, 4)).square().mean()))
+        assert "nn.LayerNorm(width)" in advised["changes"]["advice"][1]["code"]
+        well = describe_model(measure_gpt2(layers=12))
+        assert well["blame"]["words"] == ""
+        assert well["changes"] is None
+
+    @pytest.mark.parametrize("name", HOSTILE)
+    def test_hostile_files_get_one_sentence(self, url, name):
+        content, problem = HOSTILE[name]
+        response = post(url, content)
+        assert response.status_code == 422
+        error = response.json()["error"]
+        assert problem in error
+        assert len(error) < 400
+        assert "Traceback" not in error
+        assert "/src/" not in error
+
+    def test_too_large_files_are_refused_unread(self, url):
+        response = post(url, b" " * (LIMITS.size + 1))
+        assert response.status_code == 413
+        assert "must be at most 16 MiB here" in response.json()["error"]
+
+    def test_too_large_files_of_unknown_size_are_refused(self, url):
+        response = post(url, (b" " * 2**20 for _ in range(LIMITS.size // 2**20 + 1)))
+        assert response.status_code == 413
+
+    def test_only_posts_are_answered(self, url):
+        assert httpx.get(f"{url}/api/flow", timeout=60).headers["content-type"] != (
+            "application/json"
+        )
+
+
+@pytest.mark.browser
+class TestInABrowser:
+    @pytest.fixture
+    def open_page(self, browser, url):
+        """Return a function that opens the page; nothing may go wrong on it."""
+        contexts = []
+
+        def go(expected=lambda problem: False, **options):
+            context = browser.new_context(**options)
+            watching = watch(context.new_page(), url, expected=expected)
+            contexts.append((context, watching))
+            page = watching.__enter__()
+            page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+            page.goto(f"{url}/your-model")
+            page.wait_for_selector(".mo-drop")
+            return page
+
+        yield go
+        for context, watching in contexts:
+            watching.__exit__(None, None, None)
+            context.close()
+
+    @staticmethod
+    def give(page, text, name="flow.json"):
+        content = text if isinstance(text, bytes) else text.encode()
+        page.set_input_files(
+            "#model-file", {"name": name, "mimeType": "application/json", "buffer": content}
+        )
+
+    @pytest.mark.parametrize("width", [1280, 390])
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_shows_a_file(self, open_page, width, scheme):
+        flow = measure_large()
+        page = open_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.give(page, flow.to_json())
+        page.wait_for_selector("[data-shown]")
+        page.wait_for_function("document.querySelector('#factor-chart')?.data?.length > 0")
+        drawn = page.evaluate("Array.from(document.querySelector('#gradient-chart').data[1].y)")
+        assert drawn == [float(norm) for norm in flow.weight_gradient_norms]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        cards = page.locator("[data-part=cards]").inner_text()
+        assert format_number(flow.weight_gradient_norms[0]) in cards
+        assert str(diagnose(flow).verdict).capitalize() in cards
+        stack = page.locator(".mo-blocks > details")
+        assert stack.count() == 1
+        stack.locator("> summary").click()
+        block = stack.locator("> details").nth(3)
+        block.locator("> summary").click()
+        block.locator("table").wait_for()  # it is built when the block opens
+        assert "blocks.3.first" in block.inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    @pytest.mark.parametrize("width", [1280, 390])
+    def test_shows_blocks_side_by_side_and_who_is_to_blame(self, open_page, width):
+        flow = measure_gpt2(layers=12, std=1e-5)
+        page = open_page(viewport={"width": width, "height": 900})
+        self.give(page, flow.to_json())
+        page.wait_for_selector("[data-part=blame] table")
+        page.wait_for_function("document.querySelector('.mo-plot')?.data?.length > 3")
+        blame = page.locator("[data-part=blame]").inner_text()
+        for each in rank_blame(flow):
+            assert each.name in blame
+            assert f"× {format_number(each.factor)}" in blame
+        drawn = page.evaluate("Array.from(document.querySelector('.mo-plot').data[0].y)")
+        assert len(drawn) == 12
+        assert "--remedies" in page.locator("[data-panel=changes]").inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    @pytest.mark.parametrize("width", [1280, 390])
+    def test_shows_attention_and_notes(self, open_page, width):
+        flow = measure_transformer()
+        page = open_page(viewport={"width": width, "height": 900})
+        self.give(page, flow.to_json())
+        page.wait_for_selector("[data-part=notes]")
+        told = page.locator("[data-part=notes]").inner_text()
+        for note in diagnose(flow).notes:
+            assert note.evidence[1:] in told
+            assert note.meaning in told
+        attention = page.locator("details", has_text="Attention (3)")
+        attention.locator("summary").click()
+        rows = attention.locator("tbody tr")
+        rows.first.wait_for()  # a table is built once it is opened
+        assert rows.count() == 3
+        cells = rows.nth(1).locator("th, td").all_inner_texts()
+        entropy = flow.attentions[1].entropy
+        assert cells[:4] == ["layers.1.self_attn", "2", "7 × 7", format_number(entropy)]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    def test_switches_measure_and_layer_without_another_choice(self, open_page):
+        flow = FLOWS["specified"]()
+        page = open_page(viewport={"width": 1280, "height": 900})
+        self.give(page, flow.to_json())
+        page.wait_for_selector("[data-shown]")
+        page.locator("[data-choice=measure] label").nth(1).click()
+        page.wait_for_function(
+            "document.querySelector('#gradient-chart').data[1].y[0] === "
+            f"{float(flow.delta_norms[0])!r}"
+        )
+
+    def test_takes_a_dropped_file(self, open_page):
+        flow = FLOWS["specified"]()
+        page = open_page(viewport={"width": 1280, "height": 900})
+        transfer = page.evaluate_handle(
+            """(text) => {
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([text], "dropped.json"));
+                return transfer;
+            }""",
+            flow.to_json(),
+        )
+        page.dispatch_event(".mo-drop", "dragover", {"dataTransfer": transfer})
+        assert "mo-over" in page.locator(".mo-drop").get_attribute("class")
+        page.dispatch_event(".mo-drop", "drop", {"dataTransfer": transfer})
+        page.wait_for_selector("[data-shown]")
+        assert page.locator(".mo-heading").inner_text() == "dropped.json"
+        assert "mo-over" not in page.locator(".mo-drop").get_attribute("class")
+
+    @pytest.mark.parametrize("name", ["no weights", "undefined"])
+    def test_shows_models_without_weights_or_without_numbers(self, open_page, name):
+        page = open_page(viewport={"width": 1280, "height": 900})
+        self.give(page, FLOWS[name]().to_json())
+        page.wait_for_selector("[data-shown]")
+        verdict = {"no weights": "No gradient", "undefined": "Non-finite"}[name]
+        assert verdict in page.locator("[data-part=cards]").inner_text()
+
+    @pytest.mark.parametrize("name", ["words", "nested", "html"])
+    def test_says_what_is_wrong_with_a_file(self, open_page, name):
+        content, problem = HOSTILE[name]
+        page = open_page(lambda text: "422" in text, viewport={"width": 1280, "height": 900})
+        self.give(page, content)
+        error = page.locator(".ex-error:visible")
+        error.wait_for()
+        assert problem in error.inner_text()
+        self.give(page, FLOWS["specified"]().to_json())
+        page.wait_for_selector("[data-shown]")
+        assert not error.is_visible()
+
+    def test_a_huge_file_is_not_even_sent(self, open_page):
+        page = open_page(viewport={"width": 1280, "height": 900})
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.evaluate(
+            f"chainrule.model.take([new File([new Uint8Array({LIMITS.size} + 1)], 'huge.json')])"
+        )
+        error = page.locator(".ex-error:visible")
+        error.wait_for()
+        assert "must be at most 16 MiB here" in error.inner_text()
+        assert asked == []
+
+    def test_names_from_a_file_stay_text(self, open_page):
+        text = make_malicious()
+        assert decode_flow(text)
+        page = open_page(viewport={"width": 1280, "height": 900})
+        self.give(page, text, name=f"{MALICIOUS}.json")
+        page.wait_for_selector("[data-shown]")
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        page.wait_for_timeout(300)
+        assert page.locator("#model-root img").count() == 0
+        assert MALICIOUS in page.locator(".mo-blocks").inner_text()
+        assert MALICIOUS in page.locator(".mo-heading").inner_text()
+
+    def test_can_be_used_by_keyboard_and_has_no_accessibility_problems(self, open_page, tmp_path):
+        from axe_playwright_python.sync_playwright import Axe
+
+        Path(tmp_path / "flow.json").write_text(FLOWS["specified"]().to_json(), encoding="utf-8")
+        page = open_page(viewport={"width": 1280, "height": 900})
+        page.wait_for_load_state("load")
+        choosers = []
+        page.on(
+            "filechooser", lambda chooser: choosers.append(chooser)
+        )  # before the key, so that none is missed
+        page.locator("#model-file").focus()
+        assert page.evaluate("document.activeElement.id") == "model-file"
+        for _ in range(10):
+            page.keyboard.press("Enter")
+            page.wait_for_timeout(1000)
+            if choosers:
+                break
+        choosers[0].set_files(tmp_path / "flow.json")
+        page.wait_for_selector("[data-shown]")
+        assert page.evaluate("document.activeElement.className") == "mo-heading"
+        found = Axe().run(page, "#model-root").response["violations"]
+        assert [(entry["id"], entry["nodes"][0]["html"]) for entry in found] == []

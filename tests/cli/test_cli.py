@@ -1,0 +1,378 @@
+"""The command line: what it prints, writes and exits with."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chainrule
+from chainrule._utils.version import read_version
+from chainrule.cli.commands import INSTALL_APP
+
+ROOT = Path(__file__).parents[2]
+CLASSIC = f"{ROOT}/examples/classic_sigmoid.py:build"
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("simulate_vanishing", ["simulate", "--preset", "Vanishing (Sigmoid)"]),
+        ("simulate_hidden", ["simulate", "--preset", "hidden vanishing (relu + xavier)"]),
+        ("simulate_exploding", ["simulate", "--preset", "Exploding (ReLU + random σ = 1)"]),
+        ("simulate_dying", ["simulate", "--preset", "Dying ReLU"]),
+        ("simulate_clipped", ["simulate", "--init", "he", "--clip-norm", "0.1", "--depth", "3"]),
+        ("simulate_remedies", ["simulate", "--preset", "Vanishing (Sigmoid)", "--remedies"]),
+        (
+            "simulate_remedies_exploding",
+            ["simulate", "--preset", "Exploding (ReLU + random σ = 1)", "--remedies"],
+        ),
+        ("simulate_deep", ["simulate", "--depth", "70", "--width", "8", "--seeds", "2"]),
+        ("inspect_classic", ["inspect", CLASSIC]),
+        ("inspect_classic_all", ["inspect", CLASSIC, "--all"]),
+        ("inspect_transformer", ["inspect", f"{ROOT}/examples/small_transformer.py:build"]),
+        ("inspect_blocks", ["inspect", f"{ROOT}/examples/post_norm_transformer.py:build"]),
+        ("inspect_tree", ["inspect", f"{ROOT}/examples/small_transformer.py:build", "--all"]),
+        ("inspect_remedies", ["inspect", CLASSIC, "--remedies"]),
+        ("presets", ["presets"]),
+    ],
+)
+def test_output_is_as_recorded(run, golden, name, args):
+    code, out, _ = run(*args)
+    assert code == 0
+    golden(name, out)
+
+
+def test_the_readme_shows_what_is_printed():
+    printed = (ROOT / "tests/golden/inspect_blocks.txt").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    start = readme.index("```text\nmodule") + len("```text\n")
+    shown = readme[start : readme.index("```", start)]
+    assert all(part in printed for part in shown.strip().split("\n\n"))
+    assert len(shown.splitlines()) > 8
+
+
+def test_help_documents_exit_codes_and_commands(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "Exit codes: 0 measured; 1 with --check" in " ".join(out.split())
+    for command in ("inspect", "simulate", "presets", "explore"):
+        assert command in out
+
+
+def test_version(run):
+    code, out, _ = run("--version")
+    assert (code, out) == (0, f"chainrule {read_version()}\n")
+
+
+def test_check_exits_with_1_only_when_unhealthy(run):
+    assert run("simulate", "--preset", "Vanishing (Sigmoid)", "--check")[0] == 1
+    assert run("simulate", "--preset", "Healthy (ReLU + He)", "--check")[0] == 0
+
+
+def test_check_says_what_is_wrong(run):
+    code, _, errors = run("inspect", CLASSIC, "--check")
+    assert code == 1
+    assert (
+        "check: '0' and 6 more: ‖∂𝓛/∂W‖ ÷ error at the output is 7.2e-09, must be ≥ 0.003\n"
+        in errors
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "message"),
+    [
+        (["--max-ratio", "1000"], 0, ""),
+        (["--max-ratio", "10"], 1, "the ratio of their ‖∂𝓛/∂W‖ is 15, must be ≤ 10"),
+        (["--min-gradient", "0.1"], 1, "layer 1 ('tokens'): ‖∂𝓛/∂W‖ is 0.0374, must be ≥ 0.1"),
+        (["--max-gradient", "0.1"], 1, "layer 12 ('head'): ‖∂𝓛/∂W‖ is 0.562, must be ≤ 0.1"),
+    ],
+)
+def test_check_with_limits(run, limit, code, message):
+    target = f"{ROOT}/examples/small_transformer.py:build"
+    result = run("inspect", target, "--check", *limit)
+    assert result[0] == code
+    assert message in result[2]
+
+
+def test_limits_need_check(run):
+    code, _, errors = run("inspect", CLASSIC, "--max-ratio", "10")
+    assert code == 2
+    assert "Give --check as well" in errors
+
+
+def test_remedies_of_a_model_in_json_and_report(run, tmp_path):
+    report = tmp_path / "report.html"
+    code, out, _ = run("inspect", CLASSIC, "--remedies", "--json", "--report", str(report))
+    document = json.loads(out)
+    assert code == 0
+    assert document["remedies"][0]["outcome"] == "cures"
+    assert "0.weight" in document["remedies"][0]["parameters"]
+    assert document["advice"][0]["code"]
+    assert document["remedies"][0]["title"] in report.read_text(encoding="utf-8")
+
+
+def test_json_holds_flow_and_diagnosis(run):
+    code, out, _ = run("simulate", "--depth", "4", "--width", "8", "--seeds", "3", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["diagnosis"]["verdict"] in list(chainrule.Verdict)
+    assert document["flow"]["spec"]["depth"] == 4
+    assert len(document["flow"]["loss"]) == 3
+
+
+def test_remedies_in_json(run):
+    _, out, _ = run("simulate", "--depth", "9", "--width", "8", "--remedies", "--json")
+    document = json.loads(out)
+    found = chainrule.find_remedies(chainrule.NetworkSpec(**document["flow"]["spec"]), 16)
+    assert [{**each, "code": ""} for each in document["remedies"]] == [
+        {**remedy.to_dict(), "code": ""} for remedy in found.tried
+    ]
+    codes = [each["code"] for each in document["remedies"]]
+    assert codes[: len(found)] == [remedy.command for remedy in found]
+    assert not any(codes[len(found) :])
+    assert [blame["kind"] for blame in document["blame"]] == ["Sigmoid"] * 3
+    assert document["diagnosis"]["verdict"] == found.diagnosis.verdict
+
+
+def test_a_healthy_network_needs_no_remedies(run):
+    code, out, _ = run("simulate", "--preset", "Healthy (ReLU + He)", "--remedies", "--check")
+    assert code == 0
+    assert "Remedies: none needed." in out
+
+
+def test_the_command_of_a_specification_measures_it(run):
+    spec = chainrule.NetworkSpec(
+        depth=2,
+        width=4,
+        activation="relu",
+        init="random",
+        distribution="uniform",
+        weight_std=0.25,
+        bias_std=0.0,
+        residual="scaled",
+        normalization="rmsnorm",
+        clip_norm=0.125,
+        batch_size=3,
+        seed=7,
+        dtype="float64",
+    )
+    program, *args = spec.to_command().split()
+    assert program == "chainrule"
+    _, out, _ = run(*args, "--seeds", "1", "--json")
+    assert chainrule.NetworkSpec(**json.loads(out)["flow"]["spec"]) == spec
+    assert chainrule.NetworkSpec().to_command() == "chainrule simulate"
+
+
+def test_output_writes_a_flow_that_loads(run, tmp_path):
+    target = tmp_path / "flow.json"
+    code, _, err = run("inspect", CLASSIC, "--output", str(target))
+    assert code == 0
+    assert "flow.json" in err
+    assert len(chainrule.load_flow(target).weight_layers) == 10
+
+
+def test_settings_beside_a_preset_replace_the_presets(run):
+    preset = "Exploding (ReLU + random σ = 1)"
+    _, out, _ = run("simulate", "--preset", preset, "--init", "he", "--depth", "5", "--json")
+    spec = json.loads(out)["flow"]["spec"]
+    assert (spec["init"], spec["depth"], spec["activation"]) == ("he", 5, "relu")
+
+
+def test_printed_norms_are_plain_autograds_in_float64(run):
+    import torch
+    from torch.nn import functional as F
+
+    _, out, _ = run(
+        "simulate",
+        "--preset",
+        "Vanishing (Sigmoid)",
+        "--dtype",
+        "float64",
+        "--json",
+        "--seeds",
+        "3",
+    )
+    flow = json.loads(out)["flow"]
+    printed = {p["name"]: p["grad_norm"] for p in flow["parameters"]}
+    spec = chainrule.NetworkSpec(**flow["spec"])
+    for member, seed in enumerate(flow["seeds"]):
+        model = chainrule.build_network(spec, seed)
+        inputs, targets = chainrule.measure.draw_batch(spec, seed)
+        hidden = inputs
+        for index in range(0, len(model), 2):
+            hidden = torch.sigmoid(hidden @ model[index].weight.T + model[index].bias)
+        F.mse_loss(hidden, targets).backward()
+        for name, parameter in model.named_parameters():
+            expected = float((parameter.grad**2).sum().sqrt())
+            assert printed[name][member] == pytest.approx(expected, rel=1e-6)
+
+
+def test_inspected_norms_are_plain_autograds_in_float64(run, tmp_path):
+    import torch
+
+    script = tmp_path / "double.py"
+    script.write_text(
+        (ROOT / "examples/classic_sigmoid.py").read_text() + "\ndef build_double():\n"
+        "    model, _ = build()\n"
+        "    g = torch.Generator().manual_seed(1)\n"
+        "    x = torch.randn(32, 64, generator=g, dtype=torch.float64)\n"
+        "    y = torch.randn(32, 64, generator=g, dtype=torch.float64)\n"
+        "    return model.double(), lambda m: F.mse_loss(m(x), y)\n"
+    )
+    _, out, _ = run("inspect", f"{script}:build_double", "--json")
+    printed = {p["name"]: p["grad_norm"] for p in json.loads(out)["flow"]["parameters"]}
+    namespace: dict = {}
+    exec(script.read_text(), namespace)
+    model, compute_loss = namespace["build_double"]()
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(compute_loss(model), parameters)
+    for name, gradient in zip(names, gradients, strict=True):
+        assert printed[name] == pytest.approx(float(gradient.norm()), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["simulate", "--depth", "0"], "depth: must be a whole number from 1 to 1000; got 0."),
+        (["simulate", "--depth", "1000000000"], "depth: must be a whole number from 1 to 1000"),
+        (["simulate", "--depth", "ten"], "--depth"),
+        (["simulate", "--activation", "sigmoyd"], "Did you mean 'sigmoid'? Known: sigmoid, tanh"),
+        (["simulate", "--init", "kaming"], "init: unknown 'kaming'."),
+        (["simulate", "--init", "random", "--weight-std", "-1"], "weight_std: must be a finite"),
+        (["simulate", "--init", "random", "--weight-std", "nan"], "weight_std: must be a finite"),
+        (["simulate", "--init", "he", "--weight-std", "2"], "only init='random' uses it"),
+        (["simulate", "--depth", "1000", "--width", "4096"], "depth · width² · seeds must be"),
+        (["simulate", "--seeds", "0"], "seeds: must be 1 to 1024 networks; got 0."),
+        (["simulate", "--preset", "vanish"], "preset: unknown 'vanish'."),
+        (["simulate", "--output", "/no/such/folder/flow.json"], "there is no /no/such/folder"),
+        (["simulate", "--output", "/"], "must be a file"),
+        (["simulate", "--nonsense"], "--nonsense"),
+        (["nonsense"], "nonsense"),
+        (["inspect", "nofile.py:build"], "There must be a file nofile.py"),
+        (["inspect", "no.such.module:build"], "There must be a module 'no.such.module'"),
+        (["inspect", "nocolon"], "must be FILE.py:FUNCTION or package.module:FUNCTION"),
+        (["inspect", CLASSIC.replace(":build", ":buil")], "Did you mean 'build'?"),
+        (["inspect", "os.path:join"], "it raised TypeError"),
+        (["inspect", "os:getcwd"], "must return (model, compute_loss); got str."),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(run, args, message):
+    code, out, err = run(*args)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise ValueError('boom')", "it raised ValueError: boom."),
+        ("import sys; sys.exit(3)", "it raised SystemExit: 3."),
+        ("import no_such_dependency", "it raised ModuleNotFoundError"),
+        ("def build(): return 1, 2", "got (int, int)"),
+        ("def build(): return (1, 2, 3)", "got tuple of length 3."),
+        ("def (", "it raised SyntaxError"),
+        (
+            "import torch\ndef build():\n"
+            "    return torch.nn.Linear(2, 2), lambda m: m(torch.ones(3, 3)).sum()",
+            "compute_loss must run through, but it raised RuntimeError",
+        ),
+        (
+            "import sys, torch\ndef build():\n"
+            "    return torch.nn.Linear(2, 2), lambda m: sys.exit(0)",
+            "compute_loss must run through, but it raised SystemExit: 0",
+        ),
+        (
+            "import torch\ndef build():\n"
+            "    return torch.nn.Linear(2, 2, device='meta'), lambda m: m(torch.ones(3, 2)).sum()",
+            "must have values, but some are on the meta device",
+        ),
+    ],
+)
+def test_faulty_user_code_is_one_message(run, tmp_path, body, message):
+    script = tmp_path / "user_code.py"
+    script.write_text(body)
+    output = tmp_path / "flow.json"
+    code, _, err = run("inspect", f"{script}:build", "--output", str(output))
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert not output.exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    script = tmp_path / "user_code.py"
+    script.write_text("raise ValueError('boom')")
+    done = subprocess.run(
+        [sys.executable, "-m", "chainrule", "inspect", f"{script}:build", "--debug"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "boom" in done.stderr
+
+
+def test_a_package_target_is_found_from_the_current_folder(run, tmp_path, monkeypatch):
+    package = tmp_path / "my_package_for_chainrule"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "net.py").write_text((ROOT / "examples/classic_sigmoid.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("inspect", "my_package_for_chainrule.net:build")
+    assert code == 0
+    assert "VANISHING" in out
+
+
+def test_explore_without_the_extra_prints_the_install_line(run, monkeypatch):
+    monkeypatch.setattr("chainrule.cli.commands.find_spec", lambda name: None)
+    code, _, err = run("explore")
+    assert code == 2
+    assert INSTALL_APP in err
+
+
+def test_explore_on_a_taken_port_says_so(run):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = run("explore", "--no-browser", "--port", str(port))
+    assert code == 2
+    assert f"127.0.0.1:{port}" in err
+
+
+def test_output_is_never_put_in_the_place_of_something_else(run, tmp_path):
+    import os
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code, _, err = run("simulate", "--depth", "2", "--output", str(pipe))
+    assert code == 2
+    assert "no regular file" in err
+    assert pipe.is_fifo()
+    target, link = tmp_path / "flow.json", tmp_path / "link.json"
+    target.write_text("older")
+    link.symlink_to(target)
+    assert run("simulate", "--depth", "2", "--output", str(link))[0] == 0
+    assert link.is_symlink()
+    assert chainrule.load_flow(target).spec.depth == 2
+
+
+def test_a_name_that_cannot_be_is_one_message(run):
+    code, _, err = run("simulate", "--depth", "2", "--output", "x" * 300)
+    assert code == 2
+    assert "No file can be called" in err
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+@pytest.mark.parametrize("all_modules", [[], ["--all"]])
+def test_no_figure_is_cut_at_any_width(run, monkeypatch, columns, all_modules):
+    monkeypatch.setenv("COLUMNS", columns)
+    _, out, _ = run("inspect", CLASSIC, *all_modules)
+    table = out.split("loss  ")[0]
+    assert "…" not in table
+    assert max(map(len, table.splitlines())) <= int(columns)

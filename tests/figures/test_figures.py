@@ -1,0 +1,217 @@
+"""Figures, through their data."""
+
+import math
+
+import pytest
+
+from chainrule import NetworkSpec, inspect, simulate
+from chainrule._utils.numbers import format_number
+from chainrule.figures import (
+    build_activation_figure,
+    build_factor_figure,
+    build_gradient_figure,
+    build_layer_figure,
+    theme,
+)
+from chainrule.figures.bins import SymmetricLog
+from chainrule.presets import PRESETS
+
+
+def test_medians_and_band_are_the_flows():
+    flow = simulate(NetworkSpec(depth=6), 8)
+    band, median, outside = build_gradient_figure(flow)["data"]
+    norms = flow.weight_gradient_norms
+    assert median["x"] == [1, 2, 3, 4, 5, 6]
+    assert median["y"] == [float(norm) for norm in norms]
+    assert band["y"] == [norm.high for norm in norms] + [norm.low for norm in reversed(norms)]
+    assert outside["x"] == []
+
+
+def test_axis_is_logarithmic_in_powers_and_holds_everything():
+    flow = simulate(NetworkSpec(depth=6), 8)
+    axis = build_gradient_figure(flow)["layout"]["yaxis"]
+    assert (axis["type"], axis["exponentformat"]) == ("log", "power")
+    low, high = axis["range"]
+    for norm in flow.weight_gradient_norms:
+        assert 10**low < norm.low <= norm.high < 10**high
+
+
+def test_reference_line_is_the_last_layer():
+    flow = simulate(NetworkSpec(depth=6), 8)
+    (line,) = build_gradient_figure(flow)["layout"]["shapes"]
+    assert line["y0"] == line["y1"] == float(flow.weight_gradient_norms[-1])
+
+
+def test_zero_gradients_are_drawn_and_named():
+    flow = simulate(NetworkSpec(depth=30, width=4, activation="relu", init="he"), 16)
+    figure = build_gradient_figure(flow)
+    _, median, outside = figure["data"]
+    zero = [i + 1 for i, norm in enumerate(flow.weight_gradient_norms) if norm == 0]
+    assert zero
+    assert outside["x"] == zero
+    assert all(median["y"][layer - 1] is None for layer in zero)
+    assert "exactly zero" in figure["layout"]["annotations"][-1]["text"]
+
+
+def test_non_finite_and_missing_gradients_are_drawn_and_named():
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    model[0].requires_grad_(False)
+    with torch.no_grad():
+        model[2].weight.fill_(math.inf)
+    flow = inspect(model, lambda m: m(torch.ones(2, 3)).sum())
+    figure = build_gradient_figure(flow)
+    assert figure["data"][2]["x"] == [1, 2, 3] or figure["data"][2]["x"] == [1, 2]
+    text = figure["layout"]["annotations"][-1]["text"]
+    assert "not finite" in text
+    assert "no gradient reaches it" in text
+    assert all(math.isfinite(edge) for edge in figure["layout"]["yaxis"]["range"])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 100])
+def test_any_depth(depth):
+    flow = simulate(NetworkSpec(depth=depth, width=8), 2)
+    assert len(build_gradient_figure(flow)["data"][1]["x"]) == depth
+
+
+def test_activation_columns_hold_every_layers_whole_distribution():
+    flow = simulate(NetworkSpec(depth=6, activation="relu", init="he"), 4)
+    heatmap, *_ = build_activation_figure(flow)["data"]
+    assert heatmap["x"] == [1, 2, 3, 4, 5, 6]
+    for column in range(6):
+        assert sum(row[column] for row in heatmap["customdata"]) == pytest.approx(1)
+    lowest = heatmap["customdata"][0]
+    assert all(0.45 < share < 0.65 for share in lowest)  # ReLU is off for half of its inputs
+
+
+def test_activations_without_finite_values_are_left_blank():
+    flow = simulate(NetworkSpec(depth=60, width=256, activation="relu", init="random"), 2)
+    heatmap, *_ = build_activation_figure(flow)["data"]
+    assert heatmap["z"][0][0] is not None
+    assert all(row[-1] is None for row in heatmap["z"])
+
+
+def test_factors_are_the_flows():
+    flow = simulate(NetworkSpec(depth=5, normalization="layernorm"), 4)
+    traces = {trace["name"]: trace for trace in build_factor_figure(flow)["data"]}
+    factors = flow.factors()
+    for role, name in (
+        ("activation", "activation factor"),
+        ("weight", "weight factor"),
+        ("normalization", "normalization factor"),
+    ):
+        own = [factor for factor in factors if factor.role == role]
+        assert traces[name]["y"] == [float(factor.value) for factor in own]
+        assert traces[name]["x"] == [factor.layer for factor in own]
+    weights = [factor for factor in factors if factor.role == "weight"]
+    assert traces["running product"]["y"] == [float(factor.running) for factor in weights]
+
+
+def test_residual_blocks_are_one_factor_each():
+    flow = simulate(NetworkSpec(depth=4, residual="scaled"), 2)
+    names = [trace["name"] for trace in build_factor_figure(flow)["data"]]
+    assert names == ["factor of the block", "running product"]
+
+
+PINNED_CASES = [
+    NetworkSpec(depth=6),
+    NetworkSpec(depth=6, normalization="batchnorm", activation="relu"),
+    NetworkSpec(depth=6, residual="plain"),
+]
+
+
+@pytest.mark.parametrize("spec", PINNED_CASES)
+def test_the_pinned_network_looks_the_same_in_every_chart_and_like_nothing_else(spec):
+    flow, other = simulate(spec, 4), simulate(NetworkSpec(depth=4, activation="tanh"), 4)
+    for figure in (
+        build_gradient_figure(flow, other=other),
+        build_activation_figure(flow, other=other),
+        build_factor_figure(flow, other=other),
+        build_layer_figure(flow, 2, other=other),
+    ):
+        pinned = [trace for trace in figure["data"] if "pinned" in trace.get("name", "")]
+        assert pinned
+        for trace in figure["data"]:
+            if trace["type"] == "heatmap":
+                continue
+            color = trace.get("line", {}).get("color") or trace.get("marker", {}).get("color")
+            assert (color == theme.PINNED["color"]) is (trace in pinned)
+            dash = trace.get("line", {}).get("dash")
+            assert (dash == theme.PINNED["dash"]) is (trace in pinned)
+
+
+def test_one_layers_histograms_share_their_bins_and_are_whole():
+    flow = simulate(NetworkSpec(depth=3, activation="sigmoid", init="random"), 4)
+    other = simulate(NetworkSpec(depth=2, activation="relu", init="he"), 4)
+    figure = build_layer_figure(flow, 2, other=other)
+    before, after, pinned = figure["data"]
+    assert before["x"] == after["x"]
+    assert before["width"] == after["width"] == pytest.approx(before["x"][1] - before["x"][0])
+    assert sum(before["y"]) == pytest.approx(1)
+    assert sum(after["y"]) == pytest.approx(1)
+    assert sum(pinned["y"]) == pytest.approx(2)  # every share at both of its edges
+    histogram = flow.weight_layers[1].activation.histogram
+    inside = sum(y for x, y in zip(after["x"], after["y"], strict=True) if x < 0.5)
+    half = sum(histogram.counts[:20]) / sum(histogram.counts)  # of a sigmoid: 0 to 1
+    assert inside == pytest.approx(half, abs=0.1)
+    assert (
+        f"in bins of {format_number(after['width'])}" in figure["layout"]["xaxis"]["title"]["text"]
+    )
+    assert len(build_layer_figure(flow, 3, other=other)["data"]) == 2  # the pinned one has none
+
+
+def test_layers_of_very_different_size_get_a_symmetric_logarithmic_axis():
+    flow = simulate(PRESETS["Exploding (ReLU + random σ = 1)"].spec, 4)
+    heatmap = build_activation_figure(flow)["data"][0]
+    axis = build_activation_figure(flow)["layout"]["yaxis"]
+    assert axis["ticktext"][0] == "0"
+    scale = SymmetricLog.choose(layer.output.histogram.high for layer in flow.weight_layers)
+    for column, layer in enumerate(flow.weight_layers):
+        shares = [row[column] for row in heatmap["customdata"]]
+        assert sum(shares) == pytest.approx(1)
+        assert sum(share > 0.005 for share in shares) > 2  # more than one line is seen
+        zeros = layer.output.zero_share.values
+        assert shares[0] >= sum(zeros) / len(zeros) - 0.001
+        top = max(row for row, share in enumerate(shares) if share > 0)
+        assert heatmap["y"][top] == pytest.approx(scale.place(layer.output.histogram.high), abs=0.5)
+    small = build_activation_figure(simulate(NetworkSpec(depth=3), 2))["layout"]["yaxis"]
+    assert "ticktext" not in small
+
+
+def test_a_symmetric_log_scale_is_odd_and_can_be_read_back():
+    scale = SymmetricLog.choose([0.02, 5e30])
+    assert scale.power == -2
+    for value in (0.0, 1e-4, 0.01, 3.0, 7e12, 4e30, 1e300):
+        assert scale.read(scale.place(value)) == pytest.approx(value, rel=1e-9)
+        assert scale.place(-value) == -scale.place(value)
+    assert scale.place(1e20) == pytest.approx(22, abs=1e-6)
+    assert SymmetricLog.choose([0.1, 9.0, 0.0, math.inf]) is None
+
+
+def test_layers_whose_values_are_not_finite_are_marked():
+    spec = NetworkSpec(depth=12, activation="identity", init="random", weight_std=1e6)
+    flow = simulate(spec, 2)
+    figure = build_activation_figure(flow)
+    (marks,) = [trace for trace in figure["data"] if trace.get("name") == "not finite"]
+    wrong = [layer.layer for layer in flow.weight_layers if layer.output.non_finite > 0]
+    assert wrong
+    assert marks["x"] == wrong
+    assert f"× {len(wrong)} layers: values not finite" in figure["layout"]["annotations"][0]["text"]
+
+
+def test_where_the_gradient_becomes_zero_is_marked_and_said():
+    flow = simulate(PRESETS["Dying ReLU"].spec, 16)
+    figure = build_factor_figure(flow)
+    zero = next(f for f in flow.factors() if f.running == 0)
+    mark = figure["layout"]["shapes"][-1]
+    assert mark["x0"] == mark["x1"] == zero.layer
+    (note,) = figure["layout"]["annotations"]
+    assert note["text"] == f"× exactly zero from layer {zero.layer} back"
+    count = sum(value == 0 for value in zero.value.values)
+    assert f"0 (in {count} of 16 networks)" in figure["data"][-1]["customdata"][0]
+    for trace in figure["data"]:
+        if not any(y is not None for y in trace["y"]):
+            assert trace["showlegend"] is False
+    assert len(build_factor_figure(simulate(NetworkSpec(depth=4), 2))["layout"]["shapes"]) == 1
