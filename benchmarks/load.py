@@ -2,8 +2,8 @@
 
 Visitors drag sliders as people do and ask as the page does (`assets/explore/explore.js`): one
 question at a time, the newest setting next, what takes long given up for something newer, a first
-answer refined. They come from this process, which shares the machine with the server; so the times are an upper
-bound. Whether the numbers are right is checked when the load is over.
+answer refined. They come from this process, which shares the machine with the server; so the times
+are an upper bound. Whether the numbers are right is checked when the load is over.
 """
 
 import argparse

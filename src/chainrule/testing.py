@@ -92,11 +92,11 @@ def _describe_remedy(
         advice = [f"Advice: {advice.title}." for advice in found.advice]
         return "\n".join(filter(None, (found.note, *advice)))
     remedy = found[0]
-    figure = remedy.figure
+    comparison = remedy.comparison
     unreached = any(finding.rule in PASSED_OVER for finding in found.diagnosis.findings)
     more = f"\n{found.note}" if unreached and not set(PASSED_OVER) <= set(allow) else ""
     return (
-        f"Remedy: {remedy.title} ({figure.figure}: {figure.before_text} → {figure.after_text}, "
+        f"Remedy: {remedy.title} ({comparison.metric}: {comparison.before_text} → {comparison.after_text}, "
         f"then {remedy.verdict_after}).\n"
         "  chainrule.apply_remedy(chainrule.find_remedies(model, compute_loss)[0], model)"
         f"{more}"

@@ -491,8 +491,8 @@ class TestRemedies:
         found = find_remedies(spec)
         assert shown.nth(0).locator("h3").inner_text() == found[0].title
         text = shown.nth(0).locator(".ex-remedy-figure").inner_text()
-        assert found[0].figure.before_text in text
-        assert found[0].figure.after_text in text
+        assert found[0].comparison.before_text in text
+        assert found[0].comparison.after_text in text
         shown.nth(0).get_by_role("button", name="apply").click()
         explorer.wait_for_function(
             "document.querySelectorAll('.fv-card')[3].innerText.includes('Healthy')"

@@ -159,7 +159,7 @@ class TestRoute:
         assert profile["title"] == "Depth profile: transformer.h.*, 12 blocks, 0 to 11"
         lines = {trace["name"]: trace["y"] for trace in profile["figure"]["data"]}
         for name, values in lines.items():
-            if not name.startswith("trunk"):
+            if not name.startswith("stream"):
                 assert values == [
                     float(layer.weight_gradient_norm)
                     for layer in flow.weight_layers

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import chainrule
 from chainrule import Verdict
-from chainrule.diagnosis.metrics import measure_figure
+from chainrule.diagnosis.metrics import measure_metric
 from chainrule.diagnosis.structure import find_last_speaking, list_silent, list_waiting
 from chainrule.diagnosis.viability.features import measure_features
 from zoo import Lambda
@@ -148,7 +148,7 @@ def test_features_that_zeros_hold_back_are_unknown():
     assert features["sensitivity"] is None
     assert features["effective_depth"] is None
     assert find_last_speaking(flow).layer == 2
-    assert measure_figure(flow, "same_answer") == flow.weight_layers[1].variation
+    assert measure_metric(flow, "same_answer") == flow.weight_layers[1].variation
     only = flow.weight_layers[2]
     expected = torch.tensor(float(only.weight_gradient_norm / only.delta_norm)).log10().item()
     assert features["smallest_gradient"] == pytest.approx(expected, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Who is to blame: factors against autograd, along chains and on trunks."""
+"""Who is to blame: factors against autograd, along chains and on residual streams."""
 
 import math
 from itertools import pairwise
@@ -51,7 +51,7 @@ class PostNorm(nn.Module):
         return self.norm(x + self.branch(x))
 
 
-def make_trunk(scales, *, norm=True, kind=Block, width=16, blocks=6):
+def make_stream(scales, *, norm=True, kind=Block, width=16, blocks=6):
     torch.manual_seed(0)
     model = nn.Sequential()
     model.embed = nn.Linear(width, width)
@@ -135,9 +135,9 @@ class TestAlongAChain:
             assert float(blame.factor) < 0.26  # a sigmoid passes on at most a quarter
 
 
-class TestOnATrunk:
+class TestOnAStream:
     def test_factors_are_steps_from_sum_to_sum(self):
-        model, compute_loss = make_trunk({1: 300.0, 3: 600.0}, norm=False)
+        model, compute_loss = make_stream({1: 300.0, 3: 600.0}, norm=False)
         flow = inspect(model, compute_loss)
         assert {"exploding_gradient"} <= {each.rule for each in diagnose(flow).findings}
         norms = measure_sums(model, compute_loss)
@@ -148,19 +148,21 @@ class TestOnATrunk:
         found = {
             each.name: float(each.factor)
             for each in rank_blame(flow, count=50)
-            if each.what == "trunk gradient"
+            if each.what == "residual stream gradient"
         }
         assert {"blocks.1.second", "blocks.3.second"} <= set(found)
         for name, value in found.items():
             if name in steps:
                 assert value == pytest.approx(steps[name], rel=1e-4)
 
-    def test_a_module_that_reads_the_trunk_is_not_blamed_for_all_paths(self):
-        """The gain of a pre-norm's normalization holds the trunk's gradient as well."""
-        flow = inspect(*make_trunk(dict.fromkeys(range(6), 1e-06)))
+    def test_a_module_that_reads_the_stream_is_not_blamed_for_all_paths(self):
+        """The gain of a pre-norm's normalization holds the residual stream's gradient as well."""
+        flow = inspect(*make_stream(dict.fromkeys(range(6), 1e-06)))
         assert flow.layers[1].kind == "LayerNorm"
-        assert flow.layers[1].gain > 1e3  # as it is: the trunk's gradient over its branch's
-        model, compute_loss = make_trunk(dict.fromkeys(range(6), 1e-06))
+        assert (
+            flow.layers[1].gain > 1e3
+        )  # as it is: the residual stream's gradient over its branch's
+        model, compute_loss = make_stream(dict.fromkeys(range(6), 1e-06))
         with torch.no_grad():
             model.head.weight.mul_(1e-6)
         flow = inspect(model, compute_loss)
@@ -171,30 +173,34 @@ class TestOnATrunk:
         assert sorted(names[:6]) == [f"blocks.{at}.second" for at in range(6)]
 
     def test_post_norm_steps_multiply_to_the_figure_that_fades(self):
-        model, compute_loss = make_trunk([20.0] * 6, kind=PostNorm)
+        model, compute_loss = make_stream([20.0] * 6, kind=PostNorm)
         with torch.no_grad():
             for block in model.blocks:
                 block.branch.weight.normal_(std=1e-3)
                 block.branch.bias.normal_(std=5.0)  # makes the sum large, and passes nothing on
         flow = inspect(model, compute_loss)
         diagnosis = diagnose(flow)
-        finding = next(f for f in diagnosis.findings if f.rule == "fading_trunk")
+        finding = next(f for f in diagnosis.findings if f.rule == "fading_stream")
         assert diagnosis.verdict is finding.verdict
-        blames = [b for b in rank_blame(flow, diagnosis, count=100) if b.what == "trunk gradient"]
-        assert diagnosis.findings[0].rule == "fading_trunk"
+        blames = [
+            b
+            for b in rank_blame(flow, diagnosis, count=100)
+            if b.what == "residual stream gradient"
+        ]
+        assert diagnosis.findings[0].rule == "fading_stream"
         assert math.prod(float(each.factor) for each in blames) == pytest.approx(finding.value)
         norms = measure_branch_sums(model, compute_loss)
         assert norms[0] / norms[-1] == pytest.approx(finding.value, rel=1e-4)
 
-    def test_growing_trunk_names_the_branches_that_add_most(self):
-        model, compute_loss = make_trunk({2: 3000.0}, norm=False)
+    def test_growing_stream_names_the_branches_that_add_most(self):
+        model, compute_loss = make_stream({2: 3000.0}, norm=False)
         with torch.no_grad():
             model.head.weight.mul_(1e-3)
         flow = inspect(model, compute_loss)
         diagnosis = diagnose(flow)
-        assert diagnosis.findings[0].rule == "growing_trunk"
+        assert diagnosis.findings[0].rule == "growing_stream"
         blame = rank_blame(flow, diagnosis)[0]
-        assert (blame.name, blame.what) == ("blocks.2.second", "trunk")
+        assert (blame.name, blame.what) == ("blocks.2.second", "stream")
         hidden = []
         handle = model.blocks[2].register_forward_hook(lambda _m, a, out: hidden.extend((*a, out)))
         compute_loss(model)

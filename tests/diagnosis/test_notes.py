@@ -1,4 +1,4 @@
-"""Notes: what is told of attention, branches and trunks, and that it leaves the verdict alone."""
+"""Notes: what is told of attention, branches and residual streams, and that it leaves the verdict alone."""
 
 import dataclasses
 import io
@@ -104,7 +104,7 @@ def test_the_verdict_stays_as_it_is(name, monkeypatch):
     assert diagnose(flow) == dataclasses.replace(told, notes=())
 
 
-# --- Branches and trunks -------------------------------------------------------------------------
+# --- Branches and residual streams -------------------------------------------------------------------------
 
 
 def test_large_branches():
@@ -129,16 +129,16 @@ def test_tiny_branches():
 
 def test_growing_pre_norm():
     flow = measure("encoder 18, pre-norm")
-    trunk = flow.residuals
+    stream = flow.residuals
     found = note("growing_pre_norm", flow)
-    assert found.value == pytest.approx(trunk[-1].after / trunk[0].before)
-    shares = [each.added / each.before for each in trunk]
+    assert found.value == pytest.approx(stream[-1].after / stream[0].before)
+    shares = [each.added / each.before for each in stream]
     first, second = (statistics.median(half) for half in (shares[:18], shares[18:]))
     assert first > second
     assert f"grows {found.value:.3g}-fold over its 36 sums" in found.evidence
     assert f"adds {first:.3g} times its size in the first half" in found.evidence
     assert f"{second:.3g} times in the second" in found.evidence
-    ratio = trunk[0].gradient / trunk[-1].gradient
+    ratio = stream[0].gradient / stream[-1].gradient
     assert f"gradient at the first sum is {ratio:.3g} times that at the last" in found.evidence
     assert "fading_post_norm" not in names(flow)
 
@@ -156,7 +156,7 @@ def test_fading_post_norm():
 def test_what_a_finding_says_is_not_said_again():
     """Where the fading is so strong that it is a finding, the note would only repeat it."""
     told = diagnose(measure("encoder 40, post-norm ×3"))
-    assert "fading_trunk" in {finding.rule for finding in told.findings}
+    assert "fading_stream" in {finding.rule for finding in told.findings}
     assert "fading_post_norm" not in {each.name for each in told.notes}
 
 

@@ -114,7 +114,7 @@ class TestProfile:
         assert not is_profiled(build_flow([f"h.{at}.fc" for at in range(5)]))
         assert is_profiled(build_flow([f"h.{at}.fc" for at in range(30)]))
 
-    def test_shows_the_trunk_as_autograd_has_it(self):
+    def test_shows_the_stream_as_autograd_has_it(self):
         torch.manual_seed(0)
         width = 8
 
@@ -142,7 +142,7 @@ class TestProfile:
             block.register_forward_hook(lambda _m, _a, out: outputs.append(out))
         loss = model(x).square().mean()
         expected = [float(g.norm()) for g in torch.autograd.grad(loss, outputs)]
-        assert [float(norm) for norm in stack.trunk] == pytest.approx(expected, rel=1e-5)
+        assert [float(norm) for norm in stack.stream] == pytest.approx(expected, rel=1e-5)
 
 
 class TestTree:

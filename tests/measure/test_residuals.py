@@ -6,7 +6,7 @@ import torch.utils.checkpoint
 from torch import nn
 
 import chainrule
-from chainrule.diagnosis.metrics import measure_figure
+from chainrule.diagnosis.metrics import measure_metric
 from chainrule.diagnosis.structure import list_normalizations
 from chainrule.flow.loading import decode_flow
 from model_zoo import MODELS
@@ -28,14 +28,14 @@ def test_by_hand(style):
 
     def run(m, x):
         h = m.first(x)
-        sums, trunks = [], []
+        sums, streams = [], []
         for i in range(3):
             branch, norm = getattr(m, f"branch{i}"), getattr(m, f"norm{i}", None)
-            trunks.append(h)
+            streams.append(h)
             total = h + branch(norm(h) if style == "before" else h)
             sums.append(total)
             h = norm(total) if style == "after" else total
-        run.sums, run.trunks = sums, trunks
+        run.sums, run.streams = sums, streams
         return m.head(h)
 
     model = Lambda(run, first=nn.Linear(4, 6), **parts, head=nn.Linear(6, 2)).double()
@@ -44,11 +44,11 @@ def test_by_hand(style):
     loss = model(x).square().mean()
     gradients = torch.autograd.grad(loss, run.sums)
     assert [each.normalization for each in flow.residuals] == [style] * 3
-    assert {each.trunk for each in flow.residuals} == {0}
+    assert {each.stream for each in flow.residuals} == {0}
     for i, each in enumerate(flow.residuals):
         assert flow.layers[each.branch].name == f"branch{i}.2"
-        assert each.before == pytest.approx(size(run.trunks[i]))
-        assert each.added == pytest.approx(size(run.sums[i] - run.trunks[i]))
+        assert each.before == pytest.approx(size(run.streams[i]))
+        assert each.added == pytest.approx(size(run.sums[i] - run.streams[i]))
         assert each.after == pytest.approx(size(run.sums[i]))
         assert each.gradient == pytest.approx(gradients[i].norm().item())
         assert each.share == pytest.approx(each.added / each.before)
@@ -113,7 +113,7 @@ def test_however_a_sum_is_written(name):
     assert [flow.layers[each.branch].name for each in flow.residuals] == [
         f"branch{i}" for i in range(3)
     ]
-    assert {each.trunk for each in flow.residuals} == {0}
+    assert {each.stream for each in flow.residuals} == {0}
     assert all(each.before is not None for each in flow.residuals)
     for i, each in enumerate(flow.residuals):
         names = {flow.parameters[position].name for position in each.parameters}
@@ -159,7 +159,7 @@ def test_a_short_skip_does_not_excuse_the_layers_outside_of_it():
     finding = chainrule.diagnose(flow).findings[0]
     assert finding.rule == "vanishing_gradient"
     assert {1, 2, 3} <= set(finding.layers)
-    assert measure_figure(flow, finding.rule) == finding.value
+    assert measure_metric(flow, finding.rule) == finding.value
 
 
 def test_a_real_model_that_reshapes_its_sums():
@@ -173,12 +173,12 @@ def test_a_real_model_that_reshapes_its_sums():
     ids = torch.randint(0, 40, (4, 12))
     flow = chainrule.inspect(OPTForCausalLM(config), lambda m: m(input_ids=ids, labels=ids).loss)
     assert [each.normalization for each in flow.residuals] == ["before"] * 8
-    assert {each.trunk for each in flow.residuals} == {0}
+    assert {each.stream for each in flow.residuals} == {0}
     assert chainrule.diagnose(flow).verdict == "healthy"
 
 
 @pytest.mark.parametrize(
-    ("name", "styles", "trunks"),
+    ("name", "styles", "streams"),
     [
         ("gpt2", ["before"] * 8, 1),
         ("bert", ["after"] * 8, 1),
@@ -188,23 +188,27 @@ def test_a_real_model_that_reshapes_its_sums():
         ("mamba", ["before"] * 3, 1),
         ("transformer_pre_norm", ["before"] * 10, 2),
         ("transformer_post_norm", ["after"] * 10, 2),
-        ("resnet", ["none"] * 2, 2),  # a block that changes the shape starts another trunk
+        (
+            "resnet",
+            ["none"] * 2,
+            2,
+        ),  # a block that changes the shape starts another residual stream
         ("lstm", [], 0),
         ("unet", [], 0),
     ],
 )
-def test_found_in_real_architectures(name, styles, trunks):
+def test_found_in_real_architectures(name, styles, streams):
     model, compute_loss = MODELS[name]()
     flow = chainrule.inspect(model, compute_loss)
     assert [each.normalization for each in flow.residuals] == styles
-    assert len({each.trunk for each in flow.residuals}) == trunks
+    assert len({each.stream for each in flow.residuals}) == streams
 
 
-def test_findings_speak_of_the_trunk():
+def test_findings_speak_of_the_stream():
     flow = chainrule.inspect(*VARIANTS["residual 30, he"]())
     findings = {finding.rule: finding for finding in chainrule.diagnose(flow).findings}
     growth = flow.residuals[-1].after / flow.residuals[0].before
-    assert findings["growing_trunk"].value == pytest.approx(growth)
+    assert findings["growing_stream"].value == pytest.approx(growth)
     assert "vanishing_backward" not in findings
 
 
@@ -258,4 +262,4 @@ def test_a_starved_normalization_is_named():
     assert place.value == pytest.approx(z / (z**2 + 1e-5) ** 0.5, rel=0.2)
     (finding,) = (f for f in chainrule.diagnose(flow).findings if f.rule == "starved_normalization")
     assert finding.modules == ("1",)
-    assert measure_figure(flow, "starved_normalization") == finding.value == place.value
+    assert measure_metric(flow, "starved_normalization") == finding.value == place.value

@@ -445,8 +445,8 @@ def test_unused_weights_do_not_keep_the_rest_from_being_helped():
     ]
     best = found[0]
     assert best.is_cure
-    assert best.figure.rule == reference[0].figure.rule
-    assert best.figure.before == reference[0].figure.before
+    assert best.comparison.rule == reference[0].comparison.rule
+    assert best.comparison.before == reference[0].comparison.before
     assert best.verdict_after is Verdict.HEALTHY
     assert best.verdict_before is reference[0].verdict_before
     assert "does not reach 'mask', 'head.weight'" in found.note

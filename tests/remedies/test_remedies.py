@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from chainrule.diagnosis.diagnosis import diagnose
-from chainrule.diagnosis.metrics import measure_figure
+from chainrule.diagnosis.metrics import measure_metric
 from chainrule.diagnosis.rules import NOT_VIABLE, RULES, Outlook, Verdict
 from chainrule.errors import SpecError
 from chainrule.measure.networks import build_network, draw_batch, make_loss
@@ -91,12 +91,12 @@ def test_figures_before_and_after_are_plain_autograds(name):
     found = find_remedies(spec, 5)
     assert len(found.tried) >= 5
     for remedy in found.tried:
-        figure, seeds = remedy.figure, remedy.after.seeds
+        comparison, seeds = remedy.comparison, remedy.after.seeds
         assert seeds == found.before.seeds == (0, 1, 2, 3, 4)
-        before = measure_by_hand(spec, seeds)[figure.rule]
-        after = measure_by_hand(remedy.spec, seeds)[figure.rule]
-        assert figure.before == pytest.approx(before, rel=1e-6)
-        assert figure.after == pytest.approx(after, rel=1e-6, abs=1e-300)
+        before = measure_by_hand(spec, seeds)[comparison.rule]
+        after = measure_by_hand(remedy.spec, seeds)[comparison.rule]
+        assert comparison.before == pytest.approx(before, rel=1e-6)
+        assert comparison.after == pytest.approx(after, rel=1e-6, abs=1e-300)
 
 
 def check(spec, found):
@@ -116,7 +116,7 @@ def check(spec, found):
     if found.diagnosis.viability.sgd.probability < NOT_VIABLE:
         known.add(Verdict.HARD_TO_TRAIN)
     for remedy in found.tried:
-        figure = remedy.figure
+        comparison = remedy.comparison
         assert remedy.spec == spec.replace(**remedy.changes) != spec
         assert remedy.before is found.before
         assert remedy.verdict_before is verdict
@@ -125,19 +125,19 @@ def check(spec, found):
         after = diagnose(again)
         assert remedy.verdict_after is after.verdict
         worst = found.diagnosis.findings[0]
-        assert (figure.rule, figure.before) == (worst.rule, worst.value)
-        assert figure.threshold == RULES[worst.rule].threshold
+        assert (comparison.rule, comparison.before) == (worst.rule, worst.value)
+        assert comparison.threshold == RULES[worst.rule].threshold
         if remedy in found:
-            assert figure.closed >= IMPROVED
-            if figure.after is not None:
-                better = figure.after < figure.before
-                assert better if figure.beyond == ">" else figure.after > figure.before
+            assert comparison.closed >= IMPROVED
+            if comparison.after is not None:
+                better = comparison.after < comparison.before
+                assert better if comparison.beyond == ">" else comparison.after > comparison.before
             assert {finding.verdict for finding in after.findings} <= known
         assert (remedy.outcome is Outcome.CURES) == remedy.is_cure
         if remedy.is_cure:
             assert after.verdict is Verdict.HEALTHY
             assert after.viability.sgd.word is Outlook.VIABLE
-            assert figure.passes
+            assert comparison.passes
     for group in (found.cures, found.helps):
         costs = [(len(r.kinds), *sorted((COSTS[k] for k in r.kinds), reverse=True)) for r in group]
         assert costs == sorted(costs)
@@ -206,14 +206,14 @@ class TestClipping:
         found = find_remedies(UNHEALTHY["vanishing"], 5)
         (clipping,) = (remedy for remedy in found.tried if remedy.kinds == ("clipping",))
         assert clipping in found.refuted
-        assert clipping.figure.after == clipping.figure.before
+        assert clipping.comparison.after == clipping.comparison.before
 
     def test_it_shortens_but_cures_nothing(self):
         found = find_remedies(UNHEALTHY["exploding"], 5)
         (clipping,) = (remedy for remedy in found.tried if remedy.kinds == ("clipping",))
         assert clipping.outcome is Outcome.HELPS
         assert clipping.verdict_after is Verdict.EXPLODING
-        assert clipping.figure.after <= 1.0
+        assert clipping.comparison.after <= 1.0
         assert clipping.after.clipped_gradient_norm <= 1.0
         assert clipping.after.gradient_norm == found.before.gradient_norm
 
@@ -240,10 +240,12 @@ def test_pairs_where_no_single_change_cures():
     assert found.cures
     assert all(len(remedy.kinds) == 2 for remedy in found.cures)
     assert found[0].changes == {"init": "xavier", "weight_std": 1.0, "bias_std": 0.0}
-    alone = {remedy.kinds: remedy.figure.closed for remedy in found.tried if len(remedy.kinds) == 1}
+    alone = {
+        remedy.kinds: remedy.comparison.closed for remedy in found.tried if len(remedy.kinds) == 1
+    }
     for remedy in found.tried:
         if len(remedy.kinds) == 2 and not remedy.is_cure:
-            assert all(remedy.figure.closed > alone[(kind,)] for kind in remedy.kinds)
+            assert all(remedy.comparison.closed > alone[(kind,)] for kind in remedy.kinds)
 
 
 def test_enough_stops_early():
@@ -348,7 +350,7 @@ def test_flows_without_a_specification_compare_too():
     )
     remedy = compare_flows(before, after, title="He", reason="It fits.", kinds=("initialization",))
     assert (remedy.spec, remedy.changes, remedy.command) == (None, {}, "")
-    assert remedy.figure.after > remedy.figure.before
+    assert remedy.comparison.after > remedy.comparison.before
     assert remedy.to_dict()["changes"] == {}
 
 
@@ -356,7 +358,7 @@ class TestComparison:
     def compare(self, rule, before, after):
         return Comparison(
             rule=rule,
-            figure="",
+            metric="",
             before=before,
             after=after,
             threshold=RULES[rule].threshold,
@@ -401,4 +403,4 @@ class TestComparison:
 def test_a_figure_is_read_as_its_finding_reads_it(name):
     flow = simulate(UNHEALTHY[name], 4)
     for finding in diagnose(flow).findings:
-        assert measure_figure(flow, finding.rule) == finding.value
+        assert measure_metric(flow, finding.rule) == finding.value

@@ -305,7 +305,7 @@ class TestReport:
         assert len(remedies) > 0
         for remedy in (*remedies, *remedies.refuted):
             assert remedy.title in reader.text
-            assert remedy.figure.after_text in reader.text
+            assert remedy.comparison.after_text in reader.text
         assert f"without success ({len(remedies.refuted)})" in reader.text
         assert reader.text.count("Better, but not yet where it should be.") == len(remedies.helps)
 

@@ -1,37 +1,98 @@
-"""Numbers as people read them."""
+"""Numbers as people read them: one style for page, report, terminal, chart and message."""
 
 import math
+from collections.abc import Sequence
 
 MINUS = "−"
 
 _SUPERSCRIPTS = str.maketrans("0123456789-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻")
 _SUBSCRIPTS = str.maketrans("0123456789-−", "₀₁₂₃₄₅₆₇₈₉₋₋")
+_LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
-def format_number(value: float) -> str:
-    """Return a number as people read it: 0.28, 3.1e-13, 2,900."""
+def format_number(value: float | None) -> str:
+    """Return a number as people read it: 0.28, 3.1·10⁻¹³, 2,900, −5.
+
+    What is no number is a word: "none" where there is none, "undefined" for NaN, "infinite".
+
+    Example:
+        >>> format_number(1.4e-10)
+        '1.4·10⁻¹⁰'
+    """
+    if value is None:
+        return "none"
     if not math.isfinite(value):
-        return str(float(value))
-    size = abs(value)
-    if value == 0 or 0.001 <= size < 999.5:
-        return f"{value:.3g}"
-    return f"{value:,.0f}" if 1 <= size < 9999.5 else f"{value:.1e}"
+        return "undefined" if math.isnan(value) else f"{MINUS if value < 0 else ''}infinite"
+    digits, power = split_number(value)
+    return digits if power is None else f"{digits}·10{to_superscript(power)}"
 
 
 def split_number(value: float) -> tuple[str, int | None]:
     """Return the digits of a finite number and its power of ten, `None` where it needs none.
 
-    For example ("−3.1", −13) for −3.1e-13 and ("0.28", None) for 0.28, with a true minus sign.
+    Example:
+        >>> split_number(-3.1e-13)
+        ('−3.1', -13)
     """
-    digits, mark, exponent = format_number(value).partition("e")
-    return digits.replace("-", MINUS), int(exponent) if mark else None
+    size = abs(value)
+    if value == 0 or 0.001 <= size < 999.5:
+        text = f"{value:.3g}"
+    else:
+        text = f"{value:,.0f}" if 1 <= size < 9999.5 else f"{value:.1e}"
+    digits, mark, power = text.partition("e")
+    return digits.replace("-", MINUS), int(power) if mark else None
+
+
+def format_times(ratio: float) -> str:
+    """Return how many times something is as large: "350 million times", "0.028 times".
+
+    Example:
+        >>> format_times(3.5e8)
+        '350 million times'
+    """
+    for size, name in _LARGE:
+        if size <= ratio * (1 + 5e-3) < 1000 * size:
+            return f"{float(f'{ratio / size:.2g}'):,.3g} {name} times"
+    return f"{format_number(ratio)} times"
+
+
+def format_share(share: float | None) -> str:
+    """Return a share in percent; nothing where there is none.
+
+    Example:
+        >>> format_share(0.25)
+        '25 %'
+    """
+    if share is None:
+        return ""
+    return f"{100 * share:.0f} %" if math.isfinite(share) else format_number(share)
+
+
+def format_shape(shape: Sequence[int]) -> str:
+    """Return a tensor's shape.
+
+    Example:
+        >>> format_shape((32, 64))
+        '32×64'
+    """
+    return "×".join(map(str, shape)) or "scalar"
 
 
 def to_superscript(number: int) -> str:
-    """Return a whole number in superscript characters: ⁻¹³."""
+    """Return a whole number in superscript characters.
+
+    Example:
+        >>> to_superscript(-13)
+        '⁻¹³'
+    """
     return str(number).translate(_SUPERSCRIPTS)
 
 
 def to_subscript(number: int) -> str:
-    """Return a whole number in subscript characters: ₁₂."""
+    """Return a whole number in subscript characters.
+
+    Example:
+        >>> to_subscript(12)
+        '₁₂'
+    """
     return str(number).translate(_SUBSCRIPTS)

@@ -1,14 +1,14 @@
 """Which modules are most to blame for what a diagnosis names, by their factors.
 
-A diagnosis rests on a figure, and nearly every such figure is a product of factors: a gradient that
+A diagnosis rests on a metric, and nearly every such metric is a product of factors: a gradient that
 reaches a layer is the loss' gradient times what every module on its way multiplied it by. The
 factors that push the product furthest beyond its bound are to blame.
 
 Along a chain these are the factors of `GradientFlow.factors()`. With residual connections a module
-inside a branch does not carry the gradient alone, so what counts on the trunk is the step from one
+inside a branch does not carry the gradient alone, so what counts on the residual stream is the step from one
 sum to the one before: ‖∂loss/∂sum‖ before a block ÷ after it, with the block's branch and the path
 around it together. Inside a branch, modules count that no other path goes around: not those that
-read the trunk, as their gain holds what all paths bring together.
+read the residual stream, as their gain holds what all paths bring together.
 """
 
 import math
@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 from chainrule.diagnosis.diagnosis import Diagnosis, Finding, diagnose
 from chainrule.diagnosis.rules import Verdict
-from chainrule.diagnosis.structure import ALONG_CHAIN, list_chain, list_normalizations, list_trunks
+from chainrule.diagnosis.structure import ALONG_CHAIN, list_chain, list_normalizations, list_streams
 from chainrule.flow.gradient_flow import GradientFlow, select_path
 from chainrule.flow.quantity import Quantity, divide_members, multiply_members
 from chainrule.flow.records import LayerFlow, ResidualFlow, WeightLayer
@@ -40,12 +40,12 @@ class Blame:
     """A module and the factor that it is blamed for.
 
     Attributes:
-        name: Qualified name of the module; of a step on a trunk, of the module in which the
+        name: Qualified name of the module; of a step on a residual stream, of the module in which the
             block's branch ends.
         kind: Class name of that module.
         layer: Its weight layer, or `None`.
         calls: Number of calls that are taken together.
-        factor: What it multiplies the figure by, over all of its calls.
+        factor: What it multiplies the metric by, over all of its calls.
         what: What is multiplied; a name of `MEANINGS`.
         share: Its part of everything that goes the wrong way, in powers of ten, in [0, 1]; `None`
             where a factor is zero or infinite.
@@ -64,9 +64,9 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "gradient": "what a module multiplies the gradient by on its way back, "
         "‖∂𝓛/∂input‖ ÷ ‖∂𝓛/∂output‖",
-        "trunk gradient": "what a block, branch and path around it together, multiplies the "
-        "trunk's gradient by on its way back",
-        "trunk": "what adding the branch that ends there multiplies the size of the trunk by",
+        "residual stream gradient": "what a block, branch and path around it together, multiplies the "
+        "residual stream's gradient by on its way back",
+        "stream": "what adding the branch that ends there multiplies the size of the residual stream by",
         "spread": "what the spread of the values is multiplied by from the layer before to this "
         "one",
         "difference": "what is left of the differences between examples from the layer before to "
@@ -83,7 +83,7 @@ SHARE = "The share is of all factors that go the wrong way, in powers of ten."
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One factor of a figure, before those of one module are taken together."""
+    """One factor of a metric, before those of one module are taken together."""
 
     name: str
     kind: str
@@ -128,7 +128,7 @@ def explain_blame(diagnosis: Diagnosis, blames: tuple[Blame, ...]) -> str:
     if diagnosis.verdict is Verdict.NO_GRADIENT:
         return "No factor leads to weights that the loss does not reach."
     if diagnosis.verdict is Verdict.HARD_TO_TRAIN:
-        return "No single module is to blame: it is what all figures say together."
+        return "No single module is to blame: it is what all metrics say together."
     return "No module's factor goes that way: what is wrong is there from the start."
 
 
@@ -181,7 +181,7 @@ def _weigh(factor: float, *, grows: bool) -> float:
 def _list_way_back(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
     """What multiplies the gradient between the loss and the layers concerned."""
     if flow.residuals and not (finding.rule in ALONG_CHAIN and list_chain(flow)):
-        yield from _list_trunk_steps(flow, finding)
+        yield from _list_stream_steps(flow, finding)
         yield from _list_branch_factors(flow, finding)
         return
     first = min(finding.layers, default=1)
@@ -198,33 +198,33 @@ def _is_behind(call: LayerFlow, layer: int) -> bool:
     )
 
 
-def _list_trunk_steps(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
-    """What every block multiplies its trunk's gradient by."""
+def _list_stream_steps(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
+    """What every block multiplies its residual stream's gradient by."""
     first = min(finding.layers, default=1) if finding.rule == "exploding_gradient" else 1
-    places = [place for path in _list_trunk_places(flow, finding) for place in pairwise(path)]
+    places = [place for path in _list_stream_places(flow, finding) for place in pairwise(path)]
     for (_, earlier), (position, later) in reversed(places):
         call = flow.layers[position]
-        if call.layer is None or call.layer > first or finding.rule == "fading_trunk":
+        if call.layer is None or call.layer > first or finding.rule == "fading_stream":
             value = divide_members(earlier, later)
-            yield _Part(call.name, call.kind, call.layer, value, "trunk gradient")
+            yield _Part(call.name, call.kind, call.layer, value, "residual stream gradient")
 
 
 _Place = tuple[int, Quantity]
-"""A module output on a trunk, or the end of the branch that is added there, and its gradient."""
+"""A module output on a residual stream, or the end of the branch that is added there, and its gradient."""
 
 
-def _list_trunk_places(flow: GradientFlow, finding: Finding) -> list[list[_Place]]:
-    """Return the places on trunks in forward order, in lists within which steps mean something.
+def _list_stream_places(flow: GradientFlow, finding: Finding) -> list[list[_Place]]:
+    """Return the places on residual streams in forward order, in lists within which steps mean something.
 
-    A trunk that starts where another has ended (after a block whose both paths have weights, as in
+    A residual stream that starts where another has ended (after a block whose both paths have weights, as in
     a ResNet) continues it, unless something that reads an input lies between.
     """
-    outputs = _find_trunk_outputs(flow)
+    outputs = _find_stream_outputs(flow)
     paths: list[list[_Place]] = []
-    for trunk in list_trunks(flow):
-        sums = [(r.branch, r.gradient) for r in trunk]
+    for stream in list_streams(flow):
+        sums = [(r.branch, r.gradient) for r in stream]
         places = [(at, norm) for at, norm in sums if at is not None and norm is not None]
-        if finding.rule != "fading_trunk" and (start := outputs.get(trunk[0])) is not None:
+        if finding.rule != "fading_stream" and (start := outputs.get(stream[0])) is not None:
             gradient = flow.layers[start].gradient
             places[:0] = [(start, gradient.norm)] if gradient else []
             end = paths[-1][-1][0] if paths and paths[-1] else start
@@ -262,7 +262,7 @@ def _list_branch_factors(flow: GradientFlow, finding: Finding) -> Iterator[_Part
 
 
 def _list_shared_gradients(flow: GradientFlow) -> list[float]:
-    """Return the norms of the gradients at tensors that several paths read: trunks, and others.
+    """Return the norms of the gradients at tensors that several paths read: residual streams, and others.
 
     Nothing in a flow says which tensor a module reads, but the measured norm of its gradient tells
     it apart from all others. Modules that hand gradients on unchanged (dropout that is off) do not
@@ -280,16 +280,16 @@ def _list_shared_gradients(flow: GradientFlow) -> list[float]:
     shared += [float(each.gradient) for each in flow.residuals if each.gradient is not None]
     shared += [
         float(gradient.norm)
-        for position in _find_trunk_outputs(flow).values()
+        for position in _find_stream_outputs(flow).values()
         if (gradient := flow.layers[position].gradient) is not None
     ]
     return sorted(shared)
 
 
-def _find_trunk_outputs(flow: GradientFlow) -> dict[ResidualFlow, int]:
-    """Return for every sum the position of the module output that it takes as its trunk.
+def _find_stream_outputs(flow: GradientFlow) -> dict[ResidualFlow, int]:
+    """Return for every sum the position of the module output that it takes as its residual stream.
 
-    It is the last one of the trunk's measured size between the branch before and this one; a trunk
+    It is the last one of the residual stream's measured size between the branch before and this one; a residual stream
     that is a bare sum has none.
     """
     found = {}
@@ -307,8 +307,8 @@ def _find_trunk_outputs(flow: GradientFlow) -> dict[ResidualFlow, int]:
 
 def _measure_size(call: LayerFlow) -> float | None:
     """Return the root mean square of an output."""
-    figures = call.statistics
-    return None if figures is None else math.hypot(figures.mean, figures.std)
+    metrics = call.statistics
+    return None if metrics is None else math.hypot(metrics.mean, metrics.std)
 
 
 def _is_among(value: float, others: list[float]) -> bool:
@@ -317,13 +317,13 @@ def _is_among(value: float, others: list[float]) -> bool:
     return any(abs(value - other) <= SAME * abs(other) for other in others[max(0, at - 1) : at + 1])
 
 
-def _list_trunk_growth(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
-    """What every branch multiplies the size of its trunk by."""
+def _list_stream_growth(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
+    """What every branch multiplies the size of its residual stream by."""
     for each in flow.residuals:
         if each.branch is not None and each.before is not None:
             call = flow.layers[each.branch]
             value = divide_members(each.after, each.before)
-            yield _Part(call.name, call.kind, call.layer, value, "trunk")
+            yield _Part(call.name, call.kind, call.layer, value, "stream")
 
 
 def _list_flat_activations(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
@@ -333,10 +333,10 @@ def _list_flat_activations(flow: GradientFlow, finding: Finding) -> Iterator[_Pa
     case nothing is lost from one side to the other.
     """
     for call in flow.layers:  # the first one that is off starves those behind it
-        figures = call.statistics
-        if call.role != "activation" or call.layer not in finding.layers or figures is None:
+        metrics = call.statistics
+        if call.role != "activation" or call.layer not in finding.layers or metrics is None:
             continue
-        flat = figures.dead_share if finding.rule == "dead_units" else figures.saturation
+        flat = metrics.dead_share if finding.rule == "dead_units" else metrics.saturation
         if flat is not None:
             value = Quantity(1.0 - share for share in flat.values)
             yield _Part(call.name, call.kind, call.layer, value, finding.rule)
@@ -351,12 +351,12 @@ def _list_starved(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
 
 
 def _list_lost_differences(flow: GradientFlow, finding: Finding) -> Iterator[_Part]:
-    """What is left of the differences between examples, from trunk to trunk or layer to layer."""
-    on_trunk = [flow.layers[position] for position in _find_trunk_outputs(flow).values()]
-    if len(on_trunk) > 1:
+    """What is left of the differences between examples, from residual stream to residual stream or layer to layer."""
+    on_stream = [flow.layers[position] for position in _find_stream_outputs(flow).values()]
+    if len(on_stream) > 1:
         steps = [
             (call.name, call.kind, call.layer, call.statistics.variation)
-            for call in on_trunk
+            for call in on_stream
             if call.statistics is not None
         ]
     else:
@@ -403,16 +403,16 @@ _RULES: Mapping[str, tuple[bool, _Collect]] = MappingProxyType(
         "exploding_backward": (True, _list_way_back),
         "vanishing_gradient": (False, _list_way_back),
         "vanishing_backward": (False, _list_way_back),
-        "growing_trunk": (True, _list_trunk_growth),
+        "growing_stream": (True, _list_stream_growth),
         "vanishing_typical": (False, _list_way_back),
-        "fading_trunk": (False, _list_trunk_steps),
+        "fading_stream": (False, _list_stream_steps),
         "saturated": (False, _list_flat_activations),
         "starved_normalization": (False, _list_starved),
         "same_answer": (False, _list_lost_differences),
         "fading_signal": (False, _list_spreads),
     }
 )
-"""For every rule whose figure has factors: whether large ones are to blame, and how to list them.
+"""For every rule whose metric has factors: whether large ones are to blame, and how to list them.
 
 The other two count what the loss does not reach.
 """

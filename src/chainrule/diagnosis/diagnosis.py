@@ -4,12 +4,12 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from chainrule._utils.numbers import format_number
+from chainrule._utils.numbers import format_number, format_times
 from chainrule.diagnosis.metrics import (
     RELATIVE,
     WHOLE,
     count_non_finite,
-    format_figure,
+    format_metric,
     is_beyond,
     list_unreached,
     locate_overflow,
@@ -42,8 +42,8 @@ class Finding:
         verdict: What it amounts to.
         layers: Numbers of the weight layers concerned, input to output.
         modules: Names of the modules or parameters concerned.
-        figure: What was measured, in words.
-        value: The worst figure that was measured.
+        metric: What was measured, in words.
+        value: The worst metric that was measured.
         threshold: The bound that it is beyond.
         beyond: ">" or "<": on which side of the bound it is.
         evidence: The measurement in one sentence.
@@ -58,7 +58,7 @@ class Finding:
     verdict: Verdict
     layers: tuple[int, ...]
     modules: tuple[str, ...]
-    figure: str
+    metric: str
     value: float
     threshold: float
     beyond: str
@@ -184,7 +184,7 @@ def _find(flow: GradientFlow) -> Iterator[Finding]:
     yield from _find_non_finite(flow)
     yield from _find_unreached(flow)
     if any(finding for finding in _find_non_finite(flow)):
-        return  # every further figure is made of undefined numbers
+        return  # every further metric is made of undefined numbers
     yield from _find_layers(RULES["dead_units"], flow)
     yield from _find_layers(RULES["exploding_gradient"], flow)
     if flow.residuals:
@@ -200,15 +200,15 @@ def _find(flow: GradientFlow) -> Iterator[Finding]:
 
 
 def _find_unlikely(flow: GradientFlow, viability: Viability) -> Iterator[Finding]:
-    """Judge what all figures together say of a network of the kind they were fitted on."""
+    """Judge what all metrics together say of a network of the kind they were fitted on."""
     rule, sgd = RULES["unlikely"], viability.sgd
     if viability.covered and is_beyond(sgd.probability, rule):
         worst = sgd.contributions[0]
         yield _report(
             rule,
             sgd.probability,
-            f"{rule.figure} is {format_figure(rule, sgd.probability)} (bound {rule.beyond} "
-            f"{format_figure(rule, rule.threshold)}). {worst.words.removesuffix('.')}",
+            f"{rule.metric} is {format_metric(rule, sgd.probability)} (bound {rule.beyond} "
+            f"{format_metric(rule, rule.threshold)}). {worst.words.removesuffix('.')}",
             [layer.layer for layer in flow.weight_layers],
             [layer.name for layer in flow.weight_layers],
         )
@@ -250,16 +250,16 @@ def _find_layers(
         worst = (max if rule.beyond == ">" else min)(wrong, key=lambda pair: pair[1])
         layer, value = worst
         count = f"{len(wrong)} of {len(layers)} layers, " if len(layers) > 1 else ""
-        what = f"{rule.figure} is {format_figure(rule, value)} at layer {layer.layer}"
+        what = f"{rule.metric} is {format_metric(rule, value)} at layer {layer.layer}"
         if rule.name in RELATIVE and layer.weight_gradient_norm is not None:
             what = (
                 f"‖∂𝓛/∂W‖ is {format_number(layer.weight_gradient_norm)} at layer {layer.layer}, "
-                f"{format_figure(rule, value)} times the error at the output"
+                f"{format_metric(rule, value)} times the error at the output"
             )
         yield _report(
             rule,
             value,
-            f"{what} ({count}bound {rule.beyond} {format_figure(rule, rule.threshold)})",
+            f"{what} ({count}bound {rule.beyond} {format_metric(rule, rule.threshold)})",
             [each.layer for each, _ in wrong],
             [each.name for each, _ in wrong],
             layer.name,
@@ -276,8 +276,8 @@ def _find_places(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
         yield _report(
             rule,
             worst.value,
-            f"{rule.figure} is {format_figure(rule, worst.value)} at {worst.name!r} ({count}bound "
-            f"{rule.beyond} {format_figure(rule, rule.threshold)})",
+            f"{rule.metric} is {format_metric(rule, worst.value)} at {worst.name!r} ({count}bound "
+            f"{rule.beyond} {format_metric(rule, rule.threshold)})",
             sorted({place.layer for place in wrong if place.layer is not None}),
             [place.name for place in wrong],
             worst.name,
@@ -295,7 +295,7 @@ def _find_same_answer(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
         yield _report(
             rule,
             value,
-            f"{rule.figure} is {format_number(value)} at {call.label!r}, the last layer (bound "
+            f"{rule.metric} is {format_number(value)} at {call.label!r}, the last layer (bound "
             f"{rule.beyond} {format_number(rule.threshold)})",
             [] if call.layer is None else [call.layer],
             [call.name],
@@ -308,7 +308,7 @@ def _find_ratio(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
         yield _report(
             rule,
             value,
-            f"{rule.figure} is {format_number(value)} (bound {rule.beyond} "
+            f"{rule.metric} is {format_number(value)} (bound {rule.beyond} "
             f"{format_number(rule.threshold)})",
             [layer.layer for layer in flow.weight_layers],
             [layer.name for layer in flow.weight_layers],
@@ -324,7 +324,7 @@ def _find_non_finite(flow: GradientFlow) -> Iterator[Finding]:
         yield _report(
             rule,
             total,
-            f"{rule.figure} occur in {count}{where}; the loss is {format_number(flow.loss)}"
+            f"{rule.metric} occur in {count}{where}; the loss is {format_number(flow.loss)}"
             if places
             else f"the loss is {format_number(flow.loss)}, though all values and gradients are "
             "finite",
@@ -369,7 +369,7 @@ def _report(
         verdict=rule.verdict,
         layers=tuple(layers),
         modules=tuple(modules),
-        figure=rule.figure,
+        metric=rule.metric,
         value=float(value),
         threshold=rule.threshold,
         beyond=rule.beyond,
@@ -394,7 +394,7 @@ def _summarize(flow: GradientFlow, findings: Sequence[Finding]) -> str:
         )
     return (
         f"Every layer's gradient lies between {format_number(min(norms))} and "
-        f"{format_number(max(norms))}, and layer 1 receives {format_number(ratio)} times what the "
+        f"{format_number(max(norms))}, and layer 1 receives {format_times(ratio)} what the "
         "last layer does."
     )
 

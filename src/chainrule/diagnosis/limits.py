@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.diagnosis import Diagnosis
-from chainrule.diagnosis.metrics import format_figure
+from chainrule.diagnosis.metrics import format_metric
 from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.structure import list_waiting
 from chainrule.errors import ChainruleError, suggest
@@ -41,18 +41,18 @@ class Violation:
 
     Attributes:
         place: The layer or module, in words.
-        figure: What was measured, in words.
-        value: The figure, as people read it.
+        metric: What was measured, in words.
+        value: The metric, as people read it.
         bound: What must hold, as people read it: "≥ 0.003".
     """
 
     place: str
-    figure: str
+    metric: str
     value: str
     bound: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.figure} is {self.value}, must be {self.bound}"
+        return f"{self.place}: {self.metric} is {self.value}, must be {self.bound}"
 
 
 def check_limits(
@@ -64,7 +64,7 @@ def check_limits(
 ) -> tuple[Violation, ...]:
     """Return what is wrong with a measurement: findings of the diagnosis, and limits passed.
 
-    A limit of one's own takes the place of the diagnosis's bound on the same figure.
+    A limit of one's own takes the place of the diagnosis's bound on the same metric.
 
     Args:
         flow: A measurement.
@@ -92,7 +92,7 @@ def _list_findings(diagnosis: Diagnosis, passed_over: Collection[str]) -> Iterat
             continue
         rule = RULES[finding.rule]
         sign = "≤" if finding.beyond == ">" else "≥"
-        first = () if finding.worst is None else (finding.worst,)  # whose figure is shown
+        first = () if finding.worst is None else (finding.worst,)  # whose metric is shown
         names = list(dict.fromkeys((*first, *finding.modules)))
         if not names:
             place = "the whole model"
@@ -101,9 +101,9 @@ def _list_findings(diagnosis: Diagnosis, passed_over: Collection[str]) -> Iterat
             place = f"{names[0] or '(model)'!r}{others}"
         yield Violation(
             place=place,
-            figure=rule.figure,
-            value=format_figure(rule, finding.value),
-            bound=f"{sign} {format_figure(rule, finding.threshold)}",
+            metric=rule.metric,
+            value=format_metric(rule, finding.value),
+            bound=f"{sign} {format_metric(rule, finding.threshold)}",
         )
 
 
@@ -125,7 +125,7 @@ def _list_passed(flow: GradientFlow, limits: Limits) -> Iterator[Violation]:
     if limits.max_ratio is not None and not high <= limits.max_ratio * low:
         yield Violation(
             place=f"{_name(high_layer)} and {_name(low_layer)}",
-            figure="the ratio of their ‖∂𝓛/∂W‖",
+            metric="the ratio of their ‖∂𝓛/∂W‖",
             value=format_number(high / low if low else math.inf),
             bound=f"≤ {format_number(limits.max_ratio)}",
         )
@@ -134,7 +134,7 @@ def _list_passed(flow: GradientFlow, limits: Limits) -> Iterator[Violation]:
 def _pass(layer: WeightLayer, value: float, sign: str, bound: float) -> Violation:
     return Violation(
         place=_name(layer),
-        figure="‖∂𝓛/∂W‖",
+        metric="‖∂𝓛/∂W‖",
         value=format_number(value),
         bound=f"{sign} {format_number(bound)}",
     )

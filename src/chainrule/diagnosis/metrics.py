@@ -1,4 +1,4 @@
-"""The figures that rules compare: how each is read from a flow, and written for people."""
+"""The metrics that rules compare: how each is read from a flow, and written for people."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,11 +19,11 @@ from chainrule.flow.quantity import Quantity, divide_members, multiply_members
 from chainrule.flow.records import WeightLayer, read_saturation
 
 
-def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> float | None:
-    """Return the worst value of the figure that a rule compares, beyond its bound or not.
+def measure_metric(flow: GradientFlow, rule: str, *, clipped: bool = False) -> float | None:
+    """Return the worst value of the metric that a rule compares, beyond its bound or not.
 
     Where the rule finds something, it is that finding's value; elsewhere it tells how far the
-    network is from it. So one figure can be followed from one network to another.
+    network is from it. So one metric can be followed from one network to another.
 
     Args:
         flow: A measurement by `inspect` or `simulate`.
@@ -31,7 +31,7 @@ def measure_figure(flow: GradientFlow, rule: str, *, clipped: bool = False) -> f
         clipped: Whether to read gradients as they are after `flow.spec.clip_norm`.
 
     Returns:
-        The figure, or `None` if the network has none (a single layer has no ratio of layers).
+        The metric, or `None` if the network has none (a single layer has no ratio of layers).
     """
     if rule in _COUNTS:
         return _COUNTS[rule](flow)
@@ -76,7 +76,7 @@ def read_layer(flow: GradientFlow, layer: WeightLayer, rule: str) -> Quantity | 
 
 
 def list_judged(flow: GradientFlow) -> tuple[WeightLayer, ...]:
-    """Return the layers that rules about chains compare; all of a network with trunks."""
+    """Return the layers that rules about chains compare; all of a network with residual streams."""
     return list_chain(flow) or flow.weight_layers
 
 
@@ -97,14 +97,14 @@ def _measure_fading(flow: GradientFlow) -> float | None:
     return None if first is None or last is None or first == 0.0 else last / first
 
 
-def format_figure(rule: Rule, value: float) -> str:
-    """Return a figure of a rule as people read it: shares in percent."""
-    in_percent = rule.figure.startswith(("share", "chance"))
+def format_metric(rule: Rule, value: float) -> str:
+    """Return a metric of a rule as people read it: shares in percent."""
+    in_percent = rule.metric.startswith(("share", "chance"))
     return f"{100 * value:.0f} %" if in_percent else format_number(value)
 
 
 def is_beyond(value: float, rule: Rule) -> bool:
-    """Return whether a figure is on the wrong side of a rule's bound."""
+    """Return whether a metric is on the wrong side of a rule's bound."""
     return value > rule.threshold if rule.beyond == ">" else value < rule.threshold
 
 
@@ -167,7 +167,7 @@ _COUNTS: Mapping[str, Callable[[GradientFlow], float]] = {
 
 RELATIVE = ("exploding_gradient", "vanishing_gradient")
 """Rules that compare a gradient with the error at the output (`GradientFlow.output_error`). They
-are those whose figures clipping scales, too; ratios of layers stay as they are."""
+are those whose metrics clipping scales, too; ratios of layers stay as they are."""
 
 
 def locate_overflow(flow: GradientFlow) -> str:

@@ -1,6 +1,6 @@
-"""Notes on a measurement: what attention, branches and trunks do where nothing need be wrong.
+"""Notes on a measurement: what attention, branches and residual streams do where nothing need be wrong.
 
-A note never changes the verdict. It tells a figure that people ask about, and what was found when
+A note never changes the verdict. It tells a metric that people ask about, and what was found when
 the claim that goes with it was put to the test.
 """
 
@@ -12,12 +12,12 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.rules import RULES
-from chainrule.diagnosis.structure import list_trunks
+from chainrule.diagnosis.structure import list_streams
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM, AttentionFlow, ResidualFlow
 
 _LONG = 4
-"""Sums from which on a trunk is worth a note of its own."""
+"""Sums from which on a residual stream is worth a note of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +26,15 @@ class Observation:
 
     Attributes:
         name: Its key.
-        figure: What is compared, in words.
+        metric: What is compared, in words.
         threshold: The bound from which on it is told.
-        beyond: ">" if figures above the bound are told, "<" if those below are.
+        beyond: ">" if metrics above the bound are told, "<" if those below are.
         meaning: What measurement says about the claim that people make of it.
         source: Where claim and answer come from.
     """
 
     name: str
-    figure: str
+    metric: str
     threshold: float
     beyond: str
     meaning: str
@@ -44,7 +44,7 @@ class Observation:
 _OBSERVATIONS = (
     Observation(
         name="one_hot_attention",
-        figure="relative entropy of attention",
+        metric="relative entropy of attention",
         threshold=NEAR_ONE_HOT,
         beyond="<",
         meaning="It is often said that such attention cannot train, because no gradient passes "
@@ -57,7 +57,7 @@ _OBSERVATIONS = (
     ),
     Observation(
         name="uniform_attention",
-        figure="relative entropy of attention",
+        metric="relative entropy of attention",
         threshold=NEAR_UNIFORM,
         beyond=">",
         meaning="That is how GPT-2, Llama, BERT and ViT start: small random queries and keys score "
@@ -68,17 +68,17 @@ _OBSERVATIONS = (
     ),
     Observation(
         name="large_branch",
-        figure="size of a branch ÷ its trunk",
+        metric="size of a branch ÷ its residual stream",
         threshold=2.0,
         beyond=">",
         meaning="Such a sum is mostly branch: the path around the block carries the smaller part, "
         "so what goes in is soon outweighed. Where a normalization brings it back to size, models "
-        "like this were seen to train; without one the trunk grows by about that factor per block.",
+        "like this were seen to train; without one the residual stream grows by about that factor per block.",
         source="Zhang et al. 2019, Fixup (arXiv 1901.09321); De & Smith 2020 (arXiv 2002.10444)",
     ),
     Observation(
         name="tiny_branch",
-        figure="median size of the branches ÷ their trunk",
+        metric="median size of the branches ÷ their residual stream",
         threshold=0.01,
         beyond="<",
         meaning="The blocks pass on nearly what they get, so the network behaves like one of few "
@@ -88,17 +88,17 @@ _OBSERVATIONS = (
     ),
     Observation(
         name="growing_pre_norm",
-        figure="size of a normalized trunk's last sum ÷ its start",
+        metric="size of a normalized residual stream's last sum ÷ its start",
         threshold=1.5,
         beyond=">",
         meaning="With the normalization inside the branches, each adds about the same size to a "
-        "trunk that grows, so later blocks change it by a smaller part. The gradient has a path to "
+        "residual stream that grows, so later blocks change it by a smaller part. The gradient has a path to "
         "the first block that no normalization lies on.",
         source="Xiong et al. 2020 (arXiv 2002.04745); Sun et al. 2025 (arXiv 2502.05795)",
     ),
     Observation(
         name="fading_post_norm",
-        figure="gradient of a trunk's first sum ÷ its last",
+        metric="gradient of a residual stream's first sum ÷ its last",
         threshold=0.5,
         beyond="<",
         meaning="A normalization after every sum divides the gradient by the size of that sum, so "
@@ -122,8 +122,8 @@ class Note:
         name: Key in the table of observations.
         modules: Names of the modules concerned, in forward order; empty where no module returned
             what was looked at.
-        figure: What was measured, in words.
-        value: The figure that is furthest beyond the bound.
+        metric: What was measured, in words.
+        value: The metric that is furthest beyond the bound.
         threshold: The bound from which on it is told.
         beyond: ">" or "<": on which side of the bound it is.
         evidence: The measurement in one sentence.
@@ -133,7 +133,7 @@ class Note:
 
     name: str
     modules: tuple[str, ...]
-    figure: str
+    metric: str
     value: float
     threshold: float
     beyond: str
@@ -192,7 +192,7 @@ def _find_large_branches(flow: GradientFlow) -> Iterator[Note]:
             "large_branch",
             share,
             f"{len(found)} of {len(shares)} branches add more than {bound:g} times what their "
-            f"trunk holds; {_name(flow, worst)!r} adds {format_number(share)} times",
+            f"residual stream holds; {_name(flow, worst)!r} adds {format_number(share)} times",
             [_name(flow, each) for _, each in found],
         )
 
@@ -208,18 +208,18 @@ def _find_tiny_branches(flow: GradientFlow) -> Iterator[Note]:
             median,
             "the branches add nothing yet"
             if max(share for share, _ in shares) == 0.0
-            else f"the typical branch adds {format_number(median)} of what its trunk holds",
+            else f"the typical branch adds {format_number(median)} of what its residual stream holds",
             [_name(flow, each) for _, each in shares],
         )
 
 
 def _find_growing(flow: GradientFlow) -> Iterator[Note]:
-    for trunk in _list_long(flow, "before"):
-        start = trunk[0].after if trunk[0].before is None else trunk[0].before
-        growth = trunk[-1].after / start if start > 0.0 else 0.0
+    for stream in _list_long(flow, "before"):
+        start = stream[0].after if stream[0].before is None else stream[0].before
+        growth = stream[-1].after / start if start > 0.0 else 0.0
         if growth <= OBSERVATIONS["growing_pre_norm"].threshold:
             continue
-        shares = [share for each in trunk if (share := each.share) is not None]
+        shares = [share for each in stream if (share := each.share) is not None]
         half = len(shares) // 2
         falls = ""
         if half:  # a sum of several branches has no share of one
@@ -229,7 +229,7 @@ def _find_growing(flow: GradientFlow) -> Iterator[Note]:
                 f"; a typical branch adds {format_number(early)} times its size in the first half "
                 f"and {format_number(late)} times in the second"
             )
-        first, last = trunk[0].gradient, trunk[-1].gradient
+        first, last = stream[0].gradient, stream[-1].gradient
         reaches = (
             f"; its gradient at the first sum is {format_number(first / last)} times that at the "
             "last"
@@ -239,33 +239,33 @@ def _find_growing(flow: GradientFlow) -> Iterator[Note]:
         yield _note(
             "growing_pre_norm",
             growth,
-            f"the pre-norm trunk grows {format_number(growth)}-fold over its {len(trunk)} sums"
+            f"the pre-norm residual stream grows {format_number(growth)}-fold over its {len(stream)} sums"
             f"{falls}{reaches}",
-            [_name(flow, each) for each in trunk],
+            [_name(flow, each) for each in stream],
         )
 
 
 def _find_fading(flow: GradientFlow) -> Iterator[Note]:
-    for trunk in _list_long(flow, "after"):
-        first, last = trunk[0].gradient, trunk[-1].gradient
+    for stream in _list_long(flow, "after"):
+        first, last = stream[0].gradient, stream[-1].gradient
         if first is None or not last:
             continue
         ratio = first / last
-        if RULES["fading_trunk"].threshold <= ratio < OBSERVATIONS["fading_post_norm"].threshold:
+        if RULES["fading_stream"].threshold <= ratio < OBSERVATIONS["fading_post_norm"].threshold:
             yield _note(
                 "fading_post_norm",
                 ratio,
-                f"the gradient at the first of {len(trunk)} sums of the post-norm trunk is "
+                f"the gradient at the first of {len(stream)} sums of the post-norm residual stream is "
                 f"{format_number(ratio)} times that at the last",
-                [_name(flow, each) for each in trunk],
+                [_name(flow, each) for each in stream],
             )
 
 
 def _list_long(flow: GradientFlow, normalization: str) -> Iterator[tuple[ResidualFlow, ...]]:
-    for trunk in list_trunks(flow):
-        styles = {each.normalization for each in trunk}
-        if len(trunk) >= _LONG and styles == {normalization}:
-            yield trunk
+    for stream in list_streams(flow):
+        styles = {each.normalization for each in stream}
+        if len(stream) >= _LONG and styles == {normalization}:
+            yield stream
 
 
 def _name(flow: GradientFlow, residual: ResidualFlow) -> str:
@@ -277,7 +277,7 @@ def _note(name: str, value: float, evidence: str, modules: Sequence[str]) -> Not
     return Note(
         name=name,
         modules=tuple(dict.fromkeys(filter(None, modules))),
-        figure=observation.figure,
+        metric=observation.metric,
         value=float(value),
         threshold=observation.threshold,
         beyond=observation.beyond,

@@ -48,10 +48,10 @@ class Rule:
 
     Attributes:
         name: Key of the rule.
-        verdict: What it says when the figure is beyond the threshold.
-        figure: What is compared, in words.
+        verdict: What it says when the metric is beyond the threshold.
+        metric: What is compared, in words.
         threshold: The bound.
-        beyond: ">" if figures above the threshold are wrong, "<" if those below are.
+        beyond: ">" if metrics above the threshold are wrong, "<" if those below are.
         reason: Why it matters, in plain language.
         source: Where reason or threshold come from.
         feature: The feature of the model of viability that reads the same thing ("" for none).
@@ -59,7 +59,7 @@ class Rule:
 
     name: str
     verdict: Verdict
-    figure: str
+    metric: str
     threshold: float
     beyond: str
     reason: str
@@ -71,7 +71,7 @@ _RULES = (
     Rule(
         name="non_finite",
         verdict=Verdict.NON_FINITE,
-        figure="infinite or undefined numbers",
+        metric="infinite or undefined numbers",
         threshold=0,
         beyond=">",
         reason="One infinite or undefined number spreads to every weight at the first update.",
@@ -81,7 +81,7 @@ _RULES = (
     Rule(
         name="unreached",
         verdict=Verdict.NO_GRADIENT,
-        figure="layers whose weights the loss does not depend on",
+        metric="layers whose weights the loss does not depend on",
         threshold=0,
         beyond=">",
         reason="No path leads from the loss to these weights, so training cannot change them.",
@@ -90,7 +90,7 @@ _RULES = (
     Rule(
         name="nothing_to_train",
         verdict=Verdict.NO_GRADIENT,
-        figure="parameters that the loss depends on",
+        metric="parameters that the loss depends on",
         threshold=1,
         beyond="<",
         reason="Nothing that was measured can be trained.",
@@ -100,7 +100,7 @@ _RULES = (
     Rule(
         name="dead_units",
         verdict=Verdict.DEAD_UNITS,
-        figure="share of units that are off for every example",
+        metric="share of units that are off for every example",
         threshold=0.7,
         beyond=">",
         reason="A unit whose derivative is zero for every example passes no gradient on and gets "
@@ -111,7 +111,7 @@ _RULES = (
     Rule(
         name="exploding_gradient",
         verdict=Verdict.EXPLODING,
-        figure="‖∂𝓛/∂W‖ ÷ error at the output",
+        metric="‖∂𝓛/∂W‖ ÷ error at the output",
         threshold=1500.0,
         beyond=">",
         reason="A step along a gradient this long throws the weights far away unless the learning "
@@ -122,7 +122,7 @@ _RULES = (
     Rule(
         name="exploding_backward",
         verdict=Verdict.EXPLODING,
-        figure="‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer",
+        metric="‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer",
         threshold=1000.0,
         beyond=">",
         reason="On the way back the factors multiply to far more than 1: early layers are pushed "
@@ -133,7 +133,7 @@ _RULES = (
     Rule(
         name="vanishing_gradient",
         verdict=Verdict.VANISHING,
-        figure="‖∂𝓛/∂W‖ ÷ error at the output",
+        metric="‖∂𝓛/∂W‖ ÷ error at the output",
         threshold=3e-3,
         beyond="<",
         reason="A gradient this short moves the weights by next to nothing at any usual learning "
@@ -144,7 +144,7 @@ _RULES = (
     Rule(
         name="vanishing_backward",
         verdict=Verdict.VANISHING,
-        figure="‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer",
+        metric="‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer",
         threshold=0.01,
         beyond="<",
         reason="On the way back the factors multiply to next to nothing: the error signal does "
@@ -153,12 +153,12 @@ _RULES = (
         source="Hochreiter 1991; threshold measured",
     ),
     Rule(
-        name="growing_trunk",
+        name="growing_stream",
         verdict=Verdict.EXPLODING,
-        figure="size of the trunk's last sum ÷ its start",
+        metric="size of the residual stream's last sum ÷ its start",
         threshold=100.0,
         beyond=">",
-        reason="Every branch adds about as much as the trunk already holds, so the values grow by "
+        reason="Every branch adds about as much as the residual stream already holds, so the values grow by "
         "a factor per block, and the first steps throw the weights far away.",
         feature="forward",
         source="Zhang et al. 2019, Fixup (arXiv 1901.09321); threshold measured",
@@ -166,7 +166,7 @@ _RULES = (
     Rule(
         name="vanishing_typical",
         verdict=Verdict.VANISHING,
-        figure="median ‖∂𝓛/∂W‖ of the layers ÷ error at the output",
+        metric="median ‖∂𝓛/∂W‖ of the layers ÷ error at the output",
         threshold=1e-4,
         beyond="<",
         reason="With paths around its layers a network can train though some receive little, but "
@@ -175,12 +175,12 @@ _RULES = (
         source="Veit et al. 2016 (arXiv 1605.06431); threshold measured",
     ),
     Rule(
-        name="fading_trunk",
+        name="fading_stream",
         verdict=Verdict.VANISHING,
-        figure="gradient of a trunk's first sum ÷ its last",
+        metric="gradient of a residual stream's first sum ÷ its last",
         threshold=0.03,
         beyond="<",
-        reason="The trunk hands gradients on unchanged unless something in its way shrinks them: "
+        reason="The residual stream hands gradients on unchanged unless something in its way shrinks them: "
         "a normalization after every sum does so at each block.",
         feature="smallest_gradient",
         source="Xiong et al. 2020 (arXiv 2002.04745); threshold measured",
@@ -188,7 +188,7 @@ _RULES = (
     Rule(
         name="saturated",
         verdict=Verdict.SATURATED,
-        figure="share of saturated activations",
+        metric="share of saturated activations",
         threshold=0.9,
         beyond=">",
         reason="Where an activation is flat, its derivative is near zero and blocks the gradient.",
@@ -198,7 +198,7 @@ _RULES = (
     Rule(
         name="starved_normalization",
         verdict=Verdict.SIGNAL_COLLAPSE,
-        figure="spread of a normalization's output before its scale",
+        metric="spread of a normalization's output before its scale",
         threshold=0.1,
         beyond="<",
         reason="The values that reach it are smaller than what keeps its division from failing "
@@ -208,7 +208,7 @@ _RULES = (
     Rule(
         name="same_answer",
         verdict=Verdict.SIGNAL_COLLAPSE,
-        figure="relative variation between examples",
+        metric="relative variation between examples",
         threshold=0.01,
         beyond="<",
         reason="Different inputs give almost the same output, so the loss cannot tell the network "
@@ -219,7 +219,7 @@ _RULES = (
     Rule(
         name="fading_signal",
         verdict=Verdict.SIGNAL_COLLAPSE,
-        figure="spread of the last layer's values ÷ first layer's",
+        metric="spread of the last layer's values ÷ first layer's",
         threshold=0.01,
         beyond="<",
         reason="The values shrink from layer to layer until nothing of the input is left.",
@@ -229,10 +229,10 @@ _RULES = (
     Rule(
         name="unlikely",
         verdict=Verdict.HARD_TO_TRAIN,
-        figure="chance that plain SGD trains it within 300 steps",
+        metric="chance that plain SGD trains it within 300 steps",
         threshold=NOT_VIABLE,
         beyond="<",
-        reason="No single figure is beyond its bound, but dense networks that measured like this "
+        reason="No single metric is beyond its bound, but dense networks that measured like this "
         "one seldom got going when they were really trained.",
         source="fitted on real trainings, docs/viability.md; Schoenholz et al. 2017 (arXiv "
         "1611.01232) on depth and the growth of small differences",

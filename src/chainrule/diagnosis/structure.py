@@ -17,7 +17,7 @@ from chainrule.flow.records import LayerFlow, ParameterFlow, ResidualFlow, Weigh
 _CHAIN = RULES["vanishing_gradient"]
 
 ALONG_CHAIN = ("exploding_backward", "vanishing_gradient", "vanishing_backward")
-"""Rules about layers that no trunk leads around."""
+"""Rules about layers that no residual stream leads around."""
 
 SMALL_SCALE = 1e-2
 """Scales of branches below this are small: CaiT, BEiT, DINOv2, ConvNeXt start at 1e-4 to 1e-6."""
@@ -25,12 +25,12 @@ SMALL_SCALE = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A figure and where it was measured.
+    """A metric and where it was measured.
 
     Attributes:
         name: The module.
         layer: Its weight layer, or `None`.
-        value: The figure.
+        value: The metric.
     """
 
     name: str
@@ -38,19 +38,19 @@ class Place:
     value: float
 
 
-def list_trunks(flow: GradientFlow) -> tuple[tuple[ResidualFlow, ...], ...]:
-    """Return the residual connections of every trunk, in forward order."""
-    trunks: dict[int, list[ResidualFlow]] = {}
+def list_streams(flow: GradientFlow) -> tuple[tuple[ResidualFlow, ...], ...]:
+    """Return the residual connections of every residual stream, in forward order."""
+    streams: dict[int, list[ResidualFlow]] = {}
     for each in flow.residuals:
-        trunks.setdefault(each.trunk, []).append(each)
-    return tuple(map(tuple, trunks.values()))
+        streams.setdefault(each.stream, []).append(each)
+    return tuple(map(tuple, streams.values()))
 
 
 def list_chain(flow: GradientFlow) -> tuple[WeightLayer, ...]:
-    """Return the weight layers that are judged as a chain: those that no trunk leads around.
+    """Return the weight layers that are judged as a chain: those that no residual stream leads around.
 
     A network without residual connections is one chain. Where branches hold at least half of its
-    weight layers it is judged by its trunks alone: what lies outside are embeddings, heads, and
+    weight layers it is judged by its residual streams alone: what lies outside are embeddings, heads, and
     blocks that change the shape. Where they hold fewer, a short skip somewhere does not excuse the
     layers outside of it.
     """
@@ -62,27 +62,27 @@ def list_chain(flow: GradientFlow) -> tuple[WeightLayer, ...]:
     return outside if judged else ()
 
 
-def measure_trunk_growth(flow: GradientFlow) -> float | None:
-    """Return by how much the values on a trunk grow from its start to its last sum, at most.
+def measure_stream_growth(flow: GradientFlow) -> float | None:
+    """Return by how much the values on a residual stream grow from its start to its last sum, at most.
 
-    Only trunks without normalization count: post-norm brings a trunk back to size after every sum,
-    and pre-norm hands every branch values of one size however far the trunk has grown.
+    Only residual streams without normalization count: post-norm brings a residual stream back to size after every sum,
+    and pre-norm hands every branch values of one size however far the residual stream has grown.
     """
     grown = [
-        trunk[-1].after / start
-        for trunk in list_trunks(flow)
-        if all(each.normalization == "none" for each in trunk)
-        and (start := trunk[0].after if trunk[0].before is None else trunk[0].before) > 0
+        stream[-1].after / start
+        for stream in list_streams(flow)
+        if all(each.normalization == "none" for each in stream)
+        and (start := stream[0].after if stream[0].before is None else stream[0].before) > 0
     ]
     return max(grown, default=None)
 
 
-def measure_trunk_gradient(flow: GradientFlow) -> float | None:
-    """Return ‖∂loss/∂trunk‖ at a trunk's first sum ÷ at its last, the smallest of all trunks."""
+def measure_stream_gradient(flow: GradientFlow) -> float | None:
+    """Return ‖∂loss/∂residual stream‖ at a residual stream's first sum ÷ at its last, the smallest of all residual streams."""
     ratios = [
-        trunk[0].gradient / trunk[-1].gradient
-        for trunk in list_trunks(flow)
-        if trunk[0].gradient is not None and trunk[-1].gradient
+        stream[0].gradient / stream[-1].gradient
+        for stream in list_streams(flow)
+        if stream[0].gradient is not None and stream[-1].gradient
     ]
     return min(ratios, default=None)
 
@@ -138,12 +138,12 @@ def _list_opening(flow: GradientFlow) -> list[ParameterFlow]:
         for p in flow.parameters
         if p.norm == 0.0 and p.grad_norm is not None and not p.name.endswith("bias")
     ]
-    if not _has_trunks(flow) and any(p.is_weight and p.grad_norm == 0.0 for p in zero):
+    if not _has_streams(flow) and any(p.is_weight and p.grad_norm == 0.0 for p in zero):
         return []
     return [p for p in zero if _is_usable(flow, p)]
 
 
-def _has_trunks(flow: GradientFlow) -> bool:
+def _has_streams(flow: GradientFlow) -> bool:
     """Whether there are paths around layers; those of a specification are blocks in its flow."""
     return bool(flow.residuals) or any(call.role == "residual" for call in flow.layers)
 
@@ -151,7 +151,7 @@ def _has_trunks(flow: GradientFlow) -> bool:
 def _list_behind_zeros(flow: GradientFlow) -> frozenset[int]:
     opening = _list_opening(flow)
     last: float = math.inf if opening else 0
-    if not _has_trunks(flow):
+    if not _has_streams(flow):
         last = max((p.layer or math.inf for p in opening if not _cuts(flow, p)), default=0)
     return frozenset(
         layer.layer
@@ -229,7 +229,7 @@ def list_normalizations(flow: GradientFlow) -> tuple[Place, ...]:
 
     It is near 1 by construction: where it is not, the values are so small that what keeps the
     division from failing (ε) is larger than their variance. Modules without a scale of their own
-    are taken as having scale 1; those with a scale of zero have no such figure.
+    are taken as having scale 1; those with a scale of zero have no such metric.
     """
     scales = {
         parameter.name.removesuffix(".weight"): parameter.norm / math.sqrt(math.prod(size))
@@ -271,8 +271,8 @@ PLACES: Mapping[str, Callable[[GradientFlow], tuple[Place, ...]]] = MappingProxy
 
 RATIOS: Mapping[str, Callable[[GradientFlow], float | None]] = MappingProxyType(
     {
-        "growing_trunk": measure_trunk_growth,
-        "fading_trunk": measure_trunk_gradient,
+        "growing_stream": measure_stream_growth,
+        "fading_stream": measure_stream_gradient,
         "vanishing_typical": measure_typical_gradient,
     }
 )

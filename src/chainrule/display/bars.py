@@ -41,10 +41,10 @@ def add_columns(
 
 
 class Bars:
-    """Bars on a log scale that grow from the last layer's figure: left is smaller, right larger."""
+    """Bars on a log scale that grow from the last layer's value: left is smaller, right larger."""
 
-    def __init__(self, figures: Sequence[Quantity | None]) -> None:
-        logs = [math.log10(f) for f in figures if f is not None and 0 < f < math.inf]
+    def __init__(self, values: Sequence[Quantity | None]) -> None:
+        logs = [math.log10(f) for f in values if f is not None and 0 < f < math.inf]
         self.reference = logs[-1] if logs else 0.0
         below = math.ceil(self.reference - min(logs, default=0.0) - 1e-9)
         above = math.ceil(max(logs, default=0.0) - self.reference - 1e-9)
@@ -57,15 +57,15 @@ class Bars:
         high = f"10{to_superscript(above)}" if above else ""
         self.heading = f"{low.ljust(self.left)}1{high.rjust(self.right)}"
 
-    def render(self, figure: Quantity | None) -> Text:
-        """Return the bar of one figure; what has no place on a log scale is told in words."""
-        if figure is None:
+    def render(self, value: Quantity | None) -> Text:
+        """Return the bar of one value; what has no place on a log scale is told in words."""
+        if value is None:
             return Text("no gradient".center(self.width), style="magenta")
-        if figure <= 0:
+        if value <= 0:
             return Text("zero".center(self.width), style="red")
-        if not math.isfinite(figure):
+        if not math.isfinite(value):
             return Text("not finite".center(self.width), style="red")
-        decades = math.log10(figure) - self.reference
+        decades = math.log10(value) - self.reference
         bar = "█" * round(abs(decades) * self.cells_per_decade)
         left, right = (bar, "") if decades < 0 else ("", bar)
         return Text.assemble(
@@ -74,10 +74,10 @@ class Bars:
 
 
 class Sparks:
-    """Sparklines on one log scale: a cell per figure, the higher the larger."""
+    """Sparklines on one log scale: a cell per value, the higher the larger."""
 
-    def __init__(self, figures: Sequence[Quantity | None]) -> None:
-        logs = [math.log10(f) for f in figures if f is not None and 0 < f < math.inf]
+    def __init__(self, values: Sequence[Quantity | None]) -> None:
+        logs = [math.log10(f) for f in values if f is not None and 0 < f < math.inf]
         self.high = max(logs, default=0.0)
         self.low = min([*logs, self.high - DECADES])
 
@@ -87,38 +87,38 @@ class Sparks:
         low, high = format_number(10**self.low), format_number(10**self.high)
         return f"{SPARKS[0]} {low} to {SPARKS[-1]} {high}, on a log scale"
 
-    def render(self, figures: Sequence[Quantity | None], cells: int) -> Text:
-        """Return one row of cells; where figures are too many, several share one.
+    def render(self, values: Sequence[Quantity | None], cells: int) -> Text:
+        """Return one row of cells; where values are too many, several share one.
 
         What has no place on a log scale has a sign of its own, and wins a shared cell: "0" for
         exactly zero, "!" for not finite. A cell without any gradient is "·".
         """
         line = Text()
-        per_cell = count_per_cell(len(figures), cells)
-        for start in range(0, len(figures), per_cell):
-            line.append_text(self._render_cell(figures[start : start + per_cell]))
+        per_cell = count_per_cell(len(values), cells)
+        for start in range(0, len(values), per_cell):
+            line.append_text(self._render_cell(values[start : start + per_cell]))
         return line
 
-    def _render_cell(self, figures: Sequence[Quantity | None]) -> Text:
-        known = [figure for figure in figures if figure is not None]
+    def _render_cell(self, values: Sequence[Quantity | None]) -> Text:
+        known = [value for value in values if value is not None]
         if not known:
             return Text("·", style="dim")
-        if any(not math.isfinite(figure) for figure in known):
+        if any(not math.isfinite(value) for value in known):
             return Text("!", style="red")
-        if any(figure <= 0 for figure in known):
+        if any(value <= 0 for value in known):
             return Text("0", style="red")
         mean = sum(map(math.log10, known)) / len(known)
         share = (mean - self.low) / (self.high - self.low)
         return Text(SPARKS[min(len(SPARKS) - 1, int(share * len(SPARKS)))], style="blue")
 
 
-def count_per_cell(figures: int, cells: int) -> int:
-    """Return how many figures share a cell."""
-    return max(1, math.ceil(figures / max(1, cells)))
+def count_per_cell(values: int, cells: int) -> int:
+    """Return how many values share a cell."""
+    return max(1, math.ceil(values / max(1, cells)))
 
 
-def write_number(value: float | None) -> str:
-    """Return a figure, a dash where there is none."""
+def write_cell(value: float | None) -> str:
+    """Return a value, a dash where there is none."""
     return "–" if value is None else format_number(value)
 
 
@@ -131,10 +131,3 @@ def write_share(value: float | None) -> str:
     """Return a share in percent, a dash where it is not known."""
     known = value is not None and math.isfinite(value)
     return f"{value:.0%}".replace("%", " %") if known else "–"
-
-
-def write_band(value: Quantity | None) -> str:
-    """Return the middle 80 % of an ensemble, nothing for a single network."""
-    if value is None or len(value.values) == 1:
-        return ""
-    return f"{format_number(value.low)} – {format_number(value.high)}"

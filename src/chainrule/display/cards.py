@@ -1,11 +1,11 @@
-"""A measurement in words and short figures, for every page, report and terminal that shows one."""
+"""A measurement in words and short values, for every page, report and terminal that shows one."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainrule._utils.numbers import format_number, split_number
+from chainrule._utils.numbers import format_number, format_times, split_number
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.rules import MEANINGS, RULES, Outlook, Verdict
 from chainrule.flow.gradient_flow import GradientFlow
@@ -54,12 +54,12 @@ class Card:
 
     Attributes:
         title: What it is about.
-        digits: The figure's digits, or a word.
-        exponent: The figure's power of ten, `None` where it needs none.
+        digits: The value's digits, or a word.
+        exponent: The value's power of ten, `None` where it needs none.
         icon: A sign for the state.
         state: "good", "warn", "bad", or "" where nothing is judged.
         word: The judgement in a few words.
-        note: What the figure is, or how to read it.
+        note: What the value is, or how to read it.
         badge: A second judgement with a look of its own, and its words; `None` for none.
     """
 
@@ -194,7 +194,7 @@ def _write_probability(value: float) -> str:
 
 
 def _show(title: str, value: float | None, *, note: str) -> Card:
-    digits, exponent = write_number(value)
+    digits, exponent = _split(value)
     return Card(title=title, digits=digits, exponent=exponent, note=note)
 
 
@@ -213,7 +213,7 @@ def _judge_norm(title: str, norm: Quantity | None, flow: GradientFlow, name: str
         word = "exactly zero" if norm == 0.0 else f"too small (below {format_number(small)})"
     elif norm > large:
         icon, state, word = "▲", BAD, f"too large (above {format_number(large)})"
-    digits, exponent = write_number(norm)
+    digits, exponent = _split(norm)
     note = f"‖∂𝓛/∂W‖ of {name}" if name else "‖∂𝓛/∂W‖"
     return Card(
         title=title,
@@ -238,7 +238,7 @@ def _judge_ratio(ratio: Quantity | None, norms: Sequence[Quantity | None]) -> Ca
         icon, state, word = "▽", PLAIN, "smaller at layer 1"
     elif ratio > 10:
         icon, state, word = "△", PLAIN, "larger at layer 1"
-    digits, exponent = write_number(ratio)
+    digits, exponent = _split(ratio)
     return Card(
         title="Gradient ratio, first ÷ last",
         digits=digits,
@@ -261,7 +261,7 @@ def _read_ratio(ratio: float | None, norms: Sequence[Quantity | None]) -> str:
     if ratio > 10:
         return "layer 1 receives far more than the last layer"
     if ratio >= 1.995:
-        return f"layer 1 receives {format_number(ratio)} times what the last layer does"
+        return f"layer 1 receives {format_times(ratio)} what the last layer does"
     return f"layer 1 receives {100 * ratio:.0f} % of what the last layer does"
 
 
@@ -332,41 +332,13 @@ def describe_versions(flow: GradientFlow) -> str:
     return f"chainrule {flow.chainrule_version}, PyTorch {flow.torch_version}"
 
 
-def write_number(value: float | None) -> tuple[str, int | None]:
+def _split(value: float | None) -> tuple[str, int | None]:
     """Return a number as a page writes it: digits, and a power of ten where it needs one."""
     if value is None:
         return "none", None
     if not math.isfinite(value):
         return "undefined" if math.isnan(value) else "infinite", None
     return split_number(value)
-
-
-def write_text(value: float | None) -> str:
-    """Return a figure of a table cell or sentence."""
-    if value is None:
-        return "none"
-    if not math.isfinite(value):
-        return "undefined" if math.isnan(value) else "infinite"
-    return format_number(value)
-
-
-def write_band(value: Quantity | None) -> str:
-    """Return the middle 80 % of an ensemble, nothing for a single network."""
-    if value is None or len(value.values) == 1:
-        return ""
-    return f"{format_number(value.low)} – {format_number(value.high)}"
-
-
-def write_share(value: float | None) -> str:
-    """Return a share in percent, nothing if there is none."""
-    if value is None:
-        return ""
-    return f"{100 * value:.0f} %" if math.isfinite(value) else "undefined"
-
-
-def write_shape(shape: Sequence[int]) -> str:
-    """Return a tensor's shape: 32×64."""
-    return "×".join(map(str, shape)) or "scalar"
 
 
 def start_sentence(text: str) -> str:

@@ -81,7 +81,7 @@ def write_csv(flow: GradientFlow, path: str | os.PathLike[str], rows: Rows = "la
 
 
 def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[str, Any]:
-    """Return a measurement in short, as JSON can hold it: headline figures and what is wrong.
+    """Return a measurement in short, as JSON can hold it: headline values and what is wrong.
 
     Args:
         flow: The measurement.

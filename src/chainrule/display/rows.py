@@ -1,9 +1,10 @@
 """The rows of tables of a measurement, as text: weight layers, calls, attention, parameters."""
 
+from chainrule._utils.numbers import format_number, format_shape, format_share
 from chainrule.diagnosis.attribution import Blame
-from chainrule.display.cards import write_band, write_shape, write_share, write_text
 from chainrule.flow.blocks import Block
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.quantity import format_band
 from chainrule.flow.records import (
     AttentionFlow,
     LayerFlow,
@@ -53,13 +54,13 @@ def write_layer_row(flow: GradientFlow, layer: WeightLayer) -> tuple[str, ...]:
     return (
         str(layer.layer),
         *((layer.name or "(model)",) if flow.spec is None else ()),
-        write_text(gradient),
-        *((write_band(gradient),) if flow.ensemble_size > 1 else ()),
-        write_text(layer.delta_norm),
-        write_text(layer.grad_to_weight),
-        write_text(layer.std),
-        write_share(read_saturation(layer)),
-        write_share(layer.dead_share),
+        format_number(gradient),
+        *((format_band(gradient),) if flow.ensemble_size > 1 else ()),
+        format_number(layer.delta_norm),
+        format_number(layer.grad_to_weight),
+        format_number(layer.std),
+        format_share(read_saturation(layer)),
+        format_share(layer.dead_share),
     )
 
 
@@ -69,12 +70,12 @@ def write_call_row(call: LayerFlow) -> tuple[str, ...]:
     return (
         call.label,
         call.kind,
-        write_shape(call.shape),
-        write_text(call.gradient.norm if call.gradient else None),
-        write_text(call.gain),
-        write_text(statistics.mean if statistics else None),
-        write_text(statistics.std if statistics else None),
-        write_share(statistics.zero_share if statistics else None),
+        format_shape(call.shape),
+        format_number(call.gradient.norm if call.gradient else None),
+        format_number(call.gain),
+        format_number(statistics.mean if statistics else None),
+        format_number(statistics.std if statistics else None),
+        format_share(statistics.zero_share if statistics else None),
     )
 
 
@@ -84,9 +85,9 @@ def write_attention_row(attention: AttentionFlow) -> tuple[str, ...]:
         attention.label,
         str(attention.heads),
         f"{attention.queries} × {attention.keys}",
-        write_text(attention.entropy),
-        write_share(attention.one_hot),
-        write_share(attention.uniform),
+        format_number(attention.entropy),
+        format_share(attention.one_hot),
+        format_share(attention.uniform),
     )
 
 
@@ -95,11 +96,11 @@ def write_parameter_row(parameter: ParameterFlow) -> tuple[str, ...]:
     gradient = parameter.grad_norm
     return (
         ", ".join((parameter.name, *parameter.aliases)),
-        write_shape(parameter.shape),
-        write_text(parameter.norm),
-        parameter.status if gradient is None else write_text(gradient),
-        write_text(parameter.grad_to_weight),
-        write_share(parameter.grad_zero_share),
+        format_shape(parameter.shape),
+        format_number(parameter.norm),
+        parameter.status if gradient is None else format_number(gradient),
+        format_number(parameter.grad_to_weight),
+        format_share(parameter.grad_zero_share),
     )
 
 
@@ -110,16 +111,18 @@ def write_blame_row(flow: GradientFlow, blame: Blame) -> tuple[str, ...]:
     calls = f" ({blame.calls} calls)" if blame.calls > 1 else ""
     return (
         f"{name}{calls}",
-        f"block ending in {blame.kind}" if blame.what == "trunk gradient" else blame.kind,
-        f"× {write_text(blame.factor)}",
-        write_share(blame.share),
+        f"block ending in {blame.kind}" if blame.what == "residual stream gradient" else blame.kind,
+        f"× {format_number(blame.factor)}",
+        format_share(blame.share),
     )
 
 
 def describe_block(block: Block) -> str:
     """Return what is in a block and which gradients reach it, in a few words."""
     low, high = block.smallest_gradient, block.largest_gradient
-    reach = "no gradient" if low is None else f"gradients {write_text(low)} to {write_text(high)}"
+    reach = (
+        "no gradient" if low is None else f"gradients {format_number(low)} to {format_number(high)}"
+    )
     bad = f", {block.non_finite} not finite" if block.non_finite else ""
     return f"{count_outputs(len(block.calls))}, {reach}{bad}"
 

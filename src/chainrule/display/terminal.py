@@ -11,12 +11,13 @@ from rich.text import Text
 from chainrule.diagnosis.attribution import explain_blame, rank_blame
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.rules import MEANINGS, Verdict
-from chainrule.display.bars import Bars, add_columns, shorten, write_band, write_number, write_share
+from chainrule.display.bars import Bars, add_columns, shorten, write_cell, write_share
 from chainrule.display.cards import build_forecasts, describe_attention
 from chainrule.display.rows import ATTENTION_HEAD, BLAME_HEAD, write_attention_row, write_blame_row
 from chainrule.display.terminal_blocks import render_profile, render_tree
 from chainrule.flow.blocks import is_profiled
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.quantity import format_band
 from chainrule.flow.records import WeightLayer, read_saturation
 from chainrule.presets import Preset
 from chainrule.remedies.result import PREPARATION, Remedies, Remedy, write_call
@@ -34,7 +35,7 @@ _ICONS = {Verdict.HEALTHY: "✔", Verdict.EXPLODING: "▲", Verdict.VANISHING: "
 def print_flow(
     console: Console, flow: GradientFlow, diagnosis: Diagnosis, *, everything: bool = False
 ) -> None:
-    """Print a flow: its layers with bars, the three headline figures, the diagnosis.
+    """Print a flow: its layers with bars, the three headline values, the diagnosis.
 
     Args:
         console: Where to print.
@@ -53,7 +54,7 @@ def print_flow(
         table = render_layers(flow, console.width)
     console.print(table)
     console.print()
-    console.print(render_figures(flow))
+    console.print(render_values(flow))
     console.print()
     if flow.attentions:
         console.print(render_attention(flow, everything=everything))
@@ -92,24 +93,24 @@ def render_layers(flow: GradientFlow, width: int) -> RenderableType:
 
     Args:
         flow: The measurement.
-        width: Columns of the terminal; where they do not suffice, the last figures are left out.
+        width: Columns of the terminal; where they do not suffice, the last values are left out.
     """
     layers = flow.weight_layers
     if not layers:
         return Text("No module with weights took part.", style="dim")
     bars = Bars([layer.weight_gradient_norm for layer in layers])
     columns: list[tuple[str, int, Callable[[WeightLayer], RenderableType]]] = [
-        ("‖∂𝓛/∂W‖", 8, lambda layer: write_number(layer.weight_gradient_norm)),
+        ("‖∂𝓛/∂W‖", 8, lambda layer: write_cell(layer.weight_gradient_norm)),
         (bars.heading, bars.width, lambda layer: bars.render(layer.weight_gradient_norm)),
-        ("‖δ‖", 8, lambda layer: write_number(layer.delta_norm)),
+        ("‖δ‖", 8, lambda layer: write_cell(layer.delta_norm)),
         ("saturated", 9, lambda layer: write_share(read_saturation(layer))),
         ("dead", 5, lambda layer: write_share(layer.dead_share)),
-        ("std of h", 8, lambda layer: write_number(layer.std)),
-        ("‖∂W‖÷‖W‖", 9, lambda layer: write_number(layer.grad_to_weight)),
+        ("std of h", 8, lambda layer: write_cell(layer.std)),
+        ("‖∂W‖÷‖W‖", 9, lambda layer: write_cell(layer.grad_to_weight)),
     ]
     if flow.ensemble_size > 1:
         columns.append(
-            ("10–90 % of ‖∂𝓛/∂W‖", 18, lambda layer: write_band(layer.weight_gradient_norm))
+            ("10–90 % of ‖∂𝓛/∂W‖", 18, lambda layer: format_band(layer.weight_gradient_norm))
         )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("layer", justify="right", no_wrap=True)
@@ -131,26 +132,26 @@ def render_layers(flow: GradientFlow, width: int) -> RenderableType:
     return Group(table, Text(note, style="dim"))
 
 
-def render_figures(flow: GradientFlow) -> RenderableType:
+def render_values(flow: GradientFlow) -> RenderableType:
     """Return the loss, the gradient at both ends, and their ratio."""
     norms = flow.weight_gradient_norms
-    figures: list[tuple[str, Quantity | None]] = [("loss", flow.loss)]
+    values: list[tuple[str, Quantity | None]] = [("loss", flow.loss)]
     if norms:
-        figures += [
+        values += [
             ("gradient at layer 1", norms[0]),
             *([(f"gradient at layer {len(norms)}", norms[-1])] if len(norms) > 1 else []),
             *([("ratio, first ÷ last", flow.gradient_ratio)] if len(norms) > 1 else []),
         ]
     if flow.clip_factor is not None:
-        figures += [
+        values += [
             ("clipping multiplies by", flow.clip_factor),
             ("all gradients together", flow.gradient_norm),
             ("… after clipping", flow.clipped_gradient_norm),
         ]
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for label, value in figures:
+    for label, value in values:
         grid.add_row(
-            Text(label, style="dim"), write_number(value), Text(write_band(value), style="dim")
+            Text(label, style="dim"), write_cell(value), Text(format_band(value), style="dim")
         )
     return grid
 
@@ -242,7 +243,7 @@ def render_remedies(remedies: Remedies) -> RenderableType:
     ]
     if len(remedies):
         lines += [
-            Text(_head_figure(remedies), style="dim"),
+            Text(_head_metric(remedies), style="dim"),
             _tabulate(remedies, numbered=True),
         ]
         if remedies[0].command:
@@ -273,9 +274,9 @@ def _list_advice(remedies: Remedies) -> list[RenderableType]:
     return lines
 
 
-def _head_figure(remedies: Remedies) -> str:
-    figure = remedies.tried[0].figure
-    return f"Worst {figure.figure}; it must be {figure.threshold_text}."
+def _head_metric(remedies: Remedies) -> str:
+    comparison = remedies.tried[0].comparison
+    return f"Worst {comparison.metric}; it must be {comparison.threshold_text}."
 
 
 def _tabulate(remedies: Sequence[Remedy], *, numbered: bool) -> Table:
@@ -285,14 +286,14 @@ def _tabulate(remedies: Sequence[Remedy], *, numbered: bool) -> Table:
     table.add_column("before → after", no_wrap=True)
     table.add_column("then", no_wrap=True)
     for number, remedy in enumerate(remedies, 1):
-        figure = remedy.figure
+        comparison = remedy.comparison
         verdict = Text(str(remedy.verdict_after), style=_STYLES.get(remedy.verdict_after, "red"))
         if "clipping" in remedy.kinds:  # it leaves the gradients that are diagnosed as they are
             verdict.append(" before clipping", style="dim")
         table.add_row(
             str(number) if numbered else "",
             remedy.title,
-            f"{figure.before_text} → {figure.after_text}",
+            f"{comparison.before_text} → {comparison.after_text}",
             verdict,
         )
     return table

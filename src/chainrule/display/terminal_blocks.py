@@ -15,7 +15,7 @@ from chainrule.display.bars import (
     add_columns,
     count_per_cell,
     shorten,
-    write_number,
+    write_cell,
     write_share,
 )
 from chainrule.flow.blocks import Branch, Stack, build_profile, grow_tree
@@ -31,7 +31,7 @@ SPARK_CELLS = 48
 
 INDENT = "  "
 
-_TRUNK = "trunk, ‖∂𝓛/∂sum‖"
+_STREAM = "residual stream, ‖∂𝓛/∂sum‖"
 
 
 def render_profile(flow: GradientFlow, width: int) -> RenderableType:
@@ -42,14 +42,14 @@ def render_profile(flow: GradientFlow, width: int) -> RenderableType:
         width: Columns of the terminal.
     """
     stacks = build_profile(flow)
-    figures = [norm for stack in stacks for row in stack.rows for norm in row.norms]
-    sparks = Sparks([*figures, *(norm for stack in stacks for norm in stack.trunk)])
+    values = [norm for stack in stacks for row in stack.rows for norm in row.norms]
+    sparks = Sparks([*values, *(norm for stack in stacks for norm in stack.stream)])
     names = [
         name
         for stack in stacks
         for name in (
             *(f"{INDENT if stack.repeats else ''}{row.name or '(model)'}" for row in stack.rows),
-            *([f"{INDENT}{_TRUNK}"] if stack.trunk else []),
+            *([f"{INDENT}{_STREAM}"] if stack.stream else []),
         )
     ]
     name_width = min(NAME_CELLS, max(map(len, names)))
@@ -80,17 +80,17 @@ def _list_rows(stack: Stack) -> Iterator[tuple[str, tuple[Quantity | None, ...]]
     indent = INDENT if stack.repeats else ""
     for row in stack.rows:
         yield f"{indent}{row.name or '(model)'}", row.norms
-    if stack.trunk:
-        yield f"{indent}{_TRUNK}", stack.trunk
+    if stack.stream:
+        yield f"{indent}{_STREAM}", stack.stream
 
 
 def _show(norms: Sequence[Quantity | None], sparks: Sparks, cells: int) -> list[RenderableType]:
-    """Return the first figure, all of them as a sparkline, and the last."""
+    """Return the first value, all of them as a sparkline, and the last."""
     known = [norm for norm in norms if norm is not None]
     if not known:
         return ["–", sparks.render(norms, cells), "–"]
-    last = write_number(known[-1]) if len(norms) > 1 else ""
-    return [write_number(known[0]), sparks.render(norms, cells), last]
+    last = write_cell(known[-1]) if len(norms) > 1 else ""
+    return [write_cell(known[0]), sparks.render(norms, cells), last]
 
 
 def render_tree(flow: GradientFlow, width: int) -> RenderableType:
@@ -98,15 +98,15 @@ def render_tree(flow: GradientFlow, width: int) -> RenderableType:
 
     Args:
         flow: The measurement.
-        width: Columns of the terminal; where they do not suffice, the last figures are left out.
+        width: Columns of the terminal; where they do not suffice, the last values are left out.
     """
     bars = Bars([_read_gradient(call) for call in flow.layers])
     columns: list[tuple[str, int, Callable[[LayerFlow], RenderableType]]] = [
-        ("‖∂𝓛/∂output‖", 12, lambda call: write_number(_read_gradient(call))),
+        ("‖∂𝓛/∂output‖", 12, lambda call: write_cell(_read_gradient(call))),
         (bars.heading, bars.width, lambda call: bars.render(_read_gradient(call))),
-        ("gain", 8, lambda call: write_number(call.gain)),
-        ("std", 8, lambda call: write_number(_read(call, "std"))),
-        ("mean", 9, lambda call: write_number(_read(call, "mean"))),
+        ("gain", 8, lambda call: write_cell(call.gain)),
+        ("std", 8, lambda call: write_cell(_read(call, "std"))),
+        ("mean", 9, lambda call: write_cell(_read(call, "mean"))),
         ("zeros", 5, lambda call: write_share(_read(call, "zero_share"))),
         ("shape", 12, lambda call: "×".join(map(str, call.shape)) or "scalar"),
     ]
@@ -147,5 +147,5 @@ def _read_gradient(call: LayerFlow) -> Quantity | None:
     return call.gradient.norm if call.gradient else None
 
 
-def _read(call: LayerFlow, figure: str) -> Quantity | None:
-    return getattr(call.statistics, figure) if call.statistics else None
+def _read(call: LayerFlow, value: str) -> Quantity | None:
+    return getattr(call.statistics, value) if call.statistics else None

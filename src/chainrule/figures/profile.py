@@ -42,8 +42,8 @@ def build_profile_figure(stack: Stack) -> Figure:
         (stack.rows[at].name, stack.rows[at].norms, look)
         for at, look in zip(rows, _LOOKS, strict=False)
     ]
-    if stack.trunk:
-        lines.append(("trunk, ‖∂𝓛/∂sum‖", stack.trunk, (theme.GREY, "solid")))
+    if stack.stream:
+        lines.append(("residual stream, ‖∂𝓛/∂sum‖", stack.stream, (theme.GREY, "solid")))
     known = [n for _, norms, _ in lines for norm in norms if (n := _read(norm)) is not None]
     count = len(stack.labels)
     step = max(1, math.ceil(count / 12))

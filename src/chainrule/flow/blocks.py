@@ -184,13 +184,13 @@ class Stack:
             modules that do not repeat.
         labels: The numbers of the blocks, as text; a single "" for modules that do not repeat.
         rows: One for each place in a block, in forward order.
-        trunk: ‖∂loss/∂sum‖ at the last residual sum of every block; empty if blocks have none.
+        stream: ‖∂loss/∂sum‖ at the last residual sum of every block; empty if blocks have none.
     """
 
     name: str
     labels: tuple[str, ...]
     rows: tuple[ProfileRow, ...]
-    trunk: tuple[Quantity | None, ...] = ()
+    stream: tuple[Quantity | None, ...] = ()
 
     @property
     def repeats(self) -> bool:
@@ -226,7 +226,7 @@ def build_profile(flow: GradientFlow) -> tuple[Stack, ...]:
     stacks = [
         stack
         if any(name.startswith(f"{stack.name}.") for name in names) or not stack.repeats
-        else _add_trunk(stack, flow)
+        else _add_stream(stack, flow)
         for stack in stacks
     ]
     return tuple(_join_singles(stacks))
@@ -305,8 +305,8 @@ def _measure_fill(stack: Stack) -> float:
     return filled / (len(stack.rows) * len(stack.labels))
 
 
-def _add_trunk(stack: Stack, flow: GradientFlow) -> Stack:
-    """Return the stack with the gradient of the trunk, if most blocks end in a residual sum."""
+def _add_stream(stack: Stack, flow: GradientFlow) -> Stack:
+    """Return the stack with the gradient of the residual stream, if most blocks end in a residual sum."""
     deep = max(1, stack.name.split(".").count("*"))
     sums: dict[str, Quantity | None] = {}
     for each in flow.residuals:
@@ -316,8 +316,8 @@ def _add_trunk(stack: Stack, flow: GradientFlow) -> Stack:
                 sums[".".join(map(str, position))] = each.gradient
     if len(sums) * 2 < len(stack.labels):
         return stack
-    trunk = tuple(sums.get(label) for label in stack.labels)
-    return Stack(stack.name, stack.labels, stack.rows, trunk)
+    stream = tuple(sums.get(label) for label in stack.labels)
+    return Stack(stack.name, stack.labels, stack.rows, stream)
 
 
 def _join_singles(stacks: Sequence[Stack]) -> list[Stack]:

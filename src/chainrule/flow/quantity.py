@@ -8,6 +8,8 @@ from typing import Any, NoReturn, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from chainrule._utils.numbers import format_number
+
 LOW, HIGH = 0.1, 0.9
 """The band around a median: 10th to 90th percentile of the ensemble."""
 
@@ -175,3 +177,15 @@ def combine_norms(norms: Iterable[Quantity]) -> Quantity | None:
     if not columns:
         return None
     return Quantity(columns[0] if len(columns) == 1 else map(math.hypot, *columns))
+
+
+def format_band(value: Quantity | None) -> str:
+    """Return the middle 80 % of an ensemble as text, nothing for a single network.
+
+    Example:
+        >>> format_band(Quantity([1.0, 2.0, 3.0]))
+        '1.2 – 2.8'
+    """
+    if value is None or len(value.values) == 1:
+        return ""
+    return f"{format_number(value.low)} – {format_number(value.high)}"

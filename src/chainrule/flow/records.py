@@ -190,26 +190,26 @@ class LayerFlow:
 @with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidualFlow:
-    """One residual connection: trunk + branch = sum, as seen where a module reads the sum.
+    """One residual connection: residual stream + branch = sum, as seen where a module reads the sum.
 
     Sizes are root mean squares of all entries.
 
     Attributes:
-        trunk: Number of the trunk it belongs to, from 0; an encoder and a decoder have one each.
+        stream: Number of the residual stream it belongs to, from 0; an encoder and a decoder have one each.
         branch: Position in `GradientFlow.layers` of the output that the branch adds; `None` if no
             module returned it.
-        normalization: Where the trunk is normalized: "before" (a branch begins with it: pre-norm),
+        normalization: Where the residual stream is normalized: "before" (a branch begins with it: pre-norm),
             "after" (the sum goes through it: post-norm), or "none".
-        before: Size of the trunk before the sum; `None` if no module returned or read it.
+        before: Size of the residual stream before the sum; `None` if no module returned or read it.
         added: Size of what the branch adds; `None` if no module returned it.
         after: Size of the sum.
         gradient: ‖∂loss/∂sum‖; `None` if no gradient reaches it. The branch's output receives the
             same.
         parameters: Positions in `GradientFlow.parameters` of those that the branch is computed
-            with, between where it leaves the trunk and the sum.
+            with, between where it leaves the residual stream and the sum.
     """
 
-    trunk: Position
+    stream: Position
     branch: Position | None
     normalization: Literal["before", "after", "none"]
     before: Magnitude | None
@@ -220,7 +220,7 @@ class ResidualFlow:
 
     @property
     def share(self) -> Quantity | None:
-        """What the branch adds relative to the trunk: added ÷ before."""
+        """What the branch adds relative to the residual stream: added ÷ before."""
         if self.added is None or self.before is None:
             return None
         return divide_members(self.added, self.before)

@@ -80,7 +80,7 @@ def assemble_flow(
     sums = {
         total.edge: total.size
         for each in residuals
-        for total in (each.trunk_sum, each.sum)
+        for total in (each.stream_sum, each.sum)
         if total is not None
     }
     size_tables = {edge: len(tables) + at for at, edge in enumerate(sums)}

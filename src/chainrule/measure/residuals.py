@@ -1,6 +1,6 @@
 """Residual connections: which sums of a forward pass they are, and what is known of them.
 
-A sum of two tensors is one if a term (the branch) was computed from the other (the trunk).
+A sum of two tensors is one if a term (the branch) was computed from the other (the residual stream).
 """
 
 import math
@@ -16,16 +16,16 @@ from chainrule.measure.recording import Call, Recorder, Sum
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """A sum in which one term (the branch) was computed from the other (the trunk), by edges.
+    """A sum in which one term (the branch) was computed from the other (the residual stream), by edges.
 
     Terms that are no module's output and no other sum are `None`. Of sums, sizes are known.
     `parameters` are those (by `id`) that the branch is computed with.
     """
 
     sum: Sum
-    trunk: int | None
+    stream: int | None
     branch: int | None
-    trunk_sum: Sum | None
+    stream_sum: Sum | None
     parameters: frozenset[int] = frozenset()
 
 
@@ -46,14 +46,14 @@ def find_residuals(recorder: Recorder) -> list[Residual]:
         terms = list_terms(total.node, recorder.overwritten)
         if len(terms) != 2:
             continue
-        for trunk, branch in (terms, terms[::-1]):
-            origin = list_views(*trunk)[-1]
+        for stream, branch in (terms, terms[::-1]):
+            origin = list_views(*stream)[-1]
             parameters = _list_parameters_between(list_views(*branch)[-1], origin)
             if parameters is not None:
                 found.append(
                     Residual(
                         total,
-                        find_edge(trunk),
+                        find_edge(stream),
                         find_edge(branch),
                         recorder.sums.get(origin),
                         parameters,
@@ -97,9 +97,9 @@ class Connection:
     """A residual connection by edges of the graph, without the graph."""
 
     sum_edge: int
-    trunk: int
-    trunk_edge: int | None
-    trunk_sum: int | None
+    stream: int
+    stream_edge: int | None
+    stream_sum: int | None
     branch_edge: int | None
     normalization: Literal["before", "after", "none"]
     parameters: frozenset[int]
@@ -108,9 +108,9 @@ class Connection:
 def describe_residuals(
     residuals: Sequence[Residual], calls: Sequence[Call]
 ) -> tuple[Connection, ...]:
-    """Return residual connections as edges, each with the number of the trunk that it is on.
+    """Return residual connections as edges, each with the number of the residual stream that it is on.
 
-    Two connections share a trunk if the second starts at the sum of the first, or at what an
+    Two connections share a residual stream if the second starts at the sum of the first, or at what an
     activation or normalization makes of that sum.
     """
     normalized = {
@@ -123,24 +123,24 @@ def describe_residuals(
         for output in call.outputs
         if output.edge is not None
     }
-    trunks: dict[int, int] = {}
+    streams: dict[int, int] = {}
     found = []
     for each in residuals:
-        start = each.trunk_sum.edge if each.trunk_sum else each.trunk
+        start = each.stream_sum.edge if each.stream_sum else each.stream
         number = None
         if start is not None:
-            number = trunks.get(start)
+            number = streams.get(start)
             if number is None:
-                number = trunks.get(passed_on.get(start, -1))
+                number = streams.get(passed_on.get(start, -1))
         if number is None:
-            number = len(set(trunks.values()))
-        trunks[each.sum.edge] = number
+            number = len(set(streams.values()))
+        streams[each.sum.edge] = number
         found.append(
             Connection(
                 sum_edge=each.sum.edge,
-                trunk=number,
-                trunk_edge=each.trunk,
-                trunk_sum=each.trunk_sum.edge if each.trunk_sum else None,
+                stream=number,
+                stream_edge=each.stream,
+                stream_sum=each.stream_sum.edge if each.stream_sum else None,
                 branch_edge=each.branch,
                 normalization="before"
                 if start in normalized
@@ -194,12 +194,12 @@ def assemble_residuals(
         gradient = gradients.get(each.sum_edge)
         found.append(
             ResidualFlow(
-                trunk=each.trunk,
+                stream=each.stream,
                 branch=None if each.branch_edge is None else places.get(each.branch_edge),
                 normalization=each.normalization,
-                before=measure(each.trunk_edge)
-                if each.trunk_sum is None
-                else sizes.get(each.trunk_sum),
+                before=measure(each.stream_edge)
+                if each.stream_sum is None
+                else sizes.get(each.stream_sum),
                 added=measure(each.branch_edge),
                 after=sizes[each.sum_edge],
                 gradient=gradient.norm if gradient else None,

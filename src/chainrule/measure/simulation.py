@@ -311,7 +311,7 @@ def _pick(figures: Figures, layer: int) -> dict[str, Any]:
 
 def _assemble_layers(spec: NetworkSpec, figures: dict[str, Figures]) -> Iterator[LayerFlow]:
     plain = spec.residual == "none"
-    trunk = "activation" if plain else "residual"
+    stream = "activation" if plain else "residual"
     source = read_gradient(_pick(figures["input"], 1)).norm  # gradient of h_{l−1}
     inward = source
     per_layer = 2 + (spec.normalization != "none")
@@ -335,7 +335,7 @@ def _assemble_layers(spec: NetworkSpec, figures: dict[str, Figures]) -> Iterator
             gain=divide_members(source if role == "residual" else inward, gradient.norm),
         )
         inward = gradient.norm
-        if table == trunk:
+        if table == stream:
             source = gradient.norm
 
 

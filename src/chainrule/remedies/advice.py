@@ -29,7 +29,7 @@ class Advice:
 
     Attributes:
         title: What to do, in a few words.
-        reason: Why, with the figures it rests on.
+        reason: Why, with the numbers it rests on.
         code: A few lines that do it.
     """
 
@@ -87,17 +87,17 @@ def _advise_learning_rate(flow: GradientFlow, when: str) -> Iterator[Advice]:
     plain, adaptive = (statistics.median(column) for column in zip(*steps, strict=True))
     low, high = min(step for step, _ in steps), max(step for step, _ in steps)
     sgd, adam = (format_rate(UPDATE_RATIO / step) for step in (plain, adaptive))
-    figure = f"{when}‖∂𝓛/∂W‖ ÷ ‖W‖ is {format_number(plain)} in the median layer"
+    basis = f"{when}‖∂𝓛/∂W‖ ÷ ‖W‖ is {format_number(plain)} in the median layer"
     if high > WIDE * low:
         title = f"Adam, with a learning rate near {adam}"
-        figure += f" and differs by a factor of {format_number(high / low)} between layers, so that"
-        figure += " no rate of plain SGD suits all of them; "
+        basis += f" and differs by a factor of {format_number(high / low)} between layers, so that"
+        basis += " no rate of plain SGD suits all of them; "
     else:
         title = f"A learning rate near {sgd} for SGD, or near {adam} for Adam"
-        figure += "; "
+        basis += "; "
     yield Advice(
         title=title,
-        reason=f"{figure}with this rate one step changes the median layer by about a thousandth of "
+        reason=f"{basis}with this rate one step changes the median layer by about a thousandth of "
         "its size, a usual start.",
         code=f"optimizer = torch.optim.Adam(model.parameters(), lr={adam})",
     )
@@ -132,7 +132,7 @@ _NORMALIZATION = Advice(
 )
 _PRE_NORM = Advice(
     title="Normalization before each branch instead of after each sum",
-    reason="The trunk then runs through the network without anything in its way.",
+    reason="The residual stream then runs through the network without anything in its way.",
     code="nn.TransformerEncoderLayer(width, heads, norm_first=True)\n"
     "# or: x = x + branch(norm(x)) instead of x = norm(x + branch(x))",
 )

@@ -197,7 +197,7 @@ def list_model_treatments(
             reason="A bias shifts all examples alike, so without it they stay further apart.",
             edits=zeros,
         )
-    fades = any(finding.rule == "fading_trunk" for finding in diagnosis.findings)
+    fades = any(finding.rule == "fading_stream" for finding in diagnosis.findings)
     if fades or diagnosis.verdict in (Verdict.EXPLODING, Verdict.NON_FINITE):
         yield from _list_branches(model, flow)
     yield from _list_gates(model, flow)
@@ -281,7 +281,7 @@ def _list_branches(model: nn.Module, flow: GradientFlow) -> Iterator[ModelTreatm
     yield ModelTreatment(
         kinds=("initialization",),
         title="Residual branches that start at zero",
-        reason="With the last layer of every branch at zero the network starts as its trunk, and "
+        reason="With the last layer of every branch at zero the network starts as its residual stream, and "
         "grows its branches as it learns (Fixup, Zhang et al. 2019; Goyal et al. 2017).",
         edits=tuple(Edit(parameter=n, shape=tuple(p.shape), action="fill") for n, p in edits),
     )

@@ -37,7 +37,7 @@ COPY_LIMIT = 2 * 2**30
 """Bytes of parameters and buffers up to which a model is copied by default."""
 
 FAR = 2.0
-"""Powers of ten beyond its bound from which on a figure counts as no better still."""
+"""Powers of ten beyond its bound from which on a metric counts as no better still."""
 
 MANY_DEAD = 0.3
 """Share of dead units in a layer from which on waking them is tried."""
@@ -62,7 +62,7 @@ def find_model_remedies(
 
     Tried are initializations by what follows each layer, zero or smaller residual branches, unit
     variance on the data (LSUV), biases that wake dead units, and pairs of these. Each starts from a
-    copy of the model as it is, and is judged by the figure of the gravest finding, as
+    copy of the model as it is, and is judged by the metric of the gravest finding, as
     `find_remedies` does for a specification. Weights that the loss does not reach, as an unused
     head has them, are passed over if more than these is wrong; the note lists them. What cannot be
     tried on a copy (another architecture, clipping, the learning rate) is advice.
@@ -276,8 +276,8 @@ class _Search:
         """Measure pairs of changes that did something, where none cures alone."""
         if self._has_cure():
             return
-        singles = sorted(self.tried, key=lambda pair: -pair[1].figure.closed)
-        closed = {id(treatment): remedy.figure.closed for treatment, remedy in singles}
+        singles = sorted(self.tried, key=lambda pair: -pair[1].comparison.closed)
+        closed = {id(treatment): remedy.comparison.closed for treatment, remedy in singles}
         pairs = [
             pair
             for one, other in combinations([treatment for treatment, _ in singles], 2)
@@ -289,7 +289,7 @@ class _Search:
             alone = max(closed[id(first)], closed[id(second)])
             if self._measure(combine(first, second)):
                 remedy = self.tried[-1][1]
-                helps_more = remedy.outcome is Outcome.HELPS and remedy.figure.closed > alone
+                helps_more = remedy.outcome is Outcome.HELPS and remedy.comparison.closed > alone
                 if not (remedy.is_cure or helps_more):
                     self.tried.pop()
 
@@ -338,10 +338,14 @@ class _Search:
 def _rank(pair: tuple[ModelTreatment, Remedy]) -> tuple[int, tuple[int, ...], float]:
     """Rank by outcome, then by price; of one price, what passes its bound by most comes first."""
     treatment, remedy = pair
-    figure = remedy.figure
-    effect = figure.closed
-    if figure.passes and figure.after is not None and figure.after > 0.0 < figure.threshold:
-        effect += min(abs(math.log10(figure.after / figure.threshold)), FAR)
+    comparison = remedy.comparison
+    effect = comparison.closed
+    if (
+        comparison.passes
+        and comparison.after is not None
+        and comparison.after > 0.0 < comparison.threshold
+    ):
+        effect += min(abs(math.log10(comparison.after / comparison.threshold)), FAR)
     return list(Outcome).index(remedy.outcome), treatment.cost, -effect
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, overload
 
 from chainrule.diagnosis.diagnosis import PASSED_OVER, Diagnosis, diagnose, overlook
-from chainrule.diagnosis.metrics import format_figure, measure_figure
+from chainrule.diagnosis.metrics import format_metric, measure_metric
 from chainrule.diagnosis.rules import NOT_VIABLE, RULES, Verdict
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.advice import Advice
@@ -21,20 +21,20 @@ from chainrule.remedies.spec_changes import KINDS, list_changes
 from chainrule.spec.network_spec import NetworkSpec
 
 IMPROVED = 0.25
-"""A change helps if it closes at least this share of the way from the figure to its bound."""
+"""A change helps if it closes at least this share of the way from the metric to its bound."""
 
 CURED = 0.8
 """A change of a specified network cures only if SGD trains the result with this probability: of
 the fitted networks above it 98 % trained, of those between 0.7 and here 71 % (`make viability`)."""
 
 _SMALLEST = 1e-45
-"""Smaller figures count as this one: float32 has no smaller number but zero."""
+"""Smaller metrics count as this one: float32 has no smaller number but zero."""
 
 _OF_LAYERS = ("dead_units", "exploding_gradient", "vanishing_gradient", "saturated")
-"""Rules that look at every layer; their figure is that of the worst."""
+"""Rules that look at every layer; their metric is that of the worst."""
 
 _SHARES = ("dead_units", "saturated", "non_finite", "unreached", "unlikely")
-"""Rules whose figures are shares or counts; all others are compared in powers of ten."""
+"""Rules whose metrics are shares or counts; all others are compared in powers of ten."""
 
 
 class Outcome(StrEnum):
@@ -59,19 +59,19 @@ OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The figure that is wrong, before and after a change.
+    """The metric that is wrong, before and after a change.
 
     Attributes:
         rule: Name of the rule in the table of diagnoses.
-        figure: What is compared, in words.
+        metric: What is compared, in words.
         before: The worst value before.
-        after: The worst value after; `None` if the changed network has no such figure.
+        after: The worst value after; `None` if the changed network has no such comparison.
         threshold: The bound to pass.
-        beyond: ">" if figures above the bound are wrong, "<" if those below are.
+        beyond: ">" if metrics above the bound are wrong, "<" if those below are.
     """
 
     rule: str
-    figure: str
+    metric: str
     before: float
     after: float | None
     threshold: float
@@ -79,30 +79,30 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        """The figure in words that say which of all layers' it is."""
+        """The metric in words that say which of all layers' it is."""
         if self.rule not in _OF_LAYERS:
-            return self.figure
-        return f"{self.figure}, {'largest' if self.beyond == '>' else 'smallest'} of all layers"
+            return self.metric
+        return f"{self.metric}, {'largest' if self.beyond == '>' else 'smallest'} of all layers"
 
     @property
     def before_text(self) -> str:
-        """The figure before as people read it: shares in percent."""
-        return format_figure(RULES[self.rule], self.before)
+        """The metric before as people read it: shares in percent."""
+        return format_metric(RULES[self.rule], self.before)
 
     @property
     def after_text(self) -> str:
-        """The figure after as people read it; "–" if there is none."""
-        return "–" if self.after is None else format_figure(RULES[self.rule], self.after)
+        """The metric after as people read it; "–" if there is none."""
+        return "–" if self.after is None else format_metric(RULES[self.rule], self.after)
 
     @property
     def threshold_text(self) -> str:
         """What must hold, as people read it: "≥ 0.003"."""
         sign = "≤" if self.beyond == ">" else "≥"
-        return f"{sign} {format_figure(RULES[self.rule], self.threshold)}"
+        return f"{sign} {format_metric(RULES[self.rule], self.threshold)}"
 
     @property
     def passes(self) -> bool:
-        """Whether the figure is on the right side of its bound afterwards."""
+        """Whether the metric is on the right side of its bound afterwards."""
         if self.after is None:
             return True
         below, above = self.after <= self.threshold, self.after >= self.threshold
@@ -136,7 +136,7 @@ class Remedy:
         reason: Why it could help, in one plain sentence (one for each of a pair).
         kinds: What kind of change it is (see `treatments.KINDS`); two for a pair.
         outcome: What it did.
-        figure: The gravest finding's figure before and after.
+        comparison: The gravest finding's metric before and after.
         before: The measurement before.
         after: The measurement after, of the same seeds.
         diagnosis_before: The diagnosis of `before`.
@@ -149,7 +149,7 @@ class Remedy:
     reason: str
     kinds: tuple[str, ...]
     outcome: Outcome
-    figure: Comparison
+    comparison: Comparison
     before: GradientFlow
     after: GradientFlow
     diagnosis_before: Diagnosis
@@ -190,11 +190,11 @@ class Remedy:
         return "" if self.spec is None else self.spec.to_command()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return words and figures without the two flows, ready for JSON.
+        """Return words and metrics without the two flows, ready for JSON.
 
-        Infinite and undefined figures are the strings "inf", "-inf" and "nan".
+        Infinite and undefined metrics are the strings "inf", "-inf" and "nan".
         """
-        figure = self.figure
+        comparison = self.comparison
         return {
             "title": self.title,
             "reason": self.reason,
@@ -208,16 +208,16 @@ class Remedy:
             "parameters": list(dict.fromkeys(edit.parameter for edit in self.edits)),
             "verdict_before": str(self.verdict_before),
             "verdict_after": str(self.verdict_after),
-            "figure": {
-                "rule": figure.rule,
-                "name": figure.name,
-                "before": _encode(figure.before),
-                "after": _encode(figure.after),
-                "threshold": figure.threshold,
-                "before_text": figure.before_text,
-                "after_text": figure.after_text,
-                "threshold_text": figure.threshold_text,
-                "passes": figure.passes,
+            "comparison": {
+                "rule": comparison.rule,
+                "name": comparison.name,
+                "before": _encode(comparison.before),
+                "after": _encode(comparison.after),
+                "threshold": comparison.threshold,
+                "before_text": comparison.before_text,
+                "after_text": comparison.after_text,
+                "threshold_text": comparison.threshold_text,
+                "passes": comparison.passes,
             },
         }
 
@@ -225,7 +225,7 @@ class Remedy:
     def is_cure(self) -> bool:
         """Whether the network is healthy afterwards, and likely to train.
 
-        The figure that was wrong is then within its bound. The likelihood (`CURED`) is asked
+        The metric that was wrong is then within its bound. The likelihood (`CURED`) is asked
         of specified networks alone: viability was fitted on these.
         """
         return self.outcome is Outcome.CURES
@@ -260,7 +260,7 @@ class Remedies(Sequence[Remedy]):
 
     @cached_property
     def helps(self) -> tuple[Remedy, ...]:
-        """Changes that bring the wrong figure nearer to its bound, and do no harm."""
+        """Changes that bring the wrong metric nearer to its bound, and do no harm."""
         return tuple(each for each in self.tried if each.outcome is Outcome.HELPS)
 
     @cached_property
@@ -292,7 +292,7 @@ def compare_flows(
     diagnosis: Diagnosis | None = None,
     edits: tuple[Edit, ...] = (),
 ) -> Remedy:
-    """Return what a change did, judged by the figure of the gravest finding before it.
+    """Return what a change did, judged by the metric of the gravest finding before it.
 
     Weights that the loss reaches neither before nor after are passed over, if more is wrong.
 
@@ -310,11 +310,11 @@ def compare_flows(
     judged_before = find_curable(diagnosis_before, before)
     judged_after = _find_rest(diagnosis_before, diagnosis_after, after)
     worst = judged_before.findings[0]
-    figure = Comparison(
+    comparison = Comparison(
         rule=worst.rule,
-        figure=worst.figure,
+        metric=worst.metric,
         before=worst.value,
-        after=measure_figure(after, worst.rule, clipped="clipping" in kinds),
+        after=measure_metric(after, worst.rule, clipped="clipping" in kinds),
         threshold=worst.threshold,
         beyond=worst.beyond,
     )
@@ -322,8 +322,8 @@ def compare_flows(
         title=title,
         reason=reason,
         kinds=kinds,
-        outcome=_judge(figure, judged_before, judged_after, specified=after.spec is not None),
-        figure=figure,
+        outcome=_judge(comparison, judged_before, judged_after, specified=after.spec is not None),
+        comparison=comparison,
         before=before,
         after=after,
         diagnosis_before=diagnosis_before,
@@ -350,7 +350,7 @@ def _judge(
 ) -> Outcome:
     if comparison.closed < IMPROVED:
         return Outcome.FAILS
-    if after.verdict is Verdict.HEALTHY:  # some figures count as evidence only beside others
+    if after.verdict is Verdict.HEALTHY:  # some metrics count as evidence only beside others
         viable = not specified or after.viability.sgd.probability >= CURED
         return Outcome.CURES if comparison.passes and viable else Outcome.HELPS
     known = {finding.verdict for finding in before.findings}

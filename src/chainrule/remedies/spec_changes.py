@@ -287,7 +287,7 @@ def _list_depths(spec: NetworkSpec) -> Iterator[Treatment]:
 
 def _list_widths(spec: NetworkSpec, verdict: Verdict) -> Iterator[Treatment]:
     if verdict is not Verdict.DEAD_UNITS and spec.width > 32:
-        return  # 128 and 256 units instead of 64 moved no preset's figure towards its bound
+        return  # 128 and 256 units instead of 64 moved no preset's metric towards its bound
     for factor in (2, 4, 8):
         width = spec.width * factor
         if width <= min(MAX_WIDTH, 512):

@@ -93,8 +93,8 @@ def find_spec_remedies(
     """Return changes of a specification that help, each of them measured.
 
     Every candidate is measured by `simulate` with the seeds that the network itself was measured
-    with, and judged by the figure of the gravest finding. It cures if the changed network is
-    diagnosed healthy and plain SGD is likely to train it; it helps if the figure comes at least a
+    with, and judged by the metric of the gravest finding. It cures if the changed network is
+    diagnosed healthy and plain SGD is likely to train it; it helps if the metric comes at least a
     quarter of the way nearer to its bound and nothing else goes wrong that was not wrong before.
     Everything else is refuted. Pairs of changes are tried where no single one cures, or fewer than
     three help.
@@ -200,7 +200,7 @@ class _Search:
     def _try_pairs(self) -> None:
         """Measure pairs; keep those that cure, or help more than either of their changes."""
         best = sorted(self.tried, key=_rank_effect)
-        closed = {treatment: remedy.figure.closed for treatment, remedy in best}
+        closed = {treatment: remedy.comparison.closed for treatment, remedy in best}
         parts = choose_ingredients([treatment for treatment, _ in best])
         pairs = [
             (pair, max(closed[first], closed[second]))
@@ -213,7 +213,7 @@ class _Search:
                 break
             if self._measure(pair):
                 remedy = self.tried[-1][1]
-                helps_more = remedy.outcome is Outcome.HELPS and remedy.figure.closed > alone
+                helps_more = remedy.outcome is Outcome.HELPS and remedy.comparison.closed > alone
                 if not (remedy.is_cure or helps_more):
                     self.tried.pop()
 
@@ -325,7 +325,7 @@ _ORDER = tuple(Outcome)
 
 def _rank_effect(pair: tuple[Treatment, Remedy]) -> tuple[int, float]:
     remedy = pair[1]
-    return _ORDER.index(remedy.outcome), -remedy.figure.closed
+    return _ORDER.index(remedy.outcome), -remedy.comparison.closed
 
 
 def _rank_price(pair: tuple[Treatment, Remedy]) -> tuple[int, tuple[int, ...]]:

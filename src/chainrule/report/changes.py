@@ -68,15 +68,15 @@ def _build_code(code: str) -> Markup:
 
 
 def _build_remedy(change: Remedy, code: str = "") -> Markup:
-    figure, state = change.figure, "good" if change.is_cure else None
+    comparison, state = change.comparison, "good" if change.is_cure else None
     return element(
         "div",
         element("b", change.title),
         element("span", f" {start_sentence(change.outcome_text)}", class_=state),
         element(
             "p",
-            f"{figure.figure}: {figure.before_text} → {figure.after_text}, wanted "
-            f"{figure.threshold_text}; diagnosis: {change.verdict_before} → "
+            f"{comparison.metric}: {comparison.before_text} → {comparison.after_text}, wanted "
+            f"{comparison.threshold_text}; diagnosis: {change.verdict_before} → "
             f"{change.verdict_after}.",
         ),
         element("p", change.reason, class_="dim"),

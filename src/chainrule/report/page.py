@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
+from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.attribution import explain_blame, rank_blame
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
 from chainrule.display.cards import (
@@ -18,7 +19,6 @@ from chainrule.display.cards import (
     describe_versions,
     explain_difference,
     start_sentence,
-    write_text,
 )
 from chainrule.figures import (
     build_activation_figure,
@@ -166,7 +166,7 @@ def _build_card(card: Card) -> Markup:
 def _build_clipping(flow: GradientFlow) -> Markup | None:
     if flow.clip_factor is None:
         return None
-    factor = write_text(flow.clip_factor)
+    factor = format_number(flow.clip_factor)
     return element(
         "p",
         f"Figures are before clipping, which multiplies every gradient by {factor}.",

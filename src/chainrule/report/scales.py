@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chainrule._utils.numbers import MINUS, format_number, to_superscript
+from chainrule._utils.numbers import format_number, to_superscript
 
 _LARGEST = sys.float_info.max
 
@@ -79,7 +79,7 @@ def list_ticks(axis: Mapping[str, Any], low: float, high: float) -> list[tuple[f
 def _label(value: float, axis: Mapping[str, Any]) -> str:
     if "%" in str(axis.get("tickformat", "")):
         return f"{100 * value:.0f} %"
-    return format_number(round(value, 12)).replace("-", MINUS)
+    return format_number(round(value, 12))
 
 
 def _choose_step(length: float) -> float:

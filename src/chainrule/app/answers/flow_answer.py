@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from chainrule._utils.numbers import format_number, to_subscript
+from chainrule._utils.numbers import format_number, format_share, format_times, to_subscript
 from chainrule.diagnosis.attribution import explain_blame, rank_blame
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
 from chainrule.display.cards import (
@@ -13,8 +13,6 @@ from chainrule.display.cards import (
     build_forecasts,
     explain_difference,
     start_sentence,
-    write_share,
-    write_text,
 )
 from chainrule.display.rows import BLAME_HEAD, list_layer_head, write_blame_row, write_layer_row
 from chainrule.figures import (
@@ -138,13 +136,13 @@ def _is_known(share: float | None) -> bool:
 def describe_gradient(layer: WeightLayer) -> str:
     """Return a layer's figures in one sentence."""
     parts = [
-        f"gradient {write_text(layer.weight_gradient_norm)}",
-        f"‖δ‖ {write_text(layer.delta_norm)}",
+        f"gradient {format_number(layer.weight_gradient_norm)}",
+        f"‖δ‖ {format_number(layer.delta_norm)}",
     ]
     if _is_known(saturation := read_saturation(layer)):
-        parts.append(f"{write_share(saturation)} saturated")
+        parts.append(f"{format_share(saturation)} saturated")
     if _is_known(layer.dead_share) and layer.dead_share:
-        parts.append(f"{write_share(layer.dead_share)} dead")
+        parts.append(f"{format_share(layer.dead_share)} dead")
     return f"Layer {layer.layer}: {', '.join(parts)}"
 
 
@@ -159,9 +157,9 @@ def describe_layer(layer: WeightLayer) -> str:
         f"from {format_number(output.min)} to {format_number(output.max)}",
     ]
     if _is_known(saturation := read_saturation(layer)):
-        parts.append(f"{write_share(saturation)} saturated")
+        parts.append(f"{format_share(saturation)} saturated")
     if _is_known(layer.dead_share):
-        parts.append(f"{write_share(layer.dead_share)} of its units dead")
+        parts.append(f"{format_share(layer.dead_share)} of its units dead")
     symbol = (
         f"h{to_subscript(layer.layer)}" if layer.activation else f"z{to_subscript(layer.layer)}"
     )
@@ -222,7 +220,7 @@ def _compare_results(before: GradientFlow, after: GradientFlow) -> Iterator[str]
         ("gradient ratio", before.gradient_ratio, after.gradient_ratio),
     )
     for name, old, new in pairs:
-        yield f"{name}: {write_text(old)} → {write_text(new)}{_tell_factor(old, new)}"
+        yield f"{name}: {format_number(old)} → {format_number(new)}{_tell_factor(old, new)}"
     yield f"diagnosis: {diagnose(before).verdict} → {diagnose(after).verdict}"
 
 
@@ -241,5 +239,5 @@ def _tell_factor(old: float | None, new: float | None) -> str:
     if 1 / 1.05 < factor < 1.05:
         return ", about the same"
     if factor > 1:
-        return f", {format_number(factor)} times larger"
+        return f", {format_times(factor)} larger"
     return f", {format_number(1 / factor)} times smaller"

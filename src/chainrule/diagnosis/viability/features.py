@@ -28,14 +28,14 @@ RESOLUTION = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
-    """One figure that the model reads of a flow.
+    """One metric that the model reads of a flow.
 
     Attributes:
         name: Its key in the table of constants.
         label: What it is, in words.
         low: What it means if it is too small, in words.
         high: What it means if it is too large, in words.
-        read: Computes it; `None` where the flow has no such figure.
+        read: Computes it; `None` where the flow has no such metric.
         range: Between these it is taken as it is; beyond, as the nearer one.
         logarithmic: Whether it is a power of ten (then people are shown the number itself).
         share: Whether people are shown percent.
@@ -118,7 +118,7 @@ def _scale_gradients(flow: GradientFlow) -> list[float]:
 
 
 def _is_closed(flow: GradientFlow, layer: WeightLayer) -> bool:
-    """Whether figures of a layer say nothing yet, as zero weights hold something back."""
+    """Whether metrics of a layer say nothing yet, as zero weights hold something back."""
     return layer.layer in list_waiting(flow) or layer.layer in list_silent(flow)
 
 
@@ -158,7 +158,7 @@ def _read_effective_depth(flow: GradientFlow) -> float | None:
     e_l = (‖δ_l‖ · spread of z_l) ÷ (‖∂𝓛/∂out‖ · spread of the output): how far a change of z_l as
     large as its differences between examples moves the loss, relative to one of the output. In a
     chain every layer counts in full and the sum is the depth; of a residual branch only what it
-    adds to its trunk counts. Where the differences between examples drown in rounding they cannot
+    adds to its residual stream counts. Where the differences between examples drown in rounding they cannot
     be compared, and every layer counts. Unknown while the last layer is zero on purpose.
     """
     if flow.weight_layers and _is_closed(flow, flow.weight_layers[-1]):

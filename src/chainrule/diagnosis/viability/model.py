@@ -39,7 +39,7 @@ class Contribution:
     Attributes:
         feature: Its name.
         value: What was measured, as the model reads it (many are powers of ten); `None` if the
-            flow has no such figure, which then moves nothing.
+            flow has no such metric, which then moves nothing.
         log_odds: What it adds to the log-odds; 0 inside the healthy range, never above.
         words: The same in one sentence.
     """
