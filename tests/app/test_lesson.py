@@ -13,6 +13,8 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
+from chainrule._utils.html import _VOID as VOID
+from chainrule._utils.html import VOID, Markup, element
 from chainrule.app.jobs.measuring import plan_seeds
 from chainrule.app.lesson import story
 from chainrule.app.lesson.claims import CLAIMS, RELATIONS, Case, Claim, Standing
@@ -29,14 +31,11 @@ from chainrule.app.lesson.figures import (
 )
 from chainrule.app.lesson.glossary import GLOSSARY
 from chainrule.app.lesson.markup import (
-    VOID,
-    Html,
     find_figures,
     find_targets,
     render_math,
     render_text,
     strip_notation,
-    tag,
 )
 from chainrule.app.lesson.plots import HIGH, LOW, plot_activation, plot_profile
 from chainrule.app.lesson.questions import QUESTIONS
@@ -83,7 +82,7 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def lesson() -> Html:
+def lesson() -> Markup:
     return build_lesson()
 
 
@@ -424,17 +423,19 @@ def test_the_derivation_gives_the_tables_rules():
 
 
 def test_text_is_escaped():
-    assert tag("p", "<b>&", title='"') == '<p title="&quot;">&lt;b&gt;&amp;</p>'
-    assert tag("br") == "<br/>"
-    assert tag("a", Html("<i></i>"), None, data_x=1, hidden=True, id=None) == (
+    assert element("p", "<b>&", title='"') == '<p title="&quot;">&lt;b&gt;&amp;</p>'
+    assert element("br") == "<br/>"
+    assert element("a", Markup("<i></i>"), None, data_x=1, hidden=True, id=None) == (
         '<a data-x="1" hidden><i></i></a>'
     )
-    text = render_text("<x> `<y>` *a & b*", lambda name, style: Html(name), {})
+    text = render_text("<x> `<y>` *a & b*", lambda name, style: Markup(name), {})
     assert text == "&lt;x&gt; <code>&lt;y&gt;</code> <em>a &amp; b</em>"
 
 
 def test_the_notation_is_rendered_inside_links_too():
-    text = render_text("[{a.b|%} $x$](show:n)", lambda n, s: Html(f"<{n}{s}>"), {"n": "/?depth=3"})
+    text = render_text(
+        "[{a.b|%} $x$](show:n)", lambda n, s: Markup(f"<{n}{s}>"), {"n": "/?depth=3"}
+    )
     assert text.startswith('<a href="/?depth=3" data-show><a.b%> <math')
     assert find_figures("[{a.b|%}](show:n) {c.d}") == [("a.b", "%"), ("c.d", None)]
     assert find_targets("[a](#b)") == ["#b"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from chainrule._utils.html import Markup, element, render
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.attribution import rank_blame
 from chainrule.diagnosis.diagnosis import diagnose
@@ -26,7 +27,6 @@ from chainrule.presets import PRESETS
 from chainrule.remedies.spec_search import find_remedies
 from chainrule.report import build_report, write_report
 from chainrule.report.charts import draw_figure
-from chainrule.report.markup import Markup, element, render
 from chainrule.report.scales import list_ticks
 from chainrule.spec.network_spec import NetworkSpec
 from report_models import measure_gpt2

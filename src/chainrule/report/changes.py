@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from chainrule._utils.html import Markup, element
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.rules import Verdict
 from chainrule.display.cards import start_sentence
@@ -9,7 +10,6 @@ from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.advice import Advice, advise
 from chainrule.remedies.edits import describe_edits
 from chainrule.remedies.result import Remedies, Remedy, write_recipe, write_search
-from chainrule.report.markup import Markup, element
 
 
 def build_remedies(remedies: Iterable[Remedy]) -> Markup:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chainrule.report.markup import Content, Markup, element
+from chainrule._utils.html import Content, Markup, element
 from chainrule.report.raster import draw_cells
 from chainrule.report.scales import Scale, choose_range, list_ticks
 

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from rich.console import Console
 
+from chainrule._utils.html import Content, Markup, element
 from chainrule.diagnosis.attribution import rank_blame
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.display.cards import LOOKS, describe_measurement, describe_subject, start_sentence
@@ -19,7 +20,6 @@ from chainrule.display.terminal import print_flow
 from chainrule.figures import build_gradient_figure
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.report.charts import draw_figure
-from chainrule.report.markup import Content, Markup, element
 
 COLUMNS = 100
 """Width of the text that is shown where HTML is not."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
+from chainrule._utils.html import Content, Markup, element
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.attribution import explain_blame, rank_blame
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
@@ -32,7 +33,6 @@ from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.result import Remedy
 from chainrule.report.changes import build_remedies, build_search
 from chainrule.report.charts import Figure, draw_figure
-from chainrule.report.markup import Content, Markup, element
 from chainrule.report.tables import (
     build_attention_table,
     build_blame_table,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from chainrule._utils.html import Content, Markup, element
 from chainrule.diagnosis.attribution import Blame
 from chainrule.display.cards import describe_attention, start_sentence
 from chainrule.display.rows import (
@@ -20,7 +21,6 @@ from chainrule.display.rows import (
 )
 from chainrule.flow.blocks import Block, group_blocks, group_calls
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.report.markup import Content, Markup, element
 
 
 def build_table(

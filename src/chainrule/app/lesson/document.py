@@ -2,9 +2,9 @@
 
 from functools import cache
 
+from chainrule._utils.html import Markup, element
 from chainrule.app.lesson import story
 from chainrule.app.lesson.figures import Figures, load_figures
-from chainrule.app.lesson.markup import Html, tag
 from chainrule.app.lesson.sections import (
     write_game,
     write_glossary,
@@ -20,7 +20,7 @@ from chainrule.app.lesson.verdicts import write_claims
 from chainrule.app.lesson.writer import Writer
 
 
-def write_lesson(figures: Figures) -> Html:
+def write_lesson(figures: Figures) -> Markup:
     """Return the lesson as HTML, with these figures."""
     writer = Writer(figures)
     sections = (
@@ -37,16 +37,22 @@ def write_lesson(figures: Figures) -> Html:
         ("glossary", "Glossary", write_glossary(writer)),
         ("reading", "Reading list", write_readings(writer)),
     )
-    entries = [tag("li", tag("a", title, href=f"#lesson-{name}")) for name, title, _ in sections]
-    return tag(
+    entries = [
+        element("li", element("a", title, href=f"#lesson-{name}")) for name, title, _ in sections
+    ]
+    return element(
         "div",
-        tag("h2", "The lesson: why deep networks stop learning", id="lesson-start", tabindex=-1),
+        element(
+            "h2", "The lesson: why deep networks stop learning", id="lesson-start", tabindex=-1
+        ),
         writer.paragraph(story.INTRODUCTION, "ls-lead"),
-        tag("nav", tag("ol", *entries), class_="ls-contents", aria_label="the lesson's sections"),
+        element(
+            "nav", element("ol", *entries), class_="ls-contents", aria_label="the lesson's sections"
+        ),
         *(
-            tag(
+            element(
                 "section",
-                tag("h3", title, id=f"lesson-{name}", tabindex=-1),
+                element("h3", title, id=f"lesson-{name}", tabindex=-1),
                 body,
                 class_=f"ls-section ls-section-{name}",
                 aria_labelledby=f"lesson-{name}",
@@ -58,6 +64,6 @@ def write_lesson(figures: Figures) -> Html:
 
 
 @cache
-def build_lesson() -> Html:
+def build_lesson() -> Markup:
     """Return the lesson as HTML, with the figures that came with the package."""
     return write_lesson(load_figures())

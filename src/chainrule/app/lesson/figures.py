@@ -14,8 +14,8 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
+from chainrule._utils.html import Markup, element, render
 from chainrule._utils.numbers import format_number, split_number
-from chainrule.app.lesson.markup import Html, join, tag
 from chainrule.app.lesson.subjects import SEEDS, SUBJECTS
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rules import RULES
@@ -166,7 +166,7 @@ class Figures:
         """
         return float(self.values[name])
 
-    def render(self, name: str, style: str | None = None) -> Html:
+    def render(self, name: str, style: str | None = None) -> Markup:
         """Return a figure as HTML.
 
         Args:
@@ -175,22 +175,22 @@ class Figures:
         """
         value = self.values[name]
         if isinstance(value, str):
-            return tag("span", value, class_="ls-figure")
+            return element("span", value, class_="ls-figure")
         if style == "%":
             share = 100.0 * value
             digits = f"{share:.2g}" if 0.1 <= share < 10 else format_number(share)
-            return tag("span", f"{digits}{SPACE}%", class_="ls-figure", data_figure=name)
+            return element("span", f"{digits}{SPACE}%", class_="ls-figure", data_figure=name)
         mark = "×" if style == "times" else None
-        return tag("span", mark, render_number(value), class_="ls-figure", data_figure=name)
+        return element("span", mark, render_number(value), class_="ls-figure", data_figure=name)
 
 
-def render_number(value: float) -> Html:
+def render_number(value: float) -> Markup:
     """Return a number as people write it, with a raised power of ten."""
     digits, power = split_number(value)
     if power is None:
-        return Html(digits)
+        return Markup(digits)
     raised = str(power).replace("-", "−")
-    return join(f"{digits}{SPACE}×{SPACE}10", tag("sup", raised))
+    return render(f"{digits}{SPACE}×{SPACE}10", element("sup", raised))
 
 
 def collect_figures(document: Mapping[str, Any]) -> Figures:

@@ -1,59 +1,16 @@
-"""HTML from trusted parts and escaped text, and the notation that the texts are written in."""
+"""The notation that the lesson is written in: formulas, measured values, links."""
 
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from html import escape
 
 from latex2mathml.converter import convert
 
-VOID = frozenset({"br", "hr", "input", "path", "line", "rect", "circle", "polyline"})
-"""Elements without content; those of SVG are closed in themselves."""
-
-
-class Html(str):
-    """Text that is HTML already, and is not escaped again."""
-
-    __slots__ = ()
-
-
-Child = str | None
-
-
-def tag(name: str, *children: Child, **attributes: str | float | bool | None) -> Html:
-    """Return an element.
-
-    Args:
-        name: Its name.
-        *children: What it contains; plain strings are escaped, `None` is left out.
-        **attributes: Its attributes; "_" in a name stands for "-", a trailing "_" is dropped,
-            `True` gives an attribute without a value, `None` and `False` leave it out.
-    """
-    parts = []
-    for key, value in attributes.items():
-        if value is None or value is False:
-            continue
-        text = "" if value is True else f'="{escape(str(value))}"'
-        parts.append(f" {key.rstrip('_').replace('_', '-')}{text}")
-    start = f"<{name}{''.join(parts)}"
-    if name in VOID:
-        return Html(f"{start}/>")
-    return Html(f"{start}>{join(*children)}</{name}>")
-
-
-def join(*children: Child) -> Html:
-    """Return several pieces in a row; plain strings are escaped."""
-    return Html(
-        "".join(
-            child if isinstance(child, Html) else escape(child)
-            for child in children
-            if child is not None
-        )
-    )
+from chainrule._utils.html import Markup, element, render
 
 
 @cache
-def render_math(latex: str, *, block: bool = False) -> Html:
+def render_math(latex: str, *, block: bool = False) -> Markup:
     """Return a formula in LaTeX as MathML."""
     text = unescape_marks(convert(latex, display="block" if block else "inline"))
     # Letter by letter, a name would be read out as a product; as an operator, it gets gaps.
@@ -62,7 +19,7 @@ def render_math(latex: str, *, block: bool = False) -> Html:
     # A prime is raised by itself; as a superscript it would be too small to see.
     name = r"<mi>[^<]+</mi>"
     primed = rf"<msup>({name}|<mrow>{name}</mrow>)<mi>′</mi></msup>"
-    return Html(re.sub(primed, r'<mrow>\1<mo lspace="0" rspace="0">′</mo></mrow>', text))
+    return Markup(re.sub(primed, r'<mrow>\1<mo lspace="0" rspace="0">′</mo></mrow>', text))
 
 
 def unescape_marks(text: str) -> str:
@@ -117,8 +74,8 @@ def strip_notation(text: str) -> str:
 
 
 def render_text(
-    text: str, figure: Callable[[str, str | None], Html], addresses: Mapping[str, str]
-) -> Html:
+    text: str, figure: Callable[[str, str | None], Markup], addresses: Mapping[str, str]
+) -> Markup:
     """Return a text of the lesson as HTML.
 
     Its notation: $LaTeX$, {name.figure} or {name.figure|style}, [words](target), **strong**,
@@ -130,10 +87,10 @@ def render_text(
         figure: Gives the HTML of a figure by name and style.
         addresses: The explorer's address of every named network.
     """
-    parts: list[Html] = []
+    parts: list[Markup] = []
     end = 0
     for found in _NOTATION.finditer(text):
-        parts.append(Html(escape(text[end : found.start()])))
+        parts.append(render(text[end : found.start()]))
         end = found.end()
         if found["math"]:
             parts.append(render_math(found["math"]))
@@ -143,18 +100,18 @@ def render_text(
             words = render_text(found["words"], figure, addresses)
             parts.append(render_link(words, found["target"], addresses))
         elif found["code"]:
-            parts.append(tag("code", found["code"]))
+            parts.append(element("code", found["code"]))
         else:
             name = "strong" if found["strong"] else "em"
             inner = found["strong"] or found["emphasis"]
-            parts.append(tag(name, render_text(inner, figure, addresses)))
-    parts.append(Html(escape(text[end:])))
-    return join(*parts)
+            parts.append(element(name, render_text(inner, figure, addresses)))
+    parts.append(render(text[end:]))
+    return render(*parts)
 
 
-def render_link(words: str, target: str, addresses: Mapping[str, str]) -> Html:
+def render_link(words: str, target: str, addresses: Mapping[str, str]) -> Markup:
     """Return a link; those that set the explorer are marked as such."""
     if target.startswith("show:"):
-        return tag("a", words, href=addresses[target.removeprefix("show:")], data_show=True)
+        return element("a", words, href=addresses[target.removeprefix("show:")], data_show=True)
     outside = {"rel": "noopener noreferrer", "target": "_blank"} if "://" in target else {}
-    return tag("a", words, href=target, **outside)
+    return element("a", words, href=target, **outside)

@@ -6,9 +6,10 @@ Colours come from the style sheet, so that one drawing suits light and dark.
 import math
 from collections.abc import Callable, Sequence
 
-from chainrule._utils.numbers import to_superscript
-from chainrule.app.lesson.markup import Html, join, tag
+from chainrule._utils.html import Markup, element, render
+from chainrule._utils.numbers import format_number, to_superscript
 from chainrule.diagnosis.rules import RULES
+from chainrule.report.scales import Scale
 from chainrule.spec.activations import Activation
 
 REACH = 4.0
@@ -25,17 +26,13 @@ _STEPS = 160
 _JUMP = 0.3
 
 
-def plot_activation(entry: Activation) -> Html:
+def plot_activation(entry: Activation) -> Markup:
     """Return the curves of an activation (solid) and its derivative (dashed)."""
     left, right, top, bottom = 16, _WIDTH - 6, 6, _HEIGHT - 14
+    place_x = Scale(-REACH, REACH, False, left, right).place_inner
+    place_y = Scale(LOW, HIGH, False, bottom, top).place_inner
 
-    def place_x(z: float) -> float:
-        return left + (z + REACH) / (2 * REACH) * (right - left)
-
-    def place_y(value: float) -> float:
-        return bottom - (value - LOW) / (HIGH - LOW) * (bottom - top)
-
-    def draw(function: Callable[[float], float], kind: str) -> Html:
+    def draw(function: Callable[[float], float], kind: str) -> Markup:
         pieces: list[list[str]] = [[]]
         before = math.nan
         for step in range(_STEPS + 1):
@@ -47,18 +44,18 @@ def plot_activation(entry: Activation) -> Html:
             if seen:
                 pieces[-1].append(f"{place_x(z):.1f},{place_y(value):.1f}")
             before = value
-        lines = [tag("polyline", points=" ".join(p), class_=kind) for p in pieces if len(p) > 1]
-        return join(*lines)
+        lines = [element("polyline", points=" ".join(p), class_=kind) for p in pieces if len(p) > 1]
+        return render(*lines)
 
     ticks = [
-        tag("text", str(z).replace("-", "−"), x=f"{place_x(z):.1f}", y=_HEIGHT - 3, class_="ls-x")
+        element("text", format_number(z), x=place_x(z), y=_HEIGHT - 3, class_="ls-x")
         for z in (-4, 0, 4)
     ]
     ticks += [
-        tag("text", str(v).replace("-", "−"), x=left - 4, y=f"{place_y(v) + 3:.1f}", class_="ls-y")
+        element("text", format_number(v), x=left - 4, y=place_y(v) + 3, class_="ls-y")
         for v in (-1, 0, 1, 2)
     ]
-    return tag(
+    return element(
         "svg",
         _line(left, place_y(0), right, place_y(0), "ls-axis"),
         _line(place_x(0), top, place_x(0), bottom, "ls-axis"),
@@ -74,7 +71,7 @@ def plot_activation(entry: Activation) -> Html:
     )
 
 
-def plot_profile(norms: Sequence[float], error: float, description: str) -> Html:
+def plot_profile(norms: Sequence[float], error: float, description: str) -> Markup:
     """Return the gradient norm of every layer on a logarithmic axis, over the usable range.
 
     Args:
@@ -84,45 +81,42 @@ def plot_profile(norms: Sequence[float], error: float, description: str) -> Html
     """
     width, height = 320, 200
     left, right, top, bottom = 40, width - 10, 10, height - 30
-
-    def place_x(layer: float) -> float:
-        return left + (layer - 0.5) / len(norms) * (right - left)
-
-    def place_y(value: float) -> float:
-        share = (math.log10(value) - POWERS[0]) / (POWERS[1] - POWERS[0])
-        return bottom - share * (bottom - top)
-
+    place_x = Scale(0.5, len(norms) + 0.5, False, left, right).place_inner
+    powers = Scale(*POWERS, True, bottom, top)
     high, low = (
-        place_y(RULES[name].threshold * error)
+        powers.place_inner(math.log10(RULES[name].threshold * error))
         for name in ("exploding_gradient", "vanishing_gradient")
     )
-    band = tag(
+    band = element(
         "rect",
         x=left,
-        y=f"{high:.1f}",
+        y=high,
         width=right - left,
-        height=f"{low - high:.1f}",
+        height=low - high,
         class_="ls-band",
     )
-    marks: list[Html] = []
+    marks: list[Markup] = []
     for power in range(POWERS[0], POWERS[1] + 1, 6):
-        y = place_y(10.0**power)
+        y = powers.place_inner(power)
         marks.append(_line(left, y, right, y, "ls-grid"))
         text = "1" if power == 0 else f"10{to_superscript(power)}"
-        marks.append(tag("text", text, x=left - 5, y=f"{y + 3.5:.1f}", class_="ls-y"))
+        marks.append(element("text", text, x=left - 5, y=y + 3.5, class_="ls-y"))
     for layer in (1, len(norms)):
-        text = tag("text", str(layer), x=f"{place_x(layer):.1f}", y=bottom + 13, class_="ls-x")
+        text = element("text", str(layer), x=place_x(layer), y=bottom + 13, class_="ls-x")
         marks.append(text)
     middle = f"{(left + right) / 2:.1f}"
-    marks.append(tag("text", "layer, input to output", x=middle, y=height - 4, class_="ls-x"))
-    points = [(place_x(layer), place_y(norm)) for layer, norm in enumerate(norms, 1)]
+    marks.append(element("text", "layer, input to output", x=middle, y=height - 4, class_="ls-x"))
+    points = [
+        (place_x(layer), powers.place_inner(math.log10(norm)))
+        for layer, norm in enumerate(norms, 1)
+    ]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    dots = [tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3, class_="ls-dot") for x, y in points]
-    return tag(
+    dots = [element("circle", cx=x, cy=y, r=3, class_="ls-dot") for x, y in points]
+    return element(
         "svg",
         band,
         *marks,
-        tag("polyline", points=path, class_="ls-path"),
+        element("polyline", points=path, class_="ls-path"),
         *dots,
         viewBox=f"0 0 {width} {height}",
         class_="ls-profile",
@@ -131,6 +125,6 @@ def plot_profile(norms: Sequence[float], error: float, description: str) -> Html
     )
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Html:
-    places = {"x1": f"{x1:.1f}", "y1": f"{y1:.1f}", "x2": f"{x2:.1f}", "y2": f"{y2:.1f}"}
-    return tag("line", class_=kind, **places)
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    places = {"x1": x1, "y1": y1, "x2": x2, "y2": f"{y2:.1f}"}
+    return element("line", class_=kind, **places)

@@ -1,8 +1,9 @@
 """The lesson's sections of running text as HTML."""
 
+from chainrule._utils.html import Markup, element, render
 from chainrule.app.lesson import story
 from chainrule.app.lesson.glossary import GLOSSARY
-from chainrule.app.lesson.markup import Html, join, render_link, tag
+from chainrule.app.lesson.markup import render_link
 from chainrule.app.lesson.plots import plot_profile
 from chainrule.app.lesson.questions import QUESTIONS
 from chainrule.app.lesson.readings import READINGS
@@ -11,12 +12,12 @@ from chainrule.app.lesson.writer import Writer, write_code, write_formula
 from chainrule.spec.network_spec import NetworkSpec
 
 
-def write_game(writer: Writer) -> Html:
+def write_game(writer: Writer) -> Markup:
     """Return the telephone game and its toy, which lesson.js brings to life."""
     multiplier = writer.figures.number("game.multiplier")
     layers = writer.figures.number("game.layers")
     tries = [
-        tag(
+        element(
             "button",
             words,
             type="button",
@@ -35,51 +36,52 @@ def write_game(writer: Writer) -> Html:
             ),
         )
     ]
-    toy = tag(
+    toy = element(
         "div",
-        tag(
+        element(
             "div",
             _write_slider("multiplier", "Each layer multiplies by", 0.1, 2, 0.01, multiplier),
             _write_slider("layers", "Number of layers", 1, 50, 1, layers),
             class_="ls-sliders",
         ),
-        tag("div", *tries, class_="ls-tries", role="group", aria_label="examples"),
-        tag("div", class_="ls-row", data_part="row", aria_hidden="true"),
-        tag(
+        element("div", *tries, class_="ls-tries", role="group", aria_label="examples"),
+        element("div", class_="ls-row", data_part="row", aria_hidden="true"),
+        element(
             "div",
-            tag("span", "what was said"),
-            tag("span", "what arrives"),
+            element("span", "what was said"),
+            element("span", "what arrives"),
             class_="ls-ends",
             aria_hidden="true",
         ),
-        tag("p", class_="ls-result", data_part="result", role="status"),
+        element("p", class_="ls-result", data_part="result", role="status"),
         class_="ls-toy",
         data_part="toy",
     )
-    return join(*map(writer.paragraph, story.GAME), toy, writer.paragraph(story.GAME_AFTER))
+    return render(*map(writer.paragraph, story.GAME), toy, writer.paragraph(story.GAME_AFTER))
 
 
-def write_steps(writer: Writer) -> Html:
+def write_steps(writer: Writer) -> Markup:
     """Return how to use the page, in four steps."""
     steps = [
-        tag("li", tag("strong", title), " ", writer.text(words)) for title, words in story.STEPS
+        element("li", element("strong", title), " ", writer.text(words))
+        for title, words in story.STEPS
     ]
-    return join(tag("ol", *steps, class_="ls-steps"), writer.paragraph(story.STEPS_AFTER))
+    return render(element("ol", *steps, class_="ls-steps"), writer.paragraph(story.STEPS_AFTER))
 
 
-def write_why(writer: Writer) -> Html:
+def write_why(writer: Writer) -> Markup:
     """Return the product formula and the variance rules."""
     before, between, after = map(writer.paragraph, story.WHY)
     first, product = (write_formula(latex) for latex in story.WHY_FORMULAS)
     lines = [
-        tag(
+        element(
             "div",
-            tag("dt", name),
-            tag("dd", write_formula(latex), writer.paragraph(words)),
+            element("dt", name),
+            element("dd", write_formula(latex), writer.paragraph(words)),
         )
         for name, latex, words in story.VARIANCE_LINES
     ]
-    chain = tag(
+    chain = element(
         "a",
         "the configuration on screen",
         href="/chain-rule",
@@ -87,20 +89,20 @@ def write_why(writer: Writer) -> Html:
         data_depth=NetworkSpec().depth,  # what an address that does not say means
         data_activation=NetworkSpec().activation,
     )
-    return join(
+    return render(
         before,
         first,
         between,
         product,
         after,
         writer.paragraph(story.VARIANCE),
-        tag("dl", *lines, class_="ls-lines"),
+        element("dl", *lines, class_="ls-lines"),
         writer.paragraph(story.VARIANCE_AFTER),
-        tag("p", writer.text(story.WALK), " Or open it for ", chain, "."),
+        element("p", writer.text(story.WALK), " Or open it for ", chain, "."),
     )
 
 
-def write_looks(writer: Writer) -> Html:
+def write_looks(writer: Writer) -> Markup:
     """Return a vanishing, a healthy and an exploding network side by side."""
     cards = []
     for name, (title, words) in story.LOOKS.items():
@@ -110,30 +112,30 @@ def write_looks(writer: Writer) -> Html:
             f"{norms[-1]:.2g}"
         )
         cards.append(
-            tag(
+            element(
                 "figure",
-                tag("h4", title, class_=f"ls-{name}"),
+                element("h4", title, class_=f"ls-{name}"),
                 plot_profile(norms, writer.figures.number(f"{name}.error"), description),
-                tag("figcaption", writer.text(words)),
+                element("figcaption", writer.text(words)),
             )
         )
-    return join(
-        tag("div", *cards, class_="ls-three"), writer.paragraph(story.LOOKS_NOTE, "ls-note")
+    return render(
+        element("div", *cards, class_="ls-three"), writer.paragraph(story.LOOKS_NOTE, "ls-note")
     )
 
 
-def write_pytorch(writer: Writer) -> Html:
+def write_pytorch(writer: Writer) -> Markup:
     """Return how to read gradients in PyTorch, and the place for the listing."""
     first, second = map(writer.paragraph, story.PYTORCH)
-    listing = tag(
+    listing = element(
         "div",
-        tag(
+        element(
             "div",
-            tag("h4", "The configuration on screen, as a script"),
-            tag(
+            element("h4", "The configuration on screen, as a script"),
+            element(
                 "div",
-                tag("button", "Copy", type="button", data_part="copy"),
-                tag(
+                element("button", "Copy", type="button", data_part="copy"),
+                element(
                     "a",
                     "Download listing.py",
                     href="/listing.py",
@@ -141,26 +143,26 @@ def write_pytorch(writer: Writer) -> Html:
                     data_part="download",
                     class_="ls-button",
                 ),
-                tag("span", role="status", data_part="copied", class_="ls-dim"),
+                element("span", role="status", data_part="copied", class_="ls-dim"),
                 class_="ls-tools",
             ),
             class_="ls-head",
         ),
-        tag(
+        element(
             "div",
             write_code(" ", "code", "the script"),
-            tag(
+            element(
                 "div",
-                tag("h5", "What it prints"),
+                element("h5", "What it prints"),
                 write_code(" ", "output", "what the script prints"),
-                tag("p", class_="ls-note", data_part="listing-note"),
+                element("p", class_="ls-note", data_part="listing-note"),
             ),
             class_="ls-code",
         ),
         class_="ls-listing",
         data_part="listing",
     )
-    return join(
+    return render(
         first,
         write_code(story.PYTORCH_SNIPPET, None, "reading gradients"),
         second,
@@ -170,54 +172,54 @@ def write_pytorch(writer: Writer) -> Html:
     )
 
 
-def write_questions(writer: Writer) -> Html:
+def write_questions(writer: Writer) -> Markup:
     """Return questions and answers."""
     entries = [
-        tag("details", tag("summary", question), writer.paragraph(answer))
+        element("details", element("summary", question), writer.paragraph(answer))
         for question, answer in QUESTIONS
     ]
-    return tag("div", *entries, class_="ls-questions")
+    return element("div", *entries, class_="ls-questions")
 
 
-def write_glossary(writer: Writer) -> Html:
+def write_glossary(writer: Writer) -> Markup:
     """Return the glossary."""
     entries = [
-        tag("div", tag("dt", writer.text(term)), tag("dd", writer.text(meaning)))
+        element("div", element("dt", writer.text(term)), element("dd", writer.text(meaning)))
         for term, meaning in GLOSSARY
     ]
-    return tag("dl", *entries, class_="ls-glossary")
+    return element("dl", *entries, class_="ls-glossary")
 
 
-def write_readings(writer: Writer) -> Html:
+def write_readings(writer: Writer) -> Markup:
     """Return the reading list and where the lesson's own figures come from."""
     entries = [
-        tag(
+        element(
             "li",
             f"{reading.authors} ({reading.year}). ",
-            tag("cite", reading.title),
+            element("cite", reading.title),
             ". ",
             reading.venue if reading.link is None else render_link(reading.venue, reading.link, {}),
             ".",
-            tag("span", reading.reason, class_="ls-note"),
+            element("span", reading.reason, class_="ls-note"),
         )
         for reading in READINGS
     ]
     made = writer.figures.provenance
     versions = f" Measured with chainrule {made['chainrule']} on PyTorch {made['torch']}."
-    return join(
-        tag("ul", *entries, class_="ls-readings"),
-        tag("h4", "Where the numbers come from"),
-        tag("p", writer.text(story.PROVENANCE), versions, class_="ls-note"),
+    return render(
+        element("ul", *entries, class_="ls-readings"),
+        element("h4", "Where the numbers come from"),
+        element("p", writer.text(story.PROVENANCE), versions, class_="ls-note"),
     )
 
 
 def _write_slider(
     name: str, label: str, low: float, high: float, step: float, value: float
-) -> Html:
-    return tag(
+) -> Markup:
+    return element(
         "label",
-        tag("span", label, " ", tag("b", f"{value:g}", data_part=f"{name}-value")),
-        tag(
+        element("span", label, " ", element("b", f"{value:g}", data_part=f"{name}-value")),
+        element(
             "input",
             type="range",
             aria_label=label,

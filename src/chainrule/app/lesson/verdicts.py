@@ -1,8 +1,9 @@
 """The lesson's cards of claims, each with its verdict and the cases that it follows from."""
 
+from chainrule._utils.html import Markup, element, render
 from chainrule.app.lesson import story
 from chainrule.app.lesson.claims import CLAIMS, Claim, Standing
-from chainrule.app.lesson.markup import Html, join, render_link, tag
+from chainrule.app.lesson.markup import render_link
 from chainrule.app.lesson.subjects import ADDRESSES
 from chainrule.app.lesson.writer import Writer
 
@@ -22,13 +23,13 @@ _WORDS = {
 }
 
 
-def write_claims(writer: Writer) -> Html:
+def write_claims(writer: Writer) -> Markup:
     """Return the claims with their verdicts."""
     cards = [_write_claim(writer, claim) for claim in CLAIMS]
-    return join(writer.paragraph(story.CLAIMS_NOTE), tag("div", *cards, class_="ls-claims"))
+    return render(writer.paragraph(story.CLAIMS_NOTE), element("div", *cards, class_="ls-claims"))
 
 
-def _write_claim(writer: Writer, claim: Claim) -> Html:
+def _write_claim(writer: Writer, claim: Claim) -> Markup:
     standing = claim.judge(writer.figures)
     icon, color = _STANDINGS[standing]
     items = []
@@ -39,15 +40,15 @@ def _write_claim(writer: Writer, claim: Claim) -> Html:
         words = (
             render_link(case.words, f"show:{case.subject}", ADDRESSES)
             if case.subject in ADDRESSES
-            else Html(case.words)
+            else Markup(case.words)
         )
         items.append(
-            tag(
+            element(
                 "li",
-                tag("span", "✔" if holds else "✖", class_="ls-mark", aria_hidden="true"),
-                tag("span", "holds: " if holds else "does not hold: ", class_="ls-hidden"),
+                element("span", "✔" if holds else "✖", class_="ls-mark", aria_hidden="true"),
+                element("span", "holds: " if holds else "does not hold: ", class_="ls-hidden"),
                 words,
-                tag(
+                element(
                     "span",
                     " ",
                     _WORDS.get(case.figure),
@@ -57,25 +58,25 @@ def _write_claim(writer: Writer, claim: Claim) -> Html:
                 class_="ls-holds" if holds else "ls-fails",
             )
         )
-    return tag(
+    return element(
         "article",
-        tag("h4", f"“{claim.words}”"),
-        tag(
+        element("h4", f"“{claim.words}”"),
+        element(
             "p",
-            tag("span", icon, aria_hidden="true"),
+            element("span", icon, aria_hidden="true"),
             f" {str(standing).capitalize()}",
             class_=f"ls-verdict ls-{color}",
             data_standing=str(standing),
         ),
         writer.paragraph(claim.finding),
-        tag(
+        element(
             "details",
-            tag(
+            element(
                 "summary",
                 f"The {'case' if len(items) == 1 else f'{len(items)} cases'} measured",
             ),
-            tag("p", "It holds where ", writer.text(claim.test), ".", class_="ls-note"),
-            tag("ul", *items, class_="ls-cases"),
+            element("p", "It holds where ", writer.text(claim.test), ".", class_="ls-note"),
+            element("ul", *items, class_="ls-cases"),
         ),
         class_="ls-claim",
         id=f"lesson-claim-{claim.name}",
