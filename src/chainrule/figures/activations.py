@@ -36,6 +36,12 @@ def build_activation_figure(flow: GradientFlow, *, other: GradientFlow | None = 
 
     Returns:
         A Plotly figure as a dictionary ("data" and "layout"); the first trace is the picture.
+
+    Example:
+        >>> import chainrule
+        >>> flow = chainrule.simulate(chainrule.NetworkSpec(depth=3, width=4), seeds=2)
+        >>> sorted(build_activation_figure(flow))
+        ['data', 'layout']
     """
     layers = flow.weight_layers
     outputs = [layer.output for layer in layers]

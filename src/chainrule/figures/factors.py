@@ -21,7 +21,7 @@ _SERIES: tuple[tuple[Role, str, str], ...] = (
 def build_factor_figure(flow: GradientFlow, *, other: GradientFlow | None = None) -> Figure:
     """Return each layer's factors on a log axis, and their running product from the loss back.
 
-    Factors near 1 keep the gradient; where the running product bends is the layer to blame.
+    Factors near 1 keep the gradient; where the running product bends is the layer that spoils it.
 
     Args:
         flow: A measurement with at least one weight layer.
@@ -29,6 +29,12 @@ def build_factor_figure(flow: GradientFlow, *, other: GradientFlow | None = None
 
     Returns:
         A Plotly figure as a dictionary ("data" and "layout").
+
+    Example:
+        >>> import chainrule
+        >>> flow = chainrule.simulate(chainrule.NetworkSpec(depth=3, width=4), seeds=2)
+        >>> sorted(build_factor_figure(flow))
+        ['data', 'layout']
     """
     factors = [factor for factor in flow.factors() if factor.layer is not None]
     data = [

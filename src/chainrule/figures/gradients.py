@@ -77,6 +77,12 @@ def build_gradient_figure(
     Returns:
         A Plotly figure as a dictionary ("data" and "layout"). The first three traces are band,
         median and layers without a place; a fourth is the other measurement's median.
+
+    Example:
+        >>> import chainrule
+        >>> flow = chainrule.simulate(chainrule.NetworkSpec(depth=3, width=4), seeds=2)
+        >>> sorted(build_gradient_figure(flow))
+        ['data', 'layout']
     """
     entry = MEASURES[measure]
     norms = [entry.read(layer) for layer in flow.weight_layers]

@@ -29,6 +29,12 @@ def build_layer_figure(
 
     Returns:
         A Plotly figure as a dictionary ("data" and "layout"); empty where nothing is finite.
+
+    Example:
+        >>> import chainrule
+        >>> flow = chainrule.simulate(chainrule.NetworkSpec(depth=3, width=4), seeds=2)
+        >>> sorted(build_layer_figure(flow, 1))
+        ['data', 'layout']
     """
     entry = flow.weight_layers[layer - 1]
     pinned = other.weight_layers[layer - 1] if other and layer <= len(other.weight_layers) else None

@@ -36,13 +36,19 @@ def plot(flow: GradientFlow, chart: Chart = "gradients") -> "Figure":
     Raises:
         ChainruleError: If Plotly is not installed, the chart is unknown, or there is no weight
             layer to show.
+
+    Example:
+        >>> import chainrule
+        >>> flow = chainrule.simulate(chainrule.NetworkSpec(depth=3, width=4), seeds=2)
+        >>> len(plot(flow).data) > 0
+        True
     """
     if chart not in _BUILDERS:
         raise ChainruleError(f"chart: unknown {chart!r}. {suggest(str(chart), _BUILDERS)}")
     if not flow.weight_layers:
         raise ChainruleError(
             "A chart needs at least one weight layer, but no module with a matrix or kernel took "
-            "part. The figures are in flow.to_records()."
+            "part. The values are in flow.to_records()."
         )
     if not find_spec("plotly"):
         raise ChainruleError(f"plot needs plotly, not installed here. Run: {INSTALL_PLOTLY}")

@@ -34,6 +34,12 @@ def build_profile_figure(stack: Stack) -> Figure:
 
     Returns:
         A Plotly figure as a dictionary ("data" and "layout").
+
+    Example:
+        >>> from chainrule.flow.blocks import ProfileRow, Stack
+        >>> stack = Stack("blocks.*", ("0", "1"), (ProfileRow("linear", (None, None)),))
+        >>> sorted(build_profile_figure(stack))
+        ['data', 'layout']
     """
     rows = sorted(
         sorted(range(len(stack.rows)), key=lambda at: -_find_reach(stack.rows[at].norms))[:LINES]
@@ -66,7 +72,14 @@ def build_profile_figure(stack: Stack) -> Figure:
 
 
 def count_hidden(stack: Stack) -> int:
-    """Return how many places of a block have no line of their own."""
+    """Return how many places of a block have no line of their own.
+
+    Example:
+        >>> from chainrule.flow.blocks import ProfileRow, Stack
+        >>> stack = Stack("blocks.*", ("0", "1"), (ProfileRow("linear", (None, None)),))
+        >>> count_hidden(stack)
+        0
+    """
     return max(0, len(stack.rows) - LINES)
 
 
@@ -94,11 +107,11 @@ def _clean(name: str) -> str:
 
 
 def _read(norm: float | None) -> float | None:
-    """Return a figure if it has a place on a log scale."""
+    """Return a value if it has a place on a log scale."""
     return float(norm) if norm is not None and 0 < norm < math.inf else None
 
 
 def _find_reach(norms: Sequence[Quantity | None]) -> float:
-    """Return over how many powers of ten a row's figures go."""
+    """Return over how many powers of ten a row's values go."""
     logs = [math.log10(norm) for norm in norms if norm is not None and 0 < norm < math.inf]
     return max(logs) - min(logs) if logs else 0.0

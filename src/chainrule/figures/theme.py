@@ -1,6 +1,6 @@
 """The look of every figure, in one place.
 
-Colours are from the Okabe-Ito palette, told apart under all common colour-vision deficiencies.
+Colours are from the Okabe-Ito palette, distinct under all common colour-vision deficiencies.
 Text and lines are greys that read on light and dark pages alike; the page's own background shows.
 """
 
@@ -105,7 +105,12 @@ def build_warning(text: str, *, y: float = 0.0) -> dict[str, Any]:
 
 
 def build_blank_figure() -> dict[str, Any]:
-    """Return an empty figure that looks like nothing, for the time before the first answer."""
+    """Return an empty figure that looks like nothing, for the time before the first answer.
+
+    Example:
+        >>> build_blank_figure()["data"]
+        []
+    """
     return {
         "data": [],
         "layout": build_layout(xaxis={"visible": False}, yaxis={"visible": False}),

@@ -21,7 +21,7 @@ def write_report(
 ) -> None:
     """Write a measurement as one HTML file that needs no other file and no network.
 
-    It holds the status cards, the diagnosis with its evidence, the charts and all figures as
+    It holds the status cards, the diagnosis with its evidence, the charts and all values as
     tables. The same arguments always give the same file. An older file is replaced only when all
     is written.
 
@@ -35,6 +35,14 @@ def write_report(
 
     Raises:
         FlowFileError: If the file cannot be written there.
+
+    Example:
+        >>> import chainrule, pathlib, tempfile
+        >>> flow = chainrule.simulate(chainrule.NetworkSpec(depth=3, width=4), seeds=2)
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "report.html")
+        >>> write_report(flow, path)
+        >>> path.exists()
+        True
     """
     text = build_report(flow, remedies=remedies, title=title, date=date)
     write_text(path, text)

@@ -89,7 +89,7 @@ def _build_remedy(change: Remedy, code: str = "") -> Markup:
 
 
 def _build_advice(advice: Sequence[Advice]) -> Markup | None:
-    """Show what else is worth trying, told apart from what was measured."""
+    """Show what else is worth trying, set apart from what was measured."""
     if not advice:
         return None
     return element(

@@ -25,7 +25,7 @@ _PLACEHOLDER = re.compile(r"%\{(\w+)(?::([^}]*))?\}")
 def draw_figure(figure: Figure, *, width: int, height: int, name: str) -> Markup:
     """Return a Plotly figure as an SVG element; axes, grid and text are coloured by classes.
 
-    Each column of the chart carries its figures in `data-tip`, one line each.
+    Each column of the chart carries its values in `data-tip`, one line each.
 
     Args:
         figure: A dictionary with "data" and "layout".
@@ -359,7 +359,7 @@ def _draw_legend(traces: Sequence[Figure], width: float) -> tuple[list[Content],
 def _draw_columns(
     traces: Sequence[Figure], across: Scale, top: float, bottom: float
 ) -> list[Content]:
-    """Return invisible columns, one for each place on the axis, that carry the figures there."""
+    """Return invisible columns, one for each place on the axis, that carry the values there."""
     tips: dict[float, list[str]] = {}
     for trace in traces:
         if trace.get("hoverinfo") == "skip" or "hovertemplate" not in trace:

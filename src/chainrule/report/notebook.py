@@ -1,4 +1,4 @@
-"""A flow as a notebook shows it: its table and its figure, without a script."""
+"""A flow as a notebook shows it: its table and its chart, without a script."""
 
 import io
 from collections.abc import Callable, Collection, Mapping
@@ -25,7 +25,7 @@ COLUMNS = 100
 """Width of the text that is shown where HTML is not."""
 
 SIZE = (860, 320)
-"""Width and height of the figure, in pixels."""
+"""Width and height of the chart, in pixels."""
 
 OPEN = 30
 """Tables with more layers than this are folded."""
@@ -48,7 +48,7 @@ _STYLE = """
 
 
 def show_text(flow: GradientFlow) -> str:
-    """Return a flow as the terminal shows it: its table, headline figures and diagnosis."""
+    """Return a flow as the terminal shows it: its table, main values and diagnosis."""
     buffer = io.StringIO()
     console = Console(  # in a notebook, rich would send it to the page instead
         file=buffer, width=COLUMNS, color_system=None, force_terminal=False, force_jupyter=False
@@ -58,7 +58,7 @@ def show_text(flow: GradientFlow) -> str:
 
 
 def show_html(flow: GradientFlow) -> str:
-    """Return a flow as a piece of HTML: verdict, figure, who is to blame, and its table.
+    """Return a flow as a piece of HTML: verdict, chart, the modules that spoil it most, and its table.
 
     It needs no script and nothing from a network, and takes its colours from the page around it.
     """

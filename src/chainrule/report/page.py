@@ -60,6 +60,12 @@ def build_report(
             that do not help are shown, too.
         title: What the report is about; what was measured, by default.
         date: When it was measured, in any form; left out by default.
+
+    Example:
+        >>> import chainrule
+        >>> flow = chainrule.simulate(chainrule.NetworkSpec(depth=3, width=4), seeds=2)
+        >>> build_report(flow)[:15]
+        '<!DOCTYPE html>'
     """
     diagnosis = diagnose(flow)
     heading = title or describe_subject(flow)
@@ -73,7 +79,7 @@ def build_report(
         _build_charts(flow),
         _build_profile(flow),
         build_search(flow, diagnosis) if remedies is None else build_remedies(remedies),
-        element("h2", "All figures"),
+        element("h2", "All values"),
         build_layer_table(flow),
         build_attention_table(flow),
         build_module_tables(flow),
@@ -84,7 +90,7 @@ def build_report(
                 "p",
                 "Gradients are PyTorch autograd’s, measured and not simulated. The diagnosis "
                 "speaks of a freshly initialized network under plain SGD and a loss of order 1; "
-                "whether it will train is judged by figures that the scale of the loss does not "
+                "whether it will train is judged by values that the scale of the loss does not "
                 "change.",
                 class_="dim",
             ),

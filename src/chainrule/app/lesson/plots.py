@@ -126,5 +126,4 @@ def plot_profile(norms: Sequence[float], error: float, description: str) -> Mark
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    places = {"x1": x1, "y1": y1, "x2": x2, "y2": f"{y2:.1f}"}
-    return element("line", class_=kind, **places)
+    return element("line", class_=kind, x1=x1, y1=y1, x2=x2, y2=y2)
