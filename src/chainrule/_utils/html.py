@@ -11,8 +11,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-
 """Characters that HTML does not allow or that change how their surroundings are read."""
 
 VOID = frozenset(
-    ("meta", "br", "hr", "input")
-    + ("path", "line", "rect", "circle", "image", "polygon", "polyline")
+    ("meta", "br", "hr", "input", "path", "line", "rect", "circle", "image", "polygon", "polyline")
 )
 """Elements without content; those of SVG are closed in themselves."""
 
@@ -48,9 +47,9 @@ def element(name: str, /, *content: Content, **attributes: Content) -> Markup:
     Args:
         name: Its name.
         content: What is in it.
-        attributes: Its attributes: "_" in a name stands for "-", a trailing "_" is dropped (`class_`
-            means class). `True` gives an attribute without a value; `None` and `False` leave it
-            out.
+        attributes: Its attributes: "_" in a name stands for "-", a trailing "_" is dropped
+            (`class_` means class). `True` gives an attribute without a value; `None` and `False`
+            leave it out.
 
     Example:
         >>> element("p", "a", class_="note")
