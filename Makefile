@@ -31,11 +31,11 @@ test: $(VENV)/dev
 fuzz: $(VENV)/dev
 	$(BIN)/python tests/fuzz.py --minutes $(or $(MINUTES),60) $(ARGS)
 
-# The tests without a browser, on another PyTorch: make test-torch VERSION=2.6.0 (gigabytes).
+# The tests without a browser, on another PyTorch (which pins its own SymPy): VERSION=2.6.0
 test-torch:
 	$(PYTHON) -m venv $(VENV)-torch-$(VERSION)
 	$(VENV)-torch-$(VERSION)/bin/python -m pip install --quiet "torch==$(VERSION)"
-	grep -v '^torch==' constraints.txt > $(VENV)-torch-$(VERSION)/constraints.txt
+	grep -vE '^(torch|sympy)==' constraints.txt > $(VENV)-torch-$(VERSION)/constraints.txt
 	$(VENV)-torch-$(VERSION)/bin/python -m pip install --quiet --editable ".[app,dev]" \
 		--constraint $(VENV)-torch-$(VERSION)/constraints.txt "torch==$(VERSION)"
 	$(VENV)-torch-$(VERSION)/bin/python -m pytest -m "not browser" $(ARGS)
