@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: explore test check format bench calibrate viability remedies images lesson clean
+.PHONY: explore test fuzz test-torch check format bench calibrate viability remedies images lesson clean
 
 # torch comes first and pinned: an unpinned one would bring gigabytes of CUDA libraries.
 $(VENV)/base: pyproject.toml constraints.txt
@@ -26,6 +26,19 @@ explore: $(VENV)/base
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Random search, round after round, for MINUTES; what it finds is mended and kept as an example.
+fuzz: $(VENV)/dev
+	$(BIN)/python tests/fuzz.py --minutes $(or $(MINUTES),60) $(ARGS)
+
+# The tests without a browser, on another PyTorch (which pins its own SymPy): VERSION=2.6.0
+test-torch:
+	$(PYTHON) -m venv $(VENV)-torch-$(VERSION)
+	$(VENV)-torch-$(VERSION)/bin/python -m pip install --quiet "torch==$(VERSION)"
+	grep -vE '^(torch|sympy)==' constraints.txt > $(VENV)-torch-$(VERSION)/constraints.txt
+	$(VENV)-torch-$(VERSION)/bin/python -m pip install --quiet --editable ".[app,dev]" \
+		--constraint $(VENV)-torch-$(VERSION)/constraints.txt "torch==$(VERSION)"
+	$(VENV)-torch-$(VERSION)/bin/python -m pytest -m "not browser" $(ARGS)
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

@@ -1,12 +1,35 @@
+import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from browsing import launch_chromium, serve_explorer
 
 GOLDEN = Path(__file__).parent / "golden"
+
+# The ordinary run is the same every time; `make fuzz` searches at random, again and again.
+settings.register_profile("ordinary", derandomize=True, database=None, deadline=None)
+settings.register_profile("fuzz", derandomize=False, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    """Every test starts from the same random numbers, whichever tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def fuzz_seed() -> int:
+    """Seed of a test that searches by itself: 0, and another in every round of `make fuzz`."""
+    return int(os.environ.get("FUZZ_SEED", "0"))
 
 
 @pytest.fixture(scope="session", autouse=True)
