@@ -16,9 +16,9 @@ import chainrule
 from chainrule import Verdict
 from chainrule.display.terminal import render_remedies
 from chainrule.errors import InspectionError, RemedyError
-from chainrule.remedies.copying import quote_error
 from chainrule.remedies.data_driven import fit_biases, fit_scales
 from chainrule.remedies.edits import Edit, apply_edits
+from chainrule.remedies.failures import quote_error
 from chainrule.remedies.model_changes import find_activation, list_weights
 from chainrule.remedies.result import Outcome, compare_flows
 from chainrule.spec.initializers import INITIALIZERS

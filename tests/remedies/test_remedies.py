@@ -20,8 +20,8 @@ from chainrule.errors import SpecError
 from chainrule.measure.networks import build_network, draw_batch, make_loss
 from chainrule.measure.simulation import simulate
 from chainrule.presets import PRESETS
+from chainrule.remedies.changes import COSTS
 from chainrule.remedies.result import IMPROVED, Comparison, Outcome, compare_flows
-from chainrule.remedies.spec_changes import COSTS
 from chainrule.remedies.spec_search import choose_seeds, find_remedies
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.training.trainability import Outcome as Trained

@@ -78,6 +78,18 @@ def format_shape(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape)) or "scalar"
 
 
+def encode_number(value: float | None) -> float | str | None:
+    """Return a number as JSON holds it: what is not finite becomes a word.
+
+    Example:
+        >>> encode_number(float("-inf")), encode_number(0.5)
+        ('-Infinity', 0.5)
+    """
+    if value is None or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
 def to_superscript(number: int) -> str:
     """Return a whole number in superscript characters.
 
