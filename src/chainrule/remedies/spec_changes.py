@@ -124,15 +124,11 @@ def _describe_drawing(before: NetworkSpec, after: NetworkSpec) -> str:
     old, new = (format_number(spec.weight_std_drawn) for spec in (before, after))
     if old != new:
         return f"weights with σ = {new} instead of {old}"
+    other = ""
     if after.init == "orthogonal":
         other = ", but as matrices whose rows or columns are at right angles to each other"
     elif before.init == "orthogonal":
         other = ", but each on its own instead of as orthogonal matrices"
-    elif before.drawn_distribution != after.drawn_distribution:
-        forms = f"{after.drawn_distribution} instead of a {before.drawn_distribution}"
-        other = f", but from a {forms} distribution"
-    else:
-        other = ""
     return f"weights with σ = {new}, as before{other}"
 
 
