@@ -213,6 +213,10 @@ def test_models_without_values_are_refused(remedy):
     lazy = nn.Sequential(nn.LazyLinear(32), *sick()[0][1:])
     with pytest.raises(RemedyError, match=r"'0\.weight' has no shape yet"):
         chainrule.apply_remedy(remedy, lazy)
+    larger, _ = sick()
+    larger.head = nn.LazyLinear(3)
+    with pytest.raises(RemedyError, match=r"differ in 'head\.weight'"):
+        chainrule.apply_remedy(remedy, larger)
     with pytest.raises(InspectionError, match="still lazy"):
         chainrule.find_remedies(lazy, lambda m: m(torch.randn(2, 32)).sum())
 
@@ -241,6 +245,31 @@ def test_a_loss_that_raises_on_the_changed_model(remedy, error):
         chainrule.apply_remedy(remedy, model, fail)
     held = [p for group in optimizer.param_groups for p in group["params"]]
     assert all(a is b for a, b in zip(held, model.parameters(), strict=True))
+
+
+def test_applying_works_without_gradients_and_in_inference_mode(remedy):
+    for mode in (torch.no_grad, torch.inference_mode):
+        model, compute_loss = sick()
+        with mode():
+            flow = chainrule.apply_remedy(remedy, model, compute_loss)
+        assert flow.to_json() == remedy.after.to_json()
+
+
+def test_a_change_that_cannot_be_made_on_a_copy_is_counted():
+    """Such a copy is one that a class makes itself."""
+
+    class Expanding(nn.Linear):
+        def __deepcopy__(self, memo):
+            copied = Expanding(32, 32)
+            copied.weight = nn.Parameter(self.weight[:1].detach().expand(32, 32))
+            return copied
+
+    model, compute_loss = sick()
+    model[0] = Expanding(32, 32)
+    with unchanged(model):
+        found = chainrule.find_remedies(model, compute_loss)
+    assert "could not be measured" in found.note
+    assert "RuntimeError" in found.note
 
 
 def test_a_loss_that_is_no_function(remedy):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 NESTED = 4
 """How deep lists and dictionaries in an attribute are looked through."""
@@ -93,7 +94,9 @@ def find_shared_memory(model: nn.Module) -> tuple[str, str] | None:
     """
     ranges = []
     for name, tensor in model.named_parameters():
-        if tensor.layout == torch.strided and not tensor.is_meta and tensor.numel():
+        if isinstance(tensor, UninitializedParameter) or type(tensor.data) is not Tensor:
+            continue
+        if tensor.layout == torch.strided and tensor.data_ptr():
             start = tensor.data_ptr()
             extent = 1 + sum(
                 (size - 1) * stride

@@ -61,9 +61,9 @@ def describe_shared_memory(model: nn.Module) -> str:
     one, other = names
     return (
         f"Nothing was tried: changes are tried on a copy, but parameters {one!r} and {other!r} are "
-        "two tensors in the same memory, which a copy takes apart. Make them one parameter "
-        f"(assign the module's own: model.{other} = model.{one}), or give each its own memory "
-        "with .data = .data.clone(). What follows is advice only."
+        "two tensors in the same memory, which a copy takes apart. Make them one parameter (assign "
+        "the parameter itself, not its .data), or give each its own memory (.data = "
+        ".data.clone()). What follows is advice only."
     )
 
 
@@ -114,14 +114,14 @@ def describe_repeat(error: ChainruleError) -> str:
 
 
 def describe_failures(errors: Sequence[ChainruleError], changes: int) -> str:
-    """Return for how many changes the loss could not be measured, and why; "" for none."""
+    """Return how many changes could not be measured, and why; "" for none."""
     if not errors:
         return ""
     first = errors[0].__cause__ or errors[0]
     return (
-        f"{len(errors)} of {changes} changes could not be measured: on the copy, the "
-        f"loss raised {quote_error(first)}. compute_loss must be able to run many times on the "
-        "same batch."
+        f"{len(errors)} of {changes} changes could not be measured: on the copy, the first of them "
+        f"raised {quote_error(first)}. compute_loss must be able to run many times on the same "
+        "batch."
     )
 
 

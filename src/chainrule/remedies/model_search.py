@@ -18,7 +18,7 @@ from chainrule.measure.preservation import preserve, preserve_random_state
 from chainrule.remedies.advice import advise
 from chainrule.remedies.copying import copy_model, find_shared_memory
 from chainrule.remedies.data_driven import fit_biases, fit_scales
-from chainrule.remedies.edits import apply_edits, apply_or_undo, check_edits
+from chainrule.remedies.edits import Edit, apply_edits, apply_or_undo, check_edits
 from chainrule.remedies.failures import (
     describe_failures,
     describe_no_budget,
@@ -39,7 +39,7 @@ COPY_LIMIT = 2 * 2**30
 """Bytes of parameters and buffers up to which a model is copied by default."""
 
 FAR = 2.0
-"""Powers of ten beyond its bound from which on a metric counts as no better still."""
+"""A metric that keeps its bound by more powers of ten than this counts as no better for it."""
 
 MANY_DEAD = 0.3
 """Share of dead units in a layer from which on waking them is tried."""
@@ -191,7 +191,7 @@ def _check_same_model(remedy: Remedy, model: nn.Module) -> None:
     measured = {p.name: p.shape for p in remedy.before.parameters}
     if there != measured:
         other = next(
-            name for name in {**measured, **there} if there.get(name) != measured.get(name)
+            name for name in {**measured, **there} if there.get(name, 0) != measured.get(name, 0)
         )
         raise RemedyError(
             f"The model must be the one that was measured, but they differ in {other!r}: shape "
@@ -226,8 +226,9 @@ def _search_changes(search: Search[ModelChange], model: nn.Module, compute_loss:
     """Measure changes on copies of a model; return why nothing or less was measured."""
     errors: list[ChainruleError] = []
 
-    def inspect_copy(copied: nn.Module) -> GradientFlow | None:
+    def inspect_copy(copied: nn.Module, edits: tuple[Edit, ...] = ()) -> GradientFlow | None:
         try:
+            apply_edits(copied, edits)
             return inspect(copied, compute_loss)
         except ChainruleError as error:
             errors.append(error)
@@ -237,9 +238,7 @@ def _search_changes(search: Search[ModelChange], model: nn.Module, compute_loss:
 
     def measure(change: ModelChange) -> GradientFlow | None:
         """Measure on a fresh copy; `None` if that was not possible."""
-        copied = copy_model(model)
-        apply_edits(copied, change.edits)
-        return inspect_copy(copied)
+        return inspect_copy(copy_model(model), change.edits)
 
     search.advance(0)
     try:

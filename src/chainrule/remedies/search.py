@@ -68,7 +68,7 @@ class Search(Generic[C]):
         Args:
             before: The measurement of the network as it is.
             enough: How many cures end the search.
-            progress: Who is told how far it is.
+            progress: Called with (measurements done, measurements planned).
             limit: Most measurements, the first one included; `None` for any number.
         """
         self.before = before
