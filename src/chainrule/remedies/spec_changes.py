@@ -51,7 +51,7 @@ def scale_weights(spec: NetworkSpec, std: float) -> SpecChange:
     """Return the change to weights of a standard deviation that was found by measuring."""
     return SpecChange(
         kinds=("gain",),
-        title=f"Weights of σ = {std:g}",
+        title=f"Weights of σ = {format_number(std)}",
         reason="At this scale, found by measuring, a layer passes back about as much gradient as "
         "it receives. That holds at the start; training may change it.",
         spec=spec.replace(init="random", weight_std=std, **_keep_distribution(spec, "random")),
