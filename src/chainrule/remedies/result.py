@@ -242,8 +242,7 @@ class Remedy:
     def to_dict(self) -> dict[str, Any]:
         """Return words and metrics without the two flows, ready for JSON.
 
-        Infinite and undefined metrics are the strings "Infinity", "-Infinity" and "NaN", as in flow
-        files.
+        Infinite and undefined metrics are the strings "Infinity", "-Infinity" and "NaN".
         """
         comparison = self.comparison
         return {
