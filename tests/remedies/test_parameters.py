@@ -2,6 +2,7 @@
 and that a remedy that fails leaves a model as it was."""
 
 import copy
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -328,3 +329,23 @@ def test_edits_that_fit_no_parameter(fields, facts):
     with pytest.raises(RemedyError) as caught:
         Edit(**{"parameter": "weight", "shape": (3, 2), **fields})
     assert all(fact in str(caught.value) for fact in facts)
+
+
+def test_copies_that_could_not_be_measured_are_released():
+    """One copy is there at a time, also where the loss raises on all of them."""
+    copies, others, calls = [], [], []
+    model, compute_loss = sick()
+
+    def count(m):
+        others.append(sum(copied() is not None and copied() is not m for copied in copies))
+        if m is not model:
+            copies.append(weakref.ref(m))
+        if len(calls) > 2:
+            raise ValueError("no more data")
+        calls.append(1)
+        return compute_loss(m)
+
+    found = chainrule.find_remedies(model, count)
+    assert "ValueError: no more data" in found.note
+    assert len(copies) > 5
+    assert max(others) == 0

@@ -8,7 +8,6 @@ from torch import nn
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.metrics import list_unreached
 from chainrule.diagnosis.rules import Verdict
-from chainrule.errors import ChainruleError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.copying import find_shared_memory, find_uncopied
 from chainrule.remedies.result import find_curable
@@ -103,24 +102,23 @@ def describe_unreached(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     )
 
 
-def describe_repeat(error: ChainruleError) -> str:
+def describe_repeat(error: str) -> str:
     """Return that the loss ran on the model, but not on a copy of it."""
     return (
         "Nothing was tried: the loss was computed once, but computing it again on an unchanged "
-        f"copy of the model raised {quote_error(error.__cause__ or error)}. compute_loss must be "
+        f"copy of the model raised {error}. compute_loss must be "
         "able to run many times: let it use the same batch each time, drawn before, rather than "
         "take the next one. What follows is advice only."
     )
 
 
-def describe_failures(errors: Sequence[ChainruleError], changes: int) -> str:
+def describe_failures(errors: Sequence[str], changes: int) -> str:
     """Return how many changes could not be measured, and why; "" for none."""
     if not errors:
         return ""
-    first = errors[0].__cause__ or errors[0]
     return (
         f"{len(errors)} of {changes} changes could not be measured: on the copy, the first of them "
-        f"raised {quote_error(first)}. compute_loss must be able to run many times on the same "
+        f"raised {errors[0]}. compute_loss must be able to run many times on the same "
         "batch."
     )
 

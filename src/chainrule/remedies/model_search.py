@@ -27,6 +27,7 @@ from chainrule.remedies.failures import (
     describe_uncopied,
     describe_unreached,
     find_obstacle,
+    quote_error,
 )
 from chainrule.remedies.model_changes import ModelChange, combine, list_model_changes
 from chainrule.remedies.result import Remedies, Remedy, find_curable
@@ -129,7 +130,8 @@ def apply_remedy(
 
     Parameters keep their identity, so an optimizer made before still holds them (its own state,
     such as momentum, is not reset). Random states stay as they were: a remedy draws from its own
-    seeds, and applying it twice gives the same weights.
+    seeds, and applying it twice gives the same weights. If anything is raised, the model is as it
+    was; for that, the parameters that change are kept twice while this runs.
 
     Args:
         remedy: One that `find_remedies(model, compute_loss)` found.
@@ -145,7 +147,6 @@ def apply_remedy(
             measured: other parameters or shapes, or what the remedy changes is frozen, complex,
             without values or cannot be written.
         InspectionError: If the changed model cannot be measured.
-        Whatever is raised, the model is then as it was.
 
     Example:
         >>> import torch
@@ -224,14 +225,14 @@ def _describe(shape: tuple[int, ...] | None) -> str:
 
 def _search_changes(search: Search[ModelChange], model: nn.Module, compute_loss: Loss) -> str:
     """Measure changes on copies of a model; return why nothing or less was measured."""
-    errors: list[ChainruleError] = []
+    errors: list[str] = []  # as text: an error itself would keep the copy that it came from
 
     def inspect_copy(copied: nn.Module, edits: tuple[Edit, ...] = ()) -> GradientFlow | None:
         try:
             apply_edits(copied, edits)
             return inspect(copied, compute_loss)
         except ChainruleError as error:
-            errors.append(error)
+            errors.append(quote_error(error.__cause__ or error))
             return None
         finally:
             search.advance()
@@ -276,6 +277,7 @@ def _list_changes(
     search: Search[ModelChange], model: nn.Module, compute_loss: Loss
 ) -> Iterator[ModelChange]:
     """Yield what is worth measuring; a forward pass of a copy fits some of it."""
+    before = search.before
 
     def fit(
         function: Callable[[nn.Module, GradientFlow, Loss], ModelChange | None],
@@ -289,7 +291,6 @@ def _list_changes(
         if found is not None:
             yield found
 
-    before = search.before
     if max((layer.dead_share or 0.0 for layer in before.weight_layers), default=0.0) > MANY_DEAD:
         yield from fit(fit_biases)
     listed = list(list_model_changes(model, before, find_curable(search.diagnosis, before)))
