@@ -17,7 +17,11 @@ class Preset:
         name: The name shown to people.
         look_at: One sentence on what to look at.
         spec: The network.
-        verdict: The diagnosis that it is there to show.
+        verdict: The diagnosis that it shows.
+
+    Example:
+        >>> PRESETS["Dying ReLU"].verdict.value
+        'dead units'
     """
 
     name: str
@@ -85,8 +89,8 @@ _TABLE = (
     ),
     Preset(
         "Deep and rescued (100 layers, residual)",
-        "100 layers, and every block hands the gradient on nearly unchanged, through the path "
-        "around it; take the residual connections away, and not a trace of it reaches layer 1.",
+        "100 layers, and the gradient passes through every block nearly unchanged, by the path "
+        "around it; without the residual connections, next to nothing of it reaches layer 1.",
         NetworkSpec(depth=100, activation="relu", init="pytorch", residual="scaled"),
         Verdict.HEALTHY,
     ),
@@ -101,6 +105,10 @@ def get_preset(name: str) -> Preset:
 
     Raises:
         SpecError: If there is none; the message names the nearest and lists all.
+
+    Example:
+        >>> get_preset("dying relu").spec.width
+        4
     """
     by_fold = {preset.name.casefold(): preset for preset in _TABLE}
     try:

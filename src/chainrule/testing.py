@@ -1,4 +1,4 @@
-"""For a team's own tests: fail when a change breaks a model's gradient flow.
+"""Assertions for your tests: they fail when a change breaks a model's gradient flow.
 
 from chainrule.testing import assert_healthy
 
@@ -19,10 +19,10 @@ from chainrule.measure.inspection import inspect
 from chainrule.remedies.spec_search import find_remedies
 
 OWN_LIMIT = (
-    "The diagnosis finds nothing that would need a remedy: change what moved the figure, or the "
-    "limit."
+    "The diagnosis finds nothing that needs a remedy: undo the change that moved this value, or "
+    "change the limit."
 )
-"""What to do where only limits of one's own are passed."""
+"""What to do where only your limits do not hold."""
 
 
 def assert_healthy(
@@ -35,7 +35,7 @@ def assert_healthy(
     allow: Collection[str] = (),
     remedies: bool = True,
 ) -> GradientFlow:
-    """Measure a model and raise unless its gradients flow.
+    """Measure a model and raise unless every weight layer receives a usable gradient.
 
     The model is left as it was. Draw data and weights from fixed seeds, so that the test does not
     depend on chance.
@@ -43,23 +43,28 @@ def assert_healthy(
     Args:
         model: Any PyTorch module.
         compute_loss: As for `chainrule.inspect`.
-        min_gradient: Smallest ‖∂loss/∂W‖ allowed in any weight layer, instead of the diagnosis's
-            bound.
-        max_gradient: Largest ‖∂loss/∂W‖ allowed, instead of the diagnosis's bound.
-        max_ratio: How many times larger one weight layer's ‖∂loss/∂W‖ may be than another's.
-        allow: Names of rules of the table of diagnoses that may find something, for example
-            "dead_units".
-        remedies: Whether to look for a remedy for the message when something is wrong. That takes
+        min_gradient: Smallest ‖∂𝓛/∂W‖ (Frobenius norm) allowed in any weight layer. It replaces the
+            diagnosis's bound, which is relative to the error at the output.
+        max_gradient: Largest ‖∂𝓛/∂W‖ allowed; it replaces the diagnosis's bound, too.
+        max_ratio: Largest ‖∂𝓛/∂W‖ of all weight layers ÷ the smallest, at most.
+        allow: Names of rules (keys of `chainrule.diagnosis.RULES`) whose findings are accepted, for
+            example "dead_units".
+        remedies: Whether the message names a remedy when something is wrong. Looking for one takes
             the time of up to 12 measurements.
 
     Returns:
         The measurement.
 
     Raises:
-        AssertionError: If the diagnosis finds something or a limit is passed. The message names
-            layer, figure, bound and a remedy.
+        AssertionError: If the diagnosis finds something or a limit does not hold. The message names
+            the layer, the value, the bound and a remedy.
         InspectionError: If the model cannot be measured.
-        ChainruleError: If a limit or a rule is not legal.
+        ChainruleError: If a limit or the name of a rule is not legal.
+
+    Example:
+        >>> import torch
+        >>> model, x = torch.nn.Linear(8, 2), torch.eye(8)
+        >>> flow = assert_healthy(model, lambda m: (m(x) - 1).square().mean(), max_ratio=100)
     """
     __tracebackhide__ = True
     limits = Limits(min_gradient=min_gradient, max_gradient=max_gradient, max_ratio=max_ratio)
@@ -92,12 +97,12 @@ def _describe_remedy(
         advice = [f"Advice: {advice.title}." for advice in found.advice]
         return "\n".join(filter(None, (found.note, *advice)))
     remedy = found[0]
-    comparison = remedy.comparison
+    step = remedy.comparison
     unreached = any(finding.rule in PASSED_OVER for finding in found.diagnosis.findings)
     more = f"\n{found.note}" if unreached and not set(PASSED_OVER) <= set(allow) else ""
     return (
-        f"Remedy: {remedy.title} ({comparison.metric}: {comparison.before_text} → {comparison.after_text}, "
-        f"then {remedy.verdict_after}).\n"
+        f"Remedy: {remedy.title} ({step.metric}: {step.before_text} → {step.after_text}, then "
+        f"{remedy.verdict_after}).\n"
         "  chainrule.apply_remedy(chainrule.find_remedies(model, compute_loss)[0], model)"
         f"{more}"
     )

@@ -16,9 +16,9 @@ import chainrule
 from chainrule import Verdict
 from chainrule.display.terminal import render_remedies
 from chainrule.errors import InspectionError, RemedyError
-from chainrule.remedies.copying import quote_error
 from chainrule.remedies.data_driven import fit_biases, fit_scales
 from chainrule.remedies.edits import Edit, apply_edits
+from chainrule.remedies.failures import quote_error
 from chainrule.remedies.model_changes import find_activation, list_weights
 from chainrule.remedies.result import Outcome, compare_flows
 from chainrule.spec.initializers import INITIALIZERS
@@ -226,7 +226,7 @@ def test_another_model_is_refused_and_stays():
         with unchanged(other), pytest.raises(RemedyError, match="Nothing was changed"):
             chainrule.apply_remedy(remedy, other)
     wider = nn.Sequential(nn.Linear(33, 32), *sick()[0][1:])
-    with pytest.raises(RemedyError, match=re.escape("'0.weight' has shape [32, 33] instead of")):
+    with pytest.raises(RemedyError, match=re.escape("'0.weight' has shape [32, 33]")):
         chainrule.apply_remedy(remedy, wider)
 
 
@@ -235,11 +235,9 @@ def test_what_is_no_remedy_for_a_model_is_refused():
     spec = chainrule.find_remedies(chainrule.NetworkSpec(depth=15, activation="sigmoid"), 3)[0]
     with pytest.raises(RemedyError, match=r"build_network\(remedy.spec\)"):
         chainrule.apply_remedy(spec, model)
-    with pytest.raises(
-        RemedyError, match="remedy must be one that find_remedies returned; got str"
-    ):
+    with pytest.raises(RemedyError, match=r"remedy .*got str"):
         chainrule.apply_remedy("he", model)
-    with pytest.raises(RemedyError, match=r"model must be a torch.nn.Module; got int"):
+    with pytest.raises(RemedyError, match=r"model .*torch\.nn\.Module; got int"):
         chainrule.apply_remedy(chainrule.find_remedies(*sick())[0], 3)
 
 
@@ -248,9 +246,9 @@ def test_what_is_no_remedy_for_a_model_is_refused():
 
 def test_arguments():
     model, compute_loss = sick()
-    with pytest.raises(RemedyError, match="measurements: must be a whole number above 0; got 0"):
+    with pytest.raises(RemedyError, match=r"measurements: .*above 0; got 0"):
         chainrule.find_remedies(model, compute_loss, measurements=0)
-    with pytest.raises(RemedyError, match="enough: must be a whole number above 0; got True"):
+    with pytest.raises(RemedyError, match=r"enough: .*above 0; got True"):
         chainrule.find_remedies(model, compute_loss, enough=True)
     with pytest.raises(chainrule.ChainruleError, match=r"or give a torch\.nn\.Module"):
         chainrule.find_remedies("model")
@@ -293,7 +291,10 @@ def test_a_loss_that_ignores_the_model():
 
 def test_a_loss_that_uses_the_original_instead_of_the_copy():
     model, compute_loss = sick()
-    with unchanged(model), pytest.raises(InspectionError, match="must use the model that it is"):
+    with (
+        unchanged(model),
+        pytest.raises(InspectionError, match=r"compute_loss must use .*lambda m: loss\(m\(x\)\)"),
+    ):
         chainrule.find_remedies(model, lambda m: compute_loss(model))
 
 
@@ -327,7 +328,7 @@ def test_too_large_for_a_copy():
     with unchanged(model):
         found = chainrule.find_remedies(model, compute_loss, copy_limit=1000)
     assert not found.tried
-    assert found.note.startswith("Nothing was tried: a copy of the model takes")
+    assert all(fact in found.note for fact in ("Nothing was tried", "copy_limit", "MiB"))
     assert found.advice
 
 
@@ -337,9 +338,9 @@ def test_what_cannot_be_copied():
     with unchanged(model):
         found = chainrule.find_remedies(model, compute_loss)
     assert not found.tried
-    assert "attribute 'lock' of the model (of type lock) cannot be copied" in found.note
-    assert "raised TypeError: cannot pickle '_thread.lock' object." in found.note
-    assert "Set it to None while you look for remedies" in found.note
+    facts = ("Nothing was tried", "'lock'", "type lock", "TypeError: cannot pickle '_thread.lock'")
+    assert all(fact in found.note for fact in facts)
+    assert "None" in found.note
     assert found.advice
 
 
@@ -388,7 +389,7 @@ def test_modules_that_chainrule_does_not_know_stay_as_they_are():
     found = chainrule.find_remedies(model, lambda m: F.mse_loss(m(x), x))
     assert found.diagnosis.verdict is not Verdict.HEALTHY
     assert not found.tried
-    assert "what can be trained is '0.weight', '2.weight'" in found.note
+    assert "'0.weight', '2.weight'" in found.note
     assert found.advice
 
 
@@ -422,7 +423,7 @@ def test_a_loss_with_a_gradient_penalty():
 
 
 class Around(nn.Module):
-    """A deep network that vanishes, in a module that does something besides."""
+    """A deep network that vanishes, in a module that holds something else, too."""
 
     def __init__(self, **parts):
         super().__init__()
@@ -529,14 +530,8 @@ def test_old_weight_normalization_is_copied():
     assert not found.note
 
 
-@pytest.mark.parametrize(
-    ("runs", "note"),
-    [
-        (1, "computing it again on an unchanged copy of the model raised IndexError: pop from"),
-        (5, "changes could not be measured: on the copy, the loss raised IndexError: pop from"),
-    ],
-)
-def test_a_loss_that_runs_a_few_times(runs, note):
+@pytest.mark.parametrize("runs", [1, 5])
+def test_a_loss_that_runs_a_few_times(runs):
     model, compute_loss = sick()
     batches = [None] * runs
 
@@ -546,7 +541,7 @@ def test_a_loss_that_runs_a_few_times(runs, note):
 
     with unchanged(model):
         found = chainrule.find_remedies(model, take, enough=9)
-    assert note in found.note
+    assert "IndexError: pop from" in found.note
     if runs > 1:  # the model, its copy, and forward passes that fit a change take some runs
         failed, listed = map(int, re.match(r"(\d+) of (\d+) changes", found.note).groups())
         assert 0 < len(found.tried) == listed - failed < runs - 1
@@ -557,7 +552,7 @@ def test_no_measurement_left_for_a_change():
     model, compute_loss = sick()
     found = chainrule.find_remedies(model, compute_loss, measurements=2)
     assert not found.tried
-    assert "`measurements` leaves none for a change" in found.note
+    assert "Nothing was tried: `measurements`" in found.note
 
 
 def test_lambda_modules_are_copied_with_their_functions():

@@ -1,4 +1,4 @@
-"""`find_remedies`: what is called a remedy, and that its figures are plain autograd's."""
+"""`find_remedies`: what is called a remedy, and that its values are plain autograd's."""
 
 import copy
 import json
@@ -17,11 +17,12 @@ from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.metrics import measure_metric
 from chainrule.diagnosis.rules import NOT_VIABLE, RULES, Outlook, Verdict
 from chainrule.errors import SpecError
+from chainrule.measure.inspection import inspect
 from chainrule.measure.networks import build_network, draw_batch, make_loss
 from chainrule.measure.simulation import simulate
 from chainrule.presets import PRESETS
+from chainrule.remedies.changes import COSTS
 from chainrule.remedies.result import IMPROVED, Comparison, Outcome, compare_flows
-from chainrule.remedies.spec_changes import COSTS
 from chainrule.remedies.spec_search import choose_seeds, find_remedies
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.training.trainability import Outcome as Trained
@@ -86,7 +87,7 @@ def measure_by_hand(spec: NetworkSpec, seeds: tuple[int, ...]) -> dict[str, floa
 
 
 @pytest.mark.parametrize("name", ["vanishing", "hidden", "exploding", "dead"])
-def test_figures_before_and_after_are_plain_autograds(name):
+def test_values_before_and_after_are_plain_autograds(name):
     spec = UNHEALTHY[name]
     found = find_remedies(spec, 5)
     assert len(found.tried) >= 5
@@ -161,7 +162,7 @@ HEALTHY_BELOW_THE_BOUND = NetworkSpec(
     input_scale=21.0,
     seed=53,
 )
-"""Of its changes one ends healthy with the figure that was wrong still beyond its bound."""
+"""Of its changes one ends healthy with the metric that was wrong still beyond its bound."""
 
 
 @settings(max_examples=20, deadline=None)
@@ -208,7 +209,7 @@ class TestClipping:
         assert clipping in found.refuted
         assert clipping.comparison.after == clipping.comparison.before
 
-    def test_it_shortens_but_cures_nothing(self):
+    def test_it_makes_gradients_smaller_but_cures_nothing(self):
         found = find_remedies(UNHEALTHY["exploding"], 5)
         (clipping,) = (remedy for remedy in found.tried if remedy.kinds == ("clipping",))
         assert clipping.outcome is Outcome.HELPS
@@ -294,25 +295,25 @@ def test_cancelling_leaves_nothing_changed(after):
 
 
 @pytest.mark.parametrize(
-    ("args", "options", "message"),
+    ("args", "options", "facts"),
     [
-        (("sigmoid",), {}, "spec: must be a NetworkSpec; got str."),
-        ((None,), {}, "spec: must be a NetworkSpec; got NoneType."),
-        ((SMALL, 0), {}, "seeds: must be 1 to 1024 networks; got 0."),
-        ((SMALL, "many"), {}, "seeds: must be"),
-        ((SMALL, 3), {"enough": 0}, "enough: must be a whole number above 0; got 0."),
-        ((SMALL, 3), {"enough": 1.5}, "enough: must be a whole number above 0; got 1.5."),
-        ((SMALL, 3), {"enough": True}, "enough: must be a whole number above 0; got True."),
-        ((SMALL, 3), {"budget": 100}, "depth · width² · seeds must be at most 100"),
+        (("sigmoid",), {}, ["spec:", "NetworkSpec", "got str"]),
+        ((None,), {}, ["spec:", "got NoneType"]),
+        ((SMALL, 0), {}, ["seeds:", "1", "1024", "got 0"]),
+        ((SMALL, "many"), {}, ["seeds:"]),
+        ((SMALL, 3), {"enough": 0}, ["enough:", "above 0", "got 0"]),
+        ((SMALL, 3), {"enough": 1.5}, ["enough:", "got 1.5"]),
+        ((SMALL, 3), {"enough": True}, ["enough:", "got True"]),
+        ((SMALL, 3), {"budget": 100}, ["seeds", "100"]),
     ],
 )
-def test_bad_input(args, options, message):
+def test_bad_input(args, options, facts):
     with pytest.raises(SpecError) as error:
         find_remedies(*args, **options)
-    assert message in str(error.value)
+    assert all(fact in str(error.value) for fact in facts)
 
 
-def test_candidates_beyond_the_budget_are_passed_over():
+def test_candidates_beyond_the_budget_are_ignored():
     spec = UNHEALTHY["dead"]
     budget = spec.depth * spec.width**2 * 2
     assert all(r.spec.width == 3 for r in find_remedies(spec, 2, budget=budget, enough=50).tried)
@@ -341,9 +342,6 @@ def test_results_are_frozen_and_travel():
 
 
 def test_flows_without_a_specification_compare_too():
-    """As a later search over changes of somebody's own model will need."""
-    from chainrule.measure.inspection import inspect
-
     spec = UNHEALTHY["hidden"]
     before, after = (
         inspect(build_network(each), make_loss(each)) for each in (spec, spec.replace(init="he"))
@@ -400,7 +398,7 @@ class TestComparison:
 
 
 @pytest.mark.parametrize("name", UNHEALTHY)
-def test_a_figure_is_read_as_its_finding_reads_it(name):
+def test_a_metric_is_read_as_its_finding_reads_it(name):
     flow = simulate(UNHEALTHY[name], 4)
     for finding in diagnose(flow).findings:
         assert measure_metric(flow, finding.rule) == finding.value

@@ -36,11 +36,26 @@ def split_number(value: float) -> tuple[str, int | None]:
     """
     size = abs(value)
     if value == 0 or 0.001 <= size < 999.5:
-        text = f"{value:.3g}"
+        text = f"{value + 0.0:.3g}"  # + 0.0: no minus before zero
     else:
         text = f"{value:,.0f}" if 1 <= size < 9999.5 else f"{value:.1e}"
     digits, mark, power = text.partition("e")
     return digits.replace("-", MINUS), int(power) if mark else None
+
+
+def encode_number(value: float | None) -> float | str | None:
+    """Return a number as every JSON text of chainrule holds it.
+
+    JSON has no infinite and no undefined numbers: they become the strings "Infinity", "-Infinity"
+    and "NaN". Finite numbers and `None` stay.
+
+    Example:
+        >>> encode_number(-math.inf)
+        '-Infinity'
+    """
+    if value is None or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def format_times(ratio: float) -> str:

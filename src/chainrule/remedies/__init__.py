@@ -14,12 +14,12 @@ from chainrule.remedies.result import (
     Remedy,
     compare_flows,
 )
+from chainrule.remedies.search import Progress
 from chainrule.remedies.spec_search import (
     MAX_PAIRS,
     SEARCH_SEEDS,
     SEARCH_STEPS,
     WANTED,
-    Progress,
     find_remedies,
     find_spec_remedies,
 )

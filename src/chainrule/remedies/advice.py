@@ -13,14 +13,13 @@ from chainrule.diagnosis.diagnosis import PASSED_OVER, Diagnosis, overlook
 from chainrule.diagnosis.metrics import list_unreached
 from chainrule.diagnosis.rules import Verdict
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.remedies.changes import CLIP_NORM, CLIPPING, RESIDUAL
 
 UPDATE_RATIO = 1e-3
 """How much a step should change a weight matrix, relative to its size (Karpathy, CS231n 2015)."""
 
 WIDE = 1000.0
 """From this spread of relative gradients on, one learning rate of SGD does not suit all layers."""
-
-CLIP_NORM = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,17 +111,16 @@ def _advise_clipping(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advic
     factor, norm = flow.compute_clip_factor(CLIP_NORM), flow.gradient_norm
     if diagnosis.verdict is Verdict.EXPLODING and norm is not None and factor is not None:
         yield Advice(
-            title=f"Gradient clipping at {CLIP_NORM:g}",
-            reason=f"All gradients together measure {format_number(norm)}; clipping would multiply "
-            f"each by {format_number(factor)}. It keeps a step short and leaves the cause where "
-            "it is.",
+            title=CLIPPING.title,
+            reason=f"All gradients together have a norm of {format_number(norm)}; clipping would "
+            f"multiply each by {format_number(factor)}. {CLIPPING.reason}",
             code=f"torch.nn.utils.clip_grad_norm_(model.parameters(), {CLIP_NORM:g})",
         )
 
 
 _RESIDUAL = Advice(
-    title="Residual connections",
-    reason="The path around a layer hands the gradient on unchanged, whatever the layer does.",
+    title=RESIDUAL.title,
+    reason=RESIDUAL.reason,
     code="def forward(self, x):\n    return x + self.layer(x)  # where the shapes agree",
 )
 _NORMALIZATION = Advice(

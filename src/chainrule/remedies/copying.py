@@ -1,17 +1,17 @@
-"""Copying a model with all that its modules hold, and saying what stands in the way."""
+"""Copying a model with all that its modules hold, and finding what cannot be copied."""
 
 import copy
-import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 NESTED = 4
 """How deep lists and dictionaries in an attribute are looked through."""
-
-LONGEST = 300
-"""Most characters of somebody else's error that are quoted."""
 
 _REGISTRIES = ("_modules", "_parameters", "_buffers")
 
@@ -52,14 +52,28 @@ def list_tensors(held: object, depth: int = NESTED) -> Iterator[Tensor]:
             yield from list_tensors(item, depth - 1)
 
 
-def describe_uncopied(model: nn.Module, error: Exception) -> str:
-    """Return which attribute of a model cannot be copied, why, and what to do, in sentences.
+@dataclass(frozen=True, slots=True)
+class Uncopied:
+    """What of a model cannot be copied.
+
+    Attributes:
+        place: The attribute, in words.
+        kind: The class of what it holds; "" if it is no single attribute.
+        error: What copying it raised.
+    """
+
+    place: str
+    kind: str
+    error: Exception
+
+
+def find_uncopied(model: nn.Module, error: Exception) -> Uncopied:
+    """Return which attribute of a model cannot be copied.
 
     Args:
         model: The model.
-        error: What copying it raised.
+        error: What copying all of it raised.
     """
-    place, shown = "the model", ""
     for name, module in model.named_modules():
         for key, held in vars(module).items():
             if key in _REGISTRIES:
@@ -67,23 +81,32 @@ def describe_uncopied(model: nn.Module, error: Exception) -> str:
             try:
                 copy.deepcopy(held, _detach_kept(model))
             except Exception as raised:
-                error = raised
                 place = f"attribute {f'{name}.{key}' if name else key!r} of the model"
-                shown = f" (of type {type(held).__name__})"
-                break
-        if shown:
-            break
-    return (
-        f"Nothing was tried: changes are tried on a copy, but {place}{shown} cannot be copied. "
-        f"Copying raised {quote_error(error)}. Set it to None while you look for remedies, or "
-        "give its class a __deepcopy__ method. What follows is advice only."
-    )
+                return Uncopied(place, type(held).__name__, raised)
+    return Uncopied("the model", "", error)
 
 
-def quote_error(error: BaseException) -> str:
-    """Return the kind of an error and the first sentence of what it says, without its full stop."""
-    text = " ".join(str(error).split())
-    text = re.split(r"(?<=[.!?]) (?=[A-Z])", text, maxsplit=1)[0].rstrip(".")
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST].rpartition(' ')[0]} …"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def find_shared_memory(model: nn.Module) -> tuple[str, str] | None:
+    """Return the names of two parameters that are different objects in the same memory.
+
+    A copy gives each its own memory, so a change measured there is not the change made here. (One
+    parameter with several names stays one in a copy.)
+    """
+    ranges = []
+    for name, tensor in model.named_parameters():
+        if isinstance(tensor, UninitializedParameter) or type(tensor.data) is not Tensor:
+            continue
+        if tensor.layout == torch.strided and tensor.data_ptr():
+            start = tensor.data_ptr()
+            extent = 1 + sum(
+                (size - 1) * stride
+                for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+            )
+            end = start + extent * tensor.element_size()
+            ranges.append((str(tensor.device), start, end, tensor.is_contiguous(), name))
+    ranges.sort()
+    for one, other in pairwise(ranges):
+        overlaps = one[0] == other[0] and other[1] < one[2]
+        if overlaps and one[3] and other[3]:  # others may take turns in one memory
+            return one[4], other[4]
+    return None

@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.edits import Edit, apply_edits, respond_once
-from chainrule.remedies.model_changes import ModelTreatment, list_biases, list_weights
+from chainrule.remedies.model_changes import ModelChange, list_biases, list_weights
 
 SIGMOID_SPREAD = 4.0
 """Spread that is given to what a sigmoid receives: as it passes on a quarter at most, its layer
-needs weights four times as large to hand back what it gets."""
+needs weights four times as large to pass back what it receives."""
 
 
 def fit_scales(
     copied: nn.Module, flow: GradientFlow, run: Callable[[nn.Module], Any]
-) -> ModelTreatment | None:
+) -> ModelChange | None:
     """Return orthogonal weights, scaled layer by layer so that outputs have one spread on the data.
 
     Layer-sequential unit-variance initialization (LSUV: Mishkin & Matas 2016, arXiv 1511.06422), in
@@ -37,7 +37,7 @@ def fit_scales(
     ]
     if not weights:
         return None
-    zeros = list_biases(copied, tuple(weights))
+    zeros = list_biases(copied, flow, tuple(weights))
     drawn = {
         weight.module: Edit(
             parameter=weight.name, shape=weight.shape, action="orthogonal", value=1.0, seed=at
@@ -72,7 +72,7 @@ def fit_scales(
         )
         for module, edit in drawn.items()
     ]
-    return ModelTreatment(
+    return ModelChange(
         kinds=("gain",),
         title="Layers of one spread on your data (LSUV)",
         reason="Orthogonal weights, each divided by the spread of its layer's outputs as measured "
@@ -83,7 +83,7 @@ def fit_scales(
 
 def fit_biases(
     copied: nn.Module, flow: GradientFlow, run: Callable[[nn.Module], Any]
-) -> ModelTreatment | None:
+) -> ModelChange | None:
     """Return shifts of the biases of dead units, so that each is on for about half the examples.
 
     Args:
@@ -127,7 +127,7 @@ def fit_biases(
     )
     if not edits:
         return None
-    return ModelTreatment(
+    return ModelChange(
         kinds=("bias",),
         title="Biases that wake dead units",
         reason="Each dead unit's bias is raised by the mean of what it receives on this batch, so "

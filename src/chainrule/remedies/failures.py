@@ -1,5 +1,6 @@
 """Why nothing, or less than usual, could be tried on a model, in sentences."""
 
+import re
 from collections.abc import Sequence
 
 from torch import nn
@@ -7,13 +8,15 @@ from torch import nn
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.metrics import list_unreached
 from chainrule.diagnosis.rules import Verdict
-from chainrule.errors import ChainruleError
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.remedies.copying import quote_error
+from chainrule.remedies.copying import find_shared_memory, find_uncopied
 from chainrule.remedies.result import find_curable
 
 NAMED = 8
 """Most names that are listed."""
+
+LONGEST = 300
+"""Most characters of a quoted error."""
 
 
 def find_obstacle(
@@ -31,8 +34,8 @@ def find_obstacle(
         return "Nothing was tried: the model has no parameters, so there is nothing to change."
     if find_curable(diagnosis, flow).verdict is Verdict.NO_GRADIENT:
         return (
-            "Nothing was tried: where no path leads from the loss to the weights, no change of "
-            "weights helps."
+            "Nothing was tried: no path leads from the loss to the weights, and where there is "
+            "none, no change of weights helps."
         )
     size = measure_size(model)
     if size > copy_limit:
@@ -40,7 +43,7 @@ def find_obstacle(
             f"Nothing was tried: a copy of the model takes {size / 2**20:,.0f} MiB and copy_limit "
             f"allows {copy_limit / 2**20:,.0f}. What follows is advice only."
         )
-    return ""
+    return describe_shared_memory(model)
 
 
 def measure_size(model: nn.Module) -> int:
@@ -49,48 +52,94 @@ def measure_size(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
+def describe_shared_memory(model: nn.Module) -> str:
+    """Return that two parameters share memory without being one; "" if none do."""
+    names = find_shared_memory(model)
+    if names is None:
+        return ""
+    one, other = names
+    return (
+        f"Nothing was tried: changes are tried on a copy, but parameters {one!r} and {other!r} are "
+        "two tensors in the same memory, which a copy takes apart. Make them one parameter (assign "
+        "the parameter itself, not its .data), or give each its own memory (.data = "
+        ".data.clone()). What follows is advice only."
+    )
+
+
+def describe_uncopied(model: nn.Module, error: Exception) -> str:
+    """Return which attribute of a model cannot be copied, why, and what to do, in sentences.
+
+    Args:
+        model: The model.
+        error: What copying it raised.
+    """
+    found = find_uncopied(model, error)
+    kind = f" (of type {found.kind})" if found.kind else ""
+    return (
+        f"Nothing was tried: changes are tried on a copy, but {found.place}{kind} cannot be copied."
+        f" Copying raised {quote_error(found.error)}. Set it to None while you look for remedies, "
+        "or give its class a __deepcopy__ method. What follows is advice only."
+    )
+
+
+def quote_error(error: BaseException) -> str:
+    """Return the kind of an error and the first sentence of what it says, without its full stop."""
+    text = " ".join(str(error).split())
+    text = re.split(r"(?<=[.!?]) (?=[A-Z])", text, maxsplit=1)[0].rstrip(".")
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST].rpartition(' ')[0]} …"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def describe_unreached(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     """Return which weights stay unreached whatever is changed; "" if that is all, or none do."""
     names = list_unreached(flow)
     if not names or find_curable(diagnosis, flow) is diagnosis:
         return ""
     return (
-        f"Beside what changes of weights can help, the loss does not reach {_list(names)}; no "
-        "change of weights alters that. If they are meant to learn, look for an unused module, "
-        "detach() or no_grad()."
+        f"In addition, the loss does not reach {_list(names)}. No change of weights alters that. "
+        "If they are meant to learn, look for an unused module, detach() or no_grad()."
     )
 
 
-def describe_repeat(error: ChainruleError) -> str:
+def describe_repeat(error: str) -> str:
     """Return that the loss ran on the model, but not on a copy of it."""
     return (
         "Nothing was tried: the loss was computed once, but computing it again on an unchanged "
-        f"copy of the model raised {quote_error(error.__cause__ or error)}. compute_loss must be "
+        f"copy of the model raised {error}. compute_loss must be "
         "able to run many times: let it use the same batch each time, drawn before, rather than "
         "take the next one. What follows is advice only."
     )
 
 
-def describe_failures(errors: Sequence[ChainruleError], changes: int) -> str:
-    """Return for how many changes the loss could not be measured, and why; "" for none."""
+def describe_failures(errors: Sequence[str], changes: int) -> str:
+    """Return how many changes could not be measured, and why; "" for none."""
     if not errors:
         return ""
-    first = errors[0].__cause__ or errors[0]
     return (
-        f"{len(errors)} of {changes} changes could not be measured: on the copy, the "
-        f"loss raised {quote_error(first)}. compute_loss must be able to run many times on the "
-        "same batch."
+        f"{len(errors)} of {changes} changes could not be measured: on the copy, the first of them "
+        f"raised {errors[0]}. compute_loss must be able to run many times on the same "
+        "batch."
     )
 
 
-def describe_nothing_listed(flow: GradientFlow) -> str:
+def describe_nothing_listed(model: nn.Module, flow: GradientFlow) -> str:
     """Return why there is no change to try on a model's weights."""
     names = [p.name for p in flow.parameters if p.status == "measured"]
+    complex_ = {name for name, tensor in model.named_parameters() if tensor.is_complex()}
+    if complex_.issuperset(names):
+        why = (
+            "all of it is complex, and the initializations that chainrule knows are for real "
+            "weights. Complex"
+        )
+    else:
+        why = (
+            "no known kind of layer owns any of it. Changes are known for the real weights of "
+            "linear, convolutional, recurrent and embedding layers and of attention. Other"
+        )
     return (
-        f"Nothing was tried: what can be trained is {_list(names)}, and no known kind of layer "
-        "owns any of it. Changes are known for the weights of linear, convolutional, recurrent "
-        "and embedding layers and of attention. Weights that forward() uses directly can be drawn "
-        "anew by hand, for example with torch.nn.init.kaiming_normal_(weight). What follows is "
+        f"Nothing was tried: what can be trained is {_list(names)}, and {why} weights can be drawn "
+        "anew by hand, for example with torch.nn.init.normal_(weight, std=0.02). What follows is "
         "advice only."
     )
 

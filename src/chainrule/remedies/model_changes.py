@@ -1,4 +1,4 @@
-"""Changes worth trying on somebody's own model, as edits of its parameters.
+"""Changes worth trying on a model of yours, as edits of its parameters.
 
 What is chosen depends on what a measurement says: which activation follows a layer, which layers
 end a residual branch, which units are dead. Nothing here says that a change helps.
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.rules import Verdict
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.remedies.changes import ZERO_BIASES, Change, join
 from chainrule.remedies.edits import Edit
-from chainrule.remedies.spec_changes import COSTS
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 
@@ -31,27 +31,14 @@ _DRAWN = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelTreatment:
-    """A change to try, not yet measured.
+class ModelChange(Change):
+    """A change of a model's parameters, not yet measured.
 
     Attributes:
-        kinds: What kind of change it is; see `treatments.KINDS`.
-        title: The change in a few words.
-        reason: Why it could help, in one plain sentence.
-        edits: The change.
         is_variant: Whether it is tried only while nothing else cures.
     """
 
-    kinds: tuple[str, ...]
-    title: str
-    reason: str
-    edits: tuple[Edit, ...]
     is_variant: bool = False
-
-    @property
-    def cost(self) -> tuple[int, ...]:
-        """What treatments are ranked by, cheap first: how many changes, then their kinds."""
-        return (len(self.kinds), *sorted((COSTS[kind] for kind in self.kinds), reverse=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +97,13 @@ def list_weights(model: nn.Module, flow: GradientFlow) -> tuple[Weight, ...]:
     return tuple(found)
 
 
+def list_trained(model: nn.Module, flow: GradientFlow) -> set[int]:
+    """Return the parameters, by `id`, that have a gradient: neither frozen nor unreached."""
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    names = {parameter.name for parameter in flow.parameters if parameter.status == "measured"}
+    return {id(tensor) for name, tensor in tensors.items() if name in names}
+
+
 def find_activation(kind: str) -> str:
     """Return the activation of the table that a class name stands for; "" if none does.
 
@@ -139,12 +133,20 @@ def _measure_fans(module: nn.Module, key: str, tensor: Tensor) -> tuple[int, int
     return shape[1] * field, shape[0] * field, 1
 
 
-def list_biases(model: nn.Module, weights: tuple[Weight, ...]) -> tuple[Edit, ...]:
-    """Return the edits that set the biases of drawn layers to zero, recurrent layers' excepted."""
+def list_biases(
+    model: nn.Module, flow: GradientFlow, weights: tuple[Weight, ...]
+) -> tuple[Edit, ...]:
+    """Return the edits that set the biases of drawn layers to zero.
+
+    Biases of recurrent layers, frozen and unreached ones stay as they are.
+    """
+    trained = list_trained(model, flow)
     edits = []
     for weight in weights:
         bias = weight.module._parameters.get("bias")
         if bias is None or isinstance(weight.module, (nn.RNNBase, nn.RNNCellBase)):
+            continue
+        if id(bias) not in trained:
             continue
         name = f"{weight.owner}.bias" if weight.owner else "bias"
         edits.append(Edit(parameter=name, shape=tuple(bias.shape), action="fill"))
@@ -172,17 +174,17 @@ def draw(weight: Weight, initializer: str, seed: int) -> Edit:
     )
 
 
-def list_model_treatments(
+def list_model_changes(
     model: nn.Module, flow: GradientFlow, diagnosis: Diagnosis
-) -> Iterator[ModelTreatment]:
+) -> Iterator[ModelChange]:
     """Yield the changes that need no further measurement."""
     weights = list_weights(model, flow)
-    zeros = list_biases(model, weights)
+    zeros = list_biases(model, flow, weights)
     if weights:
         yield from _list_initializations(weights, zeros)
     embeddings = _list_embeddings(model, flow)
     if embeddings:
-        yield ModelTreatment(
+        yield ModelChange(
             kinds=("initialization",),
             title=f"Embeddings of σ = {EMBEDDING_STD:g}",
             reason="What the first layer receives then has a size that normalizations and sums can "
@@ -191,10 +193,10 @@ def list_model_treatments(
         )
     norms = {parameter.name: parameter.norm for parameter in flow.parameters}
     if any(norms.get(edit.parameter) for edit in zeros):
-        yield ModelTreatment(
+        yield ModelChange(
             kinds=("bias",),
-            title="Zero biases",
-            reason="A bias shifts all examples alike, so without it they stay further apart.",
+            title=ZERO_BIASES.title,
+            reason=ZERO_BIASES.reason,
             edits=zeros,
         )
     fades = any(finding.rule == "fading_stream" for finding in diagnosis.findings)
@@ -205,12 +207,12 @@ def list_model_treatments(
 
 def _list_initializations(
     weights: tuple[Weight, ...], zeros: tuple[Edit, ...]
-) -> Iterator[ModelTreatment]:
+) -> Iterator[ModelChange]:
     suited = [
         draw(weight, ACTIVATIONS[weight.follows].initialization if weight.follows else "xavier", at)
         for at, weight in enumerate(weights)
     ]
-    yield ModelTreatment(
+    yield ModelChange(
         kinds=("initialization",),
         title="Initialization by what follows each layer",
         reason="He where a rectifier follows, LeCun before SELU, Xavier elsewhere, biases zero: "
@@ -224,7 +226,7 @@ def _list_initializations(
             continue
         seen.append(edits)
         entry = INITIALIZERS[name]
-        yield ModelTreatment(
+        yield ModelChange(
             kinds=("initialization",),
             title=f"{entry.label} initialization in every layer",
             reason=f"Made for {entry.best_for}; biases zero.",
@@ -245,6 +247,7 @@ def _list_embeddings(model: nn.Module, flow: GradientFlow) -> tuple[Edit, ...]:
         )
         for at, (owner, module) in enumerate(model.named_modules())
         if isinstance(module, nn.Embedding)
+        and not module.weight.is_complex()
         and (name := f"{owner}.weight" if owner else "weight") in trained
     )
 
@@ -265,7 +268,7 @@ def list_branch_ends(model: nn.Module, flow: GradientFlow) -> tuple[tuple[str, n
     return tuple(ends.items())
 
 
-def _list_branches(model: nn.Module, flow: GradientFlow) -> Iterator[ModelTreatment]:
+def _list_branches(model: nn.Module, flow: GradientFlow) -> Iterator[ModelChange]:
     ends = list_branch_ends(model, flow)
     edits = [
         (name, parameter)
@@ -278,14 +281,15 @@ def _list_branches(model: nn.Module, flow: GradientFlow) -> Iterator[ModelTreatm
     if not edits:
         return
     factor = 1.0 / math.sqrt(len(flow.residuals))
-    yield ModelTreatment(
+    yield ModelChange(
         kinds=("initialization",),
         title="Residual branches that start at zero",
-        reason="With the last layer of every branch at zero the network starts as its residual stream, and "
-        "grows its branches as it learns (Fixup, Zhang et al. 2019; Goyal et al. 2017).",
+        reason="With the last layer of every branch at zero, the network starts as its residual "
+        "stream alone, and its branches grow as it learns (Fixup, Zhang et al. 2019; Goyal et al. "
+        "2017).",
         edits=tuple(Edit(parameter=n, shape=tuple(p.shape), action="fill") for n, p in edits),
     )
-    yield ModelTreatment(
+    yield ModelChange(
         kinds=("initialization",),
         title="Residual branches scaled by 1/√(number of branches)",
         reason="What all branches add together then has the size of one (GPT-2, Radford et al. "
@@ -297,9 +301,10 @@ def _list_branches(model: nn.Module, flow: GradientFlow) -> Iterator[ModelTreatm
     )
 
 
-def _list_gates(model: nn.Module, flow: GradientFlow) -> Iterator[ModelTreatment]:
+def _list_gates(model: nn.Module, flow: GradientFlow) -> Iterator[ModelChange]:
     """Gates of recurrent layers that remember for as many steps as they are given."""
     modules = dict(model.named_modules())
+    trained = list_trained(model, flow)
     steps: dict[str, int] = {}
     for call in flow.layers:
         module = modules.get(call.name)
@@ -311,7 +316,7 @@ def _list_gates(model: nn.Module, flow: GradientFlow) -> Iterator[ModelTreatment
         size = int(module.hidden_size)
         rows = (size, 2 * size)  # forget gate of an LSTM, update gate of a GRU
         for key, parameter in module._parameters.items():
-            if parameter is not None and key.startswith("bias") and length > 2:
+            if id(parameter) in trained and key.startswith("bias") and length > 2:
                 value = math.log(length) if key.startswith("bias_hh") else 0.0
                 name = f"{owner}.{key}" if owner else key
                 shape = tuple(parameter.shape)
@@ -319,7 +324,7 @@ def _list_gates(model: nn.Module, flow: GradientFlow) -> Iterator[ModelTreatment
                     Edit(parameter=name, shape=shape, action="fill", value=value, rows=rows)
                 )
     if edits:
-        yield ModelTreatment(
+        yield ModelChange(
             kinds=("bias",),
             title="Gates that remember",
             reason="With a bias of ln(steps) at the gate that keeps the state, a share of the "
@@ -328,11 +333,6 @@ def _list_gates(model: nn.Module, flow: GradientFlow) -> Iterator[ModelTreatment
         )
 
 
-def combine(first: ModelTreatment, second: ModelTreatment) -> ModelTreatment:
+def combine(first: ModelChange, second: ModelChange) -> ModelChange:
     """Return two changes, one after the other."""
-    return ModelTreatment(
-        kinds=(*first.kinds, *second.kinds),
-        title=f"{first.title} + {second.title}",
-        reason=f"{first.reason} {second.reason}",
-        edits=(*first.edits, *second.edits),
-    )
+    return ModelChange(**join(first, second), edits=(*first.edits, *second.edits))

@@ -1,14 +1,14 @@
-"""Looking for remedies for somebody's own model: changes of copies, measured before and after."""
+"""The search among changes of a model of yours: each is measured on a copy."""
 
 import math
-from collections.abc import Callable, Iterator
-from itertools import combinations
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
-from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
 from chainrule.diagnosis.rules import Verdict
 from chainrule.errors import ChainruleError, InspectionError, RemedyError
 from chainrule.flow.gradient_flow import GradientFlow
@@ -16,19 +16,22 @@ from chainrule.measure.inspection import inspect
 from chainrule.measure.modules import take_inventory
 from chainrule.measure.preservation import preserve, preserve_random_state
 from chainrule.remedies.advice import advise
-from chainrule.remedies.copying import copy_model, describe_uncopied
+from chainrule.remedies.copying import copy_model, find_shared_memory
 from chainrule.remedies.data_driven import fit_biases, fit_scales
-from chainrule.remedies.edits import apply_edits, check_edits
+from chainrule.remedies.edits import Edit, apply_edits, apply_or_undo, check_edits
 from chainrule.remedies.failures import (
     describe_failures,
     describe_no_budget,
     describe_nothing_listed,
     describe_repeat,
+    describe_uncopied,
     describe_unreached,
     find_obstacle,
+    quote_error,
 )
-from chainrule.remedies.model_changes import ModelTreatment, combine, list_model_treatments
-from chainrule.remedies.result import Outcome, Remedies, Remedy, compare_flows, find_curable
+from chainrule.remedies.model_changes import ModelChange, combine, list_model_changes
+from chainrule.remedies.result import Remedies, Remedy, find_curable
+from chainrule.remedies.search import Pair, Progress, Search
 
 MEASUREMENTS = 12
 """Most measurements by default. One costs at most 2.5 bare training steps, so these are 30."""
@@ -37,7 +40,7 @@ COPY_LIMIT = 2 * 2**30
 """Bytes of parameters and buffers up to which a model is copied by default."""
 
 FAR = 2.0
-"""Powers of ten beyond its bound from which on a metric counts as no better still."""
+"""A metric that keeps its bound by more powers of ten than this counts as no better for it."""
 
 MANY_DEAD = 0.3
 """Share of dead units in a layer from which on waking them is tried."""
@@ -45,7 +48,6 @@ MANY_DEAD = 0.3
 MAX_PAIRS = 3
 """Most pairs of changes that are measured."""
 
-Progress = Callable[[int, int], None]
 Loss = Callable[[Any], Tensor]
 
 
@@ -64,7 +66,7 @@ def find_model_remedies(
     variance on the data (LSUV), biases that wake dead units, and pairs of these. Each starts from a
     copy of the model as it is, and is judged by the metric of the gravest finding, as
     `find_remedies` does for a specification. Weights that the loss does not reach, as an unused
-    head has them, are passed over if more than these is wrong; the note lists them. What cannot be
+    head has them, are ignored if more than these is wrong; the note lists them. What cannot be
     tried on a copy (another architecture, clipping, the learning rate) is advice.
 
     Args:
@@ -72,7 +74,7 @@ def find_model_remedies(
         compute_loss: As for `inspect`. It must use the model that it is given.
         enough: Stop when so many cures are found.
         measurements: Most measurements, the first one included. One takes the time of `inspect`;
-            two candidates need a forward pass besides.
+            two candidates need one more forward pass each.
         copy_limit: Most bytes of parameters and buffers; a larger model is not copied, and only
             advice is given. One copy is there at a time.
         progress: Called with (measurements done, measurements planned). The search ends when it
@@ -86,23 +88,31 @@ def find_model_remedies(
         InspectionError: If the model cannot be measured, or `compute_loss` does not use the model
             that it is given.
         RemedyError: If the other arguments are not legal.
+
+    Example:
+        >>> import torch
+        >>> layers = torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
+        >>> model, x = torch.nn.Sequential(*layers), torch.eye(8)
+        >>> _ = torch.nn.init.constant_(model[0].bias, -9.0)  # no unit is ever on
+        >>> find_model_remedies(model, lambda m: (m(x) - 1).square().mean())[0].title
+        'Initialization by what follows each layer'
     """
     for name, value in (("enough", enough), ("measurements", measurements)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise RemedyError(f"{name}: must be a whole number above 0; got {value!r:.60}.")
     before = inspect(model, compute_loss)
     model = getattr(model, "_orig_mod", model)
-    diagnosis = diagnose(before)
-    search = _Search(model, compute_loss, before, diagnosis, enough, measurements, progress)
+    search: Search[ModelChange] = Search(before, enough, progress, measurements)
+    diagnosis = search.diagnosis
     note = ""
     if diagnosis.verdict is not Verdict.HEALTHY:
         note = find_obstacle(model, before, diagnosis, copy_limit)
         if not note:
             with preserve(take_inventory(model)):
-                search.run()
-            note = " ".join(filter(None, (search.note, describe_unreached(before, diagnosis))))
+                reason = _search_changes(search, model, compute_loss)
+            note = " ".join(filter(None, (reason, describe_unreached(before, diagnosis))))
     search.finish()
-    tried = search.rank()
+    tried = search.rank(_measure_effect)
     cured = tried[0].after if tried and tried[0].is_cure else None
     return Remedies(
         before=before,
@@ -120,7 +130,8 @@ def apply_remedy(
 
     Parameters keep their identity, so an optimizer made before still holds them (its own state,
     such as momentum, is not reset). Random states stay as they were: a remedy draws from its own
-    seeds, and applying it twice gives the same weights.
+    seeds, and applying it twice gives the same weights. If anything is raised, the model is as it
+    was; for that, the parameters that change are kept twice while this runs.
 
     Args:
         remedy: One that `find_remedies(model, compute_loss)` found.
@@ -132,9 +143,24 @@ def apply_remedy(
         as measured on the copy.
 
     Raises:
-        RemedyError: If the remedy is for a specification, or the model has other parameters or
-            shapes than the one that was measured; nothing was changed then.
+        RemedyError: If the remedy is for a specification, or the model is not the one that was
+            measured: other parameters or shapes, or what the remedy changes is frozen, complex,
+            without values or cannot be written.
         InspectionError: If the changed model cannot be measured.
+
+    Example:
+        >>> import torch
+        >>> from chainrule import find_remedies
+        >>> model = torch.nn.Sequential(
+        ...     *(p for _ in range(8) for p in (torch.nn.Linear(8, 8), torch.nn.Sigmoid()))
+        ... )
+        >>> x = torch.ones(4, 8).cumsum(0)
+        >>> def compute_loss(m):
+        ...     return m(x).square().mean()
+        >>> remedy = find_remedies(model, compute_loss, enough=1)[0]
+        >>> flow = apply_remedy(remedy, model, compute_loss)
+        >>> flow.parameters[0].norm == remedy.after.parameters[0].norm
+        True
     """
     if not isinstance(remedy, Remedy):
         raise RemedyError(
@@ -146,198 +172,157 @@ def apply_remedy(
             "The remedy must be for a model, but this one changes a specification. Build the "
             "changed network with chainrule.build_network(remedy.spec)."
         )
+    if not remedy.edits:
+        raise RemedyError(
+            "The remedy must say which parameters to change, but this one holds no edits: it "
+            "compares two flows that were measured by hand. Take one that find_remedies returned."
+        )
     if not isinstance(model, nn.Module):
         raise RemedyError(f"model must be a torch.nn.Module; got {type(model).__name__}.")
     _check_same_model(remedy, model)
-    apply_edits(model, remedy.edits)
-    return remedy.after if compute_loss is None else inspect(model, compute_loss)
+    with apply_or_undo(model, remedy.edits):
+        return remedy.after if compute_loss is None else inspect(model, compute_loss)
 
 
 def _check_same_model(remedy: Remedy, model: nn.Module) -> None:
-    check_edits(model, remedy.edits)
+    """Raise unless a remedy's edits do to this model what they did to the copy measured."""
+    found = check_edits(model, remedy.edits)
     inventory = take_inventory(getattr(model, "_orig_mod", model))
-    there = {p.names[0]: tuple(p.tensor.shape) for p in inventory.parameters}
+    there = {p.names[0]: _read_shape(p.tensor) for p in inventory.parameters}
     measured = {p.name: p.shape for p in remedy.before.parameters}
     if there != measured:
         other = next(
-            name for name in {**measured, **there} if there.get(name) != measured.get(name)
+            name for name in {**measured, **there} if there.get(name, 0) != measured.get(name, 0)
         )
         raise RemedyError(
             f"The model must be the one that was measured, but they differ in {other!r}: shape "
             f"{_describe(there.get(other))} here, {_describe(measured.get(other))} there. Nothing "
             "was changed; look for remedies for this model."
         )
+    frozen = next((e.parameter for e in remedy.edits if not found[e.parameter].requires_grad), None)
+    if frozen is not None:
+        raise RemedyError(
+            f"The parameters that a remedy changes must be trained, as when it was measured, but "
+            f"{frozen!r} is frozen. Nothing was changed; call requires_grad_(True) on it first, or "
+            "look for remedies for this model."
+        )
+    shared = find_shared_memory(model)
+    if shared is not None:
+        raise RemedyError(
+            "Every parameter must have its own memory, but {!r} and {!r} share theirs, so that a "
+            "change of one changes the other. Nothing was changed; look for remedies for this "
+            "model.".format(*shared)
+        )
+
+
+def _read_shape(tensor: nn.Parameter) -> tuple[int, ...] | None:
+    return None if isinstance(tensor, UninitializedParameter) else tuple(tensor.shape)
 
 
 def _describe(shape: tuple[int, ...] | None) -> str:
     return "none" if shape is None else str(list(shape))
 
 
-class _Search:
-    """The measurements of one call."""
+def _search_changes(search: Search[ModelChange], model: nn.Module, compute_loss: Loss) -> str:
+    """Measure changes on copies of a model; return why nothing or less was measured."""
+    errors: list[str] = []  # as text: an error itself would keep the copy that it came from
 
-    def __init__(
-        self,
-        model: nn.Module,
-        compute_loss: Loss,
-        before: GradientFlow,
-        diagnosis: Diagnosis,
-        enough: int,
-        measurements: int,
-        progress: Progress | None,
-    ) -> None:
-        self.model = model
-        self.compute_loss = compute_loss
-        self.before = before
-        self.diagnosis = diagnosis
-        self.curable = find_curable(diagnosis, before)
-        self.enough = enough
-        self.left = measurements - 1
-        self.progress = progress
-        self.tried: list[tuple[ModelTreatment, Remedy]] = []
-        self.done = 1
-        self.planned = measurements
-        self.note = ""
-        self.errors: list[ChainruleError] = []
-        self.listed = 0
-
-    def run(self) -> None:
-        self._advance(0)
+    def inspect_copy(copied: nn.Module, edits: tuple[Edit, ...] = ()) -> GradientFlow | None:
         try:
-            copied = copy_model(self.model)
-        except Exception as error:
-            self.note = describe_uncopied(self.model, error)
-            return
-        self._check_loss(copied)
-        del copied  # one copy is there at a time
-        if self.errors:
-            self.note = describe_repeat(self.errors[0])
-            return
-        pairs_wanted = min(MAX_PAIRS, self.left // 3)
-        for treatment in self._list_candidates():
-            self.listed += 1
-            if self.left <= pairs_wanted or self._is_done():
-                break
-            if not (treatment.is_variant and self._has_cure()):
-                self._measure(treatment)
-        self._try_pairs()
-        self.note = self._explain()
+            apply_edits(copied, edits)
+            return inspect(copied, compute_loss)
+        except ChainruleError as error:
+            errors.append(quote_error(error.__cause__ or error))
+            return None
+        finally:
+            search.advance()
 
-    def _explain(self) -> str:
-        """Return why nothing or less was measured."""
-        if not self.listed:
-            return describe_nothing_listed(self.before)
-        if not self.tried and not self.errors:
-            return describe_no_budget()
-        return describe_failures(self.errors, self.done - 2)
+    def measure(change: ModelChange) -> GradientFlow | None:
+        """Measure on a fresh copy; `None` if that was not possible."""
+        return inspect_copy(copy_model(model), change.edits)
 
-    def finish(self) -> None:
-        self.planned = self.done
-        self._advance(0)
+    search.advance(0)
+    try:
+        copied = copy_model(model)
+    except Exception as error:
+        return describe_uncopied(model, error)
+    flow = inspect_copy(copied)
+    del copied  # one copy is there at a time
+    if flow is None:
+        return describe_repeat(errors[0])
+    _check_loss(flow)
+    pairs_wanted = min(MAX_PAIRS, search.left // 3)
+    listed = _list_changes(search, model, compute_loss)
+    first = next(listed, None)
+    if first is None:
+        return describe_nothing_listed(model, search.before)
+    candidates = _choose(search, chain([first], listed), pairs_wanted)
+    search.run(candidates, _list_pairs(search), measure)
+    if not search.tried and not errors:
+        return describe_no_budget()
+    return describe_failures(errors, search.done - 2)
 
-    def rank(self) -> tuple[Remedy, ...]:
-        return tuple(remedy for _, remedy in sorted(self.tried, key=_rank))
 
-    def _check_loss(self, copied: nn.Module) -> None:
-        """Raise if the loss does not depend on the model that it is given."""
-        flow = self._inspect(copied)
-        if flow is None or any(parameter.status == "measured" for parameter in flow.parameters):
-            return
+def _check_loss(flow: GradientFlow) -> None:
+    """Raise if the loss does not depend on the copy that it was given."""
+    if not any(parameter.status == "measured" for parameter in flow.parameters):
         raise InspectionError(
             "compute_loss must use the model that it is given, but its loss depends on none of "
             "the copy's parameters. Write lambda m: loss(m(x)) rather than lambda m: "
             "loss(model(x))."
         )
 
-    def _list_candidates(self) -> Iterator[ModelTreatment]:
-        """Yield what is worth measuring; a forward pass of a copy fits some of it."""
-        shares = [layer.dead_share or 0.0 for layer in self.before.weight_layers]
-        if max(shares, default=0.0) > MANY_DEAD and (woken := self._fit(fit_biases)):
-            yield woken
-        listed = list(list_model_treatments(self.model, self.before, self.curable))
-        yield from (treatment for treatment in listed if not treatment.is_variant)
-        scaled = self._fit(fit_scales)
-        if scaled is not None:
-            yield scaled
-        yield from (treatment for treatment in listed if treatment.is_variant)
 
-    def _fit(
-        self, fit: Callable[[nn.Module, GradientFlow, Loss], ModelTreatment | None]
-    ) -> ModelTreatment | None:
-        """Return what a forward pass of a copy fits; `None` if the loss cannot run that way."""
-        devices = {parameter.device for parameter in self.model.parameters()}
+def _list_changes(
+    search: Search[ModelChange], model: nn.Module, compute_loss: Loss
+) -> Iterator[ModelChange]:
+    """Yield what is worth measuring; a forward pass of a copy fits some of it."""
+    before = search.before
+
+    def fit(
+        function: Callable[[nn.Module, GradientFlow, Loss], ModelChange | None],
+    ) -> Iterator[ModelChange]:
+        devices = {parameter.device for parameter in model.parameters()}
         try:
             with preserve_random_state(devices), torch.enable_grad():
-                return fit(copy_model(self.model), self.before, self.compute_loss)
-        except Exception:  # with replaced outputs anything may go wrong in it
-            return None
-
-    def _try_pairs(self) -> None:
-        """Measure pairs of changes that did something, where none cures alone."""
-        if self._has_cure():
+                found = function(copy_model(model), before, compute_loss)
+        except Exception:  # with replaced outputs, anything may go wrong in the loss
             return
-        singles = sorted(self.tried, key=lambda pair: -pair[1].comparison.closed)
-        closed = {id(treatment): remedy.comparison.closed for treatment, remedy in singles}
-        pairs = [
-            pair
-            for one, other in combinations([treatment for treatment, _ in singles], 2)
-            if (pair := _order(one, other)) is not None
-        ]
-        for first, second in pairs[:MAX_PAIRS]:
-            if self.left < 1 or self._has_cure():
-                break
-            alone = max(closed[id(first)], closed[id(second)])
-            if self._measure(combine(first, second)):
-                remedy = self.tried[-1][1]
-                helps_more = remedy.outcome is Outcome.HELPS and remedy.comparison.closed > alone
-                if not (remedy.is_cure or helps_more):
-                    self.tried.pop()
+        if found is not None:
+            yield found
 
-    def _measure(self, treatment: ModelTreatment) -> bool:
-        """Measure a change on a fresh copy and note it; `False` if that was not possible."""
-        copied = copy_model(self.model)
-        apply_edits(copied, treatment.edits)
-        flow = self._inspect(copied)
-        if flow is None:
-            return False
-        remedy = compare_flows(
-            self.before,
-            flow,
-            diagnosis=self.diagnosis,
-            title=treatment.title,
-            reason=treatment.reason,
-            kinds=treatment.kinds,
-            edits=treatment.edits,
-        )
-        self.tried.append((treatment, remedy))
-        return True
-
-    def _inspect(self, copied: nn.Module) -> GradientFlow | None:
-        self.left -= 1
-        try:
-            return inspect(copied, self.compute_loss)
-        except ChainruleError as error:
-            self.errors.append(error)
-            return None
-        finally:
-            self._advance(1)
-
-    def _is_done(self) -> bool:
-        return sum(remedy.is_cure for _, remedy in self.tried) >= self.enough
-
-    def _has_cure(self) -> bool:
-        return any(remedy.is_cure for _, remedy in self.tried)
-
-    def _advance(self, steps: int) -> None:
-        self.done += steps
-        self.planned = max(self.planned, self.done)
-        if self.progress is not None:
-            self.progress(self.done, self.planned)
+    if max((layer.dead_share or 0.0 for layer in before.weight_layers), default=0.0) > MANY_DEAD:
+        yield from fit(fit_biases)
+    listed = list(list_model_changes(model, before, find_curable(search.diagnosis, before)))
+    yield from (change for change in listed if not change.is_variant)
+    yield from fit(fit_scales)
+    yield from (change for change in listed if change.is_variant)
 
 
-def _rank(pair: tuple[ModelTreatment, Remedy]) -> tuple[int, tuple[int, ...], float]:
-    """Rank by outcome, then by price; of one price, what passes its bound by most comes first."""
-    treatment, remedy = pair
+def _choose(
+    search: Search[ModelChange], listed: Iterable[ModelChange], pairs_wanted: float
+) -> Iterator[ModelChange]:
+    """Yield single changes, until there are enough cures or only pairs' measurements are left."""
+    for change in listed:
+        if search.left <= pairs_wanted or search.is_done:
+            return
+        if not (change.is_variant and search.has_cure()):
+            yield change
+
+
+def _list_pairs(search: Search[ModelChange]) -> Iterator[Pair[ModelChange]]:
+    """Yield pairs of changes that did something, where none cures alone."""
+    if search.has_cure():
+        return
+    singles = sorted(search.tried, key=lambda entry: -entry.remedy.comparison.closed)
+    for pair in search.pair_up([entry.change for entry in singles], _combine)[:MAX_PAIRS]:
+        if search.left < 1 or search.has_cure():
+            return
+        yield pair
+
+
+def _measure_effect(remedy: Remedy) -> float:
+    """Return how far a change brings the metric to its bound, and beyond."""
     comparison = remedy.comparison
     effect = comparison.closed
     if (
@@ -346,12 +331,10 @@ def _rank(pair: tuple[ModelTreatment, Remedy]) -> tuple[int, tuple[int, ...], fl
         and comparison.after > 0.0 < comparison.threshold
     ):
         effect += min(abs(math.log10(comparison.after / comparison.threshold)), FAR)
-    return list(Outcome).index(remedy.outcome), treatment.cost, -effect
+    return effect
 
 
-def _order(
-    one: ModelTreatment, other: ModelTreatment
-) -> tuple[ModelTreatment, ModelTreatment] | None:
+def _combine(one: ModelChange, other: ModelChange) -> ModelChange | None:
     """Return two changes in an order in which neither undoes the other; `None` if there is none.
 
     A drawing comes before what fills or scales some of what was drawn.
@@ -365,5 +348,5 @@ def _order(
             and not touched <= filled
             and not set(second.edits) <= set(first.edits)
         ):
-            return first, second
+            return combine(first, second)
     return None

@@ -4,6 +4,7 @@ Nothing here measures or knows how a change is made, so it fits any network that
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,13 +12,16 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, overload
 
+from chainrule._utils.numbers import encode_number
 from chainrule.diagnosis.diagnosis import PASSED_OVER, Diagnosis, diagnose, overlook
 from chainrule.diagnosis.metrics import format_metric, measure_metric
 from chainrule.diagnosis.rules import NOT_VIABLE, RULES, Verdict
+from chainrule.errors import RemedyError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.advice import Advice
+from chainrule.remedies.changes import KINDS
 from chainrule.remedies.edits import Edit, describe_edits
-from chainrule.remedies.spec_changes import KINDS, list_changes
+from chainrule.remedies.spec_changes import list_changed_fields
 from chainrule.spec.network_spec import NetworkSpec
 
 IMPROVED = 0.25
@@ -38,7 +42,12 @@ _SHARES = ("dead_units", "saturated", "non_finite", "unreached", "unlikely")
 
 
 class Outcome(StrEnum):
-    """What a change did, as measured; the best first."""
+    """What a change did, as measured; the best first.
+
+    Example:
+        >>> list(Outcome)[0]
+        <Outcome.CURES: 'cures'>
+    """
 
     CURES = "cures"
     HELPS = "helps"
@@ -48,16 +57,17 @@ class Outcome(StrEnum):
 
 OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
     {
-        Outcome.CURES: "afterwards every layer receives a usable gradient, and is likely to learn",
+        Outcome.CURES: "afterwards every layer receives a usable gradient, and plain SGD is likely "
+        "to train the network",
         Outcome.HELPS: "better, but not yet where it should be",
         Outcome.TRADES: "one problem is exchanged for another",
-        Outcome.FAILS: "measured, it brings little or nothing",
+        Outcome.FAILS: "measured, and it changes little or nothing",
     }
 )
 """What each outcome means, in a few words."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Comparison:
     """The metric that is wrong, before and after a change.
 
@@ -68,6 +78,13 @@ class Comparison:
         after: The worst value after; `None` if the changed network has no such comparison.
         threshold: The bound to pass.
         beyond: ">" if metrics above the bound are wrong, "<" if those below are.
+
+    Example:
+        >>> Comparison(
+        ...     rule="vanishing_gradient", metric="‖∂𝓛/∂W‖ ÷ error at the output",
+        ...     before=3e-9, after=0.31, threshold=0.003, beyond="<",
+        ... )
+        Comparison('‖∂𝓛/∂W‖ ÷ error at the output': 3.0·10⁻⁹ → 0.31, wanted ≥ 0.003)
     """
 
     rule: str
@@ -76,6 +93,12 @@ class Comparison:
     after: float | None
     threshold: float
     beyond: str
+
+    def __repr__(self) -> str:
+        return (
+            f"Comparison({self.metric!r}: {self.before_text} → {self.after_text}, wanted "
+            f"{self.threshold_text})"
+        )
 
     @property
     def name(self) -> str:
@@ -127,22 +150,26 @@ class Comparison:
         return math.log10(min(max(value, _SMALLEST), 1e308))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Remedy:
     """A change that was tried, with what was measured before and after it.
 
     Attributes:
         title: The change in words, for example "He (Kaiming) initialization".
         reason: Why it could help, in one plain sentence (one for each of a pair).
-        kinds: What kind of change it is (see `treatments.KINDS`); two for a pair.
+        kinds: What kind of change it is (see `changes.KINDS`); two for a pair.
         outcome: What it did.
         comparison: The gravest finding's metric before and after.
         before: The measurement before.
         after: The measurement after, of the same seeds.
         diagnosis_before: The diagnosis of `before`.
         diagnosis_after: The diagnosis of `after`.
-        edits: For a model of somebody's own, what is changed in its parameters; `apply_remedy`
-            does it.
+        edits: For a model of yours, what is changed in its parameters; `apply_remedy` does it.
+
+    Example:
+        >>> from chainrule import NetworkSpec, find_remedies
+        >>> find_remedies(NetworkSpec(depth=15, width=16, activation="relu"), 2)[0].title
+        'He (Kaiming) initialization'
     """
 
     title: str
@@ -156,6 +183,22 @@ class Remedy:
     diagnosis_after: Diagnosis
     edits: tuple[Edit, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Remedy({self.title!r}, {self.outcome}: {self._steps})"
+
+    def _repr_markdown_(self) -> str:
+        """Show the change, what it did and why in a notebook."""
+        return (
+            f"**{_escape(self.title)}**: {_escape(self.outcome_text)}\n\n"
+            f"{_escape(self.comparison.name)}: {self._steps}, wanted "
+            f"{self.comparison.threshold_text}; diagnosis: {self.verdict_before} → "
+            f"{self.verdict_after}\n\n{_escape(self.reason)}"
+        )
+
+    @property
+    def _steps(self) -> str:
+        return f"{self.comparison.before_text} → {self.comparison.after_text}"
+
     @property
     def spec(self) -> NetworkSpec | None:
         """The specification after the change; `None` for a model that chainrule did not build."""
@@ -166,33 +209,40 @@ class Remedy:
         """What the change did, in a few words."""
         if self.outcome is Outcome.CURES and self.spec is None:
             return "afterwards every layer receives a usable gradient"
+        if self.outcome is Outcome.HELPS and self.verdict_after is Verdict.HEALTHY:
+            if self.comparison.passes:
+                return (
+                    "afterwards every layer receives a usable gradient, but plain SGD is not yet "
+                    "likely to train the network"
+                )
+            return "healthy as a whole, but what was wrong is still beyond its bound"
         return OUTCOMES[self.outcome]
 
     @property
     def changes(self) -> dict[str, Any]:
         """The fields of the specification that change, with their new values."""
         before, after = self.before.spec, self.after.spec
-        return {} if before is None or after is None else list_changes(before, after)
+        return {} if before is None or after is None else list_changed_fields(before, after)
 
     @property
     def verdict_before(self) -> Verdict:
-        """What was wrong, beside weights that the loss does not reach."""
+        """What was wrong, apart from weights that the loss does not reach."""
         return find_curable(self.diagnosis_before, self.before).verdict
 
     @property
     def verdict_after(self) -> Verdict:
-        """What the changed network is diagnosed as, beside weights unreached before and after."""
+        """What the changed network is diagnosed as, apart from weights unreached already before."""
         return _find_rest(self.diagnosis_before, self.diagnosis_after, self.after).verdict
 
     @property
     def command(self) -> str:
-        """The shell command that measures the changed network; "" for a model of somebody's own."""
+        """The shell command that measures the changed network; "" for a model of yours."""
         return "" if self.spec is None else self.spec.to_command()
 
     def to_dict(self) -> dict[str, Any]:
         """Return words and metrics without the two flows, ready for JSON.
 
-        Infinite and undefined metrics are the strings "inf", "-inf" and "nan".
+        Infinite and undefined metrics are the strings "Infinity", "-Infinity" and "NaN".
         """
         comparison = self.comparison
         return {
@@ -211,8 +261,8 @@ class Remedy:
             "comparison": {
                 "rule": comparison.rule,
                 "name": comparison.name,
-                "before": _encode(comparison.before),
-                "after": _encode(comparison.after),
+                "before": encode_number(comparison.before),
+                "after": encode_number(comparison.after),
                 "threshold": comparison.threshold,
                 "before_text": comparison.before_text,
                 "after_text": comparison.after_text,
@@ -231,11 +281,11 @@ class Remedy:
         return self.outcome is Outcome.CURES
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Remedies(Sequence[Remedy]):
     """The remedies found for a network: cures first, then what helps; the cheapest first in each.
 
-    As a sequence it holds remedies only; what was tried in vain is in `refuted`.
+    As a sequence it holds remedies only; what was tried without success is in `refuted`.
 
     Attributes:
         before: The measurement of the network as it is.
@@ -245,6 +295,11 @@ class Remedies(Sequence[Remedy]):
         advice: What else is worth trying; this was not measured.
         note: Why nothing or less was measured, and which weights no change can help since the loss
             does not reach them; "" where everything was measured and is reached.
+
+    Example:
+        >>> from chainrule import NetworkSpec, find_remedies
+        >>> find_remedies(NetworkSpec(depth=2, activation="relu", init="he"), 2)
+        Remedies(healthy: nothing to change)
     """
 
     before: GradientFlow
@@ -252,6 +307,40 @@ class Remedies(Sequence[Remedy]):
     tried: tuple[Remedy, ...]
     advice: tuple[Advice, ...] = ()
     note: str = ""
+
+    def __repr__(self) -> str:
+        return f"Remedies({self.diagnosis.verdict}: {self._counts})"
+
+    def _repr_markdown_(self) -> str:
+        """Show what was measured as a table in a notebook."""
+        parts = [f"**Remedies** ({self.diagnosis.verdict}: {self._counts})"]
+        if self.tried:
+            metric = self.tried[0].comparison
+            head = (
+                f"change | {_escape(metric.name)}, wanted {metric.threshold_text} | then | effect"
+            )
+            rows = [
+                f"{_escape(remedy.title)} | {remedy._steps} | {remedy.verdict_after} | "
+                f"{_escape(remedy.outcome_text)}"
+                for remedy in (*self, *self.refuted)
+            ]
+            parts.append("\n".join(f"| {row} |" for row in (head, "--- | --- | --- | ---", *rows)))
+        parts.append(_escape(self.note))
+        parts += [f"Advice, not measured: {_escape(each.title)}" for each in self.advice]
+        return "\n\n".join(filter(None, parts))
+
+    @property
+    def _counts(self) -> str:
+        if not self.tried:
+            healthy = self.diagnosis.verdict is Verdict.HEALTHY
+            return "nothing to change" if healthy else "nothing was tried"
+        cures, helps, others = len(self.cures), len(self.helps), len(self.refuted)
+        texts = (
+            (cures, "cure" if cures == 1 else "cures"),
+            (helps, "helps" if helps == 1 else "help"),
+            (others, "does not" if others == 1 else "do not"),
+        )
+        return ", ".join(f"{count} {text}" for count, text in texts)
 
     @cached_property
     def cures(self) -> tuple[Remedy, ...]:
@@ -294,7 +383,7 @@ def compare_flows(
 ) -> Remedy:
     """Return what a change did, judged by the metric of the gravest finding before it.
 
-    Weights that the loss reaches neither before nor after are passed over, if more is wrong.
+    Weights that the loss reaches neither before nor after are ignored if more is wrong.
 
     Args:
         before: The measurement before; not healthy.
@@ -303,12 +392,30 @@ def compare_flows(
         reason: Why it could help.
         kinds: What kind of change it is.
         diagnosis: The diagnosis of `before`, if it is there already.
-        edits: What was changed in the parameters of a model of somebody's own.
+        edits: What was changed in the parameters of a model of yours.
+
+    Raises:
+        RemedyError: If nothing is wrong before.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flows = [
+        ...     simulate(NetworkSpec(depth=15, activation="relu", init=init), 2)
+        ...     for init in ("pytorch", "he")
+        ... ]
+        >>> compare_flows(*flows, title="He", reason="It fits.", kinds=("initialization",)).is_cure
+        True
     """
     diagnosis_before = diagnosis or diagnose(before)
     diagnosis_after = diagnose(after)
     judged_before = find_curable(diagnosis_before, before)
     judged_after = _find_rest(diagnosis_before, diagnosis_after, after)
+    if not judged_before.findings:
+        raise RemedyError(
+            "before must be the flow of a network that is not healthy, but its diagnosis found "
+            "nothing wrong, so there is nothing to compare. Compare two healthy flows by their "
+            "own numbers, such as flow.gradient_ratio."
+        )
     worst = judged_before.findings[0]
     comparison = Comparison(
         rule=worst.rule,
@@ -333,13 +440,13 @@ def compare_flows(
 
 
 def find_curable(diagnosis: Diagnosis, flow: GradientFlow) -> Diagnosis:
-    """Return what a diagnosis says beside unreached weights; all of it if nothing else is wrong."""
+    """Return a diagnosis without unreached weights; all of it if nothing else is wrong."""
     rest = overlook(diagnosis, flow, PASSED_OVER)
     return rest if rest.findings else diagnosis
 
 
 def _find_rest(before: Diagnosis, after: Diagnosis, flow: GradientFlow) -> Diagnosis:
-    """Return what a diagnosis after a change says beside the unreached weights from before."""
+    """Return a diagnosis after a change without the weights that were unreached before it."""
     known = {finding.modules for finding in before.findings if finding.rule in PASSED_OVER}
     same = all(f.modules in known for f in after.findings if f.rule in PASSED_OVER)
     return overlook(after, flow, PASSED_OVER) if same else after
@@ -350,7 +457,7 @@ def _judge(
 ) -> Outcome:
     if comparison.closed < IMPROVED:
         return Outcome.FAILS
-    if after.verdict is Verdict.HEALTHY:  # some metrics count as evidence only beside others
+    if after.verdict is Verdict.HEALTHY:  # some metrics count as evidence only together with others
         viable = not specified or after.viability.sgd.probability >= CURED
         return Outcome.CURES if comparison.passes and viable else Outcome.HELPS
     known = {finding.verdict for finding in before.findings}
@@ -360,10 +467,6 @@ def _judge(
         known.add(Verdict.HARD_TO_TRAIN)  # it was before, beneath what is graver
     new = {finding.verdict for finding in after.findings} - known
     return Outcome.TRADES if new else Outcome.HELPS
-
-
-def _encode(value: float | None) -> float | str | None:
-    return value if value is None or math.isfinite(value) else str(float(value))
 
 
 PREPARATION = "import chainrule\nremedies = chainrule.find_remedies(model, compute_loss)"
@@ -378,8 +481,8 @@ def write_call(remedies: Remedies, number: int) -> str:
         number: Its place in them, from 0.
 
     Returns:
-        For a specification the command that measures the changed network. For a model of
-        somebody's own a line of Python that changes `model` in place; it needs `PREPARATION`.
+        For a specification the command that measures the changed network. For a model of yours a
+        line of Python that changes `model` in place; it needs `PREPARATION`.
     """
     remedy = remedies[number]
     if remedy.command:
@@ -406,3 +509,8 @@ def write_search(flow: GradientFlow) -> str:
     if flow.spec is None:
         return "chainrule inspect FILE.py:FUNCTION --remedies"
     return f"{flow.spec.to_command()} --remedies"
+
+
+def _escape(text: str) -> str:
+    """Return a text that Markdown shows as it is, also in a cell of a table."""
+    return re.sub(r"([\\`*_\[\]<>|&#])", r"\\\1", text).replace("\n", " ")
