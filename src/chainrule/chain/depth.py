@@ -214,8 +214,8 @@ def count_stable_layers(
         SpecError: If an argument is out of range.
 
     Example:
-        >>> count_stable_layers("sigmoid", depth=20)[-1]
-        (100.00000000000004, 0)
+        >>> len(count_stable_layers("sigmoid", depth=20))
+        400
     """
     check_depth("depth", depth)
     entry = get_activation(activation)

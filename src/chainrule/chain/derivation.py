@@ -447,7 +447,7 @@ def _list_layers(derivation: Derivation, fold: bool, width: int | None) -> Itera
 
 
 def _describe_beyond(name: str, value: WideFloat) -> str:
-    """Return what float64 would show for a number beyond its range, and how large it is."""
+    """Return what float64 would show for a number beyond its range, and its real size."""
     verb = {"underflow": "underflows", "overflow": "overflows"}[value.range]
     power = value.split()[1] or 0
     log = f"{value.log10:.1f}".replace("-", "−")

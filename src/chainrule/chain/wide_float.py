@@ -304,11 +304,12 @@ class WideFloat(Real):
 
     @property
     def reads_exactly(self) -> bool:
-        """Whether the digits that people read are the whole number."""
+        """Whether the digits that people read are the whole number, but for the last bits."""
         if self.rounded or self.range != "normal":
             return False
         digits, power = self.split()
-        return float(f"{digits.replace(MINUS, '-')}e{power or 0}") == float(self)
+        shown = float(f"{digits.replace(MINUS, '-')}e{power or 0}")
+        return math.isclose(shown, float(self), rel_tol=1e-15)
 
     def split(self) -> tuple[str, int | None]:
         """Return its digits and its power of ten, `None` where people need none.
@@ -463,9 +464,9 @@ def _compare(number: WideFloat, other: object) -> float | None:  # noqa: PLR0911
     if isinstance(other, Rational):
         numerator, denominator = int(other.numerator), int(other.denominator)
     elif isinstance(other, (Real, Decimal)):
-        if not math.isfinite(other):
-            return math.nan if math.isnan(other) else -math.copysign(1.0, other)
         exact = other if isinstance(other, Decimal) else float(other)
+        if not (exact.is_finite() if isinstance(exact, Decimal) else math.isfinite(exact)):
+            return math.nan if math.isnan(exact) else -math.copysign(1.0, exact)
         numerator, denominator = exact.as_integer_ratio()
     else:
         return None
