@@ -126,7 +126,7 @@ class TestDepth:
     def test_one_layer_is_one(self):
         assert "up to 1 layer if" in find_stable_weights(depth=1).sentence
 
-    def test_the_steps_told_are_those_searched(self):
+    def test_the_steps_named_are_those_searched(self):
         sizes = [size for size, _ in count_stable_layers(depth=1)]
         steps = {round(100 * (b / a - 1)) for a, b in itertools.pairwise(sizes)}
         assert [f"in steps of {step} %" in SEARCHED for step in steps] == [True]
@@ -183,7 +183,7 @@ class TestRecurrence:
             assert float(step.clipped) == pytest.approx(factor * float(step.product), rel=1e-13)
         assert "one more factor" in found.clipping
 
-    def test_clipping_keeps_the_sign_and_lengthens_nothing(self):
+    def test_clipping_keeps_the_sign_and_makes_nothing_larger(self):
         negative = measure_recurrence(-1.5, 3, activation="identity", x=-1.0, clip=0.5)
         assert float(negative.clipped_gradient) == -0.5
         small = measure_recurrence(0.5, 30, activation="tanh", clip=1.0)

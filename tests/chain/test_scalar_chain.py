@@ -174,12 +174,12 @@ def test_each_factor_says_what_it_does(weight, value, effect):
 @example(0.99999)
 @example(0.9951)
 @example(1.0000001)
-def test_no_effect_is_told_in_exponents_or_as_one_time(size):
-    told = describe_effect(WideFloat.from_float(size))
-    assert "e+" not in told
-    assert "e-" not in told
-    assert " 1 times" not in told
-    assert "100 %" not in told
+def test_no_effect_is_written_in_exponents_or_as_one_time(size):
+    words = describe_effect(WideFloat.from_float(size))
+    assert "e+" not in words
+    assert "e-" not in words
+    assert " 1 times" not in words
+    assert "100 %" not in words
 
 
 def test_values_by_name():

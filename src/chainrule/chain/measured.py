@@ -39,7 +39,7 @@ MAX_UNFOLDED_GAINS = 320
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MeasuredFactor:
-    """One gain of the product.
+    """One gradient gain (norm ratio) of the product.
 
     Attributes:
         id: The same in equation, strip and chart: "phi-3", "W-3".
@@ -51,6 +51,12 @@ class MeasuredFactor:
         exact: Geometric mean over the networks; `None` where some network has no such number.
         running: The product up to and including it: 0 from the first 0 on, `None` from the first
             factor that has no number.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="identity"), 1)
+        >>> measure_product(flow).factors[0]
+        MeasuredFactor(g(φ₂) ≈ 1)
     """
 
     id: str
@@ -99,6 +105,12 @@ class MeasuredProduct:
 
     All of them are geometric means over the networks: unlike medians, these multiply as the gains
     do. `None` stands for what some network does not have as a finite number.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="identity"), 1)
+        >>> len(measure_product(flow).factors)
+        4
     """
 
     factors: tuple[MeasuredFactor, ...]
@@ -140,7 +152,7 @@ class MeasuredProduct:
             ),
             (
                 "formulas",
-                "Each fraction by a short name: g, the gain of a module.",
+                "Each fraction by a short name: g, the gradient gain (norm ratio) of a module.",
                 tuple(Mark((f.id,), f.formula) for f in self.factors),
             ),
             (

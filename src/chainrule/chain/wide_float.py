@@ -411,7 +411,7 @@ def _combine(operation: Callable[[Any, Any], Any], left: object, right: object) 
         return operation(a, b)
     if operation is _raise:
         return float(a) ** float(b)
-    # beside inf and nan a finite number counts by its sign alone, however small or large it is
+    # next to inf and nan only the sign of a finite number counts
     a, b = (float(each.sign) if isinstance(each, WideFloat) else each for each in (a, b))
     return _FLOAT_OPERATIONS.get(operation, operation)(a, b)
 
