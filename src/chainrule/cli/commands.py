@@ -277,9 +277,14 @@ def equation_command(  # noqa: PLR0913  (one option per setting)
     debug: DebugOption = False,
 ) -> None:
     """Work out the gradient of a network with one unit per layer, line by line."""
-    from chainrule.chain import derive, describe_chain, draw_graph
+    from chainrule.chain import (
+        derive,
+        describe_chain,
+        draw_graph,
+        summarize_derivation,
+        summarize_recurrence,
+    )
     from chainrule.chain.arguments import build_chain
-    from chainrule.chain.summary import summarize_derivation, summarize_recurrence
 
     if as_json and latex:
         raise SpecError(
