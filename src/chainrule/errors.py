@@ -53,6 +53,6 @@ def suggest(received: str, known: Iterable[str]) -> str:
 
     names = list(known)
     by_fold = {name.lower(): name for name in names}
-    close = get_close_matches(received.lower(), by_fold, n=1, cutoff=0.4)
+    close = get_close_matches(received[:60].lower(), by_fold, n=1, cutoff=0.4)
     nearest = f"Did you mean {by_fold[close[0]]!r}? " if close else ""
     return f"{nearest}Known: {', '.join(names)}."

@@ -43,6 +43,21 @@ def split_number(value: float) -> tuple[str, int | None]:
     return digits.replace("-", MINUS), int(power) if mark else None
 
 
+def encode_number(value: float | None) -> float | str | None:
+    """Return a number as every JSON text of chainrule holds it.
+
+    JSON has no infinite and no undefined numbers: they become the strings "Infinity", "-Infinity"
+    and "NaN". Finite numbers and `None` stay.
+
+    Example:
+        >>> encode_number(-math.inf)
+        '-Infinity'
+    """
+    if value is None or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
 def format_times(ratio: float) -> str:
     """Return how many times something is as large: "350 million times", "0.028 times".
 

@@ -9,9 +9,10 @@ from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
-from pydantic import FailFast, Field, TypeAdapter, with_config
+from pydantic import FailFast, Field, Strict, TypeAdapter, with_config
 
 from chainrule._utils.files import write_text
+from chainrule._utils.numbers import format_number
 from chainrule.flow.quantity import Quantity, combine_norms, divide_members, multiply_members
 from chainrule.flow.records import (
     CLOSED,
@@ -25,12 +26,13 @@ from chainrule.flow.records import (
 )
 from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"."""
 
 _CLIP_EPS = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to a norm before it divides by it."""
 
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Seed = Annotated[int, Strict(), Field(ge=0, le=MAX_SEED)]
 
 _STATISTICS = (
     "mean",
@@ -54,7 +56,7 @@ RECORD_TYPES: Mapping[str, type] = MappingProxyType(
         **dict.fromkeys(("gain", "weight_grad_norm"), float),
     }
 )
-"""What every column of `GradientFlow.to_records` holds, beside `None`."""
+"""What every column of `GradientFlow.to_records` holds where it is not `None`."""
 
 
 @with_config(CLOSED)
@@ -78,18 +80,26 @@ class GradientFlow:
             Those of `simulate` are in its specification instead.
         attentions: Attention weights computed by `scaled_dot_product_attention`, or by a softmax
             over q·kᵀ whose result is multiplied with values, in forward order.
+
+    Two flows are equal if all they hold is: every value of every member, undefined ones (NaN)
+    included. A flow equals itself read back from its file.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> len(simulate(NetworkSpec(depth=3, width=4)).weight_layers)
+        3
     """
 
     layers: Annotated[tuple[LayerFlow, ...], FailFast()]
     parameters: Annotated[tuple[ParameterFlow, ...], FailFast()]
     loss: Quantity
-    chain: bool
+    chain: Annotated[bool, Strict()]
     seeds: Annotated[tuple[Seed, ...], FailFast()]
     spec: NetworkSpec | None
     device: Text
     torch_version: Text
     chainrule_version: Text
-    schema_version: int = field(default=SCHEMA_VERSION)
+    schema_version: Annotated[int, Strict()] = field(default=SCHEMA_VERSION)
     # A factory, so that the class has no attribute that would hide what `defer` still has to build.
     residuals: Annotated[tuple[ResidualFlow, ...], FailFast()] = field(default_factory=tuple)
     attentions: Annotated[tuple[AttentionFlow, ...], FailFast()] = field(default_factory=tuple)
@@ -121,6 +131,27 @@ class GradientFlow:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def __repr__(self) -> str:
+        return f"GradientFlow({', '.join(self._list_facts())})"
+
+    def _list_facts(self) -> list[str]:
+        """Return what the line about a flow says: its size, its gradients, their ratio."""
+        count = len(self.weight_layers)
+        facts = [f"{count:,} layer{'' if count == 1 else 's'}"]
+        if not count:
+            facts = ["no weight layers", f"{len(self.layers):,} module outputs"]
+        if self.ensemble_size > 1:
+            facts.append(f"{self.ensemble_size:,} networks")
+        norms = [norm for norm in self.weight_gradient_norms if norm is not None]
+        if not norms:
+            return [*facts, f"no weight gradients, 𝓛 {format_number(self.loss)}"]
+        norms.sort(key=lambda norm: (math.isnan(norm), norm))  # undefined is worse than large
+        ends = dict.fromkeys(format_number(norm) for norm in (norms[0], norms[-1]))
+        facts.append(f"‖∂𝓛/∂W‖ {' … '.join(ends)}")
+        if count > 1 and self.gradient_ratio is not None:
+            facts.append(f"ratio {format_number(self.gradient_ratio)}")
+        return facts
 
     @property
     def ensemble_size(self) -> int:

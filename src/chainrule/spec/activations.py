@@ -7,6 +7,7 @@ At a kink they follow PyTorch's convention (for example ReLU'(0) = 0).
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from reprlib import repr as shorten
 from types import MappingProxyType
 
 from chainrule.errors import SpecError, suggest
@@ -255,4 +256,4 @@ def get_activation(name: str) -> Activation:
     try:
         return ACTIVATIONS[name]
     except KeyError:
-        raise SpecError(f"activation: unknown {name!r}. {suggest(name, ACTIVATIONS)}") from None
+        raise SpecError(f"activation: unknown {shorten(name)}. {suggest(name, ACTIVATIONS)}") from None

@@ -8,6 +8,7 @@ of one weight as a function of them; the drawn distribution is normal or uniform
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from reprlib import repr as shorten
 from types import MappingProxyType
 from typing import Literal
 
@@ -142,4 +143,4 @@ def get_initializer(name: str) -> Initializer:
     try:
         return INITIALIZERS[name]
     except KeyError:
-        raise SpecError(f"init: unknown {name!r}. {suggest(name, INITIALIZERS)}") from None
+        raise SpecError(f"init: unknown {shorten(name)}. {suggest(name, INITIALIZERS)}") from None
