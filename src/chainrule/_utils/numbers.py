@@ -36,7 +36,7 @@ def split_number(value: float) -> tuple[str, int | None]:
     """
     size = abs(value)
     if value == 0 or 0.001 <= size < 999.5:
-        text = f"{value:.3g}"
+        text = f"{value + 0.0:.3g}"  # + 0.0: no minus before zero
     else:
         text = f"{value:,.0f}" if 1 <= size < 9999.5 else f"{value:.1e}"
     digits, mark, power = text.partition("e")

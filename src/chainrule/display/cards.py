@@ -12,6 +12,7 @@ from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
+from chainrule.spec.network_spec import FIELD_NAMES
 
 GOOD, WARN, BAD, PLAIN = "good", "warn", "bad", ""
 """States of a card; a page colours them, and never by colour alone."""
@@ -299,7 +300,7 @@ def describe_subject(flow: GradientFlow) -> str:
         ACTIVATIONS[spec.activation].label,
         f"{INITIALIZERS[spec.init].label} initialization",
         *(extra for extra in extras if extra),
-        *(f"{name.replace('_', ' ')} {value}" for name, value in others.items()),
+        *(f"{FIELD_NAMES[name]} {value}" for name, value in others.items()),
     ]
     return ", ".join(parts)
 

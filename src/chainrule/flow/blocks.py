@@ -306,7 +306,7 @@ def _measure_fill(stack: Stack) -> float:
 
 
 def _add_stream(stack: Stack, flow: GradientFlow) -> Stack:
-    """Return the stack with the gradient of the residual stream, if most blocks end in a residual sum."""
+    """Return the stack with the residual stream's gradient, if most blocks end in a sum."""
     deep = max(1, stack.name.split(".").count("*"))
     sums: dict[str, Quantity | None] = {}
     for each in flow.residuals:

@@ -182,9 +182,12 @@ def _check_version(document: Any) -> int:
 def _rename_streams(document: dict[str, Any]) -> None:
     """Give the residual connections of a file of version 1 the field name of today."""
     residuals = document.get("residuals")
-    for each in residuals if isinstance(residuals, list) else ():
-        if isinstance(each, dict) and "trunk" in each and "stream" not in each:
-            each["stream"] = each.pop("trunk")
+    for index, each in enumerate(residuals if isinstance(residuals, list) else ()):
+        if isinstance(each, dict):
+            if "stream" in each:
+                _refuse(f"residuals.{index}.stream", "is no field of version 1", each["stream"])
+            if "trunk" in each:
+                each["stream"] = each.pop("trunk")
 
 
 def _check_lengths(document: dict[str, Any], limits: Limits) -> None:
@@ -225,6 +228,8 @@ def _check_seeds(flow: GradientFlow) -> None:
 
 def _check_parts(flow: GradientFlow, limits: Limits) -> None:
     """Raise unless every part fits the others: sizes of ensembles, positions, lengths of texts."""
+    for name in ("device", "torch_version", "chainrule_version"):
+        _check_text(getattr(flow, name), limits, name)
     layers, parameters = len(flow.layers), len(flow.parameters)
     for name in ("layers", "parameters", "residuals", "attentions"):
         for index, part in enumerate(getattr(flow, name)):
@@ -321,7 +326,6 @@ def _check_text(text: str, limits: Limits, place: str) -> None:
 
 _REQUIREMENTS: Mapping[str, str] = MappingProxyType(
     {
-        "missing": "must be there",
         "unexpected_keyword_argument": "is no field that chainrule writes",
         "dataclass_type": "must be an object with the fields that chainrule writes",
         "model_type": "must be an object with the fields of a specification",
@@ -340,8 +344,17 @@ def _explain(error: ValidationError) -> FlowFileError:
         return FlowFileError(
             f"The flow file is damaged at {place}: {requirement}. Measure again and save a new one."
         )
+    if first["type"] == "missing":
+        return FlowFileError(
+            f"The flow file is damaged at {place}: this field must be there and is missing. "
+            "Measure again and save a new one."
+        )
+    if first["type"] == "too_long" and isinstance(first["input"], list):
+        requirement = f"must have at most {first['ctx']['max_length']:,} entries"
+    if first["type"] == "too_short":
+        requirement = f"must have at least {first['ctx']['min_length']} entries"
     requirement = _REQUIREMENTS.get(first["type"], f"{requirement[:1].lower()}{requirement[1:]}")
-    return _build_error(place, requirement, None if first["type"] == "missing" else first["input"])
+    return _build_error(place, requirement, first["input"])
 
 
 def _name_step(step: int | str) -> str:

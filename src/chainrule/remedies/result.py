@@ -11,6 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, overload
 
+from chainrule._utils.numbers import encode_number
 from chainrule.diagnosis.diagnosis import PASSED_OVER, Diagnosis, diagnose, overlook
 from chainrule.diagnosis.metrics import format_metric, measure_metric
 from chainrule.diagnosis.rules import NOT_VIABLE, RULES, Verdict
@@ -192,7 +193,7 @@ class Remedy:
     def to_dict(self) -> dict[str, Any]:
         """Return words and metrics without the two flows, ready for JSON.
 
-        Infinite and undefined metrics are the strings "inf", "-inf" and "nan".
+        Infinite and undefined metrics are the strings "Infinity", "-Infinity" and "NaN".
         """
         comparison = self.comparison
         return {
@@ -211,8 +212,8 @@ class Remedy:
             "comparison": {
                 "rule": comparison.rule,
                 "name": comparison.name,
-                "before": _encode(comparison.before),
-                "after": _encode(comparison.after),
+                "before": encode_number(comparison.before),
+                "after": encode_number(comparison.after),
                 "threshold": comparison.threshold,
                 "before_text": comparison.before_text,
                 "after_text": comparison.after_text,
@@ -360,10 +361,6 @@ def _judge(
         known.add(Verdict.HARD_TO_TRAIN)  # it was before, beneath what is graver
     new = {finding.verdict for finding in after.findings} - known
     return Outcome.TRADES if new else Outcome.HELPS
-
-
-def _encode(value: float | None) -> float | str | None:
-    return value if value is None or math.isfinite(value) else str(float(value))
 
 
 PREPARATION = "import chainrule\nremedies = chainrule.find_remedies(model, compute_loss)"

@@ -256,4 +256,5 @@ def get_activation(name: str) -> Activation:
     try:
         return ACTIVATIONS[name]
     except KeyError:
-        raise SpecError(f"activation: unknown {shorten(name)}. {suggest(name, ACTIVATIONS)}") from None
+        known = suggest(name, ACTIVATIONS)
+        raise SpecError(f"activation: unknown {shorten(name)}. {known}") from None
