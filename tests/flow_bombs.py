@@ -98,6 +98,7 @@ BOMBS = {
     "surrogate field": lambda: change(device=r'"","\ud800":1'),
     "surrogate name": lambda: change_entry("layers", name=r'"\udfff"'),
     "control characters": lambda: change_entry("layers", role=r'"\u001b[2J\u0000\n\u202e"'),
+    "control characters in a setting": lambda: change(spec=r'{"\u001b[2J\n":1}'),
     "field given twice": lambda: change(device='"",' + ",".join(['"device":1'] * 100_000)),
     "many marks": lambda: fill("\ufeff"),
     "nothing but NUL": lambda: fill("\0"),

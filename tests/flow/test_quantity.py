@@ -103,7 +103,7 @@ class TestFloat:
     def test_equals_a_number_by_its_median_and_an_ensemble_by_its_members(self):
         quantity = Quantity([1.0, 2.0, 9.0])
         assert quantity == 2.0
-        assert 2.0 == quantity
+        assert 2.0 == quantity  # noqa: SIM300
         assert quantity != 2.5
         assert quantity == Quantity([1.0, 2.0, 9.0])
         assert quantity != Quantity([2.0])

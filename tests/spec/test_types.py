@@ -48,7 +48,8 @@ def complaints(tmp_path_factory):
         [*command, *paths], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False
     )
     assert run.stderr == ""
-    found = re.findall(r"^(?:.*/)?(\w+\.py):(\d+): error: .*\[([\w-]+)\]$", run.stdout, re.MULTILINE)
+    error = re.compile(r"^(?:.*/)?(\w+\.py):(\d+): error: .*\[([\w-]+)\]$", re.MULTILINE)
+    found = error.findall(run.stdout)
     assert len(found) == run.stdout.count(": error:"), run.stdout
     return [(name, int(line), kind) for name, line, kind in found], run.stdout
 

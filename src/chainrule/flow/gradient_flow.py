@@ -110,6 +110,11 @@ class GradientFlow:
 
         Args:
             build: Makes the flow from plain numbers that are already there.
+
+        Example:
+            >>> from chainrule import NetworkSpec, simulate
+            >>> GradientFlow.defer(lambda: simulate(NetworkSpec(depth=3, width=4), 3)).ensemble_size
+            3
         """
         flow = cls.__new__(cls)
         flow.__dict__["_lock"] = threading.Lock()
@@ -238,6 +243,12 @@ class GradientFlow:
 
         Returns:
             One factor per member in [0, 1], or `None` if there is no gradient.
+
+        Example:
+            >>> from chainrule import NetworkSpec, simulate
+            >>> flow = simulate(NetworkSpec(depth=3, width=4))
+            >>> flow.compute_clip_factor(1e9)
+            1.0
         """
         norm = self.gradient_norm
         if norm is None:
@@ -252,6 +263,12 @@ class GradientFlow:
 
         A residual block counts as one factor. Of other measured modules that contain measured
         modules, the contained ones count.
+
+        Example:
+            >>> from chainrule import NetworkSpec, simulate
+            >>> flow = simulate(NetworkSpec(depth=3, width=4))
+            >>> len(flow.factors())  # three activations, three weights
+            6
         """
         calls = [self.layers[index] for index in select_path(self.layers)]
         calls.reverse()
@@ -279,6 +296,12 @@ class GradientFlow:
         """Return the flow as JSON text; `load_flow` reads it back.
 
         Infinite and undefined numbers become the strings "Infinity", "-Infinity" and "NaN".
+
+        Example:
+            >>> from chainrule import NetworkSpec, simulate
+            >>> flow = simulate(NetworkSpec(depth=3, width=4))
+            >>> flow.to_json()[:11]
+            '{"layers":['
         """
         return flow_adapter().dump_json(self).decode()
 
@@ -287,6 +310,15 @@ class GradientFlow:
 
         Raises:
             FlowFileError: If the file cannot be written there.
+
+        Example:
+            >>> from tempfile import TemporaryDirectory
+            >>> from chainrule import NetworkSpec, load_flow, simulate
+            >>> flow = simulate(NetworkSpec(depth=3, width=4))
+            >>> with TemporaryDirectory() as folder:
+            ...     flow.save(f"{folder}/flow.json")
+            ...     load_flow(f"{folder}/flow.json") == flow
+            True
         """
         write_text(path, self.to_json())
 
@@ -307,6 +339,12 @@ class GradientFlow:
         Figures are medians over the ensemble; those that do not exist are `None`, in any row.
         polars looks at the first 100 rows only to find out what a column holds, so give it
         `RECORD_TYPES` as well for a larger model: `polars.DataFrame(records, schema=RECORD_TYPES)`.
+
+        Example:
+            >>> from chainrule import NetworkSpec, simulate
+            >>> flow = simulate(NetworkSpec(depth=3, width=4))
+            >>> [record["name"] for record in flow.to_records()][:2]
+            ['0', '1']
         """
         gradients = {layer.layer: layer.weight_gradient_norm for layer in self.weight_layers}
         return [_flatten(call, gradients) for call in self.layers]
@@ -314,7 +352,14 @@ class GradientFlow:
 
 @cache
 def flow_adapter() -> TypeAdapter[GradientFlow]:
-    """Return the validator and serializer of flows (built once, on first use)."""
+    """Return the validator and serializer of flows (built once, on first use).
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4))
+        >>> flow_adapter().dump_python(flow)["chain"]
+        True
+    """
     return TypeAdapter(GradientFlow)
 
 
@@ -325,7 +370,14 @@ def _divide_ends(norms: Sequence[Quantity | None]) -> Quantity | None:
 
 
 def select_path(layers: Sequence[LayerFlow]) -> list[int]:
-    """Return the positions of the calls whose gains are factors, in forward order."""
+    """Return the positions of the calls whose gains are factors, in forward order.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4))
+        >>> select_path(flow.layers)
+        [0, 1, 2, 3, 4, 5]
+    """
     parents = {call.parent for call in layers}
 
     inside: list[bool] = [False] * len(layers)

@@ -10,13 +10,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as shorten
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from chainrule.errors import FlowFileError
+from chainrule._utils.numbers import format_number
+from chainrule.errors import FlowFileError, abbreviate
 from chainrule.flow.gradient_flow import SCHEMA_VERSION, GradientFlow, flow_adapter
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import ActivationStatistics, ParameterFlow
@@ -44,6 +44,9 @@ LIMITS = Limits()
 
 MAX_FIELDS = 20
 """Most fields of one object in a file; a specification has the most, 14."""
+
+MAX_DOTS = 100
+"""Most dots of one name: how deep modules may be nested."""
 
 _MAX_DIGITS = 19
 
@@ -131,7 +134,7 @@ def _parse(text: str) -> Any:
         if len(fields) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"{shorten(twice)} is given twice in one object")
+            raise ValueError(f"{abbreviate(twice)} is given twice in one object")
         return fields
 
     def read_integer(digits: str) -> int:
@@ -173,7 +176,7 @@ def _check_version(document: Any) -> int:
     if type(version) is not int or version < 1:
         raise FlowFileError(
             f"A flow file must state a schema_version from 1 to {SCHEMA_VERSION}; this one has "
-            f"{shorten(version)}. It was not written by chainrule, or is damaged. "
+            f"{abbreviate(version)}. It was not written by chainrule, or is damaged. "
             "Write one with: chainrule inspect FILE.py:FUNCTION --output flow.json"
         )
     return version
@@ -320,6 +323,8 @@ def _check_values(part: Any, size: int, limits: Limits, place: str) -> None:
 
 
 def _check_text(text: str, limits: Limits, place: str) -> None:
+    if text.count(".") > MAX_DOTS:
+        _refuse(place, f"must have at most {MAX_DOTS} dots", text)
     if len(text) > limits.text:
         _refuse(place, f"must have at most {limits.text} characters", text)
 
@@ -359,7 +364,7 @@ def _explain(error: ValidationError) -> FlowFileError:
 
 def _name_step(step: int | str) -> str:
     """Return a field's name or a list's position; a stranger's name cut and made printable."""
-    return str(step) if isinstance(step, int) else shorten(step)[1:-1]
+    return str(step) if isinstance(step, int) else abbreviate(step)[1:-1]
 
 
 def _refuse(place: str, requirement: str, received: Any) -> NoReturn:
@@ -367,11 +372,12 @@ def _refuse(place: str, requirement: str, received: Any) -> NoReturn:
 
 
 def _build_error(place: str, requirement: str, received: Any) -> FlowFileError:
+    came = "null" if received is None else abbreviate(received)
     return FlowFileError(
-        f"The flow file is damaged at {place}: {requirement}; "
-        f"got {shorten(received)}. Measure again and save a new one."
+        f"The flow file is damaged at {place}: {requirement}; got {came}. "
+        "Measure again and save a new one."
     )
 
 
 def _describe_size(size: int) -> str:
-    return f"{size / 2**20:.3g} MiB" if size >= 2**20 else f"{size} bytes"
+    return f"{format_number(size / 2**20)} MiB" if size >= 2**20 else f"{size} bytes"

@@ -76,6 +76,10 @@ class Histogram:
         high: Right edge of the last bin.
         counts: Entries per bin.
         sampled: Number of entries looked at: evenly spaced ones where the tensor is large.
+
+    Example:
+        >>> Histogram(low=0.0, high=1.0, counts=(3, 1), sampled=4).counts
+        (3, 1)
     """
 
     low: Edge
@@ -110,6 +114,12 @@ class ActivationStatistics:
             module is an activation of the table.
         units: Number of units of the output (its features or channels).
         histogram: Distribution of the entries; `None` if none was finite.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> 0 <= flow.layers[1].statistics.zero_share <= 1
+        True
     """
 
     mean: Quantity
@@ -150,6 +160,12 @@ class GradientStatistics:
         max_abs: Largest absolute entry.
         zero_share: Share of entries that are exactly zero, in [0, 1].
         non_finite: Number of entries that are infinite or NaN.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> flow.layers[0].gradient.norm > 0
+        True
     """
 
     norm: Magnitude
@@ -189,6 +205,12 @@ class LayerFlow:
         gain: ‖∂loss/∂input‖ ÷ ‖∂loss/∂output‖ of the call, one factor of the chain-rule product.
             Both are total gradients, so other paths that the input takes count too. `None` where
             either does not exist. Calls with several outputs have it on the first one.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> [(call.label, call.shape) for call in flow.layers][:2]
+        [('0', (32, 4)), ('1', (32, 4))]
     """
 
     name: Text
@@ -239,6 +261,19 @@ class ResidualFlow:
             same.
         parameters: Positions in `GradientFlow.parameters` of those that the branch is computed
             with, between where it leaves the residual stream and the sum.
+
+    Example:
+        >>> one = Quantity([1.0])
+        >>> ResidualFlow(
+        ...     stream=0,
+        ...     branch=None,
+        ...     normalization="none",
+        ...     before=one,
+        ...     added=Quantity([2.0]),
+        ...     after=one,
+        ...     gradient=None,
+        ... ).share
+        2.0
     """
 
     stream: Position
@@ -286,6 +321,20 @@ class AttentionFlow:
             (one-hot), 1 if it attends all alike (uniform).
         one_hot: Share of heads with a mean below 0.05.
         uniform: Share of heads with a mean above 0.95.
+
+    Example:
+        >>> half = Quantity([0.5])
+        >>> AttentionFlow(
+        ...     name="block.0",
+        ...     call=1,
+        ...     heads=2,
+        ...     queries=8,
+        ...     keys=8,
+        ...     entropy=half,
+        ...     one_hot=half,
+        ...     uniform=half,
+        ... ).label
+        'block.0 (call 2)'
     """
 
     name: Text
@@ -327,6 +376,12 @@ class ParameterFlow:
         grad_zero_share: Share of gradient entries that are exactly zero, in [0, 1].
         grad_non_finite: Number of gradient entries that are infinite or NaN.
         non_finite: Number of parameter entries that are infinite or NaN.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> [parameter.name for parameter in flow.parameters][:2]
+        ['0.weight', '0.bias']
     """
 
     name: Text
@@ -373,6 +428,12 @@ class WeightLayer:
         pre_activation: Statistics of z_l (its first call).
         activation: Statistics of h_l = φ(z_l); `None` if no activation module follows.
         activation_kind: Class name of that activation module ("" if none follows).
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> [(layer.layer, layer.activation_kind) for layer in flow.weight_layers]
+        [(1, 'ReLU'), (2, 'ReLU')]
     """
 
     layer: int
@@ -447,6 +508,12 @@ class Factor:
         layer: The weight layer it belongs to.
         value: ‖∂loss/∂input‖ ÷ ‖∂loss/∂output‖; `None` if there is no gradient on either side.
         running: Product of all factors from the loss back to and including this one.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> [factor.role for factor in flow.factors()]
+        ['activation', 'weight', 'activation', 'weight']
     """
 
     name: str

@@ -107,7 +107,7 @@ def scale_weights(spec: NetworkSpec, std: float) -> Treatment:
     """Return the change to weights of a standard deviation that was found by measuring."""
     return Treatment(
         kinds=("gain",),
-        title=f"Weights of σ = {std:g}",
+        title=f"Weights of σ = {format_number(std)}",
         reason="At this scale, found by measuring, a layer hands back about as much gradient as it "
         "receives; it holds at the start, and training may leave it.",
         spec=spec.replace(init="random", weight_std=std, **_keep_distribution(spec, "random")),

@@ -7,10 +7,9 @@ At a kink they follow PyTorch's convention (for example ReLU'(0) = 0).
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from reprlib import repr as shorten
 from types import MappingProxyType
 
-from chainrule.errors import SpecError, suggest
+from chainrule.errors import SpecError, abbreviate, suggest
 
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
@@ -41,6 +40,10 @@ class Activation:
         note: One sentence worth knowing.
         module: Class name in `torch.nn`.
         module_defaults: Attributes of that class for which the figures above hold.
+
+    Example:
+        >>> ACTIVATIONS["sigmoid"].derivative(0.0)
+        0.25
     """
 
     name: str
@@ -252,9 +255,13 @@ def get_activation(name: str) -> Activation:
 
     Raises:
         SpecError: If there is none; the message names the nearest and lists all.
+
+    Example:
+        >>> get_activation("tanh").label
+        'Tanh'
     """
     try:
         return ACTIVATIONS[name]
     except KeyError:
         known = suggest(name, ACTIVATIONS)
-        raise SpecError(f"activation: unknown {shorten(name)}. {known}") from None
+        raise SpecError(f"activation: unknown {abbreviate(name)}. {known}") from None

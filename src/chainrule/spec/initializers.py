@@ -8,11 +8,10 @@ of one weight as a function of them; the drawn distribution is normal or uniform
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from reprlib import repr as shorten
 from types import MappingProxyType
 from typing import Literal
 
-from chainrule.errors import SpecError, suggest
+from chainrule.errors import SpecError, abbreviate, suggest
 
 Distribution = Literal["normal", "uniform"]
 
@@ -31,6 +30,10 @@ class Initializer:
         bias_bound: Biases are drawn uniformly from ±(this value), from fan_in; `None` means zero.
         best_for: Where it suits, in a few words.
         source: Where it comes from.
+
+    Example:
+        >>> INITIALIZERS["he"].variance(64, 64, 1.0)
+        0.03125
     """
 
     name: str
@@ -139,8 +142,14 @@ def get_initializer(name: str) -> Initializer:
 
     Raises:
         SpecError: If there is none; the message names the nearest and lists all.
+
+    Example:
+        >>> get_initializer("he").default_distribution
+        'normal'
     """
     try:
         return INITIALIZERS[name]
     except KeyError:
-        raise SpecError(f"init: unknown {shorten(name)}. {suggest(name, INITIALIZERS)}") from None
+        raise SpecError(
+            f"init: unknown {abbreviate(name)}. {suggest(name, INITIALIZERS)}"
+        ) from None

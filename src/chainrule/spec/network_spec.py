@@ -1,14 +1,13 @@
 """`NetworkSpec`: everything that defines a dense network, validated."""
 
 from collections.abc import Mapping
-from reprlib import repr as shorten
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypedDict, Unpack
 from urllib.parse import parse_qsl, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from chainrule.errors import SpecError, suggest
+from chainrule.errors import SpecError, abbreviate, suggest
 from chainrule.spec.activations import get_activation
 from chainrule.spec.initializers import Distribution, Initializer, get_initializer
 
@@ -174,11 +173,21 @@ class NetworkSpec(BaseModel):
         return type(self)(**{**self.model_dump(), **changes})
 
     def to_query(self) -> str:
-        """Return the URL query string that holds every field that differs from its default."""
+        """Return the URL query string that holds every field that differs from its default.
+
+        Example:
+            >>> NetworkSpec(depth=15).to_query()
+            'depth=15'
+        """
         return urlencode(self.model_dump(exclude_defaults=True, exclude_none=True))
 
     def to_command(self) -> str:
-        """Return the shell command that measures it: only what differs from the defaults."""
+        """Return the shell command that measures it: only what differs from the defaults.
+
+        Example:
+            >>> NetworkSpec(depth=15).to_command()
+            'chainrule simulate --depth 15'
+        """
         fields = self.model_dump(exclude_defaults=True, exclude_none=True)
         options = [f"--{name.replace('_', '-')} {value}" for name, value in fields.items()]
         return " ".join(["chainrule simulate", *options])
@@ -201,11 +210,18 @@ class NetworkSpec(BaseModel):
         fields: dict[str, Any] = dict(pairs)
         if len(fields) < len(pairs):
             twice = next(name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1)
-            raise SpecError(f"{twice[:60]}: must be given once; the query gives it several times.")
+            raise SpecError(
+                f"{abbreviate(twice)[1:-1]}: must be given once; the query gives it several times."
+            )
         return cls(**fields)
 
     def to_json(self) -> str:
-        """Return the specification as one line of JSON."""
+        """Return the specification as one line of JSON.
+
+        Example:
+            >>> NetworkSpec(depth=15).to_json()[:11]
+            '{"depth":15'
+        """
         return self.model_dump_json()
 
     @classmethod
@@ -245,8 +261,8 @@ def _explain(error: ValidationError) -> str:
         if isinstance(cause, SpecError):
             lines.append(str(cause))
             continue
-        field = str(detail["loc"][0])[:60] if detail["loc"] else "specification"
-        received = shorten(detail["input"])
+        field = abbreviate(detail["loc"][0]).strip("'") if detail["loc"] else "specification"
+        received = abbreviate(detail["input"])
         if detail["type"] == "extra_forbidden":
             lines.append(f"{field}: no such field. {suggest(field, NetworkSpec.model_fields)}")
         elif field in _REQUIREMENTS:
