@@ -45,7 +45,7 @@ def repair_query(query: str) -> tuple[NetworkSpec, tuple[str, ...]]:
 
     Example:
         >>> repair_query("depth=2000")[1]
-        ('depth “2000” is not possible; 1000 is used.',)
+        ('depth “2000” is not possible; using 1000.',)
     """
     notices: list[str] = []
     pairs: list[tuple[str, str]] = []
@@ -84,7 +84,7 @@ def _write_notice(name: str, text: str, problem: str, value: Any) -> str:
     if value is None:
         value = NetworkSpec.model_fields[name].default
     used = f"{value:g}" if isinstance(value, float) else str(value)  # as an address holds it
-    instead = _NOT_GIVEN[name] if value is None else f"{used} is used"
+    instead = _NOT_GIVEN[name] if value is None else f"using {used}"
     return f"{FIELD_NAMES[name]} “{text[:40]}” {problem}; {instead}."
 
 
