@@ -73,7 +73,7 @@ def make_malicious():
 
 HOSTILE = {
     "words": ("not json", "must hold JSON"),
-    "nested": ("[" * 10**6, "nested more than 10 levels deep"),
+    "nested": ("[" * 10**6, "nested too deeply"),
     "entries": (
         '{"schema_version":1,"layers":[' + "{}," * 10**6 + "{}]}",
         "at most 5,000 entries in layers",
