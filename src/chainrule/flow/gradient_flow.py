@@ -325,7 +325,7 @@ class GradientFlow:
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> dict[str, str]:
-        """Return what a notebook shows of the flow: its table and its figure.
+        """Return what a notebook shows of the flow: its table and its plot.
 
         Both are drawn on an upper floor, which is loaded only when a notebook asks.
         """
@@ -336,7 +336,7 @@ class GradientFlow:
     def to_records(self) -> list[dict[str, Any]]:
         """Return one flat dictionary per entry of `layers`, ready for a data frame.
 
-        Figures are medians over the ensemble; those that do not exist are `None`, in any row.
+        Values are medians over the ensemble; those that do not exist are `None`, in any row.
         polars looks at the first 100 rows only to find out what a column holds, so give it
         `RECORD_TYPES` as well for a larger model: `polars.DataFrame(records, schema=RECORD_TYPES)`.
 

@@ -39,7 +39,7 @@ class Activation:
         risk: What goes wrong with it in deep networks, in a few words.
         note: One sentence worth knowing.
         module: Class name in `torch.nn`.
-        module_defaults: Attributes of that class for which the figures above hold.
+        module_defaults: Attributes of that class for which the values above hold.
 
     Example:
         >>> ACTIVATIONS["sigmoid"].derivative(0.0)

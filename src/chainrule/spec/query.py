@@ -28,7 +28,7 @@ _CONTRADICTIONS: Mapping[str, str] = MappingProxyType(
         "batch_size": "is not possible with batch normalization",
     }
 )
-"""What is wrong with a field that is legal alone, but not beside the others."""
+"""What is wrong with a field that is legal alone, but not together with the others."""
 
 
 def repair_query(query: str) -> tuple[NetworkSpec, tuple[str, ...]]:
