@@ -42,6 +42,22 @@ class TargetError(ChainruleError, ValueError):
     """A `FILE.py:FUNCTION` or `package.module:FUNCTION` target cannot be used."""
 
 
+def abbreviate(value: object) -> str:
+    """Return what came, as a message shows it: at most 80 characters, all of them printable.
+
+    Args:
+        value: Anything, however large.
+
+    Example:
+        >>> abbreviate([1] * 1000)
+        '[1, 1, 1, 1, 1, 1, ...]'
+    """
+    from reprlib import repr as shorten
+
+    text = shorten(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def suggest(received: str, known: Iterable[str]) -> str:
     """Return a sentence listing the known names, led by the nearest to what came.
 
@@ -53,6 +69,6 @@ def suggest(received: str, known: Iterable[str]) -> str:
 
     names = list(known)
     by_fold = {name.lower(): name for name in names}
-    close = get_close_matches(received.lower(), by_fold, n=1, cutoff=0.4)
+    close = get_close_matches(received[:60].lower(), by_fold, n=1, cutoff=0.4)
     nearest = f"Did you mean {by_fold[close[0]]!r}? " if close else ""
     return f"{nearest}Known: {', '.join(names)}."

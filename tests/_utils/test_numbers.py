@@ -1,34 +1,59 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and as JSON holds them."""
 
+import json
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from chainrule._utils.numbers import format_number, split_number, to_subscript, to_superscript
+from chainrule._utils.numbers import (
+    encode_number,
+    format_number,
+    format_shape,
+    format_share,
+    format_times,
+    split_number,
+    to_subscript,
+    to_superscript,
+)
+
+_PLAIN = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻−", "0123456789--")
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
         (0.0, "0"),
+        (-0.0, "0"),
         (1.0, "1"),
-        (-2.0, "-2"),
+        (-2.0, "−2"),
         (0.28471, "0.285"),
         (0.001, "0.001"),
-        (0.000999, "1.0e-03"),
-        (3.14e-13, "3.1e-13"),
+        (0.000999, "1.0·10⁻³"),
+        (3.14e-13, "3.1·10⁻¹³"),
+        (5e-324, "4.9·10⁻³²⁴"),
         (999.4, "999"),
         (999.7, "1,000"),
         (2900.4, "2,900"),
         (9999.4, "9,999"),
-        (9999.6, "1.0e+04"),
-        (-1234567.0, "-1.2e+06"),
-        (math.inf, "inf"),
-        (math.nan, "nan"),
+        (9999.6, "1.0·10⁴"),
+        (-1234567.0, "−1.2·10⁶"),
+        (math.inf, "infinite"),
+        (-math.inf, "−infinite"),
+        (math.nan, "undefined"),
+        (None, "none"),
     ],
 )
 def test_format_number(value, text):
     assert format_number(value) == text
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.floats(-1e308, 1e308))
+def test_a_formatted_number_is_near_the_number(value):
+    text = format_number(value).replace(",", "").translate(_PLAIN).replace("·10", "e")
+    assert float(text) == pytest.approx(value, rel=0.05, abs=5e-324)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +67,53 @@ def test_format_number(value, text):
 )
 def test_split_number(value, parts):
     assert split_number(value) == parts
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [
+        (0.028, "0.028 times"),
+        (1.0, "1 times"),
+        (2900.0, "2,900 times"),
+        (3.5e8, "350 million times"),
+        (999_999.0, "1 million times"),
+        (2.5e9, "2.5 billion times"),
+        (7e12, "7 trillion times"),
+        (1e20, "1.0·10²⁰ times"),
+        (math.inf, "infinite times"),
+        (math.nan, "undefined times"),
+    ],
+)
+def test_format_times(ratio, text):
+    assert format_times(ratio) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(None, ""), (0.0, "0 %"), (0.25, "25 %"), (1.0, "100 %"), (math.nan, "undefined")],
+)
+def test_format_share(share, text):
+    assert format_share(share) == text
+
+
+def test_format_shape():
+    assert format_shape((32, 64)) == "32×64"
+    assert format_shape(()) == "scalar"
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (None, "null"),
+        (0.5, "0.5"),
+        (3, "3"),
+        (math.inf, '"Infinity"'),
+        (-math.inf, '"-Infinity"'),
+        (math.nan, '"NaN"'),
+    ],
+)
+def test_encode_number(value, code):
+    assert json.dumps(encode_number(value), allow_nan=False) == code
 
 
 def test_scripts():

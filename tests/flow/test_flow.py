@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from chainrule._utils.numbers import format_number
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.measure.inspection import inspect
 from chainrule.measure.networks import build_network, make_loss
@@ -152,6 +153,59 @@ class TestDeferral:
             assert flow.loss == full.loss
         finally:
             other.join()
+
+
+class TestText:
+    """One readable line for a flow and for each of its parts."""
+
+    def test_of_a_flow_names_its_size_its_gradients_and_their_ratio(self):
+        flow = simulate(NetworkSpec(depth=10, width=16), 3)
+        norms = [float(norm) for norm in flow.weight_gradient_norms]
+        text = repr(flow)
+        assert text.startswith("GradientFlow(10 layers, 3 networks, ")
+        assert format_number(min(norms)) in text
+        assert format_number(max(norms)) in text
+        assert text.endswith(f"ratio {format_number(flow.gradient_ratio)})")
+        assert "networks" not in repr(simulate(SPEC, 1))
+
+    def test_of_a_flow_with_one_layer(self):
+        text = repr(simulate(SPEC.replace(depth=1), 1))
+        assert "1 layer," in text
+        assert "ratio" not in text
+
+    def test_of_a_flow_without_weight_layers(self):
+        x = torch.ones(2, 3, requires_grad=True)
+        flow = inspect(nn.Tanh(), lambda m: m(x).sum())
+        assert "no weight layers" in repr(flow)
+        assert format_number(flow.loss) in repr(flow)
+
+    def test_of_undefined_gradients(self):
+        fields = {"activation": "identity", "init": "random", "weight_std": 1e6}
+        assert "undefined" in repr(simulate(SPEC.replace(depth=8, **fields), 2))
+
+    def test_of_every_part_is_one_short_line(self):
+        torch.manual_seed(0)
+        model = nn.Sequential()
+        place = model
+        for _ in range(40):
+            place.add_module("a_container_with_a_long_name", nn.Sequential())
+            place = place[0]
+        place.add_module("0", nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0))
+        x = torch.randn(2, 3, 8) * 1e-30
+        flow = inspect(model, lambda m: m(x).square().mean())
+        assert flow.residuals
+        assert flow.attentions
+        statistics = [call.statistics for call in flow.layers]
+        parts = (
+            *(flow, *flow.layers, *flow.parameters, *flow.residuals, *flow.attentions),
+            *(*flow.weight_layers, *flow.factors(), *statistics),
+            *(each.histogram for each in statistics if each),
+            *(call.gradient for call in flow.layers),
+        )
+        for part in parts:
+            assert len(repr(part)) <= 200
+            assert repr(part).isprintable()
+            assert part is None or repr(part).startswith(type(part).__name__)
 
 
 class TestClipping:

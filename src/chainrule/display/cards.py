@@ -12,6 +12,7 @@ from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
+from chainrule.spec.network_spec import FIELD_NAMES
 
 GOOD, WARN, BAD, PLAIN = "good", "warn", "bad", ""
 """States of a card; a page colours them, and never by colour alone."""
@@ -292,14 +293,16 @@ def describe_subject(flow: GradientFlow) -> str:
     extras = [
         f"{spec.residual} residual connections" if spec.residual != "none" else "",
         spec.normalization if spec.normalization != "none" else "",
-        f"gradients clipped to {spec.clip_norm:g}" if spec.clip_norm is not None else "",
+        f"gradients clipped to {format_number(spec.clip_norm)}"
+        if spec.clip_norm is not None
+        else "",
     ]
     parts = [
         f"{spec.depth} layers × {spec.width} units",
         ACTIVATIONS[spec.activation].label,
         f"{INITIALIZERS[spec.init].label} initialization",
         *(extra for extra in extras if extra),
-        *(f"{name.replace('_', ' ')} {value}" for name, value in others.items()),
+        *(f"{FIELD_NAMES[name]} {_write(value)}" for name, value in others.items()),
     ]
     return ", ".join(parts)
 
@@ -339,6 +342,10 @@ def _split(value: float | None) -> tuple[str, int | None]:
     if not math.isfinite(value):
         return "undefined" if math.isnan(value) else "infinite", None
     return split_number(value)
+
+
+def _write(value: str | float) -> str:
+    return value if isinstance(value, str) else format_number(value)
 
 
 def start_sentence(text: str) -> str:

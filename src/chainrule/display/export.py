@@ -7,12 +7,14 @@ spreadsheet or a ticket.
 import csv
 import io
 import json
-import math
 import os
 from dataclasses import asdict
 from typing import Any, Literal
 
+from pydantic_core import to_jsonable_python
+
 from chainrule._utils.files import write_text
+from chainrule._utils.numbers import encode_number
 from chainrule.diagnosis.attribution import MEANINGS, rank_blame
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
 from chainrule.display.cards import describe_measurement, describe_subject
@@ -170,8 +172,8 @@ def to_result_json(
         remedies: What was found when remedies were looked for.
     """
     document: dict[str, Any] = {
-        "diagnosis": asdict(diagnosis),
-        "blame": [asdict(blame) for blame in rank_blame(flow, diagnosis)],
+        "diagnosis": _encode(asdict(diagnosis)),
+        "blame": [_encode(asdict(blame)) for blame in rank_blame(flow, diagnosis)],
         "flow": json.loads(flow.to_json()),
     }
     if remedies is not None:
@@ -180,8 +182,13 @@ def to_result_json(
             {**remedy.to_dict(), "code": codes.get(id(remedy), "")} for remedy in remedies.tried
         ]
         if remedies.advice:
-            document["advice"] = [asdict(advice) for advice in remedies.advice]
-    return json.dumps(document, ensure_ascii=False, indent=2, default=str)
+            document["advice"] = [_encode(asdict(advice)) for advice in remedies.advice]
+    return json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def _encode(value: Any) -> Any:
+    """Return what JSON can hold; its numbers are spelled as `encode_number` does."""
+    return to_jsonable_python(value, inf_nan_mode="strings", fallback=str)
 
 
 def _get_end(flow: GradientFlow, position: int) -> Quantity | None:
@@ -189,12 +196,7 @@ def _get_end(flow: GradientFlow, position: int) -> Quantity | None:
 
 
 def _plain(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    number = float(value)
-    if math.isfinite(number):
-        return number
-    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+    return encode_number(float(value)) if isinstance(value, float) else value
 
 
 def _number(value: Quantity | None) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 from chainrule._utils.numbers import format_number
 from chainrule.figures import theme
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.quantity import Quantity, divide
+from chainrule.flow.quantity import Quantity, divide, format_band
 from chainrule.flow.records import WeightLayer
 
 Figure = dict[str, Any]
@@ -225,9 +225,9 @@ def _describe(norm: Quantity | None, last: Quantity | None = None) -> str:
         return "exactly zero"
     if not math.isfinite(norm):
         return "not finite"
-    text = f"<b>{norm:.6g}</b>"
+    text = f"<b>{format_number(norm)}</b>"
     if len(norm.values) > 1:
-        text += f" ({norm.low:.3g} – {norm.high:.3g})"
+        text += f" ({format_band(norm)})"
     share = math.nan if last is None else divide(norm, last)
     return f"{text}<br>{format_number(share)} × the last layer" if math.isfinite(share) else text
 

@@ -1,15 +1,78 @@
-"""Modules grouped by block: as a tree, and repeated blocks side by side."""
+"""Modules by block, as their names say: calls in blocks, a tree, repeated blocks side by side.
 
+A block is a part of the model whose name ends with a number: "encoder.layers.3". `_locate` reads
+that from a name; the rest of the module groups by it.
+"""
+
+import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import LayerFlow, WeightLayer
 
 _NUMBER = re.compile(r"\d+(?=\.|$)")
+_TRAILING = re.compile(r"\d+$")
+
+MANY = 24
+"""A model with more weight layers than this is shown by block, unless a specification built it."""
+
+LONG = 12
+"""Blocks with more weight layers than this are split at the next number in the names, if that..."""
+
+FULL = 0.5
+"""... leaves at least this share of cells filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a module is, read from its name.
+
+    Attributes:
+        block: Name of the block that contains it, for example "encoder.layers.3"; "" if none does.
+        pattern: The block's name with `*` for its numbers: blocks of one pattern repeat.
+        numbers: What stands in place of each `*`.
+        rest: The module's name below the block.
+    """
+
+    block: str
+    pattern: str
+    numbers: tuple[int, ...]
+    rest: str
+
+
+def _locate(name: str, deep: int = 1) -> _Place:
+    """Return the block that a module is in.
+
+    The block ends with the `deep`-th part that is a number; before the first of these, numbers at
+    the end of parts count as well ("layer1.0.conv1" is "conv1" in block 1, 0 of "layer*.*").
+    """
+    parts = name.split(".")
+    pattern: list[str] = []
+    numbers: list[int] = []
+    last = 0
+    for at, part in enumerate(parts[:-1], 1):
+        if part.isdecimal():
+            pattern.append("*")
+            numbers.append(int(part))
+            last = at
+            deep -= 1
+            if not deep:
+                break
+        elif (found := _TRAILING.search(part)) and "*" not in pattern:
+            pattern.append(f"{part[: found.start()]}*")
+            numbers.append(int(found.group()))
+            last = at
+        else:
+            pattern.append(part)
+    return _Place(
+        block=".".join(parts[:last]),
+        pattern=".".join(pattern[:last]),
+        numbers=tuple(numbers),
+        rest=".".join(parts[last:]),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +101,16 @@ class Block:
     def non_finite(self) -> int:
         """Number of outputs and gradients in it with infinite or undefined entries."""
         return sum(
-            figures is not None and figures.non_finite > 0
+            part is not None and part.non_finite > 0
             for call in self.calls
-            for figures in (call.statistics, call.gradient)
+            for part in (call.statistics, call.gradient)
         )
 
     def _norms(self) -> list[float]:
         return [
             call.gradient.norm
             for call in self.calls
-            if call.gradient is not None and call.gradient.norm == call.gradient.norm
+            if call.gradient is not None and not math.isnan(call.gradient.norm)
         ]
 
 
@@ -100,11 +163,6 @@ def grow_tree(flow: GradientFlow) -> Branch:
     return grow("", "")[0]
 
 
-def _find_pattern(name: str) -> str:
-    """Return a block's name with its numbers replaced by `*`: blocks of one pattern repeat."""
-    return _NUMBER.sub("*", name)
-
-
 def group_blocks(blocks: Sequence[Block]) -> tuple[tuple[str, tuple[Block, ...]], ...]:
     """Return blocks by the pattern of their names, in the order in which patterns are first met.
 
@@ -112,7 +170,7 @@ def group_blocks(blocks: Sequence[Block]) -> tuple[tuple[str, tuple[Block, ...]]
     """
     patterns: dict[str, list[Block]] = {}
     for block in blocks:
-        patterns.setdefault(_find_pattern(block.name), []).append(block)
+        patterns.setdefault(_NUMBER.sub("*", block.name), []).append(block)
     return tuple(
         (pattern if len(members) > 1 else members[0].name, tuple(members))
         for pattern, members in patterns.items()
@@ -122,8 +180,7 @@ def group_blocks(blocks: Sequence[Block]) -> tuple[tuple[str, tuple[Block, ...]]
 def group_calls(flow: GradientFlow) -> tuple[Block, ...]:
     """Return a flow's module calls by block, in the order in which blocks are first called.
 
-    A block ends with the first number in a module's name that has something below it
-    ("encoder.layers.3.linear1" is in "encoder.layers.3"); modules without such a number belong to
+    "encoder.layers.3.linear1" is in "encoder.layers.3"; modules outside of such blocks belong to
     the module that contains them.
     """
     names = {call.name for call in flow.layers}
@@ -136,25 +193,7 @@ def group_calls(flow: GradientFlow) -> tuple[Block, ...]:
 
 
 def _find_block(name: str) -> str:
-    parts = name.split(".")
-    for index, part in enumerate(parts[:-1]):
-        if part.isdigit():
-            return ".".join(parts[: index + 1])
-    return ".".join(parts[:-1])
-
-
-MANY = 24
-"""A model of one's own with more weight layers than this is shown by block."""
-
-LONG = 12
-"""Blocks with more weight layers than this are split at the next number in the names, if that..."""
-
-FULL = 0.5
-"""... leaves at least this share of cells filled."""
-
-_TRAILING = re.compile(r"\d+$")
-
-Position = tuple[int, ...]
+    return _locate(name).block or name.rpartition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +214,7 @@ class ProfileRow:
         return tuple(None if each is None else each.weight_gradient_norm for each in self.layers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stack:
     """Blocks that repeat, or modules that do not.
 
@@ -197,7 +236,7 @@ class Stack:
         """Whether these are repeated blocks."""
         return bool(self.name)
 
-    @cached_property
+    @property
     def title(self) -> str:
         """Name, number and numbers of the blocks: "encoder.layers.*, 12 blocks, 0 to 11"."""
         ends = f"{self.labels[0]} to {self.labels[-1]}"
@@ -212,7 +251,7 @@ def build_profile(flow: GradientFlow) -> tuple[Stack, ...]:
     """
     groups: dict[str, list[WeightLayer]] = {}
     for layer in flow.weight_layers:
-        groups.setdefault(_split(layer.name, 1)[0], []).append(layer)
+        groups.setdefault(_locate(layer.name).pattern, []).append(layer)
     stacks: list[Stack] = []
     for members in groups.values():
         found = _stack(members, 1)
@@ -241,59 +280,32 @@ def is_profiled(flow: GradientFlow) -> bool:
     return any(stack.repeats for stack in profile) and rows <= len(flow.weight_layers) / 2
 
 
-def _split(name: str, deep: int) -> tuple[str, Position, str]:
-    """Return the pattern of the block that a module is in, its numbers, and the name below it.
-
-    The block ends with the `deep`-th part that is a number; before the first of these, numbers at
-    the end of parts count as well ("layer1.0.conv1" is "conv1" in block 1, 0 of "layer*.*").
-    """
-    parts = name.split(".")
-    pattern: list[str] = []
-    position: list[int] = []
-    last = 0
-    for at, part in enumerate(parts[:-1]):
-        if part.isdecimal():
-            pattern.append("*")
-            position.append(int(part))
-            last = at + 1
-            deep -= 1
-            if not deep:
-                break
-        elif (found := _TRAILING.search(part)) and "*" not in pattern:
-            pattern.append(f"{part[: found.start()]}*")
-            position.append(int(found.group()))
-            last = at + 1
-        else:
-            pattern.append(part)
-    return ".".join(pattern[:last]), tuple(position), ".".join(parts[last:])
-
-
 def _stack(members: Iterable[WeightLayer], deep: int) -> list[Stack]:
     """Return layers by block, one stack for every pattern of names."""
-    patterns: dict[str, list[tuple[Position, str, WeightLayer]]] = {}
+    patterns: dict[str, list[tuple[_Place, WeightLayer]]] = {}
     for layer in members:
-        pattern, position, rest = _split(layer.name, deep)
-        patterns.setdefault(pattern, []).append((position, rest, layer))
+        place = _locate(layer.name, deep)
+        patterns.setdefault(place.pattern, []).append((place, layer))
     return [stack for pattern, entries in patterns.items() for stack in _lay_out(pattern, entries)]
 
 
-def _lay_out(pattern: str, entries: Sequence[tuple[Position, str, WeightLayer]]) -> list[Stack]:
+def _lay_out(pattern: str, entries: Sequence[tuple[_Place, WeightLayer]]) -> list[Stack]:
     """Return one stack of the blocks, or one for each layer if they do not repeat."""
-    positions = tuple(dict.fromkeys(position for position, _, _ in entries))
-    if not pattern or len(positions) < 2:
-        return [Stack("", ("",), (ProfileRow(layer.name, (layer,)),)) for _, _, layer in entries]
-    cells: dict[str, dict[Position, WeightLayer]] = {}
-    for position, rest, layer in entries:
-        cells.setdefault(rest, {})[position] = layer
-    blocks = Stack(
-        name=pattern,
-        labels=tuple(".".join(map(str, position)) for position in positions),
-        rows=tuple(
-            ProfileRow(name, tuple(row.get(position) for position in positions))
-            for name, row in cells.items()
-        ),
+    blocks = tuple(dict.fromkeys(place.numbers for place, _ in entries))
+    if not pattern or len(blocks) < 2:
+        return [Stack("", ("",), (ProfileRow(layer.name, (layer,)),)) for _, layer in entries]
+    cells: dict[str, dict[tuple[int, ...], WeightLayer]] = {}
+    for place, layer in entries:
+        cells.setdefault(place.rest, {})[place.numbers] = layer
+    rows = tuple(
+        ProfileRow(name, tuple(row.get(numbers) for numbers in blocks))
+        for name, row in cells.items()
     )
-    return [blocks]
+    return [Stack(pattern, tuple(map(_join, blocks)), rows)]
+
+
+def _join(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
 
 
 def _find_start(stack: Stack) -> int:
@@ -306,18 +318,17 @@ def _measure_fill(stack: Stack) -> float:
 
 
 def _add_stream(stack: Stack, flow: GradientFlow) -> Stack:
-    """Return the stack with the gradient of the residual stream, if most blocks end in a residual sum."""
+    """Return the stack with the residual stream's gradient, if most blocks end in a sum."""
     deep = max(1, stack.name.split(".").count("*"))
     sums: dict[str, Quantity | None] = {}
     for each in flow.residuals:
         if each.branch is not None:
-            own, position, _ = _split(flow.layers[each.branch].name, deep)
-            if own == stack.name:
-                sums[".".join(map(str, position))] = each.gradient
+            place = _locate(flow.layers[each.branch].name, deep)
+            if place.pattern == stack.name:
+                sums[_join(place.numbers)] = each.gradient
     if len(sums) * 2 < len(stack.labels):
         return stack
-    stream = tuple(sums.get(label) for label in stack.labels)
-    return Stack(stack.name, stack.labels, stack.rows, stream)
+    return replace(stack, stream=tuple(sums.get(label) for label in stack.labels))
 
 
 def _join_singles(stacks: Sequence[Stack]) -> list[Stack]:
@@ -325,7 +336,7 @@ def _join_singles(stacks: Sequence[Stack]) -> list[Stack]:
     joined: list[Stack] = []
     for stack in stacks:
         if joined and not stack.repeats and not joined[-1].repeats:
-            joined[-1] = Stack("", ("",), (*joined[-1].rows, *stack.rows))
+            joined[-1] = replace(stack, rows=(*joined[-1].rows, *stack.rows))
         else:
             joined.append(stack)
     return joined

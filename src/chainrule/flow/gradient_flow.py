@@ -9,9 +9,10 @@ from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
-from pydantic import FailFast, Field, TypeAdapter, with_config
+from pydantic import FailFast, Field, Strict, TypeAdapter, with_config
 
 from chainrule._utils.files import write_text
+from chainrule._utils.numbers import format_number
 from chainrule.flow.quantity import Quantity, combine_norms, divide_members, multiply_members
 from chainrule.flow.records import (
     CLOSED,
@@ -25,12 +26,13 @@ from chainrule.flow.records import (
 )
 from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"."""
 
 _CLIP_EPS = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to a norm before it divides by it."""
 
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Seed = Annotated[int, Strict(), Field(ge=0, le=MAX_SEED)]
 
 _STATISTICS = (
     "mean",
@@ -54,7 +56,7 @@ RECORD_TYPES: Mapping[str, type] = MappingProxyType(
         **dict.fromkeys(("gain", "weight_grad_norm"), float),
     }
 )
-"""What every column of `GradientFlow.to_records` holds, beside `None`."""
+"""What every column of `GradientFlow.to_records` holds where it is not `None`."""
 
 
 @with_config(CLOSED)
@@ -78,18 +80,26 @@ class GradientFlow:
             Those of `simulate` are in its specification instead.
         attentions: Attention weights computed by `scaled_dot_product_attention`, or by a softmax
             over q·kᵀ whose result is multiplied with values, in forward order.
+
+    Two flows are equal if all they hold is: every value of every member, undefined ones (NaN)
+    included. A flow equals itself read back from its file.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> len(simulate(NetworkSpec(depth=3, width=4)).weight_layers)
+        3
     """
 
     layers: Annotated[tuple[LayerFlow, ...], FailFast()]
     parameters: Annotated[tuple[ParameterFlow, ...], FailFast()]
     loss: Quantity
-    chain: bool
+    chain: Annotated[bool, Strict()]
     seeds: Annotated[tuple[Seed, ...], FailFast()]
     spec: NetworkSpec | None
     device: Text
     torch_version: Text
     chainrule_version: Text
-    schema_version: int = field(default=SCHEMA_VERSION)
+    schema_version: Annotated[int, Strict()] = field(default=SCHEMA_VERSION)
     # A factory, so that the class has no attribute that would hide what `defer` still has to build.
     residuals: Annotated[tuple[ResidualFlow, ...], FailFast()] = field(default_factory=tuple)
     attentions: Annotated[tuple[AttentionFlow, ...], FailFast()] = field(default_factory=tuple)
@@ -100,6 +110,11 @@ class GradientFlow:
 
         Args:
             build: Makes the flow from plain numbers that are already there.
+
+        Example:
+            >>> from chainrule import NetworkSpec, simulate
+            >>> GradientFlow.defer(lambda: simulate(NetworkSpec(depth=3, width=4), 3)).ensemble_size
+            3
         """
         flow = cls.__new__(cls)
         flow.__dict__["_lock"] = threading.Lock()
@@ -121,6 +136,27 @@ class GradientFlow:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def __repr__(self) -> str:
+        return f"GradientFlow({', '.join(self._list_facts())})"
+
+    def _list_facts(self) -> list[str]:
+        """Return what the line about a flow says: its size, its gradients, their ratio."""
+        count = len(self.weight_layers)
+        facts = [f"{count:,} layer{'' if count == 1 else 's'}"]
+        if not count:
+            facts = ["no weight layers", f"{len(self.layers):,} module outputs"]
+        if self.ensemble_size > 1:
+            facts.append(f"{self.ensemble_size:,} networks")
+        norms = [norm for norm in self.weight_gradient_norms if norm is not None]
+        if not norms:
+            return [*facts, f"no weight gradients, 𝓛 {format_number(self.loss)}"]
+        norms.sort(key=lambda norm: (math.isnan(norm), norm))  # undefined is worse than large
+        ends = dict.fromkeys(format_number(norm) for norm in (norms[0], norms[-1]))
+        facts.append(f"‖∂𝓛/∂W‖ {' … '.join(ends)}")
+        if count > 1 and self.gradient_ratio is not None:
+            facts.append(f"ratio {format_number(self.gradient_ratio)}")
+        return facts
 
     @property
     def ensemble_size(self) -> int:
@@ -207,6 +243,12 @@ class GradientFlow:
 
         Returns:
             One factor per member in [0, 1], or `None` if there is no gradient.
+
+        Example:
+            >>> from chainrule import NetworkSpec, simulate
+            >>> flow = simulate(NetworkSpec(depth=3, width=4))
+            >>> flow.compute_clip_factor(1e9)
+            1.0
         """
         norm = self.gradient_norm
         if norm is None:
@@ -221,6 +263,12 @@ class GradientFlow:
 
         A residual block counts as one factor. Of other measured modules that contain measured
         modules, the contained ones count.
+
+        Example:
+            >>> from chainrule import NetworkSpec, simulate
+            >>> flow = simulate(NetworkSpec(depth=3, width=4))
+            >>> len(flow.factors())  # three activations, three weights
+            6
         """
         calls = [self.layers[index] for index in select_path(self.layers)]
         calls.reverse()
@@ -248,6 +296,12 @@ class GradientFlow:
         """Return the flow as JSON text; `load_flow` reads it back.
 
         Infinite and undefined numbers become the strings "Infinity", "-Infinity" and "NaN".
+
+        Example:
+            >>> from chainrule import NetworkSpec, simulate
+            >>> flow = simulate(NetworkSpec(depth=3, width=4))
+            >>> flow.to_json()[:11]
+            '{"layers":['
         """
         return flow_adapter().dump_json(self).decode()
 
@@ -256,13 +310,22 @@ class GradientFlow:
 
         Raises:
             FlowFileError: If the file cannot be written there.
+
+        Example:
+            >>> from tempfile import TemporaryDirectory
+            >>> from chainrule import NetworkSpec, load_flow, simulate
+            >>> flow = simulate(NetworkSpec(depth=3, width=4))
+            >>> with TemporaryDirectory() as folder:
+            ...     flow.save(f"{folder}/flow.json")
+            ...     load_flow(f"{folder}/flow.json") == flow
+            True
         """
         write_text(path, self.to_json())
 
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> dict[str, str]:
-        """Return what a notebook shows of the flow: its table and its figure.
+        """Return what a notebook shows of the flow: its table and its plot.
 
         Both are drawn on an upper floor, which is loaded only when a notebook asks.
         """
@@ -273,9 +336,15 @@ class GradientFlow:
     def to_records(self) -> list[dict[str, Any]]:
         """Return one flat dictionary per entry of `layers`, ready for a data frame.
 
-        Figures are medians over the ensemble; those that do not exist are `None`, in any row.
+        Values are medians over the ensemble; those that do not exist are `None`, in any row.
         polars looks at the first 100 rows only to find out what a column holds, so give it
         `RECORD_TYPES` as well for a larger model: `polars.DataFrame(records, schema=RECORD_TYPES)`.
+
+        Example:
+            >>> from chainrule import NetworkSpec, simulate
+            >>> flow = simulate(NetworkSpec(depth=3, width=4))
+            >>> [record["name"] for record in flow.to_records()][:2]
+            ['0', '1']
         """
         gradients = {layer.layer: layer.weight_gradient_norm for layer in self.weight_layers}
         return [_flatten(call, gradients) for call in self.layers]
@@ -283,7 +352,14 @@ class GradientFlow:
 
 @cache
 def flow_adapter() -> TypeAdapter[GradientFlow]:
-    """Return the validator and serializer of flows (built once, on first use)."""
+    """Return the validator and serializer of flows (built once, on first use).
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4))
+        >>> flow_adapter().dump_python(flow)["chain"]
+        True
+    """
     return TypeAdapter(GradientFlow)
 
 
@@ -294,7 +370,14 @@ def _divide_ends(norms: Sequence[Quantity | None]) -> Quantity | None:
 
 
 def select_path(layers: Sequence[LayerFlow]) -> list[int]:
-    """Return the positions of the calls whose gains are factors, in forward order."""
+    """Return the positions of the calls whose gains are factors, in forward order.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4))
+        >>> select_path(flow.layers)
+        [0, 1, 2, 3, 4, 5]
+    """
     parents = {call.parent for call in layers}
 
     inside: list[bool] = [False] * len(layers)

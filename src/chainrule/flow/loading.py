@@ -7,18 +7,19 @@ reason. Limits are checked before the work that they limit.
 
 import json
 import os
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as shorten
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from chainrule.errors import FlowFileError
+from chainrule._utils.numbers import format_number
+from chainrule.errors import FlowFileError, abbreviate
 from chainrule.flow.gradient_flow import SCHEMA_VERSION, GradientFlow, flow_adapter
 from chainrule.flow.quantity import Quantity
-from chainrule.flow.records import ActivationStatistics, LayerFlow, ParameterFlow
+from chainrule.flow.records import ActivationStatistics, ParameterFlow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +40,15 @@ class Limits:
 
 
 LIMITS = Limits()
-"""What is read from one's own disk."""
+"""What is read from a file on your own disk."""
 
-MAX_NESTING = 10
-"""Deepest nesting of lists and objects; a flow has 6."""
+MAX_FIELDS = 20
+"""Most fields of one object in a file; a specification has the most, 14."""
+
+MAX_DOTS = 100
+"""Most dots of one name: how deep modules may be nested."""
 
 _MAX_DIGITS = 19
-
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def load_flow(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> GradientFlow:
@@ -58,6 +60,11 @@ def load_flow(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Gradi
 
     Raises:
         FlowFileError: If the file is missing, too large, damaged, or from a newer chainrule.
+
+    Example:
+        >>> load_flow("lost.json")
+        Traceback (most recent call last):
+        chainrule.errors.FlowFileError: Could not read lost.json: No such file or directory.
     """
     source = Path(path)
     try:
@@ -83,6 +90,12 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
 
     Raises:
         FlowFileError: If the text is not a flow, is damaged, too large, or has a newer schema.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4))
+        >>> decode_flow(flow.to_json()) == flow
+        True
     """
     if len(text) > limits.size:
         raise FlowFileError(
@@ -94,61 +107,34 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError:
             _refuse_json("it is not UTF-8 text")
-    _check_tokens(text, limits)
     document = _parse(text)
-    _check_version(document)
+    version = _check_version(document)
     _check_lengths(document, limits)
+    if version == 1:
+        _rename_streams(document)
     try:
-        flow = flow_adapter().validate_json(text, strict=True)
+        # Not `validate_json`: its parser takes 120 times the size of a text of empty lists.
+        flow = flow_adapter().validate_python(document | {"schema_version": SCHEMA_VERSION})
     except ValidationError as error:
         raise _explain(error) from None
     _check_spec(document["spec"], flow)
     _check_seeds(flow)
-    for index, call in enumerate(flow.layers):
-        _check_quantities(call, flow.ensemble_size, f"layers.{index}")
-        _check_call(call, index, len(flow.layers))
-    for index, parameter in enumerate(flow.parameters):
-        _check_quantities(parameter, flow.ensemble_size, f"parameters.{index}")
-        _check_parameter(parameter, index)
-    for index, residual in enumerate(flow.residuals):
-        _check_quantities(residual, flow.ensemble_size, f"residuals.{index}")
-        for position in residual.parameters:
-            if position >= len(flow.parameters):
-                where = f"residuals.{index}.parameters"
-                _refuse(where, "must be positions of parameters", position)
-        if residual.branch is not None and residual.branch >= len(flow.layers):
-            _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
-    for index, attention in enumerate(flow.attentions):
-        _check_quantities(attention, flow.ensemble_size, f"attentions.{index}")
+    _check_parts(flow, limits)
     _check_layer_numbers(flow)
     return flow
-
-
-def _check_tokens(text: str, limits: Limits) -> None:
-    """Raise if lists are nested too deeply or a string is too long, before anything is built."""
-    depth = 0
-    for match in _TOKEN.finditer(text):
-        start = text[match.start()]
-        if start == '"':
-            if match.end() - match.start() > limits.text + 2:
-                _refuse_json(f"a text in it has more than {limits.text} characters")
-        elif start in "[{":
-            depth += 1
-            if depth > MAX_NESTING:
-                _refuse_json(f"it is nested more than {MAX_NESTING} levels deep")
-        else:
-            depth -= 1
 
 
 def _parse(text: str) -> Any:
     """Return the JSON value; what JSON allows but chainrule never writes is refused."""
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(pairs) > MAX_FIELDS:
+            raise ValueError(f"an object in it has more than {MAX_FIELDS} fields")
         fields = dict(pairs)
         if len(fields) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"{shorten(twice)} is given twice in one object")
+            raise ValueError(f"{abbreviate(twice)} is given twice in one object")
         return fields
 
     def read_integer(digits: str) -> int:
@@ -166,7 +152,9 @@ def _parse(text: str) -> Any:
             parse_int=read_integer,
             parse_constant=refuse_constant,
         )
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        _refuse_json("it is nested too deeply")
+    except ValueError as error:
         _refuse_json(str(error))
 
 
@@ -177,19 +165,32 @@ def _refuse_json(problem: str) -> NoReturn:
     )
 
 
-def _check_version(document: Any) -> None:
+def _check_version(document: Any) -> int:
+    """Return the version of the file's structure, if it is one that this chainrule reads."""
     version = document.get("schema_version") if isinstance(document, dict) else None
     if type(version) is int and version > SCHEMA_VERSION:
         raise FlowFileError(
             f"This flow file has schema version {version}, but this chainrule reads up to "
             f"{SCHEMA_VERSION}. Upgrade with: pip install --upgrade chainrule"
         )
-    if type(version) is not int or version != SCHEMA_VERSION:
+    if type(version) is not int or version < 1:
         raise FlowFileError(
-            f"A flow file must state schema_version {SCHEMA_VERSION}; this one has "
-            f"{shorten(version)}. It was not written by chainrule, or is damaged. "
+            f"A flow file must state a schema_version from 1 to {SCHEMA_VERSION}; this one has "
+            f"{abbreviate(version)}. It was not written by chainrule, or is damaged. "
             "Write one with: chainrule inspect FILE.py:FUNCTION --output flow.json"
         )
+    return version
+
+
+def _rename_streams(document: dict[str, Any]) -> None:
+    """Give the residual connections of a file of version 1 the field name of today."""
+    residuals = document.get("residuals")
+    for index, each in enumerate(residuals if isinstance(residuals, list) else ()):
+        if isinstance(each, dict):
+            if "stream" in each:
+                _refuse(f"residuals.{index}.stream", "is no field of version 1", each["stream"])
+            if "trunk" in each:
+                each["stream"] = each.pop("trunk")
 
 
 def _check_lengths(document: dict[str, Any], limits: Limits) -> None:
@@ -228,11 +229,28 @@ def _check_seeds(flow: GradientFlow) -> None:
         _refuse("seeds", "must each occur once", flow.seeds)
 
 
-def _check_call(call: LayerFlow, index: int, count: int) -> None:
-    if call.parent is not None and not index < call.parent < count:  # so there are no circles
-        _refuse(f"layers.{index}.parent", "must be the position of a later entry", call.parent)
-    if call.statistics is not None:
-        _check_statistics(call.statistics, f"layers.{index}.statistics")
+def _check_parts(flow: GradientFlow, limits: Limits) -> None:
+    """Raise unless every part fits the others: sizes of ensembles, positions, lengths of texts."""
+    for name in ("device", "torch_version", "chainrule_version"):
+        _check_text(getattr(flow, name), limits, name)
+    layers, parameters = len(flow.layers), len(flow.parameters)
+    for name in ("layers", "parameters", "residuals", "attentions"):
+        for index, part in enumerate(getattr(flow, name)):
+            _check_values(part, flow.ensemble_size, limits, f"{name}.{index}")
+    for index, call in enumerate(flow.layers):
+        if call.parent is not None and not index < call.parent < layers:  # so there are no circles
+            _refuse(f"layers.{index}.parent", "must be the position of a later entry", call.parent)
+        if call.statistics is not None:
+            _check_statistics(call.statistics, f"layers.{index}.statistics")
+    for index, parameter in enumerate(flow.parameters):
+        _check_parameter(parameter, index)
+    for index, residual in enumerate(flow.residuals):
+        for position in residual.parameters:
+            if position >= parameters:
+                where = f"residuals.{index}.parameters"
+                _refuse(where, "must be positions of parameters", position)
+        if residual.branch is not None and residual.branch >= layers:
+            _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
 
 
 def _check_statistics(statistics: ActivationStatistics, place: str) -> None:
@@ -254,14 +272,12 @@ def _check_statistics(statistics: ActivationStatistics, place: str) -> None:
 
 
 def _check_parameter(parameter: ParameterFlow, index: int) -> None:
-    figures = (parameter.grad_norm, parameter.grad_zero_share, parameter.grad_non_finite)
     measured = parameter.status == "measured"
-    for name, figure in zip(
-        ("grad_norm", "grad_zero_share", "grad_non_finite"), figures, strict=True
-    ):
-        if measured is (figure is None):
+    for name in ("grad_norm", "grad_zero_share", "grad_non_finite"):
+        value = getattr(parameter, name)
+        if measured is (value is None):
             need = "a number where status is" if measured else "null unless status is"
-            _refuse(f"parameters.{index}.{name}", f"must be {need} 'measured'", figure)
+            _refuse(f"parameters.{index}.{name}", f"must be {need} 'measured'", value)
 
 
 def _check_layer_numbers(flow: GradientFlow) -> None:
@@ -286,29 +302,69 @@ def _check_layer_numbers(flow: GradientFlow) -> None:
                 )
 
 
-def _check_quantities(value: Any, size: int, place: str) -> None:
-    """Raise unless every figure below `value` has one value per ensemble member."""
-    if isinstance(value, Quantity):
-        if len(value.values) != size:
-            _refuse(place, f"must have one value for each of {size} networks", len(value.values))
-    elif hasattr(value, "__dataclass_fields__"):
-        for name in value.__dataclass_fields__:
-            _check_quantities(getattr(value, name), size, f"{place}.{name}")
+def _check_values(part: Any, size: int, limits: Limits, place: str) -> None:
+    """Raise unless every value in a part has one number per network, and texts are short."""
+    for name in part.__dataclass_fields__:
+        value = getattr(part, name)
+        if isinstance(value, Quantity):
+            if len(value.values) != size:
+                _refuse(
+                    f"{place}.{name}",
+                    f"must have one value for each of {size} networks",
+                    len(value.values),
+                )
+        elif hasattr(value, "__dataclass_fields__"):
+            _check_values(value, size, limits, f"{place}.{name}")
+        elif isinstance(value, str):
+            _check_text(value, limits, f"{place}.{name}")
+        elif name == "aliases":
+            for alias in value:
+                _check_text(alias, limits, f"{place}.aliases")
+
+
+def _check_text(text: str, limits: Limits, place: str) -> None:
+    if text.count(".") > MAX_DOTS:
+        _refuse(place, f"must have at most {MAX_DOTS} dots", text)
+    if len(text) > limits.text:
+        _refuse(place, f"must have at most {limits.text} characters", text)
+
+
+_REQUIREMENTS: Mapping[str, str] = MappingProxyType(
+    {
+        "unexpected_keyword_argument": "is no field that chainrule writes",
+        "dataclass_type": "must be an object with the fields that chainrule writes",
+        "model_type": "must be an object with the fields of a specification",
+        "tuple_type": "must be a list",
+        "string_unicode": "must be text without half of a surrogate pair",
+    }
+)
+"""What must hold, where pydantic's own words are about Python and not about the file."""
 
 
 def _explain(error: ValidationError) -> FlowFileError:
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(part)[:60] for part in first["loc"]) or "its start"
-    requirement = first["msg"].removeprefix("Value error, ").rstrip(".")
+    place = ".".join(_name_step(step) for step in first["loc"]) or "its start"
+    requirement = first["msg"].removeprefix("Value error, ").partition("\n")[0].rstrip(".")
     if place.startswith("spec") and first["type"] == "value_error":  # it says what came by itself
         return FlowFileError(
             f"The flow file is damaged at {place}: {requirement}. Measure again and save a new one."
         )
     if first["type"] == "missing":
-        return _build_error(place, "must be there", None)
-    if first["type"] == "unexpected_keyword_argument":
-        requirement = "is no field that chainrule writes"
-    return _build_error(place, f"{requirement[:1].lower()}{requirement[1:]}", first["input"])
+        return FlowFileError(
+            f"The flow file is damaged at {place}: this field must be there and is missing. "
+            "Measure again and save a new one."
+        )
+    if first["type"] == "too_long" and isinstance(first["input"], list):
+        requirement = f"must have at most {first['ctx']['max_length']:,} entries"
+    if first["type"] == "too_short":
+        requirement = f"must have at least {first['ctx']['min_length']} entries"
+    requirement = _REQUIREMENTS.get(first["type"], f"{requirement[:1].lower()}{requirement[1:]}")
+    return _build_error(place, requirement, first["input"])
+
+
+def _name_step(step: int | str) -> str:
+    """Return a field's name or a list's position; a stranger's name cut and made printable."""
+    return str(step) if isinstance(step, int) else abbreviate(step)[1:-1]
 
 
 def _refuse(place: str, requirement: str, received: Any) -> NoReturn:
@@ -316,11 +372,12 @@ def _refuse(place: str, requirement: str, received: Any) -> NoReturn:
 
 
 def _build_error(place: str, requirement: str, received: Any) -> FlowFileError:
+    came = "null" if received is None else abbreviate(received)
     return FlowFileError(
-        f"The flow file is damaged at {place}: {requirement}; "
-        f"got {shorten(received)}. Measure again and save a new one."
+        f"The flow file is damaged at {place}: {requirement}; got {came}. "
+        "Measure again and save a new one."
     )
 
 
 def _describe_size(size: int) -> str:
-    return f"{size / 2**20:.3g} MiB" if size >= 2**20 else f"{size} bytes"
+    return f"{format_number(size / 2**20)} MiB" if size >= 2**20 else f"{size} bytes"

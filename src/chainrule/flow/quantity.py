@@ -1,4 +1,4 @@
-"""`Quantity`: a measured figure that remembers the ensemble it summarizes."""
+"""`Quantity`: a measured value that remembers the ensemble it summarizes."""
 
 import math
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from chainrule._utils.numbers import format_number
+from chainrule._utils.numbers import encode_number, format_number
 
 LOW, HIGH = 0.1, 0.9
 """The band around a median: 10th to 90th percentile of the ensemble."""
@@ -42,18 +42,16 @@ def _sort_nan_last(values: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(sorted(values, key=lambda value: (math.isnan(value), value)))
 
 
+def _name_nan(values: tuple[float, ...]) -> tuple[float | None, ...]:
+    """Return the values with `None` for NaN, so that equal ensembles are equal tuples."""
+    if not math.isnan(sum(values)):
+        return values
+    return tuple(None if math.isnan(value) else value for value in values)
+
+
 def _encode(quantity: "Quantity") -> Any:
     """Return what JSON can hold: numbers, with the non-finite ones as strings."""
-    numbers = [
-        value
-        if math.isfinite(value)
-        else "NaN"
-        if math.isnan(value)
-        else "Infinity"
-        if value > 0
-        else "-Infinity"
-        for value in quantity.values
-    ]
+    numbers = [encode_number(value) for value in quantity.values]
     return numbers[0] if len(numbers) == 1 else numbers
 
 
@@ -86,11 +84,21 @@ def _decode_number(value: Any) -> float:
 class Quantity(float):
     """A float that is the median of an ensemble, with every member's value kept.
 
-    It formats, compares and calculates as the median does. A measurement of a single network is an
-    ensemble of one.
+    It formats, calculates and is ordered (`<`, `>`) as the median is. A measurement of a single
+    network is an ensemble of one.
+
+    `==` with a plain number compares the median. `==` with another `Quantity` compares all members,
+    in their order, and an undefined member (NaN) equals an undefined one: two ensembles with the
+    same median and different members are not equal, and an ensemble equals its copy. So of three
+    values, two ensembles may equal one number and not each other; and to ask whether a value is
+    undefined, use `math.isnan`, not `value != value`.
 
     Attributes:
         values: The value of each ensemble member, in seed order.
+
+    Example:
+        >>> Quantity([1.0, 2.0, 9.0]) == 2.0, Quantity([1.0, 2.0, 9.0]) == Quantity([2.0])
+        (True, False)
     """
 
     __slots__ = ("values",)
@@ -112,6 +120,20 @@ class Quantity(float):
         quantity = super().__new__(cls, median)
         object.__setattr__(quantity, "values", members)
         return quantity
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Quantity):
+            return _name_nan(self.values) == _name_nan(other.values)
+        return super().__eq__(other)  # NotImplemented for what is no number
+
+    def __ne__(self, other: object) -> bool:
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
+
+    def __hash__(self) -> int:
+        if math.isnan(self):  # Python gives every NaN object a hash of its own
+            return hash(_name_nan(self.values))
+        return super().__hash__()
 
     @property
     def low(self) -> float:

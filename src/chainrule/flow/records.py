@@ -1,17 +1,19 @@
 """The parts of a measurement: one module call, one parameter, one weight layer, one factor.
 
-They hold numbers only (no tensors, no modules) and never change. Every measured figure is a
+They hold numbers only (no tensors, no modules) and never change. Every measured value is a
 `Quantity`: a float that is the median over the ensemble, with all members' values kept. `None`
-always means "there is no such figure" (for example, no gradient reached it), never zero.
+always means "there is no such value" (for example, no gradient reached it), never zero.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from reprlib import repr as shorten
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, ConfigDict, FailFast, Field, Strict, with_config
 
+from chainrule._utils.numbers import format_number, format_shape, format_share
 from chainrule.flow.quantity import Quantity, divide_members
 from chainrule.spec.activations import ACTIVATIONS
 
@@ -22,6 +24,7 @@ CLOSED = ConfigDict(extra="forbid")
 """How files are read: a field that is not known is an error."""
 
 _ROUNDING = 1e-6
+_MANY = 100_000
 
 NEAR_ONE_HOT, NEAR_UNIFORM = 0.05, 0.95
 """Relative entropy of attention below which it is nearly one-hot, above which nearly uniform."""
@@ -53,10 +56,14 @@ Count = Annotated[
 ]
 """How many."""
 
-Text = Annotated[str, Field(max_length=10_000)]
-Shape = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(max_length=64)]
-Position = Annotated[int, Field(ge=0, lt=2**31)]
-LayerNumber = Annotated[int, Field(ge=1, lt=2**31)]
+Text = Annotated[str, Strict(), Field(max_length=10_000)]
+Size = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
+PositiveSize = Annotated[int, Strict(), Field(ge=1, lt=2**63)]
+Shape = Annotated[tuple[Size, ...], FailFast(), Field(max_length=64)]
+Position = Annotated[int, Strict(), Field(ge=0, lt=2**31)]
+LayerNumber = Annotated[int, Strict(), Field(ge=1, lt=2**31)]
+Edge = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+"""How files are read: nothing is converted, and a list ends at its first error."""
 
 
 @with_config(CLOSED)
@@ -69,14 +76,20 @@ class Histogram:
         high: Right edge of the last bin.
         counts: Entries per bin.
         sampled: Number of entries looked at: evenly spaced ones where the tensor is large.
+
+    Example:
+        >>> Histogram(low=0.0, high=1.0, counts=(3, 1), sampled=4).counts
+        (3, 1)
     """
 
-    low: Annotated[float, Field(allow_inf_nan=False)]
-    high: Annotated[float, Field(allow_inf_nan=False)]
-    counts: Annotated[
-        tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1, max_length=10_000)
-    ]
-    sampled: Annotated[int, Field(ge=1, lt=2**63)]
+    low: Edge
+    high: Edge
+    counts: Annotated[tuple[Size, ...], FailFast(), Field(min_length=1, max_length=10_000)]
+    sampled: PositiveSize
+
+    def __repr__(self) -> str:
+        ends = f"{format_number(self.low)} to {format_number(self.high)}"
+        return f"Histogram({len(self.counts)} bins from {ends}, {self.sampled:,} entries)"
 
 
 @with_config(CLOSED)
@@ -101,6 +114,12 @@ class ActivationStatistics:
             module is an activation of the table.
         units: Number of units of the output (its features or channels).
         histogram: Distribution of the entries; `None` if none was finite.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> 0 <= flow.layers[1].statistics.zero_share <= 1
+        True
     """
 
     mean: Quantity
@@ -112,8 +131,16 @@ class ActivationStatistics:
     variation: Share | None
     saturation: Share | None
     dead_units: Count | None
-    units: Annotated[int, Field(ge=1, lt=2**63)]
+    units: PositiveSize
     histogram: Histogram | None
+
+    def __repr__(self) -> str:
+        bad = f", {format_number(self.non_finite)} not finite" if self.non_finite else ""
+        return (
+            f"ActivationStatistics(mean {format_number(self.mean)}, std {format_number(self.std)}, "
+            f"from {format_number(self.min)} to {format_number(self.max)}, {self.units:,} units"
+            f"{_add('saturated', self.saturation)}{_add('dead', self.dead_share)}{bad})"
+        )
 
     @property
     def dead_share(self) -> Quantity | None:
@@ -133,12 +160,25 @@ class GradientStatistics:
         max_abs: Largest absolute entry.
         zero_share: Share of entries that are exactly zero, in [0, 1].
         non_finite: Number of entries that are infinite or NaN.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> flow.layers[0].gradient.norm > 0
+        True
     """
 
     norm: Magnitude
     max_abs: Magnitude
     zero_share: Share
     non_finite: Count
+
+    def __repr__(self) -> str:
+        bad = f", {format_number(self.non_finite)} not finite" if self.non_finite else ""
+        return (
+            f"GradientStatistics(norm {format_number(self.norm)}, largest entry "
+            f"{format_number(self.max_abs)}, zero {format_share(self.zero_share)}{bad})"
+        )
 
 
 @with_config(CLOSED)
@@ -165,6 +205,12 @@ class LayerFlow:
         gain: ‖∂loss/∂input‖ ÷ ‖∂loss/∂output‖ of the call, one factor of the chain-rule product.
             Both are total gradients, so other paths that the input takes count too. `None` where
             either does not exist. Calls with several outputs have it on the first one.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> [(call.label, call.shape) for call in flow.layers][:2]
+        [('0', (32, 4)), ('1', (32, 4))]
     """
 
     name: Text
@@ -180,6 +226,13 @@ class LayerFlow:
     gradient: GradientStatistics | None
     gain: Magnitude | None
 
+    def __repr__(self) -> str:
+        norm = self.gradient.norm if self.gradient else None
+        return (
+            f"LayerFlow({shorten(self.label)}, {shorten(self.kind)}, {_describe(self.shape)}, "
+            f"‖∂𝓛/∂output‖ {format_number(norm)}, gain {format_number(self.gain)})"
+        )
+
     @property
     def label(self) -> str:
         """A name that tells calls and outputs of one module apart."""
@@ -190,16 +243,17 @@ class LayerFlow:
 @with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidualFlow:
-    """One residual connection: residual stream + branch = sum, as seen where a module reads the sum.
+    """One residual connection: stream + branch = sum, as seen where a module reads the sum.
 
     Sizes are root mean squares of all entries.
 
     Attributes:
-        stream: Number of the residual stream it belongs to, from 0; an encoder and a decoder have one each.
+        stream: Number of the residual stream it belongs to, from 0; an encoder and a decoder have
+            one each.
         branch: Position in `GradientFlow.layers` of the output that the branch adds; `None` if no
             module returned it.
-        normalization: Where the residual stream is normalized: "before" (a branch begins with it: pre-norm),
-            "after" (the sum goes through it: post-norm), or "none".
+        normalization: Where the residual stream is normalized: "before" (a branch begins with it:
+            pre-norm), "after" (the sum goes through it: post-norm), or "none".
         before: Size of the residual stream before the sum; `None` if no module returned or read it.
         added: Size of what the branch adds; `None` if no module returned it.
         after: Size of the sum.
@@ -207,6 +261,19 @@ class ResidualFlow:
             same.
         parameters: Positions in `GradientFlow.parameters` of those that the branch is computed
             with, between where it leaves the residual stream and the sum.
+
+    Example:
+        >>> one = Quantity([1.0])
+        >>> ResidualFlow(
+        ...     stream=0,
+        ...     branch=None,
+        ...     normalization="none",
+        ...     before=one,
+        ...     added=Quantity([2.0]),
+        ...     after=one,
+        ...     gradient=None,
+        ... ).share
+        2.0
     """
 
     stream: Position
@@ -216,7 +283,14 @@ class ResidualFlow:
     added: Magnitude | None
     after: Magnitude
     gradient: Magnitude | None
-    parameters: tuple[Position, ...] = ()
+    parameters: Annotated[tuple[Position, ...], FailFast(), Field(max_length=_MANY)] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"ResidualFlow(stream {self.stream}, size {format_number(self.before)} + "
+            f"{format_number(self.added)} = {format_number(self.after)}, "
+            f"‖∂𝓛/∂sum‖ {format_number(self.gradient)}, normalization {self.normalization})"
+        )
 
     @property
     def share(self) -> Quantity | None:
@@ -231,7 +305,7 @@ class ResidualFlow:
 class AttentionFlow:
     """One computation of attention weights: how widely the queries spread their attention.
 
-    Figures come from a sample: up to 16 evenly spaced queries in up to 2 evenly spaced examples
+    Values come from a sample: up to 16 evenly spaced queries in up to 2 evenly spaced examples
     of the batch, in all heads. Queries that may attend a single key have no choice and are left
     out. Weights are taken before dropout.
 
@@ -247,16 +321,36 @@ class AttentionFlow:
             (one-hot), 1 if it attends all alike (uniform).
         one_hot: Share of heads with a mean below 0.05.
         uniform: Share of heads with a mean above 0.95.
+
+    Example:
+        >>> half = Quantity([0.5])
+        >>> AttentionFlow(
+        ...     name="block.0",
+        ...     call=1,
+        ...     heads=2,
+        ...     queries=8,
+        ...     keys=8,
+        ...     entropy=half,
+        ...     one_hot=half,
+        ...     uniform=half,
+        ... ).label
+        'block.0 (call 2)'
     """
 
     name: Text
     call: Position
-    heads: Annotated[int, Field(ge=1, lt=2**31)]
-    queries: Annotated[int, Field(ge=1, lt=2**63)]
-    keys: Annotated[int, Field(ge=1, lt=2**63)]
+    heads: LayerNumber
+    queries: PositiveSize
+    keys: PositiveSize
     entropy: Share
     one_hot: Share
     uniform: Share
+
+    def __repr__(self) -> str:
+        return (
+            f"AttentionFlow({shorten(self.label)}, {self.heads:,} heads, {self.queries:,} queries, "
+            f"{self.keys:,} keys, relative entropy {format_number(self.entropy)})"
+        )
 
     @property
     def label(self) -> str:
@@ -276,16 +370,22 @@ class ParameterFlow:
         dtype: Data type of the parameter.
         layer: Number of the weight layer that owns it, or `None`.
         status: "measured", "frozen" (requires no gradient), or "unreached" (the loss does not
-            depend on it). Only "measured" parameters have gradient figures.
+            depend on it). Only "measured" parameters have values of a gradient.
         norm: Frobenius norm of the parameter.
         grad_norm: Frobenius norm of the gradient.
         grad_zero_share: Share of gradient entries that are exactly zero, in [0, 1].
         grad_non_finite: Number of gradient entries that are infinite or NaN.
         non_finite: Number of parameter entries that are infinite or NaN.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> [parameter.name for parameter in flow.parameters][:2]
+        ['0.weight', '0.bias']
     """
 
     name: Text
-    aliases: tuple[Text, ...]
+    aliases: Annotated[tuple[Text, ...], FailFast(), Field(max_length=_MANY)]
     shape: Shape
     dtype: Text
     layer: LayerNumber | None
@@ -295,6 +395,13 @@ class ParameterFlow:
     grad_norm: Magnitude | None
     grad_zero_share: Share | None
     grad_non_finite: Count | None
+
+    def __repr__(self) -> str:
+        gradient = self.status if self.grad_norm is None else format_number(self.grad_norm)
+        return (
+            f"ParameterFlow({shorten(self.name)}, {_describe(self.shape)}, "
+            f"norm {format_number(self.norm)}, gradient {gradient})"
+        )
 
     @property
     def is_weight(self) -> bool:
@@ -321,6 +428,12 @@ class WeightLayer:
         pre_activation: Statistics of z_l (its first call).
         activation: Statistics of h_l = φ(z_l); `None` if no activation module follows.
         activation_kind: Class name of that activation module ("" if none follows).
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> [(layer.layer, layer.activation_kind) for layer in flow.weight_layers]
+        [(1, 'ReLU'), (2, 'ReLU')]
     """
 
     layer: int
@@ -332,6 +445,13 @@ class WeightLayer:
     pre_activation: ActivationStatistics | None
     activation: ActivationStatistics | None
     activation_kind: str
+
+    def __repr__(self) -> str:
+        return (
+            f"WeightLayer({self.layer}, {shorten(self.name)}, ‖W‖ "
+            f"{format_number(self.weight_norm)}, ‖∂𝓛/∂W‖ "
+            f"{format_number(self.weight_gradient_norm)}, ‖δ‖ {format_number(self.delta_norm)})"
+        )
 
     @property
     def output(self) -> ActivationStatistics | None:
@@ -379,7 +499,7 @@ class WeightLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factor:
-    """One factor of the chain-rule product: the gain of one module call.
+    """One factor of the chain-rule product: the gradient gain of one module call.
 
     Attributes:
         name: The module, with its call number where it has several.
@@ -388,6 +508,12 @@ class Factor:
         layer: The weight layer it belongs to.
         value: ‖∂loss/∂input‖ ÷ ‖∂loss/∂output‖; `None` if there is no gradient on either side.
         running: Product of all factors from the loss back to and including this one.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="relu"))
+        >>> [factor.role for factor in flow.factors()]
+        ['activation', 'weight', 'activation', 'weight']
     """
 
     name: str
@@ -396,6 +522,20 @@ class Factor:
     layer: int | None
     value: Quantity | None
     running: Quantity | None
+
+    def __repr__(self) -> str:
+        return (
+            f"Factor({shorten(self.name)}, {shorten(self.kind)}, {self.role}, "
+            f"{format_number(self.value)}, product so far {format_number(self.running)})"
+        )
+
+
+def _add(word: str, share: Quantity | None) -> str:
+    return "" if share is None else f", {format_share(share)} {word}"
+
+
+def _describe(shape: tuple[int, ...]) -> str:
+    return format_shape(shape) if len(shape) <= 6 else f"{len(shape)} dimensions"
 
 
 def read_saturation(layer: WeightLayer) -> Quantity | None:

@@ -12,20 +12,21 @@ from chainrule.spec.initializers import (
     get_initializer,
 )
 from chainrule.spec.network_spec import (
+    FIELD_NAMES,
     MAX_BATCH_SIZE,
     MAX_DEPTH,
-    MAX_QUERY,
     MAX_SEED,
     MAX_WIDTH,
     Dtype,
     NetworkSpec,
     Normalization,
     Residual,
-    repair_query,
 )
+from chainrule.spec.query import MAX_QUERY, repair_query
 
 __all__ = [
     "ACTIVATIONS",
+    "FIELD_NAMES",
     "INITIALIZERS",
     "MAX_BATCH_SIZE",
     "MAX_DEPTH",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from chainrule.errors import SpecError, suggest
+from chainrule.errors import SpecError, abbreviate, suggest
 
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
@@ -39,7 +39,11 @@ class Activation:
         risk: What goes wrong with it in deep networks, in a few words.
         note: One sentence worth knowing.
         module: Class name in `torch.nn`.
-        module_defaults: Attributes of that class for which the figures above hold.
+        module_defaults: Attributes of that class for which the values above hold.
+
+    Example:
+        >>> ACTIVATIONS["sigmoid"].derivative(0.0)
+        0.25
     """
 
     name: str
@@ -251,8 +255,13 @@ def get_activation(name: str) -> Activation:
 
     Raises:
         SpecError: If there is none; the message names the nearest and lists all.
+
+    Example:
+        >>> get_activation("tanh").label
+        'Tanh'
     """
     try:
         return ACTIVATIONS[name]
     except KeyError:
-        raise SpecError(f"activation: unknown {name!r}. {suggest(name, ACTIVATIONS)}") from None
+        known = suggest(name, ACTIVATIONS)
+        raise SpecError(f"activation: unknown {abbreviate(name)}. {known}") from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from chainrule.errors import SpecError, suggest
+from chainrule.errors import SpecError, abbreviate, suggest
 
 Distribution = Literal["normal", "uniform"]
 
@@ -30,6 +30,10 @@ class Initializer:
         bias_bound: Biases are drawn uniformly from ±(this value), from fan_in; `None` means zero.
         best_for: Where it suits, in a few words.
         source: Where it comes from.
+
+    Example:
+        >>> INITIALIZERS["he"].variance(64, 64, 1.0)
+        0.03125
     """
 
     name: str
@@ -138,8 +142,14 @@ def get_initializer(name: str) -> Initializer:
 
     Raises:
         SpecError: If there is none; the message names the nearest and lists all.
+
+    Example:
+        >>> get_initializer("he").default_distribution
+        'normal'
     """
     try:
         return INITIALIZERS[name]
     except KeyError:
-        raise SpecError(f"init: unknown {name!r}. {suggest(name, INITIALIZERS)}") from None
+        raise SpecError(
+            f"init: unknown {abbreviate(name)}. {suggest(name, INITIALIZERS)}"
+        ) from None

@@ -1,13 +1,13 @@
 """`NetworkSpec`: everything that defines a dense network, validated."""
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from types import MappingProxyType
+from typing import Any, Literal, Self, TypedDict, Unpack
 from urllib.parse import parse_qsl, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from chainrule.errors import SpecError, suggest
+from chainrule.errors import SpecError, abbreviate, suggest
 from chainrule.spec.activations import get_activation
 from chainrule.spec.initializers import Distribution, Initializer, get_initializer
 
@@ -19,8 +19,46 @@ MAX_DEPTH = 1000
 MAX_WIDTH = 4096
 MAX_BATCH_SIZE = 4096
 MAX_SEED = 2**31 - 1
-MAX_QUERY = 4000
-"""Longest address that is read, in characters."""
+
+
+class SpecFields(TypedDict, total=False):
+    """The fields of `NetworkSpec` for type checkers, which see no further than its `__init__`."""
+
+    depth: int
+    width: int
+    activation: str
+    init: str
+    distribution: Distribution | None
+    weight_std: float
+    bias_std: float | None
+    residual: Residual
+    normalization: Normalization
+    clip_norm: float | None
+    batch_size: int
+    input_scale: float
+    seed: int
+    dtype: Dtype
+
+
+FIELD_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "depth": "depth",
+        "width": "width",
+        "activation": "activation",
+        "init": "initialization",
+        "distribution": "distribution of the weights",
+        "weight_std": "σ of the weights",
+        "bias_std": "σ of the biases",
+        "residual": "residual connections",
+        "normalization": "normalization",
+        "clip_norm": "gradient clipping",
+        "batch_size": "batch size",
+        "input_scale": "scale of the inputs",
+        "seed": "seed",
+        "dtype": "precision",
+    }
+)
+"""What sentences call the fields of `NetworkSpec`."""
 
 
 class NetworkSpec(BaseModel):
@@ -50,6 +88,10 @@ class NetworkSpec(BaseModel):
 
     Raises:
         SpecError: On construction, naming the field, what must hold and what came.
+
+    Example:
+        >>> NetworkSpec(depth=15, activation="tanh").to_query()
+        'depth=15&activation=tanh'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +111,7 @@ class NetworkSpec(BaseModel):
     seed: int = Field(0, ge=0, le=MAX_SEED)
     dtype: Dtype = "float32"
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Unpack[SpecFields]) -> None:
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -118,20 +160,34 @@ class NetworkSpec(BaseModel):
         """Standard deviation of one weight as it will be drawn."""
         return self.initializer.standard_deviation(self.width, self.width, self.weight_std)
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, /, **changes: Unpack[SpecFields]) -> Self:
         """Return a copy with some fields changed, validated again.
 
         Raises:
             SpecError: If the result is not a legal specification.
+
+        Example:
+            >>> NetworkSpec(depth=15).replace(depth=20).depth
+            20
         """
         return type(self)(**{**self.model_dump(), **changes})
 
     def to_query(self) -> str:
-        """Return the URL query string that holds every field that differs from its default."""
+        """Return the URL query string that holds every field that differs from its default.
+
+        Example:
+            >>> NetworkSpec(depth=15).to_query()
+            'depth=15'
+        """
         return urlencode(self.model_dump(exclude_defaults=True, exclude_none=True))
 
     def to_command(self) -> str:
-        """Return the shell command that measures it: only what differs from the defaults."""
+        """Return the shell command that measures it: only what differs from the defaults.
+
+        Example:
+            >>> NetworkSpec(depth=15).to_command()
+            'chainrule simulate --depth 15'
+        """
         fields = self.model_dump(exclude_defaults=True, exclude_none=True)
         options = [f"--{name.replace('_', '-')} {value}" for name, value in fields.items()]
         return " ".join(["chainrule simulate", *options])
@@ -145,16 +201,27 @@ class NetworkSpec(BaseModel):
 
         Raises:
             SpecError: If a field is unknown, given twice or out of range.
+
+        Example:
+            >>> NetworkSpec.from_query("depth=15&activation=tanh").depth
+            15
         """
         pairs = parse_qsl(query.removeprefix("?"), keep_blank_values=True)
-        fields = dict(pairs)
+        fields: dict[str, Any] = dict(pairs)
         if len(fields) < len(pairs):
             twice = next(name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1)
-            raise SpecError(f"{twice}: must be given once; the query gives it several times.")
+            raise SpecError(
+                f"{abbreviate(twice)[1:-1]}: must be given once; the query gives it several times."
+            )
         return cls(**fields)
 
     def to_json(self) -> str:
-        """Return the specification as one line of JSON."""
+        """Return the specification as one line of JSON.
+
+        Example:
+            >>> NetworkSpec(depth=15).to_json()[:11]
+            '{"depth":15'
+        """
         return self.model_dump_json()
 
     @classmethod
@@ -163,86 +230,15 @@ class NetworkSpec(BaseModel):
 
         Raises:
             SpecError: If the text is not JSON or not a legal specification.
+
+        Example:
+            >>> NetworkSpec.from_json('{"depth": 15}').depth
+            15
         """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise SpecError(_explain(error)) from None
-
-
-def repair_query(query: str) -> tuple[NetworkSpec, tuple[str, ...]]:
-    """Return the nearest legal specification to a URL query, and what was changed.
-
-    For a page: whatever a visitor's URL says, there is a network to show. Numbers beyond a bound
-    become the bound; everything else that is illegal falls back to its default.
-
-    Args:
-        query: Any string.
-
-    Returns:
-        The specification, and one notice per repaired field (empty if nothing was).
-    """
-    notices: list[str] = []
-    pairs: list[tuple[str, str]] = []
-    try:
-        if len(query) > MAX_QUERY:
-            raise ValueError
-        pairs = parse_qsl(
-            query.removeprefix("?"), keep_blank_values=True, max_num_fields=100, errors="replace"
-        )
-    except ValueError:
-        notices.append("The address was too long and was ignored.")
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        notices.append("Some settings were given several times; the last one counts.")
-    accepted: dict[str, Any] = {}
-    for name, text in fields.items():
-        if name not in NetworkSpec.model_fields:
-            notices.append(f"“{name[:40]}” is not a setting and was ignored.")
-            continue
-        value, notice = _repair_field(name, text)
-        if notice:
-            notices.append(notice)
-        if value is not None:
-            accepted[name] = value
-    while True:
-        try:
-            return NetworkSpec(**accepted), tuple(notices)
-        except SpecError as error:  # fields legal alone but not together
-            field = str(error).partition(":")[0]
-            accepted.pop(field if field in accepted else next(iter(accepted)))
-            notices.append(f"{error}")
-
-
-def _repair_field(name: str, text: str) -> tuple[Any, str | None]:
-    """Return the nearest legal value of one field (`None` for its default) and a notice."""
-    context = {"init": "random"} if name == "weight_std" else {}
-    try:
-        return getattr(NetworkSpec(**{**context, name: text}), name), None
-    except SpecError:
-        pass
-    low = high = None
-    for constraint in NetworkSpec.model_fields[name].metadata:
-        low = getattr(constraint, "ge", low)
-        high = getattr(constraint, "le", high)
-    default = NetworkSpec.model_fields[name].default
-    fallback = f"{name} “{text[:40]}” is not possible; using {default}."
-    try:
-        number = float(text)
-    except ValueError:
-        return None, fallback
-    if high is not None and number > high:
-        number = high
-    elif low is not None and number < low:
-        number = low
-    if not math.isfinite(number):
-        return None, fallback
-    value = round(number) if isinstance(default, int) else float(number)
-    try:
-        accepted = getattr(NetworkSpec(**{**context, name: value}), name)
-    except SpecError:
-        return None, fallback
-    return accepted, f"{name} “{text[:40]}” is not possible; using {accepted}."
 
 
 _REQUIREMENTS: Mapping[str, str] = {
@@ -265,8 +261,8 @@ def _explain(error: ValidationError) -> str:
         if isinstance(cause, SpecError):
             lines.append(str(cause))
             continue
-        field = str(detail["loc"][0]) if detail["loc"] else "specification"
-        received = repr(detail["input"])[:60]
+        field = abbreviate(detail["loc"][0]).strip("'") if detail["loc"] else "specification"
+        received = abbreviate(detail["input"])
         if detail["type"] == "extra_forbidden":
             lines.append(f"{field}: no such field. {suggest(field, NetworkSpec.model_fields)}")
         elif field in _REQUIREMENTS:

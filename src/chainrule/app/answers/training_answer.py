@@ -14,7 +14,8 @@ from chainrule.diagnosis.rules import Verdict
 from chainrule.errors import SpecError
 from chainrule.measure.simulation import simulate
 from chainrule.spec.activations import get_activation
-from chainrule.spec.network_spec import MAX_QUERY, NetworkSpec
+from chainrule.spec.network_spec import NetworkSpec
+from chainrule.spec.query import MAX_QUERY
 from chainrule.training.training import (
     CHANCE_LOSS,
     DEFAULT_RATES,

@@ -31,7 +31,7 @@ from chainrule.chain.layout import MAX_LAYERS_SHOWN
 from chainrule.errors import SpecError
 from chainrule.measure.simulation import simulate
 from chainrule.spec.activations import ACTIVATIONS
-from chainrule.spec.network_spec import repair_query
+from chainrule.spec.query import repair_query
 
 SEEDS = 8
 """Networks whose median gains the page shows for the real network."""

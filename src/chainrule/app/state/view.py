@@ -9,7 +9,8 @@ from chainrule.app.state.controls import CONTROLS, DEFAULT_SEEDS, MAX_SEEDS, wri
 from chainrule.errors import SpecError
 from chainrule.figures import MEASURES, SCALES
 from chainrule.presets import PRESETS, get_preset
-from chainrule.spec.network_spec import MAX_QUERY, MAX_SEED, NetworkSpec, repair_query
+from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
+from chainrule.spec.query import MAX_QUERY, repair_query
 
 DEFAULT_PRESET = next(iter(PRESETS))
 
