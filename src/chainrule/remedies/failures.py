@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from chainrule.diagnosis.diagnosis import Diagnosis
-from chainrule.diagnosis.metrics import list_unreached
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rules import Verdict, list_unreached
 from chainrule.errors import ChainruleError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.copying import quote_error
