@@ -9,11 +9,15 @@ empty, and parts of a model can be missing.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from typing import TypeVar
 
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.records import LayerFlow, ParameterFlow, ResidualFlow, WeightLayer
+
+_T = TypeVar("_T")
 
 USABLE_IN_CHAIN = 3e-3
 """‖∂loss/∂W‖ ÷ error at the output from which on a layer of a chain receives a usable gradient."""
@@ -43,6 +47,22 @@ class Place:
     value: float
 
 
+def read_once(read: Callable[[GradientFlow], _T]) -> Callable[[GradientFlow], _T]:
+    """Return a function that keeps with a flow what it has read of it: a flow never changes.
+
+    As `functools.cached_property` does it; several rules and features read the same.
+    """
+
+    @wraps(read)
+    def look_up(flow: GradientFlow) -> _T:
+        kept = flow.__dict__.setdefault("_read_once", {})
+        if look_up not in kept:
+            kept[look_up] = read(flow)
+        return kept[look_up]
+
+    return look_up
+
+
 # --- Residual streams ----------------------------------------------------------------------------
 
 
@@ -54,6 +74,7 @@ def list_streams(flow: GradientFlow) -> tuple[tuple[ResidualFlow, ...], ...]:
     return tuple(map(tuple, streams.values()))
 
 
+@read_once
 def list_chain(flow: GradientFlow) -> tuple[WeightLayer, ...]:
     """Return the weight layers that are judged as a chain: no residual stream leads around them.
 
@@ -118,6 +139,7 @@ def measure_typical_gradient(flow: GradientFlow) -> float | None:
 # --- Zero initialization -------------------------------------------------------------------------
 
 
+@read_once
 def list_explained(flow: GradientFlow) -> frozenset[int]:
     """Return the weight layers whose small gradient a later zero-initialized parameter explains.
 
@@ -139,6 +161,7 @@ def drop_explained(flow: GradientFlow, layers: Sequence[WeightLayer]) -> tuple[W
     return tuple(layer for layer in layers if layer.layer not in explained)
 
 
+@read_once
 def list_zero_initialized(flow: GradientFlow) -> frozenset[int]:
     """Return the weight layers whose output is independent of the input on purpose.
 
@@ -200,6 +223,7 @@ def _cuts(flow: GradientFlow, zero: ParameterFlow) -> bool:
     return last.variation is not None and last.variation < DISTINCT
 
 
+@read_once
 def _list_explained_by_scales(flow: GradientFlow) -> dict[int, float]:
     """Return the weight layers whose gradient a small scale explains, each with that scale."""
     bound = USABLE_ON_STREAM * (flow.output_error or 1.0)

@@ -25,6 +25,7 @@ from enum import StrEnum
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.viability.constants import CONSTANTS, Constants
 from chainrule.diagnosis.viability.features import FEATURES, Feature, measure_features
+from chainrule.diagnosis.structure import read_once
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.spec.activations import ACTIVATIONS
 
@@ -108,6 +109,7 @@ class Viability:
     covered: bool
 
 
+@read_once
 def assess_viability(flow: GradientFlow) -> Viability:
     """Return how likely plain SGD and Adam are to train the network, with the reasons.
 
