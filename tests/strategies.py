@@ -47,7 +47,7 @@ legal_specs = legal_fields().map(lambda fields: NetworkSpec(**fields))
 TAME = (0.0, 1e-9, 2e-5, 1e-3, 0.04, 0.5, 1.0, 2.5, 300.0, 1e7)
 WILD = (*TAME, 5e-324, 1e-300, 1e300, 1.7e308, "NaN", "Infinity")
 SHARES = (0.0, 1e-7, 0.01, 0.3, 0.75, 0.95, 1.0)
-SHAPES = ((), (0,), (1,), (7,), (4, 3), (1, 1), (0, 5), (5, 0, 2), (2, 3, 4, 4), (2**31, 2**31))
+SHAPES = ((), (0,), (1,), (7,), (4, 3), (1, 1), (0, 5), (5, 0, 2), (2, 3, 4, 4), (2**62,) * 20)
 NAMES = ("", "a", "b", "a.b", "norm", "head", "1", "blocks.0.norm")
 PARTS = ("weight", "bias", "scale")
 KINDS = ("Linear", "Conv2d", "ReLU", "Tanh", "Sigmoid", "Identity", "LayerNorm", "Own")
@@ -61,6 +61,7 @@ class FlowWriter:
         self.draw, self.members = draw, members
         self.numbers = st.sampled_from(draw(st.sampled_from((TAME, WILD))))
         self.wild = "NaN" if draw(st.integers(0, 5)) == 0 else 0.5
+        self.bad = 9 if draw(st.integers(0, 3)) == 0 else 0  # infinite or undefined numbers
 
     def pick(self, options):
         return self.draw(st.sampled_from(options))
@@ -77,8 +78,8 @@ class FlowWriter:
     def share(self):
         return self.quantity(st.sampled_from((*SHARES, -1e-7, 1 + 1e-7, self.wild)))
 
-    def count(self, most=9):
-        return self.quantity(st.sampled_from((0, 0, 0, 0, most)))
+    def count(self, most=None):
+        return self.quantity(st.sampled_from((0, 0, self.bad if most is None else most)))
 
     def signed(self):
         return [-v if isinstance(v, float) and self.draw(st.booleans()) else v for v in self.size()]
@@ -132,7 +133,7 @@ class FlowWriter:
         }
 
     def parameter(self, layer, shape):
-        status = self.pick(("measured", "measured", "measured", "unreached", "frozen"))
+        status = self.pick((*["measured"] * 12, "unreached", "frozen"))
         measured = status == "measured"
         return {
             "name": f"{self.pick(NAMES)}.{self.pick(PARTS)}",
@@ -149,7 +150,6 @@ class FlowWriter:
         }
 
     def residual(self, calls, parameters):
-        inside = st.integers(0, parameters - 1) if parameters else st.nothing()
         return {
             "stream": self.pick((0, 0, 1, 7)),
             "branch": self.draw(st.none() | st.integers(0, calls - 1)) if calls else None,
@@ -158,7 +158,7 @@ class FlowWriter:
             "added": self.optional(self.size),
             "after": self.size(),
             "gradient": self.optional(self.size),
-            "parameters": self.draw(st.lists(inside, max_size=4)),
+            "parameters": self.many(lambda: self.pick(range(parameters)), 4 if parameters else 0),
         }
 
     def attention(self):

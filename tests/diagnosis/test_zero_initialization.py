@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import chainrule
 from chainrule import Verdict
 from chainrule.diagnosis.rules import measure_metric
-from chainrule.diagnosis.structure import find_last_dependent, list_zero_initialized, list_explained
+from chainrule.diagnosis.structure import find_last_dependent, list_explained, list_zero_initialized
 from chainrule.diagnosis.viability.features import measure_features
 from zoo import Lambda
 

@@ -71,7 +71,7 @@ def rank_attributions(
     count: int = COUNT,
     rules: Mapping[str, Rule] = RULES,
 ) -> tuple[Attribution, ...]:
-    """Return the modules that contribute most to the verdict, the one with the gravest factor first.
+    """Return the modules that contribute most to the verdict, the gravest factor first.
 
     Args:
         flow: A measurement by `inspect` or `simulate`.
@@ -85,8 +85,8 @@ def rank_attributions(
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
-        >>> rank_attributions(simulate(NetworkSpec(depth=12), 1), count=1)
-        (Attribution(act9 (Sigmoid): gradient × 0.225, 4 %),)
+        >>> {each.kind for each in rank_attributions(simulate(NetworkSpec(depth=12), 1))}
+        {'Sigmoid'}
     """
     diagnosis = diagnosis or diagnose(flow, rules=rules)
     for finding in diagnosis.findings:

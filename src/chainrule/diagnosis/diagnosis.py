@@ -195,8 +195,8 @@ def diagnose(flow: GradientFlow, *, rules: Mapping[str, Rule] = RULES) -> Diagno
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
-        >>> diagnose(simulate(NetworkSpec(depth=12), 1))
-        Diagnosis(vanishing: 2 findings, SGD not viable, Adam 52 %)
+        >>> diagnose(simulate(NetworkSpec(depth=4, activation="relu", init="he"), 1))
+        Diagnosis(healthy: no findings, SGD viable, Adam viable)
     """
     viability = assess_viability(flow)
     findings = _find_all(flow, viability, rules)

@@ -66,7 +66,7 @@ class Part:
 
 
 Trace = Callable[[GradientFlow, Sequence[int]], Iterator[Part]]
-"""Lists the factors of a metric, given a flow and the weight layers where it is beyond its bound."""
+"""Lists the factors of a metric, given a flow and the weight layers that a finding names."""
 
 
 def trace_way_back(flow: GradientFlow, layers: Sequence[int]) -> Iterator[Part]:
@@ -116,7 +116,7 @@ def _list_steps(flow: GradientFlow, *, joined: bool) -> Iterator[Part]:
 
 
 def _list_stream_places(flow: GradientFlow, *, joined: bool) -> list[list[_Place]]:
-    """Return the places on residual streams in forward order, in lists between whose places are steps.
+    """Return the places on residual streams in forward order, in lists of steps.
 
     Where streams are joined, one that starts where another has ended (after a block whose both
     paths have weights, as in a ResNet) continues it, unless something that reads an input lies
@@ -165,7 +165,7 @@ def _list_branch_factors(flow: GradientFlow, layers: Sequence[int]) -> Iterator[
 
 
 def _list_shared_gradients(flow: GradientFlow) -> list[float]:
-    """Return the norms of the gradients at tensors that several paths read, as residual streams are.
+    """Return the norms of the gradients at tensors that several paths read: streams, and others.
 
     Nothing in a flow says which tensor a module reads, but the measured norm of its gradient
     differs from that of all others. Modules that pass gradients through unchanged (dropout that is

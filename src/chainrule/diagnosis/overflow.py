@@ -9,7 +9,7 @@ from chainrule.flow.gradient_flow import GradientFlow
 def count_non_finite(flow: GradientFlow) -> tuple[float, dict[str, float], set[int]]:
     """Return how many numbers are infinite or undefined, where, and in which weight layers.
 
-    Where they may come from stands first: weights, then values forward, then gradients.
+    Where they may come from is first: weights, then values forward, then gradients.
     """
     places: dict[str, float] = {}
     layers = set()

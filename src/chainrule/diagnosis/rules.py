@@ -1,7 +1,7 @@
 """The table of rules: what can be wrong, how it is read, from which bound on, why, and what to try.
 
-Everything about a rule stands in its entry of the table, and what it reads in a function of this
-file: so a rule is added, or changed, in one place. `diagnose` goes through the table.
+Everything about a rule is in its entry of the table, and what it reads in a function of this file:
+so a rule is added, or changed, in one place. `diagnose` goes through the table.
 
 The thresholds were chosen on dense networks by comparing with short real trainings; how often
 verdicts agree with training is in docs/viability.md (`make viability`). A verdict therefore speaks

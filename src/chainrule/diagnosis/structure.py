@@ -250,7 +250,7 @@ def _list_explained_by_scales(flow: GradientFlow) -> dict[int, float]:
 
 def measure_size(parameter: ParameterFlow) -> float:
     """Return the root mean square of a parameter's entries; there must be some."""
-    return parameter.norm / math.sqrt(math.prod(parameter.shape))
+    return parameter.norm / math.sqrt(math.prod(map(float, parameter.shape)))
 
 
 def _is_scale(parameter: ParameterFlow) -> bool:

@@ -159,7 +159,8 @@ def _read_effective_depth(flow: GradientFlow) -> float | None:
     large as its differences between examples moves the loss, relative to one of the output. In a
     chain every layer counts in full and the sum is the depth; of a residual branch only what it
     adds to its residual stream counts. Where the differences between examples are lost in
-    rounding they cannot be compared, and every layer counts. Unknown while the last layer is zero on purpose.
+    rounding they cannot be compared, and every layer counts. Unknown while the last layer is zero
+    on purpose.
     """
     if flow.weight_layers and _is_closed(flow, flow.weight_layers[-1]):
         return None

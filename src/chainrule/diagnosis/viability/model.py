@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.structure import read_once
 from chainrule.diagnosis.viability.constants import CONSTANTS, Constants
 from chainrule.diagnosis.viability.features import FEATURES, Feature, measure_features
-from chainrule.diagnosis.structure import read_once
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.spec.activations import ACTIVATIONS
 
@@ -102,6 +102,11 @@ class Viability:
         sgd: With plain SGD.
         adam: With Adam.
         covered: Whether the network is of the kind that the model was fitted on (`is_covered`).
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> assess_viability(simulate(NetworkSpec(depth=12), 1)).covered
+        True
     """
 
     sgd: Prospect
@@ -115,6 +120,11 @@ def assess_viability(flow: GradientFlow) -> Viability:
 
     Args:
         flow: A measurement of a freshly initialized network by `inspect` or `simulate`.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> assess_viability(simulate(NetworkSpec(depth=12), 1)).sgd.word.value
+        'not viable'
     """
     values = measure_features(flow)
     hopeless = tuple(find_hopeless(flow))
