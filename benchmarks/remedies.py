@@ -27,7 +27,7 @@ from calibrate import read_outcomes
 from viability import OPTIMIZERS, REPORT_FILE, replace_part
 
 from chainrule import NetworkSpec, find_remedies
-from chainrule.diagnosis.rules import NOT_VIABLE, Outlook
+from chainrule.diagnosis.viability.model import NOT_VIABLE, Outlook
 from chainrule.training.trainability import RATES, Outcome, measure_trainability
 
 FILE = Path(__file__).parent / "first_remedies.csv"

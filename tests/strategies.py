@@ -1,7 +1,15 @@
 """What Hypothesis draws tests from."""
 
-from hypothesis import strategies as st
+import json
+from functools import cache
 
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+from chainrule.flow.loading import decode_flow
+from chainrule.measure.inspection import inspect
+from chainrule.measure.simulation import simulate
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import NetworkSpec
@@ -32,3 +40,247 @@ def legal_fields(draw):
 
 
 legal_specs = legal_fields().map(lambda fields: NetworkSpec(**fields))
+
+
+# --- Flows: whatever a file may hold -------------------------------------------------------------
+
+TAME = (0.0, 1e-9, 2e-5, 1e-3, 0.04, 0.5, 1.0, 2.5, 300.0, 1e7)
+WILD = (*TAME, 5e-324, 1e-300, 1e300, 1.7e308, "NaN", "Infinity")
+SHARES = (0.0, 1e-7, 0.01, 0.3, 0.75, 0.95, 1.0)
+SHAPES = ((), (0,), (1,), (7,), (4, 3), (1, 1), (0, 5), (5, 0, 2), (2, 3, 4, 4), (2**62,) * 20)
+NAMES = ("", "a", "b", "a.b", "norm", "head", "1", "blocks.0.norm")
+PARTS = ("weight", "bias", "scale")
+KINDS = ("Linear", "Conv2d", "ReLU", "Tanh", "Sigmoid", "Identity", "LayerNorm", "Own")
+ROLES = ("weight", "activation", "normalization", "residual", "other")
+
+
+class FlowWriter:
+    """Draws the parts of a flow file, each of them legal by itself."""
+
+    def __init__(self, draw, members):
+        self.draw, self.members = draw, members
+        self.numbers = st.sampled_from(draw(st.sampled_from((TAME, WILD))))
+        self.wild = "NaN" if draw(st.integers(0, 5)) == 0 else 0.5
+        self.bad = 9 if draw(st.integers(0, 3)) == 0 else 0  # infinite or undefined numbers
+
+    def pick(self, options):
+        return self.draw(st.sampled_from(options))
+
+    def quantity(self, values):
+        return [self.draw(values) for _ in range(self.members)]
+
+    def optional(self, make):
+        return make() if self.draw(st.integers(0, 4)) else None
+
+    def size(self):
+        return self.quantity(self.numbers)
+
+    def share(self):
+        return self.quantity(st.sampled_from((*SHARES, -1e-7, 1 + 1e-7, self.wild)))
+
+    def count(self, most=None):
+        return self.quantity(st.sampled_from((0, 0, self.bad if most is None else most)))
+
+    def signed(self):
+        return [-v if isinstance(v, float) and self.draw(st.booleans()) else v for v in self.size()]
+
+    def shape(self):
+        return list(self.pick(SHAPES))
+
+    def layer(self, layers):
+        return self.draw(st.none() | st.integers(1, layers)) if layers else None
+
+    def statistics(self):
+        return {
+            "mean": self.signed(),
+            "std": self.size(),
+            "min": self.pick(([-1.0] * self.members, ["-Infinity"] * self.members)),
+            "max": self.pick(([1.0] * self.members, ["NaN"] * self.members)),
+            "zero_share": self.share(),
+            "non_finite": self.count(),
+            "variation": self.optional(self.share),
+            "saturation": self.optional(self.share),
+            "dead_units": self.optional(lambda: self.count(4)),
+            "units": self.pick((4, 5, 2**40)),
+            "histogram": self.optional(
+                lambda: {"low": -1.0, "high": 1.0, "counts": [0, 3], "sampled": 3}
+            ),
+        }
+
+    def gradient(self):
+        return {
+            "norm": self.size(),
+            "max_abs": self.size(),
+            "zero_share": self.share(),
+            "non_finite": self.count(),
+        }
+
+    def call(self, at, count, layers):
+        later = list(range(at + 1, count))
+        return {
+            "name": self.pick(NAMES),
+            "kind": self.pick(KINDS),
+            "role": self.pick(ROLES),
+            "layer": self.layer(layers),
+            "call": self.pick((0, 0, 1)),
+            "output": self.pick(("", "", "1.0")),
+            "shape": self.shape(),
+            "dtype": "float32",
+            "parent": self.pick((None, None, *later)),
+            "statistics": self.optional(self.statistics),
+            "gradient": self.optional(self.gradient),
+            "gain": self.optional(self.size),
+        }
+
+    def parameter(self, layer, shape):
+        status = self.pick((*["measured"] * 12, "unreached", "frozen"))
+        measured = status == "measured"
+        return {
+            "name": f"{self.pick(NAMES)}.{self.pick(PARTS)}",
+            "aliases": [],
+            "shape": shape,
+            "dtype": "float32",
+            "layer": layer,
+            "status": status,
+            "norm": self.size(),
+            "non_finite": self.count(),
+            "grad_norm": self.size() if measured else None,
+            "grad_zero_share": self.share() if measured else None,
+            "grad_non_finite": self.count() if measured else None,
+        }
+
+    def residual(self, calls, parameters):
+        return {
+            "stream": self.pick((0, 0, 1, 7)),
+            "branch": self.draw(st.none() | st.integers(0, calls - 1)) if calls else None,
+            "normalization": self.pick(("before", "after", "none")),
+            "before": self.optional(self.size),
+            "added": self.optional(self.size),
+            "after": self.size(),
+            "gradient": self.optional(self.size),
+            "parameters": self.many(lambda: self.pick(range(parameters)), 4 if parameters else 0),
+        }
+
+    def attention(self):
+        return {
+            "name": self.pick(NAMES),
+            "call": 0,
+            "heads": 2,
+            "queries": 3,
+            "keys": 3,
+            "entropy": self.share(),
+            "one_hot": self.share(),
+            "uniform": self.share(),
+        }
+
+    def many(self, make, most):
+        return [make() for _ in range(self.draw(st.integers(0, most)))]
+
+
+_SPEC = NetworkSpec(depth=2, width=4, batch_size=5, activation="relu", init="he", clip_norm=0.1)
+_SPECS = (
+    None,
+    _SPEC,
+    _SPEC.replace(activation="tanh", residual="plain", normalization="layernorm"),
+    _SPEC.replace(depth=900, activation="sigmoid", init="random"),
+)
+
+
+class _Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.branch = nn.LayerNorm(4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return x + self.branch(self.norm(x))
+
+
+def _inspect_blocks(zero):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(4, 4), *(_Block() for _ in range(5)), nn.Tanh(), nn.Linear(4, 2)
+    )
+    if zero:
+        for block in model[1:6]:
+            nn.init.zeros_(block.branch.weight)
+    x = torch.randn(6, 4)
+    return inspect(model, lambda m: m(x).square().mean())
+
+
+@cache
+def _measure():
+    """Return files of real flows: of specifications, and of a model with residual streams."""
+    flows = [simulate(spec, 2) for spec in _SPECS[1:3]]
+    flows += [_inspect_blocks(zero=False), _inspect_blocks(zero=True)]
+    return [flow.to_json() for flow in flows]
+
+
+@st.composite
+def flow_files(draw):
+    """The text of a flow file that `load_flow` accepts, made up or a real one that was changed.
+
+    Layers without statistics or gradients, empty and scalar shapes, infinite and undefined numbers
+    anywhere, positions that point anywhere, one network or several, a specification that fits or
+    does not.
+    """
+    document = draw(_made_up() | _changed())
+    if draw(st.booleans()):
+        spec = draw(st.sampled_from(_SPECS))
+        document["spec"] = None if spec is None else spec.model_dump()
+    return json.dumps(document)
+
+
+@st.composite
+def _made_up(draw):
+    writer = FlowWriter(draw, members=draw(st.sampled_from((1, 1, 2, 3))))
+    layers = draw(st.integers(0, 4))
+    parameters = [
+        writer.parameter(number, list(writer.pick(((4, 3), (1, 1), (5, 0, 2), (2, 3, 4, 4)))))
+        for number in range(1, layers + 1)
+    ]
+    parameters += writer.many(lambda: writer.parameter(writer.layer(layers), writer.shape()), 4)
+    count = draw(st.integers(0, 6))
+    return {
+        "layers": [writer.call(at, count, layers) for at in range(count)],
+        "parameters": parameters,
+        "loss": writer.signed(),
+        "chain": draw(st.booleans()),
+        "seeds": draw(st.sampled_from(([], list(range(writer.members))))),
+        "spec": None,
+        "device": "cpu",
+        "torch_version": "2",
+        "chainrule_version": "0",
+        "schema_version": 1,
+        "residuals": writer.many(lambda: writer.residual(count, len(parameters)), 5),
+        "attentions": writer.many(writer.attention, 3),
+    }
+
+
+@st.composite
+def _changed(draw):
+    document = json.loads(draw(st.sampled_from(_measure())))
+    calls, parameters = document["layers"], document["parameters"]
+    loss = document["loss"]
+    writer = FlowWriter(draw, members=len(loss) if isinstance(loss, list) else 1)
+    layers = max(p["layer"] or 0 for p in parameters)
+    for _ in range(draw(st.integers(0, 8))):
+        at = draw(st.integers(0, len(calls) - 1))
+        call = writer.call(at, len(calls), layers)
+        fields = ("layer", "role", "shape", "statistics", "gradient", "gain", "kind", "name")
+        name = writer.pick(fields)
+        calls[at][name] = call[name]
+    for _ in range(draw(st.integers(0, 4))):
+        parameter = parameters[draw(st.integers(0, len(parameters) - 1))]
+        written = writer.parameter(None, [])
+        parameter |= {
+            name: written[name]
+            for name in ("status", "norm", "grad_norm", "grad_zero_share", "grad_non_finite")
+        }
+    for residual in document["residuals"]:
+        if draw(st.booleans()):
+            name = writer.pick(("before", "added", "after", "gradient", "branch", "stream"))
+            residual[name] = writer.residual(len(calls), len(parameters))[name]
+    return document
+
+
+flows = flow_files().map(decode_flow)

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from chainrule.diagnosis.diagnosis import PASSED_OVER, diagnose, overlook
+from chainrule.diagnosis.diagnosis import diagnose, overlook
 from chainrule.diagnosis.limits import Limits, check_limits
+from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES
 from chainrule.errors import ChainruleError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.measure.inspection import inspect
@@ -98,8 +99,8 @@ def _describe_remedy(
         return "\n".join(filter(None, (found.note, *advice)))
     remedy = found[0]
     step = remedy.comparison
-    unreached = any(finding.rule in PASSED_OVER for finding in found.diagnosis.findings)
-    more = f"\n{found.note}" if unreached and not set(PASSED_OVER) <= set(allow) else ""
+    unreached = any(finding.rule in IGNORED_BY_REMEDIES for finding in found.diagnosis.findings)
+    more = f"\n{found.note}" if unreached and not set(IGNORED_BY_REMEDIES) <= set(allow) else ""
     return (
         f"Remedy: {remedy.title} ({step.metric}: {step.before_text} → {step.after_text}, then "
         f"{remedy.verdict_after}).\n"

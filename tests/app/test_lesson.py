@@ -13,7 +13,6 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from chainrule._utils.html import _VOID as VOID
 from chainrule._utils.html import VOID, Markup, element
 from chainrule.app.jobs.measuring import plan_seeds
 from chainrule.app.lesson import story
@@ -346,10 +345,10 @@ def test_headings_do_not_skip_a_level(tree):
 
 
 def test_nothing_comes_from_outside(tree):
-    for element in tree.iter():
-        name = element.tag.rpartition("}")[2]
+    for node in tree.iter():
+        name = node.tag.rpartition("}")[2]
         assert name not in {"script", "style", "link", "img", "iframe", "object"}
-        assert not [key for key in element.attrib if key.startswith("on") or key == "src"]
+        assert not [key for key in node.attrib if key.startswith("on") or key == "src"]
         href = element.get("href", "")
         if "://" in href:
             assert name == "a"

@@ -11,7 +11,7 @@ from torch import nn
 from browsing import watch
 from chainrule._utils.numbers import format_number
 from chainrule.app.routes.model_page import LIMITS, describe_model
-from chainrule.diagnosis.attribution import rank_blame
+from chainrule.diagnosis.attribution import rank_attributions
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.flow.loading import decode_flow
 from chainrule.measure.inspection import inspect
@@ -170,7 +170,7 @@ class TestRoute:
     def test_names_who_is_to_blame_and_the_command_that_finds_remedies(self):
         flow = measure_gpt2(layers=12, std=1e-5)
         answer = describe_model(flow)
-        blames = rank_blame(flow)
+        blames = rank_attributions(flow)
         assert [row[0] for row in answer["blame"]["rows"]] == [blame.name for blame in blames]
         assert len(blames) == 3
         assert answer["changes"]["command"] == "chainrule inspect FILE.py:FUNCTION --remedies"
@@ -271,7 +271,7 @@ class TestInABrowser:
         page.wait_for_selector("[data-part=blame] table")
         page.wait_for_function("document.querySelector('.mo-plot')?.data?.length > 3")
         blame = page.locator("[data-part=blame]").inner_text()
-        for each in rank_blame(flow):
+        for each in rank_attributions(flow):
             assert each.name in blame
             assert f"× {format_number(each.factor)}" in blame
         drawn = page.evaluate("Array.from(document.querySelector('.mo-plot').data[0].y)")

@@ -1,4 +1,4 @@
-"""Notes: what is told of attention, branches and residual streams, and that it leaves the verdict alone."""
+"""Notes: what is reported of attention and residual streams, and that the verdict stays."""
 
 import dataclasses
 import io
@@ -104,7 +104,7 @@ def test_the_verdict_stays_as_it_is(name, monkeypatch):
     assert diagnose(flow) == dataclasses.replace(told, notes=())
 
 
-# --- Branches and residual streams -------------------------------------------------------------------------
+# --- Branches and residual streams ---------------------------------------------------------------
 
 
 def test_large_branches():

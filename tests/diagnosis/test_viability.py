@@ -13,10 +13,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from chainrule import NetworkSpec, Verdict, build_network, diagnose, inspect, make_loss, simulate
-from chainrule.diagnosis.rules import NOT_VIABLE, VIABLE, Outlook
 from chainrule.diagnosis.viability.constants import CONSTANTS
 from chainrule.diagnosis.viability.features import FEATURES, measure_features
-from chainrule.diagnosis.viability.model import assess_viability, judge_features
+from chainrule.diagnosis.viability.model import (
+    NOT_VIABLE,
+    VIABLE,
+    Outlook,
+    assess_viability,
+    judge_features,
+)
 from chainrule.display.cards import build_forecasts, describe_viability, explain_difference
 from chainrule.training.trainability import measure_trainability
 from strategies import legal_specs

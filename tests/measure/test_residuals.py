@@ -6,7 +6,7 @@ import torch.utils.checkpoint
 from torch import nn
 
 import chainrule
-from chainrule.diagnosis.metrics import measure_metric
+from chainrule.diagnosis.rules import measure_metric
 from chainrule.diagnosis.structure import list_normalizations
 from chainrule.flow.loading import decode_flow
 from model_zoo import MODELS

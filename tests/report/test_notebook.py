@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from chainrule._utils.numbers import format_number
-from chainrule.diagnosis.attribution import rank_blame
+from chainrule.diagnosis.attribution import rank_attributions
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
 from chainrule.spec.network_spec import NetworkSpec
@@ -48,7 +48,7 @@ class TestBundle:
         for layer in flow.weight_layers:
             assert format_number(layer.weight_gradient_norm) in page
             assert format_number(layer.weight_gradient_norm) in text
-        for blame in rank_blame(flow):
+        for blame in rank_attributions(flow):
             assert format_number(blame.factor) in page
 
     def test_gives_only_what_is_asked_for(self):

@@ -9,7 +9,7 @@ from torch import nn
 
 from chainrule._utils.html import Markup, element, render
 from chainrule._utils.numbers import format_number
-from chainrule.diagnosis.attribution import rank_blame
+from chainrule.diagnosis.attribution import rank_attributions
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.errors import ChainruleError, FlowFileError
 from chainrule.figures import (
@@ -247,7 +247,7 @@ class TestReport:
 
     def test_names_who_is_most_to_blame(self, flow):
         text = Reader(build_report(flow)).text
-        blames = rank_blame(flow)
+        blames = rank_attributions(flow)
         assert ("Most to blame, by factor" in text) is bool(blames)
         for blame in blames:
             assert f"× {format_number(blame.factor)}" in text

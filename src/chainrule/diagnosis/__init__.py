@@ -1,41 +1,30 @@
 """From a measured `GradientFlow` to rules, findings and a verdict in words."""
 
-from chainrule.diagnosis.diagnosis import (
-    NO_PARAMETERS,
-    PASSED_OVER,
-    Diagnosis,
-    Finding,
-    diagnose,
-    overlook,
-)
-from chainrule.diagnosis.limits import (
-    Limits,
-    Violation,
-    check_limits,
-)
-from chainrule.diagnosis.notes import (
-    Note,
-)
+from chainrule.diagnosis.attribution import Attribution, explain_attributions, rank_attributions
+from chainrule.diagnosis.diagnosis import NO_PARAMETERS, Diagnosis, Finding, diagnose, overlook
+from chainrule.diagnosis.limits import Limits, Violation, check_limits
+from chainrule.diagnosis.notes import Note
 from chainrule.diagnosis.rules import (
+    IGNORED_BY_REMEDIES,
     RULES,
-    Outlook,
+    Reading,
     Rule,
     Verdict,
+    measure_metric,
 )
-from chainrule.diagnosis.viability.model import (
-    Viability,
-    assess_viability,
-)
+from chainrule.diagnosis.viability.model import Outlook, Viability, assess_viability
 
 __all__ = [
+    "IGNORED_BY_REMEDIES",
     "NO_PARAMETERS",
-    "PASSED_OVER",
     "RULES",
+    "Attribution",
     "Diagnosis",
     "Finding",
     "Limits",
     "Note",
     "Outlook",
+    "Reading",
     "Rule",
     "Verdict",
     "Viability",
@@ -43,5 +32,8 @@ __all__ = [
     "assess_viability",
     "check_limits",
     "diagnose",
+    "explain_attributions",
+    "measure_metric",
     "overlook",
+    "rank_attributions",
 ]

@@ -1,14 +1,13 @@
-"""Limits that somebody sets for a model's gradients, beside the diagnosis."""
+"""Limits that you set for a model's gradients, in addition to the diagnosis."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.diagnosis import Diagnosis
-from chainrule.diagnosis.metrics import format_metric
-from chainrule.diagnosis.rules import RULES
-from chainrule.diagnosis.structure import list_waiting
+from chainrule.diagnosis.rules import RULES, Rule
+from chainrule.diagnosis.structure import list_explained
 from chainrule.errors import ChainruleError, suggest
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.records import WeightLayer
@@ -16,12 +15,19 @@ from chainrule.flow.records import WeightLayer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What must hold of ‖∂loss/∂W‖ in every weight layer; `None` for no limit of one's own.
+    """What must hold of ‖∂loss/∂W‖ in every weight layer; `None` for no limit of your own.
 
     Attributes:
         min_gradient: The smallest that is allowed.
         max_gradient: The largest that is allowed.
         max_ratio: The most that two layers may differ: largest ÷ smallest.
+
+    Raises:
+        ChainruleError: If a limit is negative or undefined.
+
+    Example:
+        >>> Limits(min_gradient=1e-6).min_gradient
+        1e-06
     """
 
     min_gradient: float | None = None
@@ -44,6 +50,10 @@ class Violation:
         metric: What was measured, in words.
         value: The metric, as people read it.
         bound: What must hold, as people read it: "≥ 0.003".
+
+    Example:
+        >>> print(Violation(place="layer 1 ('fc')", metric="‖∂𝓛/∂W‖", value="0", bound="≥ 0.001"))
+        layer 1 ('fc'): ‖∂𝓛/∂W‖ is 0, must be ≥ 0.001
     """
 
     place: str
@@ -61,36 +71,46 @@ def check_limits(
     limits: Limits = Limits(),
     *,
     allow: Collection[str] = (),
+    rules: Mapping[str, Rule] = RULES,
 ) -> tuple[Violation, ...]:
     """Return what is wrong with a measurement: findings of the diagnosis, and limits passed.
 
-    A limit of one's own takes the place of the diagnosis's bound on the same metric.
+    A limit of your own takes the place of the diagnosis's bound on the same metric.
 
     Args:
         flow: A measurement.
         diagnosis: What it means.
-        limits: Limits of one's own.
-        allow: Names of rules of the table of diagnoses that may find something.
+        limits: Limits of your own.
+        allow: Names of rules of the table that may find something.
+        rules: The rules that the diagnosis was made with.
 
     Raises:
         ChainruleError: If a rule is not known.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> flow = simulate(NetworkSpec(depth=12), 1)
+        >>> check_limits(flow, diagnose(flow))[0].bound
+        '≥ 0.003'
     """
     for name in allow:
-        if name not in RULES:
-            raise ChainruleError(f"allow: unknown rule {name!r}. {suggest(name, RULES)}")
-    passed_over = set(allow)
-    if limits.min_gradient is not None:
-        passed_over |= {"vanishing_gradient", "vanishing_typical"}
-    if limits.max_gradient is not None:
-        passed_over.add("exploding_gradient")
-    return (*_list_findings(diagnosis, passed_over), *_list_passed(flow, limits))
+        if name not in rules:
+            raise ChainruleError(f"allow: unknown rule {name!r}. {suggest(name, rules)}")
+    ignored = set(allow)
+    for name, rule in rules.items():
+        limit = limits.min_gradient if rule.beyond == "<" else limits.max_gradient
+        if rule.of_gradients and limit is not None:
+            ignored.add(name)
+    return (*_list_findings(diagnosis, ignored, rules), *_list_passed(flow, limits))
 
 
-def _list_findings(diagnosis: Diagnosis, passed_over: Collection[str]) -> Iterator[Violation]:
+def _list_findings(
+    diagnosis: Diagnosis, ignored: Collection[str], rules: Mapping[str, Rule]
+) -> Iterator[Violation]:
     for finding in diagnosis.findings:
-        if finding.rule in passed_over:
+        if finding.rule in ignored:
             continue
-        rule = RULES[finding.rule]
+        rule = rules[finding.rule]
         sign = "≤" if finding.beyond == ">" else "≥"
         first = () if finding.worst is None else (finding.worst,)  # whose metric is shown
         names = list(dict.fromkeys((*first, *finding.modules)))
@@ -102,17 +122,17 @@ def _list_findings(diagnosis: Diagnosis, passed_over: Collection[str]) -> Iterat
         yield Violation(
             place=place,
             metric=rule.metric,
-            value=format_metric(rule, finding.value),
-            bound=f"{sign} {format_metric(rule, finding.threshold)}",
+            value=rule.format(finding.value),
+            bound=f"{sign} {rule.format(finding.threshold)}",
         )
 
 
 def _list_passed(flow: GradientFlow, limits: Limits) -> Iterator[Violation]:
-    waiting = list_waiting(flow)
+    explained = list_explained(flow)
     norms = [
         (float(layer.weight_gradient_norm), layer)
         for layer in flow.weight_layers
-        if layer.weight_gradient_norm is not None and layer.layer not in waiting
+        if layer.weight_gradient_norm is not None and layer.layer not in explained
     ]
     if not norms:
         return

@@ -1,7 +1,7 @@
-"""Notes on a measurement: what attention, branches and residual streams do where nothing need be wrong.
+"""Notes on a measurement: what attention, branches and residual streams do.
 
-A note never changes the verdict. It tells a metric that people ask about, and what was found when
-the claim that goes with it was put to the test.
+A note never changes the verdict: nothing need be wrong. It reports a metric that people ask about,
+and what was found when the claim that goes with it was put to the test.
 """
 
 import math
@@ -27,8 +27,8 @@ class Observation:
     Attributes:
         name: Its key.
         metric: What is compared, in words.
-        threshold: The bound from which on it is told.
-        beyond: ">" if metrics above the bound are told, "<" if those below are.
+        threshold: The bound from which on it is reported.
+        beyond: ">" if values above the bound are reported, "<" if those below are.
         meaning: What measurement says about the claim that people make of it.
         source: Where claim and answer come from.
     """
@@ -73,7 +73,8 @@ _OBSERVATIONS = (
         beyond=">",
         meaning="Such a sum is mostly branch: the path around the block carries the smaller part, "
         "so what goes in is soon outweighed. Where a normalization brings it back to size, models "
-        "like this were seen to train; without one the residual stream grows by about that factor per block.",
+        "like this were seen to train; without one the residual stream grows by about that factor "
+        "per block.",
         source="Zhang et al. 2019, Fixup (arXiv 1901.09321); De & Smith 2020 (arXiv 2002.10444)",
     ),
     Observation(
@@ -92,8 +93,8 @@ _OBSERVATIONS = (
         threshold=1.5,
         beyond=">",
         meaning="With the normalization inside the branches, each adds about the same size to a "
-        "residual stream that grows, so later blocks change it by a smaller part. The gradient has a path to "
-        "the first block that no normalization lies on.",
+        "residual stream that grows, so later blocks change it by a smaller part. The gradient has "
+        "a path to the first block that no normalization lies on.",
         source="Xiong et al. 2020 (arXiv 2002.04745); Sun et al. 2025 (arXiv 2502.05795)",
     ),
     Observation(
@@ -124,11 +125,16 @@ class Note:
             what was looked at.
         metric: What was measured, in words.
         value: The metric that is furthest beyond the bound.
-        threshold: The bound from which on it is told.
+        threshold: The bound from which on it is reported.
         beyond: ">" or "<": on which side of the bound it is.
         evidence: The measurement in one sentence.
         meaning: What measurement says about the claim that people make of it.
         source: Where claim and answer come from.
+
+    Example:
+        >>> Note(name="a", modules=(), metric="m", value=1.0, threshold=0.5, beyond=">",
+        ...      evidence="m is 1", meaning="", source="")
+        Note(a: m is 1)
     """
 
     name: str
@@ -140,6 +146,9 @@ class Note:
     evidence: str
     meaning: str
     source: str
+
+    def __repr__(self) -> str:
+        return f"Note({self.name}: {self.evidence})"
 
 
 def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
@@ -208,7 +217,8 @@ def _find_tiny_branches(flow: GradientFlow) -> Iterator[Note]:
             median,
             "the branches add nothing yet"
             if max(share for share, _ in shares) == 0.0
-            else f"the typical branch adds {format_number(median)} of what its residual stream holds",
+            else f"the typical branch adds {format_number(median)} of what its residual stream "
+            "holds",
             [_name(flow, each) for _, each in shares],
         )
 
@@ -239,8 +249,8 @@ def _find_growing(flow: GradientFlow) -> Iterator[Note]:
         yield _note(
             "growing_pre_norm",
             growth,
-            f"the pre-norm residual stream grows {format_number(growth)}-fold over its {len(stream)} sums"
-            f"{falls}{reaches}",
+            f"the pre-norm residual stream grows {format_number(growth)}-fold over its "
+            f"{len(stream)} sums{falls}{reaches}",
             [_name(flow, each) for each in stream],
         )
 
@@ -255,8 +265,8 @@ def _find_fading(flow: GradientFlow) -> Iterator[Note]:
             yield _note(
                 "fading_post_norm",
                 ratio,
-                f"the gradient at the first of {len(stream)} sums of the post-norm residual stream is "
-                f"{format_number(ratio)} times that at the last",
+                f"the gradient at the first of {len(stream)} sums of the post-norm residual stream "
+                f"is {format_number(ratio)} times that at the last",
                 [_name(flow, each) for each in stream],
             )
 

@@ -1,4 +1,7 @@
-"""The table of diagnoses: what can be wrong, from which threshold on, why, and what to try.
+"""The table of rules: what can be wrong, how it is read, from which bound on, why, and what to try.
+
+Everything about a rule is in its entry of the table, and what it reads in a function of this file:
+so a rule is added, or changed, in one place. `diagnose` goes through the table.
 
 The thresholds were chosen on dense networks by comparing with short real trainings; how often
 verdicts agree with training is in docs/viability.md (`make viability`). A verdict therefore speaks
@@ -10,14 +13,58 @@ gradients are compared with the error at the output (`GradientFlow.output_error`
 cross-entropy at initialization), or with each other.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Literal
+
+from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.factors import (
+    Trace,
+    trace_chain,
+    trace_dead_units,
+    trace_differences,
+    trace_growth,
+    trace_normalizations,
+    trace_overflow,
+    trace_saturation,
+    trace_spreads,
+    trace_streams,
+    trace_way_back,
+)
+from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
+from chainrule.diagnosis.structure import (
+    DISTINCT,
+    USABLE_IN_CHAIN,
+    USABLE_ON_STREAM,
+    drop_explained,
+    find_last_dependent,
+    find_tied_head,
+    list_chain,
+    list_judged,
+    list_normalizations,
+    measure_stream_gradient,
+    measure_stream_growth,
+    measure_typical_gradient,
+)
+from chainrule.diagnosis.viability.model import NOT_VIABLE, assess_viability, is_covered
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.quantity import Quantity, divide_members, multiply_members
+from chainrule.flow.records import WeightLayer, read_saturation
+
+LARGEST_STEP = 1500.0
+"""‖∂loss/∂W‖ ÷ error at the output from which on a step along the gradient is too large."""
 
 
 class Verdict(StrEnum):
-    """What is wrong with a network, the gravest first."""
+    """What is wrong with a network, the gravest first.
+
+    Example:
+        >>> str(Verdict.VANISHING)
+        'vanishing'
+    """
 
     NON_FINITE = "non-finite"
     NO_GRADIENT = "no gradient"
@@ -30,42 +77,293 @@ class Verdict(StrEnum):
     HEALTHY = "healthy"
 
 
-class Outlook(StrEnum):
-    """Whether an optimizer can be expected to train a network, the worst first."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One value that a rule compares with its bound, and what it was measured on.
 
-    NOT_VIABLE = "not viable"
-    AT_RISK = "at risk"
-    VIABLE = "viable"
+    Attributes:
+        value: The value; `None` if there is none here.
+        layers: Numbers of the weight layers that it speaks of.
+        modules: Names of the modules or parameters that it speaks of.
+        where: Where it was measured, in words; "" if it is a value of the whole network.
 
+    Example:
+        >>> Reading(value=0.5, layers=(3,), modules=("fc3",), where="layer 3").value
+        0.5
+    """
 
-VIABLE, NOT_VIABLE = 0.7, 0.3
-"""From this probability on training is called viable; below that one it is called not viable."""
+    value: float | None
+    layers: tuple[int, ...] = ()
+    modules: tuple[str, ...] = ()
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One way to arrive at a verdict.
+    """One way to arrive at a verdict: everything that chainrule knows of it.
 
     Attributes:
         name: Key of the rule.
-        verdict: What it says when the metric is beyond the threshold.
+        verdict: What it says when a value is beyond the threshold.
         metric: What is compared, in words.
         threshold: The bound.
-        beyond: ">" if metrics above the threshold are wrong, "<" if those below are.
+        beyond: ">" if values above the threshold are wrong, "<" if those below are.
         reason: Why it matters, in plain language.
         source: Where reason or threshold come from.
+        read: Reads what is compared from a flow: one value per layer or module, or one in all.
+        applies: Whether what is read counts as evidence in a flow; `read` itself answers for any.
+        describe: Words a finding; `None` for the usual sentence of `describe_worst`.
+        trace: Lists the factors of the metric, for the attribution; `None` if it has none.
+        harmful: ">" if large factors make it worse, "<" if small ones do; as `beyond` if `None`.
+        scale: How values compare: "ratio" in powers of ten, "share" (shown in percent) and "count"
+            as they are.
+        of_layers: Whether every weight layer has a value of its own.
+        clipped: Whether clipping gradients scales the value; ratios of layers stay as they are.
+        of_gradients: Whether it bounds ‖∂loss/∂W‖, so that a limit of your own takes its place.
         feature: The feature of the model of viability that reads the same thing ("" for none).
+        despite_overflow: Whether it says something of networks with infinite or undefined numbers.
+        last: Whether it counts only where no other rule finds anything.
+        ignored_by_remedies: Whether changes are judged as if it found nothing: weights that the
+            loss does not reach, as an unused head has them, need not keep the rest from being
+            helped.
+
+    Example:
+        >>> RULES["dead_units"].format(0.75)
+        '75 %'
     """
 
     name: str
     verdict: Verdict
     metric: str
     threshold: float
-    beyond: str
+    beyond: Literal["<", ">"]
     reason: str
     source: str
+    read: Callable[[GradientFlow], Sequence[Reading]] = field(repr=False)
+    applies: Callable[[GradientFlow], bool] = field(default=lambda flow: True, repr=False)
+    describe: "Describe | None" = field(default=None, repr=False)
+    trace: Trace | None = field(default=None, repr=False)
+    harmful: Literal["<", ">"] | None = None
+    scale: Literal["ratio", "share", "count"] = "ratio"
+    of_layers: bool = False
+    clipped: bool = False
+    of_gradients: bool = False
     feature: str = ""
+    despite_overflow: bool = False
+    last: bool = False
+    ignored_by_remedies: bool = False
 
+    def format(self, value: float) -> str:
+        """Return a value as people read it: shares in percent."""
+        if self.scale == "share" and math.isfinite(value):
+            return f"{100 * value:.0f} %"
+        return format_number(value)
+
+    def is_beyond(self, value: float) -> bool:
+        """Return whether a value is on the wrong side of the bound; an undefined one is not."""
+        return value > self.threshold if self.beyond == ">" else value < self.threshold
+
+
+Describe = Callable[[Rule, GradientFlow, Sequence[Reading], Sequence[Reading]], str]
+"""Given a rule, a flow, all that was read of it, and what of that is beyond the bound."""
+
+
+# --- What rules read -----------------------------------------------------------------------------
+
+
+def _read_layers(
+    layers: Sequence[WeightLayer], read: Callable[[WeightLayer], float | None]
+) -> list[Reading]:
+    """Return one reading per weight layer."""
+    return [
+        Reading(
+            value=read(layer),
+            layers=(layer.layer,),
+            modules=(layer.name,),
+            where=f"layer {layer.layer}",
+        )
+        for layer in layers
+    ]
+
+
+def _read_whole(flow: GradientFlow, value: float | None) -> list[Reading]:
+    """Return one reading of the whole network."""
+    return [
+        Reading(
+            value=value,
+            layers=tuple(layer.layer for layer in flow.weight_layers),
+            modules=tuple(layer.name for layer in flow.weight_layers),
+        )
+    ]
+
+
+def _read_gradients(flow: GradientFlow, layers: Sequence[WeightLayer]) -> list[Reading]:
+    """Return ‖∂loss/∂W‖ of weight layers relative to the error at the output."""
+    error = flow.output_error
+
+    def read(layer: WeightLayer) -> Quantity | None:
+        norm = layer.weight_gradient_norm
+        return norm if norm is None or error is None else divide_members(norm, error)
+
+    return _read_layers(layers, read)
+
+
+def _read_chain(flow: GradientFlow) -> list[Reading]:
+    return _read_gradients(flow, drop_explained(flow, list_judged(flow)))
+
+
+def _read_backward(flow: GradientFlow) -> list[Reading]:
+    """Return ‖δ‖ at the first layer of the chain whose gradient no zeros explain ÷ at its last."""
+    layers = drop_explained(flow, list_judged(flow))
+    if len(layers) < 2 or layers[0].delta_norm is None or layers[-1].delta_norm is None:
+        return []
+    return _read_whole(flow, divide_members(layers[0].delta_norm, layers[-1].delta_norm))
+
+
+def _read_fading(flow: GradientFlow) -> list[Reading]:
+    """Return the spread of the last layer's values that depend on the input ÷ the first's."""
+    end = find_last_dependent(flow)
+    layers = [x for x in list_judged(flow) if end and x.layer <= end.layer]
+    if len(layers) < 2:
+        return []
+    first, last = layers[0].std, layers[-1].std
+    if first is None or last is None or first == 0.0:
+        return []
+    return _read_whole(flow, last / first)
+
+
+def _read_variation(flow: GradientFlow) -> list[Reading]:
+    """Return how differently the last layer answers the examples, or the head that is tied."""
+    head = find_tied_head(flow)
+    if head is None:
+        last = find_last_dependent(flow)
+        return _read_layers([] if last is None else [last], lambda layer: layer.variation)
+    return [
+        Reading(
+            value=head.statistics.variation if head.statistics else None,
+            layers=() if head.layer is None else (head.layer,),
+            modules=(head.name,),
+            where=f"{head.label!r}, the last layer",
+        )
+    ]
+
+
+def _read_normalizations(flow: GradientFlow) -> list[Reading]:
+    return [
+        Reading(
+            value=place.value,
+            layers=() if place.layer is None else (place.layer,),
+            modules=(place.name,),
+            where=repr(place.name),
+        )
+        for place in list_normalizations(flow)
+    ]
+
+
+def _read_non_finite(flow: GradientFlow) -> list[Reading]:
+    total, places, layers = count_non_finite(flow)
+    return [Reading(value=total, layers=tuple(layers), modules=tuple(places))]
+
+
+def _read_unreached(flow: GradientFlow) -> list[Reading]:
+    names = list_unreached(flow)
+    layers = {p.layer for p in flow.parameters if p.name in set(names) and p.layer is not None}
+    return [Reading(value=len(names), layers=tuple(layers), modules=tuple(names))]
+
+
+def list_unreached(flow: GradientFlow) -> list[str]:
+    """Return the names of the weights that the loss does not depend on."""
+    return [p.name for p in flow.parameters if p.status == "unreached" and p.is_weight]
+
+
+def _count_measured(flow: GradientFlow) -> int:
+    return sum(parameter.status == "measured" for parameter in flow.parameters)
+
+
+def _is_near(flow: GradientFlow, bound: float, beyond: str) -> bool:
+    """Whether some gradient of a chain comes within a factor of 10 of the bound of its size.
+
+    A ratio of gradients counts as evidence only then: alone it would call a network sick whose
+    every layer receives plenty.
+    """
+    norms = [each.value for each in _read_chain(flow) if each.value is not None]
+    if not list_chain(flow):
+        return False
+    return any(norm < 10 * bound if beyond == "<" else norm > 0.1 * bound for norm in norms)
+
+
+# --- How findings are worded ---------------------------------------------------------------------
+
+
+def describe_worst(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    """Return a finding in words: the worst value, where it is, how many there are, the bound."""
+    worst, value = find_worst(rule, wrong)
+    where = f" at {worst.where}" if worst.where else ""
+    bound = _describe_bound(rule, readings, wrong)
+    return f"{rule.metric} is {rule.format(value)}{where} ({bound})"
+
+
+def find_worst(rule: Rule, readings: Sequence[Reading]) -> tuple[Reading, float]:
+    """Return the reading with the worst value, the first of several, and its value."""
+    known = [(each, each.value) for each in readings if each.value is not None]
+    return (max if rule.beyond == ">" else min)(known, key=lambda pair: pair[1])
+
+
+def _describe_bound(rule: Rule, readings: Sequence[Reading], wrong: Sequence[Reading]) -> str:
+    noun = " layers" if rule.of_layers else ""
+    count = f"{len(wrong)} of {len(readings)}{noun}, " if len(readings) > 1 else ""
+    return f"{count}bound {rule.beyond} {rule.format(rule.threshold)}"
+
+
+def _describe_gradient(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    worst, value = find_worst(rule, wrong)
+    norms = {layer.layer: layer.weight_gradient_norm for layer in flow.weight_layers}
+    return (
+        f"‖∂𝓛/∂W‖ is {format_number(norms[worst.layers[0]])} at {worst.where}, "
+        f"{rule.format(value)} times the error at the output "
+        f"({_describe_bound(rule, readings, wrong)})"
+    )
+
+
+def _describe_non_finite(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    loss = f"the loss is {format_number(flow.loss)}"
+    places = len(wrong[0].modules)
+    if not places:
+        return f"{loss}, though all values and gradients are finite"
+    where = f": {start}" if (start := locate_overflow(flow)) else ""
+    return f"{rule.metric} occur in {places} place{'' if places == 1 else 's'}{where}; {loss}"
+
+
+def _describe_unreached(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    names = wrong[0].modules
+    weights = sum(parameter.is_weight for parameter in flow.parameters)
+    return f"the loss does not reach {len(names)} of {weights} weight tensors, {names[0]!r} for one"
+
+
+def _describe_nothing(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    if not flow.parameters:
+        return "the model has no parameters"
+    return f"the loss depends on none of {len(flow.parameters)} parameters"
+
+
+def _describe_unlikely(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    worst = assess_viability(flow).sgd.contributions[0]
+    return f"{describe_worst(rule, flow, readings, wrong)}. {worst.words.removesuffix('.')}"
+
+
+# --- The table -----------------------------------------------------------------------------------
 
 _RULES = (
     Rule(
@@ -77,6 +375,11 @@ _RULES = (
         reason="One infinite or undefined number spreads to every weight at the first update.",
         feature="non_finite",
         source="IEEE 754 arithmetic",
+        read=_read_non_finite,
+        describe=_describe_non_finite,
+        trace=trace_overflow,
+        scale="count",
+        despite_overflow=True,
     ),
     Rule(
         name="unreached",
@@ -86,6 +389,12 @@ _RULES = (
         beyond=">",
         reason="No path leads from the loss to these weights, so training cannot change them.",
         source="reverse-mode differentiation: no path in the graph, no derivative",
+        read=_read_unreached,
+        applies=lambda flow: _count_measured(flow) > 0,
+        describe=_describe_unreached,
+        scale="count",
+        despite_overflow=True,
+        ignored_by_remedies=True,
     ),
     Rule(
         name="nothing_to_train",
@@ -96,6 +405,10 @@ _RULES = (
         reason="Nothing that was measured can be trained.",
         feature="no_gradient",
         source="reverse-mode differentiation: no path in the graph, no derivative",
+        read=lambda flow: [Reading(value=_count_measured(flow))],
+        describe=_describe_nothing,
+        scale="count",
+        despite_overflow=True,
     ),
     Rule(
         name="dead_units",
@@ -107,17 +420,41 @@ _RULES = (
         "none, so no step on this batch can revive it.",
         feature="dead_units",
         source="Lu et al. 2019 (arXiv 1903.06733); threshold measured",
+        read=lambda flow: _read_layers(flow.weight_layers, lambda layer: layer.dead_share),
+        trace=trace_dead_units,
+        harmful="<",
+        scale="share",
+        of_layers=True,
     ),
     Rule(
         name="exploding_gradient",
         verdict=Verdict.EXPLODING,
         metric="‖∂𝓛/∂W‖ ÷ error at the output",
-        threshold=1500.0,
+        threshold=LARGEST_STEP,
         beyond=">",
-        reason="A step along a gradient this long throws the weights far away unless the learning "
+        reason="A step along a gradient this large throws the weights far away unless the learning "
         "rate is tiny, and then nothing else learns.",
         feature="largest_gradient",
         source="Pascanu et al. 2013 (arXiv 1211.5063); threshold measured",
+        read=lambda flow: _read_gradients(flow, flow.weight_layers),
+        describe=_describe_gradient,
+        trace=trace_way_back,
+        of_layers=True,
+        clipped=True,
+        of_gradients=True,
+    ),
+    Rule(
+        name="growing_stream",
+        verdict=Verdict.EXPLODING,
+        metric="size of the residual stream's last sum ÷ its start",
+        threshold=100.0,
+        beyond=">",
+        reason="Every branch adds about as much as the residual stream already holds, so the "
+        "values grow by a factor per block, and the first steps throw the weights far away.",
+        feature="forward",
+        source="Zhang et al. 2019, Fixup (arXiv 1901.09321); threshold measured",
+        read=lambda flow: _read_whole(flow, measure_stream_growth(flow)),
+        trace=trace_growth,
     ),
     Rule(
         name="exploding_backward",
@@ -129,17 +466,55 @@ _RULES = (
         "hard while late ones hardly move.",
         feature="sensitivity",
         source="Hochreiter 1991; threshold measured",
+        read=_read_backward,
+        applies=lambda flow: _is_near(flow, LARGEST_STEP, ">"),
+        trace=trace_chain,
+    ),
+    Rule(
+        name="fading_stream",
+        verdict=Verdict.VANISHING,
+        metric="gradient of a residual stream's first sum ÷ its last",
+        threshold=0.03,
+        beyond="<",
+        reason="The residual stream passes gradients through unchanged unless something in its way "
+        "shrinks them: a normalization after every sum does so at each block.",
+        feature="smallest_gradient",
+        source="Xiong et al. 2020 (arXiv 2002.04745); threshold measured",
+        read=lambda flow: _read_whole(flow, measure_stream_gradient(flow)),
+        trace=trace_streams,
+    ),
+    Rule(
+        name="vanishing_typical",
+        verdict=Verdict.VANISHING,
+        metric="median ‖∂𝓛/∂W‖ of the layers ÷ error at the output",
+        threshold=USABLE_ON_STREAM,
+        beyond="<",
+        reason="With paths around its layers a network can train though some receive little, but "
+        "here most receive next to nothing.",
+        feature="smallest_gradient",
+        source="Veit et al. 2016 (arXiv 1605.06431); threshold measured",
+        read=lambda flow: _read_whole(flow, measure_typical_gradient(flow)),
+        applies=lambda flow: bool(flow.residuals),
+        trace=trace_way_back,
+        of_gradients=True,
     ),
     Rule(
         name="vanishing_gradient",
         verdict=Verdict.VANISHING,
         metric="‖∂𝓛/∂W‖ ÷ error at the output",
-        threshold=3e-3,
+        threshold=USABLE_IN_CHAIN,
         beyond="<",
-        reason="A gradient this short moves the weights by next to nothing at any usual learning "
+        reason="A gradient this small moves the weights by next to nothing at any usual learning "
         "rate.",
         feature="smallest_gradient",
         source="Bengio et al. 1994; threshold measured",
+        read=_read_chain,
+        applies=lambda flow: bool(list_chain(flow)),
+        describe=_describe_gradient,
+        trace=trace_chain,
+        of_layers=True,
+        clipped=True,
+        of_gradients=True,
     ),
     Rule(
         name="vanishing_backward",
@@ -151,39 +526,9 @@ _RULES = (
         "not reach the early layers.",
         feature="smallest_gradient",
         source="Hochreiter 1991; threshold measured",
-    ),
-    Rule(
-        name="growing_stream",
-        verdict=Verdict.EXPLODING,
-        metric="size of the residual stream's last sum ÷ its start",
-        threshold=100.0,
-        beyond=">",
-        reason="Every branch adds about as much as the residual stream already holds, so the values grow by "
-        "a factor per block, and the first steps throw the weights far away.",
-        feature="forward",
-        source="Zhang et al. 2019, Fixup (arXiv 1901.09321); threshold measured",
-    ),
-    Rule(
-        name="vanishing_typical",
-        verdict=Verdict.VANISHING,
-        metric="median ‖∂𝓛/∂W‖ of the layers ÷ error at the output",
-        threshold=1e-4,
-        beyond="<",
-        reason="With paths around its layers a network can train though some receive little, but "
-        "here most receive next to nothing.",
-        feature="smallest_gradient",
-        source="Veit et al. 2016 (arXiv 1605.06431); threshold measured",
-    ),
-    Rule(
-        name="fading_stream",
-        verdict=Verdict.VANISHING,
-        metric="gradient of a residual stream's first sum ÷ its last",
-        threshold=0.03,
-        beyond="<",
-        reason="The residual stream hands gradients on unchanged unless something in its way shrinks them: "
-        "a normalization after every sum does so at each block.",
-        feature="smallest_gradient",
-        source="Xiong et al. 2020 (arXiv 2002.04745); threshold measured",
+        read=_read_backward,
+        applies=lambda flow: _is_near(flow, USABLE_IN_CHAIN, "<"),
+        trace=trace_chain,
     ),
     Rule(
         name="saturated",
@@ -194,6 +539,11 @@ _RULES = (
         reason="Where an activation is flat, its derivative is near zero and blocks the gradient.",
         feature="saturation",
         source="Glorot & Bengio 2010, section 3; threshold measured",
+        read=lambda flow: _read_layers(flow.weight_layers, read_saturation),
+        trace=trace_saturation,
+        harmful="<",
+        scale="share",
+        of_layers=True,
     ),
     Rule(
         name="starved_normalization",
@@ -204,17 +554,21 @@ _RULES = (
         reason="The values that reach it are smaller than what keeps its division from failing "
         "(ε), so it does not bring them back to size.",
         source="Ba et al. 2016 (arXiv 1607.06450), section 3; threshold measured",
+        read=_read_normalizations,
+        trace=trace_normalizations,
     ),
     Rule(
         name="same_answer",
         verdict=Verdict.SIGNAL_COLLAPSE,
         metric="relative variation between examples",
-        threshold=0.01,
+        threshold=DISTINCT,
         beyond="<",
         reason="Different inputs give almost the same output, so the loss cannot tell the network "
         "what to change for which input.",
         feature="variation",
         source="Schoenholz et al. 2017 (arXiv 1611.01232); threshold measured",
+        read=_read_variation,
+        trace=trace_differences,
     ),
     Rule(
         name="fading_signal",
@@ -225,6 +579,9 @@ _RULES = (
         reason="The values shrink from layer to layer until nothing of the input is left.",
         feature="forward",
         source="He et al. 2015 (arXiv 1502.01852), section 2.2; threshold measured",
+        read=_read_fading,
+        applies=lambda flow: bool(list_chain(flow)),
+        trace=trace_spreads,
     ),
     Rule(
         name="unlikely",
@@ -236,11 +593,57 @@ _RULES = (
         "one seldom got going when they were really trained.",
         source="fitted on real trainings, docs/viability.md; Schoenholz et al. 2017 (arXiv "
         "1611.01232) on depth and the growth of small differences",
+        read=lambda flow: _read_whole(flow, assess_viability(flow).sgd.probability),
+        applies=is_covered,
+        describe=_describe_unlikely,
+        scale="share",
+        last=True,
     ),
 )
 
 RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})
 """Every rule by name, in the order of the verdicts."""
+
+IGNORED_BY_REMEDIES = tuple(name for name, rule in RULES.items() if rule.ignored_by_remedies)
+"""Rules that changes of weights are judged without."""
+
+
+def measure_metric(
+    flow: GradientFlow, rule: str, *, clipped: bool = False, rules: Mapping[str, Rule] = RULES
+) -> float | None:
+    """Return the worst value of the metric that a rule compares, beyond its bound or not.
+
+    Where the rule finds something, it is that finding's value; elsewhere it shows how far the
+    network is from it. So one metric can be followed from one network to another.
+
+    Args:
+        flow: A measurement by `inspect` or `simulate`.
+        rule: Name of a rule of the table.
+        clipped: Whether to read gradients as they are after `flow.spec.clip_norm`.
+        rules: The table.
+
+    Returns:
+        The metric, or `None` if the network has none (a single layer has no ratio of layers);
+        undefined where one of its values is.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> measure_metric(simulate(NetworkSpec(depth=3), 1), "nothing_to_train")
+        6.0
+    """
+    entry = rules[rule]
+    values = [each.value for each in entry.read(flow) if each.value is not None]
+    factor = flow.clip_factor if clipped and entry.clipped else None
+    if factor is not None:
+        values = [
+            multiply_members(value, factor) if isinstance(value, Quantity) else value * factor
+            for value in values
+        ]
+    if any(map(math.isnan, values)):
+        return math.nan
+    pick = max if entry.beyond == ">" else min
+    return float(pick(values)) if values else None
+
 
 MEANINGS: Mapping[Verdict, str] = MappingProxyType(
     {
@@ -256,32 +659,3 @@ MEANINGS: Mapping[Verdict, str] = MappingProxyType(
     }
 )
 """What each verdict means, in a few words."""
-
-ACTIONS: Mapping[Verdict, str] = MappingProxyType(
-    {
-        Verdict.NON_FINITE: "Find the first layer with such numbers; lower its initial scale, or "
-        "look for a division, logarithm or half-precision overflow there.",
-        Verdict.NO_GRADIENT: "Look for detach(), no_grad(), an unused branch, or a parameter that "
-        "is replaced in forward().",
-        Verdict.DEAD_UNITS: "Worth trying: a wider network, or Leaky ReLU; then measure again.",
-        Verdict.EXPLODING: "Worth trying: {change}, normalization, or gradient clipping; then "
-        "measure again.",
-        Verdict.VANISHING: "Worth trying: {change}, residual connections, or normalization; then "
-        "measure again.",
-        Verdict.SATURATED: "Worth trying: {change}, smaller inputs, or normalization; then "
-        "measure again.",
-        Verdict.SIGNAL_COLLAPSE: "Worth trying: {change}, residual connections, or "
-        "normalization; then measure again.",
-        Verdict.HARD_TO_TRAIN: "Worth trying: residual connections, fewer layers, or {change}; "
-        "then measure again.",
-        Verdict.HEALTHY: "Nothing needs to change. Train it.",
-    }
-)
-"""What to do next, by verdict; `{change}` is filled in with what suits the network."""
-
-ACTION_AT_RISK = (
-    "Train it, and watch: nothing is wrong at the start, but plain SGD got many networks that "
-    "measured like this one only part of the way. Residual connections, or fewer layers, are worth "
-    "trying."
-)
-"""What to do next with a healthy network that may not train, if viability covers its kind."""

@@ -1,23 +1,32 @@
-"""What residual connections and normalization layers do in a measurement.
+"""What residual connections, normalizations and zero initializations do in a measurement.
 
 A network with paths around its layers is not judged like a chain: a layer that receives little does
 not keep the others from learning, and a branch that starts at zero is there on purpose.
+
+Nothing here raises on any flow that a file may hold: numbers can be infinite or undefined, shapes
+empty, and parts of a model can be missing.
 """
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from functools import wraps
+from typing import TypeVar
 
-from chainrule.diagnosis.rules import RULES, Rule
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.records import LayerFlow, ParameterFlow, ResidualFlow, WeightLayer
 
-_CHAIN = RULES["vanishing_gradient"]
+_T = TypeVar("_T")
 
-ALONG_CHAIN = ("exploding_backward", "vanishing_gradient", "vanishing_backward")
-"""Rules about layers that no residual stream leads around."""
+USABLE_IN_CHAIN = 3e-3
+"""‖∂loss/∂W‖ ÷ error at the output from which on a layer of a chain receives a usable gradient."""
+
+USABLE_ON_STREAM = 1e-4
+"""The same for layers with paths around them."""
+
+DISTINCT = 0.01
+"""Relative variation between examples from which on different inputs give different outputs."""
 
 SMALL_SCALE = 1e-2
 """Scales of branches below this are small: CaiT, BEiT, DINOv2, ConvNeXt start at 1e-4 to 1e-6."""
@@ -25,17 +34,36 @@ SMALL_SCALE = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A metric and where it was measured.
+    """A value and the module that it was measured at.
 
     Attributes:
         name: The module.
         layer: Its weight layer, or `None`.
-        value: The metric.
+        value: What was measured.
     """
 
     name: str
     layer: int | None
     value: float
+
+
+def read_once(read: Callable[[GradientFlow], _T]) -> Callable[[GradientFlow], _T]:
+    """Return a function that keeps with a flow what it has read of it: a flow never changes.
+
+    As `functools.cached_property` does it; several rules and features read the same.
+    """
+
+    @wraps(read)
+    def look_up(flow: GradientFlow) -> _T:
+        kept = flow.__dict__.setdefault("_read_once", {})
+        if look_up not in kept:
+            kept[look_up] = read(flow)
+        return kept[look_up]
+
+    return look_up
+
+
+# --- Residual streams ----------------------------------------------------------------------------
 
 
 def list_streams(flow: GradientFlow) -> tuple[tuple[ResidualFlow, ...], ...]:
@@ -46,13 +74,14 @@ def list_streams(flow: GradientFlow) -> tuple[tuple[ResidualFlow, ...], ...]:
     return tuple(map(tuple, streams.values()))
 
 
+@read_once
 def list_chain(flow: GradientFlow) -> tuple[WeightLayer, ...]:
-    """Return the weight layers that are judged as a chain: those that no residual stream leads around.
+    """Return the weight layers that are judged as a chain: no residual stream leads around them.
 
     A network without residual connections is one chain. Where branches hold at least half of its
-    weight layers it is judged by its residual streams alone: what lies outside are embeddings, heads, and
-    blocks that change the shape. Where they hold fewer, a short skip somewhere does not excuse the
-    layers outside of it.
+    weight layers it is judged by its residual streams alone: what lies outside are embeddings,
+    heads, and blocks that change the shape. Where they hold fewer, a short skip somewhere does not
+    excuse the layers outside of it.
     """
     inside = {
         flow.parameters[position].layer for each in flow.residuals for position in each.parameters
@@ -62,11 +91,16 @@ def list_chain(flow: GradientFlow) -> tuple[WeightLayer, ...]:
     return outside if judged else ()
 
 
-def measure_stream_growth(flow: GradientFlow) -> float | None:
-    """Return by how much the values on a residual stream grow from its start to its last sum, at most.
+def list_judged(flow: GradientFlow) -> tuple[WeightLayer, ...]:
+    """Return the layers that rules about chains compare; all of a network with residual streams."""
+    return list_chain(flow) or flow.weight_layers
 
-    Only residual streams without normalization count: post-norm brings a residual stream back to size after every sum,
-    and pre-norm hands every branch values of one size however far the residual stream has grown.
+
+def measure_stream_growth(flow: GradientFlow) -> float | None:
+    """Return by how much the values on a residual stream grow from start to last sum, at most.
+
+    Only residual streams without normalization count: post-norm brings the values back to size
+    after every sum, and pre-norm gives every branch values of one size however far they have grown.
     """
     grown = [
         stream[-1].after / start
@@ -78,7 +112,7 @@ def measure_stream_growth(flow: GradientFlow) -> float | None:
 
 
 def measure_stream_gradient(flow: GradientFlow) -> float | None:
-    """Return ‖∂loss/∂residual stream‖ at a residual stream's first sum ÷ at its last, the smallest of all residual streams."""
+    """Return ‖∂loss/∂sum‖ at a residual stream's first sum ÷ at its last, of all the smallest."""
     ratios = [
         stream[0].gradient / stream[-1].gradient
         for stream in list_streams(flow)
@@ -87,51 +121,72 @@ def measure_stream_gradient(flow: GradientFlow) -> float | None:
     return min(ratios, default=None)
 
 
-def list_waiting(flow: GradientFlow) -> frozenset[int]:
-    """Return the weight layers that receive little only because of what is small behind them.
+def measure_typical_gradient(flow: GradientFlow) -> float | None:
+    """Return the median of ‖∂loss/∂W‖ ÷ error at the output over the layers.
 
-    Either their gradient is exactly zero while a weight behind them, itself exactly zero, receives
-    a usable one (Fixup, ReZero, a zero-initialized last normalization or head, LoRA). After the
-    first step it is zero no more, and they receive theirs. Without paths around them no further
-    zero weight may lie in between, which would keep them waiting, and zeros in the middle must
-    leave something of the input to what comes later, as LoRA's do.
+    Layers that receive exactly zero because of a later zero-initialized parameter do not count.
+    Those in a branch with a small scale count with what they would receive if it were 1.
+    """
+    by_zeros, scales = _list_explained_by_zeros(flow), _list_explained_by_scales(flow)
+    norms = [
+        float(layer.weight_gradient_norm) / scales.get(layer.layer, 1.0)
+        for layer in flow.weight_layers
+        if layer.weight_gradient_norm is not None and layer.layer not in by_zeros
+    ]
+    return statistics.median(norms) / (flow.output_error or 1.0) if norms else None
+
+
+# --- Zero initialization -------------------------------------------------------------------------
+
+
+@read_once
+def list_explained(flow: GradientFlow) -> frozenset[int]:
+    """Return the weight layers whose small gradient a later zero-initialized parameter explains.
+
+    Either their gradient is exactly zero while a later weight, itself exactly zero, receives a
+    usable one (Fixup, ReZero, a zero-initialized last normalization or head, LoRA). After the
+    first step that weight is zero no more, and they receive theirs. Without paths around them no
+    further zero weight may lie in between, which would keep their gradient at zero, and zeros in
+    the middle must leave something of the input to what comes later, as LoRA's do.
 
     Or they are in a residual branch that a parameter scales down (LayerScale), which itself
-    receives a usable gradient, and so grows: with a scale of 1 theirs would be usable.
+    receives a usable gradient, and so grows: with a scale of 1 their gradient would be usable.
     """
-    return _list_behind_zeros(flow) | _list_behind_scales(flow).keys()
+    return _list_explained_by_zeros(flow) | _list_explained_by_scales(flow).keys()
 
 
-def list_receiving(flow: GradientFlow, layers: Sequence[WeightLayer]) -> tuple[WeightLayer, ...]:
-    """Return those of some weight layers that do not wait."""
-    waiting = list_waiting(flow)
-    return tuple(layer for layer in layers if layer.layer not in waiting)
+def drop_explained(flow: GradientFlow, layers: Sequence[WeightLayer]) -> tuple[WeightLayer, ...]:
+    """Return those of some weight layers whose gradient no zero-initialized parameter explains."""
+    explained = list_explained(flow)
+    return tuple(layer for layer in layers if layer.layer not in explained)
 
 
-def list_silent(flow: GradientFlow) -> frozenset[int]:
-    """Return the weight layers whose answer is the same for all inputs on purpose.
+@read_once
+def list_zero_initialized(flow: GradientFlow) -> frozenset[int]:
+    """Return the weight layers whose output is independent of the input on purpose.
 
-    Their weight is exactly zero, and it, or a zero weight behind it, receives a usable gradient.
+    Their weight is exactly zero, and it, or a later zero weight, receives a usable gradient.
     """
-    opens = any(parameter.is_weight for parameter in _list_opening(flow))
+    moves = any(parameter.is_weight for parameter in _list_movable_zeros(flow))
     return frozenset(
         layer.layer
         for layer in flow.weight_layers
-        if opens and layer.weight_norm == 0.0 and layer.weight_gradient_norm is not None
+        if moves and layer.weight_norm == 0.0 and layer.weight_gradient_norm is not None
     )
 
 
-def find_last_speaking(flow: GradientFlow) -> WeightLayer | None:
+def find_last_dependent(flow: GradientFlow) -> WeightLayer | None:
     """Return the last weight layer whose output depends on the input: before a head of zeros."""
-    silent = list_silent(flow)
-    speaking = [layer for layer in flow.weight_layers if layer.layer not in silent]
-    return speaking[-1] if speaking else None
+    zero = list_zero_initialized(flow)
+    dependent = [layer for layer in flow.weight_layers if layer.layer not in zero]
+    return dependent[-1] if dependent else None
 
 
-def _list_opening(flow: GradientFlow) -> list[ParameterFlow]:
-    """Return the zero weights and scales that receive a usable gradient, and so open at once.
+def _list_movable_zeros(flow: GradientFlow) -> list[ParameterFlow]:
+    """Return the zero weights and scales that the first step makes different from zero.
 
-    There are none in a chain with a zero weight that receives nothing: it stays shut.
+    They receive a usable gradient. There are none in a chain with a zero weight that receives
+    nothing: it stays zero.
     """
     zero = [
         p
@@ -148,11 +203,11 @@ def _has_streams(flow: GradientFlow) -> bool:
     return bool(flow.residuals) or any(call.role == "residual" for call in flow.layers)
 
 
-def _list_behind_zeros(flow: GradientFlow) -> frozenset[int]:
-    opening = _list_opening(flow)
-    last: float = math.inf if opening else 0
+def _list_explained_by_zeros(flow: GradientFlow) -> frozenset[int]:
+    movable = _list_movable_zeros(flow)
+    last: float = math.inf if movable else 0
     if not _has_streams(flow):
-        last = max((p.layer or math.inf for p in opening if not _cuts(flow, p)), default=0)
+        last = max((p.layer or math.inf for p in movable if not _cuts(flow, p)), default=0)
     return frozenset(
         layer.layer
         for layer in flow.weight_layers
@@ -162,21 +217,17 @@ def _list_behind_zeros(flow: GradientFlow) -> frozenset[int]:
 
 def _cuts(flow: GradientFlow, zero: ParameterFlow) -> bool:
     """Whether zeros in the middle of a chain leave nothing of the input to what comes later."""
-    speaking = find_last_speaking(flow)
-    if zero.layer is None or speaking is None or speaking.layer <= zero.layer:
+    last = find_last_dependent(flow)
+    if zero.layer is None or last is None or last.layer <= zero.layer:
         return False
-    variation = speaking.variation
-    return variation is not None and variation < RULES["same_answer"].threshold
+    return last.variation is not None and last.variation < DISTINCT
 
 
-def _list_behind_scales(flow: GradientFlow) -> dict[int, float]:
-    """Return the weight layers that wait behind a small scale, each with that scale.
-
-    "Usable" is what the bound of networks with paths around their layers calls so.
-    """
-    rule = RULES["vanishing_typical"]
-    bound = rule.threshold * (flow.output_error or 1.0)
-    waiting = {}
+@read_once
+def _list_explained_by_scales(flow: GradientFlow) -> dict[int, float]:
+    """Return the weight layers whose gradient a small scale explains, each with that scale."""
+    bound = USABLE_ON_STREAM * (flow.output_error or 1.0)
+    explained = {}
     for each in flow.residuals:
         branch = [flow.parameters[position] for position in each.parameters]
         scale = min(
@@ -184,8 +235,8 @@ def _list_behind_scales(flow: GradientFlow) -> dict[int, float]:
                 size
                 for p in branch
                 if _is_scale(p)
-                and (size := p.norm / math.sqrt(math.prod(p.shape))) > 0.0
-                and _is_usable(flow, p, rule)
+                and (size := measure_size(p)) > 0.0
+                and _is_usable(flow, p, USABLE_ON_STREAM)
             ),
             default=math.inf,
         )
@@ -193,8 +244,13 @@ def _list_behind_scales(flow: GradientFlow) -> dict[int, float]:
         for layer in flow.weight_layers if scale < SMALL_SCALE else ():
             norm = layer.weight_gradient_norm
             if layer.layer in inside and norm is not None and norm < bound <= norm / scale:
-                waiting[layer.layer] = scale
-    return waiting
+                explained[layer.layer] = scale
+    return explained
+
+
+def measure_size(parameter: ParameterFlow) -> float:
+    """Return the root mean square of a parameter's entries; there must be some."""
+    return parameter.norm / math.sqrt(math.prod(map(float, parameter.shape)))
 
 
 def _is_scale(parameter: ParameterFlow) -> bool:
@@ -203,25 +259,15 @@ def _is_scale(parameter: ParameterFlow) -> bool:
     return wide <= 1 and 0 not in parameter.shape and not parameter.name.endswith("bias")
 
 
-def _is_usable(flow: GradientFlow, parameter: ParameterFlow, rule: Rule = _CHAIN) -> bool:
-    """Whether a parameter's gradient is none of those that a rule calls vanishing."""
-    bound = rule.threshold * (flow.output_error or 1.0)
+def _is_usable(
+    flow: GradientFlow, parameter: ParameterFlow, share: float = USABLE_IN_CHAIN
+) -> bool:
+    """Whether a parameter's gradient is at least a share of the error at the output."""
+    bound = share * (flow.output_error or 1.0)
     return parameter.grad_norm is not None and parameter.grad_norm >= bound
 
 
-def measure_typical_gradient(flow: GradientFlow) -> float | None:
-    """Return the median of ‖∂loss/∂W‖ ÷ error at the output over the layers.
-
-    Layers that wait behind zeros do not count. Those behind a small scale count with what they
-    would receive if it were 1.
-    """
-    behind_zeros, scales = _list_behind_zeros(flow), _list_behind_scales(flow)
-    norms = [
-        float(layer.weight_gradient_norm) / scales.get(layer.layer, 1.0)
-        for layer in flow.weight_layers
-        if layer.weight_gradient_norm is not None and layer.layer not in behind_zeros
-    ]
-    return statistics.median(norms) / (flow.output_error or 1.0) if norms else None
+# --- Normalizations and the output ---------------------------------------------------------------
 
 
 def list_normalizations(flow: GradientFlow) -> tuple[Place, ...]:
@@ -229,12 +275,12 @@ def list_normalizations(flow: GradientFlow) -> tuple[Place, ...]:
 
     It is near 1 by construction: where it is not, the values are so small that what keeps the
     division from failing (ε) is larger than their variance. Modules without a scale of their own
-    are taken as having scale 1; those with a scale of zero have no such metric.
+    are taken as having scale 1; for those with a scale of zero there is no such value.
     """
     scales = {
-        parameter.name.removesuffix(".weight"): parameter.norm / math.sqrt(math.prod(size))
+        parameter.name.removesuffix(".weight"): measure_size(parameter)
         for parameter in flow.parameters
-        if parameter.name.endswith(".weight") and 0 not in (size := parameter.shape)
+        if parameter.name.endswith(".weight") and 0 not in parameter.shape
     }
     found = []
     for call in flow.layers:
@@ -242,7 +288,8 @@ def list_normalizations(flow: GradientFlow) -> tuple[Place, ...]:
             continue
         scale = scales.get(call.name, 1.0)
         if scale > 0.0:
-            found.append(Place(call.label, call.layer, _find_size(call) / scale))
+            size = math.hypot(call.statistics.mean, call.statistics.std)
+            found.append(Place(call.label, call.layer, size / scale))
     return tuple(found)
 
 
@@ -256,24 +303,3 @@ def find_tied_head(flow: GradientFlow) -> LayerFlow | None:
             is_last = not flow.weight_layers or call.name == flow.weight_layers[-1].name
             return None if is_last or flow.spec is not None else call
     return None
-
-
-def _find_size(call: LayerFlow) -> float:
-    """Return the root mean square of an output."""
-    assert call.statistics is not None
-    return math.hypot(call.statistics.mean, call.statistics.std)
-
-
-PLACES: Mapping[str, Callable[[GradientFlow], tuple[Place, ...]]] = MappingProxyType(
-    {"starved_normalization": list_normalizations}
-)
-"""What a rule about single modules reads of the whole network."""
-
-RATIOS: Mapping[str, Callable[[GradientFlow], float | None]] = MappingProxyType(
-    {
-        "growing_stream": measure_stream_growth,
-        "fading_stream": measure_stream_gradient,
-        "vanishing_typical": measure_typical_gradient,
-    }
-)
-"""What a rule about residual networks reads of the whole network."""

@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_times, split_number
 from chainrule.diagnosis.diagnosis import Diagnosis
-from chainrule.diagnosis.rules import MEANINGS, RULES, Outlook, Verdict
+from chainrule.diagnosis.rules import MEANINGS, RULES, Verdict
+from chainrule.diagnosis.viability.model import Outlook
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.spec.activations import ACTIVATIONS

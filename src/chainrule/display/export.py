@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from chainrule._utils.files import write_text
 from chainrule._utils.numbers import encode_number
-from chainrule.diagnosis.attribution import MEANINGS, rank_blame
+from chainrule.diagnosis.attribution import rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
 from chainrule.display.cards import describe_measurement, describe_subject
 from chainrule.errors import FlowFileError, suggest
@@ -122,10 +122,10 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
                 "kind": blame.kind,
                 "layer": blame.layer,
                 "factor": _plain(blame.factor),
-                "what": MEANINGS[blame.what],
+                "what": blame.meaning,
                 "share": blame.share,
             }
-            for blame in rank_blame(flow, diagnosis)
+            for blame in rank_attributions(flow, diagnosis)
         ],
         "notes": [
             {
@@ -173,7 +173,7 @@ def to_result_json(
     """
     document: dict[str, Any] = {
         "diagnosis": _encode(asdict(diagnosis)),
-        "blame": [_encode(asdict(blame)) for blame in rank_blame(flow, diagnosis)],
+        "blame": [_encode(asdict(blame)) for blame in rank_attributions(flow, diagnosis)],
         "flow": json.loads(flow.to_json()),
     }
     if remedies is not None:

@@ -1,7 +1,7 @@
 """The rows of tables of a measurement, as text: weight layers, calls, attention, parameters."""
 
 from chainrule._utils.numbers import format_number, format_shape, format_share
-from chainrule.diagnosis.attribution import Blame
+from chainrule.diagnosis.attribution import Attribution
 from chainrule.flow.blocks import Block
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import format_band
@@ -104,7 +104,7 @@ def write_parameter_row(parameter: ParameterFlow) -> tuple[str, ...]:
     )
 
 
-def write_blame_row(flow: GradientFlow, blame: Blame) -> tuple[str, ...]:
+def write_blame_row(flow: GradientFlow, blame: Attribution) -> tuple[str, ...]:
     """Return one culprit's cells, for `BLAME_HEAD`; layers of specified networks are numbered."""
     number = f"layer {blame.layer}" if blame.layer is not None else "(model)"
     name = number if flow.spec else blame.name or "(model)"

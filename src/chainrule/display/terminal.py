@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from chainrule.diagnosis.attribution import explain_blame, rank_blame
+from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.rules import MEANINGS, Verdict
 from chainrule.display.bars import Bars, add_columns, shorten, write_cell, write_share
@@ -207,8 +207,8 @@ def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType
 
 def _list_blame(diagnosis: Diagnosis, flow: GradientFlow) -> list[RenderableType]:
     """Return the modules most to blame, with their factors; nothing for a healthy network."""
-    blames = rank_blame(flow, diagnosis)
-    words = explain_blame(diagnosis, blames)
+    blames = rank_attributions(flow, diagnosis)
+    words = explain_attributions(diagnosis, blames)
     if not blames:
         return [Text.assemble(("Most to blame: ", "bold"), words)] if words else []
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

@@ -203,7 +203,8 @@ class GradientFlow:
         for call in reversed(self.layers):
             if call.gradient is not None and call.statistics is not None:
                 features = 1 if len(call.shape) > 3 else -1
-                count = math.prod(call.shape) // max(call.shape[features], 1) if call.shape else 1
+                sizes = map(float, call.shape)  # whose product may be too large for a whole number
+                count = math.prod(sizes) // max(call.shape[features], 1) if call.shape else 1.0
                 error = Quantity(math.sqrt(count) * norm for norm in call.gradient.norm.values)
                 return error if 0.0 < error < math.inf else None
         return None

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chainrule._utils.numbers import format_number
-from chainrule.diagnosis.diagnosis import PASSED_OVER, Diagnosis, overlook
-from chainrule.diagnosis.metrics import list_unreached
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.diagnosis import Diagnosis, overlook
+from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, Verdict, list_unreached
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.changes import CLIP_NORM, CLIPPING, RESIDUAL
 
@@ -49,7 +48,7 @@ def advise(
             the model as it is if nothing is wrong with what the loss reaches: gradients that vanish
             or explode suit no rate.
     """
-    rest = overlook(diagnosis, flow, PASSED_OVER)
+    rest = overlook(diagnosis, flow, IGNORED_BY_REMEDIES)
     found = [*_advise_architecture(flow, rest), *_advise_clipping(flow, rest)]
     if rest is not diagnosis:
         found.append(_advise_unreached(flow))

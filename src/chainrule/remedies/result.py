@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Any, overload
 
 from chainrule._utils.numbers import encode_number
-from chainrule.diagnosis.diagnosis import PASSED_OVER, Diagnosis, diagnose, overlook
-from chainrule.diagnosis.metrics import format_metric, measure_metric
-from chainrule.diagnosis.rules import NOT_VIABLE, RULES, Verdict
+from chainrule.diagnosis.diagnosis import Diagnosis, diagnose, overlook
+from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES, Verdict, measure_metric
+from chainrule.diagnosis.viability.model import NOT_VIABLE
 from chainrule.errors import RemedyError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.advice import Advice
@@ -33,12 +33,6 @@ the fitted networks above it 98 % trained, of those between 0.7 and here 71 % (`
 
 _SMALLEST = 1e-45
 """Smaller metrics count as this one: float32 has no smaller number but zero."""
-
-_OF_LAYERS = ("dead_units", "exploding_gradient", "vanishing_gradient", "saturated")
-"""Rules that look at every layer; their metric is that of the worst."""
-
-_SHARES = ("dead_units", "saturated", "non_finite", "unreached", "unlikely")
-"""Rules whose metrics are shares or counts; all others are compared in powers of ten."""
 
 
 class Outcome(StrEnum):
@@ -103,25 +97,25 @@ class Comparison:
     @property
     def name(self) -> str:
         """The metric in words that say which of all layers' it is."""
-        if self.rule not in _OF_LAYERS:
+        if not RULES[self.rule].of_layers:
             return self.metric
         return f"{self.metric}, {'largest' if self.beyond == '>' else 'smallest'} of all layers"
 
     @property
     def before_text(self) -> str:
         """The metric before as people read it: shares in percent."""
-        return format_metric(RULES[self.rule], self.before)
+        return RULES[self.rule].format(self.before)
 
     @property
     def after_text(self) -> str:
         """The metric after as people read it; "–" if there is none."""
-        return "–" if self.after is None else format_metric(RULES[self.rule], self.after)
+        return "–" if self.after is None else RULES[self.rule].format(self.after)
 
     @property
     def threshold_text(self) -> str:
         """What must hold, as people read it: "≥ 0.003"."""
         sign = "≤" if self.beyond == ">" else "≥"
-        return f"{sign} {format_metric(RULES[self.rule], self.threshold)}"
+        return f"{sign} {RULES[self.rule].format(self.threshold)}"
 
     @property
     def passes(self) -> bool:
@@ -145,7 +139,7 @@ class Comparison:
         return 1.0 - (new - bound) / (old - bound) if old != bound else 0.0
 
     def _scale(self, value: float) -> float:
-        if self.rule in _SHARES:
+        if RULES[self.rule].scale != "ratio":
             return value
         return math.log10(min(max(value, _SMALLEST), 1e308))
 
@@ -441,15 +435,15 @@ def compare_flows(
 
 def find_curable(diagnosis: Diagnosis, flow: GradientFlow) -> Diagnosis:
     """Return a diagnosis without unreached weights; all of it if nothing else is wrong."""
-    rest = overlook(diagnosis, flow, PASSED_OVER)
+    rest = overlook(diagnosis, flow, IGNORED_BY_REMEDIES)
     return rest if rest.findings else diagnosis
 
 
 def _find_rest(before: Diagnosis, after: Diagnosis, flow: GradientFlow) -> Diagnosis:
     """Return a diagnosis after a change without the weights that were unreached before it."""
-    known = {finding.modules for finding in before.findings if finding.rule in PASSED_OVER}
-    same = all(f.modules in known for f in after.findings if f.rule in PASSED_OVER)
-    return overlook(after, flow, PASSED_OVER) if same else after
+    known = {finding.modules for finding in before.findings if finding.rule in IGNORED_BY_REMEDIES}
+    same = all(f.modules in known for f in after.findings if f.rule in IGNORED_BY_REMEDIES)
+    return overlook(after, flow, IGNORED_BY_REMEDIES) if same else after
 
 
 def _judge(

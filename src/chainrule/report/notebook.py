@@ -7,7 +7,7 @@ from types import MappingProxyType
 from rich.console import Console
 
 from chainrule._utils.html import Content, Markup, element
-from chainrule.diagnosis.attribution import rank_blame
+from chainrule.diagnosis.attribution import rank_attributions
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.display.cards import LOOKS, describe_measurement, describe_subject, start_sentence
 from chainrule.display.rows import (
@@ -81,7 +81,7 @@ def show_html(flow: GradientFlow) -> str:
         parts.append(
             draw_figure(build_gradient_figure(flow), width=width, height=height, name=name)
         )
-    blames = rank_blame(flow, diagnosis)
+    blames = rank_attributions(flow, diagnosis)
     if blames:
         rows = [write_blame_row(flow, blame) for blame in blames]
         parts += [

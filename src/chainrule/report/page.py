@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from chainrule._utils.html import Content, Markup, element
 from chainrule._utils.numbers import format_number
-from chainrule.diagnosis.attribution import explain_blame, rank_blame
+from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
 from chainrule.display.cards import (
     Card,
@@ -206,8 +206,8 @@ def _build_diagnosis(flow: GradientFlow, diagnosis: Diagnosis) -> Markup:
 
 def _build_blame(flow: GradientFlow, diagnosis: Diagnosis) -> list[Markup] | None:
     """Name the modules most to blame; nothing for a healthy network."""
-    blames = rank_blame(flow, diagnosis)
-    words = explain_blame(diagnosis, blames)
+    blames = rank_attributions(flow, diagnosis)
+    words = explain_attributions(diagnosis, blames)
     if not words:
         return None
     return [

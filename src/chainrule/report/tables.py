@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from chainrule._utils.html import Content, Markup, element
-from chainrule.diagnosis.attribution import Blame
+from chainrule.diagnosis.attribution import Attribution
 from chainrule.display.cards import describe_attention, start_sentence
 from chainrule.display.rows import (
     ATTENTION_HEAD,
@@ -118,7 +118,7 @@ def _head_block(name: str, note: str) -> Markup:
     )
 
 
-def build_blame_table(flow: GradientFlow, blames: Sequence[Blame]) -> Markup:
+def build_blame_table(flow: GradientFlow, blames: Sequence[Attribution]) -> Markup:
     """Return the modules that spoil the gradient most, one row each."""
     rows = [write_blame_row(flow, blame) for blame in blames]
     return build_table(BLAME_HEAD, rows, words=(0, 1))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chainrule._utils.numbers import format_number, format_share, format_times, to_subscript
-from chainrule.diagnosis.attribution import explain_blame, rank_blame
+from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
 from chainrule.display.cards import (
     Card,
@@ -107,11 +107,11 @@ def describe_flow(
 
 def describe_blame(flow: GradientFlow, diagnosis: Diagnosis) -> Answer:
     """Return the modules most to blame, and what their factors are."""
-    blames = rank_blame(flow, diagnosis)
+    blames = rank_attributions(flow, diagnosis)
     return {
         "head": BLAME_HEAD,
         "rows": [write_blame_row(flow, blame) for blame in blames],
-        "words": explain_blame(diagnosis, blames),
+        "words": explain_attributions(diagnosis, blames),
     }
 
 

@@ -11,10 +11,10 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.structure import (
-    find_last_speaking,
+    find_last_dependent,
     find_tied_head,
-    list_silent,
-    list_waiting,
+    list_explained,
+    list_zero_initialized,
 )
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.records import ActivationStatistics, WeightLayer, read_saturation
@@ -23,7 +23,7 @@ ROUNDING = 1e-5
 """Relative differences below this are taken for rounding, as they are in float32."""
 
 RESOLUTION = 1e-6
-"""Smallest relative difference that is told from none; float32 rounds at some 1e-7."""
+"""Smallest relative difference that counts as one; float32 rounds at some 1e-7."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +99,15 @@ def _scale_gradients(flow: GradientFlow) -> list[float]:
     """Return ‖∂𝓛/∂W_l‖ ÷ ‖δ_L‖ of the layers that have it.
 
     Where a weight is zero on purpose, such as the last one of a residual branch, so is the gradient
-    of what comes before it until the first step: these layers do not count; nor do others that
-    wait.
+    of what comes before it until the first step: these layers do not count, nor do others whose
+    small gradient a later parameter explains.
     """
     last = next((d for d in reversed(flow.delta_norms) if d is not None), None)
-    waiting = list_waiting(flow)
+    explained = list_explained(flow)
     ratios = (
         _divide(layer.weight_gradient_norm, last)
         for layer in flow.weight_layers
-        if layer.layer not in waiting
+        if layer.layer not in explained
     )
     on_purpose = any(layer.weight_norm == 0.0 for layer in flow.weight_layers)
     return [
@@ -118,8 +118,8 @@ def _scale_gradients(flow: GradientFlow) -> list[float]:
 
 
 def _is_closed(flow: GradientFlow, layer: WeightLayer) -> bool:
-    """Whether metrics of a layer say nothing yet, as zero weights hold something back."""
-    return layer.layer in list_waiting(flow) or layer.layer in list_silent(flow)
+    """Whether metrics of a layer say nothing yet, because weights are zero on purpose."""
+    return layer.layer in list_explained(flow) or layer.layer in list_zero_initialized(flow)
 
 
 def _read_smallest(flow: GradientFlow) -> float | None:
@@ -133,7 +133,7 @@ def _read_largest(flow: GradientFlow) -> float | None:
 def _read_variation(flow: GradientFlow) -> float | None:
     if (head := find_tied_head(flow)) is not None:
         return _log(head.statistics.variation) if head.statistics else None
-    last = find_last_speaking(flow)
+    last = find_last_dependent(flow)
     return None if last is None else _log(last.variation)
 
 
@@ -142,7 +142,7 @@ def _read_sensitivity(flow: GradientFlow) -> float | None:
 
     Small differences of z_1 grow ‖δ_1‖ ÷ ‖δ_L‖-fold on the way; the differences between examples
     grow as the spreads do. Where the first is far more than the second, neighbours land anywhere.
-    Unknown while the first or the last layer waits or is zero on purpose.
+    Unknown while the first or the last layer is zero on purpose, or a later zero explains it.
     """
     layers = flow.weight_layers
     if len(layers) < 2 or _is_closed(flow, layers[0]) or _is_closed(flow, layers[-1]):
@@ -158,8 +158,9 @@ def _read_effective_depth(flow: GradientFlow) -> float | None:
     e_l = (‖δ_l‖ · spread of z_l) ÷ (‖∂𝓛/∂out‖ · spread of the output): how far a change of z_l as
     large as its differences between examples moves the loss, relative to one of the output. In a
     chain every layer counts in full and the sum is the depth; of a residual branch only what it
-    adds to its residual stream counts. Where the differences between examples drown in rounding they cannot
-    be compared, and every layer counts. Unknown while the last layer is zero on purpose.
+    adds to its residual stream counts. Where the differences between examples are lost in
+    rounding they cannot be compared, and every layer counts. Unknown while the last layer is zero
+    on purpose.
     """
     if flow.weight_layers and _is_closed(flow, flow.weight_layers[-1]):
         return None
@@ -183,10 +184,10 @@ def _read_forward(flow: GradientFlow) -> float | None:
     if len(layers) < 2:
         return None
     head = find_tied_head(flow)
-    speaking = find_last_speaking(flow)
-    if head is None and (speaking is None or speaking.layer == layers[0].layer):
+    dependent = find_last_dependent(flow)
+    if head is None and (dependent is None or dependent.layer == layers[0].layer):
         return None
-    last = head.statistics if head else speaking.output if speaking else None
+    last = head.statistics if head else dependent.output if dependent else None
     return _log(_divide(_measure_spread(last), _measure_spread(layers[0].output)))
 
 
@@ -204,7 +205,7 @@ _FEATURES = (
     Feature(
         name="smallest_gradient",
         label="The smallest ‖∂𝓛/∂W‖ ÷ ‖δ‖ at the last layer",
-        low="some layer learns next to nothing of what the last one is told",
+        low="some layer receives next to nothing of what the last one does",
         high="",
         read=_read_smallest,
         range=(-12.0, 12.0),
@@ -236,7 +237,7 @@ _FEATURES = (
     Feature(
         name="forward",
         label="The spread between examples at the last layer ÷ at the first",
-        low="what tells the examples apart fades on the way",
+        low="what makes the examples different fades on the way",
         high="values grow from layer to layer",
         read=_read_forward,
         range=(-12.0, 12.0),
@@ -270,4 +271,4 @@ _FEATURES = (
 )
 
 FEATURES: Mapping[str, Feature] = MappingProxyType({each.name: each for each in _FEATURES})
-"""Every feature by name, in the order in which they are told."""
+"""Every feature by name, in the order in which they are reported."""

@@ -6,7 +6,7 @@ exactly what).
 The probability comes from a small additive model. A network without a fault has the base odds; each
 feature that leaves its healthy range lowers them, the more the further it is out, and one that
 leaves it on the other side may lower them too. So every verdict is a sum that can be read:
-log-odds = base + Σ contributions. The constants (`viability_table.py`) were fitted on real
+log-odds = base + Σ contributions. The constants (`constants.py`) were fitted on real
 trainings by `benchmarks/viability.py`; docs/viability.md holds what came out.
 
 Every feature is a ratio within one measurement, so none changes when the loss is multiplied by a
@@ -20,13 +20,31 @@ networks over long sequences, tasks that are hard for a healthy network too, and
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from chainrule._utils.numbers import format_number
-from chainrule.diagnosis.rules import NOT_VIABLE, VIABLE, Outlook
+from chainrule.diagnosis.structure import read_once
 from chainrule.diagnosis.viability.constants import CONSTANTS, Constants
 from chainrule.diagnosis.viability.features import FEATURES, Feature, measure_features
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.spec.activations import ACTIVATIONS
+
+
+class Outlook(StrEnum):
+    """Whether an optimizer can be expected to train a network, the worst first.
+
+    Example:
+        >>> Outlook("at risk") is Outlook.AT_RISK
+        True
+    """
+
+    NOT_VIABLE = "not viable"
+    AT_RISK = "at risk"
+    VIABLE = "viable"
+
+
+VIABLE, NOT_VIABLE = 0.7, 0.3
+"""From this probability on training is called viable; below that one it is called not viable."""
 
 CERTAIN = -12.0
 """Log-odds contributed by what no optimizer survives: an undefined number, or no gradient."""
@@ -84,6 +102,11 @@ class Viability:
         sgd: With plain SGD.
         adam: With Adam.
         covered: Whether the network is of the kind that the model was fitted on (`is_covered`).
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> assess_viability(simulate(NetworkSpec(depth=12), 1)).covered
+        True
     """
 
     sgd: Prospect
@@ -91,11 +114,17 @@ class Viability:
     covered: bool
 
 
+@read_once
 def assess_viability(flow: GradientFlow) -> Viability:
     """Return how likely plain SGD and Adam are to train the network, with the reasons.
 
     Args:
         flow: A measurement of a freshly initialized network by `inspect` or `simulate`.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> assess_viability(simulate(NetworkSpec(depth=12), 1)).sgd.word.value
+        'not viable'
     """
     values = measure_features(flow)
     hopeless = tuple(find_hopeless(flow))
@@ -116,7 +145,9 @@ def is_covered(flow: GradientFlow) -> bool:
     activations = {call.kind for call in flow.layers if call.role == "activation"}
     hidden = {layer.name for layer in flow.weight_layers[:-1]}
     widths = [
-        call.shape[-1] for call in flow.layers if call.name in hidden and call.role == "weight"
+        call.shape[-1] if call.shape else 1
+        for call in flow.layers
+        if call.name in hidden and call.role == "weight"
     ]
     return (
         kinds == {"Linear"}

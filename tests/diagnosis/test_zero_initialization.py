@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 import chainrule
 from chainrule import Verdict
-from chainrule.diagnosis.metrics import measure_metric
-from chainrule.diagnosis.structure import find_last_speaking, list_silent, list_waiting
+from chainrule.diagnosis.rules import measure_metric
+from chainrule.diagnosis.structure import find_last_dependent, list_explained, list_zero_initialized
 from chainrule.diagnosis.viability.features import measure_features
 from zoo import Lambda
 
@@ -110,7 +110,7 @@ def denoiser():
 
 
 @pytest.mark.parametrize(
-    ("build", "waiting", "silent", "steps", "share"),
+    ("build", "explained", "zero", "steps", "share"),
     [
         (zero_head, {1, 2}, {3}, 150, 0.3),
         (low_rank, {2, 5, 8}, {3, 6, 9}, 150, 0.6),
@@ -120,12 +120,12 @@ def denoiser():
     ],
 )
 def test_what_starts_near_zero_on_purpose_is_healthy_and_trains(
-    build, waiting, silent, steps, share
+    build, explained, zero, steps, share
 ):
     model, compute_loss = build()
     flow = chainrule.inspect(model, compute_loss)
-    assert list_waiting(flow) == waiting
-    assert list_silent(flow) == silent
+    assert list_explained(flow) == explained
+    assert list_zero_initialized(flow) == zero
     found = chainrule.find_remedies(model, compute_loss)
     assert found.diagnosis.verdict is Verdict.HEALTHY, found.diagnosis.summary
     assert not found.tried  # no zero that is there on purpose is overwritten
@@ -137,8 +137,8 @@ def test_after_a_few_steps_nothing_waits_behind_a_zero_head():
     model, compute_loss = zero_head()
     train(model, compute_loss, 20)
     flow = chainrule.inspect(model, compute_loss)
-    assert not list_waiting(flow)
-    assert not list_silent(flow)
+    assert not list_explained(flow)
+    assert not list_zero_initialized(flow)
     assert chainrule.diagnose(flow).verdict is Verdict.HEALTHY
 
 
@@ -147,7 +147,7 @@ def test_features_that_zeros_hold_back_are_unknown():
     features = measure_features(flow)
     assert features["sensitivity"] is None
     assert features["effective_depth"] is None
-    assert find_last_speaking(flow).layer == 2
+    assert find_last_dependent(flow).layer == 2
     assert measure_metric(flow, "same_answer") == flow.weight_layers[1].variation
     only = flow.weight_layers[2]
     expected = torch.tensor(float(only.weight_gradient_norm / only.delta_norm)).log10().item()
@@ -170,7 +170,7 @@ def test_two_zero_layers_in_a_row_do_not_open():
     nn.init.zeros_(model[2].weight)
     nn.init.zeros_(model[2].bias)
     flow = chainrule.inspect(model, compute_loss)
-    assert not list_waiting(flow)
+    assert not list_explained(flow)
     assert chainrule.diagnose(flow).verdict is not Verdict.HEALTHY
     _, _ = train(model, compute_loss, 30)
     assert model[2].weight.abs().max() == 0.0
@@ -184,8 +184,8 @@ def test_zeros_behind_zeros_are_no_head():
     for layer in model[::2]:
         nn.init.zeros_(layer.weight)
     flow = chainrule.inspect(model, compute_loss)
-    assert not list_waiting(flow)
-    assert not list_silent(flow)
+    assert not list_explained(flow)
+    assert not list_zero_initialized(flow)
     assert chainrule.diagnose(flow).verdict is not Verdict.HEALTHY
     first, last = train(model, compute_loss, 100)
     assert last > 0.9 * first
@@ -197,7 +197,7 @@ def test_a_small_scale_does_not_excuse_a_branch_that_is_sick_itself():
         return nn.Sequential(*layers, nn.Linear(32, 32))
 
     flow = chainrule.inspect(*layer_scale(1e-6, make_branch))
-    assert len(list_waiting(flow)) < len(flow.weight_layers) / 2
+    assert len(list_explained(flow)) < len(flow.weight_layers) / 2
     assert chainrule.diagnose(flow).verdict is Verdict.VANISHING
 
 
@@ -206,5 +206,5 @@ def test_a_small_scale_without_a_gradient_of_its_own_excuses_nothing():
     for block in model[1:-2]:
         block.scale.requires_grad_(False)
     flow = chainrule.inspect(model, compute_loss)
-    assert not list_waiting(flow)
+    assert not list_explained(flow)
     assert chainrule.diagnose(flow).verdict is Verdict.VANISHING
