@@ -349,10 +349,10 @@ def test_nothing_comes_from_outside(tree):
         name = node.tag.rpartition("}")[2]
         assert name not in {"script", "style", "link", "img", "iframe", "object"}
         assert not [key for key in node.attrib if key.startswith("on") or key == "src"]
-        href = element.get("href", "")
+        href = node.get("href", "")
         if "://" in href:
             assert name == "a"
-            assert element.get("rel") == "noopener noreferrer"
+            assert node.get("rel") == "noopener noreferrer"
             assert href.startswith(("https://arxiv.org/abs/", "https://karpathy.medium.com/"))
 
 
