@@ -6,10 +6,11 @@ unchanged; what is measured comes from a sample of their inputs: of a tensor wit
 `QUERIES` evenly spaced queries in `EXAMPLES` evenly spaced examples, in all heads.
 """
 
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,11 +19,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import _disable_current_modes
 
 from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM
+from chainrule.measure._torch_internals import (
+    disable_dispatch_modes,
+    disable_function_modes,
+    find_base,
+    has_function_stack,
+    is_functorch_wrapped,
+    is_in_backward,
+    pop_function_mode,
+    push_function_mode,
+)
 from chainrule.measure.autograd_graph import find_overwritten
 from chainrule.measure.modules import Inventory, is_leaf
+from chainrule.measure.sharing import finish_all
 
 QUERIES, EXAMPLES = 16, 2
 """How many queries are looked at, in how many examples of the batch."""
@@ -75,12 +86,14 @@ class AttentionWatch(TorchFunctionMode):
 
     Attributes:
         calls: What was seen, in order.
+        is_paused: Whether it looks away, because another model is measured in between.
     """
 
     def __init__(self, inventory: Inventory, overwritten: set[Any] | None = None) -> None:
         super().__init__()
         self._overwritten = set() if overwritten is None else overwritten
         self.calls: list[AttentionCall] = []
+        self.is_paused = False
         self._names = {module: name for name, module in inventory.modules}
         self._inside: list[nn.Module] = []
         self._heads: list[int] = []
@@ -91,13 +104,10 @@ class AttentionWatch(TorchFunctionMode):
         self._tracked.clear()
         self._inside.clear()
         above = []
-        while torch._C._len_torch_function_stack():
-            mode = torch._C._pop_torch_function_stack()
-            if mode is self:
-                break
+        while (mode := pop_function_mode()) is not None and mode is not self:
             above.append(mode)
-        for mode in reversed(above):
-            torch._C._push_on_torch_function_stack(mode)
+        for each in reversed(above):
+            push_function_mode(each)
 
     def enter(self, module: nn.Module, _: Any) -> None:
         """Before a module that contains modules."""
@@ -117,6 +127,8 @@ class AttentionWatch(TorchFunctionMode):
     ) -> Any:
         """Run a function of PyTorch, and look at what went in if it is attention."""
         kwargs = kwargs or {}
+        if self.is_paused:
+            return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name == "multi_head_attention_forward" and func is F.multi_head_attention_forward:
             return self._run_multihead(args, kwargs)
@@ -146,11 +158,11 @@ class AttentionWatch(TorchFunctionMode):
 
     @contextmanager
     def _resumed(self) -> Iterator[None]:
-        torch._C._push_on_torch_function_stack(self)
+        push_function_mode(self)
         try:
             yield
         finally:
-            torch._C._pop_torch_function_stack()
+            pop_function_mode()
 
     # --- Softmax between two products ------------------------------------------------------------
 
@@ -184,7 +196,7 @@ class AttentionWatch(TorchFunctionMode):
             return
         if not _is_plain(scores) or dim not in (-1, scores.dim() - 1):
             return
-        if torch._C._current_graph_task_id() != -1:  # a checkpoint repeats what was seen
+        if is_in_backward():  # a checkpoint repeats what was seen
             return
         values = scores.detach()
         if values.dim() == 3 and self._heads:
@@ -221,7 +233,7 @@ class AttentionWatch(TorchFunctionMode):
     ) -> None:
         if not _is_plain(query, key) or query.numel() == 0 or key.numel() == 0:
             return
-        if torch._C._current_graph_task_id() != -1:  # a checkpoint repeats what was seen
+        if is_in_backward():  # a checkpoint repeats what was seen
             return
         figures = _measure_fused(query, key, attn_mask, is_causal, scale, enable_gqa)
         sizes = _count_heads(query), query.shape[-2], key.shape[-2]
@@ -231,14 +243,27 @@ class AttentionWatch(TorchFunctionMode):
         return self._names.get(self._inside[-1], "") if self._inside else ""
 
 
+_THREAD = threading.local()
+"""In `watch`, the one that this thread is in."""
+
+
 @contextmanager
 def watch_attention(
     inventory: Inventory, overwritten: set[Any] | None = None
 ) -> Iterator[AttentionWatch]:
-    """Watch a model's attention in this thread; `overwritten` receives nodes of sums in place."""
+    """Watch a model's attention in this thread; `overwritten` receives nodes of sums in place.
+
+    A watch that this thread has begun already, for another model, pauses meanwhile.
+    """
     watch = AttentionWatch(inventory, overwritten)
+    if not has_function_stack():
+        yield watch
+        return
     handles: list[Any] = []
+    around, _THREAD.watch = getattr(_THREAD, "watch", None), watch
     try:
+        if around is not None:
+            around.is_paused = True
         for _, module in inventory.modules:
             if not is_leaf(module):
                 handles.append(module.register_forward_pre_hook(watch.enter, prepend=True))
@@ -246,22 +271,24 @@ def watch_attention(
         with watch:
             yield watch
     finally:
-        for handle in handles:
-            handle.remove()
+        _THREAD.watch = around
+        if around is not None:
+            around.is_paused = False
+        finish_all(handle.remove for handle in handles)
 
 
 def unwatched(hook: Callable[..., None]) -> Callable[..., None]:
     """Return a hook whose own operations no watch sees, so that it takes no longer than before."""
 
     def run(*args: Any) -> None:
-        if not torch._C._len_torch_function_stack():
+        mode = pop_function_mode()
+        if mode is None:
             hook(*args)
             return
-        mode = torch._C._pop_torch_function_stack()
         try:
             hook(*args)
         finally:
-            torch._C._push_on_torch_function_stack(mode)
+            push_function_mode(mode)
 
     return run
 
@@ -301,7 +328,7 @@ def _is_plain(*values: Any) -> bool:
         and not tensor.is_nested
         and not tensor.is_meta
         and tensor.layout == torch.strided
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and not is_functorch_wrapped(tensor)
         for tensor in tensors
     )
 
@@ -311,7 +338,7 @@ def _count_heads(tensor: Tensor) -> int:
 
 
 def _is_parameter(tensor: Tensor) -> bool:
-    return isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter)
+    return isinstance(tensor, nn.Parameter) or isinstance(find_base(tensor), nn.Parameter)
 
 
 # --- Figures -------------------------------------------------------------------------------------
@@ -320,12 +347,11 @@ def _is_parameter(tensor: Tensor) -> bool:
 @contextmanager
 def _undisturbed(tensor: Tensor) -> Iterator[None]:
     """Calculate in plain precision, without a graph, and unseen by other watchers."""
-    watchers = torch._C._len_torch_dispatch_stack()
     with (
-        torch._C.DisableTorchFunction(),
+        disable_function_modes(),
         torch.no_grad(),
         torch.autocast(tensor.device.type, enabled=False),
-        _disable_current_modes() if watchers else nullcontext(),
+        disable_dispatch_modes(),
     ):
         yield
 
