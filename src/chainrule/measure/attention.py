@@ -63,13 +63,13 @@ _CARRIERS = frozenset(_CARRIED_BY.split())
 class AttentionCall:
     """One computation of attention weights in the module called `name`.
 
-    `sizes` are heads, queries and keys; `figures` is [4]: relative entropy, how many of the rows
+    `sizes` are heads, queries and keys; `values` is [4]: relative entropy, how many of the rows
     looked at may attend more than one key, shares of heads near one-hot and near uniform.
     """
 
     name: str
     sizes: tuple[int, int, int]
-    figures: Tensor
+    values: Tensor
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +100,7 @@ class AttentionWatch(TorchFunctionMode):
         self._tracked: dict[int, tuple[weakref.ref[Tensor], _Weights | None]] = {}
 
     def __exit__(self, *_: Any) -> None:
-        """Leave, also where somebody put a mode on top and left it there."""
+        """Leave, also where another mode was put on top and left it there."""
         self._tracked.clear()
         self._inside.clear()
         above = []
@@ -174,8 +174,8 @@ class AttentionWatch(TorchFunctionMode):
                 self._tracked = {
                     key: entry for key, entry in self._tracked.items() if entry[1] is not weights
                 }
-                figures = _measure_scores(weights.scores)
-                self.calls.append(AttentionCall(weights.name, weights.sizes, figures))
+                values = _measure_scores(weights.scores)
+                self.calls.append(AttentionCall(weights.name, weights.sizes, values))
                 return
         if _is_plain(result) and result.dim() > 1 and not any(map(_is_parameter, operands)):
             self._follow(result, None)
@@ -235,9 +235,9 @@ class AttentionWatch(TorchFunctionMode):
             return
         if is_in_backward():  # a checkpoint repeats what was seen
             return
-        figures = _measure_fused(query, key, attn_mask, is_causal, scale, enable_gqa)
+        values = _measure_fused(query, key, attn_mask, is_causal, scale, enable_gqa)
         sizes = _count_heads(query), query.shape[-2], key.shape[-2]
-        self.calls.append(AttentionCall(self._name_place(), sizes, figures))
+        self.calls.append(AttentionCall(self._name_place(), sizes, values))
 
     def _name_place(self) -> str:
         return self._names.get(self._inside[-1], "") if self._inside else ""
@@ -295,7 +295,7 @@ def unwatched(hook: Callable[..., None]) -> Callable[..., None]:
 
 @cache
 def _open_multihead() -> Callable[..., Any]:
-    """Return `F.multi_head_attention_forward` without its question whether somebody watches.
+    """Return `F.multi_head_attention_forward` without its question whether a mode watches.
 
     That question hands the whole function over; the same code without it lets its parts be seen.
     """
@@ -341,7 +341,7 @@ def _is_parameter(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) or isinstance(find_base(tensor), nn.Parameter)
 
 
-# --- Figures -------------------------------------------------------------------------------------
+# --- Values --------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -389,7 +389,7 @@ def _measure_fused(
     scale: float | None,
     grouped: bool,
 ) -> Tensor:
-    """Return the figures of `scaled_dot_product_attention` for these arguments, [4]."""
+    """Return the values of `scaled_dot_product_attention` for these arguments, [4]."""
     with _undisturbed(query):
         length, width = query.shape[-2:]
         rows = _widen(_pick_rows(query.detach()))
@@ -410,7 +410,7 @@ def _measure_fused(
 
 
 def _measure_scores(scores: Tensor) -> Tensor:
-    """Return the figures of a softmax over these scores, [4]; what is barred is read off them.
+    """Return the values of a softmax over these scores, [4]; what is barred is read off them.
 
     Scores may be large by themselves, so a bar must lie twice as far below zero as any of them
     lies above.

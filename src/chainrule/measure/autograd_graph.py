@@ -65,8 +65,9 @@ def walk(end: Tensor) -> Graph:
         if isinstance(node, BackwardCFunction):
             has_own_functions = True
             has_checkpoint |= type(node).__name__ == "CheckpointFunctionBackward"
-        elif is_leaf(node):
+        elif hasattr(node, "variable"):
             leaves.append(node.variable)
+            continue
         pending += [following for following, _ in node.next_functions]
     return Graph(tuple(leaves), has_checkpoint, has_own_functions)
 
@@ -120,12 +121,6 @@ def make_edge(tensor: Tensor) -> Target:
 def identify_edge(node: Any, output_nr: int) -> tuple[Any, int]:
     """Return a key for the place where a node puts out; for a leaf it is the tensor's."""
     return (id(node.variable), -1) if is_leaf(node) else (node, output_nr)
-
-
-def identify_place(tensor: Tensor) -> tuple[Any, int]:
-    """Return the same key for where a tensor sits in the graph now."""
-    node = tensor.grad_fn
-    return (id(tensor), -1) if node is None else (node, tensor.output_nr)
 
 
 def find_viewed(tensor: Tensor) -> Tensor | None:

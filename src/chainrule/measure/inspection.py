@@ -118,7 +118,7 @@ def _take_inventory(model: nn.Module) -> Inventory:
             "A model must stay as it is while it is looked through, but another thread changes "
             f"its modules or parameters ({error}). Inspect it when nothing else uses it."
         ) from error
-    _check_initialized(inventory)
+    _check_model(inventory)
     return inventory
 
 
@@ -128,16 +128,6 @@ def _check_arguments(model: object, compute_loss: object) -> None:
             f"model must be a torch.nn.Module; got {type(model).__name__}. "
             "Call it as inspect(model, compute_loss)."
         )
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise InspectionError(
-            "The model must be plain Python modules, but it holds TorchScript, whose submodules "
-            "cannot be observed. Inspect the model it was scripted or traced from."
-        )
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise InspectionError(
-            "The model's parameters must have values, but some are on the meta device. Load or "
-            "initialize them first."
-        )
     if not callable(compute_loss):
         raise InspectionError(
             f"compute_loss must be a function that takes the model and returns the loss; got "
@@ -146,7 +136,17 @@ def _check_arguments(model: object, compute_loss: object) -> None:
         )
 
 
-def _check_initialized(inventory: Inventory) -> None:
+def _check_model(inventory: Inventory) -> None:
+    if any(isinstance(module, torch.jit.ScriptModule) for _, module in inventory.modules):
+        raise InspectionError(
+            "The model must be plain Python modules, but it holds TorchScript, whose submodules "
+            "cannot be observed. Inspect the model it was scripted or traced from."
+        )
+    if any(parameter.tensor.is_meta for parameter in inventory.parameters):
+        raise InspectionError(
+            "The model's parameters must have values, but some are on the meta device. Load or "
+            "initialize them first."
+        )
     for module_name, module in inventory.modules:
         for key, tensor in (*module._parameters.items(), *module._buffers.items()):
             if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):

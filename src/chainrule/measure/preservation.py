@@ -1,7 +1,7 @@
 """Leaving no trace: a model and the process's random state are put back as they were."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import is_
@@ -31,7 +31,6 @@ MOST_ITEMS = 10_000
 """Larger lists and dictionaries, such as a vocabulary or a data set, are not looked through."""
 
 _CONTAINERS = frozenset({dict, OrderedDict, list, tuple})
-_NOTHING: tuple[()] = ()
 
 
 @contextmanager
@@ -107,11 +106,6 @@ class _Snapshot:
         self.inventory = inventory
         self.changed: tuple[int, ...] = ()
         self._modes = [(module, module.training) for _, module in modules]
-        self._registries: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            (registry, dict(registry) if registry else {})
-            for _, module in modules
-            for registry in (cast("Any", module._buffers), cast("Any", module._parameters))
-        ]
         self._parameters = [
             (p.tensor, p.tensor.grad, p.tensor.requires_grad) for p in inventory.parameters
         ]
@@ -126,11 +120,17 @@ class _Snapshot:
             for key, buffer in module._buffers.items()
             if buffer is not None
         ]
-        self._attributes = [
-            (name, container, contents)
-            for name, module in modules
-            for container, contents in _list_containers(vars(module))
+        # Registries of other kinds than `_list_containers` looks into are put back all the same.
+        self._registries: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (registry, dict(registry))
+            for _, module in modules
+            for registry in (cast("Any", module._buffers), cast("Any", module._parameters))
+            if type(registry) not in _CONTAINERS
         ]
+        self._attributes: list[tuple[str, Any, Any]] = []
+        self._empty: list[Any] = []
+        for name, module in modules:
+            _list_containers(vars(module), name, self._attributes, self._empty)
 
     def put_gradients_aside(self) -> None:
         """Leave every parameter without a gradient."""
@@ -167,7 +167,7 @@ class _Snapshot:
 
     def _put_registries_back(self, failures: dict[str, Exception]) -> None:
         for registry, contents in self._registries:
-            if not _is_same(registry, contents):
+            if list(registry) != list(contents) or not _is_same(registry, contents):
                 try:
                     registry.clear()
                     registry.update(contents)
@@ -209,6 +209,9 @@ class _Snapshot:
                 _restore_contents(container, contents)
             except Exception as error:
                 failures[f"an attribute of {_quote(name)}"] = error
+        for container in self._empty:
+            if container:
+                container.clear()
 
     def _put_modes_back(self, failures: dict[str, Exception]) -> None:
         for at, (module, training) in enumerate(self._modes):
@@ -258,30 +261,37 @@ class _Buffer:
             tensor.data.copy_(values)
 
 
-def _list_containers(held: object, depth: int = NESTED) -> Iterator[tuple[Any, Any]]:
-    """Yield dictionaries and lists, from the outermost inward, each with a copy of its contents.
+def _list_containers(
+    held: Any, name: str, found: list[tuple[str, Any, Any]], empty: list[Any], depth: int = NESTED
+) -> None:
+    """Append dictionaries and lists to `found`, from the outermost inward, or to `empty`.
 
     Only plain ones and ordered dictionaries: others may do something when they are changed.
+
+    Args:
+        held: A dictionary, list or tuple with something in it.
+        name: Whose it is.
+        found: Receives (name, container, copy of its contents).
+        empty: Receives containers without contents.
+        depth: How deep to look into it.
     """
-    if len(cast("Sized", held)) > MOST_ITEMS:
+    if len(held) > MOST_ITEMS:
         return
-    if not isinstance(held, tuple):
-        yield held, cast("Any", held).copy()
-    if depth:
-        items: Any = held.values() if isinstance(held, dict) else held
-        for item in items:
-            if type(item) in _CONTAINERS and item:
-                yield from _list_containers(item, depth - 1)
-            elif type(item) in _CONTAINERS and type(item) is not tuple:
-                yield item, _NOTHING
+    if type(held) is not tuple:
+        found.append((name, held, held.copy()))
+    if not depth:
+        return
+    for item in held.values() if isinstance(held, dict) else held:
+        kind = type(item)
+        if kind in _CONTAINERS:
+            if item:
+                _list_containers(item, name, found, empty, depth - 1)
+            elif kind is not tuple:
+                empty.append(item)
 
 
 def _restore_contents(container: Any, contents: Any) -> None:
-    if not container and not contents:
-        return
-    if not contents:
-        container.clear()
-    elif isinstance(contents, list):
+    if isinstance(contents, list):
         if len(container) != len(contents) or not all(map(is_, container, contents)):
             container[:] = contents
     elif list(container) != list(contents) or not _is_same(container, contents):
@@ -290,9 +300,8 @@ def _restore_contents(container: Any, contents: Any) -> None:
 
 
 def _is_same(registry: dict[str, Any], contents: dict[str, Any]) -> bool:
-    return registry.keys() == contents.keys() and all(
-        registry[name] is value for name, value in contents.items()
-    )
+    """Whether a dictionary holds the same objects under the same keys, in the same order."""
+    return len(registry) == len(contents) and all(map(is_, registry.values(), contents.values()))
 
 
 def _quote(name: str) -> str:

@@ -31,7 +31,6 @@ from chainrule.measure.autograd_graph import (
     find_sum,
     find_viewed,
     identify_edge,
-    identify_place,
     make_edge,
 )
 from chainrule.measure.modules import Inventory, classify, has_weights, is_leaf, is_measured
@@ -198,7 +197,8 @@ class Recorder:
         """Remember where in the graph a tensor sits now, so that its gradient can be asked for."""
         if not tensor.requires_grad:
             return None
-        key = identify_place(tensor)
+        node = tensor.grad_fn
+        key = (id(tensor), -1) if node is None else (node, tensor.output_nr)  # as `identify_edge`
         position = self._positions.get(key)
         if position is None:
             position = self._positions[key] = len(self.targets)

@@ -242,23 +242,23 @@ def claim(inventory: Inventory, *, exclusive: bool) -> Iterator[None]:
     Raises:
         InspectionError: If a part of it is claimed already.
     """
-    parts = {id(module) for _, module in inventory.modules}
-    parts.update(id(parameter.tensor) for parameter in inventory.parameters)
-    parts.update(
+    parts = [id(module) for _, module in inventory.modules]
+    parts += [id(parameter.tensor) for parameter in inventory.parameters]
+    parts += [
         id(buffer)
         for _, module in inventory.modules
         if module._buffers
         for buffer in module._buffers.values()
         if buffer is not None
-    )
+    ]
     own = _Claim(threading.get_ident(), exclusive)
     with _SHARED.lock:
-        shared = {} if parts.isdisjoint(_SHARED.claims) else parts & _SHARED.claims.keys()
-        before = {part: _SHARED.claims[part] for part in shared}
+        claims = _SHARED.claims
+        before = {part: claims[part] for part in parts if part in claims} if claims else {}
         for part, held in before.items():
             if held.exclusive or held.thread != own.thread:
                 raise InspectionError(_describe_claimed(inventory, part, held, own))
-        _SHARED.claims.update(dict.fromkeys(parts, own))
+        claims.update(dict.fromkeys(parts, own))
     try:
         yield
     finally:
