@@ -106,8 +106,10 @@ def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
     if not is_cheap_to_read(samples.device) or not bool(torch.isfinite(width).all()):
         finite = torch.isfinite(samples)
         samples = samples / 4  # so that the width of the range is finite up to the largest float
-        bin_low = torch.where(finite, samples, torch.inf).amin(-1)
-        bin_high = torch.where(finite, samples, -torch.inf).amax(-1)
+        lowest = torch.where(finite, samples, torch.inf).amin(-1)
+        highest = torch.where(finite, samples, -torch.inf).amax(-1)
+        bin_low = torch.where(torch.isfinite(bin_low), bin_low / 4, lowest)
+        bin_high = torch.where(torch.isfinite(bin_high), bin_high / 4, highest)
         width = bin_high - bin_low
     per_width = torch.where(width > 0, BINS / width, 0.0)
     bins = ((samples - bin_low.unsqueeze(-1)) * per_width.unsqueeze(-1)).to(torch.int32)
