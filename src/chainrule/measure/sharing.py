@@ -96,7 +96,9 @@ class _Shared:
         self.draws = [each for each in self.draws if each.thread == thread]
         self.claims = {key: each for key, each in self.claims.items() if each.thread == thread}
         self.guarded = {key: each for key, each in self.guarded.items() if each[0] == thread}
-        own = sum(1 for each in self.guarded.values() if each[0] == thread)
+        if not self.draws:
+            self.first_states.clear()
+        own = len(self.guarded)  # each inspection holds every setting once
         for name, setting in list(self.settings.items()):
             setting.holders = min(setting.holders, own)
             if setting.holders == 0:
