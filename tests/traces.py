@@ -37,7 +37,7 @@ def describe_module(module: nn.Module) -> dict[str, object]:
 
 def read_stance() -> object:
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
-    return dynamo and dynamo._stance.stance
+    return dynamo._stance.stance if dynamo else "default"
 
 
 def describe_process() -> dict[str, object]:

@@ -319,3 +319,21 @@ def test_residual_connections_without_attributes_of_nodes(
     residuals = chainrule.inspect(model, lambda m: m(x).square().sum()).residuals
     assert len(residuals) == found
     assert [each.after for each in residuals] == [each.after for each in expected[-found:]]
+
+
+class PartlyInferring(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin, self.act = nn.Linear(2, 2), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            scale = self.act(torch.ones(1, 2) + 1)
+        return self.lin(x) * scale.sum().item()
+
+
+def test_tensors_of_inference_mode_have_no_version_and_are_measured() -> None:
+    model = PartlyInferring()
+    with unchanged(model):
+        flow = chainrule.inspect(model, lambda m: m(torch.ones(1, 2)).sum())
+    assert [layer.name for layer in flow.layers] == ["act", "lin"]
