@@ -3,12 +3,15 @@
 import contextlib
 import pickle
 import random
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 Loss = Callable[[nn.Module], object]
 
@@ -32,6 +35,11 @@ def describe_module(module: nn.Module) -> dict[str, object]:
     return {name: describe(held) for name, held in vars(module).items()}
 
 
+def read_stance() -> object:
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return dynamo._stance.stance if dynamo else "default"
+
+
 def describe_process() -> dict[str, object]:
     hooks = torch.nn.modules.module
     return {
@@ -46,6 +54,10 @@ def describe_process() -> dict[str, object]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "anomaly": torch.is_anomaly_enabled(),
         "fused attention": torch.backends.mha.get_fastpath_enabled(),
+        "compile stance": read_stance(),
+        "torch-function modes": torch._C._len_torch_function_stack(),
+        "optimizer hooks": list_entries(_global_optimizer_pre_hooks),
+        "signal handlers": [signal.getsignal(number) for number in signal.valid_signals()],
         "global hooks": [
             (name, list_entries(held))
             for name, held in vars(hooks).items()

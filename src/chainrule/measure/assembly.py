@@ -42,7 +42,7 @@ from chainrule.measure.statistics import (
 
 _Key = TypeVar("_Key")
 Place = tuple[int, int]
-"""Where a figure will be found: (number of the table, entry in it)."""
+"""Where a value will be found: (number of the table, entry in it)."""
 
 
 def assemble_flow(
@@ -87,7 +87,7 @@ def assemble_flow(
     tables += [{"size": size.reshape(1, 1)} for size in sums.values()]
     connections = describe_residuals(residuals, recorder.calls)
     attention_tables = len(tables)
-    tables += [{"attention": each.figures} for each in attentions]
+    tables += [{"attention": each.values} for each in attentions]
     computed = [(each.name, each.sizes) for each in attentions]
     rows = fetch_rows(tables)
     numbers, module_layers = number_layers(recorder.calls, parameters, parameter_gradients)
@@ -109,9 +109,9 @@ def assemble_flow(
         return read_activation(read(*places[id(output)]), units)
 
     def build() -> GradientFlow:
-        """Turn the fetched numbers into objects, when somebody first reads them."""
+        """Turn the fetched numbers into objects, when they are first read."""
         gradients = {edge: read_gradient(read(at)) for edge, at in edge_places.items()}
-        parameter_figures = {
+        parameter_statistics = {
             position: read_gradient(read(at)) for position, at in gradient_places.items()
         }
         layers, sources = _assemble_layers(calls, module_layers, read_statistics, gradients)
@@ -122,7 +122,7 @@ def assemble_flow(
                     description,
                     numbers.get(position),
                     read(norm_places[position]),
-                    parameter_figures.get(position),
+                    parameter_statistics.get(position),
                 )
                 for position, description in enumerate(described)
             ),
@@ -311,7 +311,7 @@ def _compute_gain(call: Call, gradients: Mapping[int, GradientStatistics]) -> Qu
 def _assemble_parameter(
     description: tuple[tuple[str, ...], tuple[int, ...], torch.dtype, bool],
     layer: int | None,
-    figures: Mapping[str, Any],
+    row: Mapping[str, Any],
     gradient: GradientStatistics | None,
 ) -> ParameterFlow:
     names, shape, dtype, requires_grad = description
@@ -322,8 +322,8 @@ def _assemble_parameter(
         dtype=str(dtype).removeprefix("torch."),
         layer=layer,
         status="measured" if gradient else "unreached" if requires_grad else "frozen",
-        norm=Quantity(figures["norm"]),
-        non_finite=Quantity(figures["non_finite"]),
+        norm=Quantity(row["norm"]),
+        non_finite=Quantity(row["non_finite"]),
         grad_norm=gradient.norm if gradient else None,
         grad_zero_share=gradient.zero_share if gradient else None,
         grad_non_finite=gradient.non_finite if gradient else None,
@@ -331,12 +331,12 @@ def _assemble_parameter(
 
 
 def _assemble_attentions(
-    computed: Sequence[tuple[str, tuple[int, int, int]]], figures: Sequence[Sequence[float]]
+    computed: Sequence[tuple[str, tuple[int, int, int]]], values: Sequence[Sequence[float]]
 ) -> Iterator[AttentionFlow]:
     """Yield those in which some query had a choice."""
     numbers: Counter[str] = Counter()
     for (name, (heads, queries, keys)), (entropy, rows, one_hot, uniform) in zip(
-        computed, figures, strict=True
+        computed, values, strict=True
     ):
         if rows:
             yield AttentionFlow(

@@ -6,10 +6,11 @@ unchanged; what is measured comes from a sample of their inputs: of a tensor wit
 `QUERIES` evenly spaced queries in `EXAMPLES` evenly spaced examples, in all heads.
 """
 
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,11 +19,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import _disable_current_modes
 
 from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM
+from chainrule.measure._torch_internals import (
+    disable_dispatch_modes,
+    disable_function_modes,
+    find_base,
+    has_function_stack,
+    is_functorch_wrapped,
+    is_in_backward,
+    pop_function_mode,
+    push_function_mode,
+)
 from chainrule.measure.autograd_graph import find_overwritten
 from chainrule.measure.modules import Inventory, is_leaf
+from chainrule.measure.sharing import finish_all
 
 QUERIES, EXAMPLES = 16, 2
 """How many queries are looked at, in how many examples of the batch."""
@@ -52,13 +63,13 @@ _CARRIERS = frozenset(_CARRIED_BY.split())
 class AttentionCall:
     """One computation of attention weights in the module called `name`.
 
-    `sizes` are heads, queries and keys; `figures` is [4]: relative entropy, how many of the rows
+    `sizes` are heads, queries and keys; `values` is [4]: relative entropy, how many of the rows
     looked at may attend more than one key, shares of heads near one-hot and near uniform.
     """
 
     name: str
     sizes: tuple[int, int, int]
-    figures: Tensor
+    values: Tensor
 
 
 @dataclass(slots=True, eq=False)
@@ -75,29 +86,28 @@ class AttentionWatch(TorchFunctionMode):
 
     Attributes:
         calls: What was seen, in order.
+        is_paused: Whether it looks away, because another model is measured in between.
     """
 
     def __init__(self, inventory: Inventory, overwritten: set[Any] | None = None) -> None:
         super().__init__()
         self._overwritten = set() if overwritten is None else overwritten
         self.calls: list[AttentionCall] = []
+        self.is_paused = False
         self._names = {module: name for name, module in inventory.modules}
         self._inside: list[nn.Module] = []
         self._heads: list[int] = []
         self._tracked: dict[int, tuple[weakref.ref[Tensor], _Weights | None]] = {}
 
     def __exit__(self, *_: Any) -> None:
-        """Leave, also where somebody put a mode on top and left it there."""
+        """Leave, also where another mode was put on top and left it there."""
         self._tracked.clear()
         self._inside.clear()
         above = []
-        while torch._C._len_torch_function_stack():
-            mode = torch._C._pop_torch_function_stack()
-            if mode is self:
-                break
+        while (mode := pop_function_mode()) is not None and mode is not self:
             above.append(mode)
-        for mode in reversed(above):
-            torch._C._push_on_torch_function_stack(mode)
+        for each in reversed(above):
+            push_function_mode(each)
 
     def enter(self, module: nn.Module, _: Any) -> None:
         """Before a module that contains modules."""
@@ -117,6 +127,8 @@ class AttentionWatch(TorchFunctionMode):
     ) -> Any:
         """Run a function of PyTorch, and look at what went in if it is attention."""
         kwargs = kwargs or {}
+        if self.is_paused:
+            return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name == "multi_head_attention_forward" and func is F.multi_head_attention_forward:
             return self._run_multihead(args, kwargs)
@@ -146,11 +158,11 @@ class AttentionWatch(TorchFunctionMode):
 
     @contextmanager
     def _resumed(self) -> Iterator[None]:
-        torch._C._push_on_torch_function_stack(self)
+        push_function_mode(self)
         try:
             yield
         finally:
-            torch._C._pop_torch_function_stack()
+            pop_function_mode()
 
     # --- Softmax between two products ------------------------------------------------------------
 
@@ -162,8 +174,8 @@ class AttentionWatch(TorchFunctionMode):
                 self._tracked = {
                     key: entry for key, entry in self._tracked.items() if entry[1] is not weights
                 }
-                figures = _measure_scores(weights.scores)
-                self.calls.append(AttentionCall(weights.name, weights.sizes, figures))
+                values = _measure_scores(weights.scores)
+                self.calls.append(AttentionCall(weights.name, weights.sizes, values))
                 return
         if _is_plain(result) and result.dim() > 1 and not any(map(_is_parameter, operands)):
             self._follow(result, None)
@@ -184,7 +196,7 @@ class AttentionWatch(TorchFunctionMode):
             return
         if not _is_plain(scores) or dim not in (-1, scores.dim() - 1):
             return
-        if torch._C._current_graph_task_id() != -1:  # a checkpoint repeats what was seen
+        if is_in_backward():  # a checkpoint repeats what was seen
             return
         values = scores.detach()
         if values.dim() == 3 and self._heads:
@@ -221,24 +233,37 @@ class AttentionWatch(TorchFunctionMode):
     ) -> None:
         if not _is_plain(query, key) or query.numel() == 0 or key.numel() == 0:
             return
-        if torch._C._current_graph_task_id() != -1:  # a checkpoint repeats what was seen
+        if is_in_backward():  # a checkpoint repeats what was seen
             return
-        figures = _measure_fused(query, key, attn_mask, is_causal, scale, enable_gqa)
+        values = _measure_fused(query, key, attn_mask, is_causal, scale, enable_gqa)
         sizes = _count_heads(query), query.shape[-2], key.shape[-2]
-        self.calls.append(AttentionCall(self._name_place(), sizes, figures))
+        self.calls.append(AttentionCall(self._name_place(), sizes, values))
 
     def _name_place(self) -> str:
         return self._names.get(self._inside[-1], "") if self._inside else ""
+
+
+_THREAD = threading.local()
+"""In `watch`, the one that this thread is in."""
 
 
 @contextmanager
 def watch_attention(
     inventory: Inventory, overwritten: set[Any] | None = None
 ) -> Iterator[AttentionWatch]:
-    """Watch a model's attention in this thread; `overwritten` receives nodes of sums in place."""
+    """Watch a model's attention in this thread; `overwritten` receives nodes of sums in place.
+
+    A watch that this thread has begun already, for another model, pauses meanwhile.
+    """
     watch = AttentionWatch(inventory, overwritten)
+    if not has_function_stack():
+        yield watch
+        return
     handles: list[Any] = []
+    around, _THREAD.watch = getattr(_THREAD, "watch", None), watch
     try:
+        if around is not None:
+            around.is_paused = True
         for _, module in inventory.modules:
             if not is_leaf(module):
                 handles.append(module.register_forward_pre_hook(watch.enter, prepend=True))
@@ -246,29 +271,31 @@ def watch_attention(
         with watch:
             yield watch
     finally:
-        for handle in handles:
-            handle.remove()
+        _THREAD.watch = around
+        if around is not None:
+            around.is_paused = False
+        finish_all(handle.remove for handle in handles)
 
 
 def unwatched(hook: Callable[..., None]) -> Callable[..., None]:
     """Return a hook whose own operations no watch sees, so that it takes no longer than before."""
 
     def run(*args: Any) -> None:
-        if not torch._C._len_torch_function_stack():
+        mode = pop_function_mode()
+        if mode is None:
             hook(*args)
             return
-        mode = torch._C._pop_torch_function_stack()
         try:
             hook(*args)
         finally:
-            torch._C._push_on_torch_function_stack(mode)
+            push_function_mode(mode)
 
     return run
 
 
 @cache
 def _open_multihead() -> Callable[..., Any]:
-    """Return `F.multi_head_attention_forward` without its question whether somebody watches.
+    """Return `F.multi_head_attention_forward` without its question whether a mode watches.
 
     That question hands the whole function over; the same code without it lets its parts be seen.
     """
@@ -301,7 +328,7 @@ def _is_plain(*values: Any) -> bool:
         and not tensor.is_nested
         and not tensor.is_meta
         and tensor.layout == torch.strided
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and not is_functorch_wrapped(tensor)
         for tensor in tensors
     )
 
@@ -311,21 +338,20 @@ def _count_heads(tensor: Tensor) -> int:
 
 
 def _is_parameter(tensor: Tensor) -> bool:
-    return isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter)
+    return isinstance(tensor, nn.Parameter) or isinstance(find_base(tensor), nn.Parameter)
 
 
-# --- Figures -------------------------------------------------------------------------------------
+# --- Values --------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _undisturbed(tensor: Tensor) -> Iterator[None]:
     """Calculate in plain precision, without a graph, and unseen by other watchers."""
-    watchers = torch._C._len_torch_dispatch_stack()
     with (
-        torch._C.DisableTorchFunction(),
+        disable_function_modes(),
         torch.no_grad(),
         torch.autocast(tensor.device.type, enabled=False),
-        _disable_current_modes() if watchers else nullcontext(),
+        disable_dispatch_modes(),
     ):
         yield
 
@@ -363,7 +389,7 @@ def _measure_fused(
     scale: float | None,
     grouped: bool,
 ) -> Tensor:
-    """Return the figures of `scaled_dot_product_attention` for these arguments, [4]."""
+    """Return the values of `scaled_dot_product_attention` for these arguments, [4]."""
     with _undisturbed(query):
         length, width = query.shape[-2:]
         rows = _widen(_pick_rows(query.detach()))
@@ -384,7 +410,7 @@ def _measure_fused(
 
 
 def _measure_scores(scores: Tensor) -> Tensor:
-    """Return the figures of a softmax over these scores, [4]; what is barred is read off them.
+    """Return the values of a softmax over these scores, [4]; what is barred is read off them.
 
     Scores may be large by themselves, so a bar must lie twice as far below zero as any of them
     lies above.

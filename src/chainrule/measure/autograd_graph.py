@@ -1,15 +1,31 @@
-"""Sums in the graph of a forward pass: which nodes add two tensors, also behind views.
+"""The graph of a forward pass: where it ends, what lies between two places, where it adds.
 
 A view (another shape, another order of dimensions), a copy, and a change of precision hold the same
 values as what they are made from, so a sum is looked for, and compared, behind them.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from chainrule.measure._torch_internals import (
+    find_base,
+    read_saved_dim,
+    read_sequence_number,
+)
 
 Edge = tuple[Any, int]
 """A node of the graph and the number of its output."""
+
+Target = Tensor | GradientEdge
+"""What autograd can be asked for the gradient of: a leaf, or a place in the graph."""
+
+_DIMS = 1 << 64
+"""The graph keeps dimensions as whole numbers without a sign: −1 as 2⁶⁴ − 1."""
 
 _VIEWED_BY = (
     "View0 UnsafeView0 ReshapeAlias0 Alias0 Transpose0 T0 Permute0 Unsqueeze0 Squeeze0 Squeeze1 "
@@ -18,6 +34,99 @@ _VIEWED_BY = (
 _VIEWS = frozenset(f"{each[:-1]}Backward{each[-1]}" for each in _VIEWED_BY.split())
 """Nodes whose output holds the values of their input, every one of them. (`AsStridedBackward0` is
 what overwriting a view in place leaves; written by hand it may pick single values.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What a walk through a whole graph finds.
+
+    Attributes:
+        leaves: The tensors it ends in.
+        has_checkpoint: Whether a reentrant checkpoint of PyTorch lies on it.
+        has_own_functions: Whether a `torch.autograd.Function` written in Python lies on it.
+    """
+
+    leaves: tuple[Tensor, ...]
+    has_checkpoint: bool
+    has_own_functions: bool
+
+
+def walk(end: Tensor) -> Graph:
+    """Go through all of the graph that a tensor was computed with."""
+    has_checkpoint = has_own_functions = False
+    leaves: list[Tensor] = []
+    seen: set[Any] = set()
+    pending: list[Any] = [end.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, BackwardCFunction):
+            has_own_functions = True
+            has_checkpoint |= type(node).__name__ == "CheckpointFunctionBackward"
+        elif hasattr(node, "variable"):
+            leaves.append(node.variable)
+            continue
+        pending += [following for following, _ in node.next_functions]
+    return Graph(tuple(leaves), has_checkpoint, has_own_functions)
+
+
+def list_parameters_between(end: Edge, origin: Edge) -> frozenset[int] | None:
+    """Return the leaves (by `id`) that `end` is made from `origin` with; `None` if it is not.
+
+    Two outputs of one node (`chunk`, `split`, `unbind`) are not made from each other. Nodes count
+    up as they are made, so nothing older than `origin` can lead to it; leaves count as the newest,
+    but lead nowhere.
+    """
+    node = end[0]
+    if node is origin[0]:
+        return None
+    oldest = None if is_leaf(origin[0]) else read_sequence_number(origin[0])
+    is_made_from = False
+    parameters = set()
+    seen = {node}
+    pending = [node]
+    while pending:
+        for following, output_nr in pending.pop().next_functions:
+            if following is None:
+                continue
+            if following is origin[0]:
+                is_made_from = is_made_from or output_nr == origin[1]
+            elif is_leaf(following):
+                parameters.add(id(following.variable))
+            elif following not in seen and (
+                oldest is None or (read_sequence_number(following) or 0) > oldest
+            ):
+                seen.add(following)
+                pending.append(following)
+    return frozenset(parameters) if is_made_from else None
+
+
+def is_leaf(node: Any) -> bool:
+    """Whether a node stands for a tensor that was not computed; it is `node.variable`."""
+    return hasattr(node, "variable")
+
+
+def make_edge(tensor: Tensor) -> Target:
+    """Return where a tensor sits in the graph now, to ask for its gradient later."""
+    node = tensor.grad_fn
+    if node is None:
+        return tensor
+    if isinstance(node, BackwardCFunction):  # these must be kept alive, which takes longer
+        return get_gradient_edge(tensor)
+    return GradientEdge(node, tensor.output_nr)
+
+
+def identify_edge(node: Any, output_nr: int) -> tuple[Any, int]:
+    """Return a key for the place where a node puts out; for a leaf it is the tensor's."""
+    return (id(node.variable), -1) if is_leaf(node) else (node, output_nr)
+
+
+def find_viewed(tensor: Tensor) -> Tensor | None:
+    """Return the computed tensor that this one is a view of, all of it; `None` if there is none."""
+    base = find_base(tensor) if tensor.requires_grad else None
+    return None if base is None or base.numel() != tensor.numel() else base
 
 
 def list_views(node: Any, output_nr: int) -> list[Edge]:
@@ -51,10 +160,7 @@ def list_terms(node: Any, overwritten: set[Any]) -> list[Edge]:
 
 def find_overwritten(result: Any) -> Any:
     """Return the node that an addition in place has left behind a view, or `None`."""
-    if not isinstance(result, Tensor) or not result.requires_grad or not result._is_view():
-        return None
-    base = result._base
-    if base is None or base.numel() != result.numel() or result.grad_fn is None:
+    if not isinstance(result, Tensor) or find_viewed(result) is None or result.grad_fn is None:
         return None
     node, _ = list_views(result.grad_fn, result.output_nr)[-1]
     return node if node.name().endswith("CopySlices") else None
@@ -70,7 +176,11 @@ def _list_inputs(node: Any) -> tuple[Edge, ...]:
     if name == "SumBackward1":
         stack, _ = node.next_functions[0]
         if stack is not None and stack.name() == "StackBackward0":
-            dims = {dim % (1 << 64) for dim in node._saved_dim}
-            if dims == {stack._saved_dim % (1 << 64)}:
+            summed, stacked = read_saved_dim(node), read_saved_dim(stack)
+            if (
+                isinstance(stacked, int)
+                and isinstance(summed, Sequence)
+                and {dim % _DIMS for dim in summed} == {stacked % _DIMS}
+            ):
                 return tuple(stack.next_functions)
     return ()

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from chainrule.measure._torch_internals import read_version
+
 COPIED = 1_000_000
 """Most numbers in all parameters together up to which a copy is kept, to undo changes."""
 
@@ -24,8 +26,8 @@ class ParameterWatch:
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         """Note the values of parameters, in this order."""
         self.parameters = parameters
-        self.versions = [_read_version(tensor) for tensor in parameters]
-        self.held = [tensor.detach() if _is_plain(tensor) else None for tensor in parameters]
+        self.versions = [read_version(tensor) for tensor in parameters]
+        self.held = [tensor.detach() if is_plain(tensor) else None for tensor in parameters]
         watched = [held for held in self.held if held is not None]
         self.has_copies = sum(held.numel() for held in watched) <= COPIED
         self.copies = [
@@ -33,25 +35,34 @@ class ParameterWatch:
         ]
         self.sums = [] if self.has_copies else sum_bits(watched)
 
-    def put_back(self) -> tuple[int, ...]:
+    def put_back(self, failures: dict[int, Exception]) -> tuple[int, ...]:
         """Give parameters their tensors and, of small models, their values.
+
+        Args:
+            failures: Receives, by position, why one could not be put back.
 
         Returns:
             The positions of parameters whose values were changed in place.
         """
-        for tensor, held in zip(self.parameters, self.held, strict=True):
-            if held is not None and not _is_same_memory(tensor, held):
-                tensor.data = held
+        for at, (tensor, held) in enumerate(zip(self.parameters, self.held, strict=True)):
+            try:
+                if held is not None:
+                    put_memory_back(tensor, held)
+            except Exception as error:
+                failures[at] = error
         changed = {
             at
             for at, tensor in enumerate(self.parameters)
-            if _read_version(tensor) != self.versions[at]
+            if read_version(tensor) != self.versions[at]
         }
         if self.has_copies:
             for at, (held, copied) in enumerate(zip(self.held, self.copies, strict=True)):
-                if held is not None and copied is not None and not _has_same_bits(held, copied):
-                    changed.add(at)
-                    held.data.copy_(copied)
+                try:
+                    if held is not None and copied is not None and not _has_same_bits(held, copied):
+                        changed.add(at)
+                        held.data.copy_(copied)
+                except Exception as error:
+                    failures[at] = error
         else:
             places = [at for at, held in enumerate(self.held) if held is not None]
             now = sum_bits([held for held in self.held if held is not None])
@@ -90,7 +101,7 @@ def _read_bits(tensor: Tensor) -> Tensor:
     return plain.view(_WHOLE[plain.element_size()])
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
     """Whether a tensor has memory of its own that can be read: sparse and meta tensors have not."""
     return (
         tensor.layout == torch.strided
@@ -100,13 +111,15 @@ def _is_plain(tensor: Tensor) -> bool:
     )
 
 
+def put_memory_back(tensor: Tensor, held: Tensor) -> None:
+    """Let a tensor lie where another one lies, in the same shape, unless it does."""
+    if not _is_same_memory(tensor, held):
+        tensor.data = held
+
+
 def _is_same_memory(one: Tensor, other: Tensor) -> bool:
     return (
         one.data_ptr() == other.data_ptr()
         and one.shape == other.shape
         and one.stride() == other.stride()
     )
-
-
-def _read_version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version

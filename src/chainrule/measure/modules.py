@@ -8,6 +8,7 @@ from typing import cast
 from torch import nn
 
 from chainrule.flow.records import Role
+from chainrule.measure._torch_internals import COMPILED
 from chainrule.measure.networks import ResidualBlock
 from chainrule.spec.activations import ACTIVATIONS, Activation
 
@@ -34,7 +35,7 @@ def take_inventory(model: nn.Module) -> Inventory:
     names: dict[int, list[str]] = {}
     tensors: dict[int, nn.Parameter] = {}
     for raw_name, module in model.named_modules(remove_duplicate=False):
-        name = _clean(raw_name) if "_orig_mod" in raw_name else raw_name
+        name = _clean(raw_name) if COMPILED in raw_name else raw_name
         modules.setdefault(module, name)
         for key, parameter in module._parameters.items():
             if parameter is not None:
@@ -87,7 +88,7 @@ def _classify(cls: Hashable) -> ModuleClass:
         unit_dim = -1
     elif issubclass(cls, _CHANNELS_FIRST) and digit in "123":
         unit_dim = -1 - int(digit)
-        dims = None if issubclass(cls, nn.modules.conv._ConvNd) else 2 + int(digit)
+        dims = None if issubclass(cls, _CONVOLUTIONS) else 2 + int(digit)
     return ModuleClass(activation, role, unit_dim, dims)
 
 
@@ -131,14 +132,31 @@ PARAMETRIZATIONS = "parametrizations"
 
 
 def _clean(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+    return ".".join(part for part in name.split(".") if part != COMPILED)
 
 
 _ACTIVATION_CLASSES: dict[type[nn.Module], Activation] = {
     getattr(nn, entry.module): entry for entry in ACTIVATIONS.values()
 }
 _NOT_ELEMENTWISE = {"MultiheadAttention", "Softmax", "Softmin", "LogSoftmax", "Softmax2d"}
-_CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+_CHANNELS_FIRST = (
+    *_CONVOLUTIONS,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.SyncBatchNorm,
+)
 _FEATURES_LAST = (
     nn.Linear,
     nn.Flatten,

@@ -16,13 +16,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from chainrule.errors import InspectionError
 from chainrule.flow.records import Role
+from chainrule.measure._torch_internals import (
+    has_backward_hooks,
+    is_functorch_wrapped,
+    is_in_backward,
+    read_version,
+)
 from chainrule.measure.attention import unwatched
-from chainrule.measure.autograd_graph import find_sum
+from chainrule.measure.autograd_graph import (
+    Target,
+    find_sum,
+    find_viewed,
+    identify_edge,
+    make_edge,
+)
 from chainrule.measure.modules import Inventory, classify, has_weights, is_leaf, is_measured
+from chainrule.measure.sharing import finish_all
 from chainrule.measure.statistics import (
     Table,
     summarize_derivative,
@@ -101,6 +113,7 @@ class Recorder:
         large: Those of them whose gradients are too large to be held all at once: once `listen`
             was called, they are summarized as they pass.
         last_run: The last measured module that returned.
+        is_complete: Whether the forward pass is over: a module that runs later is repeated.
         without_grad: By module, calls made while gradients were off: no gradient is wanted there,
             or a reentrant checkpoint will repeat them.
         replaced: Edge of a view that was overwritten in place → edge of the tensor viewed, where
@@ -112,10 +125,11 @@ class Recorder:
 
     def __init__(self, inventory: Inventory) -> None:
         self.calls: list[Call] = []
-        self.targets: list[Tensor | GradientEdge] = []
+        self.targets: list[Target] = []
         self.large: set[int] = set()
         self.handles: list[Any] = []
         self.last_run: Subject | None = None
+        self.is_complete = False
         self.without_grad: dict[nn.Module, list[Call]] = {}
         self.on_recomputed: Callable[[Call, Sequence[Tensor]], None] | None = None
         self.subjects = {
@@ -131,11 +145,11 @@ class Recorder:
         self._before: dict[nn.Module, tuple[Tensor | None, tuple[int, ...]]] = {}
         self._tables: dict[int, Table] | None = None
         self._layout: tuple[int, int | None] = -1, None
-        self._latest: tuple[Tensor, int, Output] | None = None
+        self._latest: tuple[Tensor, int | None, Output] | None = None
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Before a module that contains modules, or that works in place."""
-        if torch._C._current_graph_task_id() != -1:
+        if self.is_complete or is_in_backward():
             return
         subject = self.subjects[module]
         tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
@@ -152,7 +166,7 @@ class Recorder:
 
     def leave(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         """After any measured module."""
-        if torch._C._current_graph_task_id() != -1:  # a checkpoint repeats an earlier call
+        if self.is_complete or is_in_backward():  # a checkpoint repeats an earlier call
             self._match_recomputation(module, result)
             return
         subject = self.last_run = self.subjects[module]
@@ -184,23 +198,19 @@ class Recorder:
         if not tensor.requires_grad:
             return None
         node = tensor.grad_fn
-        key = (id(tensor), -1) if node is None else (node, tensor.output_nr)
+        key = (id(tensor), -1) if node is None else (node, tensor.output_nr)  # as `identify_edge`
         position = self._positions.get(key)
         if position is None:
             position = self._positions[key] = len(self.targets)
-            if tensor.numel() > SMALL and node is not None and not tensor._backward_hooks:
+            edge = make_edge(tensor)
+            if tensor.numel() > SMALL and edge is not tensor and not has_backward_hooks(tensor):
                 self.large.add(position)
                 self.handles.append(tensor.register_hook(partial(self._summarize, position)))
-            if node is None:
-                self.targets.append(tensor)
-            elif isinstance(node, torch._C._FunctionBase):
-                self.targets.append(get_gradient_edge(tensor))
-            else:
-                self.targets.append(GradientEdge(node, tensor.output_nr))
+            self.targets.append(edge)
         return position
 
     def release(self) -> None:
-        """Let go of all tensors and of the graph; what remains are plain descriptions."""
+        """Release all tensors and the graph; what remains are plain descriptions."""
         self._latest = None
         self.targets.clear()
         self._positions.clear()
@@ -218,10 +228,9 @@ class Recorder:
         subject.runs += 1
         return Call(subject, subject.runs - 1, self._open[-1] if self._open else None)
 
-    def listen(self) -> dict[int, Table]:
-        """Return a dictionary that backward passes from now on fill with tables by large edge."""
-        self._tables = {}
-        return self._tables
+    def listen(self, tables: dict[int, Any]) -> None:
+        """Have backward passes from now on put tables into a dictionary, by large edge."""
+        self._tables = tables
 
     def _summarize(self, edge: int, gradient: Tensor) -> None:
         if self._tables is not None:
@@ -234,9 +243,7 @@ class Recorder:
 
     def find_edge(self, node: Any, output_nr: int) -> int | None:
         """Return the edge where a node of the graph puts out, if a call's tensor sat on it."""
-        if hasattr(node, "variable"):
-            return self._positions.get((id(node.variable), -1))
-        return self._positions.get((node, output_nr))
+        return self._positions.get(identify_edge(node, output_nr))
 
     def _note_inputs(self, subject: Subject, args: Any, kwargs: Any) -> tuple[int, ...]:
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
@@ -261,7 +268,7 @@ class Recorder:
             or tensor.is_sparse
         ):
             return
-        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if is_functorch_wrapped(tensor):
             return
         values = tensor.detach()
         wide = torch.float32 if values.device.type == "mps" else torch.float64
@@ -273,7 +280,7 @@ class Recorder:
     def _note_output(self, call: Call, path: str, tensor: Tensor, pre_activation: Any) -> None:
         if tensor.is_nested:
             return
-        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if is_functorch_wrapped(tensor):
             raise InspectionError(
                 "Modules must run outside of torch.func transforms (vmap, grad, …) to be measured, "
                 f"but {call.subject.name!r} runs inside one. Call the model directly in "
@@ -301,15 +308,13 @@ class Recorder:
         if values.numel() <= SMALL:
             output.values = values.clone()
             if before is not None:
-                latest = self._latest
-                unchanged = (
-                    latest and latest[0] is pre_activation and latest[1] == latest[0]._version
-                )
-                if latest and unchanged:  # already copied
+                latest, version = self._latest, read_version(pre_activation)
+                unchanged = latest and latest[0] is pre_activation and latest[1] == version
+                if latest and unchanged and version is not None:  # already copied
                     output.pre_activation = latest[2].values
                 else:
                     output.pre_activation = before.clone()
-            self._latest = tensor, tensor._version, output
+            self._latest = tensor, read_version(tensor), output
             return
         with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
             output.table = summarize_values([values.unsqueeze(0)])
@@ -325,8 +330,8 @@ class Recorder:
         tensor viewed, not at the view. (A linear layer returns a view for inputs of three
         dimensions.) A base that no module has returned is private: it has no other users.
         """
-        base = tensor._base if tensor.requires_grad and tensor._is_view() else None
-        if base is None or base.grad_fn is None or base.numel() != tensor.numel():
+        base = find_viewed(tensor)
+        if base is None or base.grad_fn is None:
             return
         known = len(self.targets)
         view, edge = self.note_edge(tensor), self.note_edge(base)
@@ -368,9 +373,7 @@ def record(inventory: Inventory) -> Iterator[Recorder]:
             handles.append(module.register_forward_hook(leave, with_kwargs=True))
         yield recorder
     finally:
-        handles += recorder.handles
-        for handle in handles:
-            handle.remove()
+        finish_all(handle.remove for handle in (*handles, *recorder.handles))
 
 
 def find_tensors(

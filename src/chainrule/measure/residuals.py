@@ -1,6 +1,7 @@
 """Residual connections: which sums of a forward pass they are, and what is known of them.
 
-A sum of two tensors is one if a term (the branch) was computed from the other (the residual stream).
+A sum of two tensors is one if a term (the branch) was computed from the other (the residual
+stream).
 """
 
 import math
@@ -10,16 +11,21 @@ from typing import Literal
 
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import GradientStatistics, LayerFlow, ResidualFlow
-from chainrule.measure.autograd_graph import Edge, list_terms, list_views
+from chainrule.measure.autograd_graph import (
+    Edge,
+    list_parameters_between,
+    list_terms,
+    list_views,
+)
 from chainrule.measure.recording import Call, Recorder, Sum
 
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """A sum in which one term (the branch) was computed from the other (the residual stream), by edges.
+    """A sum in which a term (the branch) was computed from the other (the residual stream).
 
-    Terms that are no module's output and no other sum are `None`. Of sums, sizes are known.
-    `parameters` are those (by `id`) that the branch is computed with.
+    Both are edges; terms that are no module's output and no other sum are `None`. Of sums, sizes
+    are known. `parameters` are those (by `id`) that the branch is computed with.
     """
 
     sum: Sum
@@ -48,7 +54,7 @@ def find_residuals(recorder: Recorder) -> list[Residual]:
             continue
         for stream, branch in (terms, terms[::-1]):
             origin = list_views(*stream)[-1]
-            parameters = _list_parameters_between(list_views(*branch)[-1], origin)
+            parameters = list_parameters_between(list_views(*branch)[-1], origin)
             if parameters is not None:
                 found.append(
                     Residual(
@@ -61,35 +67,6 @@ def find_residuals(recorder: Recorder) -> list[Residual]:
                 )
                 break
     return found
-
-
-def _list_parameters_between(end: Edge, origin: Edge) -> frozenset[int] | None:
-    """Return the parameters (by `id`) that `end` is made from `origin` with; `None` if it is not.
-
-    Two outputs of one node (`chunk`, `split`, `unbind`) are not made from each other. Nodes count
-    up as they are made, so nothing older than `origin` can lead to it; leaves count as the newest,
-    but lead nowhere.
-    """
-    node = end[0]
-    if node is origin[0]:
-        return None
-    oldest = -1 if hasattr(origin[0], "variable") else origin[0]._sequence_nr()
-    is_made_from = False
-    parameters = set()
-    seen = {node}
-    pending = [node]
-    while pending:
-        for following, output_nr in pending.pop().next_functions:
-            if following is None:
-                continue
-            if following is origin[0]:
-                is_made_from = is_made_from or output_nr == origin[1]
-            elif hasattr(following, "variable"):
-                parameters.add(id(following.variable))
-            elif following not in seen and following._sequence_nr() > oldest:
-                seen.add(following)
-                pending.append(following)
-    return frozenset(parameters) if is_made_from else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +85,10 @@ class Connection:
 def describe_residuals(
     residuals: Sequence[Residual], calls: Sequence[Call]
 ) -> tuple[Connection, ...]:
-    """Return residual connections as edges, each with the number of the residual stream that it is on.
+    """Return residual connections as edges, each with the number of its residual stream.
 
-    Two connections share a residual stream if the second starts at the sum of the first, or at what an
-    activation or normalization makes of that sum.
+    Two connections share a residual stream if the second starts at the sum of the first, or at what
+    an activation or normalization makes of that sum.
     """
     normalized = {
         edge for c in calls if c.subject.role == "normalization" for edge in c.input_edges

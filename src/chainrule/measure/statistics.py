@@ -1,7 +1,7 @@
 """Statistics of tensors, computed where the tensors are and fetched in one transfer.
 
 The functions take a list of same-shaped tensors, one per entry, each [members, *shape], and give
-one figure per entry and ensemble member, [entries, members]. Squares of float32 overflow at 1e20
+one value per entry and ensemble member, [entries, members]. Squares of float32 overflow at 1e20
 and underflow at 1e−23, so tensors beyond moderate size are divided by their largest magnitude
 first.
 """
@@ -48,13 +48,13 @@ Row = Mapping[str, list[Any]]
 
 
 def summarize_values(tensors: Sequence[Tensor]) -> Table:
-    """Return the figures of `ActivationStatistics` that need the values alone.
+    """Return the values of `ActivationStatistics` that need the values alone.
 
     Args:
         tensors: Each [members, examples, ...], real or complex (then magnitudes), any precision.
 
     Returns:
-        Figures of shape [entries, members]; those of histograms are [entries] and [entries, bins].
+        Values of shape [entries, members]; those of histograms are [entries] and [entries, bins].
     """
     table = summarize_distribution(tensors)
     return table | count_bins(sample_entries(tensors), table["min"], table["max"])
@@ -103,11 +103,13 @@ def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
     bin_low, bin_high = low.amin(-1).to(samples.dtype), high.amax(-1).to(samples.dtype)
     finite = None
     width = bin_high - bin_low
-    if samples.device.type != "cpu" or not bool(torch.isfinite(width).all()):
+    if not is_cheap_to_read(samples.device) or not bool(torch.isfinite(width).all()):
         finite = torch.isfinite(samples)
         samples = samples / 4  # so that the width of the range is finite up to the largest float
-        bin_low = torch.where(finite, samples, torch.inf).amin(-1)
-        bin_high = torch.where(finite, samples, -torch.inf).amax(-1)
+        lowest = torch.where(finite, samples, torch.inf).amin(-1)
+        highest = torch.where(finite, samples, -torch.inf).amax(-1)
+        bin_low = torch.where(torch.isfinite(bin_low), bin_low / 4, lowest)
+        bin_high = torch.where(torch.isfinite(bin_high), bin_high / 4, highest)
         width = bin_high - bin_low
     per_width = torch.where(width > 0, BINS / width, 0.0)
     bins = ((samples - bin_low.unsqueeze(-1)) * per_width.unsqueeze(-1)).to(torch.int32)
@@ -176,12 +178,12 @@ def _sample_rows(z: Tensor, unit_dim: int) -> Tensor | None:
 
 
 def summarize_gradients(tensors: Sequence[Tensor]) -> Table:
-    """Return the figures of `GradientStatistics` of dense tensors, each [members, ...]."""
+    """Return the values of `GradientStatistics` of dense tensors, each [members, ...]."""
     return _reduce([to_real(t) for t in tensors], _reduce_gradients, rescale=_find_largest)
 
 
 def summarize_sparse_gradient(tensor: Tensor) -> Table:
-    """Return the figures of `GradientStatistics` of one sparse tensor; repeated indices add up."""
+    """Return the values of `GradientStatistics` of one sparse tensor; repeated indices add up."""
     stored = tensor.coalesce().values()
     table = summarize_gradients([stored.unsqueeze(0)])
     stored_share = stored.numel() / max(1, tensor.numel())
@@ -193,6 +195,15 @@ def summarize_parameters(tensors: Sequence[Tensor]) -> Table:
     return _reduce([to_real(t) for t in tensors], _reduce_parameters, rescale=_find_largest)
 
 
+def is_cheap_to_read(device: torch.device) -> bool:
+    """Whether reading a number costs nothing, so that it may be asked what is worth computing.
+
+    On an accelerator a question waits until everything before it is computed. There the longer way
+    is taken without asking.
+    """
+    return device.type == "cpu"
+
+
 def to_real(tensor: Tensor) -> Tensor:
     """Return magnitudes of complex tensors, and half precision as float32."""
     if tensor.is_complex():
@@ -202,7 +213,7 @@ def to_real(tensor: Tensor) -> Tensor:
 
 def fetch_rows(tables: Sequence[Table]) -> list[Row]:
     """Return tables as nested Python lists, with one transfer from the device for all of them."""
-    if all(tensor.device.type == "cpu" for table in tables for tensor in table.values()):
+    if all(is_cheap_to_read(tensor.device) for table in tables for tensor in table.values()):
         return [{name: tensor.tolist() for name, tensor in table.items()} for table in tables]
     by_device: dict[torch.device, list[tuple[int, str, Tensor]]] = {}
     for index, table in enumerate(tables):
@@ -217,44 +228,44 @@ def fetch_rows(tables: Sequence[Table]) -> list[Row]:
     return [dict(row) for row in rows]
 
 
-def read_activation(figures: Mapping[str, Any], units: int) -> ActivationStatistics:
-    """Return the statistics of one entry from its fetched figures (each a list over members)."""
+def read_activation(row: Mapping[str, Any], units: int) -> ActivationStatistics:
+    """Return the statistics of one entry from its fetched row (each a list over members)."""
 
     def read(name: str) -> Quantity | None:
-        return Quantity(figures[name]) if name in figures else None
+        return Quantity(row[name]) if name in row else None
 
-    counts = tuple(map(int, figures["counts"]))
+    counts = tuple(map(int, row["counts"]))
     return ActivationStatistics(
-        mean=Quantity(figures["mean"]),
-        std=Quantity(figures["std"]),
-        min=Quantity(figures["min"]),
-        max=Quantity(figures["max"]),
-        zero_share=Quantity(figures["zero_share"]),
-        non_finite=Quantity(figures["non_finite"]),
+        mean=Quantity(row["mean"]),
+        std=Quantity(row["std"]),
+        min=Quantity(row["min"]),
+        max=Quantity(row["max"]),
+        zero_share=Quantity(row["zero_share"]),
+        non_finite=Quantity(row["non_finite"]),
         variation=read("variation"),
         saturation=read("saturation"),
         dead_units=read("dead_units"),
         units=units,
         histogram=Histogram(
-            low=figures["bin_low"], high=figures["bin_high"], counts=counts, sampled=sum(counts)
+            low=row["bin_low"], high=row["bin_high"], counts=counts, sampled=sum(counts)
         )
         if any(counts)
         else None,
     )
 
 
-def read_gradient(figures: Mapping[str, Any]) -> GradientStatistics:
-    """Return the gradient statistics of one entry from its fetched figures."""
+def read_gradient(row: Mapping[str, Any]) -> GradientStatistics:
+    """Return the gradient statistics of one entry from its fetched row."""
     return GradientStatistics(
-        norm=Quantity(figures["norm"]),
-        max_abs=Quantity(figures["max_abs"]),
-        zero_share=Quantity(figures["zero_share"]),
-        non_finite=Quantity(figures["non_finite"]),
+        norm=Quantity(row["norm"]),
+        max_abs=Quantity(row["max_abs"]),
+        zero_share=Quantity(row["zero_share"]),
+        non_finite=Quantity(row["non_finite"]),
     )
 
 
 _LENGTHS = {"mean", "std", "min", "max", "norm", "max_abs"}
-"""Figures that grow with the tensor, and so are multiplied back after a rescaling."""
+"""Values that grow with the tensor, and so are multiplied back after a rescaling."""
 
 
 def _reduce(
@@ -276,22 +287,23 @@ def _reduce(
         groups = [torch.stack(list(tensors[i : i + step])) for i in range(0, len(tensors), step)]
     else:
         groups = [tensor.unsqueeze(0) for tensor in tensors]
-    if rescale and tensors[0].device.type != "cpu":
+    reads = is_cheap_to_read(tensors[0].device)
+    if rescale and not reads:
         parts = [_reduce_rescaled(group, reduce, rescale(reduce(group))) for group in groups]
     else:
         parts = [reduce(group) for group in groups]
     table = parts[0]
     if len(parts) > 1:
         table = {name: torch.cat([part[name] for part in parts]) for name in table}
-    if rescale is None or tensors[0].device.type != "cpu":
+    if rescale is None or not reads:
         return table
     largest = rescale(table)
     moderate = (largest > _MODERATE[0]) & (largest < _MODERATE[1]) | (largest == 0)
     if not bool(moderate.all()):
         for entry in (~moderate).any(-1).nonzero().flatten().tolist():
             again = tensors[entry].unsqueeze(0)
-            for name, figure in _reduce_rescaled(again, reduce, largest[entry : entry + 1]).items():
-                table[name][entry] = figure[0]
+            for name, value in _reduce_rescaled(again, reduce, largest[entry : entry + 1]).items():
+                table[name][entry] = value[0]
     return table
 
 
@@ -398,7 +410,7 @@ def _measure_spread(values: Tensor, centre: Tensor) -> Tensor:
         values: [entries, members, examples, ...].
         centre: Their mean over the examples, [entries, members, 1, ...].
     """
-    if values.numel() > LARGE and values.device.type == "cpu":
+    if values.numel() > LARGE and is_cheap_to_read(values.device):
         # ‖x − c‖² = ‖x‖² − n‖c‖² needs no copy, and keeps its digits unless the two are close.
         whole = _compute_norm(values.flatten(2)) ** 2
         mean = values.shape[2] * _compute_norm(centre.flatten(2)) ** 2
@@ -410,7 +422,7 @@ def _measure_spread(values: Tensor, centre: Tensor) -> Tensor:
 def _share_of_zeros(flat: Tensor) -> Tensor:
     if flat.shape[-1] > LARGE:
         flat = flat[..., :: choose_step(flat.shape[-1], SAMPLE)]
-    if flat.device.type == "cpu":
+    if is_cheap_to_read(flat.device):
         smallest = flat.abs().amin(-1)
         if bool((smallest > 0).all()):
             return torch.zeros_like(smallest)
@@ -418,8 +430,8 @@ def _share_of_zeros(flat: Tensor) -> Tensor:
 
 
 def _count_non_finite(flat: Tensor, witness: Tensor) -> Tensor:
-    """Count infinite and NaN entries; `witness` is a figure that is finite if all entries are."""
-    if flat.device.type == "cpu" and bool(torch.isfinite(witness).all()):
+    """Count infinite and NaN entries; `witness` is a value that is finite if all entries are."""
+    if is_cheap_to_read(flat.device) and bool(torch.isfinite(witness).all()):
         return torch.zeros_like(witness)
     return (~torch.isfinite(flat)).sum(-1).to(witness.dtype)
 

@@ -1,0 +1,219 @@
+"""Every private name of PyTorch that measuring uses, each behind a function of its own.
+
+Private names change without notice. A PyTorch that lacks one costs one feature, never more: the
+functions then fall back to what needs no such name, and `list_missing` says what is lost.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+COSTS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            (
+                "torch._C._len_torch_function_stack",
+                "torch._C._pop_torch_function_stack",
+                "torch._C._push_on_torch_function_stack",
+            ),
+            "attention and sums written in place are not watched",
+        ),
+        "torch._C.DisableTorchFunction": "other torch-function modes see what measures attention",
+        "torch._C._len_torch_dispatch_stack": "other dispatch modes see what measures attention",
+        "torch.utils._python_dispatch._disable_current_modes": (
+            "other dispatch modes see what measures attention"
+        ),
+        "torch._C._current_graph_task_id": (
+            "a checkpoint that a backward pass inside compute_loss repeats is counted twice"
+        ),
+        "torch._C._functorch.is_functorch_wrapped_tensor": (
+            "a model that runs inside torch.func transforms gets a less clear error"
+        ),
+        "torch.compiler.set_stance": "parts compiled by torch.compile are not measured",
+        "torch.Tensor._base": "sums written in place to a view are not recognized",
+        "torch.Tensor._version": (
+            "in large models, changes of parameters that cancel each other are not noticed"
+        ),
+        "torch.Tensor._backward_hooks": "gradients of large tensors are held all at once",
+        "torch.Tensor._post_accumulate_grad_hooks": (
+            "hooks on accumulated gradients run where a checkpoint is reentrant"
+        ),
+        "torch.nn.Module._non_persistent_buffers_set": (
+            "buffers registered inside compute_loss may stay marked as not persistent"
+        ),
+        "StackBackward0._saved_dim": "a stack that is summed up is not recognized as a residual",
+        "StackBackward0._sequence_nr": "looking for residual connections takes longer",
+    }
+)
+"""What a PyTorch without one of the names does not offer. Names that start with a node of the graph
+are attributes of such nodes."""
+
+
+def list_missing() -> tuple[str, ...]:
+    """Return what this PyTorch does not offer for lack of a private name, one sentence each."""
+    with torch.enable_grad():
+        one = torch.zeros(1, requires_grad=True)
+        node: Any = torch.stack([one, one]).grad_fn
+    module = nn.Module()
+    missing: dict[str, list[str]] = {}
+    for path, cost in COSTS.items():
+        start, *names = path.split(".")
+        found: Any = torch if start == "torch" else node
+        if path.startswith("torch.nn.Module."):
+            found, names = module, names[-1:]
+        elif path.startswith("torch.Tensor."):
+            found, names = one, names[-1:]
+        for name in names:
+            found = getattr(found, name, _MISSING)
+        if found is _MISSING:
+            missing.setdefault(cost, []).append(path)
+    return tuple(
+        f"With PyTorch {torch.__version__}, {cost}: it lacks {', '.join(paths)}."
+        for cost, paths in missing.items()
+    )
+
+
+_MISSING = object()
+
+
+# --- Modes of the thread --------------------------------------------------------------------------
+
+
+def has_function_stack() -> bool:
+    """Whether torch-function modes can be taken off and put on: needed to watch attention."""
+    names = ("_len_torch_function_stack", "_pop_torch_function_stack", _PUSH)
+    return all(hasattr(torch._C, name) for name in names)
+
+
+_PUSH = "_push_on_torch_function_stack"
+
+
+def pop_function_mode() -> Any:
+    """Take the innermost torch-function mode off this thread; `None` if there is none.
+
+    What a hook computes for itself is then seen by no mode.
+    """
+    try:
+        if torch._C._len_torch_function_stack() and hasattr(torch._C, _PUSH):
+            return torch._C._pop_torch_function_stack()
+    except AttributeError:
+        pass
+    return None
+
+
+def push_function_mode(mode: Any) -> None:
+    """Put a torch-function mode on this thread; the counterpart of `pop_function_mode`."""
+    torch._C._push_on_torch_function_stack(mode)
+
+
+def disable_function_modes() -> AbstractContextManager[Any]:
+    """Return a context in which no torch-function mode or tensor subclass sees an operation."""
+    try:
+        return torch._C.DisableTorchFunction()
+    except AttributeError:
+        return nullcontext()
+
+
+def disable_dispatch_modes() -> AbstractContextManager[Any]:
+    """Return a context in which no dispatch mode (a FLOP counter, say) sees an operation."""
+    try:
+        if not torch._C._len_torch_dispatch_stack():
+            return nullcontext()
+        from torch.utils._python_dispatch import _disable_current_modes
+    except (AttributeError, ImportError):
+        return nullcontext()
+    return _disable_current_modes()
+
+
+def is_in_backward() -> bool:
+    """Whether this thread is in a backward pass: a module that runs there is repeated."""
+    try:
+        return torch._C._current_graph_task_id() != -1
+    except AttributeError:
+        return False
+
+
+def is_functorch_wrapped(tensor: Tensor) -> bool:
+    """Whether a tensor belongs to a `torch.func` transform, and so has no values to read."""
+    try:
+        return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    except AttributeError:
+        return False
+
+
+# --- Compiled models ------------------------------------------------------------------------------
+
+
+def unwrap_compiled(model: nn.Module) -> nn.Module:
+    """Return the module that `torch.compile` made a model from; any other model itself."""
+    return getattr(model, COMPILED, model)
+
+
+COMPILED = "_orig_mod"
+"""Under which name a compiled module holds the module that it was made from."""
+
+
+def start_running_eagerly() -> Callable[[], None] | None:
+    """Have compiled parts run as plain Python, in all threads; return what ends it.
+
+    Hooks that are added after compilation would never run. `None` if nothing can be compiled, or
+    if this PyTorch cannot do it.
+    """
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return None
+    stance: Any = torch.compiler.set_stance("force_eager")
+    stance.__enter__()
+    return lambda: stance.__exit__(None, None, None)
+
+
+# --- Attributes of tensors ------------------------------------------------------------------------
+
+
+def find_base(tensor: Tensor) -> Tensor | None:
+    """Return the tensor that this one is a view of, to follow what overwrites it in place."""
+    return getattr(tensor, "_base", None)
+
+
+def read_version(tensor: Tensor) -> int | None:
+    """Return how often a tensor was changed in place; `None` if PyTorch does not count it."""
+    try:
+        return tensor._version
+    except (AttributeError, RuntimeError):  # the second for tensors made in inference mode
+        return None
+
+
+def has_backward_hooks(tensor: Tensor) -> bool:
+    """Whether a tensor has hooks, which may change its gradient; taken to be so if unknown."""
+    return bool(getattr(tensor, "_backward_hooks", True))
+
+
+def list_accumulation_hooks(tensor: Tensor) -> MutableMapping[int, Any]:
+    """Return the hooks that run when a gradient was accumulated, to hold them back."""
+    return getattr(tensor, "_post_accumulate_grad_hooks", None) or {}
+
+
+def list_non_persistent(module: nn.Module) -> set[str]:
+    """Return the set in which a module notes which of its buffers are not saved."""
+    found = getattr(module, "_non_persistent_buffers_set", None)
+    return found if isinstance(found, set) else set()
+
+
+# --- Attributes of nodes of the graph -------------------------------------------------------------
+
+
+def read_saved_dim(node: Any) -> int | tuple[int, ...] | None:
+    """Return the dimension or dimensions that a stack or sum was taken over."""
+    return getattr(node, "_saved_dim", None)
+
+
+def read_sequence_number(node: Any) -> int | None:
+    """Return a number that grows from node to node as they are made, to end a search early."""
+    try:
+        return node._sequence_nr()
+    except AttributeError:
+        return None
