@@ -132,19 +132,14 @@ def run_stack(spec: NetworkSpec, stack: Stack, inputs: Tensor) -> Iterator[tuple
     activate = _build_activation(spec).forward
     normalization = _NORMALIZATIONS.get(spec.normalization)
     scale = _get_branch_scale(spec)
-    none = [None] * spec.depth
+    shifts = stack.get(("normalization", "bias"))
     h = inputs
-    for weight, bias, gain, shift in zip(
-        stack["weight", "weight"],
-        stack["weight", "bias"],
-        stack.get(("normalization", "weight"), none),
-        stack.get(("normalization", "bias"), none),
-        strict=True,
-    ):
-        z = apply_linear(weight, bias, h)
+    for layer in range(spec.depth):
+        z = apply_linear(stack["weight", "weight"][layer], stack["weight", "bias"][layer], h)
         yield "weight", z
         if normalization is not None:
-            z = normalization.normalize(z, gain, shift)
+            shift = shifts[layer] if shifts else None
+            z = normalization.normalize(z, stack["normalization", "weight"][layer], shift)
             yield "normalization", z
         branch = activate(z)
         yield "activation", branch

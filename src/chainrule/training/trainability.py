@@ -280,7 +280,7 @@ class _Race:
         leaves = _list_leaves(self.stack)
         scores = self._predict(self.stack, inputs).transpose(1, 2)
         losses = F.cross_entropy(scores, classes.expand(len(scores), -1), reduction="none").mean(1)
-        gradients = torch.autograd.grad(losses.sum(), leaves)
+        gradients = list(torch.autograd.grad(losses.sum(), leaves))
         if self.spec.clip_norm is not None:
             gradients = _clip(gradients, self.spec.clip_norm)
         gradients = [gradient.contiguous() for gradient in gradients]  # as the parameters are
