@@ -206,6 +206,10 @@ def draw_batch(spec: NetworkSpec, seed: int | None = None) -> tuple[Tensor, Tens
     Args:
         spec: Gives the shape and precision.
         seed: Seed of the network they belong to; `spec.seed` by default.
+
+    Example:
+        >>> [list(tensor.shape) for tensor in draw_batch(NetworkSpec(width=8))]
+        [[32, 8], [32, 8]]
     """
     generator = torch.Generator().manual_seed(_pick_seed(spec, seed) + DATA_SEED_OFFSET)
     shape = (spec.batch_size, spec.width)
@@ -226,6 +230,10 @@ def make_loss(spec: NetworkSpec, seed: int | None = None) -> Callable[[nn.Module
 
     Returns:
         A function from a network to the mean squared error on its batch.
+
+    Example:
+        >>> make_loss(NetworkSpec(depth=1))(build_network(NetworkSpec(depth=1))).dim()
+        0
     """
     inputs, targets = draw_batch(spec, seed)
     inputs.requires_grad_()
