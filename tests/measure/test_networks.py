@@ -91,20 +91,19 @@ class TestStructure:
                 )
         model(draw_batch(spec)[0])
         named = list(name_modules(spec))
-        assert [(name, kind) for name, kind, _, _ in named] == ran
+        assert [(each.name, each.kind) for each in named] == ran
 
         roles = {
             "Linear": "weight",
             "ResidualBlock": "residual",
             **dict.fromkeys(("LayerNorm", "BatchNorm1d", "RMSNorm"), "normalization"),
         }
-        assert [role for _, _, role, _ in named] == [
-            roles.get(kind, "activation") for _, kind in ran
-        ]
+        assert [each.role for each in named] == [roles.get(kind, "activation") for _, kind in ran]
         per_layer = len(named) // 3
-        assert [layer for _, _, _, layer in named] == [
-            1 + at // per_layer for at in range(len(ran))
-        ]
+        assert [each.layer for each in named] == [1 + at // per_layer for at in range(len(ran))]
+        for each in named:
+            around = each.name.rpartition(".")[0]
+            assert (named[each.parent].name if each.parent is not None else "") == around
 
 
 class TestDraws:

@@ -125,8 +125,11 @@ class TestOptimizers:
             optimizer.zero_grad()
             F.cross_entropy(model(inputs), classes).backward()
             optimizer.step()
-        for stacked, parameter in zip(race.values, model.parameters(), strict=True):
-            torch.testing.assert_close(stacked[1], parameter.detach(), rtol=1e-6, atol=1e-9)
+        weights, biases = (race.stack["weight", field] for field in ("weight", "bias"))
+        stacked = [each for layer in zip(weights, biases, strict=True) for each in layer]
+        stacked += [race.stack["read_out", field][0] for field in ("weight", "bias")]
+        for values, parameter in zip(stacked, model.parameters(), strict=True):
+            torch.testing.assert_close(values[1], parameter, rtol=1e-6, atol=1e-9)
 
 
 class TestErrors:

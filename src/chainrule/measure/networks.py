@@ -3,10 +3,17 @@
 Every random number comes from a generator of its own, so the global RNG is never touched and one
 seed always gives one network. Weights and data are drawn in float32 also for float64 networks:
 the two precisions measure the same network.
+
+`build_network` gives one network as modules. `stack_networks` draws several of one architecture,
+and `run_stack` computes them together; measuring and training both use it. A new activation is an
+entry of the table in `chainrule.spec.activations`, a new normalization one of `_NORMALIZATIONS`,
+a new residual connection a change of `ResidualBlock` and `run_stack`.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -62,22 +69,107 @@ def build_network(spec: NetworkSpec, seed: int | None = None) -> nn.Sequential:
 
     Raises:
         SpecError: If the specification has no such seed.
+
+    Example:
+        >>> [type(module).__name__ for module in build_network(NetworkSpec(depth=1))]
+        ['Linear', 'Sigmoid']
     """
     generator = torch.Generator().manual_seed(_pick_seed(spec, seed))
-    blocks: list[nn.Module] = []
+    modules: list[nn.Module] = []
     for _ in range(spec.depth):
         linear = nn.utils.skip_init(
             nn.Linear, spec.width, spec.width, dtype=torch.float32, device="cpu"
         )
         with torch.no_grad():
             initialize(linear.weight, linear.bias, spec, generator)
-        normalization = _build_normalization(spec)
-        activation = getattr(nn, get_activation(spec.activation).module)()
-        if spec.residual == "none":
-            blocks += [linear, *([normalization] if normalization else []), activation]
+        modules += _arrange(spec, linear, _build_normalization(spec))
+    return nn.Sequential(*modules).to(get_dtype(spec))
+
+
+Stack = dict[tuple[str, str], list[Tensor]]
+"""Parameters of several networks of one architecture, by the role of their module and their name,
+such as ("weight", "bias"): one per layer, each [members, *shape]."""
+
+
+def stack_networks(specs: Sequence[NetworkSpec], tick: Callable[[], None] = lambda: None) -> Stack:
+    """Return the parameters of several networks; member m is `build_network(specs[m])`.
+
+    Args:
+        specs: At least one; they differ only in their seeds and in how they are initialized.
+        tick: Called before each network is drawn.
+    """
+    spec, members = specs[0], len(specs)
+
+    def allocate(*shape: int) -> Tensor:
+        return torch.empty(spec.depth, members, *shape, dtype=torch.float32, device="cpu")
+
+    weight, bias = allocate(spec.width, spec.width), allocate(spec.width)
+    for member, each in enumerate(specs):
+        tick()
+        generator = torch.Generator().manual_seed(each.seed)
+        for layer in range(spec.depth):
+            initialize(weight[layer, member], bias[layer, member], each, generator)
+    kinds = {("weight", "weight"): weight, ("weight", "bias"): bias}
+    if spec.normalization != "none":
+        kinds["normalization", "weight"] = allocate(spec.width).fill_(1.0)
+        if _NORMALIZATIONS[spec.normalization].shifts:
+            kinds["normalization", "bias"] = allocate(spec.width).zero_()
+    return {key: list(tensor.to(get_dtype(spec)).unbind(0)) for key, tensor in kinds.items()}
+
+
+def run_stack(spec: NetworkSpec, stack: Stack, inputs: Tensor) -> Iterator[tuple[Role, Tensor]]:
+    """Compute several networks together; no operation mixes their values.
+
+    Args:
+        spec: Their architecture.
+        stack: Their parameters.
+        inputs: [members, batch, width].
+
+    Yields:
+        The role and the output of each module, [members, batch, width], in the order of
+        `name_modules`. The last output is that of the networks.
+    """
+    activate = _build_activation(spec).forward
+    normalization = _NORMALIZATIONS.get(spec.normalization)
+    scale = _get_branch_scale(spec)
+    shifts = stack.get(("normalization", "bias"))
+    h = inputs
+    for layer in range(spec.depth):
+        z = apply_linear(stack["weight", "weight"][layer], stack["weight", "bias"][layer], h)
+        yield "weight", z
+        if normalization is not None:
+            shift = shifts[layer] if shifts else None
+            z = normalization.normalize(z, stack["normalization", "weight"][layer], shift)
+            yield "normalization", z
+        branch = activate(z)
+        yield "activation", branch
+        if scale is None:
+            h = branch
         else:
-            blocks.append(ResidualBlock(linear, normalization, activation, branch_scale(spec)))
-    return nn.Sequential(*blocks).to(get_dtype(spec))
+            h = h + scale * branch
+            yield "residual", h
+
+
+def apply_linear(weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
+    """Return W h + b of every member.
+
+    Args:
+        weight: [members, fan_out, fan_in].
+        bias: [members, fan_out].
+        h: [members, batch, fan_in].
+    """
+    return torch.baddbmm(bias.unsqueeze(1), h, weight.transpose(1, 2))
+
+
+def _arrange(
+    spec: NetworkSpec, linear: nn.Module, normalization: nn.Module | None
+) -> list[nn.Module]:
+    """Return one layer: the modules that a network goes through one after another."""
+    activation, scale = _build_activation(spec), _get_branch_scale(spec)
+    if scale is None:
+        parts = (linear, normalization, activation)
+        return [part for part in parts if part is not None]
+    return [ResidualBlock(linear, normalization, activation, scale)]
 
 
 def initialize(weight: Tensor, bias: Tensor, spec: NetworkSpec, generator: torch.Generator) -> None:
@@ -114,6 +206,10 @@ def draw_batch(spec: NetworkSpec, seed: int | None = None) -> tuple[Tensor, Tens
     Args:
         spec: Gives the shape and precision.
         seed: Seed of the network they belong to; `spec.seed` by default.
+
+    Example:
+        >>> [list(tensor.shape) for tensor in draw_batch(NetworkSpec(width=8))]
+        [[32, 8], [32, 8]]
     """
     generator = torch.Generator().manual_seed(_pick_seed(spec, seed) + DATA_SEED_OFFSET)
     shape = (spec.batch_size, spec.width)
@@ -134,6 +230,10 @@ def make_loss(spec: NetworkSpec, seed: int | None = None) -> Callable[[nn.Module
 
     Returns:
         A function from a network to the mean squared error on its batch.
+
+    Example:
+        >>> make_loss(NetworkSpec(depth=1))(build_network(NetworkSpec(depth=1))).dim()
+        0
     """
     inputs, targets = draw_batch(spec, seed)
     inputs.requires_grad_()
@@ -149,44 +249,112 @@ def get_dtype(spec: NetworkSpec) -> torch.dtype:
     return torch.float64 if spec.dtype == "float64" else torch.float32
 
 
-def branch_scale(spec: NetworkSpec) -> float:
-    """Return what multiplies the residual branch: 1, or 1/√depth for "scaled"."""
-    return 1.0 / math.sqrt(spec.depth) if spec.residual == "scaled" else 1.0
+@dataclass(frozen=True, slots=True)
+class NamedModule:
+    """What is known of a module of a network without building it.
 
-
-def name_modules(spec: NetworkSpec) -> Iterator[tuple[str, str, Role, int]]:
-    """Yield (qualified name, class name, role, layer) of a network's modules in forward order.
-
-    The same as building the network and asking it, but without building it. A residual block comes
-    after the modules in it.
+    Attributes:
+        name: Qualified name.
+        kind: Class name.
+        role: What it does in the network.
+        layer: Number of its weight layer, 1 … depth.
+        parent: Position of the module that it is a part of, in the order of `name_modules`.
     """
-    normalization = _build_normalization(spec)
-    activation = get_activation(spec.activation).module
-    parts: list[tuple[str, str, Role]] = [("linear", "Linear", "weight")]
-    if normalization is not None:
-        parts.append(("normalization", type(normalization).__name__, "normalization"))
-    parts.append(("activation", activation, "activation"))
-    position = 0
-    for layer in range(1, spec.depth + 1):
-        for field, kind, role in parts:
-            if spec.residual == "none":
-                yield str(position), kind, role, layer
-                position += 1
-            else:
-                yield f"{layer - 1}.{field}", kind, role, layer
-        if spec.residual != "none":
-            yield str(layer - 1), ResidualBlock.__name__, "residual", layer
+
+    name: str
+    kind: str
+    role: Role
+    layer: int
+    parent: int | None
+
+
+def name_modules(spec: NetworkSpec) -> Iterator[NamedModule]:
+    """Yield the modules of a network in forward order.
+
+    The same as building the network and asking it, but only one layer is built, without values. A
+    residual block comes after the modules in it.
+    """
+    linear, normalization = nn.Linear(1, 1, device="meta"), _build_normalization(spec, "meta")
+    roles: dict[nn.Module | None, Role] = {linear: "weight", normalization: "normalization"}
+    blocks = _arrange(spec, linear, normalization)
+    parts: list[tuple[int, str, str, Role, int | None]] = []
+    for number, block in enumerate(blocks):
+        children = list(block.named_children())
+        whole = len(parts) + len(children)
+        for name, child in children:
+            role = roles.get(child, "activation")
+            parts.append((number, f".{name}", type(child).__name__, role, whole))
+        role = "residual" if children else roles.get(block, "activation")
+        parts.append((number, "", type(block).__name__, role, None))
+    for layer in range(spec.depth):
+        for number, suffix, kind, role, parent in parts:
+            yield NamedModule(
+                name=f"{layer * len(blocks) + number}{suffix}",
+                kind=kind,
+                role=role,
+                layer=layer + 1,
+                parent=None if parent is None else layer * len(parts) + parent,
+            )
 
 
 def _pick_seed(spec: NetworkSpec, seed: int | None) -> int:
     return spec.seed if seed is None else spec.replace(seed=seed).seed
 
 
-def _build_normalization(spec: NetworkSpec) -> nn.Module | None:
-    if spec.normalization == "layernorm":
-        return nn.LayerNorm(spec.width, device="cpu")
-    if spec.normalization == "batchnorm":
-        return nn.BatchNorm1d(spec.width, device="cpu")
-    if spec.normalization == "rmsnorm":
-        return nn.RMSNorm(spec.width, device="cpu")
-    return None
+def _build_normalization(spec: NetworkSpec, device: str = "cpu") -> nn.Module | None:
+    if spec.normalization == "none":
+        return None
+    return _NORMALIZATIONS[spec.normalization].build(spec.width, device=device)
+
+
+def _build_activation(spec: NetworkSpec) -> nn.Module:
+    return getattr(nn, get_activation(spec.activation).module)()
+
+
+def _get_branch_scale(spec: NetworkSpec) -> float | None:
+    """Return what multiplies the residual branch; `None` if there is no residual connection."""
+    if spec.residual == "none":
+        return None
+    return 1.0 / math.sqrt(spec.depth) if spec.residual == "scaled" else 1.0
+
+
+def _normalize_units(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    z = F.layer_norm(z, z.shape[-1:]) * weight.unsqueeze(1)
+    return z if bias is None else z + bias.unsqueeze(1)
+
+
+def _divide_by_rms(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    z = F.rms_norm(z, z.shape[-1:]) * weight.unsqueeze(1)
+    return z if bias is None else z + bias.unsqueeze(1)
+
+
+def _normalize_examples(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Normalize each unit of each member over the batch: all of them are channels of one call."""
+    channels = z.transpose(0, 1).flatten(1)
+    shift = None if bias is None else bias.flatten()
+    channels = F.batch_norm(channels, None, None, weight.flatten(), shift, training=True)
+    return channels.unflatten(1, weight.shape).transpose(0, 1).contiguous()
+
+
+@dataclass(frozen=True, slots=True)
+class _Normalization:
+    """One normalization, for a network and for several at once.
+
+    Attributes:
+        build: Returns the module of one network, given its width and `device`.
+        normalize: Normalizes [members, batch, width] with a weight and a shift, [members, width].
+        shifts: Whether the module has a bias.
+    """
+
+    build: Callable[..., nn.Module]
+    normalize: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    shifts: bool
+
+
+_NORMALIZATIONS: Mapping[str, _Normalization] = MappingProxyType(
+    {
+        "layernorm": _Normalization(nn.LayerNorm, _normalize_units, shifts=True),
+        "batchnorm": _Normalization(nn.BatchNorm1d, _normalize_examples, shifts=True),
+        "rmsnorm": _Normalization(nn.RMSNorm, _divide_by_rms, shifts=False),
+    }
+)

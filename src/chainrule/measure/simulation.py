@@ -1,7 +1,7 @@
 """`simulate`: measure an ensemble of networks of one specification in one batched computation."""
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,7 @@ from chainrule.errors import SpecError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, divide_members
 from chainrule.flow.records import LayerFlow, ParameterFlow
-from chainrule.measure.networks import (
-    branch_scale,
-    draw_batch,
-    get_dtype,
-    initialize,
-    name_modules,
-)
+from chainrule.measure.networks import draw_batch, name_modules, run_stack, stack_networks
 from chainrule.measure.statistics import (
     HISTOGRAM_ENTRIES,
     Table,
@@ -47,9 +41,13 @@ BUDGET = 2**29
 CHUNK = 2**24
 """Weights and activations that are worked on at once: bounds the memory of a large ensemble."""
 
-_NORM_EPS = 1e-5
+Key = tuple[str, ...]
+"""What was measured: ("loss",), ("input", "gradient"), (role,) for outputs, (role, field) for
+parameters, each of the last two also with "gradient" behind it."""
 
-Figures = dict[str, list[Any]]
+Columns = dict[str, list[Any]]
+"""By statistic, lists over layers of lists over members."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -63,7 +61,8 @@ def simulate(
     """Measure several networks of one specification, each drawn with another seed.
 
     Every member is the network `build_network(spec, seed)` under the loss `make_loss(spec, seed)`,
-    and its figures are those of `inspect` on it, but all members are computed together.
+    and what is measured of it is what `inspect` measures, up to rounding, but all members are
+    computed together. Members do not influence each other: if one overflows, the others do not.
 
     Args:
         spec: What to measure.
@@ -74,10 +73,14 @@ def simulate(
             it.
 
     Returns:
-        The measurement; every figure holds all members' values.
+        The measurement; every value in it holds those of all members.
 
     Raises:
         SpecError: If the seeds are not legal or the budget is exceeded.
+
+    Example:
+        >>> simulate(NetworkSpec(depth=3, width=8), seeds=[4, 2]).seeds
+        (4, 2)
     """
     members = _check_seeds(spec, seeds)
     weights = spec.depth * spec.width**2 * len(members)
@@ -139,161 +142,105 @@ class _Part:
     """What was measured of some members.
 
     Attributes:
-        figures: By kind of tensor and figure, lists over layers of lists over members.
-        samples: By kind of output, entries for its histograms, [layers, sample].
+        columns: Its statistics.
+        samples: By role of a module, entries of its outputs for histograms, [layers, sample].
     """
 
-    figures: dict[str, Figures]
-    samples: dict[str, Tensor]
-
-
-@dataclass(slots=True)
-class _Parameters:
-    """The parameters of one kind, such as all weights: a leaf per layer, [members, *shape]."""
-
-    name: str
-    layers: list[Tensor]
-
-
-def _draw(spec: NetworkSpec, seeds: Sequence[int], tick: Callable[[], None]) -> list[_Parameters]:
-    depth, width, count = spec.depth, spec.width, len(seeds)
-    single = torch.float32
-    weight = torch.empty(depth, count, width, width, dtype=single)
-    bias = torch.empty(depth, count, width, dtype=single)
-    for member, seed in enumerate(seeds):
-        generator = torch.Generator().manual_seed(seed)
-        tick()
-        for layer in range(depth):
-            initialize(weight[layer, member], bias[layer, member], spec, generator)
-    dtype = get_dtype(spec)
-    kinds = {"linear.weight": weight, "linear.bias": bias}
-    if spec.normalization != "none":
-        kinds["normalization.weight"] = torch.ones(depth, count, width, dtype=single)
-    if spec.normalization in ("layernorm", "batchnorm"):
-        kinds["normalization.bias"] = torch.zeros(depth, count, width, dtype=single)
-    return [
-        _Parameters(name, [leaf.requires_grad_() for leaf in values.to(dtype).unbind(0)])
-        for name, values in kinds.items()
-    ]
-
-
-def normalize_members(spec: NetworkSpec, z: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
-    """Return normalized pre-activations of stacked networks; z is [members, batch, width]."""
-    if spec.normalization == "layernorm":
-        z = F.layer_norm(z, z.shape[-1:], eps=_NORM_EPS)
-    elif spec.normalization == "rmsnorm":
-        z = F.rms_norm(z, z.shape[-1:])
-    else:
-        variance, mean = torch.var_mean(z, 1, correction=0, keepdim=True)
-        z = (z - mean) / torch.sqrt(variance + _NORM_EPS)
-    z = z * scale.unsqueeze(1)
-    return z if shift is None else z + shift.unsqueeze(1)
+    columns: dict[Key, Columns]
+    samples: dict[Key, Tensor]
 
 
 def _measure(spec: NetworkSpec, seeds: Sequence[int], step: int, tick: Callable[[], None]) -> _Part:
-    """Return the figures of some members, and every `step`-th entry for the histograms."""
-    parameters = _draw(spec, seeds, tick)
-    by_name = {kind.name: kind.layers for kind in parameters}
-    batches = [draw_batch(spec, seed) for seed in seeds]
+    """Return the statistics of some members, and every `step`-th entry for the histograms."""
+    specs = [spec.replace(seed=seed) for seed in seeds]
+    stack = stack_networks(specs, tick)
+    batches = [draw_batch(each) for each in specs]
     inputs = torch.stack([x for x, _ in batches]).requires_grad_()
     targets = torch.stack([y for _, y in batches])
-    function = FUNCTIONS[spec.activation]
-    scale = branch_scale(spec)
+    parameters: dict[Key, list[Tensor]] = {
+        key: [leaf.requires_grad_() for leaf in leaves] for key, leaves in stack.items()
+    }
+    outputs: dict[Key, list[Tensor]] = {}
     with torch.enable_grad():
-        h = inputs
-        outputs: dict[str, list[Tensor]] = {}
-        for layer in range(spec.depth):
+        for role, output in run_stack(spec, stack, inputs):
             tick()
-            weight, bias = by_name["linear.weight"][layer], by_name["linear.bias"][layer]
-            z = torch.baddbmm(bias.unsqueeze(1), h, weight.transpose(1, 2))
-            outputs.setdefault("linear", []).append(z)
-            if spec.normalization != "none":
-                shifts = by_name.get("normalization.bias")
-                shift = shifts[layer] if shifts else None
-                z = normalize_members(spec, z, by_name["normalization.weight"][layer], shift)
-                outputs.setdefault("normalization", []).append(z)
-            branch = function(z)
-            outputs.setdefault("activation", []).append(branch)
-            h = branch if spec.residual == "none" else h + scale * branch
-            if spec.residual != "none":
-                outputs.setdefault("residual", []).append(h)
-        loss = ((h - targets) ** 2).mean((1, 2))
-        kept = [
-            *(t for kind in parameters for t in kind.layers),
-            *(t for kind in outputs.values() for t in kind),
-        ]
-        *gradients, input_gradient = torch.autograd.grad(loss.sum(), [*kept, inputs])
+            outputs.setdefault((role,), []).append(output)
+        losses = list(map(F.mse_loss, output.unbind(), targets.unbind()))
+        everything = parameters | outputs
+        kept = [tensor for tensors in everything.values() for tensor in tensors]
+        *gradients, input_gradient = torch.autograd.grad(losses, [*kept, inputs])
     with torch.no_grad():
         tick()
-        return _summarize(spec, parameters, outputs, gradients, input_gradient, loss, step, tick)
+        remaining = iter(gradients)
+        table = {key: [next(remaining) for _ in tensors] for key, tensors in everything.items()}
+        loss = torch.stack(losses)
+        return _summarize(spec, parameters, outputs, table, input_gradient, loss, step, tick)
 
 
 def _summarize(
     spec: NetworkSpec,
-    parameters: Sequence[_Parameters],
-    outputs: dict[str, list[Tensor]],
-    gradients: list[Tensor],
+    parameters: dict[Key, list[Tensor]],
+    outputs: dict[Key, list[Tensor]],
+    gradients: dict[Key, list[Tensor]],
     input_gradient: Tensor,
     loss: Tensor,
     step: int,
     tick: Callable[[], None],
 ) -> _Part:
-    tables: dict[str, Table] = {
-        "loss": {"loss": loss.unsqueeze(0)},
-        "input": summarize_gradients([input_gradient]),
+    tables: dict[Key, Table] = {
+        ("loss",): {"loss": loss.unsqueeze(0)},
+        ("input", "gradient"): summarize_gradients([input_gradient]),
     }
-    samples: dict[str, Tensor] = {}
-    remaining = iter(gradients)
+    samples: dict[Key, Tensor] = {}
+    for key, tensors in gradients.items():
+        tick()
+        tables[*key, "gradient"] = summarize_gradients(tensors)
+    for key, tensors in parameters.items():
+        tick()
+        tables[key] = summarize_parameters(tensors)
+    for key, tensors in outputs.items():
+        tick()
+        tables[key] = summarize_distribution(tensors)
+        samples[key] = sample_entries(tensors, step)
     activation = get_activation(spec.activation)
-    before = "normalization" if "normalization" in outputs else "linear"
-    for kind in parameters:
-        tick()
-        tables[kind.name] = summarize_parameters(kind.layers)
-        own = [next(remaining) for _ in kind.layers]
-        tables[f"{kind.name}.gradient"] = summarize_gradients(own)
-    for name, layers in outputs.items():
-        tick()
-        tables[name] = summarize_distribution(layers)
-        samples[name] = sample_entries(layers, step)
-        own = [next(remaining) for _ in layers]
-        tables[f"{name}.gradient"] = summarize_gradients(own)
-    tables["activation"] |= summarize_derivative(outputs[before], activation, None, -1)
-    figures = {
-        name: {figure: column.tolist() for figure, column in table.items()}
-        for name, table in tables.items()
+    before = outputs.get(("normalization",), outputs["weight",])
+    tables["activation",] |= summarize_derivative(before, activation, None, -1)
+    columns = {
+        key: {name: column.tolist() for name, column in table.items()}
+        for key, table in tables.items()
     }
-    return _Part(figures, samples)
+    return _Part(columns, samples)
 
 
-def _join(parts: Sequence[_Part]) -> dict[str, Figures]:
-    """Return the figures of all members together, with histograms over all of them."""
-    joined: dict[str, Figures] = {
-        name: {
-            figure: [
-                [value for part in parts for value in part.figures[name][figure][layer]]
+def _join(parts: Sequence[_Part]) -> dict[Key, Columns]:
+    """Return the statistics of all members together, with histograms over all of them."""
+    joined: dict[Key, Columns] = {
+        key: {
+            name: [
+                [value for part in parts for value in part.columns[key][name][layer]]
                 for layer in range(len(column))
             ]
-            for figure, column in figures.items()
+            for name, column in columns.items()
         }
-        for name, figures in parts[0].figures.items()
+        for key, columns in parts[0].columns.items()
     }
-    for name in parts[0].samples:
-        samples = torch.cat([part.samples[name] for part in parts], 1)
-        low, high = (samples.new_tensor(joined[name][figure]) for figure in ("min", "max"))
+    for key in parts[0].samples:
+        samples = torch.cat([part.samples[key] for part in parts], 1)
+        low, high = (samples.new_tensor(joined[key][name]) for name in ("min", "max"))
         bins = count_bins(samples, low, high)
-        joined[name] |= {figure: column.tolist() for figure, column in bins.items()}
+        joined[key] |= {name: column.tolist() for name, column in bins.items()}
     return joined
 
 
 def _assemble(spec: NetworkSpec, seeds: tuple[int, ...], parts: Sequence[_Part]) -> GradientFlow:
-    figures = _join(parts)
+    columns = _join(parts)
 
     def build() -> GradientFlow:
         """Turn the fetched numbers into objects, when somebody first reads them."""
         return GradientFlow(
-            layers=tuple(_assemble_layers(spec, figures)),
-            parameters=tuple(_assemble_parameters(spec, figures)),
-            loss=Quantity(figures["loss"]["loss"][0]),
+            layers=tuple(_assemble_layers(spec, columns)),
+            parameters=tuple(_assemble_parameters(spec, columns)),
+            loss=Quantity(columns["loss",]["loss"][0]),
             chain=True,
             seeds=seeds,
             spec=spec,
@@ -305,56 +252,48 @@ def _assemble(spec: NetworkSpec, seeds: tuple[int, ...], parts: Sequence[_Part])
     return GradientFlow.defer(build)
 
 
-def _pick(figures: Figures, layer: int) -> dict[str, Any]:
-    return {name: column[layer - 1] for name, column in figures.items()}
+def _pick(columns: Columns, layer: int) -> dict[str, Any]:
+    return {name: column[layer - 1] for name, column in columns.items()}
 
 
-def _assemble_layers(spec: NetworkSpec, figures: dict[str, Figures]) -> Iterator[LayerFlow]:
-    plain = spec.residual == "none"
-    stream = "activation" if plain else "residual"
-    source = read_gradient(_pick(figures["input"], 1)).norm  # gradient of h_{l−1}
-    inward = source
-    per_layer = 2 + (spec.normalization != "none")
-    for name, kind, role, layer in name_modules(spec):
-        table = "linear" if role == "weight" else role
-        statistics = read_activation(_pick(figures[table], layer), spec.width)
-        gradient = read_gradient(_pick(figures[f"{table}.gradient"], layer))
-        is_child = not plain and role != "residual"
+def _assemble_layers(spec: NetworkSpec, columns: dict[Key, Columns]) -> Iterator[LayerFlow]:
+    inward = read_gradient(_pick(columns["input", "gradient"], 1)).norm
+    source = inward  # of what the whole block reads
+    for module in name_modules(spec):
+        gradient = read_gradient(_pick(columns[module.role, "gradient"], module.layer))
         yield LayerFlow(
-            name=name,
-            kind=kind,
-            role=role,
-            layer=layer,
+            name=module.name,
+            kind=module.kind,
+            role=module.role,
+            layer=module.layer,
             call=0,
             output="",
             shape=(spec.batch_size, spec.width),
             dtype=spec.dtype,
-            parent=layer * (per_layer + 1) - 1 if is_child else None,
-            statistics=statistics,
+            parent=module.parent,
+            statistics=read_activation(_pick(columns[module.role,], module.layer), spec.width),
             gradient=gradient,
-            gain=divide_members(source if role == "residual" else inward, gradient.norm),
+            gain=divide_members(source if module.role == "residual" else inward, gradient.norm),
         )
         inward = gradient.norm
-        if table == stream:
-            source = gradient.norm
+        if module.parent is None:
+            source = inward
 
 
-def _assemble_parameters(spec: NetworkSpec, figures: dict[str, Figures]) -> Iterator[ParameterFlow]:
-    shapes = {"linear.weight": (spec.width, spec.width)}
-    for name, _, role, layer in name_modules(spec):
-        table = "linear" if role == "weight" else role
+def _assemble_parameters(spec: NetworkSpec, columns: dict[Key, Columns]) -> Iterator[ParameterFlow]:
+    for module in name_modules(spec):
         for field in ("weight", "bias"):
-            kind = f"{table}.{field}"
-            if kind not in figures:
+            if (module.role, field) not in columns:
                 continue
-            values = _pick(figures[kind], layer)
-            gradient = read_gradient(_pick(figures[f"{kind}.gradient"], layer))
+            values = _pick(columns[module.role, field], module.layer)
+            gradient = read_gradient(_pick(columns[module.role, field, "gradient"], module.layer))
+            is_matrix = (module.role, field) == ("weight", "weight")
             yield ParameterFlow(
-                name=f"{name}.{field}",
+                name=f"{module.name}.{field}",
                 aliases=(),
-                shape=shapes.get(kind, (spec.width,)),
+                shape=(spec.width, spec.width) if is_matrix else (spec.width,),
                 dtype=spec.dtype,
-                layer=layer if role == "weight" else None,
+                layer=module.layer if module.role == "weight" else None,
                 status="measured",
                 norm=Quantity(values["norm"]),
                 non_finite=Quantity(values["non_finite"]),
@@ -362,17 +301,3 @@ def _assemble_parameters(spec: NetworkSpec, figures: dict[str, Figures]) -> Iter
                 grad_zero_share=gradient.zero_share,
                 grad_non_finite=gradient.non_finite,
             )
-
-
-FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "relu": F.relu,
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "selu": F.selu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "identity": lambda z: z,
-}
-"""What each activation computes, by name."""

@@ -148,9 +148,12 @@ def summarize_derivative(
 
     def reduce(z: Tensor) -> Table:
         rows = _sample_rows(z, unit_dim)
-        if rows is not None and not bool((table := reduce_all(rows, -1))["dead_units"].any()):
-            return table
-        return reduce_all(z, unit_dim)  # a unit that is off in the sample may be on elsewhere
+        if rows is None:
+            return reduce_all(z, unit_dim)
+        table = reduce_all(rows, -1)
+        if bool(table["dead_units"].any()):  # a unit that is off in the sample may be on elsewhere
+            table["dead_units"] = reduce_all(z, unit_dim)["dead_units"]
+        return table
 
     def reduce_all(z: Tensor, unit_dim: int) -> Table:
         derivative = derive(z, module)
@@ -308,10 +311,15 @@ def _reduce(
 
 
 def _reduce_rescaled(group: Tensor, reduce: Callable[[Tensor], Table], largest: Tensor) -> Table:
-    scale = torch.where(torch.isfinite(largest) & (largest > 0), largest, 1.0).to(group.dtype)
+    # A member of moderate size is left as it is: its numbers must not depend on the others.
+    beyond = (largest <= _MODERATE[0]) | (largest >= _MODERATE[1])
+    scale = torch.where(beyond & torch.isfinite(largest) & (largest > 0), largest, 1.0)
+    scale = scale.to(group.dtype)
     table = reduce(group / scale.view(*scale.shape, *[1] * (group.dim() - 2)))
     for name in _LENGTHS & table.keys():
         table[name] = table[name] * scale
+    if "zero_share" in table:  # dividing may round small entries to zero
+        table["zero_share"] = _share_of_zeros(group.flatten(2))
     return table
 
 

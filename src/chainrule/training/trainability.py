@@ -15,12 +15,11 @@ from types import MappingProxyType
 from typing import get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from chainrule.errors import SpecError, suggest
-from chainrule.measure.networks import branch_scale, build_network, get_dtype
-from chainrule.measure.simulation import FUNCTIONS, normalize_members
+from chainrule.measure.networks import Stack, apply_linear, get_dtype, run_stack, stack_networks
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.training.tasks import Task, TaskName, load_task
 from chainrule.training.training import (
@@ -153,7 +152,7 @@ def measure_alike(
         SpecError: If the networks differ in more, or as `measure_trainability` says.
     """
     check_optimizer(optimizer)
-    rates = RATES[optimizer] if learning_rates is None else tuple(learning_rates)
+    rates = RATES[optimizer] if learning_rates is None else tuple(dict.fromkeys(learning_rates))
     for rate in rates:
         check_rate(rate)
     if not rates:
@@ -213,8 +212,12 @@ class _Best:
 class _Race:
     """Copies of some networks, one per learning rate, trained side by side.
 
+    The copies are ordered by learning rate, so that those of one rate are neighbours: each of the
+    optimizer's parameter groups holds views of their rows.
+
     Attributes:
-        owners: Which network each copy that is still running belongs to.
+        stack: The parameters of all copies that are still running.
+        owners: Which network each of them belongs to.
         rates: Its learning rate.
         best: The best result of each network so far.
     """
@@ -227,19 +230,19 @@ class _Race:
         data: Task,
     ) -> None:
         spec = specs[0]
-        models = [nn.Sequential(build_network(s), build_read_out(s, data.count)) for s in specs]
-        copies = [model for model in models for _ in rates]
-        names = [name for name, _ in models[0].named_parameters()]
-        columns = [dict(copy.named_parameters()) for copy in copies]
         self.spec, self.data = spec, data
         self.inputs = spec.input_scale * adapt(data.inputs, spec.width).to(get_dtype(spec))
-        self.values = [torch.stack([c[name].detach() for c in columns]) for name in names]
-        self.owners = torch.arange(len(specs)).repeat_interleave(len(rates))
-        self.rates = torch.tensor(rates, dtype=torch.float64).repeat(len(specs))
-        self.clip_norm = spec.clip_norm
         self.order = make_order(spec)
-        self.optimizer = _Sgd() if optimizer == "sgd" else _Adam(self.values)
         self.best = [_Best(0.0, rates[0], 0) for _ in specs]
+        self.kind = optimizer
+        read_outs = [build_read_out(each, data.count) for each in specs]
+        stack = stack_networks(specs)
+        stack["read_out", "weight"] = [torch.stack([each.weight.detach() for each in read_outs])]
+        stack["read_out", "bias"] = [torch.stack([each.bias.detach() for each in read_outs])]
+        self.owners = torch.arange(len(specs)).repeat(len(rates))
+        self.rates = torch.tensor(rates, dtype=torch.float64).repeat_interleave(len(specs))
+        self.stack = _select(stack, self.owners)
+        self.optimizer = self._build_optimizer()
 
     def run(self, steps: int) -> None:
         """Train until every network is settled."""
@@ -248,50 +251,60 @@ class _Race:
             alive = self._advance(self.inputs[batch], self.data.classes[batch])
             if step % _CHECK_EVERY == 0 or step == steps:
                 alive &= ~self._note(step, last=step == steps)
+            if not alive.any():
+                return
             if not alive.all():
                 self._keep(alive)
-            if not len(self.owners):
-                return
 
-    def _predict(self, values: Sequence[Tensor], inputs: Tensor) -> Tensor:
-        """Return the scores of every copy, [copies, examples, classes]."""
-        spec, remaining = self.spec, iter(values)
-        function, scale = FUNCTIONS[spec.activation], branch_scale(spec)
-        h = inputs.expand(len(values[0]), -1, -1)
-        for _ in range(spec.depth):
-            z = _apply(next(remaining), next(remaining), h)
-            if spec.normalization != "none":
-                gain = next(remaining)
-                shift = None if spec.normalization == "rmsnorm" else next(remaining)
-                z = normalize_members(spec, z, gain, shift)
-            branch = function(z)
-            h = branch if spec.residual == "none" else h + scale * branch
-        return _apply(next(remaining), next(remaining), h)
+    def _build_optimizer(self) -> torch.optim.Optimizer:
+        """Return PyTorch's optimizer with a parameter group per learning rate."""
+        leaves = _list_leaves(self.stack)
+        groups = [
+            {"params": [leaf.detach()[rows] for leaf in leaves], "lr": rate}
+            for rate, rows in self._find_rows()
+        ]
+        kind = torch.optim.SGD if self.kind == "sgd" else torch.optim.Adam
+        return kind(groups, fused=True)
+
+    def _find_rows(self) -> list[tuple[float, slice]]:
+        """Return the learning rates of the copies and the rows of the copies of each."""
+        rates, counts = torch.unique_consecutive(self.rates, return_counts=True)
+        ends = counts.cumsum(0).tolist()
+        return [
+            (rate, slice(start, end))
+            for rate, start, end in zip(rates.tolist(), [0, *ends], ends, strict=False)
+        ]
 
     def _advance(self, inputs: Tensor, classes: Tensor) -> Tensor:
         """Take a step; return which copies had a finite loss."""
-        leaves = [value.detach().requires_grad_() for value in self.values]
-        scores = self._predict(leaves, inputs).transpose(1, 2)
+        leaves = _list_leaves(self.stack)
+        scores = self._predict(self.stack, inputs).transpose(1, 2)
         losses = F.cross_entropy(scores, classes.expand(len(scores), -1), reduction="none").mean(1)
         gradients = list(torch.autograd.grad(losses.sum(), leaves))
-        with torch.no_grad():
-            if self.clip_norm is not None:
-                norms = [g.flatten(1).norm(dim=1) for g in gradients]
-                total = torch.stack(norms).norm(dim=0)
-                factor = (self.clip_norm / (total + 1e-6)).clamp(max=1.0)
-                gradients = [g * _align(factor, g) for g in gradients]
-            self.optimizer.step(self.values, gradients, self.rates)
+        if self.spec.clip_norm is not None:
+            gradients = _clip(gradients, self.spec.clip_norm)
+        gradients = [gradient.contiguous() for gradient in gradients]  # as the parameters are
+        for group, (_, rows) in zip(self.optimizer.param_groups, self._find_rows(), strict=True):
+            for parameter, gradient in zip(group["params"], gradients, strict=True):
+                parameter.grad = gradient[rows]
+        self.optimizer.step()
         return losses.detach().isfinite()
+
+    def _predict(self, stack: Stack, inputs: Tensor) -> Tensor:
+        """Return the scores of every copy, [copies, examples, classes]."""
+        weight, bias = (stack["read_out", field][0] for field in ("weight", "bias"))
+        *_, (_, h) = run_stack(self.spec, stack, inputs.expand(len(weight), -1, -1))
+        return apply_linear(weight, bias, h)
 
     def _note(self, step: int, *, last: bool) -> Tensor:
         """Measure the accuracy; return which copies belong to settled networks."""
         stride = 1 if last else -(-len(self.inputs) // CHECKED)
-        accuracies = self._measure(range(len(self.owners)), stride)
+        accuracies = self._measure(self.stack, stride)
         settled = set()
         for position, owner in enumerate(self.owners.tolist()):
             accuracy = accuracies[position]
             if not last and accuracy > self.best[owner].accuracy and self._suffices(accuracy):
-                [accuracy] = self._measure([position], 1)
+                [accuracy] = self._measure(_select(self.stack, torch.tensor([position])), 1)
                 if self._suffices(accuracy):
                     settled.add(owner)
                     self.best[owner] = _Best(accuracy, float(self.rates[position]), step)
@@ -303,73 +316,47 @@ class _Race:
         return measure_progress(accuracy, self.data.chance) > SETTLED
 
     @torch.no_grad()
-    def _measure(self, positions: Sequence[int], stride: int) -> list[float]:
-        chosen = torch.tensor(list(positions))
-        values = [value[chosen] for value in self.values]
-        right = torch.zeros(len(chosen), dtype=torch.float64)
-        classes = self.data.classes[::stride]
-        scores = self._predict(values, self.inputs[::stride])
-        right = (scores.argmax(2) == classes) & scores.isfinite().all(2)
+    def _measure(self, stack: Stack, stride: int) -> list[float]:
+        """Return the share of right answers of every copy among every `stride`-th example."""
+        scores = self._predict(stack, self.inputs[::stride])
+        right = (scores.argmax(2) == self.data.classes[::stride]) & scores.isfinite().all(2)
         return right.double().mean(1).tolist()
 
     def _keep(self, alive: Tensor) -> None:
-        self.values = [value[alive] for value in self.values]
+        """Go on with some of the copies, at least one, and the state of their optimizer."""
+        before = self.optimizer
+        chosen = [alive[rows] for _, rows in self._find_rows()]
+        self.stack = _select(self.stack, alive)
         self.owners, self.rates = self.owners[alive], self.rates[alive]
-        self.optimizer.keep(alive)
+        self.optimizer = self._build_optimizer()
+        old_groups = [
+            (group["params"], kept)
+            for group, kept in zip(before.param_groups, chosen, strict=True)
+            if kept.any()
+        ]
+        new_groups = [group["params"] for group in self.optimizer.param_groups]
+        for (parameters, kept), successors in zip(old_groups, new_groups, strict=True):
+            for parameter, successor in zip(parameters, successors, strict=True):
+                self.optimizer.state[successor] = {
+                    name: value[kept] if value.dim() else value  # the step count is one number
+                    for name, value in before.state[parameter].items()
+                }
 
 
-def _align(column: Tensor, tensor: Tensor) -> Tensor:
-    return column.to(tensor.dtype).view(-1, *[1] * (tensor.dim() - 1))
+def _list_leaves(stack: Stack) -> list[Tensor]:
+    return [leaf for leaves in stack.values() for leaf in leaves]
 
 
-def _apply(weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
-    """Return W h + b of every copy, [copies, examples, outputs]."""
-    return torch.baddbmm(bias.unsqueeze(1), h, weight.transpose(1, 2))
+def _select(stack: Stack, members: Tensor) -> Stack:
+    """Return the parameters of some members as new leaves, given their positions or a mask."""
+    return {
+        key: [leaf.detach()[members].requires_grad_() for leaf in leaves]
+        for key, leaves in stack.items()
+    }
 
 
-class _Sgd:
-    """Plain stochastic gradient descent with a rate per copy."""
-
-    def step(self, values: list[Tensor], gradients: list[Tensor], rates: Tensor) -> None:
-        """Move the values of every copy in place."""
-        for value, gradient in zip(values, gradients, strict=True):
-            value.addcmul_(gradient, _align(rates, gradient), value=-1.0)
-
-    def keep(self, alive: Tensor) -> None:
-        """Forget the copies that are not alive."""
-
-
-class _Adam(_Sgd):
-    """PyTorch's Adam with its defaults, one for each copy.
-
-    The fused kernel passes over each tensor once; calling it by copy gives each its rate.
-    """
-
-    def __init__(self, values: Sequence[Tensor]) -> None:
-        self.first = [torch.zeros_like(value) for value in values]
-        self.second = [torch.zeros_like(value) for value in values]
-        self.steps = 0.0
-
-    def step(self, values: list[Tensor], gradients: list[Tensor], rates: Tensor) -> None:
-        self.steps += 1
-        gradients = [gradient.contiguous() for gradient in gradients]
-        for copy, rate in enumerate(rates.tolist()):
-            torch._fused_adam_(
-                [value[copy] for value in values],
-                [gradient[copy] for gradient in gradients],
-                [first[copy] for first in self.first],
-                [second[copy] for second in self.second],
-                [],
-                [torch.tensor(self.steps) for _ in values],
-                lr=rate,
-                beta1=0.9,
-                beta2=0.999,
-                weight_decay=0.0,
-                eps=1e-8,
-                amsgrad=False,
-                maximize=False,
-            )
-
-    def keep(self, alive: Tensor) -> None:
-        self.first = [each[alive] for each in self.first]
-        self.second = [each[alive] for each in self.second]
+def _clip(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
+    """Do for every copy what `torch.nn.utils.clip_grad_norm_` does for a network."""
+    norms = [gradient.flatten(1).norm(dim=1) for gradient in gradients]
+    factor = (limit / (torch.stack(norms).norm(dim=0) + 1e-6)).clamp(max=1.0)
+    return [g * factor.view(-1, *[1] * (g.dim() - 1)) for g in gradients]

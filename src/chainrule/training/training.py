@@ -148,6 +148,10 @@ def estimate_cost(spec: NetworkSpec, steps: int) -> int:
 
     64² stands for what a layer costs however narrow it is (measured: a layer of 4 units takes about
     half as long as one of 64). Fewer than 64 steps count as 64, which bounds the memory too.
+
+    Example:
+        >>> estimate_cost(NetworkSpec(depth=15, width=64), steps=300)
+        36864000
     """
     return spec.depth * (spec.width**2 + _LAYER_COST) * max(steps, _LEAST_STEPS)
 
