@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from chainrule.cli.commands import main
+from chainrule.cli import main
 from chainrule.flow.loading import load_flow
 from chainrule.report import build_report
 

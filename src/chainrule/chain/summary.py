@@ -1,7 +1,5 @@
 """A derivation with everything around it as plain text for a terminal."""
 
-from collections.abc import Iterator
-
 from chainrule._utils.numbers import to_subscript
 from chainrule.chain.derivation import Derivation
 from chainrule.chain.formulas import NAMES
@@ -20,9 +18,16 @@ def summarize_derivation(derivation: Derivation, *, fold: bool = True) -> str:
         derivation: The derivation.
         fold: Whether to leave out the middle of what is long.
     """
+    rows = list_layer_rows(derivation, fold=fold)
+    cells = [row for row in rows if len(row) > 1]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    layers = [
+        "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip()
+        for row in rows
+    ]
     paragraphs = [
         "\n".join(derivation.describe_symbols()),
-        "\n".join(_list_layers(derivation, fold)),
+        "\n".join(layers),
         derivation.to_text(fold=fold),
     ]
     note = derivation.describe_range()
@@ -53,20 +58,19 @@ def summarize_recurrence(recurrence: Recurrence) -> str:
     return "\n".join(lines)
 
 
-def _list_layers(derivation: Derivation, fold: bool) -> Iterator[str]:
-    layers = derivation.chain.layers
-    yield f"x = {format_wide(layers[0].input)}"
+def list_layer_rows(derivation: Derivation, *, fold: bool = True) -> list[tuple[str, ...]]:
+    """Return the forward pass: the input, then weight, bias, z, h and slope of every layer.
+
+    Args:
+        derivation: The derivation.
+        fold: Whether one row "⋯ k layers ⋯" stands for the middle of a deep chain.
+    """
+    chain = derivation.chain
     half = MAX_LAYERS_LISTED // 4
-    biased = derivation.chain.biases is not None
-    rows = [_list_values(layer, biased) for layer in layers]
+    rows = [_list_values(layer, chain.biases is not None) for layer in chain.layers]
     if fold and len(rows) > MAX_LAYERS_LISTED:
-        rows[half:-half] = []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for number, row in enumerate(rows):
-        if len(rows) < len(layers) and number == half:
-            yield f"⋯ {len(layers) - len(rows)} layers ⋯"
-        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        yield "   ".join(cells).rstrip()
+        rows[half:-half] = [(f"⋯ {len(rows) - 2 * half} layers ⋯",)]
+    return [(f"x = {format_wide(chain.layers[0].input)}",), *rows]
 
 
 def _list_values(layer: ChainLayer, biased: bool) -> tuple[str, ...]:

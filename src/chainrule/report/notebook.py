@@ -9,7 +9,7 @@ from rich.console import Console
 from chainrule.diagnosis.attribution import rank_blame
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.display.cards import LOOKS, describe_measurement, describe_subject, start_sentence
-from chainrule.display.rows import (
+from chainrule.display.tables import (
     BLAME_HEAD,
     list_layer_head,
     write_blame_row,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from chainrule.diagnosis.attribution import Blame
 from chainrule.display.cards import describe_attention, start_sentence
-from chainrule.display.rows import (
+from chainrule.display.tables import (
     ATTENTION_HEAD,
     BLAME_HEAD,
     CALL_HEAD,
