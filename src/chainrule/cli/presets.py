@@ -35,4 +35,4 @@ def presets_command(
         return
     from chainrule.display.terminal import render_presets
 
-    open_console().print(render_presets(presets))
+    open_console().print(render_presets(presets), crop=False)

@@ -62,7 +62,7 @@ def show_flow(
     print_flow(console, flow, diagnosis, everything=everything)
     if remedies is not None:
         console.print()
-        console.print(render_remedies(remedies))
+        console.print(render_remedies(remedies), crop=False)  # code to copy stays whole
 
 
 def write_flow(flow: "GradientFlow", path: Path | None) -> None:

@@ -198,9 +198,9 @@ def render_remedies(remedies: "Remedies") -> RenderableType:
             lines.append(Text("To see one:", style="dim"))
         else:
             lines.append(Text("To apply one, with your model and compute_loss:", style="dim"))
-            lines += [Text(f"     {line}") for line in PREPARATION.splitlines()]
+            lines += _show_code(PREPARATION, 5)
     for number in range(len(remedies)):
-        lines.append(show(f"{number + 1:>3}  {write_call(remedies, number)}"))
+        lines += _show_code(f"{number + 1:>3}  {write_call(remedies, number)}", 0)
     if remedies.refuted:
         lines += [
             Text("Measured, and no remedy:", style="bold"),
@@ -217,7 +217,7 @@ def _list_advice(remedies: "Remedies") -> Iterator[RenderableType]:
         yield Text("Advice, not measured:", style="bold")
     for advice in remedies.advice:
         yield _indent(2, show(f"• {advice.title}: {advice.reason}"))
-        yield _indent(6, show(advice.code, "dim", keep="\n"))
+        yield from _show_code(advice.code, 6)
 
 
 def _head_metric(remedies: "Remedies") -> str:
@@ -258,9 +258,17 @@ def render_presets(presets: Sequence[Preset]) -> RenderableType:
             *([Text()] if number else []),
             Text(preset.name, style="bold"),
             _indent(2, Text(preset.look_at)),
-            _indent(2, Text(f"chainrule simulate --preset {preset.slug}", style="dim")),
+            *_show_code(f"chainrule simulate --preset {preset.slug}", 2),
         ]
     return Group(*lines)
+
+
+def _show_code(code: str, indent: int) -> Iterator[Text]:
+    """Yield lines to copy: they are never broken, however narrow the terminal."""
+    for line in code.splitlines():
+        text = show(f"{' ' * indent}{line}", "dim" if indent else "")
+        text.no_wrap, text.overflow = True, "ignore"
+        yield text
 
 
 def _draw_table(head: Sequence[str], rows: Sequence[Sequence[str | Text]], *, words: int) -> Table:
