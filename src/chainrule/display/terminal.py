@@ -1,9 +1,11 @@
 """Flows, diagnoses, remedies and presets as text for a terminal."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -118,7 +120,9 @@ def _render_attention(flow: GradientFlow, *, everything: bool = False) -> Render
     for each in flow.attentions:
         name, *cells = write_attention_row(each)
         rows.append([shorten(name, _ATTENTION_CELLS), *cells])
-    return Group(heading, _draw_table(ATTENTION_HEAD, rows, words=1))
+    table = _draw_table(ATTENTION_HEAD, rows, words=1)
+    table.columns[0].min_width = max(cell_len(row[0]) for row in rows)
+    return Group(heading, table)
 
 
 def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType:
@@ -234,7 +238,10 @@ def _tabulate(remedies: "Sequence[Remedy]", *, numbered: bool) -> Table:
             verdict.append(" before clipping", style="dim")
         change = f"{comparison.before_text} → {comparison.after_text}"
         rows.append([f"{number:>3}" if numbered else "   ", remedy.title, change, verdict])
-    return _draw_table(("", "change", "before → after", "then"), rows, words=4)
+    table = _draw_table(("", "change", "before → after", "then"), rows, words=4)
+    for at in (0, 2, 3):
+        table.columns[at].no_wrap = True
+    return table
 
 
 def render_presets(presets: Sequence[Preset]) -> RenderableType:
@@ -272,15 +279,17 @@ def _show_code(code: str, indent: int) -> Iterator[Text]:
 
 
 def _draw_table(head: Sequence[str], rows: Sequence[Sequence[str | Text]], *, words: int) -> Table:
-    """Return a table whose first columns hold words, and the others numbers."""
+    """Return a table whose first columns hold words, and the others numbers, which never break."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    cells = [[show(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     for at, heading in enumerate(head):
         if at < words:
             table.add_column(Text(heading), overflow="fold")
         else:
-            table.add_column(Text(heading), justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(show(cell) if isinstance(cell, str) else cell for cell in row))
+            widest = max(row[at].cell_len for row in cells)
+            table.add_column(Text(heading), justify="right", min_width=widest)
+    for row in cells:
+        table.add_row(*row)
     return table
 
 
@@ -289,8 +298,23 @@ def _name(label: str, text: str) -> Text:
     return Text.assemble((label, "bold"), show(text))
 
 
-def _indent(cells: int, content: RenderableType) -> Padding:
-    return Padding(content, (0, 0, 0, cells))
+@dataclass(frozen=True, slots=True)
+class _Indented:
+    """A text of which every line is indented, without spaces behind it."""
+
+    text: Text
+    cells: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        for line in self.text.wrap(console, max(1, options.max_width - self.cells)):
+            line.rstrip()
+            yield Text.assemble(" " * self.cells, line)
+
+
+def _indent(cells: int, content: Text | Table) -> RenderableType:
+    if isinstance(content, Text):
+        return _Indented(content, cells)
+    return Padding(content, (0, 0, 0, cells), expand=False)
 
 
 def _get_style(verdict: Verdict) -> str:

@@ -192,7 +192,7 @@ def shorten(name: str, cells: int) -> str:
     """Return the end of a name that is too long, which tells it apart from its neighbours.
 
     Example:
-        >>> shorten("blocks.layers.32.norm1", 12)
+        >>> shorten("blocks.layers.32.norm1", 10)
         '….32.norm1'
     """
     name = make_printable(name)
