@@ -30,7 +30,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def list_records(flow: GradientFlow, rows: Rows = "layers") -> list[dict[str, Any]]:
     """Return one flat dictionary per weight layer, module output or parameter.
 
-    Figures are medians over the ensemble; those that do not exist are `None`. Of the gradient of a
+    Values are medians over the ensemble; those that do not exist are `None`. Of the gradient of a
     weight layer and of a parameter, the 10th and 90th percentile are given, too.
 
     Args:
@@ -39,6 +39,12 @@ def list_records(flow: GradientFlow, rows: Rows = "layers") -> list[dict[str, An
 
     Raises:
         FlowFileError: If `rows` is none of these.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> [record["layer"] for record in list_records(flow)]
+        [1, 2, 3]
     """
     if rows == "layers":
         return [_flatten_layer(layer) for layer in flow.weight_layers]
@@ -53,12 +59,18 @@ def list_records(flow: GradientFlow, rows: Rows = "layers") -> list[dict[str, An
 def to_csv(flow: GradientFlow, rows: Rows = "layers") -> str:
     """Return records as CSV text with a heading line (RFC 4180), full precision.
 
-    Figures that do not exist are empty; others that JSON could not hold are inf, -inf and nan.
+    Values that do not exist are empty; others that JSON could not hold are inf, -inf and nan.
     Text that a spreadsheet would take for a formula gets an apostrophe in front.
 
     Args:
         flow: The measurement.
         rows: As in `list_records`.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> to_csv(flow).splitlines()[0].split(",")[:3]
+        ['layer', 'name', 'kind']
     """
     records = list_records(flow, rows)
     names = list(records[0]) if records else []
@@ -76,6 +88,14 @@ def write_csv(flow: GradientFlow, path: str | os.PathLike[str], rows: Rows = "la
 
     Raises:
         FlowFileError: If the file cannot be written there, or `rows` is unknown.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> write_csv(flow, os.devnull, "rows")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        chainrule.errors.FlowFileError: rows: unknown 'rows'. ...
     """
     write_text(path, to_csv(flow, rows))
 
@@ -86,6 +106,12 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
     Args:
         flow: The measurement.
         diagnosis: Its diagnosis, if it is there already.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> summarize(flow)["networks"]
+        2
     """
     diagnosis = diagnosis or diagnose(flow)
     return {
@@ -155,7 +181,14 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
 
 
 def to_summary_json(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> str:
-    """Return `summarize` as JSON text for people: indented, non-finite numbers as words."""
+    """Return `summarize` as JSON text for people: indented, non-finite numbers as words.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> json.loads(to_summary_json(flow))["networks"]
+        2
+    """
     return json.dumps(summarize(flow, diagnosis), ensure_ascii=False, indent=2, allow_nan=False)
 
 
@@ -168,6 +201,12 @@ def to_result_json(
         flow: The measurement.
         diagnosis: What it means.
         remedies: What was found when remedies were looked for.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> list(json.loads(to_result_json(flow, diagnose(flow))))
+        ['diagnosis', 'blame', 'flow']
     """
     document: dict[str, Any] = {
         "diagnosis": asdict(diagnosis),
@@ -181,7 +220,7 @@ def to_result_json(
         ]
         if remedies.advice:
             document["advice"] = [asdict(advice) for advice in remedies.advice]
-    return json.dumps(document, ensure_ascii=False, indent=2, default=str)
+    return json.dumps(_plain(document), ensure_ascii=False, indent=2, allow_nan=False)
 
 
 def _get_end(flow: GradientFlow, position: int) -> Quantity | None:
@@ -189,8 +228,13 @@ def _get_end(flow: GradientFlow, position: int) -> Quantity | None:
 
 
 def _plain(value: Any) -> Any:
+    """Return data as strict JSON holds it: what is not finite as a word, tuples as lists."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
     if not isinstance(value, float):
-        return value
+        return value if value is None or isinstance(value, bool | int) else str(value)
     number = float(value)
     if math.isfinite(number):
         return number

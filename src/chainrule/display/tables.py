@@ -61,7 +61,14 @@ def write_share(share: float | None) -> str:
 
 
 def list_layer_head(flow: GradientFlow) -> tuple[str, ...]:
-    """Return the headings for `write_layer_row`."""
+    """Return the headings for `write_layer_row`.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> list_layer_head(flow)[:2]
+        ('layer', '‖∂𝓛/∂W‖')
+    """
     return (
         "layer",
         *(("module",) if flow.spec is None else ()),
@@ -76,7 +83,14 @@ def list_layer_head(flow: GradientFlow) -> tuple[str, ...]:
 
 
 def write_layer_row(flow: GradientFlow, layer: WeightLayer) -> tuple[str, ...]:
-    """Return one weight layer's cells; a model of yours has a name in it, too."""
+    """Return one weight layer's cells; a model of yours has a name in it, too.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> len(write_layer_row(flow, flow.weight_layers[0])) == len(list_layer_head(flow))
+        True
+    """
     gradient = layer.weight_gradient_norm
     return (
         str(layer.layer),
@@ -92,7 +106,14 @@ def write_layer_row(flow: GradientFlow, layer: WeightLayer) -> tuple[str, ...]:
 
 
 def write_call_row(call: LayerFlow) -> tuple[str, ...]:
-    """Return one module output's cells, for `CALL_HEAD`."""
+    """Return one module output's cells, for `CALL_HEAD`.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> write_call_row(flow.layers[0])[:3]
+        ('0', 'Linear', '32×4')
+    """
     statistics = call.statistics
     return (
         call.label,
@@ -119,7 +140,14 @@ def write_attention_row(attention: AttentionFlow) -> tuple[str, ...]:
 
 
 def write_parameter_row(parameter: ParameterFlow) -> tuple[str, ...]:
-    """Return one parameter's cells, for `PARAMETER_HEAD`."""
+    """Return one parameter's cells, for `PARAMETER_HEAD`.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> write_parameter_row(flow.parameters[0])[:2]
+        ('0.weight', '4×4')
+    """
     gradient = parameter.grad_norm
     return (
         ", ".join((parameter.name, *parameter.aliases)),
@@ -155,5 +183,10 @@ def describe_block(block: Block) -> str:
 
 
 def count_outputs(count: int) -> str:
-    """Return a number of module outputs in words."""
+    """Return a number of module outputs in words.
+
+    Example:
+        >>> count_outputs(1), count_outputs(2000)
+        ('1 output', '2,000 outputs')
+    """
     return f"{count:,} output{'' if count == 1 else 's'}"

@@ -63,6 +63,11 @@ def print_flow(
         diagnosis: What it means.
         everything: Whether to print every measured module, as a tree, instead of the weight
             layers; of a large model these are shown by block.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 1)
+        >>> print_flow(Console(quiet=True), flow, diagnose(flow))
     """
     console.print(_render_heading(flow))
     console.print()
@@ -131,6 +136,11 @@ def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType
     Args:
         diagnosis: What the measurement means.
         flow: The measurement.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 1)
+        >>> Console(quiet=True).print(render_diagnosis(diagnose(flow), flow))
     """
     lines: list[RenderableType] = [
         Text.assemble(

@@ -96,6 +96,11 @@ def tabulate(columns: Sequence[Column], width: int) -> Table:
     Args:
         columns: The columns, the most important first.
         width: Columns of the terminal.
+
+    Example:
+        >>> columns = [fill("layer", ["1", "2"]), fill("zeros", ["–", "–"])]
+        >>> len(tabulate(columns, 9).columns)
+        1
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     shown: list[Column] = []
@@ -212,7 +217,7 @@ def render_layers(flow: GradientFlow, width: int) -> RenderableType:
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
-        >>> render_layers(simulate(NetworkSpec(depth=3, width=4), 1), 40).row_count
+        >>> render_layers(simulate(NetworkSpec(depth=3, width=4), 1), 20).row_count
         3
     """
     layers = flow.weight_layers
@@ -334,6 +339,11 @@ def render_tree(flow: GradientFlow, width: int) -> RenderableType:
     Args:
         flow: The measurement.
         width: Columns of the terminal; where they do not suffice, the last values are left out.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> render_tree(simulate(NetworkSpec(depth=3, width=4), 1), 80).row_count
+        6
     """
     bars = Bars([_read_gradient(call) for call in flow.layers])
     lines = list(_walk(grow_tree(flow), ""))
