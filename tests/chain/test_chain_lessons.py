@@ -16,7 +16,6 @@ from chainrule.chain import (
     unroll,
 )
 from chainrule.chain.depth import SEARCHED
-from chainrule.chain.erratum import ORIGIN
 from chainrule.chain.notation import render_latex, render_text
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.terms import iterate_marks
@@ -43,17 +42,15 @@ class TestErratum:
 
     def test_sentence(self):
         erratum = explain_erratum(ScalarChain(1.0, [0.5, -2.0]))
-        assert erratum.sentence == (
-            f"{ORIGIN} At z₁ = 0.5 the slope is h₁(1 − h₁) = 0.235; z₁(1 − z₁) gives 0.25, 1.06 "
-            "times too large. With it in every layer ∂p/∂w₁ would be 1.4 instead of −0.0816, 17.1 "
-            "times too large and the wrong sign."
-        )
+        facts = ["z₁ = 0.5", "h₁(1 − h₁) ≈ 0.235", "z₁(1 − z₁) gives 0.25", "1.06 times too large"]
+        facts += ["∂p/∂w₁ would be 1.4 instead of −0.0816", "17.1 times too large", "wrong sign"]
+        assert [fact for fact in facts if fact not in erratum.sentence] == []
 
     @pytest.mark.parametrize(
         ("weight", "words"),
         [
             (0.1, "2.77 times too small."),
-            (1.0, "gives 0, wholly wrong."),
+            (1.0, "gives 0, as if nothing passed."),
             (-1.0, "10.2 times too large and the wrong sign."),
         ],
     )
@@ -127,33 +124,31 @@ class TestDepth:
         assert found.best == pytest.approx((1 / edge, edge))
 
     def test_one_layer_is_one(self):
-        assert "up to 1 layer that one" in find_stable_weights(depth=1).sentence
+        assert "up to 1 layer if" in find_stable_weights(depth=1).sentence
 
-    def test_the_steps_told_are_those_searched(self):
+    def test_the_steps_named_are_those_searched(self):
         sizes = [size for size, _ in count_stable_layers(depth=1)]
         steps = {round(100 * (b / a - 1)) for a, b in itertools.pairwise(sizes)}
         assert [f"in steps of {step} %" in SEARCHED for step in steps] == [True]
 
     def test_sentences(self):
-        best = (
-            "Below |w| = 4 the product vanishes even in the best case, every |φ′| at its largest; "
-            "up to 50 layers that one stays within 10× of 1 for 3.82 ≤ |w| ≤ 4.19."
-        )
-        assert find_stable_weights().sentence == f"{best} From this x, no w does that{SEARCHED}."
-        assert find_stable_weights(x=0.2178).sentence == (
-            f"{best} From this x it does for −6.77 ≤ w ≤ −5.47{SEARCHED}."
-        )
+        none, some = find_stable_weights().sentence, find_stable_weights(x=0.2178).sentence
+        for sentence in (none, some):
+            facts = ("|w| = 4 ", "50 layers", "3.82 ≤ |w| ≤ 4.19", SEARCHED)
+            assert [fact for fact in facts if fact not in sentence] == []
+        assert "no w " in none
+        assert "−6.77 ≤ w ≤ −5.47" in some
 
     @pytest.mark.parametrize("depth", [0, 1001, 10**6, 2.0, True])
     def test_a_depth_out_of_range(self, depth):
-        message = f"depth: must be a whole number from 1 to 1000; got {depth!r}."
+        facts = ("depth: ", "1 to 1000", repr(depth))
         for ask in (
             lambda: measure_depth(1.0, depth=depth),
             lambda: find_stable_weights(depth=depth),
         ):
             with pytest.raises(SpecError) as caught:
                 ask()
-            assert str(caught.value) == message
+            assert [fact for fact in facts if fact not in str(caught.value)] == []
 
 
 class TestRecurrence:
@@ -186,14 +181,14 @@ class TestRecurrence:
         assert factor == pytest.approx(1.0 / float(found.gradient))
         for step in found.steps:
             assert float(step.clipped) == pytest.approx(factor * float(step.product), rel=1e-13)
-        assert found.clipping.startswith("Clipping multiplies the finished product")
+        assert "one more factor" in found.clipping
 
-    def test_clipping_keeps_the_sign_and_lengthens_nothing(self):
+    def test_clipping_keeps_the_sign_and_makes_nothing_larger(self):
         negative = measure_recurrence(-1.5, 3, activation="identity", x=-1.0, clip=0.5)
         assert float(negative.clipped_gradient) == -0.5
         small = measure_recurrence(0.5, 30, activation="tanh", clip=1.0)
         assert small.clipped_gradient == small.gradient
-        assert small.clipping.startswith("Clipping does nothing here")
+        assert "changes nothing" in small.clipping
         assert measure_recurrence(0.5, 3).clipping == "No clipping."
 
     def test_clipping_an_overflow(self):
@@ -228,13 +223,15 @@ class TestRecurrence:
     def test_an_impossible_clip(self, clip):
         with pytest.raises(SpecError) as caught:
             measure_recurrence(1.0, 3, clip=clip)
-        message = f"clip: must be a finite number above 0, or left out; got {clip!r}."
-        assert str(caught.value) == message
+        facts = ("clip: ", "above 0", repr(clip))
+        assert [fact for fact in facts if fact not in str(caught.value)] == []
 
     def test_no_steps(self):
         with pytest.raises(SpecError) as caught:
             unroll(1.0, 0)
-        assert str(caught.value) == "steps: must be a whole number from 1 to 1000; got 0."
+        assert [fact in str(caught.value) for fact in ("steps: ", "1 to 1000", "got 0")] == [
+            True
+        ] * 3
 
 
 @pytest.mark.parametrize(
@@ -242,13 +239,17 @@ class TestRecurrence:
     [
         ({"weight": 1.3, "steps": 40, "activation": "identity", "clip": 1.0}, False, "multiplies"),
         ({"weight": 0.5, "steps": 40, "activation": "identity", "clip": 1e-14}, True, "multiplies"),
-        ({"weight": 0.5, "steps": 40, "activation": "identity", "clip": 1.0}, False, "nothing"),
+        (
+            {"weight": 0.5, "steps": 40, "activation": "identity", "clip": 1.0},
+            False,
+            "changes nothing",
+        ),
         ({"weight": 1.3, "steps": 40, "activation": "identity"}, False, "."),
     ],
 )
 def test_the_sentence_through_time_fits_the_case(settings, gone, words):
     recurrence = measure_recurrence(**settings)
-    assert ("vanished stays" in recurrence.sentence) == gone
+    assert ("stays vanished" in recurrence.sentence) == gone
     assert words in recurrence.sentence
     if gone:
         assert recurrence.steps[-1].product.log10 < -1

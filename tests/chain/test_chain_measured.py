@@ -89,8 +89,8 @@ def test_product_is_exact_and_says_so():
     assert product.check.endswith("the same.")
     assert "g(φ₁)" in product.extremes
     sizes = [float(factor.exact) for factor in product.factors]
-    assert f"= {min(sizes):.3g} " in product.extremes
-    assert f"= {max(sizes):.3g} " in product.extremes
+    assert f"≈ {min(sizes):.3g} " in product.extremes
+    assert f"≈ {max(sizes):.3g} " in product.extremes
 
 
 def test_zero_and_undefined_are_shown_as_such():

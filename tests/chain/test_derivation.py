@@ -9,9 +9,15 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chainrule.chain import derive
+from chainrule.chain import (
+    derive,
+    explain_erratum,
+    measure_depth,
+    measure_recurrence,
+    summarize_derivation,
+    summarize_recurrence,
+)
 from chainrule.chain.derivation import MAX_FACTORS
-from chainrule.chain.formulas import write_slope
 from chainrule.chain.notation import render_text
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.terms import (
@@ -26,12 +32,13 @@ from chainrule.chain.terms import (
     Sum,
     Symbol,
     iterate_marks,
+    write_slope,
 )
 from chainrule.errors import SpecError
 from expressions import EXPRESSIONS, Z
 from test_scalar_chain import NAMES, draw_chain
 
-DEPTHS = [1, 2, 3, 7, 30]
+DEPTHS = [1, 2, 3, 7]
 
 # ------------------------------------------------------------- textbook lines
 
@@ -106,11 +113,10 @@ def test_lines_name_their_step():
         "value",
     ]
     assert [line.number for line in lines] == list(range(1, 8))
-    assert lines[1].note == "p depends on w₁ through z₂."
-    assert lines[2].note == "z₂ depends on w₁ through h₁."
-    assert derive(ScalarChain(1.0, [0.5, -2.0]), order="forward").lines[2].note == (
-        "z₁ reaches p through h₁."
-    )
+    assert [name in lines[1].note for name in ("p", "w₁", "z₂")] == [True] * 3
+    assert [name in lines[2].note for name in ("z₂", "w₁", "h₁")] == [True] * 3
+    forward = derive(ScalarChain(1.0, [0.5, -2.0]), order="forward").lines[2].note
+    assert [name in forward for name in ("z₁", "p", "h₁")] == [True] * 3
     assert lines[0].to_text() == "∂p/∂w₁"
 
 
@@ -174,13 +180,11 @@ def convert_line(line, depth):
 @pytest.mark.parametrize("order", ["backward", "forward"])
 def test_each_line_of_the_expansion_equals_the_next(depth, order):
     chain = ScalarChain(1.0, [0.5] * depth, "sigmoid", [0.1] * depth)
-    variables = chain.variables if depth <= 7 else ("x", "w1", "w15", "w29", "w30", "b2", "b30")
-    for variable in variables:
+    for variable in chain.variables:
         derivation = derive(chain, variable, order=order)
         symbolic = [line for line in derivation.lines if line.kind in SYMBOLIC]
         assert len(symbolic) == len(derivation.factors)
-        sample = symbolic if depth <= 7 else [*symbolic[:3], *symbolic[3:-1:7], symbolic[-1]]
-        expressions = {convert_line(line, depth) for line in sample}
+        expressions = {convert_line(line, depth) for line in symbolic}
         assert len(expressions) == 1
         counts = [len(list(iterate_marks(line.full))) for line in symbolic]
         assert counts == list(range(1, len(counts) + 1))  # one more variable in each line
@@ -263,7 +267,7 @@ def test_formulas_stand_for_the_factors_in_their_order(depth, activation):
         assert sorted(whole.factors) == sorted(name for m in marks[0] for name in m.factors)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=settings.default.max_examples // 2 + 1)
 @given(
     st.floats(-3, 3),
     st.lists(
@@ -459,49 +463,80 @@ SCENES = {
 
 @pytest.mark.parametrize("name", SCENES)
 def test_text_is_as_recorded(golden, name):
-    from chainrule.chain import summarize_derivation
-
     chain, variable = SCENES[name]
     golden(f"equation_{name}", summarize_derivation(derive(chain, variable)))
 
 
 @pytest.mark.parametrize(
-    ("chain", "note"),
+    ("chain", "facts"),
     [
         (ScalarChain(1.0, [0.5]), None),
-        (
-            ScalarChain(1.0, [0.5] * 1000),
-            "In float64 ∂p/∂w₁ underflows to 0. The product is kept in log space instead: "
-            "log₁₀|∂p/∂w₁| = −911.6.",
-        ),
-        (
-            ScalarChain(1.0, [10.0] * 400, "identity"),
-            "In float64 ∂p/∂w₁ overflows to ∞. The product is kept in log space instead: "
-            "log₁₀|∂p/∂w₁| = 399.0.",
-        ),
+        (ScalarChain(1.0, [0.5] * 1000), ("∂p/∂w₁ underflows", "show 0", "−911.6")),
+        (ScalarChain(1.0, [10.0] * 400, "identity"), ("∂p/∂w₁ overflows", "show ∞", "399.0")),
+        (ScalarChain(1.0, [-10.0] * 401, "identity"), ("∂p/∂x overflows", "show −∞", "401.0")),
         (
             ScalarChain(1.0, [1000.0, 1e300, 1e250], ["sigmoid", "identity", "identity"]),
-            "In float64 σ′(z₁) underflows to 0, and the product with it. It is kept in log space "
-            "instead: log₁₀|σ′(z₁)| = −434.3.",
+            ("σ′(z₁) underflows", "show 0", "−434.3"),
         ),
-        (
-            ScalarChain(1.0, [-1.0], "relu"),
-            "∂p/∂w₁ is exactly 0: ReLU′(z₁) = 0 lets nothing through.",
-        ),
-        (
-            ScalarChain(0.0, [1.0], "relu"),
-            "∂p/∂w₁ is exactly 0: ReLU′(z₁) = 0 lets nothing through.",
-        ),
+        (ScalarChain(1.0, [1e308, -1e308, 1e308]), ("underflows", "show 0", "−8.7·10³⁰⁷")),
+        (ScalarChain(1.0, [-1.0], "relu"), ("∂p/∂w₁ is exactly 0", "ReLU′(z₁) = 0")),
+        (ScalarChain(0.0, [1.0], "identity"), ("∂p/∂w₁ is exactly 0", "x = 0")),
     ],
 )
-def test_values_beyond_floats_are_told(chain, note):
-    assert derive(chain).describe_range() == note
+def test_values_beyond_floats_are_reported(chain, facts):
+    wrt = "x" if chain.depth == 401 else "w1"
+    note = derive(chain, wrt).describe_range()
+    if facts is None:
+        assert note is None
+    else:
+        assert [fact for fact in facts if fact not in note] == []
+
+
+# ------------------------------------------------------------------- for a terminal
+
+
+@pytest.mark.parametrize("width", [24, 40, 60, 80, 120])
+@pytest.mark.parametrize(("depth", "fold"), [(3, True), (12, True), (12, False)])
+def test_a_derivation_fits_a_width_and_says_the_same(depth, fold, width):
+    derivation = derive(draw_chain(depth, "sigmoid", biased=True))
+    rows = derivation.write_rows(fold=fold, width=width)
+    for row in rows:
+        assert len(str(row)) <= width or len(row.pieces) == 1
+    squeeze = str.maketrans("", "", " \n")
+    assert "".join(map(str, rows)).translate(squeeze) == derivation.to_text(fold=fold).translate(
+        squeeze
+    )
+    known = {factor.id for factor in derivation.factors}
+    assert {name for row in rows for piece in row.pieces for name in piece.factors} == known
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_summary_fits_a_width(width):
+    text = summarize_derivation(derive(draw_chain(12, "gelu", biased=True)), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    tied = measure_recurrence(1.5, 30, clip=0.1)
+    assert max(map(len, summarize_recurrence(tied, width=width).splitlines())) <= width
+
+
+def test_it_prints_one_line_and_shows_itself_in_a_notebook():
+    chain = ScalarChain(1.0, [0.5] * 1000)
+    derivation = derive(chain)
+    shown = [chain, derivation, *derivation.lines[:3], *derivation.factors[:2], chain.layers[0]]
+    shown += [chain.nodes[0], chain.edges[0], measure_recurrence(0.5, 1000)]
+    shown += [explain_erratum(chain), measure_depth(0.5, depth=1000)]
+    for each in shown:
+        text = repr(each)
+        assert text.startswith(f"{type(each).__name__}(")
+        assert len(text) < 200
+        assert "\n" not in text
+    assert "∂p/∂w₁" in repr(derivation)
+    assert derivation._repr_latex_() == f"$$\n{derivation.to_latex()}\n$$"
+    assert ElementTree.fromstring(chain._repr_svg_()).tag.endswith("svg")
 
 
 def test_an_unknown_order_or_variable():
     chain = ScalarChain(1.0, [0.5])
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(SpecError, match=r"order: .*'backward' or 'forward'.*'up'"):
         derive(chain, order="up")
-    assert str(caught.value) == "order: must be 'backward' or 'forward'; got 'up'."
     with pytest.raises(SpecError, match="wrt: unknown 'w2'"):
         derive(chain, "w2")

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import chainrule
-from chainrule.chain.factors import describe_effect
+from chainrule.chain.network import describe_effect
 from chainrule.chain.scalar_chain import MAX_LAYERS, ScalarChain
 from chainrule.chain.wide_float import WideFloat, multiply
 from chainrule.errors import SpecError
@@ -151,33 +151,35 @@ def test_symbols_formulas_and_values_of_the_factors():
 
 
 @pytest.mark.parametrize(
-    ("weight", "activation", "sentence"),
+    ("weight", "value", "effect"),
     [
-        (-2.0, "identity", "× w₁ = −2: grows it 2 times, sign flipped"),
-        (1.0, "identity", "× w₁ = 1: keeps all of it"),
-        (0.105, "identity", "× w₁ = 0.105: keeps 10 %"),
-        (0.996, "identity", "× w₁ = 0.996: changes it by less than 1 %"),
-        (-1.004, "identity", "× w₁ = −1: changes it by less than 1 %, sign flipped"),
-        (0.9899, "identity", "× w₁ = 0.99: keeps 99 %"),
-        (1.01, "identity", "× w₁ = 1.01: grows it 1.01 times"),
-        (1e-8, "identity", "× w₁ = 1.0·10⁻⁸: keeps 1.0·10⁻⁸ of it"),
-        (0.0, "identity", "× w₁ = 0: stops the gradient, nothing is left"),
+        (-2.0, "= −2", "grows it 2 times, sign flipped"),
+        (1.0, "= 1", "keeps all of it"),
+        (0.105, "= 0.105", "keeps 10 %"),
+        (0.996, "= 0.996", "within 1 %"),
+        (-1.004, "≈ −1", "grows it by less than 1 %, sign flipped"),
+        (0.9899, "≈ 0.99", "keeps 99 %"),
+        (1.01, "= 1.01", "grows it 1.01 times"),
+        (1e-8, "= 1.0·10⁻⁸", "keeps 1.0·10⁻⁸ of it"),
+        (0.0, "= 0", "nothing is left"),
     ],
 )
-def test_each_factor_says_what_it_does(weight, activation, sentence):
-    assert ScalarChain(1.0, [weight], activation).factors("x")[-1].sentence == sentence
+def test_each_factor_says_what_it_does(weight, value, effect):
+    sentence = ScalarChain(1.0, [weight], "identity").factors("x")[-1].sentence
+    assert sentence.startswith(f"× w₁ {value}: ")
+    assert sentence.endswith(effect)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 @example(0.99999)
 @example(0.9951)
 @example(1.0000001)
-def test_no_effect_is_told_in_exponents_or_as_one_time(size):
-    told = describe_effect(WideFloat.from_float(size))
-    assert "e+" not in told
-    assert "e-" not in told
-    assert " 1 times" not in told
-    assert "100 %" not in told
+def test_no_effect_is_written_in_exponents_or_as_one_time(size):
+    words = describe_effect(WideFloat.from_float(size))
+    assert "e+" not in words
+    assert "e-" not in words
+    assert " 1 times" not in words
+    assert "100 %" not in words
 
 
 def test_values_by_name():
@@ -191,6 +193,7 @@ def test_a_chain_cannot_be_changed_and_compares_by_value():
     chain = ScalarChain(1, np.array([0.5, 2.0]))
     assert chain == ScalarChain(1.0, (0.5, 2.0))
     assert hash(chain) == hash(ScalarChain(1.0, (0.5, 2.0)))
+    assert ScalarChain(1.0, torch.tensor([0.5, 2.0])) == chain
     assert chain.weights == (0.5, 2.0)
     with pytest.raises(AttributeError):
         chain.x = 2.0
@@ -230,61 +233,51 @@ class TestBeyondFloats:
 
 
 MESSAGES = [
-    (
-        {"weights": []},
-        "weights: must give one weight per layer, at least one; got none. "
-        "For example weights=[0.5].",
-    ),
-    (
-        {"weights": [0.5] * 10**6},
-        "weights: must be at most 1000, one per layer; got 1000000. Use fewer layers.",
-    ),
-    ({"weights": [0.5, math.nan]}, "w2: must be a finite number; got nan."),
-    ({"weights": [math.inf]}, "w1: must be a finite number; got inf."),
-    ({"weights": [10**400]}, "w1: must be a finite number; got " + "1" + "0" * 59 + "."),
-    ({"weights": ["a"]}, "w1: must be a number; got 'a'."),
-    ({"weights": [True]}, "w1: must be a number; got True."),
-    ({"x": math.nan}, "x: must be a finite number; got nan."),
-    ({"x": None}, "x: must be a number; got None."),
-    (
-        {"weights": [1.0, 2.0, 3.0], "biases": [1.0]},
-        "biases: must be as many as weights (3), or left out; got 1.",
-    ),
-    ({"biases": [-math.inf]}, "b1: must be a finite number; got -inf."),
-    (
-        {"activation": ["relu", "tanh"]},
-        "activation: must be one name, or as many as weights (1); got 2.",
-    ),
-    (
-        {"activation": "sigmod"},
-        "activation: unknown 'sigmod'. Did you mean 'sigmoid'? Known: " + ", ".join(NAMES) + ".",
-    ),
+    ({"weights": []}, ("weights: ", "at least one", "weights=[0.5]")),
+    ({"weights": [0.5] * 10**4}, ("weights: ", "at most 1000", "10000")),
+    ({"weights": 0.5}, ("weights: ", "list", "got 0.5", "weights=[0.5]")),
+    ({"weights": "0.5"}, ("weights: ", "list", "'0.5'")),
+    ({"weights": np.float64(0.5)}, ("weights: ", "list", "0.5")),
+    ({"weights": [0.5, math.nan]}, ("w2: ", "finite", "nan")),
+    ({"weights": [math.inf]}, ("w1: ", "finite", "inf")),
+    ({"weights": [10**400]}, ("w1: ", "finite", "1" + "0" * 59)),
+    ({"weights": ["a"]}, ("w1: ", "a number", "'a'")),
+    ({"weights": [True]}, ("w1: ", "a number", "True")),
+    ({"x": math.nan}, ("x: ", "finite", "nan")),
+    ({"x": None}, ("x: ", "a number", "None")),
+    ({"weights": [1.0, 2.0, 3.0], "biases": [1.0]}, ("biases: ", "weights (3)", "got 1")),
+    ({"biases": 0.1}, ("biases: ", "list", "0.1")),
+    ({"biases": [-math.inf]}, ("b1: ", "finite", "-inf")),
+    ({"activation": ["relu", "tanh"]}, ("activation: ", "weights (1)", "got 2")),
+    ({"activation": None}, ("activation: ", "list", "None")),
+    ({"activation": "sigmod"}, ("activation: ", "'sigmod'", "'sigmoid'?", ", ".join(NAMES))),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), MESSAGES)
-def test_bad_input_says_what_must_hold(arguments, message):
+@pytest.mark.parametrize(("arguments", "facts"), MESSAGES)
+def test_bad_input_says_what_must_hold(arguments, facts):
     with pytest.raises(SpecError) as caught:
         ScalarChain(**{"x": 1.0, "weights": [0.5], **arguments})
-    assert str(caught.value) == message
+    assert [fact for fact in facts if fact not in str(caught.value)] == []
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize(
-    ("depth", "variable", "message"),
+    ("depth", "variable", "facts"),
     [
-        (3, "w4", "wrt: unknown 'w4'. Did you mean 'w3'? Known: x, w1 … w3, b1 … b3."),
-        (1, "y", "wrt: unknown 'y'. Known: x, w1, b1."),
-        (3, "w0", "wrt: unknown 'w0'. Did you mean 'w3'? Known: x, w1 … w3, b1 … b3."),
-        (2, "w01", "wrt: unknown 'w01'. Did you mean 'w1'? Known: x, w1 … w2, b1 … b2."),
-        (2, 3, "wrt: unknown 3. Known: x, w1 … w2, b1 … b2."),
+        (3, "w4", ("'w4'", "'w3'?", "x, w1 … w3, b1 … b3")),
+        (1, "y", ("'y'", "x, w1, b1")),
+        (3, "w0", ("'w0'", "'w3'?")),
+        (2, "w01", ("'w01'", "'w1'?")),
+        (2, 3, ("3", "x, w1 … w2, b1 … b2")),
     ],
 )
-def test_an_unknown_variable_lists_the_known_ones(depth, variable, message):
+def test_an_unknown_variable_lists_the_known_ones(depth, variable, facts):
     chain = ScalarChain(1.0, [0.5] * depth)
     for ask in (chain.factors, chain.gradient, chain.running_products, chain.show):
         with pytest.raises(SpecError) as caught:
             ask(variable)
-        assert str(caught.value) == message
+        assert [fact for fact in ("wrt: ", *facts) if fact not in str(caught.value)] == []
 
 
 def test_the_deepest_chain_works():

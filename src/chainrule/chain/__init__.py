@@ -9,16 +9,24 @@ from chainrule.chain.depth import (
     find_stable_weights,
     measure_depth,
 )
-from chainrule.chain.derivation import Derivation, Line, derive
-from chainrule.chain.document import describe_chain, describe_product
+from chainrule.chain.derivation import Derivation, Line, derive, summarize_derivation
+from chainrule.chain.document import describe_chain
+from chainrule.chain.drawing import draw_graph
 from chainrule.chain.erratum import Erratum, explain_erratum
-from chainrule.chain.factors import Factor
-from chainrule.chain.graph import draw_graph
-from chainrule.chain.measured import MeasuredFactor, MeasuredProduct, measure_product
-from chainrule.chain.nodes import Edge, Node
-from chainrule.chain.recurrence import Recurrence, measure_recurrence, unroll
+from chainrule.chain.measured import (
+    MeasuredFactor,
+    MeasuredProduct,
+    describe_product,
+    measure_product,
+)
+from chainrule.chain.network import Edge, Factor, Node
+from chainrule.chain.recurrence import (
+    Recurrence,
+    measure_recurrence,
+    summarize_recurrence,
+    unroll,
+)
 from chainrule.chain.scalar_chain import ScalarChain
-from chainrule.chain.summary import summarize_derivation, summarize_recurrence
 from chainrule.chain.wide_float import WideFloat
 
 __all__ = [

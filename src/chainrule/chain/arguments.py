@@ -1,4 +1,4 @@
-"""From the words of a command line to a chain."""
+"""From the text of a command line or an address to a chain."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""How the product of factors goes as a chain of equal layers grows, and for which weights it stays.
+"""The product of factors as a chain of equal layers grows, and the weights for which it stays.
 
 References:
     Hochreiter 1991 (diploma thesis, TUM); Bengio, Simard & Frasconi 1994 (IEEE TNN).
@@ -8,25 +8,26 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from chainrule.chain.notation import format_equal
 from chainrule.chain.scalar_chain import MAX_LAYERS, ScalarChain
 from chainrule.chain.wide_float import ONE, WideFloat
 from chainrule.errors import SpecError
 from chainrule.spec.activations import Activation, get_activation
 
 STABLE = 10.0
-"""A product is stable while it stays within this factor of 1."""
+"""A product is stable while it stays within this factor of 1: between 0.1 and 10."""
 
 WEIGHT_RANGE = (0.01, 100.0)
 """The sizes |w| that are searched for stable products."""
 
-SEARCHED = " (searched in steps of 2 %: narrower ranges can be missed)"
+SEARCHED = "(searched in steps of 2 %: a narrower range can be missed)"
 """What to know about the intervals; a test holds it to the grid."""
 
 _GRID = 400
 _BISECTIONS = 40
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DepthCurve:
     """The product of the factors of ∂h_d/∂x for d = 1 … n equal layers.
 
@@ -35,12 +36,23 @@ class DepthCurve:
         activation: Name of the activation of every layer.
         products: ∂h_d/∂x at the values of this chain.
         best: (|w| times the largest |φ′|)^d: no chain with this weight can have more.
+
+    Example:
+        >>> measure_depth(0.5, "identity", depth=3)
+        DepthCurve(w = 0.5, identity, 3 layers: 0.5 … 0.125)
     """
 
     weight: float
     activation: str
     products: tuple[WideFloat, ...]
     best: tuple[WideFloat, ...]
+
+    def __repr__(self) -> str:
+        layers = f"{len(self.products)} layer{'s' if len(self.products) > 1 else ''}"
+        return (
+            f"DepthCurve(w {format_equal(WideFloat.from_float(self.weight))}, {self.activation}, "
+            f"{layers}: {self.products[0]} … {self.products[-1]})"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +65,11 @@ class StableWeights:
         intervals: Intervals of w in which it does for the given x and b; empty if there is none.
         best: The interval of |w| in which it does in the best case, where |φ′| is at its largest
             in every layer.
-        threshold: 1 ÷ the largest |φ′|: below this |w| every product vanishes in the end.
+        threshold: 1 ÷ the largest |φ′|: below this |w| every product vanishes in the long run.
+
+    Example:
+        >>> find_stable_weights("sigmoid", depth=10).threshold
+        4.0
     """
 
     activation: str
@@ -68,14 +84,14 @@ class StableWeights:
         low, high = self.best
         layers = f"{self.depth} layer{'s' if self.depth > 1 else ''}"
         best = (
-            f"Below |w| = {self.threshold:.3g} the product vanishes even in the best case, every "
-            f"|φ′| at its largest; up to {layers} that one stays within 10× of 1 for "
-            f"{low:.3g} ≤ |w| ≤ {high:.3g}."
+            f"Below |w| = {self.threshold:.3g} the product vanishes in the long run, even in the "
+            "best case, where every |φ′| is at its largest. In that best case it stays between "
+            f"0.1 and 10 in up to {layers} if {low:.3g} ≤ |w| ≤ {high:.3g}."
         )
         if not self.intervals:
-            return f"{best} From this x, no w does that{SEARCHED}."
+            return f"{best} Starting from this x, it does so for no w {SEARCHED}."
         found = " or ".join(f"{_sign(a)} ≤ w ≤ {_sign(b)}" for a, b in self.intervals)
-        return f"{best} From this x it does for {found}{SEARCHED}."
+        return f"{best} Starting from this x, it does so if {found} {SEARCHED}."
 
 
 def measure_depth(
@@ -97,6 +113,10 @@ def measure_depth(
 
     Raises:
         SpecError: If an argument is out of range.
+
+    Example:
+        >>> measure_depth(0.5, "identity", depth=3).products
+        (0.5, 0.25, 0.125)
     """
     check_depth("depth", depth)
     chain = ScalarChain(x, [weight] * depth, activation, [bias] * depth)
@@ -130,6 +150,10 @@ def find_stable_weights(
 
     Raises:
         SpecError: If an argument is out of range.
+
+    Example:
+        >>> find_stable_weights("sigmoid", depth=20).threshold
+        4.0
     """
     check_depth("depth", depth)
     entry = get_activation(activation)
@@ -156,6 +180,10 @@ def find_best_weights(activation: str, depth: int) -> tuple[float, float]:
 
     Raises:
         SpecError: If an argument is out of range.
+
+    Example:
+        >>> find_best_weights("sigmoid", 1)
+        (0.4, 40.0)
     """
     check_depth("depth", depth)
     threshold = 1.0 / get_activation(activation).derivative_max
@@ -184,6 +212,10 @@ def count_stable_layers(
 
     Raises:
         SpecError: If an argument is out of range.
+
+    Example:
+        >>> len(count_stable_layers("sigmoid", depth=20))
+        400
     """
     check_depth("depth", depth)
     entry = get_activation(activation)
@@ -204,6 +236,10 @@ def find_best_biases(x: float, weights: Sequence[float], activation: str) -> tup
 
     Raises:
         SpecError: If an argument is out of range.
+
+    Example:
+        >>> find_best_biases(1.0, [0.5, 4.0], "sigmoid")
+        (-0.5, -2.0)
     """
     chain = ScalarChain(x, weights, activation)
     entry = get_activation(activation)

@@ -8,24 +8,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
+from textwrap import wrap
 from typing import Literal
 
-from chainrule.chain.factors import Factor
-from chainrule.chain.formulas import NAMES, NOTES
+from chainrule.chain.network import Factor
 from chainrule.chain.notation import (
-    LONGEST_POWER,
+    Piece,
     align_latex,
     align_mathml,
-    format_wide,
-    name_bound,
+    format_equal,
     render_latex,
     render_mathml,
     render_text,
+    split_text,
     wrap_mathml,
+    wrap_pieces,
 )
 from chainrule.chain.scalar_chain import ScalarChain
-from chainrule.chain.terms import Fold, Mark, Number, Partial, Product, Term
-from chainrule.chain.wide_float import WideFloat, multiply, strip_bound
+from chainrule.chain.terms import NAMES, NOTES, Fold, Mark, Number, Partial, Product, Term
+from chainrule.chain.wide_float import LONGEST_POWER, WideFloat, multiply
 from chainrule.errors import SpecError
 
 MAX_FACTORS = 8
@@ -39,12 +40,15 @@ MAX_EXPANSIONS = 6
 
 KEPT_EXPANSIONS = 3
 
+MAX_LAYERS_LISTED = 12
+"""Of a longer forward pass only both ends are listed."""
+
 Order = Literal["backward", "forward"]
-Relation = Literal["", "=", "≈", "<", ">"]
+Relation = Literal["", "=", "≈"]
 LineKind = Literal["derivative", "expansion", "product", "formulas", "numbers", "value"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Line:
     """One line of a derivation.
 
@@ -54,6 +58,10 @@ class Line:
         relation: The sign between the line before and this one; empty for the first.
         note: What the step does, in words.
         hidden: Whether it is left out of the folded derivation.
+
+    Example:
+        >>> derive(ScalarChain(1.0, [0.5])).lines[1]
+        Line(2, product: = ∂p/∂z₁ · ∂z₁/∂w₁)
     """
 
     number: int
@@ -61,7 +69,10 @@ class Line:
     relation: Relation
     note: str
     hidden: bool = False
-    _build: Callable[[], tuple[Mark, ...]] = field(repr=False, compare=False)
+    _build: Callable[[], tuple[Mark, ...]] = field(compare=False)
+
+    def __repr__(self) -> str:
+        return f"Line({self.number}, {self.kind}: {self.to_text()})"
 
     @property
     def count(self) -> int:
@@ -134,7 +145,23 @@ class Line:
         return wrap_mathml(sign, render_mathml(self.get_term(fold=fold)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a derivation in plain text.
+
+    Attributes:
+        start: The left-hand side and the relation sign, or as many spaces.
+        pieces: The factors that follow, each with the sign before it.
+    """
+
+    start: str
+    pieces: tuple[Piece, ...]
+
+    def __str__(self) -> str:
+        return f"{self.start} {' '.join(piece.text for piece in self.pieces)}"
+
+
+@dataclass(frozen=True, repr=False)
 class Derivation:
     """The derivation of one gradient of a scalar chain.
 
@@ -142,11 +169,23 @@ class Derivation:
         chain: The chain.
         wrt: The variable that p is differentiated by.
         order: "backward" writes factors from output to input, "forward" from input to output.
+
+    Example:
+        >>> derive(ScalarChain(1.0, [0.5, -2.0]))
+        Derivation(∂p/∂w₁ ≈ −0.0816, 4 factors, backward)
     """
 
     chain: ScalarChain
     wrt: str
     order: Order
+
+    def __repr__(self) -> str:
+        value = f"{render_text(self.subject)} {format_equal(self.value)}"
+        return f"Derivation({value}, {len(self.factors)} factors, {self.order})"
+
+    def _repr_latex_(self) -> str:
+        """What a notebook shows."""
+        return f"$$\n{self.to_latex()}\n$$"
 
     @cached_property
     def factors(self) -> tuple[Factor, ...]:
@@ -172,20 +211,49 @@ class Derivation:
             first, last = last, first
         return Partial(first.partial.of, last.partial.by)
 
-    def to_text(self, *, fold: bool = True) -> str:
-        """Return the derivation in Unicode plain text; `fold` leaves out the middle."""
+    def to_text(self, *, fold: bool = True, width: int | None = None) -> str:
+        """Return the derivation in Unicode plain text.
+
+        Args:
+            fold: Whether to leave out the middle of long products and long expansions.
+            width: Columns of the terminal, `None` for lines of any length.
+
+        Example:
+            >>> print(derive(ScalarChain(2.0, [3.0], "relu")).to_text())
+            ∂p/∂w₁ = ∂p/∂z₁ · ∂z₁/∂w₁
+                   = [z₁ > 0] · x
+                   = 1 · 2
+                   = 2
+        """
+        return "\n".join(map(str, self.write_rows(fold=fold, width=width)))
+
+    def write_rows(self, *, fold: bool = True, width: int | None = None) -> tuple[Row, ...]:
+        """Return the derivation in plain text row by row, its factors marked with their ids.
+
+        What does not fit goes on below, under the first factor.
+
+        Args:
+            fold: Whether to leave out the middle of long products and long expansions.
+            width: Columns of the terminal, `None` for rows of any length.
+        """
         left = render_text(self.subject)
         margin = " " * len(left)
-        rows, hidden = [], 0
+        rows: list[Row] = []
+        hidden = 0
+        room = None if width is None else width - len(left) - 3
         for line in self.lines[1:]:
             if fold and line.hidden:
                 hidden += 1
                 continue
             if hidden:
-                rows.append(f"{margin} ⋮ {hidden} more lines, each with one variable more")
+                note = f"{hidden} more lines, each with one variable more"
+                rows.append(Row(f"{margin} ⋮", (Piece(note),)))
                 hidden = 0
-            rows.append(f"{margin if rows else left} {line.to_text(fold=fold)}")
-        return "\n".join(rows)
+            start = f"{margin if rows else left} {line.relation}"
+            for pieces in wrap_pieces(split_text(line.get_term(fold=fold)), room):
+                rows.append(Row(start, pieces))
+                start = f"{margin}  "
+        return tuple(rows)
 
     def to_latex(self, *, fold: bool = True) -> str:
         """Return the derivation as one aligned environment; `fold` leaves out the middle."""
@@ -216,25 +284,15 @@ class Derivation:
     def describe_range(self) -> str | None:
         """Return what to know where the value is zero or beyond float64, else `None`."""
         name = render_text(self.subject)
-        if not self.value.sign:
-            stops = [f"{render_text(f.prime)} = 0" for f in self.factors if not f.exact.sign]
-            return f"{name} is exactly 0: {stops[0]} lets nothing through."
-        result = {"underflow": "underflows to", "overflow": "overflows to"}
+        if not self.value:
+            stops = [render_text(f.prime) for f in self.factors if not f.exact]
+            return f"{name} is exactly 0, because {stops[0]} = 0."
         if self.value.range != "normal":
-            seen = format_seen(float(self.value))
-            return (
-                f"In float64 {name} {result[self.value.range]} {seen}. The product is kept in log "
-                f"space instead: log₁₀|{name}| {_format_log(self.value)}."
-            )
+            return _describe_beyond(name, self.value)
         beyond = [factor for factor in self.factors if factor.exact.range != "normal"]
         if not beyond:
             return None
-        first = beyond[0]
-        return (
-            f"In float64 {render_text(first.prime)} {result[first.exact.range]} "
-            f"{format_seen(first.value)}, and the product with it. It is kept in log space "
-            f"instead: log₁₀|{render_text(first.prime)}| {_format_log(first.exact)}."
-        )
+        return _describe_beyond(render_text(beyond[0].prime), beyond[0].exact)
 
     def _render(
         self, render: Callable[[Term], str], dots: str, fold: bool
@@ -263,13 +321,12 @@ class Derivation:
                 hidden=count > MAX_EXPANSIONS and expanded > KEPT_EXPANSIONS,
                 _build=lambda expanded=expanded: self._expand(expanded),  # type: ignore[misc]
             )
-        shown = strip_bound(self.value)
         exact = all(factor.exact.reads_exactly for factor in factors)
         steps: tuple[tuple[LineKind, bool, str, Callable[[], tuple[Mark, ...]]], ...] = (
             (
                 "product",
                 True,
-                "Nothing is left to expand: a product of local derivatives, one per edge.",
+                "Every factor is a local derivative now: nothing is left to expand.",
                 lambda: self._expand(len(factors) - 1),
             ),
             (
@@ -288,13 +345,11 @@ class Derivation:
                 "value",
                 exact and self.value.reads_exactly,
                 "The gradient.",
-                lambda: (Mark(tuple(f.id for f in factors), Number(shown)),),
+                lambda: (Mark(tuple(f.id for f in factors), Number(self.value)),),
             ),
         )
         for offset, (kind, equal, note, build) in enumerate(steps):
             sign: Relation = "=" if equal else "≈"
-            if kind == "value":
-                sign = name_bound(self.value) or sign
             yield self._write(kind, sign, note, build, count + 2 + offset)
 
     def _write(
@@ -337,6 +392,10 @@ def derive(chain: ScalarChain, wrt: str = "w1", *, order: Order = "backward") ->
 
     Raises:
         SpecError: If there is no such variable or order.
+
+    Example:
+        >>> derive(ScalarChain(1.0, [0.5, -2.0])).value
+        −0.0816
     """
     if order not in ("backward", "forward"):
         raise SpecError(f"order: must be 'backward' or 'forward'; got {order!r}.")
@@ -344,16 +403,71 @@ def derive(chain: ScalarChain, wrt: str = "w1", *, order: Order = "backward") ->
     return Derivation(chain, wrt, order)
 
 
+def summarize_derivation(
+    derivation: Derivation, *, fold: bool = True, width: int | None = None
+) -> str:
+    """Return what the symbols mean, the forward pass, the derivation, and what became of its value.
+
+    Args:
+        derivation: The derivation.
+        fold: Whether to leave out the middle of what is long.
+        width: Columns of the terminal, `None` for lines of any length.
+
+    Example:
+        >>> print(summarize_derivation(derive(ScalarChain(2.0, [3.0], "relu"))).splitlines()[3])
+        x = 2
+    """
+    note = derivation.describe_range()
+    paragraphs = [
+        [row for text in derivation.describe_symbols() for row in _fill(text, width)],
+        list(_list_layers(derivation, fold, width)),
+        [derivation.to_text(fold=fold, width=width)],
+        *([_fill(note, width)] if note else []),
+    ]
+    return "\n\n".join("\n".join(rows) for rows in paragraphs)
+
+
+def _fill(text: str, width: int | None) -> list[str]:
+    if width is None:
+        return [text]
+    return wrap(text, max(width, 20), subsequent_indent="  ", break_long_words=False)
+
+
+def _list_layers(derivation: Derivation, fold: bool, width: int | None) -> Iterator[str]:
+    layers = derivation.chain.layers
+    yield f"x {format_equal(layers[0].input)}"
+    half = MAX_LAYERS_LISTED // 4
+    biased = derivation.chain.biases is not None
+    rows = [
+        [f"{name} {format_equal(value)}" for name, value in layer.list_values(biased=biased)]
+        for layer in layers
+    ]
+    if fold and len(rows) > MAX_LAYERS_LISTED:
+        rows[half:-half] = []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        if len(rows) < len(layers) and number == half:
+            yield f"⋯ {len(layers) - len(rows)} layers ⋯"
+        cells = [Piece(text.ljust(size + 2)) for text, size in zip(row, widths, strict=True)]
+        for i, pieces in enumerate(wrap_pieces(cells, None if width is None else width - 2)):
+            yield f"{'  ' if i else ''}{' '.join(piece.text for piece in pieces)}".rstrip()
+
+
+def _describe_beyond(name: str, value: WideFloat) -> str:
+    """Return what float64 would show for a number beyond its range, and its real size."""
+    verb = {"underflow": "underflows", "overflow": "overflows"}[value.range]
+    power = value.split()[1] or 0
+    log = f"{value.log10:.1f}".replace("-", "−")
+    if abs(power) >= LONGEST_POWER:
+        log = str(WideFloat.from_ratio(power))
+    return (
+        f"{name} {verb} float64, which would show {format_seen(float(value))}. "
+        f"Here it is kept: log₁₀|{name}| ≈ {log}."
+    )
+
+
 def format_seen(value: float) -> str:
-    """Return what float64 shows in place of a number beyond its range: 0, ∞, −∞, 4.9e-324."""
+    """Return what float64 shows in place of a number beyond its range: 0, ∞, −∞, 4.9·10⁻³²⁴."""
     if value in (float("inf"), float("-inf")):
         return "∞" if value > 0 else "−∞"
-    return f"{value:.1e}" if value else "0"
-
-
-def _format_log(value: WideFloat) -> str:
-    log = strip_bound(value).log10
-    text = f"{log:.1f}".replace("-", "−")
-    if abs(log) >= LONGEST_POWER:
-        text = format_wide(WideFloat.from_float(log))
-    return f"{'<' if value.bound else '='} {text}"
+    return str(WideFloat.from_float(value))

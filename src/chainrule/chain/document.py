@@ -1,21 +1,14 @@
-"""A scalar chain, its derivation and its products as plain data for a page or a file."""
+"""A scalar chain and its derivation as plain data for a page or a file."""
 
 import math
+import sys
 from typing import Any
 
 from chainrule.chain.derivation import Derivation, Line, Order, derive
+from chainrule.chain.drawing import classify
 from chainrule.chain.erratum import Erratum, explain_erratum
-from chainrule.chain.factors import Factor
-from chainrule.chain.graph import classify
-from chainrule.chain.measured import MeasuredFactor, MeasuredProduct
-from chainrule.chain.nodes import Edge, Node
-from chainrule.chain.notation import (
-    align_latex,
-    format_wide,
-    render_latex,
-    render_mathml,
-    render_text,
-)
+from chainrule.chain.network import Edge, Factor, Node
+from chainrule.chain.notation import name_relation, render_latex, render_mathml, render_text
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.wide_float import WideFloat
 
@@ -23,9 +16,6 @@ DOCUMENT_VERSION = 1
 
 MAX_UNFOLDED_FACTORS = 128
 """Longer lines are given in their folded form only."""
-
-MAX_UNFOLDED_GAINS = 320
-"""The same for a measured product: every module of 100 layers."""
 
 MAX_UNFOLDED_LINES = 24
 """Longer expansions are given with their first and last lines only."""
@@ -37,8 +27,9 @@ def describe_chain(
     """Return nodes, edges, factors and derivation as data that JSON can hold.
 
     Every number is an object with its float64 `value` (`None` where that overflows), `log10` of its
-    size (`None` for zero), `sign`, `range` ("normal", "underflow" or "overflow") and `text`. Factor
-    ids connect the factors, the `factors` of edges and the `data-factor` of MathML.
+    size (`None` for zero), `sign`, `range` ("normal", "underflow" or "overflow"), `text` and the
+    `relation` between the number and its text, "=" or "≈". Factor ids connect the factors, the
+    `factors` of edges and the `data-factor` of MathML.
 
     Args:
         chain: The chain.
@@ -48,6 +39,10 @@ def describe_chain(
 
     Raises:
         SpecError: If there is no such variable or order.
+
+    Example:
+        >>> describe_chain(ScalarChain(1.0, [0.5, -2.0]))["gradient"]["text"]
+        '−0.0816'
     """
     derivation = derive(chain, wrt, order=order)
     shown = chain.show(wrt)
@@ -74,40 +69,11 @@ def describe_chain(
             for factor, product in zip(chain.factors(wrt), running, strict=True)
         ],
         "subject": _describe_subject(derivation),
-        "lines": [_describe_line(line) for line in lines if whole or not line.hidden],
+        "lines": [describe_line(line) for line in lines if whole or not line.hidden],
         "hidden_lines": sum(line.hidden for line in lines),
         "gradient": describe_number(derivation.value),
         "range_note": derivation.describe_range(),
         "erratum": None if erratum is None else _describe_erratum(erratum),
-    }
-
-
-def describe_product(product: MeasuredProduct) -> dict[str, Any]:
-    """Return a measured product as data of the same form as a chain's, without a graph.
-
-    Args:
-        product: The product. A number that it does not have reads "undefined".
-    """
-    left = render_latex(product.subject)
-    rows = [(line.relation, line.to_latex()) for line in product.lines[1:]]
-    return {
-        "version": DOCUMENT_VERSION,
-        "factors": [_describe_measured(factor) for factor in product.factors],
-        "subject": {
-            "text": render_text(product.subject),
-            "latex": left,
-            "mathml": render_mathml(product.lines[0].full),
-        },
-        "lines": [_describe_line(line, MAX_UNFOLDED_GAINS) for line in product.lines],
-        "hidden_lines": 0,
-        "latex": align_latex(left, [row for row in rows if row[0]]),
-        "gradient": describe_number(product.value),
-        "output": describe_number(product.output_norm),
-        "deltas": [describe_number(norm) for norm in product.delta_norms],
-        "weight_gradients": [describe_number(norm) for norm in product.weight_gradient_norms],
-        "summary": product.summary,
-        "extremes": product.extremes,
-        "check": product.check,
     }
 
 
@@ -118,14 +84,23 @@ def describe_number(number: WideFloat | None) -> dict[str, Any]:
         number: The number; `None` is one that does not exist.
     """
     if number is None:
-        return {"value": None, "log10": None, "sign": 0, "range": "undefined", "text": "undefined"}
+        return {
+            "value": None,
+            "log10": None,
+            "sign": 0,
+            "range": "undefined",
+            "text": "undefined",
+            "relation": "=",
+        }
     value = float(number)
+    largest = sys.float_info.max
     return {
         "value": value if math.isfinite(value) else None,
-        "log10": number.log10 if number.sign else None,
+        "log10": max(-largest, min(largest, number.log10)) if number.sign else None,
         "sign": number.sign,
         "range": number.range,
-        "text": format_wide(number),
+        "text": str(number),
+        "relation": name_relation(number),
     }
 
 
@@ -173,23 +148,6 @@ def _describe_factor(factor: Factor, running: WideFloat) -> dict[str, Any]:
     }
 
 
-def _describe_measured(factor: MeasuredFactor) -> dict[str, Any]:
-    return {
-        "id": factor.id,
-        "kind": factor.role,
-        "layer": factor.layer,
-        "name": factor.name,
-        "symbol": render_text(factor.gain),
-        "substituted": render_text(factor.gain),
-        "label": render_text(factor.symbol),
-        "short": render_text(factor.formula),
-        "value": describe_number(factor.exact),
-        "running_product": describe_number(factor.running),
-        "effect": "blocks" if factor.exact is None else classify(factor.exact),
-        "sentence": factor.sentence,
-    }
-
-
 def _describe_subject(derivation: Derivation) -> dict[str, str]:
     subject = derivation.subject
     return {
@@ -199,7 +157,13 @@ def _describe_subject(derivation: Derivation) -> dict[str, str]:
     }
 
 
-def _describe_line(line: Line, limit: int = MAX_UNFOLDED_FACTORS) -> dict[str, Any]:
+def describe_line(line: Line, limit: int = MAX_UNFOLDED_FACTORS) -> dict[str, Any]:
+    """Return a line in its folded form, and in its full one if that is not too long.
+
+    Args:
+        line: The line.
+        limit: The most factors of a full form.
+    """
     return {
         "number": line.number,
         "kind": line.kind,

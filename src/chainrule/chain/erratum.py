@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from chainrule._utils.numbers import to_subscript
-from chainrule.chain.layers import ChainLayer
-from chainrule.chain.notation import format_wide
+from chainrule.chain.network import ChainLayer
+from chainrule.chain.notation import format_equal
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.wide_float import ONE, WideFloat, multiply
 
 ORIGIN = (
-    "The form z(1 − z) comes from texts and code that write z for the neuron's output; with z the "
-    "input of σ, as here, the output is h = σ(z) and the slope is h(1 − h)."
+    "Some texts write z for the output of a unit, and then σ′ is z(1 − z). Here z is the input of "
+    "σ and h = σ(z) its output, so σ′(z) is h(1 − h)."
 )
 
 
@@ -42,12 +42,12 @@ class ErratumLayer:
         """What it comes to at the current values."""
         n = to_subscript(self.layer)
         return (
-            f"At z{n} = {_show(self.z)} the slope is h{n}(1 − h{n}) = {format_wide(self.right)}; "
-            f"z{n}(1 − z{n}) gives {format_wide(self.wrong)}, {_describe(self.wrong, self.right)}."
+            f"At z{n} {_show(self.z)} the slope is h{n}(1 − h{n}) {format_equal(self.right)}; "
+            f"z{n}(1 − z{n}) gives {self.wrong}, {_describe(self.wrong, self.right)}."
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Erratum:
     """What the wrong form does to one gradient.
 
@@ -56,12 +56,20 @@ class Erratum:
         layers: The sigmoid layers among the gradient's factors, output to input.
         right: The gradient.
         wrong: The gradient with z(1 − z) in place of every σ′(z).
+
+    Example:
+        >>> explain_erratum(ScalarChain(1.0, [0.5]))
+        Erratum(w1: with h(1 − h) ≈ 0.235, with z(1 − z) = 0.25)
     """
 
     wrt: str
     layers: tuple[ErratumLayer, ...]
     right: WideFloat
     wrong: WideFloat
+
+    def __repr__(self) -> str:
+        right, wrong = format_equal(self.right), format_equal(self.wrong)
+        return f"Erratum({self.wrt}: with h(1 − h) {right}, with z(1 − z) {wrong})"
 
     @property
     def off(self) -> float:
@@ -74,7 +82,7 @@ class Erratum:
         name = f"∂p/∂{self.wrt[0]}{to_subscript(int(self.wrt[1:])) if self.wrt[1:] else ''}"
         return (
             f"{ORIGIN} {self.layers[-1].sentence} With it in every layer {name} would be "
-            f"{format_wide(self.wrong)} instead of {format_wide(self.right)}, "
+            f"{self.wrong} instead of {self.right}, "
             f"{_describe(self.wrong, self.right)}."
         )
 
@@ -91,6 +99,10 @@ def explain_erratum(chain: ScalarChain, wrt: str = "w1") -> Erratum | None:
 
     Raises:
         SpecError: If there is no such variable.
+
+    Example:
+        >>> explain_erratum(ScalarChain(1.0, [0.5, -2.0])).wrong
+        1.4
     """
     factors = chain.factors(wrt)
     layers = {
@@ -118,7 +130,9 @@ def _compare(layer: ChainLayer) -> ErratumLayer:
 
 
 def _show(value: float) -> str:
-    return format_wide(WideFloat.from_float(value)) if abs(value) < float("inf") else "∞"
+    if abs(value) == float("inf"):
+        return f"= {'∞' if value > 0 else '−∞'}"
+    return format_equal(WideFloat.from_float(value))
 
 
 def _divide(wrong: WideFloat, right: WideFloat) -> float:
@@ -129,11 +143,13 @@ def _divide(wrong: WideFloat, right: WideFloat) -> float:
 
 def _describe(wrong: WideFloat, right: WideFloat) -> str:
     if not right.sign or not wrong.sign:
-        return "the same" if right.sign == wrong.sign else "wholly wrong"
+        if right.sign == wrong.sign:
+            return "the same"
+        return "as if nothing passed" if right.sign else "although nothing passes"
     ratio = wrong / right
     flipped = " and the wrong sign" if ratio.sign < 0 else ""
     if abs(ratio.log10) < 0.002:
         return "the wrong sign" if flipped else "by chance nearly the same"
     if ratio.log10 < 0:
-        return f"{format_wide(abs(right / wrong))} times too small{flipped}"
-    return f"{format_wide(abs(ratio))} times too large{flipped}"
+        return f"{abs(right / wrong)} times too small{flipped}"
+    return f"{abs(ratio)} times too large{flipped}"

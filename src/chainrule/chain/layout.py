@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from chainrule.chain.nodes import Edge, Node
-from chainrule.chain.scalar_chain import ScalarChain
+from chainrule.chain.network import Edge, Graph, Node
 from chainrule.chain.terms import Partial, Symbol
 from chainrule.chain.wide_float import WideFloat, multiply
 
@@ -84,7 +83,7 @@ class Layout:
 
 
 def arrange(
-    chain: ScalarChain,
+    chain: Graph,
     layer: int,
     *,
     max_layers: int = MAX_LAYERS_SHOWN,
@@ -123,7 +122,7 @@ def arrange(
     return Layout(places=places, edges=_list_edges(chain, units), width=width, height=height)
 
 
-def _fold(chain: ScalarChain, layer: int, max_layers: int) -> Iterator[int | Folded]:
+def _fold(chain: Graph, layer: int, max_layers: int) -> Iterator[int | Folded]:
     """Yield the layers to draw, and one fold in place of each run of the others."""
     depth = chain.depth
     shown = set(range(1, depth + 1))
@@ -144,7 +143,7 @@ def _fold(chain: ScalarChain, layer: int, max_layers: int) -> Iterator[int | Fol
         n = last + 1
 
 
-def _build_fold(chain: ScalarChain, first: int, last: int) -> Folded:
+def _build_fold(chain: Graph, first: int, last: int) -> Folded:
     hidden = chain.layers[first - 1 : last]
     factors = [name for n in range(first, last + 1) for name in (f"h{n - 1}-z{n}", f"z{n}-h{n}")]
     if first == 1:
@@ -199,7 +198,7 @@ def _list_items(
         yield nodes[f"b{unit}"], 1.0, OPERAND_HEIGHT
 
 
-def _list_edges(chain: ScalarChain, units: Sequence[int | Folded]) -> tuple[Edge, ...]:
+def _list_edges(chain: Graph, units: Sequence[int | Folded]) -> tuple[Edge, ...]:
     folds = [unit for unit in units if isinstance(unit, Folded)]
     renamed = {f"h{fold.last}": fold.id for fold in folds}
     layers = {unit for unit in units if isinstance(unit, int)}

@@ -1,8 +1,8 @@
 """`measure_product`: the product of measured gains of a real network, as an equation.
 
-The same view as that of a scalar chain, with every local derivative replaced by the gain of one
-module call: ‖∂𝓛/∂input‖ ÷ ‖∂𝓛/∂output‖, measured by autograd. Each norm stands once above and once
-below a fraction bar, so along a chain the product is exact.
+The same view as that of a scalar chain, with every local derivative replaced by the gradient gain
+(norm ratio) of one module call: ‖∂𝓛/∂input‖ ÷ ‖∂𝓛/∂output‖, measured by autograd. Each norm stands
+once above and once below a fraction bar, so along a chain the product is exact.
 """
 
 import math
@@ -10,12 +10,15 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from chainrule.chain.derivation import Line, LineKind
-from chainrule.chain.factors import describe_effect
-from chainrule.chain.notation import format_wide, render_text
+from chainrule.chain.document import DOCUMENT_VERSION, describe_line, describe_number
+from chainrule.chain.drawing import classify
+from chainrule.chain.network import describe_effect
+from chainrule.chain.notation import align_latex, render_latex, render_mathml, render_text
 from chainrule.chain.terms import Apply, Gain, Mark, Number, Symbol, Term
-from chainrule.chain.wide_float import ONE, ZERO, WideFloat, multiply
+from chainrule.chain.wide_float import ONE, ZERO, WideFloat, compute_exp, multiply
 from chainrule.flow.gradient_flow import GradientFlow, select_path
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import Role
@@ -30,10 +33,13 @@ _WORDS = {
 AGREEMENT = 1e-6
 """Relative difference below which two measured numbers count as the same."""
 
+MAX_UNFOLDED_GAINS = 320
+"""Longer lines are given in their folded form only: this is every module of 100 layers."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MeasuredFactor:
-    """One gain of the product.
+    """One gradient gain (norm ratio) of the product.
 
     Attributes:
         id: The same in equation, strip and chart: "phi-3", "W-3".
@@ -45,6 +51,12 @@ class MeasuredFactor:
         exact: Geometric mean over the networks; `None` where some network has no such number.
         running: The product up to and including it: 0 from the first 0 on, `None` from the first
             factor that has no number.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="identity"), 1)
+        >>> measure_product(flow).factors[0]
+        MeasuredFactor(g(φ₂) ≈ 1)
     """
 
     id: str
@@ -55,6 +67,10 @@ class MeasuredFactor:
     symbol: Symbol
     exact: WideFloat | None
     running: WideFloat | None
+
+    def __repr__(self) -> str:
+        value = "undefined" if self.exact is None else f"≈ {self.exact}"
+        return f"MeasuredFactor({render_text(self.formula)} {value})"
 
     @property
     def formula(self) -> Term:
@@ -74,10 +90,10 @@ class MeasuredFactor:
             gone = self.running is not None and not self.running.sign
             why = "no gradient arrives here" if gone else "not a finite number in every network"
             return f"× {name}, {self.words}: {why}"
-        return f"× {name} = {format_wide(self.exact)}, {self.words}: {describe_effect(self.exact)}"
+        return f"× {name} ≈ {self.exact}, {self.words}: {describe_effect(self.exact)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MeasuredProduct:
     """The product of all measured gains, from the loss back to the input.
 
@@ -89,12 +105,22 @@ class MeasuredProduct:
 
     All of them are geometric means over the networks: unlike medians, these multiply as the gains
     do. `None` stands for what some network does not have as a finite number.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="identity"), 1)
+        >>> len(measure_product(flow).factors)
+        4
     """
 
     factors: tuple[MeasuredFactor, ...]
     output_norm: WideFloat | None
     delta_norms: tuple[WideFloat | None, ...]
     weight_gradient_norms: tuple[WideFloat | None, ...]
+
+    def __repr__(self) -> str:
+        value = "undefined" if self.value is None else f"≈ {self.value}"
+        return f"MeasuredProduct({len(self.factors)} factors: {render_text(self.subject)} {value})"
 
     @property
     def value(self) -> WideFloat | None:
@@ -115,7 +141,7 @@ class MeasuredProduct:
         steps: tuple[tuple[LineKind, str, tuple[Mark, ...]], ...] = (
             (
                 "derivative",
-                "How much longer the gradient is at the input than at the output.",
+                "The norm of the gradient at the input, divided by its norm at the output.",
                 (Mark(names, self.subject),),
             ),
             (
@@ -126,7 +152,7 @@ class MeasuredProduct:
             ),
             (
                 "formulas",
-                "Each fraction by a short name: g, the gain of a module.",
+                "Each fraction by a short name: g, the gradient gain (norm ratio) of a module.",
                 tuple(Mark((f.id,), f.formula) for f in self.factors),
             ),
             (
@@ -159,8 +185,8 @@ class MeasuredProduct:
         if not self.value.sign:
             return f"All {count} factors multiply to 0: no gradient reaches the input."
         return (
-            f"All {count} factors multiply to {format_wide(self.value)}: that is how much longer "
-            "or shorter the gradient is at the input than at the output."
+            f"All {count} factors multiply to {self.value}: the norm of the gradient at the input, "
+            "divided by its norm at the output."
         )
 
     @property
@@ -172,14 +198,14 @@ class MeasuredProduct:
         low, smallest = min(known, key=lambda entry: entry[0].log10)
         high, largest = max(known, key=lambda entry: entry[0].log10)
         return (
-            f"The smallest factor is {render_text(smallest.formula)} = {format_wide(low)} "
-            f"({smallest.words}), the largest {render_text(largest.formula)} = "
-            f"{format_wide(high)} ({largest.words})."
+            f"The smallest factor is {render_text(smallest.formula)} ≈ {low} "
+            f"({smallest.words}), the largest {render_text(largest.formula)} ≈ "
+            f"{high} ({largest.words})."
         )
 
     @property
     def check(self) -> str | None:
-        """The product beside the gradient measured at layer 1, in words.
+        """The product compared with the gradient measured at layer 1, in words.
 
         `None` where the path does not pass z₁ or a number is missing.
         """
@@ -192,9 +218,9 @@ class MeasuredProduct:
         agrees = abs(float(expected / measured) - 1.0) < AGREEMENT
         output = render_text(self.factors[0].gain.below)
         return (
-            f"‖∂𝓛/∂{output}‖ = {format_wide(self.output_norm)} at the output, times the factors "
-            f"down to layer 1, {format_wide(product)}, is {format_wide(expected)}. Autograd "
-            f"measured ‖δ₁‖ = {format_wide(measured)}: "
+            f"‖∂𝓛/∂{output}‖ ≈ {self.output_norm} at the output, times the factors "
+            f"down to layer 1, {product}, is {expected}. Autograd "
+            f"measured ‖δ₁‖ ≈ {measured}: "
             f"{'the same' if agrees else 'not the same, since the network is no single chain'}."
         )
 
@@ -204,6 +230,12 @@ def measure_product(flow: GradientFlow) -> MeasuredProduct:
 
     Args:
         flow: A measurement with at least one module call.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="identity"), 1)
+        >>> [factor.id for factor in measure_product(flow).factors]
+        ['phi-2', 'W-2', 'phi-1', 'W-1']
     """
     path = [flow.layers[index] for index in select_path(flow.layers)]
     gradient = path[-1].gradient
@@ -213,6 +245,41 @@ def measure_product(flow: GradientFlow) -> MeasuredProduct:
         tuple(map(average_members, flow.delta_norms)),
         tuple(map(average_members, flow.weight_gradient_norms)),
     )
+
+
+def describe_product(product: MeasuredProduct) -> dict[str, Any]:
+    """Return a measured product as data of the same form as a chain's, without a graph.
+
+    Args:
+        product: The product. A number that it does not have reads "undefined".
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=2, width=4, activation="identity"), 1)
+        >>> describe_product(measure_product(flow))["subject"]["text"]
+        '‖∂𝓛/∂x‖/‖∂𝓛/∂h₂‖'
+    """
+    left = render_latex(product.subject)
+    rows = [(line.relation, line.to_latex()) for line in product.lines[1:]]
+    return {
+        "version": DOCUMENT_VERSION,
+        "factors": [_describe_measured(factor) for factor in product.factors],
+        "subject": {
+            "text": render_text(product.subject),
+            "latex": left,
+            "mathml": render_mathml(product.lines[0].full),
+        },
+        "lines": [describe_line(line, MAX_UNFOLDED_GAINS) for line in product.lines],
+        "hidden_lines": 0,
+        "latex": align_latex(left, [row for row in rows if row[0]]),
+        "gradient": describe_number(product.value),
+        "output": describe_number(product.output_norm),
+        "deltas": [describe_number(norm) for norm in product.delta_norms],
+        "weight_gradients": [describe_number(norm) for norm in product.weight_gradient_norms],
+        "summary": product.summary,
+        "extremes": product.extremes,
+        "check": product.check,
+    }
 
 
 def average_members(quantity: Quantity | None) -> WideFloat | None:
@@ -225,7 +292,8 @@ def average_members(quantity: Quantity | None) -> WideFloat | None:
         return None
     if not all(quantity.values):
         return ZERO
-    return WideFloat.from_log(statistics.fmean(map(math.log, quantity.values)))
+    mean = statistics.fmean(map(math.log, quantity.values))
+    return compute_exp(WideFloat.from_float(mean))
 
 
 def _iterate_factors(flow: GradientFlow) -> Iterator[MeasuredFactor]:
@@ -262,3 +330,20 @@ def _iterate_factors(flow: GradientFlow) -> Iterator[MeasuredFactor]:
             running=product,
         )
         below = above
+
+
+def _describe_measured(factor: MeasuredFactor) -> dict[str, Any]:
+    return {
+        "id": factor.id,
+        "kind": factor.role,
+        "layer": factor.layer,
+        "name": factor.name,
+        "symbol": render_text(factor.gain),
+        "substituted": render_text(factor.gain),
+        "label": render_text(factor.symbol),
+        "short": render_text(factor.formula),
+        "value": describe_number(factor.exact),
+        "running_product": describe_number(factor.running),
+        "effect": "blocks" if factor.exact is None else classify(factor.exact),
+        "sentence": factor.sentence,
+    }

@@ -1,6 +1,7 @@
 """Terms as plain text, LaTeX and MathML: one tree, three renderers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
@@ -19,7 +20,7 @@ from chainrule.chain.terms import (
     Symbol,
     Term,
 )
-from chainrule.chain.wide_float import WideFloat, strip_bound
+from chainrule.chain.wide_float import LONGEST_POWER, WideFloat
 
 MATHML = "http://www.w3.org/1998/Math/MathML"
 
@@ -33,7 +34,7 @@ _LATEX_SYMBOLS = {
     "max": r"\max",
     "tanh": r"\tanh",
 }
-_LATEX_RELATIONS = {">": ">", "≤": r"\le", "≈": r"\approx", "=": "=", "<": "<"}
+_LATEX_RELATIONS = {">": ">", "≤": r"\le", "≈": r"\approx", "=": "="}
 
 
 def _needs_brackets(term: Term) -> bool:
@@ -44,7 +45,7 @@ def _needs_brackets(term: Term) -> bool:
         case Sum():
             return True
         case Number(value):
-            return value.sign < 0 or value.bound
+            return value.sign < 0
         case _:
             return False
 
@@ -62,47 +63,21 @@ def describe_fold(fold: Fold) -> str:
 # ------------------------------------------------------------------ plain text
 
 
-LONGEST_POWER = 10**6
-"""Longer exponents are written as powers themselves."""
+def format_equal(value: WideFloat) -> str:
+    """Return a number after its sign: "= 0.25", or "≈ 0.235" where the digits are not all of it."""
+    return f"{name_relation(value)} {value}"
 
 
-def format_wide(value: WideFloat) -> str:
-    """Return a number in plain text: −2, 0.235, 3.1·10⁻⁷⁰², and <10^(…) where it is a bound."""
-    if value.bound:
-        return f"{name_bound(value)}{format_wide(strip_bound(value))}"
-    digits, power = value.split()
-    if power is None:
-        return digits
-    if (
-        abs(power) > LONGEST_POWER
-    ):  # sign and digits no longer matter: 10 to a number that is itself written as a power
-        sign = MINUS if value.sign < 0 else ""
-        return f"{sign}10^({format_wide(WideFloat.from_float(float(power)))})"
-    return f"{digits}·10{to_superscript(power)}"
-
-
-def format_equal(value: WideFloat, sign: str = "=") -> str:
-    """Return a number after its sign: "= 0.235", but "< 10^(…)" for a bound.
-
-    Args:
-        value: The number.
-        sign: The sign where the number is known.
-    """
-    return f"{name_bound(value) or sign} {format_wide(strip_bound(value))}"
-
-
-def name_bound(value: WideFloat) -> Literal["", "<", ">"]:
-    """Return the sign that stands between a number and a bound of its size, if it is one."""
-    if not value.bound:
-        return ""
-    return ">" if value.sign < 0 else "<"
+def name_relation(value: WideFloat) -> Literal["=", "≈"]:
+    """Return the sign between a number and the digits that people read."""
+    return "=" if value.reads_exactly else "≈"
 
 
 def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
     """Return a term in Unicode plain text."""
     match term:
         case Number(value):
-            return format_wide(value)
+            return str(value)
         case Symbol(name, index):
             return name if index is None else name + to_subscript(index)
         case Partial(of, by):
@@ -132,6 +107,50 @@ def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of te
             return f"⋯ {describe_fold(term)}{known} ⋯"
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a line of plain text that is not broken: a factor with the sign before it.
+
+    Attributes:
+        text: The text.
+        factors: Ids of the factors that it stands for.
+    """
+
+    text: str
+    factors: tuple[str, ...] = ()
+
+
+def split_text(term: Term) -> tuple[Piece, ...]:
+    """Return a line in plain text in pieces; joined by spaces they are `render_text(term)`."""
+    if not isinstance(term, Product) or term.tight:
+        return (Piece(render_text(term), term.factors if isinstance(term, Mark) else ()),)
+    return tuple(
+        Piece(
+            f"{'· ' if i else ''}{_bracket_text(factor)}",
+            factor.factors if isinstance(factor, (Mark, Fold)) else (),
+        )
+        for i, factor in enumerate(term.factors)
+    )
+
+
+def wrap_pieces(pieces: Sequence[Piece], width: int | None) -> Iterator[tuple[Piece, ...]]:
+    """Yield the pieces row by row.
+
+    Args:
+        pieces: The pieces of a line.
+        width: The most characters of a row, `None` for a single row. A longer piece has its own.
+    """
+    row: list[Piece] = []
+    used = 0
+    for piece in pieces:
+        if row and width is not None and used + 1 + len(piece.text) > width:
+            yield tuple(row)
+            row, used = [], 0
+        row.append(piece)
+        used += len(piece.text) + (len(row) > 1)
+    yield tuple(row)
+
+
 def _bracket_text(term: Term) -> str:
     text = render_text(term)
     return f"({text})" if _needs_brackets(term) else text
@@ -141,13 +160,11 @@ def _bracket_text(term: Term) -> str:
 
 
 def _latex_number(value: WideFloat) -> str:
-    if value.bound:
-        return f"{name_bound(value)} {_latex_number(strip_bound(value))}"
     digits, power = value.split()
     if power is not None and abs(power) > LONGEST_POWER:
         sign = "-" if value.sign < 0 else ""
-        return rf"{sign}10^{{{_latex_number(WideFloat.from_float(float(power)))}}}"
-    digits = digits.replace(MINUS, "-").replace(",", "{,}")
+        return rf"{sign}10^{{{_latex_number(WideFloat.from_ratio(power))}}}"
+    digits = digits.replace(MINUS, "-")
     return digits if power is None else rf"{digits} \cdot 10^{{{power}}}"
 
 
@@ -192,8 +209,10 @@ def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of t
         case Mark(_, inner):
             return render_latex(inner)
         case Fold(_, value):
-            equal = "" if value is not None and value.bound else r"\;=\;"
-            known = "" if value is None else f"{equal}{_latex_number(value)}"
+            known = ""
+            if value is not None:
+                equal = _LATEX_RELATIONS[name_relation(value)]
+                known = rf"\;{equal}\;{_latex_number(value)}"
             words = rf"\text{{{describe_fold(term)}}}{known}"
             return rf"\underbrace{{\cdots}}_{{{words}}}"
 
@@ -233,11 +252,9 @@ def _mo(sign: str, attributes: str = "") -> str:
 
 
 def _mathml_number(value: WideFloat) -> str:
-    if value.bound:
-        return _mrow(_mo(name_bound(value)), _mathml_number(strip_bound(value)))
     digits, power = value.split()
     if power is not None and abs(power) > LONGEST_POWER:
-        inner = _mathml_number(WideFloat.from_float(float(power)))
+        inner = _mathml_number(WideFloat.from_ratio(power))
         minus = _mo(MINUS, ' form="prefix"') if value.sign < 0 else ""
         return f"{minus}<msup><mn>10</mn>{_mrow(inner)}</msup>"
     negative = digits.startswith(MINUS)
@@ -298,8 +315,8 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of 
             return _mrow(render_mathml(inner), attributes=f' class="{kind}"{_data(names)}')
         case Fold(_, value):
             parts = [_mo("⋯"), f"<mtext>{describe_fold(term)}</mtext>"]
-            equal = [] if value is not None and value.bound else [_mo("=")]
-            parts += [] if value is None else [*equal, _mathml_number(value)]
+            if value is not None:
+                parts += [_mo(name_relation(value)), _mathml_number(value)]
             attributes = f' class="fold"{_data(term.factors)}'
             return _mrow(*parts, _mo("⋯"), attributes=attributes)
 

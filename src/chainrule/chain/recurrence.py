@@ -6,14 +6,31 @@ References:
 
 import math
 from dataclasses import dataclass
+from textwrap import wrap
 
 from chainrule.chain.depth import STABLE, check_depth
 from chainrule.chain.derivation import KEPT_FACTORS
-from chainrule.chain.formulas import write_prime
-from chainrule.chain.notation import align_mathml, format_wide, name_bound, render_mathml
+from chainrule.chain.notation import (
+    align_mathml,
+    format_equal,
+    render_mathml,
+    render_text,
+    split_text,
+    wrap_pieces,
+)
 from chainrule.chain.scalar_chain import ScalarChain
-from chainrule.chain.terms import Fold, Mark, Number, Partial, Power, Product, Symbol, Term
-from chainrule.chain.wide_float import ONE, ZERO, WideFloat, multiply, strip_bound
+from chainrule.chain.terms import (
+    Fold,
+    Mark,
+    Number,
+    Partial,
+    Power,
+    Product,
+    Symbol,
+    Term,
+    write_prime,
+)
+from chainrule.chain.wide_float import ONE, ZERO, WideFloat, multiply
 from chainrule.errors import SpecError
 
 
@@ -36,7 +53,7 @@ class Step:
     clipped: WideFloat
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Recurrence:
     """One weight used n times: h_t = φ(w·h_{t−1} + b), p = h_n.
 
@@ -46,6 +63,10 @@ class Recurrence:
         gradient: ∂p/∂w, the sum of ∂p/∂w_t over all uses of the weight.
         clip: Largest |∂p/∂w| that clipping lets pass; `None` for no clipping.
         clip_factor: What clipping multiplies the gradient by; 1 where it does nothing.
+
+    Example:
+        >>> measure_recurrence(0.5, 3, activation="identity")
+        Recurrence(3 steps, w = 0.5: ∂p/∂x = 0.125, ∂p/∂w = 0.75)
     """
 
     chain: ScalarChain
@@ -53,6 +74,14 @@ class Recurrence:
     gradient: WideFloat
     clip: float | None
     clip_factor: WideFloat
+
+    def __repr__(self) -> str:
+        steps = f"{self.chain.depth} step{'s' if self.chain.depth > 1 else ''}"
+        weight = format_equal(self.chain.layers[0].weight)
+        product = format_equal(self.steps[-1].product)
+        return (
+            f"Recurrence({steps}, w {weight}: ∂p/∂x {product}, ∂p/∂w {format_equal(self.gradient)})"
+        )
 
     @property
     def clipped_gradient(self) -> WideFloat:
@@ -91,7 +120,7 @@ class Recurrence:
 
     def to_mathml(self) -> str:
         """Return the product over all steps as one math element: formula, numbers, value."""
-        lines = [*self.write_lines()[:-1], Number(strip_bound(self.steps[-1].product))]
+        lines = [*self.write_lines()[:-1], Number(self.steps[-1].product)]
         rows = zip(("=", *self.list_signs()), map(render_mathml, lines), strict=True)
         return align_mathml(render_mathml(self.subject), list(rows))
 
@@ -100,22 +129,21 @@ class Recurrence:
         last = self.steps[-1]
         exact = last.power.reads_exactly and last.slopes.reads_exactly
         whole = exact and last.product.reads_exactly
-        return "=" if exact else "≈", name_bound(last.product) or ("=" if whole else "≈")
+        return "=" if exact else "≈", "=" if whole else "≈"
 
     @property
     def sentence(self) -> str:
         """What becomes of the gradient over all steps, and what clipping does to it."""
-        said = f"∂p/∂w, summed over all uses of w, is {format_wide(self.gradient)}"
+        said = f"∂p/∂w, summed over all uses of w, is {self.gradient}"
         if self.clip is None:
             return f"{said}."
         if self.clip_factor != ONE:
-            said += (
-                f"; clipping multiplies it by {format_wide(self.clip_factor)}, "
-                f"to {format_wide(self.clipped_gradient)}"
-            )
+            said += f"; clipping multiplies it by {self.clip_factor}, to {self.clipped_gradient}"
         last = self.steps[-1].product
         gone = last.sign and last.log10 < -math.log10(STABLE) and self.clip_factor != ONE
-        return f"{said}. {self.clipping}{' What had vanished stays vanished.' if gone else ''}"
+        return (
+            f"{said}. {self.clipping}{' A gradient that vanished stays vanished.' if gone else ''}"
+        )
 
     @property
     def clipping(self) -> str:
@@ -124,13 +152,12 @@ class Recurrence:
             return "No clipping."
         if self.clip_factor == ONE:
             return (
-                "Clipping does nothing here: it can shorten a gradient that is too large, not "
-                "lengthen one that vanishes."
+                "Clipping changes nothing here: it makes a gradient smaller that is too large, and "
+                "never makes one larger that vanishes."
             )
         return (
-            "Clipping multiplies the finished product by one more factor. It shortens the step and "
-            "keeps its direction; the factors inside, and how they share it out over time, stay as "
-            "they are."
+            "Clipping multiplies the finished product by one more factor. The step gets smaller "
+            "and keeps its direction. The factors of the product stay as they are."
         )
 
 
@@ -148,6 +175,10 @@ def unroll(
 
     Raises:
         SpecError: If an argument is out of range.
+
+    Example:
+        >>> unroll(0.5, 3).depth
+        3
     """
     check_depth("steps", steps)
     biases = [bias] * steps if bias != 0.0 else None
@@ -175,6 +206,10 @@ def measure_recurrence(
 
     Raises:
         SpecError: If an argument is out of range.
+
+    Example:
+        >>> measure_recurrence(0.5, 3, activation="identity").gradient
+        0.75
     """
     if isinstance(weight, float) and not math.isfinite(weight):
         raise SpecError(f"w: must be a finite number; got {weight!r}.")
@@ -201,11 +236,46 @@ def measure_recurrence(
     )
 
 
+def summarize_recurrence(recurrence: Recurrence, *, width: int | None = None) -> str:
+    """Return the product through time with its weight taken out, and what clipping does.
+
+    Args:
+        recurrence: The recurrent network.
+        width: Columns of the terminal, `None` for lines of any length.
+
+    Example:
+        >>> print(summarize_recurrence(measure_recurrence(2.0, 2, activation="identity")))
+        The same weight in every step, w₁ = w₂ = … = w:
+        ∂p/∂x = w² · id′(z₂) · id′(z₁)
+              = 4 · 1
+              = 4
+        ∂p/∂w, summed over all steps, is 4.
+    """
+    left = render_text(recurrence.subject)
+    margin = " " * len(left)
+    signs = ("=", *recurrence.list_signs())
+    lines = ["The same weight in every step, w₁ = w₂ = … = w:"]
+    for i, (sign, term) in enumerate(zip(signs, recurrence.write_lines(), strict=True)):
+        start = f"{margin if i else left} {sign}"
+        room = None if width is None else width - len(left) - 3
+        for pieces in wrap_pieces(split_text(term), room):
+            lines.append(f"{start} {' '.join(piece.text for piece in pieces)}")
+            start = f"{margin}  "
+    said = [f"∂p/∂w, summed over all steps, is {recurrence.gradient}."]
+    if recurrence.clip is not None:
+        if recurrence.clip_factor != ONE:
+            factor, clipped = recurrence.clip_factor, recurrence.clipped_gradient
+            said.append(f"Clipped, it is {recurrence.gradient} · {factor} = {clipped}.")
+        said.append(recurrence.clipping)
+    if width is None:
+        return "\n".join([*lines, said[0], *([" ".join(said[1:])] if said[1:] else [])])
+    return "\n".join([*lines, *wrap(" ".join(said), max(width, 20), break_long_words=False)])
+
+
 def _compute_clip_factor(gradient: WideFloat, clip: float) -> WideFloat:
-    bound = WideFloat.from_float(clip)
-    if gradient.log10 <= bound.log10:
+    if abs(gradient) <= clip:
         return ONE
-    return bound / abs(gradient)
+    return WideFloat.from_float(clip) / abs(gradient)
 
 
 def _write_power(n: int) -> Term:

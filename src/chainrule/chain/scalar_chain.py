@@ -6,15 +6,25 @@ References:
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
 from types import MappingProxyType
+from typing import Any
 
-from chainrule.chain.factors import Factor, list_factors
-from chainrule.chain.layers import ChainLayer, compute_layers
-from chainrule.chain.nodes import Edge, Node, build_edges, build_nodes
+from chainrule.chain.drawing import draw_graph
+from chainrule.chain.network import (
+    ChainLayer,
+    Edge,
+    Factor,
+    Node,
+    build_edges,
+    build_nodes,
+    compute_layers,
+    list_factors,
+)
+from chainrule.chain.notation import format_equal
 from chainrule.chain.wide_float import ONE, WideFloat
 from chainrule.errors import SpecError, suggest
 from chainrule.spec.activations import get_activation
@@ -22,7 +32,7 @@ from chainrule.spec.activations import get_activation
 MAX_LAYERS = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScalarChain:
     """A network with one unit per layer: h₀ = x, z_l = w_l·h_{l−1} + b_l, h_l = φ(z_l), p = h_n.
 
@@ -37,6 +47,10 @@ class ScalarChain:
 
     Raises:
         SpecError: On construction, naming the argument, what must hold and what came.
+
+    Example:
+        >>> ScalarChain(1.0, [0.5, -2.0], "tanh")
+        ScalarChain(2 layers, tanh: x = 1, p ≈ −0.728)
     """
 
     x: float
@@ -45,7 +59,7 @@ class ScalarChain:
     biases: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        weights = tuple(self.weights)
+        weights = _list_values("weights", self.weights)
         depth = len(weights)
         if not depth:
             raise SpecError(
@@ -57,7 +71,9 @@ class ScalarChain:
                 f"weights: must be at most {MAX_LAYERS}, one per layer; got {depth}. "
                 "Use fewer layers."
             )
-        activation = self.activation if isinstance(self.activation, str) else tuple(self.activation)
+        activation = self.activation
+        if not isinstance(activation, str):
+            activation = _list_values("activation", activation)
         if not isinstance(activation, str) and len(activation) != depth:
             raise SpecError(
                 f"activation: must be one name, or as many as weights ({depth}); "
@@ -65,7 +81,7 @@ class ScalarChain:
             )
         for name in {activation} if isinstance(activation, str) else dict.fromkeys(activation):
             get_activation(name)
-        biases = None if self.biases is None else tuple(self.biases)
+        biases = None if self.biases is None else _list_values("biases", self.biases)
         if biases is not None and len(biases) != depth:
             raise SpecError(
                 f"biases: must be as many as weights ({depth}), or left out; got {len(biases)}."
@@ -74,6 +90,16 @@ class ScalarChain:
         object.__setattr__(self, "weights", _check_numbers("w", weights))
         object.__setattr__(self, "activation", activation)
         object.__setattr__(self, "biases", None if biases is None else _check_numbers("b", biases))
+
+    def __repr__(self) -> str:
+        layers = f"{self.depth} layer{'s' if self.depth > 1 else ''}"
+        names = ", ".join(dict.fromkeys(layer.activation.name for layer in self.layers))
+        x, p = format_equal(self.layers[0].input), format_equal(self.output)
+        return f"ScalarChain({layers}, {names}: x {x}, p {p})"
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows: the computational graph with ∂p/∂w₁."""
+        return draw_graph(self, identifier=f"chain-{hash(self) & 0xFFFFFFFF:x}")
 
     @property
     def depth(self) -> int:
@@ -122,19 +148,30 @@ class ScalarChain:
 
         Raises:
             SpecError: If there is no such variable.
+
+        Example:
+            >>> ScalarChain(1.0, [0.5]).factors("w1")
+            (Factor(∂p/∂z₁ = h₁(1 − h₁) ≈ 0.235), Factor(∂z₁/∂w₁ = x = 1))
         """
         letter, last = self._find_variable(wrt)
         biased = self.biases is not None or letter == "b"
         return list_factors(self.layers, letter, last, biased=biased)
 
     def gradient(self, wrt: str) -> WideFloat:
-        """Return ∂p/∂wrt, whatever its size; `float()` makes a float64 of it.
+        """Return ∂p/∂wrt, whatever its size.
+
+        It is a number to calculate with, see `WideFloat`; `float()` makes a float64 of it.
 
         Args:
             wrt: A variable, as for `factors`.
 
         Raises:
             SpecError: If there is no such variable.
+
+        Example:
+            >>> gradient = ScalarChain(1.0, [0.5, -2.0, 1.5]).gradient("w1")
+            >>> gradient, gradient < 0, f"{2 * gradient:.3g}"
+            (−0.0298, True, '-0.0595')
         """
         letter, last = self._find_variable(wrt)
         product = ONE
@@ -199,6 +236,18 @@ class ScalarChain:
             letter + ("1" if self.depth == 1 else f"1 … {letter}{self.depth}") for letter in "wb"
         ]
         return f"{guess}Known: x, {', '.join(ends)}."
+
+
+def _list_values(name: str, values: Any) -> tuple[Any, ...]:
+    """Return a list, an array or a tensor as a tuple."""
+    if hasattr(values, "tolist"):  # NumPy, PyTorch
+        values = values.tolist()
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise SpecError(
+            f"{name}: must be a list with one entry per layer; got {values!r:.60}. "
+            f"For one layer: {name}=[{values!r:.60}]."
+        )
+    return tuple(values)
 
 
 def _check_number(name: str, value: object) -> float:

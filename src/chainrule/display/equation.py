@@ -11,11 +11,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from chainrule.chain.derivation import KEPT_FACTORS, Derivation, Line
-from chainrule.chain.graph import classify
-from chainrule.chain.notation import format_equal, format_wide, render_text
+from chainrule.chain.derivation import KEPT_FACTORS, MAX_LAYERS_LISTED, Derivation, Line
+from chainrule.chain.drawing import classify
+from chainrule.chain.notation import format_equal, render_text
 from chainrule.chain.recurrence import Recurrence
-from chainrule.chain.summary import list_layer_rows
 from chainrule.chain.terms import Fold, Mark, Product, Term
 
 STYLES: Mapping[str, str] = MappingProxyType(
@@ -79,7 +78,18 @@ def print_equation(
 
 def _lay_out_layers(derivation: Derivation, width: int, fold: bool) -> Iterator[str]:
     """Yield the values of the forward pass in columns, as many beside each other as fit."""
-    rows = list_layer_rows(derivation, fold=fold)
+    chain = derivation.chain
+    rows: list[tuple[str, ...]] = [
+        tuple(
+            f"{name} {format_equal(value)}"
+            for name, value in layer.list_values(biased=chain.biases is not None)
+        )
+        for layer in chain.layers
+    ]
+    half = MAX_LAYERS_LISTED // 4
+    if fold and len(rows) > MAX_LAYERS_LISTED:
+        rows[half:-half] = [(f"⋯ {len(rows) - 2 * half} layers ⋯",)]
+    rows.insert(0, (f"x {format_equal(chain.layers[0].input)}",))
     filled = [row for row in rows if len(row) > 1]
     sizes = [max(map(cell_len, column)) for column in zip(*filled, strict=True)]
     gap = 3 if sum(sizes) + 3 * (len(sizes) - 1) <= width else 2
@@ -183,9 +193,9 @@ def _print_recurrence(console: Console, recurrence: Recurrence) -> None:
     console.print(Text("The same weight in every step, w₁ = w₂ = … = w:"))
     for head, term in ((f"{left} = ", product), (f"{margin} {signs[0]} ", numbers)):
         console.print(_hang(head, term, console.width, {}), soft_wrap=True)
-    console.print(Text(f"{margin} {format_equal(last.product, signs[1])}"))
-    console.print(Text(f"∂p/∂w, the sum over all steps, is {format_wide(recurrence.gradient)}."))
+    console.print(Text(f"{margin} {signs[1]} {last.product}"))
+    console.print(Text(f"∂p/∂w, the sum over all steps, is {recurrence.gradient}."))
     if recurrence.clip is not None:
-        factor = format_wide(recurrence.clip_factor)
-        clipped = f"Clipped to {format_wide(recurrence.clipped_gradient)} (× {factor}). "
+        factor = str(recurrence.clip_factor)
+        clipped = f"Clipped to {recurrence.clipped_gradient} (× {factor}). "
         console.print(Text(f"{clipped if factor != '1' else ''}{recurrence.clipping}"))
