@@ -2,26 +2,38 @@
 
 Numbers come from real PyTorch autograd. Start with `inspect` for your own model, or with
 `NetworkSpec` and `simulate` for a network described by a few settings.
+
+Importing the package loads next to nothing: a name is imported from its module when it is first
+used, and PyTorch with the first name that measures.
+
+Example:
+    >>> import chainrule
+    >>> chainrule.ScalarChain(x=1.0, weights=[0.5, -2.0]).depth
+    2
 """
 
-from chainrule.chain import ScalarChain
-from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
-from chainrule.diagnosis.rules import Verdict
-from chainrule.errors import ChainruleError
-from chainrule.figures.plotting import plot
-from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.loading import load_flow
-from chainrule.measure.inspection import inspect
-from chainrule.measure.networks import build_network, make_loss
-from chainrule.measure.simulation import simulate
-from chainrule.presets import PRESETS
-from chainrule.remedies.model_search import apply_remedy
-from chainrule.remedies.result import Remedy
-from chainrule.remedies.spec_search import find_remedies
-from chainrule.report import write_report
-from chainrule.spec.activations import ACTIVATIONS
-from chainrule.spec.initializers import INITIALIZERS
-from chainrule.spec.network_spec import NetworkSpec
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chainrule.chain.scalar_chain import ScalarChain
+    from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
+    from chainrule.diagnosis.rules import Verdict
+    from chainrule.errors import ChainruleError
+    from chainrule.figures.plotting import plot
+    from chainrule.flow.gradient_flow import GradientFlow
+    from chainrule.flow.loading import load_flow
+    from chainrule.measure.inspection import inspect
+    from chainrule.measure.networks import build_network, make_loss
+    from chainrule.measure.simulation import simulate
+    from chainrule.presets import PRESETS
+    from chainrule.remedies.model_search import apply_remedy
+    from chainrule.remedies.result import Remedy
+    from chainrule.remedies.spec_search import find_remedies
+    from chainrule.report import write_report
+    from chainrule.spec.activations import ACTIVATIONS
+    from chainrule.spec.initializers import INITIALIZERS
+    from chainrule.spec.network_spec import NetworkSpec
 
 __all__ = [
     "ACTIVATIONS",
@@ -45,3 +57,62 @@ __all__ = [
     "simulate",
     "write_report",
 ]
+
+_HOMES = {
+    "ACTIVATIONS": "spec",
+    "INITIALIZERS": "spec",
+    "PRESETS": "presets",
+    "ChainruleError": "errors",
+    "Diagnosis": "diagnosis",
+    "GradientFlow": "flow",
+    "NetworkSpec": "spec",
+    "Remedy": "remedies",
+    "ScalarChain": "chain",
+    "Verdict": "diagnosis",
+    "apply_remedy": "remedies",
+    "build_network": "measure",
+    "diagnose": "diagnosis",
+    "find_remedies": "remedies",
+    "inspect": "measure",
+    "load_flow": "flow",
+    "make_loss": "measure",
+    "plot": "figures.plotting",
+    "simulate": "measure",
+    "write_report": "report",
+}
+"""Where each public name is imported from: the face of a room, or a module in it."""
+
+_ROOMS = frozenset(
+    {
+        "chain",
+        "diagnosis",
+        "display",
+        "errors",
+        "figures",
+        "flow",
+        "measure",
+        "presets",
+        "remedies",
+        "report",
+        "spec",
+        "testing",
+        "training",
+    }
+)
+"""What is also an attribute: `chainrule.chain.derive` needs no import of its own."""
+
+if not TYPE_CHECKING:  # a type checker must still object to names that do not exist
+
+    def __getattr__(name: str) -> object:
+        """Import a public name, or a room, when it is first asked for (PEP 562)."""
+        if name in _HOMES:
+            value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        elif name in _ROOMS:
+            value = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_ROOMS})

@@ -1,5 +1,6 @@
 """Named scenarios: one specification each, and one sentence on what to look at."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -28,6 +29,16 @@ class Preset:
     look_at: str
     spec: NetworkSpec
     verdict: Verdict
+
+    @property
+    def slug(self) -> str:
+        """The name as one word that needs no quotes in a shell: "dying-relu".
+
+        Example:
+            >>> get_preset("Vanishing (Sigmoid)").slug
+            'vanishing-sigmoid'
+        """
+        return "-".join(re.findall(r"[a-z0-9]+", self.name.lower()))
 
 
 _TABLE = (
@@ -101,7 +112,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset
 
 
 def get_preset(name: str) -> Preset:
-    """Return the preset called `name` (upper and lower case are the same).
+    """Return the preset called `name`, in full or as its slug (upper and lower case are the same).
 
     Raises:
         SpecError: If there is none; the message names the nearest and lists all.
@@ -110,7 +121,7 @@ def get_preset(name: str) -> Preset:
         >>> get_preset("dying relu").spec.width
         4
     """
-    by_fold = {preset.name.casefold(): preset for preset in _TABLE}
+    by_fold = {each: preset for preset in _TABLE for each in (preset.name.casefold(), preset.slug)}
     try:
         return by_fold[name.strip().casefold()]
     except KeyError:

@@ -1,52 +1,17 @@
 """Reports from the command line; no browser is opened."""
 
 import re
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pytest
 
-from chainrule.cli.commands import main
 from chainrule.flow.loading import load_flow
 from chainrule.report import build_report
 
 ROOT = Path(__file__).parents[2]
 CLASSIC = f"{ROOT}/examples/classic_sigmoid.py:build"
 SMALL = ("simulate", "--depth", "3", "--width", "8", "--seeds", "2")
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    """The addresses that a browser was asked to open."""
-    addresses = []
-
-    def open_address(address):
-        addresses.append(address)
-        return True
-
-    monkeypatch.setattr("webbrowser.open", open_address)
-    return addresses
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path, opened):
-    """Return a function that runs the command line here: (exit code, output, errors)."""
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-
-    def run_main(*args):
-        monkeypatch.setattr(sys, "argv", ["chainrule", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_main
 
 
 def read_opened(addresses):
@@ -108,7 +73,7 @@ def test_an_unhealthy_network_still_gets_its_report(run, opened):
 def test_report_turns_a_saved_flow_into_a_page(run, opened, tmp_path):
     flow, report = tmp_path / "flow.json", tmp_path / "report.html"
     run(*SMALL, "--output", flow)
-    code, out, _ = run("report", flow, "--output", report, "--title", "A & B")
+    code, out, _ = run("report", flow, "--report", report, "--title", "A & B")
     assert (code, out) == (0, "")
     page = report.read_text(encoding="utf-8")
     assert page == build_report(load_flow(flow), title="A & B")
@@ -129,8 +94,10 @@ def test_without_a_browser_it_says_what_to_do(run, monkeypatch):
     [
         (("report", "lost.json", "--open"), "Could not read lost.json: No such file"),
         (("report", f"{ROOT}/pyproject.toml", "--open"), "must hold JSON as written by chainrule"),
-        (("report", "flow.json"), "give --output FILE, --open, or both"),
-        (("report", "flow.json", "--output", "nowhere/r.html"), "existing folder"),
+        (("report", "flow.json"), "--report FILE"),
+        (("report", "flow.json", "--report", "nowhere/r.html"), "existing folder"),
+        (("report", "flow.json", "--output", "r.html"), "--report FILE"),
+        (("report", "flow.json", "-o", "flow.json"), "--report FILE"),
         (("simulate", "--depth", "900", "--report", "nowhere/r.html"), "existing folder"),
         (("inspect", CLASSIC, "--report", "/"), "must be a file, but / is a folder"),
     ],
@@ -141,3 +108,35 @@ def test_what_cannot_be_done_is_one_message(run, opened, args, problem):
     assert problem in " ".join(err.split())
     assert "Traceback" not in err
     assert opened == []
+
+
+@pytest.mark.parametrize("spelling", ["flow.json", "./flow.json", "folder/../flow.json", "link"])
+def test_a_report_never_takes_the_place_of_its_flow(run, tmp_path, monkeypatch, spelling):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    run(*SMALL, "--output", "flow.json")
+    (tmp_path / "link").symlink_to("flow.json")
+    before = (tmp_path / "flow.json").read_text(encoding="utf-8")
+    code, out, err = run("report", "flow.json", "--report", spelling)
+    assert (code, out) == (2, "")
+    assert "--report" in err
+    assert "flow.json" in err
+    assert (tmp_path / "flow.json").read_text(encoding="utf-8") == before
+
+
+def test_no_file_is_written_twice_or_over_code(run, tmp_path):
+    model = tmp_path / "model.py"
+    model.write_text((ROOT / "examples/classic_sigmoid.py").read_text())
+    code = model.read_text()
+    link = tmp_path / "link"
+    link.symlink_to(model)
+    both = tmp_path / "both"
+    for options in (
+        ("--output", both, "--report", both),
+        ("--output", model),
+        ("--report", link),
+        ("--report", tmp_path / "other.py"),
+    ):
+        assert run("inspect", f"{model}:build", *options)[:2] == (2, "")
+    assert model.read_text() == code
+    assert not both.exists()

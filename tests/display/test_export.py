@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from chainrule.diagnosis.diagnosis import diagnose
-from chainrule.display.export import list_records, summarize, to_csv, to_summary_json, write_csv
+from chainrule.display.export import (
+    list_records,
+    summarize,
+    to_csv,
+    to_result_json,
+    to_summary_json,
+    write_csv,
+)
 from chainrule.errors import FlowFileError
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
@@ -104,3 +111,14 @@ def test_the_summary_is_strict_json():
     document = json.loads(to_summary_json(simulate(OVERFLOWING, 2)))
     assert document["gradient_at_first_layer"] == "NaN"
     assert document["verdict"] == "non-finite"
+
+
+def test_the_result_of_a_command_is_strict_json_also_where_values_overflow():
+    flow = simulate(OVERFLOWING, 2)
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    document = json.loads(to_result_json(flow, diagnose(flow)), parse_constant=refuse)
+    assert document["diagnosis"]["verdict"] == "non-finite"
+    assert document["flow"] == json.loads(flow.to_json())

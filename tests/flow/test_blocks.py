@@ -12,8 +12,8 @@ from rich.console import Console
 from torch import nn
 
 from chainrule.diagnosis.diagnosis import diagnose
-from chainrule.display.bars import SPARKS, Sparks
 from chainrule.display.terminal import print_flow
+from chainrule.display.terminal_tables import SPARKS, Sparks
 from chainrule.flow.blocks import build_profile, grow_tree, is_profiled
 from chainrule.flow.quantity import Quantity
 from chainrule.measure.inspection import inspect

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from chainrule.cli import commands as cli
+from chainrule import cli
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.display.terminal import render_remedies
 from chainrule.measure.inspection import inspect

@@ -1,8 +1,8 @@
 """Writing files whole or not at all."""
 
 import os
+import secrets
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from chainrule.errors import FlowFileError
 
@@ -38,18 +38,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """
     check_writable(path)
     target = Path(path).resolve()  # a link stays, and the file it leads to is replaced
-    mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
-    draft = None
+    mode = target.stat().st_mode & 0o777 if target.exists() else None
+    draft = target.with_name(f".{target.name[:80]}.{secrets.token_hex(8)}")
     try:
-        with NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as draft:
-            draft.write(text)
-        os.chmod(draft.name, mode)
-        os.replace(draft.name, target)
+        # Like any new file: the system takes away the permissions that the user's umask names.
+        with open(draft, "xb") as file:
+            file.write(text.encode())
+        if mode is not None:
+            os.chmod(draft, mode)
+        os.replace(draft, target)
     except BaseException as error:
-        if draft is not None:
-            Path(draft.name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise FlowFileError(f"Could not write {target}: {error.strerror}.") from None
         raise

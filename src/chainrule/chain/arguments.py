@@ -7,6 +7,9 @@ from chainrule.chain.recurrence import Recurrence, measure_recurrence
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.errors import SpecError
 
+DEFAULT_LAYERS = 2
+"""Layers of a chain where nothing says how many."""
+
 
 def build_chain(
     *,
@@ -44,13 +47,15 @@ def build_chain(
                 "tied: must come without weights, biases and a list of activations, since every "
                 "layer is the same. Leave them out, or leave tied out."
             )
-        recurrence = measure_recurrence(tied, layers or 1, x=x, activation=names[0], clip=clip)
+        recurrence = measure_recurrence(
+            tied, layers or DEFAULT_LAYERS, x=x, activation=names[0], clip=clip
+        )
         return recurrence.chain, recurrence
     if clip is not None:
         raise SpecError("clip: must come with a tied weight, whose gradient it clips. Add tied.")
     numbers = parse_numbers("weights", weights) if weights is not None else None
     if numbers is None:
-        numbers = [1.0] * (layers or (len(names) if len(names) > 1 else 2))
+        numbers = [1.0] * (layers or (len(names) if len(names) > 1 else DEFAULT_LAYERS))
     if layers is not None and len(numbers) != layers:
         raise SpecError(
             f"weights: must be as many as layers ({layers}); got {len(numbers)}. "

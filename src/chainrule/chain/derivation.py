@@ -93,14 +93,21 @@ class Line:
     @property
     def folded(self) -> Term:
         """The line with the middle of a long product folded into "⋯ k factors ⋯"."""
+        return self.fold(KEPT_FACTORS) if self.folds else self.full
+
+    def fold(self, kept: int) -> Term:
+        """Return the line with only some factors at each end, the others folded.
+
+        Args:
+            kept: Factors at each end that stay.
+        """
         marks = self._build()
-        if len(marks) <= MAX_FACTORS:
+        middle = marks[kept:-kept]
+        if not middle:
             return self.full
-        middle = marks[KEPT_FACTORS:-KEPT_FACTORS]
         numbers = [mark.term.value for mark in middle if isinstance(mark.term, Number)]
         value = multiply(numbers) if len(numbers) == len(middle) else None
-        fold = Fold(middle, value)
-        return Product((*marks[:KEPT_FACTORS], fold, *marks[-KEPT_FACTORS:]))
+        return Product((*marks[:kept], Fold(middle, value), *marks[-kept:]))
 
     def get_term(self, *, fold: bool = True) -> Term:
         """Return the folded or the full line.

@@ -1,11 +1,5 @@
 """The command line: one module per command, and what they share."""
 
-from chainrule.cli.commands import (
-    app,
-    main,
-)
+from chainrule.cli.application import app, main
 
-__all__ = [
-    "app",
-    "main",
-]
+__all__ = ["app", "main"]

@@ -4,8 +4,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from chainrule.cli.streams import open_console
 
 
 @contextmanager
@@ -16,17 +17,19 @@ def show_progress(what: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        console=Console(stderr=True),
+        console=open_console(stderr=True),
         transient=True,
     )
     task = bars.add_task(what, total=None)
     timer = threading.Timer(1.0, bars.start)
     timer.daemon = True
-    if bars.console.is_terminal:
+    shown = bars.console.is_terminal
+    if shown:
         timer.start()
     try:
         yield lambda done, total: bars.update(task, completed=done, total=total)
     finally:
         timer.cancel()
-        if bars.live.is_started:
+        if shown:
+            timer.join()  # it may be starting the bars just now
             bars.stop()

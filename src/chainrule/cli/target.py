@@ -6,16 +6,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from chainrule.errors import TargetError, suggest
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _FORM = "FILE.py:FUNCTION or package.module:FUNCTION"
 
 
-def load_target(target: str) -> tuple[nn.Module, Callable[[Any], Any]]:
+def get_file(target: str) -> str | None:
+    """Return the file that a target names; nothing where it names a module."""
+    place = target.rpartition(":")[0]
+    return place if place.endswith(".py") or "/" in place else None
+
+
+def load_target(target: str) -> "tuple[nn.Module, Callable[[Any], Any]]":
     """Return the (model, compute_loss) that the function named by `target` returns.
 
     Args:
@@ -29,8 +36,8 @@ def load_target(target: str) -> tuple[nn.Module, Callable[[Any], Any]]:
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
         raise TargetError(f"The target must be {_FORM}; got {target!r}.")
-    is_file = place.endswith(".py") or "/" in place
-    module = _run(place, lambda: _load_file(Path(place)) if is_file else _load_module(place))
+    file = get_file(target)
+    module = _run(place, lambda: _load_file(Path(file)) if file else _load_module(place))
     function = getattr(module, name, None)
     if not callable(function):
         functions = [
@@ -46,6 +53,8 @@ def load_target(target: str) -> tuple[nn.Module, Callable[[Any], Any]]:
             f"{target} must return (model, compute_loss); got {type(result).__name__}"
             + (f" of length {len(result)}." if isinstance(result, tuple) else ".")
         )
+    from torch import nn
+
     model, compute_loss = result
     if not isinstance(model, nn.Module) or not callable(compute_loss):
         raise TargetError(
@@ -60,7 +69,9 @@ def _run(what: str, action: Callable[[], Any]) -> Any:
         return action()
     except TargetError:
         raise
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too: an exit code is not its to choose
         raise TargetError(
             f"{what} must run through, but it raised {type(error).__name__}: {error}. "
             "See the traceback with --debug."
@@ -69,7 +80,7 @@ def _run(what: str, action: Callable[[], Any]) -> Any:
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise TargetError(f"There must be a file {path}; there is none.")
+        raise TargetError(f"No such file: {path}. The target must be {_FORM}.")
     description = importlib.util.spec_from_file_location(path.stem, path)
     if description is None or description.loader is None:
         raise TargetError(f"{path} must be a Python file; its name does not end in .py.")
@@ -86,10 +97,7 @@ def _load_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise TargetError(
-                f"There must be a module {name!r}; there is none on the path. The target must be "
-                f"{_FORM}."
-            ) from error
+            raise TargetError(f"No such module: {name!r}. The target must be {_FORM}.") from error
         raise
 
 

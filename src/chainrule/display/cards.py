@@ -21,7 +21,7 @@ GOOD, WARN, BAD, PLAIN = "good", "warn", "bad", ""
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a verdict looks: a sign that is told apart without colour, and a state."""
+    """How a verdict looks: a sign that differs without colour, too, and a state."""
 
     icon: str
     state: str
@@ -76,7 +76,14 @@ class Card:
 
 
 def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
-    """Return the four status cards of a measurement, also of one without weight layers."""
+    """Return the four status cards of a measurement, also of one without weight layers.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> [card.title for card in build_cards(flow, diagnose(flow))][0]
+        'Gradient at layer 1'
+    """
     layers = flow.weight_layers
     look = LOOKS[diagnosis.verdict]
     verdict = Card(
@@ -119,7 +126,14 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
 
 
 def describe_viability(diagnosis: Diagnosis) -> str:
-    """Return in a few words whether SGD can be expected to train it, and Adam where it differs."""
+    """Return in a few words whether SGD can be expected to train it, and Adam where it differs.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> describe_viability(diagnose(flow)).split()[0]
+        'training'
+    """
     sgd, adam = diagnosis.viability.sgd.word, diagnosis.viability.adam.word
     words = f"training {sgd}" if adam == sgd else f"training {sgd} with SGD, {adam} with Adam"
     return words if diagnosis.viability.covered else f"{words} (extrapolated)"
@@ -134,7 +148,7 @@ class Forecast:
         title: "SGD: not viable".
         note: The probability, in a sentence.
         reasons: What lowered it, the gravest first; empty if nothing did.
-        further: Those of them that no finding has told; for SGD alone, of which findings speak.
+        further: Those of them that no finding reports; for SGD only, which the findings are about.
     """
 
     look: Look
@@ -146,17 +160,24 @@ class Forecast:
 
 _MOST_REASONS = 3
 _SLIGHT = 0.2
-"""Log-odds below which a reason is not worth telling."""
+"""Log-odds below which a reason is not reported."""
 
 
 def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
-    """Return what SGD and Adam can be expected to do with the network, and why."""
+    """Return what SGD and Adam can be expected to do with the network, and why.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> [forecast.title[:4] for forecast in build_forecasts(diagnose(flow))]
+        ['SGD:', 'Adam']
+    """
     doubt = ""
     if not diagnosis.viability.covered:
         doubt += "; an extrapolation, as it was fitted on dense networks of 16 to 256 units"
     if diagnosis.findings and diagnosis.viability.sgd.word is Outlook.VIABLE:
         doubt += "; it looks at the whole: where it contradicts a finding, trust the finding"
-    told = {RULES[finding.rule].feature for finding in diagnosis.findings}
+    reported = {RULES[finding.rule].feature for finding in diagnosis.findings}
     both = (("SGD", diagnosis.viability.sgd), ("Adam", diagnosis.viability.adam))
     first, second = (
         Forecast(
@@ -170,7 +191,7 @@ def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
             further=tuple(
                 each.words
                 for each in prospect.contributions
-                if each.log_odds < -_SLIGHT and each.feature not in told and name == "SGD"
+                if each.log_odds < -_SLIGHT and each.feature not in reported and name == "SGD"
             ),
         )
         for name, prospect in both
@@ -179,7 +200,13 @@ def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
 
 
 def explain_difference(diagnosis: Diagnosis) -> str:
-    """Return why SGD and Adam are judged differently; nothing where they are not."""
+    """Return why SGD and Adam are judged differently; nothing where they are not.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> explain_difference(diagnose(simulate(NetworkSpec(activation="relu", init="he"), 2)))
+        ''
+    """
     if diagnosis.viability.sgd.word == diagnosis.viability.adam.word:
         return ""
     return (
@@ -281,7 +308,14 @@ _SHOWN = {
 
 
 def describe_subject(flow: GradientFlow) -> str:
-    """Return what was measured, in one line."""
+    """Return what was measured, in one line.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> describe_subject(flow)
+        '3 layers × 4 units, Sigmoid, PyTorch default initialization'
+    """
     spec = flow.spec
     if spec is None:
         counts = (
@@ -309,7 +343,14 @@ def describe_subject(flow: GradientFlow) -> str:
 
 
 def describe_attention(flow: GradientFlow) -> str:
-    """Return what the attention of a model is like, in one sentence; nothing without attention."""
+    """Return what the attention of a model is like, in one sentence; nothing without attention.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> describe_attention(flow)
+        ''
+    """
     if not flow.attentions:
         return ""
     entropies = [each.entropy for each in flow.attentions]
@@ -325,14 +366,28 @@ def describe_attention(flow: GradientFlow) -> str:
 
 
 def describe_measurement(flow: GradientFlow) -> str:
-    """Return how it was measured, in one line."""
+    """Return how it was measured, in one line.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> describe_measurement(flow)
+        'median of 2 networks, float32, cpu'
+    """
     count = f"median of {flow.ensemble_size} networks" if flow.ensemble_size > 1 else "one network"
     dtypes = "/".join(dict.fromkeys(parameter.dtype for parameter in flow.parameters))
     return ", ".join(part for part in (count, dtypes or "no parameters", flow.device) if part)
 
 
 def describe_versions(flow: GradientFlow) -> str:
-    """Return what measured it, in one line."""
+    """Return what measured it, in one line.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> describe_versions(flow).split()[0]
+        'chainrule'
+    """
     return f"chainrule {flow.chainrule_version}, PyTorch {flow.torch_version}"
 
 
@@ -350,5 +405,10 @@ def _write(value: str | float) -> str:
 
 
 def start_sentence(text: str) -> str:
-    """Return a clause as a sentence."""
+    """Return a clause as a sentence.
+
+    Example:
+        >>> start_sentence("a clause")
+        'A clause.'
+    """
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -32,7 +32,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def list_records(flow: GradientFlow, rows: Rows = "layers") -> list[dict[str, Any]]:
     """Return one flat dictionary per weight layer, module output or parameter.
 
-    Figures are medians over the ensemble; those that do not exist are `None`. Of the gradient of a
+    Values are medians over the ensemble; those that do not exist are `None`. Of the gradient of a
     weight layer and of a parameter, the 10th and 90th percentile are given, too.
 
     Args:
@@ -41,6 +41,12 @@ def list_records(flow: GradientFlow, rows: Rows = "layers") -> list[dict[str, An
 
     Raises:
         FlowFileError: If `rows` is none of these.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> [record["layer"] for record in list_records(flow)]
+        [1, 2, 3]
     """
     if rows == "layers":
         return [_flatten_layer(layer) for layer in flow.weight_layers]
@@ -55,12 +61,18 @@ def list_records(flow: GradientFlow, rows: Rows = "layers") -> list[dict[str, An
 def to_csv(flow: GradientFlow, rows: Rows = "layers") -> str:
     """Return records as CSV text with a heading line (RFC 4180), full precision.
 
-    Figures that do not exist are empty; others that JSON could not hold are inf, -inf and nan.
+    Values that do not exist are empty; others that JSON could not hold are inf, -inf and nan.
     Text that a spreadsheet would take for a formula gets an apostrophe in front.
 
     Args:
         flow: The measurement.
         rows: As in `list_records`.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> to_csv(flow).splitlines()[0].split(",")[:3]
+        ['layer', 'name', 'kind']
     """
     records = list_records(flow, rows)
     names = list(records[0]) if records else []
@@ -78,6 +90,14 @@ def write_csv(flow: GradientFlow, path: str | os.PathLike[str], rows: Rows = "la
 
     Raises:
         FlowFileError: If the file cannot be written there, or `rows` is unknown.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> write_csv(flow, os.devnull, "rows")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        chainrule.errors.FlowFileError: rows: unknown 'rows'. ...
     """
     write_text(path, to_csv(flow, rows))
 
@@ -88,6 +108,12 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
     Args:
         flow: The measurement.
         diagnosis: Its diagnosis, if it is there already.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> summarize(flow)["networks"]
+        2
     """
     diagnosis = diagnosis or diagnose(flow)
     return {
@@ -157,7 +183,14 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
 
 
 def to_summary_json(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> str:
-    """Return `summarize` as JSON text for people: indented, non-finite numbers as words."""
+    """Return `summarize` as JSON text for people: indented, non-finite numbers as words.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> json.loads(to_summary_json(flow))["networks"]
+        2
+    """
     return json.dumps(summarize(flow, diagnosis), ensure_ascii=False, indent=2, allow_nan=False)
 
 
@@ -170,6 +203,12 @@ def to_result_json(
         flow: The measurement.
         diagnosis: What it means.
         remedies: What was found when remedies were looked for.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> list(json.loads(to_result_json(flow, diagnose(flow))))
+        ['diagnosis', 'blame', 'flow']
     """
     document: dict[str, Any] = {
         "diagnosis": _encode(asdict(diagnosis)),

@@ -1,8 +1,8 @@
 """Export as code: a specification as a short PyTorch script, and what that script prints.
 
 The script needs torch only. It draws the same numbers from the same generators in the same order as
-`networks` does, so it prints the numbers that `simulate` measures. Every line in it is one that
-this specification needs.
+`chainrule.build_network` does, so it prints the numbers that `simulate` measures. Every line in it
+is one that this specification needs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -60,6 +60,10 @@ def write_listing(spec: NetworkSpec, seeds: int = 16) -> str:
 
     Raises:
         SpecError: If there are no such seeds.
+
+    Example:
+        >>> write_listing(NetworkSpec(depth=3), seeds=1).splitlines()[2]
+        'Network: 3 layers of 64 units, Sigmoid, PyTorch default initialization'
     """
     if seeds < 1 or spec.seed + seeds - 1 > MAX_SEED:
         raise SpecError(
@@ -88,6 +92,11 @@ def format_listing_output(flow: GradientFlow) -> str:
 
     Args:
         flow: The measurement by `simulate`.
+
+    Example:
+        >>> from chainrule import simulate
+        >>> format_listing_output(simulate(NetworkSpec(depth=3, width=4), 2)).splitlines()[0]
+        'layer  gradient norm'
     """
     norms = [_require(norm) for norm in flow.weight_gradient_norms]
     lines = [f"{'layer':>5}  gradient norm"]

@@ -10,7 +10,7 @@ from chainrule._utils.html import Content, Markup, element
 from chainrule.diagnosis.attribution import rank_attributions
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.display.cards import LOOKS, describe_measurement, describe_subject, start_sentence
-from chainrule.display.rows import (
+from chainrule.display.tables import (
     BLAME_HEAD,
     list_layer_head,
     write_blame_row,

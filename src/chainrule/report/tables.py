@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from chainrule._utils.html import Content, Markup, element
 from chainrule.diagnosis.attribution import Attribution
 from chainrule.display.cards import describe_attention, start_sentence
-from chainrule.display.rows import (
+from chainrule.display.tables import (
     ATTENTION_HEAD,
     BLAME_HEAD,
     CALL_HEAD,

@@ -14,7 +14,7 @@ from chainrule.display.cards import (
     explain_difference,
     start_sentence,
 )
-from chainrule.display.rows import BLAME_HEAD, list_layer_head, write_blame_row, write_layer_row
+from chainrule.display.tables import BLAME_HEAD, list_layer_head, write_blame_row, write_layer_row
 from chainrule.figures import (
     build_activation_figure,
     build_factor_figure,

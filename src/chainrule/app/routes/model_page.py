@@ -27,7 +27,7 @@ from chainrule.display.cards import (
     describe_versions,
     start_sentence,
 )
-from chainrule.display.rows import (
+from chainrule.display.tables import (
     ATTENTION_HEAD,
     CALL_HEAD,
     PARAMETER_HEAD,

@@ -1,4 +1,7 @@
-"""The rows of tables of a measurement, as text: weight layers, calls, attention, parameters."""
+"""The rows of a measurement's tables, as text: weight layers, calls, attention, parameters, blame.
+
+Page, report, notebook and terminal show the same cells.
+"""
 
 from chainrule._utils.numbers import format_number, format_shape, format_share
 from chainrule.diagnosis.attribution import Attribution
@@ -33,8 +36,39 @@ PARAMETER_HEAD = (
 )
 
 
+NOTHING = "–"
+"""A cell without a value."""
+
+
+def write_cell(value: float | None) -> str:
+    """Return a value, a dash where there is none.
+
+    Example:
+        >>> write_cell(1.4e-10), write_cell(None)
+        ('1.4·10⁻¹⁰', '–')
+    """
+    return NOTHING if value is None else format_number(value)
+
+
+def write_share(share: float | None) -> str:
+    """Return a share in percent, a dash where there is none.
+
+    Example:
+        >>> write_share(0.25), write_share(None)
+        ('25 %', '–')
+    """
+    return NOTHING if share is None else format_share(share)
+
+
 def list_layer_head(flow: GradientFlow) -> tuple[str, ...]:
-    """Return the headings for `write_layer_row`."""
+    """Return the headings for `write_layer_row`.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> list_layer_head(flow)[:2]
+        ('layer', '‖∂𝓛/∂W‖')
+    """
     return (
         "layer",
         *(("module",) if flow.spec is None else ()),
@@ -49,33 +83,47 @@ def list_layer_head(flow: GradientFlow) -> tuple[str, ...]:
 
 
 def write_layer_row(flow: GradientFlow, layer: WeightLayer) -> tuple[str, ...]:
-    """Return one weight layer's cells; the name is there for a model of one's own."""
+    """Return one weight layer's cells; a model of yours has a name in it, too.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> len(write_layer_row(flow, flow.weight_layers[0])) == len(list_layer_head(flow))
+        True
+    """
     gradient = layer.weight_gradient_norm
     return (
         str(layer.layer),
         *((layer.name or "(model)",) if flow.spec is None else ()),
-        format_number(gradient),
+        write_cell(gradient),
         *((format_band(gradient),) if flow.ensemble_size > 1 else ()),
-        format_number(layer.delta_norm),
-        format_number(layer.grad_to_weight),
-        format_number(layer.std),
-        format_share(read_saturation(layer)),
-        format_share(layer.dead_share),
+        write_cell(layer.delta_norm),
+        write_cell(layer.grad_to_weight),
+        write_cell(layer.std),
+        write_share(read_saturation(layer)),
+        write_share(layer.dead_share),
     )
 
 
 def write_call_row(call: LayerFlow) -> tuple[str, ...]:
-    """Return one module output's cells, for `CALL_HEAD`."""
+    """Return one module output's cells, for `CALL_HEAD`.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> write_call_row(flow.layers[0])[:3]
+        ('0', 'Linear', '32×4')
+    """
     statistics = call.statistics
     return (
         call.label,
         call.kind,
         format_shape(call.shape),
-        format_number(call.gradient.norm if call.gradient else None),
-        format_number(call.gain),
-        format_number(statistics.mean if statistics else None),
-        format_number(statistics.std if statistics else None),
-        format_share(statistics.zero_share if statistics else None),
+        write_cell(call.gradient.norm if call.gradient else None),
+        write_cell(call.gain),
+        write_cell(statistics.mean if statistics else None),
+        write_cell(statistics.std if statistics else None),
+        write_share(statistics.zero_share if statistics else None),
     )
 
 
@@ -85,22 +133,29 @@ def write_attention_row(attention: AttentionFlow) -> tuple[str, ...]:
         attention.label,
         str(attention.heads),
         f"{attention.queries} × {attention.keys}",
-        format_number(attention.entropy),
-        format_share(attention.one_hot),
-        format_share(attention.uniform),
+        write_cell(attention.entropy),
+        write_share(attention.one_hot),
+        write_share(attention.uniform),
     )
 
 
 def write_parameter_row(parameter: ParameterFlow) -> tuple[str, ...]:
-    """Return one parameter's cells, for `PARAMETER_HEAD`."""
+    """Return one parameter's cells, for `PARAMETER_HEAD`.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> write_parameter_row(flow.parameters[0])[:2]
+        ('0.weight', '4×4')
+    """
     gradient = parameter.grad_norm
     return (
         ", ".join((parameter.name, *parameter.aliases)),
         format_shape(parameter.shape),
-        format_number(parameter.norm),
+        write_cell(parameter.norm),
         parameter.status if gradient is None else format_number(gradient),
-        format_number(parameter.grad_to_weight),
-        format_share(parameter.grad_zero_share),
+        write_cell(parameter.grad_to_weight),
+        write_share(parameter.grad_zero_share),
     )
 
 
@@ -113,7 +168,7 @@ def write_blame_row(flow: GradientFlow, blame: Attribution) -> tuple[str, ...]:
         f"{name}{calls}",
         f"block ending in {blame.kind}" if blame.what == "residual stream gradient" else blame.kind,
         f"× {format_number(blame.factor)}",
-        format_share(blame.share),
+        write_share(blame.share),
     )
 
 
@@ -128,5 +183,10 @@ def describe_block(block: Block) -> str:
 
 
 def count_outputs(count: int) -> str:
-    """Return a number of module outputs in words."""
+    """Return a number of module outputs in words.
+
+    Example:
+        >>> count_outputs(1), count_outputs(2000)
+        ('1 output', '2,000 outputs')
+    """
     return f"{count:,} output{'' if count == 1 else 's'}"

@@ -1,0 +1,46 @@
+"""`chainrule explore`: the web pages."""
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from chainrule.cli.options import DebugOption
+from chainrule.errors import ChainruleError
+
+INSTALL_APP = 'pip install "chainrule[app]"'
+
+NEEDED = ("dash", "dash_mantine_components", "uvicorn")
+"""Packages of the extra without which the pages cannot be served."""
+
+
+def explore_command(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for any free one.")
+    ] = 8050,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="Processes that answer, each on one core; for many visitors.",
+        ),
+    ] = 1,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Do not open a browser.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Open the explorer: gradients of a network set by sliders."""
+    missing = [name for name in NEEDED if not find_spec(name)]
+    if missing:
+        raise ChainruleError(
+            f"The explorer needs {', '.join(missing)}, not installed here. Run: {INSTALL_APP}"
+        )
+    from chainrule.app.server import serve
+
+    serve(host, port, open_browser=not no_browser, workers=workers)

@@ -1,0 +1,108 @@
+"""`chainrule inspect`: measure somebody's model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chainrule.cli.options import (
+    AllOption,
+    CheckOption,
+    DebugOption,
+    JsonOption,
+    OpenOption,
+    OutputOption,
+    RemediesOption,
+    ReportOption,
+)
+from chainrule.cli.progress import show_progress
+from chainrule.cli.results import check_outputs, show_flow, write_flow, write_page
+from chainrule.cli.streams import keep_output, print_error
+from chainrule.errors import ChainruleError, InspectionError
+
+
+def inspect_command(  # noqa: PLR0913  (one option per setting)
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="FILE.py:FUNCTION or package.module:FUNCTION. The function takes no arguments "
+            "and returns (model, compute_loss).",
+        ),
+    ],
+    as_json: JsonOption = False,
+    output: OutputOption = None,
+    report: ReportOption = None,
+    open_report: OpenOption = False,
+    remedies: RemediesOption = False,
+    check: CheckOption = False,
+    min_gradient: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="With --check: the smallest ‖∂𝓛/∂W‖ that is allowed. [default: the diagnosis's "
+            "bound, relative to the error at the output]",
+        ),
+    ] = None,
+    max_gradient: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="With --check: the largest ‖∂𝓛/∂W‖ that is allowed. [default: the diagnosis's "
+            "bound, relative to the error at the output]",
+        ),
+    ] = None,
+    max_ratio: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="With --check: how many times the largest ‖∂𝓛/∂W‖ of all layers may be the "
+            "smallest. [default: any number]",
+        ),
+    ] = None,
+    everything: AllOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Measure the gradient flow of your own PyTorch model.
+
+    Whatever the model's code prints goes to standard error.
+    """
+    from chainrule.cli.target import get_file, load_target
+    from chainrule.diagnosis.diagnosis import diagnose
+    from chainrule.diagnosis.limits import Limits, check_limits
+
+    source = get_file(target)
+    inputs = [Path(source)] if source is not None else []
+    check_outputs({"--output": output, "--report": report}, inputs)
+    limits = Limits(min_gradient=min_gradient, max_gradient=max_gradient, max_ratio=max_ratio)
+    if limits != Limits() and not check:
+        raise ChainruleError(
+            "--min-gradient, --max-gradient and --max-ratio are limits that --check looks at. "
+            "Give --check as well."
+        )
+    with keep_output() as out:
+        found = None
+        with show_progress("measuring") as advance:
+            model, compute_loss = load_target(target)
+            from chainrule.measure.inspection import inspect
+            from chainrule.remedies.spec_search import find_remedies
+
+            try:
+                if remedies:
+                    found = find_remedies(model, compute_loss, progress=advance)
+                    flow = found.before
+                else:
+                    flow = inspect(model, compute_loss)
+            except SystemExit as error:
+                raise InspectionError(
+                    f"The model's code must run through, but it raised SystemExit: {error}."
+                ) from error
+        diagnosis = diagnose(flow)
+        show_flow(flow, diagnosis, found, file=out, as_json=as_json, everything=everything)
+    write_flow(flow, output)
+    write_page(flow, report, opened=open_report, remedies=found)
+    violations = check_limits(flow, diagnosis, limits) if check else ()
+    for violation in violations:
+        print_error(f"{violation}", label="check: ")
+    if violations:
+        raise typer.Exit(1)

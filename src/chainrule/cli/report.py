@@ -1,0 +1,45 @@
+"""`chainrule report`: a saved measurement as a page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chainrule.cli.options import DebugOption
+from chainrule.cli.results import check_outputs, write_page
+from chainrule.errors import ChainruleError
+
+
+def report_command(
+    flow_file: Annotated[
+        Path, typer.Argument(metavar="FLOW", help="A file that --output wrote (JSON).")
+    ],
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write the report to a file (HTML)."),
+    ] = None,
+    open_report: Annotated[
+        bool,
+        typer.Option(
+            "--open", help="Open it in a browser; without --report, from a temporary file."
+        ),
+    ] = False,
+    title: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Heading of the report. [default: what was measured]"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", hidden=True)] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Turn a saved measurement into a page that opens offline."""
+    if output is not None:
+        raise ChainruleError(
+            f"--output: is where other commands write the flow (JSON); got {output}. The report "
+            "goes to --report FILE."
+        )
+    if report is None and not open_report:
+        raise ChainruleError("A report needs a place: give --report FILE, --open, or both.")
+    check_outputs({"--report": report}, [flow_file])
+    from chainrule.flow.loading import load_flow
+
+    write_page(load_flow(flow_file), report, opened=open_report, title=title)

@@ -1,0 +1,110 @@
+"""`import chainrule` loads next to nothing, and every name is there when it is asked for."""
+
+import ast
+import importlib
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chainrule
+
+TREE = ast.parse(Path(chainrule.__file__).read_text(encoding="utf-8"))
+
+
+def run(code):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr
+    return done.stdout.strip()
+
+
+def list_typed_names():
+    """Return what type checkers are told: each name with the module that defines it."""
+    (block,) = [
+        node
+        for node in TREE.body
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    ]
+    return {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def test_importing_loads_neither_torch_nor_anything_heavy():
+    heavy = "{'torch', 'numpy', 'pydantic', 'rich', 'typer', 'plotly', 'pandas', 'dash'}"
+    assert run(f"import sys, chainrule; print({heavy} & set(sys.modules))") == "set()"
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("ScalarChain", "torch"),
+        ("PRESETS", "torch"),
+        ("NetworkSpec", "torch"),
+        ("load_flow", "torch"),
+        ("diagnose", "torch"),
+        ("inspect", "plotly"),
+        ("simulate", "torch._dynamo"),
+        ("find_remedies", "torch._dynamo"),
+    ],
+)
+def test_a_name_loads_what_it_needs_and_no_more(name, without):
+    run(f"import sys, chainrule; chainrule.{name}; assert {without!r} not in sys.modules")
+
+
+def test_names_are_the_same_for_python_and_for_type_checkers():
+    assert set(list_typed_names()) == set(chainrule.__all__)
+
+
+@pytest.mark.parametrize("name", chainrule.__all__)
+def test_every_name_is_the_object_of_its_module(name):
+    home = importlib.import_module(list_typed_names()[name])
+    assert getattr(chainrule, name) is getattr(home, name)
+    assert name in vars(chainrule)  # the second time it costs nothing
+
+
+def test_star_import_gives_all_names():
+    names = ", ".join(map(repr, chainrule.__all__))
+    run(f"from chainrule import *; assert {{{names}}} <= set(globals())")
+
+
+def test_rooms_need_no_import_of_their_own():
+    rooms = "chain diagnosis display errors figures flow measure presets remedies report spec"
+    for room in (*rooms.split(), "testing", "training"):
+        run(f"import chainrule; assert chainrule.{room}.__name__ == 'chainrule.{room}'")
+
+
+def test_it_lists_its_names_before_they_are_loaded():
+    assert run("import chainrule; print({*chainrule.__all__, 'chain'} <= set(dir(chainrule)))")
+
+
+@pytest.mark.parametrize("name", ["nonsense", "_nonsense", "__wrapped__"])
+def test_other_names_do_not_exist(name):
+    with pytest.raises(AttributeError, match=name):
+        getattr(chainrule, name)
+    with pytest.raises(ImportError, match="nonsense"):
+        from chainrule import nonsense  # noqa: F401
+
+
+def test_names_can_be_pickled_in_another_process():
+    assert pickle.loads(pickle.dumps(chainrule.inspect)) is chainrule.inspect
+    spec = chainrule.NetworkSpec(depth=3)
+    code = f"import pickle; print(pickle.loads({pickle.dumps(spec)!r}).depth)"
+    assert run(code) == "3"
+
+
+def test_threads_that_ask_at_once_get_one_object():
+    run(
+        "import chainrule\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    found = list(pool.map(lambda _: chainrule.simulate, range(8)))\n"
+        "assert len(set(map(id, found))) == 1"
+    )
