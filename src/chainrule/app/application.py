@@ -25,6 +25,11 @@ THEME = {
     "fontFamily": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif",
 }
 
+_ASSETS = Path(__file__).parent / "assets"
+
+_SHARED = "shared"
+"""The folder of the scripts that all others use. Dash loads folders in order of their names."""
+
 PAGES = {"/": explore_page, "/chain-rule": chain_page, "/your-model": model_page}
 """The pages by path; an unknown path shows the first one."""
 
@@ -51,11 +56,14 @@ def create_app() -> Dash:
         server=server,
         title="chainrule · see gradient flow",
         update_title="",
-        assets_folder=str(Path(__file__).parent / "assets"),
+        assets_folder=str(_ASSETS),
+        assets_path_ignore=[f"^{_SHARED}$"],  # the page below names these before all others
         serve_locally=True,
         suppress_callback_exceptions=True,  # a page's controls exist while it is shown
         meta_tags=[{"name": "description", "content": "See how gradients flow in deep networks."}],
-        index_string=_INDEX.replace("PLOTLY", plotly_script.PATH),
+        index_string=_INDEX.replace("PLOTLY", plotly_script.PATH).replace(
+            "SHARED", _name_shared_scripts()
+        ),
     )
     app.layout = dmc.MantineProvider(_build_frame(), theme=THEME, defaultColorScheme="auto")
 
@@ -68,6 +76,14 @@ def create_app() -> Dash:
     # send it without its scripts.
     app._setup_server()
     return app
+
+
+def _name_shared_scripts() -> str:
+    """Return the elements that load the shared scripts; like Dash's, they tell versions apart."""
+    return "".join(
+        f'<script src="/assets/{_SHARED}/{path.name}?m={path.stat().st_mtime}"></script>'
+        for path in sorted((_ASSETS / _SHARED).glob("*.js"))
+    )
 
 
 def _build_frame() -> Any:
@@ -141,7 +157,7 @@ _INDEX = """<!DOCTYPE html>
     <body>
         {%app_entry%}
         <script src="PLOTLY" defer></script>
-        <footer>{%config%}{%scripts%}{%renderer%}</footer>
+        <footer>{%config%}SHARED{%scripts%}{%renderer%}</footer>
     </body>
 </html>
 """
