@@ -1,5 +1,6 @@
 """The Dash application: the frame around the pages, and what they ask the server for."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ from dash import Dash, Input, Output, dcc, html
 from fastapi import FastAPI
 
 from chainrule.app import lesson
+from chainrule.app.guard import Guard, choose_hosts
 from chainrule.app.jobs.measuring import Measurer
+from chainrule.app.jobs.queue import JobQueue
 from chainrule.app.routes import (
     chain_page,
     explore_page,
@@ -34,22 +37,34 @@ PAGES = {"/": explore_page, "/chain-rule": chain_page, "/your-model": model_page
 """The pages by path; an unknown path shows the first one."""
 
 
-def create_app() -> Dash:
+def create_app(*, host: str = "0.0.0.0", allowed_hosts: Iterable[str] = ()) -> Dash:
     """Return the explorer; `create_app().server` is an ASGI application for any server.
 
     It keeps no state between requests, so any number of workers can serve it, and it loads nothing
-    from other hosts.
+    from other hosts. Requests under a name that it does not know are refused, so that a page of
+    another site cannot use it under a name of its own (DNS rebinding).
+
+    Args:
+        host: The address that the server listens on. It is served under this name, and under those
+            of the machine itself. With 0.0.0.0 or :: any address in numbers is served too.
+        allowed_hosts: Further names under which it is served, such as that of a proxy before it;
+            "*" for every name.
+
+    Example:
+        >>> create_app(allowed_hosts=["chainrule.example.org"]).title
+        'chainrule · see gradient flow'
     """
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     # Before Dash takes all remaining paths:
-    measurer = Measurer()
-    explore_page.register_routes(server, measurer)
-    remedy_route.register_routes(server, measurer)
-    file_route.register_routes(server, measurer)
-    training_route.register_routes(server)
-    lesson.register_routes(server, measurer)
-    chain_page.register_routes(server)
-    model_page.register_routes(server)
+    queue, measurer = JobQueue(), Measurer()
+    server.state.queue = queue
+    explore_page.register_routes(server, queue, measurer)
+    remedy_route.register_routes(server, queue)
+    file_route.register_routes(server, queue, measurer)
+    training_route.register_routes(server, queue)
+    lesson.register_routes(server, queue, measurer)
+    chain_page.register_routes(server, queue, measurer)
+    model_page.register_routes(server, queue)
     plotly_script.register_routes(server)
     app = Dash(
         "chainrule",
@@ -75,6 +90,9 @@ def create_app() -> Dash:
     # Dash sets itself up at the first request to "/"; a server first asked for another page would
     # send it without its scripts.
     app._setup_server()
+    server.add_middleware(
+        Guard, hosts=choose_hosts(host, allowed_hosts), script_hashes=app.csp_hashes()
+    )
     return app
 
 
