@@ -4,11 +4,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
+from starlette.concurrency import run_in_threadpool
 
+from chainrule.app.answers.encoding import encode
 from chainrule.app.jobs.measuring import Measurer, count_entries, plan_seeds
 from chainrule.app.jobs.queue import Busy, JobQueue, Lane
 from chainrule.app.lesson.document import build_lesson
-from chainrule.app.routes.replies import reply, send_json
+from chainrule.app.routes.replies import reply, send_body, send_json
 from chainrule.app.state.view import View, read_view
 from chainrule.display.script import format_listing_output, write_listing
 from chainrule.errors import SpecError
@@ -27,8 +29,9 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
     """
 
     @server.get("/api/lesson", include_in_schema=False)
-    def lesson() -> Response:
-        return send_json({"html": build_lesson()}, headers={"Cache-Control": "max-age=60"})
+    async def lesson(request: Request) -> Response:
+        body = await run_in_threadpool(lambda: encode({"html": build_lesson()}))
+        return await send_body(request, body, headers={"Cache-Control": "max-age=60"})
 
     @server.get("/api/listing", include_in_schema=False)
     async def listing(request: Request) -> Response:

@@ -22,7 +22,7 @@ from chainrule.app.jobs.measuring import (
     plan_seeds,
 )
 from chainrule.app.jobs.queue import Check, JobQueue, Lane
-from chainrule.app.routes.replies import JSON, reply, send_json
+from chainrule.app.routes.replies import reply, send_body
 from chainrule.chain import (
     ScalarChain,
     count_stable_layers,
@@ -185,13 +185,14 @@ async def _respond_network(request: Request, queue: JobQueue, measurer: Measurer
     spec, notices = repair_query(request.url.query)
     seeds = count_networks(spec)
     quick = estimate_seconds(spec, seeds) <= QUICK_SECONDS
-    answer = await queue.run(
+    notes = {"notices": list(notices)}
+    body = await queue.run(
         request,
-        lambda check: answer_network(spec, seeds, measurer, check),
+        lambda check: encode(answer_network(spec, seeds, measurer, check) | notes),
         lane=Lane.QUICK if quick else Lane.LONG,
         size=count_entries(spec),
     )
-    return send_json({**answer, "notices": list(notices)})
+    return await send_body(request, body)
 
 
 def count_networks(spec: NetworkSpec) -> int:
@@ -234,7 +235,7 @@ def _respond(queue: JobQueue, answer: Callable[[dict[str, str]], Answer]) -> Any
         async def work() -> Response:
             query = dict(request.query_params)
             body = await queue.run(request, lambda _: encode(answer(query)), lane=Lane.QUICK)
-            return Response(body, media_type=JSON)
+            return await send_body(request, body)
 
         return await reply(work())
 

@@ -23,7 +23,7 @@ from chainrule.app.jobs.measuring import (
     plan_seeds,
 )
 from chainrule.app.jobs.queue import Check, JobQueue, Lane
-from chainrule.app.routes.replies import JSON, refuse, reply
+from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import PANELS, PARTS, View, read_view, write_query
 from chainrule.diagnosis.rules import MEANINGS
@@ -132,7 +132,7 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
             lane = Lane.QUICK if plan.seconds <= QUICK_SECONDS else Lane.LONG
             size = max(count_entries(spec) for spec in (view.spec, view.pin) if spec is not None)
             body, times = await queue.run(request, work, lane=lane, size=size)
-            return Response(body, media_type=JSON, headers={"Server-Timing": times})
+            return await send_body(request, body, headers={"Server-Timing": times})
 
         return await reply(measure(), view=view.describe(), notices=notices)
 

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from chainrule.app.jobs.measuring import Measurer, count_entries, plan_seeds
 from chainrule.app.jobs.queue import JobQueue, Lane
-from chainrule.app.routes.replies import refuse, reply
+from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.state.view import read_view
 from chainrule.display.export import to_csv, to_summary_json
 from chainrule.flow.gradient_flow import GradientFlow
@@ -41,13 +41,13 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
 
         async def write_file() -> Response:
             seeds = plan_seeds(view.spec, view.seeds, first=False)
-            text = await queue.run(
+            body = await queue.run(
                 request,
-                lambda check: write(measurer.measure(view.spec, seeds, check)),
+                lambda check: write(measurer.measure(view.spec, seeds, check)).encode(),
                 lane=Lane.SEARCH,
                 size=count_entries(view.spec),
             )
             headers = {"Content-Disposition": f'attachment; filename="chainrule-{name}"'}
-            return Response(text, media_type=media_type, headers=headers)
+            return await send_body(request, body, media_type=media_type, headers=headers)
 
         return await reply(write_file())

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from chainrule.app.answers.encoding import encode
 from chainrule.app.answers.flow_answer import describe_flow
 from chainrule.app.jobs.queue import Busy, Check, JobQueue, Lane, Superseded
-from chainrule.app.routes.replies import JSON, refuse, reply
+from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.state.view import PANELS
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rules import Verdict
@@ -119,7 +119,7 @@ def register_routes(server: FastAPI, queue: JobQueue) -> None:
                 body = await queue.run(
                     request, lambda check: _answer(content, query, check), lane=Lane.SEARCH
                 )
-                return Response(body, media_type=JSON)
+                return await send_body(request, body)
 
         return await reply(read())
 

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from chainrule.app.answers.encoding import encode
 from chainrule.app.jobs.measuring import PAGE_BUDGET, count_entries, plan_seeds
 from chainrule.app.jobs.queue import Check, JobQueue, Lane
-from chainrule.app.routes.replies import JSON, reply
+from chainrule.app.routes.replies import reply, send_body
 from chainrule.app.state.view import read_view, write_query
 from chainrule.remedies.result import Remedies, Remedy
 from chainrule.remedies.spec_search import choose_seeds, find_remedies
@@ -48,7 +48,7 @@ def register_routes(server: FastAPI, queue: JobQueue) -> None:
                 kept[key] = body
                 while len(kept) > KEPT:
                     kept.popitem(last=False)
-            return Response(body, media_type=JSON)
+            return await send_body(request, body)
 
         return await reply(search())
 
