@@ -12,6 +12,9 @@ from contextlib import contextmanager
 
 import pytest
 
+PATIENCE = 60_000
+"""Milliseconds after which something that must happen on a page is said not to."""
+
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
