@@ -28,6 +28,9 @@ Work = Callable[[Check], T]
 MEMORY = 2**27
 """Most tensor entries that all jobs under way may work on together; a larger one works alone."""
 
+SMALL = MEMORY // 64
+"""A job that works on so few entries never waits for memory."""
+
 RETRY_SECONDS = 5
 """After so many seconds it makes sense to ask a busy server again."""
 
@@ -245,7 +248,12 @@ class JobQueue:
             del job, outcome, error
 
     def _has_room(self, job: Job) -> bool:
-        """Whether the memory for a job is free; one that is larger than all of it works alone."""
+        """Whether the memory for a job is free.
+
+        A small job never waits for memory; one that is larger than all of it works alone.
+        """
+        if job.size <= SMALL:
+            return True
         sizes = [line.current.size for line in self._lines.values() if line.current]
         return not any(sizes) or sum(sizes) + job.size <= MEMORY
 
