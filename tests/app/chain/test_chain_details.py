@@ -375,8 +375,9 @@ def test_latex_copied_is_the_derivations(page, url, layers):
         page.wait_for_function(
             "document.querySelectorAll('[data-part=\"lines\"] li[data-kind]').length > 50"
         )
+        page.evaluate("navigator.clipboard.writeText('')")
         do(page, "copy").click()
-        page.wait_for_timeout(200)
+        page.wait_for_function("async () => (await navigator.clipboard.readText()) !== ''")
         copied = page.evaluate("navigator.clipboard.readText()")
         assert split_latex(copied) == split_latex(derivation.to_latex(fold=False))
 
