@@ -14,8 +14,8 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
-from chainrule._utils.numbers import format_number, split_number
-from chainrule.app.lesson.markup import Html, join, tag
+from chainrule._utils.numbers import format_number, format_times
+from chainrule.app.lesson.markup import Html, tag
 from chainrule.app.lesson.subjects import SEEDS, SUBJECTS
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rules import RULES
@@ -177,20 +177,10 @@ class Figures:
         if isinstance(value, str):
             return tag("span", value, class_="ls-figure")
         if style == "%":
-            share = 100.0 * value
-            digits = f"{share:.2g}" if 0.1 <= share < 10 else format_number(share)
-            return tag("span", f"{digits}{SPACE}%", class_="ls-figure", data_figure=name)
-        mark = "×" if style == "times" else None
-        return tag("span", mark, render_number(value), class_="ls-figure", data_figure=name)
-
-
-def render_number(value: float) -> Html:
-    """Return a number as people write it, with a raised power of ten."""
-    digits, power = split_number(value)
-    if power is None:
-        return Html(digits)
-    raised = str(power).replace("-", "−")
-    return join(f"{digits}{SPACE}×{SPACE}10", tag("sup", raised))
+            text = f"{format_number(100.0 * value)}{SPACE}%"
+        else:
+            text = format_times(value) if style == "times" else format_number(value)
+        return tag("span", text, class_="ls-figure", data_figure=name)
 
 
 def collect_figures(document: Mapping[str, Any]) -> Figures:

@@ -2,8 +2,8 @@
 
 import math
 
+from chainrule._utils.numbers import format_number
 from chainrule.app.lesson import story
-from chainrule.app.lesson.figures import render_number
 from chainrule.app.lesson.markup import Html, join, render_math, tag
 from chainrule.app.lesson.plots import plot_activation
 from chainrule.app.lesson.writer import Writer, write_table
@@ -44,7 +44,7 @@ def _write_activation(writer: Writer, entry: Activation) -> Html:
             class_="ls-formulas",
         ),
         tag("td", f"{_write_bound(low)} to {_write_bound(high)}"),
-        tag("td", render_number(entry.derivative_max)),
+        tag("td", format_number(entry.derivative_max)),
         tag("td", INITIALIZERS[entry.initialization].label),
         tag(
             "td",
@@ -91,7 +91,7 @@ def _write_initialization(writer: Writer, entry: Initializer) -> Html:
         tag("td", render_math(entry.formula)),
         tag("td", forms),
         tag("td", "zero" if entry.bias_bound is None else "uniform"),
-        tag("td", render_number(entry.standard_deviation(WIDTH, WIDTH))),
+        tag("td", format_number(entry.standard_deviation(WIDTH, WIDTH))),
         tag("td", entry.best_for, class_="ls-wide"),
         *measured,
     )
@@ -119,4 +119,4 @@ def write_fix(writer: Writer) -> Html:
 def _write_bound(value: float) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:.3g}".replace("-", "−")
+    return format_number(value)
