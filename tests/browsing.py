@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-PATIENCE = 60_000
+PATIENCE = 120_000
 """Milliseconds after which something that must happen on a page is said not to."""
 
 CHROMIUM_ARGUMENTS = [
@@ -38,7 +38,7 @@ def serve_explorer(*options: str) -> Iterator[str]:
     assert output is not None
     reader = threading.Thread(target=output.read)
     try:
-        ready, _, _ = select.select([output], [], [], 60)
+        ready, _, _ = select.select([output], [], [], PATIENCE / 1000)
         line = output.readline() if ready else ""
         found = re.search(r"http://127\.0\.0\.1:\d+", line)
         assert found, f"the explorer did not start: {line}{output.read() if line else ''}"
