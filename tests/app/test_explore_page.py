@@ -228,6 +228,7 @@ def test_late_answers_never_overwrite_newer_ones(explorer):
     box = explorer.locator(".ex-configure").get_by_label("Depth (weight layers)", exact=True)
     with explorer.expect_request(lambda request: "depth=20" in request.url):
         box.fill("20")
+    explorer.wait_for_timeout(500)  # the page asks anew only after its patience
     box.fill("9")
     wait_for_layers(explorer, 9)
     for route in held:
