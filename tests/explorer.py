@@ -2,6 +2,8 @@
 
 from urllib.parse import quote
 
+from browsing import PATIENCE
+
 CHART = "document.querySelector('#gradient-chart')"
 ROOT = "document.querySelector('#explore-root')"
 SHOWN = "document.querySelector('[data-part=results]')?.dataset.shown"
@@ -17,12 +19,12 @@ def wait_until_settled(page) -> None:
     """Wait until the newest answer is on screen, whole."""
     page.wait_for_function(
         f"{SHOWN} && !{ROOT}.dataset.pending && {SHOWN} === window.chainrule.explore?.address()",
-        timeout=30_000,
+        timeout=PATIENCE,
     )
 
 
 def wait_for_layers(page, count: int) -> None:
-    page.wait_for_function(f"{CHART}?.data?.[1]?.x?.length === {count}", timeout=30_000)
+    page.wait_for_function(f"{CHART}?.data?.[1]?.x?.length === {count}", timeout=PATIENCE)
 
 
 def read_chart(page, trace: int = 1) -> list[float | None]:

@@ -8,6 +8,7 @@ from fastapi.staticfiles import StaticFiles
 
 import chainrule.app
 from chainrule.app.jobs.measuring import Measurer
+from chainrule.app.jobs.queue import JobQueue
 from chainrule.app.lesson import register_routes
 
 ASSETS = Path(chainrule.app.__file__).parent / "assets"
@@ -61,7 +62,7 @@ PAGE = """<!DOCTYPE html>
 def create_server() -> FastAPI:
     """Return a server of the page, the assets, and what the lesson asks for."""
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    register_routes(server, Measurer())
+    register_routes(server, JobQueue(), Measurer())
     server.mount("/assets", StaticFiles(directory=ASSETS))
 
     @server.get("/")

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 
 import chainrule.app
+from chainrule.app.jobs.queue import JobQueue
 from chainrule.app.routes.training_route import register_routes
 from serving import serve_app
 
@@ -37,10 +38,10 @@ chainrule.mountTrain(document.querySelector('[data-part="train"]'), {
 </script></body></html>"""
 
 
-def create_site() -> FastAPI:
+def create_site(queue: JobQueue | None = None) -> FastAPI:
     """Return an application with the page at "/", the panel's files and its route."""
     server = FastAPI()
-    register_routes(server)
+    register_routes(server, queue or JobQueue())
 
     @server.get("/")
     def show(query: str = "", pinned: str | None = None, scheme: str = "light") -> HTMLResponse:

@@ -46,7 +46,7 @@ def explorer(page, url):
 
 def read_view_of(page):
     """Return the view that the address bar describes."""
-    page.wait_for_timeout(350)  # the address follows a drag with some delay
+    page.wait_for_function("location.search === `?${chainrule.explore.address()}`")
     return read_view(page.evaluate("location.search"))[0]
 
 
@@ -189,33 +189,29 @@ def test_a_slider_by_key(explorer):
 
 
 def test_a_drag_is_followed_and_ends_where_it_ends(explorer):
-    """Overtaken settings are skipped, so that the chart follows the drag instead of queueing."""
-    explorer.evaluate(
-        f"""() => {{
-            window.seen = new Set();
-            const look = () => {{
-                seen.add({CHART}.data[1].x.length);
-                requestAnimationFrame(look);
-            }};
-            look();
-        }}"""
-    )
-    asked = []
-    explorer.on("request", lambda r: asked.append(r) if "/api/explore" in r.url else None)
+    """What is asked moves along with the slider and never goes back; the end is shown."""
+    asked, passed = [], []
+
+    def note(request):
+        if "/api/explore" in request.url:
+            asked.append(read_view(request.url.partition("?")[2])[0].spec.depth)
+
+    explorer.on("request", note)
     box = explorer.get_by_role("slider", name="Depth").bounding_box()
     x, y = box["x"] + 40, box["y"] + box["height"] / 2
     explorer.mouse.move(x, y)
     explorer.mouse.down()
     for step in range(40):
         explorer.mouse.move(x + 4 * step, y)
-        explorer.wait_for_timeout(20)
+        passed.append(int(explorer.locator("#control-depth").input_value()))
     explorer.mouse.up()
     wait_until_settled(explorer)
     depth = int(explorer.locator("#control-depth").input_value())
     wait_for_layers(explorer, depth)
-    assert depth > 50
-    assert explorer.evaluate("seen.size") >= 2
-    assert len(asked) <= explorer.evaluate("seen.size") + 4
+    assert depth == passed[-1] > 50
+    assert asked == sorted(asked)
+    assert asked[-1] == depth
+    assert set(asked) <= set(passed)
 
 
 def test_late_answers_never_overwrite_newer_ones(explorer):
@@ -230,13 +226,14 @@ def test_late_answers_never_overwrite_newer_ones(explorer):
 
     explorer.route("**/api/explore?*", hold)
     box = explorer.locator(".ex-configure").get_by_label("Depth (weight layers)", exact=True)
-    box.fill("20")
-    explorer.wait_for_timeout(500)  # longer than the page's patience
+    with explorer.expect_request(lambda request: "depth=20" in request.url):
+        box.fill("20")
+    explorer.wait_for_timeout(500)  # the page asks anew only after its patience
     box.fill("9")
     wait_for_layers(explorer, 9)
     for route in held:
         route.continue_()
-    explorer.wait_for_timeout(600)
+    wait_until_settled(explorer)
     assert len(read_chart(explorer)) == 9
     assert explorer.locator("#control-depth").input_value() == "9"
 

@@ -188,7 +188,7 @@ def test_what_case_words_say_is_what_is_measured():
 def test_computed_figures_are_arithmetic():
     figures = load_figures()
     assert figures.number("game.left") == pytest.approx(0.03125)
-    assert "3.1\u202f%" in figures.render("game.left", "%")
+    assert "3.12\u202f%" in figures.render("game.left", "%")
     z = torch.tensor(2.0, requires_grad=True)
     torch.sigmoid(z).backward()
     assert figures.number("sigmoid.slope") == pytest.approx(z.grad.item())

@@ -6,7 +6,7 @@ import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 
-from browsing import watch
+from browsing import PATIENCE, watch
 from chainrule.app.lesson.subjects import ADDRESSES, SUBJECTS
 from chainrule.display.script import format_listing_output, write_listing
 from chainrule.measure.simulation import simulate
@@ -35,7 +35,7 @@ def page(browser, stand):
     context = browser.new_context(reduced_motion="reduce", accept_downloads=True)
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=stand)
     with watch(context.new_page(), stand) as page:
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE)
         page.goto(stand)
         page.wait_for_selector("#lesson-reading")
         yield page

@@ -14,13 +14,11 @@ from chainrule.app.jobs import measuring
 from chainrule.app.jobs.measuring import (
     FIRST_SECONDS,
     QUICK_SECONDS,
-    SEATS,
-    Lane,
     Measurer,
-    Superseded,
     estimate_seconds,
 )
-from chainrule.app.routes import explore_page, remedy_route
+from chainrule.app.jobs.queue import BOUNDS, JobQueue, Lane, Superseded
+from chainrule.app.routes import chain_page, explore_page, remedy_route
 from serving import serve_app
 
 PATIENCE = 30.0
@@ -38,15 +36,19 @@ def wait_until(is_so) -> None:
 
 
 @pytest.fixture
-def measurer():
-    return Measurer()
+def queue():
+    queue = JobQueue()
+    yield queue
+    queue.close()
 
 
 @pytest.fixture
-def site(measurer):
+def site(queue):
     app = FastAPI()
-    explore_page.register_routes(app, measurer)
-    remedy_route.register_routes(app, measurer)
+    measurer = Measurer()
+    explore_page.register_routes(app, queue, measurer)
+    remedy_route.register_routes(app, queue)
+    chain_page.register_routes(app, queue, measurer)
     with serve_app(app) as address:
         yield f"{address}/api"
 
@@ -103,14 +105,14 @@ class Visitor:
 
 
 class TestLeaving:
-    def test_a_measurement_ends_when_its_visitor_leaves(self, site, measurer, endless):
+    def test_a_measurement_ends_when_its_visitor_leaves(self, site, queue, endless):
         visitor = Visitor(f"{site}/explore?{LONG}")
         wait_until(lambda: endless.begun)
         visitor.leave()
-        wait_until(lambda: measurer.count_taken(Lane.LONG) == 0)
+        wait_until(lambda: queue.count_taken(Lane.LONG) == 0)
         assert [type(error) for error in endless.ended] == [Superseded]
 
-    def test_so_does_a_real_one(self, site, measurer, monkeypatch):
+    def test_so_does_a_real_one(self, site, queue, monkeypatch):
         ended = []
 
         def watch(*args, **options):
@@ -126,25 +128,25 @@ class TestLeaving:
         visitor = Visitor(f"{site}/explore?{LONG}")
         wait_until(lambda: ended)
         visitor.leave()
-        wait_until(lambda: measurer.count_taken(Lane.LONG) == 0)
+        wait_until(lambda: queue.count_taken(Lane.LONG) == 0)
         assert ended == ["begun", "superseded"]
 
-    def test_one_that_waits_is_never_begun(self, site, measurer, endless):
+    def test_one_that_waits_is_never_begun(self, site, queue, endless):
         first = Visitor(f"{site}/explore?{LONG}")
         wait_until(lambda: endless.begun)
         second = Visitor(f"{site}/explore?{LONG}&seed=1")
-        wait_until(lambda: measurer.count_taken(Lane.LONG) == 2)
+        wait_until(lambda: queue.count_taken(Lane.LONG) == 2)
         second.leave()
-        wait_until(lambda: measurer.count_taken(Lane.LONG) == 1)
+        wait_until(lambda: queue.count_taken(Lane.LONG) == 1)
         first.leave()
-        wait_until(lambda: measurer.count_taken(Lane.LONG) == 0)
+        wait_until(lambda: queue.count_taken(Lane.LONG) == 0)
         assert len(endless.begun) == 1
 
-    def test_a_search_for_remedies_ends_too(self, site, measurer):
+    def test_a_search_for_remedies_ends_too(self, site, queue):
         visitor = Visitor(f"{site}/remedies?depth=1000&activation=sigmoid")
-        wait_until(lambda: measurer.count_taken(Lane.SEARCH) == 1)
+        wait_until(lambda: queue.count_taken(Lane.SEARCH) == 1)
         visitor.leave()
-        wait_until(lambda: measurer.count_taken(Lane.SEARCH) == 0)
+        wait_until(lambda: queue.count_taken(Lane.SEARCH) == 0)
 
 
 class TestCrowds:
@@ -157,18 +159,18 @@ class TestCrowds:
         visitor.leave()
         assert not isinstance(visitor.answer, httpx.Response)
 
-    def test_a_crowd_of_long_ones_is_told_that_it_is_busy(self, site, measurer, endless):
+    def test_a_crowd_of_long_ones_is_told_that_it_is_busy(self, site, queue, endless):
         visitors = [Visitor(f"{site}/explore?{LONG}&seed={seed}") for seed in range(30)]
         wait_until(lambda: sum(visitor.answer is not None for visitor in visitors) == 18)
         refused = [visitor.answer for visitor in visitors if visitor.answer is not None]
         assert {answer.status_code for answer in refused} == {503}
         assert {answer.headers["Retry-After"] for answer in refused} == {"5"}
-        assert "The server is busy: 12 measurements come first." in refused[0].json()["error"]
-        assert measurer.count_taken(Lane.LONG) == SEATS[Lane.LONG] == 12
+        assert "busy: 12 jobs" in refused[0].json()["error"]
+        assert queue.count_taken(Lane.LONG) == BOUNDS[Lane.LONG].seats == 12
         assert httpx.get(f"{site}/explore?{QUICK}&first=1", timeout=PATIENCE).is_success
         for visitor in visitors:
             visitor.leave()
-        wait_until(lambda: measurer.count_taken(Lane.LONG) == 0)
+        wait_until(lambda: queue.count_taken(Lane.LONG) == 0)
         assert len(endless.begun) <= 12
 
     def test_every_answer_belongs_to_its_question(self, site):
@@ -182,42 +184,6 @@ class TestCrowds:
 
         with ThreadPoolExecutor(12) as pool:
             list(pool.map(ask, range(60)))
-
-    def test_less_urgent_work_makes_way(self, measurer, monkeypatch):
-        monkeypatch.setattr(measuring, "_PATIENCE", 1e9)
-        gone, passed = threading.Event(), threading.Event()
-        check = measurer._make_check(gone, Lane.SEARCH)
-        quick = measurer._lines[Lane.QUICK]
-
-        def work() -> None:
-            check()
-            time.sleep(0.01)
-            check()
-            passed.set()
-
-        quick.taken = 1
-        thread = threading.Thread(target=work)
-        thread.start()
-        assert not passed.wait(0.2)
-        measurer._leave(quick)
-        assert passed.wait(PATIENCE)
-        thread.join()
-
-    def test_but_not_for_ever(self, measurer):
-        check = measurer._make_check(threading.Event(), Lane.LONG)
-        measurer._lines[Lane.QUICK].taken = 1
-        for _ in range(5):
-            time.sleep(0.003)
-            check()
-
-    def test_whoever_makes_way_notices_that_the_visitor_left(self, measurer):
-        gone = threading.Event()
-        check = measurer._make_check(gone, Lane.LONG)
-        measurer._lines[Lane.QUICK].taken = 1
-        check()
-        gone.set()
-        with pytest.raises(Superseded):
-            check()
 
 
 class TestEstimates:

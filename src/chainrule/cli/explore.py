@@ -30,6 +30,13 @@ def explore_command(
             help="Processes that answer, each on one core; for many visitors.",
         ),
     ] = 1,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Serve the page under this name too, such as a proxy's; may be repeated.",
+        ),
+    ] = None,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Do not open a browser.")
     ] = False,
@@ -43,4 +50,10 @@ def explore_command(
         )
     from chainrule.app.server import serve
 
-    serve(host, port, open_browser=not no_browser, workers=workers)
+    serve(
+        host,
+        port,
+        open_browser=not no_browser,
+        workers=workers,
+        allowed_hosts=tuple(allow_host or ()),
+    )

@@ -1,1 +1,1 @@
-"""Work that takes long: measured once, one after another, given up when nobody waits."""
+"""Work that takes long: one bounded queue for all of it, given up when nobody waits."""

@@ -14,8 +14,8 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
-from chainrule._utils.html import Markup, element, render
-from chainrule._utils.numbers import format_number, split_number
+from chainrule._utils.html import Markup, element
+from chainrule._utils.numbers import format_number, format_times
 from chainrule.app.lesson.subjects import SEEDS, SUBJECTS
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rules import RULES
@@ -182,20 +182,10 @@ class Figures:
         if isinstance(value, str):
             return element("span", value, class_="ls-figure")
         if style == "%":
-            share = 100.0 * value
-            digits = f"{share:.2g}" if 0.1 <= share < 10 else format_number(share)
-            return element("span", f"{digits}{SPACE}%", class_="ls-figure", data_figure=name)
-        mark = "×" if style == "times" else None
-        return element("span", mark, render_number(value), class_="ls-figure", data_figure=name)
-
-
-def render_number(value: float) -> Markup:
-    """Return a number as people write it, with a raised power of ten."""
-    digits, power = split_number(value)
-    if power is None:
-        return Markup(digits)
-    raised = str(power).replace("-", "−")
-    return render(f"{digits}{SPACE}×{SPACE}10", element("sup", raised))
+            text = f"{format_number(100.0 * value)}{SPACE}%"
+        else:
+            text = format_times(value) if style == "times" else format_number(value)
+        return element("span", text, class_="ls-figure", data_figure=name)
 
 
 def collect_figures(document: Mapping[str, Any]) -> Figures:

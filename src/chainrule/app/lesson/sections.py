@@ -1,6 +1,7 @@
 """The lesson's sections of running text as HTML."""
 
 from chainrule._utils.html import Markup, element, render
+from chainrule._utils.numbers import format_number
 from chainrule.app.lesson import story
 from chainrule.app.lesson.glossary import GLOSSARY
 from chainrule.app.lesson.markup import render_link
@@ -108,8 +109,8 @@ def write_looks(writer: Writer) -> Markup:
     for name, (title, words) in story.LOOKS.items():
         norms = writer.figures.profiles[name]
         description = (
-            f"{title}: gradient norm of layers 1 to {len(norms)}, from {norms[0]:.2g} to "
-            f"{norms[-1]:.2g}"
+            f"{title}: gradient norm of layers 1 to {len(norms)}, from "
+            f"{format_number(norms[0])} to {format_number(norms[-1])}"
         )
         cards.append(
             element(

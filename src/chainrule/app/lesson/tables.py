@@ -3,8 +3,8 @@
 import math
 
 from chainrule._utils.html import Markup, element, render
+from chainrule._utils.numbers import format_number
 from chainrule.app.lesson import story
-from chainrule.app.lesson.figures import render_number
 from chainrule.app.lesson.markup import render_math
 from chainrule.app.lesson.plots import plot_activation
 from chainrule.app.lesson.writer import Writer, write_table
@@ -45,7 +45,7 @@ def _write_activation(writer: Writer, entry: Activation) -> Markup:
             class_="ls-formulas",
         ),
         element("td", f"{_write_bound(low)} to {_write_bound(high)}"),
-        element("td", render_number(entry.derivative_max)),
+        element("td", format_number(entry.derivative_max)),
         element("td", INITIALIZERS[entry.initialization].label),
         element(
             "td",
@@ -92,7 +92,7 @@ def _write_initialization(writer: Writer, entry: Initializer) -> Markup:
         element("td", render_math(entry.formula)),
         element("td", forms),
         element("td", "zero" if entry.bias_bound is None else "uniform"),
-        element("td", render_number(entry.standard_deviation(WIDTH, WIDTH))),
+        element("td", format_number(entry.standard_deviation(WIDTH, WIDTH))),
         element("td", entry.best_for, class_="ls-wide"),
         *measured,
     )
@@ -120,4 +120,4 @@ def write_fix(writer: Writer) -> Markup:
 def _write_bound(value: float) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:.3g}".replace("-", "−")
+    return format_number(value)

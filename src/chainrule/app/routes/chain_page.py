@@ -11,8 +11,18 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import html
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 
+from chainrule.app.answers.encoding import encode
+from chainrule.app.jobs.measuring import (
+    QUICK_SECONDS,
+    Measurer,
+    count_entries,
+    estimate_seconds,
+    plan_seeds,
+)
+from chainrule.app.jobs.queue import Check, JobQueue, Lane
+from chainrule.app.routes.replies import reply, send_body
 from chainrule.chain import (
     ScalarChain,
     count_stable_layers,
@@ -29,8 +39,8 @@ from chainrule.chain.arguments import parse_numbers
 from chainrule.chain.document import describe_number
 from chainrule.chain.layout import MAX_LAYERS_SHOWN
 from chainrule.errors import SpecError
-from chainrule.measure.simulation import simulate
 from chainrule.spec.activations import ACTIVATIONS
+from chainrule.spec.network_spec import NetworkSpec
 from chainrule.spec.query import repair_query
 
 SEEDS = 8
@@ -62,15 +72,24 @@ def layout() -> Any:
     )
 
 
-def register_routes(server: FastAPI) -> None:
-    """Answer what the page asks for."""
+def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> None:
+    """Answer what the page asks for.
+
+    Args:
+        server: Where the routes go.
+        queue: Where the work waits.
+        measurer: What measures networks.
+    """
     for path, answer in (
         ("/api/chain", answer_chain),
         ("/api/depth", answer_depth),
         ("/api/recurrence", answer_recurrence),
-        ("/api/network", answer_network),
     ):
-        server.get(path, include_in_schema=False)(_respond(answer))
+        server.get(path, include_in_schema=False)(_respond(queue, answer))
+
+    @server.get("/api/network", include_in_schema=False)
+    async def respond(request: Request) -> Response:
+        return await reply(_respond_network(request, queue, measurer))
 
 
 def answer_chain(query: dict[str, str]) -> Answer:
@@ -163,20 +182,48 @@ def answer_recurrence(query: dict[str, str]) -> Answer:
     }
 
 
-def answer_network(query: dict[str, str]) -> Answer:
+async def _respond_network(request: Request, queue: JobQueue, measurer: Measurer) -> Response:
+    spec, notices = repair_query(request.url.query)
+    seeds = count_networks(spec)
+    quick = estimate_seconds(spec, seeds) <= QUICK_SECONDS
+    notes = {"notices": list(notices)}
+    body = await queue.run(
+        request,
+        lambda check: encode(answer_network(spec, seeds, measurer, check) | notes),
+        lane=Lane.QUICK if quick else Lane.LONG,
+        size=count_entries(spec),
+    )
+    return await send_body(request, body)
+
+
+def count_networks(spec: NetworkSpec) -> int:
+    """Return how many networks of a specification the page measures.
+
+    Raises:
+        SpecError: If even one is more than a page measures; says what to lower.
+    """
+    return min(
+        plan_seeds(spec, SEEDS, first=False), max(1, LIVE_WEIGHTS // (spec.depth * spec.width**2))
+    )
+
+
+def answer_network(spec: NetworkSpec, seeds: int, measurer: Measurer, check: Check) -> Answer:
     """Return the measured gains of real, wide networks, in backward order.
 
     They are geometric means over the networks: unlike medians, these multiply as the gains do.
+
+    Args:
+        spec: The network.
+        seeds: How many networks.
+        measurer: What measures.
+        check: Called again and again; may raise to give up.
     """
-    spec, notices = repair_query("&".join(f"{key}={value}" for key, value in query.items()))
-    seeds = max(1, min(SEEDS, LIVE_WEIGHTS // (spec.depth * spec.width**2)))
-    flow = simulate(spec, seeds)
+    flow = measurer.measure(spec, seeds, check)
     return {
         **describe_product(measure_product(flow)),
         "spec": spec.model_dump(),
         "query": spec.to_query(),
         "seeds": seeds,
-        "notices": list(notices),
         "sentence": (
             f"{spec.depth} layers of {spec.width} units, {spec.activation}, {spec.init}: gains of "
             f"{seeds} real networks (geometric means, so that they multiply), measured by autograd."
@@ -184,12 +231,14 @@ def answer_network(query: dict[str, str]) -> Answer:
     }
 
 
-def _respond(answer: Callable[[dict[str, str]], Answer]) -> Callable[[Request], JSONResponse]:
-    def respond(request: Request) -> JSONResponse:
-        try:
-            return JSONResponse(answer(dict(request.query_params)))
-        except SpecError as error:
-            return JSONResponse({"error": str(error)}, status_code=422)
+def _respond(queue: JobQueue, answer: Callable[[dict[str, str]], Answer]) -> Any:
+    async def respond(request: Request) -> Response:
+        async def work() -> Response:
+            query = dict(request.query_params)
+            body = await queue.run(request, lambda _: encode(answer(query)), lane=Lane.QUICK)
+            return await send_body(request, body)
+
+        return await reply(work())
 
     return respond
 

@@ -11,19 +11,19 @@ from typing import Any
 
 from dash import html
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
+from chainrule.app.answers.encoding import encode
 from chainrule.app.answers.flow_answer import describe_flow
 from chainrule.app.jobs.measuring import (
     QUICK_SECONDS,
-    Busy,
-    Check,
-    Lane,
     Measurer,
-    Superseded,
+    count_entries,
     estimate_seconds,
     plan_seeds,
 )
+from chainrule.app.jobs.queue import Check, JobQueue, Lane
+from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import PANELS, PARTS, View, read_view, write_query
 from chainrule.diagnosis.rules import MEANINGS
@@ -93,11 +93,12 @@ def _plan(view: View, *, first: bool) -> _Plan:
     return _Plan(seeds, pinned, seconds + estimate_seconds(view.pin, pinned))
 
 
-def register_routes(server: FastAPI, measurer: Measurer) -> None:
+def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> None:
     """Answer what the page asks for.
 
     Args:
         server: Where the routes go.
+        queue: Where the measurements wait.
         measurer: What measures.
     """
 
@@ -117,28 +118,23 @@ def register_routes(server: FastAPI, measurer: Measurer) -> None:
         try:
             plan, whole = _plan(view, first=first), _plan(view, first=False)
         except SpecError as error:
-            return JSONResponse(
-                {"error": str(error), "view": view.describe(), "notices": notices}, 422
-            )
+            return refuse(422, str(error), view=view.describe(), notices=notices)
 
         def work(check: Check) -> tuple[bytes, str]:
             start = time.perf_counter()
             flow = measurer.measure(view.spec, plan.seeds, check)
             other = measurer.measure(view.pin, plan.pinned, check) if view.pin else None
             measured = time.perf_counter()
-            body = _encode(_describe(view, flow, other, notices, plan, whole))
+            body = encode(_describe(view, flow, other, notices, plan, whole))
             return body, _tell_times(asked, start, measured)
 
-        try:
+        async def measure() -> Response:
             lane = Lane.QUICK if plan.seconds <= QUICK_SECONDS else Lane.LONG
-            body, times = await measurer.run(request, work, lane=lane)
-        except Superseded:
-            return Response(status_code=499)
-        except Busy as error:
-            return JSONResponse({"error": str(error)}, 503, {"Retry-After": "5"})
-        except SpecError as error:
-            return JSONResponse({"error": str(error), "view": view.describe()}, 422)
-        return Response(body, media_type="application/json", headers={"Server-Timing": times})
+            size = max(count_entries(spec) for spec in (view.spec, view.pin) if spec is not None)
+            body, times = await queue.run(request, work, lane=lane, size=size)
+            return await send_body(request, body, headers={"Server-Timing": times})
+
+        return await reply(measure(), view=view.describe(), notices=notices)
 
 
 def _tell_times(asked: float, start: float, measured: float) -> str:
@@ -149,10 +145,6 @@ def _tell_times(asked: float, start: float, measured: float) -> str:
         "describe": time.perf_counter() - measured,
     }
     return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in parts.items())
-
-
-def _encode(answer: Answer) -> bytes:
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _describe(

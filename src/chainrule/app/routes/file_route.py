@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
-from chainrule.app.jobs.measuring import Busy, Lane, Measurer, Superseded, plan_seeds
+from chainrule.app.jobs.measuring import Measurer, count_entries, plan_seeds
+from chainrule.app.jobs.queue import JobQueue, Lane
+from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.state.view import read_view
 from chainrule.display.export import to_csv, to_summary_json
-from chainrule.errors import SpecError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.report import build_report
 
@@ -21,11 +22,12 @@ FILES: dict[str, tuple[str, Callable[[GradientFlow], str]]] = {
 """Media type and contents of each file by name."""
 
 
-def register_routes(server: FastAPI, measurer: Measurer) -> None:
+def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> None:
     """Send the files of whatever an address describes.
 
     Args:
         server: Where the route goes.
+        queue: Where the measurements wait.
         measurer: What measures.
     """
 
@@ -33,21 +35,19 @@ def register_routes(server: FastAPI, measurer: Measurer) -> None:
     async def send(name: str, request: Request) -> Response:
         """Send one file of the network in the address."""
         if name not in FILES:
-            return JSONResponse({"error": f"There is only {', '.join(FILES)}."}, 404)
+            return refuse(404, f"The file must be one of {', '.join(FILES)}; got {name[:40]!r}.")
         media_type, write = FILES[name]
         view, _ = read_view(request.url.query)
-        try:
+
+        async def write_file() -> Response:
             seeds = plan_seeds(view.spec, view.seeds, first=False)
-            text = await measurer.run(
+            body = await queue.run(
                 request,
-                lambda check: write(measurer.measure(view.spec, seeds, check)),
+                lambda check: write(measurer.measure(view.spec, seeds, check)).encode(),
                 lane=Lane.SEARCH,
+                size=count_entries(view.spec),
             )
-        except Superseded:
-            return Response(status_code=499)
-        except Busy as error:
-            return JSONResponse({"error": str(error)}, 503, {"Retry-After": "5"})
-        except SpecError as error:
-            return JSONResponse({"error": str(error)}, 422)
-        disposition = f'attachment; filename="chainrule-{name}"'
-        return Response(text, media_type=media_type, headers={"Content-Disposition": disposition})
+            headers = {"Content-Disposition": f'attachment; filename="chainrule-{name}"'}
+            return await send_body(request, body, media_type=media_type, headers=headers)
+
+        return await reply(write_file())

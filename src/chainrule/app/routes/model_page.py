@@ -1,4 +1,4 @@
-"""The page for one's own model: a flow file goes in, its charts and diagnosis come out.
+"""The page for your model: a flow file goes in, its charts and diagnosis come out.
 
 The page is drawn by `assets/model/model.js`. A file is read as data and validated; nothing in it
 is run, and nothing of it is kept: the browser sends it again when something else of it is to be
@@ -6,17 +6,20 @@ shown.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from anyio import CapacityLimiter
-from anyio.to_thread import run_sync
 from dash import html
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
+from chainrule.app.answers.encoding import encode
 from chainrule.app.answers.flow_answer import describe_flow
+from chainrule.app.jobs.queue import Busy, Check, JobQueue, Lane, Superseded
+from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.state.view import PANELS
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rules import Verdict
@@ -37,7 +40,6 @@ from chainrule.display.tables import (
     write_call_row,
     write_parameter_row,
 )
-from chainrule.errors import FlowFileError
 from chainrule.figures import MEASURES, SCALES, build_profile_figure, count_hidden
 from chainrule.flow.blocks import build_profile, group_blocks, group_calls, is_profiled
 from chainrule.flow.gradient_flow import GradientFlow
@@ -48,8 +50,8 @@ from chainrule.remedies.result import write_search
 LIMITS = Limits(size=16 * 2**20, entries=5_000, members=1_000, text=1_000)
 """What is read of a file that a visitor sends."""
 
-AT_ONCE = 2
-"""Files that are read at the same time; others wait."""
+UPLOADS = 4
+"""Files that are received, or wait to be read, at the same time; they are kept in memory."""
 
 _DISCARDED = 4 * LIMITS.size
 """So much of a file that is too large is still received, so that its sender hears the reason."""
@@ -73,36 +75,64 @@ def layout() -> Any:
     )
 
 
-def register_routes(server: FastAPI) -> None:
-    """Answer what the page asks for."""
-    limiter = CapacityLimiter(AT_ONCE)
+class Desk:
+    """Counts the files that are being received or wait to be read."""
+
+    def __init__(self, places: int = UPLOADS) -> None:
+        self.free = places
+
+    @contextmanager
+    def take_place(self) -> Iterator[bool]:
+        """Take a place, if there is one; give it back afterwards."""
+        taken = self.free > 0
+        self.free -= taken
+        try:
+            yield taken
+        finally:
+            self.free += taken
+
+
+def register_routes(server: FastAPI, queue: JobQueue) -> None:
+    """Answer what the page asks for.
+
+    Args:
+        server: Where the routes go.
+        queue: Where the files wait to be read.
+    """
+    desk = Desk()
 
     @server.post("/api/flow", include_in_schema=False)
     async def answer(request: Request) -> Response:
         """Answer a flow file, the body, with everything that the page shows of it."""
-        try:
-            content = await _receive(request)
-        except ClientDisconnect:
-            return Response(status_code=499)
-        if content is None:
-            return JSONResponse({"error": _describe_limit()}, 413)
-        query = dict(request.query_params)
-        try:
-            body = await run_sync(_answer, content, query, limiter=limiter)
-        except FlowFileError as error:
-            return JSONResponse({"error": str(error)}, 422)
-        return Response(body, media_type="application/json")
+
+        async def read() -> Response:
+            with desk.take_place() as has_place:
+                try:
+                    content = await _receive(request, LIMITS.size if has_place else 0)
+                except ClientDisconnect:
+                    raise Superseded from None
+                if not has_place:
+                    raise Busy(f"The server is busy: it is reading {UPLOADS} files already.")
+                if content is None:
+                    return refuse(413, _describe_limit())
+                query = dict(request.query_params)
+                body = await queue.run(
+                    request, lambda check: _answer(content, query, check), lane=Lane.SEARCH
+                )
+                return await send_body(request, body)
+
+        return await reply(read())
 
 
-async def _receive(request: Request) -> bytes | None:
+async def _receive(request: Request, limit: int) -> bytes | None:
     """Return the body; `None` if it is too large, without having kept more than the limit."""
     announced = request.headers.get("content-length", "")
-    too_large = announced.isdigit() and int(announced) > LIMITS.size
+    too_large = announced.isdigit() and int(announced[:12]) > limit
     parts: list[bytes] = []
     received = 0
     async for part in request.stream():
         received += len(part)
-        too_large = too_large or received > LIMITS.size
+        too_large = too_large or received > limit
         if too_large:
             parts.clear()
             if received > _DISCARDED:
@@ -119,8 +149,9 @@ def _describe_limit() -> str:
     )
 
 
-def _answer(content: bytes, query: dict[str, str]) -> bytes:
+def _answer(content: bytes, query: dict[str, str], check: Check) -> bytes:
     flow = decode_flow(content, limits=LIMITS)
+    check()
     measure, scale, layer = (query.get(name, "") for name in ("measure", "scale", "layer"))
     answer = describe_model(
         flow,
@@ -128,7 +159,7 @@ def _answer(content: bytes, query: dict[str, str]) -> bytes:
         scale=scale if scale in SCALES else "log",
         layer=int(layer) if layer.isascii() and layer.isdigit() and len(layer) < 10 else 1,
     )
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return encode(answer)
 
 
 def describe_model(

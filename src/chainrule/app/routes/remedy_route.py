@@ -1,17 +1,16 @@
 """What to change: remedies for the network on screen, each measured."""
 
-import json
-import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
-from chainrule.app.jobs.measuring import PAGE_BUDGET, Busy, Lane, Measurer, Superseded, plan_seeds
+from chainrule.app.answers.encoding import encode
+from chainrule.app.jobs.measuring import PAGE_BUDGET, count_entries, plan_seeds
+from chainrule.app.jobs.queue import Check, JobQueue, Lane
+from chainrule.app.routes.replies import reply, send_body
 from chainrule.app.state.view import read_view, write_query
-from chainrule.errors import SpecError
 from chainrule.remedies.result import Remedies, Remedy
 from chainrule.remedies.spec_search import choose_seeds, find_remedies
 from chainrule.spec.network_spec import NetworkSpec
@@ -20,15 +19,14 @@ KEPT = 64
 """Answers that are kept for whoever asks the same."""
 
 
-def register_routes(server: FastAPI, measurer: Measurer) -> None:
+def register_routes(server: FastAPI, queue: JobQueue) -> None:
     """Answer what to change.
 
     Args:
         server: Where the route goes.
-        measurer: What measures.
+        queue: Where the searches wait.
     """
     kept: OrderedDict[tuple[NetworkSpec, int], bytes] = OrderedDict()
-    lock = threading.Lock()
 
     @server.get("/api/remedies", include_in_schema=False)
     async def answer(request: Request) -> Response:
@@ -36,30 +34,28 @@ def register_routes(server: FastAPI, measurer: Measurer) -> None:
         view, _ = read_view(request.url.query)
         spec, seeds = view.spec, min(view.seeds, choose_seeds(view.spec))
         key = (spec, seeds)
-        try:
+
+        async def search() -> Response:
             plan_seeds(spec, 1, first=False)
-            with lock:
-                body = kept.get(key)
+            body = kept.get(key)
             if body is None:
-                body = await measurer.run(
-                    request, lambda check: _find(spec, seeds, check), lane=Lane.SEARCH
+                body = await queue.run(
+                    request,
+                    lambda check: _find(spec, seeds, check),
+                    lane=Lane.SEARCH,
+                    size=count_entries(spec),
                 )
-                with lock:
-                    kept[key] = body
-                    while len(kept) > KEPT:
-                        kept.popitem(last=False)
-        except Superseded:
-            return Response(status_code=499)
-        except Busy as error:
-            return JSONResponse({"error": str(error)}, 503, {"Retry-After": "5"})
-        except SpecError as error:
-            return JSONResponse({"error": str(error)}, 422)
-        return Response(body, media_type="application/json")
+                kept[key] = body
+                while len(kept) > KEPT:
+                    kept.popitem(last=False)
+            return await send_body(request, body)
+
+        return await reply(search())
 
 
-def _find(spec: NetworkSpec, seeds: int, check: Callable[[], None]) -> bytes:
+def _find(spec: NetworkSpec, seeds: int, check: Check) -> bytes:
     remedies = find_remedies(spec, seeds, budget=PAGE_BUDGET, progress=lambda _done, _all: check())
-    return json.dumps(_describe(remedies), ensure_ascii=False, separators=(",", ":")).encode()
+    return encode(_describe(remedies))
 
 
 def _describe(remedies: Remedies) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-/* Small helpers that the pages' scripts share. Dash loads scripts by name; this one comes early. */
+/* Small helpers that the pages' scripts share. They are loaded before all others. */
 window.chainrule = window.chainrule || {};
 window.chainrule.dom = {
   /** Make an element: attributes, then children (nodes or text). */

@@ -1,0 +1,39 @@
+"""The pages in a real browser with their Content-Security-Policy in force."""
+
+import pytest
+
+from browsing import PATIENCE, watch
+
+pytestmark = pytest.mark.browser
+
+DRAWN = {
+    "": "#gradient-chart .main-svg",
+    "?depth=3&width=8&embed=gradient": "#gradient-chart .main-svg",
+    "chain-rule": "#graph-title",
+    "your-model": "#model-file",
+}
+"""What shows that the scripts of a page have done their work."""
+
+
+@pytest.mark.parametrize("address", DRAWN)
+def test_every_page_works_under_its_policy(browser, url, address):
+    with watch(browser.new_page(bypass_csp=False), url) as page:
+        page.goto(f"{url}/{address}", timeout=PATIENCE)
+        page.wait_for_selector(DRAWN[address], state="attached", timeout=PATIENCE)
+
+
+def test_the_policy_forbids_scripts_from_elsewhere_and_in_the_page(browser, url):
+    def is_expected(problem: str) -> bool:
+        return "Content Security Policy" in problem
+
+    with watch(browser.new_page(bypass_csp=False), url, expected=is_expected) as page:
+        page.goto(f"{url}/your-model", timeout=PATIENCE)
+        page.wait_for_selector("#model-file", state="attached", timeout=PATIENCE)
+        page.evaluate(
+            """() => {
+                const script = document.createElement("script");
+                script.textContent = "window.attacked = true";
+                document.body.append(script);
+            }"""
+        )
+        assert page.evaluate("() => window.attacked") is None
