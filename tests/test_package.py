@@ -1,5 +1,6 @@
 """The package as a whole: its namespace, what it loads, its examples, its documents."""
 
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -37,6 +38,43 @@ def test_public_names():
         "simulate",
         "write_report",
     }
+
+
+PUBLIC = {
+    "spec": "ACTIVATIONS Activation INITIALIZERS Initializer NetworkSpec Normalization Residual "
+    "Dtype MAX_BATCH_SIZE MAX_DEPTH MAX_QUERY MAX_SEED MAX_WIDTH repair_query",
+    "flow": "GradientFlow Quantity RECORD_TYPES SCHEMA_VERSION Seed flow_adapter load_flow "
+    "select_path",
+    "diagnosis": "Diagnosis Finding NO_PARAMETERS Note RULES Rule Verdict diagnose overlook",
+    "remedies": "MAX_PAIRS Progress Remedies Remedy SEARCH_SEEDS SEARCH_STEPS WANTED apply_remedy "
+    "find_remedies find_spec_remedies",
+    "training": "BUDGET CHANCE_LOSS CLASSES DEFAULT_RATES FEATURES MAX_BATCH MAX_STEPS Optimizer "
+    "TRAINED TrainingRecord check_installed check_optimizer check_rate count_examples "
+    "estimate_cost load_digits measure_chance measure_trainability train",
+    "figures": "MEASURES SCALES build_activation_figure build_blank_figure build_factor_figure "
+    "build_gradient_figure build_layer_figure build_profile_figure count_hidden",
+    "report": "build_report write_report",
+    "chain": "DepthCurve Derivation Edge Erratum Factor Line MeasuredFactor MeasuredProduct Node "
+    "Recurrence ScalarChain StableWeights WideFloat count_stable_layers derive "
+    "describe_chain describe_product draw_graph explain_erratum find_best_biases "
+    "find_best_weights find_stable_weights measure_depth measure_product measure_recurrence "
+    "summarize_derivation summarize_recurrence unroll",
+    "errors": "ChainruleError FlowFileError InspectionError LossError RemedyError SpecError "
+    "TargetError",
+    "testing": "assert_healthy",
+    "presets": "PRESETS Preset get_preset",
+    "app": "create_app",
+}
+"""Names that people import from below `chainrule`; they stay where they are."""
+
+
+@pytest.mark.parametrize("place", PUBLIC)
+def test_names_that_people_import_stay(place):
+    module = importlib.import_module(f"chainrule.{place}")
+    names = PUBLIC[place].split()
+    assert [name for name in names if not hasattr(module, name)] == []
+    if hasattr(module, "__all__"):
+        assert set(names) <= set(module.__all__)
 
 
 def test_import_is_light():
