@@ -9,7 +9,7 @@ from torch import nn
 
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import diagnose
-from chainrule.diagnosis.factors import MEANINGS
+from chainrule.diagnosis.factors import MEANINGS, SAME, _is_among
 from chainrule.diagnosis.rules import Verdict
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
@@ -297,3 +297,12 @@ def test_names_at_most_as_many_as_asked_for():
     flow = simulate(NetworkSpec(depth=12, width=16, activation="sigmoid"), 2)
     assert len(rank_attributions(flow)) == 3
     assert rank_attributions(flow, count=1) == rank_attributions(flow)[:1]
+
+
+@pytest.mark.parametrize("share", [-1.5, -0.5, 0.0, 0.5, 1.5])
+@pytest.mark.parametrize("at", range(4))
+def test_norms_are_those_of_one_tensor_up_to_rounding_on_both_sides(at, share):
+    others = [1e-12, 0.5, 2.0, 3e8]
+    value = others[at] * (1 + share * SAME)
+    assert _is_among(value, others) is (abs(share) < 1)
+    assert not _is_among(value, [])

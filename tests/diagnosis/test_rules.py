@@ -1,6 +1,7 @@
 """The table of rules: one entry is all that a rule needs."""
 
 import dataclasses
+import math
 import pickle
 
 import pytest
@@ -117,6 +118,17 @@ class TestANewRuleIsOneEntry:
         assert [each for each in found if each.rule != "off_center"] == list(
             diagnose(sick).findings
         )
+
+
+@pytest.mark.parametrize("beyond", ["<", ">"])
+@pytest.mark.parametrize("at", range(3))
+def test_a_metric_is_undefined_where_one_of_its_values_is(flow, at, beyond):
+    values = [1.0, 2.0, 3.0]
+    values[at] = math.nan
+    rule = dataclasses.replace(
+        OFF_CENTER, beyond=beyond, read=lambda flow: [Reading(value=value) for value in values]
+    )
+    assert math.isnan(measure_metric(flow, rule.name, rules={rule.name: rule}))
 
 
 def test_rules_can_be_left_out():

@@ -262,6 +262,29 @@ def test_attributes_are_put_back(fails: bool) -> None:
     copy.deepcopy(model)
 
 
+class Renaming(nn.Module):
+    """Gives what a dictionary and a registry hold other names, in the same order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+        self.register_buffer("shift", torch.ones(4))
+        self.settings = {"first": "a", "second": "b"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.settings["third"] = self.settings.pop("second")
+        self._buffers["moved"] = self._buffers.pop("shift")
+        return self.lin(x) + self.moved
+
+
+def test_names_are_put_back_where_the_objects_are_the_same() -> None:
+    model = nn.Sequential(Renaming(), nn.Tanh())
+    with unchanged(model):
+        chainrule.inspect(model, lambda m: m(torch.ones(2, 4)).sum())
+    assert list(model[0].settings.items()) == [("first", "a"), ("second", "b")]
+    assert list(model.state_dict()) == ["0.shift", "0.lin.weight", "0.lin.bias"]
+
+
 def test_keyboard_interrupt_passes_through() -> None:
     def compute_loss(m: nn.Module) -> Tensor:
         m(torch.ones(3, 4))

@@ -153,6 +153,30 @@ def test_two_outputs_of_one_operation_are_not_made_from_each_other(cut):
     assert chainrule.diagnose(flow).verdict == "vanishing"
 
 
+@pytest.mark.parametrize("gate_first", [False, True])
+def test_a_branch_may_read_both_outputs_of_one_operation(gate_first):
+    """a + f(a) · g(b), where a and b are two halves: the other half hides no way to the first."""
+
+    def run(m, x):
+        kept, other = m.first(x).chunk(2, -1)
+        value, gate = m.value(kept), m.gate(other).sigmoid()
+        return m.head(kept + (gate * value if gate_first else value * gate))
+
+    torch.manual_seed(0)
+    model = Lambda(
+        run, first=nn.Linear(4, 12), value=nn.Linear(6, 6), gate=nn.Linear(6, 6),
+        head=nn.Linear(6, 1),
+    )  # fmt: skip
+    x = draw(5, 4, dtype=torch.float32)
+    flow = chainrule.inspect(model, lambda m: m(x).sum())
+    (residual,) = flow.residuals
+    names = {flow.parameters[position].name for position in residual.parameters}
+    assert names >= {"value.weight", "value.bias", "gate.weight", "gate.bias"}
+    kept = model.first(x).chunk(2, -1)[0]
+    added = model.value(kept) * model.gate(model.first(x).chunk(2, -1)[1]).sigmoid()
+    assert residual.after == pytest.approx(size(kept + added))
+
+
 def test_a_short_skip_does_not_excuse_the_layers_outside_of_it():
     flow = encode(5, lambda m, hidden: (h := hidden[:, :8]) + h * torch.sigmoid(h))
     assert len(flow.residuals) == 1

@@ -2,6 +2,7 @@
 and that a remedy that fails leaves a model as it was."""
 
 import copy
+import math
 import weakref
 from dataclasses import replace
 
@@ -124,6 +125,30 @@ def test_frozen_gates_are_never_edited():
     assert every - some == {"rnn.bias_hh_l0"}
     model.rnn.requires_grad_(False)
     assert gates not in list_titles()
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_gates_remember_for_as_many_steps_as_there_are(kind, batch_first):
+    """The forget gate of an LSTM and the update gate of a GRU are the second of the stacked."""
+    examples, steps, size = 3, 7, 5
+    rnn = kind(4, size, batch_first=batch_first)
+    shape = (examples, steps, 4) if batch_first else (steps, examples, 4)
+    inputs = torch.randn(*shape)
+
+    def compute_loss(m):
+        return m(inputs)[0].square().mean()
+
+    flow = chainrule.inspect(rnn, compute_loss)
+    changes = list_model_changes(rnn, flow, chainrule.diagnose(flow))
+    (change,) = (each for each in changes if each.title == "Gates that remember")
+    before = rnn.bias_hh_l0.detach().clone()
+    apply_edits(rnn, change.edits)
+    gate = slice(size, 2 * size)
+    assert rnn.bias_hh_l0[gate].tolist() == pytest.approx([math.log(steps)] * size)
+    assert rnn.bias_ih_l0[gate].tolist() == [0.0] * size
+    assert rnn.bias_hh_l0[:size].equal(before[:size])
+    assert rnn.bias_hh_l0[2 * size :].equal(before[2 * size :])
 
 
 def test_what_was_frozen_since_is_refused(remedy):

@@ -192,6 +192,23 @@ def test_an_answer_that_is_no_number_is_not_right():
     assert last.accuracy == 0.0
 
 
+def test_an_answer_with_one_score_that_is_no_number_is_not_right(monkeypatch):
+    """An infinite score would name its class for half of the examples, rightly for some."""
+    build = chainrule.training.training.build_read_out
+
+    def build_overflowing(spec):
+        read_out = build(spec)
+        with torch.no_grad():
+            read_out.weight[3].mul_(math.inf)
+        return read_out
+
+    monkeypatch.setattr(chainrule.training.training, "build_read_out", build_overflowing)
+    spec = NetworkSpec(depth=1, activation="tanh")
+    (only,) = train(spec, steps=5)
+    assert only.diverged
+    assert only.accuracy == 0.0
+
+
 def test_a_gradient_beyond_the_square_root_of_float32_is_measured():
     spec = NetworkSpec(depth=28, activation="identity", init="random")
     first = next(iter(train(spec, steps=1)))

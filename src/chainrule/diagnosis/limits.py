@@ -136,6 +136,8 @@ def _list_passed(flow: GradientFlow, limits: Limits) -> Iterator[Violation]:
     ]
     if not norms:
         return
+    # An undefined one keeps no limit, so it stands for both ends.
+    norms = [pair for pair in norms if math.isnan(pair[0])] or norms
     low, low_layer = min(norms, key=lambda pair: pair[0])
     high, high_layer = max(norms, key=lambda pair: pair[0])
     if limits.min_gradient is not None and not low >= limits.min_gradient:

@@ -1,0 +1,27 @@
+"""Which weight layers of a network are judged as a chain."""
+
+import pytest
+import torch
+from torch import nn
+
+from chainrule.diagnosis.structure import list_chain
+from chainrule.measure.inspection import inspect
+from zoo import Lambda
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(2, 1), (2, 2), (2, 3), (3, 3), (1, 4), (0, 3)])
+def test_a_chain_is_judged_where_branches_hold_less_than_half_of_the_layers(inside, outside):
+    torch.manual_seed(0)
+    branch = nn.Sequential(*(nn.Linear(6, 6) for _ in range(inside)))
+
+    def run(m, x):
+        h = m.outside(x)
+        return h + m.branch(h.tanh()) if inside else h
+
+    layers = nn.Sequential(*(nn.Linear(6, 6) for _ in range(outside)))
+    flow = inspect(
+        Lambda(run, outside=layers, branch=branch), lambda m: m(torch.randn(5, 6)).square().mean()
+    )
+    assert len(flow.weight_layers) == inside + outside
+    judged = [f"outside.{i}" for i in range(outside)] if inside < outside else []
+    assert [layer.name for layer in list_chain(flow)] == judged
