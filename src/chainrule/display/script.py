@@ -217,7 +217,8 @@ def _write_measurement(spec: NetworkSpec) -> Iterator[str]:
     yield "def measure_gradients(seed):"
     yield "    model = build_network(seed)"
     yield "    generator = torch.Generator().manual_seed(seed + 2**31)  # the data's own"
-    yield f"    inputs = {scale}{draw}{double}"
+    inputs = f"({scale}{draw})" if scale and double else f"{scale}{draw}"  # scaled, then doubled
+    yield f"    inputs = {inputs}{double}"
     yield f"    targets = {draw}{double}"
     yield "    loss = nn.functional.mse_loss(model(inputs), targets)"
     yield "    loss.backward()  # the chain rule: fills in .grad of every parameter"
