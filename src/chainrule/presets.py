@@ -1,4 +1,4 @@
-"""Named scenarios: one specification each, and one sentence on what to look at."""
+"""Named scenarios: each has a specification, and says what to look at."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class Preset:
 
     Attributes:
         name: The name shown to people.
-        look_at: One sentence on what to look at.
+        look_at: What to look at, in one or two sentences.
         spec: The network.
         verdict: The diagnosis that it shows.
 

@@ -115,7 +115,7 @@ def _take_inventory(model: nn.Module) -> Inventory:
         inventory = take_inventory(unwrap_compiled(model))
     except RuntimeError as error:  # a dictionary changed while it was looked through
         raise InspectionError(
-            "A model must stay as it is while it is looked through, but another thread changes "
+            "A model must not change while it is read, but another thread changes "
             f"its modules or parameters ({error}). Inspect it when nothing else uses it."
         ) from error
     _check_model(inventory)
@@ -139,8 +139,8 @@ def _check_arguments(model: object, compute_loss: object) -> None:
 def _check_model(inventory: Inventory) -> None:
     if any(isinstance(module, torch.jit.ScriptModule) for _, module in inventory.modules):
         raise InspectionError(
-            "The model must be plain Python modules, but it holds TorchScript, whose submodules "
-            "cannot be observed. Inspect the model it was scripted or traced from."
+            "The model must be made of Python modules, but it contains TorchScript, whose submodules "
+            "cannot be observed. Inspect the model that was scripted or traced."
         )
     if any(parameter.tensor.is_meta for parameter in inventory.parameters):
         raise InspectionError(
@@ -164,7 +164,7 @@ def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Record
         raise
     except (Exception, SystemExit) as error:
         raise InspectionError(
-            f"compute_loss must run through, but it raised {type(error).__name__}: {error}. "
+            f"compute_loss must run without errors, but it raised {type(error).__name__}: {error}. "
             f"{_describe_progress(recorder)}"
         ) from error
     if not isinstance(loss, Tensor):

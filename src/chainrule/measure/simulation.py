@@ -125,7 +125,7 @@ def _check_seeds(spec: NetworkSpec, seeds: int | Sequence[int]) -> tuple[int, ..
             members = tuple(range(spec.seed, spec.seed + max(operator.index(seeds), 0)))
     except TypeError:
         raise SpecError(
-            f"seeds: must be how many networks, or a list of whole numbers; got {seeds!r:.60}."
+            f"seeds: must be a number of networks or a list of whole numbers; got {seeds!r:.60}."
         ) from None
     if not 1 <= len(members) <= MAX_SEEDS:
         raise SpecError(f"seeds: must be 1 to {MAX_SEEDS} networks; got {len(members)}.")
@@ -133,7 +133,7 @@ def _check_seeds(spec: NetworkSpec, seeds: int | Sequence[int]) -> tuple[int, ..
     if wrong is not None:
         raise SpecError(f"seeds: each must be from 0 to {MAX_SEED}; got {wrong}.")
     if len(set(members)) < len(members):
-        raise SpecError("seeds: each must occur once; a repeated network would count twice.")
+        raise SpecError("seeds: each must be given once; the same network would count twice.")
     return members
 
 

@@ -23,7 +23,7 @@ def build_remedies(remedies: Iterable[Remedy]) -> Markup:
     refuted = remedies.refuted if isinstance(remedies, Remedies) else ()
     intro = "Each change was made and measured again with the same seeds."
     if not changes:
-        intro = "Nothing that was tried helps, as measured."
+        intro = "Changes were tried and measured, and none helps."
         if isinstance(remedies, Remedies) and not refuted:
             intro = remedies.note or "Nothing needs to change, so nothing was tried."
     elif changes[0].edits:

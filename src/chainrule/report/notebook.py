@@ -85,7 +85,7 @@ def show_html(flow: GradientFlow) -> str:
     if blames:
         rows = [write_blame_row(flow, blame) for blame in blames]
         parts += [
-            element("p", element("b", "Most to blame, by factor")),
+            element("p", element("b", "Main causes, by factor")),
             _table(BLAME_HEAD, rows, words=(0, 1)),
         ]
     parts.append(element("p", element("b", "Next: "), diagnosis.action))
