@@ -85,7 +85,7 @@ def equation_command(  # noqa: PLR0913  (one option per setting)
     ] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Derive a gradient line by line, in a network with one unit per layer.
+    """Derive a gradient line by line, with one unit per layer.
 
     In a terminal with colours, factors that make the gradient smaller are blue, factors that make
     it larger are yellow, and factors that are zero are red.

@@ -351,8 +351,7 @@ def _suggest_change(flow: GradientFlow) -> str:
     activation = ACTIVATIONS[spec.activation]
     recommended = get_initializer(activation.initialization)
     if activation.derivative_max < 0.5:  # no initialization of the table makes up for it
-        share = f"{100 * activation.derivative_max:g} %"
-        return f"an activation whose derivative is larger than {share} somewhere"
+        return f"an activation whose largest derivative is above {activation.derivative_max:g}"
     if spec.init == recommended.name:
         return "another activation with its own initialization"
     return f"{recommended.label} initialization"

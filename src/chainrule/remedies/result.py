@@ -66,7 +66,7 @@ class Comparison:
     """The metric that is wrong, before and after a change.
 
     Attributes:
-        rule: Name of the rule in the table of diagnoses.
+        rule: Name of the rule in the table of rules.
         metric: What is compared, in words.
         before: The worst value before.
         after: The worst value after; `None` if the changed network has no such comparison.
