@@ -38,7 +38,9 @@ def report_command(
             "Write the report with --report FILE."
         )
     if report is None and not open_report:
-        raise ChainruleError("A report must be written or opened. Give --report FILE, --open, or both.")
+        raise ChainruleError(
+            "A report must be written or opened. Give --report FILE, --open, or both."
+        )
     check_outputs({"--report": report}, [flow_file])
     from chainrule.flow.loading import load_flow
 

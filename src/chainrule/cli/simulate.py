@@ -63,7 +63,11 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
     ] = None,
     residual: Annotated[
         str | None,
-        setting("residual", "Residual connections; scaled divides the layer's output by √depth", names=RESIDUALS),
+        setting(
+            "residual",
+            "Residual connections; scaled divides the layer's output by √depth",
+            names=RESIDUALS,
+        ),
     ] = None,
     normalization: Annotated[
         str | None,
@@ -87,7 +91,10 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
         int, typer.Option(metavar="N", help="Networks to measure, each with its own seed.")
     ] = 16,
     no_budget: Annotated[
-        bool, typer.Option("--no-budget", help="Allow networks of any size, even if they take very long.")
+        bool,
+        typer.Option(
+            "--no-budget", help="Allow networks of any size, even if they take very long."
+        ),
     ] = False,
     remedies: RemediesOption = False,
     as_json: JsonOption = False,

@@ -67,7 +67,11 @@ def locate_overflow(flow: GradientFlow) -> str:
         for parameter in reversed(flow.parameters)
     )
     start = _find_first(backward) or _find_first(parameters)
-    return f"all values are finite, but on the way back gradients are not finite from {start} on" if start else ""
+    return (
+        f"all values are finite, but on the way back gradients are not finite from {start} on"
+        if start
+        else ""
+    )
 
 
 def _name(flow: GradientFlow, layer: int | None, name: str) -> str:

@@ -1,7 +1,7 @@
-"""The table of rules: what can be wrong, how it is read, from which bound on, why, and what to try.
+"""The table of rules: what can be wrong, how it is measured, its limit, and why it matters.
 
-Everything about a rule is in its entry of the table, and what it reads in a function of this file:
-so a rule is added, or changed, in one place. `diagnose` goes through the table.
+Everything about a rule is in its entry of the table, and in the function of this file that it
+reads with. So a rule is added or changed in one place. `diagnose` goes through the table.
 
 The thresholds were chosen on dense networks by comparing with short real trainings; how often
 verdicts agree with training is in docs/viability.md (`make viability`). A verdict therefore speaks
@@ -100,7 +100,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One way to arrive at a verdict: everything that chainrule knows of it.
+    """One rule of the diagnosis: what it measures, its limit, and its words.
 
     Attributes:
         name: Key of the rule.

@@ -1,4 +1,4 @@
-"""The rows of a measurement's tables, as text: weight layers, calls, attention, parameters, blame.
+"""The rows of a measurement's tables, as text: weight layers, calls, attention, parameters, causes.
 
 Page, report, notebook and terminal show the same cells.
 """

@@ -28,19 +28,18 @@ _LOG = logging.getLogger(__name__)
 def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> GradientFlow:
     """Measure values and gradients of every module of a model in one forward and backward pass.
 
-    Gradients are those of plain autograd. Measured are modules without submodules and modules
-    that own parameters themselves; operations written as functions (`F.relu`, `+`) belong to the
-    path between them. Of attention, fused or written out, the spread of its weights is measured in
-    a sample (see `AttentionFlow`). Nothing is left behind: parameters, `.grad`, buffers, modes,
-    attributes, random states and hooks are as before, also when an error or Ctrl-C ends it. Hooks
-    that the model already has run as they do in training.
+    Gradients are those of plain autograd. It measures modules without submodules, and modules that
+    own parameters themselves. Operations written as functions (`F.relu`, `+`) belong to the path
+    between them. For attention, it measures in a sample how widely the weights are spread (see
+    `AttentionFlow`). Afterwards parameters, `.grad`, buffers, modes, attributes, random states and
+    hooks are as before, even if an error or Ctrl-C ends it. Hooks of the model run as in training.
 
-    Several threads may inspect at the same time, each a model of its own. Meanwhile no other thread
-    may run or change the model. Random states belong to the whole process: what other threads draw
-    while a model is inspected is undone as well (they draw the same numbers again afterwards), and
-    of several inspections at the same time the last one that ends puts back what the first one
-    found. While one lasts, the fused paths of `nn.TransformerEncoder` and code compiled by
-    `torch.compile` are off in all threads: results are the same, but slower.
+    Several threads may inspect at the same time, each a different model. Meanwhile no other thread
+    may run or change the model. Random states belong to the whole process, so numbers that other
+    threads draw during an inspection are drawn again afterwards. Of several inspections at the same
+    time, the last one that ends restores the random states that the first one found. During an
+    inspection, all threads run without the fused paths of `nn.TransformerEncoder` and without code
+    compiled by `torch.compile`: results are the same, but slower.
 
     Args:
         model: Any PyTorch module. A model under `torch.compile` is measured uncompiled.
@@ -53,11 +52,11 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         The measurement: an ensemble of one.
 
     Raises:
-        LossError: If the loss is no scalar tensor, or is not attached to the graph.
+        LossError: If the loss is not a scalar tensor, or does not depend on anything with a gradient.
         InspectionError: If the model cannot be measured, `compute_loss` or the backward pass
-            raises (chained with `from`), `compute_loss` changes parameters, something cannot be put
-            back, or the model or a part of it is being inspected already (in another thread, or
-            around this call).
+            raises (chained with `from`), `compute_loss` changes parameters, something cannot be
+            restored, or the model or a part of it is being inspected already (in another thread, or
+            by a call around this one).
 
     Example:
         >>> flow = inspect(nn.Linear(2, 1), lambda m: m(torch.ones(1, 2)).sum())
@@ -105,7 +104,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
 
 @cache
 def _report_missing() -> None:
-    """Say once what this PyTorch does not offer."""
+    """Log once what this PyTorch does not offer."""
     for sentence in list_missing():
         _LOG.warning(sentence)
 

@@ -61,16 +61,15 @@ def simulate(
     """Measure several networks of one specification, each drawn with another seed.
 
     Every member is the network `build_network(spec, seed)` under the loss `make_loss(spec, seed)`,
-    and what is measured of it is what `inspect` measures, up to rounding, but all members are
-    computed together. Members do not influence each other: if one overflows, the others do not.
+    and is measured as by `inspect`, up to rounding. But all members are computed together. Members
+    do not influence each other: if one overflows, the others do not.
 
     Args:
         spec: What to measure.
         seeds: How many seeds, counted up from `spec.seed`, or the seeds themselves.
         budget: Most weights (depth · width² · seeds) that are allowed; `None` for any number.
-        progress: Called with (members done, members in all) again and again as the work proceeds,
-            at least once per layer. The simulation ends when it raises, which is the way to cancel
-            it.
+        progress: Called with (members done, members in all) at least once per layer. To cancel the
+            simulation, raise an exception in it.
 
     Returns:
         The measurement; every value in it holds those of all members.
@@ -236,7 +235,7 @@ def _assemble(spec: NetworkSpec, seeds: tuple[int, ...], parts: Sequence[_Part])
     columns = _join(parts)
 
     def build() -> GradientFlow:
-        """Turn the fetched numbers into objects, when somebody first reads them."""
+        """Turn the fetched numbers into objects, when they are first read."""
         return GradientFlow(
             layers=tuple(_assemble_layers(spec, columns)),
             parameters=tuple(_assemble_parameters(spec, columns)),

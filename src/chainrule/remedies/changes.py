@@ -29,7 +29,11 @@ class Kind:
 _KINDS = (
     Kind("initialization", "initialization", "One line before training; nothing while it runs."),
     Kind("bias", "biases", "One line before training; nothing while it runs."),
-    Kind("clipping", "gradient clipping", "One line in the training loop; the network stays the same."),
+    Kind(
+        "clipping",
+        "gradient clipping",
+        "One line in the training loop; the network stays the same.",
+    ),
     Kind("residual", "residual connections", "One addition per layer; no additional weights."),
     Kind(
         "normalization",
@@ -41,7 +45,9 @@ _KINDS = (
         "measured scale",
         "The scale must be measured, and measured again for every new depth, width or activation.",
     ),
-    Kind("activation", "activation", "Every layer computes another function, so it is another model."),
+    Kind(
+        "activation", "activation", "Every layer computes another function, so it is another model."
+    ),
     Kind("depth", "fewer layers", "Cheaper to run, but a smaller model can express less."),
     Kind("width", "more units", "Weights and time grow with the square of the width."),
 )
@@ -67,7 +73,8 @@ class Words:
 
 
 ZERO_BIASES = Words(
-    "Zero biases", "A bias shifts all examples by the same amount, so without it they differ more from each other."
+    "Zero biases",
+    "A bias shifts all examples by the same amount, so without it they differ more from each other.",
 )
 RESIDUAL = Words(
     "Residual connections",

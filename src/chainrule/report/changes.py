@@ -47,7 +47,7 @@ def build_remedies(remedies: Iterable[Remedy]) -> Markup:
 
 
 def build_search(flow: GradientFlow, diagnosis: Diagnosis) -> Markup | None:
-    """Return how to look for remedies, where nobody has yet; `None` for a healthy network."""
+    """Return how to look for remedies, if none were given; `None` for a healthy network."""
     if diagnosis.verdict is Verdict.HEALTHY:
         return None
     return element(

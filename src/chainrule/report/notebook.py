@@ -58,7 +58,7 @@ def show_text(flow: GradientFlow) -> str:
 
 
 def show_html(flow: GradientFlow) -> str:
-    """Return a flow as a piece of HTML: verdict, chart, the modules that spoil it, and its table.
+    """Return a flow as a piece of HTML: verdict, chart, the main causes, and its table.
 
     It needs no script and nothing from a network, and takes its colours from the page around it.
     """

@@ -292,7 +292,11 @@ def _build_profile(flow: GradientFlow) -> Markup | None:
             _build_chart(
                 f"Depth profile: {stack.title}",
                 "The blocks from input to output, with one line for each module of a block."
-                + (f" {hidden} more modules are in the table." if (hidden := count_hidden(stack)) else ""),
+                + (
+                    f" {hidden} more modules are in the table."
+                    if (hidden := count_hidden(stack))
+                    else ""
+                ),
                 build_profile_figure(stack),
             )
             for stack in stacks

@@ -51,10 +51,12 @@ class Feature:
     share: bool = False
 
     def format(self, value: float) -> str:
-        """Return a value as people read it."""
+        """Return a value as people read it; at an end of its range, "or less" or "or more"."""
         if self.share:
             return f"{100 * value:.0f} %"
-        return format_number(10.0**value) if self.logarithmic else format_number(value)
+        text = format_number(10.0**value if self.logarithmic else value)
+        low, high = self.range
+        return f"{text} or less" if value <= low else f"{text} or more" if value >= high else text
 
 
 def measure_features(flow: GradientFlow) -> dict[str, float | None]:

@@ -230,7 +230,9 @@ def describe_odds(log_odds: float) -> str:
         >>> describe_odds(-2.0)
         'a chance of 50 % would become 12 %'
     """
-    return f"a chance of 50 % would become {describe_probability(1.0 / (1.0 + math.exp(-log_odds)))}"
+    return (
+        f"a chance of 50 % would become {describe_probability(1.0 / (1.0 + math.exp(-log_odds)))}"
+    )
 
 
 def describe_probability(value: float) -> str:
