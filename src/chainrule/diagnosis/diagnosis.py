@@ -1,7 +1,6 @@
 """`diagnose`: from the numbers of a flow to a verdict in words, with its evidence."""
 
 import html
-import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -48,7 +48,7 @@ _OBSERVATIONS = (
         threshold=NEAR_ONE_HOT,
         beyond="<",
         meaning="It is often said that such attention cannot train, because no gradient passes "
-        "through it. Measurements on tiny GPT-2 models with larger queries and keys show otherwise. "
+        "through it. Tests on tiny GPT-2 models with larger queries and keys show otherwise. "
         "With Adam they learned at every level, but at some levels more slowly. With plain SGD "
         "they learned at a relative entropy of 0.01, hardly between 0.003 and nearly 0, and again "
         "where attention was exactly one-hot. If your model does not train, try smaller query and "

@@ -348,7 +348,8 @@ def _describe_unreached(
 ) -> str:
     names = wrong[0].modules
     weights = sum(parameter.is_weight for parameter in flow.parameters)
-    return f"the loss does not reach {len(names)} of {weights} weight tensors, for example {names[0]!r}"
+    count = f"{len(names)} of {weights} weight tensors"
+    return f"the loss does not reach {count}, for example {names[0]!r}"
 
 
 def _describe_nothing(

@@ -160,7 +160,7 @@ def write_parameter_row(parameter: ParameterFlow) -> tuple[str, ...]:
 
 
 def write_blame_row(flow: GradientFlow, blame: Attribution) -> tuple[str, ...]:
-    """Return the cells of one cause, for `BLAME_HEAD`; layers of specified networks are numbered."""
+    """Return the cells of one cause, for `BLAME_HEAD`; layers of a specification are numbered."""
     number = f"layer {blame.layer}" if blame.layer is not None else "(model)"
     name = number if flow.spec else blame.name or "(model)"
     calls = f" ({blame.calls} calls)" if blame.calls > 1 else ""

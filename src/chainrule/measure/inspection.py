@@ -52,7 +52,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         The measurement: an ensemble of one.
 
     Raises:
-        LossError: If the loss is not a scalar tensor, or does not depend on anything with a gradient.
+        LossError: If the loss is not a scalar tensor, or is not attached to the graph.
         InspectionError: If the model cannot be measured, `compute_loss` or the backward pass
             raises (chained with `from`), `compute_loss` changes parameters, something cannot be
             restored, or the model or a part of it is being inspected already (in another thread, or
@@ -138,8 +138,8 @@ def _check_arguments(model: object, compute_loss: object) -> None:
 def _check_model(inventory: Inventory) -> None:
     if any(isinstance(module, torch.jit.ScriptModule) for _, module in inventory.modules):
         raise InspectionError(
-            "The model must be made of Python modules, but it contains TorchScript, whose submodules "
-            "cannot be observed. Inspect the model that was scripted or traced."
+            "The model must be made of Python modules, but it contains TorchScript, whose "
+            "submodules cannot be measured. Inspect the model that was scripted or traced."
         )
     if any(parameter.tensor.is_meta for parameter in inventory.parameters):
         raise InspectionError(

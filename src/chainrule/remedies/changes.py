@@ -74,7 +74,7 @@ class Words:
 
 ZERO_BIASES = Words(
     "Zero biases",
-    "A bias shifts all examples by the same amount, so without it they differ more from each other.",
+    "A bias shifts all examples by the same amount; without it they differ more.",
 )
 RESIDUAL = Words(
     "Residual connections",

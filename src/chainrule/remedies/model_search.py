@@ -63,8 +63,8 @@ def find_model_remedies(
     """Return changes of a model's parameters that help, each of them measured on a copy.
 
     It tries initializations by what follows each layer, zero or smaller residual branches, unit
-    variance on the data (LSUV), biases that wake dead units, and pairs of these. Each change is made
-    on a copy of the model as it is. It is judged by the metric of the gravest finding, as
+    variance on the data (LSUV), biases that wake dead units, and pairs of these. Each change is
+    made on a copy of the model as it is. It is judged by the metric of the gravest finding, as
     `find_remedies` does for a specification. Weights that the loss does not reach, such as those of
     an unused head, are ignored if something else is wrong, too; the note lists them. Changes that
     cannot be tried on a copy (another architecture, clipping, the learning rate) are advice.

@@ -114,7 +114,7 @@ def _list_initializations(spec: NetworkSpec) -> Iterator[SpecChange]:
         yield SpecChange(
             kinds=("initialization",),
             title=f"{entry.label} initialization",
-            reason=f"It draws {_describe_drawing(spec, changed)}. It was made for {entry.best_for}.",
+            reason=f"It draws {_describe_drawing(spec, changed)}. It is made for {entry.best_for}.",
             spec=changed,
         )
 
@@ -154,7 +154,7 @@ def _list_clipping(spec: NetworkSpec, verdict: Verdict) -> Iterator[SpecChange]:
 
 def _list_residuals(spec: NetworkSpec) -> Iterator[SpecChange]:
     reasons = {
-        "scaled": f"{RESIDUAL.reason} Each layer's output is divided by √depth, so that the sum does not grow.",
+        "scaled": f"{RESIDUAL.reason} What is added is divided by √depth, so sums do not grow.",
         "plain": RESIDUAL.reason,
     }
     for residual, reason in reasons.items():

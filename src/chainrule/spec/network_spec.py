@@ -140,9 +140,7 @@ class NetworkSpec(BaseModel):
                 f"weight_std={self.weight_std:g}. Set init='random' or leave weight_std out."
             )
         if self.normalization == "batchnorm" and self.batch_size < 2:
-            raise SpecError(
-                "batch_size: must be at least 2 with batch normalization, which compares examples; got 1."
-            )
+            raise SpecError("batch_size: must be at least 2 with batch normalization; got 1.")
         return self
 
     @property

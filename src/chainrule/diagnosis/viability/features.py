@@ -232,8 +232,8 @@ _FEATURES = (
         name="sensitivity",
         label="The growth of small input differences ÷ the growth of the spread between examples",
         low="",
-        high="the larger it is, the less similar are the outputs of similar inputs, so the gradients "
-        "of different examples disagree",
+        high="the larger it is, the less similar are the outputs of similar inputs, so the "
+        "gradients of different examples disagree",
         read=_read_sensitivity,
         range=(-3.0, 6.0),
     ),
