@@ -42,7 +42,7 @@ def explore_command(
     ] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Open the explorer, a web page that shows the gradients of a network."""
+    """Open the explorer: web pages about the gradients of a network."""
     missing = [name for name in NEEDED if not find_spec(name)]
     if missing:
         raise ChainruleError(

@@ -174,7 +174,7 @@ def _build_clipping(flow: GradientFlow) -> Markup | None:
     factor = format_number(flow.clip_factor)
     return element(
         "p",
-        f"Gradients are shown before clipping. Clipping multiplies each of them by {factor}.",
+        f"Gradients are shown before clipping. Clipping multiplies every gradient by {factor}.",
         class_="dim",
     )
 
