@@ -44,8 +44,8 @@ class Preset:
 _TABLE = (
     Preset(
         "Vanishing (Sigmoid)",
-        "Each step back towards the input multiplies the gradient by less than a quarter, so layer 1 "
-        "receives about a billionth of the last layer's gradient.",
+        "Each step back towards the input multiplies the gradient by less than a quarter, so layer "
+        "1 receives about a billionth of the last layer's gradient.",
         NetworkSpec(depth=15, activation="sigmoid", init="xavier"),
         Verdict.VANISHING,
     ),
@@ -58,22 +58,22 @@ _TABLE = (
     ),
     Preset(
         "Exploding (ReLU + random σ = 1)",
-        "The size of the weights does not depend on the width here, so every layer multiplies values "
-        "and gradients by more than 5. Yet the ratio of first to last gradient looks healthy.",
+        "The size of the weights does not depend on the width here, so every layer multiplies "
+        "values and gradients by more than 5. Yet the ratio of first to last looks healthy.",
         NetworkSpec(depth=15, activation="relu", init="random"),
         Verdict.EXPLODING,
     ),
     Preset(
         "Vanishing (Tanh, PyTorch default)",
-        "The default weights of nn.Linear are too small for deep networks. On average a layer passes "
-        "back little more than half of the gradient, and less than a thousandth reaches layer 1.",
+        "The default weights of nn.Linear are too small for deep networks. On average a layer "
+        "passes back little more than half of the gradient, and less than a thousandth reaches layer 1.",
         NetworkSpec(depth=20, activation="tanh", init="pytorch"),
         Verdict.VANISHING,
     ),
     Preset(
         "Hidden vanishing (ReLU + Xavier)",
-        "The gradient ratio is near 1, but every gradient is close to zero. Values shrink forward as "
-        "fast as gradients shrink backward, and in the ratio the two cancel.",
+        "The gradient ratio is near 1, but every gradient is close to zero. Values shrink forward "
+        "as fast as gradients shrink backward, and in the ratio the two cancel.",
         NetworkSpec(depth=30, activation="relu", init="xavier"),
         Verdict.VANISHING,
     ),
@@ -86,15 +86,15 @@ _TABLE = (
     ),
     Preset(
         "Dying ReLU",
-        "These networks are narrow and deep. In most of them a whole layer is off for every input, "
-        "so the gradient before it is exactly zero and cannot recover.",
+        "These networks are narrow and deep. In most of them a whole layer is off for every "
+        "input, so the gradient before it is exactly zero and cannot recover.",
         NetworkSpec(depth=30, width=4, activation="relu", init="he"),
         Verdict.DEAD_UNITS,
     ),
     Preset(
         "Sigmoid that survives (random σ = 1)",
-        "Large weights make up for the small derivative of the sigmoid. With 10 layers, layer 1 "
-        "still receives more than a tenth of the last layer's gradient.",
+        "Large weights make up for the small derivative of the sigmoid. With 10 layers, layer "
+        "1 still receives more than a tenth of the last layer's gradient.",
         NetworkSpec(depth=10, activation="sigmoid", init="random"),
         Verdict.HEALTHY,
     ),

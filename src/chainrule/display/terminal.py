@@ -265,8 +265,8 @@ def render_presets(presets: Sequence[Preset]) -> RenderableType:
         >>> Console(width=60).print(render_presets([PRESETS["Dying ReLU"]]))
         Dying ReLU
           These networks are narrow and deep. In most of them a
-          whole layer is off for every input, so the gradient
-          before it is exactly zero and cannot recover.
+          whole layer is off for every input, so the gradient before
+          it is exactly zero and cannot recover.
           chainrule simulate --preset dying-relu
     """
     lines: list[RenderableType] = []
