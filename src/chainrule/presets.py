@@ -65,8 +65,8 @@ _TABLE = (
     ),
     Preset(
         "Vanishing (Tanh, PyTorch default)",
-        "The default weights of nn.Linear are too small for deep networks. On average a layer "
-        "passes back little more than half of the gradient, and less than a thousandth reaches layer 1.",
+        "The default weights of nn.Linear are too small to keep the gradient. On average a layer "
+        "passes back little more than half of it, so less than a thousandth reaches layer 1.",
         NetworkSpec(depth=20, activation="tanh", init="pytorch"),
         Verdict.VANISHING,
     ),
