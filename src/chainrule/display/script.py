@@ -40,8 +40,8 @@ _VARIANCES = {
     "xavier": "variance of a weight: 2 / (fan-in + fan-out)",
     "he": "variance of a weight: 2 / fan-in, twice LeCun's, as ReLU halves the mean square",
     "lecun": "variance of a weight: 1 / fan-in",
-    "random": "the same spread whatever the width",
-    "orthogonal": "a random rotation: it keeps every length",
+    "random": "the same standard deviation at any width",
+    "orthogonal": "a random rotation, which keeps the length of every vector",
     "pytorch": "variance of a weight: 1 / (3 fan-in), as nn.Linear draws it",
 }
 

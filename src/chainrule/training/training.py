@@ -124,7 +124,7 @@ def train(  # noqa: PLR0913  (one argument per setting)
         seed: Used instead of `spec.seed` if given.
         every: A record is made after every so many steps, and always at the start and the end.
         budget: Largest `estimate_cost(spec, steps)` that is allowed; `None` for any.
-        should_stop: Asked before every step; once it says yes no further record comes.
+        should_stop: Called before every step; once it returns true, no further record comes.
 
     Returns:
         An iterator of records: step 0, `every`, 2 · `every`, … `steps`; it works while it is
@@ -205,7 +205,7 @@ def check_installed() -> None:
     """
     if find_spec("sklearn") is None:
         raise ChainruleError(
-            "Training needs scikit-learn for its handwritten digits, not installed here. "
+            "Training needs scikit-learn for its handwritten digits, but it is not installed. "
             'Run: pip install "chainrule[app]"'
         )
 
@@ -291,7 +291,7 @@ def load_digits() -> tuple[Tensor, Tensor]:
 
 
 def adapt(inputs: Tensor, width: int) -> Tensor:
-    """Return what a network of some width gets to see of the images.
+    """Return the inputs that a network of some width gets from the images.
 
     Images of 64 features go straight into a network of width 64. Otherwise they are multiplied by
     a fixed matrix with orthonormal rows (wider) or columns (narrower), scaled so that the entries'
