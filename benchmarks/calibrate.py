@@ -7,7 +7,7 @@ is up; started again, it goes on. The sample has two parts:
 
 * "fit": the teacher's and the patterns' task on networks of widths 16 to 256 but never 64, depths 2
   to 100, all activations and initializations, with and without residual connections and
-  normalization. The constants of `viability_table.py` are fitted on these by `viability.py`.
+  normalization. `viability.py` fits the constants in `diagnosis/viability/constants.py` on these.
 * "test": a complete grid on scikit-learn's digits at width 64, which nothing was fitted on.
 """
 

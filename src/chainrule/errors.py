@@ -15,7 +15,12 @@ from collections.abc import Iterable
 
 
 class ChainruleError(Exception):
-    """Base of every error that chainrule raises on purpose."""
+    """Base of every error that chainrule raises on purpose.
+
+    Example:
+        >>> issubclass(SpecError, ChainruleError)
+        True
+    """
 
 
 class SpecError(ChainruleError, ValueError):

@@ -1,4 +1,4 @@
-"""Named scenarios: one specification each, and one sentence on what to look at."""
+"""Named scenarios: each has a specification, and says what to look at."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class Preset:
 
     Attributes:
         name: The name shown to people.
-        look_at: One sentence on what to look at.
+        look_at: What to look at, in one or two sentences.
         spec: The network.
         verdict: The diagnosis that it shows.
 
@@ -44,8 +44,8 @@ class Preset:
 _TABLE = (
     Preset(
         "Vanishing (Sigmoid)",
-        "Each step back towards the input multiplies the gradient by less than a quarter, so that "
-        "layer 1 receives about a billionth of what the last layer does.",
+        "Each step back towards the input multiplies the gradient by less than a quarter, so layer "
+        "1 receives about a billionth of the last layer's gradient.",
         NetworkSpec(depth=15, activation="sigmoid", init="xavier"),
         Verdict.VANISHING,
     ),
@@ -58,22 +58,22 @@ _TABLE = (
     ),
     Preset(
         "Exploding (ReLU + random σ = 1)",
-        "Weights that ignore the width multiply values forward and gradients backward by more "
-        "than 5 at every layer; yet the ratio of first to last looks harmless.",
+        "The size of the weights does not depend on the width here, so every layer multiplies "
+        "values and gradients by more than 5. Yet the ratio of first to last looks healthy.",
         NetworkSpec(depth=15, activation="relu", init="random"),
         Verdict.EXPLODING,
     ),
     Preset(
         "Vanishing (Tanh, PyTorch default)",
-        "The default initialization of nn.Linear is too small for depth: a layer passes on "
-        "little more than half on average, and less than a thousandth arrives at layer 1.",
+        "The default weights of nn.Linear are too small to keep the gradient. On average a layer "
+        "passes back little more than half of it, so less than a thousandth reaches layer 1.",
         NetworkSpec(depth=20, activation="tanh", init="pytorch"),
         Verdict.VANISHING,
     ),
     Preset(
         "Hidden vanishing (ReLU + Xavier)",
-        "The gradient ratio is near 1, and yet every gradient is close to zero: values shrink "
-        "forward as fast as gradients shrink backward, and the two cancel in the ratio.",
+        "The gradient ratio is near 1, but every gradient is close to zero. Values shrink forward "
+        "as fast as gradients shrink backward, and in the ratio the two cancel.",
         NetworkSpec(depth=30, activation="relu", init="xavier"),
         Verdict.VANISHING,
     ),
@@ -86,22 +86,22 @@ _TABLE = (
     ),
     Preset(
         "Dying ReLU",
-        "Narrow and deep: in most of these networks a whole layer is off for every input, so the "
-        "gradient before it is exactly zero and nothing can recover.",
+        "These networks are narrow and deep. In most of them a whole layer is off for every "
+        "input, so the gradient before it is exactly zero and cannot recover.",
         NetworkSpec(depth=30, width=4, activation="relu", init="he"),
         Verdict.DEAD_UNITS,
     ),
     Preset(
         "Sigmoid that survives (random σ = 1)",
-        "Large weights make up for the sigmoid's small derivative: after 10 layers, layer 1 still "
-        "receives more than a tenth of what the last layer does.",
+        "Large weights make up for the small derivative of the sigmoid. With 10 layers, layer "
+        "1 still receives more than a tenth of the last layer's gradient.",
         NetworkSpec(depth=10, activation="sigmoid", init="random"),
         Verdict.HEALTHY,
     ),
     Preset(
         "Deep and rescued (100 layers, residual)",
-        "100 layers, and the gradient passes through every block nearly unchanged, by the path "
-        "around it; without the residual connections, next to nothing of it reaches layer 1.",
+        "In each of 100 layers the gradient takes the path around the layer, nearly unchanged. "
+        "Without the residual connections, almost no gradient reaches layer 1.",
         NetworkSpec(depth=100, activation="relu", init="pytorch", residual="scaled"),
         Verdict.HEALTHY,
     ),

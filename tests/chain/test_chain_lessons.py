@@ -249,7 +249,7 @@ class TestRecurrence:
 )
 def test_the_sentence_through_time_fits_the_case(settings, gone, words):
     recurrence = measure_recurrence(**settings)
-    assert ("stays vanished" in recurrence.sentence) == gone
+    assert ("cannot bring back" in recurrence.sentence) == gone
     assert words in recurrence.sentence
     if gone:
         assert recurrence.steps[-1].product.log10 < -1

@@ -233,12 +233,12 @@ def test_bad_input_is_one_message_and_exit_code_2(run, args, message):
         (
             "import torch\ndef build():\n"
             "    return torch.nn.Linear(2, 2), lambda m: m(torch.ones(3, 3)).sum()",
-            "compute_loss must run through, but it raised RuntimeError",
+            "compute_loss must run without errors, but it raised RuntimeError",
         ),
         (
             "import sys, torch\ndef build():\n"
             "    return torch.nn.Linear(2, 2), lambda m: sys.exit(0)",
-            "compute_loss must run through, but it raised SystemExit: 0",
+            "compute_loss must run without errors, but it raised SystemExit: 0",
         ),
         (
             "import torch\ndef build():\n"

@@ -135,7 +135,7 @@ def test_growing_pre_norm():
     shares = [each.added / each.before for each in stream]
     first, second = (statistics.median(half) for half in (shares[:18], shares[18:]))
     assert first > second
-    assert f"grows {found.value:.3g}-fold over its 36 sums" in found.evidence
+    assert f"factor of {found.value:.3g} over its 36 sums" in found.evidence
     assert f"adds {first:.3g} times its size in the first half" in found.evidence
     assert f"{second:.3g} times in the second" in found.evidence
     ratio = stream[0].gradient / stream[-1].gradient

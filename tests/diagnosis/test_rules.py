@@ -84,7 +84,7 @@ class TestANewRuleIsOneEntry:
         assert finding.value == max(values)
         assert finding.layers == (1, 2, 3, 4)
         assert finding.worst == read_means(flow)[values.index(max(values))].modules[0]
-        for fact in (OFF_CENTER.metric, f"{finding.value:.3g}", "4 of 4", "bound > 0.1"):
+        for fact in (OFF_CENTER.metric, f"{finding.value:.3g}", "4 of 4", "above the limit of 0.1"):
             assert fact in finding.evidence
         assert (finding.reason, finding.source) == (OFF_CENTER.reason, OFF_CENTER.source)
         assert finding.evidence in repr(finding)

@@ -20,6 +20,8 @@ from chainrule.diagnosis.viability.model import (
     VIABLE,
     Outlook,
     assess_viability,
+    describe_odds,
+    describe_probability,
     judge_features,
 )
 from chainrule.display.cards import build_forecasts, describe_viability, explain_difference
@@ -236,11 +238,11 @@ class TestWords:
         prospect = assess_viability(simulate(SIGMOID, 8)).sgd
         worst = prospect.contributions[0]
         assert worst.log_odds < -1
-        assert "It divides the odds by" in worst.words
+        assert worst.words.endswith(f"{describe_odds(worst.log_odds)}.")
 
     def test_what_costs_nothing_does_not(self):
         prospect = assess_viability(simulate(RELU.replace(depth=2), 8)).adam
-        assert not any("divides" in c.words for c in prospect.contributions if c.log_odds == 0)
+        assert not any("would become" in c.words for c in prospect.contributions if c.log_odds == 0)
 
     def test_every_cost_has_its_words(self):
         for constants in CONSTANTS.values():
@@ -331,9 +333,11 @@ class TestOnPages:
         assert "Adam divides by the size" in explain_difference(other)
 
     def test_forecasts_say_the_probability_and_the_gravest_reasons(self):
-        for forecast in build_forecasts(diagnose(simulate(SIGMOID, 8))):
+        diagnosis = diagnose(simulate(SIGMOID, 8))
+        both = (diagnosis.viability.sgd, diagnosis.viability.adam)
+        for forecast, prospect in zip(build_forecasts(diagnosis), both, strict=True):
             assert 1 <= len(forecast.reasons) <= 3
-            assert "probability that some usual learning rate" in forecast.note
+            assert describe_probability(prospect.probability) in forecast.note
         for forecast in build_forecasts(diagnose(simulate(TANH.replace(depth=2), 8))):
             assert forecast.title.endswith(": viable")
             assert forecast.reasons == ()

@@ -127,7 +127,7 @@ class TestWords:
         for init in ("xavier", "lecun", "orthogonal", "pytorch"):
             spec = NetworkSpec(depth=15, width=64, activation="tanh", init=init)
             for change in list_spec_changes(spec, PRESETS["Vanishing (Sigmoid)"].verdict):
-                words = change.reason.split(";")[0].split()
+                words = change.reason.split(". ")[0].split()
                 if "instead" in words and "σ" in words:
                     at = words.index("instead")
                     assert words[at - 1] != words[at + 2]
@@ -136,7 +136,7 @@ class TestWords:
             c.title: c.reason for c in list_spec_changes(spec, PRESETS["Dying ReLU"].verdict)
         }
         assert "σ = 0.125, as before" in reasons["Orthogonal initialization"]
-        assert "matrices" in reasons["Orthogonal initialization"]
+        assert "each matrix" in reasons["Orthogonal initialization"]
 
     def test_fewer_layers_are_named_as_such(self, found):
         titles = [remedy.title for remedy in found.tried if "depth" in remedy.kinds]
@@ -151,7 +151,7 @@ class TestWords:
         assert "SGD" in he.outcome_text
         beyond = replace(he, comparison=replace(he.comparison, after=he.comparison.before))
         assert not beyond.comparison.passes
-        assert "bound" in beyond.outcome_text
+        assert "limit" in beyond.outcome_text
         vanishing = next(r for r in hidden.tried if r.verdict_after != "healthy")
         assert vanishing.outcome_text == OUTCOMES[vanishing.outcome]
 

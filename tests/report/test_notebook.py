@@ -93,11 +93,11 @@ class TestNotebook:
         assert [len(cell.outputs) for cell in code] == [1, 1, 1, 1]
         before, after = (code[at].outputs[-1].data for at in (0, 2))
         assert "▼ VANISHING" in before["text/plain"]
-        assert "Most to blame" in before["text/html"]
+        assert "Main causes" in before["text/html"]
         assert "Sigmoid" in before["text/html"]
         assert "<svg" in before["text/html"]
         assert "✔ HEALTHY" in after["text/plain"]
-        assert "Most to blame" not in after["text/html"]
+        assert "Main causes" not in after["text/html"]
         printed = code[1].outputs[0].text
         assert re.match(r"cures: .*, vanishing → healthy", printed)
 

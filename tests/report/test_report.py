@@ -1,6 +1,7 @@
 """The standalone report: what it says, that it is safe, and that it opens offline."""
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -245,10 +246,10 @@ class TestReport:
                 assert f"{name}: {layer.weight_gradient_norm:.3g}" in tips[0]
         assert "Depth profile" not in build_report(FLOWS["one network"]())
 
-    def test_names_who_is_most_to_blame(self, flow):
+    def test_names_the_main_causes(self, flow):
         text = Reader(build_report(flow)).text
         blames = rank_attributions(flow)
-        assert ("Most to blame, by factor" in text) is bool(blames)
+        assert ("Main causes, by factor" in text) is bool(blames)
         for blame in blames:
             assert f"× {format_number(blame.factor)}" in text
 
@@ -278,7 +279,7 @@ class TestReport:
     def test_runs_only_its_own_script_and_loads_nothing(self):
         page = build_report(simulate(NetworkSpec(depth=2, width=4), 1))
         (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
-        assert "default-src &#x27;none&#x27;" in policy
+        assert "default-src 'none'" in unescape(policy)
         assert "unsafe" not in policy
         assert Reader(page).tags.count("script") == 1
 
@@ -295,7 +296,7 @@ class TestReport:
     def test_replaces_characters_that_html_forbids_or_that_turn_text_around(self):
         assert render("a\0b\u202ec") == "a\ufffdb\ufffdc"
         assert element("p", Markup("<b>"), "<b>", class_='"') == (
-            '<p class="&quot;"><b>&lt;b&gt;</p>'
+            '<p class="&#34;"><b>&lt;b&gt;</p>'
         )
 
     def test_lists_remedies_and_what_does_not_help_as_measured(self):
@@ -312,7 +313,7 @@ class TestReport:
 
     def test_says_so_when_nothing_helps_or_nothing_was_asked(self):
         flow = simulate(NetworkSpec(depth=3, width=8), 1)
-        assert "Nothing that was tried helps" in build_report(flow, remedies=[])
+        assert "none helps" in build_report(flow, remedies=[])
         assert f"{flow.spec.to_command()} --remedies" in build_report(flow)
         well = simulate(PRESETS["Healthy (ReLU + He)"].spec, 1)
         assert "What to change" not in build_report(well)
@@ -355,13 +356,13 @@ class TestCharts:
         ]
         assert heights == pytest.approx(expected, abs=0.1)
 
-    def test_columns_carry_the_figures_that_hovering_shows(self):
+    def test_columns_carry_the_values_that_hovering_shows(self):
         flow = simulate(NetworkSpec(depth=3, width=8), 3)
         svg = draw_figure(build_gradient_figure(flow), width=1000, height=300, name="n")
         tips = re.findall(r'data-tip="([^"]*)"', svg)
         assert [tip.splitlines()[0] for tip in tips] == ["layer 1", "layer 2", "layer 3"]
         for tip, norm in zip(tips, flow.weight_gradient_norms, strict=True):
-            assert f"{norm:.6g}" in tip
+            assert format_number(norm) in tip
 
     def test_what_cannot_be_drawn_is_an_error(self):
         figure = build_gradient_figure(simulate(NetworkSpec(depth=2, width=4), 1))
@@ -453,7 +454,7 @@ class TestInABrowser:
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
-    def test_pointing_at_a_chart_shows_its_figures(self, open_report):
+    def test_pointing_at_a_chart_shows_its_values(self, open_report):
         flow = FLOWS["ensemble"]()
         page = open_report(flow, viewport={"width": 1280, "height": 800})
         column = page.locator("svg[role=img]:visible [data-tip]").nth(2)
@@ -463,7 +464,7 @@ class TestInABrowser:
         tip = page.locator("#tip")
         tip.wait_for(state="visible")
         assert "layer 3" in tip.inner_text()
-        assert f"{flow.weight_gradient_norms[2]:.6g}" in tip.inner_text()
+        assert format_number(flow.weight_gradient_norms[2]) in tip.inner_text()
 
     def test_prints_the_wide_charts_on_white(self, open_report):
         page = open_report(

@@ -125,7 +125,7 @@ class TestFields:
             ),
             (
                 {"normalization": "batchnorm", "batch_size": 1},
-                "batch_size: batch normalization needs at least 2 examples to compare; got 1.",
+                "batch_size: must be at least 2 with batch normalization; got 1.",
             ),
         ],
     )

@@ -15,7 +15,6 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-import chainrule.training.training
 from chainrule import NetworkSpec, build_network
 from chainrule.errors import ChainruleError, SpecError
 from chainrule.training.training import (
@@ -343,7 +342,7 @@ def test_few_steps_do_not_allow_a_network_that_fills_the_memory():
 
 
 def test_without_scikit_learn_the_error_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(chainrule.training, "find_spec", lambda name: None)
+    monkeypatch.setattr("chainrule.training.training.find_spec", lambda name: None)
     with pytest.raises(ChainruleError, match=r'pip install "chainrule\[app\]"'):
         train(NetworkSpec(depth=2))
 

@@ -243,7 +243,7 @@ def describe_effect(value: WideFloat) -> str:
         value: The factor.
     """
     if not value.sign:
-        return "stops the gradient, nothing is left"
+        return "stops the gradient: nothing is left"
     flip = ", sign flipped" if value.sign < 0 else ""
     size = abs(value)
     if size == ONE:

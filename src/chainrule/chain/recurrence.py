@@ -141,9 +141,8 @@ class Recurrence:
             said += f"; clipping multiplies it by {self.clip_factor}, to {self.clipped_gradient}"
         last = self.steps[-1].product
         gone = last.sign and last.log10 < -math.log10(STABLE) and self.clip_factor != ONE
-        return (
-            f"{said}. {self.clipping}{' A gradient that vanished stays vanished.' if gone else ''}"
-        )
+        more = " It cannot bring back a gradient that has vanished." if gone else ""
+        return f"{said}. {self.clipping}{more}"
 
     @property
     def clipping(self) -> str:

@@ -55,7 +55,7 @@ def equation_command(  # noqa: PLR0913  (one option per setting)
         float | None,
         typer.Option(
             metavar="NUMBER",
-            help="With --tied: the largest |∂p/∂w| that clipping lets pass. [default: no clipping]",
+            help="With --tied: the largest |∂p/∂w| after clipping. [default: no clipping]",
         ),
     ] = None,
     wrt: Annotated[
@@ -85,10 +85,10 @@ def equation_command(  # noqa: PLR0913  (one option per setting)
     ] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Work out a gradient line by line, one unit per layer.
+    """Derive a gradient line by line, with one unit per layer.
 
-    In a terminal that has colours, factors that shrink the gradient are blue, factors that grow it
-    yellow, and those that stop it red.
+    In a terminal with colours, factors that make the gradient smaller are blue, factors that make
+    it larger are yellow, and factors that are zero are red.
     """
     from chainrule._utils.files import write_text
     from chainrule.chain import derive, describe_chain, draw_graph
@@ -96,8 +96,8 @@ def equation_command(  # noqa: PLR0913  (one option per setting)
 
     if as_json and latex:
         raise SpecError(
-            "--json, --latex: must not come together; got both. Leave one out: the JSON holds the "
-            "LaTeX of every line."
+            "--json, --latex: must not come together; got both. Leave one out. The JSON contains "
+            "the LaTeX of every line."
         )
     check_outputs({"--svg": svg})
     chain, recurrence = build_chain(

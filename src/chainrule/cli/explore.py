@@ -27,14 +27,14 @@ def explore_command(
             min=1,
             max=64,
             metavar="N",
-            help="Processes that answer, each on one core; for many visitors.",
+            help="Number of server processes, each on one core. Use more for many visitors.",
         ),
     ] = 1,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Serve the page under this name too, such as a proxy's; may be repeated.",
+            help="Answer to this host name, too, for example that of a proxy. May be repeated.",
         ),
     ] = None,
     no_browser: Annotated[
@@ -42,11 +42,11 @@ def explore_command(
     ] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Open the explorer: gradients of a network set by sliders."""
+    """Open the explorer: web pages about the gradients of a network."""
     missing = [name for name in NEEDED if not find_spec(name)]
     if missing:
         raise ChainruleError(
-            f"The explorer needs {', '.join(missing)}, not installed here. Run: {INSTALL_APP}"
+            f"The explorer needs {', '.join(missing)}, which must be installed. Run: {INSTALL_APP}"
         )
     from chainrule.app.server import serve
 

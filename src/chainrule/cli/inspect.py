@@ -1,4 +1,4 @@
-"""`chainrule inspect`: measure somebody's model."""
+"""`chainrule inspect`: measure a model of yours."""
 
 from pathlib import Path
 from typing import Annotated
@@ -56,8 +56,8 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
         float | None,
         typer.Option(
             metavar="NUMBER",
-            help="With --check: how many times the largest ‖∂𝓛/∂W‖ of all layers may be the "
-            "smallest. [default: any number]",
+            help="With --check: the largest ratio that is allowed between the ‖∂𝓛/∂W‖ of two "
+            "layers. [default: no limit]",
         ),
     ] = None,
     everything: AllOption = False,
@@ -65,7 +65,7 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
 ) -> None:
     """Measure the gradient flow of your own PyTorch model.
 
-    Whatever the model's code prints goes to standard error.
+    What the code of the model prints goes to standard error.
     """
     from chainrule.cli.target import get_file, load_target
     from chainrule.diagnosis.diagnosis import diagnose
@@ -77,8 +77,8 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
     limits = Limits(min_gradient=min_gradient, max_gradient=max_gradient, max_ratio=max_ratio)
     if limits != Limits() and not check:
         raise ChainruleError(
-            "--min-gradient, --max-gradient and --max-ratio are limits that --check looks at. "
-            "Give --check as well."
+            "--min-gradient, --max-gradient and --max-ratio must come with --check, which compares "
+            "with them. Give --check as well."
         )
     with keep_output() as out:
         found = None
@@ -95,7 +95,7 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
                     flow = inspect(model, compute_loss)
             except SystemExit as error:
                 raise InspectionError(
-                    f"The model's code must run through, but it raised SystemExit: {error}."
+                    f"The model's code must run without errors, but it raised SystemExit: {error}."
                 ) from error
         diagnosis = diagnose(flow)
         show_flow(flow, diagnosis, found, file=out, as_json=as_json, everything=everything)

@@ -75,8 +75,8 @@ PresetOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Start from a named scenario; `chainrule presets` lists them. Other settings replace "
-        "those of the scenario.",
+        help="Start from a named scenario; `chainrule presets` lists them. Other settings that you "
+        "give replace those of the scenario.",
         autocompletion=complete_presets,
     ),
 ]
@@ -94,7 +94,7 @@ ReportOption = Annotated[
 OpenOption = Annotated[
     bool,
     typer.Option(
-        "--open", help="Open the report in a browser; without --report, from a temporary file."
+        "--open", help="Open the report in a browser. Without --report, it is a temporary file."
     ),
 ]
 CheckOption = Annotated[

@@ -1,4 +1,4 @@
-"""`chainrule report`: a saved measurement as a page."""
+"""`chainrule report`: a saved measurement as a web page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ def report_command(
     open_report: Annotated[
         bool,
         typer.Option(
-            "--open", help="Open it in a browser; without --report, from a temporary file."
+            "--open", help="Open it in a browser. Without --report, it is a temporary file."
         ),
     ] = False,
     title: Annotated[
@@ -31,14 +31,16 @@ def report_command(
     output: Annotated[Path | None, typer.Option("--output", "-o", hidden=True)] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Turn a saved measurement into a page that opens offline."""
+    """Write a saved measurement as a web page that opens offline."""
     if output is not None:
         raise ChainruleError(
-            f"--output: is where other commands write the flow (JSON); got {output}. The report "
-            "goes to --report FILE."
+            f"--output: must not be given here, because it writes a flow (JSON); got {output}. "
+            "Write the report with --report FILE."
         )
     if report is None and not open_report:
-        raise ChainruleError("A report needs a place: give --report FILE, --open, or both.")
+        raise ChainruleError(
+            "A report must be written or opened. Give --report FILE, --open, or both."
+        )
     check_outputs({"--report": report}, [flow_file])
     from chainrule.flow.loading import load_flow
 

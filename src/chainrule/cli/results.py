@@ -36,7 +36,7 @@ def check_outputs(outputs: dict[str, Path | None], inputs: Iterable[Path] = ()) 
         for what, other in taken:
             if _is_same(path, other):
                 raise FlowFileError(
-                    f"{option}: must be a file of its own; {path} is {what}. Give another name."
+                    f"{option}: must be a different file; {path} is {what}. Give another name."
                 )
         taken.append((f"also the file of {option}", path))
 
@@ -89,7 +89,7 @@ def write_page(
     write_report(flow, place, title=title, remedies=remedies)
     print_note(f"Wrote {place}")
     if opened and not webbrowser.open(place.resolve().as_uri()):
-        print_note("No browser could be started here; open that file in one.")
+        print_note("No browser could be started. Open that file in one.")
 
 
 def _is_same(one: Path, other: Path) -> bool:

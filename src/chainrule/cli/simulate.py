@@ -1,4 +1,4 @@
-"""`chainrule simulate`: measure an ensemble of networks described by a few settings."""
+"""`chainrule simulate`: measure several random networks that have the same settings."""
 
 from typing import Annotated
 
@@ -45,7 +45,7 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
             "distribution",
             "What weights are drawn from",
             names=DISTRIBUTIONS,
-            none="the usual one of the initialization",
+            none="what the initialization uses",
         ),
     ] = None,
     weight_std: Annotated[
@@ -58,12 +58,16 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
             "bias_std",
             "The σ of normal biases.",
             metavar="NUMBER",
-            none="what the initialization does: zero, for pytorch uniform",
+            none="zero; uniform for --init pytorch",
         ),
     ] = None,
     residual: Annotated[
         str | None,
-        setting("residual", "Residual connections; scaled is by 1/√depth", names=RESIDUALS),
+        setting(
+            "residual",
+            "Residual connections; scaled divides the layer's output by √depth",
+            names=RESIDUALS,
+        ),
     ] = None,
     normalization: Annotated[
         str | None,
@@ -87,7 +91,10 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
         int, typer.Option(metavar="N", help="Networks to measure, each with its own seed.")
     ] = 16,
     no_budget: Annotated[
-        bool, typer.Option("--no-budget", help="Allow any size, whatever it costs.")
+        bool,
+        typer.Option(
+            "--no-budget", help="Allow networks of any size, even if they take very long."
+        ),
     ] = False,
     remedies: RemediesOption = False,
     as_json: JsonOption = False,
@@ -98,7 +105,7 @@ def simulate_command(  # noqa: PLR0913  (one option per setting)
     everything: AllOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Measure an ensemble of networks described by a few settings."""
+    """Measure several random networks that have the same settings."""
     given = {name: value for name, value in locals().items() if name in NetworkSpec.model_fields}
     changes = {name: value for name, value in given.items() if value is not None}
     base = get_preset(preset).spec if preset is not None else NetworkSpec()

@@ -64,7 +64,7 @@ def print_json(document: dict[str, Any] | list[Any] | str, file: TextIO | None =
 
 @contextmanager
 def keep_output() -> Iterator[TextIO]:
-    """Keep standard output for results while somebody's code runs, and give the way to it.
+    """Keep standard output for results while the user's code runs, and give access to it.
 
     Inside, what is printed goes to standard error: by Python, by C libraries and by child
     processes. Where standard output is the process's own it stays so until the end, for a thread or

@@ -1,4 +1,4 @@
-"""Loading what `chainrule inspect` is pointed at: a function in a file or in a package."""
+"""Loading the function in a file or package that `chainrule inspect` is given."""
 
 import importlib
 import importlib.util
@@ -73,7 +73,7 @@ def _run(what: str, action: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:  # SystemExit, too: an exit code is not its to choose
         raise TargetError(
-            f"{what} must run through, but it raised {type(error).__name__}: {error}. "
+            f"{what} must run without errors, but it raised {type(error).__name__}: {error}. "
             "See the traceback with --debug."
         ) from error
 

@@ -19,9 +19,12 @@ COUNT = 3
 """How many modules are named."""
 
 SLIGHT = 0.01
-"""A factor closer to 1 than this share contributes to nothing."""
+"""A factor that differs from 1 by less than this contributes nothing."""
 
-SHARE = "The share is of all factors that go the wrong way, in powers of ten."
+SHARE = (
+    "The share says how much of the whole effect comes from this module. Factors that make it "
+    "worse are compared by their logarithms."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +103,7 @@ def rank_attributions(
 
 
 def explain_attributions(diagnosis: Diagnosis, attributions: tuple[Attribution, ...]) -> str:
-    """Return what the factors are, in a sentence; or why there are none; "" if nothing is wrong.
+    """Return what the factors are, in words; or why there are none; "" if nothing is wrong.
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
@@ -114,10 +117,10 @@ def explain_attributions(diagnosis: Diagnosis, attributions: tuple[Attribution, 
     if diagnosis.verdict is Verdict.HEALTHY:
         return ""
     if diagnosis.verdict is Verdict.NO_GRADIENT:
-        return "No factor leads to weights that the loss does not reach."
+        return "There is no factor to show: no path leads from the loss to these weights."
     if diagnosis.verdict is Verdict.HARD_TO_TRAIN:
-        return "No single module is to blame: it is what all metrics say together."
-    return "No module's factor goes that way: what is wrong is there from the start."
+        return "No single module is the cause: the verdict comes from all values together."
+    return "No module makes it worse: the value is already beyond its limit where it starts."
 
 
 def _merge(parts: Iterable[Part]) -> list[Attribution]:

@@ -1,7 +1,6 @@
 """`diagnose`: from the numbers of a flow to a verdict in words, with its evidence."""
 
 import html
-import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from chainrule.diagnosis.viability.model import (
     Prospect,
     Viability,
     assess_viability,
+    describe_odds,
 )
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.spec.activations import ACTIVATIONS
@@ -32,10 +32,10 @@ from chainrule.spec.initializers import get_initializer
 
 ACTIONS: Mapping[Verdict, str] = MappingProxyType(
     {
-        Verdict.NON_FINITE: "Find the first layer with such numbers; lower its initial scale, or "
-        "look for a division, logarithm or half-precision overflow there.",
-        Verdict.NO_GRADIENT: "Look for detach(), no_grad(), an unused branch, or a parameter that "
-        "is replaced in forward().",
+        Verdict.NON_FINITE: "Find the first layer with such numbers. Make its initial weights "
+        "smaller, or look for a division, a logarithm or an overflow of half precision there.",
+        Verdict.NO_GRADIENT: "Look for detach(), no_grad(), an unused module, or a parameter that "
+        "forward() replaces.",
         Verdict.DEAD_UNITS: "Worth trying: a wider network, or Leaky ReLU; then measure again.",
         Verdict.EXPLODING: "Worth trying: {change}, normalization, or gradient clipping; then "
         "measure again.",
@@ -53,14 +53,14 @@ ACTIONS: Mapping[Verdict, str] = MappingProxyType(
 """What to do next, by verdict; `{change}` is filled in with what suits the network."""
 
 ACTION_AT_RISK = (
-    "Train it, and watch: nothing is wrong at the start, but plain SGD got many networks that "
-    "measured like this one only part of the way. Residual connections, or fewer layers, are worth "
+    "Train it and watch the loss. Nothing is wrong at the start, but with plain SGD many networks "
+    "with values like these learned only in part. Residual connections or fewer layers are worth "
     "trying."
 )
 """What to do next with a healthy network that may not train, if viability covers its kind."""
 
 NO_PARAMETERS = (
-    "Measure a model that has parameters: this one has none, so there is nothing to train in it."
+    "Measure a model that has parameters. This one has none, so it has nothing to train."
 )
 """What to do next with a model without parameters."""
 
@@ -107,11 +107,13 @@ class Finding:
 
     @property
     def consequence(self) -> str:
-        """Why it matters, and what it does to the odds that plain SGD trains the network."""
+        """Why it matters, and how much it lowers the chance that plain SGD trains the network."""
         if self.log_odds > -NEGLIGIBLE:
             return self.reason
-        factor = format_number(float(f"{math.exp(-self.log_odds):.2g}"))
-        return f"{self.reason} It divides the odds that plain SGD trains it by {factor}."
+        return (
+            f"{self.reason} It lowers the chance that plain SGD trains the network: "
+            f"{describe_odds(self.log_odds)}."
+        )
 
     def __repr__(self) -> str:
         return f"Finding({self.rule}: {self.evidence})"
@@ -185,9 +187,10 @@ def _escape(text: str) -> str:
 def diagnose(flow: GradientFlow, *, rules: Mapping[str, Rule] = RULES) -> Diagnosis:
     """Return the verdict on a measurement, every finding with its evidence, and what to do next.
 
-    It looks at absolute gradients (too small and too large), at what reaches the first layer, at
-    the forward signal, at saturation and at dead units; never at the gradient ratio alone, which
-    hides a shrinkage that is the same in both directions. An ensemble is judged by its medians.
+    It looks at gradients that are too small or too large, at what reaches the first layer, at
+    the forward signal, at saturation and at dead units. It never looks at the gradient ratio alone:
+    where values shrink forward as much as gradients shrink backward, the ratio looks healthy. An
+    ensemble is judged by its medians.
 
     Args:
         flow: A measurement by `inspect` or `simulate`.
@@ -325,17 +328,17 @@ def _summarize(flow: GradientFlow, findings: Sequence[Finding]) -> str:
     ratio = flow.gradient_ratio
     norms = [norm for norm in flow.weight_gradient_norms if norm is not None]
     if ratio is None or not norms:
-        return "Nothing that was measured is beyond its bound."
+        return "No measured value is beyond its limit."
     if explained := list_explained(flow):
         return (
             f"The small gradients of {len(explained)} of {len(flow.weight_layers)} layers are "
-            "explained by later parameters that start at or near zero: once these have moved, the "
-            "layers receive theirs. Nothing is beyond its bound."
+            "explained by later parameters that start at or near zero. Once these have grown, the "
+            "layers receive larger gradients. Nothing is beyond its limit."
         )
     return (
         f"Every layer's gradient lies between {format_number(min(norms))} and "
-        f"{format_number(max(norms))}, and layer 1 receives {format_times(ratio)} what the "
-        "last layer does."
+        f"{format_number(max(norms))}, and the gradient at layer 1 is {format_times(ratio)} that "
+        "at the last layer."
     )
 
 
@@ -347,8 +350,7 @@ def _suggest_change(flow: GradientFlow) -> str:
     activation = ACTIVATIONS[spec.activation]
     recommended = get_initializer(activation.initialization)
     if activation.derivative_max < 0.5:  # no initialization of the table makes up for it
-        share = f"{100 * activation.derivative_max:g} %"
-        return f"an activation that passes more than {share} of a gradient"
+        return f"an activation whose largest derivative is above {activation.derivative_max:g}"
     if spec.init == recommended.name:
         return "another activation with its own initialization"
     return f"{recommended.label} initialization"

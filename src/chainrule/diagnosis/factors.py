@@ -27,19 +27,17 @@ SAME = 1e-5
 
 MEANINGS: Mapping[str, str] = MappingProxyType(
     {
-        "gradient": "what a module multiplies the gradient by on its way back, "
-        "‖∂𝓛/∂input‖ ÷ ‖∂𝓛/∂output‖",
-        "residual stream gradient": "what a block, branch and path around it together, multiplies "
-        "the residual stream's gradient by on its way back",
-        "stream": "what adding the branch that ends there multiplies the size of the residual "
-        "stream by",
-        "spread": "what the spread of the values is multiplied by from the layer before to this "
-        "one",
-        "difference": "what is left of the differences between examples from the layer before to "
-        "this one",
+        "gradient": "how many times larger the gradient is at the module's input than at its "
+        "output, ‖∂𝓛/∂input‖ ÷ ‖∂𝓛/∂output‖",
+        "residual stream gradient": "how many times larger the gradient of the residual stream is "
+        "before a block than after it; the block is its branch and the path around it together",
+        "stream": "how many times larger the residual stream is after the branch that ends here "
+        "was added",
+        "spread": "the spread of the values at this layer ÷ that at the layer before",
+        "difference": "the differences between examples at this layer ÷ those at the layer before",
         "dead_units": "the share of units that still pass a gradient on",
         "saturated": "the share of activations that are not flat",
-        "normalization": "the spread that the normalization puts out, where 1 is meant",
+        "normalization": "the standard deviation of the normalization's output, which should be 1",
     }
 )
 """What each kind of factor is, in words."""

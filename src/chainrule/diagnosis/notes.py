@@ -48,11 +48,11 @@ _OBSERVATIONS = (
         threshold=NEAR_ONE_HOT,
         beyond="<",
         meaning="It is often said that such attention cannot train, because no gradient passes "
-        "through it. Measured on tiny GPT-2s whose queries and keys were scaled up, that is wrong: "
-        "with Adam they learned at every level, though at some more slowly; plain SGD learned at a "
-        "relative entropy of 0.01, hardly between 0.003 and nearly 0, and again where attention "
-        "was one-hot to the last digit. Where it does not train, smaller query and key weights, or "
-        "normalized queries and keys, are worth trying.",
+        "through it. Tests on tiny GPT-2 models with larger queries and keys show otherwise. "
+        "With Adam they learned at every level, but at some levels more slowly. With plain SGD "
+        "they learned at a relative entropy of 0.01, hardly between 0.003 and nearly 0, and again "
+        "where attention was exactly one-hot. If your model does not train, try smaller query and "
+        "key weights, or normalized queries and keys.",
         source="measured: docs/decisions.md, “Attention that is one-hot trains”",
     ),
     Observation(
@@ -60,10 +60,11 @@ _OBSERVATIONS = (
         metric="relative entropy of attention",
         threshold=NEAR_UNIFORM,
         beyond=">",
-        meaning="That is how GPT-2, Llama, BERT and ViT start: small random queries and keys score "
-        "every position alike, so each gets the average of all. It is no fault. Measured on tiny "
-        "GPT-2s: with Adam they learned as well from there as from sharper attention; with plain "
-        "SGD, queries and keys five times as large learned to look something up sooner.",
+        meaning="GPT-2, Llama, BERT and ViT start like this: small random queries and keys give "
+        "every position about the same score, so each position gets the average of all. This is no "
+        "fault. On tiny GPT-2 models with Adam, this start was as good as sharper attention. With "
+        "plain SGD, models with queries and keys five times as large learned to look something up "
+        "sooner.",
         source="measured: docs/decisions.md, “Attention that is one-hot trains”",
     ),
     Observation(
@@ -71,10 +72,10 @@ _OBSERVATIONS = (
         metric="size of a branch ÷ its residual stream",
         threshold=2.0,
         beyond=">",
-        meaning="Such a sum is mostly branch: the path around the block carries the smaller part, "
-        "so what goes in is soon outweighed. Where a normalization brings it back to size, models "
-        "like this were seen to train; without one the residual stream grows by about that factor "
-        "per block.",
+        meaning="Most of such a sum comes from the branch, and the smaller part from the path "
+        "around the block. After a few blocks little of the input is left. Models like this were "
+        "seen to train if a normalization scales the sum down again. Without one, each block "
+        "multiplies the residual stream by about that factor.",
         source="Zhang et al. 2019, Fixup (arXiv 1901.09321); De & Smith 2020 (arXiv 2002.10444)",
     ),
     Observation(
@@ -82,9 +83,9 @@ _OBSERVATIONS = (
         metric="median size of the branches ÷ their residual stream",
         threshold=0.01,
         beyond="<",
-        meaning="The blocks pass on nearly what they get, so the network behaves like one of few "
-        "layers until they have grown. That is no fault: branches that start at exactly zero "
-        "train.",
+        meaning="Each block changes its input only a little, so at the start the network behaves "
+        "like one with few layers. This is no fault: branches that start at exactly zero train, "
+        "too.",
         source="De & Smith 2020 (arXiv 2002.10444); Zhang et al. 2019, Fixup (arXiv 1901.09321)",
     ),
     Observation(
@@ -92,9 +93,9 @@ _OBSERVATIONS = (
         metric="size of a normalized residual stream's last sum ÷ its start",
         threshold=1.5,
         beyond=">",
-        meaning="With the normalization inside the branches, each adds about the same size to a "
-        "residual stream that grows, so later blocks change it by a smaller part. The gradient has "
-        "a path to the first block that no normalization lies on.",
+        meaning="With the normalization inside the branches, every branch adds about the same "
+        "amount, but the residual stream grows. So later blocks change it by a smaller part. The "
+        "gradient has a path to the first block without any normalization.",
         source="Xiong et al. 2020 (arXiv 2002.04745); Sun et al. 2025 (arXiv 2502.05795)",
     ),
     Observation(
@@ -103,8 +104,8 @@ _OBSERVATIONS = (
         threshold=0.5,
         beyond="<",
         meaning="A normalization after every sum divides the gradient by the size of that sum, so "
-        "it fades with depth; a slow start of the learning rate (warm-up) is the usual answer, "
-        "pre-norm the other.",
+        "the gradient gets smaller with depth. The usual remedies are a learning rate that starts "
+        "small (warm-up), or normalization before each branch (pre-norm).",
         source="Xiong et al. 2020 (arXiv 2002.04745)",
     ),
 )
@@ -200,8 +201,8 @@ def _find_large_branches(flow: GradientFlow) -> Iterator[Note]:
         yield _note(
             "large_branch",
             share,
-            f"{len(found)} of {len(shares)} branches add more than {bound:g} times what their "
-            f"residual stream holds; {_name(flow, worst)!r} adds {format_number(share)} times",
+            f"{len(found)} of {len(shares)} branches add more than {bound:g} times the size of "
+            f"their residual stream; {_name(flow, worst)!r} adds {format_number(share)} times",
             [_name(flow, each) for _, each in found],
         )
 
@@ -217,8 +218,8 @@ def _find_tiny_branches(flow: GradientFlow) -> Iterator[Note]:
             median,
             "the branches add nothing yet"
             if max(share for share, _ in shares) == 0.0
-            else f"the typical branch adds {format_number(median)} of what its residual stream "
-            "holds",
+            else f"the median branch adds {format_number(median)} times the size of its residual "
+            "stream",
             [_name(flow, each) for _, each in shares],
         )
 
@@ -236,7 +237,7 @@ def _find_growing(flow: GradientFlow) -> Iterator[Note]:
             parts = (shares[:half], shares[-half:])
             early, late = (statistics.median(map(float, part)) for part in parts)
             falls = (
-                f"; a typical branch adds {format_number(early)} times its size in the first half "
+                f"; the median branch adds {format_number(early)} times its size in the first half "
                 f"and {format_number(late)} times in the second"
             )
         first, last = stream[0].gradient, stream[-1].gradient
@@ -249,7 +250,7 @@ def _find_growing(flow: GradientFlow) -> Iterator[Note]:
         yield _note(
             "growing_pre_norm",
             growth,
-            f"the pre-norm residual stream grows {format_number(growth)}-fold over its "
+            f"the pre-norm residual stream grows by a factor of {format_number(growth)} over its "
             f"{len(stream)} sums{falls}{reaches}",
             [_name(flow, each) for each in stream],
         )

@@ -47,7 +47,7 @@ def locate_overflow(flow: GradientFlow) -> str:
     """
     for parameter in flow.parameters:
         if parameter.non_finite > 0:
-            return f"the parameter {parameter.name!r} holds some before anything is computed"
+            return f"the parameter {parameter.name!r} holds some before the forward pass starts"
     before = ""
     for call in flow.layers:
         place = _name(flow, call.layer, call.label)
@@ -56,7 +56,7 @@ def locate_overflow(flow: GradientFlow) -> str:
                 return f"values are not finite from {place} on"
             if before == place:
                 return f"values stop being finite within {place}"
-            return f"values are finite up to {before}, and not from {place} on"
+            return f"values are finite up to {before}, but not from {place} on"
         before = place
     backward = (
         (_name(flow, call.layer, call.label), call.gradient.non_finite if call.gradient else 0.0)
@@ -67,7 +67,11 @@ def locate_overflow(flow: GradientFlow) -> str:
         for parameter in reversed(flow.parameters)
     )
     start = _find_first(backward) or _find_first(parameters)
-    return f"all values are finite, but gradients are not, from {start} backward" if start else ""
+    return (
+        f"all values are finite, but on the way back gradients are not finite from {start} on"
+        if start
+        else ""
+    )
 
 
 def _name(flow: GradientFlow, layer: int | None, name: str) -> str:

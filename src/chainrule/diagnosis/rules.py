@@ -1,7 +1,7 @@
-"""The table of rules: what can be wrong, how it is read, from which bound on, why, and what to try.
+"""The table of rules: what can be wrong, how it is measured, its limit, and why it matters.
 
-Everything about a rule is in its entry of the table, and what it reads in a function of this file:
-so a rule is added, or changed, in one place. `diagnose` goes through the table.
+Everything about a rule is in its entry of the table, and in the function of this file that it
+reads with. So a rule is added or changed in one place. `diagnose` goes through the table.
 
 The thresholds were chosen on dense networks by comparing with short real trainings; how often
 verdicts agree with training is in docs/viability.md (`make viability`). A verdict therefore speaks
@@ -100,7 +100,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One way to arrive at a verdict: everything that chainrule knows of it.
+    """One rule of the diagnosis: what it measures, its limit, and its words.
 
     Attributes:
         name: Key of the rule.
@@ -312,9 +312,12 @@ def find_worst(rule: Rule, readings: Sequence[Reading]) -> tuple[Reading, float]
 
 
 def _describe_bound(rule: Rule, readings: Sequence[Reading], wrong: Sequence[Reading]) -> str:
+    side = "above" if rule.beyond == ">" else "below"
+    limit = f"{side} the limit of {rule.format(rule.threshold)}"
+    if len(readings) <= 1:
+        return limit
     noun = " layers" if rule.of_layers else ""
-    count = f"{len(wrong)} of {len(readings)}{noun}, " if len(readings) > 1 else ""
-    return f"{count}bound {rule.beyond} {rule.format(rule.threshold)}"
+    return f"{len(wrong)} of {len(readings)}{noun} {'is' if len(wrong) == 1 else 'are'} {limit}"
 
 
 def _describe_gradient(
@@ -323,8 +326,8 @@ def _describe_gradient(
     worst, value = find_worst(rule, wrong)
     norms = {layer.layer: layer.weight_gradient_norm for layer in flow.weight_layers}
     return (
-        f"‖∂𝓛/∂W‖ is {format_number(norms[worst.layers[0]])} at {worst.where}, "
-        f"{rule.format(value)} times the error at the output "
+        f"‖∂𝓛/∂W‖ is {format_number(norms[worst.layers[0]])} at {worst.where}; "
+        f"divided by the error at the output, it is {rule.format(value)} "
         f"({_describe_bound(rule, readings, wrong)})"
     )
 
@@ -345,7 +348,8 @@ def _describe_unreached(
 ) -> str:
     names = wrong[0].modules
     weights = sum(parameter.is_weight for parameter in flow.parameters)
-    return f"the loss does not reach {len(names)} of {weights} weight tensors, {names[0]!r} for one"
+    count = f"{len(names)} of {weights} weight tensors"
+    return f"the loss does not reach {count}, for example {names[0]!r}"
 
 
 def _describe_nothing(
@@ -384,7 +388,7 @@ _RULES = (
     Rule(
         name="unreached",
         verdict=Verdict.NO_GRADIENT,
-        metric="layers whose weights the loss does not depend on",
+        metric="number of weights that the loss does not depend on",
         threshold=0,
         beyond=">",
         reason="No path leads from the loss to these weights, so training cannot change them.",
@@ -416,8 +420,8 @@ _RULES = (
         metric="share of units that are off for every example",
         threshold=0.7,
         beyond=">",
-        reason="A unit whose derivative is zero for every example passes no gradient on and gets "
-        "none, so no step on this batch can revive it.",
+        reason="A dead unit has a derivative of zero for every example, so no gradient passes "
+        "through it or reaches its weights. No step on this batch can bring it back.",
         feature="dead_units",
         source="Lu et al. 2019 (arXiv 1903.06733); threshold measured",
         read=lambda flow: _read_layers(flow.weight_layers, lambda layer: layer.dead_share),
@@ -432,8 +436,8 @@ _RULES = (
         metric="‖∂𝓛/∂W‖ ÷ error at the output",
         threshold=LARGEST_STEP,
         beyond=">",
-        reason="A step along a gradient this large throws the weights far away unless the learning "
-        "rate is tiny, and then nothing else learns.",
+        reason="With a gradient this large, one step changes the weights far too much. A learning "
+        "rate small enough to prevent that is too small for the other layers.",
         feature="largest_gradient",
         source="Pascanu et al. 2013 (arXiv 1211.5063); threshold measured",
         read=lambda flow: _read_gradients(flow, flow.weight_layers),
@@ -449,8 +453,8 @@ _RULES = (
         metric="size of the residual stream's last sum ÷ its start",
         threshold=100.0,
         beyond=">",
-        reason="Every branch adds about as much as the residual stream already holds, so the "
-        "values grow by a factor per block, and the first steps throw the weights far away.",
+        reason="Every branch adds about as much as the residual stream already holds, so every "
+        "block multiplies the values. Then the first steps change the weights far too much.",
         feature="forward",
         source="Zhang et al. 2019, Fixup (arXiv 1901.09321); threshold measured",
         read=lambda flow: _read_whole(flow, measure_stream_growth(flow)),
@@ -462,8 +466,8 @@ _RULES = (
         metric="‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer",
         threshold=1000.0,
         beyond=">",
-        reason="On the way back the factors multiply to far more than 1: early layers are pushed "
-        "hard while late ones hardly move.",
+        reason="On the way back, the factors multiply to far more than 1. So one step changes "
+        "the early layers a lot and the late layers hardly at all.",
         feature="sensitivity",
         source="Hochreiter 1991; threshold measured",
         read=_read_backward,
@@ -476,8 +480,8 @@ _RULES = (
         metric="gradient of a residual stream's first sum ÷ its last",
         threshold=0.03,
         beyond="<",
-        reason="The residual stream passes gradients through unchanged unless something in its way "
-        "shrinks them: a normalization after every sum does so at each block.",
+        reason="A residual stream passes gradients through unchanged unless a module on it shrinks "
+        "them. A normalization after every sum does so at each block.",
         feature="smallest_gradient",
         source="Xiong et al. 2020 (arXiv 2002.04745); threshold measured",
         read=lambda flow: _read_whole(flow, measure_stream_gradient(flow)),
@@ -489,8 +493,8 @@ _RULES = (
         metric="median ‖∂𝓛/∂W‖ of the layers ÷ error at the output",
         threshold=USABLE_ON_STREAM,
         beyond="<",
-        reason="With paths around its layers a network can train though some receive little, but "
-        "here most receive next to nothing.",
+        reason="A network with residual connections can train even if some layers receive a small "
+        "gradient. But here most layers receive almost none.",
         feature="smallest_gradient",
         source="Veit et al. 2016 (arXiv 1605.06431); threshold measured",
         read=lambda flow: _read_whole(flow, measure_typical_gradient(flow)),
@@ -504,8 +508,7 @@ _RULES = (
         metric="‖∂𝓛/∂W‖ ÷ error at the output",
         threshold=USABLE_IN_CHAIN,
         beyond="<",
-        reason="A gradient this small moves the weights by next to nothing at any usual learning "
-        "rate.",
+        reason="With a gradient this small, the weights hardly change at any usual learning rate.",
         feature="smallest_gradient",
         source="Bengio et al. 1994; threshold measured",
         read=_read_chain,
@@ -522,7 +525,7 @@ _RULES = (
         metric="‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer",
         threshold=0.01,
         beyond="<",
-        reason="On the way back the factors multiply to next to nothing: the error signal does "
+        reason="On the way back, the factors multiply to almost zero, so the error signal does "
         "not reach the early layers.",
         feature="smallest_gradient",
         source="Hochreiter 1991; threshold measured",
@@ -536,7 +539,8 @@ _RULES = (
         metric="share of saturated activations",
         threshold=0.9,
         beyond=">",
-        reason="Where an activation is flat, its derivative is near zero and blocks the gradient.",
+        reason="Where an activation function is flat, its derivative is near zero, so almost no "
+        "gradient passes through it.",
         feature="saturation",
         source="Glorot & Bengio 2010, section 3; threshold measured",
         read=lambda flow: _read_layers(flow.weight_layers, read_saturation),
@@ -551,8 +555,8 @@ _RULES = (
         metric="spread of a normalization's output before its scale",
         threshold=0.1,
         beyond="<",
-        reason="The values that reach it are smaller than what keeps its division from failing "
-        "(ε), so it does not bring them back to size.",
+        reason="The values that reach this normalization are so small that its constant ε is "
+        "larger than their variance. So it cannot scale them up to a standard deviation of 1.",
         source="Ba et al. 2016 (arXiv 1607.06450), section 3; threshold measured",
         read=_read_normalizations,
         trace=trace_normalizations,
@@ -563,8 +567,8 @@ _RULES = (
         metric="relative variation between examples",
         threshold=DISTINCT,
         beyond="<",
-        reason="Different inputs give almost the same output, so the loss cannot tell the network "
-        "what to change for which input.",
+        reason="Different inputs give almost the same output, so the loss cannot show the "
+        "network which change suits which input.",
         feature="variation",
         source="Schoenholz et al. 2017 (arXiv 1611.01232); threshold measured",
         read=_read_variation,
@@ -576,7 +580,7 @@ _RULES = (
         metric="spread of the last layer's values ÷ first layer's",
         threshold=0.01,
         beyond="<",
-        reason="The values shrink from layer to layer until nothing of the input is left.",
+        reason="The values shrink from layer to layer until almost nothing of the input is left.",
         feature="forward",
         source="He et al. 2015 (arXiv 1502.01852), section 2.2; threshold measured",
         read=_read_fading,
@@ -589,8 +593,8 @@ _RULES = (
         metric="chance that plain SGD trains it within 300 steps",
         threshold=NOT_VIABLE,
         beyond="<",
-        reason="No single metric is beyond its bound, but dense networks that measured like this "
-        "one seldom got going when they were really trained.",
+        reason="No single value is beyond its limit. But dense networks with values like these "
+        "seldom learned when they were really trained.",
         source="fitted on real trainings, docs/viability.md; Schoenholz et al. 2017 (arXiv "
         "1611.01232) on depth and the growth of small differences",
         read=lambda flow: _read_whole(flow, assess_viability(flow).sgd.probability),
@@ -650,11 +654,11 @@ MEANINGS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.NON_FINITE: "some numbers are infinite or undefined",
         Verdict.NO_GRADIENT: "some weights are not reached by the loss",
         Verdict.DEAD_UNITS: "many units are off for every input",
-        Verdict.EXPLODING: "gradients are too large to take a step along",
-        Verdict.VANISHING: "some layers receive too little to learn",
-        Verdict.SATURATED: "activations are flat, and block the gradient",
-        Verdict.SIGNAL_COLLAPSE: "the input leaves no trace in the output",
-        Verdict.HARD_TO_TRAIN: "gradients are of a usable size, but training seldom gets going",
+        Verdict.EXPLODING: "gradients are too large for a training step",
+        Verdict.VANISHING: "some layers receive too small a gradient to learn",
+        Verdict.SATURATED: "activations are flat and block the gradient",
+        Verdict.SIGNAL_COLLAPSE: "the output hardly depends on the input",
+        Verdict.HARD_TO_TRAIN: "gradients have a usable size, but such networks seldom learn",
         Verdict.HEALTHY: "every layer receives a usable gradient",
     }
 )

@@ -1,1 +1,1 @@
-"""A measurement in words: cards, tables, the terminal, and files to take away."""
+"""A measurement in words: cards, tables, the terminal, and files to save."""

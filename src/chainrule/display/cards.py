@@ -8,7 +8,7 @@ from types import MappingProxyType
 from chainrule._utils.numbers import format_number, format_times, split_number
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.rules import MEANINGS, RULES, Verdict
-from chainrule.diagnosis.viability.model import Outlook
+from chainrule.diagnosis.viability.model import Outlook, describe_probability
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.spec.activations import ACTIVATIONS
@@ -76,7 +76,7 @@ class Card:
 
 
 def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
-    """Return the four status cards of a measurement, also of one without weight layers.
+    """Return the four status cards of a measurement, with or without weight layers.
 
     Example:
         >>> from chainrule import NetworkSpec, diagnose, simulate
@@ -97,9 +97,9 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
     if not layers:
         none = "all parameters together" if flow.parameters else "the model has no parameters"
         return (
-            _show("Loss", flow.loss, note="what is differentiated"),
+            _show("Loss", flow.loss, note="what gradients are taken of"),
             _show("Gradient of the parameters", flow.gradient_norm, note=none),
-            Card(title="Weight layers", digits="0", note="no matrix or kernel took part"),
+            Card(title="Weight layers", digits="0", note="no weight matrix or kernel was used"),
             verdict,
         )
     named = flow.spec is None  # names of specified networks are ours and say nothing new
@@ -107,9 +107,9 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
     norms = flow.weight_gradient_norms
     if len(layers) == 1:
         return (
-            _show("Loss", flow.loss, note="what is differentiated"),
+            _show("Loss", flow.loss, note="what gradients are taken of"),
             _judge_norm("Gradient at the only layer", norms[0], flow, first.name if named else ""),
-            Card(title="Weight layers", digits="1", note="there is no ratio of one layer"),
+            Card(title="Weight layers", digits="1", note="a ratio needs two layers"),
             verdict,
         )
     return (
@@ -136,7 +136,7 @@ def describe_viability(diagnosis: Diagnosis) -> str:
     """
     sgd, adam = diagnosis.viability.sgd.word, diagnosis.viability.adam.word
     words = f"training {sgd}" if adam == sgd else f"training {sgd} with SGD, {adam} with Adam"
-    return words if diagnosis.viability.covered else f"{words} (extrapolated)"
+    return words if diagnosis.viability.covered else f"{words} (a rough guess)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,17 +174,19 @@ def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
     """
     doubt = ""
     if not diagnosis.viability.covered:
-        doubt += "; an extrapolation, as it was fitted on dense networks of 16 to 256 units"
+        doubt += ". This is a rough guess: the estimate was fitted on dense networks of 16 to 256 "
+        doubt += "units"
     if diagnosis.findings and diagnosis.viability.sgd.word is Outlook.VIABLE:
-        doubt += "; it looks at the whole: where it contradicts a finding, trust the finding"
+        doubt += ". It comes from all values together: where it contradicts a finding, trust the "
+        doubt += "finding"
     reported = {RULES[finding.rule].feature for finding in diagnosis.findings}
     both = (("SGD", diagnosis.viability.sgd), ("Adam", diagnosis.viability.adam))
     first, second = (
         Forecast(
             look=OUTLOOK_LOOKS[prospect.word],
             title=f"{name}: {prospect.word}",
-            note=f"{_write_probability(prospect.probability)} probability that some usual learning "
-            f"rate trains it within 300 steps{doubt}",
+            note=f"the chance that it learns within 300 steps, at the best of the usual learning "
+            f"rates, is {describe_probability(prospect.probability)}{doubt}",
             reasons=tuple(
                 each.words for each in prospect.contributions if each.log_odds < -_SLIGHT
             )[:_MOST_REASONS],
@@ -210,16 +212,10 @@ def explain_difference(diagnosis: Diagnosis) -> str:
     if diagnosis.viability.sgd.word == diagnosis.viability.adam.word:
         return ""
     return (
-        "SGD moves each layer in proportion to its gradient: one that receives little stays where "
-        "it is, one that receives much sets the learning rate for all. Adam divides by the size of "
-        "each gradient, so every layer moves alike."
+        "SGD changes each layer in proportion to its gradient. A layer with a small gradient "
+        "hardly changes, and the layer with the largest gradient limits the learning rate for all. "
+        "Adam divides by the size of each gradient, so all layers change by similar amounts."
     )
-
-
-def _write_probability(value: float) -> str:
-    if value < 0.01:
-        return "less than 1 %"
-    return "more than 99 %" if value > 0.99 else f"{100 * value:.0f} %"
 
 
 def _show(title: str, value: float | None, *, note: str) -> Card:
@@ -256,7 +252,7 @@ def _judge_norm(title: str, norm: Quantity | None, flow: GradientFlow, name: str
 
 
 def _judge_ratio(ratio: Quantity | None, norms: Sequence[Quantity | None]) -> Card:
-    icon, state, word = "✔", GOOD, "comparable at both ends"
+    icon, state, word = "✔", GOOD, "similar at both ends"
     if ratio is None or math.isnan(ratio):
         icon, state, word = "∅", BAD, "undefined"
     elif ratio < 0.01:
@@ -281,17 +277,17 @@ def _judge_ratio(ratio: Quantity | None, norms: Sequence[Quantity | None]) -> Ca
 
 def _read_ratio(ratio: float | None, norms: Sequence[Quantity | None]) -> str:
     if ratio is None:
-        return "an end receives no gradient"
+        return "the first or the last layer receives no gradient"
     if math.isnan(ratio):
         zero = norms[0] == 0.0 and norms[-1] == 0.0
-        return "both ends are zero" if zero else "an end is not a number"
+        return "both gradients are zero" if zero else "one of the gradients is not a number"
     if ratio < 0.01:
-        return "layer 1 receives next to nothing of what the last layer does"
+        return "layer 1 receives almost nothing, compared with the last layer"
     if ratio > 10:
-        return "layer 1 receives far more than the last layer"
+        return "layer 1 receives a far larger gradient than the last layer"
     if ratio >= 1.995:
-        return f"layer 1 receives {format_times(ratio)} what the last layer does"
-    return f"layer 1 receives {100 * ratio:.0f} % of what the last layer does"
+        return f"layer 1 receives {format_times(ratio)} the gradient of the last layer"
+    return f"layer 1 receives {100 * ratio:.0f} % of the last layer's gradient"
 
 
 _SHOWN = {

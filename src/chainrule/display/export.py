@@ -197,7 +197,7 @@ def to_summary_json(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> s
 def to_result_json(
     flow: GradientFlow, diagnosis: Diagnosis, remedies: Remedies | None = None
 ) -> str:
-    """Return what a command found as JSON text: diagnosis, blame, flow, and remedies if there are.
+    """Return what a command found as JSON text: diagnosis, causes, flow, and remedies if there are.
 
     Args:
         flow: The measurement.

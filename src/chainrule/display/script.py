@@ -40,8 +40,8 @@ _VARIANCES = {
     "xavier": "variance of a weight: 2 / (fan-in + fan-out)",
     "he": "variance of a weight: 2 / fan-in, twice LeCun's, as ReLU halves the mean square",
     "lecun": "variance of a weight: 1 / fan-in",
-    "random": "the same spread whatever the width",
-    "orthogonal": "a random rotation: it keeps every length",
+    "random": "the same standard deviation at any width",
+    "orthogonal": "a random rotation, which keeps the length of every vector",
     "pytorch": "variance of a weight: 1 / (3 fan-in), as nn.Linear draws it",
 }
 
@@ -217,7 +217,8 @@ def _write_measurement(spec: NetworkSpec) -> Iterator[str]:
     yield "def measure_gradients(seed):"
     yield "    model = build_network(seed)"
     yield "    generator = torch.Generator().manual_seed(seed + 2**31)  # the data's own"
-    yield f"    inputs = {scale}{draw}{double}"
+    inputs = f"({scale}{draw})" if scale and double else f"{scale}{draw}"  # scaled, then doubled
+    yield f"    inputs = {inputs}{double}"
     yield f"    targets = {draw}{double}"
     yield "    loss = nn.functional.mse_loss(model(inputs), targets)"
     yield "    loss.backward()  # the chain rule: fills in .grad of every parameter"

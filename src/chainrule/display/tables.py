@@ -1,4 +1,4 @@
-"""The rows of a measurement's tables, as text: weight layers, calls, attention, parameters, blame.
+"""The rows of a measurement's tables, as text: weight layers, calls, attention, parameters, causes.
 
 Page, report, notebook and terminal show the same cells.
 """
@@ -160,7 +160,7 @@ def write_parameter_row(parameter: ParameterFlow) -> tuple[str, ...]:
 
 
 def write_blame_row(flow: GradientFlow, blame: Attribution) -> tuple[str, ...]:
-    """Return one culprit's cells, for `BLAME_HEAD`; layers of specified networks are numbered."""
+    """Return the cells of one cause, for `BLAME_HEAD`; layers of a specification are numbered."""
     number = f"layer {blame.layer}" if blame.layer is not None else "(model)"
     name = number if flow.spec else blame.name or "(model)"
     calls = f" ({blame.calls} calls)" if blame.calls > 1 else ""

@@ -106,7 +106,7 @@ def _render_values(flow: GradientFlow) -> RenderableType:
         values += [
             ("clipping multiplies by", flow.clip_factor),
             ("all gradients together", flow.gradient_norm),
-            ("… after clipping", flow.clipped_gradient_norm),
+            ("all together, clipped", flow.clipped_gradient_norm),
         ]
     grid = Table.grid(padding=(0, 2, 0, 0))
     for label, value in values:
@@ -131,7 +131,7 @@ def _render_attention(flow: GradientFlow, *, everything: bool = False) -> Render
 
 
 def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType:
-    """Return the verdict, findings with evidence and reason, who is to blame, the next action.
+    """Return the verdict, findings with evidence and reason, the main causes, the next action.
 
     Args:
         diagnosis: What the measurement means.
@@ -168,14 +168,14 @@ def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType
 
 
 def _list_blame(diagnosis: Diagnosis, flow: GradientFlow) -> list[RenderableType]:
-    """Return the modules most to blame, with their factors; nothing for a healthy network."""
+    """Return the modules that are the main causes, with factors; none for a healthy network."""
     blames = rank_attributions(flow, diagnosis)
     words = explain_attributions(diagnosis, blames)
     if not blames:
-        return [_name("Most to blame: ", words)] if words else []
+        return [_name("Main causes: ", words)] if words else []
     rows = [write_blame_row(flow, blame) for blame in blames]
     return [
-        Text("Most to blame, by factor", style="bold"),
+        Text("Main causes, by factor", style="bold"),
         _indent(2, _draw_table(BLAME_HEAD, rows, words=2)),
         _indent(4, show(words, "dim")),
     ]
@@ -200,7 +200,7 @@ def render_remedies(remedies: "Remedies") -> RenderableType:
             f"Remedies ({len(remedies)}): ",
             f"each measured on {networks}"
             if len(remedies)
-            else f"none of {len(remedies.tried)} changes that were measured helps",
+            else f"{len(remedies.tried)} changes were measured, and none helps",
         )
     ]
     if len(remedies):
@@ -209,7 +209,7 @@ def render_remedies(remedies: "Remedies") -> RenderableType:
             _tabulate(remedies, numbered=True),
         ]
         if remedies[0].command:
-            lines.append(Text("To see one:", style="dim"))
+            lines.append(Text("To measure one:", style="dim"))
         else:
             lines.append(Text("To apply one, with your model and compute_loss:", style="dim"))
             lines += _show_code(PREPARATION, 5)
@@ -217,7 +217,7 @@ def render_remedies(remedies: "Remedies") -> RenderableType:
         lines += _show_code(f"{number + 1:>3}  {write_call(remedies, number)}", 0)
     if remedies.refuted:
         lines += [
-            Text("Measured, and no remedy:", style="bold"),
+            Text("Measured, but does not help:", style="bold"),
             _tabulate(remedies.refuted, numbered=False),
         ]
     if remedies.note:
@@ -248,7 +248,7 @@ def _tabulate(remedies: "Sequence[Remedy]", *, numbered: bool) -> Table:
             verdict.append(" before clipping", style="dim")
         change = f"{comparison.before_text} → {comparison.after_text}"
         rows.append([f"{number:>3}" if numbered else "   ", remedy.title, change, verdict])
-    table = _draw_table(("", "change", "before → after", "then"), rows, words=4)
+    table = _draw_table(("", "change", "before → after", "diagnosis then"), rows, words=4)
     for at in (0, 2, 3):
         table.columns[at].no_wrap = True
     return table
@@ -264,9 +264,9 @@ def render_presets(presets: Sequence[Preset]) -> RenderableType:
         >>> from chainrule import PRESETS
         >>> Console(width=60).print(render_presets([PRESETS["Dying ReLU"]]))
         Dying ReLU
-          Narrow and deep: in most of these networks a whole layer
-          is off for every input, so the gradient before it is
-          exactly zero and nothing can recover.
+          These networks are narrow and deep. In most of them a
+          whole layer is off for every input, so the gradient before
+          it is exactly zero and cannot recover.
           chainrule simulate --preset dying-relu
     """
     lines: list[RenderableType] = []

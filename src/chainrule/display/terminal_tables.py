@@ -222,7 +222,7 @@ def render_layers(flow: GradientFlow, width: int) -> RenderableType:
     """
     layers = flow.weight_layers
     if not layers:
-        return Text("No module with weights took part.", style="dim")
+        return Text("No module with weights was used.", style="dim")
     bars = Bars([layer.weight_gradient_norm for layer in layers])
     rows = _fold(layers)
 

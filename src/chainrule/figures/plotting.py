@@ -47,11 +47,11 @@ def plot(flow: GradientFlow, chart: Chart = "gradients") -> "Figure":
         raise ChainruleError(f"chart: unknown {chart!r}. {suggest(str(chart), _BUILDERS)}")
     if not flow.weight_layers:
         raise ChainruleError(
-            "A chart needs at least one weight layer, but no module with a matrix or kernel took "
-            "part. The values are in flow.to_records()."
+            "A chart needs at least one weight layer, but no module with a weight matrix or kernel "
+            "was used. The values are in flow.to_records()."
         )
     if not find_spec("plotly"):
-        raise ChainruleError(f"plot needs plotly, not installed here. Run: {INSTALL_PLOTLY}")
+        raise ChainruleError(f"plot needs plotly, which must be installed. Run: {INSTALL_PLOTLY}")
     from plotly.graph_objects import Figure
 
     return Figure(_BUILDERS[chart](flow))

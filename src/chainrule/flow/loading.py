@@ -188,7 +188,9 @@ def _rename_streams(document: dict[str, Any]) -> None:
     for index, each in enumerate(residuals if isinstance(residuals, list) else ()):
         if isinstance(each, dict):
             if "stream" in each:
-                _refuse(f"residuals.{index}.stream", "is no field of version 1", each["stream"])
+                _refuse(
+                    f"residuals.{index}.stream", "must not be there in version 1", each["stream"]
+                )
             if "trunk" in each:
                 each["stream"] = each.pop("trunk")
 

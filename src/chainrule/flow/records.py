@@ -465,7 +465,7 @@ class WeightLayer:
 
     @property
     def variation(self) -> Quantity | None:
-        """How differently the examples are answered by the layer, in [0, 1]."""
+        """How much the layer's output differs between examples, in [0, 1]."""
         return self.output.variation if self.output else None
 
     @property

@@ -47,7 +47,7 @@ def differentiate(
                 "inspect."
             ) from error
         raise InspectionError(
-            f"The backward pass must run through, but it raised: {error}"
+            f"The backward pass must run without errors, but it raised: {error}"
         ) from error
     return gradients, _select_edges(found, recorder)
 

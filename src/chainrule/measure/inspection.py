@@ -28,19 +28,18 @@ _LOG = logging.getLogger(__name__)
 def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> GradientFlow:
     """Measure values and gradients of every module of a model in one forward and backward pass.
 
-    Gradients are those of plain autograd. Measured are modules without submodules and modules
-    that own parameters themselves; operations written as functions (`F.relu`, `+`) belong to the
-    path between them. Of attention, fused or written out, the spread of its weights is measured in
-    a sample (see `AttentionFlow`). Nothing is left behind: parameters, `.grad`, buffers, modes,
-    attributes, random states and hooks are as before, also when an error or Ctrl-C ends it. Hooks
-    that the model already has run as they do in training.
+    Gradients are those of plain autograd. It measures modules without submodules, and modules that
+    own parameters themselves. Operations written as functions (`F.relu`, `+`) belong to the path
+    between them. For attention, it measures in a sample how widely the weights are spread (see
+    `AttentionFlow`). Afterwards parameters, `.grad`, buffers, modes, attributes, random states and
+    hooks are as before, even if an error or Ctrl-C ends it. Hooks of the model run as in training.
 
-    Several threads may inspect at the same time, each a model of its own. Meanwhile no other thread
-    may run or change the model. Random states belong to the whole process: what other threads draw
-    while a model is inspected is undone as well (they draw the same numbers again afterwards), and
-    of several inspections at the same time the last one that ends puts back what the first one
-    found. While one lasts, the fused paths of `nn.TransformerEncoder` and code compiled by
-    `torch.compile` are off in all threads: results are the same, but slower.
+    Several threads may inspect at the same time, each a different model. Meanwhile no other thread
+    may run or change the model. Random states belong to the whole process, so numbers that other
+    threads draw during an inspection are drawn again afterwards. Of several inspections at the same
+    time, the last one that ends restores the random states that the first one found. During an
+    inspection, all threads run without the fused paths of `nn.TransformerEncoder` and without code
+    compiled by `torch.compile`: results are the same, but slower.
 
     Args:
         model: Any PyTorch module. A model under `torch.compile` is measured uncompiled.
@@ -53,11 +52,11 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         The measurement: an ensemble of one.
 
     Raises:
-        LossError: If the loss is no scalar tensor, or is not attached to the graph.
+        LossError: If the loss is not a scalar tensor, or is not attached to the graph.
         InspectionError: If the model cannot be measured, `compute_loss` or the backward pass
-            raises (chained with `from`), `compute_loss` changes parameters, something cannot be put
-            back, or the model or a part of it is being inspected already (in another thread, or
-            around this call).
+            raises (chained with `from`), `compute_loss` changes parameters, something cannot be
+            restored, or the model or a part of it is being inspected already (in another thread, or
+            by a call around this one).
 
     Example:
         >>> flow = inspect(nn.Linear(2, 1), lambda m: m(torch.ones(1, 2)).sum())
@@ -105,7 +104,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
 
 @cache
 def _report_missing() -> None:
-    """Say once what this PyTorch does not offer."""
+    """Log once what this PyTorch does not offer."""
     for sentence in list_missing():
         _LOG.warning(sentence)
 
@@ -115,7 +114,7 @@ def _take_inventory(model: nn.Module) -> Inventory:
         inventory = take_inventory(unwrap_compiled(model))
     except RuntimeError as error:  # a dictionary changed while it was looked through
         raise InspectionError(
-            "A model must stay as it is while it is looked through, but another thread changes "
+            "A model must not change while it is read, but another thread changes "
             f"its modules or parameters ({error}). Inspect it when nothing else uses it."
         ) from error
     _check_model(inventory)
@@ -139,8 +138,8 @@ def _check_arguments(model: object, compute_loss: object) -> None:
 def _check_model(inventory: Inventory) -> None:
     if any(isinstance(module, torch.jit.ScriptModule) for _, module in inventory.modules):
         raise InspectionError(
-            "The model must be plain Python modules, but it holds TorchScript, whose submodules "
-            "cannot be observed. Inspect the model it was scripted or traced from."
+            "The model must be made of Python modules, but it contains TorchScript, whose "
+            "submodules cannot be measured. Inspect the model that was scripted or traced."
         )
     if any(parameter.tensor.is_meta for parameter in inventory.parameters):
         raise InspectionError(
@@ -164,7 +163,7 @@ def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Record
         raise
     except (Exception, SystemExit) as error:
         raise InspectionError(
-            f"compute_loss must run through, but it raised {type(error).__name__}: {error}. "
+            f"compute_loss must run without errors, but it raised {type(error).__name__}: {error}. "
             f"{_describe_progress(recorder)}"
         ) from error
     if not isinstance(loss, Tensor):

@@ -160,9 +160,9 @@ class _Snapshot:
                 f"{name} ({type(error).__name__}: {error})" for name, error in failures.items()
             )
             raise InspectionError(
-                f"compute_loss must leave the model so that it can be put back, but {what} could "
-                "not be. Everything else is as before. Build the model anew, or load its state, "
-                "before you use it."
+                "compute_loss must leave the model in a state that can be restored, but this could "
+                f"not be restored: {what}. Everything else is as before. Build the model again, or "
+                "load its state, before you use it."
             ) from next(iter(failures.values()))
 
     def _put_registries_back(self, failures: dict[str, Exception]) -> None:

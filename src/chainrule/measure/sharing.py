@@ -170,8 +170,8 @@ def _refuse(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
     stepped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     if any(not ids.isdisjoint(stepped) for ids in guarded):
         raise InspectionError(
-            "compute_loss must only compute the loss, but it makes an optimizer "
-            f"({type(optimizer).__name__}) step. Take the step out of it. No parameter was "
+            "compute_loss must only compute the loss, but it takes a step of an optimizer "
+            f"({type(optimizer).__name__}). Take the step out of it. No parameter was "
             "changed."
         )
 

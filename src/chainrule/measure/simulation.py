@@ -61,16 +61,15 @@ def simulate(
     """Measure several networks of one specification, each drawn with another seed.
 
     Every member is the network `build_network(spec, seed)` under the loss `make_loss(spec, seed)`,
-    and what is measured of it is what `inspect` measures, up to rounding, but all members are
-    computed together. Members do not influence each other: if one overflows, the others do not.
+    and is measured as by `inspect`, up to rounding. But all members are computed together. Members
+    do not influence each other: if one overflows, the others do not.
 
     Args:
         spec: What to measure.
         seeds: How many seeds, counted up from `spec.seed`, or the seeds themselves.
         budget: Most weights (depth · width² · seeds) that are allowed; `None` for any number.
-        progress: Called with (members done, members in all) again and again as the work proceeds,
-            at least once per layer. The simulation ends when it raises, which is the way to cancel
-            it.
+        progress: Called with (members done, members in all) at least once per layer. To cancel the
+            simulation, raise an exception in it.
 
     Returns:
         The measurement; every value in it holds those of all members.
@@ -125,7 +124,7 @@ def _check_seeds(spec: NetworkSpec, seeds: int | Sequence[int]) -> tuple[int, ..
             members = tuple(range(spec.seed, spec.seed + max(operator.index(seeds), 0)))
     except TypeError:
         raise SpecError(
-            f"seeds: must be how many networks, or a list of whole numbers; got {seeds!r:.60}."
+            f"seeds: must be a number of networks or a list of whole numbers; got {seeds!r:.60}."
         ) from None
     if not 1 <= len(members) <= MAX_SEEDS:
         raise SpecError(f"seeds: must be 1 to {MAX_SEEDS} networks; got {len(members)}.")
@@ -133,7 +132,7 @@ def _check_seeds(spec: NetworkSpec, seeds: int | Sequence[int]) -> tuple[int, ..
     if wrong is not None:
         raise SpecError(f"seeds: each must be from 0 to {MAX_SEED}; got {wrong}.")
     if len(set(members)) < len(members):
-        raise SpecError("seeds: each must occur once; a repeated network would count twice.")
+        raise SpecError("seeds: each must be given once; the same network would count twice.")
     return members
 
 
@@ -236,7 +235,7 @@ def _assemble(spec: NetworkSpec, seeds: tuple[int, ...], parts: Sequence[_Part])
     columns = _join(parts)
 
     def build() -> GradientFlow:
-        """Turn the fetched numbers into objects, when somebody first reads them."""
+        """Turn the fetched numbers into objects, when they are first read."""
         return GradientFlow(
             layers=tuple(_assemble_layers(spec, columns)),
             parameters=tuple(_assemble_parameters(spec, columns)),

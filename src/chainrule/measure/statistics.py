@@ -318,7 +318,7 @@ def _reduce_rescaled(group: Tensor, reduce: Callable[[Tensor], Table], largest: 
     table = reduce(group / scale.view(*scale.shape, *[1] * (group.dim() - 2)))
     for name in _LENGTHS & table.keys():
         table[name] = table[name] * scale
-    if "zero_share" in table:  # dividing may round small entries to zero
+    if "zero_share" in table and group.numel():  # dividing may round small entries to zero
         table["zero_share"] = _share_of_zeros(group.flatten(2))
     return table
 

@@ -63,10 +63,10 @@ def _advise_unreached(flow: GradientFlow) -> Advice:
     names = list_unreached(flow)
     count = f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
     return Advice(
-        title="Freeze or remove weights that the loss does not reach, or bring them back to it",
-        reason=f"No change of weights makes a gradient reach {count}. That is as it should be "
-        "where they are left out on purpose: a head that is not used, or what another step "
-        "trains.",
+        title="Freeze or remove weights that the loss does not reach, or connect them to the loss",
+        reason=f"No change of weights makes a gradient reach {count}. This is right if you left "
+        "them out on purpose, such as a head that is not used or weights that are trained in "
+        "another step.",
         code="for name, parameter in model.named_parameters():\n"
         f"    if name in {tuple(names)!r}:\n"
         "        parameter.requires_grad_(False)  # then they no longer count",
@@ -88,15 +88,15 @@ def _advise_learning_rate(flow: GradientFlow, when: str) -> Iterator[Advice]:
     basis = f"{when}‖∂𝓛/∂W‖ ÷ ‖W‖ is {format_number(plain)} in the median layer"
     if high > WIDE * low:
         title = f"Adam, with a learning rate near {adam}"
-        basis += f" and differs by a factor of {format_number(high / low)} between layers, so that"
-        basis += " no rate of plain SGD suits all of them; "
+        basis += f" and differs by a factor of {format_number(high / low)} between layers, so"
+        basis += " no learning rate of plain SGD suits all of them. "
     else:
         title = f"A learning rate near {sgd} for SGD, or near {adam} for Adam"
-        basis += "; "
+        basis += ". "
     yield Advice(
         title=title,
-        reason=f"{basis}with this rate one step changes the median layer by about a thousandth of "
-        "its size, a usual start.",
+        reason=f"{basis}With this rate, one step changes the median layer by about a thousandth "
+        "of its size, which is a usual start.",
         code=f"optimizer = torch.optim.Adam(model.parameters(), lr={adam})",
     )
 
@@ -124,25 +124,25 @@ _RESIDUAL = Advice(
 )
 _NORMALIZATION = Advice(
     title="Normalization",
-    reason="It brings what a layer puts out to a fixed size, whatever the scale of the weights.",
+    reason="It scales the output of a layer to a fixed size, at any scale of the weights.",
     code="nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU())",
 )
 _PRE_NORM = Advice(
     title="Normalization before each branch instead of after each sum",
-    reason="The residual stream then runs through the network without anything in its way.",
+    reason="Then no normalization lies on the residual stream, from the input to the output.",
     code="nn.TransformerEncoderLayer(width, heads, norm_first=True)\n"
     "# or: x = x + branch(norm(x)) instead of x = norm(x + branch(x))",
 )
 _RECTIFIER = Advice(
     title="An activation that is flat on one side only",
-    reason="Sigmoid passes on at most a quarter of a gradient, and both it and tanh pass on "
-    "nothing where they are saturated.",
+    reason="The derivative of sigmoid is at most 0.25. Where sigmoid or tanh is saturated, almost "
+    "no gradient passes through.",
     code="nn.ReLU()  # or nn.GELU(), nn.SiLU()",
 )
 _SHORTER = Advice(
-    title="Shorter ways through time",
-    reason="A recurrent layer passes the gradient through every step; attention, or an output that "
-    "pools over all steps, gives it a shorter way.",
+    title="Shorter paths through time",
+    reason="In a recurrent layer the gradient passes through every step. Attention, or a mean over "
+    "the outputs of all steps, gives it a shorter path.",
     code="hidden = rnn(x)[0].mean(dim=1)  # instead of rnn(x)[0][:, -1]",
 )
 

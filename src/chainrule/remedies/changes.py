@@ -29,19 +29,25 @@ class Kind:
 _KINDS = (
     Kind("initialization", "initialization", "One line before training; nothing while it runs."),
     Kind("bias", "biases", "One line before training; nothing while it runs."),
-    Kind("clipping", "gradient clipping", "One line in the training loop; the network stays."),
-    Kind("residual", "residual connections", "One addition per layer; no further weights."),
+    Kind(
+        "clipping",
+        "gradient clipping",
+        "One line in the training loop; the network stays the same.",
+    ),
+    Kind("residual", "residual connections", "One addition per layer; no additional weights."),
     Kind(
         "normalization",
         "normalization",
-        "Statistics of every layer at every step, and further weights.",
+        "Every layer computes statistics at every step, and has additional weights.",
     ),
     Kind(
         "gain",
         "measured scale",
-        "The scale has to be measured, and again for every new depth, width or activation.",
+        "The scale must be measured, and measured again for every new depth, width or activation.",
     ),
-    Kind("activation", "activation", "Another function in every layer: another model."),
+    Kind(
+        "activation", "activation", "Every layer computes another function, so it is another model."
+    ),
     Kind("depth", "fewer layers", "Cheaper to run, but a smaller model can express less."),
     Kind("width", "more units", "Weights and time grow with the square of the width."),
 )
@@ -67,16 +73,17 @@ class Words:
 
 
 ZERO_BIASES = Words(
-    "Zero biases", "A bias shifts all examples alike, so without it they stay further apart."
+    "Zero biases",
+    "A bias shifts all examples by the same amount; without it they differ more.",
 )
 RESIDUAL = Words(
     "Residual connections",
-    "The gradient passes through the path around each layer unchanged, whatever the layer does.",
+    "On the path around each layer the gradient stays unchanged, whatever the layer does.",
 )
 CLIPPING = Words(
     f"Gradient clipping at {CLIP_NORM:g}",
-    "Clipping makes the step smaller when all gradients together are too large. What one layer "
-    "receives compared with another stays the same, and so does the cause.",
+    "Clipping makes a step smaller when all gradients together are too large. It does not change "
+    "the ratio between the gradients of two layers, so the cause stays.",
 )
 
 

@@ -75,8 +75,9 @@ def fit_scales(
     return ModelChange(
         kinds=("gain",),
         title="Layers of one spread on your data (LSUV)",
-        reason="Orthogonal weights, each divided by the spread of its layer's outputs as measured "
-        "on this batch (and made four times as large before a sigmoid); biases zero.",
+        reason="Orthogonal weights. Those of each layer are divided by the standard deviation of "
+        "its outputs on this batch, and are four times as large before a sigmoid. Biases start at "
+        "zero.",
         edits=(*edits, *zeros),
     )
 
@@ -130,7 +131,7 @@ def fit_biases(
     return ModelChange(
         kinds=("bias",),
         title="Biases that wake dead units",
-        reason="Each dead unit's bias is raised by the mean of what it receives on this batch, so "
-        "that it is on for about half of the examples.",
+        reason="The bias of each dead unit is raised until the mean of its pre-activations on this "
+        "batch is 0. Then it is on for about half of the examples.",
         edits=edits,
     )

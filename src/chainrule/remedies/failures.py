@@ -1,4 +1,4 @@
-"""Why nothing, or less than usual, could be tried on a model, in sentences."""
+"""Sentences that say why no change, or not every change, could be tried on a model."""
 
 import re
 from collections.abc import Sequence
@@ -33,14 +33,14 @@ def find_obstacle(
         return "Nothing was tried: the model has no parameters, so there is nothing to change."
     if find_curable(diagnosis, flow).verdict is Verdict.NO_GRADIENT:
         return (
-            "Nothing was tried: no path leads from the loss to the weights, and where there is "
-            "none, no change of weights helps."
+            "Nothing was tried: no path leads from the loss to the weights, and without one no "
+            "change of weights helps."
         )
     size = measure_size(model)
     if size > copy_limit:
         return (
             f"Nothing was tried: a copy of the model takes {size / 2**20:,.0f} MiB and copy_limit "
-            f"allows {copy_limit / 2**20:,.0f}. What follows is advice only."
+            f"allows {copy_limit / 2**20:,.0f} MiB. What follows is advice only."
         )
     return describe_shared_memory(model)
 
@@ -59,8 +59,8 @@ def describe_shared_memory(model: nn.Module) -> str:
     one, other = names
     return (
         f"Nothing was tried: changes are tried on a copy, but parameters {one!r} and {other!r} are "
-        "two tensors in the same memory, which a copy takes apart. Make them one parameter (assign "
-        "the parameter itself, not its .data), or give each its own memory (.data = "
+        "two tensors in the same memory, and a copy would separate them. Make them one parameter "
+        "(assign the parameter itself, not its .data), or give each its own memory (.data = "
         ".data.clone()). What follows is advice only."
     )
 
@@ -105,9 +105,8 @@ def describe_repeat(error: str) -> str:
     """Return that the loss ran on the model, but not on a copy of it."""
     return (
         "Nothing was tried: the loss was computed once, but computing it again on an unchanged "
-        f"copy of the model raised {error}. compute_loss must be "
-        "able to run many times: let it use the same batch each time, drawn before, rather than "
-        "take the next one. What follows is advice only."
+        f"copy of the model raised {error}. compute_loss must be able to run many times. Draw a "
+        "batch before, and use the same batch each time. What follows is advice only."
     )
 
 
@@ -117,8 +116,7 @@ def describe_failures(errors: Sequence[str], changes: int) -> str:
         return ""
     return (
         f"{len(errors)} of {changes} changes could not be measured: on the copy, the first of them "
-        f"raised {errors[0]}. compute_loss must be able to run many times on the same "
-        "batch."
+        f"raised {errors[0]}. compute_loss must be able to run many times on the same batch."
     )
 
 
@@ -128,17 +126,17 @@ def describe_nothing_listed(model: nn.Module, flow: GradientFlow) -> str:
     complex_ = {name for name, tensor in model.named_parameters() if tensor.is_complex()}
     if complex_.issuperset(names):
         why = (
-            "all of it is complex, and the initializations that chainrule knows are for real "
+            "all of these are complex. The initializations that chainrule knows are for real "
             "weights. Complex"
         )
     else:
         why = (
-            "no known kind of layer owns any of it. Changes are known for the real weights of "
-            "linear, convolutional, recurrent and embedding layers and of attention. Other"
+            "none of these belongs to a layer that chainrule knows. It can change the real weights "
+            "of linear, convolutional, recurrent and embedding layers and of attention. Other"
         )
     return (
-        f"Nothing was tried: what can be trained is {_list(names)}, and {why} weights can be drawn "
-        "anew by hand, for example with torch.nn.init.normal_(weight, std=0.02). What follows is "
+        f"Nothing was tried: the trainable parameters are {_list(names)}, and {why} weights can be "
+        "drawn by hand, for example with torch.nn.init.normal_(weight, std=0.02). What follows is "
         "advice only."
     )
 
@@ -146,8 +144,8 @@ def describe_nothing_listed(model: nn.Module, flow: GradientFlow) -> str:
 def describe_no_budget() -> str:
     """Return that the number of measurements left none for a change."""
     return (
-        "Nothing was tried: `measurements` leaves none for a change, as the model itself takes "
-        "the first and an unchanged copy the second. What follows is advice only."
+        "Nothing was tried: `measurements` must be at least 3, because the model itself takes the "
+        "first and an unchanged copy the second. What follows is advice only."
     )
 
 

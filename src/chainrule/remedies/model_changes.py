@@ -187,8 +187,8 @@ def list_model_changes(
         yield ModelChange(
             kinds=("initialization",),
             title=f"Embeddings of σ = {EMBEDDING_STD:g}",
-            reason="What the first layer receives then has a size that normalizations and sums can "
-            "work with.",
+            reason="This is the size that GPT-2 starts with. It suits the normalizations and sums "
+            "that follow.",
             edits=embeddings,
         )
     norms = {parameter.name: parameter.norm for parameter in flow.parameters}
@@ -215,8 +215,8 @@ def _list_initializations(
     yield ModelChange(
         kinds=("initialization",),
         title="Initialization by what follows each layer",
-        reason="He where a rectifier follows, LeCun before SELU, Xavier elsewhere, biases zero: "
-        "each layer then keeps the size of what passes through it.",
+        reason="He initialization before ReLU and its relatives, LeCun before SELU, Xavier "
+        "elsewhere; biases zero. Then the values keep about the same size from layer to layer.",
         edits=(*suited, *zeros),
     )
     seen = [suited]
@@ -229,7 +229,7 @@ def _list_initializations(
         yield ModelChange(
             kinds=("initialization",),
             title=f"{entry.label} initialization in every layer",
-            reason=f"Made for {entry.best_for}; biases zero.",
+            reason=f"It was made for {entry.best_for}. Biases start at zero.",
             edits=(*edits, *zeros),
             is_variant=True,
         )
@@ -284,16 +284,16 @@ def _list_branches(model: nn.Module, flow: GradientFlow) -> Iterator[ModelChange
     yield ModelChange(
         kinds=("initialization",),
         title="Residual branches that start at zero",
-        reason="With the last layer of every branch at zero, the network starts as its residual "
-        "stream alone, and its branches grow as it learns (Fixup, Zhang et al. 2019; Goyal et al. "
-        "2017).",
+        reason="The last layer of every branch starts at zero. So at first only the residual "
+        "stream counts, and the branches grow during training (Fixup, Zhang et al. 2019; Goyal et "
+        "al. 2017).",
         edits=tuple(Edit(parameter=n, shape=tuple(p.shape), action="fill") for n, p in edits),
     )
     yield ModelChange(
         kinds=("initialization",),
         title="Residual branches scaled by 1/√(number of branches)",
-        reason="What all branches add together then has the size of one (GPT-2, Radford et al. "
-        "2019).",
+        reason="Then all branches together add about as much as a single one did (GPT-2, Radford "
+        "et al. 2019).",
         edits=tuple(
             Edit(parameter=name, shape=tuple(parameter.shape), action="scale", value=factor)
             for name, parameter in edits
@@ -327,8 +327,8 @@ def _list_gates(model: nn.Module, flow: GradientFlow) -> Iterator[ModelChange]:
         yield ModelChange(
             kinds=("bias",),
             title="Gates that remember",
-            reason="With a bias of ln(steps) at the gate that keeps the state, a share of the "
-            "first step is left at the last (Tallec & Ollivier 2018, arXiv 1804.11188).",
+            reason="The gate that keeps the state gets a bias of ln(steps). Then part of the first "
+            "step is still there at the last one (Tallec & Ollivier 2018, arXiv 1804.11188).",
             edits=tuple(edits),
         )
 

@@ -62,12 +62,12 @@ def find_model_remedies(
 ) -> Remedies:
     """Return changes of a model's parameters that help, each of them measured on a copy.
 
-    Tried are initializations by what follows each layer, zero or smaller residual branches, unit
-    variance on the data (LSUV), biases that wake dead units, and pairs of these. Each starts from a
-    copy of the model as it is, and is judged by the metric of the gravest finding, as
-    `find_remedies` does for a specification. Weights that the loss does not reach, as an unused
-    head has them, are ignored if more than these is wrong; the note lists them. What cannot be
-    tried on a copy (another architecture, clipping, the learning rate) is advice.
+    It tries initializations by what follows each layer, zero or smaller residual branches, unit
+    variance on the data (LSUV), biases that wake dead units, and pairs of these. Each change is
+    made on a copy of the model as it is. It is judged by the metric of the gravest finding, as
+    `find_remedies` does for a specification. Weights that the loss does not reach, such as those of
+    an unused head, are ignored if something else is wrong, too; the note lists them. Changes that
+    cannot be tried on a copy (another architecture, clipping, the learning rate) are advice.
 
     Args:
         model: The model; it is not changed.
@@ -76,9 +76,9 @@ def find_model_remedies(
         measurements: Most measurements, the first one included. One takes the time of `inspect`;
             two candidates need one more forward pass each.
         copy_limit: Most bytes of parameters and buffers; a larger model is not copied, and only
-            advice is given. One copy is there at a time.
-        progress: Called with (measurements done, measurements planned). The search ends when it
-            raises, which is the way to cancel it.
+            advice is given. There is only one copy at a time.
+        progress: Called with (measurements done, measurements planned). To cancel the search, raise
+            an exception in it.
 
     Returns:
         The remedies, ranked; apply one with `apply_remedy`. The same for the same model, loss and

@@ -51,11 +51,11 @@ class Outcome(StrEnum):
 
 OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
     {
-        Outcome.CURES: "afterwards every layer receives a usable gradient, and plain SGD is likely "
-        "to train the network",
-        Outcome.HELPS: "better, but not yet where it should be",
-        Outcome.TRADES: "one problem is exchanged for another",
-        Outcome.FAILS: "measured, and it changes little or nothing",
+        Outcome.CURES: "every layer then receives a usable gradient, and plain SGD is likely to "
+        "train the network",
+        Outcome.HELPS: "better, but not yet good enough",
+        Outcome.TRADES: "it solves one problem and causes another",
+        Outcome.FAILS: "it changes little or nothing, as measured",
     }
 )
 """What each outcome means, in a few words."""
@@ -66,7 +66,7 @@ class Comparison:
     """The metric that is wrong, before and after a change.
 
     Attributes:
-        rule: Name of the rule in the table of diagnoses.
+        rule: Name of the rule in the table of rules.
         metric: What is compared, in words.
         before: The worst value before.
         after: The worst value after; `None` if the changed network has no such comparison.
@@ -202,14 +202,14 @@ class Remedy:
     def outcome_text(self) -> str:
         """What the change did, in a few words."""
         if self.outcome is Outcome.CURES and self.spec is None:
-            return "afterwards every layer receives a usable gradient"
+            return "every layer then receives a usable gradient"
         if self.outcome is Outcome.HELPS and self.verdict_after is Verdict.HEALTHY:
             if self.comparison.passes:
                 return (
-                    "afterwards every layer receives a usable gradient, but plain SGD is not yet "
-                    "likely to train the network"
+                    "every layer then receives a usable gradient, but plain SGD is not yet likely "
+                    "to train the network"
                 )
-            return "healthy as a whole, but what was wrong is still beyond its bound"
+            return "the network is then healthy, but this value is still beyond its limit"
         return OUTCOMES[self.outcome]
 
     @property

@@ -52,8 +52,8 @@ def scale_weights(spec: NetworkSpec, std: float) -> SpecChange:
     return SpecChange(
         kinds=("gain",),
         title=f"Weights of σ = {format_number(std)}",
-        reason="At this scale, found by measuring, a layer passes back about as much gradient as "
-        "it receives. That holds at the start; training may change it.",
+        reason="This scale was found by measuring: with it, each layer passes back about as much "
+        "gradient as it receives. That holds at the start of training.",
         spec=spec.replace(init="random", weight_std=std, **_keep_distribution(spec, "random")),
     )
 
@@ -114,7 +114,7 @@ def _list_initializations(spec: NetworkSpec) -> Iterator[SpecChange]:
         yield SpecChange(
             kinds=("initialization",),
             title=f"{entry.label} initialization",
-            reason=f"It draws {_describe_drawing(spec, changed)}; made for {entry.best_for}.",
+            reason=f"It draws {_describe_drawing(spec, changed)}. It is made for {entry.best_for}.",
             spec=changed,
         )
 
@@ -126,9 +126,9 @@ def _describe_drawing(before: NetworkSpec, after: NetworkSpec) -> str:
         return f"weights with σ = {new} instead of {old}"
     other = ""
     if after.init == "orthogonal":
-        other = ", but as matrices whose rows or columns are at right angles to each other"
+        other = ", but the rows or columns of each matrix are at right angles to each other"
     elif before.init == "orthogonal":
-        other = ", but each on its own instead of as orthogonal matrices"
+        other = ", but each weight is drawn independently instead of as orthogonal matrices"
     return f"weights with σ = {new}, as before{other}"
 
 
@@ -147,14 +147,14 @@ def _list_clipping(spec: NetworkSpec, verdict: Verdict) -> Iterator[SpecChange]:
         yield SpecChange(
             kinds=("clipping",),
             title=CLIPPING.title,
-            reason=f"{CLIPPING.reason} The diagnosis looks at the gradients before clipping.",
+            reason=f"{CLIPPING.reason} The diagnosis uses the gradients before clipping.",
             spec=spec.replace(clip_norm=CLIP_NORM),
         )
 
 
 def _list_residuals(spec: NetworkSpec) -> Iterator[SpecChange]:
     reasons = {
-        "scaled": f"{RESIDUAL.reason} Dividing what is added by √depth keeps the sum from growing.",
+        "scaled": f"{RESIDUAL.reason} What is added is divided by √depth, so sums do not grow.",
         "plain": RESIDUAL.reason,
     }
     for residual, reason in reasons.items():
@@ -172,18 +172,18 @@ def _list_residuals(spec: NetworkSpec) -> Iterator[SpecChange]:
 _NORMALIZATIONS = {
     "layernorm": (
         "Layer normalization",
-        "In every layer each example's values get mean 0 and standard deviation 1, whatever the "
+        "In every layer the values of each example get mean 0 and standard deviation 1, at any "
         "scale of the weights.",
     ),
     "rmsnorm": (
         "RMS normalization",
-        "In every layer each example's values get a mean square of 1, whatever the scale of the "
+        "In every layer the values of each example get a mean square of 1, at any scale of the "
         "weights.",
     ),
     "batchnorm": (
         "Batch normalization",
-        "In every layer each unit gets mean 0 and standard deviation 1 over the batch, so "
-        "examples cannot all give the same answer.",
+        "In every layer each unit gets mean 0 and standard deviation 1 over the batch, so the "
+        "examples cannot all give the same output.",
     ),
 }
 
@@ -210,8 +210,8 @@ def _list_activations(spec: NetworkSpec) -> Iterator[SpecChange]:
         suited_label = get_initializer(new.initialization).label
         if old.derivative_max < 0.5:
             reason = (
-                f"It passes on up to {100 * new.derivative_max:.0f} % of a gradient, "
-                f"{old.label} {100 * old.derivative_max:.0f} %."
+                f"Its derivative reaches {format_number(new.derivative_max)}, that of "
+                f"{old.label} only {format_number(old.derivative_max)}."
             )
         else:
             reason = new.note
@@ -229,7 +229,7 @@ def _list_depths(spec: NetworkSpec) -> Iterator[SpecChange]:
         yield SpecChange(
             kinds=("depth",),
             title=f"Only {depth} layers",
-            reason="The fewer layers, the fewer factors are multiplied.",
+            reason="With fewer layers, fewer factors are multiplied.",
             spec=spec.replace(depth=depth),
         )
         depth //= 2
@@ -244,8 +244,8 @@ def _list_widths(spec: NetworkSpec, verdict: Verdict) -> Iterator[SpecChange]:
             yield SpecChange(
                 kinds=("width",),
                 title=f"{width} units per layer",
-                reason="The more units a layer has, the rarer it is that all are off, or that "
-                "chance decides how much gradient it passes back.",
+                reason="With more units in a layer, it is less likely that all of them are off. "
+                "How much gradient the layer passes back depends less on chance.",
                 spec=spec.replace(width=width),
             )
 

@@ -69,8 +69,8 @@ def find_remedies(*args: Any, **options: Any) -> Remedies:
 
     `find_remedies(spec)` changes the specification and measures ensembles; see
     `find_spec_remedies` for its arguments. `find_remedies(model, compute_loss)` changes copies of
-    your model; see `find_model_remedies`. What is found is ranked: cures, then what helps, the
-    cheapest first; what was measured without success is kept apart.
+    your model; see `find_model_remedies`. Cures come first, then changes that help, the cheapest
+    first in each. Changes that do not help are in `refuted`.
 
     Raises:
         SpecError: If the arguments are not legal or the network itself exceeds the budget.

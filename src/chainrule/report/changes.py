@@ -23,7 +23,7 @@ def build_remedies(remedies: Iterable[Remedy]) -> Markup:
     refuted = remedies.refuted if isinstance(remedies, Remedies) else ()
     intro = "Each change was made and measured again with the same seeds."
     if not changes:
-        intro = "Nothing that was tried helps, as measured."
+        intro = "Changes were tried and measured, and none helps."
         if isinstance(remedies, Remedies) and not refuted:
             intro = remedies.note or "Nothing needs to change, so nothing was tried."
     elif changes[0].edits:
@@ -47,7 +47,7 @@ def build_remedies(remedies: Iterable[Remedy]) -> Markup:
 
 
 def build_search(flow: GradientFlow, diagnosis: Diagnosis) -> Markup | None:
-    """Return how to look for remedies, where nobody has yet; `None` for a healthy network."""
+    """Return how to look for remedies, if none were given; `None` for a healthy network."""
     if diagnosis.verdict is Verdict.HEALTHY:
         return None
     return element(

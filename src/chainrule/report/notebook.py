@@ -58,7 +58,7 @@ def show_text(flow: GradientFlow) -> str:
 
 
 def show_html(flow: GradientFlow) -> str:
-    """Return a flow as a piece of HTML: verdict, chart, the modules that spoil it, and its table.
+    """Return a flow as a piece of HTML: verdict, chart, the main causes, and its table.
 
     It needs no script and nothing from a network, and takes its colours from the page around it.
     """
@@ -85,7 +85,7 @@ def show_html(flow: GradientFlow) -> str:
     if blames:
         rows = [write_blame_row(flow, blame) for blame in blames]
         parts += [
-            element("p", element("b", "Most to blame, by factor")),
+            element("p", element("b", "Main causes, by factor")),
             _table(BLAME_HEAD, rows, words=(0, 1)),
         ]
     parts.append(element("p", element("b", "Next: "), diagnosis.action))

@@ -88,10 +88,9 @@ def build_report(
             "footer",
             element(
                 "p",
-                "Gradients are PyTorch autograd’s, measured and not simulated. The diagnosis "
-                "speaks of a freshly initialized network under plain SGD and a loss of order 1; "
-                "whether it will train is judged by values that the scale of the loss does not "
-                "change.",
+                "All gradients were computed by PyTorch autograd. The diagnosis is meant for a "
+                "freshly initialized network that is trained with plain SGD. Multiplying the loss "
+                "by a constant does not change it.",
                 class_="dim",
             ),
         ),
@@ -175,7 +174,7 @@ def _build_clipping(flow: GradientFlow) -> Markup | None:
     factor = format_number(flow.clip_factor)
     return element(
         "p",
-        f"Figures are before clipping, which multiplies every gradient by {factor}.",
+        f"Gradients are shown before clipping. Clipping multiplies every gradient by {factor}.",
         class_="dim",
     )
 
@@ -205,13 +204,13 @@ def _build_diagnosis(flow: GradientFlow, diagnosis: Diagnosis) -> Markup:
 
 
 def _build_blame(flow: GradientFlow, diagnosis: Diagnosis) -> list[Markup] | None:
-    """Name the modules most to blame; nothing for a healthy network."""
+    """Name the modules that are the main causes; nothing for a healthy network."""
     blames = rank_attributions(flow, diagnosis)
     words = explain_attributions(diagnosis, blames)
     if not words:
         return None
     return [
-        element("h3", "Most to blame, by factor" if blames else "Most to blame"),
+        element("h3", "Main causes, by factor" if blames else "Main causes"),
         *([build_blame_table(flow, blames)] if blames else []),
         element("p", words, class_="dim"),
     ]
@@ -255,8 +254,8 @@ def _build_charts(flow: GradientFlow) -> Markup:
             element("h2", "Charts"),
             element(
                 "p",
-                "Charts show weight layers, and none took part: no module with a matrix or kernel "
-                "was reached. What was measured is in the tables.",
+                "Charts show weight layers, but this model used none: no module with a weight "
+                "matrix or kernel was called. The tables show what was measured.",
             ),
         )
     banded = "; the band holds the middle 80 % of the networks" if flow.ensemble_size > 1 else ""
@@ -269,13 +268,13 @@ def _build_charts(flow: GradientFlow) -> Markup:
         ),
         _build_chart(
             "Activation distribution per layer",
-            "A column per layer: the darker, the more of its activations lie there.",
+            "One column per layer. The darker a cell, the more activations have a value there.",
             build_activation_figure(flow),
         ),
         _build_chart(
             "The product, factor by factor",
-            "What each module multiplies the gradient by on its way back, and the running product. "
-            "Factors that are zero or undefined have no place on this scale.",
+            "Each module multiplies the gradient by a factor on the way back. The line is their "
+            "running product. Factors that are zero or undefined cannot be shown on a log scale.",
             build_factor_figure(flow),
         ),
         class_="charts",
@@ -292,8 +291,12 @@ def _build_profile(flow: GradientFlow) -> Markup | None:
         [
             _build_chart(
                 f"Depth profile: {stack.title}",
-                "The blocks side by side, a line for each place in a block."
-                + (f" {hidden} more are in the table." if (hidden := count_hidden(stack)) else ""),
+                "The blocks from input to output, with one line for each module of a block."
+                + (
+                    f" {hidden} more modules are in the table."
+                    if (hidden := count_hidden(stack))
+                    else ""
+                ),
                 build_profile_figure(stack),
             )
             for stack in stacks

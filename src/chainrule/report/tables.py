@@ -119,7 +119,7 @@ def _head_block(name: str, note: str) -> Markup:
 
 
 def build_blame_table(flow: GradientFlow, blames: Sequence[Attribution]) -> Markup:
-    """Return the modules that spoil the gradient most, one row each."""
+    """Return the modules that are the main causes, one row each."""
     rows = [write_blame_row(flow, blame) for blame in blames]
     return build_table(BLAME_HEAD, rows, words=(0, 1))
 

@@ -23,7 +23,7 @@ SATURATION_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
-    """One activation function φ with what a reader, the builder and the theory need of it.
+    """One activation function φ: its formulas, its values, and where it is used.
 
     Attributes:
         name: The name used in specifications.
@@ -63,7 +63,7 @@ class Activation:
 
     @property
     def derivative_max(self) -> float:
-        """The supremum of |φ'(z)| over z: the most that one activation factor can pass on."""
+        """The supremum of |φ'(z)| over z: the largest factor that one activation can have."""
         return max(abs(bound) for bound in self.derivative_range)
 
 
@@ -113,7 +113,7 @@ _TABLE = (
         derivative_argmax=0.0,
         initialization="xavier",
         risk="vanishing, saturation",
-        note="Passes on at most a quarter of a gradient, and its outputs are never centred on 0.",
+        note="Its derivative is at most 0.25, and the mean of its outputs is never 0.",
         module="Sigmoid",
     ),
     Activation(
@@ -128,7 +128,7 @@ _TABLE = (
         derivative_argmax=0.0,
         initialization="xavier",
         risk="saturation",
-        note="Passes gradients whole near 0 and none far from it, so the initial scale decides.",
+        note="Its derivative is 1 at 0 and almost 0 far from it, so the initial scale matters.",
         module="Tanh",
     ),
     Activation(
@@ -144,7 +144,8 @@ _TABLE = (
         derivative_argmax=1.0,
         initialization="he",
         risk="dead units",
-        note="Halves the mean square of a centred signal, which is why He doubles the variance.",
+        note="Sets about half of the values to 0. To make up for that, He initialization doubles "
+        "the variance of the weights.",
         module="ReLU",
     ),
     Activation(
@@ -159,8 +160,8 @@ _TABLE = (
         derivative_range=(LEAKY_SLOPE, 1.0),
         derivative_argmax=1.0,
         initialization="he",
-        risk="few: units cannot die, though half pass on only 1 %",
-        note="A small slope below 0 keeps every unit able to recover.",
+        risk="few: units cannot die, but below 0 the derivative is only 0.01",
+        note="It has a small slope below 0, so that every unit can recover.",
         module="LeakyReLU",
         module_defaults=MappingProxyType({"negative_slope": LEAKY_SLOPE}),
     ),
@@ -177,7 +178,7 @@ _TABLE = (
         derivative_argmax=1.0,
         initialization="he",
         risk="saturation on the negative side",
-        note="Negative outputs pull the mean activation towards 0.",
+        note="Its negative outputs move the mean activation towards 0.",
         module="ELU",
         module_defaults=MappingProxyType({"alpha": 1.0}),
     ),
@@ -195,7 +196,7 @@ _TABLE = (
         derivative_argmax=0.0,
         initialization="lecun",
         risk="slow growth of gradients with depth",
-        note="With LeCun initialization the activations settle at mean 0 and variance 1.",
+        note="With LeCun initialization, the activations approach mean 0 and variance 1.",
         module="SELU",
     ),
     Activation(
@@ -240,8 +241,8 @@ _TABLE = (
         derivative_range=(1.0, 1.0),
         derivative_argmax=0.0,
         initialization="lecun",
-        risk="none of its own: a deep linear network still multiplies its weights",
-        note="Leaves only the weight factors: what remains is the product of the matrices.",
+        risk="none of its own, but the product of many weight matrices can still vanish or explode",
+        note="The network is then only a product of weight matrices.",
         module="Identity",
     ),
 )

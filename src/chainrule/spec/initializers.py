@@ -105,8 +105,8 @@ _TABLE = (
         default_distribution="normal",
         distributions=_BOTH,
         bias_bound=None,
-        best_for="seeing what happens when the width is not taken into account",
-        source="the naive choice that the others replace",
+        best_for="seeing what happens if the width is ignored",
+        source="the simplest choice, which the others improve",
     ),
     Initializer(
         name="orthogonal",

@@ -140,9 +140,7 @@ class NetworkSpec(BaseModel):
                 f"weight_std={self.weight_std:g}. Set init='random' or leave weight_std out."
             )
         if self.normalization == "batchnorm" and self.batch_size < 2:
-            raise SpecError(
-                "batch_size: batch normalization needs at least 2 examples to compare; got 1."
-            )
+            raise SpecError("batch_size: must be at least 2 with batch normalization; got 1.")
         return self
 
     @property
@@ -211,7 +209,7 @@ class NetworkSpec(BaseModel):
         if len(fields) < len(pairs):
             twice = next(name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1)
             raise SpecError(
-                f"{abbreviate(twice)[1:-1]}: must be given once; the query gives it several times."
+                f"{abbreviate(twice)[1:-1]}: must be given once; got it several times in the query."
             )
         return cls(**fields)
 

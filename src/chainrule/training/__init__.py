@@ -1,4 +1,4 @@
-"""Training for real: one specified network, or many learning rates at once."""
+"""Real training: one specified network, or many learning rates at once."""
 
 from chainrule.training.trainability import (
     Trainability,

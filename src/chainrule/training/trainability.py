@@ -81,6 +81,13 @@ class Trainability:
         chance: Share right when the most frequent class is named always.
         learning_rate: The rate that got there.
         steps: Optimizer steps until then.
+
+    Example:
+        >>> from chainrule import NetworkSpec
+        >>> spec = NetworkSpec(depth=2, width=8, activation="relu", init="he")
+        >>> found = measure_trainability(spec, learning_rates=[0.1], steps=5)
+        >>> found.steps
+        5
     """
 
     spec: NetworkSpec
@@ -124,6 +131,13 @@ def measure_trainability(
     Raises:
         SpecError: If an argument is out of range.
         ChainruleError: If the task is "digits" and scikit-learn is not installed.
+
+    Example:
+        >>> from chainrule import NetworkSpec
+        >>> spec = NetworkSpec(depth=2, width=8, activation="relu", init="he")
+        >>> found = measure_trainability(spec, learning_rates=[0.1], steps=5)
+        >>> found.outcome in ("trained", "partly", "not")
+        True
     """
     [found] = measure_alike(
         [spec], task=task, optimizer=optimizer, learning_rates=learning_rates, steps=steps

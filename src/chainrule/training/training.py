@@ -78,6 +78,11 @@ class TrainingRecord:
             without `clip_norm`.
         diverged: Whether the loss is infinite or undefined; then this is the last record.
         last: Whether no record follows.
+
+    Example:
+        >>> from chainrule import NetworkSpec
+        >>> next(train(NetworkSpec(depth=2, width=8), steps=1)).step
+        0
     """
 
     step: int
@@ -119,7 +124,7 @@ def train(  # noqa: PLR0913  (one argument per setting)
         seed: Used instead of `spec.seed` if given.
         every: A record is made after every so many steps, and always at the start and the end.
         budget: Largest `estimate_cost(spec, steps)` that is allowed; `None` for any.
-        should_stop: Asked before every step; once it says yes no further record comes.
+        should_stop: Called before every step; once it returns true, no further record comes.
 
     Returns:
         An iterator of records: step 0, `every`, 2 · `every`, … `steps`; it works while it is
@@ -130,6 +135,12 @@ def train(  # noqa: PLR0913  (one argument per setting)
         SpecError: If an argument is out of range or the budget is exceeded; raised by the call,
             not by the iteration.
         ChainruleError: If scikit-learn is not installed.
+
+    Example:
+        >>> from chainrule import NetworkSpec
+        >>> records = train(NetworkSpec(depth=2, width=8), steps=20, every=10)
+        >>> [record.step for record in records]
+        [0, 10, 20]
     """
     check_optimizer(optimizer)
     rate = DEFAULT_RATES[optimizer] if learning_rate is None else learning_rate
@@ -161,6 +172,10 @@ def measure_chance() -> float:
 
     Raises:
         ChainruleError: If scikit-learn is not installed.
+
+    Example:
+        >>> 0.1 < measure_chance() < 0.11
+        True
     """
     _, classes = load_digits()
     return float(classes.bincount().max()) / len(classes)
@@ -171,6 +186,10 @@ def count_examples() -> int:
 
     Raises:
         ChainruleError: If scikit-learn is not installed.
+
+    Example:
+        >>> count_examples()
+        1797
     """
     return len(load_digits()[1])
 
@@ -180,10 +199,13 @@ def check_installed() -> None:
 
     Raises:
         ChainruleError: If not; the message says how to install it.
+
+    Example:
+        >>> check_installed()
     """
     if find_spec("sklearn") is None:
         raise ChainruleError(
-            "Training needs scikit-learn for its handwritten digits, not installed here. "
+            "Training needs scikit-learn for its handwritten digits, but it is not installed. "
             'Run: pip install "chainrule[app]"'
         )
 
@@ -193,6 +215,9 @@ def check_optimizer(name: Any) -> None:
 
     Raises:
         SpecError: If it is none; the message lists all.
+
+    Example:
+        >>> check_optimizer("adam")
     """
     known = get_args(Optimizer)
     if name not in known:
@@ -204,6 +229,9 @@ def check_rate(value: Any) -> None:
 
     Raises:
         SpecError: If it is not a number above 0, at most 1000.
+
+    Example:
+        >>> check_rate(0.1)
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1000:
         raise SpecError(
@@ -263,7 +291,7 @@ def load_digits() -> tuple[Tensor, Tensor]:
 
 
 def adapt(inputs: Tensor, width: int) -> Tensor:
-    """Return what a network of some width gets to see of the images.
+    """Return the inputs that a network of some width gets from the images.
 
     Images of 64 features go straight into a network of width 64. Otherwise they are multiplied by
     a fixed matrix with orthonormal rows (wider) or columns (narrower), scaled so that the entries'

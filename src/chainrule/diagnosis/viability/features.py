@@ -51,10 +51,12 @@ class Feature:
     share: bool = False
 
     def format(self, value: float) -> str:
-        """Return a value as people read it."""
+        """Return a value as people read it; at an end of its range, "or less" or "or more"."""
         if self.share:
             return f"{100 * value:.0f} %"
-        return format_number(10.0**value) if self.logarithmic else format_number(value)
+        text = format_number(10.0**value if self.logarithmic else value)
+        low, high = self.range
+        return f"{text} or less" if value <= low else f"{text} or more" if value >= high else text
 
 
 def measure_features(flow: GradientFlow) -> dict[str, float | None]:
@@ -205,7 +207,7 @@ _FEATURES = (
     Feature(
         name="smallest_gradient",
         label="The smallest ‖∂𝓛/∂W‖ ÷ ‖δ‖ at the last layer",
-        low="some layer receives next to nothing of what the last one does",
+        low="the smaller it is, the less some layer learns in a step",
         high="",
         read=_read_smallest,
         range=(-12.0, 12.0),
@@ -213,31 +215,32 @@ _FEATURES = (
     Feature(
         name="largest_gradient",
         label="The largest ‖∂𝓛/∂W‖ ÷ ‖δ‖ at the last layer",
-        low="no layer receives enough",
-        high="a step that suits the others throws some layer far away",
+        low="the smaller it is, the less any layer learns in a step",
+        high="a learning rate that suits the other layers changes this one too much",
         read=_read_largest,
         range=(-12.0, 12.0),
     ),
     Feature(
         name="variation",
         label="The relative variation between examples at the last layer",
-        low="different inputs give almost the same output",
+        low="the smaller it is, the more alike are the outputs of different inputs",
         high="",
         read=_read_variation,
         range=(-6.0, 0.0),
     ),
     Feature(
         name="sensitivity",
-        label="The growth of small differences ÷ that of the spread between examples",
+        label="The growth of small input differences ÷ the growth of the spread between examples",
         low="",
-        high="similar inputs give unrelated outputs, so gradients of different examples disagree",
+        high="the larger it is, the less similar are the outputs of similar inputs, so the "
+        "gradients of different examples disagree",
         read=_read_sensitivity,
         range=(-3.0, 6.0),
     ),
     Feature(
         name="forward",
         label="The spread between examples at the last layer ÷ at the first",
-        low="what makes the examples different fades on the way",
+        low="the differences between the examples shrink from layer to layer",
         high="values grow from layer to layer",
         read=_read_forward,
         range=(-12.0, 12.0),
@@ -255,16 +258,16 @@ _FEATURES = (
         name="dead_units",
         label="The largest share of dead units",
         low="",
-        high="dead units pass nothing on",
+        high="no signal and no gradient passes through dead units",
         read=_read_worst(lambda layer: layer.dead_share),
         range=(0.0, 1.0),
         share=True,
     ),
     Feature(
         name="effective_depth",
-        label="The number of layers that the signal passes one after another",
+        label="The effective depth (layers that the signal passes one after another)",
         low="",
-        high="each of them distorts what the others learn",
+        high="the more there are, the more a step in one layer disturbs the others",
         read=_read_effective_depth,
         range=(0.0, 3.0),
     ),

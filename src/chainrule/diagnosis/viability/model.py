@@ -22,7 +22,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.structure import read_once
 from chainrule.diagnosis.viability.constants import CONSTANTS, Constants
 from chainrule.diagnosis.viability.features import FEATURES, Feature, measure_features
@@ -213,13 +212,39 @@ def _weigh(
         words = f"{feature.label} is {feature.format(value)}"
         if log_odds < -NEGLIGIBLE:
             meaning = feature.low if low < high else feature.high
-            factor = float(f"{math.exp(-log_odds):.2g}")
-            words += f": {meaning}. It divides the odds by {format_number(factor)}"
+            words += f": {meaning}. This lowers the chance: {describe_odds(log_odds)}"
     return Contribution(feature=feature.name, value=value, log_odds=log_odds, words=f"{words}.")
 
 
 NEGLIGIBLE = 0.05
 """Log-odds below this are not worth a word."""
+
+
+def describe_odds(log_odds: float) -> str:
+    """Return what a contribution to the log-odds does to an even chance, in words.
+
+    Args:
+        log_odds: The contribution, 0 or below.
+
+    Example:
+        >>> describe_odds(-2.0)
+        'a chance of 50 % would become 12 %'
+    """
+    return (
+        f"a chance of 50 % would become {describe_probability(1.0 / (1.0 + math.exp(-log_odds)))}"
+    )
+
+
+def describe_probability(value: float) -> str:
+    """Return a probability in percent; near 0 and 1, as "less than 1 %" and "more than 99 %".
+
+    Example:
+        >>> describe_probability(0.27), describe_probability(0.001)
+        ('27 %', 'less than 1 %')
+    """
+    if value < 0.01:
+        return "less than 1 %"
+    return "more than 99 %" if value > 0.99 else f"{100 * value:.0f} %"
 
 
 def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
@@ -233,7 +258,7 @@ def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
             feature="non_finite",
             value=None,
             log_odds=CERTAIN,
-            words="Some numbers are infinite or undefined, and spread to every weight.",
+            words="Some numbers are infinite or undefined, and they spread to every weight.",
         )
     elif not any(p.grad_norm is not None and p.grad_norm > 0 for p in flow.parameters):
         yield Contribution(
