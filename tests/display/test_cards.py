@@ -56,6 +56,8 @@ def test_a_gradient_is_judged_relative_to_the_error_at_the_output(factor, state,
 )
 def test_the_ratio_is_the_first_layers_gradient_over_the_last_ones(factor, state):
     cards, (first, last) = measure(factor, 1.0)
-    shown = cards[2].digits if cards[2].exponent is None else f"{cards[2].digits}e{cards[2].exponent}"
+    shown = (
+        cards[2].digits if cards[2].exponent is None else f"{cards[2].digits}e{cards[2].exponent}"
+    )
     assert float(shown.replace(",", "")) == pytest.approx(first / last, rel=0.05)
     assert cards[2].state == state

@@ -21,6 +21,7 @@ from chainrule.training.training import (
     BUDGET,
     CHANCE_LOSS,
     adapt,
+    build_read_out,
     count_examples,
     estimate_cost,
     measure_chance,
@@ -193,15 +194,14 @@ def test_an_answer_that_is_no_number_is_not_right():
 
 def test_an_answer_with_one_score_that_is_no_number_is_not_right(monkeypatch):
     """An infinite score would name its class for half of the examples, rightly for some."""
-    build = chainrule.training.training.build_read_out
 
     def build_overflowing(spec):
-        read_out = build(spec)
+        read_out = build_read_out(spec)
         with torch.no_grad():
             read_out.weight[3].mul_(math.inf)
         return read_out
 
-    monkeypatch.setattr(chainrule.training.training, "build_read_out", build_overflowing)
+    monkeypatch.setattr("chainrule.training.training.build_read_out", build_overflowing)
     spec = NetworkSpec(depth=1, activation="tanh")
     (only,) = train(spec, steps=5)
     assert only.diverged
