@@ -7,6 +7,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
+from chainrule.flow.gradient_flow import SCHEMA_VERSION
 from chainrule.flow.loading import decode_flow
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
@@ -250,7 +251,7 @@ def _made_up(draw):
         "device": "cpu",
         "torch_version": "2",
         "chainrule_version": "0",
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "residuals": writer.many(lambda: writer.residual(count, len(parameters)), 5),
         "attentions": writer.many(writer.attention, 3),
     }
