@@ -202,7 +202,7 @@ window.chainrule = window.chainrule || {};
       const table = el("div", { class: "fv-scroll fv-blame", tabindex: "0", role: "region", "aria-label": "the modules most to blame" },
         el("table", {}, el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
           el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, cell)))))));
-      return el("div", { "data-part": "blame" }, el("h3", { class: "fv-strong" }, rows.length ? "Most to blame, by factor" : "Most to blame"), rows.length ? table : null, el("p", { class: "fv-dim" }, words));
+      return el("div", { "data-part": "blame" }, el("h3", { class: "fv-strong" }, rows.length ? "Main causes, by factor" : "Main causes"), rows.length ? table : null, el("p", { class: "fv-dim" }, words));
     }
 
     buildForecasts(answer) {
