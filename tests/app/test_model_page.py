@@ -158,13 +158,16 @@ class TestRoute:
         (profile,) = describe_model(flow)["profile"]
         assert profile["title"] == "Depth profile: transformer.h.*, 12 blocks, 0 to 11"
         lines = {trace["name"]: trace["y"] for trace in profile["figure"]["data"]}
-        for name, values in lines.items():
-            if not name.startswith("stream"):
-                assert values == [
-                    float(layer.weight_gradient_norm)
-                    for layer in flow.weight_layers
-                    if layer.name.endswith(name) and ".h." in layer.name
-                ]
+        places = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
+        (stream,) = lines.keys() - set(places)
+        assert "residual stream" in stream
+        assert len(lines[stream]) == 12
+        for place in places:
+            assert lines[place] == [
+                float(layer.weight_gradient_norm)
+                for layer in flow.weight_layers
+                if layer.name.endswith(place) and ".h." in layer.name
+            ]
         assert describe_model(FLOWS["specified"]())["profile"] == []
 
     def test_names_who_is_to_blame_and_the_command_that_finds_remedies(self):
