@@ -2,6 +2,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,14 @@ def url() -> Iterator[str]:
 def browser():
     with launch_chromium() as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="session")
+def kept_page(browser) -> Iterator[Any]:
+    """One page for all tests that need no settings of their own; `browsing.empty` leaves it so."""
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    yield context.new_page()
+    context.close()
 
 
 def pytest_addoption(parser):
