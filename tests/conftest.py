@@ -54,9 +54,9 @@ def browser():
         yield chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kept_page(browser) -> Iterator[Any]:
-    """One page for all tests that need no settings of their own; `browsing.empty` leaves it so."""
+    """One page for the tests of a module; `browsing.empty` leaves it as it was for the next."""
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     yield context.new_page()
     context.close()
