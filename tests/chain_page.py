@@ -60,7 +60,7 @@ def box(page, name: str, kind: str = "number"):
 def assert_shows(page, chain: ScalarChain, wrt: str = "w1") -> None:
     """The graph, the equation, the chart, the table and the sentence are this chain's."""
     document = describe_chain(chain, wrt)
-    factors, gradient = document["factors"], document["gradient"]["text"]
+    factors, gradient = document["factors"], document["gradient"]
     bars = page.locator(".bar").evaluate_all(
         "bars => bars.map(bar => [...bar.querySelectorAll('text')].map(t => t.textContent))"
     )
@@ -72,11 +72,11 @@ def assert_shows(page, chain: ScalarChain, wrt: str = "w1") -> None:
         [f["short"], f["substituted"], f["value"]["text"], f["running_product"]["text"]]
         for f in factors
     ]
-    subject = document["subject"]["text"]
-    assert text(page, "step-sentence") == f"The whole product: {subject} = {gradient}."
-    assert text(page, "step-product") == gradient
+    subject = f"{document['subject']['text']} {gradient['relation']} {gradient['text']}"
+    assert text(page, "step-sentence") == f"The whole product: {subject}."
+    assert text(page, "step-product") == gradient["text"]
     title = page.locator("#graph-title").text_content()
-    assert title == f"Computational graph: {subject} = {gradient}"
+    assert title == f"Computational graph: {subject}"
     lines = page.locator(f"{PART.format('lines')} math").evaluate_all(
         "lines => lines.map(line => line.textContent)"
     )

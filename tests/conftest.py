@@ -2,6 +2,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,14 @@ def url() -> Iterator[str]:
 def browser():
     with launch_chromium() as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="module")
+def kept_page(browser) -> Iterator[Any]:
+    """One page for the tests of a module; `browsing.empty` leaves it as it was for the next."""
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    yield context.new_page()
+    context.close()
 
 
 def pytest_addoption(parser):

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from browsing import watch
+from browsing import PATIENCE, empty, watch
 from chainrule import PRESETS, NetworkSpec, diagnose, find_remedies, load_flow, simulate
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import DEFAULT_PRESET, read_view, write_query
@@ -30,10 +30,11 @@ SMALL = "depth=6&width=8&activation=tanh&init=xavier"
 
 
 @pytest.fixture
-def page(browser, url):
-    """A page of a browser; leaving it, nothing must have gone wrong on it."""
-    new = browser.new_page(viewport={"width": 1400, "height": 900})
-    with watch(new, url) as page:
+def page(kept_page, url):
+    """An empty page; leaving it, nothing must have gone wrong on it."""
+    with watch(kept_page, url, leave=empty) as page:
+        page.set_viewport_size({"width": 1400, "height": 900})
+        page.set_default_timeout(PATIENCE)
         yield page
 
 
@@ -286,8 +287,9 @@ class TestAddresses:
         assert page.locator("[data-part=notices] img, [data-part=notices] script").count() == 0
         assert read_view_of(page) == read_view(query)[0]
 
-    def test_too_large_a_network_is_an_error_that_can_be_left(self, browser, url):
-        with watch(browser.new_page(), url, expected=lambda problem: "422" in problem) as page:
+    def test_too_large_a_network_is_an_error_that_can_be_left(self, kept_page, url):
+        expected = {"expected": lambda problem: "422" in problem}
+        with watch(kept_page, url, leave=empty, **expected) as page:
             page.goto(f"{url}/?depth=1000&width=4096")
             page.get_by_text("depth · width · (width + batch size) must be at most").wait_for()
             page.get_by_role("button", name=DEFAULT_PRESET, exact=True).click()
@@ -447,15 +449,16 @@ def test_a_first_answer_is_marked_and_refined(page, url):
     )
     page.wait_for_function(
         "document.querySelector('[data-part=ensemble]').innerText.includes('Median of 16')",
-        timeout=30_000,
+        timeout=PATIENCE,
     )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1600])
-def test_page_fits_and_is_accessible(browser, url, scheme, width):
-    new = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
-    with watch(new, url) as page:
+def test_page_fits_and_is_accessible(kept_page, url, scheme, width):
+    with watch(kept_page, url, leave=empty) as page:
+        page.set_viewport_size({"width": width, "height": 844})
+        page.emulate_media(color_scheme=scheme)
         open_explorer(page, url, f"{write_query(PRESETS[DEFAULT_PRESET].spec)}&pin=depth%3D5")
         page.locator(".ex-configure summary").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -481,7 +484,7 @@ def test_a_server_that_is_gone_is_said(explorer, url):
 
 class TestRemedies:
     def test_at_least_three_measured_changes_and_one_click_cures(self, explorer):
-        explorer.wait_for_selector(".ex-remedy", timeout=60_000)
+        explorer.wait_for_selector(".ex-remedy", timeout=PATIENCE)
         spec = PRESETS[DEFAULT_PRESET].spec
         shown = explorer.locator(".ex-remedies > .ex-remedy-list > .ex-remedy")
         assert shown.count() >= 3
@@ -499,10 +502,10 @@ class TestRemedies:
         explorer.get_by_text("Nothing needs to change:").wait_for()
         assert explorer.locator(".ex-remedy").count() == 0
         explorer.go_back()
-        explorer.wait_for_selector(".ex-remedy", timeout=60_000)
+        explorer.wait_for_selector(".ex-remedy", timeout=PATIENCE)
 
     def test_what_does_not_help_is_shown_as_such(self, explorer):
-        explorer.wait_for_selector(".ex-remedy", state="attached", timeout=60_000)
+        explorer.wait_for_selector(".ex-remedy", state="attached", timeout=PATIENCE)
         explorer.get_by_text("Measured, and no help").click()
         refuted = explorer.locator("[data-part=refuted] .ex-remedy")
         titles = refuted.locator("h3").all_inner_texts()
@@ -513,14 +516,14 @@ class TestRemedies:
 def test_training_and_cancelling(explorer):
     train = explorer.locator("#train")
     train.get_by_role("button", name="Train").click()
-    train.get_by_text(re.compile(r"Step \d+ of 300")).first.wait_for(timeout=60_000)
+    train.get_by_text(re.compile(r"Step \d+ of 300")).first.wait_for(timeout=PATIENCE)
     train.get_by_role("button", name="Cancel").click()
-    train.get_by_text(re.compile("[Cc]ancelled|[Ss]topped")).first.wait_for(timeout=30_000)
+    train.get_by_text(re.compile("[Cc]ancelled|[Ss]topped")).first.wait_for(timeout=PATIENCE)
     explorer.get_by_role("button", name="Healthy (ReLU + He)").click()
     wait_until_settled(explorer)
     train.get_by_role("button", name="Train").click()
     train.get_by_text(re.compile("it trains|more than 80 %|% are right")).first.wait_for(
-        timeout=120_000
+        timeout=PATIENCE
     )
 
 
@@ -549,17 +552,14 @@ class TestKeeping:
             assert text.startswith("<!DOCTYPE html>") or text.startswith("<!doctype html>")
             assert "<script src" not in text
 
-    def test_the_link_is_copied(self, browser, url):
-        context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-        with watch(context.new_page(), url) as page:
-            open_explorer(page, url, SMALL)
-            page.get_by_role("button", name="Copy link").click()
-            page.get_by_text("Copied.").wait_for()
-            link = page.evaluate("navigator.clipboard.readText()")
-            view, notices = read_view(link.partition("?")[2])
-            assert view.spec == NetworkSpec.from_query(SMALL)
-            assert notices == ()
-        context.close()
+    def test_the_link_is_copied(self, page, url):
+        open_explorer(page, url, SMALL)
+        page.get_by_role("button", name="Copy link").click()
+        page.get_by_text("Copied.").wait_for()
+        link = page.evaluate("navigator.clipboard.readText()")
+        view, notices = read_view(link.partition("?")[2])
+        assert view.spec == NetworkSpec.from_query(SMALL)
+        assert notices == ()
 
     def test_a_teacher_prepares_a_page(self, page, url):
         open_explorer(page, url, SMALL)
@@ -589,9 +589,9 @@ def test_settings_out_of_sight_are_named(page, url):
     assert not page.locator("[data-part=in-force]").is_visible()
 
 
-def test_at_a_busy_server_the_page_says_so_and_asks_again(browser, url):
-    new = browser.new_page(viewport={"width": 1400, "height": 900})
-    with watch(new, url, expected=lambda problem: "503" in problem) as page:
+def test_at_a_busy_server_the_page_says_so_and_asks_again(kept_page, url):
+    with watch(kept_page, url, expected=lambda problem: "503" in problem, leave=empty) as page:
+        page.set_viewport_size({"width": 1400, "height": 900})
         refuse_once(page, url)
 
 
@@ -625,13 +625,13 @@ class TestFixed:
         view = read_view_of(page)
         assert (view.spec.activation, view.spec.depth) == ("sigmoid", 15)
         assert (view.spec.residual, view.spec.init) == ("none", "pytorch")
-        page.wait_for_selector(".ex-remedy", timeout=60_000)
+        page.wait_for_selector(".ex-remedy", timeout=PATIENCE)
         residual = page.locator(".ex-remedy", has_text="Residual connections, scaled").first
         assert residual.get_by_role("button").is_disabled()
 
 
 def test_changes_of_the_network_before_are_not_offered(explorer):
-    explorer.wait_for_selector(".ex-remedy", timeout=60_000)
+    explorer.wait_for_selector(".ex-remedy", timeout=PATIENCE)
     explorer.route("**/api/remedies?*", lambda route: None)  # never answered
     explorer.get_by_role("button", name="Exploding (ReLU + random σ = 1)").click()
     wait_until_settled(explorer)
@@ -642,7 +642,7 @@ def test_changes_of_the_network_before_are_not_offered(explorer):
 
 def test_remedies_and_comparison_keep_the_number_of_networks(page, url):
     open_explorer(page, url, "depth=15&init=xavier&seeds=5")
-    page.wait_for_selector(".ex-remedy", timeout=60_000)
+    page.wait_for_selector(".ex-remedy", timeout=PATIENCE)
     assert "same 5 networks" in page.locator("#what-to-change").inner_text()
     page.get_by_role("button", name="Pin to compare").click()
     wait_until_settled(page)

@@ -6,7 +6,7 @@ import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 
-from browsing import PATIENCE, watch
+from browsing import PATIENCE, empty, watch
 from chainrule.app.lesson.subjects import ADDRESSES, SUBJECTS
 from chainrule.display.script import format_listing_output, write_listing
 from chainrule.measure.simulation import simulate
@@ -31,15 +31,14 @@ def stand():
 
 
 @pytest.fixture
-def page(browser, stand):
-    context = browser.new_context(reduced_motion="reduce", accept_downloads=True)
-    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=stand)
-    with watch(context.new_page(), stand) as page:
+def page(kept_page, stand):
+    with watch(kept_page, stand, leave=empty) as page:
+        page.set_viewport_size({"width": 1280, "height": 720})
+        page.emulate_media(reduced_motion="reduce")
         page.set_default_timeout(PATIENCE)
         page.goto(stand)
         page.wait_for_selector("#lesson-reading")
         yield page
-    context.close()
 
 
 def part(page, name):
@@ -219,9 +218,9 @@ def test_a_large_network_has_a_script_but_no_output(page):
 # --- looks -------------------------------------------------------------------------------------
 
 
-def test_a_server_that_fails_can_be_asked_again(browser, stand):
+def test_a_server_that_fails_can_be_asked_again(kept_page, stand):
     failed = re.compile(r"503|Failed to load")
-    with watch(browser.new_page(), stand, expected=failed.search) as page:
+    with watch(kept_page, stand, expected=failed.search, leave=empty) as page:
         page.route("**/api/lesson", lambda route: route.fulfill(status=503))
         page.goto(stand)
         again = page.get_by_role("button", name="Try again")
@@ -233,9 +232,10 @@ def test_a_server_that_fails_can_be_asked_again(browser, stand):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1400])
-def test_the_lesson_fits_and_is_accessible(browser, stand, scheme, width):
-    viewport = {"width": width, "height": 844}
-    with watch(browser.new_page(viewport=viewport, color_scheme=scheme), stand) as page:
+def test_the_lesson_fits_and_is_accessible(kept_page, stand, scheme, width):
+    with watch(kept_page, stand, leave=empty) as page:
+        page.set_viewport_size({"width": width, "height": 844})
+        page.emulate_media(color_scheme=scheme)
         page.goto(stand)
         page.wait_for_selector("#lesson-reading")
         wait_for_listing(page, START)
@@ -255,9 +255,9 @@ def test_the_lesson_fits_and_is_accessible(browser, stand, scheme, width):
         assert violations == []
 
 
-def test_what_scrolls_sideways_shows_it_and_formulas_fit_the_smallest_phone(browser, stand):
-    context = browser.new_context(viewport={"width": 320, "height": 800})
-    with watch(context.new_page(), stand) as page:
+def test_what_scrolls_sideways_shows_it_and_formulas_fit_the_smallest_phone(kept_page, stand):
+    with watch(kept_page, stand, leave=empty) as page:
+        page.set_viewport_size({"width": 320, "height": 800})
         page.goto(stand)
         page.wait_for_selector("#lesson-reading")
         formulas, tables = page.evaluate(
@@ -269,4 +269,3 @@ def test_what_scrolls_sideways_shows_it_and_formulas_fit_the_smallest_phone(brow
         assert all(beyond <= 0 for beyond, _ in formulas)
         assert any(beyond > 0 for beyond, _ in tables)
         assert {layers for _, layers in tables} == {"local, local, scroll, scroll"}
-    context.close()

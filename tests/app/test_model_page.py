@@ -1,6 +1,7 @@
 """The page for one's own model: over HTTP, and in a real browser."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from browsing import watch
+from browsing import PATIENCE, empty, watch
 from chainrule._utils.numbers import format_number
 from chainrule.app.routes.model_page import LIMITS, describe_model
 from chainrule.diagnosis.attribution import rank_attributions
@@ -158,13 +159,16 @@ class TestRoute:
         (profile,) = describe_model(flow)["profile"]
         assert profile["title"] == "Depth profile: transformer.h.*, 12 blocks, 0 to 11"
         lines = {trace["name"]: trace["y"] for trace in profile["figure"]["data"]}
-        for name, values in lines.items():
-            if not name.startswith("stream"):
-                assert values == [
-                    float(layer.weight_gradient_norm)
-                    for layer in flow.weight_layers
-                    if layer.name.endswith(name) and ".h." in layer.name
-                ]
+        places = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
+        (stream,) = lines.keys() - set(places)
+        assert "residual stream" in stream
+        assert len(lines[stream]) == 12
+        for place in places:
+            assert lines[place] == [
+                float(layer.weight_gradient_norm)
+                for layer in flow.weight_layers
+                if layer.name.endswith(place) and ".h." in layer.name
+            ]
         assert describe_model(FLOWS["specified"]())["profile"] == []
 
     def test_names_who_is_to_blame_and_the_command_that_finds_remedies(self):
@@ -214,24 +218,20 @@ class TestRoute:
 @pytest.mark.browser
 class TestInABrowser:
     @pytest.fixture
-    def open_page(self, browser, url):
+    def open_page(self, kept_page, url):
         """Return a function that opens the page; nothing may go wrong on it."""
-        contexts = []
+        with ExitStack() as stack:
 
-        def go(expected=lambda problem: False, **options):
-            context = browser.new_context(**options)
-            watching = watch(context.new_page(), url, expected=expected)
-            contexts.append((context, watching))
-            page = watching.__enter__()
-            page.on("dialog", lambda dialog: pytest.fail(dialog.message))
-            page.goto(f"{url}/your-model")
-            page.wait_for_selector(".mo-drop")
-            return page
+            def go(expected=lambda problem: False, *, viewport, color_scheme="light"):
+                page = stack.enter_context(watch(kept_page, url, expected=expected, leave=empty))
+                page.set_default_timeout(PATIENCE)
+                page.set_viewport_size(viewport)
+                page.emulate_media(color_scheme=color_scheme)
+                page.goto(f"{url}/your-model")
+                page.wait_for_selector(".mo-drop")
+                return page
 
-        yield go
-        for context, watching in contexts:
-            watching.__exit__(None, None, None)
-            context.close()
+            yield go
 
     @staticmethod
     def give(page, text, name="flow.json"):

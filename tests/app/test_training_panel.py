@@ -10,7 +10,7 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from browsing import watch
+from browsing import PATIENCE, empty, watch
 from chainrule import NetworkSpec
 from chainrule.app.routes import training_route
 from chainrule.training.training import DEFAULT_RATES, train
@@ -20,9 +20,6 @@ pytestmark = pytest.mark.browser
 
 HEALTHY = "depth=6&activation=relu&init=he"
 VANISHING = "depth=15&activation=sigmoid&init=xavier"
-PATIENCE = 30_000
-"""Milliseconds."""
-
 LOOKS = [(1400, "light"), (1400, "dark"), (390, "light"), (390, "dark")]
 
 
@@ -53,8 +50,8 @@ def endless(monkeypatch):
     return running
 
 
-def open_page(browser, site, *, query=HEALTHY, pinned=None, width=1400, scheme="light"):
-    page = browser.new_page(viewport={"width": width, "height": 900})
+def open_page(page, site, *, query=HEALTHY, pinned=None, width=1400, scheme="light"):
+    page.set_viewport_size({"width": width, "height": 900})
     page.set_default_timeout(PATIENCE)
     settings = {"query": query, "scheme": scheme} | ({"pinned": pinned} if pinned else {})
     return page, f"{site}/?{urlencode(settings)}"
@@ -93,9 +90,9 @@ def read_pixels(page, index=0):
     )
 
 
-def test_trains_and_shows_what_the_library_measures(browser, site):
-    page, url = open_page(browser, site)
-    with watch(page, site):
+def test_trains_and_shows_what_the_library_measures(kept_page, site):
+    page, url = open_page(kept_page, site)
+    with watch(page, site, leave=empty):
         page.goto(url)
         start(page, optimizer="adam", steps="100")
         finish(page)
@@ -126,9 +123,9 @@ def test_trains_and_shows_what_the_library_measures(browser, site):
         assert all(color for row in pixels for color in row)
 
 
-def test_the_lighter_the_cell_the_larger_the_gradient(browser, site):
-    page, url = open_page(browser, site, query=VANISHING)
-    with watch(page, site):
+def test_the_lighter_the_cell_the_larger_the_gradient(kept_page, site):
+    page, url = open_page(kept_page, site, query=VANISHING)
+    with watch(page, site, leave=empty):
         page.goto(url)
         start(page, steps="100")
         finish(page)
@@ -150,9 +147,9 @@ def test_the_lighter_the_cell_the_larger_the_gradient(browser, site):
         assert part(page, "readout").inner_text().startswith("After 100 steps: loss 2.3")
 
 
-def test_the_pinned_network_is_trained_too_and_both_are_named(browser, site):
-    page, url = open_page(browser, site, query=VANISHING, pinned=HEALTHY)
-    with watch(page, site):
+def test_the_pinned_network_is_trained_too_and_both_are_named(kept_page, site):
+    page, url = open_page(kept_page, site, query=VANISHING, pinned=HEALTHY)
+    with watch(page, site, leave=empty):
         page.goto(url)
         start(page, steps="100")
         assert part(page, "key").locator("li").count() == 2
@@ -171,18 +168,18 @@ def test_the_pinned_network_is_trained_too_and_both_are_named(browser, site):
         assert "no longer the pinned one" in part(page, "key").inner_text()
 
 
-def test_a_network_pinned_to_itself_is_trained_once(browser, site):
-    page, url = open_page(browser, site, query=HEALTHY, pinned=f"seeds=8&{HEALTHY}")
-    with watch(page, site):
+def test_a_network_pinned_to_itself_is_trained_once(kept_page, site):
+    page, url = open_page(kept_page, site, query=HEALTHY, pinned=f"seeds=8&{HEALTHY}")
+    with watch(page, site, leave=empty):
         page.goto(url)
         start(page, steps="100")
         finish(page)
         assert part(page, "ends").locator("p").count() == 1
 
 
-def test_a_training_of_an_earlier_configuration_says_so(browser, site, endless):
-    page, url = open_page(browser, site)
-    with watch(page, site):
+def test_a_training_of_an_earlier_configuration_says_so(kept_page, site, endless):
+    page, url = open_page(kept_page, site)
+    with watch(page, site, leave=empty):
         page.goto(url)
         start(page)
         page.wait_for_function("document.querySelector('.tr [data-part=progress]').value > 0")
@@ -195,9 +192,9 @@ def test_a_training_of_an_earlier_configuration_says_so(browser, site, endless):
         part(page, "cancel").click()
 
 
-def test_cancel_stops_the_server_too(browser, site, endless):
-    page, url = open_page(browser, site)
-    with watch(page, site):
+def test_cancel_stops_the_server_too(kept_page, site, endless):
+    page, url = open_page(kept_page, site)
+    with watch(page, site, leave=empty):
         page.goto(url)
         start(page)
         page.wait_for_function("document.querySelector('.tr [data-part=progress]').value > 3")
@@ -211,19 +208,22 @@ def test_cancel_stops_the_server_too(browser, site, endless):
         assert wait_until(lambda: not endless)
 
 
-def test_leaving_the_page_stops_the_server(browser, site, endless):
-    page, url = open_page(browser, site)
-    with watch(page, site):
+def test_leaving_the_page_stops_the_server(kept_page, site, endless):
+    page, url = open_page(kept_page, site)
+    with watch(page, site, leave=empty):
         page.goto(url)
         start(page)
         assert wait_until(lambda: len(endless) == 1)
     assert wait_until(lambda: not endless)
 
 
-def test_waiting_and_busy_are_said(browser, site, endless):
-    page, url = open_page(browser, site)
+def test_waiting_and_busy_are_said(kept_page, site, endless):
+    page, url = open_page(kept_page, site)
     refused = "the server responded with a status of 503"
-    with ExitStack() as stack, watch(page, site, expected=lambda problem: refused in problem):
+    with (
+        ExitStack() as stack,
+        watch(page, site, leave=empty, expected=lambda problem: refused in problem),
+    ):
         others = [stack.enter_context(ExitStack()) for _ in range(4)]
         client = stack.enter_context(httpx.Client(timeout=30))
         lines = [
@@ -269,9 +269,9 @@ def wait_until(condition) -> bool:
     return True
 
 
-def test_a_lost_connection_is_said(browser, site):
-    page, url = open_page(browser, site)
-    with watch(page, site):
+def test_a_lost_connection_is_said(kept_page, site):
+    page, url = open_page(kept_page, site)
+    with watch(page, site, leave=empty):
         page.goto(url)
         page.route("**/api/train*", lambda route: route.fulfill(body='\n{"type":"queued"'))
         start(page)
@@ -280,19 +280,21 @@ def test_a_lost_connection_is_said(browser, site):
         assert part(page, "begin").is_enabled()
 
 
-def test_what_cannot_be_trained_is_said(browser, site):
-    page, url = open_page(browser, site, query="depth=1000&width=4096")
-    with watch(page, site, expected=lambda problem: "status of 422" in problem):
+def test_what_cannot_be_trained_is_said(kept_page, site):
+    page, url = open_page(kept_page, site, query="depth=1000&width=4096")
+    with watch(page, site, leave=empty, expected=lambda problem: "status of 422" in problem):
         page.goto(url)
         start(page)
         page.wait_for_selector('.tr [data-part="status"][data-state="error"]')
         assert "would take too long" in part(page, "status").inner_text()
 
 
-def test_divergence_and_zero_gradients_are_shown(browser, site):
+def test_divergence_and_zero_gradients_are_shown(kept_page, site):
     exploding = "depth=15&activation=relu&init=random"
-    page, url = open_page(browser, site, query=exploding, pinned="depth=30&width=4&activation=relu")
-    with watch(page, site):
+    page, url = open_page(
+        kept_page, site, query=exploding, pinned="depth=30&width=4&activation=relu"
+    )
+    with watch(page, site, leave=empty):
         page.goto(url)
         start(page, rate="1", steps="100")
         finish(page, runs=2)
@@ -307,9 +309,9 @@ def test_divergence_and_zero_gradients_are_shown(browser, site):
         assert "none" in part(page, "tables").locator("tbody").first.inner_text()
 
 
-def test_learning_rates_fit_the_optimizer(browser, site):
-    page, url = open_page(browser, site)
-    with watch(page, site):
+def test_learning_rates_fit_the_optimizer(kept_page, site):
+    page, url = open_page(kept_page, site)
+    with watch(page, site, leave=empty):
         page.goto(url)
         for name, rate in DEFAULT_RATES.items():
             part(page, "optimizer").select_option(name)
@@ -317,9 +319,9 @@ def test_learning_rates_fit_the_optimizer(browser, site):
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_every_look_fits_keeps_its_place_and_is_accessible(browser, site, width, scheme):
-    page, url = open_page(browser, site, query=VANISHING, width=width, scheme=scheme)
-    with watch(page, site):
+def test_every_look_fits_keeps_its_place_and_is_accessible(kept_page, site, width, scheme):
+    page, url = open_page(kept_page, site, query=VANISHING, width=width, scheme=scheme)
+    with watch(page, site, leave=empty):
         page.goto(url)
         before = page.locator(".tr").bounding_box()["height"]
         start(page, steps="100")

@@ -2,25 +2,21 @@
 
 import pytest
 
-from browsing import PATIENCE, watch
+from browsing import PATIENCE, empty, watch
 from chain_page import visit
 
 
-@pytest.fixture(scope="module")
-def context(browser):
-    """One context for the module, so that scripts are loaded once."""
-    context = browser.new_context(
-        viewport={"width": 1280, "height": 900},
-        permissions=["clipboard-read", "clipboard-write"],
-    )
-    yield context
-    context.close()
+@pytest.fixture
+def context(kept_page):
+    """Where further pages can be opened."""
+    return kept_page.context
 
 
 @pytest.fixture
-def page(context, url):
+def page(kept_page, url):
     """An empty page; leaving it, nothing must have gone wrong on it."""
-    with watch(context.new_page(), url) as page:
+    with watch(kept_page, url, leave=empty) as page:
+        page.set_viewport_size({"width": 1280, "height": 900})
         page.set_default_timeout(PATIENCE)
         yield page
 

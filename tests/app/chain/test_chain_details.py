@@ -146,11 +146,12 @@ def test_finding_the_weight_gives_the_answer(page, url):
 def test_walk_says_what_comes_of_it_where_it_stands(page, url):
     page.set_viewport_size({"width": 390, "height": 844})
     visit(page, url, "?walk=1")
-    assert text(page, "walk-sentence") == "∂p/∂w₁ = 0.235"
+    assert text(page, "walk-sentence") == "∂p/∂w₁ ≈ 0.235"
     box(page, "w1").fill("3")
     wait_for(page, weights="3")
-    gradient = describe_chain(ScalarChain(1.0, [3.0]))["gradient"]["text"]
-    assert text(page, "walk-sentence") == f"∂p/∂w₁ = {gradient}"
+    gradient = describe_chain(ScalarChain(1.0, [3.0]))["gradient"]
+    said = f"∂p/∂w₁ {gradient['relation']} {gradient['text']}"
+    assert text(page, "walk-sentence") == said
     do(page, "to-graph").click()
     assert part(page, "graph-card").evaluate("one => one.getBoundingClientRect().top") < 200
     visit(page, url, "?walk=3")

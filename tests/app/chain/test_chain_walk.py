@@ -2,7 +2,7 @@
 
 import pytest
 
-from browsing import watch
+from browsing import empty, watch
 from chain_page import assert_shows, box, do, equal, part, text, visit, wait_for, wait_for_depth
 from chainrule.chain import ScalarChain, find_stable_weights, measure_recurrence
 from chainrule.chain.document import describe_number
@@ -105,8 +105,9 @@ def test_gradient_through_time_and_clipping(shown):
 
 
 @pytest.mark.browser
-def test_an_impossible_clip_is_answered_with_the_reason(context, url):
-    with watch(context.new_page(), url, expected=lambda p: "status of 422" in p) as page:
+def test_an_impossible_clip_is_answered_with_the_reason(kept_page, url):
+    expected = {"expected": lambda problem: "status of 422" in problem}
+    with watch(kept_page, url, leave=empty, **expected) as page:
         visit(page, url)
         part(page, "rnn-clip").fill("-1")
         page.wait_for_function(

@@ -340,7 +340,7 @@
       const { step, answer } = this.view;
       if (!answer) return;
       this.$("walk-sentence").textContent = step === null
-        ? `${answer.subject.text} = ${answer.gradient.text}`
+        ? `${answer.subject.text} ${C.equal(answer.gradient)}`
         : `${this.$("step-sentence").textContent} Product so far: ${this.$("step-product").textContent}.`;
     }
 

@@ -10,6 +10,8 @@
 
   const esc = (C.esc = (text) =>
     String(text).replace(/[&<>"']/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" })[c]));
+  /** A number after its sign: "= 0.25", or "≈ 0.235" where the digits are not all of it. */
+  C.equal = ({ relation, text }) => `${relation} ${text}`;
   const sup = (n) => String(n).replace("-", "⁻").replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
   const tick = (C.tick = (t) => {
     if (Math.abs(t) < 1e6) return `10${sup(t)}`;
@@ -119,9 +121,9 @@
     const bar = (from, to, kind) => `<rect class="${kind}" x="${px(from)}" width="${Math.max(2, px(to) - px(from))}" y="${y}" height="10"/>`;
     const ownBars = intervals.filter(([a]) => a < 0 === negative).map(([a, b]) => bar(Math.min(Math.abs(a), Math.abs(b)), Math.max(Math.abs(a), Math.abs(b)), "own"));
     const at = px(size);
-    const sign = negative ? "−" : "";
+    const [sign, short] = [negative ? "−" : "", Number(size.toPrecision(4))];
     const said = `Up to ${depth} layers the best case stays within 10 times of 1 for |w| from ${region[0].toPrecision(3)} to ${region[1].toPrecision(3)}; now |w| is ${size}.`;
     return `<svg class="cr-chart cr-region" viewBox="0 0 ${width} ${height}" role="img" aria-label="${esc(said)}">${grid.join("")}<path class="best" d="${best}"/><path class="own" d="${mine}"/><rect class="axis" x="${left}" width="${width - left - right}" y="${y}" height="10"/>${bar(region[0], region[1], "best")}${ownBars.join("")}<line class="zero" stroke-dasharray="3 4" x1="${px(threshold)}" x2="${px(threshold)}" y1="${top}" y2="${y + 10}"/><text x="${px(threshold)}" y="${y + 42}" text-anchor="middle" class="strong">${Number(threshold.toPrecision(3))}</text><line class="marker" x1="${at}" x2="${at}" y1="${top}" y2="${y + 14}"/><path class="pointer" d="M${at} ${y + 8}l-6 10h12z"/><text x="${(left + width - right) / 2}" y="${height - 3}" text-anchor="middle">|w|, at ${depth} layers shaded where it stays</text><text transform="rotate(-90 10 ${top + 70})" x="10" y="${top + 70}" text-anchor="middle">layers</text></svg>` +
-      `<div class="cr-key"><span><i class="best"></i>best case stays within 10× of 1</span><span><i class="own"></i>this chain does, w ${negative ? "&lt;" : "&gt;"} 0</span><span><i class="now"></i>now: w = ${sign}${Number(size.toPrecision(4))}</span></div>`;
+      `<div class="cr-key"><span><i class="best"></i>best case stays within 10× of 1</span><span><i class="own"></i>this chain does, w ${negative ? "&lt;" : "&gt;"} 0</span><span><i class="now"></i>now: w ${short === size ? "=" : "≈"} ${sign}${short}</span></div>`;
   };
 })();

@@ -65,7 +65,7 @@
         more.hidden = !left;
         press(more, this.allLines, this.allLines ? "Fold the lines" : "Show all lines");
       }
-      const labels = new Map(factors.map((f) => [f.id, `${f.short} = ${f.value.text}`]));
+      const labels = new Map(factors.map((f) => [f.id, `${f.short} ${C.equal(f.value)}`]));
       const visible = lines.filter((line) => !line.hidden || this.allLines);
       const at = visible.findIndex((line, i) => i && line.number > visible[i - 1].number + 1);
       const ends = { formulas: 1, numbers: 1, value: 1 };
@@ -89,7 +89,7 @@
         row.querySelector("math")?.setAttribute("aria-label", "factors of the product");
       };
       const kinds = { product: 1, formulas: 1, numbers: 1, derivative: 2, value: 2 };
-      const whole = `${subject.text} = ${gradient.text}: all ${factors.length} factors`;
+      const whole = `${subject.text} ${C.equal(gradient)}: all ${factors.length} factors`;
       for (const row of this.$("lines").querySelectorAll("li[data-kind]")) {
         const kind = kinds[row.dataset.kind];
         if (kind === 1) {
@@ -120,7 +120,7 @@
       this.$("step-product").textContent = factor ? factor.running_product.text : "1";
       this.$("step-sentence").textContent =
         step === null
-          ? `The whole product: ${subject.text} = ${gradient.text}.`
+          ? `The whole product: ${subject.text} ${C.equal(gradient)}.`
           : factor ? `${factor.sentence}.` : this.hooks.start;
       // Not `disabled`: that would take the keyboard's place away at either end.
       const mark = (name, off) => this.button(name).setAttribute("aria-disabled", String(off));

@@ -78,7 +78,7 @@ window.chainrule = window.chainrule || {};
     }
 
     function card(remedy) {
-      const { figure } = remedy;
+      const { comparison } = remedy;
       const good = remedy.outcome === "cures" ? "good" : remedy.outcome === "helps" ? "warn" : "bad";
       const fixed = Object.keys(remedy.changes).filter((name) => explore.locked().includes(name));
       const icon = { cures: "✔", helps: "◐", trades: "⇄", fails: "✖" }[remedy.outcome];
@@ -87,8 +87,8 @@ window.chainrule = window.chainrule || {};
           el("h3", {}, remedy.title),
           el("button", { type: "button", class: remedy.outcome === "cures" ? "ex-primary" : "", "aria-label": `apply: ${remedy.title}`, disabled: fixed.length > 0, onclick: () => apply(remedy) }, remedy.outcome === "cures" || remedy.outcome === "helps" ? "Apply" : "See it")),
         el("p", { class: "ex-remedy-figure" },
-          el("span", { class: "fv-dim" }, `${figure.name}: `), figure.before_text, el("span", { "aria-label": "becomes" }, " → "), el("b", {}, figure.after_text),
-          el("span", { class: "fv-dim" }, ` (wanted ${figure.threshold_text})`)),
+          el("span", { class: "fv-dim" }, `${comparison.name}: `), comparison.before_text, el("span", { "aria-label": "becomes" }, " → "), el("b", {}, comparison.after_text),
+          el("span", { class: "fv-dim" }, ` (wanted ${comparison.threshold_text})`)),
         el("p", { class: "fv-card-word" }, el("span", { "aria-hidden": "true" }, `${icon} `), `${remedy.verdict_before} → ${remedy.verdict_after}: ${remedy.meaning}`),
         el("p", { class: "fv-dim" }, fixed.length ? `${remedy.reason} (What it changes is fixed on this page.)` : remedy.reason));
     }
