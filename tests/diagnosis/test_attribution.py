@@ -98,7 +98,12 @@ class TestAlongAChain:
     def test_names_those_that_make_it_explode(self):
         flow = inspect(*make_chain({2: 50.0, 5: 400.0, 8: 0.5}))
         assert diagnose(flow).verdict is Verdict.EXPLODING
-        assert [each.name for each in rank_attributions(flow)] == ["5", "2"]
+        ranked = rank_attributions(flow)
+        assert [each.name for each in ranked] == ["5", "2"]
+        logs = [math.log10(400), math.log10(50)]  # the share is of what goes the wrong way alone
+        assert [each.share for each in ranked] == pytest.approx(
+            [log / sum(logs) for log in logs], rel=1e-3
+        )
 
     def test_counts_only_what_lies_between_the_loss_and_the_layer_concerned(self):
         """A layer's own weights do not stand in the way of their gradient."""

@@ -250,3 +250,12 @@ def test_every_row_keeps_forward_order():
         for row in stack.rows:
             numbers = [layer.layer for layer in row.layers if layer]
             assert all(a < b for a, b in pairwise(numbers))
+
+
+def test_long_blocks_are_split_only_if_every_part_repeats():
+    """`x` repeats in all blocks, but below `y` hardly two layers have the same name."""
+    regular = [f"blocks.{i}.x.{j}.w" for i in range(2) for j in range(13)]
+    odd = [f"blocks.{i}.y.{j}.u{i}{j}" for i in range(2) for j in range(2)]
+    assert [name for name, *_ in describe(build_flow(regular))] == ["blocks.*.x.*"]
+    (stack,) = describe(build_flow(regular[:13] + odd[:2] + regular[13:] + odd[2:]))
+    assert stack[:2] == ("blocks.*", ("0", "1"))

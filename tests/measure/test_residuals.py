@@ -153,6 +153,27 @@ def test_two_outputs_of_one_operation_are_not_made_from_each_other(cut):
     assert chainrule.diagnose(flow).verdict == "vanishing"
 
 
+def test_streams_are_numbered_one_after_another():
+    """A layer between two streams begins the next one, however many sums came before."""
+    torch.manual_seed(0)
+
+    def run(m, x):
+        h = m.first(x)
+        for i in range(2):
+            h = h + getattr(m, f"branch{i}")(m.read(h))
+        h = m.between(h)
+        for i in range(2, 4):
+            h = h + getattr(m, f"branch{i}")(m.read(h))
+        return m.head(h)
+
+    branches = {f"branch{i}": nn.Linear(6, 6) for i in range(4)}
+    parts = {"first": nn.Linear(4, 6), "between": nn.Linear(6, 6), "head": nn.Linear(6, 1)}
+    parts["read"] = nn.Tanh()
+    x = draw(5, 4, dtype=torch.float32)
+    flow = chainrule.inspect(Lambda(run, **branches, **parts), lambda m: m(x).sum())
+    assert [each.stream for each in flow.residuals] == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize("gate_first", [False, True])
 def test_a_branch_may_read_both_outputs_of_one_operation(gate_first):
     """a + f(a) · g(b), where a and b are two halves: the other half hides no way to the first."""
