@@ -255,21 +255,21 @@ class TestSeeds:
         assert simulate(SPEC.replace(depth=1)).seeds == tuple(range(16))
 
     @pytest.mark.parametrize(
-        ("seeds", "text"),
+        ("seeds", "facts"),
         [
-            (0, "seeds: must be 1 to 1024 networks; got 0."),
-            (-3, "seeds: must be 1 to 1024 networks; got 0."),
-            ([], "seeds: must be 1 to 1024 networks; got 0."),
-            (1025, "seeds: must be 1 to 1024 networks; got 1025."),
-            ([1, -1], "seeds: each must be from 0 to 2147483647; got -1."),
-            ([2**31], "seeds: each must be from 0 to 2147483647; got 2147483648."),
-            ([3, 4, 3], "seeds: each must occur once; a repeated network would count twice."),
+            (0, ["1 to 1024", "got 0"]),
+            (-3, ["1 to 1024", "got 0"]),
+            ([], ["1 to 1024", "got 0"]),
+            (1025, ["1 to 1024", "got 1025"]),
+            ([1, -1], ["0 to 2147483647", "got -1"]),
+            ([2**31], ["0 to 2147483647", "got 2147483648"]),
+            ([3, 4, 3], ["once"]),
         ],
     )
-    def test_that_cannot_be_are_named(self, seeds, text):
-        with pytest.raises(SpecError) as caught:
+    def test_that_cannot_be_are_named(self, seeds, facts):
+        with pytest.raises(SpecError, match=r"^seeds: ") as caught:
             simulate(SPEC, seeds)
-        assert str(caught.value) == text
+        assert [fact for fact in facts if fact not in str(caught.value)] == []
 
     @pytest.mark.parametrize("seeds", [2.5, [0.5], "12", ["a"], None, [None]], ids=repr)
     def test_of_a_wrong_type_are_named(self, seeds):

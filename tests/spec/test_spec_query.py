@@ -29,29 +29,21 @@ class TestQuery:
         assert NetworkSpec(depth=15, activation="tanh").to_query() == "depth=15&activation=tanh"
 
     @pytest.mark.parametrize(
-        ("query", "text"),
+        ("query", "facts"),
         [
-            (
-                "depth=3&width=4&depth=5",
-                "depth: must be given once; the query gives it several times.",
-            ),
-            ("depth=", "depth: must be a whole number from 1 to 1000; got ''."),
-            ("depth=x", "depth: must be a whole number from 1 to 1000; got 'x'."),
-            (
-                "Depth=3",
-                f"Depth: no such field. Did you mean 'depth'? Known: {', '.join(FIELDS)}.",
-            ),
-            (
-                "init=orthogonal&distribution=uniform",
-                "distribution: init='orthogonal' has no uniform form; leave distribution out or "
-                "choose another init.",
-            ),
+            ("depth=3&width=4&depth=5", ["depth: ", "once"]),
+            ("depth=", ["depth: ", "1 to 1000", "got ''"]),
+            ("depth=x", ["depth: ", "1 to 1000", "got 'x'"]),
+            ("Depth=3", ["Depth: ", "'depth'", ", ".join(FIELDS)]),
+            ("init=orthogonal&distribution=uniform", ["distribution: ", "orthogonal", "uniform"]),
         ],
     )
-    def test_an_illegal_query_is_an_error(self, query, text):
+    def test_an_illegal_query_is_an_error(self, query, facts):
         with pytest.raises(SpecError) as caught:
             NetworkSpec.from_query(query)
-        assert str(caught.value) == text
+        message = str(caught.value)
+        assert message.startswith(facts[0])
+        assert [fact for fact in facts if fact not in message] == []
 
 
 def is_legal(query):
