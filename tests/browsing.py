@@ -57,8 +57,7 @@ def serve_explorer(*options: str) -> Iterator[str]:
 @contextmanager
 def launch_chromium():
     """Launch the Chromium on the path; without one the test is skipped, in CI it fails."""
-    # The shell opens no window: a new page costs it a third of the time.
-    executable = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+    executable = shutil.which("chromium")
     if executable is None:
         if os.environ.get("CI"):
             pytest.fail("chromium is missing; install it (Debian: apt-get install chromium)")

@@ -141,7 +141,7 @@ def test_the_lighter_the_cell_the_larger_the_gradient(kept_page, site):
         page.mouse.move(box["x"] + 60, box["y"] + box["height"] - 40)
         readout = part(page, "readout").inner_text()
         assert readout.startswith("After 0 steps, layer 1: ‖∂𝓛/∂W‖ = ")
-        assert readout.endswith(" × 10⁻¹⁰")
+        assert readout.endswith("·10⁻¹⁰")
         box = part(page, "accuracy").bounding_box()
         page.mouse.move(box["x"] + box["width"] - 14, box["y"] + 40)
         assert part(page, "readout").inner_text().startswith("After 100 steps: loss 2.3")

@@ -144,7 +144,7 @@ def _build_header(flow: GradientFlow, heading: str, *, titled: bool, date: str |
 def _build_card(card: Card) -> Markup:
     power: Content = None
     if card.exponent is not None:
-        power = [" × 10", element("sup", str(card.exponent).replace("-", "−"))]
+        power = ["·10", element("sup", str(card.exponent).replace("-", "−"))]
     icon = element("span", f"{card.icon} ", aria_hidden="true") if card.icon else None
     judged = element("div", icon, card.word, class_=card.state or None) if card.word else None
     badge = None

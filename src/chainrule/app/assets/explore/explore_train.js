@@ -24,7 +24,7 @@
     const size = Math.abs(value);
     if (value === 0 || (size >= 0.001 && size < 9999.5)) return String(Number(value.toPrecision(3)));
     const [digits, exponent] = value.toExponential(1).split("e");
-    return `${digits.replace("-", "−")} × 10${sup(Number(exponent))}`;
+    return `${digits.replace("-", "−")}·10${sup(Number(exponent))}`;
   };
   const percent = (share) => (share === null ? "none" : `${Math.round(100 * share)} %`);
   const capitalize = (text) => text[0].toUpperCase() + text.slice(1);

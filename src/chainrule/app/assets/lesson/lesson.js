@@ -50,12 +50,12 @@
 
   const sup = (n) => String(n).replace("-", "⁻").replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
 
-  /** A positive number as people write it: 3.1, 0.098, 33,600, 1.1 × 10⁻⁹. */
+  /** A positive number as people write it: 3.1, 0.098, 33,600, 1.1·10⁻⁹. */
   function write(value) {
     if (value >= 0.001 && value < 99.95) return String(Number(value.toPrecision(2)));
     if (value >= 99.95 && value < 1e6) return Math.round(Number(value.toPrecision(3))).toLocaleString("en");
     const [digits, power] = value.toExponential(1).split("e");
-    return `${digits} × 10${sup(Number(power))}`;
+    return `${digits}·10${sup(Number(power))}`;
   }
 
   function playGame(element) {

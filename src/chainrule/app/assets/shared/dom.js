@@ -20,7 +20,7 @@ window.chainrule.dom = {
     if (exponent === null) return [digits];
     const sup = document.createElement("sup");
     sup.textContent = String(exponent).replace("-", "−");
-    return [`${digits} × 10`, sup];
+    return [`${digits}·10`, sup];
   },
   whenIdle(work) {
     if (!window.requestIdleCallback) return setTimeout(work, 30);
