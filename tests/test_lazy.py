@@ -75,6 +75,7 @@ def test_star_import_gives_all_names():
     run(f"from chainrule import *; assert {{{names}}} <= set(globals())")
 
 
+@pytest.mark.slow
 def test_rooms_need_no_import_of_their_own():
     rooms = "chain diagnosis display errors figures flow measure presets remedies report spec"
     for room in (*rooms.split(), "testing", "training"):

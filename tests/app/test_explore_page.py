@@ -453,6 +453,7 @@ def test_a_first_answer_is_marked_and_refined(page, url):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1600])
 def test_page_fits_and_is_accessible(kept_page, url, scheme, width):

@@ -129,6 +129,7 @@ def test_figures_agree_with_inspect_network_by_network():
     assert load_figures().number("vanishing.step") == pytest.approx(sum(middle) / 2, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sigmoid_xavier_10", "survivor", "tanh_xavier_15", "healthy"])
 def test_the_kept_accuracies_are_what_training_gives_now(name):
     pytest.importorskip("sklearn")

@@ -10,6 +10,8 @@ from starlette.testclient import TestClient
 from chainrule import NetworkSpec, simulate
 from chainrule.app import create_app
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 300
 MOST_BYTES = 2**20
 

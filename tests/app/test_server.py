@@ -19,6 +19,8 @@ from chainrule.app.server import listen
 from chainrule.errors import ChainruleError
 from serving import serve_app
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 120.0
 """Seconds after which something that must happen is said not to."""
 

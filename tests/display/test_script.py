@@ -117,6 +117,7 @@ def small_specs(draw):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(small_specs(), st.integers(1, 4))
 def test_any_listing_measures_what_simulate_measures(spec, seeds):

@@ -16,6 +16,8 @@ LISTINGS = re.findall(
 RIGHT = """
 import chainrule
 
+pytestmark = pytest.mark.slow
+
 spec = chainrule.NetworkSpec(depth=15, activation="tanh", clip_norm=None, residual="plain")
 depth: int = spec.replace(width=32).depth
 fields: dict[str, object] = spec.model_dump()
