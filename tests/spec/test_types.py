@@ -13,10 +13,10 @@ LISTINGS = re.findall(
     r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
 )
 
+pytestmark = pytest.mark.slow
+
 RIGHT = """
 import chainrule
-
-pytestmark = pytest.mark.slow
 
 spec = chainrule.NetworkSpec(depth=15, activation="tanh", clip_norm=None, residual="plain")
 depth: int = spec.replace(width=32).depth
