@@ -19,20 +19,10 @@ from chainrule.app.jobs.measuring import (
 )
 from chainrule.app.jobs.queue import BOUNDS, JobQueue, Lane, Superseded
 from chainrule.app.routes import chain_page, explore_page, remedy_route
-from serving import serve_app
-
-PATIENCE = 30.0
-"""Seconds after which something that must happen is said not to."""
+from serving import PATIENCE, serve_app, wait_until
 
 LONG = "depth=100&width=256&activation=relu&init=he"
 QUICK = "depth=4&width=8&activation=tanh&init=xavier"
-
-
-def wait_until(is_so) -> None:
-    end = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,20 +16,9 @@ import pytest
 from chainrule.app.connections import HEADER_BYTES, TimedProtocol
 from chainrule.app.server import listen
 from chainrule.errors import ChainruleError
-from serving import serve_app
+from serving import PATIENCE, serve_app, wait_until
 
 pytestmark = pytest.mark.slow
-
-PATIENCE = 120.0
-"""Seconds after which something that must happen is said not to."""
-
-
-def wait_until(is_so) -> None:
-    end = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-
 
 # --- processes ----------------------------------------------------------------------------------
 

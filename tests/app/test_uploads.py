@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from contextlib import ExitStack
 
 import httpx
@@ -15,19 +14,9 @@ from chainrule.app.guard import Guard
 from chainrule.app.jobs.queue import JobQueue, Lane
 from chainrule.app.routes import model_page
 from chainrule.app.routes.model_page import LIMITS, UPLOADS, Desk
-from serving import serve_app
-
-PATIENCE = 60.0
-"""Seconds after which something that must happen is said not to."""
+from serving import PATIENCE, serve_app, wait_until
 
 FLOW = simulate(NetworkSpec(depth=2, width=2, batch_size=2), 2).to_json().encode()
-
-
-def wait_until(is_so) -> None:
-    end = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.fixture
