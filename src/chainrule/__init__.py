@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from chainrule.chain.scalar_chain import ScalarChain
     from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
-    from chainrule.diagnosis.rules import Verdict
+    from chainrule.diagnosis.rule import Verdict
     from chainrule.errors import ChainruleError
     from chainrule.figures.plotting import plot
     from chainrule.flow.gradient_flow import GradientFlow

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import SpecError, suggest
 from chainrule.spec.network_spec import NetworkSpec
 

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import diagnose, overlook
 from chainrule.diagnosis.limits import Limits, check_limits
-from chainrule.diagnosis.rules import RULES, Verdict, measure_metric
+from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.rules import RULES, measure_metric
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loading import decode_flow
 from chainrule.measure.simulation import simulate

@@ -10,7 +10,7 @@ from torch import nn
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.factors import MEANINGS, SAME, _is_among
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
 from chainrule.presets import PRESETS

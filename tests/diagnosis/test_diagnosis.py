@@ -15,7 +15,8 @@ from chainrule import NetworkSpec, Verdict, diagnose, inspect, simulate
 from chainrule._utils.numbers import format_number
 from chainrule.app.answers.flow_answer import describe_layer
 from chainrule.diagnosis.diagnosis import ACTION_AT_RISK, ACTIONS
-from chainrule.diagnosis.rules import MEANINGS, RULES
+from chainrule.diagnosis.rule import MEANINGS
+from chainrule.diagnosis.rules import RULES
 from chainrule.display.tables import list_layer_head, write_layer_row
 from chainrule.flow.quantity import divide_members
 from chainrule.flow.records import read_saturation

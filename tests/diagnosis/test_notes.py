@@ -17,7 +17,7 @@ from chainrule import report
 from chainrule.app.routes.model_page import describe_model
 from chainrule.diagnosis import notes
 from chainrule.diagnosis.diagnosis import diagnose
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.display import export
 from chainrule.display.terminal import print_flow
 from chainrule.flow.quantity import Quantity

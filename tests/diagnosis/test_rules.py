@@ -12,14 +12,8 @@ from chainrule.diagnosis.attribution import explain_attributions, rank_attributi
 from chainrule.diagnosis.diagnosis import diagnose, overlook
 from chainrule.diagnosis.factors import Part
 from chainrule.diagnosis.limits import check_limits
-from chainrule.diagnosis.rules import (
-    IGNORED_BY_REMEDIES,
-    RULES,
-    Reading,
-    Rule,
-    Verdict,
-    measure_metric,
-)
+from chainrule.diagnosis.rule import Reading, Rule, Verdict
+from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES, measure_metric
 from chainrule.errors import ChainruleError
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate

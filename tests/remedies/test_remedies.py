@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from chainrule.diagnosis.diagnosis import diagnose
-from chainrule.diagnosis.rules import RULES, Verdict, measure_metric
+from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.rules import RULES, measure_metric
 from chainrule.diagnosis.viability.model import NOT_VIABLE, Outlook
 from chainrule.errors import SpecError
 from chainrule.measure.inspection import inspect

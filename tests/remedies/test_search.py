@@ -2,7 +2,7 @@
 
 import pytest
 
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.measure.simulation import simulate
 from chainrule.remedies.result import Outcome
 from chainrule.remedies.search import Pair, Search

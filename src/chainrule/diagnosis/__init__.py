@@ -4,14 +4,8 @@ from chainrule.diagnosis.attribution import Attribution, explain_attributions, r
 from chainrule.diagnosis.diagnosis import NO_PARAMETERS, Diagnosis, Finding, diagnose, overlook
 from chainrule.diagnosis.limits import Limits, Violation, check_limits
 from chainrule.diagnosis.notes import Note
-from chainrule.diagnosis.rules import (
-    IGNORED_BY_REMEDIES,
-    RULES,
-    Reading,
-    Rule,
-    Verdict,
-    measure_metric,
-)
+from chainrule.diagnosis.rule import Reading, Rule, Verdict
+from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES, measure_metric
 from chainrule.diagnosis.viability.model import Outlook, Viability, assess_viability
 
 __all__ = [

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
 from chainrule.diagnosis.factors import MEANINGS, Part
-from chainrule.diagnosis.rules import RULES, Rule, Verdict
+from chainrule.diagnosis.rule import Rule, Verdict
+from chainrule.diagnosis.rules import RULES
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, multiply_members
 

@@ -8,15 +8,8 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_times
 from chainrule.diagnosis.notes import Note, list_notes
-from chainrule.diagnosis.rules import (
-    IGNORED_BY_REMEDIES,
-    MEANINGS,
-    RULES,
-    Rule,
-    Verdict,
-    describe_worst,
-    find_worst,
-)
+from chainrule.diagnosis.rule import MEANINGS, Rule, Verdict, describe_worst, find_worst
+from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES
 from chainrule.diagnosis.structure import list_explained
 from chainrule.diagnosis.viability.model import (
     NEGLIGIBLE,
@@ -34,6 +27,16 @@ ACTIONS: Mapping[Verdict, str] = MappingProxyType(
     {
         Verdict.NON_FINITE: "Find the first layer with such numbers. Make its initial weights "
         "smaller, or look for a division, a logarithm or an overflow of half precision there.",
+        Verdict.UNDERFLOW: "Compute in bfloat16 or float32, or multiply the loss before the "
+        "backward pass (torch.amp.GradScaler).",
+        Verdict.FLAT_LOSS: "Look at the loss before the network: at its targets, at a function "
+        "that is flat here, and at what is detached on the way to it.",
+        Verdict.LARGE_LOSS: "Worth trying: a smaller initialization of what makes the output; then "
+        "measure again.",
+        Verdict.SYMMETRIC: "Draw the weights at random; then measure again.",
+        Verdict.INPUTS: "Scale the inputs to mean 0 and standard deviation 1; then measure again.",
+        Verdict.OUTPUT: "Give the loss what it expects; then measure again.",
+        Verdict.LEARNING_RATE: "Change the learning rate as the finding says; then measure again.",
         Verdict.NO_GRADIENT: "Look for detach(), no_grad(), an unused module, or a parameter that "
         "forward() replaces.",
         Verdict.DEAD_UNITS: "Worth trying: a wider network, or Leaky ReLU; then measure again.",

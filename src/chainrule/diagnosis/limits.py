@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.diagnosis import Diagnosis
-from chainrule.diagnosis.rules import RULES, Rule
+from chainrule.diagnosis.rule import Rule
+from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.structure import list_explained
 from chainrule.errors import ChainruleError, suggest
 from chainrule.flow.gradient_flow import GradientFlow

@@ -14,15 +14,11 @@ cross-entropy at initialization), or with each other.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.factors import (
-    Trace,
     trace_chain,
     trace_dead_units,
     trace_differences,
@@ -35,6 +31,16 @@ from chainrule.diagnosis.factors import (
     trace_way_back,
 )
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
+from chainrule.diagnosis.rule import (
+    Reading,
+    Rule,
+    Verdict,
+    describe_bound,
+    describe_worst,
+    find_worst,
+    read_layers,
+    read_whole,
+)
 from chainrule.diagnosis.structure import (
     DISTINCT,
     USABLE_IN_CHAIN,
@@ -58,143 +64,7 @@ LARGEST_STEP = 1500.0
 """‖∂loss/∂W‖ ÷ error at the output from which on a step along the gradient is too large."""
 
 
-class Verdict(StrEnum):
-    """What is wrong with a network, the gravest first.
-
-    Example:
-        >>> str(Verdict.VANISHING)
-        'vanishing'
-    """
-
-    NON_FINITE = "non-finite"
-    NO_GRADIENT = "no gradient"
-    DEAD_UNITS = "dead units"
-    EXPLODING = "exploding"
-    VANISHING = "vanishing"
-    SATURATED = "saturated"
-    SIGNAL_COLLAPSE = "signal collapse"
-    HARD_TO_TRAIN = "hard to train"
-    HEALTHY = "healthy"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """One value that a rule compares with its bound, and what it was measured on.
-
-    Attributes:
-        value: The value; `None` if there is none here.
-        layers: Numbers of the weight layers that it speaks of.
-        modules: Names of the modules or parameters that it speaks of.
-        where: Where it was measured, in words; "" if it is a value of the whole network.
-
-    Example:
-        >>> Reading(value=0.5, layers=(3,), modules=("fc3",), where="layer 3").value
-        0.5
-    """
-
-    value: float | None
-    layers: tuple[int, ...] = ()
-    modules: tuple[str, ...] = ()
-    where: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One rule of the diagnosis: what it measures, its limit, and its words.
-
-    Attributes:
-        name: Key of the rule.
-        verdict: What it says when a value is beyond the threshold.
-        metric: What is compared, in words.
-        threshold: The bound.
-        beyond: ">" if values above the threshold are wrong, "<" if those below are.
-        reason: Why it matters, in plain language.
-        source: Where reason or threshold come from.
-        read: Reads what is compared from a flow: one value per layer or module, or one in all.
-        applies: Whether what is read counts as evidence in a flow; `read` itself answers for any.
-        describe: Words a finding; `None` for the usual sentence of `describe_worst`.
-        trace: Lists the factors of the metric, for the attribution; `None` if it has none.
-        harmful: ">" if large factors make it worse, "<" if small ones do; as `beyond` if `None`.
-        scale: How values compare: "ratio" in powers of ten, "share" (shown in percent) and "count"
-            as they are.
-        of_layers: Whether every weight layer has a value of its own.
-        clipped: Whether clipping gradients scales the value; ratios of layers stay as they are.
-        of_gradients: Whether it bounds ‖∂loss/∂W‖, so that a limit of your own takes its place.
-        feature: The feature of the model of viability that reads the same thing ("" for none).
-        despite_overflow: Whether it says something of networks with infinite or undefined numbers.
-        last: Whether it counts only where no other rule finds anything.
-        ignored_by_remedies: Whether changes are judged as if it found nothing: weights that the
-            loss does not reach, as an unused head has them, need not keep the rest from being
-            helped.
-
-    Example:
-        >>> RULES["dead_units"].format(0.75)
-        '75 %'
-    """
-
-    name: str
-    verdict: Verdict
-    metric: str
-    threshold: float
-    beyond: Literal["<", ">"]
-    reason: str
-    source: str
-    read: Callable[[GradientFlow], Sequence[Reading]] = field(repr=False)
-    applies: Callable[[GradientFlow], bool] = field(default=lambda flow: True, repr=False)
-    describe: "Describe | None" = field(default=None, repr=False)
-    trace: Trace | None = field(default=None, repr=False)
-    harmful: Literal["<", ">"] | None = None
-    scale: Literal["ratio", "share", "count"] = "ratio"
-    of_layers: bool = False
-    clipped: bool = False
-    of_gradients: bool = False
-    feature: str = ""
-    despite_overflow: bool = False
-    last: bool = False
-    ignored_by_remedies: bool = False
-
-    def format(self, value: float) -> str:
-        """Return a value as people read it: shares in percent."""
-        if self.scale == "share" and math.isfinite(value):
-            return f"{100 * value:.0f} %"
-        return format_number(value)
-
-    def is_beyond(self, value: float) -> bool:
-        """Return whether a value is on the wrong side of the bound; an undefined one is not."""
-        return value > self.threshold if self.beyond == ">" else value < self.threshold
-
-
-Describe = Callable[[Rule, GradientFlow, Sequence[Reading], Sequence[Reading]], str]
-"""Given a rule, a flow, all that was read of it, and what of that is beyond the bound."""
-
-
 # --- What rules read -----------------------------------------------------------------------------
-
-
-def _read_layers(
-    layers: Sequence[WeightLayer], read: Callable[[WeightLayer], float | None]
-) -> list[Reading]:
-    """Return one reading per weight layer."""
-    return [
-        Reading(
-            value=read(layer),
-            layers=(layer.layer,),
-            modules=(layer.name,),
-            where=f"layer {layer.layer}",
-        )
-        for layer in layers
-    ]
-
-
-def _read_whole(flow: GradientFlow, value: float | None) -> list[Reading]:
-    """Return one reading of the whole network."""
-    return [
-        Reading(
-            value=value,
-            layers=tuple(layer.layer for layer in flow.weight_layers),
-            modules=tuple(layer.name for layer in flow.weight_layers),
-        )
-    ]
 
 
 def _read_gradients(flow: GradientFlow, layers: Sequence[WeightLayer]) -> list[Reading]:
@@ -205,7 +75,7 @@ def _read_gradients(flow: GradientFlow, layers: Sequence[WeightLayer]) -> list[R
         norm = layer.weight_gradient_norm
         return norm if norm is None or error is None else divide_members(norm, error)
 
-    return _read_layers(layers, read)
+    return read_layers(layers, read)
 
 
 def _read_chain(flow: GradientFlow) -> list[Reading]:
@@ -217,7 +87,7 @@ def _read_backward(flow: GradientFlow) -> list[Reading]:
     layers = drop_explained(flow, list_judged(flow))
     if len(layers) < 2 or layers[0].delta_norm is None or layers[-1].delta_norm is None:
         return []
-    return _read_whole(flow, divide_members(layers[0].delta_norm, layers[-1].delta_norm))
+    return read_whole(flow, divide_members(layers[0].delta_norm, layers[-1].delta_norm))
 
 
 def _read_fading(flow: GradientFlow) -> list[Reading]:
@@ -229,7 +99,7 @@ def _read_fading(flow: GradientFlow) -> list[Reading]:
     first, last = layers[0].std, layers[-1].std
     if first is None or last is None or first == 0.0:
         return []
-    return _read_whole(flow, last / first)
+    return read_whole(flow, last / first)
 
 
 def _read_variation(flow: GradientFlow) -> list[Reading]:
@@ -237,7 +107,7 @@ def _read_variation(flow: GradientFlow) -> list[Reading]:
     head = find_tied_head(flow)
     if head is None:
         last = find_last_dependent(flow)
-        return _read_layers([] if last is None else [last], lambda layer: layer.variation)
+        return read_layers([] if last is None else [last], lambda layer: layer.variation)
     return [
         Reading(
             value=head.statistics.variation if head.statistics else None,
@@ -295,31 +165,6 @@ def _is_near(flow: GradientFlow, bound: float, beyond: str) -> bool:
 # --- How findings are worded ---------------------------------------------------------------------
 
 
-def describe_worst(
-    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
-) -> str:
-    """Return a finding in words: the worst value, where it is, how many there are, the bound."""
-    worst, value = find_worst(rule, wrong)
-    where = f" at {worst.where}" if worst.where else ""
-    bound = _describe_bound(rule, readings, wrong)
-    return f"{rule.metric} is {rule.format(value)}{where} ({bound})"
-
-
-def find_worst(rule: Rule, readings: Sequence[Reading]) -> tuple[Reading, float]:
-    """Return the reading with the worst value, the first of several, and its value."""
-    known = [(each, each.value) for each in readings if each.value is not None]
-    return (max if rule.beyond == ">" else min)(known, key=lambda pair: pair[1])
-
-
-def _describe_bound(rule: Rule, readings: Sequence[Reading], wrong: Sequence[Reading]) -> str:
-    side = "above" if rule.beyond == ">" else "below"
-    limit = f"{side} the limit of {rule.format(rule.threshold)}"
-    if len(readings) <= 1:
-        return limit
-    noun = " layers" if rule.of_layers else ""
-    return f"{len(wrong)} of {len(readings)}{noun} {'is' if len(wrong) == 1 else 'are'} {limit}"
-
-
 def _describe_gradient(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
@@ -328,7 +173,7 @@ def _describe_gradient(
     return (
         f"‖∂𝓛/∂W‖ is {format_number(norms[worst.layers[0]])} at {worst.where}; "
         f"divided by the error at the output, it is {rule.format(value)} "
-        f"({_describe_bound(rule, readings, wrong)})"
+        f"({describe_bound(rule, readings, wrong)})"
     )
 
 
@@ -424,7 +269,7 @@ _RULES = (
         "through it or reaches its weights. No step on this batch can bring it back.",
         feature="dead_units",
         source="Lu et al. 2019 (arXiv 1903.06733); threshold measured",
-        read=lambda flow: _read_layers(flow.weight_layers, lambda layer: layer.dead_share),
+        read=lambda flow: read_layers(flow.weight_layers, lambda layer: layer.dead_share),
         trace=trace_dead_units,
         harmful="<",
         scale="share",
@@ -457,7 +302,7 @@ _RULES = (
         "block multiplies the values. Then the first steps change the weights far too much.",
         feature="forward",
         source="Zhang et al. 2019, Fixup (arXiv 1901.09321); threshold measured",
-        read=lambda flow: _read_whole(flow, measure_stream_growth(flow)),
+        read=lambda flow: read_whole(flow, measure_stream_growth(flow)),
         trace=trace_growth,
     ),
     Rule(
@@ -484,7 +329,7 @@ _RULES = (
         "them. A normalization after every sum does so at each block.",
         feature="smallest_gradient",
         source="Xiong et al. 2020 (arXiv 2002.04745); threshold measured",
-        read=lambda flow: _read_whole(flow, measure_stream_gradient(flow)),
+        read=lambda flow: read_whole(flow, measure_stream_gradient(flow)),
         trace=trace_streams,
     ),
     Rule(
@@ -497,7 +342,7 @@ _RULES = (
         "gradient. But here most layers receive almost none.",
         feature="smallest_gradient",
         source="Veit et al. 2016 (arXiv 1605.06431); threshold measured",
-        read=lambda flow: _read_whole(flow, measure_typical_gradient(flow)),
+        read=lambda flow: read_whole(flow, measure_typical_gradient(flow)),
         applies=lambda flow: bool(flow.residuals),
         trace=trace_way_back,
         of_gradients=True,
@@ -543,7 +388,7 @@ _RULES = (
         "gradient passes through it.",
         feature="saturation",
         source="Glorot & Bengio 2010, section 3; threshold measured",
-        read=lambda flow: _read_layers(flow.weight_layers, read_saturation),
+        read=lambda flow: read_layers(flow.weight_layers, read_saturation),
         trace=trace_saturation,
         harmful="<",
         scale="share",
@@ -597,7 +442,7 @@ _RULES = (
         "seldom learned when they were really trained.",
         source="fitted on real trainings, docs/viability.md; Schoenholz et al. 2017 (arXiv "
         "1611.01232) on depth and the growth of small differences",
-        read=lambda flow: _read_whole(flow, assess_viability(flow).sgd.probability),
+        read=lambda flow: read_whole(flow, assess_viability(flow).sgd.probability),
         applies=is_covered,
         describe=_describe_unlikely,
         scale="share",
@@ -647,19 +492,3 @@ def measure_metric(
         return math.nan
     pick = max if entry.beyond == ">" else min
     return float(pick(values)) if values else None
-
-
-MEANINGS: Mapping[Verdict, str] = MappingProxyType(
-    {
-        Verdict.NON_FINITE: "some numbers are infinite or undefined",
-        Verdict.NO_GRADIENT: "some weights are not reached by the loss",
-        Verdict.DEAD_UNITS: "many units are off for every input",
-        Verdict.EXPLODING: "gradients are too large for a training step",
-        Verdict.VANISHING: "some layers receive too small a gradient to learn",
-        Verdict.SATURATED: "activations are flat and block the gradient",
-        Verdict.SIGNAL_COLLAPSE: "the output hardly depends on the input",
-        Verdict.HARD_TO_TRAIN: "gradients have a usable size, but such networks seldom learn",
-        Verdict.HEALTHY: "every layer receives a usable gradient",
-    }
-)
-"""What each verdict means, in a few words."""

@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_times, split_number
 from chainrule.diagnosis.diagnosis import Diagnosis
-from chainrule.diagnosis.rules import MEANINGS, RULES, Verdict
+from chainrule.diagnosis.rule import MEANINGS, Verdict
+from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.viability.model import Outlook, describe_probability
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity
@@ -38,6 +39,13 @@ LOOKS: Mapping[Verdict, Look] = MappingProxyType(
         Verdict.DEAD_UNITS: Look("✖", BAD),
         Verdict.NON_FINITE: Look("∞", BAD),
         Verdict.NO_GRADIENT: Look("∅", BAD),
+        Verdict.UNDERFLOW: Look("↧", BAD),
+        Verdict.FLAT_LOSS: Look("▁", BAD),
+        Verdict.LARGE_LOSS: Look("△", WARN),
+        Verdict.SYMMETRIC: Look("≡", BAD),
+        Verdict.INPUTS: Look("⇥", WARN),
+        Verdict.OUTPUT: Look("⊘", WARN),
+        Verdict.LEARNING_RATE: Look("⇕", WARN),
     }
 )
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis
-from chainrule.diagnosis.rules import MEANINGS, Verdict
+from chainrule.diagnosis.rule import MEANINGS, Verdict
 from chainrule.display.cards import (
     BAD,
     GOOD,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from chainrule.diagnosis.diagnosis import Diagnosis
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.changes import ZERO_BIASES, Change, join
 from chainrule.remedies.edits import Edit

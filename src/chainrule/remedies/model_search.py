@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import ChainruleError, InspectionError, RemedyError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.measure.inspection import inspect

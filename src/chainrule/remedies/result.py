@@ -14,7 +14,8 @@ from typing import Any, overload
 
 from chainrule._utils.numbers import encode_number
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose, overlook
-from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES, Verdict, measure_metric
+from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES, measure_metric
 from chainrule.diagnosis.viability.model import NOT_VIABLE
 from chainrule.errors import RemedyError
 from chainrule.flow.gradient_flow import GradientFlow

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainrule._utils.numbers import format_number
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import SpecError
 from chainrule.remedies.changes import CLIP_NORM, CLIPPING, RESIDUAL, ZERO_BIASES, Change, join
 from chainrule.spec.activations import ACTIVATIONS, get_activation

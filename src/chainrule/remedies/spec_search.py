@@ -6,7 +6,7 @@ from typing import Any, overload
 
 from torch import Tensor, nn
 
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import SpecError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.measure.simulation import BUDGET, simulate

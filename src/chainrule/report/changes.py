@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from chainrule._utils.html import Markup, element
 from chainrule.diagnosis.diagnosis import Diagnosis
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.display.cards import start_sentence
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.advice import Advice, advise

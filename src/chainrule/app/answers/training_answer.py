@@ -10,7 +10,7 @@ from chainrule._utils.numbers import format_number
 from chainrule.app.jobs.measuring import plan_seeds
 from chainrule.app.state.controls import DEFAULT_SEEDS, MAX_SEEDS
 from chainrule.diagnosis.diagnosis import diagnose
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import SpecError
 from chainrule.measure.simulation import simulate
 from chainrule.spec.activations import get_activation

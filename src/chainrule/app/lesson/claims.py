@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from chainrule.app.lesson.figures import Figures, Value
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.training.training import TRAINED
 

@@ -26,7 +26,7 @@ from chainrule.app.jobs.queue import Check, JobQueue, Lane
 from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import PANELS, PARTS, View, read_view, write_query
-from chainrule.diagnosis.rules import MEANINGS
+from chainrule.diagnosis.rule import MEANINGS
 from chainrule.display.cards import describe_subject
 from chainrule.errors import SpecError
 from chainrule.figures import MEASURES

@@ -22,7 +22,7 @@ from chainrule.app.jobs.queue import Busy, Check, JobQueue, Lane, Superseded
 from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.state.view import PANELS
 from chainrule.diagnosis.diagnosis import diagnose
-from chainrule.diagnosis.rules import Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.display.cards import (
     describe_attention,
     describe_measurement,
