@@ -1,4 +1,4 @@
-"""Notes on a measurement: what attention, branches and residual streams do.
+"""Notes on a measurement: what attention, branches and residual streams do, and what is unused.
 
 A note never changes the verdict: nothing need be wrong. It reports a metric that people ask about,
 and what was found when the claim that goes with it was put to the test.
@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES
-from chainrule.diagnosis.structure import list_streams
+from chainrule.diagnosis.structure import (
+    list_branch_normalizations,
+    list_normalizations,
+    list_streams,
+)
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM, AttentionFlow, ResidualFlow
 
@@ -108,6 +113,29 @@ _OBSERVATIONS = (
         "small (warm-up), or normalization before each branch (pre-norm).",
         source="Xiong et al. 2020 (arXiv 2002.04745)",
     ),
+    Observation(
+        name="starved_branch",
+        metric="spread of a normalization's output before its scale, on a branch",
+        threshold=RULES["starved_normalization"].threshold,
+        beyond="<",
+        meaning="The values that reach this normalization are so small that its constant ε is "
+        "larger than their variance. It lies on a residual branch, so this branch adds little at "
+        "the start. The path around it carries signal and gradient, and the branch grows with its "
+        "weights. This is no fault.",
+        source="Ba et al. 2016 (arXiv 1607.06450), section 3; De & Smith 2020 (arXiv 2002.10444); "
+        "measured: docs/architectures.md",
+    ),
+    Observation(
+        name="unused_weights",
+        metric="number of weights that the loss does not depend on",
+        threshold=RULES["unreached"].threshold,
+        beyond=">",
+        meaning="Everything else receives a gradient. These weights stay as they are, which is "
+        "right for a part that this loss does not use: another head, a pooler, an expert that no "
+        "input chose. If they are meant to learn, look for detach(), no_grad(), or a module that "
+        "forward() leaves out.",
+        source="reverse-mode differentiation: no path in the graph, no derivative",
+    ),
 )
 
 OBSERVATIONS: Mapping[str, Observation] = MappingProxyType(
@@ -153,7 +181,7 @@ class Note:
 
 
 def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
-    """Return what is worth knowing of a model's attention and residual connections.
+    """Return what is worth knowing of a model's attention, residual connections and unused parts.
 
     What is grave enough to be a finding of the diagnosis is left to it.
     """
@@ -272,6 +300,34 @@ def _find_fading(flow: GradientFlow) -> Iterator[Note]:
             )
 
 
+def _find_starved_branches(flow: GradientFlow) -> Iterator[Note]:
+    bound = OBSERVATIONS["starved_branch"].threshold
+    on_branches = list_branch_normalizations(flow) if flow.residuals else frozenset()
+    places = [place for place in list_normalizations(flow) if place.module in on_branches]
+    found = [place for place in places if place.value < bound]
+    if found:
+        least = min(found, key=lambda place: place.value)
+        yield _note(
+            "starved_branch",
+            least.value,
+            f"{len(found)} of {len(places)} normalizations on residual branches put out less than "
+            f"{bound:g} times the spread that they should; {least.name!r} puts out "
+            f"{format_number(least.value)} times",
+            [place.module for place in found],
+        )
+
+
+def _find_unused(flow: GradientFlow) -> Iterator[Note]:
+    unreached = read_unreached(flow)
+    if unreached.names and not unreached.cut:
+        yield _note(
+            "unused_weights",
+            len(unreached.names),
+            describe_unreached(unreached),
+            unreached.names,
+        )
+
+
 def _list_long(flow: GradientFlow, normalization: str) -> Iterator[tuple[ResidualFlow, ...]]:
     for stream in list_streams(flow):
         styles = {each.normalization for each in stream}
@@ -305,4 +361,6 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_tiny_branches,
     _find_growing,
     _find_fading,
+    _find_starved_branches,
+    _find_unused,
 )

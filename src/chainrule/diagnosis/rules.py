@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.comparison import compare_deltas
 from chainrule.diagnosis.factors import (
     trace_chain,
     trace_dead_units,
@@ -31,6 +32,7 @@ from chainrule.diagnosis.factors import (
     trace_way_back,
 )
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
+from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rule import (
     Reading,
     Rule,
@@ -47,7 +49,9 @@ from chainrule.diagnosis.structure import (
     USABLE_ON_STREAM,
     drop_explained,
     find_last_dependent,
+    find_small_head,
     find_tied_head,
+    list_branch_normalizations,
     list_chain,
     list_judged,
     list_normalizations,
@@ -85,9 +89,10 @@ def _read_chain(flow: GradientFlow) -> list[Reading]:
 def _read_backward(flow: GradientFlow) -> list[Reading]:
     """Return ‖δ‖ at the first layer of the chain whose gradient no zeros explain ÷ at its last."""
     layers = drop_explained(flow, list_judged(flow))
-    if len(layers) < 2 or layers[0].delta_norm is None or layers[-1].delta_norm is None:
-        return []
-    return read_whole(flow, divide_members(layers[0].delta_norm, layers[-1].delta_norm))
+    if layers and (head := find_small_head(flow)) is not None and layers[-1].layer == head[0]:
+        layers = layers[:-1]
+    ratio = compare_deltas(flow, layers)
+    return [] if ratio is None else read_whole(flow, ratio)
 
 
 def _read_fading(flow: GradientFlow) -> list[Reading]:
@@ -119,6 +124,11 @@ def _read_variation(flow: GradientFlow) -> list[Reading]:
 
 
 def _read_normalizations(flow: GradientFlow) -> list[Reading]:
+    """Return the spread behind normalizations that everything has to pass.
+
+    One on a residual branch is left out: what it starves is what that branch adds.
+    """
+    on_branches = list_branch_normalizations(flow) if flow.residuals else frozenset()
     return [
         Reading(
             value=place.value,
@@ -127,6 +137,7 @@ def _read_normalizations(flow: GradientFlow) -> list[Reading]:
             where=repr(place.name),
         )
         for place in list_normalizations(flow)
+        if place.module not in on_branches
     ]
 
 
@@ -136,14 +147,8 @@ def _read_non_finite(flow: GradientFlow) -> list[Reading]:
 
 
 def _read_unreached(flow: GradientFlow) -> list[Reading]:
-    names = list_unreached(flow)
-    layers = {p.layer for p in flow.parameters if p.name in set(names) and p.layer is not None}
-    return [Reading(value=len(names), layers=tuple(layers), modules=tuple(names))]
-
-
-def list_unreached(flow: GradientFlow) -> list[str]:
-    """Return the names of the weights that the loss does not depend on."""
-    return [p.name for p in flow.parameters if p.status == "unreached" and p.is_weight]
+    found = read_unreached(flow)
+    return [Reading(value=len(found.names), layers=found.layers, modules=found.names)]
 
 
 def _count_measured(flow: GradientFlow) -> int:
@@ -191,10 +196,7 @@ def _describe_non_finite(
 def _describe_unreached(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
-    names = wrong[0].modules
-    weights = sum(parameter.is_weight for parameter in flow.parameters)
-    count = f"{len(names)} of {weights} weight tensors"
-    return f"the loss does not reach {count}, for example {names[0]!r}"
+    return describe_unreached(read_unreached(flow))
 
 
 def _describe_nothing(
@@ -239,7 +241,7 @@ _RULES = (
         reason="No path leads from the loss to these weights, so training cannot change them.",
         source="reverse-mode differentiation: no path in the graph, no derivative",
         read=_read_unreached,
-        applies=lambda flow: _count_measured(flow) > 0,
+        applies=lambda flow: _count_measured(flow) > 0 and read_unreached(flow).cut,
         describe=_describe_unreached,
         scale="count",
         despite_overflow=True,
