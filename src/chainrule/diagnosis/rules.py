@@ -59,7 +59,11 @@ from chainrule.diagnosis.structure import (
     measure_stream_growth,
     measure_typical_gradient,
 )
-from chainrule.diagnosis.viability.model import NOT_VIABLE, assess_viability, is_covered
+from chainrule.diagnosis.viability.model import (
+    NOT_VIABLE,
+    estimate_like_networks,
+    is_fitted_kind,
+)
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, divide_members, multiply_members
 from chainrule.flow.records import WeightLayer, read_saturation
@@ -210,7 +214,7 @@ def _describe_nothing(
 def _describe_unlikely(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
-    worst = assess_viability(flow).sgd.contributions[0]
+    worst = estimate_like_networks(flow).contributions[0]
     return f"{describe_worst(rule, flow, readings, wrong)}. {worst.words.removesuffix('.')}"
 
 
@@ -437,15 +441,15 @@ _RULES = (
     Rule(
         name="unlikely",
         verdict=Verdict.HARD_TO_TRAIN,
-        metric="chance that plain SGD trains it within 300 steps",
+        metric="share of dense networks with such values that plain SGD trained within 300 steps",
         threshold=NOT_VIABLE,
         beyond="<",
         reason="No single value is beyond its limit. But dense networks with values like these "
         "seldom learned when they were really trained.",
         source="fitted on real trainings, docs/viability.md; Schoenholz et al. 2017 (arXiv "
         "1611.01232) on depth and the growth of small differences",
-        read=lambda flow: read_whole(flow, assess_viability(flow).sgd.probability),
-        applies=is_covered,
+        read=lambda flow: read_whole(flow, estimate_like_networks(flow).probability),
+        applies=is_fitted_kind,
         describe=_describe_unlikely,
         scale="share",
         last=True,

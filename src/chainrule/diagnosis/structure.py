@@ -223,9 +223,7 @@ def _list_movable_zeros(flow: GradientFlow) -> list[ParameterFlow]:
     if not _has_streams(flow) and any(p.is_weight and p.grad_norm == 0.0 for p in zero):
         return []
     in_branches = _list_branch_parameters(flow)
-    return [
-        p for p in zero if (p.name in in_branches and p.grad_norm > 0.0) or _is_usable(flow, p)
-    ]
+    return [p for p in zero if (p.name in in_branches and p.grad_norm > 0.0) or _is_usable(flow, p)]
 
 
 @read_once

@@ -162,6 +162,13 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
             }
             for note in diagnosis.notes
         ],
+        "training": {
+            name: {"outlook": str(prospect.word), "chance": prospect.probability}
+            for name, prospect in (
+                ("sgd", diagnosis.viability.sgd),
+                ("adam", diagnosis.viability.adam),
+            )
+        },
         "next": diagnosis.action,
         "layers": [
             {name: _plain(value) for name, value in record.items()}

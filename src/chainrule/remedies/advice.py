@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.diagnosis import Diagnosis, overlook
-from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.reach import list_unreached
+from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.changes import CLIP_NORM, CLIPPING, RESIDUAL

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from chainrule.diagnosis.diagnosis import Diagnosis
-from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.reach import list_unreached
+from chainrule.diagnosis.rule import Verdict
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.copying import find_shared_memory, find_uncopied
 from chainrule.remedies.result import find_curable
