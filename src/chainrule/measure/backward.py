@@ -1,6 +1,7 @@
 """The backward pass of a measurement: gradients of parameters and of recorded edges."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -33,12 +34,27 @@ def differentiate(
         LossError: If the graph was used before.
         InspectionError: If the backward pass raises.
     """
-    try:
+    with explain_failure():
         graph = walk(loss)
         if _accumulates(graph, parameters):
             gradients, found = _differentiate_by_backward(loss, parameters, graph, recorder)
         else:
             gradients, found = _differentiate_by_grad(loss, parameters, graph, recorder)
+    return gradients, _select_edges(found, recorder)
+
+
+@contextmanager
+def explain_failure() -> Iterator[None]:
+    """Raise what a backward pass inside raises as an error that says what to do.
+
+    Raises:
+        LossError: If the graph was used before.
+        InspectionError: If the backward pass raises anything else.
+    """
+    try:
+        yield
+    except InspectionError:
+        raise
     except Exception as error:
         if "second time" in str(error):
             raise LossError(
@@ -49,7 +65,6 @@ def differentiate(
         raise InspectionError(
             f"The backward pass must run without errors, but it raised: {error}"
         ) from error
-    return gradients, _select_edges(found, recorder)
 
 
 def _accumulates(graph: Graph, parameters: Sequence[Tensor]) -> bool:
@@ -134,17 +149,8 @@ def _differentiate_by_backward(
                 listen(output.edge)
 
     handles: list[Any] = []
-    everything = {id(tensor): tensor for tensor in (*parameters, *graph.leaves)}.values()
-    held_back = [
-        (hooks, dict(hooks)) for tensor in everything if (hooks := list_accumulation_hooks(tensor))
-    ]
-    set_aside = [(tensor, tensor.grad) for tensor in everything]
-    with HoldInterrupts() as interrupts:
+    with HoldInterrupts() as interrupts, gather_gradients((*parameters, *graph.leaves)):
         try:
-            for hooks, _ in held_back:
-                hooks.clear()
-            for tensor, _ in set_aside:
-                tensor.grad = None
             recorder.on_recomputed = adopt
             with interrupts.let_through():
                 for edge in range(len(recorder.targets)):
@@ -153,10 +159,33 @@ def _differentiate_by_backward(
             return [parameter.grad for parameter in parameters], gradients
         finally:
             recorder.on_recomputed = None
-            finish_all(
-                (
-                    *(handle.remove for handle in handles),
-                    *(partial(setattr, tensor, "grad", gradient) for tensor, gradient in set_aside),
-                    *(partial(hooks.update, contents) for hooks, contents in held_back),
-                )
+            finish_all(handle.remove for handle in handles)
+
+
+@contextmanager
+def gather_gradients(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """Let `backward()` leave gradients in `.grad` inside, and put everything back on leaving.
+
+    Hooks that act on accumulated gradients (an optimizer in the backward pass) are held back.
+
+    Args:
+        leaves: All tensors in which the graph may end.
+    """
+    everything = {id(tensor): tensor for tensor in leaves}.values()
+    held_back = [
+        (hooks, dict(hooks)) for tensor in everything if (hooks := list_accumulation_hooks(tensor))
+    ]
+    set_aside = [(tensor, tensor.grad) for tensor in everything]
+    try:
+        for hooks, _ in held_back:
+            hooks.clear()
+        for tensor, _ in set_aside:
+            tensor.grad = None
+        yield
+    finally:
+        finish_all(
+            (
+                *(partial(setattr, tensor, "grad", gradient) for tensor, gradient in set_aside),
+                *(partial(hooks.update, contents) for hooks, contents in held_back),
             )
+        )

@@ -18,7 +18,7 @@ from chainrule.measure.backward import differentiate
 from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.modules import Inventory, take_inventory
 from chainrule.measure.preservation import restore
-from chainrule.measure.recording import Recorder, record
+from chainrule.measure.recording import Subject, record
 from chainrule.measure.residuals import find_residuals
 from chainrule.measure.sharing import run_modules_one_by_one
 
@@ -63,9 +63,9 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         >>> float(flow.parameters[1].grad_norm)
         1.0
     """
-    _check_arguments(model, compute_loss)
+    check_arguments(model, compute_loss)
     _report_missing()
-    inventory = _take_inventory(model)
+    inventory = take_checked_inventory(model)
     with (
         HoldInterrupts() as interrupts,
         restore(inventory),
@@ -75,7 +75,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         record(inventory) as recorder,
     ):
         with watch_attention(inventory, recorder.overwritten) as watch, interrupts.let_through():
-            loss = _call(compute_loss, inventory.modules[0][1], recorder)
+            loss = call_loss(compute_loss, inventory.modules[0][1], lambda: recorder.last_run)
         with interrupts.let_through():
             recorder.is_complete = True
             trained = {
@@ -109,7 +109,12 @@ def _report_missing() -> None:
         _LOG.warning(sentence)
 
 
-def _take_inventory(model: nn.Module) -> Inventory:
+def take_checked_inventory(model: nn.Module) -> Inventory:
+    """Return what a model consists of.
+
+    Raises:
+        InspectionError: If it is none that can be measured.
+    """
     try:
         inventory = take_inventory(unwrap_compiled(model))
     except RuntimeError as error:  # a dictionary changed while it was looked through
@@ -121,7 +126,8 @@ def _take_inventory(model: nn.Module) -> Inventory:
     return inventory
 
 
-def _check_arguments(model: object, compute_loss: object) -> None:
+def check_arguments(model: object, compute_loss: object) -> None:
+    """Raise `InspectionError` unless a model and a function are given."""
     if not isinstance(model, nn.Module):
         raise InspectionError(
             f"model must be a torch.nn.Module; got {type(model).__name__}. "
@@ -156,7 +162,20 @@ def _check_model(inventory: Inventory) -> None:
                 )
 
 
-def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Recorder) -> Tensor:
+def call_loss(
+    compute_loss: Callable[[Any], Any], model: nn.Module, read_last: Callable[[], Subject | None]
+) -> Tensor:
+    """Return the loss of a model, checked.
+
+    Args:
+        compute_loss: As for `inspect`.
+        model: The model.
+        read_last: Returns the last module that ran, for messages.
+
+    Raises:
+        LossError: If it is not one number that a gradient can be computed of.
+        InspectionError: If `compute_loss` raises.
+    """
     try:
         loss = compute_loss(model)
     except InspectionError:
@@ -164,7 +183,7 @@ def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Record
     except (Exception, SystemExit) as error:
         raise InspectionError(
             f"compute_loss must run without errors, but it raised {type(error).__name__}: {error}. "
-            f"{_describe_progress(recorder)}"
+            f"{_describe_progress(read_last())}"
         ) from error
     if not isinstance(loss, Tensor):
         raise LossError(
@@ -182,19 +201,19 @@ def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Record
         raise LossError(
             "The model must have parameters, or inputs that require a gradient, to be measured; "
             "it has no parameters, and the loss depends on nothing that requires a gradient. "
-            f"Measure a model that has some. {_describe_progress(recorder)}"
+            f"Measure a model that has some. {_describe_progress(read_last())}"
         )
     if not loss.requires_grad:
         raise LossError(
             "compute_loss must return a loss attached to the graph; this one depends on nothing "
             "that requires a gradient. Look for .detach(), .item(), torch.no_grad(), an integer "
-            f"loss, or a model whose parameters are all frozen. {_describe_progress(recorder)}"
+            f"loss, or a model whose parameters are all frozen. {_describe_progress(read_last())}"
         )
     return loss
 
 
-def _describe_progress(recorder: Recorder) -> str:
-    if recorder.last_run is None:
+def _describe_progress(last: Subject | None) -> str:
+    if last is None:
         return "No measured module had run."
-    name = recorder.last_run.name or "(model)"
-    return f"The last module that ran was {name!r} ({recorder.last_run.kind})."
+    name = last.name or "(model)"
+    return f"The last module that ran was {name!r} ({last.kind})."

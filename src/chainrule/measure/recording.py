@@ -133,7 +133,7 @@ class Recorder:
         self.without_grad: dict[nn.Module, list[Call]] = {}
         self.on_recomputed: Callable[[Call, Sequence[Tensor]], None] | None = None
         self.subjects = {
-            module: _describe(name, module)
+            module: describe_module(name, module)
             for name, module in inventory.modules
             if is_measured(name, module)
         }
@@ -406,7 +406,8 @@ def find_tensors(
     ]
 
 
-def _describe(name: str, module: nn.Module) -> Subject:
+def describe_module(name: str, module: nn.Module) -> Subject:
+    """Return what is known of a module before it runs."""
     traits = classify(module)
     role: Role = "weight" if module._parameters and has_weights(module) else traits.role
     # Its inputs are looked at before it runs: it works in place, or might, unknown to us.
