@@ -160,7 +160,7 @@ class NonFiniteOrigin:
         count = self.parameter_count
         gradients = f"the gradient{'' if count == 1 else 's'} of {count} "
         gradients += f"parameter{'' if count == 1 else 's'}" if count else ""
-        reached = [f"the loss ({format_number(self.loss)})"] * (not math.isfinite(self.loss))
+        reached = [] if math.isfinite(self.loss) else [f"the loss ({format_number(self.loss)})"]
         reached += [gradients] * bool(count)
         return f"It reaches {' and '.join(reached)}."
 

@@ -184,7 +184,7 @@ class _Watch(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __init__(self, inventory: Inventory) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.last_run: Subject | None = None
         self._inventory = inventory
         self._names = {id(module): name for name, module in inventory.modules}
@@ -348,6 +348,7 @@ class _Watch(TorchDispatchMode):
         """Return the origin of a tensor that is not finite; of one that was there before, too."""
         if read.memory is not None and read.memory in self._of_memory:
             return self._of_memory[read.memory]
+        source: Source
         source, held = self._held.get(read.memory or 0, ("input", ""))
         origin = self._add(operation, [], read.values, source=source, op=held)
         if read.memory is not None:
@@ -429,7 +430,9 @@ class _Watch(TorchDispatchMode):
                         origin.leaves = True
                         origin.number = _name_number(gradient)
                         arrived = [
-                            x for x in map(read_plain, filter(_is_there, incoming)) if x is not None
+                            x
+                            for each in incoming
+                            if each is not None and (x := read_plain(each)) is not None
                         ]
                         _describe(origin, gradient, _list_saved(node), incoming=arrived)
 
@@ -482,7 +485,7 @@ class _Watch(TorchDispatchMode):
             shape=chosen.shape,
             count=chosen.count,
             elements=chosen.elements,
-            file=_cut(chosen.place.file),
+            file=chosen.place.file[-1000:],
             line=line,
             code=_cut(linecache.getline(chosen.place.file, line).strip()) if line else "",
             loss=Quantity([value]),
@@ -498,7 +501,9 @@ class _Watch(TorchDispatchMode):
         faults = [each for each in self._origins if each.leaves and not each.is_mask]
         if reached:  # through something that cannot be followed
             return next(iter(faults or self._origins), None)
-        return next((each for each in faults if each.number != "-inf"), None)
+        # Minus infinity in the forward pass is the logarithm of a mask, or as good as one.
+        found = (x for x in faults if x.direction == "backward" or x.number != "-inf")
+        return next(found, None)
 
 
 # --- Operations -----------------------------------------------------------------------------------
@@ -780,10 +785,6 @@ def _ignore(outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]
     """Change no gradient."""
 
 
-def _is_there(value: object) -> bool:
-    return value is not None
-
-
 def _find_memory(tensor: Tensor) -> int | None:
     try:
         return tensor.untyped_storage().data_ptr() or None
@@ -956,4 +957,4 @@ def _is_of_user(file: str) -> bool:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= 300 else f"{text[:297]}..."
+    return text if len(text) <= 160 else f"{text[:157]}..."
