@@ -189,9 +189,7 @@ def _describe_non_finite(
     loss = f"the loss is {format_number(flow.loss)}"
     places = len(wrong[0].modules)
     if not places:
-        return (
-            f"{loss}, though all values and gradients of modules are finite: it begins in the loss"
-        )
+        return f"{loss}, though all values and gradients are finite: it is the loss itself"
     where = f": {start}" if (start := locate_overflow(flow)) else ""
     return f"{rule.metric} occur in {places} place{'' if places == 1 else 's'}{where}; {loss}"
 

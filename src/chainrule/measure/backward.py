@@ -13,7 +13,7 @@ from chainrule.errors import InspectionError, LossError
 from chainrule.measure._torch_internals import list_accumulation_hooks
 from chainrule.measure.autograd_graph import Graph, walk
 from chainrule.measure.interrupts import HoldInterrupts
-from chainrule.measure.recording import Call, Recorder
+from chainrule.measure.recording import Call, Recorder, flatten_nested
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.statistics import Table
 
@@ -36,7 +36,7 @@ def differentiate(
     """
     with explain_failure():
         graph = walk(loss)
-        if _accumulates(graph, parameters):
+        if _accumulates(graph, parameters, recorder):
             gradients, found = _differentiate_by_backward(loss, parameters, graph, recorder)
         else:
             gradients, found = _differentiate_by_grad(loss, parameters, graph, recorder)
@@ -67,17 +67,20 @@ def explain_failure() -> Iterator[None]:
         ) from error
 
 
-def _accumulates(graph: Graph, parameters: Sequence[Tensor]) -> bool:
+def _accumulates(graph: Graph, parameters: Sequence[Tensor], recorder: Recorder) -> bool:
     """Whether gradients arrive by a backward pass within the backward pass.
 
     A reentrant checkpoint runs its part of the model again in there, and adds the gradients to
-    `.grad`. So may any other function written in Python, which is expected of it if parameters
-    do not lie on the graph.
+    `.grad`. So may any other function written in Python (reversible layers, checkpoints of your
+    own), which is expected of it if parameters do not lie on the graph, or if modules ran without
+    one.
     """
     if graph.has_checkpoint:
         return True
     if not graph.has_own_functions:
         return False
+    if recorder.without_grad:
+        return True
     reached = {id(leaf) for leaf in graph.leaves}
     return any(id(parameter) not in reached for parameter in parameters)
 
@@ -92,10 +95,24 @@ def _differentiate_by_grad(
     targets: list[Any] = [*parameters, *(recorder.targets[edge] for edge in small), *others]
     found: dict[int, Tensor | Table] = {}
     recorder.listen(found)
-    gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
+    if graph.has_own_functions:  # which may add to `.grad` what is no part of the graph
+        with gather_gradients((*parameters, *graph.leaves)):
+            gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
+            with torch.no_grad():
+                added = [
+                    _add(gradient, parameter.grad)
+                    for gradient, parameter in zip(gradients, parameters, strict=False)
+                ]
+        gradients = (*added, *gradients[len(parameters) :])
+    else:
+        gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
     of_edges = zip(small, gradients[len(parameters) :], strict=False)
     found |= {edge: gradient for edge, gradient in of_edges if gradient is not None}
     return gradients[: len(parameters)], found
+
+
+def _add(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other
 
 
 def _select_edges(
@@ -114,7 +131,7 @@ def _select_edges(
         if gradient is None and edge in recorder.replaced:
             gradient = gradients.get(recorder.replaced[edge])
         if gradient is not None:
-            found[edge] = gradient
+            found[edge] = flatten_nested(gradient) if isinstance(gradient, Tensor) else gradient
     return found
 
 

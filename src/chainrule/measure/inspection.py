@@ -32,7 +32,10 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
     own parameters themselves. Operations written as functions (`F.relu`, `+`) belong to the path
     between them. For attention, it measures in a sample how widely the weights are spread (see
     `AttentionFlow`). Afterwards parameters, `.grad`, buffers, modes, attributes, random states and
-    hooks are as before, even if an error or Ctrl-C ends it. Hooks of the model run as in training.
+    hooks are as before, even if an error or Ctrl-C ends it. Hooks of the model run as in training, but
+    those on accumulated gradients (`register_post_accumulate_grad_hook`), which may hold an optimizer
+    step, do not: gradients are those that arrive there. Models that are spread over processes (FSDP,
+    DTensor, DistributedDataParallel) are refused: inspect what they wrap.
 
     Several threads may inspect at the same time, each a different model. Meanwhile no other thread
     may run or change the model. Random states belong to the whole process, so numbers that other
@@ -147,6 +150,7 @@ def _check_model(inventory: Inventory) -> None:
             "The model must be made of Python modules, but it contains TorchScript, whose "
             "submodules cannot be measured. Inspect the model that was scripted or traced."
         )
+    _check_whole(inventory)
     if any(parameter.tensor.is_meta for parameter in inventory.parameters):
         raise InspectionError(
             "The model's parameters must have values, but some are on the meta device. Load or "
@@ -160,6 +164,34 @@ def _check_model(inventory: Inventory) -> None:
                     f"All parameters must have a shape, but {name!r} is still lazy. Run the model "
                     "once on an example before inspecting it."
                 )
+
+
+def _check_whole(inventory: Inventory) -> None:
+    """Raise unless this process holds the whole model, without a wrapper that shares gradients."""
+    for _, module in inventory.modules:
+        kinds = {kind.__name__ for kind in type(module).__mro__}
+        found = next((kind for kind in _SHARDING if kind in kinds), None)
+        if found is not None:
+            raise InspectionError(
+                f"The model must be whole on one process, but it contains {found}, which spreads "
+                "parameters or gradients over processes in hooks of its own, so they cannot be "
+                "measured from outside. Inspect the model before it is wrapped (the same module "
+                f"without it{', or wrapped.module' if found in _KEEPS_MODULE else ''}); a process "
+                "then measures its own batch."
+            )
+    for parameter in inventory.parameters:
+        if hasattr(parameter.tensor, "device_mesh"):
+            raise InspectionError(
+                "Parameters must be whole on one process, but "
+                f"{parameter.names[0]!r} is a DTensor, of which each process holds a part. Inspect "
+                "the model before it is distributed (fully_shard, parallelize_module, "
+                "distribute_tensor), or give each module its parameter.full_tensor()."
+            )
+
+
+_KEEPS_MODULE = ("FullyShardedDataParallel", "DistributedDataParallel")
+_SHARDING = (*_KEEPS_MODULE, "FSDPModule")
+"""Classes of modules, by name, whose gradients arrive by hooks of their own."""
 
 
 def call_loss(

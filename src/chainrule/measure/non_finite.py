@@ -54,7 +54,7 @@ from chainrule.measure.inspection import call_loss, check_arguments, take_checke
 from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.modules import Inventory
 from chainrule.measure.preservation import restore
-from chainrule.measure.recording import Subject, describe_module, find_tensors
+from chainrule.measure.recording import Subject, describe_module, find_tensors, flatten_nested
 from chainrule.measure.sharing import finish_all, run_modules_one_by_one
 
 MOST_RECORDS = 1_000_000
@@ -741,12 +741,7 @@ def read_plain(tensor: Tensor) -> Tensor | None:
     plain = tensor.detach()
     if hasattr(plain, "to_local"):
         plain = plain.to_local()
-    if plain.is_nested:
-        plain = (
-            plain.values()
-            if plain.layout == torch.jagged
-            else torch.cat([each.flatten() for each in plain.unbind()])
-        )
+    plain = flatten_nested(plain)
     if plain.is_sparse:
         plain = plain._values()
     elif plain.layout != torch.strided:
