@@ -162,6 +162,7 @@ def test_hooks_on_accumulated_gradients_do_not_run():
         assert parameter.grad_norm == pytest.approx(gradient.norm().item(), rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 @pytest.mark.parametrize("lengths", [(3, 5), (3000, 5000)])
 @pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
 def test_nested_tensors_are_measured_step_by_step(layout, lengths):

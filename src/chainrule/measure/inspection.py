@@ -32,10 +32,10 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
     own parameters themselves. Operations written as functions (`F.relu`, `+`) belong to the path
     between them. For attention, it measures in a sample how widely the weights are spread (see
     `AttentionFlow`). Afterwards parameters, `.grad`, buffers, modes, attributes, random states and
-    hooks are as before, even if an error or Ctrl-C ends it. Hooks of the model run as in training, but
-    those on accumulated gradients (`register_post_accumulate_grad_hook`), which may hold an optimizer
-    step, do not: gradients are those that arrive there. Models that are spread over processes (FSDP,
-    DTensor, DistributedDataParallel) are refused: inspect what they wrap.
+    hooks are as before, even if an error or Ctrl-C ends it. Hooks of the model run as in training,
+    but those on accumulated gradients (`register_post_accumulate_grad_hook`), which may hold an
+    optimizer step, do not: gradients are those that arrive there. Models that are spread over
+    processes (FSDP, DTensor, DistributedDataParallel) are refused: inspect what they wrap.
 
     Several threads may inspect at the same time, each a different model. Meanwhile no other thread
     may run or change the model. Random states belong to the whole process, so numbers that other
