@@ -156,6 +156,14 @@ def find_cure(origin: NonFiniteOrigin) -> Cure | None:
     return CURES.get(name)
 
 
+def is_of_formula(origin: NonFiniteOrigin) -> bool:
+    """Return whether the formula has to change: other weights would only hide the fault.
+
+    Values that grow too large, and weights that are undefined themselves, are a matter of weights.
+    """
+    return find_cure(origin) not in (None, _WEIGHTS, _EXP, _PARAMETER, _HALF, _HALF_GRADIENT)
+
+
 def _is_made(origin: NonFiniteOrigin) -> bool:
     """Whether only finite numbers went in where the first element is not finite."""
     return all(abs(x) < float("inf") for each in origin.elements for x in each.inputs)
