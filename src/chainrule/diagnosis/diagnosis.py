@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_times
 from chainrule.diagnosis.notes import Note, list_notes
+from chainrule.diagnosis.origins import describe_cure
 from chainrule.diagnosis.reach import read_unreached
 from chainrule.diagnosis.rule import MEANINGS, Rule, Verdict, describe_worst, find_worst
 from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES
@@ -336,6 +337,8 @@ def _conclude(
 def _choose_action(flow: GradientFlow, verdict: Verdict, viability: Viability) -> str:
     if verdict is Verdict.NO_GRADIENT and not flow.parameters:
         return NO_PARAMETERS
+    if verdict is Verdict.NON_FINITE and flow.origin is not None and not flow.origin.is_harmless:
+        return describe_cure(flow.origin)
     if verdict is Verdict.HEALTHY and viability.sgd.word is Outlook.AT_RISK:
         return ACTION_AT_RISK
     if verdict is Verdict.HEALTHY and viability.adam.word is Outlook.NOT_VIABLE:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.structure import (
@@ -19,6 +20,7 @@ from chainrule.diagnosis.structure import (
     list_streams,
 )
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.non_finite import count_harmful
 from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM, AttentionFlow, ResidualFlow
 
 _LONG = 4
@@ -47,6 +49,16 @@ class Observation:
 
 
 _OBSERVATIONS = (
+    Observation(
+        name="stopped_non_finite",
+        metric="infinite or undefined numbers that reach no parameter",
+        threshold=0.0,
+        beyond=">",
+        meaning="They stop before they reach the loss or the gradient of a parameter, for example "
+        "at a unit that is off, so training goes on as if they were not there. A later step may "
+        "let them through.",
+        source="IEEE 754 arithmetic; measured: such models train",
+    ),
     Observation(
         name="one_hot_attention",
         metric="relative entropy of attention",
@@ -186,6 +198,20 @@ def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
     What is grave enough to be a finding of the diagnosis is left to it.
     """
     return tuple(note for find in _FINDERS for note in find(flow))
+
+
+def _find_stopped(flow: GradientFlow) -> Iterator[Note]:
+    if count_harmful(flow):
+        return
+    total, places, _ = count_non_finite(flow)
+    if flow.origin is not None:
+        sentence = flow.origin.sentence.removesuffix(".")
+        evidence, total = f"{sentence[0].lower()}{sentence[1:]}", max(total, 1.0)
+    else:
+        start = locate_overflow(flow)
+        evidence = f"{format_number(total)} numbers are infinite or undefined: {start}"
+    if total > 0:
+        yield _note("stopped_non_finite", total, evidence, list(places))
 
 
 def _find_one_hot(flow: GradientFlow) -> Iterator[Note]:
@@ -355,6 +381,7 @@ def _note(name: str, value: float, evidence: str, modules: Sequence[str]) -> Not
 
 
 _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
+    _find_stopped,
     _find_one_hot,
     _find_uniform,
     _find_large_branches,

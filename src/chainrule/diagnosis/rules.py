@@ -65,6 +65,7 @@ from chainrule.diagnosis.viability.model import (
     is_fitted_kind,
 )
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.non_finite import count_harmful
 from chainrule.flow.quantity import Quantity, divide_members, multiply_members
 from chainrule.flow.records import WeightLayer, read_saturation
 
@@ -146,6 +147,8 @@ def _read_normalizations(flow: GradientFlow) -> list[Reading]:
 
 
 def _read_non_finite(flow: GradientFlow) -> list[Reading]:
+    if not count_harmful(flow):  # what stops before it reaches a parameter is a note
+        return [Reading(value=0.0)]
     total, places, layers = count_non_finite(flow)
     return [Reading(value=total, layers=tuple(layers), modules=tuple(places))]
 
@@ -189,10 +192,13 @@ def _describe_gradient(
 def _describe_non_finite(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
+    if flow.origin is not None and not flow.origin.is_harmless:
+        sentence = flow.origin.sentence.removesuffix(".")
+        return f"{sentence[0].lower()}{sentence[1:]}"
     loss = f"the loss is {format_number(flow.loss)}"
     places = len(wrong[0].modules)
     if not places:
-        return f"{loss}, though all values and gradients are finite"
+        return f"{loss}, though all values and gradients are finite: it is the loss itself"
     where = f": {start}" if (start := locate_overflow(flow)) else ""
     return f"{rule.metric} occur in {places} place{'' if places == 1 else 's'}{where}; {loss}"
 

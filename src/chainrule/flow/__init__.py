@@ -12,6 +12,10 @@ from chainrule.flow.loading import (
     decode_flow,
     load_flow,
 )
+from chainrule.flow.non_finite import (
+    NonFiniteElement,
+    NonFiniteOrigin,
+)
 from chainrule.flow.quantity import (
     Quantity,
 )
@@ -37,6 +41,8 @@ __all__ = [
     "GradientStatistics",
     "Histogram",
     "LayerFlow",
+    "NonFiniteElement",
+    "NonFiniteOrigin",
     "ParameterFlow",
     "Quantity",
     "ResidualFlow",

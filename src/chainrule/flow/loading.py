@@ -120,6 +120,7 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
     _check_spec(document["spec"], flow)
     _check_seeds(flow)
     _check_parts(flow, limits)
+    _check_origin(flow, limits)
     _check_layer_numbers(flow)
     return flow
 
@@ -253,6 +254,15 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
                 _refuse(where, "must be positions of parameters", position)
         if residual.branch is not None and residual.branch >= layers:
             _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
+
+
+def _check_origin(flow: GradientFlow, limits: Limits) -> None:
+    if flow.origin is not None:
+        if flow.ensemble_size != 1:
+            _refuse("origin", "must be null for several networks", flow.ensemble_size)
+        _check_values(flow.origin, 1, limits, "origin")
+        for index, name in enumerate(flow.origin.parameters):
+            _check_text(name, limits, f"origin.parameters.{index}")
 
 
 def _check_statistics(statistics: ActivationStatistics, place: str) -> None:

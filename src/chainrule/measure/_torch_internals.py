@@ -34,6 +34,8 @@ COSTS: Mapping[str, str] = MappingProxyType(
         "torch._C._functorch.is_functorch_wrapped_tensor": (
             "a model that runs inside torch.func transforms gets a less clear error"
         ),
+        "torch._C._current_autograd_node": "operations on the way back are not named",
+        "torch.autograd._get_sequence_nr": "operations on the way back have no line of code",
         "torch.compiler.set_stance": "parts compiled by torch.compile are not measured",
         "torch.Tensor._base": "sums written in place to a view are not recognized",
         "torch.Tensor._version": (
@@ -136,6 +138,22 @@ def is_in_backward() -> bool:
         return torch._C._current_graph_task_id() != -1
     except AttributeError:
         return False
+
+
+def find_current_node() -> Any:
+    """Return the node of the graph that a backward pass of this thread is at; `None` if unknown."""
+    try:
+        return torch._C._current_autograd_node()
+    except AttributeError:
+        return None
+
+
+def next_sequence_number() -> int:
+    """Return the number that this thread's next node of the graph will get; −1 if unknown."""
+    try:
+        return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+    except AttributeError:
+        return -1
 
 
 def is_functorch_wrapped(tensor: Tensor) -> bool:

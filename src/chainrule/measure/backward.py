@@ -1,6 +1,7 @@
 """The backward pass of a measurement: gradients of parameters and of recorded edges."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from chainrule.errors import InspectionError, LossError
 from chainrule.measure._torch_internals import list_accumulation_hooks
 from chainrule.measure.autograd_graph import Graph, walk
 from chainrule.measure.interrupts import HoldInterrupts
-from chainrule.measure.recording import Call, Recorder
+from chainrule.measure.recording import Call, Recorder, flatten_nested
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.statistics import Table
 
@@ -33,12 +34,27 @@ def differentiate(
         LossError: If the graph was used before.
         InspectionError: If the backward pass raises.
     """
-    try:
+    with explain_failure():
         graph = walk(loss)
-        if _accumulates(graph, parameters):
+        if _accumulates(graph, parameters, recorder):
             gradients, found = _differentiate_by_backward(loss, parameters, graph, recorder)
         else:
             gradients, found = _differentiate_by_grad(loss, parameters, graph, recorder)
+    return gradients, _select_edges(found, recorder)
+
+
+@contextmanager
+def explain_failure() -> Iterator[None]:
+    """Raise what a backward pass inside raises as an error that says what to do.
+
+    Raises:
+        LossError: If the graph was used before.
+        InspectionError: If the backward pass raises anything else.
+    """
+    try:
+        yield
+    except InspectionError:
+        raise
     except Exception as error:
         if "second time" in str(error):
             raise LossError(
@@ -49,20 +65,22 @@ def differentiate(
         raise InspectionError(
             f"The backward pass must run without errors, but it raised: {error}"
         ) from error
-    return gradients, _select_edges(found, recorder)
 
 
-def _accumulates(graph: Graph, parameters: Sequence[Tensor]) -> bool:
+def _accumulates(graph: Graph, parameters: Sequence[Tensor], recorder: Recorder) -> bool:
     """Whether gradients arrive by a backward pass within the backward pass.
 
     A reentrant checkpoint runs its part of the model again in there, and adds the gradients to
-    `.grad`. So may any other function written in Python, which is expected of it if parameters
-    do not lie on the graph.
+    `.grad`. So may any other function written in Python (reversible layers, checkpoints of your
+    own), which is expected of it if parameters do not lie on the graph, or if modules ran without
+    one.
     """
     if graph.has_checkpoint:
         return True
     if not graph.has_own_functions:
         return False
+    if recorder.without_grad:
+        return True
     reached = {id(leaf) for leaf in graph.leaves}
     return any(id(parameter) not in reached for parameter in parameters)
 
@@ -77,10 +95,24 @@ def _differentiate_by_grad(
     targets: list[Any] = [*parameters, *(recorder.targets[edge] for edge in small), *others]
     found: dict[int, Tensor | Table] = {}
     recorder.listen(found)
-    gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
+    if graph.has_own_functions:  # which may add to `.grad` what is no part of the graph
+        with gather_gradients((*parameters, *graph.leaves)):
+            gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
+            with torch.no_grad():
+                added = [
+                    _add(gradient, parameter.grad)
+                    for gradient, parameter in zip(gradients, parameters, strict=False)
+                ]
+        gradients = (*added, *gradients[len(parameters) :])
+    else:
+        gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
     of_edges = zip(small, gradients[len(parameters) :], strict=False)
     found |= {edge: gradient for edge, gradient in of_edges if gradient is not None}
     return gradients[: len(parameters)], found
+
+
+def _add(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other
 
 
 def _select_edges(
@@ -99,7 +131,7 @@ def _select_edges(
         if gradient is None and edge in recorder.replaced:
             gradient = gradients.get(recorder.replaced[edge])
         if gradient is not None:
-            found[edge] = gradient
+            found[edge] = flatten_nested(gradient) if isinstance(gradient, Tensor) else gradient
     return found
 
 
@@ -134,17 +166,8 @@ def _differentiate_by_backward(
                 listen(output.edge)
 
     handles: list[Any] = []
-    everything = {id(tensor): tensor for tensor in (*parameters, *graph.leaves)}.values()
-    held_back = [
-        (hooks, dict(hooks)) for tensor in everything if (hooks := list_accumulation_hooks(tensor))
-    ]
-    set_aside = [(tensor, tensor.grad) for tensor in everything]
-    with HoldInterrupts() as interrupts:
+    with HoldInterrupts() as interrupts, gather_gradients((*parameters, *graph.leaves)):
         try:
-            for hooks, _ in held_back:
-                hooks.clear()
-            for tensor, _ in set_aside:
-                tensor.grad = None
             recorder.on_recomputed = adopt
             with interrupts.let_through():
                 for edge in range(len(recorder.targets)):
@@ -153,10 +176,33 @@ def _differentiate_by_backward(
             return [parameter.grad for parameter in parameters], gradients
         finally:
             recorder.on_recomputed = None
-            finish_all(
-                (
-                    *(handle.remove for handle in handles),
-                    *(partial(setattr, tensor, "grad", gradient) for tensor, gradient in set_aside),
-                    *(partial(hooks.update, contents) for hooks, contents in held_back),
-                )
+            finish_all(handle.remove for handle in handles)
+
+
+@contextmanager
+def gather_gradients(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """Let `backward()` leave gradients in `.grad` inside, and put everything back on leaving.
+
+    Hooks that act on accumulated gradients (an optimizer in the backward pass) are held back.
+
+    Args:
+        leaves: All tensors in which the graph may end.
+    """
+    everything = {id(tensor): tensor for tensor in leaves}.values()
+    held_back = [
+        (hooks, dict(hooks)) for tensor in everything if (hooks := list_accumulation_hooks(tensor))
+    ]
+    set_aside = [(tensor, tensor.grad) for tensor in everything]
+    try:
+        for hooks, _ in held_back:
+            hooks.clear()
+        for tensor, _ in set_aside:
+            tensor.grad = None
+        yield
+    finally:
+        finish_all(
+            (
+                *(partial(setattr, tensor, "grad", gradient) for tensor, gradient in set_aside),
+                *(partial(hooks.update, contents) for hooks, contents in held_back),
             )
+        )

@@ -26,6 +26,7 @@ from chainrule.diagnosis.structure import read_once
 from chainrule.diagnosis.viability.constants import CONSTANTS, Constants
 from chainrule.diagnosis.viability.features import FEATURES, Feature, measure_features
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.non_finite import count_harmful
 from chainrule.spec.activations import ACTIVATIONS
 
 
@@ -277,16 +278,13 @@ def describe_probability(value: float) -> str:
 
 def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
     """Yield what needs no model: undefined numbers, or no gradient at all."""
-    layers = flow.weight_layers
-    norms = [n for layer in layers if (n := layer.weight_gradient_norm) is not None]
-    parts = [part for call in flow.layers for part in (call.statistics, call.gradient) if part]
-    counts = [each.non_finite for each in (*parts, *flow.parameters)]
-    if any(count > 0 for count in counts) or not all(map(math.isfinite, [flow.loss, *norms])):
+    if count_harmful(flow):
         yield Contribution(
             feature="non_finite",
             value=None,
             log_odds=CERTAIN,
-            words="Some numbers are infinite or undefined, and they spread to every weight.",
+            words="The loss or the gradient of a parameter is infinite or undefined, and one step "
+            "spreads that to the weights.",
         )
     elif not any(p.grad_norm is not None and p.grad_norm > 0 for p in flow.parameters):
         yield Contribution(
