@@ -12,6 +12,12 @@ from chainrule.flow.loading import (
     decode_flow,
     load_flow,
 )
+from chainrule.flow.loss import (
+    LossFlow,
+    LossPart,
+    LossTerm,
+    TermGradient,
+)
 from chainrule.flow.quantity import (
     Quantity,
 )
@@ -37,10 +43,14 @@ __all__ = [
     "GradientStatistics",
     "Histogram",
     "LayerFlow",
+    "LossFlow",
+    "LossPart",
+    "LossTerm",
     "ParameterFlow",
     "Quantity",
     "ResidualFlow",
     "Seed",
+    "TermGradient",
     "WeightLayer",
     "decode_flow",
     "flow_adapter",

@@ -1,6 +1,6 @@
 """The backward pass of a measurement: gradients of parameters and of recorded edges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,30 +15,45 @@ from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.recording import Call, Recorder
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.statistics import Table
+from chainrule.measure.terms import Term, measure_terms
 
 
 def differentiate(
-    loss: Tensor, parameters: Sequence[Tensor], recorder: Recorder
-) -> tuple[Sequence[Tensor | None], dict[int, Tensor | Table]]:
+    loss: Tensor, parameters: Mapping[int, Tensor], recorder: Recorder, terms: Sequence[Term] = ()
+) -> tuple[dict[int, Tensor], dict[int, Tensor | Table]]:
     """Return the gradients of the parameters, and of the recorded edges that calls refer to.
 
-    Large ones of edges are summarized already; those that the loss did not reach are missing.
+    Large ones of edges are summarized already; those that the loss did not reach are missing. Named
+    terms are differentiated by themselves, too, unless a backward pass within the backward pass is
+    needed.
 
     Args:
         loss: What is differentiated, one number.
-        parameters: Those that require a gradient; `None` for those that the loss did not reach.
+        parameters: Those that require a gradient, by position.
         recorder: The forward pass.
+        terms: Terms that the loss is the sum of.
 
     Raises:
         LossError: If the graph was used before.
         InspectionError: If the backward pass raises.
     """
+    tensors = list(parameters.values())
     try:
         graph = walk(loss)
-        if _accumulates(graph, parameters):
-            gradients, found = _differentiate_by_backward(loss, parameters, graph, recorder)
+        by_backward = _accumulates(graph, tensors)
+        if by_backward:
+            gradients, found = _differentiate_by_backward(loss, tensors, graph, recorder)
         else:
-            gradients, found = _differentiate_by_grad(loss, parameters, graph, recorder)
+            gradients, found = _differentiate_by_grad(
+                loss, tensors, graph, recorder, keep_graph=bool(terms)
+            )
+        reached = {
+            position: gradient
+            for position, gradient in zip(parameters, gradients, strict=True)
+            if gradient is not None
+        }
+        if terms and not by_backward:
+            measure_terms(terms, parameters, reached)
     except Exception as error:
         if "second time" in str(error):
             raise LossError(
@@ -49,7 +64,7 @@ def differentiate(
         raise InspectionError(
             f"The backward pass must run without errors, but it raised: {error}"
         ) from error
-    return gradients, _select_edges(found, recorder)
+    return reached, _select_edges(found, recorder)
 
 
 def _accumulates(graph: Graph, parameters: Sequence[Tensor]) -> bool:
@@ -68,7 +83,12 @@ def _accumulates(graph: Graph, parameters: Sequence[Tensor]) -> bool:
 
 
 def _differentiate_by_grad(
-    loss: Tensor, parameters: Sequence[Tensor], graph: Graph, recorder: Recorder
+    loss: Tensor,
+    parameters: Sequence[Tensor],
+    graph: Graph,
+    recorder: Recorder,
+    *,
+    keep_graph: bool = False,
 ) -> tuple[Sequence[Tensor | None], dict[int, Tensor | Table]]:
     known = {id(tensor) for tensor in parameters}
     # What is listened to must lie on the way to something that is asked for.
@@ -77,7 +97,10 @@ def _differentiate_by_grad(
     targets: list[Any] = [*parameters, *(recorder.targets[edge] for edge in small), *others]
     found: dict[int, Tensor | Table] = {}
     recorder.listen(found)
-    gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
+    gradients = torch.autograd.grad(
+        loss.sum(), targets, allow_unused=True, retain_graph=keep_graph
+    )
+    recorder.listen(None)
     of_edges = zip(small, gradients[len(parameters) :], strict=False)
     found |= {edge: gradient for edge, gradient in of_edges if gradient is not None}
     return gradients[: len(parameters)], found
@@ -92,7 +115,7 @@ def _select_edges(
         for call in recorder.calls
         for edge in (*call.input_edges, *(output.edge for output in call.outputs))
         if edge is not None
-    }
+    } | recorder.kept
     found = {}
     for edge in sorted(wanted):
         gradient = gradients.get(edge)
