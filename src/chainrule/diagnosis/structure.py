@@ -32,6 +32,10 @@ SMALL_SCALE = 1e-2
 """Scales of branches below this are small: CaiT, BEiT, DINOv2, ConvNeXt start at 1e-4 to 1e-6."""
 
 
+FLAT = 2.0**-23
+"""Relative fall of the loss below which a change of 1 % leaves it as it is: float32's precision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A value and the module that it was measured at.
@@ -61,6 +65,21 @@ def read_once(read: Callable[[GradientFlow], _T]) -> Callable[[GradientFlow], _T
         return kept[look_up]
 
     return look_up
+
+
+# --- The loss ------------------------------------------------------------------------------------
+
+
+def is_loss_flat(flow: GradientFlow) -> bool:
+    """Whether the loss reacts neither to the output nor to the parameters.
+
+    Then nothing can be said of the layers: all gradients are compared with one that is not there.
+    """
+    facts = flow.loss_facts
+    if facts is None:
+        return False
+    known = [value for value in (facts.reaction, facts.step) if value is not None]
+    return bool(known) and max(known) < FLAT
 
 
 # --- Residual streams ----------------------------------------------------------------------------

@@ -201,18 +201,32 @@ class GradientFlow:
         undoes it: it is the root mean square of the gradients of single outputs. A cross-entropy
         at initialization has about 1. It is what a weight's gradient is compared with, for it
         grows with every factor of the loss as that does, and neither changes with the batch size.
-        The output is that of the last call that receives a gradient; entries along its feature
-        dimension (the second of images, the last of everything else) count as one output. `None`
-        where it is zero or not finite.
+        The output is what the loss itself reads (`loss_facts.outputs`); where that is not known, it
+        is that of the last call that receives a gradient. Several calls of one module count as one
+        with all of their outputs. Entries along the feature dimension (the second of images, the
+        last of everything else) count as one output. `None` where it is zero or not finite.
         """
-        for call in reversed(self.layers):
+        read = () if self.loss_facts is None else self.loss_facts.outputs
+        found = [
+            (call.name, call.output, call, call.gradient.norm)
+            for call in map(self.layers.__getitem__, read)
+            if call.gradient is not None and call.statistics is not None
+        ]
+        for call in reversed(() if found else self.layers):
             if call.gradient is not None and call.statistics is not None:
-                features = 1 if len(call.shape) > 3 else -1
-                sizes = map(float, call.shape)  # whose product may be too large for a whole number
-                count = math.prod(sizes) // max(call.shape[features], 1) if call.shape else 1.0
-                error = Quantity(math.sqrt(count) * norm for norm in call.gradient.norm.values)
-                return error if 0.0 < error < math.inf else None
-        return None
+                found = [(call.name, call.output, call, call.gradient.norm)]
+                break
+        counts: dict[tuple[str, str], float] = {}
+        for name, output, call, _ in found:
+            features = 1 if len(call.shape) > 3 else -1
+            sizes = map(float, call.shape)  # whose product may be too large for a whole number
+            count = math.prod(sizes) // max(call.shape[features], 1) if call.shape else 1.0
+            counts[name, output] = counts.get((name, output), 0.0) + count
+        norm = combine_norms(each for *_, each in found)
+        if norm is None:
+            return None
+        error = Quantity(math.sqrt(max(counts.values())) * each for each in norm.values)
+        return error if 0.0 < error < math.inf else None
 
     @cached_property
     def gradient_norm(self) -> Quantity | None:

@@ -103,7 +103,7 @@ def assemble_flow(
     tables += [{"value": term.value.detach().reshape(1)} for term in terms]
     tables += [term.table for term in terms if term.table is not None]
     named = [(term.name, term.reached) for term in terms]
-    described_loss = None if facts is None else describe_loss(facts, recorder.calls)
+    described_loss = None if facts is None else describe_loss(facts)
     rows = fetch_rows(tables)
     numbers, module_layers = number_layers(recorder.calls, parameters, parameter_gradients)
     calls = recorder.calls
@@ -139,6 +139,7 @@ def assemble_flow(
             )
             for position, description in enumerate(described)
         )
+        edge_positions = place_edges(calls)
         named_terms = assemble_terms(
             named,
             [row["value"][0] for row in rows[term_tables : term_tables + len(named)]],
@@ -151,7 +152,7 @@ def assemble_flow(
             residuals=assemble_residuals(
                 connections,
                 layers,
-                place_edges(calls),
+                edge_positions,
                 {edge: Quantity(rows[table]["size"][0]) for edge, table in size_tables.items()},
                 gradients,
                 identities,
@@ -169,6 +170,7 @@ def assemble_flow(
                 rows[loss_table],
                 rows[0]["loss"][0][0],
                 layers,
+                edge_positions,
                 parameters,
                 gradients,
                 tuple(named_terms),

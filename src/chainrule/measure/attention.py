@@ -32,7 +32,7 @@ from chainrule.measure._torch_internals import (
     push_function_mode,
 )
 from chainrule.measure.autograd_graph import find_overwritten
-from chainrule.measure.constants import Constants
+from chainrule.measure.constants import SUMS, Constants
 from chainrule.measure.modules import Inventory, is_leaf
 from chainrule.measure.sharing import finish_all
 
@@ -136,7 +136,11 @@ class AttentionWatch(TorchFunctionMode):
         if name == "multi_head_attention_forward" and func is F.multi_head_attention_forward:
             return self._run_multihead(args, kwargs)
         result = func(*args, **kwargs)
-        self.constants.note(name, args, result)
+        if type(result) is Tensor:
+            if not result.requires_grad:
+                self.constants.note_constant(name, args, result)
+            elif self.constants.are_there and name in SUMS:
+                self.constants.note_sum(name, args, result)
         if name in _ADDS_IN_PLACE and (node := find_overwritten(result)) is not None:
             self._overwritten.add(node)
         if name == "scaled_dot_product_attention":

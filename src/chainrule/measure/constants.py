@@ -6,12 +6,15 @@ computed, results without gradient are followed that were made from tensors with
 """
 
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, is_grad_enabled
 
-_SUMS = frozenset("add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __isub__ __rsub__ rsub".split())
+_SUBTRACT = frozenset(("sub", "sub_", "__sub__", "__isub__"))
+SUMS = _SUBTRACT | {"add", "add_", "__add__", "__radd__", "__iadd__", "__rsub__", "rsub"}
+"""Names of functions that add or subtract."""
+
 _DETACHED_BY = frozenset(("detach", "detach_", "item", "__get__"))
 
 _MOST = 256
@@ -28,26 +31,29 @@ class Constants:
         self._cut: dict[int, tuple[weakref.ref[Tensor], bool]] = {}
         self._added: dict[Any, tuple[Tensor, bool]] = {}
 
-    def note(self, name: str, args: Sequence[Any], result: Any) -> None:
-        """After a function of PyTorch."""
-        if not isinstance(result, Tensor):
+    @property
+    def are_there(self) -> bool:
+        """Whether anything was cut off so far."""
+        return bool(self._cut)
+
+    def note_sum(self, name: str, args: Sequence[Any], result: Tensor) -> None:
+        """After something was added that gave a result with a gradient."""
+        if result.numel() != 1:
             return
-        if result.requires_grad:
-            if self._cut and name in _SUMS and result.dim() == 0:
-                for each in args:
-                    found = self._find(each)
-                    if found is not None and each.numel() == 1:
-                        value = -each if name in _NEGATIVE and each is args[1] else each
-                        self._added[result.grad_fn] = value.detach().clone(), found
+        for at, each in enumerate(args):
+            on_purpose = self._find(each)
+            if on_purpose is not None and each.numel() == 1:
+                value = each.detach().reshape(()).clone()
+                is_taken_off = name in _SUBTRACT and at == 1
+                self._added[result.grad_fn] = -value if is_taken_off else value, on_purpose
+
+    def note_constant(self, name: str, args: Sequence[Any], result: Tensor) -> None:
+        """After a function that gave a result without gradient."""
+        if not is_grad_enabled() or name.endswith("_like") or name.startswith("new_"):
             return
-        if not is_grad_enabled():
-            return
-        for each in args:
+        for each in _flatten(args):
             if not isinstance(each, Tensor):
-                if isinstance(each, (tuple, list)):
-                    each = next((x for x in each if isinstance(x, Tensor)), None)
-                if each is None or not isinstance(each, Tensor):
-                    continue
+                continue
             known = self._find(each)
             if each.requires_grad or known is not None:
                 if len(self._cut) >= _MOST:
@@ -76,4 +82,9 @@ class Constants:
         return totals[0], totals[1]
 
 
-_NEGATIVE = frozenset(("sub", "sub_", "__sub__", "__isub__"))
+def _flatten(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from value
+        else:
+            yield value

@@ -22,9 +22,8 @@ from chainrule.flow.records import GradientStatistics, LayerFlow, ParameterFlow
 from chainrule.measure._torch_internals import read_saved, read_sequence_number
 from chainrule.measure.autograd_graph import Edge, is_leaf, list_views
 from chainrule.measure.constants import Constants
-from chainrule.measure.recording import Call, Recorder, find_active
-from chainrule.measure.residuals import place_edges
-from chainrule.measure.statistics import Table
+from chainrule.measure.recording import Recorder, find_active
+from chainrule.measure.statistics import Table, is_cheap_to_read
 
 STEP = 0.01
 """Part of its norm by which a tensor moves where the fall of the loss is estimated."""
@@ -74,6 +73,11 @@ _BOUNDS = frozenset(
     ("ClampBackward0", "ClampBackward1", "ClampMinBackward0", "ClampMaxBackward0", "AddBackward0")
 )
 """Nodes behind which probabilities still are probabilities, nearly."""
+
+
+_Number = Tensor | float | None
+_Numbers = tuple[_Number, _Number, _Number, _Number]
+"""Value, guessing, best constant answer, floor."""
 
 
 @dataclass(slots=True, eq=False)
@@ -401,31 +405,36 @@ def summarize_loss(
         gradients: By recorded edge; large ones are tables.
         recorder: The forward pass.
     """
-    wide = torch.float32 if value.device.type == "mps" else torch.float64
-    unknown = torch.full((), math.nan, dtype=wide, device=value.device)
-    rows = []
+    numbers: list[_Number] = []
     for part in loss.parts:
         try:
-            numbers = _measure(part, gradients)
+            found = _measure(part, gradients)
         except RuntimeError:  # shapes that fit no usual loss
-            numbers = None
-        if numbers is None:
-            rows.append(unknown.expand(4))
-            continue
-        if len(loss.parts) == 1 and not loss.is_shifted:
-            numbers = (value.reshape(()), *numbers[1:])
-        rows.append(
-            torch.stack([unknown if n is None else n.to(unknown) for n in numbers])
-        )
-    share = _share_of_idle(loss.outputs, gradients, recorder)
-    idle = unknown if share is None else share.to(unknown)
-    parts = torch.stack(rows) if rows else unknown.new_zeros(0, 4)
-    return {"parts": parts.unsqueeze(0), "idle": idle.reshape(1, 1)}
+            found = None
+        if found is not None and len(loss.parts) == 1 and not loss.is_shifted:
+            found = (value.reshape(()), *found[1:])
+        numbers += found or (None, None, None, None)
+    numbers.append(_share_of_idle(loss.outputs, gradients, recorder))
+    return {"numbers": _join(numbers, value.device).unsqueeze(0)}
+
+
+def _join(numbers: Sequence[_Number], device: torch.device) -> Tensor:
+    """Return numbers as one tensor; those that are not known become NaN."""
+    if is_cheap_to_read(device):
+        return torch.tensor([math.nan if n is None else float(n) for n in numbers], dtype=torch.float64)
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    unknown = torch.full((), math.nan, dtype=wide, device=device)
+    return torch.stack(
+        [
+            unknown if n is None else n.to(unknown) if isinstance(n, Tensor) else torch.full_like(unknown, n)
+            for n in numbers
+        ]
+    )
 
 
 def _share_of_idle(
     outputs: Sequence[int], gradients: Mapping[int, Any], recorder: Recorder
-) -> Tensor | None:
+) -> _Number:
     """Return the share of examples whose gradient is zero in every output."""
     by_size: dict[int, Tensor] = {}
     for edge in outputs:
@@ -439,11 +448,7 @@ def _share_of_idle(
         return None
     groups = list(by_size.values())
     active = groups[0] if len(groups) == 1 else torch.cat(groups)
-    return 1.0 - active.to(torch.float32).mean()
-
-
-_Numbers = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
-"""Value, guessing, best constant answer, floor."""
+    return 1.0 - active.sum() / active.numel()
 
 
 def _measure(part: Part, gradients: Mapping[int, Any]) -> _Numbers | None:
@@ -504,8 +509,7 @@ def _measure_classes(part: Part, target: Tensor, weight: Tensor | None) -> _Numb
         value = (each if mass is None else each * mass).sum() * scale
     if part.kind == "nll":  # what it reads need not be logarithms of probabilities
         return value, None, None, None
-    zero = torch.zeros((), dtype=torch.float64)
-    return value, total * math.log(classes) * scale, entropy * scale, zero
+    return value, total * math.log(classes) * scale, entropy * scale, 0.0
 
 
 def _measure_soft(part: Part, weight: Tensor) -> _Numbers | None:
@@ -530,7 +534,7 @@ def _measure_soft(part: Part, weight: Tensor) -> _Numbers | None:
     guessing = total * math.log(logs.shape[dim])
     if part.is_shifted:  # Σ q (ln q − ln p)
         part.kind = "kl"
-        return value - floor, guessing - floor, entropy - floor, floor * 0.0
+        return value - floor, guessing - floor, entropy - floor, 0.0
     return value, guessing, entropy, floor
 
 
@@ -584,14 +588,13 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
     """Of targets that are any numbers."""
     if not target.is_floating_point():
         return None
-    zero = target.new_zeros(())
     value = None
     given = part.saved.get("self")
     scale = _scale(part, target, weight)
     if given is not None:
         value = (_penalize(part, given - target) * scale).sum()
     if _count_rows(target) < 2:
-        return value, None, None, zero
+        return value, None, None, 0.0
     rows = _list_rows(target)
     if not isinstance(scale, Tensor) or scale.dim() == 0:
         if part.kind == "mse":
@@ -599,7 +602,7 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
         else:
             centre = rows.median(dim=0).values
             guessing = (_penalize(part, rows - centre) * scale).sum()
-        return value, guessing, guessing, zero
+        return value, guessing, guessing, 0.0
     scale = _list_rows(scale.expand_as(target))
     if not bool((scale >= 0).all()):
         return None
@@ -609,7 +612,7 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
     else:
         centre = rows.median(dim=0).values
     guessing = (_penalize(part, rows - centre) * scale).sum()
-    return value, guessing, guessing, zero
+    return value, guessing, guessing, 0.0
 
 
 def _penalize(part: Part, difference: Tensor) -> Tensor:
@@ -653,17 +656,15 @@ class Description:
 
     parts: tuple[tuple[LossKind, OutputActivation | None, int | None, tuple[int, ...]], ...]
     outputs: tuple[int, ...]
-    places: Mapping[int, int]
     cut: float
     detached: float
 
 
-def describe_loss(loss: Loss, calls: Sequence[Call]) -> Description:
+def describe_loss(loss: Loss) -> Description:
     """Return what of a loss needs no graph; after `summarize_loss`."""
     return Description(
         tuple((part.kind, part.activation, part.width, part.outputs) for part in loss.parts),
         tuple(loss.outputs),
-        place_edges(calls),
         loss.cut,
         loss.detached,
     )
@@ -674,6 +675,7 @@ def assemble_loss(
     row: Mapping[str, Any],
     value: float,
     layers: Sequence[LayerFlow],
+    places: Mapping[int, int],
     parameters: Sequence[ParameterFlow],
     gradients: Mapping[int, GradientStatistics],
     terms: Sequence[LossTerm],
@@ -685,6 +687,7 @@ def assemble_loss(
         row: The numbers of `summarize_loss`.
         value: The loss.
         layers: The flow's entries.
+        places: Where among them the tensor on an edge is.
         parameters: The flow's parameters.
         gradients: By recorded edge.
         terms: Named terms.
@@ -692,15 +695,15 @@ def assemble_loss(
 
     def place(edges: Iterable[int]) -> tuple[int, ...]:
         return tuple(
-            description.places[edge] for edge in edges if edge in description.places
+            places[edge] for edge in edges if edge in places
         )
 
     known = True
     total, floor = 0.0, 0.0
     parts = []
-    for (kind, activation, width, edges), numbers in zip(
-        description.parts, row["parts"][0], strict=True
-    ):
+    *values, idle = row["numbers"][0]
+    for at, (kind, activation, width, edges) in enumerate(description.parts):
+        numbers = values[4 * at : 4 * at + 4]
         known = known and not math.isnan(numbers[0])
         total += numbers[0]
         floor += numbers[3]
@@ -723,11 +726,10 @@ def assemble_loss(
     if math.isfinite(value) and math.isfinite(lowest) and excess < 1e-9 * abs(value - offset):
         excess = 0.0
     reaction = [
-        (layers[description.places[edge]], gradients[edge].norm)
+        (layers[places[edge]], gradients[edge].norm)
         for edge in description.outputs
-        if edge in gradients and edge in description.places
+        if edge in gradients and edge in places
     ]
-    idle = row["idle"][0][0]
     return LossFlow(
         parts=tuple(parts),
         outputs=place(description.outputs),
