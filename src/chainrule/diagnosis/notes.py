@@ -1,4 +1,4 @@
-"""Notes on a measurement: what attention, branches and residual streams do.
+"""Notes on a measurement: what attention, branches, residual streams and the loss do.
 
 A note never changes the verdict: nothing need be wrong. It reports a metric that people ask about,
 and what was found when the claim that goes with it was put to the test.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainrule._utils.numbers import format_number
+from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.structure import list_streams
 from chainrule.flow.gradient_flow import GradientFlow
@@ -108,6 +108,34 @@ _OBSERVATIONS = (
         "small (warm-up), or normalization before each branch (pre-norm).",
         source="Xiong et al. 2020 (arXiv 2002.04745)",
     ),
+    Observation(
+        name="idle_examples",
+        metric="share of examples that send no gradient back",
+        threshold=0.25,
+        beyond=">",
+        meaning="The loss is flat for these examples, so this batch teaches nothing about them. "
+        "That is meant where a margin is kept, a ratio is clipped or padding is masked. It is a "
+        "fault where a clamp or an empty target does it.",
+        source="definition: an example with zero gradient at the output changes no weight",
+    ),
+    Observation(
+        name="log_softmax_twice",
+        metric="outputs that are logarithms of probabilities already",
+        threshold=0,
+        beyond=">",
+        meaning="cross_entropy takes the log_softmax itself. A second one changes nothing, neither "
+        "the loss nor the gradient: it only takes time. Use nll_loss, or leave the first one out.",
+        source="log_softmax(log_softmax(x)) = log_softmax(x)",
+    ),
+    Observation(
+        name="detached_constant",
+        metric="part of the loss that was detached",
+        threshold=0,
+        beyond=">",
+        meaning="It depends on the model, but was detached, so it reaches no parameter. That is "
+        "meant for a constant that makes the loss easier to read.",
+        source="torch.Tensor.detach",
+    ),
 )
 
 OBSERVATIONS: Mapping[str, Observation] = MappingProxyType(
@@ -153,7 +181,7 @@ class Note:
 
 
 def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
-    """Return what is worth knowing of a model's attention and residual connections.
+    """Return what is worth knowing of a model's attention, residual connections and loss.
 
     What is grave enough to be a finding of the diagnosis is left to it.
     """
@@ -272,6 +300,43 @@ def _find_fading(flow: GradientFlow) -> Iterator[Note]:
             )
 
 
+def _find_idle(flow: GradientFlow) -> Iterator[Note]:
+    share = None if flow.loss_facts is None else flow.loss_facts.zero_examples
+    bound = OBSERVATIONS["idle_examples"].threshold
+    if share is not None and bound < share <= RULES["idle_examples"].threshold:
+        yield _note(
+            "idle_examples",
+            share,
+            f"{format_share(share)} of the examples send no gradient back through the output",
+            [flow.layers[position].name for position in flow.loss_facts.outputs]
+            if flow.loss_facts
+            else [],
+        )
+
+
+def _find_log_softmax(flow: GradientFlow) -> Iterator[Note]:
+    for part in flow.loss_facts.parts if flow.loss_facts else ():
+        if (part.kind, part.activation) == ("cross_entropy", "log_softmax"):
+            names = [flow.layers[position].name for position in part.outputs]
+            yield _note(
+                "log_softmax_twice",
+                1.0,
+                "cross_entropy receives logarithms of probabilities",
+                names,
+            )
+
+
+def _find_detached(flow: GradientFlow) -> Iterator[Note]:
+    value = flow.loss_facts.detached if flow.loss_facts else None
+    if value:
+        yield _note(
+            "detached_constant",
+            abs(value),
+            f"{format_number(value)} of the loss was detached from the model",
+            [],
+        )
+
+
 def _list_long(flow: GradientFlow, normalization: str) -> Iterator[tuple[ResidualFlow, ...]]:
     for stream in list_streams(flow):
         styles = {each.normalization for each in stream}
@@ -305,4 +370,7 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_tiny_branches,
     _find_growing,
     _find_fading,
+    _find_idle,
+    _find_log_softmax,
+    _find_detached,
 )

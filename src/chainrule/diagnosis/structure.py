@@ -76,10 +76,16 @@ def is_loss_flat(flow: GradientFlow) -> bool:
     Then nothing can be said of the layers: all gradients are compared with one that is not there.
     """
     facts = flow.loss_facts
-    if facts is None:
+    if facts is None or is_output_half(flow):
         return False
     known = [value for value in (facts.reaction, facts.step) if value is not None]
     return bool(known) and max(known) < FLAT
+
+
+def is_output_half(flow: GradientFlow) -> bool:
+    """Whether what the loss reads is in float16, which loses small gradients by itself."""
+    outputs = () if flow.loss_facts is None else flow.loss_facts.outputs
+    return any(flow.layers[position].dtype == "float16" for position in outputs)
 
 
 # --- Residual streams ----------------------------------------------------------------------------

@@ -114,9 +114,7 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
     if version == 1:
         _rename_streams(document)
     if version < 3 and "loss_facts" in document:
-        _refuse(
-            "loss_facts", f"must not be there in version {version}", document["loss_facts"]
-        )
+        _refuse("loss_facts", f"must not be there in version {version}", document["loss_facts"])
     try:
         # Not `validate_json`: its parser takes 120 times the size of a text of empty lists.
         flow = flow_adapter().validate_python(document | {"schema_version": SCHEMA_VERSION})

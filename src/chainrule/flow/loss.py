@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import FailFast, Field, with_config
+from pydantic import FailFast, Field, Strict, with_config
 
 from chainrule._utils.numbers import format_number
 from chainrule.flow.quantity import Quantity
@@ -62,7 +62,9 @@ class LossPart:
         floor: The lowest possible value: 0, or the entropy of targets that are probabilities.
         activation: The activation that made the values that it reads; `None` if it was another one
             or none.
-        width: Number of values over which that softmax goes, or of the values of an example.
+        width: Number of values over which that softmax goes, or the loss's own.
+        is_direct: Whether it reads `outputs` themselves, or a last matrix product of them with a
+            trained weight; not so where another network (a critic) stands in between.
         outputs: Positions in `GradientFlow.layers` of what it reads.
 
     Example:
@@ -77,6 +79,7 @@ class LossPart:
     floor: Quantity | None = None
     activation: OutputActivation | None = None
     width: PositiveSize | None = None
+    is_direct: Annotated[bool, Strict()] = False
     outputs: Annotated[tuple[Position, ...], FailFast(), Field(max_length=_MANY)] = ()
 
     def __repr__(self) -> str:

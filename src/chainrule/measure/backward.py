@@ -97,9 +97,7 @@ def _differentiate_by_grad(
     targets: list[Any] = [*parameters, *(recorder.targets[edge] for edge in small), *others]
     found: dict[int, Tensor | Table] = {}
     recorder.listen(found)
-    gradients = torch.autograd.grad(
-        loss.sum(), targets, allow_unused=True, retain_graph=keep_graph
-    )
+    gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True, retain_graph=keep_graph)
     recorder.listen(None)
     of_edges = zip(small, gradients[len(parameters) :], strict=False)
     found |= {edge: gradient for edge, gradient in of_edges if gradient is not None}

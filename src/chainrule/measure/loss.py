@@ -74,6 +74,7 @@ _BOUNDS = frozenset(
 )
 """Nodes behind which probabilities still are probabilities, nearly."""
 
+_PRODUCTS = frozenset(("MmBackward0", "AddmmBackward0", "BmmBackward0"))
 
 _Number = Tensor | float | None
 _Numbers = tuple[_Number, _Number, _Number, _Number]
@@ -95,6 +96,7 @@ class Part:
         outputs: Recorded edges that it reads.
         activation: The activation that made the values it reads.
         width: Number of classes.
+        is_direct: Whether no further network stands between the outputs and it.
         saved: What is needed of the forward pass.
     """
 
@@ -108,6 +110,7 @@ class Part:
     outputs: tuple[int, ...] = ()
     activation: OutputActivation | None = None
     width: int | None = None
+    is_direct: bool = False
     saved: dict[str, Any] = field(default_factory=dict)
 
 
@@ -242,9 +245,7 @@ def _find_log_softmax(node: Any) -> Any:
     return None
 
 
-def _make_kernel_part(
-    node: Any, name: str, path: tuple[str, ...], reduction: str
-) -> Part | None:
+def _make_kernel_part(node: Any, name: str, path: tuple[str, ...], reduction: str) -> Part | None:
     own = {0: "none", 1: "mean", 2: "sum"}.get(read_saved(node, "reduction"), "")
     if own == "none":
         own = reduction.replace("none", "sum") if reduction else ""
@@ -316,6 +317,8 @@ def _find_outputs(parts: Sequence[Part], outputs: set[int], recorder: Recorder) 
                 seen.add(edge)
                 pending += [each for each in edge[0].next_functions if each[0] is not None]
         part.outputs = tuple(edges)
+        part.is_direct = bool(edges) and all(map(_is_head, seen))
+        part.is_direct = part.is_direct and sum(n.name() in _PRODUCTS for n, _ in seen) <= 1
         if not edges and part.kind == "custom":
             part.kind = "penalty"
         found |= edges
@@ -325,6 +328,17 @@ def _find_outputs(parts: Sequence[Part], outputs: set[int], recorder: Recorder) 
     for part in parts:
         part.outputs = tuple(edge for edge in part.outputs if edge in found)
     return list(found)
+
+
+def _is_head(edge: Edge) -> bool:
+    """Whether a step between an output and the loss keeps it the model's own answer."""
+    node = edge[0]
+    name = node.name()
+    if name in _PRODUCTS:
+        return sum(each is not None for each, _ in node.next_functions) > 1
+    return (
+        name in _SAME or name in _LINEAR or name in _ACTIVATIONS or name in _BOUNDS or is_leaf(node)
+    )
 
 
 def _list_below(edges: Sequence[Edge]) -> set[Edge]:
@@ -384,7 +398,8 @@ def _prepare(
             return
         saved["self"], saved["target"] = read, read - saved["sign"] * difference.detach()
     if not part.is_whole and (
-        part.reduction or (isinstance(saved["target"], Tensor) and saved["target"].numel() <= _DENSE)
+        part.reduction
+        or (isinstance(saved["target"], Tensor) and saved["target"].numel() <= _DENSE)
     ):
         part.weights = recorder.keep_edge(node, 0)
         if part.weights is None:
@@ -421,12 +436,18 @@ def summarize_loss(
 def _join(numbers: Sequence[_Number], device: torch.device) -> Tensor:
     """Return numbers as one tensor; those that are not known become NaN."""
     if is_cheap_to_read(device):
-        return torch.tensor([math.nan if n is None else float(n) for n in numbers], dtype=torch.float64)
+        return torch.tensor(
+            [math.nan if n is None else float(n) for n in numbers], dtype=torch.float64
+        )
     wide = torch.float32 if device.type == "mps" else torch.float64
     unknown = torch.full((), math.nan, dtype=wide, device=device)
     return torch.stack(
         [
-            unknown if n is None else n.to(unknown) if isinstance(n, Tensor) else torch.full_like(unknown, n)
+            unknown
+            if n is None
+            else n.to(unknown)
+            if isinstance(n, Tensor)
+            else torch.full_like(unknown, n)
             for n in numbers
         ]
     )
@@ -439,7 +460,12 @@ def _share_of_idle(
     by_size: dict[int, Tensor] = {}
     for edge in outputs:
         active, gradient = recorder.active.get(edge), gradients.get(edge)
-        if active is None and isinstance(gradient, Tensor) and not gradient.is_sparse:
+        if (
+            active is None
+            and isinstance(gradient, Tensor)
+            and not gradient.is_sparse
+            and gradient.numel()
+        ):
             active = find_active(gradient)
         if active is not None and active.numel() > 1:
             known = by_size.get(active.numel())
@@ -654,7 +680,7 @@ def _sum_rows(tensor: Tensor) -> Tensor:
 class Description:
     """What of a loss needs no graph: kinds, and recorded edges."""
 
-    parts: tuple[tuple[LossKind, OutputActivation | None, int | None, tuple[int, ...]], ...]
+    parts: tuple[tuple[LossKind, OutputActivation | None, int | None, bool, tuple[int, ...]], ...]
     outputs: tuple[int, ...]
     cut: float
     detached: float
@@ -663,7 +689,10 @@ class Description:
 def describe_loss(loss: Loss) -> Description:
     """Return what of a loss needs no graph; after `summarize_loss`."""
     return Description(
-        tuple((part.kind, part.activation, part.width, part.outputs) for part in loss.parts),
+        tuple(
+            (part.kind, part.activation, part.width, part.is_direct, part.outputs)
+            for part in loss.parts
+        ),
         tuple(loss.outputs),
         loss.cut,
         loss.detached,
@@ -694,15 +723,13 @@ def assemble_loss(
     """
 
     def place(edges: Iterable[int]) -> tuple[int, ...]:
-        return tuple(
-            places[edge] for edge in edges if edge in places
-        )
+        return tuple(places[edge] for edge in edges if edge in places)
 
     known = True
     total, floor = 0.0, 0.0
     parts = []
     *values, idle = row["numbers"][0]
-    for at, (kind, activation, width, edges) in enumerate(description.parts):
+    for at, (kind, activation, width, is_direct, edges) in enumerate(description.parts):
         numbers = values[4 * at : 4 * at + 4]
         known = known and not math.isnan(numbers[0])
         total += numbers[0]
@@ -717,6 +744,7 @@ def assemble_loss(
                 floor=numbers[3],
                 activation=activation,
                 width=width or None,
+                is_direct=is_direct,
                 outputs=place(edges),
             )
         )
@@ -734,10 +762,10 @@ def assemble_loss(
         parts=tuple(parts),
         outputs=place(description.outputs),
         offset=None if math.isnan(offset) else Quantity([offset]),
-        step=_relate((_measure_size(p) * p.grad_norm for p in parameters if p.grad_norm is not None), excess),
-        reaction=_relate(
-            (_measure_output(call) * norm for call, norm in reaction), excess
+        step=_relate(
+            (_measure_size(p) * p.grad_norm for p in parameters if p.grad_norm is not None), excess
         ),
+        reaction=_relate((_measure_output(call) * norm for call, norm in reaction), excess),
         zero_examples=None if math.isnan(idle) else Quantity([idle]),
         terms=tuple(terms),
         cut=Quantity([description.cut]),

@@ -431,7 +431,7 @@ def find_tensors(
 
 def find_active(gradient: Tensor) -> Tensor:
     """Return which examples (entries of the first dimension) have a gradient other than zero."""
-    rows = gradient.reshape(gradient.shape[0] if gradient.dim() else 1, -1)
+    rows = gradient.flatten(1) if gradient.dim() > 1 else gradient.reshape(-1, 1)
     if rows.numel() > SMALL and is_cheap_to_read(rows.device):
         seen = rows[:, :: max(1, rows.shape[1] // 64)].any(1)
         if bool(seen.all()):
