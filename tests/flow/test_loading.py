@@ -529,14 +529,14 @@ class TestLimits:
         [
             ("[" * 10**6, "nested too deeply"),
             ('{"a":' * 10**5, "nested too deeply"),
-            ('{"schema_version":2,"layers":[' + "{}," * 10**6 + "{}]}", "at most 100,000 entries"),
+            ('{"schema_version":3,"layers":[' + "{}," * 10**6 + "{}]}", "at most 100,000 entries"),
             (
-                '{"schema_version":2,"layers":[' + "{}," * 90_000 + "{}]}",
+                '{"schema_version":3,"layers":[' + "{}," * 90_000 + "{}]}",
                 "layers.0.name: this field must be there",
             ),
             ('{"schema_version":' + "9" * 10**6 + "}", "a whole number of 1000000 digits"),
             ('{"schema_version":' + "9" * 19 + "}", "Upgrade with"),
-            ('{"schema_version":2,"x":"' + "<b>" * 10**6 + '"}', "layers: this field must"),
+            ('{"schema_version":3,"x":"' + "<b>" * 10**6 + '"}', "layers: this field must"),
             ("{" + ",".join(f'"{at}":1' for at in range(10**5)) + "}", "more than 20 fields"),
         ],
         ids=["lists", "objects", "entries", "empty", "integer", "version", "text", "fields"],

@@ -1,4 +1,4 @@
-"""Notes on a measurement: what attention, branches and residual streams do, and what is unused.
+"""Notes on a measurement: attention, branches, residual streams, the loss, unused parts.
 
 A note never changes the verdict: nothing need be wrong. It reports a metric that people ask about,
 and what was found when the claim that goes with it was put to the test.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainrule._utils.numbers import format_number
+from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES
@@ -148,6 +148,34 @@ _OBSERVATIONS = (
         "forward() leaves out.",
         source="reverse-mode differentiation: no path in the graph, no derivative",
     ),
+    Observation(
+        name="idle_examples",
+        metric="share of examples that send no gradient back",
+        threshold=0.25,
+        beyond=">",
+        meaning="The loss is flat for these examples, so this batch teaches nothing about them. "
+        "That is meant where a margin is kept, a ratio is clipped or padding is masked. It is a "
+        "fault where a clamp or an empty target does it.",
+        source="definition: an example with zero gradient at the output changes no weight",
+    ),
+    Observation(
+        name="log_softmax_twice",
+        metric="outputs that are logarithms of probabilities already",
+        threshold=0,
+        beyond=">",
+        meaning="cross_entropy takes the log_softmax itself. A second one changes nothing, neither "
+        "the loss nor the gradient: it only takes time. Use nll_loss, or leave the first one out.",
+        source="log_softmax(log_softmax(x)) = log_softmax(x)",
+    ),
+    Observation(
+        name="detached_constant",
+        metric="part of the loss that was detached",
+        threshold=0,
+        beyond=">",
+        meaning="It depends on the model, but was detached, so it reaches no parameter. That is "
+        "meant for a constant that makes the loss easier to read.",
+        source="torch.Tensor.detach",
+    ),
 )
 
 OBSERVATIONS: Mapping[str, Observation] = MappingProxyType(
@@ -193,7 +221,7 @@ class Note:
 
 
 def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
-    """Return what is worth knowing of a model's attention, residual connections and unused parts.
+    """Return what is worth knowing of attention, residual connections, loss and unused parts.
 
     What is grave enough to be a finding of the diagnosis is left to it.
     """
@@ -354,6 +382,43 @@ def _find_unused(flow: GradientFlow) -> Iterator[Note]:
         )
 
 
+def _find_idle(flow: GradientFlow) -> Iterator[Note]:
+    share = None if flow.loss_facts is None else flow.loss_facts.zero_examples
+    bound = OBSERVATIONS["idle_examples"].threshold
+    if share is not None and bound < share <= RULES["idle_examples"].threshold:
+        yield _note(
+            "idle_examples",
+            share,
+            f"{format_share(share)} of the examples send no gradient back through the output",
+            [flow.layers[position].name for position in flow.loss_facts.outputs]
+            if flow.loss_facts
+            else [],
+        )
+
+
+def _find_log_softmax(flow: GradientFlow) -> Iterator[Note]:
+    for part in flow.loss_facts.parts if flow.loss_facts else ():
+        if (part.kind, part.activation) == ("cross_entropy", "log_softmax"):
+            names = [flow.layers[position].name for position in part.outputs]
+            yield _note(
+                "log_softmax_twice",
+                1.0,
+                "cross_entropy receives logarithms of probabilities",
+                names,
+            )
+
+
+def _find_detached(flow: GradientFlow) -> Iterator[Note]:
+    value = flow.loss_facts.detached if flow.loss_facts else None
+    if value:
+        yield _note(
+            "detached_constant",
+            abs(value),
+            f"{format_number(value)} of the loss was detached from the model",
+            [],
+        )
+
+
 def _list_long(flow: GradientFlow, normalization: str) -> Iterator[tuple[ResidualFlow, ...]]:
     for stream in list_streams(flow):
         styles = {each.normalization for each in stream}
@@ -390,4 +455,7 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_fading,
     _find_starved_branches,
     _find_unused,
+    _find_idle,
+    _find_log_softmax,
+    _find_detached,
 )

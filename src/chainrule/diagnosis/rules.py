@@ -15,6 +15,7 @@ cross-entropy at initialization), or with each other.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number
@@ -31,6 +32,7 @@ from chainrule.diagnosis.factors import (
     trace_streams,
     trace_way_back,
 )
+from chainrule.diagnosis.loss_rules import LOSS_RULES
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rule import (
@@ -51,6 +53,7 @@ from chainrule.diagnosis.structure import (
     find_last_dependent,
     find_small_head,
     find_tied_head,
+    is_loss_flat,
     list_branch_normalizations,
     list_chain,
     list_judged,
@@ -462,7 +465,23 @@ _RULES = (
     ),
 )
 
-RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})
+
+def _silence_without_error(rule: Rule) -> Rule:
+    """Return a rule that does not count where the loss is flat, if it compares with the error.
+
+    Everything is small or large relative to an error that vanished: one cause, one finding.
+    """
+    if rule.verdict not in (Verdict.VANISHING, Verdict.EXPLODING):
+        return rule
+    return replace(rule, applies=lambda flow: not is_loss_flat(flow) and rule.applies(flow))
+
+
+_TABLE = sorted(
+    (*map(_silence_without_error, _RULES), *LOSS_RULES),
+    key=lambda rule: (rule.last, list(Verdict).index(rule.verdict)),
+)
+
+RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _TABLE})
 """Every rule by name, in the order of the verdicts."""
 
 IGNORED_BY_REMEDIES = tuple(name for name, rule in RULES.items() if rule.ignored_by_remedies)

@@ -38,6 +38,10 @@ SMALL_SCALE = 1e-2
 """Scales of branches below this are small: CaiT, BEiT, DINOv2, ConvNeXt start at 1e-4 to 1e-6."""
 
 
+FLAT = 2.0**-23
+"""Relative fall of the loss below which a change of 1 % leaves it as it is: float32's precision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A value and the module that it was measured at.
@@ -69,6 +73,27 @@ def read_once(read: Callable[[GradientFlow], _T]) -> Callable[[GradientFlow], _T
         return kept[look_up]
 
     return look_up
+
+
+# --- The loss ------------------------------------------------------------------------------------
+
+
+def is_loss_flat(flow: GradientFlow) -> bool:
+    """Whether the loss reacts neither to the output nor to the parameters.
+
+    Then nothing can be said of the layers: all gradients are compared with one that is not there.
+    """
+    facts = flow.loss_facts
+    if facts is None or is_output_half(flow):
+        return False
+    known = [value for value in (facts.reaction, facts.step) if value is not None]
+    return bool(known) and max(known) < FLAT
+
+
+def is_output_half(flow: GradientFlow) -> bool:
+    """Whether what the loss reads is in float16, which loses small gradients by itself."""
+    outputs = () if flow.loss_facts is None else flow.loss_facts.outputs
+    return any(flow.layers[position].dtype == "float16" for position in outputs)
 
 
 # --- Residual streams ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from chainrule.diagnosis.viability.model import (
     describe_probability,
 )
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.loss import KIND_NAMES
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import WeightLayer
 from chainrule.spec.activations import ACTIVATIONS
@@ -133,6 +134,23 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
         _judge_ratio(flow.gradient_ratio, norms, diagnosis),
         verdict,
     )
+
+
+def describe_loss(flow: GradientFlow) -> str:
+    """Return the kind of the loss, and what guessing would give, in words; "" if not known.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> describe_loss(simulate(NetworkSpec(depth=3, width=4), 2))
+        ''
+    """
+    facts = flow.loss_facts
+    if facts is None:
+        return ""
+    kind = KIND_NAMES.get(facts.kind, facts.kind)
+    if facts.guessing is None:
+        return kind
+    return f"{kind}, guessing gives {format_number(facts.guessing)}"
 
 
 def describe_viability(diagnosis: Diagnosis) -> str:

@@ -12,6 +12,12 @@ from chainrule.flow.loading import (
     decode_flow,
     load_flow,
 )
+from chainrule.flow.loss import (
+    LossFlow,
+    LossPart,
+    LossTerm,
+    TermGradient,
+)
 from chainrule.flow.non_finite import (
     NonFiniteElement,
     NonFiniteOrigin,
@@ -41,12 +47,16 @@ __all__ = [
     "GradientStatistics",
     "Histogram",
     "LayerFlow",
+    "LossFlow",
+    "LossPart",
+    "LossTerm",
     "NonFiniteElement",
     "NonFiniteOrigin",
     "ParameterFlow",
     "Quantity",
     "ResidualFlow",
     "Seed",
+    "TermGradient",
     "WeightLayer",
     "decode_flow",
     "flow_adapter",

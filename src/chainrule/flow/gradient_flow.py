@@ -14,6 +14,7 @@ from pydantic import FailFast, Field, Strict, TypeAdapter, with_config
 
 from chainrule._utils.files import write_text
 from chainrule._utils.numbers import format_number
+from chainrule.flow.loss import LossFlow
 from chainrule.flow.non_finite import NonFiniteOrigin
 from chainrule.flow.quantity import Quantity, combine_norms, divide_members, multiply_members
 from chainrule.flow.records import (
@@ -30,7 +31,7 @@ from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 
 SCHEMA_VERSION = 3
 """Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"; files up
-to version 2 have no origin."""
+to version 2 know nothing of the loss but its value, and have no origin."""
 
 _SAME = 1e-3
 """Relative difference up to which two norms of the same gradient are equal, by rounding."""
@@ -88,6 +89,8 @@ class GradientFlow:
             over q·kᵀ whose result is multiplied with values, in forward order.
         origin: What makes the first infinite or undefined number, where `find_non_finite` was
             asked for it; `inspect` leaves it out.
+        loss_facts: What is known of the loss in addition to its value; `None` for ensembles and
+            in older files.
 
     Two flows are equal if all they hold is: every value of every member, undefined ones (NaN)
     included. A flow equals itself read back from its file.
@@ -112,6 +115,7 @@ class GradientFlow:
     residuals: Annotated[tuple[ResidualFlow, ...], FailFast()] = field(default_factory=tuple)
     attentions: Annotated[tuple[AttentionFlow, ...], FailFast()] = field(default_factory=tuple)
     origin: NonFiniteOrigin | None = field(default_factory=lambda: None)
+    loss_facts: LossFlow | None = field(default_factory=lambda: None)
 
     @classmethod
     def defer(cls, build: Callable[[], Self]) -> Self:
@@ -205,18 +209,32 @@ class GradientFlow:
         undoes it: it is the root mean square of the gradients of single outputs. A cross-entropy
         at initialization has about 1. It is what a weight's gradient is compared with, for it
         grows with every factor of the loss as that does, and neither changes with the batch size.
-        The output is that of the last call that receives a gradient; entries along its feature
-        dimension (the second of images, the last of everything else) count as one output. `None`
-        where it is zero or not finite.
+        The output is what the loss itself reads (`loss_facts.outputs`); where that is not known, it
+        is that of the last call that receives a gradient. Several calls of one module count as one
+        with all of their outputs. Entries along the feature dimension (the second of images, the
+        last of everything else) count as one output. `None` where it is zero or not finite.
         """
-        for call in reversed(self.layers):
+        read = () if self.loss_facts is None else self.loss_facts.outputs
+        found = [
+            (call.name, call.output, call, call.gradient.norm)
+            for call in map(self.layers.__getitem__, read)
+            if call.gradient is not None and call.statistics is not None
+        ]
+        for call in reversed(() if found else self.layers):
             if call.gradient is not None and call.statistics is not None:
-                features = 1 if len(call.shape) > 3 else -1
-                sizes = map(float, call.shape)  # whose product may be too large for a whole number
-                count = math.prod(sizes) // max(call.shape[features], 1) if call.shape else 1.0
-                error = Quantity(math.sqrt(count) * norm for norm in call.gradient.norm.values)
-                return error if 0.0 < error < math.inf else None
-        return None
+                found = [(call.name, call.output, call, call.gradient.norm)]
+                break
+        counts: dict[tuple[str, str], float] = {}
+        for name, output, call, _ in found:
+            features = 1 if len(call.shape) > 3 else -1
+            sizes = map(float, call.shape)  # whose product may be too large for a whole number
+            count = math.prod(sizes) // max(call.shape[features], 1) if call.shape else 1.0
+            counts[name, output] = counts.get((name, output), 0.0) + count
+        norm = combine_norms(each for *_, each in found)
+        if norm is None:
+            return None
+        error = Quantity(math.sqrt(max(counts.values())) * each for each in norm.values)
+        return error if 0.0 < error < math.inf else None
 
     @cached_property
     def gradient_norm(self) -> Quantity | None:

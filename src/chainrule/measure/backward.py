@@ -1,6 +1,6 @@
 """The backward pass of a measurement: gradients of parameters and of recorded edges."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,31 +16,46 @@ from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.recording import Call, Recorder, flatten_nested
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.statistics import Table
+from chainrule.measure.terms import Term, measure_terms
 
 
 def differentiate(
-    loss: Tensor, parameters: Sequence[Tensor], recorder: Recorder
-) -> tuple[Sequence[Tensor | None], dict[int, Tensor | Table]]:
+    loss: Tensor, parameters: Mapping[int, Tensor], recorder: Recorder, terms: Sequence[Term] = ()
+) -> tuple[dict[int, Tensor], dict[int, Tensor | Table]]:
     """Return the gradients of the parameters, and of the recorded edges that calls refer to.
 
-    Large ones of edges are summarized already; those that the loss did not reach are missing.
+    Large ones of edges are summarized already; those that the loss did not reach are missing. Named
+    terms are differentiated by themselves, too, unless a backward pass within the backward pass is
+    needed.
 
     Args:
         loss: What is differentiated, one number.
-        parameters: Those that require a gradient; `None` for those that the loss did not reach.
+        parameters: Those that require a gradient, by position.
         recorder: The forward pass.
+        terms: Terms that the loss is the sum of.
 
     Raises:
         LossError: If the graph was used before.
         InspectionError: If the backward pass raises.
     """
+    tensors = list(parameters.values())
     with explain_failure():
         graph = walk(loss)
-        if _accumulates(graph, parameters, recorder):
-            gradients, found = _differentiate_by_backward(loss, parameters, graph, recorder)
+        by_backward = _accumulates(graph, tensors, recorder)
+        if by_backward:
+            gradients, found = _differentiate_by_backward(loss, tensors, graph, recorder)
         else:
-            gradients, found = _differentiate_by_grad(loss, parameters, graph, recorder)
-    return gradients, _select_edges(found, recorder)
+            gradients, found = _differentiate_by_grad(
+                loss, tensors, graph, recorder, keep_graph=bool(terms)
+            )
+        reached = {
+            position: gradient
+            for position, gradient in zip(parameters, gradients, strict=True)
+            if gradient is not None
+        }
+        if terms and not by_backward:
+            measure_terms(terms, parameters, reached)
+    return reached, _select_edges(found, recorder)
 
 
 @contextmanager
@@ -86,7 +101,12 @@ def _accumulates(graph: Graph, parameters: Sequence[Tensor], recorder: Recorder)
 
 
 def _differentiate_by_grad(
-    loss: Tensor, parameters: Sequence[Tensor], graph: Graph, recorder: Recorder
+    loss: Tensor,
+    parameters: Sequence[Tensor],
+    graph: Graph,
+    recorder: Recorder,
+    *,
+    keep_graph: bool = False,
 ) -> tuple[Sequence[Tensor | None], dict[int, Tensor | Table]]:
     known = {id(tensor) for tensor in parameters}
     # What is listened to must lie on the way to something that is asked for.
@@ -95,9 +115,12 @@ def _differentiate_by_grad(
     targets: list[Any] = [*parameters, *(recorder.targets[edge] for edge in small), *others]
     found: dict[int, Tensor | Table] = {}
     recorder.listen(found)
+    differentiate_all = partial(
+        torch.autograd.grad, loss.sum(), targets, allow_unused=True, retain_graph=keep_graph
+    )
     if graph.has_own_functions:  # which may add to `.grad` what is no part of the graph
         with gather_gradients((*parameters, *graph.leaves)):
-            gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
+            gradients = differentiate_all()
             with torch.no_grad():
                 added = [
                     _add(gradient, parameter.grad)
@@ -105,7 +128,8 @@ def _differentiate_by_grad(
                 ]
         gradients = (*added, *gradients[len(parameters) :])
     else:
-        gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
+        gradients = differentiate_all()
+    recorder.listen(None)
     of_edges = zip(small, gradients[len(parameters) :], strict=False)
     found |= {edge: gradient for edge, gradient in of_edges if gradient is not None}
     return gradients[: len(parameters)], found
@@ -124,7 +148,7 @@ def _select_edges(
         for call in recorder.calls
         for edge in (*call.input_edges, *(output.edge for output in call.outputs))
         if edge is not None
-    }
+    } | recorder.kept
     found = {}
     for edge in sorted(wanted):
         gradient = gradients.get(edge)

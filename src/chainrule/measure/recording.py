@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from chainrule.errors import InspectionError
 from chainrule.flow.records import Role
@@ -38,6 +39,7 @@ from chainrule.measure.modules import Inventory, classify, has_weights, is_leaf,
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.statistics import (
     Table,
+    is_cheap_to_read,
     summarize_derivative,
     summarize_gradients,
     summarize_sparse_gradient,
@@ -125,6 +127,9 @@ class Recorder:
             the gradient arrives instead.
         sums: What modules read that is a sum, by the node and output where it was made.
         overwritten: Nodes that add in place (`chainrule.measure.autograd_graph.find_sum`).
+        kept: Edges whose gradients are wanted though no call's tensor sat on them.
+        by_example: Edges at which it is noted which examples (entries of the first dimension)
+            receive a gradient; `active` holds it for large ones.
         on_recomputed: Receives such a call and its fresh outputs when it is repeated.
     """
 
@@ -145,6 +150,9 @@ class Recorder:
         self.replaced: dict[int, int] = {}
         self.sums: dict[tuple[Any, int], Sum] = {}
         self.overwritten: set[Any] = set()
+        self.kept: set[int] = set()
+        self.by_example: set[int] = set()
+        self.active: dict[int, Tensor] = {}
         self._positions: dict[tuple[Any, int], int] = {}
         self._open: list[Call] = []
         self._before: dict[nn.Module, tuple[Tensor | None, tuple[int, ...]]] = {}
@@ -214,6 +222,18 @@ class Recorder:
             self.targets.append(edge)
         return position
 
+    def keep_edge(self, node: Any, output_nr: int) -> int | None:
+        """Have the gradient kept where a node puts out; `None` if it is too large for that."""
+        key = identify_edge(node, output_nr)
+        position = self._positions.get(key)
+        if position is None:
+            position = self._positions[key] = len(self.targets)
+            self.targets.append(GradientEdge(node, output_nr))
+        elif position in self.large:
+            return None
+        self.kept.add(position)
+        return position
+
     def release(self) -> None:
         """Release all tensors and the graph; what remains are plain descriptions."""
         self._latest = None
@@ -222,6 +242,7 @@ class Recorder:
         self.without_grad.clear()
         self.sums.clear()
         self.overwritten.clear()
+        self.active.clear()
         for subject in self.subjects.values():
             subject.module = None
         self.subjects.clear()
@@ -233,14 +254,16 @@ class Recorder:
         subject.runs += 1
         return Call(subject, subject.runs - 1, self._open[-1] if self._open else None)
 
-    def listen(self, tables: dict[int, Any]) -> None:
-        """Have backward passes from now on put tables into a dictionary, by large edge."""
+    def listen(self, tables: dict[int, Any] | None) -> None:
+        """Have backward passes from now on put tables into a dictionary, by large edge, or not."""
         self._tables = tables
 
     def _summarize(self, edge: int, gradient: Tensor) -> None:
         if self._tables is not None:
             with torch.no_grad():
                 gradient = flatten_nested(gradient)
+                if edge in self.by_example and not gradient.is_sparse:
+                    self.active[edge] = find_active(gradient.detach())
                 self._tables[edge] = (
                     summarize_sparse_gradient(gradient)
                     if gradient.is_sparse
@@ -423,6 +446,16 @@ def find_tensors(
         for name, entry in entries
         for found in find_tensors(entry, f"{path}.{name}" if path else name, (*around, id(value)))
     ]
+
+
+def find_active(gradient: Tensor) -> Tensor:
+    """Return which examples (entries of the first dimension) have a gradient other than zero."""
+    rows = gradient.flatten(1) if gradient.dim() > 1 else gradient.reshape(-1, 1)
+    if rows.numel() > SMALL and is_cheap_to_read(rows.device):
+        seen = rows[:, :: max(1, rows.shape[1] // 64)].any(1)
+        if bool(seen.all()):
+            return seen
+    return rows.any(1)
 
 
 def describe_module(name: str, module: nn.Module) -> Subject:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from chainrule.diagnosis.structure import read_once
+from chainrule.diagnosis.structure import is_loss_flat, read_once
 from chainrule.diagnosis.viability.constants import CONSTANTS, Constants
 from chainrule.diagnosis.viability.features import FEATURES, Feature, measure_features
 from chainrule.flow.gradient_flow import GradientFlow
@@ -285,6 +285,13 @@ def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
             log_odds=CERTAIN,
             words="The loss or the gradient of a parameter is infinite or undefined, and one step "
             "spreads that to the weights.",
+        )
+    elif is_loss_flat(flow):
+        yield Contribution(
+            feature="no_gradient",
+            value=None,
+            log_odds=CERTAIN,
+            words="The loss does not react to the output, so no step makes it smaller.",
         )
     elif not any(p.grad_norm is not None and p.grad_norm > 0 for p in flow.parameters):
         yield Contribution(
