@@ -8,9 +8,17 @@ from chainrule.flow.gradient_flow import (
     flow_adapter,
     select_path,
 )
+from chainrule.flow.inputs import InputFlow
 from chainrule.flow.loading import (
     decode_flow,
     load_flow,
+)
+from chainrule.flow.precision import (
+    FORMATS,
+    Format,
+    PrecisionFlow,
+    PrecisionProbe,
+    PrecisionTrial,
 )
 from chainrule.flow.quantity import (
     Quantity,
@@ -26,21 +34,32 @@ from chainrule.flow.records import (
     ResidualFlow,
     WeightLayer,
 )
+from chainrule.flow.symmetry import SymmetryFlow
+from chainrule.flow.time import MAX_STEPS, TimeFlow
 
 __all__ = [
+    "FORMATS",
+    "MAX_STEPS",
     "RECORD_TYPES",
     "SCHEMA_VERSION",
     "ActivationStatistics",
     "AttentionFlow",
     "Factor",
+    "Format",
     "GradientFlow",
     "GradientStatistics",
     "Histogram",
+    "InputFlow",
     "LayerFlow",
     "ParameterFlow",
+    "PrecisionFlow",
+    "PrecisionProbe",
+    "PrecisionTrial",
     "Quantity",
     "ResidualFlow",
     "Seed",
+    "SymmetryFlow",
+    "TimeFlow",
     "WeightLayer",
     "decode_flow",
     "flow_adapter",

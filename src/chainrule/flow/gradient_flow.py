@@ -13,6 +13,8 @@ from pydantic import FailFast, Field, Strict, TypeAdapter, with_config
 
 from chainrule._utils.files import write_text
 from chainrule._utils.numbers import format_number
+from chainrule.flow.inputs import InputFlow
+from chainrule.flow.precision import PrecisionFlow
 from chainrule.flow.quantity import Quantity, combine_norms, divide_members, multiply_members
 from chainrule.flow.records import (
     CLOSED,
@@ -24,10 +26,13 @@ from chainrule.flow.records import (
     Text,
     WeightLayer,
 )
+from chainrule.flow.symmetry import SymmetryFlow
+from chainrule.flow.time import TimeFlow
 from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 
-SCHEMA_VERSION = 2
-"""Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"."""
+SCHEMA_VERSION = 3
+"""Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"; files up to
+version 2 have no inputs, times, symmetries and precisions."""
 
 _CLIP_EPS = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to a norm before it divides by it."""
@@ -80,6 +85,12 @@ class GradientFlow:
             Those of `simulate` are in its specification instead.
         attentions: Attention weights computed by `scaled_dot_product_attention`, or by a softmax
             over q·kᵀ whose result is multiplied with values, in forward order.
+        inputs: What enters the model from outside, in the order in which it is read. Like the
+            next three, `inspect` measures it and `simulate` does not.
+        times: Gradients along the time steps of recurrent modules, in forward order.
+        symmetries: Weights with units that are copies of each other, in registration order.
+        precisions: Gradients that were computed in half precision: those of outputs in forward
+            order, then those of weights.
 
     Two flows are equal if all they hold is: every value of every member, undefined ones (NaN)
     included. A flow equals itself read back from its file.
@@ -103,6 +114,10 @@ class GradientFlow:
     # A factory, so that the class has no attribute that would hide what `defer` still has to build.
     residuals: Annotated[tuple[ResidualFlow, ...], FailFast()] = field(default_factory=tuple)
     attentions: Annotated[tuple[AttentionFlow, ...], FailFast()] = field(default_factory=tuple)
+    inputs: Annotated[tuple[InputFlow, ...], FailFast()] = field(default_factory=tuple)
+    times: Annotated[tuple[TimeFlow, ...], FailFast()] = field(default_factory=tuple)
+    symmetries: Annotated[tuple[SymmetryFlow, ...], FailFast()] = field(default_factory=tuple)
+    precisions: Annotated[tuple[PrecisionFlow, ...], FailFast()] = field(default_factory=tuple)
 
     @classmethod
     def defer(cls, build: Callable[[], Self]) -> Self:

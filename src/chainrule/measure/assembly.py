@@ -11,6 +11,7 @@ from torch import Tensor
 
 from chainrule._utils.version import read_version
 from chainrule.flow.gradient_flow import GradientFlow, select_path
+from chainrule.flow.precision import PrecisionFlow
 from chainrule.flow.quantity import Quantity, combine_norms, divide_members
 from chainrule.flow.records import (
     ActivationStatistics,
@@ -19,8 +20,11 @@ from chainrule.flow.records import (
     LayerFlow,
     ParameterFlow,
 )
+from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.measure.attention import AttentionCall
+from chainrule.measure.inputs import assemble_inputs
 from chainrule.measure.modules import Inventory, NamedParameter, find_owner
+from chainrule.measure.precision import assemble_precisions, take_arriving, take_weights
 from chainrule.measure.recording import Call, Output, Recorder, Subject
 from chainrule.measure.residuals import (
     Residual,
@@ -39,6 +43,8 @@ from chainrule.measure.statistics import (
     summarize_sparse_gradient,
     summarize_values,
 )
+from chainrule.measure.symmetry import find_symmetries
+from chainrule.measure.time import assemble_times, take_times
 
 _Key = TypeVar("_Key")
 Place = tuple[int, int]
@@ -86,10 +92,28 @@ def assemble_flow(
     size_tables = {edge: len(tables) + at for at, edge in enumerate(sums)}
     tables += [{"size": size.reshape(1, 1)} for size in sums.values()]
     connections = describe_residuals(residuals, recorder.calls)
+    timed = take_times(recorder, edge_gradients)
+    time_tables = len(tables)
+    for each in timed:
+        read = each.gradients[:0] if each.read is None else each.read
+        tables.append({"gradients": each.gradients, "read": read})
+    weights = take_weights(recorder, [p.names[0] for p in parameters], parameter_gradients)
+    arriving = take_arriving(recorder, edge_gradients)
+    half_tables = len(tables)
+    tables += [{"subnormal": each.subnormal} for _, each in arriving]
+    tables += [{"subnormal": each.subnormal} for each in weights]
     attention_tables = len(tables)
     tables += [{"attention": each.values} for each in attentions]
     computed = [(each.name, each.sizes) for each in attentions]
     rows = fetch_rows(tables)
+    symmetries = [
+        (each, parameters[each.position].names[0])
+        for each in find_symmetries(inventory, parameter_gradients)
+    ]
+    entering = [
+        (each.reader, each.shape, each.dtype, each.sample.cpu()) for each in recorder.entering
+    ]
+    has_half = recorder.has_half
     numbers, module_layers = number_layers(recorder.calls, parameters, parameter_gradients)
     calls = recorder.calls
     recorder.release()
@@ -108,6 +132,35 @@ def assemble_flow(
         units = output.shape[output.unit_dim] if output.shape else 1
         return read_activation(read(*places[id(output)]), units)
 
+    def build_precisions(
+        layers: Sequence[LayerFlow],
+        found: Sequence[ParameterFlow],
+        gradients: Mapping[int, GradientStatistics],
+        parameter_statistics: Mapping[int, GradientStatistics],
+    ) -> Iterator[PrecisionFlow]:
+        outputs = [output for call in calls for output in call.outputs]
+        places = {id(output): position for position, output in enumerate(outputs)}
+        subnormal = {
+            position: row["subnormal_share"]
+            for position, output in enumerate(outputs)
+            if output.edge in edge_places
+            and "subnormal_share" in (row := read(edge_places[output.edge]))
+        }
+        shares = [row["subnormal"][0][0] for row in rows[half_tables:attention_tables]]
+        return assemble_precisions(
+            layers,
+            found,
+            {position: share[0] for position, share in subnormal.items()},
+            [
+                (places[id(output)], each.dtype, share, gradients[each.source])
+                for (output, each), share in zip(arriving, shares, strict=False)
+            ],
+            {
+                each.source: (each.dtype, share, parameter_statistics[each.source])
+                for each, share in zip(weights, shares[len(arriving) :], strict=True)
+            },
+        )
+
     def build() -> GradientFlow:
         """Turn the fetched numbers into objects, when they are first read."""
         gradients = {edge: read_gradient(read(at)) for edge, at in edge_places.items()}
@@ -115,17 +168,18 @@ def assemble_flow(
             position: read_gradient(read(at)) for position, at in gradient_places.items()
         }
         layers, sources = _assemble_layers(calls, module_layers, read_statistics, gradients)
+        found = tuple(
+            _assemble_parameter(
+                description,
+                numbers.get(position),
+                read(norm_places[position]),
+                parameter_statistics.get(position),
+            )
+            for position, description in enumerate(described)
+        )
         return GradientFlow(
             layers=layers,
-            parameters=tuple(
-                _assemble_parameter(
-                    description,
-                    numbers.get(position),
-                    read(norm_places[position]),
-                    parameter_statistics.get(position),
-                )
-                for position, description in enumerate(described)
-            ),
+            parameters=found,
             loss=Quantity(rows[0]["loss"][0]),
             residuals=assemble_residuals(
                 connections,
@@ -140,6 +194,31 @@ def assemble_flow(
                     computed, [row["attention"] for row in rows[attention_tables:]]
                 )
             ),
+            inputs=tuple(assemble_inputs(entering)),
+            times=tuple(
+                assemble_times(
+                    [
+                        (each, row["gradients"], row["read"])
+                        for each, row in zip(timed, rows[time_tables:], strict=False)
+                    ],
+                    calls,
+                    gradients,
+                    layers,
+                )
+            ),
+            symmetries=tuple(
+                SymmetryFlow(
+                    parameter=name,
+                    layer=numbers.get(each.position),
+                    units=each.units,
+                    copies=Quantity([each.copies]),
+                    idle=Quantity([each.idle]),
+                )
+                for each, name in symmetries
+            ),
+            precisions=tuple(build_precisions(layers, found, gradients, parameter_statistics))
+            if has_half
+            else (),
             chain=_is_chain([sources[position] for position in select_path(layers)]),
             seeds=(),
             spec=None,

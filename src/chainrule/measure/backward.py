@@ -93,6 +93,7 @@ def _select_edges(
         for edge in (*call.input_edges, *(output.edge for output in call.outputs))
         if edge is not None
     }
+    wanted |= recorder.timed.keys() | recorder.arriving.keys()
     found = {}
     for edge in sorted(wanted):
         gradient = gradients.get(edge)

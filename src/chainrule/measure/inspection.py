@@ -17,6 +17,7 @@ from chainrule.measure.attention import watch_attention
 from chainrule.measure.backward import differentiate
 from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.modules import Inventory, take_inventory
+from chainrule.measure.precision import note_arriving
 from chainrule.measure.preservation import restore
 from chainrule.measure.recording import Recorder, record
 from chainrule.measure.residuals import find_residuals
@@ -84,6 +85,8 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                 if parameter.tensor.requires_grad
             }
             residuals = find_residuals(recorder)  # the backward pass releases the graph
+            if recorder.has_half:
+                note_arriving(loss, recorder)
             gradients, edge_gradients = differentiate(loss, list(trained.values()), recorder)
             reached = {
                 position: gradient

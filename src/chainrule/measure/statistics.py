@@ -23,6 +23,9 @@ from chainrule.spec.activations import (
     Activation,
 )
 
+HALF = (torch.float16, torch.bfloat16)
+"""Formats of half precision, whose gradients may be too small for them."""
+
 BINS = 40
 """Bins of an activation histogram."""
 
@@ -182,7 +185,27 @@ def _sample_rows(z: Tensor, unit_dim: int) -> Tensor | None:
 
 def summarize_gradients(tensors: Sequence[Tensor]) -> Table:
     """Return the values of `GradientStatistics` of dense tensors, each [members, ...]."""
-    return _reduce([to_real(t) for t in tensors], _reduce_gradients, rescale=_find_largest)
+    table = _reduce([to_real(t) for t in tensors], _reduce_gradients, rescale=_find_largest)
+    if tensors[0].dtype in HALF:
+        table["subnormal_share"] = measure_subnormal(tensors, torch.finfo(tensors[0].dtype).tiny)
+    return table
+
+
+def measure_subnormal(tensors: Sequence[Tensor], tiny: float) -> Tensor:
+    """Return the share of entries that are below `tiny` and not zero, [entries, members].
+
+    Args:
+        tensors: Each [members, ...]. Of large ones evenly spaced entries are looked at.
+        tiny: Smallest normal number of the format.
+    """
+    shares = []
+    for tensor in tensors:
+        flat = to_real(tensor).flatten(1)
+        if flat.shape[-1] > LARGE:
+            flat = flat[:, :: choose_step(flat.shape[-1], SAMPLE)]
+        size = flat.abs()
+        shares.append(((size < tiny) & (size > 0)).to(size.dtype).mean(-1))
+    return torch.nan_to_num(torch.stack(shares))  # of nothing, nothing
 
 
 def summarize_sparse_gradient(tensor: Tensor) -> Table:
