@@ -30,7 +30,9 @@ from chainrule.diagnosis.factors import (
     trace_streams,
     trace_way_back,
 )
+from chainrule.diagnosis.input_rules import INPUT_RULES
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
+from chainrule.diagnosis.precision_rules import PRECISION_RULES
 from chainrule.diagnosis.rule import (
     Reading,
     Rule,
@@ -55,6 +57,8 @@ from chainrule.diagnosis.structure import (
     measure_stream_growth,
     measure_typical_gradient,
 )
+from chainrule.diagnosis.symmetry_rules import SYMMETRY_RULES
+from chainrule.diagnosis.time_rules import TIME_RULES, find_variation_in_time, list_recurrent
 from chainrule.diagnosis.viability.model import NOT_VIABLE, assess_viability, is_covered
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, divide_members, multiply_members
@@ -79,7 +83,14 @@ def _read_gradients(flow: GradientFlow, layers: Sequence[WeightLayer]) -> list[R
 
 
 def _read_chain(flow: GradientFlow) -> list[Reading]:
-    return _read_gradients(flow, drop_explained(flow, list_judged(flow)))
+    """The same of the chain; what passes gradients on in time is judged by that.
+
+    The gates of a recurrent module scale its gradient, most of all where they start open or closed
+    on purpose, and the bounds were measured on dense layers.
+    """
+    recurrent = list_recurrent(flow)
+    layers = drop_explained(flow, list_judged(flow))
+    return _read_gradients(flow, [each for each in layers if each.layer not in recurrent])
 
 
 def _read_backward(flow: GradientFlow) -> list[Reading]:
@@ -107,7 +118,13 @@ def _read_variation(flow: GradientFlow) -> list[Reading]:
     head = find_tied_head(flow)
     if head is None:
         last = find_last_dependent(flow)
-        return read_layers([] if last is None else [last], lambda layer: layer.variation)
+        in_time = find_variation_in_time(flow)
+
+        def read(layer: WeightLayer) -> float | None:
+            found = layer.variation
+            return found if found is None or in_time is None else max(found, in_time)
+
+        return read_layers([] if last is None else [last], read)
     return [
         Reading(
             value=head.statistics.variation if head.statistics else None,
@@ -450,7 +467,11 @@ _RULES = (
     ),
 )
 
-RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})
+_ALL = (*_RULES, *INPUT_RULES, *PRECISION_RULES, *SYMMETRY_RULES, *TIME_RULES)
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {rule.name: rule for rule in sorted(_ALL, key=lambda rule: list(Verdict).index(rule.verdict))}
+)
 """Every rule by name, in the order of the verdicts."""
 
 IGNORED_BY_REMEDIES = tuple(name for name, rule in RULES.items() if rule.ignored_by_remedies)

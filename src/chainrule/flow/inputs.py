@@ -30,7 +30,8 @@ class InputFlow:
         min: Smallest finite entry.
         max: Largest finite entry.
         non_finite: Share of entries that are infinite or NaN, in [0, 1].
-        constant_columns: Columns with one value in all examples. 0 for a single example.
+        constant_columns: Columns with one value, not zero, in all examples. 0 for a single example.
+        zero_columns: Columns that are zero in all examples, as sparse features often are.
         offset: Size of the column means ÷ size of the column deviations (root mean squares over
             the columns that are not constant): how far the values are from 0, in standard
             deviations. `None` if all columns are constant or not finite.
@@ -57,6 +58,7 @@ class InputFlow:
     max: Quantity
     non_finite: Share
     constant_columns: Count
+    zero_columns: Count
     offset: Magnitude | None
     spread_ratio: Magnitude | None
     repeated: Share

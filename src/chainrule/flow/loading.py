@@ -263,10 +263,11 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
         if residual.branch is not None and residual.branch >= layers:
             _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
     for index, entering in enumerate(flow.inputs):
-        for count in entering.constant_columns.values:
-            if count > entering.columns:
-                where = f"inputs.{index}.constant_columns"
-                _refuse(where, f"must be at most columns, {entering.columns}", count)
+        for field in ("constant_columns", "zero_columns"):
+            for count in getattr(entering, field).values:
+                if count > entering.columns:
+                    where = f"inputs.{index}.{field}"
+                    _refuse(where, f"must be at most columns, {entering.columns}", count)
     for index, time in enumerate(flow.times):
         _check_time(time, f"times.{index}")
     for index, symmetry in enumerate(flow.symmetries):

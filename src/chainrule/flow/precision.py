@@ -91,14 +91,19 @@ class PrecisionFlow:
 
     @property
     def resolution(self) -> Quantity | None:
-        """Size of the entries ÷ smallest positive number of the format; `None` if not known.
+        """Size of the entries that are not zero ÷ smallest positive number of the format.
 
-        At 1 the typical entry is rounded to zero or to one single number.
+        At 1 the typical entry is rounded to zero or to one single number. 0 if all are zero;
+        `None` if the format is not known.
         """
         bounds = FORMATS.get(self.dtype)
         if bounds is None:
             return None
-        return Quantity(size / bounds.smallest for size in self.size.values)
+        members = zip(self.size.values, self.zero_share.values, strict=True)
+        return Quantity(
+            size / math.sqrt(1.0 - zero) / bounds.smallest if zero < 1.0 else 0.0
+            for size, zero in members
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,9 @@
 from chainrule.measure.inspection import (
     inspect,
 )
+from chainrule.measure.loss_scale import (
+    probe_precision,
+)
 from chainrule.measure.networks import (
     build_network,
     draw_batch,
@@ -17,5 +20,6 @@ __all__ = [
     "draw_batch",
     "inspect",
     "make_loss",
+    "probe_precision",
     "simulate",
 ]

@@ -121,13 +121,18 @@ def _assemble_input(reader: str, shape: tuple[int, ...], dtype: str, values: Ten
         min=_write(low),
         max=_write(high),
         non_finite=Quantity([1.0 - finite.numel() / values.numel()]),
-        constant_columns=Quantity([float(constant.sum()) if examples > 1 else 0.0]),
+        constant_columns=_count(constant & (means != 0), examples),
+        zero_columns=_count(constant & (means == 0), examples),
         offset=_write(torch.linalg.vector_norm(centers) / torch.linalg.vector_norm(spreads))
         if some
         else None,
         spread_ratio=_write(spreads.max() / spreads.min()) if some else None,
         repeated=Quantity([1.0 - distinct / examples]),
     )
+
+
+def _count(found: Tensor, examples: int) -> Quantity:
+    return Quantity([float(found.sum()) if examples > 1 else 0.0])
 
 
 def _write(value: Tensor) -> Quantity:

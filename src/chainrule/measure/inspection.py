@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,23 @@ from chainrule.measure.preservation import restore
 from chainrule.measure.recording import Recorder, record
 from chainrule.measure.residuals import find_residuals
 from chainrule.measure.sharing import run_modules_one_by_one
+
+
+class NamesModule(Protocol):
+    """A module as messages quote it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+
+
+class HasLastRun(Protocol):
+    """What knows the last module that returned."""
+
+    @property
+    def last_run(self) -> NamesModule | None: ...
+
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,9 +81,9 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         >>> float(flow.parameters[1].grad_norm)
         1.0
     """
-    _check_arguments(model, compute_loss)
+    check_arguments(model, compute_loss)
     _report_missing()
-    inventory = _take_inventory(model)
+    inventory = take_checked_inventory(model)
     with (
         HoldInterrupts() as interrupts,
         restore(inventory),
@@ -76,7 +93,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         record(inventory) as recorder,
     ):
         with watch_attention(inventory, recorder.overwritten) as watch, interrupts.let_through():
-            loss = _call(compute_loss, inventory.modules[0][1], recorder)
+            loss = call_loss(compute_loss, inventory.modules[0][1], recorder)
         with interrupts.let_through():
             recorder.is_complete = True
             trained = {
@@ -112,7 +129,7 @@ def _report_missing() -> None:
         _LOG.warning(sentence)
 
 
-def _take_inventory(model: nn.Module) -> Inventory:
+def take_checked_inventory(model: nn.Module) -> Inventory:
     try:
         inventory = take_inventory(unwrap_compiled(model))
     except RuntimeError as error:  # a dictionary changed while it was looked through
@@ -124,7 +141,7 @@ def _take_inventory(model: nn.Module) -> Inventory:
     return inventory
 
 
-def _check_arguments(model: object, compute_loss: object) -> None:
+def check_arguments(model: object, compute_loss: object) -> None:
     if not isinstance(model, nn.Module):
         raise InspectionError(
             f"model must be a torch.nn.Module; got {type(model).__name__}. "
@@ -159,7 +176,9 @@ def _check_model(inventory: Inventory) -> None:
                 )
 
 
-def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Recorder) -> Tensor:
+def call_loss(
+    compute_loss: Callable[[Any], Any], model: nn.Module, recorder: "HasLastRun"
+) -> Tensor:
     try:
         loss = compute_loss(model)
     except InspectionError:
@@ -196,7 +215,7 @@ def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Record
     return loss
 
 
-def _describe_progress(recorder: Recorder) -> str:
+def _describe_progress(recorder: "HasLastRun") -> str:
     if recorder.last_run is None:
         return "No measured module had run."
     name = recorder.last_run.name or "(model)"

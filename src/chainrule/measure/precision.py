@@ -1,4 +1,4 @@
-"""What half precision leaves of gradients: in a measurement, and at several loss scales."""
+"""What half precision leaves of the gradients of a measurement."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +17,6 @@ from chainrule.measure.statistics import HALF, measure_subnormal
 if TYPE_CHECKING:
     from chainrule.measure.recording import Output, Recorder
     from chainrule.measure.statistics import Table
-
-EXPONENTS = tuple(range(0, 25, 2))
-"""Loss scales 2^k that are tried: `torch.amp.GradScaler` starts at 2^16 and goes to 2^24 and on."""
-
-
-# --- In a measurement ----------------------------------------------------------------------------
 
 
 def note_arriving(loss: Tensor, recorder: "Recorder") -> None:
