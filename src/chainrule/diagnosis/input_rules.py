@@ -13,7 +13,7 @@ LARGE = 30.0
 SMALL = 1e-2
 """Largest absolute value up to which inputs are too small."""
 
-OFFSET = 20.0
+OFFSET = 10.0
 """Mean ÷ standard deviation from which on inputs are too far from zero."""
 
 UNEVEN = 1e3

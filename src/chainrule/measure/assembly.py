@@ -39,9 +39,9 @@ from chainrule.measure.statistics import (
     read_gradient,
     summarize_derivative,
     summarize_gradients,
-    summarize_parameters,
     summarize_sparse_gradient,
     summarize_values,
+    summarize_weights,
 )
 from chainrule.measure.symmetry import find_symmetries
 from chainrule.measure.time import assemble_times, take_times
@@ -81,7 +81,7 @@ def assemble_flow(
     norm_places = _summarize_alike(
         {position: p.tensor.detach() for position, p in enumerate(parameters)},
         tables,
-        summarize_parameters,
+        summarize_weights,
     )
     sums = {
         total.edge: total.size
@@ -108,7 +108,9 @@ def assemble_flow(
     rows = fetch_rows(tables)
     symmetries = [
         (each, parameters[each.position].names[0])
-        for each in find_symmetries(inventory, parameter_gradients)
+        for each in find_symmetries(
+            inventory, parameter_gradients, list(_list_suspects(norm_places, rows))
+        )
     ]
     entering = [
         (each.reader, each.shape, each.dtype, each.sample.cpu()) for each in recorder.entering
@@ -228,6 +230,15 @@ def assemble_flow(
         )
 
     return GradientFlow.defer(build)
+
+
+def _list_suspects(places: Mapping[int, Place], rows: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """Yield the parameters of which some units may be the same."""
+    for position, (table, entry) in places.items():
+        if "first" in rows[table]:
+            (first,) = rows[table]["first"][entry]
+            if len(set(first)) < len(first):
+                yield position
 
 
 def _summarize_outputs(calls: Sequence[Call], tables: list[Table]) -> dict[int, list[Place]]:

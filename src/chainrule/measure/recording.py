@@ -83,6 +83,7 @@ class Subject:
     unit_dim: int | None
     dims: int | None
     watched: bool
+    recurrent: bool = False
     runs: int = 0
 
 
@@ -207,7 +208,7 @@ class Recorder:
             call = self._start(subject)
             call.input_edges = self._note_inputs(subject, args, kwargs, first=first)
         self.calls.append(call)
-        if isinstance(module, _RECURRENT):
+        if subject.recurrent:
             call.is_cell = isinstance(module, nn.RNNCellBase)
             if self._sequence is not None and self._sequence[0] is module:
                 _, call.sequence, length = self._sequence
@@ -346,12 +347,12 @@ class Recorder:
     def _note_inputs(
         self, subject: Subject, args: Any, kwargs: Any, *, first: bool
     ) -> tuple[int, ...]:
-        if first and self._may_enter:
-            self._note_entering(subject, args, kwargs)
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
             tensors = [args[0]]
         else:
             tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
+        if first and self._may_enter and any(tensor.is_leaf for tensor in tensors):
+            self._note_entering(subject, args, kwargs)
         edges = []
         for tensor in tensors:
             edge = self.note_edge(tensor)
@@ -397,14 +398,12 @@ class Recorder:
         )
         self._note_base(tensor, only_private=True)
         call.outputs.append(output)
-        if not tensor.requires_grad:
-            self._may_enter = False
-        elif (
-            isinstance(call.subject.module, nn.RNNBase) and path == "0" and output.edge is not None
-        ):
-            self.timed[output.edge] = find_time_dim(call.subject.module, tensor)
-        if tensor.dtype in HALF:
-            self.has_half = True
+        self._may_enter &= tensor.requires_grad
+        self.has_half |= tensor.dtype in HALF
+        if call.subject.recurrent and path == "0" and output.edge is not None:
+            assert call.subject.module is not None
+            if isinstance(call.subject.module, nn.RNNBase):
+                self.timed[output.edge] = find_time_dim(call.subject.module, tensor)
         if output.edge is not None and call.subject.module and not is_leaf(call.subject.module):
             self._note_sum(call.subject, tensor, output.edge)
         if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
@@ -549,6 +548,7 @@ def _describe(name: str, module: nn.Module) -> Subject:
         unit_dim=traits.unit_dim,
         dims=traits.dims,
         watched=watched,
+        recurrent=isinstance(module, _RECURRENT),
     )
 
 

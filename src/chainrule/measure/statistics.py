@@ -42,6 +42,9 @@ LARGE, SAMPLE = 2**16, 2**14
 """Of tensors with more than `LARGE` entries, zeros are counted in `SAMPLE` evenly spaced ones, and
 saturation in evenly spaced rows with some `LARGE` entries together."""
 
+UNITS = 8
+"""Units of a weight of which one entry is compared."""
+
 _BLOCK = 1024
 _MODERATE = (1e-15, 1e15)
 """Between these, squares of float32 neither overflow nor underflow."""
@@ -219,6 +222,24 @@ def summarize_sparse_gradient(tensor: Tensor) -> Table:
 def summarize_parameters(tensors: Sequence[Tensor]) -> Table:
     """Return "norm" and "non_finite" of parameters, each [members, ...]."""
     return _reduce([to_real(t) for t in tensors], _reduce_parameters, rescale=_find_largest)
+
+
+def summarize_weights(tensors: Sequence[Tensor]) -> Table:
+    """The same, and "first": one entry each of a few units, [entries, members, units].
+
+    They cost next to nothing, and tell whether it is worth comparing units.
+    """
+    return _reduce([to_real(t) for t in tensors], _reduce_weights, rescale=_find_largest)
+
+
+def _reduce_weights(weights: Tensor) -> Table:
+    table = _reduce_parameters(weights)
+    if weights.dim() > 3 and weights.numel():
+        size, stride = weights.shape, weights.stride()
+        table["first"] = weights.as_strided(
+            (size[0], size[1], min(size[2], UNITS)), (stride[0], stride[1], stride[2])
+        )
+    return table
 
 
 def is_cheap_to_read(device: torch.device) -> bool:

@@ -1,6 +1,6 @@
 """Units of one weight that have the same weights and the same gradients."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,41 +37,34 @@ class Symmetry:
     idle: int
 
 
-def find_symmetries(inventory: Inventory, gradients: Mapping[int, Tensor]) -> list[Symmetry]:
+def find_symmetries(
+    inventory: Inventory, gradients: Mapping[int, Tensor], suspects: Sequence[int]
+) -> list[Symmetry]:
     """Return the weights of which some units are copies of others.
-
-    At first one entry of each unit is compared, which costs next to nothing: where no two are the
-    same, no two units are.
 
     Args:
         inventory: The model's modules and parameters.
         gradients: Gradients by position in the inventory.
+        suspects: Positions of what is compared: parameters in which one entry of some units is the
+            same.
     """
-    modules = dict(inventory.modules)
-    alike: dict[tuple[int, torch.dtype, torch.device], list[tuple[int, int, Tensor]]] = {}
-    for position, gradient in gradients.items():
-        if gradient.dim() < 2 or gradient.layout != torch.strided:
-            continue
-        parameter = inventory.parameters[position]
-        name, tensor = parameter.names[0], parameter.tensor
-        owner = modules.get(find_owner(name))
-        dim = 1 if isinstance(owner, _UNITS_SECOND) else 0
-        if dim == 0 and not isinstance(owner, _UNITS_FIRST):
-            continue
-        units = min(tensor.shape[dim], MAX_UNITS)
-        if units > 1 and tensor.numel() and PARAMETRIZATIONS not in name:
-            first = tensor.as_strided((units,), (tensor.stride(dim),))
-            key = units, tensor.dtype, tensor.device
-            alike.setdefault(key, []).append((position, dim, first))
     found = []
-    for (units, *_), group in alike.items():
-        rows = torch.stack([first for _, _, first in group]).tolist()
-        for (position, dim, _), row in zip(group, rows, strict=True):
-            if len(set(row)) < units:
-                weight = inventory.parameters[position].tensor
-                symmetry = _compare(position, weight.detach(), gradients[position], dim)
-                found += [symmetry] if symmetry else []
-    return sorted(found, key=lambda each: each.position)
+    modules = dict(inventory.modules) if suspects else {}
+    for position in suspects:
+        parameter, gradient = inventory.parameters[position], gradients.get(position)
+        name = parameter.names[0]
+        owner = modules.get(find_owner(name))
+        is_second = isinstance(owner, _UNITS_SECOND)
+        if (
+            gradient is not None
+            and gradient.layout == torch.strided
+            and (is_second or isinstance(owner, _UNITS_FIRST))
+            and PARAMETRIZATIONS not in name
+        ):
+            weight = parameter.tensor.detach()
+            symmetry = _compare(position, weight, gradient, 1 if is_second else 0)
+            found += [symmetry] if symmetry else []
+    return found
 
 
 def _compare(position: int, weight: Tensor, gradient: Tensor, dim: int) -> Symmetry | None:
