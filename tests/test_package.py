@@ -36,6 +36,7 @@ def test_public_names():
         "load_flow",
         "make_loss",
         "plot",
+        "probe_precision",
         "simulate",
         "write_report",
     }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from chainrule.flow.gradient_flow import GradientFlow
     from chainrule.flow.loading import load_flow
     from chainrule.measure.inspection import inspect
+    from chainrule.measure.loss_scale import probe_precision
     from chainrule.measure.networks import build_network, make_loss
     from chainrule.measure.non_finite import find_non_finite
     from chainrule.measure.simulation import simulate
@@ -56,6 +57,7 @@ __all__ = [
     "load_flow",
     "make_loss",
     "plot",
+    "probe_precision",
     "simulate",
     "write_report",
 ]
@@ -80,6 +82,7 @@ _HOMES = {
     "load_flow": "flow",
     "make_loss": "measure",
     "plot": "figures.plotting",
+    "probe_precision": "measure",
     "simulate": "measure",
     "write_report": "report",
 }
