@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import chainrule
 from chainrule import Verdict
 from chainrule.errors import InspectionError, RemedyError
-from chainrule.remedies.copying import find_shared_memory
+from chainrule.measure.copying import find_shared_memory
 from chainrule.remedies.edits import Edit, apply_edits, apply_or_undo
 from chainrule.remedies.model_changes import list_biases, list_model_changes, list_weights
 from chainrule.remedies.result import compare_flows
