@@ -26,6 +26,7 @@ def test_public_names():
         "PRESETS",
         "Remedy",
         "ScalarChain",
+        "Trial",
         "Verdict",
         "apply_remedy",
         "build_network",
@@ -36,6 +37,7 @@ def test_public_names():
         "make_loss",
         "plot",
         "simulate",
+        "try_training",
         "write_report",
     }
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from chainrule.figures.plotting import plot
     from chainrule.flow.gradient_flow import GradientFlow
     from chainrule.flow.loading import load_flow
+    from chainrule.flow.trial import Trial
     from chainrule.measure.inspection import inspect
     from chainrule.measure.networks import build_network, make_loss
     from chainrule.measure.simulation import simulate
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from chainrule.spec.activations import ACTIVATIONS
     from chainrule.spec.initializers import INITIALIZERS
     from chainrule.spec.network_spec import NetworkSpec
+    from chainrule.training.trial import try_training
 
 __all__ = [
     "ACTIVATIONS",
@@ -45,6 +47,7 @@ __all__ = [
     "NetworkSpec",
     "Remedy",
     "ScalarChain",
+    "Trial",
     "Verdict",
     "apply_remedy",
     "build_network",
@@ -55,6 +58,7 @@ __all__ = [
     "make_loss",
     "plot",
     "simulate",
+    "try_training",
     "write_report",
 ]
 
@@ -68,6 +72,7 @@ _HOMES = {
     "NetworkSpec": "spec",
     "Remedy": "remedies",
     "ScalarChain": "chain",
+    "Trial": "flow",
     "Verdict": "diagnosis",
     "apply_remedy": "remedies",
     "build_network": "measure",
@@ -78,6 +83,7 @@ _HOMES = {
     "make_loss": "measure",
     "plot": "figures.plotting",
     "simulate": "measure",
+    "try_training": "training",
     "write_report": "report",
 }
 """Where each public name is imported from: the face of a room, or a module in it."""

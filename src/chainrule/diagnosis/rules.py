@@ -55,6 +55,7 @@ from chainrule.diagnosis.structure import (
     measure_stream_growth,
     measure_typical_gradient,
 )
+from chainrule.diagnosis.trial_rules import TRIAL_RULES
 from chainrule.diagnosis.viability.model import NOT_VIABLE, assess_viability, is_covered
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, divide_members, multiply_members
@@ -450,7 +451,7 @@ _RULES = (
     ),
 )
 
-RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _RULES})
+RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in (*_RULES, *TRIAL_RULES)})
 """Every rule by name, in the order of the verdicts."""
 
 IGNORED_BY_REMEDIES = tuple(name for name, rule in RULES.items() if rule.ignored_by_remedies)

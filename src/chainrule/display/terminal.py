@@ -22,6 +22,7 @@ from chainrule.display.cards import (
     describe_attention,
     describe_measurement,
     describe_subject,
+    describe_trial,
 )
 from chainrule.display.tables import (
     ATTENTION_HEAD,
@@ -164,6 +165,8 @@ def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType
     for forecast in build_forecasts(diagnosis):
         lines.append(_name(f"{forecast.look.icon} {forecast.title}", f": {forecast.note}"))
         lines += [_indent(4, show(each, "dim")) for each in forecast.further]
+    if diagnosis.trial is not None and diagnosis.trial.tried:
+        lines.append(show(describe_trial(diagnosis.trial), "dim"))
     return Group(*lines)
 
 

@@ -26,6 +26,7 @@ from chainrule.flow.records import (
     ResidualFlow,
     WeightLayer,
 )
+from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 
 __all__ = [
     "RECORD_TYPES",
@@ -37,10 +38,14 @@ __all__ = [
     "GradientStatistics",
     "Histogram",
     "LayerFlow",
+    "OptimizerTrial",
     "ParameterFlow",
     "Quantity",
+    "RateTrial",
     "ResidualFlow",
     "Seed",
+    "Trial",
+    "TrialOutcome",
     "WeightLayer",
     "decode_flow",
     "flow_adapter",

@@ -37,6 +37,13 @@ OUTCOME_MEANINGS: Mapping[TrialOutcome, str] = MappingProxyType(
 """What each outcome means, in a few words."""
 
 
+LEARNED = 0.1
+"""From this share of the way from guessing to the floor of the loss on, it is said to train."""
+
+HARDLY = 0.01
+"""Below this share, nothing was learned."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateTrial:
     """What became of a copy of the model at one learning rate.
@@ -54,8 +61,9 @@ class RateTrial:
         stopped: Whether it was left in favour of rates that did better.
 
     Example:
-        >>> found = RateTrial(rate=0.1, steps=80, before=2.3, after=0.4, learned=0.83,
-        ...     outcome=TrialOutcome.TRAINED)
+        >>> found = RateTrial(
+        ...     rate=0.1, steps=80, before=2.3, after=0.4, learned=0.83, outcome="trained"
+        ... )
         >>> found.describe()
         'trained: loss 2.3 → 0.4 in 80 steps'
     """
@@ -72,14 +80,18 @@ class RateTrial:
     def describe(self) -> str:
         """Return the outcome with the loss before and after, in a few words."""
         if self.outcome is TrialOutcome.NON_FINITE:
-            return f"the loss is not finite after step {self.failed_at}"
+            return f"non-finite: {self.describe_loss()}"
         if self.outcome is TrialOutcome.DIVERGED and self.failed_at is not None:
-            word = f"diverged at step {self.failed_at}"
-        else:
-            word = str(self.outcome)
+            return f"diverged at step {self.failed_at}: {self.describe_loss()}"
+        return f"{self.outcome}: {self.describe_loss()}"
+
+    def describe_loss(self) -> str:
+        """Return the loss before and after, in a few words."""
+        if self.outcome is TrialOutcome.NON_FINITE:
+            return f"the loss is not finite after step {self.failed_at}"
         steps = f"{self.steps} step{'' if self.steps == 1 else 's'}"
         loss = f"loss {format_number(self.before)} → {format_number(self.after)} in {steps}"
-        return f"{word}: {loss}{', then left for better rates' if self.stopped else ''}"
+        return f"{loss}{', then left for better rates' if self.stopped else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,11 @@ from torch.nn.parameter import UninitializedParameter
 from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import ChainruleError, InspectionError, RemedyError
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.measure.copying import copy_model, find_shared_memory
 from chainrule.measure.inspection import inspect
 from chainrule.measure.modules import take_inventory
 from chainrule.measure.preservation import preserve, preserve_random_state
 from chainrule.remedies.advice import advise
-from chainrule.measure.copying import copy_model, find_shared_memory
 from chainrule.remedies.data_driven import fit_biases, fit_scales
 from chainrule.remedies.edits import Edit, apply_edits, apply_or_undo, check_edits
 from chainrule.remedies.failures import (

@@ -5,6 +5,7 @@ draws are frozen by seeding: the same random state gives the same batch. What an
 cannot be had twice, so there the mean of a few further batches is what counts.
 """
 
+import math
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -228,7 +229,8 @@ def _is_same(one: _Seen, other: _Seen, loss: float, other_loss: float) -> bool:
     The loss alone would not tell: dropout and sampling change it on the same batch.
     """
     if not one.inputs:
-        return loss == other_loss or loss != loss
+        return loss == other_loss or math.isnan(loss)
     return len(one.inputs) == len(other.inputs) and all(
-        a.shape == b.shape and torch.equal(a, b) for a, b in zip(one.inputs, other.inputs)
+        a.shape == b.shape and torch.equal(a, b)
+        for a, b in zip(one.inputs, other.inputs, strict=True)
     )

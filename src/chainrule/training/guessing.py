@@ -86,9 +86,7 @@ def _start(output: Tensor) -> Tensor:
     return output.detach().mean(dims, keepdim=True).requires_grad_()
 
 
-def _fit(
-    model: nn.Module, batches: Batches, answer: list[Tensor], uses: list[int]
-) -> float | None:
+def _fit(model: nn.Module, batches: Batches, answer: list[Tensor], uses: list[int]) -> float | None:
     count = _FITTED if batches.fresh else 1
 
     def compute() -> Tensor:

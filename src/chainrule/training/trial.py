@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from chainrule.errors import InspectionError
-from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
+from chainrule.flow.trial import HARDLY, LEARNED, OptimizerTrial, RateTrial, Trial, TrialOutcome
 from chainrule.measure._torch_internals import unwrap_compiled
 from chainrule.measure.copying import copy_model, find_shared_memory, measure_size
 from chainrule.measure.modules import take_inventory
@@ -44,12 +43,6 @@ RATES: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {"SGD": (1e-3, 1e-2, 1e-1, 1.0), "Adam": (1e-4, 1e-3, 1e-2)}
 )
 """The learning rates that are tried: what people reach for."""
-
-TRAINED = 0.1
-"""From this share of the way from guessing to the floor of the loss on, it is said to train."""
-
-SLOW = 0.01
-"""Below this share, nothing was learned."""
 
 SETTLED = 0.5
 """From this share on no further step is needed."""
@@ -125,9 +118,7 @@ def try_training(
     _check_arguments(model, compute_loss, optimizer, passes, seconds)
     model = unwrap_compiled(model)
     if reason := _find_obstacle(model, copy_limit):
-        return Trial(
-            optimizers=(), passes=0.0, limit=passes, fresh=False, kept=0, skipped=reason
-        )
+        return Trial(optimizers=(), passes=0.0, limit=passes, fresh=False, kept=0, skipped=reason)
     with (
         preserve(take_inventory(model)),
         torch.inference_mode(False),
@@ -179,9 +170,9 @@ def judge(
         return TrialOutcome.FLAT, min(0.0, _share(start, end))
     level = start if guessing is None else min(start, guessing)
     learned = _share(level, end)
-    if learned >= TRAINED:
+    if learned >= LEARNED:
         return TrialOutcome.TRAINED, learned
-    return (TrialOutcome.SLOW if learned >= SLOW else TrialOutcome.FLAT), learned
+    return (TrialOutcome.SLOW if learned >= HARDLY else TrialOutcome.FLAT), learned
 
 
 def _share(level: float, end: float) -> float:
@@ -245,7 +236,7 @@ def _find_obstacle(model: nn.Module, copy_limit: int) -> str:
     try:
         copy_model(model)
     except Exception as error:
-        return f"the model cannot be copied ({type(error).__name__}: {str(error):.200})"
+        return f"the model cannot be copied ({type(error).__name__}: {error!s:.200})"
     return ""
 
 
@@ -259,10 +250,10 @@ def _try(
     counter: Counter,
 ) -> Trial:
     copied = copy_model(model)
-    started = time.perf_counter()
     batches = find_batches(copied, compute_loss, given, counter)
+    started = time.perf_counter()  # the first pass of a process takes longer
     _check_used(copied, batches)
-    one_pass = (time.perf_counter() - started) / counter.passes
+    one_pass = time.perf_counter() - started
     guessing = measure_guessing(copied, batches)
     del copied
     notes = []
@@ -352,7 +343,7 @@ class _Lane:
     def _step(self) -> float:
         losses: list[float] = []
 
-        def close() -> Tensor:
+        def close() -> Any:
             self.optimizer.zero_grad()
             loss = self.batches.compute(self.model, self.steps, False)
             loss.backward()
