@@ -223,7 +223,7 @@ def test_other_precisions_are_cured_and_kept(dtype):
 
     with unchanged(model):
         found = chainrule.find_remedies(model, compute_loss)
-    assert found[0].is_cure
+    assert found[0].is_good
     flow = chainrule.apply_remedy(found[0], model, compute_loss)
     assert flow.to_json() == found[0].after.to_json()
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}

@@ -107,7 +107,9 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
 
             try:
                 if remedies:
-                    found = find_remedies(model, compute_loss, progress=advance)
+                    found = find_remedies(
+                        model, compute_loss, prove=try_it, optimizer=optimizer, progress=advance
+                    )
                     flow = found.before
                 else:
                     flow = inspect(model, compute_loss)

@@ -6,6 +6,7 @@ the batches that are trained on.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -96,15 +97,24 @@ def _fit(model: nn.Module, batches: Batches, answer: list[Tensor], uses: list[in
     compute()
     if uses[0] != count or not answer:  # several answers per loss are no single guess
         return None
+    starts = answer[0].detach(), torch.zeros_like(answer[0])
+    levels = []
+    for start in starts:  # far from the best answer, a loss may be too steep to come back
+        answer[0] = start.clone().requires_grad_()
+        _descend(answer, compute)
+        losses = [float(batches.compute(model, at, True).detach()) for at in range(batches.kept)]
+        level = sum(losses) / len(losses)
+        levels += [level] if math.isfinite(level) else []
+    return min(levels, default=None)
+
+
+def _descend(answer: list[Tensor], compute: Callable[[], Tensor]) -> None:
     optimizer = torch.optim.LBFGS(answer, max_iter=_STEPS, line_search_fn="strong_wolfe")
 
-    def close() -> Tensor:
+    def close() -> Any:
         optimizer.zero_grad()
         loss = compute()
         (answer[0].grad,) = torch.autograd.grad(loss, answer)
         return loss.detach()
 
     optimizer.step(close)
-    found = [float(batches.compute(model, number, True).detach()) for number in range(batches.kept)]
-    level = sum(found) / len(found)
-    return level if math.isfinite(level) else None

@@ -12,11 +12,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from chainrule.errors import InspectionError
 from chainrule.flow.trial import HARDLY, LEARNED, OptimizerTrial, RateTrial, Trial, TrialOutcome
@@ -24,7 +26,7 @@ from chainrule.measure._torch_internals import unwrap_compiled
 from chainrule.measure.copying import copy_model, find_shared_memory, measure_size
 from chainrule.measure.modules import take_inventory
 from chainrule.measure.preservation import preserve
-from chainrule.training.batches import Batches, Counter, call, find_batches
+from chainrule.training.batches import Batches, Counter, find_batches
 from chainrule.training.guessing import measure_guessing
 
 PASSES = 300
@@ -43,6 +45,10 @@ RATES: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {"SGD": (1e-3, 1e-2, 1e-1, 1.0), "Adam": (1e-4, 1e-3, 1e-2)}
 )
 """The learning rates that are tried: what people reach for."""
+
+_OPTIMIZERS: Mapping[str, Any] = MappingProxyType(
+    {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam}
+)
 
 SETTLED = 0.5
 """From this share on no further step is needed."""
@@ -136,6 +142,39 @@ def try_training(
                 kept=0,
                 skipped=f"there is no room for copies of the model ({type(error).__name__})",
             )
+
+
+def confirm_training(
+    model: nn.Module,
+    compute_loss: Callable[..., Any],
+    trial: Trial,
+    *,
+    batches: Iterable[Any] | None = None,
+    passes: int = PASSES,
+) -> Trial:
+    """Train again with SGD and Adam where they trained, each at its best rate, and without an end.
+
+    A loss that falls may still become undefined on the way, as that of an arc cosine does at 1.
+
+    Args:
+        model: The model; only copies of it are trained.
+        compute_loss: As for `try_training`.
+        trial: What `try_training` showed.
+        batches: As for `try_training`.
+        passes: Most passes in all.
+    """
+    trained = [each for each in trial.tried if each.outcome is TrialOutcome.TRAINED and each.best]
+    rates = [(each.name, each.best.rate) for each in trained if each.best and each.name in RATES]
+    counter = Counter()
+    with preserve(take_inventory(model)), torch.inference_mode(False), torch.enable_grad():
+        source = find_batches(copy_model(model), compute_loss, batches, counter)
+        runs = []
+        for number, (name, rate) in enumerate(rates):
+            share = (passes - counter.passes) / (len(rates) - number)
+            build = partial(_OPTIMIZERS[name], lr=rate)
+            run, _ = _follow(model, build, source, share, trial.guessing, ends=False)
+            runs.append(run)
+    return replace(trial, optimizers=tuple(runs), passes=counter.passes, limit=passes)
 
 
 def judge(
@@ -394,7 +433,7 @@ def _race(
     model: nn.Module, name: str, batches: Batches, passes: float, guessing: float | None
 ) -> OptimizerTrial:
     """Try an optimizer at its rates; those that do worse are left early."""
-    kind = torch.optim.SGD if name == "SGD" else torch.optim.Adam
+    kind = _OPTIMIZERS[name]
     count = len(RATES[name])
     looks = batches.kept * 0.5  # passes that one look at the batches kept aside costs
     started = batches.counter.passes
@@ -455,10 +494,14 @@ def _follow(
     batches: Batches,
     passes: float,
     guessing: float | None,
+    *,
+    ends: bool = True,
 ) -> tuple[OptimizerTrial, list[str]]:
-    """Train with the optimizer of the user."""
+    """Train with one optimizer; `ends` says whether a clear success is the end."""
     notes: list[str] = []
-    lane = _Lane(model, lambda copied: _rebuild(model, copied, optimizer, notes), batches, guessing)
+    lane = _Lane(
+        model, lambda copied: rebuild_optimizer(model, copied, optimizer, notes), batches, guessing
+    )
     name = type(lane.optimizer).__name__
     until = batches.counter.passes + passes
     looks = batches.kept * 0.5
@@ -469,15 +512,24 @@ def _follow(
             if lane.steps == steps:
                 break
             lane.evaluate()
-            if _is_settled(lane):
+            if ends and _is_settled(lane):
                 break
     return OptimizerTrial(name=name, rates=(lane.close(),)), notes
 
 
-def _rebuild(
-    model: nn.Module, copied: nn.Module, optimizer: OptimizerLike, notes: list[str]
+def rebuild_optimizer(
+    model: nn.Module,
+    copied: nn.Module,
+    optimizer: OptimizerLike,
+    notes: list[str] | None = None,
 ) -> torch.optim.Optimizer:
     """Return an optimizer of the copy's parameters as the given one is of the model's.
+
+    Args:
+        model: The model.
+        copied: A copy of it.
+        optimizer: An optimizer of the model's parameters, or a function that makes one.
+        notes: Receives sentences on parameters that one of them lacks.
 
     Raises:
         InspectionError: If that is not possible.
@@ -491,6 +543,7 @@ def _rebuild(
             )
         return made
     twins = {id(p): twin for p, twin in zip(model.parameters(), copied.parameters(), strict=True)}
+    notes = [] if notes is None else notes
     groups = []
     missing = 0
     for group in optimizer.param_groups:
@@ -537,6 +590,3 @@ def _construct(optimizer: torch.optim.Optimizer, groups: list[Any]) -> torch.opt
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     parameter = inspect.signature(optimizer.step).parameters.get("closure")
     return parameter is not None and parameter.default is inspect.Parameter.empty
-
-
-__all__ = ["RATES", "call", "judge", "try_training"]
