@@ -26,6 +26,7 @@ def test_public_names():
         "PRESETS",
         "Remedy",
         "ScalarChain",
+        "Trial",
         "Verdict",
         "apply_remedy",
         "build_network",
@@ -38,6 +39,7 @@ def test_public_names():
         "plot",
         "probe_precision",
         "simulate",
+        "try_training",
         "write_report",
     }
 

@@ -66,6 +66,7 @@ from chainrule.diagnosis.structure import (
 )
 from chainrule.diagnosis.symmetry_rules import SYMMETRY_RULES
 from chainrule.diagnosis.time_rules import TIME_RULES, find_variation_in_time, list_recurrent
+from chainrule.diagnosis.trial_rules import TRIAL_RULES
 from chainrule.diagnosis.viability.model import (
     NOT_VIABLE,
     estimate_like_networks,
@@ -500,6 +501,7 @@ _TABLE = sorted(
         *INPUT_RULES,
         *PRECISION_RULES,
         *SYMMETRY_RULES,
+        *TRIAL_RULES,
     ),
     key=lambda rule: (rule.last, list(Verdict).index(rule.verdict)),
 )

@@ -46,6 +46,7 @@ from chainrule.flow.records import (
 )
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.flow.time import MAX_STEPS, TimeFlow
+from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 
 __all__ = [
     "FORMATS",
@@ -66,16 +67,20 @@ __all__ = [
     "LossTerm",
     "NonFiniteElement",
     "NonFiniteOrigin",
+    "OptimizerTrial",
     "ParameterFlow",
     "PrecisionFlow",
     "PrecisionProbe",
     "PrecisionTrial",
     "Quantity",
+    "RateTrial",
     "ResidualFlow",
     "Seed",
     "SymmetryFlow",
     "TermGradient",
     "TimeFlow",
+    "Trial",
+    "TrialOutcome",
     "WeightLayer",
     "decode_flow",
     "flow_adapter",
