@@ -33,9 +33,12 @@ STEPS = 120
 KEPT = 256
 """Examples of the batch that is kept aside."""
 
-GOOD = 0.3
-"""An error that spares a model the other learning rates; halfway it spares the other steps too
-when it is below a third of this."""
+GOOD, PLENTY = 0.3, 0.12
+"""An error below the first spares a model the other learning rates, one below the second spares it
+the other steps of a training; it is looked at after each third."""
+
+HARM = 0.05
+"""The smallest learning rate is tried only if the one above it makes the error grow by this."""
 
 COLUMNS = (
     "key",
@@ -73,8 +76,8 @@ def train(entry: Entry, optimizer: str, rate: float) -> float:
             break
         loss.backward()
         stepper.step()
-        if step == STEPS // 2 and (error := measure_error(problem, kept)) < GOOD / 3:
-            return error
+        if (step + 1) % (STEPS // 3) == 0 and measure_error(problem, kept) < PLENTY:
+            break
     return measure_error(problem, kept)
 
 
@@ -82,6 +85,7 @@ def find_outcome(entry: Entry) -> dict[str, object]:
     """Return one row of the file: the best that each optimizer reaches."""
     problem = entry.build()
     kept = problem.draw(torch.Generator().manual_seed(entry.seed + 1), KEPT)
+    before = measure_error(problem, kept)
     row: dict[str, object] = {
         "key": entry.key,
         "kind": entry.family.kind,
@@ -89,18 +93,18 @@ def find_outcome(entry: Entry) -> dict[str, object]:
         "parameters": entry.query,
         "seed": entry.seed,
         "task": problem.task,
-        "start": round(measure_error(problem, kept), 3),
+        "start": round(before, 3),
     }
     for optimizer, rates in RATES.items():
-        best, best_rate = math.inf, rates[0]
+        errors: dict[float, float] = {}
         for rate in rates:
-            error = train(entry, optimizer, rate)
-            if error < best:
-                best, best_rate = error, rate
-            if best < GOOD:
+            if rate == rates[-1] and errors[rates[-2]] < before + HARM:
                 break
-        row[optimizer] = round(best, 3)
-        row[f"{optimizer}_rate"] = best_rate
+            errors[rate] = train(entry, optimizer, rate)
+            if errors[rate] < GOOD:
+                break
+        rate = min(errors, key=lambda each: errors[each])
+        row[optimizer], row[f"{optimizer}_rate"] = round(errors[rate], 3), rate
     return row
 
 

@@ -277,7 +277,7 @@ def make_dense(sizes: Sequence[int], activation: str, norm: str = "none") -> nn.
 @family(
     "convolutional",
     48,
-    depth=(2, 6, 14),
+    depth=(2, 6, 12),
     norm=("none", "batch"),
     activation=("relu", "tanh", "sigmoid"),
     start=("pytorch", "pytorch", "he", "small", "large", "huge", "zero", "normal"),
@@ -456,7 +456,7 @@ def residual_convolutions(blocks: int, norm: str, start: str) -> Problem:
 @family(
     "residual",
     40,
-    blocks=(4, 16, 40),
+    blocks=(4, 12, 30),
     norm=("none", "before", "after"),
     scale=("1", "depth", "zero", "last zero"),
     start=("pytorch", "pytorch", "he", "small", "large", "normal", "huge"),
