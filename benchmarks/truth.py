@@ -38,7 +38,8 @@ GOOD, PLENTY = 0.3, 0.12
 the other steps of a training; it is looked at after each third."""
 
 HARM = 0.05
-"""The smallest learning rate is tried only if the one above it makes the error grow by this."""
+"""The smallest learning rate is tried only if the one above it makes the error grow by this (or
+leaves it far above guessing)."""
 
 COLUMNS = (
     "key",
@@ -98,7 +99,7 @@ def find_outcome(entry: Entry) -> dict[str, object]:
     for optimizer, rates in RATES.items():
         errors: dict[float, float] = {}
         for rate in rates:
-            if rate == rates[-1] and errors[rates[-2]] < before + HARM:
+            if rate == rates[-1] and errors[rates[-2]] < min(before + HARM, 1.5):
                 break
             errors[rate] = train(entry, optimizer, rate)
             if errors[rate] < GOOD:
