@@ -76,6 +76,10 @@ def train(entry: Entry, optimizer: str, rate: float) -> float:
         if not math.isfinite(loss.item()):
             break
         loss.backward()
+        if problem.loss_scale != 1:
+            for parameter in problem.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= problem.loss_scale
         stepper.step()
         if (step + 1) % (STEPS // 3) == 0 and measure_error(problem, kept) < PLENTY:
             break

@@ -39,6 +39,7 @@ class Problem:
 
     `measure_error` returns 0 for a perfect model, and 1 for one that guesses. Models with the same
     `task` are measured alike on the same data, so what one of them reaches can be asked of all.
+    Gradients are divided by `loss_scale` before a step, as a `GradScaler` does.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Problem:
     compute_loss: Callable[[nn.Module, Batch], Tensor]
     measure_error: Callable[[nn.Module, Batch], float]
     batch_size: int = 32
+    loss_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def read_code(thing: Callable[..., Any]) -> str:
 
 def _collect_code(name: str, found: dict[str, str]) -> None:
     thing = globals().get(name)
-    if name in found or thing is None or inspect.ismodule(thing):
+    if name in found or thing in (None, Problem) or inspect.ismodule(thing):
         return
     if getattr(thing, "__module__", None) != __name__ or not hasattr(thing, "__name__"):
         if isinstance(thing, (int, float, str, tuple)):
@@ -1586,7 +1588,9 @@ def computed_in(dtype: str, scale: float, body: str, outputs: str) -> Problem:
             z = z.float()
         return F.cross_entropy(z, batch[1]) * scale
 
-    return Problem("vectors", net, draw_vectors, compute_loss, judge_classes)
+    return Problem(
+        "vectors", net, draw_vectors, compute_loss, judge_classes, loss_scale=scale
+    )
 
 
 @family(
