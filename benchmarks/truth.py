@@ -15,11 +15,11 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from truth_models import WORST, Entry, Problem, list_entries
+from truth_models import Entry, Problem, list_entries
 
 FILE = Path(__file__).parent / "truth.csv"
 
@@ -36,6 +36,9 @@ KEPT = 256
 GOOD, PLENTY = 0.3, 0.12
 """An error below the first spares a model the other learning rates, one below the second spares it
 the other steps of a training; it is looked at after each third."""
+
+WORST = 2.0
+"""Errors above this, and undefined ones, count as this."""
 
 HARM = 0.05
 """The smallest learning rate is tried only if the one above it makes the error grow by this (or

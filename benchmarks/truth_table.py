@@ -4,19 +4,16 @@ A score from the measurement alone is fitted on the kinds in `FITTED`; all that 
 the other kinds, of which nothing was fitted.
 """
 
-import csv
 import itertools
 import math
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
-from truth_models import FITTED, JUDGED, WORST, Entry
+from truth_models import FITTED, JUDGED, Entry
 from viability import BINS, NEVER, compute_log_odds, fit, replace_part
 
 from chainrule import ChainruleError, Diagnosis, GradientFlow, Verdict, diagnose
@@ -133,9 +130,7 @@ def listen(entry: Entry) -> Said:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            flow = inspect_model(
-                problem.model, lambda model: problem.compute_loss(model, batch)
-            )
+            flow = inspect_model(problem.model, lambda model: problem.compute_loss(model, batch))
     except ChainruleError as error:
         return Said(REFUSED, (type(error).__name__,), -60.0, dict.fromkeys(FEATURES))
     diagnosis = diagnose(flow)
@@ -144,7 +139,9 @@ def listen(entry: Entry) -> Said:
     return Said(
         verdict=str(diagnosis.verdict),
         rules=tuple(finding.rule for finding in diagnosis.findings),
-        ratio=0.0 if ratio is None else -abs(math.log10(min(max(size, 1e-30), 1e30)))
+        ratio=0.0
+        if ratio is None
+        else -abs(math.log10(min(max(size, 1e-30), 1e30)))
         if math.isfinite(size)
         else -60.0,
         features={name: measure(flow, diagnosis) for name, measure in FEATURES.items()},
@@ -204,7 +201,7 @@ def gather(entries: Sequence[Entry], outcomes: Mapping[str, Mapping[str, str]]) 
     best: dict[str, float] = {}
     for row in outcomes.values():
         reached = min(float(row[name]) for name in OPTIMIZERS)
-        best[row["task"]] = min(best.get(row["task"], WORST), reached)
+        best[row["task"]] = min(best.get(row["task"], math.inf), reached)
     samples = []
     for entry in entries:
         row = outcomes.get(entry.key)
@@ -311,7 +308,9 @@ def write_ranking(samples: Sequence[Sample], constants: Mapping[str, Constants])
             lambda s, each: s.said.ratio,
         ):
             for each in OPTIMIZERS:
-                area = measure_ranking([s.trained[each] for s in part], [score(s, each) for s in part])
+                area = measure_ranking(
+                    [s.trained[each] for s in part], [score(s, each) for s in part]
+                )
                 cells.append("–" if area is None else f"{area:.3f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -339,7 +338,9 @@ def write_reliability(samples: Sequence[Sample], constants: Mapping[str, Constan
 
 def write_constants(constants: Mapping[str, Constants]) -> str:
     """Return what the score is made of, as a table."""
-    places = sorted({(s.feature, s.beyond, s.knot) for each in constants.values() for s in each.slopes})
+    places = sorted(
+        {(s.feature, s.beyond, s.knot) for each in constants.values() for s in each.slopes}
+    )
     lines = ["| value | costs, in log-odds per unit | SGD | Adam |", "|---|---|---|---|"]
     lines.append(
         "| none | (a model without a fault) | "
