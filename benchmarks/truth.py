@@ -3,8 +3,8 @@
     python benchmarks/truth.py --minutes 20    # train what is missing, then write the table
     python benchmarks/truth.py --table         # only the table
 
-The models are those of `truth_models.py`. What became of them is kept in `truth.csv`; started
-again, it goes on. What is measured and said of them is made anew by each run (`said.csv` holds it),
+The models are those of `truth_models`. What became of them is kept in `truth.csv`; started again,
+it goes on. What is measured and said of them is made anew by each run and kept in `truth_said.csv`,
 and docs/truth.md shows both side by side.
 """
 
@@ -15,11 +15,14 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from truth_models import Entry, Problem, list_entries
+from truth_table import REPORT_FILE, gather, listen, load_said, save_said, write_report
 
 FILE = Path(__file__).parent / "truth.csv"
 
@@ -33,16 +36,16 @@ STEPS = 120
 KEPT = 256
 """Examples of the batch that is kept aside."""
 
-GOOD, PLENTY = 0.3, 0.12
-"""An error below the first spares a model the other learning rates, one below the second spares it
-the other steps of a training; it is looked at after each third."""
-
 WORST = 2.0
 """Errors above this, and undefined ones, count as this."""
 
-HARM = 0.05
-"""The smallest learning rate is tried only if the one above it makes the error grow by this (or
-leaves it far above guessing)."""
+GOOD, PLENTY = 0.3, 0.12
+"""An error below the first spares a model the other learning rates, one below the second spares it
+the other steps of a training. It is looked at after each third."""
+
+FLAT = 0.01
+"""A training whose loss and error have not moved by this share after a third is left, except at the
+largest learning rate. Smaller rates are then not tried either."""
 
 COLUMNS = (
     "key",
@@ -66,34 +69,70 @@ def measure_error(problem: Problem, kept: tuple[torch.Tensor, ...]) -> float:
     return min(max(error, 0.0), WORST) if math.isfinite(error) else WORST
 
 
-def train(entry: Entry, optimizer: str, rate: float) -> float:
-    """Return the error after a training on fresh batches."""
+@dataclass(frozen=True)
+class Training:
+    """What became of one training: the error at the end, and how it ended if before its time."""
+
+    error: float
+    end: Literal["", "flat", "non-finite"] = ""
+
+
+def train(entry: Entry, optimizer: str, rate: float) -> Training:
+    """Train a model on fresh batches."""
     problem = entry.build()
     kept = problem.draw(torch.Generator().manual_seed(entry.seed + 1), KEPT)
+    before = measure_error(problem, kept)
     stream = torch.Generator().manual_seed(entry.seed + 2)
     kind = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam
     stepper = kind(problem.model.parameters(), lr=rate)
+    losses = []
     for step in range(STEPS):
         stepper.zero_grad()
         loss = problem.compute_loss(problem.model, problem.draw(stream, problem.batch_size))
-        if not math.isfinite(loss.item()):
-            break
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            return Training(measure_error(problem, kept), "non-finite")
         loss.backward()
         if problem.loss_scale != 1:
             for parameter in problem.model.parameters():
                 if parameter.grad is not None:
                     parameter.grad /= problem.loss_scale
         stepper.step()
-        if (step + 1) % (STEPS // 3) == 0 and measure_error(problem, kept) < PLENTY:
+        if (step + 1) % (STEPS // 3) == 0:
+            error = measure_error(problem, kept)
+            if error < PLENTY:
+                return Training(error)
+            first = step + 1 == STEPS // 3
+            if first and rate < max(RATES[optimizer]) and is_flat(losses, before, error):
+                return Training(error, "flat")
+    return Training(measure_error(problem, kept))
+
+
+def is_flat(losses: Sequence[float], before: float, error: float) -> bool:
+    """Return whether neither the loss of the batches nor the error moves."""
+    early, late = (sum(part) / len(part) for part in (losses[:10], losses[-10:]))
+    return abs(late - early) <= FLAT * abs(early) and abs(error - before) <= 2 * FLAT
+
+
+def try_rates(entry: Entry, optimizer: str) -> tuple[float, float]:
+    """Return the least error that an optimizer reaches, and its learning rate."""
+    found: dict[float, Training] = {}
+    for rate in RATES[optimizer]:
+        if any(each.end == "flat" and rate < tried for tried, each in found.items()):
+            continue
+        if any(each.end == "non-finite" and rate > tried for tried, each in found.items()):
+            continue
+        found[rate] = train(entry, optimizer, rate)
+        if found[rate].error < GOOD:
             break
-    return measure_error(problem, kept)
+    best = min(found, key=lambda rate: found[rate].error)
+    return found[best].error, best
 
 
 def find_outcome(entry: Entry) -> dict[str, object]:
     """Return one row of the file: the best that each optimizer reaches."""
     problem = entry.build()
     kept = problem.draw(torch.Generator().manual_seed(entry.seed + 1), KEPT)
-    before = measure_error(problem, kept)
     row: dict[str, object] = {
         "key": entry.key,
         "kind": entry.family.kind,
@@ -101,18 +140,12 @@ def find_outcome(entry: Entry) -> dict[str, object]:
         "parameters": entry.query,
         "seed": entry.seed,
         "task": problem.task,
-        "start": round(before, 3),
+        "start": round(measure_error(problem, kept), 3),
     }
-    for optimizer, rates in RATES.items():
-        errors: dict[float, float] = {}
-        for rate in rates:
-            if rate == rates[-1] and errors[rates[-2]] < min(before + HARM, 1.5):
-                break
-            errors[rate] = train(entry, optimizer, rate)
-            if errors[rate] < GOOD:
-                break
-        rate = min(errors, key=lambda each: errors[each])
-        row[optimizer], row[f"{optimizer}_rate"] = round(errors[rate], 3), rate
+    for optimizer in RATES:
+        error, rate = try_rates(entry, optimizer)
+        row[optimizer] = round(error, 3)
+        row[f"{optimizer}_rate"] = rate
     return row
 
 
@@ -176,6 +209,12 @@ def main() -> None:
     torch.set_flush_denormal(True)  # numbers below 1e-38 would take ten times as long
     if not arguments.table:
         train_missing(FILE, arguments.minutes)
+    outcomes, entries = read_outcomes(), list_entries()
+    said = {entry.key: listen(entry) for entry in entries if entry.key in outcomes}
+    save_said(said)
+    text = write_report(gather(entries, outcomes, load_said()))
+    REPORT_FILE.write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

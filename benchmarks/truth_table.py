@@ -4,7 +4,9 @@ A score from the measurement alone is fitted on the kinds in `FITTED`; all that 
 the other kinds, of which nothing was fitted.
 """
 
+import csv
 import itertools
+import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -148,6 +150,35 @@ def listen(entry: Entry) -> Said:
     )
 
 
+def save_said(said: Mapping[str, Said], path: Path = SAID_FILE) -> None:
+    """Write what is said of models, by their keys."""
+    with path.open("w", newline="") as file:
+        file.write(
+            f"# {json.dumps({'script': 'benchmarks/truth.py', 'torch': torch.__version__})}\n"
+        )
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("key", "verdict", "rules", "ratio", *FEATURES))
+        for key, each in said.items():
+            values = [each.features[name] for name in FEATURES]
+            cells = ["" if value is None else f"{value:.4g}" for value in values]
+            writer.writerow((key, each.verdict, " ".join(each.rules), f"{each.ratio:.4g}", *cells))
+
+
+def load_said(path: Path = SAID_FILE) -> dict[str, Said]:
+    """Return what was said of models when the file was written."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return {
+        row["key"]: Said(
+            verdict=row["verdict"],
+            rules=tuple(row["rules"].split()),
+            ratio=float(row["ratio"]),
+            features={name: float(row[name]) if row[name] else None for name in FEATURES},
+        )
+        for row in rows
+    }
+
+
 # --- Both together -------------------------------------------------------------------------------
 
 
@@ -196,17 +227,21 @@ def judge_error(error: float, best: float) -> float:
     return (1 - error) / max(1 - best, LEAST_WAY)
 
 
-def gather(entries: Sequence[Entry], outcomes: Mapping[str, Mapping[str, str]]) -> list[Sample]:
-    """Return every trained model with what is said of it now."""
+def gather(
+    entries: Sequence[Entry],
+    outcomes: Mapping[str, Mapping[str, str]],
+    said: Mapping[str, Said],
+) -> list[Sample]:
+    """Return every model that was trained and measured."""
     best: dict[str, float] = {}
     for row in outcomes.values():
         reached = min(float(row[name]) for name in OPTIMIZERS)
         best[row["task"]] = min(best.get(row["task"], math.inf), reached)
     samples = []
     for entry in entries:
-        row = outcomes.get(entry.key)
-        if row is None:
+        if entry.key not in outcomes or entry.key not in said:
             continue
+        row = outcomes[entry.key]
         errors = {name: float(row[name]) for name in OPTIMIZERS}
         way = {name: judge_error(errors[name], best[row["task"]]) for name in OPTIMIZERS}
         samples.append(
@@ -214,7 +249,7 @@ def gather(entries: Sequence[Entry], outcomes: Mapping[str, Mapping[str, str]]) 
                 kind=entry.family.kind,
                 family=entry.family.name,
                 parameters=entry.query,
-                said=listen(entry),
+                said=said[entry.key],
                 trained={name: way[name] >= TRAINED for name in OPTIMIZERS},
                 stuck={name: way[name] < STUCK for name in OPTIMIZERS},
                 errors=errors,

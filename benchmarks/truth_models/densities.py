@@ -96,7 +96,7 @@ def coupling_flow(depth: int, bound: str, activation: str, start: str) -> Proble
     if start == "last zero":
         for step in net.steps:
             start_weights(step.net[-1], "zero")  # type: ignore[index,arg-type]
-            nn.init.zeros_(step.net[-1].bias)  # type: ignore[index,union-attr,arg-type]
+            nn.init.zeros_(step.net[-1].bias)  # type: ignore[index,union-attr]
     else:
         start_weights(net, start)
     return Problem("bananas", net, draw_bananas, compute_density_loss, judge_density)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -282,7 +283,7 @@ def triplet(margin: float, collapse: str, distance: str) -> Problem:
 # --- Faults of the input -------------------------------------------------------------------------
 
 
-def change_entries(x: Tensor, value: Tensor | float, *where: slice | int | object) -> Tensor:
+def change_entries(x: Tensor, value: Tensor | float, *where: Any) -> Tensor:
     """Return a copy in which some entries are others."""
     x = x.clone()
     x[where] = value

@@ -200,7 +200,7 @@ def residual_convolutions(blocks: int, norm: str, start: str) -> Problem:
     if norm == "zero scale":
         for module in net.modules():
             if isinstance(module, Branch) and isinstance(module.branch, nn.Sequential):
-                nn.init.zeros_(module.branch[-1].weight)
+                nn.init.zeros_(module.branch[-1].weight)  # type: ignore[arg-type]
     return Problem("images", net, draw_images, compute_cross_entropy, judge_classes)
 
 
@@ -233,7 +233,7 @@ def residual_dense(blocks: int, norm: str, scale: str, start: str) -> Problem:
     if scale == "last zero":
         for module in net.modules():
             if isinstance(module, Branch | After) and isinstance(module.branch, nn.Sequential):
-                nn.init.zeros_(module.branch[-1].weight)
+                nn.init.zeros_(module.branch[-1].weight)  # type: ignore[arg-type]
     return Problem("vectors", net, draw_vectors, compute_cross_entropy, judge_classes)
 
 

@@ -1,6 +1,6 @@
 """Recurrent networks and attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003
 
 import torch
 from torch import Generator, Tensor, nn
