@@ -27,7 +27,7 @@ from truth_table import REPORT_FILE, gather, listen, load_said, save_said, write
 FILE = Path(__file__).parent / "truth.csv"
 
 RATES: Mapping[str, tuple[float, ...]] = {
-    "sgd": (0.1, 0.3, 1.0, 0.01, 0.001),
+    "sgd": (0.1, 0.3, 1.0, 0.03, 0.01, 0.001),
     "adam": (0.01, 0.003, 0.001, 0.0001),
 }
 """Learning rates in the order in which they are tried. SGD has no momentum."""

@@ -138,7 +138,6 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "detached": lambda z, y: F.cross_entropy(z.detach(), y) + 0 * z.sum(),
     "half detached": lambda z, y: F.cross_entropy(z.detach() + 0.001 * z, y),
     "label smoothing": lambda z, y: F.cross_entropy(z, y, label_smoothing=0.1),
-    "negative": lambda z, y: -torch.log(1 - pick_probabilities(z, y).mean()),
     "clamped": lambda z, y: F.cross_entropy(z, y).clamp(max=0.1),
     "probabilities": lambda z, y: -pick_probabilities(z, y).mean(),
     "square root": lambda z, y: (F.cross_entropy(z, y) - F.cross_entropy(z, y).detach()).sqrt(),
