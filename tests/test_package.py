@@ -30,6 +30,7 @@ def test_public_names():
         "apply_remedy",
         "build_network",
         "diagnose",
+        "find_non_finite",
         "find_remedies",
         "inspect",
         "load_flow",

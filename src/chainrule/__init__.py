@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from chainrule.flow.loading import load_flow
     from chainrule.measure.inspection import inspect
     from chainrule.measure.networks import build_network, make_loss
+    from chainrule.measure.non_finite import find_non_finite
     from chainrule.measure.simulation import simulate
     from chainrule.presets import PRESETS
     from chainrule.remedies.model_search import apply_remedy
@@ -49,6 +50,7 @@ __all__ = [
     "apply_remedy",
     "build_network",
     "diagnose",
+    "find_non_finite",
     "find_remedies",
     "inspect",
     "load_flow",
@@ -72,6 +74,7 @@ _HOMES = {
     "apply_remedy": "remedies",
     "build_network": "measure",
     "diagnose": "diagnosis",
+    "find_non_finite": "measure",
     "find_remedies": "remedies",
     "inspect": "measure",
     "load_flow": "flow",

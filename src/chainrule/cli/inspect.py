@@ -85,6 +85,7 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
         with show_progress("measuring") as advance:
             model, compute_loss = load_target(target)
             from chainrule.measure.inspection import inspect
+            from chainrule.measure.non_finite import add_origin
             from chainrule.remedies.spec_search import find_remedies
 
             try:
@@ -92,7 +93,7 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
                     found = find_remedies(model, compute_loss, progress=advance)
                     flow = found.before
                 else:
-                    flow = inspect(model, compute_loss)
+                    flow = add_origin(inspect(model, compute_loss), model, compute_loss)
             except SystemExit as error:
                 raise InspectionError(
                     f"The model's code must run without errors, but it raised SystemExit: {error}."

@@ -8,6 +8,8 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_times
 from chainrule.diagnosis.notes import Note, list_notes
+from chainrule.diagnosis.origins import describe_cure
+from chainrule.diagnosis.reach import read_unreached
 from chainrule.diagnosis.rule import MEANINGS, Rule, Verdict, describe_worst, find_worst
 from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES
 from chainrule.diagnosis.structure import list_explained
@@ -61,6 +63,12 @@ ACTION_AT_RISK = (
     "trying."
 )
 """What to do next with a healthy network that may not train, if viability covers its kind."""
+
+ACTION_WITH_SGD = (
+    "Train it with plain SGD. Nothing is wrong at the start, but with Adam few networks with "
+    "values like these learned."
+)
+"""What to do next with a healthy network that suits one optimizer only."""
 
 NO_PARAMETERS = (
     "Measure a model that has parameters. This one has none, so it has nothing to train."
@@ -176,7 +184,7 @@ class Diagnosis:
 
 def _name_outlook(prospect: Prospect) -> str:
     """Return whether it is viable; its probability where neither yes nor no is likely."""
-    if prospect.word is Outlook.AT_RISK:
+    if prospect.word is Outlook.AT_RISK and prospect.probability is not None:
         return f"{100 * prospect.probability:.0f} %"
     return str(prospect.word)
 
@@ -207,6 +215,16 @@ def diagnose(flow: GradientFlow, *, rules: Mapping[str, Rule] = RULES) -> Diagno
     viability = assess_viability(flow)
     findings = _find_all(flow, viability, rules)
     return _conclude(flow, findings, viability, list_notes(flow))
+
+
+def _temper(viability: Viability, findings: Sequence[Finding]) -> Viability:
+    """Return an outlook that does not contradict findings: beside one, SGD is at risk at best.
+
+    The estimate takes all values together, and one beyond its limit may weigh little in it.
+    """
+    if not findings or viability.sgd.word is not Outlook.VIABLE:
+        return viability
+    return replace(viability, sgd=replace(viability.sgd, word=Outlook.AT_RISK))
 
 
 def overlook(
@@ -311,7 +329,7 @@ def _conclude(
         findings=findings,
         summary=_summarize(flow, findings),
         action=_choose_action(flow, verdict, viability),
-        viability=viability,
+        viability=_temper(viability, findings),
         notes=notes,
     )
 
@@ -319,9 +337,12 @@ def _conclude(
 def _choose_action(flow: GradientFlow, verdict: Verdict, viability: Viability) -> str:
     if verdict is Verdict.NO_GRADIENT and not flow.parameters:
         return NO_PARAMETERS
-    at_risk = viability.covered and viability.sgd.word is Outlook.AT_RISK
-    if verdict is Verdict.HEALTHY and at_risk:
+    if verdict is Verdict.NON_FINITE and flow.origin is not None and not flow.origin.is_harmless:
+        return describe_cure(flow.origin)
+    if verdict is Verdict.HEALTHY and viability.sgd.word is Outlook.AT_RISK:
         return ACTION_AT_RISK
+    if verdict is Verdict.HEALTHY and viability.adam.word is Outlook.NOT_VIABLE:
+        return ACTION_WITH_SGD
     return ACTIONS[verdict].format(change=_suggest_change(flow))
 
 
@@ -338,8 +359,12 @@ def _summarize(flow: GradientFlow, findings: Sequence[Finding]) -> str:
             "explained by later parameters that start at or near zero. Once these have grown, the "
             "layers receive larger gradients. Nothing is beyond its limit."
         )
+    unused = bool(read_unreached(flow).names)
+    subject = (
+        "The gradient of every layer that the loss uses" if unused else "Every layer's gradient"
+    )
     return (
-        f"Every layer's gradient lies between {format_number(min(norms))} and "
+        f"{subject} lies between {format_number(min(norms))} and "
         f"{format_number(max(norms))}, and the gradient at layer 1 is {format_times(ratio)} that "
         "at the last layer."
     )

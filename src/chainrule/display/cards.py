@@ -9,9 +9,17 @@ from chainrule._utils.numbers import format_number, format_times, split_number
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.rule import MEANINGS, Verdict
 from chainrule.diagnosis.rules import RULES
-from chainrule.diagnosis.viability.model import Outlook, describe_probability
+from chainrule.diagnosis.structure import list_explained
+from chainrule.diagnosis.viability.model import (
+    VIABLE,
+    Outlook,
+    Prospect,
+    describe_probability,
+)
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.loss import KIND_NAMES
 from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import WeightLayer
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import FIELD_NAMES
@@ -54,6 +62,7 @@ OUTLOOK_LOOKS: Mapping[Outlook, Look] = MappingProxyType(
         Outlook.VIABLE: Look("●", GOOD),
         Outlook.AT_RISK: Look("◐", WARN),
         Outlook.NOT_VIABLE: Look("○", BAD),
+        Outlook.UNKNOWN: Look("◌", PLAIN),
     }
 )
 
@@ -110,27 +119,38 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
             Card(title="Weight layers", digits="0", note="no weight matrix or kernel was used"),
             verdict,
         )
-    named = flow.spec is None  # names of specified networks are ours and say nothing new
     first, last = layers[0], layers[-1]
     norms = flow.weight_gradient_norms
     if len(layers) == 1:
         return (
             _show("Loss", flow.loss, note="what gradients are taken of"),
-            _judge_norm("Gradient at the only layer", norms[0], flow, first.name if named else ""),
+            _judge_norm("Gradient at the only layer", first, flow, diagnosis),
             Card(title="Weight layers", digits="1", note="a ratio needs two layers"),
             verdict,
         )
     return (
-        _judge_norm("Gradient at layer 1", norms[0], flow, first.name if named else ""),
-        _judge_norm(
-            f"Gradient at layer {len(layers)}, the last",
-            norms[-1],
-            flow,
-            last.name if named else "",
-        ),
-        _judge_ratio(flow.gradient_ratio, norms),
+        _judge_norm("Gradient at layer 1", first, flow, diagnosis),
+        _judge_norm(f"Gradient at layer {len(layers)}, the last", last, flow, diagnosis),
+        _judge_ratio(flow.gradient_ratio, norms, diagnosis),
         verdict,
     )
+
+
+def describe_loss(flow: GradientFlow) -> str:
+    """Return the kind of the loss, and what guessing would give, in words; "" if not known.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> describe_loss(simulate(NetworkSpec(depth=3, width=4), 2))
+        ''
+    """
+    facts = flow.loss_facts
+    if facts is None:
+        return ""
+    kind = KIND_NAMES.get(facts.kind, facts.kind)
+    if facts.guessing is None:
+        return kind
+    return f"{kind}, guessing gives {format_number(facts.guessing)}"
 
 
 def describe_viability(diagnosis: Diagnosis) -> str:
@@ -143,8 +163,9 @@ def describe_viability(diagnosis: Diagnosis) -> str:
         'training'
     """
     sgd, adam = diagnosis.viability.sgd.word, diagnosis.viability.adam.word
-    words = f"training {sgd}" if adam == sgd else f"training {sgd} with SGD, {adam} with Adam"
-    return words if diagnosis.viability.covered else f"{words} (a rough guess)"
+    if sgd is Outlook.UNKNOWN:
+        return "measured only: training is not estimated"
+    return f"training {sgd}" if adam == sgd else f"training {sgd} with SGD, {adam} with Adam"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,20 +202,15 @@ def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
         ['SGD:', 'Adam']
     """
     doubt = ""
-    if not diagnosis.viability.covered:
-        doubt += ". This is a rough guess: the estimate was fitted on dense networks of 16 to 256 "
-        doubt += "units"
-    if diagnosis.findings and diagnosis.viability.sgd.word is Outlook.VIABLE:
-        doubt += ". It comes from all values together: where it contradicts a finding, trust the "
-        doubt += "finding"
+    if diagnosis.findings and (diagnosis.viability.sgd.probability or 0.0) >= VIABLE:
+        doubt = ". It comes from all values together, and one of them is beyond its limit"
     reported = {RULES[finding.rule].feature for finding in diagnosis.findings}
     both = (("SGD", diagnosis.viability.sgd), ("Adam", diagnosis.viability.adam))
     first, second = (
         Forecast(
             look=OUTLOOK_LOOKS[prospect.word],
             title=f"{name}: {prospect.word}",
-            note=f"the chance that it learns within 300 steps, at the best of the usual learning "
-            f"rates, is {describe_probability(prospect.probability)}{doubt}",
+            note=_describe_chance(prospect, doubt),
             reasons=tuple(
                 each.words for each in prospect.contributions if each.log_odds < -_SLIGHT
             )[:_MOST_REASONS],
@@ -207,6 +223,23 @@ def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
         for name, prospect in both
     )
     return first, second
+
+
+_RATES: Mapping[str, str] = MappingProxyType({"sgd": "0.001 to 1", "adam": "0.0001 to 0.01"})
+"""The learning rates that the estimate was fitted with (`chainrule.training.trainability`)."""
+
+
+def _describe_chance(prospect: Prospect, doubt: str) -> str:
+    """Return the probability, and whose learning rate it is about; or why there is none."""
+    if prospect.probability is None:
+        return (
+            "measured only. The estimate was fitted on dense networks of 16 to 256 units that are "
+            "built from a specification, and this is another kind"
+        )
+    return (
+        "the chance that it learns within 300 steps, at the best learning rate from "
+        f"{_RATES[prospect.optimizer]}, is {describe_probability(prospect.probability)}{doubt}"
+    )
 
 
 def explain_difference(diagnosis: Diagnosis) -> str:
@@ -231,23 +264,31 @@ def _show(title: str, value: float | None, *, note: str) -> Card:
     return Card(title=title, digits=digits, exponent=exponent, note=note)
 
 
-def _judge_norm(title: str, norm: Quantity | None, flow: GradientFlow, name: str) -> Card:
-    error = flow.output_error or 1.0
+def _judge_norm(title: str, layer: WeightLayer, flow: GradientFlow, diagnosis: Diagnosis) -> Card:
+    """Return the card of one layer's gradient, which never says other than the verdict does."""
+    norm, error = layer.weight_gradient_norm, flow.output_error or 1.0
     small, large = (
         RULES[rule].threshold * error for rule in ("vanishing_gradient", "exploding_gradient")
     )
+    healthy = diagnosis.verdict is Verdict.HEALTHY
     icon, state, word = "✔", GOOD, "usable"
     if norm is None:
-        icon, state, word = "∅", BAD, "no gradient reaches it"
+        icon, state, word = "∅", PLAIN if healthy else BAD, "no gradient reaches it"
     elif not math.isfinite(norm):
         icon, state, word = "∞", BAD, "not a finite number"
+    elif norm < small and healthy:
+        icon, state = "▽", PLAIN
+        word = "zero at the start" if norm == 0.0 else "small at the start"
+        if layer.layer in list_explained(flow):
+            word += ", until a later parameter has grown"
     elif norm < small:
         icon, state = "▼", WARN
         word = "exactly zero" if norm == 0.0 else f"too small (below {format_number(small)})"
     elif norm > large:
         icon, state, word = "▲", BAD, f"too large (above {format_number(large)})"
     digits, exponent = _split(norm)
-    note = f"‖∂𝓛/∂W‖ of {name}" if name else "‖∂𝓛/∂W‖"
+    # Names of specified networks are ours and say nothing new.
+    note = f"‖∂𝓛/∂W‖ of {layer.name}" if flow.spec is None and layer.name else "‖∂𝓛/∂W‖"
     return Card(
         title=title,
         digits=digits,
@@ -259,7 +300,9 @@ def _judge_norm(title: str, norm: Quantity | None, flow: GradientFlow, name: str
     )
 
 
-def _judge_ratio(ratio: Quantity | None, norms: Sequence[Quantity | None]) -> Card:
+def _judge_ratio(
+    ratio: Quantity | None, norms: Sequence[Quantity | None], diagnosis: Diagnosis
+) -> Card:
     icon, state, word = "✔", GOOD, "similar at both ends"
     if ratio is None or math.isnan(ratio):
         icon, state, word = "∅", BAD, "undefined"
@@ -271,6 +314,8 @@ def _judge_ratio(ratio: Quantity | None, norms: Sequence[Quantity | None]) -> Ca
         icon, state, word = "▽", PLAIN, "smaller at layer 1"
     elif ratio > 10:
         icon, state, word = "△", PLAIN, "larger at layer 1"
+    if diagnosis.verdict is Verdict.HEALTHY and state != GOOD:  # a ratio alone is no fault
+        icon, state = {"▼": "▽", "▲": "△"}.get(icon, icon), PLAIN
     digits, exponent = _split(ratio)
     return Card(
         title="Gradient ratio, first ÷ last",

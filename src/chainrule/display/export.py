@@ -124,6 +124,8 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
         "spec": flow.spec.model_dump() if flow.spec else None,
         "networks": flow.ensemble_size,
         "loss": _plain(flow.loss),
+        "loss_kind": flow.loss_facts.kind if flow.loss_facts else None,
+        "loss_of_guessing": _plain(flow.loss_facts.guessing) if flow.loss_facts else None,
         "gradient_at_first_layer": _plain(_get_end(flow, 0)),
         "gradient_at_last_layer": _plain(_get_end(flow, -1)),
         "gradient_ratio": _plain(flow.gradient_ratio),
@@ -162,6 +164,13 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
             }
             for note in diagnosis.notes
         ],
+        "training": {
+            name: {"outlook": str(prospect.word), "chance": prospect.probability}
+            for name, prospect in (
+                ("sgd", diagnosis.viability.sgd),
+                ("adam", diagnosis.viability.adam),
+            )
+        },
         "next": diagnosis.action,
         "layers": [
             {name: _plain(value) for name, value in record.items()}

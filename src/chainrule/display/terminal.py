@@ -20,6 +20,7 @@ from chainrule.display.cards import (
     WARN,
     build_forecasts,
     describe_attention,
+    describe_loss,
     describe_measurement,
     describe_subject,
 )
@@ -110,9 +111,8 @@ def _render_values(flow: GradientFlow) -> RenderableType:
         ]
     grid = Table.grid(padding=(0, 2, 0, 0))
     for label, value in values:
-        grid.add_row(
-            Text(label, style="dim"), Text(write_cell(value)), Text(format_band(value), style="dim")
-        )
+        further = format_band(value) or (describe_loss(flow) if label == "loss" else "")
+        grid.add_row(Text(label, style="dim"), Text(write_cell(value)), Text(further, style="dim"))
     return grid
 
 

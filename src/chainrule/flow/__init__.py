@@ -12,6 +12,16 @@ from chainrule.flow.loading import (
     decode_flow,
     load_flow,
 )
+from chainrule.flow.loss import (
+    LossFlow,
+    LossPart,
+    LossTerm,
+    TermGradient,
+)
+from chainrule.flow.non_finite import (
+    NonFiniteElement,
+    NonFiniteOrigin,
+)
 from chainrule.flow.quantity import (
     Quantity,
 )
@@ -37,10 +47,16 @@ __all__ = [
     "GradientStatistics",
     "Histogram",
     "LayerFlow",
+    "LossFlow",
+    "LossPart",
+    "LossTerm",
+    "NonFiniteElement",
+    "NonFiniteOrigin",
     "ParameterFlow",
     "Quantity",
     "ResidualFlow",
     "Seed",
+    "TermGradient",
     "WeightLayer",
     "decode_flow",
     "flow_adapter",

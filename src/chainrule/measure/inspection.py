@@ -1,7 +1,7 @@
 """`inspect`: measure the gradient flow of any `nn.Module`."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -16,23 +16,30 @@ from chainrule.measure.assembly import assemble_flow
 from chainrule.measure.attention import watch_attention
 from chainrule.measure.backward import differentiate
 from chainrule.measure.interrupts import HoldInterrupts
+from chainrule.measure.loss import find_loss
 from chainrule.measure.modules import Inventory, take_inventory
 from chainrule.measure.preservation import restore
-from chainrule.measure.recording import Recorder, record
+from chainrule.measure.recording import Subject, record
 from chainrule.measure.residuals import find_residuals
 from chainrule.measure.sharing import run_modules_one_by_one
+from chainrule.measure.terms import Term, add_up, read_terms
 
 _LOG = logging.getLogger(__name__)
 
 
-def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> GradientFlow:
+def inspect(
+    model: nn.Module, compute_loss: Callable[[Any], Tensor | Mapping[str, Tensor]]
+) -> GradientFlow:
     """Measure values and gradients of every module of a model in one forward and backward pass.
 
     Gradients are those of plain autograd. It measures modules without submodules, and modules that
     own parameters themselves. Operations written as functions (`F.relu`, `+`) belong to the path
     between them. For attention, it measures in a sample how widely the weights are spread (see
     `AttentionFlow`). Afterwards parameters, `.grad`, buffers, modes, attributes, random states and
-    hooks are as before, even if an error or Ctrl-C ends it. Hooks of the model run as in training.
+    hooks are as before, even if an error or Ctrl-C ends it. Hooks of the model run as in training,
+    but those on accumulated gradients (`register_post_accumulate_grad_hook`), which may hold an
+    optimizer step, do not: gradients are those that arrive there. Models that are spread over
+    processes (FSDP, DTensor, DistributedDataParallel) are refused: inspect what they wrap.
 
     Several threads may inspect at the same time, each a different model. Meanwhile no other thread
     may run or change the model. Random states belong to the whole process, so numbers that other
@@ -44,7 +51,11 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
     Args:
         model: Any PyTorch module. A model under `torch.compile` is measured uncompiled.
         compute_loss: Called once, with the model; returns the scalar tensor to differentiate,
-            for example `lambda m: F.mse_loss(m(x), y)`. It must not call `backward()` or update
+            for example `lambda m: F.mse_loss(m(x), y)`. Or it returns up to 16 named scalar
+            tensors, `{"error": …, "kl": …}`, whose sum is the loss: then each term is measured by
+            itself as well (`flow.loss_facts.terms`), which takes one more backward pass per term
+            and holds the gradients of two at a time. (With a reentrant checkpoint, terms have a
+            value only.) It must not call `backward()` or update
             anything. Inputs that should have a gradient of their own (and the first module a
             gain) need `requires_grad`.
 
@@ -63,9 +74,9 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         >>> float(flow.parameters[1].grad_norm)
         1.0
     """
-    _check_arguments(model, compute_loss)
+    check_arguments(model, compute_loss)
     _report_missing()
-    inventory = _take_inventory(model)
+    inventory = take_checked_inventory(model)
     with (
         HoldInterrupts() as interrupts,
         restore(inventory),
@@ -75,7 +86,9 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         record(inventory) as recorder,
     ):
         with watch_attention(inventory, recorder.overwritten) as watch, interrupts.let_through():
-            loss = _call(compute_loss, inventory.modules[0][1], recorder)
+            loss, terms = call_loss(
+                compute_loss, inventory.modules[0][1], lambda: recorder.last_run
+            )
         with interrupts.let_through():
             recorder.is_complete = True
             trained = {
@@ -83,13 +96,10 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                 for position, parameter in enumerate(inventory.parameters)
                 if parameter.tensor.requires_grad
             }
-            residuals = find_residuals(recorder)  # the backward pass releases the graph
-            gradients, edge_gradients = differentiate(loss, list(trained.values()), recorder)
-            reached = {
-                position: gradient
-                for position, gradient in zip(trained, gradients, strict=True)
-                if gradient is not None
-            }
+            # The backward pass releases the graph.
+            residuals = find_residuals(recorder)
+            facts = find_loss(loss, recorder, watch.constants)
+            reached, edge_gradients = differentiate(loss, trained, recorder, terms)
             with torch.no_grad():
                 return assemble_flow(
                     inventory,
@@ -99,6 +109,8 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                     edge_gradients,
                     residuals,
                     watch.calls,
+                    facts,
+                    terms,
                 )
 
 
@@ -109,7 +121,12 @@ def _report_missing() -> None:
         _LOG.warning(sentence)
 
 
-def _take_inventory(model: nn.Module) -> Inventory:
+def take_checked_inventory(model: nn.Module) -> Inventory:
+    """Return what a model consists of.
+
+    Raises:
+        InspectionError: If it is none that can be measured.
+    """
     try:
         inventory = take_inventory(unwrap_compiled(model))
     except RuntimeError as error:  # a dictionary changed while it was looked through
@@ -121,7 +138,8 @@ def _take_inventory(model: nn.Module) -> Inventory:
     return inventory
 
 
-def _check_arguments(model: object, compute_loss: object) -> None:
+def check_arguments(model: object, compute_loss: object) -> None:
+    """Raise `InspectionError` unless a model and a function are given."""
     if not isinstance(model, nn.Module):
         raise InspectionError(
             f"model must be a torch.nn.Module; got {type(model).__name__}. "
@@ -141,6 +159,7 @@ def _check_model(inventory: Inventory) -> None:
             "The model must be made of Python modules, but it contains TorchScript, whose "
             "submodules cannot be measured. Inspect the model that was scripted or traced."
         )
+    _check_whole(inventory)
     if any(parameter.tensor.is_meta for parameter in inventory.parameters):
         raise InspectionError(
             "The model's parameters must have values, but some are on the meta device. Load or "
@@ -156,7 +175,48 @@ def _check_model(inventory: Inventory) -> None:
                 )
 
 
-def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Recorder) -> Tensor:
+def _check_whole(inventory: Inventory) -> None:
+    """Raise unless this process holds the whole model, without a wrapper that shares gradients."""
+    for _, module in inventory.modules:
+        kinds = {kind.__name__ for kind in type(module).__mro__}
+        found = next((kind for kind in _SHARDING if kind in kinds), None)
+        if found is not None:
+            raise InspectionError(
+                f"The model must be whole on one process, but it contains {found}, which spreads "
+                "parameters or gradients over processes in hooks of its own, so they cannot be "
+                "measured from outside. Inspect the model before it is wrapped (the same module "
+                f"without it{', or wrapped.module' if found in _KEEPS_MODULE else ''}); a process "
+                "then measures its own batch."
+            )
+    for parameter in inventory.parameters:
+        if hasattr(parameter.tensor, "device_mesh"):
+            raise InspectionError(
+                "Parameters must be whole on one process, but "
+                f"{parameter.names[0]!r} is a DTensor, of which each process holds a part. Inspect "
+                "the model before it is distributed (fully_shard, parallelize_module, "
+                "distribute_tensor), or give each module its parameter.full_tensor()."
+            )
+
+
+_KEEPS_MODULE = ("FullyShardedDataParallel", "DistributedDataParallel")
+_SHARDING = (*_KEEPS_MODULE, "FSDPModule")
+"""Classes of modules, by name, whose gradients arrive by hooks of their own."""
+
+
+def call_loss(
+    compute_loss: Callable[[Any], Any], model: nn.Module, read_last: Callable[[], Subject | None]
+) -> tuple[Tensor, list[Term]]:
+    """Return the loss of a model, checked, and its terms if it came as named ones.
+
+    Args:
+        compute_loss: As for `inspect`.
+        model: The model.
+        read_last: Returns the last module that ran, for messages.
+
+    Raises:
+        LossError: If it is not one number that a gradient can be computed of.
+        InspectionError: If `compute_loss` raises.
+    """
     try:
         loss = compute_loss(model)
     except InspectionError:
@@ -164,11 +224,15 @@ def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Record
     except (Exception, SystemExit) as error:
         raise InspectionError(
             f"compute_loss must run without errors, but it raised {type(error).__name__}: {error}. "
-            f"{_describe_progress(recorder)}"
+            f"{_describe_progress(read_last())}"
         ) from error
+    terms: list[Term] = []
+    if isinstance(loss, Mapping):
+        terms = read_terms(loss)
+        loss = add_up(terms)
     if not isinstance(loss, Tensor):
         raise LossError(
-            f"compute_loss must return a scalar tensor; got {type(loss).__name__}. "
+            f"compute_loss must return a scalar tensor, or named ones; got {type(loss).__name__}. "
             "Return the loss itself, not loss.item() or the model's whole output."
         )
     if loss.numel() != 1:
@@ -182,19 +246,19 @@ def _call(compute_loss: Callable[[Any], Any], model: nn.Module, recorder: Record
         raise LossError(
             "The model must have parameters, or inputs that require a gradient, to be measured; "
             "it has no parameters, and the loss depends on nothing that requires a gradient. "
-            f"Measure a model that has some. {_describe_progress(recorder)}"
+            f"Measure a model that has some. {_describe_progress(read_last())}"
         )
     if not loss.requires_grad:
         raise LossError(
             "compute_loss must return a loss attached to the graph; this one depends on nothing "
             "that requires a gradient. Look for .detach(), .item(), torch.no_grad(), an integer "
-            f"loss, or a model whose parameters are all frozen. {_describe_progress(recorder)}"
+            f"loss, or a model whose parameters are all frozen. {_describe_progress(read_last())}"
         )
-    return loss
+    return loss, terms
 
 
-def _describe_progress(recorder: Recorder) -> str:
-    if recorder.last_run is None:
+def _describe_progress(last: Subject | None) -> str:
+    if last is None:
         return "No measured module had run."
-    name = recorder.last_run.name or "(model)"
-    return f"The last module that ran was {name!r} ({recorder.last_run.kind})."
+    name = last.name or "(model)"
+    return f"The last module that ran was {name!r} ({last.kind})."

@@ -14,6 +14,7 @@ from chainrule.errors import ChainruleError, InspectionError, RemedyError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.measure.inspection import inspect
 from chainrule.measure.modules import take_inventory
+from chainrule.measure.non_finite import add_origin
 from chainrule.measure.preservation import preserve, preserve_random_state
 from chainrule.remedies.advice import advise
 from chainrule.remedies.copying import copy_model, find_shared_memory
@@ -100,7 +101,7 @@ def find_model_remedies(
     for name, value in (("enough", enough), ("measurements", measurements)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise RemedyError(f"{name}: must be a whole number above 0; got {value!r:.60}.")
-    before = inspect(model, compute_loss)
+    before = add_origin(inspect(model, compute_loss), model, compute_loss)
     model = getattr(model, "_orig_mod", model)
     search: Search[ModelChange] = Search(before, enough, progress, measurements)
     diagnosis = search.diagnosis

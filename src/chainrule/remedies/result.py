@@ -453,12 +453,12 @@ def _judge(
     if comparison.closed < IMPROVED:
         return Outcome.FAILS
     if after.verdict is Verdict.HEALTHY:  # some metrics count as evidence only together with others
-        viable = not specified or after.viability.sgd.probability >= CURED
+        viable = not specified or (after.viability.sgd.probability or 0.0) >= CURED
         return Outcome.CURES if comparison.passes and viable else Outcome.HELPS
     known = {finding.verdict for finding in before.findings}
     if before.verdict is Verdict.NON_FINITE:
         known.add(Verdict.EXPLODING)  # what had overflowed has a size again
-    if before.viability.sgd.probability < NOT_VIABLE:
+    if before.viability.sgd.probability is None or before.viability.sgd.probability < NOT_VIABLE:
         known.add(Verdict.HARD_TO_TRAIN)  # it was before, beneath what is graver
     new = {finding.verdict for finding in after.findings} - known
     return Outcome.TRADES if new else Outcome.HELPS

@@ -15,6 +15,7 @@ from chainrule.display.cards import (
     Forecast,
     build_cards,
     build_forecasts,
+    describe_loss,
     describe_measurement,
     describe_subject,
     describe_versions,
@@ -74,6 +75,7 @@ def build_report(
         element(
             "div", [_build_card(card) for card in build_cards(flow, diagnosis)], class_="cards"
         ),
+        _build_loss(flow),
         _build_clipping(flow),
         _build_diagnosis(flow, diagnosis),
         _build_charts(flow),
@@ -166,6 +168,13 @@ def _build_card(card: Card) -> Markup:
         element("div", card.note, class_="dim"),
         class_="card",
     )
+
+
+def _build_loss(flow: GradientFlow) -> Markup | None:
+    words = describe_loss(flow)
+    if not words:
+        return None
+    return element("p", f"Loss: {format_number(flow.loss)} ({words}).", class_="dim")
 
 
 def _build_clipping(flow: GradientFlow) -> Markup | None:
