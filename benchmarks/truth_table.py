@@ -22,6 +22,8 @@ from chainrule import ChainruleError, Diagnosis, GradientFlow, Verdict, diagnose
 from chainrule import inspect as inspect_model
 from chainrule.diagnosis.rules import RULES, measure_metric
 from chainrule.diagnosis.viability.constants import Constants
+from chainrule.diagnosis.viability.features import measure_features
+from chainrule.diagnosis.viability.model import judge_features
 
 SAID_FILE = Path(__file__).parent / "truth_said.csv"
 REPORT_FILE = Path(__file__).parent.parent / "docs" / "truth.md"
@@ -77,21 +79,16 @@ def measure_worst(flow: GradientFlow, diagnosis: Diagnosis) -> float:
 
 def measure_step(flow: GradientFlow, diagnosis: Diagnosis) -> float | None:
     """Return the logarithm of the fall of the loss, relative to itself, for a step of 1 %."""
-    fall = sum(
-        0.01 * float(parameter.norm) * float(parameter.grad_norm)
-        for parameter in flow.parameters
-        if parameter.grad_norm is not None
-    )
-    loss = abs(float(flow.loss))
-    if not (math.isfinite(fall) and math.isfinite(loss)) or loss == 0:
+    if flow.loss_facts is None or flow.loss_facts.step is None:
         return None
-    return math.log10(min(max(fall / loss, 10.0**-FAR), 10.0**FAR))
+    fall = float(flow.loss_facts.step)
+    return math.log10(min(max(fall, 10.0**-FAR), 10.0**FAR)) if math.isfinite(fall) else FAR
 
 
 def _measure_doubt(optimizer: str) -> Callable[[GradientFlow, Diagnosis], float]:
     def measure(flow: GradientFlow, diagnosis: Diagnosis) -> float:
-        prospect = getattr(diagnosis.viability, optimizer)
-        return min(max(-prospect.log_odds, -FAR), FAR)
+        prospect = judge_features(measure_features(flow), optimizer)
+        return FAR if prospect.log_odds is None else min(max(-prospect.log_odds, -FAR), FAR)
 
     return measure
 
