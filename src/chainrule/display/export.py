@@ -172,7 +172,7 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
             )
         },
         "next": diagnosis.action,
-        "training": diagnosis.prospects,
+        "prospects": diagnosis.prospects,
         "layers": [
             {name: _plain(value) for name, value in record.items()}
             for record in list_records(flow, "layers")
