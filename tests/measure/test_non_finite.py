@@ -16,6 +16,7 @@ from chainrule.errors import InspectionError, LossError
 from chainrule.flow.loading import decode_flow
 from chainrule.measure.non_finite import add_origin, find_non_finite
 from traces import unchanged
+from zoo import ZOO
 
 
 def _list_bad(model, compute_loss):
@@ -248,3 +249,28 @@ def test_whether_numbers_reach_a_parameter_decides_whether_it_trains(stops):
         loss.backward()
         optimizer.step()
     assert (loss.item() < 0.5 * before) is stops
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "found"),
+    [
+        (torch._C, "_current_autograd_node", ("1 ÷ square root", None)),
+        (torch.autograd, "_get_sequence_nr", ("acos", None)),
+    ],
+)
+def test_without_private_names_of_torch_it_knows_less(owner, name, found, monkeypatch):
+    monkeypatch.delattr(owner, name)
+    model, compute_loss = zoo.acos_at_one()
+    origin = find_non_finite(model, compute_loss)
+    assert (origin.op, origin.module) == found
+    assert origin.direction == "backward"
+    assert origin.parameter_count == 4
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_any_model_gets_an_origin_exactly_if_autograd_is_not_finite(name):
+    model, compute_loss = ZOO[name]()
+    with unchanged(model):
+        origin = find_non_finite(model, compute_loss)
+    loss, bad = _list_bad(model, compute_loss)
+    assert (origin is None) == (math.isfinite(loss) and not bad)

@@ -46,6 +46,7 @@ from chainrule.measure._torch_internals import (
     find_current_node,
     is_in_backward,
     next_sequence_number,
+    read_saved,
     read_sequence_number,
 )
 from chainrule.measure.autograd_graph import is_leaf, walk
@@ -69,8 +70,8 @@ def find_non_finite(
 ) -> NonFiniteOrigin | None:
     """Return what makes the first infinite or undefined number, and where; `None` if nothing does.
 
-    It watches every operation of one forward and backward pass, on any device, and takes several
-    times as long as `inspect`. It leaves no trace, as `inspect` does. What it names makes such a
+    It watches every operation of one forward and backward pass, on any device, and takes about as
+    long as `inspect`. It leaves no trace, as `inspect` does. What it names makes such a
     number of finite ones; what only passes it on is not named. If several do, the one is named
     whose number reaches the loss, or else the first parameter on the way back.
 
@@ -834,21 +835,13 @@ def _list_saved(node: Any) -> list[Tensor | float]:
     if isinstance(node, BackwardCFunction):
         return [x for tensor in node.saved_tensors if (x := read_plain(tensor)) is not None]
     found: list[tuple[int, Tensor | float]] = []
-    for name in dir(node):
-        if name.startswith("_saved_"):
-            key = name.removeprefix("_saved_")
-            try:
-                value = getattr(node, name)
-            except RuntimeError:  # it was released
-                continue
-            if isinstance(value, Tensor):
-                value = read_plain(value)
-            elif isinstance(value, bool) or not (
-                key == "exponent" and isinstance(value, (int, float))
-            ):
-                value = None
-            if value is not None:
-                found.append((_SAVED.index(key) if key in _SAVED else len(_SAVED), value))
+    for name, saved in read_saved(node).items():
+        rank = _SAVED.index(name) if name in _SAVED else len(_SAVED)
+        if isinstance(saved, Tensor):
+            value = read_plain(saved)
+            found += [] if value is None else [(rank, value)]
+        elif name == "exponent" and isinstance(saved, (int, float)):
+            found.append((rank, float(saved)))
     found.sort(key=lambda pair: pair[0])
     inputs = [value for rank, value in found if rank < _SAVED.index("result")]
     return inputs or [value for _, value in found]
