@@ -15,7 +15,6 @@ from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.structure import list_streams
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.non_finite import count_harmful
 from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM, AttentionFlow, ResidualFlow
 
 _LONG = 4
@@ -173,12 +172,12 @@ def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
 
 
 def _find_stopped(flow: GradientFlow) -> Iterator[Note]:
-    if count_harmful(flow):
+    if flow.is_finite or not flow.has_finite_gradients:
         return
     total, places, _ = count_non_finite(flow)
     if flow.origin is not None:
         sentence = flow.origin.sentence.removesuffix(".")
-        evidence, total = f"{sentence[0].lower()}{sentence[1:]}", max(total, 1.0)
+        evidence = f"{sentence[0].lower()}{sentence[1:]}"
     else:
         start = locate_overflow(flow)
         evidence = f"{format_number(total)} numbers are infinite or undefined: {start}"

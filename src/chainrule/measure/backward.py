@@ -94,6 +94,7 @@ def _differentiate_by_grad(
     small = [edge for edge in range(len(recorder.targets)) if edge not in recorder.large]
     targets: list[Any] = [*parameters, *(recorder.targets[edge] for edge in small), *others]
     found: dict[int, Tensor | Table] = {}
+    gradients: Sequence[Tensor | None]
     recorder.listen(found)
     if graph.has_own_functions:  # which may add to `.grad` what is no part of the graph
         with gather_gradients((*parameters, *graph.leaves)):
@@ -103,7 +104,7 @@ def _differentiate_by_grad(
                     _add(gradient, parameter.grad)
                     for gradient, parameter in zip(gradients, parameters, strict=False)
                 ]
-        gradients = (*added, *gradients[len(parameters) :])
+        gradients = [*added, *gradients[len(parameters) :]]
     else:
         gradients = torch.autograd.grad(loss.sum(), targets, allow_unused=True)
     of_edges = zip(small, gradients[len(parameters) :], strict=False)

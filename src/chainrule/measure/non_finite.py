@@ -37,7 +37,6 @@ from chainrule.flow.non_finite import (
     SHOWN,
     NonFiniteElement,
     NonFiniteOrigin,
-    has_non_finite,
 )
 from chainrule.flow.quantity import Quantity
 from chainrule.measure._torch_internals import (
@@ -133,7 +132,7 @@ def add_origin(
         >>> add_origin(inspect(model, compute_loss), model, compute_loss).origin.direction
         'backward'
     """
-    if not has_non_finite(flow):
+    if flow.is_finite:
         return flow
     try:
         origin = find_non_finite(model, compute_loss)

@@ -26,7 +26,6 @@ from chainrule.diagnosis.structure import read_once
 from chainrule.diagnosis.viability.constants import CONSTANTS, Constants
 from chainrule.diagnosis.viability.features import FEATURES, Feature, measure_features
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.non_finite import count_harmful
 from chainrule.spec.activations import ACTIVATIONS
 
 
@@ -250,7 +249,7 @@ def describe_probability(value: float) -> str:
 
 def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
     """Yield what needs no model: undefined numbers, or no gradient at all."""
-    if count_harmful(flow):
+    if not flow.has_finite_gradients:
         yield Contribution(
             feature="non_finite",
             value=None,
