@@ -15,7 +15,7 @@ from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import InspectionError, LossError
 from chainrule.flow.loading import decode_flow
 from chainrule.measure.non_finite import add_origin, find_non_finite
-from traces import unchanged
+from traces import RAISING, unchanged
 from zoo import ZOO
 
 
@@ -265,6 +265,14 @@ def test_without_private_names_of_torch_it_knows_less(owner, name, found, monkey
     assert (origin.op, origin.module) == found
     assert origin.direction == "backward"
     assert origin.parameter_count == 4
+
+
+@pytest.mark.parametrize("spoil", RAISING)
+def test_it_leaves_no_trace_though_it_raises(spoil):
+    model, compute_loss = ZOO["batch_norm_eval"]()
+    spoiled = spoil(compute_loss)
+    with unchanged(model), pytest.raises(InspectionError):
+        find_non_finite(model, spoiled)
 
 
 @pytest.mark.parametrize("name", ZOO)
