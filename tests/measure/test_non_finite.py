@@ -275,6 +275,7 @@ def test_it_leaves_no_trace_though_it_raises(spoil):
         find_non_finite(model, spoiled)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 @pytest.mark.parametrize("name", ZOO)
 def test_any_model_gets_an_origin_exactly_if_autograd_is_not_finite(name):
     model, compute_loss = ZOO[name]()
