@@ -249,7 +249,8 @@ def describe_probability(value: float) -> str:
 
 def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
     """Yield what needs no model: undefined numbers, or no gradient at all."""
-    if not flow.has_finite_gradients:
+    norms = [n for layer in flow.weight_layers if (n := layer.weight_gradient_norm) is not None]
+    if not flow.has_finite_gradients or not all(map(math.isfinite, norms)):
         yield Contribution(
             feature="non_finite",
             value=None,
