@@ -24,9 +24,9 @@ def _list_bad(model, compute_loss):
     model.zero_grad()
     loss = compute_loss(model)
     loss.backward()
-    bad = {
-        n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
-    }
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    values = {n: g.coalesce().values() if g.is_sparse else g for n, g in found.items()}
+    bad = {name for name, gradient in values.items() if not gradient.isfinite().all()}
     model.zero_grad()
     return loss.item(), bad
 
