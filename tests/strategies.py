@@ -174,6 +174,33 @@ class FlowWriter:
             "uniform": self.share(),
         }
 
+    def origin(self):
+        shape, value = self.shape(), self.pick(("NaN", "Infinity", "-Infinity"))
+        element = {
+            "index": [0] * len(shape),
+            "value": value,
+            "inputs": self.many(lambda: self.signed()[0], 3),
+            "gradient": self.optional(lambda: self.signed()[0]),
+        }
+        return {
+            "source": self.pick(("operation", "constant", "input", "parameter", "buffer")),
+            "op": self.pick(("acos", "division", "multiplication", "own")),
+            "function": "AcosBackward0",
+            "direction": self.pick(("forward", "backward")),
+            "module": self.pick((None, *NAMES)),
+            "dtype": "float16",
+            "overflow": self.draw(st.booleans()),
+            "shape": shape,
+            "count": 3,
+            "elements": [element] * self.pick((0, 1, 3)),
+            "file": self.pick(("", "a/b.py", "C:\\b.py")),
+            "line": self.pick((None, 7)),
+            "code": self.pick(("", "x.acos()")),
+            "loss": self.pick((0.5, "NaN")),
+            "parameters": [],
+            "parameter_count": self.pick((0, 1, 5)),
+        }
+
     def many(self, make, most):
         return [make() for _ in range(self.draw(st.integers(0, most)))]
 
@@ -228,6 +255,9 @@ def flow_files(draw):
     if draw(st.booleans()):
         spec = draw(st.sampled_from(_SPECS))
         document["spec"] = None if spec is None else spec.model_dump()
+    loss = document["loss"]
+    if (not isinstance(loss, list) or len(loss) == 1) and draw(st.booleans()):
+        document["origin"] = FlowWriter(draw, members=1).origin()
     return json.dumps(document)
 
 

@@ -23,7 +23,6 @@ from chainrule.diagnosis.structure import (
 from chainrule.diagnosis.symmetry_rules import count_copies, list_symmetric
 from chainrule.diagnosis.time_rules import describe_lost, measure_lost
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.non_finite import count_harmful
 from chainrule.flow.precision import FORMATS
 from chainrule.flow.records import (
     NEAR_ONE_HOT,
@@ -297,12 +296,12 @@ def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
 
 
 def _find_stopped(flow: GradientFlow) -> Iterator[Note]:
-    if count_harmful(flow):
+    if flow.is_finite or not flow.has_finite_gradients:
         return
     total, places, _ = count_non_finite(flow)
     if flow.origin is not None:
         sentence = flow.origin.sentence.removesuffix(".")
-        evidence, total = f"{sentence[0].lower()}{sentence[1:]}", max(total, 1.0)
+        evidence = f"{sentence[0].lower()}{sentence[1:]}"
     else:
         start = locate_overflow(flow)
         evidence = f"{format_number(total)} numbers are infinite or undefined: {start}"

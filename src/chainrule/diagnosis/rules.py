@@ -73,7 +73,6 @@ from chainrule.diagnosis.viability.model import (
     is_fitted_kind,
 )
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.non_finite import count_harmful
 from chainrule.flow.quantity import Quantity, divide_members, multiply_members
 from chainrule.flow.records import WeightLayer, read_saturation
 
@@ -168,7 +167,7 @@ def _read_normalizations(flow: GradientFlow) -> list[Reading]:
 
 
 def _read_non_finite(flow: GradientFlow) -> list[Reading]:
-    if not count_harmful(flow):  # what stops before it reaches a parameter is a note
+    if flow.has_finite_gradients:  # what stops before it reaches a parameter is a note
         return [Reading(value=0.0)]
     total, places, layers = count_non_finite(flow)
     return [Reading(value=total, layers=tuple(layers), modules=tuple(places))]

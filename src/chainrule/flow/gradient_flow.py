@@ -257,6 +257,26 @@ class GradientFlow:
         return combine_norms(p.grad_norm for p in self.parameters if p.grad_norm is not None)
 
     @cached_property
+    def is_finite(self) -> bool:
+        """Whether all numbers are finite: the loss, values, gradients and parameters."""
+        parts = [part for call in self.layers for part in (call.statistics, call.gradient) if part]
+        counts = [part.non_finite for part in parts]
+        counts += [each.non_finite for each in self.parameters]
+        counts += [count for each in self.parameters if (count := each.grad_non_finite) is not None]
+        return math.isfinite(self.loss) and not any(count > 0 for count in counts)
+
+    @cached_property
+    def has_finite_gradients(self) -> bool:
+        """Whether the loss is finite, and value and gradient of every trained parameter are.
+
+        Infinite or undefined numbers anywhere else stop before they reach a parameter.
+        """
+        return math.isfinite(self.loss) and not any(
+            (each.grad_non_finite or 0.0) > 0 or (each.non_finite > 0 and each.status != "frozen")
+            for each in self.parameters
+        )
+
+    @cached_property
     def clip_factor(self) -> Quantity | None:
         """What `spec.clip_norm` multiplies every gradient by (1 where it does nothing).
 
