@@ -99,7 +99,7 @@ def is_single(part: LossPart) -> bool:
 
 
 def _read_cut(flow: GradientFlow) -> list[Reading]:
-    """Return what of the loss reaches no parameter, relative to the loss: terms, or what was cut."""
+    """Return what of the loss reaches no parameter, relative to it: terms, or what was cut."""
     facts = flow.loss_facts
     if facts is None:
         return []

@@ -40,7 +40,7 @@ from chainrule.measure.statistics import (
     summarize_sparse_gradient,
     summarize_values,
 )
-from chainrule.measure.terms import Term, assemble_terms
+from chainrule.measure.terms import assemble_terms
 
 _Key = TypeVar("_Key")
 Place = tuple[int, int]
@@ -56,7 +56,6 @@ def assemble_flow(
     residuals: Sequence[Residual] = (),
     attentions: Sequence[AttentionCall] = (),
     facts: Loss | None = None,
-    terms: Sequence[Term] = (),
 ) -> GradientFlow:
     """Return the flow of one model, and release the recorder's tensors.
 
@@ -71,7 +70,6 @@ def assemble_flow(
         residuals: Its residual connections.
         attentions: Its computations of attention weights.
         facts: What was found of the loss before the backward pass.
-        terms: The named terms of the loss.
     """
     parameters = inventory.parameters
     tables: list[Table] = [{"loss": loss.reshape(1, 1)}]
@@ -99,6 +97,7 @@ def assemble_flow(
     attention_tables = len(tables)
     tables += [{"attention": each.values} for each in attentions]
     computed = [(each.name, each.sizes) for each in attentions]
+    terms = () if facts is None else facts.terms
     term_tables = len(tables)
     tables += [{"value": term.value.detach().reshape(1)} for term in terms]
     tables += [term.table for term in terms if term.table is not None]

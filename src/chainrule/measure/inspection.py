@@ -93,7 +93,7 @@ def inspect(
             }
             # The backward pass releases the graph.
             residuals = find_residuals(recorder)
-            facts = find_loss(loss, recorder, watch.constants)
+            facts = find_loss(loss, recorder, watch.constants, terms)
             reached, edge_gradients = differentiate(loss, trained, recorder, terms)
             with torch.no_grad():
                 return assemble_flow(
@@ -105,7 +105,6 @@ def inspect(
                     residuals,
                     watch.calls,
                     facts,
-                    terms,
                 )
 
 

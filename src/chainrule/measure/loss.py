@@ -24,6 +24,7 @@ from chainrule.measure.autograd_graph import Edge, is_leaf, list_views
 from chainrule.measure.constants import Constants
 from chainrule.measure.recording import Recorder, find_active
 from chainrule.measure.statistics import Table, is_cheap_to_read
+from chainrule.measure.terms import Term
 
 STEP = 0.01
 """Part of its norm by which a tensor moves where the fall of the loss is estimated."""
@@ -51,23 +52,22 @@ _ACTIVATIONS: Mapping[str, OutputActivation] = {
     "LogSoftmaxBackward0": "log_softmax",
     "SigmoidBackward0": "sigmoid",
 }
-_SAME = frozenset(
-    f"{each[:-1]}Backward{each[-1]}"
-    for each in (
-        "View0 UnsafeView0 ReshapeAlias0 Alias0 Transpose0 T0 Permute0 Unsqueeze0 Squeeze0 "
-        "Squeeze1 Squeeze2 Clone0 ToCopy0"
-    ).split()
+_SAME_BY = (
+    "View0 UnsafeView0 ReshapeAlias0 Alias0 Transpose0 T0 Permute0 Unsqueeze0 Squeeze0 Squeeze1 "
+    "Squeeze2 Clone0 ToCopy0"
 )
+_SAME = frozenset(f"{each[:-1]}Backward{each[-1]}" for each in _SAME_BY.split())
 """Nodes that pass every value on once, unchanged."""
+_RESHAPED = _SAME - {"TransposeBackward0", "TBackward0", "PermuteBackward0"}
+"""Those that leave the order of the values as it is."""
+
 _REDUCTIONS = {"MeanBackward0": "mean", "SumBackward0": "sum"}
 _SUMS = frozenset(("AddBackward0", "SubBackward0", "RsubBackward1", "StackBackward0"))
-_LINEAR = frozenset(
-    f"{each[:-1]}Backward{each[-1]}"
-    for each in (
-        "Mean0 Mean1 Sum0 Sum1 Neg0 Mul0 Mul1 Div0 Div1 Expand0 Index0 Select0 Slice0 Gather0 "
-        "MaskedSelect0 MaskedFill0 Where0 Cat0 Trace0 Diagonal0 Nansum0 AsStrided0 Dot0"
-    ).split()
+_LINEAR_BY = (
+    "Mean0 Mean1 Sum0 Sum1 Neg0 Mul0 Mul1 Div0 Div1 Expand0 Index0 Select0 Slice0 Gather0 "
+    "MaskedSelect0 MaskedFill0 Where0 Cat0 Trace0 Diagonal0 Nansum0 AsStrided0 Dot0"
 )
+_LINEAR = frozenset(f"{each[:-1]}Backward{each[-1]}" for each in _LINEAR_BY.split())
 """Nodes that are linear in the only one of their inputs that requires a gradient."""
 _BOUNDS = frozenset(
     ("ClampBackward0", "ClampBackward1", "ClampMinBackward0", "ClampMaxBackward0", "AddBackward0")
@@ -122,6 +122,7 @@ class Loss:
         parts: Its summands.
         outputs: Recorded edges of the outputs that it reads.
         is_shifted: Whether a constant is added to the loss.
+        terms: Its named terms.
         cut: What of it is constant because a function without a derivative made it.
         detached: What of it is constant because it was detached.
     """
@@ -129,6 +130,7 @@ class Loss:
     parts: list[Part]
     outputs: list[int]
     is_shifted: bool
+    terms: Sequence[Term] = ()
     cut: float = 0.0
     detached: float = 0.0
 
@@ -136,8 +138,10 @@ class Loss:
 # --- Before the backward pass --------------------------------------------------------------------
 
 
-def find_loss(loss: Tensor, recorder: Recorder, constants: Constants) -> Loss:
-    """Return the parts of a loss; the graph must still be there."""
+def find_loss(
+    loss: Tensor, recorder: Recorder, constants: Constants, terms: Sequence[Term] = ()
+) -> Loss:
+    """Return the parts of a loss, which is the sum of some terms; the graph must still be there."""
     known = _list_outputs(recorder)
     parts, sums, is_shifted = _list_parts(loss, known, recorder)
     outputs = _find_outputs(parts, known, recorder)
@@ -152,7 +156,7 @@ def find_loss(loss: Tensor, recorder: Recorder, constants: Constants) -> Loss:
         _prepare(part, recorder, values, needs_value=several)
     recorder.by_example |= set(outputs)
     cut, detached = constants.sum_up(sums)
-    return Loss(parts, outputs, is_shifted, cut, detached)
+    return Loss(parts, outputs, is_shifted, terms, cut, detached)
 
 
 def _list_parts(
@@ -372,38 +376,51 @@ def _prepare(
         result = read_saved(node, "result")
         if result is None or result.numel() > _DENSE:
             return
-        saved["log_probabilities"] = result.detach()
-        saved["dim"] = read_saved(node, "dim")
+        saved["log_probabilities"], saved["dim"] = result.detach(), read_saved(node, "dim")
         part.weights, part.reduction, part.is_whole = recorder.keep_edge(node, 0), "", False
         return
     if node.name() in _KERNELS:
-        for name in ("target", "weight", "pos_weight", "ignore_index", "delta", "beta"):
-            saved[name] = read_saved(node, name)
-        if part.kind in ("cross_entropy", "nll"):
-            given = read_saved(node, "self")
-            if given is not None:
-                saved["classes"] = given.shape[1 if given.dim() > 1 else 0]
-                part.width = part.width or saved["classes"]
-            if not needs_value:
-                given = None
-        else:
-            given = read_saved(node, "self") if needs_value else None
-        saved["self"] = None if given is None else given.detach()
+        _keep_targets(part, needs_value=needs_value)
     else:
-        read = values.get(part.outputs[0]) if len(part.outputs) == 1 else None
-        if read is None:
-            return
-        difference = read_saved(node, "self")
-        if difference is None or difference.shape != read.shape:
-            return
-        saved["self"], saved["target"] = read, read - saved["sign"] * difference.detach()
-    if not part.is_whole and (
-        part.reduction
-        or (isinstance(saved["target"], Tensor) and saved["target"].numel() <= _DENSE)
-    ):
+        _keep_difference(part, recorder, values)
+    target = saved.get("target")
+    if not isinstance(target, Tensor) or part.is_whole:
+        return
+    if part.reduction or target.numel() <= _DENSE:
         part.weights = recorder.keep_edge(node, 0)
-        if part.weights is None:
-            saved.clear()
+    if part.weights is None:
+        saved.clear()
+
+
+def _keep_targets(part: Part, *, needs_value: bool) -> None:
+    """Keep what one of PyTorch's own functions was given."""
+    node, saved = part.node, part.saved
+    for name in ("target", "weight", "pos_weight", "ignore_index", "delta", "beta"):
+        saved[name] = read_saved(node, name)
+    is_by_class = part.kind in ("cross_entropy", "nll")
+    given = read_saved(node, "self") if needs_value or is_by_class else None
+    if given is None:
+        return
+    if is_by_class:
+        saved["classes"] = given.shape[1 if given.dim() > 1 else 0]
+        part.width = part.width or saved["classes"]
+    if needs_value and given.numel() <= _DENSE:
+        saved["self"] = given.detach()
+
+
+def _keep_difference(part: Part, recorder: Recorder, values: Mapping[Any, Tensor | None]) -> None:
+    """Keep the targets of a difference that was written by hand: output − difference."""
+    compared = list_views(*part.starts[0])
+    read = values.get(part.outputs[0]) if len(part.outputs) == 1 else None
+    at = [recorder.find_edge(*edge) for edge in compared]
+    difference = read_saved(part.node, "self")
+    if read is None or difference is None or part.outputs[0] not in at:
+        return
+    between = {node.name() for node, _ in compared[: at.index(part.outputs[0])]}
+    if not between <= _RESHAPED or difference.numel() != read.numel():
+        return
+    part.saved["self"] = read.reshape(difference.shape)
+    part.saved["target"] = part.saved["self"] - part.saved["sign"] * difference.detach()
 
 
 # --- After the backward pass ---------------------------------------------------------------------
