@@ -98,9 +98,7 @@ def test_floor_of_soft_targets_is_their_entropy(compute, best):
 
 def test_kl_divergence_has_the_floor_zero():
     model, x = make()
-    flow = inspect(
-        model, lambda m: F.kl_div(F.log_softmax(m(x), 1), SOFT, reduction="batchmean")
-    )
+    flow = inspect(model, lambda m: F.kl_div(F.log_softmax(m(x), 1), SOFT, reduction="batchmean"))
     (part,) = flow.loss_facts.parts
     zeros = F.log_softmax(torch.zeros(N, C, dtype=torch.float64), 1)
     assert part.kind == "kl"
@@ -235,7 +233,9 @@ def test_zero_parameters_move_by_what_they_could_be():
 def test_the_share_of_examples_without_gradient_is_counted():
     model, x = make()
     mask = (torch.arange(N) % 3 == 0).double()
-    flow = inspect(model, lambda m: (F.mse_loss(m(x), TARGETS, reduction="none").sum(1) * mask).sum())
+    flow = inspect(
+        model, lambda m: (F.mse_loss(m(x), TARGETS, reduction="none").sum(1) * mask).sum()
+    )
     assert flow.loss_facts.zero_examples == pytest.approx(1 - mask.mean().item())
 
 
@@ -455,7 +455,9 @@ def test_terms_equal_autograd_term_by_term():
         for each in found:
             g, t = expected[each.parameter], total[each.parameter]
             assert each.norm == pytest.approx(g.norm().item())
-            assert each.cosine == pytest.approx(F.cosine_similarity(g.flatten(), t.flatten(), 0).item())
+            assert each.cosine == pytest.approx(
+                F.cosine_similarity(g.flatten(), t.flatten(), 0).item()
+            )
     assert by_name["accuracy"].is_detached
     assert not by_name["size"].is_detached
     assert by_name["accuracy"].value == pytest.approx(values["accuracy"].item())

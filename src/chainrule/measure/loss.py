@@ -29,6 +29,9 @@ from chainrule.measure.terms import Term
 STEP = 0.01
 """Part of its norm by which a tensor moves where the fall of the loss is estimated."""
 
+_ROUNDING = 2.0**-23
+"""Relative precision of float32."""
+
 _DENSE = 2**22
 """Most entries of a loss for which the weight of every entry is looked at."""
 
@@ -142,6 +145,8 @@ def find_loss(
     loss: Tensor, recorder: Recorder, constants: Constants, terms: Sequence[Term] = ()
 ) -> Loss:
     """Return the parts of a loss, which is the sum of some terms; the graph must still be there."""
+    if loss.grad_fn is None:  # a parameter is the loss
+        return Loss([], [], is_shifted=False, terms=terms)
     known = _list_outputs(recorder)
     parts, sums, is_shifted = _list_parts(loss, known, recorder)
     outputs = _find_outputs(parts, known, recorder)
@@ -441,7 +446,7 @@ def summarize_loss(
     for part in loss.parts:
         try:
             found = _measure(part, gradients)
-        except RuntimeError:  # shapes that fit no usual loss
+        except (RuntimeError, TypeError, ValueError, IndexError):  # no tensors as usual losses have
             found = None
         if found is not None and len(loss.parts) == 1 and not loss.is_shifted:
             found = (value.reshape(()), *found[1:])
@@ -768,8 +773,9 @@ def assemble_loss(
     offset = value - total if known else math.nan
     lowest = floor + offset
     excess = abs(value) if math.isnan(lowest) else max(value - lowest, 0.0)
-    if math.isfinite(value) and math.isfinite(lowest) and excess < 1e-9 * abs(value - offset):
-        excess = 0.0
+    scale = math.fsum(abs(part.guessing) for part in parts if part.guessing is not None)
+    if not math.isnan(lowest) and excess < _ROUNDING * scale:
+        excess = scale  # what is left is rounding
     reaction = [
         (layers[places[edge]], gradients[edge].norm)
         for edge in description.outputs
