@@ -1,5 +1,6 @@
-"""Rules about the loss: each fault is found, its sound twin is not, and training agrees with both."""
+"""Rules about the loss: faults are found, sound twins are not, and training agrees."""
 
+import itertools
 import math
 
 import pytest
@@ -22,7 +23,7 @@ def seeded():
 
 def build(*widths, end=None):
     layers = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1], *([end] if end else []))
 
@@ -281,12 +282,11 @@ def test_a_critic_that_judges_badly_is_no_large_output():
     critic = nn.Linear(4, 1)
     with torch.no_grad():
         critic.bias.fill_(-90.0)
-    z = torch.randn(32, 8)
+    z, one = torch.randn(32, 8), torch.ones(32, 1)
+    deep = nn.Sequential(nn.Linear(4, 4), critic)
     for trained in (True, False):
-        critic.requires_grad_(trained)
-        deep = nn.Sequential(nn.Linear(4, 4), critic)
-        one = torch.ones(32, 1)
-        _, found = find(model, lambda m, d=deep: F.binary_cross_entropy_with_logits(d(m(z)), one))
+        deep.requires_grad_(trained)
+        _, found = find(model, lambda m: F.binary_cross_entropy_with_logits(deep(m(z)), one))
         assert "large_loss" not in found
 
 

@@ -138,7 +138,7 @@ REGRESSIONS = {
     "mse_sum": ("mse", lambda z, t: F.mse_loss(z, t, reduction="sum")),
     "by_hand": ("mse", lambda z, t: ((z - t) ** 2).mean()),
     "turned": ("mse", lambda z, t: 3 * (t - z).square().sum(1).mean()),
-    "product": ("mse", lambda z, t: (lambda d: (d * d).mean())(z - t)),
+    "product": ("mse", lambda z, t: ((d := z - t) * d).mean()),
     "weighted": ("mse", lambda z, t: (F.mse_loss(z, t, reduction="none") * EACH[:, None]).sum()),
     "l1": ("l1", F.l1_loss),
     "smooth_l1": ("smooth_l1", lambda z, t: F.smooth_l1_loss(z, t, beta=0.5)),

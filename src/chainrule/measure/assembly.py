@@ -32,6 +32,7 @@ from chainrule.measure.residuals import (
 from chainrule.measure.statistics import (
     Table,
     fetch_rows,
+    is_cheap_to_read,
     read_activation,
     read_gradient,
     summarize_derivative,
@@ -74,11 +75,17 @@ def assemble_flow(
     parameters = inventory.parameters
     tables: list[Table] = [{"loss": loss.reshape(1, 1)}]
     places = _summarize_outputs(recorder.calls, tables)
-    loss_table = len(tables)
-    if facts is not None:
-        tables.append(summarize_loss(facts, loss, edge_gradients, recorder))
     of_calls = {e: g for e, g in edge_gradients.items() if e not in recorder.kept}
     edge_places = _summarize_alike(of_calls, tables, summarize_gradients)
+
+    def has_zeros(edge: int) -> bool:
+        table, entry = edge_places.get(edge, (0, 0))
+        share = tables[table].get("zero_share")
+        return share is None or not is_cheap_to_read(share.device) or bool(share[entry] != 0)
+
+    loss_table = len(tables)
+    if facts is not None:
+        tables.append(summarize_loss(facts, loss, edge_gradients, recorder, has_zeros))
     gradient_places = _summarize_alike(parameter_gradients, tables, summarize_gradients)
     norm_places = _summarize_alike(
         {position: p.tensor.detach() for position, p in enumerate(parameters)},

@@ -9,7 +9,7 @@ the weight that every entry has in the loss, and what another answer would give 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from chainrule.flow.records import GradientStatistics, LayerFlow, ParameterFlow
 from chainrule.measure._torch_internals import read_saved, read_sequence_number
 from chainrule.measure.autograd_graph import Edge, is_leaf, list_views
 from chainrule.measure.constants import Constants
-from chainrule.measure.recording import Recorder, find_active
+from chainrule.measure.recording import Call, Output, Recorder, find_active
 from chainrule.measure.statistics import Table, is_cheap_to_read
 from chainrule.measure.terms import Term
 
@@ -150,12 +150,7 @@ def find_loss(
     known = _list_outputs(recorder)
     parts, sums, is_shifted = _list_parts(loss, known, recorder)
     outputs = _find_outputs(parts, known, recorder)
-    values = {
-        output.edge: output.values
-        for call in recorder.calls
-        for output in call.outputs
-        if output.edge in outputs
-    }
+    values = {edge: known[edge][1].values for edge in outputs}
     several = len(parts) > 1 or is_shifted
     for part in parts:
         _prepare(part, recorder, values, needs_value=several)
@@ -165,7 +160,7 @@ def find_loss(
 
 
 def _list_parts(
-    loss: Tensor, outputs: set[int], recorder: Recorder
+    loss: Tensor, known: Mapping[int | None, tuple[Call, Output]], recorder: Recorder
 ) -> tuple[list[Part], set[Any], bool]:
     """Return the parts of a loss, the nodes that add them up, whether a constant is added."""
     parts: dict[Any, Part] = {}
@@ -187,7 +182,7 @@ def _list_parts(
         if part is not None:
             part.is_shifted = moved
             parts[node] = part
-        elif seen > _MOST_NODES or recorder.find_edge(*edge) in outputs:
+        elif seen > _MOST_NODES or _is_output(recorder.find_edge(*edge), known):
             rest.starts += (edge,)
         elif name in _SAME and len(inputs) == 1:
             pending.append((inputs[0], path, moved))
@@ -298,19 +293,26 @@ def _find_activation(edge: Edge) -> tuple[OutputActivation | None, int | None]:
     return kind, width
 
 
-def _list_outputs(recorder: Recorder) -> set[int]:
-    """Return the edges of outputs that may be read; what a loss as a module returns is none."""
+def _list_outputs(recorder: Recorder) -> dict[int | None, tuple[Call, Output]]:
+    """Return what calls returned, by edge: tensors with at least one dimension."""
     return {
-        output.edge
+        output.edge: (call, output)
         for call in recorder.calls
         for output in call.outputs
-        if output.edge is not None
-        and output.shape
-        and type(call.subject.module).__module__ != nn.MSELoss.__module__
+        if output.shape
     }
 
 
-def _find_outputs(parts: Sequence[Part], outputs: set[int], recorder: Recorder) -> list[int]:
+def _is_output(edge: int | None, known: Mapping[int | None, tuple[Call, Output]]) -> bool:
+    """Whether a module returned what is at an edge; what a loss as a module returns is none."""
+    if edge is None or edge not in known:
+        return False
+    return type(known[edge][0].subject.module).__module__ != nn.MSELoss.__module__
+
+
+def _find_outputs(
+    parts: Sequence[Part], known: Mapping[int | None, tuple[Call, Output]], recorder: Recorder
+) -> list[int]:
     """Note what every part reads; return the outputs from which no other of them is computed."""
     found: dict[int, Edge] = {}
     for part in parts:
@@ -320,7 +322,7 @@ def _find_outputs(parts: Sequence[Part], outputs: set[int], recorder: Recorder) 
         while pending and len(seen) < _MOST_NODES:
             edge = pending.pop()
             number = recorder.find_edge(*edge)
-            if number is not None and number in outputs:
+            if number is not None and _is_output(number, known):
                 edges[number] = edge
             elif edge not in seen:
                 seen.add(edge)
@@ -432,7 +434,11 @@ def _keep_difference(part: Part, recorder: Recorder, values: Mapping[Any, Tensor
 
 
 def summarize_loss(
-    loss: Loss, value: Tensor, gradients: Mapping[int, Any], recorder: Recorder
+    loss: Loss,
+    value: Tensor,
+    gradients: Mapping[int, Any],
+    recorder: Recorder,
+    has_zeros: Callable[[int], bool],
 ) -> Table:
     """Return the numbers of a loss: of all parts and of the examples without gradient.
 
@@ -441,6 +447,7 @@ def summarize_loss(
         value: The loss.
         gradients: By recorded edge; large ones are tables.
         recorder: The forward pass.
+        has_zeros: Whether the gradient at an edge may have entries that are zero.
     """
     numbers: list[_Number] = []
     for part in loss.parts:
@@ -451,7 +458,7 @@ def summarize_loss(
         if found is not None and len(loss.parts) == 1 and not loss.is_shifted:
             found = (value.reshape(()), *found[1:])
         numbers += found or (None, None, None, None)
-    numbers.append(_share_of_idle(loss.outputs, gradients, recorder))
+    numbers.append(_share_of_idle(loss.outputs, gradients, recorder, has_zeros))
     return {"numbers": _join(numbers, value.device).unsqueeze(0)}
 
 
@@ -476,9 +483,17 @@ def _join(numbers: Sequence[_Number], device: torch.device) -> Tensor:
 
 
 def _share_of_idle(
-    outputs: Sequence[int], gradients: Mapping[int, Any], recorder: Recorder
+    outputs: Sequence[int],
+    gradients: Mapping[int, Any],
+    recorder: Recorder,
+    has_zeros: Callable[[int], bool],
 ) -> _Number:
     """Return the share of examples whose gradient is zero in every output."""
+    if len(outputs) == 1 and isinstance(gradients.get(outputs[0]), Tensor):
+        gradient = gradients[outputs[0]]
+        several = gradient.dim() > 0 and gradient.shape[0] > 1 and not gradient.is_sparse
+        if several and gradient.numel() and not has_zeros(outputs[0]):
+            return 0.0
     by_size: dict[int, Tensor] = {}
     for edge in outputs:
         active, gradient = recorder.active.get(edge), gradients.get(edge)
@@ -646,7 +661,7 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
     rows = _list_rows(target)
     if not isinstance(scale, Tensor) or scale.dim() == 0:
         if part.kind == "mse":
-            guessing = torch.var(rows, dim=0, correction=0).sum() * len(rows) * scale
+            guessing = (rows - rows.mean(0)).square().sum() * scale
         else:
             centre = rows.median(dim=0).values
             guessing = (_penalize(part, rows - centre) * scale).sum()
@@ -747,7 +762,7 @@ def assemble_loss(
     def place(edges: Iterable[int]) -> tuple[int, ...]:
         return tuple(places[edge] for edge in edges if edge in places)
 
-    known = True
+    known = bool(description.parts)
     total, floor = 0.0, 0.0
     parts = []
     *values, idle = row["numbers"][0]
