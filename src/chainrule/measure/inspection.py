@@ -180,8 +180,9 @@ def _call(
         loss = add_up(terms)
     if not isinstance(loss, Tensor):
         raise LossError(
-            f"compute_loss must return a scalar tensor, or named ones; got {type(loss).__name__}. "
-            "Return the loss itself, not loss.item() or the model's whole output."
+            f"compute_loss must return a scalar tensor; got {type(loss).__name__}. "
+            "Return the loss itself (or a dictionary of its terms), not loss.item() or the model's "
+            "whole output."
         )
     if loss.numel() != 1:
         raise LossError(

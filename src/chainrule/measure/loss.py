@@ -833,6 +833,7 @@ def _measure_size(parameter: ParameterFlow) -> float:
 
 def _measure_output(call: LayerFlow) -> float:
     """Return the norm of an output, with entries of size 1 at least."""
-    assert call.statistics is not None
-    size = math.hypot(call.statistics.mean, call.statistics.std)
+    size = 0.0
+    if call.statistics is not None:
+        size = math.hypot(call.statistics.mean, call.statistics.std)
     return max(size, 1.0) * math.sqrt(math.prod(map(float, call.shape)))
