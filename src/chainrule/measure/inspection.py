@@ -101,7 +101,7 @@ def inspect(
             residuals = find_residuals(recorder)
             if recorder.has_half:
                 note_arriving(loss, recorder)
-            facts = find_loss(loss, recorder, watch.constants)
+            facts = find_loss(loss, recorder, watch.constants, terms)
             reached, edge_gradients = differentiate(loss, trained, recorder, terms)
             with torch.no_grad():
                 return assemble_flow(
@@ -113,7 +113,6 @@ def inspect(
                     residuals,
                     watch.calls,
                     facts,
-                    terms,
                 )
 
 
@@ -235,8 +234,9 @@ def call_loss(
         loss = add_up(terms)
     if not isinstance(loss, Tensor):
         raise LossError(
-            f"compute_loss must return a scalar tensor, or named ones; got {type(loss).__name__}. "
-            "Return the loss itself, not loss.item() or the model's whole output."
+            f"compute_loss must return a scalar tensor; got {type(loss).__name__}. "
+            "Return the loss itself (or a dictionary of its terms), not loss.item() or the model's "
+            "whole output."
         )
     if loss.numel() != 1:
         raise LossError(

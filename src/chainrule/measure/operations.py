@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-from chainrule.measure._torch_internals import list_saved
+from chainrule.measure._torch_internals import list_saved as list_saved_by_name
 from chainrule.measure.elements import has_nan, is_finite, read_plain
 from chainrule.measure.recording import find_tensors
 
@@ -281,7 +281,7 @@ def list_saved(node: Any) -> list[Tensor | float]:
     if isinstance(node, BackwardCFunction):
         return [x for tensor in node.saved_tensors if (x := read_plain(tensor)) is not None]
     found: list[tuple[int, Tensor | float]] = []
-    for name, saved in list_saved(node).items():
+    for name, saved in list_saved_by_name(node).items():
         rank = _SAVED.index(name) if name in _SAVED else len(_SAVED)
         if isinstance(saved, Tensor):
             value = read_plain(saved)
