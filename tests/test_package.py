@@ -35,6 +35,7 @@ def test_public_names():
         "inspect",
         "load_flow",
         "make_loss",
+        "measure_sharpness",
         "plot",
         "simulate",
         "try_training",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from chainrule.flow.trial import Trial
     from chainrule.measure.inspection import inspect
     from chainrule.measure.networks import build_network, make_loss
+    from chainrule.measure.sharpness import measure_sharpness
     from chainrule.measure.simulation import simulate
     from chainrule.presets import PRESETS
     from chainrule.remedies.model_search import apply_remedy
@@ -56,6 +57,7 @@ __all__ = [
     "inspect",
     "load_flow",
     "make_loss",
+    "measure_sharpness",
     "plot",
     "simulate",
     "try_training",
@@ -81,6 +83,7 @@ _HOMES = {
     "inspect": "measure",
     "load_flow": "flow",
     "make_loss": "measure",
+    "measure_sharpness": "measure",
     "plot": "figures.plotting",
     "simulate": "measure",
     "try_training": "training",

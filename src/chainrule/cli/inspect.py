@@ -112,7 +112,7 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
                     )
                     flow = found.before
                 else:
-                    flow = inspect(model, compute_loss)
+                    flow = inspect(model, compute_loss, optimizer)
                 if try_it:
                     from chainrule.training.trial import PASSES, try_training
 

@@ -30,6 +30,7 @@ from chainrule.diagnosis.factors import (
     trace_streams,
     trace_way_back,
 )
+from chainrule.diagnosis.optimizer_rules import OPTIMIZER_RULES, OVERSHOOTS
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.rule import (
     Reading,
@@ -451,7 +452,9 @@ _RULES = (
     ),
 )
 
-RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in (*_RULES, *TRIAL_RULES)})
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {rule.name: rule for rule in (*_RULES, *OPTIMIZER_RULES, OVERSHOOTS, *TRIAL_RULES)}
+)
 """Every rule by name, in the order of the verdicts."""
 
 IGNORED_BY_REMEDIES = tuple(name for name, rule in RULES.items() if rule.ignored_by_remedies)

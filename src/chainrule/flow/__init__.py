@@ -12,6 +12,7 @@ from chainrule.flow.loading import (
     decode_flow,
     load_flow,
 )
+from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.quantity import (
     Quantity,
 )
@@ -26,6 +27,7 @@ from chainrule.flow.records import (
     ResidualFlow,
     WeightLayer,
 )
+from chainrule.flow.sharpness import Sharpness
 from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 
 __all__ = [
@@ -38,12 +40,14 @@ __all__ = [
     "GradientStatistics",
     "Histogram",
     "LayerFlow",
+    "OptimizerFlow",
     "OptimizerTrial",
     "ParameterFlow",
     "Quantity",
     "RateTrial",
     "ResidualFlow",
     "Seed",
+    "Sharpness",
     "Trial",
     "TrialOutcome",
     "WeightLayer",

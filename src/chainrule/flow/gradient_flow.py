@@ -13,6 +13,7 @@ from pydantic import FailFast, Field, Strict, TypeAdapter, with_config
 
 from chainrule._utils.files import write_text
 from chainrule._utils.numbers import format_number
+from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.quantity import Quantity, combine_norms, divide_members, multiply_members
 from chainrule.flow.records import (
     CLOSED,
@@ -26,8 +27,9 @@ from chainrule.flow.records import (
 )
 from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 
-SCHEMA_VERSION = 2
-"""Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"."""
+SCHEMA_VERSION = 3
+"""Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"; version 2
+knew nothing of the loss but its value."""
 
 _CLIP_EPS = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to a norm before it divides by it."""
@@ -80,6 +82,7 @@ class GradientFlow:
             Those of `simulate` are in its specification instead.
         attentions: Attention weights computed by `scaled_dot_product_attention`, or by a softmax
             over q·kᵀ whose result is multiplied with values, in forward order.
+        optimizer: The optimizer that it was inspected with; `None` without one.
 
     Two flows are equal if all they hold is: every value of every member, undefined ones (NaN)
     included. A flow equals itself read back from its file.
@@ -103,6 +106,7 @@ class GradientFlow:
     # A factory, so that the class has no attribute that would hide what `defer` still has to build.
     residuals: Annotated[tuple[ResidualFlow, ...], FailFast()] = field(default_factory=tuple)
     attentions: Annotated[tuple[AttentionFlow, ...], FailFast()] = field(default_factory=tuple)
+    optimizer: OptimizerFlow | None = field(default_factory=lambda: None)
 
     @classmethod
     def defer(cls, build: Callable[[], Self]) -> Self:

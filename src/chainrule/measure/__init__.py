@@ -8,6 +8,9 @@ from chainrule.measure.networks import (
     draw_batch,
     make_loss,
 )
+from chainrule.measure.sharpness import (
+    measure_sharpness,
+)
 from chainrule.measure.simulation import (
     simulate,
 )
@@ -17,5 +20,6 @@ __all__ = [
     "draw_batch",
     "inspect",
     "make_loss",
+    "measure_sharpness",
     "simulate",
 ]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from chainrule.measure.attention import watch_attention
 from chainrule.measure.backward import differentiate
 from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.modules import Inventory, take_inventory
+from chainrule.measure.optimizers import check_optimizer, read_optimizer
 from chainrule.measure.preservation import restore
 from chainrule.measure.recording import Recorder, record
 from chainrule.measure.residuals import find_residuals
@@ -25,7 +27,11 @@ from chainrule.measure.sharing import run_modules_one_by_one
 _LOG = logging.getLogger(__name__)
 
 
-def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> GradientFlow:
+def inspect(
+    model: nn.Module,
+    compute_loss: Callable[[Any], Tensor],
+    optimizer: torch.optim.Optimizer | None = None,
+) -> GradientFlow:
     """Measure values and gradients of every module of a model in one forward and backward pass.
 
     Gradients are those of plain autograd. It measures modules without submodules, and modules that
@@ -47,6 +53,8 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
             for example `lambda m: F.mse_loss(m(x), y)`. It must not call `backward()` or update
             anything. Inputs that should have a gradient of their own (and the first module a
             gain) need `requires_grad`.
+        optimizer: If given, the flow holds its learning rates, and `diagnose` compares its steps
+            with the weights. It is not changed.
 
     Returns:
         The measurement: an ensemble of one.
@@ -64,6 +72,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         1.0
     """
     _check_arguments(model, compute_loss)
+    check_optimizer(optimizer)
     _report_missing()
     inventory = _take_inventory(model)
     with (
@@ -91,7 +100,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                 if gradient is not None
             }
             with torch.no_grad():
-                return assemble_flow(
+                flow = assemble_flow(
                     inventory,
                     loss.detach(),
                     recorder,
@@ -100,6 +109,9 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                     residuals,
                     watch.calls,
                 )
+                if optimizer is None:
+                    return flow
+                return replace(flow, optimizer=read_optimizer(optimizer, inventory))
 
 
 @cache
