@@ -47,7 +47,7 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
         int | None,
         typer.Option(
             metavar="NUMBER",
-            min=20,
+            min=40,
             help="With --try: the most forward and backward passes. [default: 300]",
         ),
     ] = None,
