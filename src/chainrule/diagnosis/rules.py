@@ -34,6 +34,7 @@ from chainrule.diagnosis.factors import (
 )
 from chainrule.diagnosis.input_rules import INPUT_RULES
 from chainrule.diagnosis.loss_rules import LOSS_RULES
+from chainrule.diagnosis.optimizer_rules import OPTIMIZER_RULES, OVERSHOOTS
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.precision_rules import PRECISION_RULES
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
@@ -500,6 +501,8 @@ _TABLE = sorted(
         *INPUT_RULES,
         *PRECISION_RULES,
         *SYMMETRY_RULES,
+        *OPTIMIZER_RULES,
+        OVERSHOOTS,
         *TRIAL_RULES,
     ),
     key=lambda rule: (rule.last, list(Verdict).index(rule.verdict)),

@@ -17,6 +17,7 @@ from chainrule._utils.numbers import format_number
 from chainrule.flow.inputs import InputFlow
 from chainrule.flow.loss import LossFlow
 from chainrule.flow.non_finite import NonFiniteOrigin
+from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.precision import PrecisionFlow
 from chainrule.flow.quantity import Quantity, combine_norms, divide_members, multiply_members
 from chainrule.flow.records import (
@@ -35,8 +36,8 @@ from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 
 SCHEMA_VERSION = 3
 """Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"; files up
-to version 2 know nothing of the loss but its value, and have no origin, inputs, times, symmetries
-and precisions."""
+to version 2 know nothing of the loss but its value, and have no origin, inputs, times, symmetries,
+precisions and optimizer."""
 
 _SAME = 1e-3
 """Relative difference up to which two norms of the same gradient are equal, by rounding."""
@@ -102,6 +103,7 @@ class GradientFlow:
         symmetries: Weights with units that are copies of each other, in registration order.
         precisions: Gradients that were computed in half precision: those of outputs in forward
             order, then those of weights.
+        optimizer: The optimizer that it was inspected with; `None` without one.
 
     Two flows are equal if all they hold is: every value of every member, undefined ones (NaN)
     included. A flow equals itself read back from its file.
@@ -131,6 +133,7 @@ class GradientFlow:
     times: Annotated[tuple[TimeFlow, ...], FailFast()] = field(default_factory=tuple)
     symmetries: Annotated[tuple[SymmetryFlow, ...], FailFast()] = field(default_factory=tuple)
     precisions: Annotated[tuple[PrecisionFlow, ...], FailFast()] = field(default_factory=tuple)
+    optimizer: OptimizerFlow | None = field(default_factory=lambda: None)
 
     @classmethod
     def defer(cls, build: Callable[[], Self]) -> Self:
