@@ -392,8 +392,8 @@ def overlook(
         return diagnosis
     if not findings:
         rest = {name: rule for name, rule in rules.items() if name not in ignored and rule.last}
-        findings = _find_all(flow, diagnosis.viability, rest)
-    return _conclude(flow, findings, diagnosis.viability, diagnosis.notes, diagnosis.trial)
+        findings = _find_all(flow, assess_viability(flow), rest)
+    return _conclude(flow, findings, assess_viability(flow), diagnosis.notes, diagnosis.trial)
 
 
 def _find_all(

@@ -177,6 +177,7 @@ def is_fitted_kind(flow: GradientFlow) -> bool:
     ]
     return (
         kinds == {"Linear"}
+        and not any(call.call for call in flow.layers if call.role == "weight")
         and activations <= _ACTIVATIONS
         and all(LEAST <= width <= MOST for width in widths)
         and not flow.attentions
