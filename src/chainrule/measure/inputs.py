@@ -103,7 +103,8 @@ def _assemble_input(reader: str, shape: tuple[int, ...], dtype: str, values: Ten
     low, high = finite.aminmax() if finite.numel() else (values.new_tensor(math.nan),) * 2
     by_column = values.transpose(0, 1).flatten(1)
     known = by_column[torch.isfinite(by_column).all(1)]
-    means, deviations = known.mean(1), known.std(1, correction=0)
+    means = known.mean(1)
+    deviations = (known - means.unsqueeze(-1)).square().mean(1).sqrt()
     constant = known.amin(1) == known.amax(1)
     deviations = torch.where(constant, 0.0, deviations)  # rounding leaves something of a constant
     varying = deviations > 0
