@@ -95,7 +95,7 @@ SOUND = {
     "one-hot": lambda: F.one_hot(torch.randint(50, (64,)), 50).float(),
     "binary": lambda: (torch.rand(64, 30) < torch.linspace(0.01, 0.99, 30)).float(),
     "bag of words": lambda: torch.poisson(torch.full((64, 2000), 0.01)),
-    "tf-idf": lambda: F.normalize(torch.poisson(torch.full((64, 500), 0.05)) + 1e-9),
+    "tf-idf": lambda: F.normalize(torch.poisson(torch.full((64, 500), 0.05))),
     "standardized": lambda: torch.randn(64, 10),
     "one example": lambda: torch.randn(1, 10),
     "zeros": lambda: torch.zeros(16, 10),
