@@ -70,7 +70,7 @@ def test_many_different_units_learn_and_copies_are_a_note():
 
 
 class Adapted(nn.Module):
-    """A layer with a low-rank correction that starts at zero, and a branch whose last layer does."""
+    """A low-rank correction, a gate and a branch that start at zero."""
 
     def __init__(self):
         super().__init__()

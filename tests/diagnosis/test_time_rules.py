@@ -96,7 +96,7 @@ def test_open_forget_gates_keep_it_and_learn():
 def test_a_cell_in_a_loop_is_judged_alike():
     x, y = draw(80)
     findings = judge(Loop(nn.LSTMCell(2, 16)), x, y).findings
-    assert ["vanishing_time"] == [each.rule for each in findings if each.rule.endswith("time")]
+    assert [each.rule for each in findings if each.rule.endswith("time")] == ["vanishing_time"]
     model = Loop(open_gates(nn.LSTMCell(2, 16), 16))
     assert judge(model, x, y).verdict is Verdict.HEALTHY
 

@@ -31,8 +31,8 @@ from chainrule.flow.time import TimeFlow
 from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 
 SCHEMA_VERSION = 3
-"""Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"; files up to
-version 2 have no inputs, times, symmetries and precisions."""
+"""Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk". Files
+up to version 2 have no inputs, times, symmetries and precisions."""
 
 _CLIP_EPS = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to a norm before it divides by it."""

@@ -32,6 +32,7 @@ from chainrule.measure.residuals import (
     describe_residuals,
     place_edges,
 )
+from chainrule.measure.sequences import assemble_times, take_times
 from chainrule.measure.statistics import (
     Table,
     fetch_rows,
@@ -44,7 +45,6 @@ from chainrule.measure.statistics import (
     summarize_weights,
 )
 from chainrule.measure.symmetry import find_symmetries
-from chainrule.measure.time import assemble_times, take_times
 
 _Key = TypeVar("_Key")
 Place = tuple[int, int]
@@ -95,8 +95,8 @@ def assemble_flow(
     timed = take_times(recorder, edge_gradients)
     time_tables = len(tables)
     for each in timed:
-        read = each.gradients[:0] if each.read is None else each.read
-        tables.append({"gradients": each.gradients, "read": read})
+        outward = each.gradients[:0] if each.read is None else each.read
+        tables.append({"gradients": each.gradients, "read": outward})
     weights = take_weights(recorder, [p.names[0] for p in parameters], parameter_gradients)
     arriving = take_arriving(recorder, edge_gradients)
     half_tables = len(tables)

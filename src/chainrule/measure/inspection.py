@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,26 +19,9 @@ from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.modules import Inventory, take_inventory
 from chainrule.measure.precision import note_arriving
 from chainrule.measure.preservation import restore
-from chainrule.measure.recording import Recorder, record
+from chainrule.measure.recording import Subject, record
 from chainrule.measure.residuals import find_residuals
 from chainrule.measure.sharing import run_modules_one_by_one
-
-
-class NamesModule(Protocol):
-    """A module as messages quote it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-
-
-class HasLastRun(Protocol):
-    """What knows the last module that returned."""
-
-    @property
-    def last_run(self) -> NamesModule | None: ...
-
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,7 +33,10 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
     own parameters themselves. Operations written as functions (`F.relu`, `+`) belong to the path
     between them. For attention, it measures in a sample how widely the weights are spread (see
     `AttentionFlow`). Afterwards parameters, `.grad`, buffers, modes, attributes, random states and
-    hooks are as before, even if an error or Ctrl-C ends it. Hooks of the model run as in training.
+    hooks are as before, even if an error or Ctrl-C ends it. Hooks of the model run as in training,
+    but those on accumulated gradients (`register_post_accumulate_grad_hook`), which may hold an
+    optimizer step, do not: gradients are those that arrive there. Models that are spread over
+    processes (FSDP, DTensor, DistributedDataParallel) are refused: inspect what they wrap.
 
     Several threads may inspect at the same time, each a different model. Meanwhile no other thread
     may run or change the model. Random states belong to the whole process, so numbers that other
@@ -93,7 +79,7 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         record(inventory) as recorder,
     ):
         with watch_attention(inventory, recorder.overwritten) as watch, interrupts.let_through():
-            loss = call_loss(compute_loss, inventory.modules[0][1], recorder)
+            loss = call_loss(compute_loss, inventory.modules[0][1], lambda: recorder.last_run)
         with interrupts.let_through():
             recorder.is_complete = True
             trained = {
@@ -130,6 +116,11 @@ def _report_missing() -> None:
 
 
 def take_checked_inventory(model: nn.Module) -> Inventory:
+    """Return what a model consists of.
+
+    Raises:
+        InspectionError: If it is none that can be measured.
+    """
     try:
         inventory = take_inventory(unwrap_compiled(model))
     except RuntimeError as error:  # a dictionary changed while it was looked through
@@ -142,6 +133,7 @@ def take_checked_inventory(model: nn.Module) -> Inventory:
 
 
 def check_arguments(model: object, compute_loss: object) -> None:
+    """Raise `InspectionError` unless a model and a function are given."""
     if not isinstance(model, nn.Module):
         raise InspectionError(
             f"model must be a torch.nn.Module; got {type(model).__name__}. "
@@ -161,6 +153,7 @@ def _check_model(inventory: Inventory) -> None:
             "The model must be made of Python modules, but it contains TorchScript, whose "
             "submodules cannot be measured. Inspect the model that was scripted or traced."
         )
+    _check_whole(inventory)
     if any(parameter.tensor.is_meta for parameter in inventory.parameters):
         raise InspectionError(
             "The model's parameters must have values, but some are on the meta device. Load or "
@@ -176,9 +169,48 @@ def _check_model(inventory: Inventory) -> None:
                 )
 
 
+def _check_whole(inventory: Inventory) -> None:
+    """Raise unless this process holds the whole model, without a wrapper that shares gradients."""
+    for _, module in inventory.modules:
+        kinds = {kind.__name__ for kind in type(module).__mro__}
+        found = next((kind for kind in _SHARDING if kind in kinds), None)
+        if found is not None:
+            raise InspectionError(
+                f"The model must be whole on one process, but it contains {found}, which spreads "
+                "parameters or gradients over processes in hooks of its own, so they cannot be "
+                "measured from outside. Inspect the model before it is wrapped (the same module "
+                f"without it{', or wrapped.module' if found in _KEEPS_MODULE else ''}); a process "
+                "then measures its own batch."
+            )
+    for parameter in inventory.parameters:
+        if hasattr(parameter.tensor, "device_mesh"):
+            raise InspectionError(
+                "Parameters must be whole on one process, but "
+                f"{parameter.names[0]!r} is a DTensor, of which each process holds a part. Inspect "
+                "the model before it is distributed (fully_shard, parallelize_module, "
+                "distribute_tensor), or give each module its parameter.full_tensor()."
+            )
+
+
+_KEEPS_MODULE = ("FullyShardedDataParallel", "DistributedDataParallel")
+_SHARDING = (*_KEEPS_MODULE, "FSDPModule")
+"""Classes of modules, by name, whose gradients arrive by hooks of their own."""
+
+
 def call_loss(
-    compute_loss: Callable[[Any], Any], model: nn.Module, recorder: "HasLastRun"
+    compute_loss: Callable[[Any], Any], model: nn.Module, read_last: Callable[[], Subject | None]
 ) -> Tensor:
+    """Return the loss of a model, checked.
+
+    Args:
+        compute_loss: As for `inspect`.
+        model: The model.
+        read_last: Returns the last module that ran, for messages.
+
+    Raises:
+        LossError: If it is not one number that a gradient can be computed of.
+        InspectionError: If `compute_loss` raises.
+    """
     try:
         loss = compute_loss(model)
     except InspectionError:
@@ -186,7 +218,7 @@ def call_loss(
     except (Exception, SystemExit) as error:
         raise InspectionError(
             f"compute_loss must run without errors, but it raised {type(error).__name__}: {error}. "
-            f"{_describe_progress(recorder)}"
+            f"{_describe_progress(read_last())}"
         ) from error
     if not isinstance(loss, Tensor):
         raise LossError(
@@ -204,19 +236,19 @@ def call_loss(
         raise LossError(
             "The model must have parameters, or inputs that require a gradient, to be measured; "
             "it has no parameters, and the loss depends on nothing that requires a gradient. "
-            f"Measure a model that has some. {_describe_progress(recorder)}"
+            f"Measure a model that has some. {_describe_progress(read_last())}"
         )
     if not loss.requires_grad:
         raise LossError(
             "compute_loss must return a loss attached to the graph; this one depends on nothing "
             "that requires a gradient. Look for .detach(), .item(), torch.no_grad(), an integer "
-            f"loss, or a model whose parameters are all frozen. {_describe_progress(recorder)}"
+            f"loss, or a model whose parameters are all frozen. {_describe_progress(read_last())}"
         )
     return loss
 
 
-def _describe_progress(recorder: "HasLastRun") -> str:
-    if recorder.last_run is None:
+def _describe_progress(last: Subject | None) -> str:
+    if last is None:
         return "No measured module had run."
-    name = recorder.last_run.name or "(model)"
-    return f"The last module that ran was {name!r} ({recorder.last_run.kind})."
+    name = last.name or "(model)"
+    return f"The last module that ran was {name!r} ({last.kind})."
