@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
+	--constraint constraints.txt
 
-.PHONY: explore test fuzz test-torch check format bench calibrate viability remedies images lesson clean
+.PHONY: explore test fuzz test-torch check format bench calibrate viability truth remedies images lesson clean
 
 # torch comes first and pinned: an unpinned one would bring gigabytes of CUDA libraries.
 $(VENV)/base: pyproject.toml constraints.txt
@@ -63,6 +64,10 @@ calibrate: $(VENV)/dev
 viability: $(VENV)/dev
 	$(BIN)/python benchmarks/viability.py
 	$(BIN)/python benchmarks/viability.py
+
+# Trains what is not in benchmarks/truth.csv yet, and writes docs/truth.md; ARGS="--minutes 20"
+truth: $(VENV)/dev
+	$(BIN)/python benchmarks/truth.py $(ARGS)
 
 # Applies the first remedy to every held-out network that is not viable, and trains it.
 remedies: $(VENV)/dev

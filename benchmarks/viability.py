@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -60,6 +61,17 @@ COMPARED = {
     "first layer's gradient, both sides": "absolute",
 }
 """What others judge by: shown beside the model, never used by it."""
+
+
+class Judged(Protocol):
+    """What constants are fitted on."""
+
+    @property
+    def trained(self) -> Mapping[str, bool]: ...
+    @property
+    def features(self) -> Mapping[str, float | None]: ...
+    @property
+    def hopeless(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -135,14 +147,18 @@ def read_samples(*, measure: bool = True) -> list[Sample]:
     ]
 
 
-def fit(samples: Sequence[Sample], optimizer: str) -> Constants:
+def fit(
+    samples: Sequence[Judged],
+    optimizer: str,
+    knots: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = KNOTS,
+) -> Constants:
     """Return the constants with the least penalized log loss on samples."""
     samples = [sample for sample in samples if not sample.hopeless]
     slopes = [
         (name, side, knot)
-        for name, sides in KNOTS.items()
-        for side, knots in sides
-        for knot in knots
+        for name, sides in knots.items()
+        for side, places in sides
+        for knot in places
     ]
     excess = np.array(
         [[_measure_excess(s.features[name], side, t) for name, side, t in slopes] for s in samples]
@@ -203,7 +219,7 @@ def predict(samples: Sequence[Sample], optimizer: str) -> list[float]:
     ]
 
 
-def measure_auc(samples: Sequence[Sample], optimizer: str, scores: Sequence[float]) -> float:
+def measure_auc(samples: Sequence[Judged], optimizer: str, scores: Sequence[float]) -> float:
     """Return the chance that a network that trained scores higher than one that did not."""
     return float(roc_auc_score([sample.trained[optimizer] for sample in samples], scores))
 
@@ -398,7 +414,7 @@ def replace_part(text: str, name: str, content: str) -> str:
     before, found, rest = text.partition(start)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"{REPORT_FILE} must have a part between {start!r} and {end!r}.")
+        raise ValueError(f"The text must have a part between {start!r} and {end!r}.")
     return before + start + content + end + after
 
 

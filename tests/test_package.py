@@ -26,10 +26,12 @@ def test_public_names():
         "PRESETS",
         "Remedy",
         "ScalarChain",
+        "Trial",
         "Verdict",
         "apply_remedy",
         "build_network",
         "diagnose",
+        "find_non_finite",
         "find_remedies",
         "inspect",
         "load_flow",
@@ -37,6 +39,7 @@ def test_public_names():
         "plot",
         "probe_precision",
         "simulate",
+        "try_training",
         "write_report",
     }
 

@@ -62,7 +62,7 @@ def test_remedies_of_a_model_in_json_and_report(run, tmp_path):
     code, out, _ = run("inspect", CLASSIC, "--remedies", "--json", "--report", str(report))
     document = json.loads(out)
     assert code == 0
-    assert document["remedies"][0]["outcome"] == "cures"
+    assert document["remedies"][0]["outcome"] == "measures well"
     assert "0.weight" in document["remedies"][0]["parameters"]
     assert document["advice"][0]["code"]
     assert document["remedies"][0]["title"] in report.read_text(encoding="utf-8")
@@ -326,3 +326,20 @@ def test_no_number_is_cut_at_any_width(run, columns, all_modules):
     table = out.split("loss  ")[0]
     assert "…" not in table
     assert max(map(len, table.splitlines())) <= columns
+
+
+def test_inspect_names_what_makes_the_first_number_that_is_not_finite(run, tmp_path):
+    path = tmp_path / "roots.py"
+    path.write_text(
+        "import torch\nfrom torch import nn\n\n\ndef build():\n    x = torch.ones(3, 2)\n"
+        "    return nn.Linear(2, 1), lambda m: (0 * m(x)).sqrt().sum()\n"
+    )
+    flow, page = tmp_path / "flow.json", tmp_path / "page.html"
+    code, out, _ = run(
+        "inspect", f"{path}:build", "--check", "--output", flow, "--report", page, columns=200
+    )
+    assert code == 1
+    saved, html = json.loads(flow.read_text()), page.read_text(encoding="utf-8")
+    assert saved["origin"]["op"] == "square root"
+    for text in (out, html):
+        assert "square root in the loss (roots.py:7" in " ".join(text.split())

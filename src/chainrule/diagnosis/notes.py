@@ -1,4 +1,4 @@
-"""Notes on a measurement: attention, branches and residual streams, inputs, time, precision.
+"""Notes on a measurement: attention, residual streams, loss, inputs, time, precision, unused parts.
 
 A note never changes the verdict: nothing need be wrong. It reports a metric that people ask about,
 and what was found when the claim that goes with it was put to the test.
@@ -12,11 +12,18 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.input_rules import ENOUGH
+from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
+from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES
-from chainrule.diagnosis.structure import list_streams
+from chainrule.diagnosis.structure import (
+    list_branch_normalizations,
+    list_normalizations,
+    list_streams,
+)
 from chainrule.diagnosis.symmetry_rules import count_copies, list_symmetric
 from chainrule.diagnosis.time_rules import describe_lost, measure_lost
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.non_finite import count_harmful
 from chainrule.flow.precision import FORMATS
 from chainrule.flow.records import (
     NEAR_ONE_HOT,
@@ -52,6 +59,16 @@ class Observation:
 
 
 _OBSERVATIONS = (
+    Observation(
+        name="stopped_non_finite",
+        metric="infinite or undefined numbers that reach no parameter",
+        threshold=0.0,
+        beyond=">",
+        meaning="They stop before they reach the loss or the gradient of a parameter, for example "
+        "at a unit that is off, so training goes on as if they were not there. A later step may "
+        "let them through.",
+        source="IEEE 754 arithmetic; measured: such models train",
+    ),
     Observation(
         name="one_hot_attention",
         metric="relative entropy of attention",
@@ -117,6 +134,57 @@ _OBSERVATIONS = (
         "the gradient gets smaller with depth. The usual remedies are a learning rate that starts "
         "small (warm-up), or normalization before each branch (pre-norm).",
         source="Xiong et al. 2020 (arXiv 2002.04745)",
+    ),
+    Observation(
+        name="starved_branch",
+        metric="spread of a normalization's output before its scale, on a branch",
+        threshold=RULES["starved_normalization"].threshold,
+        beyond="<",
+        meaning="The values that reach this normalization are so small that its constant ε is "
+        "larger than their variance. It lies on a residual branch, so this branch adds little at "
+        "the start. The path around it carries signal and gradient, and the branch grows with its "
+        "weights. This is no fault.",
+        source="Ba et al. 2016 (arXiv 1607.06450), section 3; De & Smith 2020 (arXiv 2002.10444); "
+        "measured: docs/architectures.md",
+    ),
+    Observation(
+        name="unused_weights",
+        metric="number of weights that the loss does not depend on",
+        threshold=RULES["unreached"].threshold,
+        beyond=">",
+        meaning="Everything else receives a gradient. These weights stay as they are, which is "
+        "right for a part that this loss does not use: another head, a pooler, an expert that no "
+        "input chose. If they are meant to learn, look for detach(), no_grad(), or a module that "
+        "forward() leaves out.",
+        source="reverse-mode differentiation: no path in the graph, no derivative",
+    ),
+    Observation(
+        name="idle_examples",
+        metric="share of examples that send no gradient back",
+        threshold=0.25,
+        beyond=">",
+        meaning="The loss is flat for these examples, so this batch teaches nothing about them. "
+        "That is meant where a margin is kept, a ratio is clipped or padding is masked. It is a "
+        "fault where a clamp or an empty target does it.",
+        source="definition: an example with zero gradient at the output changes no weight",
+    ),
+    Observation(
+        name="log_softmax_twice",
+        metric="outputs that are logarithms of probabilities already",
+        threshold=0,
+        beyond=">",
+        meaning="cross_entropy takes the log_softmax itself. A second one changes nothing, neither "
+        "the loss nor the gradient: it only takes time. Use nll_loss, or leave the first one out.",
+        source="log_softmax(log_softmax(x)) = log_softmax(x)",
+    ),
+    Observation(
+        name="detached_constant",
+        metric="part of the loss that was detached",
+        threshold=0,
+        beyond=">",
+        meaning="It depends on the model, but was detached, so it reaches no parameter. That is "
+        "meant for a constant that makes the loss easier to read.",
+        source="torch.Tensor.detach",
     ),
     Observation(
         name="constant_columns",
@@ -221,11 +289,25 @@ class Note:
 
 
 def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
-    """Return what is worth knowing of a model's attention, residual connections, inputs and more.
+    """Return what is worth knowing of attention, residual connections, loss, inputs and more.
 
     What is grave enough to be a finding of the diagnosis is left to it.
     """
     return tuple(note for find in _FINDERS for note in find(flow))
+
+
+def _find_stopped(flow: GradientFlow) -> Iterator[Note]:
+    if count_harmful(flow):
+        return
+    total, places, _ = count_non_finite(flow)
+    if flow.origin is not None:
+        sentence = flow.origin.sentence.removesuffix(".")
+        evidence, total = f"{sentence[0].lower()}{sentence[1:]}", max(total, 1.0)
+    else:
+        start = locate_overflow(flow)
+        evidence = f"{format_number(total)} numbers are infinite or undefined: {start}"
+    if total > 0:
+        yield _note("stopped_non_finite", total, evidence, list(places))
 
 
 def _find_one_hot(flow: GradientFlow) -> Iterator[Note]:
@@ -340,6 +422,71 @@ def _find_fading(flow: GradientFlow) -> Iterator[Note]:
             )
 
 
+def _find_starved_branches(flow: GradientFlow) -> Iterator[Note]:
+    bound = OBSERVATIONS["starved_branch"].threshold
+    on_branches = list_branch_normalizations(flow) if flow.residuals else frozenset()
+    places = [place for place in list_normalizations(flow) if place.module in on_branches]
+    found = [place for place in places if place.value < bound]
+    if found:
+        least = min(found, key=lambda place: place.value)
+        yield _note(
+            "starved_branch",
+            least.value,
+            f"{len(found)} of {len(places)} normalizations on residual branches put out less than "
+            f"{bound:g} times the spread that they should; {least.name!r} puts out "
+            f"{format_number(least.value)} times",
+            [place.module for place in found],
+        )
+
+
+def _find_unused(flow: GradientFlow) -> Iterator[Note]:
+    unreached = read_unreached(flow)
+    if unreached.names and not unreached.cut:
+        yield _note(
+            "unused_weights",
+            len(unreached.names),
+            describe_unreached(unreached),
+            unreached.names,
+        )
+
+
+def _find_idle(flow: GradientFlow) -> Iterator[Note]:
+    share = None if flow.loss_facts is None else flow.loss_facts.zero_examples
+    bound = OBSERVATIONS["idle_examples"].threshold
+    if share is not None and bound < share <= RULES["idle_examples"].threshold:
+        yield _note(
+            "idle_examples",
+            share,
+            f"{format_share(share)} of the examples send no gradient back through the output",
+            [flow.layers[position].name for position in flow.loss_facts.outputs]
+            if flow.loss_facts
+            else [],
+        )
+
+
+def _find_log_softmax(flow: GradientFlow) -> Iterator[Note]:
+    for part in flow.loss_facts.parts if flow.loss_facts else ():
+        if (part.kind, part.activation) == ("cross_entropy", "log_softmax"):
+            names = [flow.layers[position].name for position in part.outputs]
+            yield _note(
+                "log_softmax_twice",
+                1.0,
+                "cross_entropy receives logarithms of probabilities",
+                names,
+            )
+
+
+def _find_detached(flow: GradientFlow) -> Iterator[Note]:
+    value = flow.loss_facts.detached if flow.loss_facts else None
+    if value:
+        yield _note(
+            "detached_constant",
+            abs(value),
+            f"{format_number(value)} of the loss was detached from the model",
+            [],
+        )
+
+
 def _find_constant_columns(flow: GradientFlow) -> Iterator[Note]:
     for each in flow.inputs:
         share = each.constant_columns / each.columns
@@ -451,12 +598,18 @@ def _note(name: str, value: float, evidence: str, modules: Sequence[str]) -> Not
 
 
 _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
+    _find_stopped,
     _find_one_hot,
     _find_uniform,
     _find_large_branches,
     _find_tiny_branches,
     _find_growing,
     _find_fading,
+    _find_starved_branches,
+    _find_unused,
+    _find_idle,
+    _find_log_softmax,
+    _find_detached,
     _find_constant_columns,
     _find_repeated,
     _find_fading_time,

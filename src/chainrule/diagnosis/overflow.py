@@ -58,9 +58,15 @@ def locate_overflow(flow: GradientFlow) -> str:
                 return f"values stop being finite within {place}"
             return f"values are finite up to {before}, but not from {place} on"
         before = place
+    with_gradient = [(call, call.gradient) for call in reversed(flow.layers) if call.gradient]
+    if with_gradient and with_gradient[0][1].non_finite > 0:
+        last = with_gradient[0][0]
+        after = f"already at the output of {_name(flow, last.layer, last.label)}"
+        begin = "in the loss" if flow.chain else "in the loss, or in what the model does before it"
+        return f"all values are finite, but on the way back gradients are not: {after}, so {begin}"
     backward = (
-        (_name(flow, call.layer, call.label), call.gradient.non_finite if call.gradient else 0.0)
-        for call in reversed(flow.layers)
+        (_name(flow, call.layer, call.label), gradient.non_finite)
+        for call, gradient in with_gradient
     )
     parameters = (
         (_name(flow, parameter.layer, parameter.name), parameter.grad_non_finite or 0.0)

@@ -15,9 +15,11 @@ cross-entropy at initialization), or with each other.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.comparison import compare_deltas
 from chainrule.diagnosis.factors import (
     trace_chain,
     trace_dead_units,
@@ -31,8 +33,10 @@ from chainrule.diagnosis.factors import (
     trace_way_back,
 )
 from chainrule.diagnosis.input_rules import INPUT_RULES
+from chainrule.diagnosis.loss_rules import LOSS_RULES
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.precision_rules import PRECISION_RULES
+from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rule import (
     Reading,
     Rule,
@@ -49,7 +53,10 @@ from chainrule.diagnosis.structure import (
     USABLE_ON_STREAM,
     drop_explained,
     find_last_dependent,
+    find_small_head,
     find_tied_head,
+    is_loss_flat,
+    list_branch_normalizations,
     list_chain,
     list_judged,
     list_normalizations,
@@ -59,8 +66,14 @@ from chainrule.diagnosis.structure import (
 )
 from chainrule.diagnosis.symmetry_rules import SYMMETRY_RULES
 from chainrule.diagnosis.time_rules import TIME_RULES, find_variation_in_time, list_recurrent
-from chainrule.diagnosis.viability.model import NOT_VIABLE, assess_viability, is_covered
+from chainrule.diagnosis.trial_rules import TRIAL_RULES
+from chainrule.diagnosis.viability.model import (
+    NOT_VIABLE,
+    estimate_like_networks,
+    is_fitted_kind,
+)
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.non_finite import count_harmful
 from chainrule.flow.quantity import Quantity, divide_members, multiply_members
 from chainrule.flow.records import WeightLayer, read_saturation
 
@@ -96,9 +109,10 @@ def _read_chain(flow: GradientFlow) -> list[Reading]:
 def _read_backward(flow: GradientFlow) -> list[Reading]:
     """Return ‖δ‖ at the first layer of the chain whose gradient no zeros explain ÷ at its last."""
     layers = drop_explained(flow, list_judged(flow))
-    if len(layers) < 2 or layers[0].delta_norm is None or layers[-1].delta_norm is None:
-        return []
-    return read_whole(flow, divide_members(layers[0].delta_norm, layers[-1].delta_norm))
+    if layers and (head := find_small_head(flow)) is not None and layers[-1].layer == head[0]:
+        layers = layers[:-1]
+    ratio = compare_deltas(flow, layers)
+    return [] if ratio is None else read_whole(flow, ratio)
 
 
 def _read_fading(flow: GradientFlow) -> list[Reading]:
@@ -136,6 +150,11 @@ def _read_variation(flow: GradientFlow) -> list[Reading]:
 
 
 def _read_normalizations(flow: GradientFlow) -> list[Reading]:
+    """Return the spread behind normalizations that everything has to pass.
+
+    One on a residual branch is left out: what it starves is what that branch adds.
+    """
+    on_branches = list_branch_normalizations(flow) if flow.residuals else frozenset()
     return [
         Reading(
             value=place.value,
@@ -144,23 +163,20 @@ def _read_normalizations(flow: GradientFlow) -> list[Reading]:
             where=repr(place.name),
         )
         for place in list_normalizations(flow)
+        if place.module not in on_branches
     ]
 
 
 def _read_non_finite(flow: GradientFlow) -> list[Reading]:
+    if not count_harmful(flow):  # what stops before it reaches a parameter is a note
+        return [Reading(value=0.0)]
     total, places, layers = count_non_finite(flow)
     return [Reading(value=total, layers=tuple(layers), modules=tuple(places))]
 
 
 def _read_unreached(flow: GradientFlow) -> list[Reading]:
-    names = list_unreached(flow)
-    layers = {p.layer for p in flow.parameters if p.name in set(names) and p.layer is not None}
-    return [Reading(value=len(names), layers=tuple(layers), modules=tuple(names))]
-
-
-def list_unreached(flow: GradientFlow) -> list[str]:
-    """Return the names of the weights that the loss does not depend on."""
-    return [p.name for p in flow.parameters if p.status == "unreached" and p.is_weight]
+    found = read_unreached(flow)
+    return [Reading(value=len(found.names), layers=found.layers, modules=found.names)]
 
 
 def _count_measured(flow: GradientFlow) -> int:
@@ -197,10 +213,13 @@ def _describe_gradient(
 def _describe_non_finite(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
+    if flow.origin is not None and not flow.origin.is_harmless:
+        sentence = flow.origin.sentence.removesuffix(".")
+        return f"{sentence[0].lower()}{sentence[1:]}"
     loss = f"the loss is {format_number(flow.loss)}"
     places = len(wrong[0].modules)
     if not places:
-        return f"{loss}, though all values and gradients are finite"
+        return f"{loss}, though all values and gradients are finite: it is the loss itself"
     where = f": {start}" if (start := locate_overflow(flow)) else ""
     return f"{rule.metric} occur in {places} place{'' if places == 1 else 's'}{where}; {loss}"
 
@@ -208,10 +227,7 @@ def _describe_non_finite(
 def _describe_unreached(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
-    names = wrong[0].modules
-    weights = sum(parameter.is_weight for parameter in flow.parameters)
-    count = f"{len(names)} of {weights} weight tensors"
-    return f"the loss does not reach {count}, for example {names[0]!r}"
+    return describe_unreached(read_unreached(flow))
 
 
 def _describe_nothing(
@@ -225,7 +241,7 @@ def _describe_nothing(
 def _describe_unlikely(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
-    worst = assess_viability(flow).sgd.contributions[0]
+    worst = estimate_like_networks(flow).contributions[0]
     return f"{describe_worst(rule, flow, readings, wrong)}. {worst.words.removesuffix('.')}"
 
 
@@ -256,7 +272,7 @@ _RULES = (
         reason="No path leads from the loss to these weights, so training cannot change them.",
         source="reverse-mode differentiation: no path in the graph, no derivative",
         read=_read_unreached,
-        applies=lambda flow: _count_measured(flow) > 0,
+        applies=lambda flow: _count_measured(flow) > 0 and read_unreached(flow).cut,
         describe=_describe_unreached,
         scale="count",
         despite_overflow=True,
@@ -452,26 +468,45 @@ _RULES = (
     Rule(
         name="unlikely",
         verdict=Verdict.HARD_TO_TRAIN,
-        metric="chance that plain SGD trains it within 300 steps",
+        metric="share of dense networks with such values that plain SGD trained within 300 steps",
         threshold=NOT_VIABLE,
         beyond="<",
         reason="No single value is beyond its limit. But dense networks with values like these "
         "seldom learned when they were really trained.",
         source="fitted on real trainings, docs/viability.md; Schoenholz et al. 2017 (arXiv "
         "1611.01232) on depth and the growth of small differences",
-        read=lambda flow: read_whole(flow, assess_viability(flow).sgd.probability),
-        applies=is_covered,
+        read=lambda flow: read_whole(flow, estimate_like_networks(flow).probability),
+        applies=is_fitted_kind,
         describe=_describe_unlikely,
         scale="share",
         last=True,
     ),
 )
 
-_ALL = (*_RULES, *INPUT_RULES, *PRECISION_RULES, *SYMMETRY_RULES, *TIME_RULES)
 
-RULES: Mapping[str, Rule] = MappingProxyType(
-    {rule.name: rule for rule in sorted(_ALL, key=lambda rule: list(Verdict).index(rule.verdict))}
+def _silence_without_error(rule: Rule) -> Rule:
+    """Return a rule that does not count where the loss is flat, if it compares with the error.
+
+    Everything is small or large relative to an error that vanished: one cause, one finding.
+    """
+    if rule.verdict not in (Verdict.VANISHING, Verdict.EXPLODING):
+        return rule
+    return replace(rule, applies=lambda flow: not is_loss_flat(flow) and rule.applies(flow))
+
+
+_TABLE = sorted(
+    (
+        *map(_silence_without_error, (*_RULES, *TIME_RULES)),
+        *LOSS_RULES,
+        *INPUT_RULES,
+        *PRECISION_RULES,
+        *SYMMETRY_RULES,
+        *TRIAL_RULES,
+    ),
+    key=lambda rule: (rule.last, list(Verdict).index(rule.verdict)),
 )
+
+RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _TABLE})
 """Every rule by name, in the order of the verdicts."""
 
 IGNORED_BY_REMEDIES = tuple(name for name, rule in RULES.items() if rule.ignored_by_remedies)

@@ -15,7 +15,13 @@ from functools import wraps
 from typing import TypeVar
 
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.records import LayerFlow, ParameterFlow, ResidualFlow, WeightLayer
+from chainrule.flow.records import (
+    NEAR_UNIFORM,
+    LayerFlow,
+    ParameterFlow,
+    ResidualFlow,
+    WeightLayer,
+)
 
 _T = TypeVar("_T")
 
@@ -32,19 +38,25 @@ SMALL_SCALE = 1e-2
 """Scales of branches below this are small: CaiT, BEiT, DINOv2, ConvNeXt start at 1e-4 to 1e-6."""
 
 
+FLAT = 2.0**-23
+"""Relative fall of the loss below which a change of 1 % leaves it as it is: float32's precision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A value and the module that it was measured at.
 
     Attributes:
-        name: The module.
+        name: The module, with its call number where it has several.
         layer: Its weight layer, or `None`.
         value: What was measured.
+        module: The module's name alone.
     """
 
     name: str
     layer: int | None
     value: float
+    module: str = ""
 
 
 def read_once(read: Callable[[GradientFlow], _T]) -> Callable[[GradientFlow], _T]:
@@ -61,6 +73,27 @@ def read_once(read: Callable[[GradientFlow], _T]) -> Callable[[GradientFlow], _T
         return kept[look_up]
 
     return look_up
+
+
+# --- The loss ------------------------------------------------------------------------------------
+
+
+def is_loss_flat(flow: GradientFlow) -> bool:
+    """Whether the loss reacts neither to the output nor to the parameters.
+
+    Then nothing can be said of the layers: all gradients are compared with one that is not there.
+    """
+    facts = flow.loss_facts
+    if facts is None or is_output_half(flow):
+        return False
+    known = [value for value in (facts.reaction, facts.step) if value is not None]
+    return bool(known) and max(known) < FLAT
+
+
+def is_output_half(flow: GradientFlow) -> bool:
+    """Whether what the loss reads is in float16, which loses small gradients by itself."""
+    outputs = () if flow.loss_facts is None else flow.loss_facts.outputs
+    return any(flow.layers[position].dtype == "float16" for position in outputs)
 
 
 # --- Residual streams ----------------------------------------------------------------------------
@@ -124,14 +157,17 @@ def measure_stream_gradient(flow: GradientFlow) -> float | None:
 def measure_typical_gradient(flow: GradientFlow) -> float | None:
     """Return the median of ‖∂loss/∂W‖ ÷ error at the output over the layers.
 
-    Layers that receive exactly zero because of a later zero-initialized parameter do not count.
-    Those in a branch with a small scale count with what they would receive if it were 1.
+    Layers that receive exactly zero because of a later zero-initialized parameter do not count,
+    nor do queries and keys of uniform attention. Those in a branch with a small scale count with
+    what they would receive if it were 1, those before a small head with what they would receive if
+    it had its usual size.
     """
-    by_zeros, scales = _list_explained_by_zeros(flow), _list_explained_by_scales(flow)
+    scales = _list_explained_by_scales(flow) | _list_explained_by_head(flow)
+    ignored = (_list_explained_by_zeros(flow) | list_query_key_layers(flow)) - scales.keys()
     norms = [
         float(layer.weight_gradient_norm) / scales.get(layer.layer, 1.0)
         for layer in flow.weight_layers
-        if layer.weight_gradient_norm is not None and layer.layer not in by_zeros
+        if layer.weight_gradient_norm is not None and layer.layer not in ignored
     ]
     return statistics.median(norms) / (flow.output_error or 1.0) if norms else None
 
@@ -151,8 +187,16 @@ def list_explained(flow: GradientFlow) -> frozenset[int]:
 
     Or they are in a residual branch that a parameter scales down (LayerScale), which itself
     receives a usable gradient, and so grows: with a scale of 1 their gradient would be usable.
+
+    Or they come before a last layer that was made small on purpose, as policies, generators and
+    normalizing flows have it: it receives a usable gradient, and with the size that PyTorch gives a
+    layer theirs would be usable.
     """
-    return _list_explained_by_zeros(flow) | _list_explained_by_scales(flow).keys()
+    return (
+        _list_explained_by_zeros(flow)
+        | _list_explained_by_scales(flow).keys()
+        | _list_explained_by_head(flow).keys()
+    )
 
 
 def drop_explained(flow: GradientFlow, layers: Sequence[WeightLayer]) -> tuple[WeightLayer, ...]:
@@ -176,17 +220,25 @@ def list_zero_initialized(flow: GradientFlow) -> frozenset[int]:
 
 
 def find_last_dependent(flow: GradientFlow) -> WeightLayer | None:
-    """Return the last weight layer whose output depends on the input: before a head of zeros."""
-    zero = list_zero_initialized(flow)
-    dependent = [layer for layer in flow.weight_layers if layer.layer not in zero]
+    """Return the last weight layer whose output depends on the input: before a head of zeros.
+
+    A head that is small on purpose counts as one: what its biases make of so little says nothing.
+    """
+    zero, head = list_zero_initialized(flow), find_small_head(flow)
+    dependent = [
+        layer
+        for layer in flow.weight_layers
+        if layer.layer not in zero and (head is None or layer.layer != head[0])
+    ]
     return dependent[-1] if dependent else None
 
 
 def _list_movable_zeros(flow: GradientFlow) -> list[ParameterFlow]:
     """Return the zero weights and scales that the first step makes different from zero.
 
-    They receive a usable gradient. There are none in a chain with a zero weight that receives
-    nothing: it stays zero.
+    In a chain they receive a usable gradient, and there are none with a zero weight that receives
+    nothing: it stays zero. In a residual branch any gradient will do: the path around the branch
+    carries the signal for as long as the zeros need to grow.
     """
     zero = [
         p
@@ -195,7 +247,16 @@ def _list_movable_zeros(flow: GradientFlow) -> list[ParameterFlow]:
     ]
     if not _has_streams(flow) and any(p.is_weight and p.grad_norm == 0.0 for p in zero):
         return []
-    return [p for p in zero if _is_usable(flow, p)]
+    in_branches = _list_branch_parameters(flow)
+    return [p for p in zero if (p.name in in_branches and p.grad_norm > 0.0) or _is_usable(flow, p)]
+
+
+@read_once
+def _list_branch_parameters(flow: GradientFlow) -> frozenset[str]:
+    """Return the names of the parameters that residual branches are computed with."""
+    return frozenset(
+        flow.parameters[position].name for each in flow.residuals for position in each.parameters
+    )
 
 
 def _has_streams(flow: GradientFlow) -> bool:
@@ -248,6 +309,86 @@ def _list_explained_by_scales(flow: GradientFlow) -> dict[int, float]:
     return explained
 
 
+SMALL_HEAD = 0.1
+"""Share of PyTorch's default size below which a last layer is small on purpose."""
+
+
+@read_once
+def find_small_head(flow: GradientFlow) -> tuple[int, float] | None:
+    """Return the number and the size of a last layer that was made small on purpose.
+
+    The size is relative to PyTorch's default, under which the weights of a unit have the norm
+    1/√3. It is on purpose if the other layers are far larger and it receives a usable gradient. As
+    that gradient does not depend on the layer's own size, the layer grows to an ordinary one in a
+    few steps.
+    """
+    layers = flow.weight_layers
+    if len(layers) < 2 or layers[-1].weight_gradient_norm is None:
+        return None
+    head, units = layers[-1], _count_units(flow)
+    sizes = {
+        layer.layer: layer.weight_norm * math.sqrt(3.0 / units[layer.layer])
+        for layer in layers
+        if units.get(layer.layer)
+    }
+    size = sizes.pop(head.layer, 0.0)
+    usable = head.weight_gradient_norm is not None and (
+        head.weight_gradient_norm >= USABLE_IN_CHAIN * (flow.output_error or 1.0)
+    )
+    others = statistics.median(map(float, sizes.values())) if sizes else 0.0
+    small = 0.0 < size < SMALL_HEAD * min(1.0, others)
+    return (head.layer, float(size)) if usable and small else None
+
+
+def _count_units(flow: GradientFlow) -> dict[int, float]:
+    """Return the number of units (rows of weights) of every weight layer."""
+    units: dict[int, float] = {}
+    for p in flow.parameters:
+        if p.is_weight and p.layer is not None:
+            units[p.layer] = units.get(p.layer, 0.0) + p.shape[0]
+    return units
+
+
+@read_once
+def _list_explained_by_head(flow: GradientFlow) -> dict[int, float]:
+    """Return the weight layers whose gradient a small last layer explains, each with its size."""
+    found = find_small_head(flow)
+    if found is None:
+        return {}
+    head, size = found
+    bound = (USABLE_IN_CHAIN if list_chain(flow) else USABLE_ON_STREAM) * (flow.output_error or 1.0)
+    return {
+        layer.layer: size
+        for layer in flow.weight_layers
+        if layer.layer != head
+        and layer.weight_gradient_norm is not None
+        and layer.weight_gradient_norm < bound <= layer.weight_gradient_norm / size
+    }
+
+
+def list_query_key_layers(flow: GradientFlow) -> frozenset[int]:
+    """Return the layers that receive little because attention is uniform: queries and keys.
+
+    While every position attends all others alike, scores hardly matter, and neither do the weights
+    that make them. They are those of a module with nearly uniform attention whose gradient is too
+    small to use, while that of other weights of the same module (values, output) is not.
+    """
+    uniform = {each.name for each in flow.attentions if each.entropy > NEAR_UNIFORM}
+    bound = USABLE_ON_STREAM * (flow.output_error or 1.0)
+    found: set[int] = set()
+    for name in uniform:
+        inside = [
+            layer
+            for layer in flow.weight_layers
+            if layer.name.startswith(f"{name}." if name else "")
+            and layer.weight_gradient_norm is not None
+        ]
+        small = {x.layer for x in inside if (x.weight_gradient_norm or 0.0) < bound}
+        if len(small) < len(inside):
+            found |= small
+    return frozenset(found)
+
+
 def measure_size(parameter: ParameterFlow) -> float:
     """Return the root mean square of a parameter's entries; there must be some."""
     return parameter.norm / math.sqrt(math.prod(map(float, parameter.shape)))
@@ -289,8 +430,31 @@ def list_normalizations(flow: GradientFlow) -> tuple[Place, ...]:
         scale = scales.get(call.name, 1.0)
         if scale > 0.0:
             size = math.hypot(call.statistics.mean, call.statistics.std)
-            found.append(Place(call.label, call.layer, size / scale))
+            found.append(Place(call.label, call.layer, size / scale, call.name))
     return tuple(found)
+
+
+def list_branch_normalizations(flow: GradientFlow) -> frozenset[str]:
+    """Return the names of the normalizations that residual branches are computed with.
+
+    One without parameters is on a branch if those of the module that holds it are.
+    """
+    inside = _list_branch_parameters(flow)
+    own: dict[str, list[str]] = {}
+    for parameter in flow.parameters:
+        own.setdefault(parameter.name.rpartition(".")[0], []).append(parameter.name)
+    found = set()
+    for name in {call.name for call in flow.layers if call.role == "normalization"}:
+        prefix = f"{name.rpartition('.')[0]}."
+        names = own.get(name) or [
+            each
+            for owner, held in own.items()
+            if prefix != "." and f"{owner}.".startswith(prefix)
+            for each in held
+        ]
+        if names and inside.issuperset(names):
+            found.add(name)
+    return frozenset(found)
 
 
 def find_tied_head(flow: GradientFlow) -> LayerFlow | None:

@@ -9,9 +9,18 @@ from chainrule._utils.numbers import format_number, format_times, split_number
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.rule import MEANINGS, Verdict
 from chainrule.diagnosis.rules import RULES
-from chainrule.diagnosis.viability.model import Outlook, describe_probability
+from chainrule.diagnosis.structure import list_explained
+from chainrule.diagnosis.viability.model import (
+    VIABLE,
+    Outlook,
+    Prospect,
+    describe_probability,
+)
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.loss import KIND_NAMES
 from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import WeightLayer
+from chainrule.flow.trial import OptimizerTrial, Trial, TrialOutcome
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import FIELD_NAMES
@@ -49,11 +58,24 @@ LOOKS: Mapping[Verdict, Look] = MappingProxyType(
     }
 )
 
+TRIAL_LOOKS: Mapping[TrialOutcome, Look] = MappingProxyType(
+    {
+        TrialOutcome.TRAINED: Look("●", GOOD),
+        TrialOutcome.SLOW: Look("◐", WARN),
+        TrialOutcome.FLAT: Look("○", BAD),
+        TrialOutcome.DIVERGED: Look("○", BAD),
+        TrialOutcome.NON_FINITE: Look("○", BAD),
+    }
+)
+
+NOT_TRIED = Look("◌", PLAIN)
+
 OUTLOOK_LOOKS: Mapping[Outlook, Look] = MappingProxyType(
     {
         Outlook.VIABLE: Look("●", GOOD),
         Outlook.AT_RISK: Look("◐", WARN),
         Outlook.NOT_VIABLE: Look("○", BAD),
+        Outlook.UNKNOWN: Look("◌", PLAIN),
     }
 )
 
@@ -100,7 +122,7 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
         icon=look.icon,
         state=look.state,
         note=start_sentence(MEANINGS[diagnosis.verdict]),
-        badge=(OUTLOOK_LOOKS[diagnosis.viability.sgd.word], describe_viability(diagnosis)),
+        badge=(_choose_look(diagnosis), describe_viability(diagnosis)),
     )
     if not layers:
         none = "all parameters together" if flow.parameters else "the model has no parameters"
@@ -110,31 +132,56 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
             Card(title="Weight layers", digits="0", note="no weight matrix or kernel was used"),
             verdict,
         )
-    named = flow.spec is None  # names of specified networks are ours and say nothing new
     first, last = layers[0], layers[-1]
     norms = flow.weight_gradient_norms
     if len(layers) == 1:
         return (
             _show("Loss", flow.loss, note="what gradients are taken of"),
-            _judge_norm("Gradient at the only layer", norms[0], flow, first.name if named else ""),
+            _judge_norm("Gradient at the only layer", first, flow, diagnosis),
             Card(title="Weight layers", digits="1", note="a ratio needs two layers"),
             verdict,
         )
     return (
-        _judge_norm("Gradient at layer 1", norms[0], flow, first.name if named else ""),
-        _judge_norm(
-            f"Gradient at layer {len(layers)}, the last",
-            norms[-1],
-            flow,
-            last.name if named else "",
-        ),
-        _judge_ratio(flow.gradient_ratio, norms),
+        _judge_norm("Gradient at layer 1", first, flow, diagnosis),
+        _judge_norm(f"Gradient at layer {len(layers)}, the last", last, flow, diagnosis),
+        _judge_ratio(flow.gradient_ratio, norms, diagnosis),
         verdict,
     )
 
 
+def describe_loss(flow: GradientFlow) -> str:
+    """Return the kind of the loss, and what guessing would give, in words; "" if not known.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> describe_loss(simulate(NetworkSpec(depth=3, width=4), 2))
+        ''
+    """
+    facts = flow.loss_facts
+    if facts is None:
+        return ""
+    kind = KIND_NAMES.get(facts.kind, facts.kind)
+    if facts.guessing is None:
+        return kind
+    return f"{kind}, guessing gives {format_number(facts.guessing)}"
+
+
+def _choose_look(diagnosis: Diagnosis) -> Look:
+    """Return how what is known of training looks."""
+    best = diagnosis.trial.best if diagnosis.trial is not None else None
+    if diagnosis.trial is not None and best is not None:
+        return _look_at_trial(best, diagnosis.trial)
+    return OUTLOOK_LOOKS[diagnosis.viability.sgd.word] if diagnosis.specified else NOT_TRIED
+
+
+def _look_at_trial(optimizer: OptimizerTrial, trial: Trial) -> Look:
+    if optimizer.outcome is None or optimizer not in trial.telling:
+        return NOT_TRIED
+    return TRIAL_LOOKS[optimizer.outcome]
+
+
 def describe_viability(diagnosis: Diagnosis) -> str:
-    """Return in a few words whether SGD can be expected to train it, and Adam where it differs.
+    """Return in a few words whether SGD trains it, and Adam where it differs: tried or estimated.
 
     Example:
         >>> from chainrule import NetworkSpec, diagnose, simulate
@@ -142,9 +189,12 @@ def describe_viability(diagnosis: Diagnosis) -> str:
         >>> describe_viability(diagnose(flow)).split()[0]
         'training'
     """
+    if diagnosis.was_tried or not diagnosis.specified:
+        return diagnosis.prospects
     sgd, adam = diagnosis.viability.sgd.word, diagnosis.viability.adam.word
-    words = f"training {sgd}" if adam == sgd else f"training {sgd} with SGD, {adam} with Adam"
-    return words if diagnosis.viability.covered else f"{words} (a rough guess)"
+    if sgd is Outlook.UNKNOWN:
+        return "measured only: training is not estimated"
+    return f"training {sgd}" if adam == sgd else f"training {sgd} with SGD, {adam} with Adam"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,8 +221,11 @@ _SLIGHT = 0.2
 """Log-odds below which a reason is not reported."""
 
 
-def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
-    """Return what SGD and Adam can be expected to do with the network, and why.
+def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, ...]:
+    """Return what optimizers did when they were tried, or what can be expected of them, and why.
+
+    The estimate was fitted on specified networks; of a model of yours it says nothing reliable, so
+    there it is not shown.
 
     Example:
         >>> from chainrule import NetworkSpec, diagnose, simulate
@@ -180,21 +233,22 @@ def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
         >>> [forecast.title[:4] for forecast in build_forecasts(diagnose(flow))]
         ['SGD:', 'Adam']
     """
+    trial = diagnosis.trial
+    if trial is not None and trial.tried:
+        return tuple(_describe_trial(each, trial) for each in trial.optimizers)
+    if not diagnosis.specified:
+        why = f"training was not tried: {trial.skipped}" if trial else NOT_TRIED_YET
+        return (Forecast(look=NOT_TRIED, title="Measured only", note=why, reasons=(), further=()),)
     doubt = ""
-    if not diagnosis.viability.covered:
-        doubt += ". This is a rough guess: the estimate was fitted on dense networks of 16 to 256 "
-        doubt += "units"
-    if diagnosis.findings and diagnosis.viability.sgd.word is Outlook.VIABLE:
-        doubt += ". It comes from all values together: where it contradicts a finding, trust the "
-        doubt += "finding"
+    if diagnosis.findings and (diagnosis.viability.sgd.probability or 0.0) >= VIABLE:
+        doubt = ". It comes from all values together, and one of them is beyond its limit"
     reported = {RULES[finding.rule].feature for finding in diagnosis.findings}
     both = (("SGD", diagnosis.viability.sgd), ("Adam", diagnosis.viability.adam))
-    first, second = (
+    return tuple(
         Forecast(
             look=OUTLOOK_LOOKS[prospect.word],
             title=f"{name}: {prospect.word}",
-            note=f"the chance that it learns within 300 steps, at the best of the usual learning "
-            f"rates, is {describe_probability(prospect.probability)}{doubt}",
+            note=_describe_chance(prospect, doubt),
             reasons=tuple(
                 each.words for each in prospect.contributions if each.log_odds < -_SLIGHT
             )[:_MOST_REASONS],
@@ -206,18 +260,96 @@ def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
         )
         for name, prospect in both
     )
-    return first, second
+
+
+NOT_TRIED_YET = (
+    "whether it learns was not tried. To find out: chainrule.try_training(model, compute_loss), or "
+    "chainrule inspect TARGET --try"
+)
+
+
+def _describe_trial(optimizer: OptimizerTrial, trial: Trial) -> Forecast:
+    best = optimizer.best
+    if best is None or optimizer.outcome is None:
+        return Forecast(
+            look=NOT_TRIED,
+            title=f"{optimizer.name}: not tried",
+            note=optimizer.skipped,
+            reasons=(),
+            further=(),
+        )
+    telling = optimizer in trial.telling
+    word = str(optimizer.outcome) if telling else "learned the one batch"
+    others = tuple(
+        f"At {format_number(rate.rate)}: {rate.describe()}."
+        for rate in optimizer.rates
+        if rate is not best
+    )
+    note = f"at a learning rate of {format_number(best.rate)}: {best.describe_loss()}"
+    if not telling:
+        note += ". The same batch came every time: this shows that it can learn it by heart, not "
+        note += "that it learns what new batches have in common"
+    return Forecast(
+        look=_look_at_trial(optimizer, trial),
+        title=f"{optimizer.name}: {word}",
+        note=note,
+        reasons=others,
+        further=others,
+    )
+
+
+def describe_trial(trial: Trial) -> str:
+    """Return how a training was tried, in one sentence.
+
+    Example:
+        >>> describe_trial(Trial(optimizers=(), passes=0, limit=300, fresh=False, kept=0,
+        ...     skipped="no room"))
+        'Training was not tried: no room.'
+    """
+    if trial.skipped:
+        return f"Training was not tried: {trial.skipped}."
+    judged = (
+        f"a batch of its own for every step, judged on {trial.kept} others"
+        if trial.fresh
+        else "one batch, repeated"
+    )
+    level = ""
+    if trial.guessing is not None:
+        level = f"; the best constant answer has a loss of {format_number(trial.guessing)}"
+    sentence = (
+        f"Tried on copies with {trial.passes:g} forward and backward passes: {judged}{level}."
+    )
+    return " ".join((sentence, *trial.notes))
+
+
+_RATES: Mapping[str, str] = MappingProxyType({"sgd": "0.001 to 1", "adam": "0.0001 to 0.01"})
+"""The learning rates that the estimate was fitted with (`chainrule.training.trainability`)."""
+
+
+def _describe_chance(prospect: Prospect, doubt: str) -> str:
+    """Return the probability, and whose learning rate it is about; or why there is none."""
+    if prospect.probability is None:
+        return (
+            "measured only. The estimate was fitted on dense networks of 16 to 256 units that are "
+            "built from a specification, and this is another kind"
+        )
+    return (
+        "the chance that it learns within 300 steps, at the best learning rate from "
+        f"{_RATES[prospect.optimizer]}, is {describe_probability(prospect.probability)}{doubt}"
+    )
 
 
 def explain_difference(diagnosis: Diagnosis) -> str:
-    """Return why SGD and Adam are judged differently; nothing where they are not.
+    """Return how it was tried; else why SGD and Adam are judged differently, if they are.
 
     Example:
         >>> from chainrule import NetworkSpec, diagnose, simulate
         >>> explain_difference(diagnose(simulate(NetworkSpec(activation="relu", init="he"), 2)))
         ''
     """
-    if diagnosis.viability.sgd.word == diagnosis.viability.adam.word:
+    if diagnosis.trial is not None and diagnosis.trial.tried:
+        return describe_trial(diagnosis.trial)
+    if not diagnosis.specified or diagnosis.viability.sgd.word == diagnosis.viability.adam.word:
         return ""
     return (
         "SGD changes each layer in proportion to its gradient. A layer with a small gradient "
@@ -231,23 +363,31 @@ def _show(title: str, value: float | None, *, note: str) -> Card:
     return Card(title=title, digits=digits, exponent=exponent, note=note)
 
 
-def _judge_norm(title: str, norm: Quantity | None, flow: GradientFlow, name: str) -> Card:
-    error = flow.output_error or 1.0
+def _judge_norm(title: str, layer: WeightLayer, flow: GradientFlow, diagnosis: Diagnosis) -> Card:
+    """Return the card of one layer's gradient, which never says other than the verdict does."""
+    norm, error = layer.weight_gradient_norm, flow.output_error or 1.0
     small, large = (
         RULES[rule].threshold * error for rule in ("vanishing_gradient", "exploding_gradient")
     )
+    healthy = diagnosis.verdict is Verdict.HEALTHY
     icon, state, word = "✔", GOOD, "usable"
     if norm is None:
-        icon, state, word = "∅", BAD, "no gradient reaches it"
+        icon, state, word = "∅", PLAIN if healthy else BAD, "no gradient reaches it"
     elif not math.isfinite(norm):
         icon, state, word = "∞", BAD, "not a finite number"
+    elif norm < small and healthy:
+        icon, state = "▽", PLAIN
+        word = "zero at the start" if norm == 0.0 else "small at the start"
+        if layer.layer in list_explained(flow):
+            word += ", until a later parameter has grown"
     elif norm < small:
         icon, state = "▼", WARN
         word = "exactly zero" if norm == 0.0 else f"too small (below {format_number(small)})"
     elif norm > large:
         icon, state, word = "▲", BAD, f"too large (above {format_number(large)})"
     digits, exponent = _split(norm)
-    note = f"‖∂𝓛/∂W‖ of {name}" if name else "‖∂𝓛/∂W‖"
+    # Names of specified networks are ours and say nothing new.
+    note = f"‖∂𝓛/∂W‖ of {layer.name}" if flow.spec is None and layer.name else "‖∂𝓛/∂W‖"
     return Card(
         title=title,
         digits=digits,
@@ -259,7 +399,9 @@ def _judge_norm(title: str, norm: Quantity | None, flow: GradientFlow, name: str
     )
 
 
-def _judge_ratio(ratio: Quantity | None, norms: Sequence[Quantity | None]) -> Card:
+def _judge_ratio(
+    ratio: Quantity | None, norms: Sequence[Quantity | None], diagnosis: Diagnosis
+) -> Card:
     icon, state, word = "✔", GOOD, "similar at both ends"
     if ratio is None or math.isnan(ratio):
         icon, state, word = "∅", BAD, "undefined"
@@ -271,6 +413,8 @@ def _judge_ratio(ratio: Quantity | None, norms: Sequence[Quantity | None]) -> Ca
         icon, state, word = "▽", PLAIN, "smaller at layer 1"
     elif ratio > 10:
         icon, state, word = "△", PLAIN, "larger at layer 1"
+    if diagnosis.verdict is Verdict.HEALTHY and state != GOOD:  # a ratio alone is no fault
+        icon, state = {"▼": "▽", "▲": "△"}.get(icon, icon), PLAIN
     digits, exponent = _split(ratio)
     return Card(
         title="Gradient ratio, first ÷ last",

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
@@ -124,6 +124,8 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
         "spec": flow.spec.model_dump() if flow.spec else None,
         "networks": flow.ensemble_size,
         "loss": _plain(flow.loss),
+        "loss_kind": flow.loss_facts.kind if flow.loss_facts else None,
+        "loss_of_guessing": _plain(flow.loss_facts.guessing) if flow.loss_facts else None,
         "gradient_at_first_layer": _plain(_get_end(flow, 0)),
         "gradient_at_last_layer": _plain(_get_end(flow, -1)),
         "gradient_ratio": _plain(flow.gradient_ratio),
@@ -162,7 +164,15 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
             }
             for note in diagnosis.notes
         ],
+        "training": {
+            name: {"outlook": str(prospect.word), "chance": prospect.probability}
+            for name, prospect in (
+                ("sgd", diagnosis.viability.sgd),
+                ("adam", diagnosis.viability.adam),
+            )
+        },
         "next": diagnosis.action,
+        "prospects": diagnosis.prospects,
         "layers": [
             {name: _plain(value) for name, value in record.items()}
             for record in list_records(flow, "layers")
@@ -211,10 +221,12 @@ def to_result_json(
         ['diagnosis', 'blame', 'flow']
     """
     document: dict[str, Any] = {
-        "diagnosis": _encode(asdict(diagnosis)),
+        "diagnosis": _encode(asdict(replace(diagnosis, trial=None))),
         "blame": [_encode(asdict(blame)) for blame in rank_attributions(flow, diagnosis)],
         "flow": json.loads(flow.to_json()),
     }
+    if diagnosis.trial is not None:
+        document["trial"] = diagnosis.trial.to_dict()
     if remedies is not None:
         codes = {id(each): write_recipe(remedies, at) for at, each in enumerate(remedies)}
         document["remedies"] = [

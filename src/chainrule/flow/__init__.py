@@ -13,6 +13,16 @@ from chainrule.flow.loading import (
     decode_flow,
     load_flow,
 )
+from chainrule.flow.loss import (
+    LossFlow,
+    LossPart,
+    LossTerm,
+    TermGradient,
+)
+from chainrule.flow.non_finite import (
+    NonFiniteElement,
+    NonFiniteOrigin,
+)
 from chainrule.flow.precision import (
     FORMATS,
     Format,
@@ -36,6 +46,7 @@ from chainrule.flow.records import (
 )
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.flow.time import MAX_STEPS, TimeFlow
+from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 
 __all__ = [
     "FORMATS",
@@ -51,15 +62,25 @@ __all__ = [
     "Histogram",
     "InputFlow",
     "LayerFlow",
+    "LossFlow",
+    "LossPart",
+    "LossTerm",
+    "NonFiniteElement",
+    "NonFiniteOrigin",
+    "OptimizerTrial",
     "ParameterFlow",
     "PrecisionFlow",
     "PrecisionProbe",
     "PrecisionTrial",
     "Quantity",
+    "RateTrial",
     "ResidualFlow",
     "Seed",
     "SymmetryFlow",
+    "TermGradient",
     "TimeFlow",
+    "Trial",
+    "TrialOutcome",
     "WeightLayer",
     "decode_flow",
     "flow_adapter",

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
@@ -14,6 +15,8 @@ from pydantic import FailFast, Field, Strict, TypeAdapter, with_config
 from chainrule._utils.files import write_text
 from chainrule._utils.numbers import format_number
 from chainrule.flow.inputs import InputFlow
+from chainrule.flow.loss import LossFlow
+from chainrule.flow.non_finite import NonFiniteOrigin
 from chainrule.flow.precision import PrecisionFlow
 from chainrule.flow.quantity import Quantity, combine_norms, divide_members, multiply_members
 from chainrule.flow.records import (
@@ -31,8 +34,12 @@ from chainrule.flow.time import TimeFlow
 from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 
 SCHEMA_VERSION = 3
-"""Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk". Files
-up to version 2 have no inputs, times, symmetries and precisions."""
+"""Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"; files up
+to version 2 know nothing of the loss but its value, and have no origin, inputs, times, symmetries
+and precisions."""
+
+_SAME = 1e-3
+"""Relative difference up to which two norms of the same gradient are equal, by rounding."""
 
 _CLIP_EPS = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to a norm before it divides by it."""
@@ -85,6 +92,10 @@ class GradientFlow:
             Those of `simulate` are in its specification instead.
         attentions: Attention weights computed by `scaled_dot_product_attention`, or by a softmax
             over q·kᵀ whose result is multiplied with values, in forward order.
+        origin: What makes the first infinite or undefined number, where `find_non_finite` was
+            asked for it; `inspect` leaves it out.
+        loss_facts: What is known of the loss in addition to its value; `None` for ensembles and
+            in older files.
         inputs: What enters the model from outside, in the order in which it is read. Like the
             next three, `inspect` measures it and `simulate` does not.
         times: Gradients along the time steps of recurrent modules, in forward order.
@@ -114,6 +125,8 @@ class GradientFlow:
     # A factory, so that the class has no attribute that would hide what `defer` still has to build.
     residuals: Annotated[tuple[ResidualFlow, ...], FailFast()] = field(default_factory=tuple)
     attentions: Annotated[tuple[AttentionFlow, ...], FailFast()] = field(default_factory=tuple)
+    origin: NonFiniteOrigin | None = field(default_factory=lambda: None)
+    loss_facts: LossFlow | None = field(default_factory=lambda: None)
     inputs: Annotated[tuple[InputFlow, ...], FailFast()] = field(default_factory=tuple)
     times: Annotated[tuple[TimeFlow, ...], FailFast()] = field(default_factory=tuple)
     symmetries: Annotated[tuple[SymmetryFlow, ...], FailFast()] = field(default_factory=tuple)
@@ -211,18 +224,32 @@ class GradientFlow:
         undoes it: it is the root mean square of the gradients of single outputs. A cross-entropy
         at initialization has about 1. It is what a weight's gradient is compared with, for it
         grows with every factor of the loss as that does, and neither changes with the batch size.
-        The output is that of the last call that receives a gradient; entries along its feature
-        dimension (the second of images, the last of everything else) count as one output. `None`
-        where it is zero or not finite.
+        The output is what the loss itself reads (`loss_facts.outputs`); where that is not known, it
+        is that of the last call that receives a gradient. Several calls of one module count as one
+        with all of their outputs. Entries along the feature dimension (the second of images, the
+        last of everything else) count as one output. `None` where it is zero or not finite.
         """
-        for call in reversed(self.layers):
+        read = () if self.loss_facts is None else self.loss_facts.outputs
+        found = [
+            (call.name, call.output, call, call.gradient.norm)
+            for call in map(self.layers.__getitem__, read)
+            if call.gradient is not None and call.statistics is not None
+        ]
+        for call in reversed(() if found else self.layers):
             if call.gradient is not None and call.statistics is not None:
-                features = 1 if len(call.shape) > 3 else -1
-                sizes = map(float, call.shape)  # whose product may be too large for a whole number
-                count = math.prod(sizes) // max(call.shape[features], 1) if call.shape else 1.0
-                error = Quantity(math.sqrt(count) * norm for norm in call.gradient.norm.values)
-                return error if 0.0 < error < math.inf else None
-        return None
+                found = [(call.name, call.output, call, call.gradient.norm)]
+                break
+        counts: dict[tuple[str, str], float] = {}
+        for name, output, call, _ in found:
+            features = 1 if len(call.shape) > 3 else -1
+            sizes = map(float, call.shape)  # whose product may be too large for a whole number
+            count = math.prod(sizes) // max(call.shape[features], 1) if call.shape else 1.0
+            counts[name, output] = counts.get((name, output), 0.0) + count
+        norm = combine_norms(each for *_, each in found)
+        if norm is None:
+            return None
+        error = Quantity(math.sqrt(max(counts.values())) * each for each in norm.values)
+        return error if 0.0 < error < math.inf else None
 
     @cached_property
     def gradient_norm(self) -> Quantity | None:
@@ -275,10 +302,16 @@ class GradientFlow:
         )
 
     def factors(self) -> tuple[Factor, ...]:
-        """Return the gain of every module call in backward order, from the loss to the input.
+        """Return the factors of the chain-rule product in backward order, from the loss back.
 
-        A residual block counts as one factor. Of other measured modules that contain measured
-        modules, the contained ones count.
+        Where modules run one after another, these are the gains of every module call, and
+        `running` is exactly ‖∂loss/∂input‖ ÷ ‖∂loss/∂last output‖. A `ResidualBlock` counts as one
+        factor; of other measured modules that contain measured modules, the contained ones count.
+
+        Where they do not, but all residual connections lie on one residual stream, there is one
+        factor per residual connection: the gradient at the sum before it ÷ the gradient at its own
+        sum. Then `running` is exactly the gradient at that earlier sum ÷ the gradient at the last
+        one. In any other network gains of modules do not multiply to anything: `running` is `None`.
 
         Example:
             >>> from chainrule import NetworkSpec, simulate
@@ -288,25 +321,27 @@ class GradientFlow:
         """
         calls = [self.layers[index] for index in select_path(self.layers)]
         calls.reverse()
-        running: list[Quantity | None] = []
-        product: Quantity | None = Quantity([1.0] * self.ensemble_size)
+        one = Quantity([1.0] * self.ensemble_size)
+        product: Quantity | None = one if self.chain or _is_row(calls) else None
+        if product is None and (blocks := _list_block_factors(self.residuals, self.layers, one)):
+            return blocks
+        factors = []
         for call in calls:
             if product is not None and call.gain is not None:
                 product = multiply_members(product, call.gain)
             else:
                 product = None
-            running.append(product)
-        return tuple(
-            Factor(
-                name=call.label,
-                kind=call.kind,
-                role=call.role,
-                layer=call.layer,
-                value=call.gain,
-                running=product,
+            factors.append(
+                Factor(
+                    name=call.label,
+                    kind=call.kind,
+                    role=call.role,
+                    layer=call.layer,
+                    value=call.gain,
+                    running=product,
+                )
             )
-            for call, product in zip(calls, running, strict=True)
-        )
+        return tuple(factors)
 
     def to_json(self) -> str:
         """Return the flow as JSON text; `load_flow` reads it back.
@@ -377,6 +412,50 @@ def flow_adapter() -> TypeAdapter[GradientFlow]:
         True
     """
     return TypeAdapter(GradientFlow)
+
+
+def _is_row(calls: Sequence[LayerFlow]) -> bool:
+    """Whether each call, in backward order, hands on exactly the gradient that the one before had.
+
+    Then their gains multiply, though a view or another module may lie between two of them.
+    """
+    for after, before in pairwise(calls):
+        if after.gain is None or after.gradient is None:
+            return before.gain is None  # no gradient goes further back
+        if before.gradient is None:
+            return before.gain is None
+        arrived = multiply_members(after.gain, after.gradient.norm)
+        for left, right in zip(arrived.values, before.gradient.norm.values, strict=True):
+            if not math.isclose(left, right, rel_tol=_SAME):
+                return False
+    return True
+
+
+def _list_block_factors(
+    residuals: Sequence[ResidualFlow], layers: Sequence[LayerFlow], one: Quantity
+) -> tuple[Factor, ...]:
+    """Return one factor per residual connection but the first; none unless there is one stream."""
+    if len({each.stream for each in residuals}) != 1:
+        return ()
+    factors: list[Factor] = []
+    product = one
+    for after, before in pairwise(reversed(residuals)):
+        if after.gradient is None or before.gradient is None:
+            return ()
+        gain = divide_members(before.gradient, after.gradient)
+        product = multiply_members(product, gain)
+        branch = None if after.branch is None else layers[after.branch]
+        factors.append(
+            Factor(
+                name=branch.label if branch else f"residual connection {len(factors) + 1}",
+                kind=branch.kind if branch else "",
+                role="residual",
+                layer=branch.layer if branch else None,
+                value=gain,
+                running=product,
+            )
+        )
+    return tuple(factors)
 
 
 def _divide_ends(norms: Sequence[Quantity | None]) -> Quantity | None:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from chainrule._utils.numbers import format_number
 from chainrule.errors import FlowFileError, abbreviate
 from chainrule.flow.gradient_flow import SCHEMA_VERSION, GradientFlow, flow_adapter
+from chainrule.flow.loss import LossFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import ActivationStatistics, ParameterFlow
 from chainrule.flow.time import TimeFlow
@@ -114,6 +115,8 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
     _check_lengths(document, limits)
     if version == 1:
         _rename_streams(document)
+    if version < 3 and "loss_facts" in document:
+        _refuse("loss_facts", f"must not be there in version {version}", document["loss_facts"])
     try:
         # Not `validate_json`: its parser takes 120 times the size of a text of empty lists.
         flow = flow_adapter().validate_python(document | {"schema_version": SCHEMA_VERSION})
@@ -122,6 +125,7 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
     _check_spec(document["spec"], flow)
     _check_seeds(flow)
     _check_parts(flow, limits)
+    _check_origin(flow, limits)
     _check_layer_numbers(flow)
     return flow
 
@@ -248,6 +252,8 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
     ):
         for index, part in enumerate(getattr(flow, name)):
             _check_values(part, flow.ensemble_size, limits, f"{name}.{index}")
+    if flow.loss_facts is not None:
+        _check_loss(flow.loss_facts, flow, limits)
     for index, call in enumerate(flow.layers):
         if call.parent is not None and not index < call.parent < layers:  # so there are no circles
             _refuse(f"layers.{index}.parent", "must be the position of a later entry", call.parent)
@@ -296,6 +302,41 @@ def _check_time(time: TimeFlow, place: str) -> None:
         if len(values) != len(time.steps) and (values or name == "gradients"):
             need = f"must be one for each of {len(time.steps)} steps"
             _refuse(f"{place}.{name}", need, len(values))
+
+
+def _check_origin(flow: GradientFlow, limits: Limits) -> None:
+    if flow.origin is not None:
+        if flow.ensemble_size != 1:
+            _refuse("origin", "must be null for several networks", flow.ensemble_size)
+        _check_values(flow.origin, 1, limits, "origin")
+        for index, name in enumerate(flow.origin.parameters):
+            _check_text(name, limits, f"origin.parameters.{index}")
+
+
+def _check_loss(facts: LossFlow, flow: GradientFlow, limits: Limits) -> None:
+    _check_values(facts, flow.ensemble_size, limits, "loss_facts")
+    places = [("loss_facts", facts.outputs)]
+    for index, part in enumerate(facts.parts):
+        _check_values(part, flow.ensemble_size, limits, f"loss_facts.parts.{index}")
+        places.append((f"loss_facts.parts.{index}", part.outputs))
+    for place, outputs in places:
+        for position in outputs:
+            if position >= len(flow.layers):
+                _refuse(f"{place}.outputs", "must be positions of layers", position)
+    for index, term in enumerate(facts.terms):
+        place = f"loss_facts.terms.{index}"
+        _check_values(term, flow.ensemble_size, limits, place)
+        before = -1
+        for number, gradient in enumerate(term.gradients or ()):
+            where = f"{place}.gradients.{number}"
+            _check_values(gradient, flow.ensemble_size, limits, where)
+            if not before < gradient.parameter < len(flow.parameters):
+                _refuse(
+                    f"{where}.parameter",
+                    "must be the position of a parameter, and of a later one than before",
+                    gradient.parameter,
+                )
+            before = gradient.parameter
 
 
 def _check_statistics(statistics: ActivationStatistics, place: str) -> None:

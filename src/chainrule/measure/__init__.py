@@ -11,6 +11,9 @@ from chainrule.measure.networks import (
     draw_batch,
     make_loss,
 )
+from chainrule.measure.non_finite import (
+    find_non_finite,
+)
 from chainrule.measure.simulation import (
     simulate,
 )
@@ -18,6 +21,7 @@ from chainrule.measure.simulation import (
 __all__ = [
     "build_network",
     "draw_batch",
+    "find_non_finite",
     "inspect",
     "make_loss",
     "probe_precision",

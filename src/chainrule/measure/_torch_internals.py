@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 COSTS: Mapping[str, str] = MappingProxyType(
     {
@@ -21,7 +22,7 @@ COSTS: Mapping[str, str] = MappingProxyType(
                 "torch._C._pop_torch_function_stack",
                 "torch._C._push_on_torch_function_stack",
             ),
-            "attention and sums written in place are not watched",
+            "attention, sums written in place and constant terms of the loss are not watched",
         ),
         "torch._C.DisableTorchFunction": "other torch-function modes see what measures attention",
         "torch._C._len_torch_dispatch_stack": "other dispatch modes see what measures attention",
@@ -34,6 +35,8 @@ COSTS: Mapping[str, str] = MappingProxyType(
         "torch._C._functorch.is_functorch_wrapped_tensor": (
             "a model that runs inside torch.func transforms gets a less clear error"
         ),
+        "torch._C._current_autograd_node": "operations on the way back are not named",
+        "torch.autograd._get_sequence_nr": "operations on the way back have no line of code",
         "torch.compiler.set_stance": "parts compiled by torch.compile are not measured",
         "torch.Tensor._base": "sums written in place to a view are not recognized",
         "torch.Tensor._version": (
@@ -48,6 +51,23 @@ COSTS: Mapping[str, str] = MappingProxyType(
         ),
         "StackBackward0._saved_dim": "a stack that is summed up is not recognized as a residual",
         "StackBackward0._sequence_nr": "looking for residual connections takes longer",
+        **dict.fromkeys(
+            (
+                "MseLossBackward0._saved_reduction",
+                "MseLossBackward0._saved_self",
+                "MseLossBackward0._saved_target",
+                "NllLossBackward0._saved_ignore_index",
+                "NllLossBackward0._saved_weight",
+                "BinaryCrossEntropyWithLogitsBackward0._saved_pos_weight",
+                "SmoothL1LossBackward0._saved_beta",
+                "HuberLossBackward0._saved_delta",
+                "LogSoftmaxBackward0._saved_result",
+                "LogSoftmaxBackward0._saved_dim",
+                "PowBackward0._saved_exponent",
+                "AddBackward0._saved_alpha",
+            ),
+            "what guessing would give, and the lowest possible loss, are not known",
+        ),
     }
 )
 """What a PyTorch without one of the names does not offer. Names that start with a node of the graph
@@ -58,12 +78,14 @@ def list_missing() -> tuple[str, ...]:
     """Return what this PyTorch does not offer for lack of a private name, one sentence each."""
     with torch.enable_grad():
         one = torch.zeros(1, requires_grad=True)
-        node: Any = torch.stack([one, one]).grad_fn
+        nodes: dict[str, Any] = {
+            result.grad_fn.name(): result.grad_fn for result in _compute_examples(one)
+        }
     module = nn.Module()
     missing: dict[str, list[str]] = {}
     for path, cost in COSTS.items():
         start, *names = path.split(".")
-        found: Any = torch if start == "torch" else node
+        found: Any = torch if start == "torch" else nodes.get(start)
         if path.startswith("torch.nn.Module."):
             found, names = module, names[-1:]
         elif path.startswith("torch.Tensor."):
@@ -79,6 +101,23 @@ def list_missing() -> tuple[str, ...]:
 
 
 _MISSING = object()
+
+
+def _compute_examples(one: Tensor) -> list[Any]:
+    """Return a result of every function whose node of the graph is read."""
+    zero = torch.zeros(1)
+    logs = F.log_softmax(one.expand(1, 1), 1)
+    return [
+        torch.stack([one, one]),
+        F.mse_loss(one, zero),
+        F.nll_loss(logs, torch.zeros(1, dtype=torch.int64)),
+        logs,
+        F.binary_cross_entropy_with_logits(one, zero),
+        F.smooth_l1_loss(one, zero),
+        F.huber_loss(one, zero),
+        one.square(),
+        one + one,
+    ]
 
 
 # --- Modes of the thread --------------------------------------------------------------------------
@@ -136,6 +175,22 @@ def is_in_backward() -> bool:
         return torch._C._current_graph_task_id() != -1
     except AttributeError:
         return False
+
+
+def find_current_node() -> Any:
+    """Return the node of the graph that a backward pass of this thread is at; `None` if unknown."""
+    try:
+        return torch._C._current_autograd_node()
+    except AttributeError:
+        return None
+
+
+def next_sequence_number() -> int:
+    """Return the number that this thread's next node of the graph will get; −1 if unknown."""
+    try:
+        return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+    except AttributeError:
+        return -1
 
 
 def is_functorch_wrapped(tensor: Tensor) -> bool:
@@ -209,6 +264,14 @@ def list_non_persistent(module: nn.Module) -> set[str]:
 def read_saved_dim(node: Any) -> int | tuple[int, ...] | None:
     """Return the dimension or dimensions that a stack or sum was taken over."""
     return getattr(node, "_saved_dim", None)
+
+
+def read_saved(node: Any, name: str) -> Any:
+    """Return what a node keeps of the forward pass under a name; `None` if it has it no more."""
+    try:
+        return getattr(node, f"_saved_{name}", None)
+    except RuntimeError:  # freed, or changed in place
+        return None
 
 
 def read_sequence_number(node: Any) -> int | None:

@@ -23,6 +23,7 @@ from chainrule.flow.records import (
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.measure.attention import AttentionCall
 from chainrule.measure.inputs import assemble_inputs
+from chainrule.measure.loss import Loss, assemble_loss, describe_loss, summarize_loss
 from chainrule.measure.modules import Inventory, NamedParameter, find_owner
 from chainrule.measure.precision import assemble_precisions, take_arriving, take_weights
 from chainrule.measure.recording import Call, Output, Recorder, Subject
@@ -45,6 +46,7 @@ from chainrule.measure.statistics import (
     summarize_weights,
 )
 from chainrule.measure.symmetry import find_symmetries
+from chainrule.measure.terms import Term, assemble_terms
 
 _Key = TypeVar("_Key")
 Place = tuple[int, int]
@@ -59,6 +61,8 @@ def assemble_flow(
     edge_gradients: Mapping[int, Tensor | Table],
     residuals: Sequence[Residual] = (),
     attentions: Sequence[AttentionCall] = (),
+    facts: Loss | None = None,
+    terms: Sequence[Term] = (),
 ) -> GradientFlow:
     """Return the flow of one model, and release the recorder's tensors.
 
@@ -72,11 +76,17 @@ def assemble_flow(
             reached.
         residuals: Its residual connections.
         attentions: Its computations of attention weights.
+        facts: What was found of the loss before the backward pass.
+        terms: The named terms of the loss.
     """
     parameters = inventory.parameters
     tables: list[Table] = [{"loss": loss.reshape(1, 1)}]
     places = _summarize_outputs(recorder.calls, tables)
-    edge_places = _summarize_alike(edge_gradients, tables, summarize_gradients)
+    loss_table = len(tables)
+    if facts is not None:
+        tables.append(summarize_loss(facts, loss, edge_gradients, recorder))
+    of_calls = {e: g for e, g in edge_gradients.items() if e not in recorder.kept}
+    edge_places = _summarize_alike(of_calls, tables, summarize_gradients)
     gradient_places = _summarize_alike(parameter_gradients, tables, summarize_gradients)
     norm_places = _summarize_alike(
         {position: p.tensor.detach() for position, p in enumerate(parameters)},
@@ -95,8 +105,8 @@ def assemble_flow(
     timed = take_times(recorder, edge_gradients)
     time_tables = len(tables)
     for each in timed:
-        outward = each.gradients[:0] if each.read is None else each.read
-        tables.append({"gradients": each.gradients, "read": outward})
+        direct = each.gradients[:0] if each.read is None else each.read
+        tables.append({"gradients": each.gradients, "read": direct})
     weights = take_weights(recorder, [p.names[0] for p in parameters], parameter_gradients)
     arriving = take_arriving(recorder, edge_gradients)
     half_tables = len(tables)
@@ -105,6 +115,11 @@ def assemble_flow(
     attention_tables = len(tables)
     tables += [{"attention": each.values} for each in attentions]
     computed = [(each.name, each.sizes) for each in attentions]
+    term_tables = len(tables)
+    tables += [{"value": term.value.detach().reshape(1)} for term in terms]
+    tables += [term.table for term in terms if term.table is not None]
+    named = [(term.name, term.reached) for term in terms]
+    described_loss = None if facts is None else describe_loss(facts)
     rows = fetch_rows(tables)
     symmetries = [
         (each, parameters[each.position].names[0])
@@ -170,7 +185,7 @@ def assemble_flow(
             position: read_gradient(read(at)) for position, at in gradient_places.items()
         }
         layers, sources = _assemble_layers(calls, module_layers, read_statistics, gradients)
-        found = tuple(
+        parameters = tuple(
             _assemble_parameter(
                 description,
                 numbers.get(position),
@@ -179,21 +194,27 @@ def assemble_flow(
             )
             for position, description in enumerate(described)
         )
+        edge_positions = place_edges(calls)
+        named_terms = assemble_terms(
+            named,
+            [row["value"][0] for row in rows[term_tables : term_tables + len(named)]],
+            [row["term"][0] for row in rows[term_tables + len(named) :]],
+        )
         return GradientFlow(
             layers=layers,
-            parameters=found,
+            parameters=parameters,
             loss=Quantity(rows[0]["loss"][0]),
             residuals=assemble_residuals(
                 connections,
                 layers,
-                place_edges(calls),
+                edge_positions,
                 {edge: Quantity(rows[table]["size"][0]) for edge, table in size_tables.items()},
                 gradients,
                 identities,
             ),
             attentions=tuple(
                 _assemble_attentions(
-                    computed, [row["attention"] for row in rows[attention_tables:]]
+                    computed, [row["attention"] for row in rows[attention_tables:term_tables]]
                 )
             ),
             inputs=tuple(assemble_inputs(entering)),
@@ -218,10 +239,22 @@ def assemble_flow(
                 )
                 for each, name in symmetries
             ),
-            precisions=tuple(build_precisions(layers, found, gradients, parameter_statistics))
+            precisions=tuple(build_precisions(layers, parameters, gradients, parameter_statistics))
             if has_half
             else (),
             chain=_is_chain([sources[position] for position in select_path(layers)]),
+            loss_facts=None
+            if described_loss is None
+            else assemble_loss(
+                described_loss,
+                rows[loss_table],
+                rows[0]["loss"][0][0],
+                layers,
+                edge_positions,
+                parameters,
+                gradients,
+                tuple(named_terms),
+            ),
             seeds=(),
             spec=None,
             device=device,

@@ -32,6 +32,7 @@ from chainrule.measure._torch_internals import (
     push_function_mode,
 )
 from chainrule.measure.autograd_graph import find_overwritten
+from chainrule.measure.constants import SUMS, Constants
 from chainrule.measure.modules import Inventory, is_leaf
 from chainrule.measure.sharing import finish_all
 
@@ -87,6 +88,7 @@ class AttentionWatch(TorchFunctionMode):
     Attributes:
         calls: What was seen, in order.
         is_paused: Whether it looks away, because another model is measured in between.
+        constants: What is cut off the graph meanwhile.
     """
 
     def __init__(self, inventory: Inventory, overwritten: set[Any] | None = None) -> None:
@@ -94,6 +96,7 @@ class AttentionWatch(TorchFunctionMode):
         self._overwritten = set() if overwritten is None else overwritten
         self.calls: list[AttentionCall] = []
         self.is_paused = False
+        self.constants = Constants()
         self._names = {module: name for name, module in inventory.modules}
         self._inside: list[nn.Module] = []
         self._heads: list[int] = []
@@ -133,6 +136,11 @@ class AttentionWatch(TorchFunctionMode):
         if name == "multi_head_attention_forward" and func is F.multi_head_attention_forward:
             return self._run_multihead(args, kwargs)
         result = func(*args, **kwargs)
+        if type(result) is Tensor:
+            if not result.requires_grad:
+                self.constants.note_constant(name, args, result)
+            elif self.constants.are_there and name in SUMS:
+                self.constants.note_sum(name, args, result)
         if name in _ADDS_IN_PLACE and (node := find_overwritten(result)) is not None:
             self._overwritten.add(node)
         if name == "scaled_dot_product_attention":

@@ -42,11 +42,13 @@ class Graph:
 
     Attributes:
         leaves: The tensors it ends in.
+        nodes: The nodes that stand for operations.
         has_checkpoint: Whether a reentrant checkpoint of PyTorch lies on it.
         has_own_functions: Whether a `torch.autograd.Function` written in Python lies on it.
     """
 
     leaves: tuple[Tensor, ...]
+    nodes: tuple[Any, ...]
     has_checkpoint: bool
     has_own_functions: bool
 
@@ -55,6 +57,7 @@ def walk(end: Tensor) -> Graph:
     """Go through all of the graph that a tensor was computed with."""
     has_checkpoint = has_own_functions = False
     leaves: list[Tensor] = []
+    nodes: list[Any] = []
     seen: set[Any] = set()
     pending: list[Any] = [end.grad_fn]
     while pending:
@@ -68,8 +71,9 @@ def walk(end: Tensor) -> Graph:
         elif hasattr(node, "variable"):
             leaves.append(node.variable)
             continue
+        nodes.append(node)
         pending += [following for following, _ in node.next_functions]
-    return Graph(tuple(leaves), has_checkpoint, has_own_functions)
+    return Graph(tuple(leaves), tuple(nodes), has_checkpoint, has_own_functions)
 
 
 def list_parameters_between(end: Edge, origin: Edge) -> frozenset[int] | None:

@@ -1,7 +1,7 @@
 """`inspect`: measure the gradient flow of any `nn.Module`."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -16,17 +16,21 @@ from chainrule.measure.assembly import assemble_flow
 from chainrule.measure.attention import watch_attention
 from chainrule.measure.backward import differentiate
 from chainrule.measure.interrupts import HoldInterrupts
+from chainrule.measure.loss import find_loss
 from chainrule.measure.modules import Inventory, take_inventory
 from chainrule.measure.precision import note_arriving
 from chainrule.measure.preservation import restore
 from chainrule.measure.recording import Subject, record
 from chainrule.measure.residuals import find_residuals
 from chainrule.measure.sharing import run_modules_one_by_one
+from chainrule.measure.terms import Term, add_up, read_terms
 
 _LOG = logging.getLogger(__name__)
 
 
-def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> GradientFlow:
+def inspect(
+    model: nn.Module, compute_loss: Callable[[Any], Tensor | Mapping[str, Tensor]]
+) -> GradientFlow:
     """Measure values and gradients of every module of a model in one forward and backward pass.
 
     Gradients are those of plain autograd. It measures modules without submodules, and modules that
@@ -48,7 +52,11 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
     Args:
         model: Any PyTorch module. A model under `torch.compile` is measured uncompiled.
         compute_loss: Called once, with the model; returns the scalar tensor to differentiate,
-            for example `lambda m: F.mse_loss(m(x), y)`. It must not call `backward()` or update
+            for example `lambda m: F.mse_loss(m(x), y)`. Or it returns up to 16 named scalar
+            tensors, `{"error": …, "kl": …}`, whose sum is the loss: then each term is measured by
+            itself as well (`flow.loss_facts.terms`), which takes one more backward pass per term
+            and holds the gradients of two at a time. (With a reentrant checkpoint, terms have a
+            value only.) It must not call `backward()` or update
             anything. Inputs that should have a gradient of their own (and the first module a
             gain) need `requires_grad`.
 
@@ -79,7 +87,9 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
         record(inventory) as recorder,
     ):
         with watch_attention(inventory, recorder.overwritten) as watch, interrupts.let_through():
-            loss = call_loss(compute_loss, inventory.modules[0][1], lambda: recorder.last_run)
+            loss, terms = call_loss(
+                compute_loss, inventory.modules[0][1], lambda: recorder.last_run
+            )
         with interrupts.let_through():
             recorder.is_complete = True
             trained = {
@@ -87,15 +97,12 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                 for position, parameter in enumerate(inventory.parameters)
                 if parameter.tensor.requires_grad
             }
-            residuals = find_residuals(recorder)  # the backward pass releases the graph
+            # The backward pass releases the graph.
+            residuals = find_residuals(recorder)
             if recorder.has_half:
                 note_arriving(loss, recorder)
-            gradients, edge_gradients = differentiate(loss, list(trained.values()), recorder)
-            reached = {
-                position: gradient
-                for position, gradient in zip(trained, gradients, strict=True)
-                if gradient is not None
-            }
+            facts = find_loss(loss, recorder, watch.constants)
+            reached, edge_gradients = differentiate(loss, trained, recorder, terms)
             with torch.no_grad():
                 return assemble_flow(
                     inventory,
@@ -105,6 +112,8 @@ def inspect(model: nn.Module, compute_loss: Callable[[Any], Tensor]) -> Gradient
                     edge_gradients,
                     residuals,
                     watch.calls,
+                    facts,
+                    terms,
                 )
 
 
@@ -199,8 +208,8 @@ _SHARDING = (*_KEEPS_MODULE, "FSDPModule")
 
 def call_loss(
     compute_loss: Callable[[Any], Any], model: nn.Module, read_last: Callable[[], Subject | None]
-) -> Tensor:
-    """Return the loss of a model, checked.
+) -> tuple[Tensor, list[Term]]:
+    """Return the loss of a model, checked, and its terms if it came as named ones.
 
     Args:
         compute_loss: As for `inspect`.
@@ -220,9 +229,13 @@ def call_loss(
             f"compute_loss must run without errors, but it raised {type(error).__name__}: {error}. "
             f"{_describe_progress(read_last())}"
         ) from error
+    terms: list[Term] = []
+    if isinstance(loss, Mapping):
+        terms = read_terms(loss)
+        loss = add_up(terms)
     if not isinstance(loss, Tensor):
         raise LossError(
-            f"compute_loss must return a scalar tensor; got {type(loss).__name__}. "
+            f"compute_loss must return a scalar tensor, or named ones; got {type(loss).__name__}. "
             "Return the loss itself, not loss.item() or the model's whole output."
         )
     if loss.numel() != 1:
@@ -244,7 +257,7 @@ def call_loss(
             "that requires a gradient. Look for .detach(), .item(), torch.no_grad(), an integer "
             f"loss, or a model whose parameters are all frozen. {_describe_progress(read_last())}"
         )
-    return loss
+    return loss, terms
 
 
 def _describe_progress(last: Subject | None) -> str:

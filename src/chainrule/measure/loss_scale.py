@@ -69,7 +69,7 @@ def probe_precision(
         run_modules_one_by_one(),
     ):
         with record(inventory) as recorder, interrupts.let_through():
-            loss = call_loss(compute_loss, inventory.modules[0][1], lambda: recorder.last_run)
+            loss, _ = call_loss(compute_loss, inventory.modules[0][1], lambda: recorder.last_run)
             recorder.release()
         with interrupts.let_through():
             trials = tuple(

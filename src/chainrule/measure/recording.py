@@ -8,6 +8,7 @@ tensors are copied at once and large ones summarized at once.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ from chainrule.measure.sharing import finish_all
 from chainrule.measure.statistics import (
     HALF,
     Table,
+    is_cheap_to_read,
     summarize_derivative,
     summarize_gradients,
     summarize_sparse_gradient,
@@ -50,6 +52,10 @@ from chainrule.spec.activations import Activation
 
 SMALL = 2**16
 """Tensors of up to this many entries are copied and summarized later, together."""
+
+SAME = 1e-3
+"""Relative difference up to which a module's output counts as the repetition of an earlier one.
+Reversible layers compute their inputs again from their outputs, up to rounding."""
 
 
 @dataclass(slots=True, eq=False)
@@ -131,6 +137,9 @@ class Recorder:
             the gradient arrives instead.
         sums: What modules read that is a sum, by the node and output where it was made.
         overwritten: Nodes that add in place (`chainrule.measure.autograd_graph.find_sum`).
+        kept: Edges whose gradients are wanted though no call's tensor sat on them.
+        by_example: Edges at which it is noted which examples (entries of the first dimension)
+            receive a gradient; `active` holds it for large ones.
         on_recomputed: Receives such a call and its fresh outputs when it is repeated.
         entering: What came in from outside.
         lent: Edges of sequences from outside that require a gradient only while this records, so
@@ -151,13 +160,16 @@ class Recorder:
         self.without_grad: dict[nn.Module, list[Call]] = {}
         self.on_recomputed: Callable[[Call, Sequence[Tensor]], None] | None = None
         self.subjects = {
-            module: _describe(name, module)
+            module: describe_module(name, module)
             for name, module in inventory.modules
             if is_measured(name, module)
         }
         self.replaced: dict[int, int] = {}
         self.sums: dict[tuple[Any, int], Sum] = {}
         self.overwritten: set[Any] = set()
+        self.kept: set[int] = set()
+        self.by_example: set[int] = set()
+        self.active: dict[int, Tensor] = {}
         self._positions: dict[tuple[Any, int], int] = {}
         self._open: list[Call] = []
         self._before: dict[nn.Module, tuple[Tensor | None, tuple[int, ...]]] = {}
@@ -242,6 +254,18 @@ class Recorder:
             self.targets.append(edge)
         return position
 
+    def keep_edge(self, node: Any, output_nr: int) -> int | None:
+        """Have the gradient kept where a node puts out; `None` if it is too large for that."""
+        key = identify_edge(node, output_nr)
+        position = self._positions.get(key)
+        if position is None:
+            position = self._positions[key] = len(self.targets)
+            self.targets.append(GradientEdge(node, output_nr))
+        elif position in self.large:
+            return None
+        self.kept.add(position)
+        return position
+
     def note_node(self, node: Any) -> int:
         """Remember the output of a node of the graph that no module returned."""
         key = identify_edge(node, 0)
@@ -259,6 +283,7 @@ class Recorder:
         self.without_grad.clear()
         self.sums.clear()
         self.overwritten.clear()
+        self.active.clear()
         self.entering.clear()
         self.steps.clear()
         self.arriving.clear()
@@ -273,13 +298,16 @@ class Recorder:
         subject.runs += 1
         return Call(subject, subject.runs - 1, self._open[-1] if self._open else None)
 
-    def listen(self, tables: dict[int, Any]) -> None:
-        """Have backward passes from now on put tables into a dictionary, by large edge."""
+    def listen(self, tables: dict[int, Any] | None) -> None:
+        """Have backward passes from now on put tables into a dictionary, by large edge, or not."""
         self._tables = tables
 
     def _summarize(self, edge: int, gradient: Tensor) -> None:
         if self._tables is not None:
             with torch.no_grad():
+                gradient = flatten_nested(gradient)
+                if edge in self.by_example and not gradient.is_sparse:
+                    self.active[edge] = find_active(gradient.detach())
                 if edge in self.timed:
                     self.steps[edge] = measure_steps(gradient.detach(), self.timed[edge])
                 self._tables[edge] = (
@@ -381,19 +409,18 @@ class Recorder:
         self.sums[key] = Sum(key[0], edge, reader, size)
 
     def _note_output(self, call: Call, path: str, tensor: Tensor, pre_activation: Any) -> None:
-        if tensor.is_nested:
-            return
         if is_functorch_wrapped(tensor):
             raise InspectionError(
                 "Modules must run outside of torch.func transforms (vmap, grad, …) to be measured, "
                 f"but {call.subject.name!r} runs inside one. Call the model directly in "
                 "compute_loss."
             )
+        values = flatten_nested(tensor.detach())
         output = Output(
             path,
-            tuple(tensor.shape),
+            tuple(values.shape),
             tensor.dtype,
-            self._find_unit_dim(tensor.dim()),
+            self._find_unit_dim(values.dim()),
             self.note_edge(tensor),
         )
         self._note_base(tensor, only_private=True)
@@ -403,9 +430,10 @@ class Recorder:
             self._note_sum(call.subject, tensor, output.edge)
         if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
             return
-        values = tensor.detach()
         if values.layout != torch.strided:
             values = values.to_dense()
+        if isinstance(pre_activation, Tensor) and pre_activation.is_nested:
+            pre_activation = flatten_nested(pre_activation.detach())
         subject = call.subject
         fits = isinstance(pre_activation, Tensor) and pre_activation.shape == values.shape
         before = pre_activation.detach() if subject.activation and fits else None
@@ -462,14 +490,15 @@ class Recorder:
         if not pending or self.on_recomputed is None or not torch.is_grad_enabled():
             return
         tensors = [tensor for _, tensor in find_tensors(result)]
-        for call in reversed(pending):
-            if len(call.outputs) == len(tensors) and all(
-                output.shape == tuple(tensor.shape) and _matches(output.fingerprint, tensor)
-                for output, tensor in zip(call.outputs, tensors, strict=True)
-            ):
-                pending.remove(call)
-                self.on_recomputed(call, tensors)
-                return
+        alike = [
+            (max(map(_measure_distance, call.outputs, tensors), default=0.0), call)
+            for call in reversed(pending)
+            if len(call.outputs) == len(tensors)
+        ]
+        distance, call = min(alike, key=lambda pair: pair[0], default=(math.inf, None))
+        if call is not None and distance <= SAME:
+            pending.remove(call)
+            self.on_recomputed(call, tensors)
 
 
 @contextmanager
@@ -489,6 +518,18 @@ def record(inventory: Inventory) -> Iterator[Recorder]:
         yield recorder
     finally:
         finish_all(handle.remove for handle in (*handles, *recorder.handles))
+
+
+def flatten_nested(tensor: Tensor) -> Tensor:
+    """Return the examples of a nested tensor one after another; any other tensor itself.
+
+    A jagged tensor of B sequences of n_b steps becomes one of Σ n_b steps.
+    """
+    if not tensor.is_nested:
+        return tensor
+    if tensor.layout == torch.jagged:
+        return tensor.values()
+    return torch.cat([each.reshape(-1, each.shape[-1]) for each in tensor.unbind()])
 
 
 def find_tensors(
@@ -536,7 +577,18 @@ _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _LOSSES = nn.modules.loss._Loss
 
 
-def _describe(name: str, module: nn.Module) -> Subject:
+def find_active(gradient: Tensor) -> Tensor:
+    """Return which examples (entries of the first dimension) have a gradient other than zero."""
+    rows = gradient.flatten(1) if gradient.dim() > 1 else gradient.reshape(-1, 1)
+    if rows.numel() > SMALL and is_cheap_to_read(rows.device):
+        seen = rows[:, :: max(1, rows.shape[1] // 64)].any(1)
+        if bool(seen.all()):
+            return seen
+    return rows.any(1)
+
+
+def describe_module(name: str, module: nn.Module) -> Subject:
+    """Return what is known of a module before it runs."""
     traits = classify(module)
     role: Role = "weight" if module._parameters and has_weights(module) else traits.role
     # Its inputs are looked at before it runs: it works in place, or might, unknown to us.
@@ -562,13 +614,24 @@ def _take_fingerprint(output: Output) -> Tensor | None:
     return output.table["mean"].flatten() if output.table else None
 
 
-def _matches(fingerprint: Tensor | None, tensor: Tensor) -> bool:
-    if fingerprint is None:
-        return True
-    flat = _thin_out(tensor.detach())
-    if tensor.numel() > SMALL:
-        flat = summarize_values([tensor.detach().unsqueeze(0)])["mean"].flatten()
-    return torch.allclose(flat, fingerprint, rtol=0, atol=0, equal_nan=True)
+def _measure_distance(output: Output, tensor: Tensor) -> float:
+    """Return by how much a tensor differs from an earlier output, relative to that one's size."""
+    values = flatten_nested(tensor.detach())
+    if output.shape != tuple(values.shape):
+        return math.inf
+    if output.fingerprint is None:
+        return 0.0
+    if values.numel() > SMALL:
+        flat = summarize_values([values.unsqueeze(0)])["mean"].flatten()
+    else:
+        flat = _thin_out(values)
+    both = output.fingerprint
+    same = (flat == both) | (flat.isnan() & both.isnan())
+    if bool(same.all()):
+        return 0.0
+    size = float(torch.linalg.vector_norm(both)) or 1.0
+    distance = float(torch.linalg.vector_norm(flat - both)) / size
+    return math.inf if math.isnan(distance) else distance
 
 
 def _thin_out(tensor: Tensor) -> Tensor:

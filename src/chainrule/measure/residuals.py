@@ -1,7 +1,8 @@
 """Residual connections: which sums of a forward pass they are, and what is known of them.
 
-A sum of two tensors is one if a term (the branch) was computed from the other (the residual
-stream).
+A sum is one if a term (the branch) was computed from another (the residual stream). Of three and
+more terms, such as `x + attention + mlp`, any number may be branches, and they are added in any
+order.
 """
 
 import math
@@ -22,10 +23,11 @@ from chainrule.measure.recording import Call, Recorder, Sum
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """A sum in which a term (the branch) was computed from the other (the residual stream).
+    """A sum in which a term (the branch) was computed from another (the residual stream).
 
-    Both are edges; terms that are no module's output and no other sum are `None`. Of sums, sizes
-    are known. `parameters` are those (by `id`) that the branch is computed with.
+    Both are edges; terms that are no module's output and no other sum are `None`, and so is the
+    branch where there are several. Of sums, sizes are known. `parameters` are those (by `id`) that
+    the branches are computed with.
     """
 
     sum: Sum
@@ -50,23 +52,60 @@ def find_residuals(recorder: Recorder) -> list[Residual]:
     found = []
     for total in recorder.sums.values():
         terms = list_terms(total.node, recorder.overwritten)
-        if len(terms) != 2:
+        split = _split(terms) if len(terms) == 2 else None
+        if split is None:
+            split = _split(_list_all_terms(terms, recorder))
+        if split is None:
             continue
-        for stream, branch in (terms, terms[::-1]):
-            origin = list_views(*stream)[-1]
-            parameters = list_parameters_between(list_views(*branch)[-1], origin)
-            if parameters is not None:
-                found.append(
-                    Residual(
-                        total,
-                        find_edge(stream),
-                        find_edge(branch),
-                        recorder.sums.get(origin),
-                        parameters,
-                    )
-                )
-                break
+        stream, branches, parameters = split
+        found.append(
+            Residual(
+                total,
+                find_edge(stream),
+                find_edge(branches[0]) if len(branches) == 1 else None,
+                recorder.sums.get(list_views(*stream)[-1]),
+                parameters,
+            )
+        )
     return found
+
+
+_MOST_TERMS = 16
+"""Terms of one sum that are looked at: every pair of them is a walk through the graph."""
+
+
+def _list_all_terms(terms: Sequence[Edge], recorder: Recorder) -> list[Edge]:
+    """Return what is added in all, where terms are sums themselves that no module reads."""
+    found: list[Edge] = []
+    pending = list(terms)
+    while pending and len(found) + len(pending) <= _MOST_TERMS:
+        term = pending.pop(0)
+        origin = list_views(*term)[-1]
+        inner = [] if origin in recorder.sums else list_terms(origin[0], recorder.overwritten)
+        if inner:
+            pending = inner + pending
+        else:
+            found.append(term)
+    return found + pending
+
+
+def _split(terms: Sequence[Edge]) -> tuple[Edge, list[Edge], frozenset[int]] | None:
+    """Return the residual stream among some terms, its branches, and their parameters (by `id`).
+
+    The residual stream is the term that most others are made from; `None` if none is.
+    """
+    best: tuple[Edge, list[Edge], frozenset[int]] | None = None
+    for stream in terms:
+        origin = list_views(*stream)[-1]
+        made = {
+            term: parameters
+            for term in terms
+            if term is not stream
+            and (parameters := list_parameters_between(list_views(*term)[-1], origin)) is not None
+        }
+        if made and (best is None or len(made) > len(best[1])):
+            best = stream, list(made), frozenset().union(*made.values())
+    return best
 
 
 @dataclass(frozen=True, slots=True)

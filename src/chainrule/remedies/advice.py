@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.diagnosis import Diagnosis, overlook
+from chainrule.diagnosis.origins import find_cure
+from chainrule.diagnosis.reach import list_unreached
 from chainrule.diagnosis.rule import Verdict
-from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, list_unreached
+from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.changes import CLIP_NORM, CLIPPING, RESIDUAL
 
@@ -50,7 +52,11 @@ def advise(
             or explode suit no rate.
     """
     rest = overlook(diagnosis, flow, IGNORED_BY_REMEDIES)
-    found = [*_advise_architecture(flow, rest), *_advise_clipping(flow, rest)]
+    found = [
+        *_advise_origin(flow, rest),
+        *_advise_architecture(flow, rest),
+        *_advise_clipping(flow, rest),
+    ]
     if rest is not diagnosis:
         found.append(_advise_unreached(flow))
     if rest.verdict is Verdict.HEALTHY:
@@ -58,6 +64,14 @@ def advise(
     elif cured is not None:
         found += _advise_learning_rate(cured, "After the first remedy, ")
     return tuple(found)
+
+
+def _advise_origin(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advice]:
+    if diagnosis.verdict is Verdict.NON_FINITE and flow.origin is not None:
+        cure = find_cure(flow.origin)
+        if cure is not None:
+            reason = f"{flow.origin.cause} {cure.reason}"
+            yield Advice(title=cure.title, reason=reason, code=cure.code)
 
 
 def _advise_unreached(flow: GradientFlow) -> Advice:

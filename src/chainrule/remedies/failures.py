@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from torch import nn
 
 from chainrule.diagnosis.diagnosis import Diagnosis
+from chainrule.diagnosis.origins import is_of_formula
+from chainrule.diagnosis.reach import list_unreached
 from chainrule.diagnosis.rule import Verdict
-from chainrule.diagnosis.rules import list_unreached
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.remedies.copying import find_shared_memory, find_uncopied
+from chainrule.measure.copying import find_shared_memory, find_uncopied, measure_size
 from chainrule.remedies.result import find_curable
 
 NAMED = 8
@@ -37,6 +38,13 @@ def find_obstacle(
             "Nothing was tried: no path leads from the loss to the weights, and without one no "
             "change of weights helps."
         )
+    origin = flow.origin if find_curable(diagnosis, flow).verdict is Verdict.NON_FINITE else None
+    if origin is not None and is_of_formula(origin):
+        return (
+            f"Nothing was tried: {origin.op} in {origin.place} is not defined at values that it "
+            "gets. Other weights would only move the place where that happens. What follows is "
+            "advice only."
+        )
     size = measure_size(model)
     if size > copy_limit:
         return (
@@ -44,12 +52,6 @@ def find_obstacle(
             f"allows {copy_limit / 2**20:,.0f} MiB. What follows is advice only."
         )
     return describe_shared_memory(model)
-
-
-def measure_size(model: nn.Module) -> int:
-    """Return the bytes of a model's parameters and buffers: what a copy of it takes."""
-    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def describe_shared_memory(model: nn.Module) -> str:

@@ -22,15 +22,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from chainrule.diagnosis.structure import read_once
+from chainrule.diagnosis.structure import is_loss_flat, read_once
 from chainrule.diagnosis.viability.constants import CONSTANTS, Constants
 from chainrule.diagnosis.viability.features import FEATURES, Feature, measure_features
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.non_finite import count_harmful
 from chainrule.spec.activations import ACTIVATIONS
 
 
 class Outlook(StrEnum):
     """Whether an optimizer can be expected to train a network, the worst first.
+
+    "not estimated" is said of networks of another kind than the model was fitted on.
 
     Example:
         >>> Outlook("at risk") is Outlook.AT_RISK
@@ -40,6 +43,7 @@ class Outlook(StrEnum):
     NOT_VIABLE = "not viable"
     AT_RISK = "at risk"
     VIABLE = "viable"
+    UNKNOWN = "not estimated"
 
 
 VIABLE, NOT_VIABLE = 0.7, 0.3
@@ -73,17 +77,18 @@ class Prospect:
 
     Attributes:
         optimizer: "sgd" or "adam".
-        probability: That some usual learning rate trains it within 300 steps, in (0, 1).
+        probability: That some usual learning rate trains it within 300 steps, in (0, 1); `None`
+            where the model has no ground to say (`Viability.covered`).
         word: The probability in words.
-        log_odds: ln(p ÷ (1 − p)): the base and all contributions together.
+        log_odds: ln(p ÷ (1 − p)): the base and all contributions together; `None` as above.
         base: Log-odds of a network without a fault.
-        contributions: What each feature adds, the gravest first.
+        contributions: What each feature adds, the gravest first; none where nothing is said.
     """
 
     optimizer: str
-    probability: float
+    probability: float | None
     word: Outlook
-    log_odds: float
+    log_odds: float | None
     base: float
     contributions: tuple[Contribution, ...]
 
@@ -100,7 +105,10 @@ class Viability:
     Attributes:
         sgd: With plain SGD.
         adam: With Adam.
-        covered: Whether the network is of the kind that the model was fitted on (`is_covered`).
+        covered: Whether the model has ground to say something: the network was built from a
+            specification, is of the kind that it was fitted on (`is_fitted_kind`), and was measured
+            with several examples. Otherwise nothing is estimated, unless no step could help: there
+            are infinite or undefined numbers, or no gradient at all.
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
@@ -125,20 +133,40 @@ def assess_viability(flow: GradientFlow) -> Viability:
         >>> assess_viability(simulate(NetworkSpec(depth=12), 1)).sgd.word.value
         'not viable'
     """
-    values = measure_features(flow)
     hopeless = tuple(find_hopeless(flow))
-    return Viability(
-        sgd=judge_features(values, "sgd", hopeless),
-        adam=judge_features(values, "adam", hopeless),
-        covered=is_covered(flow),
-    )
+    covered = flow.spec is not None and is_fitted_kind(flow)
+    if covered or hopeless:
+        values = measure_features(flow) if covered else {}
+        sgd, adam = (judge_features(values, name, hopeless) for name in ("sgd", "adam"))
+    else:
+        sgd, adam = (
+            Prospect(
+                optimizer=name,
+                probability=None,
+                word=Outlook.UNKNOWN,
+                log_odds=None,
+                base=CONSTANTS[name].base,
+                contributions=(),
+            )
+            for name in ("sgd", "adam")
+        )
+    return Viability(sgd=sgd, adam=adam, covered=covered)
 
 
-def is_covered(flow: GradientFlow) -> bool:
+@read_once
+def estimate_like_networks(flow: GradientFlow) -> Prospect:
+    """Return how many dense networks with values like these plain SGD trained.
+
+    It speaks of the networks that the model was fitted on, not of the one that was measured.
+    """
+    return judge_features(measure_features(flow), "sgd", find_hopeless(flow))
+
+
+def is_fitted_kind(flow: GradientFlow) -> bool:
     """Return whether a network is of the kind that the model was fitted on.
 
     These are stacks of dense layers of 16 to 256 units, with activations of the table, with or
-    without normalization and residual connections. On others the model extrapolates.
+    without normalization and residual connections, measured with several examples.
     """
     kinds = {call.kind for call in flow.layers if call.role == "weight"}
     activations = {call.kind for call in flow.layers if call.role == "activation"}
@@ -153,6 +181,7 @@ def is_covered(flow: GradientFlow) -> bool:
         and activations <= _ACTIVATIONS
         and all(LEAST <= width <= MOST for width in widths)
         and not flow.attentions
+        and flow.weight_layers[-1].variation is not None
     )
 
 
@@ -249,16 +278,20 @@ def describe_probability(value: float) -> str:
 
 def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
     """Yield what needs no model: undefined numbers, or no gradient at all."""
-    layers = flow.weight_layers
-    norms = [n for layer in layers if (n := layer.weight_gradient_norm) is not None]
-    parts = [part for call in flow.layers for part in (call.statistics, call.gradient) if part]
-    counts = [each.non_finite for each in (*parts, *flow.parameters)]
-    if any(count > 0 for count in counts) or not all(map(math.isfinite, [flow.loss, *norms])):
+    if count_harmful(flow):
         yield Contribution(
             feature="non_finite",
             value=None,
             log_odds=CERTAIN,
-            words="Some numbers are infinite or undefined, and they spread to every weight.",
+            words="The loss or the gradient of a parameter is infinite or undefined, and one step "
+            "spreads that to the weights.",
+        )
+    elif is_loss_flat(flow):
+        yield Contribution(
+            feature="no_gradient",
+            value=None,
+            log_odds=CERTAIN,
+            words="The loss does not react to the output, so no step makes it smaller.",
         )
     elif not any(p.grad_norm is not None and p.grad_norm > 0 for p in flow.parameters):
         yield Contribution(

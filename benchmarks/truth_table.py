@@ -1,0 +1,425 @@
+"""What chainrule says of the models of `truth_models.py`, beside what became of them.
+
+A score from the measurement alone is fitted on the kinds in `FITTED`; all that counts is judged on
+the other kinds, of which nothing was fitted.
+"""
+
+import csv
+import itertools
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from sklearn.metrics import roc_auc_score
+from truth_models import FITTED, JUDGED, Entry
+from viability import BINS, NEVER, compute_log_odds, fit, replace_part
+
+from chainrule import ChainruleError, Diagnosis, GradientFlow, Verdict, diagnose
+from chainrule import inspect as inspect_model
+from chainrule.diagnosis.rules import RULES, measure_metric
+from chainrule.diagnosis.viability.constants import Constants
+from chainrule.diagnosis.viability.features import measure_features
+from chainrule.diagnosis.viability.model import judge_features
+
+SAID_FILE = Path(__file__).parent / "truth_said.csv"
+REPORT_FILE = Path(__file__).parent.parent / "docs" / "truth.md"
+OPTIMIZERS = ("sgd", "adam")
+LABELS = {"sgd": "SGD", "adam": "Adam"}
+
+TRAINED, STUCK = 0.5, 0.15
+"""Shares of the way from guessing to what a good twin reaches: from the first on a model trained,
+below the second it is stuck near guessing."""
+
+LEAST_WAY = 0.25
+"""The way from guessing to a good twin is at least this, so that noise is no progress."""
+
+REFUSED = "refused"
+"""The verdict on a model that `inspect` refuses with a sentence, for example a detached loss."""
+
+
+# --- What is measured ----------------------------------------------------------------------------
+
+
+def measure_distance(flow: GradientFlow, name: str) -> float | None:
+    """Return how far a metric is beyond the bound of a rule; below 0 if it is on the right side.
+
+    In powers of ten for ratios, in log-odds ÷ ln 10 for shares; a count is beyond or not.
+    """
+    rule = RULES[name]
+    if not rule.applies(flow):
+        return None
+    value = measure_metric(flow, name)
+    if value is None:
+        return None
+    if math.isnan(value):
+        return FAR
+    sign = 1 if rule.beyond == ">" else -1
+    if rule.scale == "count":
+        return 1.0 if rule.is_beyond(value) else -FAR
+    compared = [value, rule.threshold]
+    if rule.scale == "share":
+        compared = [(each + 1e-6) / (1 - each + 1e-6) for each in compared]
+    value, bound = (math.log10(min(max(each, 1e-30), 1e30)) for each in compared)
+    return min(max(sign * (value - bound), -FAR), FAR)
+
+
+FAR = 6.0
+"""Powers of ten beyond a bound that all count alike."""
+
+
+def measure_worst(flow: GradientFlow, diagnosis: Diagnosis) -> float:
+    """Return the largest distance beyond a bound over all rules that have no model behind them."""
+    found = [measure_distance(flow, name) for name, rule in RULES.items() if not rule.last]
+    return max((each for each in found if each is not None), default=0.0)
+
+
+def measure_step(flow: GradientFlow, diagnosis: Diagnosis) -> float | None:
+    """Return the logarithm of the fall of the loss, relative to itself, for a step of 1 %."""
+    if flow.loss_facts is None or flow.loss_facts.step is None:
+        return None
+    fall = float(flow.loss_facts.step)
+    return math.log10(min(max(fall, 10.0**-FAR), 10.0**FAR)) if math.isfinite(fall) else FAR
+
+
+def _measure_doubt(optimizer: str) -> Callable[[GradientFlow, Diagnosis], float]:
+    def measure(flow: GradientFlow, diagnosis: Diagnosis) -> float:
+        prospect = judge_features(measure_features(flow), optimizer)
+        return FAR if prospect.log_odds is None else min(max(-prospect.log_odds, -FAR), FAR)
+
+    return measure
+
+
+FEATURES: Mapping[str, Callable[[GradientFlow, Diagnosis], float | None]] = {
+    "worst": measure_worst,
+    "findings": lambda flow, diagnosis: float(len(diagnosis.findings)),
+    "step": measure_step,
+    "doubt_sgd": _measure_doubt("sgd"),
+    "doubt_adam": _measure_doubt("adam"),
+}
+"""What the score is made of; every value is left alone when the loss is multiplied."""
+
+KNOTS: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = {
+    "worst": ((">", (-1.0, 0.0, 1.0)),),
+    "findings": ((">", (0.0, 2.0)),),
+    "step": (("<", (-1.0, -2.0, -4.0)), (">", (0.0, 1.0))),
+    "doubt_sgd": ((">", (-3.0, 0.0)),),
+    "doubt_adam": ((">", (-3.0, 0.0)),),
+}
+"""Where the healthy range of each feature ends, by side, and where the slope may change."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a measurement at the start says of a model."""
+
+    verdict: str
+    rules: tuple[str, ...]
+    ratio: float
+    features: Mapping[str, float | None]
+
+
+def listen(entry: Entry) -> Said:
+    """Measure a model on its first batch, and diagnose it."""
+    problem = entry.build()
+    batch = problem.draw(torch.Generator().manual_seed(entry.seed + 2), problem.batch_size)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            flow = inspect_model(problem.model, lambda model: problem.compute_loss(model, batch))
+    except ChainruleError as error:
+        return Said(REFUSED, (type(error).__name__,), -60.0, dict.fromkeys(FEATURES))
+    diagnosis = diagnose(flow)
+    ratio = flow.gradient_ratio
+    size = math.nan if ratio is None else float(ratio)
+    return Said(
+        verdict=str(diagnosis.verdict),
+        rules=tuple(finding.rule for finding in diagnosis.findings),
+        ratio=0.0
+        if ratio is None
+        else -abs(math.log10(min(max(size, 1e-30), 1e30)))
+        if math.isfinite(size)
+        else -60.0,
+        features={name: measure(flow, diagnosis) for name, measure in FEATURES.items()},
+    )
+
+
+def save_said(said: Mapping[str, Said], path: Path = SAID_FILE) -> None:
+    """Write what is said of models, by their keys."""
+    with path.open("w", newline="") as file:
+        file.write(
+            f"# {json.dumps({'script': 'benchmarks/truth.py', 'torch': torch.__version__})}\n"
+        )
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("key", "verdict", "rules", "ratio", *FEATURES))
+        for key, each in said.items():
+            values = [each.features[name] for name in FEATURES]
+            cells = ["" if value is None else f"{value:.4g}" for value in values]
+            writer.writerow((key, each.verdict, " ".join(each.rules), f"{each.ratio:.4g}", *cells))
+
+
+def load_said(path: Path = SAID_FILE) -> dict[str, Said]:
+    """Return what was said of models when the file was written."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return {
+        row["key"]: Said(
+            verdict=row["verdict"],
+            rules=tuple(row["rules"].split()),
+            ratio=float(row["ratio"]),
+            features={name: float(row[name]) if row[name] else None for name in FEATURES},
+        )
+        for row in rows
+    }
+
+
+# --- Both together -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A model with what was said of it and what became of it."""
+
+    kind: str
+    family: str
+    parameters: str
+    said: Said
+    trained: Mapping[str, bool]
+    stuck: Mapping[str, bool]
+    errors: Mapping[str, float]
+
+    @property
+    def features(self) -> Mapping[str, float | None]:
+        return self.said.features
+
+    @property
+    def hopeless(self) -> bool:
+        return self.said.verdict in {REFUSED, Verdict.NON_FINITE}
+
+    @property
+    def is_healthy(self) -> bool:
+        return self.said.verdict == Verdict.HEALTHY
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether it was called healthy, and neither optimizer got it off the ground."""
+        return self.is_healthy and all(self.stuck.values())
+
+    @property
+    def is_false_alarm(self) -> bool:
+        """Whether it was called sick, and both optimizers train it."""
+        return not self.is_healthy and all(self.trained.values())
+
+
+def judge_error(error: float, best: float) -> float:
+    """Return the share of the way from guessing to what a good twin reaches; below 0 if worse.
+
+    Args:
+        error: 0 for a perfect model, 1 for guessing.
+        best: The least error of all models with the same task.
+    """
+    return (1 - error) / max(1 - best, LEAST_WAY)
+
+
+def gather(
+    entries: Sequence[Entry],
+    outcomes: Mapping[str, Mapping[str, str]],
+    said: Mapping[str, Said],
+) -> list[Sample]:
+    """Return every model that was trained and measured."""
+    best: dict[str, float] = {}
+    for row in outcomes.values():
+        reached = min(float(row[name]) for name in OPTIMIZERS)
+        best[row["task"]] = min(best.get(row["task"], math.inf), reached)
+    samples = []
+    for entry in entries:
+        if entry.key not in outcomes or entry.key not in said:
+            continue
+        row = outcomes[entry.key]
+        errors = {name: float(row[name]) for name in OPTIMIZERS}
+        way = {name: judge_error(errors[name], best[row["task"]]) for name in OPTIMIZERS}
+        samples.append(
+            Sample(
+                kind=entry.family.kind,
+                family=entry.family.name,
+                parameters=entry.query,
+                said=said[entry.key],
+                trained={name: way[name] >= TRAINED for name in OPTIMIZERS},
+                stuck={name: way[name] < STUCK for name in OPTIMIZERS},
+                errors=errors,
+            )
+        )
+    return samples
+
+
+# --- The score -----------------------------------------------------------------------------------
+
+
+def fit_score(samples: Sequence[Sample]) -> dict[str, Constants]:
+    """Return the constants of the score for each optimizer, from the kinds it is fitted on."""
+    fitted = [sample for sample in samples if sample.kind in FITTED]
+    return {name: fit(fitted, name, KNOTS) for name in OPTIMIZERS}
+
+
+def predict(sample: Sample, constants: Constants) -> float:
+    """Return the probability that a model trains."""
+    if sample.hopeless:
+        return NEVER
+    return 1 / (1 + math.exp(-compute_log_odds(constants, sample.features)))
+
+
+def measure_ranking(trained: Sequence[bool], scores: Sequence[float]) -> float | None:
+    """Return the AUC; `None` where all trained or none."""
+    if len(set(trained)) < 2:
+        return None
+    return float(roc_auc_score(trained, scores))
+
+
+# --- The tables ----------------------------------------------------------------------------------
+
+
+def pick(samples: Sequence[Sample], kinds: Sequence[str]) -> list[Sample]:
+    """Return the models of some kinds."""
+    return [sample for sample in samples if sample.kind in kinds]
+
+
+def list_groups() -> list[tuple[str, tuple[str, ...]]]:
+    """Return the rows of the tables: the name of each and its kinds."""
+    return [
+        *((kind, (kind,)) for kind in FITTED),
+        ("**fitted on**", FITTED),
+        *((kind, (kind,)) for kind in JUDGED),
+        ("**judged on**", JUDGED),
+    ]
+
+
+def write_verdicts(samples: Sequence[Sample]) -> str:
+    """Return the verdict beside the outcome, as a table."""
+    lines = [
+        "| kind | models | trained with SGD | with Adam | verdict agrees with SGD | with Adam | "
+        "stuck with both, called healthy | trained with both, called sick |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, kinds in list_groups():
+        part = pick(samples, kinds)
+        if not part:
+            continue
+        agree = {
+            each: sum(s.is_healthy == s.trained[each] for s in part) / len(part)
+            for each in OPTIMIZERS
+        }
+        lost = [s for s in part if all(s.stuck.values())]
+        sound = [s for s in part if all(s.trained.values())]
+        lines.append(
+            f"| {name} | {len(part)} | {sum(s.trained['sgd'] for s in part)} | "
+            f"{sum(s.trained['adam'] for s in part)} | {agree['sgd']:.0%} | {agree['adam']:.0%} | "
+            f"{sum(s.is_missed for s in part)} of {len(lost)} | "
+            f"{sum(s.is_false_alarm for s in part)} of {len(sound)} |"
+        )
+    return "\n".join(lines)
+
+
+def write_ranking(samples: Sequence[Sample], constants: Mapping[str, Constants]) -> str:
+    """Return the AUCs of the score and of what others judge by, as a table."""
+    lines = [
+        "| kind | score, SGD | score, Adam | verdict, SGD | verdict, Adam | "
+        "gradient ratio, SGD | gradient ratio, Adam |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, kinds in list_groups():
+        part = pick(samples, kinds)
+        if not part:
+            continue
+        cells = []
+        for score in (
+            lambda s, each: predict(s, constants[each]),
+            lambda s, each: float(s.is_healthy),
+            lambda s, each: s.said.ratio,
+        ):
+            for each in OPTIMIZERS:
+                area = measure_ranking(
+                    [s.trained[each] for s in part], [score(s, each) for s in part]
+                )
+                cells.append("–" if area is None else f"{area:.3f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write_reliability(samples: Sequence[Sample], constants: Mapping[str, Constants]) -> str:
+    """Return how often models trained, by the probability of the score, on the judged kinds."""
+    lines = [
+        "| optimizer | said | models | mean probability | trained |",
+        "|---|---|---|---|---|",
+    ]
+    part = pick(samples, JUDGED)
+    for name in OPTIMIZERS:
+        said = [(predict(sample, constants[name]), sample.trained[name]) for sample in part]
+        for low, high in itertools.pairwise(BINS):
+            inside = [pair for pair in said if low <= pair[0] < (high if high < 1 else 2)]
+            if inside:
+                mean, share = (sum(column) / len(inside) for column in zip(*inside, strict=True))
+                lines.append(
+                    f"| {LABELS[name]} | {100 * low:.0f}–{100 * high:.0f} % | {len(inside)} | "
+                    f"{mean:.0%} | {share:.0%} |"
+                )
+    return "\n".join(lines)
+
+
+def write_constants(constants: Mapping[str, Constants]) -> str:
+    """Return what the score is made of, as a table."""
+    places = sorted(
+        {(s.feature, s.beyond, s.knot) for each in constants.values() for s in each.slopes}
+    )
+    lines = ["| value | costs, in log-odds per unit | SGD | Adam |", "|---|---|---|---|"]
+    lines.append(
+        "| none | (a model without a fault) | "
+        + " | ".join(f"{constants[name].base:+.2f}" for name in OPTIMIZERS)
+        + " |"
+    )
+    for feature, beyond, knot in places:
+        cells = []
+        for name in OPTIMIZERS:
+            weights = [
+                s.weight
+                for s in constants[name].slopes
+                if (s.feature, s.beyond, s.knot) == (feature, beyond, knot)
+            ]
+            cells.append(f"{-weights[0]:.2f}" if weights else "0")
+        side = "below" if beyond == "<" else "above"
+        lines.append(f"| {feature} | {side} {knot:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def list_wrong(samples: Sequence[Sample]) -> str:
+    """Return every verdict that is wrong whichever optimizer one takes, as a list."""
+    lines = []
+    for title, wrong in (
+        ("Stuck near guessing with both, called healthy", [s for s in samples if s.is_missed]),
+        ("Trained with both, called sick", [s for s in samples if s.is_false_alarm]),
+    ):
+        lines += [f"{title}:", ""]
+        for s in sorted(wrong, key=lambda s: (s.kind, s.family, s.parameters)):
+            rules = ", ".join(s.said.rules)
+            said = f": {s.said.verdict} ({rules})" if rules else ""
+            errors = ", ".join(f"{LABELS[each]} {s.errors[each]:.2f}" for each in OPTIMIZERS)
+            lines.append(f"- {s.kind} · {s.family} `{s.parameters}`{said}; error {errors}")
+        lines += ["" if wrong else "none\n"]
+    return "\n".join(lines).rstrip()
+
+
+def write_report(samples: Sequence[Sample]) -> str:
+    """Return docs/truth.md anew."""
+    constants = fit_score(samples)
+    text = REPORT_FILE.read_text()
+    for name, content in (
+        ("verdicts", write_verdicts(samples)),
+        ("ranking", write_ranking(samples, constants)),
+        ("reliability", write_reliability(samples, constants)),
+        ("constants", write_constants(constants)),
+        ("wrong", list_wrong(samples)),
+    ):
+        text = replace_part(text, name, content)
+    return text

@@ -1,0 +1,304 @@
+"""Rules about the loss: flat, far above guessing, fed with the wrong kind of output, cut off.
+
+They read `GradientFlow.loss_facts`, so they find nothing in flows without it. None moves with the
+scale of the loss.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.rule import Reading, Rule, Verdict, describe_bound, find_worst, read_whole
+from chainrule.diagnosis.structure import FLAT, is_loss_flat, is_output_half
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.loss import KIND_NAMES, LossPart
+
+FAR = 20.0
+"""Loss ÷ loss of guessing from which on training takes far longer. Measured: networks that start
+at 8 times guessing or less leave up to 1.6 times the loss of their sound twins after 150 steps at
+the best learning rate (MSE with Adam: 3 times), those from 13 to 23 times leave up to 5 times (MSE
+with Adam: 9), those from 70 times on at least 7 times. This is halfway between 8 and 70, in powers
+of ten."""
+
+NEARLY_ALL = 0.95
+"""Share of examples without gradient from which on training sees next to nothing of the data."""
+
+APPLIED_TWICE = frozenset(
+    {
+        ("cross_entropy", "softmax"),
+        ("cross_entropy", "sigmoid"),
+        ("nll", "softmax"),
+        ("nll", "sigmoid"),
+        ("binary_cross_entropy_with_logits", "sigmoid"),
+        ("binary_cross_entropy_with_logits", "softmax"),
+    }
+)
+"""Kinds of losses, and activations of the output that they are not made for."""
+
+
+# --- What rules read -----------------------------------------------------------------------------
+
+
+def name_outputs(flow: GradientFlow, positions: Sequence[int]) -> tuple[str, ...]:
+    """Return the names of the modules whose outputs are at some positions."""
+    return tuple(dict.fromkeys(flow.layers[position].name for position in positions))
+
+
+def _locate(flow: GradientFlow, positions: Sequence[int]) -> tuple[tuple[str, ...], str]:
+    """Return the names of modules, and the first of them in words."""
+    if not positions:
+        return (), ""
+    return name_outputs(flow, positions), repr(flow.layers[positions[0]].label)
+
+
+def _read_reaction(flow: GradientFlow) -> list[Reading]:
+    facts = flow.loss_facts
+    if facts is None:
+        return []
+    modules, where = _locate(flow, facts.outputs)
+    value = facts.step if facts.reaction is None else facts.reaction
+    return [Reading(value=value, modules=modules, where=where)]
+
+
+def _read_step(flow: GradientFlow) -> list[Reading]:
+    return [] if flow.loss_facts is None else read_whole(flow, flow.loss_facts.step)
+
+
+def _read_idle(flow: GradientFlow) -> list[Reading]:
+    facts = flow.loss_facts
+    if facts is None:
+        return []
+    modules, where = _locate(flow, facts.outputs)
+    return [Reading(value=facts.zero_examples, modules=modules, where=where)]
+
+
+def _read_excess(flow: GradientFlow) -> list[Reading]:
+    """Return every part's value ÷ its value for guessing, if it judges the model's own answer."""
+    found = []
+    for part in _list_parts(flow):
+        if part.value is None or part.guessing is None or not part.is_direct:
+            continue
+        modules, where = _locate(flow, part.outputs)
+        value = part.value / part.guessing if part.guessing > 0.0 else None
+        found.append(Reading(value=value, modules=modules, where=where))
+    return found
+
+
+def _read_activations(flow: GradientFlow) -> list[Reading]:
+    found = []
+    for part in _list_parts(flow):
+        modules, where = _locate(flow, part.outputs)
+        wrong = (part.kind, part.activation) in APPLIED_TWICE or is_single(part)
+        found.append(Reading(value=float(wrong), modules=modules, where=where))
+    return found
+
+
+def is_single(part: LossPart) -> bool:
+    """Whether what a part reads is a softmax over a single value, which is always 1."""
+    return part.activation == "softmax" and part.width == 1
+
+
+def _read_cut(flow: GradientFlow) -> list[Reading]:
+    """Return what of the loss reaches no parameter, relative to the loss: terms, or what was cut."""
+    facts = flow.loss_facts
+    if facts is None:
+        return []
+    values = [abs(term.value) for term in facts.terms]
+    if not values:
+        if not facts.cut:
+            return []
+        rest = abs(flow.loss - facts.cut)
+        return [Reading(value=_divide(abs(facts.cut), abs(facts.cut) + rest))]
+    whole = math.fsum(values) if all(map(math.isfinite, values)) else math.nan
+    return [
+        Reading(
+            value=_divide(value, whole) if term.is_detached else 0.0,
+            where=f"the term {term.name!r}",
+        )
+        for term, value in zip(facts.terms, values, strict=True)
+    ]
+
+
+def _divide(part: float, whole: float) -> float:
+    return part / whole if whole > 0.0 else math.nan
+
+
+def _list_parts(flow: GradientFlow) -> tuple[LossPart, ...]:
+    return () if flow.loss_facts is None else flow.loss_facts.parts
+
+
+# --- How findings are worded ---------------------------------------------------------------------
+
+
+def _describe_flat(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    worst, value = find_worst(rule, wrong)
+    facts = flow.loss_facts
+    floor = None if facts is None else facts.floor
+    at_floor = floor is not None and math.isclose(flow.loss, floor, rel_tol=1e-6, abs_tol=1e-12)
+    lowest = ", its lowest possible value" if at_floor else ""
+    what = f"the output of {worst.where}" if worst.where else "the output"
+    return (
+        f"the loss is {format_number(flow.loss)}{lowest}; if {what} moved by 1 % along its "
+        f"gradient, the loss would fall by {rule.format(value)} times itself "
+        f"({describe_bound(rule, readings, wrong)})"
+    )
+
+
+def _describe_excess(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    worst, value = find_worst(rule, wrong)
+    part = next(
+        part
+        for part in _list_parts(flow)
+        if part.value is not None and part.guessing and part.value / part.guessing == value
+    )
+    return (
+        f"the {KIND_NAMES[part.kind]} is {format_number(part.value)}, and guessing would give "
+        f"{format_number(part.guessing)}: {rule.format(value)} times as much"
+        f"{f' at {worst.where}' if worst.where else ''} ({describe_bound(rule, readings, wrong)})"
+    )
+
+
+def _describe_activation(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    return "; ".join(_word_activations(flow))
+
+
+def _word_activations(flow: GradientFlow) -> Iterator[str]:
+    for part in _list_parts(flow):
+        _, where = _locate(flow, part.outputs)
+        place = f" ({where})" if where else ""
+        if is_single(part):
+            yield (
+                f"the output{place} is a softmax over a single value: it is 1 for every input, and "
+                "passes no gradient"
+            )
+        elif (part.kind, part.activation) in APPLIED_TWICE:
+            text = (
+                f"the output{place} went through a {part.activation} already, but "
+                f"{_NEEDS[part.kind]}"
+            )
+            if part.kind == "cross_entropy" and part.activation == "softmax" and part.width:
+                least = math.log1p((part.width - 1) / math.e)
+                text += f". With {part.width:,} classes it cannot fall below {least:.3g}"
+            yield text
+
+
+_NEEDS = {
+    "cross_entropy": "cross_entropy takes the softmax itself: it expects logits",
+    "nll": "nll_loss expects logarithms of probabilities",
+    "binary_cross_entropy_with_logits": (
+        "binary_cross_entropy_with_logits takes the sigmoid itself: it expects logits"
+    ),
+}
+
+
+def _describe_cut(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    facts = flow.loss_facts
+    assert facts is not None
+    names = [term.name for term in facts.terms if term.is_detached]
+    if names:
+        words = " and ".join(f"{name!r}" for name in names)
+        plural = len(names) > 1
+        start = (
+            f"the term{'s' if plural else ''} {words} reach{'' if plural else 'es'} no parameter"
+        )
+    else:
+        start = (
+            f"{format_number(facts.cut)} of the loss depends on the model only through functions "
+            "without a derivative (such as argmax or a comparison), so it reaches no parameter"
+        )
+    _, value = find_worst(rule, wrong)
+    return f"{start}: {rule.format(value)} of the loss ({describe_bound(rule, readings, wrong)})"
+
+
+# --- The table -----------------------------------------------------------------------------------
+
+LOSS_RULES = (
+    Rule(
+        name="flat_loss",
+        verdict=Verdict.FLAT_LOSS,
+        metric="fall of the loss for a 1 % change of the output, relative to the loss",
+        threshold=FLAT,
+        beyond="<",
+        reason="The loss does not react to what the model puts out, so there is nothing to learn "
+        "from, whatever the layers do. Typical causes: a sigmoid or a clamp that has reached its "
+        "end, targets for which the loss is constant, or a part that was detached.",
+        source="2⁻²³, the precision of float32: a smaller change leaves the loss as it is",
+        read=_read_reaction,
+        applies=is_loss_flat,
+        describe=_describe_flat,
+        feature="no_gradient",
+    ),
+    Rule(
+        name="idle_examples",
+        verdict=Verdict.FLAT_LOSS,
+        metric="share of examples that send no gradient back",
+        threshold=NEARLY_ALL,
+        beyond=">",
+        reason="For these examples the loss is flat, so training learns from the few others only. "
+        "Look for a clamp, a margin or a mask that takes them out.",
+        source="definition: an example with zero gradient at the output changes no weight",
+        read=_read_idle,
+        applies=lambda flow: not is_loss_flat(flow) and not is_output_half(flow),
+        scale="share",
+    ),
+    Rule(
+        name="large_loss",
+        verdict=Verdict.LARGE_LOSS,
+        metric="loss ÷ loss of guessing",
+        threshold=FAR,
+        beyond=">",
+        reason="The model starts far worse than an answer that knows nothing: its outputs are far "
+        "too large, or far from the targets. The first part of training only undoes that.",
+        source="measured: docs/decisions.md",
+        read=_read_excess,
+        describe=_describe_excess,
+    ),
+    Rule(
+        name="unsuited_output",
+        verdict=Verdict.OUTPUT,
+        metric="outputs that went through an activation that the loss does not expect",
+        threshold=0,
+        beyond=">",
+        reason="Applied twice, a softmax or sigmoid squeezes the output into a small range, and "
+        "with it the gradient. The loss cannot become small, even for perfect answers.",
+        source="PyTorch documentation of these losses; measured: docs/decisions.md",
+        read=_read_activations,
+        describe=_describe_activation,
+        scale="count",
+    ),
+    Rule(
+        name="detached_term",
+        verdict=Verdict.NO_GRADIENT,
+        metric="share of the loss that reaches no parameter",
+        threshold=0.01,
+        beyond=">",
+        reason="Whatever the weight of such a term, training does nothing about it.",
+        source="reverse-mode differentiation: no path in the graph, no derivative",
+        read=_read_cut,
+        describe=_describe_cut,
+        scale="share",
+        ignored_by_remedies=True,
+    ),
+    Rule(
+        name="no_step",
+        verdict=Verdict.VANISHING,
+        metric="fall of the loss if all parameters moved by 1 %, relative to the loss",
+        threshold=FLAT,
+        beyond="<",
+        reason="The loss reacts to the output, but no parameter can change the output: the "
+        "gradient is lost between them.",
+        source="2⁻²³, the precision of float32: a smaller change leaves the loss as it is",
+        read=_read_step,
+        applies=lambda flow: not is_loss_flat(flow),
+        last=True,
+    ),
+)
+"""Rules about the loss."""

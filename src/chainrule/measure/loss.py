@@ -1,0 +1,832 @@
+"""The loss itself: what kind it is, what guessing would give, and which outputs it reads.
+
+All is read from the graph of the forward pass, between the loss and the outputs of modules. There
+a loss is a sum of parts, and each part is known by the operation that PyTorch's own functions end
+in (`NllLossBackward0` for a cross-entropy), or by what people write by hand: the mean of a squared
+or absolute difference, a product of log-probabilities and targets. Everything between the loss and
+such an operation is linear: means, sums, weights, masks, scalings. So the gradient at its output is
+the weight that every entry has in the loss, and what another answer would give follows from it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chainrule.flow.loss import LossFlow, LossKind, LossPart, LossTerm, OutputActivation
+from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import GradientStatistics, LayerFlow, ParameterFlow
+from chainrule.measure._torch_internals import read_saved, read_sequence_number
+from chainrule.measure.autograd_graph import Edge, is_leaf, list_views
+from chainrule.measure.constants import Constants
+from chainrule.measure.recording import Recorder, find_active
+from chainrule.measure.statistics import Table, is_cheap_to_read
+
+STEP = 0.01
+"""Part of its norm by which a tensor moves where the fall of the loss is estimated."""
+
+_DENSE = 2**22
+"""Most entries of a loss for which the weight of every entry is looked at."""
+
+_MOST_NODES = 100_000
+"""Most nodes of the graph that are looked at."""
+
+_MOST_PARTS = 1_000
+"""Most parts of a loss that are reported."""
+
+_KERNELS: Mapping[str, LossKind] = {
+    "NllLossBackward0": "nll",
+    "NllLoss2DBackward0": "nll",
+    "BinaryCrossEntropyBackward0": "binary_cross_entropy",
+    "BinaryCrossEntropyWithLogitsBackward0": "binary_cross_entropy_with_logits",
+    "MseLossBackward0": "mse",
+    "SmoothL1LossBackward0": "smooth_l1",
+    "HuberLossBackward0": "huber",
+}
+_ACTIVATIONS: Mapping[str, OutputActivation] = {
+    "SoftmaxBackward0": "softmax",
+    "LogSoftmaxBackward0": "log_softmax",
+    "SigmoidBackward0": "sigmoid",
+}
+_SAME = frozenset(
+    f"{each[:-1]}Backward{each[-1]}"
+    for each in [
+        "View0",
+        "UnsafeView0",
+        "ReshapeAlias0",
+        "Alias0",
+        "Transpose0",
+        "T0",
+        "Permute0",
+        "Unsqueeze0",
+        "Squeeze0",
+        "Squeeze1",
+        "Squeeze2",
+        "Clone0",
+        "ToCopy0",
+    ]
+)
+"""Nodes that pass every value on once, unchanged."""
+_REDUCTIONS = {"MeanBackward0": "mean", "SumBackward0": "sum"}
+_SUMS = frozenset(("AddBackward0", "SubBackward0", "RsubBackward1", "StackBackward0"))
+_LINEAR = frozenset(
+    f"{each[:-1]}Backward{each[-1]}"
+    for each in [
+        "Mean0",
+        "Mean1",
+        "Sum0",
+        "Sum1",
+        "Neg0",
+        "Mul0",
+        "Mul1",
+        "Div0",
+        "Div1",
+        "Expand0",
+        "Index0",
+        "Select0",
+        "Slice0",
+        "Gather0",
+        "MaskedSelect0",
+        "MaskedFill0",
+        "Where0",
+        "Cat0",
+        "Trace0",
+        "Diagonal0",
+        "Nansum0",
+        "AsStrided0",
+        "Dot0",
+    ]
+)
+"""Nodes that are linear in the only one of their inputs that requires a gradient."""
+_BOUNDS = frozenset(
+    ("ClampBackward0", "ClampBackward1", "ClampMinBackward0", "ClampMaxBackward0", "AddBackward0")
+)
+"""Nodes behind which probabilities still are probabilities, nearly."""
+
+_PRODUCTS = frozenset(("MmBackward0", "AddmmBackward0", "BmmBackward0"))
+
+_Number = Tensor | float | None
+_Numbers = tuple[_Number, _Number, _Number, _Number]
+"""Value, guessing, best constant answer, floor."""
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """A summand of the loss.
+
+    Attributes:
+        kind: What it is.
+        node: The operation.
+        reduction: "mean", "sum", or "" if the weight of every entry has to be looked at.
+        is_whole: Whether nothing but that reduction stands between it and the loss.
+        weights: Edge at whose gradient these weights will be found; `None` if they are all 1.
+        is_shifted: Whether a constant is added to its entries, as in a KL divergence.
+        starts: Edges from which what it reads is looked for.
+        outputs: Recorded edges that it reads.
+        activation: The activation that made the values it reads.
+        width: Number of classes.
+        is_direct: Whether no further network stands between the outputs and it.
+        saved: What is needed of the forward pass.
+    """
+
+    kind: LossKind
+    node: Any
+    reduction: str = ""
+    is_whole: bool = False
+    weights: int | None = None
+    is_shifted: bool = False
+    starts: tuple[Edge, ...] = ()
+    outputs: tuple[int, ...] = ()
+    activation: OutputActivation | None = None
+    width: int | None = None
+    is_direct: bool = False
+    saved: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Loss:
+    """What is found before the backward pass.
+
+    Attributes:
+        parts: Its summands.
+        outputs: Recorded edges of the outputs that it reads.
+        is_shifted: Whether a constant is added to the loss.
+        cut: What of it is constant because a function without a derivative made it.
+        detached: What of it is constant because it was detached.
+    """
+
+    parts: list[Part]
+    outputs: list[int]
+    is_shifted: bool
+    cut: float = 0.0
+    detached: float = 0.0
+
+
+# --- Before the backward pass --------------------------------------------------------------------
+
+
+def find_loss(loss: Tensor, recorder: Recorder, constants: Constants) -> Loss:
+    """Return the parts of a loss; the graph must still be there."""
+    known = _list_outputs(recorder)
+    parts, sums, is_shifted = _list_parts(loss, known, recorder)
+    outputs = _find_outputs(parts, known, recorder)
+    values = {
+        output.edge: output.values
+        for call in recorder.calls
+        for output in call.outputs
+        if output.edge in outputs
+    }
+    several = len(parts) > 1 or is_shifted
+    for part in parts:
+        _prepare(part, recorder, values, needs_value=several)
+    recorder.by_example |= set(outputs)
+    cut, detached = constants.sum_up(sums)
+    return Loss(parts, outputs, is_shifted, cut, detached)
+
+
+def _list_parts(
+    loss: Tensor, outputs: set[int], recorder: Recorder
+) -> tuple[list[Part], set[Any], bool]:
+    """Return the parts of a loss, the nodes that add them up, whether a constant is added."""
+    parts: dict[Any, Part] = {}
+    rest = Part("custom", None)  # all summands of no known kind, together
+    sums: set[Any] = set()
+    is_shifted = False
+    seen = 0
+    pending: list[tuple[Edge, tuple[str, ...], bool]] = [((loss.grad_fn, 0), (), False)]
+    while pending:
+        edge, path, moved = pending.pop()
+        node = edge[0]
+        name = node.name()
+        inputs = [each for each in node.next_functions if each[0] is not None]
+        seen += 1
+        if node in parts:  # reached twice: the gradient there is the sum of both weights
+            parts[node].reduction, parts[node].is_whole = "", False
+            continue
+        part = _make_part(node, name, path)
+        if part is not None:
+            part.is_shifted = moved
+            parts[node] = part
+        elif seen > _MOST_NODES or recorder.find_edge(*edge) in outputs:
+            rest.starts += (edge,)
+        elif name in _SAME and len(inputs) == 1:
+            pending.append((inputs[0], path, moved))
+        elif name in _SUMS:
+            sums.add(node)
+            has_constant = len(inputs) < len(node.next_functions)
+            inside = any(each.startswith(("Mean", "Sum")) for each in path)
+            is_shifted = is_shifted or (has_constant and not inside)
+            plain = has_constant and name == "AddBackward0" and read_saved(node, "alpha") == 1
+            step = path if plain else (*path, name)
+            pending += [(each, step, moved or (has_constant and inside)) for each in inputs]
+        elif name in _LINEAR and len(inputs) == 1 and _is_linear(node, name):
+            pending.append((inputs[0], (*path, name), moved))
+        else:
+            rest.starts += (edge,)
+    # What a smoothed cross-entropy reads: its two halves are one part.
+    whole = {part.node for part in parts.values() if _is_soft(part)}
+    found = [p for p in parts.values() if p.saved.get("log_softmax") not in whole]
+    found = found[:_MOST_PARTS]
+    return [*found, rest] if rest.starts else found, sums, is_shifted
+
+
+def _is_linear(node: Any, name: str) -> bool:
+    """Whether a division divides by a constant: only what is divided may require a gradient."""
+    return not name.startswith("Div") or node.next_functions[0][0] is not None
+
+
+def _make_part(node: Any, name: str, path: tuple[str, ...]) -> Part | None:
+    """Return the part of the loss that an operation makes; `None` if it is of no known kind."""
+    reduction = "none" if not path else _REDUCTIONS.get(path[0], "") if len(path) == 1 else ""
+    if name in _KERNELS:
+        return _make_kernel_part(node, name, path, reduction)
+    if name == "LogSoftmaxBackward0":
+        part = Part("cross_entropy", node, starts=tuple(node.next_functions[:1]))
+        part.activation, part.width = _find_activation(part.starts[0])
+        return part
+    difference = _find_squared(node, name)
+    if difference is None or difference.name() != "SubBackward0":
+        return None
+    live = [edge for edge in difference.next_functions if edge[0] is not None]
+    if len(live) != 1:
+        return None
+    reduction = reduction.replace("none", "sum")  # of a single number
+    kind: LossKind = "l1" if name == "AbsBackward0" else "mse"
+    part = Part(kind, node, reduction, bool(reduction), starts=tuple(live))
+    part.activation, part.width = _find_activation(live[0])
+    part.saved["sign"] = 1.0 if difference.next_functions[0][0] is not None else -1.0
+    return part
+
+
+def _is_soft(part: Part) -> bool:
+    """Whether targets are not numbers of classes, but the weights of log-probabilities."""
+    return part.kind == "cross_entropy" and "log_softmax" not in part.saved
+
+
+def _find_log_softmax(node: Any) -> Any:
+    """Return the node that made log-probabilities, also if by hand: log(softmax(…))."""
+    source = list_views(*node.next_functions[0])[-1][0]
+    if source.name() == "LogSoftmaxBackward0":
+        return source
+    if source.name() == "LogBackward0":
+        inner = list_views(*source.next_functions[0])[-1][0]
+        return inner if inner.name() == "SoftmaxBackward0" else None
+    return None
+
+
+def _make_kernel_part(node: Any, name: str, path: tuple[str, ...], reduction: str) -> Part | None:
+    own = {0: "none", 1: "mean", 2: "sum"}.get(read_saved(node, "reduction"), "")
+    if own == "none":
+        own = reduction.replace("none", "sum") if reduction else ""
+        is_whole = bool(own)
+    else:
+        is_whole = path == ()
+    part = Part(_KERNELS[name], node, own, is_whole, starts=(node.next_functions[0],))
+    if part.starts[0][0] is None:  # the target alone requires a gradient
+        return None
+    source = _find_log_softmax(node) if part.kind == "nll" else None
+    if source is not None:
+        part.kind, part.starts = "cross_entropy", tuple(source.next_functions[:1])
+        part.saved["log_softmax"] = source
+    part.activation, part.width = _find_activation(part.starts[0])
+    return part
+
+
+def _find_squared(node: Any, name: str) -> Any:
+    """Return the node of what is squared, or whose magnitude is taken."""
+    inputs = node.next_functions
+    if name == "MulBackward0":  # x · x
+        return inputs[0][0] if inputs[0] == inputs[1] else None
+    is_square = name == "PowBackward0" and read_saved(node, "exponent") == 2
+    return inputs[0][0] if is_square or name == "AbsBackward0" else None
+
+
+def _find_activation(edge: Edge) -> tuple[OutputActivation | None, int | None]:
+    """Return the activation that made a tensor, and over how many values it goes."""
+    node = list_views(*edge)[-1][0]
+    while node.name() in _BOUNDS:
+        live = [each for each in node.next_functions if each[0] is not None]
+        if len(live) != 1:
+            return None, None
+        node = list_views(*live[0])[-1][0]
+    kind = _ACTIVATIONS.get(node.name())
+    width = None
+    if kind in ("softmax", "log_softmax"):
+        result, dim = read_saved(node, "result"), read_saved(node, "dim")
+        if isinstance(result, Tensor) and isinstance(dim, int) and result.dim():
+            width = result.shape[dim if dim < 2**63 else dim - 2**64]
+    return kind, width
+
+
+def _list_outputs(recorder: Recorder) -> set[int]:
+    """Return the edges of outputs that may be read; what a loss as a module returns is none."""
+    return {
+        output.edge
+        for call in recorder.calls
+        for output in call.outputs
+        if output.edge is not None
+        and output.shape
+        and type(call.subject.module).__module__ != nn.MSELoss.__module__
+    }
+
+
+def _find_outputs(parts: Sequence[Part], outputs: set[int], recorder: Recorder) -> list[int]:
+    """Note what every part reads; return the outputs from which no other of them is computed."""
+    found: dict[int, Edge] = {}
+    for part in parts:
+        edges: dict[int, Edge] = {}
+        seen: set[Any] = set()
+        pending = list(part.starts)
+        while pending and len(seen) < _MOST_NODES:
+            edge = pending.pop()
+            number = recorder.find_edge(*edge)
+            if number is not None and number in outputs:
+                edges[number] = edge
+            elif edge not in seen:
+                seen.add(edge)
+                pending += [each for each in edge[0].next_functions if each[0] is not None]
+        part.outputs = tuple(edges)
+        part.is_direct = bool(edges) and all(map(_is_head, seen))
+        part.is_direct = part.is_direct and sum(n.name() in _PRODUCTS for n, _ in seen) <= 1
+        if not edges and part.kind == "custom":
+            part.kind = "penalty"
+        found |= edges
+    if len(found) > 1:
+        below = _list_below(list(found.values()))
+        found = {number: edge for number, edge in found.items() if edge not in below}
+    for part in parts:
+        part.outputs = tuple(edge for edge in part.outputs if edge in found)
+    return list(found)
+
+
+def _is_head(edge: Edge) -> bool:
+    """Whether a step between an output and the loss keeps it the model's own answer."""
+    node = edge[0]
+    name = node.name()
+    if name in _PRODUCTS:
+        return sum(each is not None for each, _ in node.next_functions) > 1
+    return (
+        name in _SAME or name in _LINEAR or name in _ACTIVATIONS or name in _BOUNDS or is_leaf(node)
+    )
+
+
+def _list_below(edges: Sequence[Edge]) -> set[Edge]:
+    """Return which places of the graph the tensors at some places are computed from.
+
+    Nodes count up as they are made, so nothing older than the oldest of the places leads to one.
+    """
+    numbers = [read_sequence_number(node) for node, _ in edges if not is_leaf(node)]
+    oldest = min((n for n in numbers if n is not None), default=0) if None not in numbers else 0
+    below: set[Edge] = set()
+    pending = [each for node, _ in edges for each in node.next_functions]
+    while pending:
+        edge = pending.pop()
+        node = edge[0]
+        if node is None or edge in below:
+            continue
+        below.add(edge)
+        if not is_leaf(node) and (read_sequence_number(node) or oldest) >= oldest:
+            pending += node.next_functions
+    return below
+
+
+def _prepare(
+    part: Part, recorder: Recorder, values: Mapping[Any, Tensor | None], *, needs_value: bool
+) -> None:
+    """Keep what a part needs of the forward pass, and ask for the weights of its entries."""
+    if part.kind in ("custom", "penalty"):
+        return
+    node, saved = part.node, part.saved
+    if _is_soft(part):
+        result = read_saved(node, "result")
+        if result is None or result.numel() > _DENSE:
+            return
+        saved["log_probabilities"] = result.detach()
+        saved["dim"] = read_saved(node, "dim")
+        part.weights, part.reduction, part.is_whole = recorder.keep_edge(node, 0), "", False
+        return
+    if node.name() in _KERNELS:
+        for name in ("target", "weight", "pos_weight", "ignore_index", "delta", "beta"):
+            saved[name] = read_saved(node, name)
+        if part.kind in ("cross_entropy", "nll"):
+            given = read_saved(node, "self")
+            if given is not None:
+                saved["classes"] = given.shape[1 if given.dim() > 1 else 0]
+                part.width = part.width or saved["classes"]
+            if not needs_value:
+                given = None
+        else:
+            given = read_saved(node, "self") if needs_value else None
+        saved["self"] = None if given is None else given.detach()
+    else:
+        read = values.get(part.outputs[0]) if len(part.outputs) == 1 else None
+        if read is None:
+            return
+        difference = read_saved(node, "self")
+        if difference is None or difference.shape != read.shape:
+            return
+        saved["self"], saved["target"] = read, read - saved["sign"] * difference.detach()
+    if not part.is_whole and (
+        part.reduction
+        or (isinstance(saved["target"], Tensor) and saved["target"].numel() <= _DENSE)
+    ):
+        part.weights = recorder.keep_edge(node, 0)
+        if part.weights is None:
+            saved.clear()
+
+
+# --- After the backward pass ---------------------------------------------------------------------
+
+
+def summarize_loss(
+    loss: Loss, value: Tensor, gradients: Mapping[int, Any], recorder: Recorder
+) -> Table:
+    """Return the numbers of a loss: of all parts and of the examples without gradient.
+
+    Args:
+        loss: What was found before.
+        value: The loss.
+        gradients: By recorded edge; large ones are tables.
+        recorder: The forward pass.
+    """
+    numbers: list[_Number] = []
+    for part in loss.parts:
+        try:
+            found = _measure(part, gradients)
+        except RuntimeError:  # shapes that fit no usual loss
+            found = None
+        if found is not None and len(loss.parts) == 1 and not loss.is_shifted:
+            found = (value.reshape(()), *found[1:])
+        numbers += found or (None, None, None, None)
+    numbers.append(_share_of_idle(loss.outputs, gradients, recorder))
+    return {"numbers": _join(numbers, value.device).unsqueeze(0)}
+
+
+def _join(numbers: Sequence[_Number], device: torch.device) -> Tensor:
+    """Return numbers as one tensor; those that are not known become NaN."""
+    if is_cheap_to_read(device):
+        return torch.tensor(
+            [math.nan if n is None else float(n) for n in numbers], dtype=torch.float64
+        )
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    unknown = torch.full((), math.nan, dtype=wide, device=device)
+    return torch.stack(
+        [
+            unknown
+            if n is None
+            else n.to(unknown)
+            if isinstance(n, Tensor)
+            else torch.full_like(unknown, n)
+            for n in numbers
+        ]
+    )
+
+
+def _share_of_idle(
+    outputs: Sequence[int], gradients: Mapping[int, Any], recorder: Recorder
+) -> _Number:
+    """Return the share of examples whose gradient is zero in every output."""
+    by_size: dict[int, Tensor] = {}
+    for edge in outputs:
+        active, gradient = recorder.active.get(edge), gradients.get(edge)
+        if (
+            active is None
+            and isinstance(gradient, Tensor)
+            and not gradient.is_sparse
+            and gradient.numel()
+        ):
+            active = find_active(gradient)
+        if active is not None and active.numel() > 1:
+            known = by_size.get(active.numel())
+            by_size[active.numel()] = active if known is None else active | known
+    if not by_size:
+        return None
+    groups = list(by_size.values())
+    active = groups[0] if len(groups) == 1 else torch.cat(groups)
+    return 1.0 - active.sum() / active.numel()
+
+
+def _measure(part: Part, gradients: Mapping[int, Any]) -> _Numbers | None:
+    saved = part.saved
+    weight: Tensor | None = None
+    if part.weights is not None:
+        weight = gradients.get(part.weights)
+        if not isinstance(weight, Tensor):
+            return None
+        weight = weight.detach()
+    if "log_probabilities" in saved:
+        return None if weight is None else _measure_soft(part, weight)
+    target = saved.get("target")
+    if not isinstance(target, Tensor) or (not part.reduction and weight is None):
+        return None
+    target = target.detach()
+    if part.kind in ("cross_entropy", "nll"):
+        return _measure_classes(part, target, weight)
+    if part.kind.startswith("binary"):
+        return _measure_binary(part, target, weight)
+    return _measure_regression(part, target, weight)
+
+
+def _measure_classes(part: Part, target: Tensor, weight: Tensor | None) -> _Numbers | None:
+    """Of targets that are numbers of classes."""
+    saved = part.saved
+    classes, own = saved.get("classes"), saved.get("weight")
+    ignored = saved.get("ignore_index")
+    if classes is None or ignored is None:
+        return None
+    flat = target.flatten().cpu()
+    mass = None
+    if weight is not None and not part.reduction:
+        mass = weight.flatten().cpu().double()
+    kept = flat != (ignored if ignored < 2**63 else ignored - 2**64)
+    if not bool(kept.all()):
+        flat, mass = flat[kept], mass if mass is None else mass[kept]
+    if own is not None:
+        entry = own.detach().cpu().double()[flat]
+        mass = entry if mass is None else mass * entry
+    counts = torch.bincount(flat, weights=mass, minlength=classes).double()
+    total = counts.sum()
+    if not bool(total > 0):
+        return None
+    scale = torch.ones((), dtype=torch.float64)
+    if part.reduction:
+        scale = scale if weight is None else weight.sum().cpu().double()
+        if part.reduction == "mean":
+            scale = scale / total
+    entropy = torch.special.entr(counts / total).sum() * total
+    value: Tensor | None = None
+    given = saved.get("self")
+    if given is not None:
+        picked = given.movedim(1, -1) if given.dim() > 1 else given
+        picked = picked.reshape(-1, classes).cpu()
+        picked = picked[kept] if len(kept) == len(picked) else picked
+        each = -picked.gather(1, flat.unsqueeze(1)).squeeze(1).double()
+        value = (each if mass is None else each * mass).sum() * scale
+    if part.kind == "nll":  # what it reads need not be logarithms of probabilities
+        return value, None, None, None
+    return value, total * math.log(classes) * scale, entropy * scale, 0.0
+
+
+def _measure_soft(part: Part, weight: Tensor) -> _Numbers | None:
+    """Of targets that are probabilities, or any sum of log-probabilities with weights."""
+    saved = part.saved
+    dim = saved["dim"]
+    dim = dim if dim < 2**63 else dim - 2**64
+    logs = saved["log_probabilities"]
+    mass = -weight.to(torch.float64 if weight.device.type != "mps" else torch.float32)
+    if not bool((mass >= -1e-9 * mass.abs().max()).all()):
+        part.kind = "custom"  # weights of both signs, as a policy gradient has them
+        return None
+    part.width = part.width or logs.shape[dim]
+    mass = mass.clamp_min(0.0)
+    value = torch.where(mass > 0, -mass * logs, 0.0).sum()
+    rows = mass.sum(dim)
+    shares = mass / rows.unsqueeze(dim).clamp_min(torch.finfo(mass.dtype).tiny)
+    floor = (torch.special.entr(shares).sum(dim) * rows).sum()
+    total = rows.sum()
+    frequencies = mass.movedim(dim, -1).reshape(-1, logs.shape[dim]).sum(0) / total
+    entropy = torch.special.entr(frequencies).sum() * total
+    guessing = total * math.log(logs.shape[dim])
+    if part.is_shifted:  # Σ q (ln q − ln p)
+        part.kind = "kl"
+        return value - floor, guessing - floor, entropy - floor, 0.0
+    return value, guessing, entropy, floor
+
+
+def _scale(part: Part, target: Tensor, weight: Tensor | None) -> Tensor | float:
+    """Return the weight of every entry in the loss: a tensor of its own shape, or one number."""
+    if not part.reduction:
+        assert weight is not None
+        return weight
+    scale = 1.0 if weight is None else weight.sum()
+    return scale / target.numel() if part.reduction == "mean" else scale
+
+
+def _measure_binary(part: Part, target: Tensor, weight: Tensor | None) -> _Numbers | None:
+    """Of targets from 0 to 1, each by itself."""
+    saved = part.saved
+    scale: Tensor | float = _scale(part, target, weight)
+    if isinstance(saved.get("weight"), Tensor):
+        scale = scale * saved["weight"].detach()
+    ratio = saved.get("pos_weight")
+    ones = target * scale
+    zeros = (1.0 - target) * scale
+    if isinstance(ratio, Tensor):
+        ones = ones * ratio.detach()
+    if not bool((ones >= 0).all() & (zeros >= 0).all()):
+        return None
+    both = ones + zeros
+    guessing = both.sum() * math.log(2.0)
+    floor = _measure_entropy(ones, both)
+    constant = None
+    if _count_rows(target) > 1:
+        constant = _measure_entropy(_sum_rows(ones), _sum_rows(both))
+    value = None
+    given = saved.get("self")
+    if given is not None:
+        if part.kind == "binary_cross_entropy":
+            logs = given.log().clamp_min(-100.0), (1.0 - given).log().clamp_min(-100.0)
+        else:
+            logs = nn.functional.logsigmoid(given), nn.functional.logsigmoid(-given)
+        value = -(ones * logs[0] + zeros * logs[1]).sum()
+    return value, guessing, constant, floor
+
+
+def _measure_entropy(ones: Tensor, both: Tensor) -> Tensor:
+    """Return Σ of the weighted binary entropies."""
+    share = ones / both.clamp_min(torch.finfo(both.dtype).tiny)
+    entropy: Tensor = torch.special.entr(share) + torch.special.entr((1.0 - share).clamp_min(0.0))
+    return (entropy * both).sum()
+
+
+def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _Numbers | None:
+    """Of targets that are any numbers."""
+    if not target.is_floating_point():
+        return None
+    value = None
+    given = part.saved.get("self")
+    scale = _scale(part, target, weight)
+    if given is not None:
+        value = (_penalize(part, given - target) * scale).sum()
+    if _count_rows(target) < 2:
+        return value, None, None, 0.0
+    rows = _list_rows(target)
+    if not isinstance(scale, Tensor) or scale.dim() == 0:
+        if part.kind == "mse":
+            guessing = torch.var(rows, dim=0, correction=0).sum() * len(rows) * scale
+        else:
+            centre = rows.median(dim=0).values
+            guessing = (_penalize(part, rows - centre) * scale).sum()
+        return value, guessing, guessing, 0.0
+    scale = _list_rows(scale.expand_as(target))
+    if not bool((scale >= 0).all()):
+        return None
+    if part.kind == "mse":
+        total = scale.sum(0).clamp_min(torch.finfo(scale.dtype).tiny)
+        centre = (rows * scale).sum(0) / total
+    else:
+        centre = rows.median(dim=0).values
+    guessing = (_penalize(part, rows - centre) * scale).sum()
+    return value, guessing, guessing, 0.0
+
+
+def _penalize(part: Part, difference: Tensor) -> Tensor:
+    """Return what each difference costs."""
+    if part.kind == "mse":
+        return difference.square()
+    if part.kind == "l1":
+        return difference.abs()
+    nothing = torch.zeros_like(difference)
+    if part.kind == "huber":
+        return nn.functional.huber_loss(
+            difference, nothing, reduction="none", delta=part.saved["delta"]
+        )
+    return nn.functional.smooth_l1_loss(
+        difference, nothing, reduction="none", beta=part.saved["beta"]
+    )
+
+
+def _list_rows(tensor: Tensor) -> Tensor:
+    """Return a tensor as [answers, features]: the second dimension of images, else the last."""
+    if tensor.dim() < 2:
+        return tensor.reshape(-1, 1)
+    moved = tensor.movedim(1, -1) if tensor.dim() > 3 else tensor
+    return moved.reshape(-1, moved.shape[-1])
+
+
+def _count_rows(tensor: Tensor) -> int:
+    return _list_rows(tensor).shape[0] if tensor.numel() else 0
+
+
+def _sum_rows(tensor: Tensor) -> Tensor:
+    return _list_rows(tensor).sum(0)
+
+
+# --- In numbers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What of a loss needs no graph: kinds, and recorded edges."""
+
+    parts: tuple[tuple[LossKind, OutputActivation | None, int | None, bool, tuple[int, ...]], ...]
+    outputs: tuple[int, ...]
+    cut: float
+    detached: float
+
+
+def describe_loss(loss: Loss) -> Description:
+    """Return what of a loss needs no graph; after `summarize_loss`."""
+    return Description(
+        tuple(
+            (part.kind, part.activation, part.width, part.is_direct, part.outputs)
+            for part in loss.parts
+        ),
+        tuple(loss.outputs),
+        loss.cut,
+        loss.detached,
+    )
+
+
+def assemble_loss(
+    description: Description,
+    row: Mapping[str, Any],
+    value: float,
+    layers: Sequence[LayerFlow],
+    places: Mapping[int, int],
+    parameters: Sequence[ParameterFlow],
+    gradients: Mapping[int, GradientStatistics],
+    terms: Sequence[LossTerm],
+) -> LossFlow:
+    """Return what is known of a loss.
+
+    Args:
+        description: What of it needs no graph.
+        row: The numbers of `summarize_loss`.
+        value: The loss.
+        layers: The flow's entries.
+        places: Where among them the tensor on an edge is.
+        parameters: The flow's parameters.
+        gradients: By recorded edge.
+        terms: Named terms.
+    """
+
+    def place(edges: Iterable[int]) -> tuple[int, ...]:
+        return tuple(places[edge] for edge in edges if edge in places)
+
+    known = True
+    total, floor = 0.0, 0.0
+    parts = []
+    *values, idle = row["numbers"][0]
+    for at, (kind, activation, width, is_direct, edges) in enumerate(description.parts):
+        numbers = values[4 * at : 4 * at + 4]
+        known = known and not math.isnan(numbers[0])
+        total += numbers[0]
+        floor += numbers[3]
+        numbers = [None if math.isnan(number) else Quantity([number]) for number in numbers]
+        parts.append(
+            LossPart(
+                kind=kind,
+                value=numbers[0],
+                guessing=numbers[1],
+                constant=numbers[2],
+                floor=numbers[3],
+                activation=activation,
+                width=width or None,
+                is_direct=is_direct,
+                outputs=place(edges),
+            )
+        )
+    offset = value - total if known else math.nan
+    lowest = floor + offset
+    excess = abs(value) if math.isnan(lowest) else max(value - lowest, 0.0)
+    if math.isfinite(value) and math.isfinite(lowest) and excess < 1e-9 * abs(value - offset):
+        excess = 0.0
+    reaction = [
+        (layers[places[edge]], gradients[edge].norm)
+        for edge in description.outputs
+        if edge in gradients and edge in places
+    ]
+    return LossFlow(
+        parts=tuple(parts),
+        outputs=place(description.outputs),
+        offset=None if math.isnan(offset) else Quantity([offset]),
+        step=_relate(
+            (_measure_size(p) * p.grad_norm for p in parameters if p.grad_norm is not None), excess
+        ),
+        reaction=_relate((_measure_output(call) * norm for call, norm in reaction), excess),
+        zero_examples=None if math.isnan(idle) else Quantity([idle]),
+        terms=tuple(terms),
+        cut=Quantity([description.cut]),
+        detached=Quantity([description.detached]),
+    )
+
+
+def _relate(falls: Iterable[float], excess: float) -> Quantity | None:
+    """Return 1 % of a sum relative to the loss above its floor; `None` if either is undefined."""
+    known = list(falls)
+    fall = STEP * math.fsum(known) if all(map(math.isfinite, known)) else math.nan
+    if not known or not math.isfinite(fall) or not math.isfinite(excess):
+        return None
+    if fall == 0.0:
+        return Quantity([0.0])
+    return Quantity([fall / excess if excess > 0.0 else math.inf])
+
+
+def _measure_size(parameter: ParameterFlow) -> float:
+    """Return a parameter's norm; if that is zero, what it could be."""
+    if parameter.norm != 0.0:
+        return float(parameter.norm)
+    if parameter.is_weight:
+        return math.sqrt(parameter.shape[0] / 3.0)
+    return math.sqrt(math.prod(map(float, parameter.shape)))
+
+
+def _measure_output(call: LayerFlow) -> float:
+    """Return the norm of an output, with entries of size 1 at least."""
+    assert call.statistics is not None
+    size = math.hypot(call.statistics.mean, call.statistics.std)
+    return max(size, 1.0) * math.sqrt(math.prod(map(float, call.shape)))

@@ -1,0 +1,957 @@
+"""`find_non_finite`: which operation makes the first infinite or undefined number.
+
+All operations of one forward and backward pass are watched below autograd (a dispatch mode sees
+each of them on every device, those of autograd's own formulas included). An output that is not
+finite gets an origin: its own operation if all that went in was finite (a producer), else that of
+what went in (a propagator). Origins follow the memory that a tensor lies in, so at the end the loss
+and every gradient tell where theirs came from. Of the tensors nothing is kept but that.
+
+Minus infinity that the code writes itself, as an attention mask does, is no fault. It becomes one
+where an operation makes NaN of it: the softmax of a row that is masked everywhere, 0 × ∞, ∞ − ∞.
+"""
+
+import linecache
+import math
+import os
+import re
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from types import FrameType, MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import Node
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from chainrule.errors import InspectionError
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.non_finite import (
+    SHOWN,
+    NonFiniteElement,
+    NonFiniteOrigin,
+    has_non_finite,
+)
+from chainrule.flow.quantity import Quantity
+from chainrule.measure._torch_internals import (
+    disable_dispatch_modes,
+    disable_function_modes,
+    find_current_node,
+    is_in_backward,
+    next_sequence_number,
+    read_sequence_number,
+)
+from chainrule.measure.autograd_graph import is_leaf, walk
+from chainrule.measure.backward import explain_failure, gather_gradients
+from chainrule.measure.inspection import call_loss, check_arguments, take_checked_inventory
+from chainrule.measure.interrupts import HoldInterrupts
+from chainrule.measure.modules import Inventory
+from chainrule.measure.preservation import restore
+from chainrule.measure.recording import Subject, describe_module, find_tensors, flatten_nested
+from chainrule.measure.sharing import finish_all, run_modules_one_by_one
+
+MOST_RECORDS = 1_000_000
+"""Most operations whose place is remembered, for the way back; a graph of so many is larger."""
+
+Number = Literal["nan", "inf", "-inf"]
+Source = Literal["operation", "constant", "input", "parameter", "buffer"]
+
+
+def find_non_finite(
+    model: nn.Module, compute_loss: Callable[[Any], Tensor]
+) -> NonFiniteOrigin | None:
+    """Return what makes the first infinite or undefined number, and where; `None` if nothing does.
+
+    It watches every operation of one forward and backward pass, on any device, and takes several
+    times as long as `inspect`. It leaves no trace, as `inspect` does. What it names makes such a
+    number of finite ones; what only passes it on is not named. If several do, the one is named
+    whose number reaches the loss, or else the first parameter on the way back.
+
+    Minus infinity in an attention mask is no fault, unless a row is masked everywhere. A number
+    that reaches neither the loss nor the gradient of a parameter is found as well
+    (`NonFiniteOrigin.is_harmless`), if no other does harm.
+
+    Args:
+        model: Any PyTorch module, as for `inspect`.
+        compute_loss: As for `inspect`; called once.
+
+    Raises:
+        LossError: As `inspect` does.
+        InspectionError: As `inspect` does.
+
+    Example:
+        >>> model, x = nn.Linear(2, 1), torch.ones(1, 2)
+        >>> find_non_finite(model, lambda m: (0 * m(x)).sqrt().sum()).op
+        'square root'
+    """
+    check_arguments(model, compute_loss)
+    inventory = take_checked_inventory(model)
+    with (
+        HoldInterrupts() as interrupts,
+        restore(inventory),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        run_modules_one_by_one(),
+    ):
+        watch = _Watch(inventory)
+        with watch.follow_modules():
+            with interrupts.let_through():
+                with watch:
+                    loss, _ = call_loss(
+                        compute_loss, inventory.modules[0][1], lambda: watch.last_run
+                    )
+                graph = walk(loss)
+                watch.keep_gradients(graph.nodes)
+            trained = [each.tensor for each in inventory.parameters if each.tensor.requires_grad]
+            with gather_gradients((*trained, *graph.leaves)):
+                with interrupts.let_through(), explain_failure(), watch:
+                    loss.sum().backward()
+                return watch.conclude(loss)
+
+
+def add_origin(
+    flow: GradientFlow, model: nn.Module, compute_loss: Callable[[Any], Tensor]
+) -> GradientFlow:
+    """Return a flow with the origin of its infinite or undefined numbers; itself if it has none.
+
+    Args:
+        flow: The measurement of `model` by `inspect`.
+        model: The model.
+        compute_loss: As for `inspect`; called once more if any number is not finite.
+
+    Example:
+        >>> from chainrule.measure.inspection import inspect
+        >>> model, x = nn.Linear(2, 1), torch.ones(1, 2)
+        >>> def compute_loss(m):
+        ...     return (0 * m(x)).sqrt().sum()
+        >>> add_origin(inspect(model, compute_loss), model, compute_loss).origin.direction
+        'backward'
+    """
+    if not has_non_finite(flow):
+        return flow
+    try:
+        origin = find_non_finite(model, compute_loss)
+    except InspectionError:  # it was measured once, but cannot be computed a second time
+        return flow
+    return replace(flow, origin=origin)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an operation was called."""
+
+    file: str
+    line: int | None
+    module: str | None
+
+
+@dataclass(slots=True, eq=False)
+class _Origin:
+    """Where numbers that are not finite begin, while more is being learned about them.
+
+    Attributes:
+        is_mask: Whether it is infinity that the code or the data holds, as a mask does.
+        leaves: Whether its numbers leave the node of the graph in which they were made.
+    """
+
+    source: Source
+    op: str
+    function: str
+    direction: Literal["forward", "backward"]
+    place: _Place
+    number: Number
+    dtype: str
+    overflow: bool = False
+    is_mask: bool = False
+    leaves: bool = True
+    shape: tuple[int, ...] = ()
+    count: int = 1
+    elements: tuple[NonFiniteElement, ...] = ()
+
+
+class _Watch(TorchDispatchMode):
+    """Sees every operation while it is on, and writes down where numbers stop being finite.
+
+    Attributes:
+        last_run: The last module that returned, for messages.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, inventory: Inventory) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.last_run: Subject | None = None
+        self._inventory = inventory
+        self._names = {id(module): name for name, module in inventory.modules}
+        self._modules: list[str] = []
+        self._origins: list[_Origin] = []
+        self._of_memory: dict[int, _Origin] = {}
+        self._records: dict[tuple[int, int], tuple[str, _Place]] = {}
+        self._thread = threading.get_ident()
+        self._places: dict[tuple[str, int | None, str | None], _Place] = {}
+        self._handles: list[Any] = []
+        self._held: dict[int, tuple[Literal["parameter", "buffer"], str]] = {}
+        for name, module in inventory.modules:
+            for key, buffer in module._buffers.items():
+                if buffer is not None and (memory := _find_memory(buffer)) is not None:
+                    self._held[memory] = "buffer", f"{name}.{key}" if name else key
+        for parameter in inventory.parameters:
+            if (memory := _find_memory(parameter.tensor)) is not None:
+                self._held[memory] = "parameter", parameter.names[0]
+
+    # --- Where things happen ----------------------------------------------------------------------
+
+    @contextmanager
+    def follow_modules(self) -> Iterator[None]:
+        """Know which module runs, by hooks that are taken off again."""
+        handles: list[Any] = []
+
+        def enter(module: nn.Module, args: Any) -> None:
+            self._modules.append(self._names.get(id(module), ""))
+
+        def leave(module: nn.Module, args: Any, result: Any) -> None:
+            if self._modules:
+                self.last_run = describe_module(self._modules.pop(), module)
+
+        try:
+            for _, module in self._inventory.modules:
+                handles.append(module.register_forward_pre_hook(enter, prepend=True))
+                handles.append(module.register_forward_hook(leave, always_call=True))
+            yield
+        finally:
+            self._modules.clear()
+            finish_all(handle.remove for handle in (*handles, *self._handles))
+
+    def _find_place(self) -> tuple[_Place, bool]:
+        """Return the innermost line of code that is neither PyTorch's nor chainrule's.
+
+        And whether it runs inside of a backward pass, so that it is not the line that starts it.
+        """
+        frame: FrameType | None = sys._getframe(1)
+        file, line, module = "", None, self._modules[-1] if self._modules else None
+        is_inside = is_in_backward()
+        while frame is not None:
+            code = frame.f_code
+            if code is find_non_finite.__code__:
+                break
+            if code.co_name == _ENGINE:
+                is_inside = False
+            elif _is_of_user(code.co_filename):
+                file, line = code.co_filename, frame.f_lineno
+                if module is None:  # a method of the model that was called directly
+                    module = self._names.get(id(frame.f_locals.get("self")))
+                break
+            frame = frame.f_back
+        key = file, line, module
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = _Place(file, line, module)
+        return place, is_inside and line is not None
+
+    # --- What every operation does ----------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation and look at what came out."""
+        kwargs = kwargs or {}
+        schema = getattr(func, "_schema", None)
+        name = _get_name(func)
+        written = _list_written(schema, args, kwargs) if schema is not None else []
+        before: dict[int, Tensor] = {}
+        if written and name not in _OVERWRITES:
+            for tensor in written:
+                before[id(tensor)] = tensor.detach().clone()
+        result = func(*args, **kwargs)
+        self._record(name)
+        if name not in _MAKES_GARBAGE and (written or schema is None or not _is_view(schema)):
+            with disable_function_modes():
+                self._look(_Operation(func, name, args, kwargs), result, written, before)
+        return result
+
+    def _record(self, name: str) -> None:
+        """Remember which operation the newest node of the graph stands for."""
+        if torch.is_grad_enabled() and len(self._records) < MOST_RECORDS:
+            key = threading.get_ident(), next_sequence_number() - 1
+            if key not in self._records:  # what comes later has no node of its own
+                self._records[key] = name, self._find_place()[0]
+
+    def _look(
+        self,
+        operation: "_Operation",
+        result: Any,
+        written: Sequence[Tensor],
+        before: Mapping[int, Tensor],
+    ) -> None:
+        """Give every output that is not finite its origin."""
+        outputs = [tensor for _, tensor in find_tensors(result)]
+        unique = {id(tensor): tensor for tensor in (*outputs, *written)}
+        is_written = {id(tensor) for tensor in written}
+        for key, output in unique.items():
+            plain = read_plain(output)
+            if plain is None:
+                continue
+            memory = _find_memory(plain)
+            if is_finite(plain):
+                if memory is not None and key not in is_written:
+                    self._of_memory.pop(memory, None)
+                continue
+            inputs = []
+            for _, tensor in find_tensors((operation.args, dict(operation.kwargs))):
+                if id(tensor) in is_written and id(tensor) not in before:
+                    continue  # it was overwritten, so it is no input
+                # What was written in place is looked up as what it was before.
+                values = read_plain(before.get(id(tensor), tensor))
+                own = read_plain(tensor)
+                if values is not None and own is not None:
+                    inputs.append(_Input(values, _find_memory(own)))
+            origin = self._find_origin(operation, inputs, plain)
+            if memory is not None:
+                self._of_memory[memory] = origin
+
+    def _find_origin(
+        self, operation: "_Operation", inputs: Sequence["_Input"], output: Tensor
+    ) -> _Origin:
+        name = operation.name
+        bad = [each for each in inputs if not is_finite(each.values)]
+        constants = [value for value in operation.numbers if not math.isfinite(value)]
+        if not bad and not constants:
+            return self._add(operation, inputs, output)
+        origins = [self._get_origin(operation, each) for each in bad]
+        nans = [_has_nan(each.values) for each in bad]
+        faults = [origin for origin in origins if not origin.is_mask]
+        if _has_nan(output) and not any(nans) and not any(map(math.isnan, constants)):
+            is_masked = name in _ROW_WISE and not any(_has_infinity(each.values) for each in bad)
+            if is_masked or not faults:
+                # Infinity in data that is read as a number is the fault, not what reads it.
+                held = [each for each in origins if each.source != "constant" and name in _MIXES]
+                op = MASKED_ROW if is_masked else ""
+                return held[0] if held else self._add(operation, inputs, output, op=op)
+        if faults:
+            undefined = [x for x, nan in zip(origins, nans, strict=True) if nan and not x.is_mask]
+            return (undefined or faults)[0]
+        if not bad:
+            return self._add(operation, [], output, source="constant")
+        new = _find_new(operation, inputs, output)
+        return origins[0] if new is None else self._add(operation, inputs, output, bad=new)
+
+    def _get_origin(self, operation: "_Operation", read: "_Input") -> _Origin:
+        """Return the origin of a tensor that is not finite; of one that was there before, too."""
+        if read.memory is not None and read.memory in self._of_memory:
+            return self._of_memory[read.memory]
+        source: Source
+        source, held = self._held.get(read.memory or 0, ("input", ""))
+        origin = self._add(operation, [], read.values, source=source, op=held)
+        if read.memory is not None:
+            self._of_memory[read.memory] = origin
+        return origin
+
+    def _add(
+        self,
+        operation: "_Operation",
+        inputs: Sequence["_Input"],
+        output: Tensor,
+        *,
+        source: Source = "operation",
+        op: str = "",
+        bad: Tensor | None = None,
+    ) -> _Origin:
+        """Return a new origin, by default this operation.
+
+        Args:
+            operation: What makes or reads the numbers.
+            inputs: What went in.
+            output: The tensor that holds them.
+            source: What kind of origin it is.
+            op: What it is called; by default what the operation is called.
+            bad: Where in the tensor they are; by default wherever it is not finite.
+        """
+        place, is_inside = self._find_place()
+        # Code that runs with gradients inside a backward pass repeats a part of the forward pass.
+        backward = is_in_backward() and not (is_inside and torch.is_grad_enabled())
+        number = _name_number(output)
+        origin = _Origin(
+            source=source,
+            op=op or name_operation(operation.name),
+            function=str(operation.function),
+            direction="backward" if backward else "forward",
+            place=place,
+            number=number,
+            dtype=str(output.dtype).removeprefix("torch."),
+            overflow=source == "operation" and _is_overflow(operation, inputs, output),
+            is_mask=(source != "operation" and number == "-inf")
+            or (source in ("constant", "buffer") and number == "inf"),
+        )
+        values: list[Tensor | float] = [each.values for each in inputs]
+        if operation.name in _WITH_NUMBERS:
+            values += operation.numbers
+        _describe(origin, output, values, bad=bad, mixes=not operation.is_pointwise)
+        self._origins.append(origin)
+        node = find_current_node() if backward else None
+        if node is not None and source == "operation":
+            self._assign(origin, node, has_line=is_inside)
+        return origin
+
+    # --- The way back -----------------------------------------------------------------------------
+
+    def _assign(self, origin: _Origin, node: Any, *, has_line: bool) -> None:
+        """Give an origin on the way back to the operation whose derivative is computed.
+
+        A backward pass that is written in Python has lines of its own.
+        """
+        recorded = self._find_record(node)
+        origin.function = str(node.name())
+        if isinstance(node, BackwardCFunction):
+            origin.op = f"{origin.op}, in {type(node).__name__.removesuffix('Backward')}.backward"
+        elif not isinstance(node, Node) or is_leaf(node):
+            return
+        else:
+            origin.op = name_node(origin.function)
+        if recorded is not None:
+            own = origin.place if has_line else recorded
+            origin.place = _Place(own.file, own.line, recorded.module)
+        origin.leaves = False
+
+        def look(outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> None:
+            """After the node: whether such numbers leave it, and next to which values."""
+            with disable_dispatch_modes(), disable_function_modes(), torch.no_grad():
+                for each in outgoing:
+                    gradient = None if each is None else read_plain(each)
+                    if gradient is not None and not origin.leaves and not is_finite(gradient):
+                        origin.leaves = True
+                        origin.number = _name_number(gradient)
+                        arrived = [
+                            x
+                            for each in incoming
+                            if each is not None and (x := read_plain(each)) is not None
+                        ]
+                        _describe(origin, gradient, _list_saved(node), incoming=arrived)
+
+        self._handles.append(node.register_hook(look))
+
+    def keep_gradients(self, nodes: Iterable[Any]) -> None:
+        """Have nodes keep the gradients that come in until they are done, for `_assign` to read."""
+        self._handles += [node.register_hook(_ignore) for node in nodes]
+
+    def _find_record(self, node: Any) -> _Place | None:
+        """Return where the operation was called that a node of the graph stands for.
+
+        Threads count their nodes each from zero, so the name must fit as well.
+        """
+        number = read_sequence_number(node)
+        if number is None:
+            return None
+        words = name_node(str(node.name()))
+        threads = dict.fromkeys((threading.get_ident(), self._thread))
+        found = [self._records[key] for each in threads if (key := (each, number)) in self._records]
+        found.sort(key=lambda record: name_operation(record[0]) != words)
+        return found[0][1] if found else None
+
+    # --- In the end -------------------------------------------------------------------------------
+
+    def conclude(self, loss: Tensor) -> NonFiniteOrigin | None:
+        """Return the origin of what does harm, or else of a number that does none."""
+        with torch.no_grad():
+            wrong = [
+                each
+                for each in self._inventory.parameters
+                if (gradient := _read_gradient(each.tensor)) is not None and not is_finite(gradient)
+            ]
+            reached = [] if is_finite(loss.detach()) else [loss.detach()]
+            gradients = (_read_gradient(each.tensor) for each in reversed(wrong))
+            reached += [gradient for gradient in gradients if gradient is not None]
+            chosen = self._choose(reached)
+            if chosen is None:
+                return None
+            value = float(loss.detach())
+        line = chosen.place.line
+        return NonFiniteOrigin(
+            source=chosen.source,
+            op=chosen.op,
+            function=chosen.function,
+            direction=chosen.direction,
+            module=chosen.place.module,
+            dtype=chosen.dtype,
+            overflow=chosen.overflow,
+            shape=chosen.shape,
+            count=chosen.count,
+            elements=chosen.elements,
+            file=chosen.place.file[-1000:],
+            line=line,
+            code=_cut(linecache.getline(chosen.place.file, line).strip()) if line else "",
+            loss=Quantity([value]),
+            parameters=tuple(each.names[0] for each in wrong[:SHOWN]),
+            parameter_count=len(wrong),
+        )
+
+    def _choose(self, reached: Sequence[Tensor]) -> _Origin | None:
+        for tensor in reached:
+            origin = self._of_memory.get(_find_memory(tensor) or 0)
+            if origin is not None:
+                return origin
+        faults = [each for each in self._origins if each.leaves and not each.is_mask]
+        if reached:  # through something that cannot be followed
+            return next(iter(faults or self._origins), None)
+        # Minus infinity in the forward pass is the logarithm of a mask, or as good as one.
+        found = (x for x in faults if x.direction == "backward" or x.number != "-inf")
+        return next(found, None)
+
+
+# --- Operations -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """A call of an operation."""
+
+    function: Any
+    name: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def numbers(self) -> list[float]:
+        """The numbers among its arguments that are no tensors."""
+        found = [*self.args, *self.kwargs.values()]
+        return [float(x) for x in found if isinstance(x, (int, float)) and not isinstance(x, bool)]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each element comes from the elements at the same place."""
+        return torch.Tag.pointwise in getattr(self.function, "tags", ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A tensor that went into an operation: its values then, and the memory that it lies in."""
+
+    values: Tensor
+    memory: int | None
+
+
+def _get_name(function: Any) -> str:
+    """Return the name of an operation without name space and overload: "log_softmax"."""
+    packet = getattr(function, "overloadpacket", None)
+    return str(getattr(packet or function, "__name__", function))
+
+
+def _list_written(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """Return the tensors that an operation writes to in place."""
+    if not schema.is_mutable:
+        return []
+    found = []
+    for position, argument in enumerate(schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[position] if position < len(args) else kwargs.get(argument.name)
+            found += [tensor for _, tensor in find_tensors(value)]
+    return found
+
+
+def _is_view(schema: Any) -> bool:
+    """Whether an operation returns memory that it was given."""
+    return any(each.alias_info is not None for each in schema.returns)
+
+
+MASKED_ROW = "softmax of a row that is masked everywhere"
+
+_ROW_WISE = frozenset(
+    [
+        "_softmax",
+        "_log_softmax",
+        "_safe_softmax",
+        "softmax",
+        "log_softmax",
+        "_masked_softmax",
+        "_sparse_softmax",
+        "_scaled_dot_product_attention_math",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_fused_attention_overrideable",
+    ]
+)
+"""Operations that divide by the sum of a row of exponentials, which is 0 if all is −∞."""
+
+_MIXES = frozenset(
+    [
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "mv",
+        "addmv",
+        "dot",
+        "convolution",
+        "_convolution",
+        "convolution_overrideable",
+        "mkldnn_convolution",
+        "linear",
+        "mean",
+        "sum",
+        "var",
+        "std",
+        "native_layer_norm",
+        "native_batch_norm",
+        "native_group_norm",
+        "_native_batch_norm_legit",
+        "cudnn_batch_norm",
+        "miopen_batch_norm",
+    ]
+)
+"""Operations that read infinity as a number; for others it may stand for "not this one"."""
+
+_OVERWRITES = frozenset(
+    [
+        "copy_",
+        "fill_",
+        "zero_",
+        "normal_",
+        "uniform_",
+        "bernoulli_",
+        "random_",
+        "exponential_",
+        "cauchy_",
+        "geometric_",
+        "log_normal_",
+        "resize_",
+        "set_",
+        "_foreach_copy_",
+        "_foreach_zero_",
+    ]
+)
+"""Operations in place that do not look at what was there."""
+
+_MAKES_GARBAGE = frozenset(
+    [
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "empty_permuted",
+        "new_empty",
+        "new_empty_strided",
+        "resize",
+        "resize_",
+        "_efficientzerotensor",
+        "set_",
+    ]
+)
+"""Operations whose output holds whatever was in memory before."""
+
+_WITH_NUMBERS = frozenset(
+    [
+        "pow",
+        "pow_",
+        "div",
+        "div_",
+        "mul",
+        "mul_",
+        "add",
+        "add_",
+        "sub",
+        "sub_",
+        "rsub",
+        "fmod",
+        "remainder",
+    ]
+)
+"""Operations of which numbers among the arguments are shown, too."""
+
+_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("div", "true_divide", "reciprocal", "divide"), "division"),
+        **dict.fromkeys(("mul", "multiply"), "multiplication"),
+        **dict.fromkeys(("sub", "rsub", "subtract"), "subtraction"),
+        "add": "addition",
+        "sqrt": "square root",
+        "rsqrt": "1 ÷ square root",
+        "pow": "power",
+        **dict.fromkeys(("norm", "linalg_vector_norm"), "norm"),
+        **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm", "linear", "matmul"), "matrix product"),
+        **dict.fromkeys(("mv", "addmv", "dot"), "matrix product"),
+        **dict.fromkeys(("convolution", "mkldnn_convolution", "cudnn_convolution"), "convolution"),
+        "native_layer_norm": "layer normalization",
+        "native_group_norm": "group normalization",
+        **dict.fromkeys(
+            ("native_batch_norm", "native_batch_norm_legit", "cudnn_batch_norm"),
+            "batch normalization",
+        ),
+        "to_copy": "conversion to another data type",
+        "cumprod": "cumulative product",
+        "prod": "product",
+        "sum": "sum",
+        "mse_loss": "squared error",
+        "safe_softmax": "softmax",
+        "std": "standard deviation",
+        "var": "variance",
+        "where": "where",
+        "euclidean_dist": "cdist",
+        "cdist_forward": "cdist",
+        "embedding_dense": "embedding",
+    }
+)
+
+
+def name_operation(name: str) -> str:
+    """Return what an operation is called, in plain words.
+
+    Args:
+        name: Its name without name space and overload.
+
+    Example:
+        >>> name_operation("div_"), name_operation("_log_softmax"), name_operation("acos")
+        ('division', 'log_softmax', 'acos')
+    """
+    plain = name.strip("_").removesuffix("_forward").removesuffix("_backward")
+    if "scaled_dot_product" in plain:
+        return "scaled_dot_product_attention"
+    return _WORDS.get(plain, plain)
+
+
+def name_node(name: str) -> str:
+    """Return what the operation is called that a node of the graph stands for, in plain words.
+
+    Example:
+        >>> name_node("DivBackward0"), name_node("LinalgVectorNormBackward0")
+        ('division', 'norm')
+    """
+    words = re.sub(r"Backward\d*$", "", name)
+    return name_operation(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", words).lower())
+
+
+# --- Values ---------------------------------------------------------------------------------------
+
+
+def read_plain(tensor: Tensor) -> Tensor | None:
+    """Return the real numbers that a tensor holds here, as a plain tensor; `None` if it has none.
+
+    Of a distributed tensor that is this process's part, of a sparse one what is not zero.
+    """
+    if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
+        return None
+    plain = tensor.detach()
+    if hasattr(plain, "to_local"):
+        plain = plain.to_local()
+    plain = flatten_nested(plain)
+    if plain.is_sparse:
+        plain = plain._values()
+    elif plain.layout != torch.strided:
+        plain = plain.to_dense()
+    if plain.is_complex():
+        plain = torch.view_as_real(plain.resolve_conj())
+    return plain if plain.numel() else None
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether all numbers of a tensor are finite; its largest and smallest tell."""
+    try:
+        low, high = torch.aminmax(values)
+    except (RuntimeError, NotImplementedError):  # eight-bit numbers
+        low, high = torch.aminmax(values.float())
+    return math.isfinite(float(low)) and math.isfinite(float(high))
+
+
+def _has_nan(values: Tensor) -> bool:
+    return bool(values.isnan().any())
+
+
+def _has_infinity(values: Tensor) -> bool:
+    return bool(values.isposinf().any())
+
+
+def _name_number(values: Tensor) -> Number:
+    return "nan" if _has_nan(values) else "inf" if _has_infinity(values) else "-inf"
+
+
+def _read_gradient(tensor: Tensor) -> Tensor | None:
+    return None if tensor.grad is None else read_plain(tensor.grad)
+
+
+def _ignore(outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> None:
+    """Change no gradient."""
+
+
+def _find_memory(tensor: Tensor) -> int | None:
+    try:
+        return tensor.untyped_storage().data_ptr() or None
+    except (RuntimeError, NotImplementedError):  # a kind of tensor that has none
+        return None
+
+
+def _find_new(operation: _Operation, inputs: Sequence[_Input], output: Tensor) -> Tensor | None:
+    """Return where an output is not finite though all that went in is; `None` if nowhere."""
+    if not operation.is_pointwise:
+        return None
+    new = ~output.isfinite()
+    for each in inputs:
+        try:
+            new &= each.values.isfinite().expand(output.shape)
+        except RuntimeError:  # numbers of another place
+            return None
+    return new if bool(new.any()) else None
+
+
+def _is_overflow(operation: _Operation, inputs: Sequence[_Input], output: Tensor) -> bool:
+    """Whether the result is finite in float32, and only too large for half precision."""
+    if output.dtype not in (torch.float16, torch.bfloat16) or _has_nan(output):
+        return False
+    if operation.name == "_to_copy":
+        return True
+    function = operation.function
+    values = iter(inputs)
+
+    def widen(value: Any) -> Any:
+        if isinstance(value, Tensor) and read_plain(value) is not None:
+            each = next(values).values
+            return each.float() if each.shape == value.shape else value.float()
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(widen, value))
+        return torch.float32 if value in (torch.float16, torch.bfloat16) else value
+
+    if operation.name.endswith("_") and not operation.name.startswith("_"):
+        packet = getattr(torch.ops.aten, operation.name[:-1], None)
+        function = getattr(packet, function._overloadname, None)
+    try:
+        args = [widen(value) for value in operation.args]
+        wide = function(*args, **{key: widen(value) for key, value in operation.kwargs.items()})
+        found = [read_plain(tensor) for _, tensor in find_tensors(wide)]
+    except Exception:  # it cannot be computed in float32 like this
+        return False
+    return bool(found) and all(each is None or is_finite(each) for each in found)
+
+
+def _list_saved(node: Any) -> list[Tensor | float]:
+    """Return what a node of the graph keeps of the forward pass: its inputs before its result."""
+    if isinstance(node, BackwardCFunction):
+        return [x for tensor in node.saved_tensors if (x := read_plain(tensor)) is not None]
+    found: list[tuple[int, Tensor | float]] = []
+    for name in dir(node):
+        if name.startswith("_saved_"):
+            key = name.removeprefix("_saved_")
+            try:
+                value = getattr(node, name)
+            except RuntimeError:  # it was released
+                continue
+            if isinstance(value, Tensor):
+                value = read_plain(value)
+            elif isinstance(value, bool) or not (
+                key == "exponent" and isinstance(value, (int, float))
+            ):
+                value = None
+            if value is not None:
+                found.append((_SAVED.index(key) if key in _SAVED else len(_SAVED), value))
+    found.sort(key=lambda pair: pair[0])
+    inputs = [value for rank, value in found if rank < _SAVED.index("result")]
+    return inputs or [value for _, value in found]
+
+
+_SAVED = ("self", "input", "other", "exponent", "result")
+
+
+def _describe(
+    origin: _Origin,
+    output: Tensor,
+    values: Sequence[Tensor | float],
+    *,
+    bad: Tensor | None = None,
+    incoming: Sequence[Tensor] = (),
+    mixes: bool = False,
+) -> None:
+    """Write down the first bad elements of an origin, and what went in at the same places.
+
+    Where there is both, undefined numbers are shown rather than infinite ones: these may have been
+    there before.
+
+    Args:
+        origin: What is filled in.
+        output: The tensor that is not finite.
+        values: What went in.
+        bad: Which elements are meant.
+        incoming: Gradients that came in.
+        mixes: Whether elements of other places count, too.
+    """
+    wrong = ~output.isfinite()
+    nan = output.isnan()
+    marks = (bad if bad is not None else nan if bool(nan.any()) else wrong).flatten().clone()
+    origin.shape = tuple(output.shape)
+    origin.count = max(1, int(wrong.sum()))
+    elements = []
+    for _ in range(min(SHOWN, int(marks.sum()))):
+        position = int(marks.to(torch.uint8).argmax())
+        marks[position] = False
+        index = _unravel(position, origin.shape)
+        given = [_read_at(each, index, origin.shape, mixes=mixes) for each in values[:8]]
+        gradients = [_read_at(each, index, origin.shape) for each in incoming]
+        arrived = next((each for each in gradients if each is not None), None)
+        elements.append(
+            NonFiniteElement(
+                index=index,
+                value=Quantity([float(output[index])]),
+                inputs=tuple(Quantity([number]) for number in given if number is not None),
+                gradient=None if arrived is None else Quantity([arrived]),
+            )
+        )
+    origin.elements = tuple(elements)
+
+
+def _read_at(
+    values: Tensor | float, index: tuple[int, ...], shape: tuple[int, ...], *, mixes: bool = False
+) -> float | None:
+    """Return the number at a place; where places do not correspond, the one of largest size."""
+    if not isinstance(values, Tensor):
+        return float(values)
+    try:
+        if not mixes or tuple(values.shape) == shape:
+            return float(values.expand(shape)[index])
+    except RuntimeError:  # it has another shape
+        pass
+    flat = values.flatten()
+    return float(flat[flat.abs().float().argmax()])
+
+
+def _unravel(position: int, shape: Sequence[int]) -> tuple[int, ...]:
+    index = []
+    for size in reversed(shape):
+        position, rest = divmod(position, size)
+        index.append(rest)
+    return tuple(reversed(index))
+
+
+# --- Lines of code --------------------------------------------------------------------------------
+
+_ENGINE = "_engine_run_backward"
+"""The function of PyTorch that starts a backward pass."""
+
+_LIBRARY = tuple(
+    f"{Path(each).resolve()}{os.sep}"
+    for each in (
+        str(Path(torch.__file__).parent),
+        str(Path(__file__).parent.parent),
+        sysconfig.get_path("stdlib"),
+    )
+)
+
+
+@cache
+def _is_of_user(file: str) -> bool:
+    """Whether a file is neither PyTorch's, nor chainrule's, nor Python's own."""
+    if file.startswith("<frozen"):
+        return False
+    path = str(Path(file).resolve())
+    is_installed = "site-packages" in path or "dist-packages" in path
+    return not path.startswith(_LIBRARY[:2]) and (is_installed or not path.startswith(_LIBRARY[2]))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 160 else f"{text[:157]}..."
