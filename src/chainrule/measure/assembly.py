@@ -33,6 +33,7 @@ from chainrule.measure.residuals import (
     describe_residuals,
     place_edges,
 )
+from chainrule.measure.sequences import assemble_times, take_times
 from chainrule.measure.statistics import (
     Table,
     fetch_rows,
@@ -47,7 +48,6 @@ from chainrule.measure.statistics import (
 )
 from chainrule.measure.symmetry import find_symmetries
 from chainrule.measure.terms import assemble_terms
-from chainrule.measure.time import assemble_times, take_times
 
 _Key = TypeVar("_Key")
 Place = tuple[int, int]
