@@ -393,6 +393,25 @@ def write_constants(constants: Mapping[str, Constants]) -> str:
     return "\n".join(lines)
 
 
+def write_rules(samples: Sequence[Sample]) -> str:
+    """Return what became of the models in which each rule finds something, as a table."""
+    lines = [
+        "| rule | models | alone | trained with both | with Adam only | with SGD only | with neither |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    outcomes = ((True, True), (False, True), (True, False), (False, False))
+    for name in RULES:
+        found = [sample for sample in samples if name in sample.said.rules]
+        if not found:
+            continue
+        alone = sum(len(sample.said.rules) == 1 for sample in found)
+        counts = [
+            sum((s.trained["sgd"], s.trained["adam"]) == each for s in found) for each in outcomes
+        ]
+        lines.append(f"| {name} | {len(found)} | {alone} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines)
+
+
 def list_wrong(samples: Sequence[Sample]) -> str:
     """Return every verdict that is wrong whichever optimizer one takes, as a list."""
     lines = []
@@ -419,6 +438,7 @@ def write_report(samples: Sequence[Sample]) -> str:
         ("ranking", write_ranking(samples, constants)),
         ("reliability", write_reliability(samples, constants)),
         ("constants", write_constants(constants)),
+        ("rules", write_rules(samples)),
         ("wrong", list_wrong(samples)),
     ):
         text = replace_part(text, name, content)
