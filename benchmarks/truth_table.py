@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from sklearn.metrics import roc_auc_score
-from truth_models import FITTED, JUDGED, Entry
+from truth_models import FITTED, JUDGED, Batch, Entry, Problem
 from viability import BINS, NEVER, compute_log_odds, fit, replace_part
 
 from chainrule import ChainruleError, Diagnosis, GradientFlow, Verdict, diagnose
@@ -122,28 +122,41 @@ class Said:
     features: Mapping[str, float | None]
 
 
+def measure(problem: Problem, batch: Batch) -> GradientFlow:
+    """Return the measurement of a model on a batch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return inspect_model(problem.model, lambda model: problem.compute_loss(model, batch))
+
+
 def listen(entry: Entry) -> Said:
     """Measure a model on its first batch, and diagnose it."""
     problem = entry.build()
     batch = problem.draw(torch.Generator().manual_seed(entry.seed + 2), problem.batch_size)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            flow = inspect_model(problem.model, lambda model: problem.compute_loss(model, batch))
+        flow = measure(problem, batch)
     except ChainruleError as error:
-        return Said(REFUSED, (type(error).__name__,), -60.0, dict.fromkeys(FEATURES))
+        return Said(REFUSED, (type(error).__name__,), WORST_RATIO, dict.fromkeys(FEATURES))
     diagnosis = diagnose(flow)
-    ratio = flow.gradient_ratio
-    size = math.nan if ratio is None else float(ratio)
     return Said(
         verdict=str(diagnosis.verdict),
         rules=tuple(finding.rule for finding in diagnosis.findings),
-        ratio=0.0
-        if ratio is None
-        else -abs(math.log10(min(max(size, 1e-30), 1e30)))
-        if math.isfinite(size)
-        else -60.0,
-        features={name: measure(flow, diagnosis) for name, measure in FEATURES.items()},
+        ratio=_judge_ratio(flow),
+        features={name: read(flow, diagnosis) for name, read in FEATURES.items()},
+    )
+
+
+WORST_RATIO = -30.0
+
+
+def _judge_ratio(flow: GradientFlow) -> float:
+    """Return how near the gradient ratio is to 1, as other explorers look at it."""
+    ratio = flow.gradient_ratio
+    if ratio is None:
+        return 0.0
+    size = float(ratio)
+    return (
+        max(-abs(math.log10(max(size, 1e-30))), WORST_RATIO) if math.isfinite(size) else WORST_RATIO
     )
 
 
@@ -183,6 +196,7 @@ def load_said(path: Path = SAID_FILE) -> dict[str, Said]:
 class Sample:
     """A model with what was said of it and what became of it."""
 
+    key: str
     kind: str
     family: str
     parameters: str
@@ -243,6 +257,7 @@ def gather(
         way = {name: judge_error(errors[name], best[row["task"]]) for name in OPTIMIZERS}
         samples.append(
             Sample(
+                key=entry.key,
                 kind=entry.family.kind,
                 family=entry.family.name,
                 parameters=entry.query,
