@@ -411,7 +411,7 @@ def write_constants(constants: Mapping[str, Constants]) -> str:
 def write_rules(samples: Sequence[Sample]) -> str:
     """Return what became of the models in which each rule finds something, as a table."""
     lines = [
-        "| rule | models | alone | trained with both | with Adam only | with SGD only | with neither |",
+        "| rule | models | alone | trained with both | Adam only | SGD only | neither |",
         "|---|---|---|---|---|---|---|",
     ]
     outcomes = ((True, True), (False, True), (True, False), (False, False))
