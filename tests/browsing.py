@@ -56,8 +56,12 @@ def serve_explorer(*options: str) -> Iterator[str]:
 
 @contextmanager
 def launch_chromium():
-    """Launch the Chromium on the path; without one the test is skipped, in CI it fails."""
-    executable = shutil.which("chromium")
+    """Launch the Chromium on the path; without one the test is skipped, in CI it fails.
+
+    Debian's `chromium-headless-shell` is the same engine without windows: it opens a page in half
+    the time.
+    """
+    executable = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if executable is None:
         if os.environ.get("CI"):
             pytest.fail("chromium is missing; install it (Debian: apt-get install chromium)")

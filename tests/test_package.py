@@ -26,6 +26,7 @@ def test_public_names():
         "PRESETS",
         "Remedy",
         "ScalarChain",
+        "Trial",
         "Verdict",
         "apply_remedy",
         "build_network",
@@ -36,7 +37,9 @@ def test_public_names():
         "load_flow",
         "make_loss",
         "plot",
+        "probe_precision",
         "simulate",
+        "try_training",
         "write_report",
     }
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from chainrule.figures.plotting import plot
     from chainrule.flow.gradient_flow import GradientFlow
     from chainrule.flow.loading import load_flow
+    from chainrule.flow.trial import Trial
     from chainrule.measure.inspection import inspect
+    from chainrule.measure.loss_scale import probe_precision
     from chainrule.measure.networks import build_network, make_loss
     from chainrule.measure.non_finite import find_non_finite
     from chainrule.measure.simulation import simulate
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from chainrule.spec.activations import ACTIVATIONS
     from chainrule.spec.initializers import INITIALIZERS
     from chainrule.spec.network_spec import NetworkSpec
+    from chainrule.training.trial import try_training
 
 __all__ = [
     "ACTIVATIONS",
@@ -46,6 +49,7 @@ __all__ = [
     "NetworkSpec",
     "Remedy",
     "ScalarChain",
+    "Trial",
     "Verdict",
     "apply_remedy",
     "build_network",
@@ -56,7 +60,9 @@ __all__ = [
     "load_flow",
     "make_loss",
     "plot",
+    "probe_precision",
     "simulate",
+    "try_training",
     "write_report",
 ]
 
@@ -70,6 +76,7 @@ _HOMES = {
     "NetworkSpec": "spec",
     "Remedy": "remedies",
     "ScalarChain": "chain",
+    "Trial": "flow",
     "Verdict": "diagnosis",
     "apply_remedy": "remedies",
     "build_network": "measure",
@@ -80,7 +87,9 @@ _HOMES = {
     "load_flow": "flow",
     "make_loss": "measure",
     "plot": "figures.plotting",
+    "probe_precision": "measure",
     "simulate": "measure",
+    "try_training": "training",
     "write_report": "report",
 }
 """Where each public name is imported from: the face of a room, or a module in it."""

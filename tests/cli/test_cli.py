@@ -62,7 +62,7 @@ def test_remedies_of_a_model_in_json_and_report(run, tmp_path):
     code, out, _ = run("inspect", CLASSIC, "--remedies", "--json", "--report", str(report))
     document = json.loads(out)
     assert code == 0
-    assert document["remedies"][0]["outcome"] == "cures"
+    assert document["remedies"][0]["outcome"] == "measures well"
     assert "0.weight" in document["remedies"][0]["parameters"]
     assert document["advice"][0]["code"]
     assert document["remedies"][0]["title"] in report.read_text(encoding="utf-8")

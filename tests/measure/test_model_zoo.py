@@ -146,7 +146,7 @@ def train(model, compute_loss, kind, rate, steps=60):
 def test_a_cured_model_trains_where_the_sick_one_did_not(name, kind, rate):
     sick, compute_loss = VARIANTS[name]()
     remedy = chainrule.find_remedies(sick, compute_loss)[0]
-    assert remedy.is_cure
+    assert remedy.is_good
     stuck = train(sick, compute_loss, kind, rate)
     cured, compute_loss = VARIANTS[name]()
     chainrule.apply_remedy(remedy, cured)

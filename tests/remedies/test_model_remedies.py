@@ -143,7 +143,7 @@ def test_woken_units_are_on_for_some_examples():
 def test_the_same_twice_and_ranked():
     first, second = (chainrule.find_remedies(*sick()) for _ in range(2))
     assert [r.to_dict() for r in first.tried] == [r.to_dict() for r in second.tried]
-    order = ["cures", "helps", "trades", "fails"]
+    order = ["measures well", "helps", "trades", "fails"]
     places = [order.index(remedy.outcome) for remedy in first.tried]
     assert places == sorted(places)
     assert all(remedy.before is first.before for remedy in first.tried)
@@ -320,7 +320,7 @@ def test_weights_that_are_not_numbers():
     assert found.diagnosis.verdict is Verdict.NON_FINITE
     assert found.diagnosis.findings[0].modules[0] == "4.weight"
     assert found[0].title == "Initialization by what follows each layer"
-    assert found[0].is_cure
+    assert found[0].is_good
 
 
 def test_too_large_for_a_copy():
@@ -445,7 +445,7 @@ def test_unused_weights_do_not_keep_the_rest_from_being_helped():
         (r.title, r.outcome) for r in reference.tried
     ]
     best = found[0]
-    assert best.is_cure
+    assert best.is_good
     assert best.comparison.rule == reference[0].comparison.rule
     assert best.comparison.before == reference[0].comparison.before
     assert best.verdict_after is Verdict.HEALTHY
@@ -477,7 +477,7 @@ def test_weights_that_become_unreached_are_no_cure():
     chainrule.apply_remedy(chainrule.find_remedies(other.net, other.compute)[0], other.net)
     before, after = (chainrule.inspect(m, m.compute) for m in (model, other))
     remedy = compare_flows(before, after, title="", reason="", kinds=("initialization",))
-    assert remedy.outcome is not Outcome.CURES
+    assert remedy.outcome is not Outcome.MEASURES
     assert remedy.verdict_after is Verdict.NO_GRADIENT
 
 
@@ -516,7 +516,7 @@ def test_models_that_keep_tensors_are_copied(ran_before):
 
     with unchanged(model):
         found = chainrule.find_remedies(model, compute_loss)
-    assert found[0].is_cure
+    assert found[0].is_good
     assert not found.note
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import chainrule
 from chainrule import Verdict
 from chainrule.errors import InspectionError, RemedyError
-from chainrule.remedies.copying import find_shared_memory
+from chainrule.measure.copying import find_shared_memory
 from chainrule.remedies.edits import Edit, apply_edits, apply_or_undo
 from chainrule.remedies.model_changes import list_biases, list_model_changes, list_weights
 from chainrule.remedies.result import compare_flows
@@ -223,7 +223,7 @@ def test_other_precisions_are_cured_and_kept(dtype):
 
     with unchanged(model):
         found = chainrule.find_remedies(model, compute_loss)
-    assert found[0].is_cure
+    assert found[0].is_good
     flow = chainrule.apply_remedy(found[0], model, compute_loss)
     assert flow.to_json() == found[0].after.to_json()
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}

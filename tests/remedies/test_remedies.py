@@ -105,8 +105,8 @@ def check(spec, found):
     """What holds for every answer."""
     verdict = diagnose(found.before).verdict
     assert found.diagnosis.verdict is verdict
-    assert list(found) == [*found.cures, *found.helps]
-    assert len(found) == len(found.cures) + len(found.helps)
+    assert list(found) == [*found.measured, *found.helps]
+    assert len(found) == len(found.measured) + len(found.helps)
     assert sorted(map(id, found.tried)) == sorted(map(id, [*found, *found.refuted]))
     assert len({remedy.spec for remedy in found.tried}) == len(found.tried)
     if verdict is Verdict.HEALTHY:
@@ -135,12 +135,12 @@ def check(spec, found):
                 better = comparison.after < comparison.before
                 assert better if comparison.beyond == ">" else comparison.after > comparison.before
             assert {finding.verdict for finding in after.findings} <= known
-        assert (remedy.outcome is Outcome.CURES) == remedy.is_cure
-        if remedy.is_cure:
+        assert (remedy.outcome is Outcome.MEASURES) == remedy.is_good
+        if remedy.is_good:
             assert after.verdict is Verdict.HEALTHY
             assert after.viability.sgd.word is Outlook.VIABLE
             assert comparison.passes
-    for group in (found.cures, found.helps):
+    for group in (found.measured, found.helps):
         costs = [(len(r.kinds), *sorted((COSTS[k] for k in r.kinds), reverse=True)) for r in group]
         assert costs == sorted(costs)
 
@@ -149,7 +149,7 @@ def check(spec, found):
 def test_every_kind_of_trouble_has_remedies(name):
     found = find_remedies(UNHEALTHY[name], 5)
     check(UNHEALTHY[name], found)
-    assert found.cures
+    assert found.measured
     assert len(found) >= 3
 
 
@@ -181,9 +181,9 @@ def test_presets(preset):
         assert list(found) == []
         assert found.tried == ()
     else:
-        assert len(found.cures) >= 2
+        assert len(found.measured) >= 2
         assert len(found) >= 3
-        assert found[0] is found.cures[0]
+        assert found[0] is found.measured[0]
 
 
 def test_relu_asks_for_he():
@@ -239,14 +239,14 @@ def test_pairs_where_no_single_change_cures():
     spec = SMALL.replace(depth=3, activation="tanh", **two_faults)
     found = find_remedies(spec, 4)
     check(spec, found)
-    assert found.cures
-    assert all(len(remedy.kinds) == 2 for remedy in found.cures)
+    assert found.measured
+    assert all(len(remedy.kinds) == 2 for remedy in found.measured)
     assert found[0].changes == {"init": "xavier", "weight_std": 1.0, "bias_std": 0.0}
     alone = {
         remedy.kinds: remedy.comparison.closed for remedy in found.tried if len(remedy.kinds) == 1
     }
     for remedy in found.tried:
-        if len(remedy.kinds) == 2 and not remedy.is_cure:
+        if len(remedy.kinds) == 2 and not remedy.is_good:
             assert all(remedy.comparison.closed > alone[(kind,)] for kind in remedy.kinds)
 
 

@@ -44,15 +44,15 @@ def read_table(text):
 
 class TestOneLine:
     def test_a_search_counts_what_it_found(self, found, healthy):
-        counts = len(found.cures), len(found.helps), len(found.refuted)
+        counts = len(found.measured), len(found.helps), len(found.refuted)
         assert repr(found).startswith("Remedies(vanishing: ")
         assert [int(word) for word in repr(found).split() if word.isdigit()] == list(counts)
         assert "nothing to change" in repr(healthy)
         assert "healthy" in repr(healthy)
         nothing = replace(found, tried=())
         assert "nothing was tried" in repr(nothing)
-        one = replace(found, tried=(found.cures[0], found.helps[0], found.refuted[0]))
-        assert repr(one) == "Remedies(vanishing: 1 cure, 1 helps, 1 does not)"
+        one = replace(found, tried=(found.measured[0], found.helps[0], found.refuted[0]))
+        assert repr(one) == "Remedies(vanishing: 1 measures well, 1 helps, 1 does not)"
 
     def test_a_remedy_names_outcome_and_both_values(self, found):
         for remedy in found.tried:

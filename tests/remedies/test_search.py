@@ -56,9 +56,9 @@ def test_outcomes_come_first_then_costs(measured):
     assert search.diagnosis.verdict is Verdict.VANISHING
     search.run(map(change, ["fail", "small help", "help", "cure"]), [], measure)
     assert list_titles(search.rank()) == ["cure", "help", "small help", "fail"]
-    assert [r.outcome for r in search.rank()] == ["cures", "helps", "helps", "fails"]
+    assert [r.outcome for r in search.rank()] == ["measures well", "helps", "helps", "fails"]
     assert search.count(Outcome.HELPS) == 2
-    assert search.count(Outcome.CURES, Outcome.HELPS) == 3
+    assert search.count(Outcome.MEASURES, Outcome.HELPS) == 3
     assert search.has_cure()
     assert search.has_cure("initialization")
     assert not search.has_cure("gain")

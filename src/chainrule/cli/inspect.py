@@ -27,7 +27,7 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
         typer.Argument(
             metavar="TARGET",
             help="FILE.py:FUNCTION or package.module:FUNCTION. The function takes no arguments "
-            "and returns (model, compute_loss).",
+            "and returns (model, compute_loss), or (model, compute_loss, optimizer).",
         ),
     ],
     as_json: JsonOption = False,
@@ -35,6 +35,22 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
     report: ReportOption = None,
     open_report: OpenOption = False,
     remedies: RemediesOption = False,
+    try_it: Annotated[
+        bool,
+        typer.Option(
+            "--try",
+            help="Train copies for a short while, with the optimizer of the target or with SGD and "
+            "Adam. The verdict follows what came of it.",
+        ),
+    ] = False,
+    passes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            min=20,
+            help="With --try: the most forward and backward passes. [default: 300]",
+        ),
+    ] = None,
     check: CheckOption = False,
     min_gradient: Annotated[
         float | None,
@@ -80,28 +96,36 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
             "--min-gradient, --max-gradient and --max-ratio must come with --check, which compares "
             "with them. Give --check as well."
         )
+    if passes is not None and not try_it:
+        raise ChainruleError("--passes must come with --try, which it limits. Give --try as well.")
     with keep_output() as out:
-        found = None
+        found = trial = None
         with show_progress("measuring") as advance:
-            model, compute_loss = load_target(target)
+            model, compute_loss, optimizer = load_target(target)
             from chainrule.measure.inspection import inspect
             from chainrule.measure.non_finite import add_origin
             from chainrule.remedies.spec_search import find_remedies
 
             try:
                 if remedies:
-                    found = find_remedies(model, compute_loss, progress=advance)
+                    found = find_remedies(
+                        model, compute_loss, prove=try_it, optimizer=optimizer, progress=advance
+                    )
                     flow = found.before
                 else:
                     flow = add_origin(inspect(model, compute_loss), model, compute_loss)
+                if try_it:
+                    from chainrule.training.trial import PASSES, try_training
+
+                    trial = try_training(model, compute_loss, optimizer, passes=passes or PASSES)
             except SystemExit as error:
                 raise InspectionError(
                     f"The model's code must run without errors, but it raised SystemExit: {error}."
                 ) from error
-        diagnosis = diagnose(flow)
+        diagnosis = diagnose(flow, trial=trial)
         show_flow(flow, diagnosis, found, file=out, as_json=as_json, everything=everything)
     write_flow(flow, output)
-    write_page(flow, report, opened=open_report, remedies=found)
+    write_page(flow, report, opened=open_report, remedies=found, trial=trial)
     violations = check_limits(flow, diagnosis, limits) if check else ()
     for violation in violations:
         print_error(f"{violation}", label="check: ")

@@ -13,6 +13,7 @@ from chainrule.errors import FlowFileError
 if TYPE_CHECKING:
     from chainrule.diagnosis.diagnosis import Diagnosis
     from chainrule.flow.gradient_flow import GradientFlow
+    from chainrule.flow.trial import Trial
     from chainrule.remedies.result import Remedies
 
 
@@ -79,6 +80,7 @@ def write_page(
     opened: bool,
     title: str | None = None,
     remedies: "Remedies | None" = None,
+    trial: "Trial | None" = None,
 ) -> None:
     """Write the report if it is asked for, say where it is, and open it if that is asked for."""
     if path is None and not opened:
@@ -86,7 +88,7 @@ def write_page(
     from chainrule.report import write_report
 
     place = path or Path(tempfile.mkdtemp(prefix="chainrule-")) / "report.html"
-    write_report(flow, place, title=title, remedies=remedies)
+    write_report(flow, place, title=title, remedies=remedies, trial=trial)
     print_note(f"Wrote {place}")
     if opened and not webbrowser.open(place.resolve().as_uri()):
         print_note("No browser could be started. Open that file in one.")

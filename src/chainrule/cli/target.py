@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from chainrule.errors import TargetError, suggest
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 _FORM = "FILE.py:FUNCTION or package.module:FUNCTION"
@@ -22,8 +23,12 @@ def get_file(target: str) -> str | None:
     return place if place.endswith(".py") or "/" in place else None
 
 
-def load_target(target: str) -> "tuple[nn.Module, Callable[[Any], Any]]":
-    """Return the (model, compute_loss) that the function named by `target` returns.
+def load_target(
+    target: str,
+) -> "tuple[nn.Module, Callable[[Any], Any], torch.optim.Optimizer | None]":
+    """Return the (model, compute_loss, optimizer) that the function named by `target` returns.
+
+    The optimizer is `None` if the function returns only a model and compute_loss.
 
     Args:
         target: "FILE.py:FUNCTION" or "package.module:FUNCTION". The file's folder (or the current
@@ -31,7 +36,7 @@ def load_target(target: str) -> "tuple[nn.Module, Callable[[Any], Any]]":
 
     Raises:
         TargetError: If there is no such file or function, its code raises (chained with `from`),
-            or it does not return the pair.
+            or it returns anything else.
     """
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
@@ -48,20 +53,27 @@ def load_target(target: str) -> "tuple[nn.Module, Callable[[Any], Any]]":
         hint = suggest(name, functions) if functions else "It defines no function."
         raise TargetError(f"{place} must define a function {name!r}, but does not. {hint}")
     result = _run(target, function)
-    if not isinstance(result, tuple) or len(result) != 2:
+    if not isinstance(result, tuple) or len(result) not in (2, 3):
         raise TargetError(
-            f"{target} must return (model, compute_loss); got {type(result).__name__}"
+            f"{target} must return (model, compute_loss) or (model, compute_loss, optimizer); got "
+            f"{type(result).__name__}"
             + (f" of length {len(result)}." if isinstance(result, tuple) else ".")
         )
+    import torch
     from torch import nn
 
-    model, compute_loss = result
+    model, compute_loss, optimizer = (*result, None)[:3]
     if not isinstance(model, nn.Module) or not callable(compute_loss):
         raise TargetError(
             f"{target} must return (model, compute_loss): a torch.nn.Module and a function of it; "
             f"got ({type(model).__name__}, {type(compute_loss).__name__})."
         )
-    return model, compute_loss
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise TargetError(
+            f"{target} must return a torch.optim.Optimizer as the third of (model, compute_loss, "
+            f"optimizer); got {type(optimizer).__name__}. Leave it out to try SGD and Adam."
+        )
+    return model, compute_loss, optimizer
 
 
 def _run(what: str, action: Callable[[], Any]) -> Any:

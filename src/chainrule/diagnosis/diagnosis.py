@@ -13,6 +13,14 @@ from chainrule.diagnosis.reach import read_unreached
 from chainrule.diagnosis.rule import MEANINGS, Rule, Verdict, describe_worst, find_worst
 from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES
 from chainrule.diagnosis.structure import list_explained
+from chainrule.diagnosis.trial_rules import (
+    DID_NOT_TRAIN,
+    choose_tried_action,
+    describe_failure,
+    is_lessened,
+    name_outcomes,
+    trains_all_the_same,
+)
 from chainrule.diagnosis.viability.model import (
     NEGLIGIBLE,
     Outlook,
@@ -22,6 +30,7 @@ from chainrule.diagnosis.viability.model import (
     describe_odds,
 )
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.trial import LEARNED, Trial
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import get_initializer
 
@@ -69,6 +78,12 @@ ACTION_WITH_SGD = (
     "values like these learned."
 )
 """What to do next with a healthy network that suits one optimizer only."""
+
+ACTION_MEASURED = (
+    "No measured value needs to change. Train it, or find out first whether it learns: "
+    "chainrule.try_training(model, compute_loss)."
+)
+"""What to do next with a healthy model of yours: a measurement is no training."""
 
 NO_PARAMETERS = (
     "Measure a model that has parameters. This one has none, so it has nothing to train."
@@ -140,7 +155,11 @@ class Diagnosis:
         summary: One sentence.
         action: What to do next.
         viability: How likely SGD and Adam are to train the network, each with its reasons.
-        notes: What attention and residual connections do, where it leaves the verdict as it is.
+        notes: What attention and residual connections do, where it leaves the verdict as it is;
+            and what was found in a network that trained all the same.
+        trial: The training that was tried, which the verdict follows; `None` if none was.
+        specified: Whether the network is described by a specification. The estimate of viability
+            was fitted on such networks; of others it is no headline.
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
@@ -154,21 +173,33 @@ class Diagnosis:
     action: str
     viability: Viability
     notes: tuple[Note, ...] = ()
+    trial: Trial | None = None
+    specified: bool = True
+
+    @property
+    def was_tried(self) -> bool:
+        """Whether some training was tried."""
+        return self.trial is not None and bool(self.trial.tried)
+
+    @property
+    def prospects(self) -> str:
+        """What is known of training, in a few words: tried, estimated, or measured only."""
+        if self.trial is not None and self.trial.tried:
+            return f"tried: {name_outcomes(self.trial)}"
+        if not self.specified:
+            return "measured only"
+        return f"SGD {_name_outlook(self.viability.sgd)}, Adam {_name_outlook(self.viability.adam)}"
 
     def __repr__(self) -> str:
         count = len(self.findings)
         found = f"{count or 'no'} finding{'' if count == 1 else 's'}"
-        return (
-            f"Diagnosis({self.verdict}: {found}, SGD {_name_outlook(self.viability.sgd)}, "
-            f"Adam {_name_outlook(self.viability.adam)})"
-        )
+        return f"Diagnosis({self.verdict}: {found}, {self.prospects})"
 
     def _repr_markdown_(self) -> str:
         """Return what a notebook shows: the verdict, what is wrong, and what to do next."""
         lines = [
             f"**{str(self.verdict).capitalize()}**: {MEANINGS[self.verdict]}.",
-            f"Training: SGD {_name_outlook(self.viability.sgd)}, "
-            f"Adam {_name_outlook(self.viability.adam)}.",
+            f"Training: {self.prospects}.",
             "\n".join(
                 f"- *{each.verdict}*: {_escape(f'{each.evidence}. {each.consequence}')}"
                 for each in self.findings
@@ -195,7 +226,9 @@ def _escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]#|~$])", r"\\\1", plain)
 
 
-def diagnose(flow: GradientFlow, *, rules: Mapping[str, Rule] = RULES) -> Diagnosis:
+def diagnose(
+    flow: GradientFlow, *, rules: Mapping[str, Rule] = RULES, trial: Trial | None = None
+) -> Diagnosis:
     """Return the verdict on a measurement, every finding with its evidence, and what to do next.
 
     It looks at gradients that are too small or too large, at what reaches the first layer, at
@@ -203,9 +236,15 @@ def diagnose(flow: GradientFlow, *, rules: Mapping[str, Rule] = RULES) -> Diagno
     where values shrink forward as much as gradients shrink backward, the ratio looks healthy. An
     ensemble is judged by its medians.
 
+    If a training was tried, the verdict follows it. A network that did not train with any optimizer
+    is hard to train, however healthy it looked. Where all optimizers trained it, values that are
+    beyond their bounds become notes; what is wrong however the loss falls (weights that it does not
+    reach, numbers that are not finite) stays a finding.
+
     Args:
         flow: A measurement by `inspect` or `simulate`.
         rules: What is looked for: the table of rules, or one of your own.
+        trial: What `try_training` showed of the same model and loss.
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
@@ -214,7 +253,52 @@ def diagnose(flow: GradientFlow, *, rules: Mapping[str, Rule] = RULES) -> Diagno
     """
     viability = assess_viability(flow)
     findings = _find_all(flow, viability, rules)
-    return _conclude(flow, findings, viability, list_notes(flow))
+    return _conclude(flow, findings, viability, list_notes(flow), trial)
+
+
+def _follow(
+    trial: Trial, findings: tuple[Finding, ...], notes: tuple[Note, ...]
+) -> tuple[tuple[Finding, ...], tuple[Note, ...]]:
+    """Return findings and notes as they are after a training was tried."""
+    if trial.fails:
+        return _add_failure(trial, findings), notes
+    if not trains_all_the_same(trial):
+        return findings, notes
+    lessened = [finding for finding in findings if is_lessened(finding.verdict)]
+    added = tuple(
+        Note(
+            name=each.rule,
+            modules=each.modules,
+            metric=each.metric,
+            value=each.value,
+            threshold=each.threshold,
+            beyond=each.beyond,
+            evidence=each.evidence,
+            meaning=f"It trains all the same ({name_outcomes(trial)}), so this is no fault of it.",
+            source=each.source,
+        )
+        for each in lessened
+    )
+    return tuple(each for each in findings if each not in lessened), (*added, *notes)
+
+
+def _add_failure(trial: Trial, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    learned = max((each.best.learned for each in trial.tried if each.best), default=0.0)
+    failure = Finding(
+        rule=DID_NOT_TRAIN.name,
+        verdict=DID_NOT_TRAIN.verdict,
+        layers=(),
+        modules=(),
+        metric=DID_NOT_TRAIN.metric,
+        value=learned,
+        threshold=LEARNED,
+        beyond=DID_NOT_TRAIN.beyond,
+        evidence=describe_failure(trial),
+        reason=DID_NOT_TRAIN.reason,
+        source=DID_NOT_TRAIN.source,
+    )
+    rest = (each for each in findings if each.verdict is not Verdict.HARD_TO_TRAIN)
+    return (*rest, failure)
 
 
 def _temper(viability: Viability, findings: Sequence[Finding]) -> Viability:
@@ -258,7 +342,7 @@ def overlook(
     if not findings:
         rest = {name: rule for name, rule in rules.items() if name not in ignored and rule.last}
         findings = _find_all(flow, diagnosis.viability, rest)
-    return _conclude(flow, findings, diagnosis.viability, diagnosis.notes)
+    return _conclude(flow, findings, diagnosis.viability, diagnosis.notes, diagnosis.trial)
 
 
 def _find_all(
@@ -321,29 +405,41 @@ def _conclude(
     findings: tuple[Finding, ...],
     viability: Viability,
     notes: tuple[Note, ...],
+    trial: Trial | None,
 ) -> Diagnosis:
-    """Return the diagnosis that findings amount to."""
+    """Return the diagnosis that findings amount to, and what was tried."""
+    if trial is not None:
+        findings, notes = _follow(trial, findings, notes)
     verdict = findings[0].verdict if findings else Verdict.HEALTHY
     return Diagnosis(
         verdict=verdict,
         findings=findings,
         summary=_summarize(flow, findings),
-        action=_choose_action(flow, verdict, viability),
+        action=_choose_action(flow, verdict, viability, trial),
         viability=_temper(viability, findings),
         notes=notes,
+        trial=trial,
+        specified=flow.spec is not None,
     )
 
 
-def _choose_action(flow: GradientFlow, verdict: Verdict, viability: Viability) -> str:
+def _choose_action(
+    flow: GradientFlow, verdict: Verdict, viability: Viability, trial: Trial | None
+) -> str:
     if verdict is Verdict.NO_GRADIENT and not flow.parameters:
         return NO_PARAMETERS
     if verdict is Verdict.NON_FINITE and flow.origin is not None and not flow.origin.is_harmless:
         return describe_cure(flow.origin)
+    usual = ACTIONS[verdict].format(change=_suggest_change(flow))
+    if trial is not None and trial.tried:
+        return choose_tried_action(verdict, trial, usual)
+    if verdict is Verdict.HEALTHY and flow.spec is None:
+        return ACTION_MEASURED
     if verdict is Verdict.HEALTHY and viability.sgd.word is Outlook.AT_RISK:
         return ACTION_AT_RISK
     if verdict is Verdict.HEALTHY and viability.adam.word is Outlook.NOT_VIABLE:
         return ACTION_WITH_SGD
-    return ACTIONS[verdict].format(change=_suggest_change(flow))
+    return usual
 
 
 def _summarize(flow: GradientFlow, findings: Sequence[Finding]) -> str:

@@ -1,4 +1,4 @@
-"""Notes on a measurement: attention, branches, residual streams, the loss, unused parts.
+"""Notes on a measurement: attention, residual streams, loss, inputs, time, precision, unused parts.
 
 A note never changes the verdict: nothing need be wrong. It reports a metric that people ask about,
 and what was found when the claim that goes with it was put to the test.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_share
+from chainrule.diagnosis.input_rules import ENOUGH
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES
@@ -19,9 +20,18 @@ from chainrule.diagnosis.structure import (
     list_normalizations,
     list_streams,
 )
+from chainrule.diagnosis.symmetry_rules import count_copies, list_symmetric
+from chainrule.diagnosis.time_rules import describe_lost, measure_lost
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.non_finite import count_harmful
-from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM, AttentionFlow, ResidualFlow
+from chainrule.flow.precision import FORMATS
+from chainrule.flow.records import (
+    NEAR_ONE_HOT,
+    NEAR_UNIFORM,
+    AttentionFlow,
+    ResidualFlow,
+    read_saturation,
+)
 
 _LONG = 4
 """Sums from which on a residual stream is worth a note of its own."""
@@ -176,6 +186,64 @@ _OBSERVATIONS = (
         "meant for a constant that makes the loss easier to read.",
         source="torch.Tensor.detach",
     ),
+    Observation(
+        name="constant_columns",
+        metric="share of input columns with one value in all examples",
+        threshold=0.1,
+        beyond=">",
+        meaning="A column that never changes tells nothing about an example; it acts like one more "
+        "bias. In a larger batch it may change.",
+        source="measured: the input's columns",
+    ),
+    Observation(
+        name="repeated_examples",
+        metric="share of input examples that repeat an earlier one",
+        threshold=0.5,
+        beyond=">",
+        meaning="Repeated examples teach nothing new. If they should differ, look at how the batch "
+        "is drawn: a random state set too often, an index that does not move, a copied view.",
+        source="measured: the input's examples",
+    ),
+    Observation(
+        name="fading_time",
+        metric="share of time steps that hardly any gradient reaches",
+        threshold=0.0,
+        beyond=">",
+        meaning="What the loss reads at the end, it can hardly learn from these steps. If the task "
+        "needs them, start the forget gates open (a bias of 3 to 5), or read the outputs of all "
+        "steps. Many tasks do not: there this is no fault.",
+        source="Hochreiter 1991; Jozefowicz et al. 2015",
+    ),
+    Observation(
+        name="copied_units",
+        metric="share of a layer's units that are copies",
+        threshold=0.1,
+        beyond=">",
+        meaning="Units with the same weights and gradients stay the same, so the layer works like a "
+        "smaller one, and trains like it. Where a network was widened by copying units, a little "
+        "noise on the copies sets them free.",
+        source="Chen et al. 2016, Net2Net (arXiv 1511.05641)",
+    ),
+    Observation(
+        name="partly_saturated",
+        metric="share of saturated activations",
+        threshold=0.5,
+        beyond=">",
+        meaning="More than half of the activations are flat here, so little gradient passes "
+        "through them. The layer can still learn, but more slowly. Smaller weights before it, "
+        "smaller inputs or a normalization bring it back to where it is steep.",
+        source="Glorot & Bengio 2010, section 3",
+    ),
+    Observation(
+        name="near_overflow",
+        metric="largest value ÷ largest number of float16",
+        threshold=0.1,
+        beyond=">",
+        meaning="A few steps of training, or another batch, can take these values beyond the "
+        "largest number of float16, 65,504: then they are infinite. bfloat16 has room for them; "
+        "or compute this module in float32.",
+        source="IEEE 754 binary16; Micikevicius et al. 2018 (arXiv 1710.03740)",
+    ),
 )
 
 OBSERVATIONS: Mapping[str, Observation] = MappingProxyType(
@@ -221,7 +289,7 @@ class Note:
 
 
 def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
-    """Return what is worth knowing of attention, residual connections, loss and unused parts.
+    """Return what is worth knowing of attention, residual connections, loss, inputs and more.
 
     What is grave enough to be a finding of the diagnosis is left to it.
     """
@@ -419,6 +487,90 @@ def _find_detached(flow: GradientFlow) -> Iterator[Note]:
         )
 
 
+def _find_constant_columns(flow: GradientFlow) -> Iterator[Note]:
+    for each in flow.inputs:
+        share = each.constant_columns / each.columns
+        if each.examples >= ENOUGH and share > OBSERVATIONS["constant_columns"].threshold:
+            yield _note(
+                "constant_columns",
+                share,
+                f"{each.constant_columns:.0f} of {each.columns:,} columns of the input of "
+                f"{each.reader or '(model)'!r} have one value in all {each.examples:,} examples",
+                [each.reader],
+            )
+
+
+def _find_repeated(flow: GradientFlow) -> Iterator[Note]:
+    for each in flow.inputs:
+        if each.examples >= ENOUGH and each.repeated > OBSERVATIONS["repeated_examples"].threshold:
+            yield _note(
+                "repeated_examples",
+                each.repeated,
+                f"{each.repeated * each.examples:.0f} of {each.examples:,} examples of the input "
+                f"of {each.reader or '(model)'!r} repeat an earlier one",
+                [each.reader],
+            )
+
+
+def _find_fading_time(flow: GradientFlow) -> Iterator[Note]:
+    bound = RULES["vanishing_time"].threshold
+    for each in flow.times:
+        share = measure_lost(each)
+        if share is not None and 0.0 < share <= bound:
+            yield _note("fading_time", share, describe_lost(each), [each.name])
+
+
+def _find_copied_units(flow: GradientFlow) -> Iterator[Note]:
+    low, high = OBSERVATIONS["copied_units"].threshold, RULES["symmetric_units"].threshold
+    for each, share in list_symmetric(flow):
+        if low < share <= high:
+            yield _note(
+                "copied_units",
+                share,
+                f"{count_copies(flow, each):.0f} of {each.units:,} units of {each.parameter!r} "
+                "have the same weights and gradients as an earlier one",
+                [each.parameter],
+            )
+
+
+def _find_partly_saturated(flow: GradientFlow) -> Iterator[Note]:
+    low, high = OBSERVATIONS["partly_saturated"].threshold, RULES["saturated"].threshold
+    shares = [
+        (share, layer)
+        for layer in flow.weight_layers
+        if (share := read_saturation(layer)) is not None and low < share <= high
+    ]
+    if shares:
+        share, worst = max(shares, key=lambda pair: pair[0])
+        yield _note(
+            "partly_saturated",
+            share,
+            f"{format_share(share)} of the activations behind layer {worst.layer} are saturated"
+            f"{f'; {len(shares)} layers are above 50 %' if len(shares) > 1 else ''}",
+            [layer.name for _, layer in shares],
+        )
+
+
+def _find_near_overflow(flow: GradientFlow) -> Iterator[Note]:
+    found = [
+        (max(abs(each.statistics.min), abs(each.statistics.max)), each)
+        for each in flow.layers
+        if each.dtype == "float16" and each.statistics is not None
+    ]
+    limit = FORMATS["float16"].largest
+    bound = OBSERVATIONS["near_overflow"].threshold
+    beyond = [(size / limit, each) for size, each in found if not size / limit <= bound]
+    if beyond:
+        share, first = beyond[0]
+        reach = f"reach {format_share(share)} of" if math.isfinite(share) else "are beyond"
+        yield _note(
+            "near_overflow",
+            share,
+            f"values of {first.label!r} {reach} the largest number of float16",
+            [each.name for _, each in beyond],
+        )
+
+
 def _list_long(flow: GradientFlow, normalization: str) -> Iterator[tuple[ResidualFlow, ...]]:
     for stream in list_streams(flow):
         styles = {each.normalization for each in stream}
@@ -458,4 +610,10 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_idle,
     _find_log_softmax,
     _find_detached,
+    _find_constant_columns,
+    _find_repeated,
+    _find_fading_time,
+    _find_copied_units,
+    _find_partly_saturated,
+    _find_near_overflow,
 )

@@ -14,7 +14,7 @@ from chainrule.flow.records import WeightLayer
 
 
 class Verdict(StrEnum):
-    """What is wrong with a network, the gravest first.
+    """What is wrong with a network, the gravest first; a cause comes before what it brings about.
 
     Example:
         >>> str(Verdict.VANISHING)
@@ -25,15 +25,15 @@ class Verdict(StrEnum):
     UNDERFLOW = "underflow"
     NO_GRADIENT = "no gradient"
     FLAT_LOSS = "flat loss"
+    OUTPUT = "output unsuited to the loss"
+    SYMMETRIC = "symmetric units"
+    INPUTS = "inputs out of scale"
     DEAD_UNITS = "dead units"
     EXPLODING = "exploding"
     LARGE_LOSS = "large loss"
     VANISHING = "vanishing"
     SATURATED = "saturated"
     SIGNAL_COLLAPSE = "signal collapse"
-    SYMMETRIC = "symmetric units"
-    INPUTS = "inputs out of scale"
-    OUTPUT = "output unsuited to the loss"
     LEARNING_RATE = "learning rate"
     HARD_TO_TRAIN = "hard to train"
     HEALTHY = "healthy"
@@ -198,7 +198,7 @@ MEANINGS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.INPUTS: "the inputs have values of an unusual size",
         Verdict.OUTPUT: "the loss expects another kind of output than it gets",
         Verdict.LEARNING_RATE: "the learning rate does not suit these gradients",
-        Verdict.HARD_TO_TRAIN: "gradients have a usable size, but such networks seldom learn",
+        Verdict.HARD_TO_TRAIN: "gradients have a usable size, but learning is unlikely, or failed",
         Verdict.HEALTHY: "every layer receives a usable gradient",
     }
 )

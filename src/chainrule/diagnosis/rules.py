@@ -32,8 +32,10 @@ from chainrule.diagnosis.factors import (
     trace_streams,
     trace_way_back,
 )
+from chainrule.diagnosis.input_rules import INPUT_RULES
 from chainrule.diagnosis.loss_rules import LOSS_RULES
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
+from chainrule.diagnosis.precision_rules import PRECISION_RULES
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rule import (
     Reading,
@@ -62,6 +64,9 @@ from chainrule.diagnosis.structure import (
     measure_stream_growth,
     measure_typical_gradient,
 )
+from chainrule.diagnosis.symmetry_rules import SYMMETRY_RULES
+from chainrule.diagnosis.time_rules import TIME_RULES, find_variation_in_time, list_recurrent
+from chainrule.diagnosis.trial_rules import TRIAL_RULES
 from chainrule.diagnosis.viability.model import (
     NOT_VIABLE,
     estimate_like_networks,
@@ -91,7 +96,14 @@ def _read_gradients(flow: GradientFlow, layers: Sequence[WeightLayer]) -> list[R
 
 
 def _read_chain(flow: GradientFlow) -> list[Reading]:
-    return _read_gradients(flow, drop_explained(flow, list_judged(flow)))
+    """The same of the chain; what passes gradients on in time is judged by that.
+
+    The gates of a recurrent module scale its gradient, most of all where they start open or closed
+    on purpose, and the bounds were measured on dense layers.
+    """
+    recurrent = list_recurrent(flow)
+    layers = drop_explained(flow, list_judged(flow))
+    return _read_gradients(flow, [each for each in layers if each.layer not in recurrent])
 
 
 def _read_backward(flow: GradientFlow) -> list[Reading]:
@@ -120,7 +132,13 @@ def _read_variation(flow: GradientFlow) -> list[Reading]:
     head = find_tied_head(flow)
     if head is None:
         last = find_last_dependent(flow)
-        return read_layers([] if last is None else [last], lambda layer: layer.variation)
+        in_time = find_variation_in_time(flow)
+
+        def read(layer: WeightLayer) -> float | None:
+            found = layer.variation
+            return found if found is None or in_time is None else max(found, in_time)
+
+        return read_layers([] if last is None else [last], read)
     return [
         Reading(
             value=head.statistics.variation if head.statistics else None,
@@ -477,7 +495,14 @@ def _silence_without_error(rule: Rule) -> Rule:
 
 
 _TABLE = sorted(
-    (*map(_silence_without_error, _RULES), *LOSS_RULES),
+    (
+        *map(_silence_without_error, (*_RULES, *TIME_RULES)),
+        *LOSS_RULES,
+        *INPUT_RULES,
+        *PRECISION_RULES,
+        *SYMMETRY_RULES,
+        *TRIAL_RULES,
+    ),
     key=lambda rule: (rule.last, list(Verdict).index(rule.verdict)),
 )
 

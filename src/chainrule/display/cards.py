@@ -20,6 +20,7 @@ from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loss import KIND_NAMES
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import WeightLayer
+from chainrule.flow.trial import OptimizerTrial, Trial, TrialOutcome
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import FIELD_NAMES
@@ -56,6 +57,18 @@ LOOKS: Mapping[Verdict, Look] = MappingProxyType(
         Verdict.LEARNING_RATE: Look("⇕", WARN),
     }
 )
+
+TRIAL_LOOKS: Mapping[TrialOutcome, Look] = MappingProxyType(
+    {
+        TrialOutcome.TRAINED: Look("●", GOOD),
+        TrialOutcome.SLOW: Look("◐", WARN),
+        TrialOutcome.FLAT: Look("○", BAD),
+        TrialOutcome.DIVERGED: Look("○", BAD),
+        TrialOutcome.NON_FINITE: Look("○", BAD),
+    }
+)
+
+NOT_TRIED = Look("◌", PLAIN)
 
 OUTLOOK_LOOKS: Mapping[Outlook, Look] = MappingProxyType(
     {
@@ -109,7 +122,7 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
         icon=look.icon,
         state=look.state,
         note=start_sentence(MEANINGS[diagnosis.verdict]),
-        badge=(OUTLOOK_LOOKS[diagnosis.viability.sgd.word], describe_viability(diagnosis)),
+        badge=(_choose_look(diagnosis), describe_viability(diagnosis)),
     )
     if not layers:
         none = "all parameters together" if flow.parameters else "the model has no parameters"
@@ -153,8 +166,22 @@ def describe_loss(flow: GradientFlow) -> str:
     return f"{kind}, guessing gives {format_number(facts.guessing)}"
 
 
+def _choose_look(diagnosis: Diagnosis) -> Look:
+    """Return how what is known of training looks."""
+    best = diagnosis.trial.best if diagnosis.trial is not None else None
+    if diagnosis.trial is not None and best is not None:
+        return _look_at_trial(best, diagnosis.trial)
+    return OUTLOOK_LOOKS[diagnosis.viability.sgd.word] if diagnosis.specified else NOT_TRIED
+
+
+def _look_at_trial(optimizer: OptimizerTrial, trial: Trial) -> Look:
+    if optimizer.outcome is None or optimizer not in trial.telling:
+        return NOT_TRIED
+    return TRIAL_LOOKS[optimizer.outcome]
+
+
 def describe_viability(diagnosis: Diagnosis) -> str:
-    """Return in a few words whether SGD can be expected to train it, and Adam where it differs.
+    """Return in a few words whether SGD trains it, and Adam where it differs: tried or estimated.
 
     Example:
         >>> from chainrule import NetworkSpec, diagnose, simulate
@@ -162,6 +189,8 @@ def describe_viability(diagnosis: Diagnosis) -> str:
         >>> describe_viability(diagnose(flow)).split()[0]
         'training'
     """
+    if diagnosis.was_tried or not diagnosis.specified:
+        return diagnosis.prospects
     sgd, adam = diagnosis.viability.sgd.word, diagnosis.viability.adam.word
     if sgd is Outlook.UNKNOWN:
         return "measured only: training is not estimated"
@@ -192,8 +221,11 @@ _SLIGHT = 0.2
 """Log-odds below which a reason is not reported."""
 
 
-def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
-    """Return what SGD and Adam can be expected to do with the network, and why.
+def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, ...]:
+    """Return what optimizers did when they were tried, or what can be expected of them, and why.
+
+    The estimate was fitted on specified networks; of a model of yours it says nothing reliable, so
+    there it is not shown.
 
     Example:
         >>> from chainrule import NetworkSpec, diagnose, simulate
@@ -201,12 +233,18 @@ def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
         >>> [forecast.title[:4] for forecast in build_forecasts(diagnose(flow))]
         ['SGD:', 'Adam']
     """
+    trial = diagnosis.trial
+    if trial is not None and trial.tried:
+        return tuple(_describe_trial(each, trial) for each in trial.optimizers)
+    if not diagnosis.specified:
+        why = f"training was not tried: {trial.skipped}" if trial else NOT_TRIED_YET
+        return (Forecast(look=NOT_TRIED, title="Measured only", note=why, reasons=(), further=()),)
     doubt = ""
     if diagnosis.findings and (diagnosis.viability.sgd.probability or 0.0) >= VIABLE:
         doubt = ". It comes from all values together, and one of them is beyond its limit"
     reported = {RULES[finding.rule].feature for finding in diagnosis.findings}
     both = (("SGD", diagnosis.viability.sgd), ("Adam", diagnosis.viability.adam))
-    first, second = (
+    return tuple(
         Forecast(
             look=OUTLOOK_LOOKS[prospect.word],
             title=f"{name}: {prospect.word}",
@@ -222,7 +260,66 @@ def build_forecasts(diagnosis: Diagnosis) -> tuple[Forecast, Forecast]:
         )
         for name, prospect in both
     )
-    return first, second
+
+
+NOT_TRIED_YET = (
+    "whether it learns was not tried. To find out: chainrule.try_training(model, compute_loss), or "
+    "chainrule inspect TARGET --try"
+)
+
+
+def _describe_trial(optimizer: OptimizerTrial, trial: Trial) -> Forecast:
+    best = optimizer.best
+    if best is None or optimizer.outcome is None:
+        return Forecast(
+            look=NOT_TRIED,
+            title=f"{optimizer.name}: not tried",
+            note=optimizer.skipped,
+            reasons=(),
+            further=(),
+        )
+    telling = optimizer in trial.telling
+    word = str(optimizer.outcome) if telling else "learned the one batch"
+    others = tuple(
+        f"At {format_number(rate.rate)}: {rate.describe()}."
+        for rate in optimizer.rates
+        if rate is not best
+    )
+    note = f"at a learning rate of {format_number(best.rate)}: {best.describe_loss()}"
+    if not telling:
+        note += ". The same batch came every time: this shows that it can learn it by heart, not "
+        note += "that it learns what new batches have in common"
+    return Forecast(
+        look=_look_at_trial(optimizer, trial),
+        title=f"{optimizer.name}: {word}",
+        note=note,
+        reasons=others,
+        further=others,
+    )
+
+
+def describe_trial(trial: Trial) -> str:
+    """Return how a training was tried, in one sentence.
+
+    Example:
+        >>> describe_trial(Trial(optimizers=(), passes=0, limit=300, fresh=False, kept=0,
+        ...     skipped="no room"))
+        'Training was not tried: no room.'
+    """
+    if trial.skipped:
+        return f"Training was not tried: {trial.skipped}."
+    judged = (
+        f"a batch of its own for every step, judged on {trial.kept} others"
+        if trial.fresh
+        else "one batch, repeated"
+    )
+    level = ""
+    if trial.guessing is not None:
+        level = f"; the best constant answer has a loss of {format_number(trial.guessing)}"
+    sentence = (
+        f"Tried on copies with {trial.passes:g} forward and backward passes: {judged}{level}."
+    )
+    return " ".join((sentence, *trial.notes))
 
 
 _RATES: Mapping[str, str] = MappingProxyType({"sgd": "0.001 to 1", "adam": "0.0001 to 0.01"})
@@ -243,14 +340,16 @@ def _describe_chance(prospect: Prospect, doubt: str) -> str:
 
 
 def explain_difference(diagnosis: Diagnosis) -> str:
-    """Return why SGD and Adam are judged differently; nothing where they are not.
+    """Return how it was tried; else why SGD and Adam are judged differently, if they are.
 
     Example:
         >>> from chainrule import NetworkSpec, diagnose, simulate
         >>> explain_difference(diagnose(simulate(NetworkSpec(activation="relu", init="he"), 2)))
         ''
     """
-    if diagnosis.viability.sgd.word == diagnosis.viability.adam.word:
+    if diagnosis.trial is not None and diagnosis.trial.tried:
+        return describe_trial(diagnosis.trial)
+    if not diagnosis.specified or diagnosis.viability.sgd.word == diagnosis.viability.adam.word:
         return ""
     return (
         "SGD changes each layer in proportion to its gradient. A layer with a small gradient "

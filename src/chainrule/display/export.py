@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
@@ -172,6 +172,7 @@ def summarize(flow: GradientFlow, diagnosis: Diagnosis | None = None) -> dict[st
             )
         },
         "next": diagnosis.action,
+        "prospects": diagnosis.prospects,
         "layers": [
             {name: _plain(value) for name, value in record.items()}
             for record in list_records(flow, "layers")
@@ -220,10 +221,12 @@ def to_result_json(
         ['diagnosis', 'blame', 'flow']
     """
     document: dict[str, Any] = {
-        "diagnosis": _encode(asdict(diagnosis)),
+        "diagnosis": _encode(asdict(replace(diagnosis, trial=None))),
         "blame": [_encode(asdict(blame)) for blame in rank_attributions(flow, diagnosis)],
         "flow": json.loads(flow.to_json()),
     }
+    if diagnosis.trial is not None:
+        document["trial"] = diagnosis.trial.to_dict()
     if remedies is not None:
         codes = {id(each): write_recipe(remedies, at) for at, each in enumerate(remedies)}
         document["remedies"] = [

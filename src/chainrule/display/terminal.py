@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.rule import MEANINGS, Verdict
@@ -23,6 +24,7 @@ from chainrule.display.cards import (
     describe_loss,
     describe_measurement,
     describe_subject,
+    describe_trial,
 )
 from chainrule.display.tables import (
     ATTENTION_HEAD,
@@ -164,6 +166,8 @@ def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType
     for forecast in build_forecasts(diagnosis):
         lines.append(_name(f"{forecast.look.icon} {forecast.title}", f": {forecast.note}"))
         lines += [_indent(4, show(each, "dim")) for each in forecast.further]
+    if diagnosis.trial is not None and diagnosis.trial.tried:
+        lines.append(show(describe_trial(diagnosis.trial), "dim"))
     return Group(*lines)
 
 
@@ -213,6 +217,9 @@ def render_remedies(remedies: "Remedies") -> RenderableType:
         else:
             lines.append(Text("To apply one, with your model and compute_loss:", style="dim"))
             lines += _show_code(PREPARATION, 5)
+    for number, remedy in enumerate(remedies, 1):
+        if remedy.trial_after is not None:
+            lines.append(show(f"{number:>3}  {remedy.outcome}: {remedy.loss_text}"))
     for number in range(len(remedies)):
         lines += _show_code(f"{number + 1:>3}  {write_call(remedies, number)}", 0)
     if remedies.refuted:
@@ -247,9 +254,11 @@ def _tabulate(remedies: "Sequence[Remedy]", *, numbered: bool) -> Table:
         if "clipping" in remedy.kinds:  # it leaves the gradients that are diagnosed as they are
             verdict.append(" before clipping", style="dim")
         change = f"{comparison.before_text} → {comparison.after_text}"
-        rows.append([f"{number:>3}" if numbered else "   ", remedy.title, change, verdict])
-    table = _draw_table(("", "change", "before → after", "diagnosis then"), rows, words=4)
-    for at in (0, 2, 3):
+        loss = f"{format_number(remedy.before.loss)} → {format_number(remedy.after.loss)}"
+        rows.append([f"{number:>3}" if numbered else "   ", remedy.title, change, loss, verdict])
+    head = ("", "change", "before → after", "loss", "diagnosis then")
+    table = _draw_table(head, rows, words=5)
+    for at in (0, 2, 3, 4):
         table.columns[at].no_wrap = True
     return table
 

@@ -8,6 +8,7 @@ from chainrule.flow.gradient_flow import (
     flow_adapter,
     select_path,
 )
+from chainrule.flow.inputs import InputFlow
 from chainrule.flow.loading import (
     decode_flow,
     load_flow,
@@ -21,6 +22,13 @@ from chainrule.flow.loss import (
 from chainrule.flow.non_finite import (
     NonFiniteElement,
     NonFiniteOrigin,
+)
+from chainrule.flow.precision import (
+    FORMATS,
+    Format,
+    PrecisionFlow,
+    PrecisionProbe,
+    PrecisionTrial,
 )
 from chainrule.flow.quantity import (
     Quantity,
@@ -36,27 +44,43 @@ from chainrule.flow.records import (
     ResidualFlow,
     WeightLayer,
 )
+from chainrule.flow.symmetry import SymmetryFlow
+from chainrule.flow.time import MAX_STEPS, TimeFlow
+from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 
 __all__ = [
+    "FORMATS",
+    "MAX_STEPS",
     "RECORD_TYPES",
     "SCHEMA_VERSION",
     "ActivationStatistics",
     "AttentionFlow",
     "Factor",
+    "Format",
     "GradientFlow",
     "GradientStatistics",
     "Histogram",
+    "InputFlow",
     "LayerFlow",
     "LossFlow",
     "LossPart",
     "LossTerm",
     "NonFiniteElement",
     "NonFiniteOrigin",
+    "OptimizerTrial",
     "ParameterFlow",
+    "PrecisionFlow",
+    "PrecisionProbe",
+    "PrecisionTrial",
     "Quantity",
+    "RateTrial",
     "ResidualFlow",
     "Seed",
+    "SymmetryFlow",
     "TermGradient",
+    "TimeFlow",
+    "Trial",
+    "TrialOutcome",
     "WeightLayer",
     "decode_flow",
     "flow_adapter",

@@ -14,8 +14,10 @@ from pydantic import FailFast, Field, Strict, TypeAdapter, with_config
 
 from chainrule._utils.files import write_text
 from chainrule._utils.numbers import format_number
+from chainrule.flow.inputs import InputFlow
 from chainrule.flow.loss import LossFlow
 from chainrule.flow.non_finite import NonFiniteOrigin
+from chainrule.flow.precision import PrecisionFlow
 from chainrule.flow.quantity import Quantity, combine_norms, divide_members, multiply_members
 from chainrule.flow.records import (
     CLOSED,
@@ -27,11 +29,14 @@ from chainrule.flow.records import (
     Text,
     WeightLayer,
 )
+from chainrule.flow.symmetry import SymmetryFlow
+from chainrule.flow.time import TimeFlow
 from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 
 SCHEMA_VERSION = 3
 """Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"; files up
-to version 2 know nothing of the loss but its value, and have no origin."""
+to version 2 know nothing of the loss but its value, and have no origin, inputs, times, symmetries
+and precisions."""
 
 _SAME = 1e-3
 """Relative difference up to which two norms of the same gradient are equal, by rounding."""
@@ -91,6 +96,12 @@ class GradientFlow:
             asked for it; `inspect` leaves it out.
         loss_facts: What is known of the loss in addition to its value; `None` for ensembles and
             in older files.
+        inputs: What enters the model from outside, in the order in which it is read. Like the
+            next three, `inspect` measures it and `simulate` does not.
+        times: Gradients along the time steps of recurrent modules, in forward order.
+        symmetries: Weights with units that are copies of each other, in registration order.
+        precisions: Gradients that were computed in half precision: those of outputs in forward
+            order, then those of weights.
 
     Two flows are equal if all they hold is: every value of every member, undefined ones (NaN)
     included. A flow equals itself read back from its file.
@@ -116,6 +127,10 @@ class GradientFlow:
     attentions: Annotated[tuple[AttentionFlow, ...], FailFast()] = field(default_factory=tuple)
     origin: NonFiniteOrigin | None = field(default_factory=lambda: None)
     loss_facts: LossFlow | None = field(default_factory=lambda: None)
+    inputs: Annotated[tuple[InputFlow, ...], FailFast()] = field(default_factory=tuple)
+    times: Annotated[tuple[TimeFlow, ...], FailFast()] = field(default_factory=tuple)
+    symmetries: Annotated[tuple[SymmetryFlow, ...], FailFast()] = field(default_factory=tuple)
+    precisions: Annotated[tuple[PrecisionFlow, ...], FailFast()] = field(default_factory=tuple)
 
     @classmethod
     def defer(cls, build: Callable[[], Self]) -> Self:

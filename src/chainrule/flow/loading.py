@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ from chainrule.flow.gradient_flow import SCHEMA_VERSION, GradientFlow, flow_adap
 from chainrule.flow.loss import LossFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import ActivationStatistics, ParameterFlow
+from chainrule.flow.time import TimeFlow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +207,10 @@ def _check_lengths(document: dict[str, Any], limits: Limits) -> None:
         ("parameters", limits.entries),
         ("residuals", limits.entries),
         ("attentions", limits.entries),
+        ("inputs", limits.entries),
+        ("times", limits.entries),
+        ("symmetries", limits.entries),
+        ("precisions", 2 * limits.entries),
         ("loss", limits.members),
         ("seeds", limits.members),
     ):
@@ -240,7 +246,10 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
     for name in ("device", "torch_version", "chainrule_version"):
         _check_text(getattr(flow, name), limits, name)
     layers, parameters = len(flow.layers), len(flow.parameters)
-    for name in ("layers", "parameters", "residuals", "attentions"):
+    for name in (
+        *("layers", "parameters", "residuals", "attentions"),
+        *("inputs", "times", "symmetries", "precisions"),
+    ):
         for index, part in enumerate(getattr(flow, name)):
             _check_values(part, flow.ensemble_size, limits, f"{name}.{index}")
     if flow.loss_facts is not None:
@@ -259,6 +268,35 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
                 _refuse(where, "must be positions of parameters", position)
         if residual.branch is not None and residual.branch >= layers:
             _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
+    for index, entering in enumerate(flow.inputs):
+        for field in ("constant_columns", "zero_columns"):
+            for count in getattr(entering, field).values:
+                if count > entering.columns:
+                    where = f"inputs.{index}.{field}"
+                    _refuse(where, f"must be at most columns, {entering.columns}", count)
+    for index, time in enumerate(flow.times):
+        _check_time(time, f"times.{index}")
+    for index, symmetry in enumerate(flow.symmetries):
+        for share in symmetry.share.values:
+            if share >= 1.0:
+                where = f"symmetries.{index}.copies"
+                _refuse(where, f"must be below units, {symmetry.units}", symmetry.copies)
+    for index, rounded in enumerate(flow.precisions):
+        if rounded.layer is not None and rounded.layer >= layers:
+            where = f"precisions.{index}.layer"
+            _refuse(where, "must be the position of a layer", rounded.layer)
+
+
+def _check_time(time: TimeFlow, place: str) -> None:
+    """Raise unless every step that was kept is one of the sequence, in order, and has values."""
+    if any(a >= b for a, b in pairwise(time.steps)) or time.steps[-1] >= time.length:
+        need = f"must grow, and end below length, {time.length}"
+        _refuse(f"{place}.steps", need, list(time.steps))
+    for name in ("gradients", "read"):
+        values = getattr(time, name)
+        if len(values) != len(time.steps) and (values or name == "gradients"):
+            need = f"must be one for each of {len(time.steps)} steps"
+            _refuse(f"{place}.{name}", need, len(values))
 
 
 def _check_origin(flow: GradientFlow, limits: Limits) -> None:
@@ -360,6 +398,14 @@ def _check_values(part: Any, size: int, limits: Limits, place: str) -> None:
             _check_values(value, size, limits, f"{place}.{name}")
         elif isinstance(value, str):
             _check_text(value, limits, f"{place}.{name}")
+        elif isinstance(value, tuple) and value and isinstance(value[0], Quantity):
+            for member in value:
+                if len(member.values) != size:
+                    _refuse(
+                        f"{place}.{name}",
+                        f"must have one value for each of {size} networks",
+                        len(member.values),
+                    )
         elif name == "aliases":
             for alias in value:
                 _check_text(alias, limits, f"{place}.aliases")

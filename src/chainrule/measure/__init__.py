@@ -3,6 +3,9 @@
 from chainrule.measure.inspection import (
     inspect,
 )
+from chainrule.measure.loss_scale import (
+    probe_precision,
+)
 from chainrule.measure.networks import (
     build_network,
     draw_batch,
@@ -21,5 +24,6 @@ __all__ = [
     "find_non_finite",
     "inspect",
     "make_loss",
+    "probe_precision",
     "simulate",
 ]

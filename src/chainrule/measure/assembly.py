@@ -11,6 +11,7 @@ from torch import Tensor
 
 from chainrule._utils.version import read_version
 from chainrule.flow.gradient_flow import GradientFlow, select_path
+from chainrule.flow.precision import PrecisionFlow
 from chainrule.flow.quantity import Quantity, combine_norms, divide_members
 from chainrule.flow.records import (
     ActivationStatistics,
@@ -19,9 +20,12 @@ from chainrule.flow.records import (
     LayerFlow,
     ParameterFlow,
 )
+from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.measure.attention import AttentionCall
+from chainrule.measure.inputs import assemble_inputs
 from chainrule.measure.loss import Loss, assemble_loss, describe_loss, summarize_loss
 from chainrule.measure.modules import Inventory, NamedParameter, find_owner
+from chainrule.measure.precision import assemble_precisions, take_arriving, take_weights
 from chainrule.measure.recording import Call, Output, Recorder, Subject
 from chainrule.measure.residuals import (
     Residual,
@@ -36,11 +40,13 @@ from chainrule.measure.statistics import (
     read_gradient,
     summarize_derivative,
     summarize_gradients,
-    summarize_parameters,
     summarize_sparse_gradient,
     summarize_values,
+    summarize_weights,
 )
+from chainrule.measure.symmetry import find_symmetries
 from chainrule.measure.terms import Term, assemble_terms
+from chainrule.measure.time import assemble_times, take_times
 
 _Key = TypeVar("_Key")
 Place = tuple[int, int]
@@ -85,7 +91,7 @@ def assemble_flow(
     norm_places = _summarize_alike(
         {position: p.tensor.detach() for position, p in enumerate(parameters)},
         tables,
-        summarize_parameters,
+        summarize_weights,
     )
     sums = {
         total.edge: total.size
@@ -96,6 +102,16 @@ def assemble_flow(
     size_tables = {edge: len(tables) + at for at, edge in enumerate(sums)}
     tables += [{"size": size.reshape(1, 1)} for size in sums.values()]
     connections = describe_residuals(residuals, recorder.calls)
+    timed = take_times(recorder, edge_gradients)
+    time_tables = len(tables)
+    for each in timed:
+        direct = each.gradients[:0] if each.read is None else each.read
+        tables.append({"gradients": each.gradients, "read": direct})
+    weights = take_weights(recorder, [p.names[0] for p in parameters], parameter_gradients)
+    arriving = take_arriving(recorder, edge_gradients)
+    half_tables = len(tables)
+    tables += [{"subnormal": each.subnormal} for _, each in arriving]
+    tables += [{"subnormal": each.subnormal} for each in weights]
     attention_tables = len(tables)
     tables += [{"attention": each.values} for each in attentions]
     computed = [(each.name, each.sizes) for each in attentions]
@@ -105,6 +121,16 @@ def assemble_flow(
     named = [(term.name, term.reached) for term in terms]
     described_loss = None if facts is None else describe_loss(facts)
     rows = fetch_rows(tables)
+    symmetries = [
+        (each, parameters[each.position].names[0])
+        for each in find_symmetries(
+            inventory, parameter_gradients, list(_list_suspects(norm_places, rows))
+        )
+    ]
+    entering = [
+        (each.reader, each.shape, each.dtype, each.sample.cpu()) for each in recorder.entering
+    ]
+    has_half = recorder.has_half
     numbers, module_layers = number_layers(recorder.calls, parameters, parameter_gradients)
     calls = recorder.calls
     recorder.release()
@@ -122,6 +148,35 @@ def assemble_flow(
             return None
         units = output.shape[output.unit_dim] if output.shape else 1
         return read_activation(read(*places[id(output)]), units)
+
+    def build_precisions(
+        layers: Sequence[LayerFlow],
+        found: Sequence[ParameterFlow],
+        gradients: Mapping[int, GradientStatistics],
+        parameter_statistics: Mapping[int, GradientStatistics],
+    ) -> Iterator[PrecisionFlow]:
+        outputs = [output for call in calls for output in call.outputs]
+        places = {id(output): position for position, output in enumerate(outputs)}
+        subnormal = {
+            position: row["subnormal_share"]
+            for position, output in enumerate(outputs)
+            if output.edge in edge_places
+            and "subnormal_share" in (row := read(edge_places[output.edge]))
+        }
+        shares = [row["subnormal"][0][0] for row in rows[half_tables:attention_tables]]
+        return assemble_precisions(
+            layers,
+            found,
+            {position: share[0] for position, share in subnormal.items()},
+            [
+                (places[id(output)], each.dtype, share, gradients[each.source])
+                for (output, each), share in zip(arriving, shares, strict=False)
+            ],
+            {
+                each.source: (each.dtype, share, parameter_statistics[each.source])
+                for each, share in zip(weights, shares[len(arriving) :], strict=True)
+            },
+        )
 
     def build() -> GradientFlow:
         """Turn the fetched numbers into objects, when they are first read."""
@@ -162,6 +217,31 @@ def assemble_flow(
                     computed, [row["attention"] for row in rows[attention_tables:term_tables]]
                 )
             ),
+            inputs=tuple(assemble_inputs(entering)),
+            times=tuple(
+                assemble_times(
+                    [
+                        (each, row["gradients"], row["read"])
+                        for each, row in zip(timed, rows[time_tables:], strict=False)
+                    ],
+                    calls,
+                    gradients,
+                    layers,
+                )
+            ),
+            symmetries=tuple(
+                SymmetryFlow(
+                    parameter=name,
+                    layer=numbers.get(each.position),
+                    units=each.units,
+                    copies=Quantity([each.copies]),
+                    idle=Quantity([each.idle]),
+                )
+                for each, name in symmetries
+            ),
+            precisions=tuple(build_precisions(layers, parameters, gradients, parameter_statistics))
+            if has_half
+            else (),
             chain=_is_chain([sources[position] for position in select_path(layers)]),
             loss_facts=None
             if described_loss is None
@@ -183,6 +263,15 @@ def assemble_flow(
         )
 
     return GradientFlow.defer(build)
+
+
+def _list_suspects(places: Mapping[int, Place], rows: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """Yield the parameters of which some units may be the same."""
+    for position, (table, entry) in places.items():
+        if "first" in rows[table]:
+            (first,) = rows[table]["first"][entry]
+            if len(set(first)) < len(first):
+                yield position
 
 
 def _summarize_outputs(calls: Sequence[Call], tables: list[Table]) -> dict[int, list[Place]]:

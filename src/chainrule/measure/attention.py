@@ -285,16 +285,15 @@ def watch_attention(
         finish_all(handle.remove for handle in handles)
 
 
-def unwatched(hook: Callable[..., None]) -> Callable[..., None]:
+def unwatched(hook: Callable[..., Any]) -> Callable[..., Any]:
     """Return a hook whose own operations no watch sees, so that it takes no longer than before."""
 
-    def run(*args: Any) -> None:
+    def run(*args: Any) -> Any:
         mode = pop_function_mode()
         if mode is None:
-            hook(*args)
-            return
+            return hook(*args)
         try:
-            hook(*args)
+            return hook(*args)
         finally:
             push_function_mode(mode)
 

@@ -148,7 +148,8 @@ def _select_edges(
         for call in recorder.calls
         for edge in (*call.input_edges, *(output.edge for output in call.outputs))
         if edge is not None
-    } | recorder.kept
+    }
+    wanted |= recorder.kept | recorder.timed.keys() | recorder.arriving.keys()
     found = {}
     for edge in sorted(wanted):
         gradient = gradients.get(edge)

@@ -18,6 +18,7 @@ from chainrule.measure.backward import differentiate
 from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.loss import find_loss
 from chainrule.measure.modules import Inventory, take_inventory
+from chainrule.measure.precision import note_arriving
 from chainrule.measure.preservation import restore
 from chainrule.measure.recording import Subject, record
 from chainrule.measure.residuals import find_residuals
@@ -98,6 +99,8 @@ def inspect(
             }
             # The backward pass releases the graph.
             residuals = find_residuals(recorder)
+            if recorder.has_half:
+                note_arriving(loss, recorder)
             facts = find_loss(loss, recorder, watch.constants)
             reached, edge_gradients = differentiate(loss, trained, recorder, terms)
             with torch.no_grad():

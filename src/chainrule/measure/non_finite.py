@@ -104,7 +104,9 @@ def find_non_finite(
         with watch.follow_modules():
             with interrupts.let_through():
                 with watch:
-                    loss, _ = call_loss(compute_loss, inventory.modules[0][1], lambda: watch.last_run)
+                    loss, _ = call_loss(
+                        compute_loss, inventory.modules[0][1], lambda: watch.last_run
+                    )
                 graph = walk(loss)
                 watch.keep_gradients(graph.nodes)
             trained = [each.tensor for each in inventory.parameters if each.tensor.requires_grad]

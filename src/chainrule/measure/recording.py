@@ -35,9 +35,11 @@ from chainrule.measure.autograd_graph import (
     identify_edge,
     make_edge,
 )
+from chainrule.measure.inputs import MAX_ENTERING, Entering, take_entering
 from chainrule.measure.modules import Inventory, classify, has_weights, is_leaf, is_measured
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.statistics import (
+    HALF,
     Table,
     is_cheap_to_read,
     summarize_derivative,
@@ -45,6 +47,7 @@ from chainrule.measure.statistics import (
     summarize_sparse_gradient,
     summarize_values,
 )
+from chainrule.measure.time import find_time_dim, measure_steps
 from chainrule.spec.activations import Activation
 
 SMALL = 2**16
@@ -86,6 +89,7 @@ class Subject:
     unit_dim: int | None
     dims: int | None
     watched: bool
+    recurrent: bool = False
     runs: int = 0
 
 
@@ -101,12 +105,18 @@ class Sum:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call of one module."""
+    """One call of one module.
+
+    `sequence` is the edge of what a recurrent module reads step by step; `is_cell` says that it
+    reads a single step.
+    """
 
     subject: Subject
     number: int
     parent: "Call | None"
     input_edges: tuple[int, ...] = ()
+    sequence: int | None = None
+    is_cell: bool = False
     outputs: list[Output] = field(default_factory=list)
 
 
@@ -131,6 +141,13 @@ class Recorder:
         by_example: Edges at which it is noted which examples (entries of the first dimension)
             receive a gradient; `active` holds it for large ones.
         on_recomputed: Receives such a call and its fresh outputs when it is repeated.
+        entering: What came in from outside.
+        lent: Edges of sequences from outside that require a gradient only while this records, so
+            that it can be had step by step (`lend_gradient`); to calls they are no inputs.
+        timed: Edge of a sequence that a recurrent module reads or returns → dimension of its time.
+        steps: Those of them that are large → the gradient's norm at each step.
+        arriving: Edge behind a change to a wider format → the output in half precision before it.
+        has_half: Whether some output is in half precision.
     """
 
     def __init__(self, inventory: Inventory) -> None:
@@ -159,6 +176,14 @@ class Recorder:
         self._tables: dict[int, Table] | None = None
         self._layout: tuple[int, int | None] = -1, None
         self._latest: tuple[Tensor, int | None, Output] | None = None
+        self.entering: list[Entering] = []
+        self.lent: set[int] = set()
+        self.timed: dict[int, int] = {}
+        self.steps: dict[int, Tensor] = {}
+        self.arriving: dict[int, Output] = {}
+        self.has_half = False
+        self._may_enter = True
+        self._sequence: tuple[nn.Module, int, int] | None = None
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Before a module that contains modules, or that works in place."""
@@ -166,7 +191,7 @@ class Recorder:
             return
         subject = self.subjects[module]
         tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
-        edges = self._note_inputs(subject, args, kwargs)
+        edges = self._note_inputs(subject, args, kwargs, first=not subject.runs)
         if subject.watched:
             for tensor in tensors:
                 self._note_base(tensor, only_private=False)
@@ -183,6 +208,7 @@ class Recorder:
             self._match_recomputation(module, result)
             return
         subject = self.last_run = self.subjects[module]
+        first = not subject.runs
         pre_activation = args[0] if args else next(iter(kwargs.values()), None)
         if subject.watched:
             call = self._start(subject)
@@ -192,8 +218,14 @@ class Recorder:
             call = self._open.pop()
         else:
             call = self._start(subject)
-            call.input_edges = self._note_inputs(subject, args, kwargs)
+            call.input_edges = self._note_inputs(subject, args, kwargs, first=first)
         self.calls.append(call)
+        if subject.recurrent:
+            call.is_cell = isinstance(module, nn.RNNCellBase)
+            if self._sequence is not None and self._sequence[0] is module:
+                _, call.sequence, length = self._sequence
+                call.is_cell = length == 1
+            self._sequence = None
         if subject.unit_dim is not None:
             self._layout = subject.unit_dim, subject.dims
         if isinstance(result, Tensor):
@@ -234,6 +266,15 @@ class Recorder:
         self.kept.add(position)
         return position
 
+    def note_node(self, node: Any) -> int:
+        """Remember the output of a node of the graph that no module returned."""
+        key = identify_edge(node, 0)
+        position = self._positions.get(key)
+        if position is None:
+            position = self._positions[key] = len(self.targets)
+            self.targets.append(GradientEdge(node, 0))
+        return position
+
     def release(self) -> None:
         """Release all tensors and the graph; what remains are plain descriptions."""
         self._latest = None
@@ -243,6 +284,9 @@ class Recorder:
         self.sums.clear()
         self.overwritten.clear()
         self.active.clear()
+        self.entering.clear()
+        self.steps.clear()
+        self.arriving.clear()
         for subject in self.subjects.values():
             subject.module = None
         self.subjects.clear()
@@ -264,25 +308,83 @@ class Recorder:
                 gradient = flatten_nested(gradient)
                 if edge in self.by_example and not gradient.is_sparse:
                     self.active[edge] = find_active(gradient.detach())
+                if edge in self.timed:
+                    self.steps[edge] = measure_steps(gradient.detach(), self.timed[edge])
                 self._tables[edge] = (
                     summarize_sparse_gradient(gradient)
                     if gradient.is_sparse
                     else summarize_gradients([gradient.detach().unsqueeze(0)])
                 )
 
+    def lend_gradient(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Before a recurrent module reads a sequence: note its edge, and if it has none, make one.
+
+        A sequence from outside needs no gradient, but what reaches its steps is what recurrence
+        passes on. So the module gets the same values with a gradient of their own.
+        """
+        if self.is_complete or is_in_backward() or not torch.is_grad_enabled():
+            return None
+        in_args = bool(args)
+        sequence = args[0] if in_args else kwargs.get("input")
+        if not _is_sequence(sequence):
+            return None
+        edge = self.note_edge(sequence)
+        if edge is None and any(
+            p.requires_grad for p in module._parameters.values() if p is not None
+        ):
+            sequence = sequence.detach().requires_grad_()
+            edge = self.note_edge(sequence)
+            assert edge is not None
+            self.lent.add(edge)
+        if edge is not None:
+            time_dim = self.timed[edge] = find_time_dim(module, sequence)
+            self._sequence = module, edge, sequence.shape[time_dim]
+        if edge not in self.lent:
+            return None
+        return ((sequence, *args[1:]), kwargs) if in_args else (args, kwargs | {"input": sequence})
+
+    def _note_entering(self, subject: Subject, args: Any, kwargs: Any) -> None:
+        """Note what a module reads at its first call that no measured module has made.
+
+        Once a module's output needs no gradient, what is made of it looks like an input.
+        """
+        found = [each for each in args if isinstance(each, Tensor)]
+        found = found or [each for each in kwargs.values() if isinstance(each, Tensor)][:1]
+        module = subject.module
+        if module is None or isinstance(module, _LOSSES):
+            return
+        for tensor in found[:1] if isinstance(module, _RECURRENT) else found:
+            if (
+                tensor.grad_fn is None
+                and tensor.is_floating_point()
+                and tensor.layout == torch.strided
+                and not isinstance(tensor, nn.Parameter)
+                and tensor.numel() > 1
+                and tensor.dim()
+                and len(self.entering) < MAX_ENTERING
+                and not tensor.is_nested
+                and not is_functorch_wrapped(tensor)
+                and not any(each.is_of(tensor) for each in self.entering)
+            ):
+                self.entering.append(take_entering(subject, tensor))
+
     def find_edge(self, node: Any, output_nr: int) -> int | None:
         """Return the edge where a node of the graph puts out, if a call's tensor sat on it."""
         return self._positions.get(identify_edge(node, output_nr))
 
-    def _note_inputs(self, subject: Subject, args: Any, kwargs: Any) -> tuple[int, ...]:
+    def _note_inputs(
+        self, subject: Subject, args: Any, kwargs: Any, *, first: bool
+    ) -> tuple[int, ...]:
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
             tensors = [args[0]]
         else:
             tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
+        if first and self._may_enter and any(tensor.is_leaf for tensor in tensors):
+            self._note_entering(subject, args, kwargs)
         edges = []
         for tensor in tensors:
             edge = self.note_edge(tensor)
-            if edge is not None:
+            if edge is not None and edge not in self.lent:
                 edges.append(edge)
                 self._note_sum(subject, tensor, edge)
         return tuple(edges)
@@ -323,6 +425,12 @@ class Recorder:
         )
         self._note_base(tensor, only_private=True)
         call.outputs.append(output)
+        self._may_enter &= tensor.requires_grad
+        self.has_half |= tensor.dtype in HALF
+        if call.subject.recurrent and path == "0" and output.edge is not None:
+            assert call.subject.module is not None
+            if isinstance(call.subject.module, nn.RNNBase):
+                self.timed[output.edge] = find_time_dim(call.subject.module, tensor)
         if output.edge is not None and call.subject.module and not is_leaf(call.subject.module):
             self._note_sum(call.subject, tensor, output.edge)
         if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
@@ -396,10 +504,13 @@ def record(inventory: Inventory) -> Iterator[Recorder]:
     recorder = Recorder(inventory)
     handles: list[Any] = []
     enter, leave = unwatched(recorder.enter), unwatched(recorder.leave)
+    lend = unwatched(recorder.lend_gradient)
     try:
         for module, subject in recorder.subjects.items():
             if not is_leaf(module) or subject.watched:
                 handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            if isinstance(module, nn.RNNBase):
+                handles.append(module.register_forward_pre_hook(lend, with_kwargs=True))
             handles.append(module.register_forward_hook(leave, with_kwargs=True))
         yield recorder
     finally:
@@ -448,6 +559,21 @@ def find_tensors(
     ]
 
 
+def _is_sequence(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.dim() >= 2
+        and value.numel() > 0
+        and not value.is_nested
+        and not is_functorch_wrapped(value)
+    )
+
+
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_LOSSES = nn.modules.loss._Loss
+
+
 def find_active(gradient: Tensor) -> Tensor:
     """Return which examples (entries of the first dimension) have a gradient other than zero."""
     rows = gradient.flatten(1) if gradient.dim() > 1 else gradient.reshape(-1, 1)
@@ -474,6 +600,7 @@ def describe_module(name: str, module: nn.Module) -> Subject:
         unit_dim=traits.unit_dim,
         dims=traits.dims,
         watched=watched,
+        recurrent=isinstance(module, _RECURRENT),
     )
 
 

@@ -23,6 +23,9 @@ from chainrule.spec.activations import (
     Activation,
 )
 
+HALF = (torch.float16, torch.bfloat16)
+"""Formats of half precision, whose gradients may be too small for them."""
+
 BINS = 40
 """Bins of an activation histogram."""
 
@@ -38,6 +41,9 @@ STACK = 2**22
 LARGE, SAMPLE = 2**16, 2**14
 """Of tensors with more than `LARGE` entries, zeros are counted in `SAMPLE` evenly spaced ones, and
 saturation in evenly spaced rows with some `LARGE` entries together."""
+
+UNITS = 8
+"""Units of a weight of which one entry is compared."""
 
 _BLOCK = 1024
 _MODERATE = (1e-15, 1e15)
@@ -182,7 +188,27 @@ def _sample_rows(z: Tensor, unit_dim: int) -> Tensor | None:
 
 def summarize_gradients(tensors: Sequence[Tensor]) -> Table:
     """Return the values of `GradientStatistics` of dense tensors, each [members, ...]."""
-    return _reduce([to_real(t) for t in tensors], _reduce_gradients, rescale=_find_largest)
+    table = _reduce([to_real(t) for t in tensors], _reduce_gradients, rescale=_find_largest)
+    if tensors[0].dtype in HALF:
+        table["subnormal_share"] = measure_subnormal(tensors, torch.finfo(tensors[0].dtype).tiny)
+    return table
+
+
+def measure_subnormal(tensors: Sequence[Tensor], tiny: float) -> Tensor:
+    """Return the share of entries that are below `tiny` and not zero, [entries, members].
+
+    Args:
+        tensors: Each [members, ...]. Of large ones evenly spaced entries are looked at.
+        tiny: Smallest normal number of the format.
+    """
+    shares = []
+    for tensor in tensors:
+        flat = to_real(tensor).flatten(1)
+        if flat.shape[-1] > LARGE:
+            flat = flat[:, :: choose_step(flat.shape[-1], SAMPLE)]
+        size = flat.abs()
+        shares.append(((size < tiny) & (size > 0)).to(size.dtype).mean(-1))
+    return torch.nan_to_num(torch.stack(shares))  # of nothing, nothing
 
 
 def summarize_sparse_gradient(tensor: Tensor) -> Table:
@@ -196,6 +222,24 @@ def summarize_sparse_gradient(tensor: Tensor) -> Table:
 def summarize_parameters(tensors: Sequence[Tensor]) -> Table:
     """Return "norm" and "non_finite" of parameters, each [members, ...]."""
     return _reduce([to_real(t) for t in tensors], _reduce_parameters, rescale=_find_largest)
+
+
+def summarize_weights(tensors: Sequence[Tensor]) -> Table:
+    """The same, and "first": one entry each of a few units, [entries, members, units].
+
+    They cost next to nothing, and tell whether it is worth comparing units.
+    """
+    return _reduce([to_real(t) for t in tensors], _reduce_weights, rescale=_find_largest)
+
+
+def _reduce_weights(weights: Tensor) -> Table:
+    table = _reduce_parameters(weights)
+    if weights.dim() > 3 and weights.numel():
+        size, stride = weights.shape, weights.stride()
+        table["first"] = weights.as_strided(
+            (size[0], size[1], min(size[2], UNITS)), (stride[0], stride[1], stride[2])
+        )
+    return table
 
 
 def is_cheap_to_read(device: torch.device) -> bool:

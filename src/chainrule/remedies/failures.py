@@ -10,7 +10,7 @@ from chainrule.diagnosis.origins import is_of_formula
 from chainrule.diagnosis.reach import list_unreached
 from chainrule.diagnosis.rule import Verdict
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.remedies.copying import find_shared_memory, find_uncopied
+from chainrule.measure.copying import find_shared_memory, find_uncopied, measure_size
 from chainrule.remedies.result import find_curable
 
 NAMED = 8
@@ -52,12 +52,6 @@ def find_obstacle(
             f"allows {copy_limit / 2**20:,.0f} MiB. What follows is advice only."
         )
     return describe_shared_memory(model)
-
-
-def measure_size(model: nn.Module) -> int:
-    """Return the bytes of a model's parameters and buffers: what a copy of it takes."""
-    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def describe_shared_memory(model: nn.Module) -> str:

@@ -1,8 +1,8 @@
 """The search among changes of a model of yours: each is measured on a copy."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -12,12 +12,13 @@ from torch.nn.parameter import UninitializedParameter
 from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import ChainruleError, InspectionError, RemedyError
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.trial import Trial
+from chainrule.measure.copying import copy_model, find_shared_memory
 from chainrule.measure.inspection import inspect
 from chainrule.measure.modules import take_inventory
 from chainrule.measure.non_finite import add_origin
 from chainrule.measure.preservation import preserve, preserve_random_state
 from chainrule.remedies.advice import advise
-from chainrule.remedies.copying import copy_model, find_shared_memory
 from chainrule.remedies.data_driven import fit_biases, fit_scales
 from chainrule.remedies.edits import Edit, apply_edits, apply_or_undo, check_edits
 from chainrule.remedies.failures import (
@@ -31,8 +32,16 @@ from chainrule.remedies.failures import (
     quote_error,
 )
 from chainrule.remedies.model_changes import ModelChange, combine, list_model_changes
-from chainrule.remedies.result import Remedies, Remedy, find_curable
+from chainrule.remedies.result import Outcome, Remedies, Remedy, confirm, find_curable
+from chainrule.remedies.result import prove as prove_remedy
 from chainrule.remedies.search import Pair, Progress, Search
+from chainrule.training.batches import MOST_HELD
+from chainrule.training.trial import (
+    OptimizerLike,
+    confirm_training,
+    rebuild_optimizer,
+    try_training,
+)
 
 MEASUREMENTS = 12
 """Most measurements by default. One costs at most 2.5 bare training steps, so these are 30."""
@@ -46,19 +55,25 @@ FAR = 2.0
 MANY_DEAD = 0.3
 """Share of dead units in a layer from which on waking them is tried."""
 
+PROVED, PROOF_PASSES = 3, 120
+"""Most changes that are tried by training, and the most passes of each training."""
+
 MAX_PAIRS = 3
 """Most pairs of changes that are measured."""
 
 Loss = Callable[[Any], Tensor]
 
 
-def find_model_remedies(
+def find_model_remedies(  # noqa: PLR0913  (one argument per setting)
     model: nn.Module,
     compute_loss: Loss,
     *,
     enough: int = 3,
     measurements: int = MEASUREMENTS,
     copy_limit: int = COPY_LIMIT,
+    prove: bool = False,
+    optimizer: OptimizerLike | None = None,
+    batches: Iterable[Any] | None = None,
     progress: Progress | None = None,
 ) -> Remedies:
     """Return changes of a model's parameters that help, each of them measured on a copy.
@@ -73,11 +88,18 @@ def find_model_remedies(
     Args:
         model: The model; it is not changed.
         compute_loss: As for `inspect`. It must use the model that it is given.
-        enough: Stop when so many cures are found.
+        enough: Stop when so many changes measure well.
         measurements: Most measurements, the first one included. One takes the time of `inspect`;
             two candidates need one more forward pass each.
         copy_limit: Most bytes of parameters and buffers; a larger model is not copied, and only
             advice is given. There is only one copy at a time.
+        prove: Whether to train copies of the model as it is and of the best three changes for a
+            short while each (`try_training`, at most 120 passes each, and 300 more for what looks
+            like a cure, to see whether it stays one). Only a change that trains where the model as
+            it is does not, or clearly better, is called a cure; one that does not train is refuted.
+            Without it, changes are measured only.
+        optimizer: With `prove`: as for `try_training`.
+        batches: With `prove`: as for `try_training`; `compute_loss` takes the model and a batch.
         progress: Called with (measurements done, measurements planned). To cancel the search, raise
             an exception in it.
 
@@ -101,6 +123,8 @@ def find_model_remedies(
     for name, value in (("enough", enough), ("measurements", measurements)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise RemedyError(f"{name}: must be a whole number above 0; got {value!r:.60}.")
+    held = None if batches is None else list(islice(batches, MOST_HELD))
+    train, compute_loss = compute_loss, _fix_batch(compute_loss, held)
     before = add_origin(inspect(model, compute_loss), model, compute_loss)
     model = getattr(model, "_orig_mod", model)
     search: Search[ModelChange] = Search(before, enough, progress, measurements)
@@ -111,16 +135,66 @@ def find_model_remedies(
         if not note:
             with preserve(take_inventory(model)):
                 reason = _search_changes(search, model, compute_loss)
-            note = " ".join(filter(None, (reason, describe_unreached(before, diagnosis))))
+            proof = _prove(search, model, train, optimizer, held) if prove else ""
+            note = " ".join(filter(None, (reason, proof, describe_unreached(before, diagnosis))))
     search.finish()
     tried = search.rank(_measure_effect)
-    cured = tried[0].after if tried and tried[0].is_cure else None
+    cured = tried[0].after if tried and tried[0].is_good else None
     return Remedies(
         before=before,
         diagnosis=diagnosis,
         tried=tried,
         advice=advise(before, diagnosis, cured),
         note=note,
+    )
+
+
+def _fix_batch(compute_loss: Callable[..., Tensor], batches: Sequence[Any] | None) -> Loss:
+    """Return a loss of the first batch, if there are batches."""
+    if not batches:
+        return compute_loss
+    return lambda model: compute_loss(model, batches[0])
+
+
+def _prove(
+    search: Search[ModelChange],
+    model: nn.Module,
+    compute_loss: Callable[..., Tensor],
+    optimizer: OptimizerLike | None,
+    batches: Sequence[Any] | None,
+) -> str:
+    """Train copies with the best changes; return what that took, in a sentence."""
+    promising = (Outcome.MEASURES, Outcome.HELPS)
+    chosen = [each for each in search.rank(_measure_effect) if each.outcome in promising][:PROVED]
+    if not chosen:
+        return ""
+
+    def try_copy(edits: tuple[Edit, ...]) -> Trial:
+        copied = copy_model(model)
+        apply_edits(copied, edits)
+        made = rebuild_optimizer(model, copied, optimizer) if optimizer is not None else None
+        return try_training(copied, compute_loss, made, batches=batches, passes=PROOF_PASSES)
+
+    untouched = try_copy(())
+    if not untouched.tried:
+        return f"No change was tried by training: {untouched.skipped}."
+    passes = untouched.passes
+    proved: dict[int, Remedy] = {}
+    for remedy in chosen:
+        trial = try_copy(remedy.edits)
+        passes += trial.passes
+        found = prove_remedy(remedy, untouched, trial)
+        if found.is_cure and optimizer is None:
+            copied = copy_model(model)
+            apply_edits(copied, remedy.edits)
+            longer = confirm_training(copied, compute_loss, trial, batches=batches)
+            passes += longer.passes
+            found = confirm(found, longer)
+        proved[id(remedy)] = found
+    search.replace_remedies(lambda each: proved.get(id(each), each))
+    return (
+        f"The model as it is and {len(chosen)} changed copies were trained for a short while, with "
+        f"{passes:g} passes in all."
     )
 
 
@@ -303,21 +377,21 @@ def _list_changes(
 def _choose(
     search: Search[ModelChange], listed: Iterable[ModelChange], pairs_wanted: float
 ) -> Iterator[ModelChange]:
-    """Yield single changes, until there are enough cures or only pairs' measurements are left."""
+    """Yield single changes, until enough measure well or only pairs' measurements are left."""
     for change in listed:
         if search.left <= pairs_wanted or search.is_done:
             return
-        if not (change.is_variant and search.has_cure()):
+        if not (change.is_variant and search.has_good()):
             yield change
 
 
 def _list_pairs(search: Search[ModelChange]) -> Iterator[Pair[ModelChange]]:
-    """Yield pairs of changes that did something, where none cures alone."""
-    if search.has_cure():
+    """Yield pairs of changes that did something, where none measures well alone."""
+    if search.has_good():
         return
     singles = sorted(search.tried, key=lambda entry: -entry.remedy.comparison.closed)
     for pair in search.pair_up([entry.change for entry in singles], _combine)[:MAX_PAIRS]:
-        if search.left < 1 or search.has_cure():
+        if search.left < 1 or search.has_good():
             return
         yield pair
 

@@ -6,19 +6,21 @@ Nothing here measures or knows how a change is made, so it fits any network that
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, overload
 
-from chainrule._utils.numbers import encode_number
+from chainrule._utils.numbers import encode_number, format_number
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose, overlook
+from chainrule.diagnosis.overflow import count_non_finite
 from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES, measure_metric
 from chainrule.diagnosis.viability.model import NOT_VIABLE
 from chainrule.errors import RemedyError
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.trial import OptimizerTrial, Trial, TrialOutcome
 from chainrule.remedies.advice import Advice
 from chainrule.remedies.changes import KINDS
 from chainrule.remedies.edits import Edit, describe_edits
@@ -36,8 +38,15 @@ _SMALLEST = 1e-45
 """Smaller metrics count as this one: float32 has no smaller number but zero."""
 
 
+MOST_LOSS = 10.0
+"""A change that multiplies the loss by more than this is no help, whatever gradients do."""
+
+CLEARLY = 0.5
+"""If both train, a change cures if it closes this share of what the untouched model left."""
+
+
 class Outcome(StrEnum):
-    """What a change did, as measured; the best first.
+    """What a change did; the best first. Only what was really trained is said to cure.
 
     Example:
         >>> list(Outcome)[0]
@@ -45,6 +54,7 @@ class Outcome(StrEnum):
     """
 
     CURES = "cures"
+    MEASURES = "measures well"
     HELPS = "helps"
     TRADES = "trades"
     FAILS = "fails"
@@ -52,7 +62,8 @@ class Outcome(StrEnum):
 
 OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
     {
-        Outcome.CURES: "every layer then receives a usable gradient, and plain SGD is likely to "
+        Outcome.CURES: "it was tried on a copy, and trains where the model as it is does not",
+        Outcome.MEASURES: "every layer then receives a usable gradient, and plain SGD is likely to "
         "train the network",
         Outcome.HELPS: "better, but not yet good enough",
         Outcome.TRADES: "it solves one problem and causes another",
@@ -60,6 +71,16 @@ OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
     }
 )
 """What each outcome means, in a few words."""
+
+_TRIED: Mapping[Outcome, str] = MappingProxyType(
+    {
+        Outcome.MEASURES: "every layer then receives a usable gradient; one batch repeated does "
+        "not show whether it learns",
+        Outcome.HELPS: "it trains when it is tried, but not clearly better than the model as it is",
+        Outcome.FAILS: "it measures better, but did not train, or not for long, when it was tried",
+    }
+)
+"""What they mean after a training was tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -160,6 +181,8 @@ class Remedy:
         diagnosis_before: The diagnosis of `before`.
         diagnosis_after: The diagnosis of `after`.
         edits: For a model of yours, what is changed in its parameters; `apply_remedy` does it.
+        trial_before: What a short training of the model as it is showed; `None` if not tried.
+        trial_after: The same of the changed model.
 
     Example:
         >>> from chainrule import NetworkSpec, find_remedies
@@ -177,6 +200,8 @@ class Remedy:
     diagnosis_before: Diagnosis
     diagnosis_after: Diagnosis
     edits: tuple[Edit, ...] = ()
+    trial_before: Trial | None = None
+    trial_after: Trial | None = None
 
     def __repr__(self) -> str:
         return f"Remedy({self.title!r}, {self.outcome}: {self._steps})"
@@ -187,8 +212,19 @@ class Remedy:
             f"**{_escape(self.title)}**: {_escape(self.outcome_text)}\n\n"
             f"{_escape(self.comparison.name)}: {self._steps}, wanted "
             f"{self.comparison.threshold_text}; diagnosis: {self.verdict_before} → "
-            f"{self.verdict_after}\n\n{_escape(self.reason)}"
+            f"{self.verdict_after}; {_escape(self.loss_text)}\n\n{_escape(self.reason)}"
         )
+
+    @property
+    def loss_text(self) -> str:
+        """The loss before and after the change, and after a short training if that was tried."""
+        text = f"loss {format_number(self.before.loss)} → {format_number(self.after.loss)}"
+        for word, trial in (("as it is", self.trial_before), ("changed", self.trial_after)):
+            if trial is not None and trial.tried:
+                text += (
+                    f"; tried {word}: {'; '.join(_describe_tried(each) for each in trial.tried)}"
+                )
+        return text
 
     @property
     def _steps(self) -> str:
@@ -202,8 +238,13 @@ class Remedy:
     @property
     def outcome_text(self) -> str:
         """What the change did, in a few words."""
-        if self.outcome is Outcome.CURES and self.spec is None:
-            return "every layer then receives a usable gradient"
+        harm = describe_harm(self.before, self.after)
+        if self.outcome is Outcome.FAILS and harm:
+            return harm
+        if self.trial_after is not None and self.outcome in _TRIED:
+            return _TRIED[self.outcome]
+        if self.outcome is Outcome.MEASURES and self.spec is None:
+            return "every layer then receives a usable gradient; training was not tried"
         if self.outcome is Outcome.HELPS and self.verdict_after is Verdict.HEALTHY:
             if self.comparison.passes:
                 return (
@@ -250,6 +291,12 @@ class Remedy:
             "changes": self.changes,
             "query": "" if self.spec is None else self.spec.to_query(),
             "command": self.command,
+            "loss": {
+                "before": encode_number(float(self.before.loss)),
+                "after": encode_number(float(self.after.loss)),
+                "text": self.loss_text,
+            },
+            "trial": None if self.trial_after is None else self.trial_after.to_dict(),
             "parameters": list(dict.fromkeys(edit.parameter for edit in self.edits)),
             "verdict_before": str(self.verdict_before),
             "verdict_after": str(self.verdict_after),
@@ -268,25 +315,30 @@ class Remedy:
 
     @property
     def is_cure(self) -> bool:
+        """Whether the changed model was really trained, and trains where it did not before."""
+        return self.outcome is Outcome.CURES
+
+    @property
+    def is_good(self) -> bool:
         """Whether the network is healthy afterwards, and likely to train.
 
         The metric that was wrong is then within its bound. The likelihood (`CURED`) is asked
         of specified networks alone: viability was fitted on these.
         """
-        return self.outcome is Outcome.CURES
+        return self.outcome in (Outcome.CURES, Outcome.MEASURES)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Remedies(Sequence[Remedy]):
-    """The remedies found for a network: cures first, then what helps; the cheapest first in each.
+    """The remedies found for a network: cures, then what measures well, then what helps.
 
     As a sequence it holds remedies only; what was tried without success is in `refuted`.
 
     Attributes:
         before: The measurement of the network as it is.
         diagnosis: What is wrong with it.
-        tried: Every change that was measured, ranked: cures, helps, then what did not help. Of
-            pairs only those that cure, or help more than either change alone.
+        tried: Every change that was measured, ranked by outcome and cost. Of pairs only those that
+            measure well, or help more than either change alone.
         advice: What else is worth trying; this was not measured.
         note: Why nothing or less was measured, and which weights no change can help since the loss
             does not reach them; "" where everything was measured and is reached.
@@ -330,8 +382,10 @@ class Remedies(Sequence[Remedy]):
             healthy = self.diagnosis.verdict is Verdict.HEALTHY
             return "nothing to change" if healthy else "nothing was tried"
         cures, helps, others = len(self.cures), len(self.helps), len(self.refuted)
+        measured = len(self.measured)
         texts = (
             (cures, "cure" if cures == 1 else "cures"),
+            (measured, "measures well" if measured == 1 else "measure well"),
             (helps, "helps" if helps == 1 else "help"),
             (others, "does not" if others == 1 else "do not"),
         )
@@ -339,8 +393,13 @@ class Remedies(Sequence[Remedy]):
 
     @cached_property
     def cures(self) -> tuple[Remedy, ...]:
-        """Changes after which the network is healthy and likely to train, the cheapest first."""
+        """Changes that were really trained, and train where the model as it is does not."""
         return tuple(each for each in self.tried if each.outcome is Outcome.CURES)
+
+    @cached_property
+    def measured(self) -> tuple[Remedy, ...]:
+        """Changes after which the network is healthy and likely to train, as measured."""
+        return tuple(each for each in self.tried if each.outcome is Outcome.MEASURES)
 
     @cached_property
     def helps(self) -> tuple[Remedy, ...]:
@@ -353,17 +412,17 @@ class Remedies(Sequence[Remedy]):
         return tuple(each for each in self.tried if each.outcome in (Outcome.TRADES, Outcome.FAILS))
 
     def __iter__(self) -> Iterator[Remedy]:
-        return iter((*self.cures, *self.helps))
+        return iter((*self.cures, *self.measured, *self.helps))
 
     def __len__(self) -> int:
-        return len(self.cures) + len(self.helps)
+        return len(self.cures) + len(self.measured) + len(self.helps)
 
     @overload
     def __getitem__(self, index: int) -> Remedy: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[Remedy, ...]: ...
     def __getitem__(self, index: int | slice) -> Remedy | tuple[Remedy, ...]:
-        return (*self.cures, *self.helps)[index]
+        return (*self.cures, *self.measured, *self.helps)[index]
 
 
 def compare_flows(
@@ -398,7 +457,7 @@ def compare_flows(
         ...     simulate(NetworkSpec(depth=15, activation="relu", init=init), 2)
         ...     for init in ("pytorch", "he")
         ... ]
-        >>> compare_flows(*flows, title="He", reason="It fits.", kinds=("initialization",)).is_cure
+        >>> compare_flows(*flows, title="He", reason="It fits.", kinds=("initialization",)).is_good
         True
     """
     diagnosis_before = diagnosis or diagnose(before)
@@ -424,7 +483,9 @@ def compare_flows(
         title=title,
         reason=reason,
         kinds=kinds,
-        outcome=_judge(comparison, judged_before, judged_after, specified=after.spec is not None),
+        outcome=Outcome.FAILS
+        if describe_harm(before, after)
+        else _judge(comparison, judged_before, judged_after, specified=after.spec is not None),
         comparison=comparison,
         before=before,
         after=after,
@@ -432,6 +493,66 @@ def compare_flows(
         diagnosis_after=diagnosis_after,
         edits=edits,
     )
+
+
+def describe_harm(before: GradientFlow, after: GradientFlow) -> str:
+    """Return why a change is no help however gradients look: a loss blown up, or numbers lost."""
+    bad, bad_before = count_non_finite(after)[0], count_non_finite(before)[0]
+    broken = [p.name for p in after.parameters if (p.grad_non_finite or 0.0) > 0]
+    if not math.isfinite(after.loss) or broken or (bad and bad >= bad_before):
+        return "it leaves numbers that are infinite or undefined"
+    if math.isfinite(before.loss):
+        rise = after.loss - before.loss
+        if rise > (MOST_LOSS - 1.0) * abs(before.loss) and rise > 0.0 < before.loss:
+            return (
+                f"it raises the loss from {format_number(before.loss)} to "
+                f"{format_number(after.loss)}"
+            )
+    return ""
+
+
+def _describe_tried(optimizer: OptimizerTrial) -> str:
+    return f"{optimizer.name} {optimizer.best.describe()}" if optimizer.best else ""
+
+
+def prove(remedy: Remedy, before: Trial, after: Trial) -> Remedy:
+    """Return a remedy with what trainings of the model as it is and of the changed one showed.
+
+    It cures if the changed model trains and the other does not, or if it learns clearly more.
+
+    Args:
+        remedy: One that was measured.
+        before: What `try_training` showed of the model as it is.
+        after: The same of the changed copy.
+    """
+    if not after.telling:
+        return replace(remedy, trial_before=before, trial_after=after)
+    outcome = remedy.outcome
+    if after.trains:
+        gone, left = _read_learned(after), 1.0 - _read_learned(before)
+        better = not before.trains or gone - (1.0 - left) >= CLEARLY * left
+        outcome = Outcome.CURES if better else Outcome.HELPS
+    else:
+        outcome = Outcome.FAILS
+    return replace(remedy, outcome=outcome, trial_before=before, trial_after=after)
+
+
+def confirm(remedy: Remedy, longer: Trial) -> Remedy:
+    """Return what looked like a cure after a longer training: refuted if the loss got lost.
+
+    Args:
+        remedy: One that `prove` calls a cure.
+        longer: What `confirm_training` showed.
+    """
+    lost = (TrialOutcome.NON_FINITE, TrialOutcome.DIVERGED)
+    if any(each.outcome in lost for each in longer.tried):
+        return replace(remedy, outcome=Outcome.FAILS, trial_after=longer)
+    return remedy
+
+
+def _read_learned(trial: Trial) -> float:
+    learned = [each.best.learned for each in trial.telling if each.best is not None]
+    return max((value for value in learned if math.isfinite(value)), default=0.0)
 
 
 def find_curable(diagnosis: Diagnosis, flow: GradientFlow) -> Diagnosis:
@@ -454,7 +575,7 @@ def _judge(
         return Outcome.FAILS
     if after.verdict is Verdict.HEALTHY:  # some metrics count as evidence only together with others
         viable = not specified or (after.viability.sgd.probability or 0.0) >= CURED
-        return Outcome.CURES if comparison.passes and viable else Outcome.HELPS
+        return Outcome.MEASURES if comparison.passes and viable else Outcome.HELPS
     known = {finding.verdict for finding in before.findings}
     if before.verdict is Verdict.NON_FINITE:
         known.add(Verdict.EXPLODING)  # what had overflowed has a size again

@@ -45,8 +45,8 @@ class Pair(Generic[C]):
 class Search(Generic[C]):
     """The measurements of one call.
 
-    Candidates come from generators that read the search while it runs: what has a cure already,
-    how many cures are there, how many measurements are left.
+    Candidates come from generators that read the search while it runs: what measures well
+    already, how many do, how many measurements are left.
 
     Attributes:
         before: The measurement of the network as it is.
@@ -67,7 +67,7 @@ class Search(Generic[C]):
 
         Args:
             before: The measurement of the network as it is.
-            enough: How many cures end the search.
+            enough: How many changes that measure well end the search.
             progress: Called with (measurements done, measurements planned).
             limit: Most measurements, the first one included; `None` for any number.
         """
@@ -87,17 +87,17 @@ class Search(Generic[C]):
 
     @property
     def is_done(self) -> bool:
-        """Whether there are enough cures."""
-        return self.count(Outcome.CURES) >= self._enough
+        """Whether enough changes measure well."""
+        return self.count(Outcome.CURES, Outcome.MEASURES) >= self._enough
 
     def count(self, *outcomes: Outcome) -> int:
         """Return how many of the changes that were measured have one of these outcomes."""
         return sum(entry.remedy.outcome in outcomes for entry in self.tried)
 
-    def has_cure(self, kind: str | None = None) -> bool:
-        """Return whether some change (of one kind, if given) cures."""
+    def has_good(self, kind: str | None = None) -> bool:
+        """Return whether some change (of one kind, if given) measures well."""
         return any(
-            entry.remedy.is_cure and (kind is None or kind in entry.remedy.kinds)
+            entry.remedy.is_good and (kind is None or kind in entry.remedy.kinds)
             for entry in self.tried
         )
 
@@ -119,7 +119,7 @@ class Search(Generic[C]):
             self._try(change, measure)
         for pair in pairs:
             remedy = self._try(pair.change, measure)
-            if remedy is None or remedy.is_cure:
+            if remedy is None or remedy.is_good:
                 continue
             if remedy.outcome is not Outcome.HELPS or remedy.comparison.closed <= pair.alone:
                 self.tried.pop()
@@ -159,6 +159,10 @@ class Search(Generic[C]):
             for first, second in combinations(changes, 2)
             if (both := combine(first, second)) is not None
         ]
+
+    def replace_remedies(self, change: Callable[[Remedy], Remedy]) -> None:
+        """Put what a function makes of it in the place of each remedy."""
+        self.tried = [Tried(entry.change, change(entry.remedy)) for entry in self.tried]
 
     def rank(self, effect: Callable[[Remedy], float] = lambda _: 0.0) -> tuple[Remedy, ...]:
         """Return what was measured by outcome, then by cost.

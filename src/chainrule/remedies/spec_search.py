@@ -1,7 +1,7 @@
 """`find_remedies`, and the search among changes of a specification."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from chainrule.remedies.spec_changes import (
     scale_weights,
 )
 from chainrule.spec.network_spec import NetworkSpec
+from chainrule.training.trial import OptimizerLike
 
 WANTED = 3
 """Remedies that are looked for in any case: with fewer, more is tried."""
@@ -62,6 +63,9 @@ def find_remedies(
     enough: int = ...,
     measurements: int = ...,
     copy_limit: int = ...,
+    prove: bool = ...,
+    optimizer: OptimizerLike | None = ...,
+    batches: Iterable[Any] | None = ...,
     progress: Progress | None = ...,
 ) -> Remedies: ...
 def find_remedies(*args: Any, **options: Any) -> Remedies:
@@ -69,8 +73,8 @@ def find_remedies(*args: Any, **options: Any) -> Remedies:
 
     `find_remedies(spec)` changes the specification and measures ensembles; see
     `find_spec_remedies` for its arguments. `find_remedies(model, compute_loss)` changes copies of
-    your model; see `find_model_remedies`. Cures come first, then changes that help, the cheapest
-    first in each. Changes that do not help are in `refuted`.
+    your model; see `find_model_remedies`. What cures or measures well comes first, then
+    changes that help, the cheapest first in each. Changes that do not help are in `refuted`.
 
     Raises:
         SpecError: If the arguments are not legal or the network itself exceeds the budget.
@@ -98,11 +102,11 @@ def find_spec_remedies(
     """Return changes of a specification that help, each of them measured.
 
     Every candidate is measured by `simulate` with the seeds that the network itself was measured
-    with, and judged by the metric of the gravest finding. It cures if the changed network is
-    diagnosed healthy and plain SGD is likely to train it; it helps if the metric comes at least a
-    quarter of the way nearer to its bound and nothing else goes wrong that was not wrong before.
-    Everything else is refuted. Pairs of changes are tried where no single one cures, or fewer than
-    three help.
+    with, and judged by the metric of the gravest finding. It measures well if the changed network
+    is diagnosed healthy and plain SGD is likely to train it; it helps if the metric comes at least
+    a quarter of the way nearer to its bound and nothing else goes wrong that was not wrong before.
+    Everything else is refuted. Pairs of changes are tried where no single one measures well, or
+    fewer than three help.
 
     How often the first remedy really trains the network is measured by `benchmarks/remedies.py`;
     docs/viability.md has the table.
@@ -111,8 +115,8 @@ def find_spec_remedies(
         spec: The network. A healthy one has no remedies.
         seeds: How many networks to measure each time, or their seeds; by default 16, and down to
             3 the larger the network is.
-        enough: Stop when so many cures are found. A kind of change that has a cure is then not
-            tried further, unless fewer than three remedies come out.
+        enough: Stop when so many changes measure well. A kind of change of which one does is then
+            not tried further, unless fewer than three remedies come out.
         budget: Most weights (depth · width² · seeds) of one measurement; candidates beyond it are
             ignored; `None` for any number.
         progress: Called with (measurements done, measurements planned), again and again while each
@@ -175,17 +179,17 @@ def _list_candidates(
     left_out: list[SpecChange] = []
     for group in (cheaper, dearer):
         for change in group:
-            if search.is_done or search.has_cure(change.kinds[0]):
+            if search.is_done or search.has_good(change.kinds[0]):
                 left_out.append(change)
             else:
                 yield change
                 search.keep_best("depth")  # of fewer layers, the most that are healthy
-        if group is cheaper and not search.is_done and not search.has_cure("initialization"):
+        if group is cheaper and not search.is_done and not search.has_good("initialization"):
             std = _find_scale(search, spec, tick)
             if std is not None:
                 yield scale_weights(spec, std)
     for change in left_out:
-        if search.count(Outcome.CURES, Outcome.HELPS) >= WANTED:
+        if search.count(Outcome.MEASURES, Outcome.HELPS) >= WANTED:
             return
         yield change
         search.keep_best("depth")
@@ -193,7 +197,7 @@ def _list_candidates(
 
 def _list_pairs(search: Search[SpecChange], spec: NetworkSpec) -> Iterator[Pair[SpecChange]]:
     """Yield pairs of the best changes, the cheapest first, where too few help alone."""
-    if search.has_cure() and search.count(Outcome.CURES, Outcome.HELPS) >= WANTED:
+    if search.has_good() and search.count(Outcome.MEASURES, Outcome.HELPS) >= WANTED:
         return
     parts = sorted(choose_ingredients(search.list_best()), key=lambda part: part.cost)
     pairs = search.pair_up(parts, lambda one, other: combine_spec_changes(spec, one, other))

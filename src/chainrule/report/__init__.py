@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from chainrule._utils.files import write_text
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.trial import Trial
 from chainrule.remedies.result import Remedy
 from chainrule.report.page import build_report
 
@@ -18,6 +19,7 @@ def write_report(
     remedies: Iterable[Remedy] | None = None,
     title: str | None = None,
     date: str | None = None,
+    trial: Trial | None = None,
 ) -> None:
     """Write a measurement as one HTML file that needs no other file and no network.
 
@@ -32,6 +34,7 @@ def write_report(
             that do not help are shown, too.
         title: What the report is about; what was measured, by default.
         date: When it was measured, in any form; left out by default.
+        trial: What `try_training` showed of the same model and loss; the verdict follows it.
 
     Raises:
         FlowFileError: If the file cannot be written there.
@@ -44,5 +47,5 @@ def write_report(
         >>> path.exists()
         True
     """
-    text = build_report(flow, remedies=remedies, title=title, date=date)
+    text = build_report(flow, remedies=remedies, title=title, date=date, trial=trial)
     write_text(path, text)

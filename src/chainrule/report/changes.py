@@ -68,7 +68,7 @@ def _build_code(code: str) -> Markup:
 
 
 def _build_remedy(change: Remedy, code: str = "") -> Markup:
-    comparison, state = change.comparison, "good" if change.is_cure else None
+    comparison, state = change.comparison, "good" if change.is_good else None
     return element(
         "div",
         element("b", change.title),
@@ -77,7 +77,7 @@ def _build_remedy(change: Remedy, code: str = "") -> Markup:
             "p",
             f"{comparison.metric}: {comparison.before_text} → {comparison.after_text}, wanted "
             f"{comparison.threshold_text}; diagnosis: {change.verdict_before} → "
-            f"{change.verdict_after}.",
+            f"{change.verdict_after}; {change.loss_text}.",
         ),
         element("p", change.reason, class_="dim"),
         element("p", f"Changes {describe_edits(change.edits)}.", class_="dim")

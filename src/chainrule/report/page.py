@@ -31,6 +31,7 @@ from chainrule.figures import (
 )
 from chainrule.flow.blocks import build_profile, is_profiled
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.trial import Trial
 from chainrule.remedies.result import Remedy
 from chainrule.report.changes import build_remedies, build_search
 from chainrule.report.charts import Figure, draw_figure
@@ -52,6 +53,7 @@ def build_report(
     remedies: Iterable[Remedy] | None = None,
     title: str | None = None,
     date: str | None = None,
+    trial: Trial | None = None,
 ) -> str:
     """Return the report as HTML text; the same flow always gives the same text.
 
@@ -61,6 +63,7 @@ def build_report(
             that do not help are shown, too.
         title: What the report is about; what was measured, by default.
         date: When it was measured, in any form; left out by default.
+        trial: What `try_training` showed of the same model and loss; the verdict follows it.
 
     Example:
         >>> import chainrule
@@ -68,7 +71,7 @@ def build_report(
         >>> build_report(flow)[:15]
         '<!DOCTYPE html>'
     """
-    diagnosis = diagnose(flow)
+    diagnosis = diagnose(flow, trial=trial)
     heading = title or describe_subject(flow)
     main: list[Content] = [
         _build_header(flow, heading, titled=title is not None, date=date),

@@ -24,6 +24,7 @@ from chainrule.training.training import (
     measure_chance,
     train,
 )
+from chainrule.training.trial import try_training
 
 __all__ = [
     "BUDGET",
@@ -46,4 +47,5 @@ __all__ = [
     "measure_chance",
     "measure_trainability",
     "train",
+    "try_training",
 ]

@@ -79,13 +79,14 @@ window.chainrule = window.chainrule || {};
 
     function card(remedy) {
       const { comparison } = remedy;
-      const good = remedy.outcome === "cures" ? "good" : remedy.outcome === "helps" ? "warn" : "bad";
+      const works = remedy.outcome === "cures" || remedy.outcome === "measures well";
+      const good = works ? "good" : remedy.outcome === "helps" ? "warn" : "bad";
       const fixed = Object.keys(remedy.changes).filter((name) => explore.locked().includes(name));
-      const icon = { cures: "✔", helps: "◐", trades: "⇄", fails: "✖" }[remedy.outcome];
+      const icon = { cures: "✔", "measures well": "✔", helps: "◐", trades: "⇄", fails: "✖" }[remedy.outcome];
       return el("article", { class: "ex-remedy", "data-outcome": remedy.outcome, "data-state": good },
         el("div", { class: "ex-remedy-head" },
           el("h3", {}, remedy.title),
-          el("button", { type: "button", class: remedy.outcome === "cures" ? "ex-primary" : "", "aria-label": `apply: ${remedy.title}`, disabled: fixed.length > 0, onclick: () => apply(remedy) }, remedy.outcome === "cures" || remedy.outcome === "helps" ? "Apply" : "See it")),
+          el("button", { type: "button", class: works ? "ex-primary" : "", "aria-label": `apply: ${remedy.title}`, disabled: fixed.length > 0, onclick: () => apply(remedy) }, works || remedy.outcome === "helps" ? "Apply" : "See it")),
         el("p", { class: "ex-remedy-figure" },
           el("span", { class: "fv-dim" }, `${comparison.name}: `), comparison.before_text, el("span", { "aria-label": "becomes" }, " → "), el("b", {}, comparison.after_text),
           el("span", { class: "fv-dim" }, ` (wanted ${comparison.threshold_text})`)),

@@ -86,6 +86,12 @@ def find_uncopied(model: nn.Module, error: Exception) -> Uncopied:
     return Uncopied("the model", "", error)
 
 
+def measure_size(model: nn.Module) -> int:
+    """Return the bytes of a model's parameters and buffers: what a copy of it takes."""
+    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def find_shared_memory(model: nn.Module) -> tuple[str, str] | None:
     """Return the names of two parameters that are different objects in the same memory.
 

@@ -1,0 +1,195 @@
+"""Rules about what enters a model: its size, its offset, the scales of its columns."""
+
+from collections.abc import Callable, Sequence
+
+from chainrule._utils.numbers import format_number, format_share
+from chainrule.diagnosis.rule import Reading, Rule, Verdict, describe_worst, find_worst
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.inputs import InputFlow
+
+LARGE = 30.0
+"""Root mean square from which on inputs are too large."""
+
+SMALL = 1e-2
+"""Largest absolute value up to which inputs are too small."""
+
+OFFSET = 10.0
+"""Mean ÷ standard deviation from which on inputs are too far from zero."""
+
+UNEVEN = 1e3
+"""Ratio of standard deviations from which on columns have no common scale."""
+
+_BETWEEN = {"weight", "normalization"}
+
+
+def is_normalized(flow: GradientFlow, entering: InputFlow) -> bool:
+    """Return whether a normalization follows at once: it, or what its first weights return.
+
+    Then size and offset of the input change nothing.
+
+    Example:
+        >>> import torch
+        >>> from chainrule import inspect
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
+        >>> flow = inspect(model, lambda m: m(torch.ones(4, 3)).square().sum())
+        >>> is_normalized(flow, flow.inputs[0])
+        True
+    """
+    start = next((at for at, e in enumerate(flow.layers) if e.name == entering.reader), None)
+    if start is None:
+        return False
+    following = flow.layers[start:]
+    first = next((at for at, e in enumerate(following) if e.role in _BETWEEN), None)
+    if first is None:
+        return False
+    if following[first].role == "normalization":
+        return True
+    return len(following) > first + 1 and following[first + 1].role == "normalization"
+
+
+def _read_inputs(
+    read: Callable[[InputFlow], float | None],
+) -> Callable[[GradientFlow], list[Reading]]:
+    """Return a function that reads one value of every input that no normalization takes care of."""
+
+    def read_all(flow: GradientFlow) -> list[Reading]:
+        return [
+            Reading(
+                value=read(each),
+                layers=_find_layers(flow, each),
+                modules=(each.reader,),
+                where=f"the input of {each.reader or '(model)'!r}",
+            )
+            for each in flow.inputs
+            if not is_normalized(flow, each)
+        ]
+
+    return read_all
+
+
+def _find_layers(flow: GradientFlow, entering: InputFlow) -> tuple[int, ...]:
+    return tuple(layer.layer for layer in flow.weight_layers if layer.name == entering.reader)
+
+
+def _read_size(entering: InputFlow) -> float | None:
+    return entering.size
+
+
+def _read_largest(entering: InputFlow) -> float | None:
+    """Return the largest absolute entry; nothing for zeros alone, which have no scale."""
+    largest = max(abs(entering.min), abs(entering.max))
+    return largest if largest > 0 else None
+
+
+def _read_offset(entering: InputFlow) -> float | None:
+    return entering.offset if entering.examples >= ENOUGH else None
+
+
+def _read_spread_ratio(entering: InputFlow) -> float | None:
+    return entering.spread_ratio if entering.examples >= ENOUGH else None
+
+
+ENOUGH = 8
+"""Examples from which on the spread of a column says something."""
+
+
+def _read_non_finite(flow: GradientFlow) -> list[Reading]:
+    return [
+        Reading(
+            value=each.non_finite,
+            layers=_find_layers(flow, each),
+            modules=(each.reader,),
+            where=f"the input of {each.reader or '(model)'!r}",
+        )
+        for each in flow.inputs
+    ]
+
+
+def _describe_range(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    worst, _ = find_worst(rule, wrong)
+    each = next(each for each in flow.inputs if each.reader == worst.modules[0])
+    return (
+        f"{describe_worst(rule, flow, readings, wrong)}; its values lie between "
+        f"{format_number(each.min)} and {format_number(each.max)}"
+    )
+
+
+def _describe_non_finite(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    worst, value = find_worst(rule, wrong)
+    share = format_share(value) if value >= 0.005 else "less than 1 %"
+    return f"{share} of the entries of {worst.where} are infinite or undefined"
+
+
+_ADVICE = "Subtract the mean of each column and divide by its standard deviation, both taken from "
+_ADVICE += "the training data, or put a normalization first."
+
+INPUT_RULES = (
+    Rule(
+        name="non_finite_inputs",
+        verdict=Verdict.INPUTS,
+        metric="share of input entries that are infinite or undefined",
+        threshold=0.0,
+        beyond=">",
+        reason="They come in from outside, so no change of the network helps. Look for missing "
+        "values and divisions by zero in the data.",
+        source="IEEE 754 arithmetic",
+        read=_read_non_finite,
+        describe=_describe_non_finite,
+        scale="share",
+        despite_overflow=True,
+    ),
+    Rule(
+        name="large_inputs",
+        verdict=Verdict.INPUTS,
+        metric="root mean square of the input",
+        threshold=LARGE,
+        beyond=">",
+        reason="The first layer's values grow with the input, and its gradient grows again with it. "
+        "So it needs a far smaller learning rate than all others, and saturating activations are "
+        f"flat from the start. {_ADVICE}",
+        source="LeCun et al. 1998, Efficient BackProp, section 4.3; threshold measured",
+        read=_read_inputs(_read_size),
+        describe=_describe_range,
+    ),
+    Rule(
+        name="small_inputs",
+        verdict=Verdict.INPUTS,
+        metric="largest absolute value of the input",
+        threshold=SMALL,
+        beyond="<",
+        reason="The input is so small beside the biases that all examples look alike to the first "
+        f"layer, and the gradient of its weights is as small. {_ADVICE}",
+        source="LeCun et al. 1998, Efficient BackProp, section 4.3; threshold measured",
+        read=_read_inputs(_read_largest),
+        describe=_describe_range,
+    ),
+    Rule(
+        name="offset_inputs",
+        verdict=Verdict.INPUTS,
+        metric="mean of the input's columns ÷ their standard deviation",
+        threshold=OFFSET,
+        beyond=">",
+        reason="What differs between examples is small beside what they share. So one direction of "
+        f"the first layer's weights is far steeper than those that tell examples apart. {_ADVICE}",
+        source="LeCun et al. 1998, Efficient BackProp, section 4.3; threshold measured",
+        read=_read_inputs(_read_offset),
+        describe=_describe_range,
+    ),
+    Rule(
+        name="uneven_inputs",
+        verdict=Verdict.INPUTS,
+        metric="largest ÷ smallest standard deviation of the input's columns",
+        threshold=UNEVEN,
+        beyond=">",
+        reason="No learning rate suits all columns: one that is safe for the largest learns nothing "
+        f"from the smallest. {_ADVICE}",
+        source="LeCun et al. 1998, Efficient BackProp, section 4.3; threshold measured",
+        read=_read_inputs(_read_spread_ratio),
+        describe=_describe_range,
+    ),
+)
+"""What can be wrong with what enters a model."""

@@ -1,0 +1,204 @@
+"""Rules about gradients along time: what recurrent modules pass on from step to step."""
+
+import math
+from collections.abc import Sequence
+
+from chainrule._utils.numbers import format_number, format_times
+from chainrule.diagnosis.rule import Reading, Rule, Verdict, find_worst
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.time import TimeFlow
+
+LOST = 1e-6
+"""Gradient at a step ÷ the largest of all steps, below which nothing is learned from it."""
+
+LARGEST_GROWTH = 1e3
+"""Gradient of the first quarter of steps ÷ that of the last, from which on it explodes."""
+
+SHORTEST = 8
+"""Steps from which on quarters are compared."""
+
+
+def list_lost(time: TimeFlow) -> tuple[int, ...]:
+    """Return the positions of the kept steps that hardly any gradient reaches.
+
+    Steps after the last one with a gradient do not count: the loss does not ask for them (padding).
+
+    Example:
+        >>> from chainrule.flow.quantity import Quantity
+        >>> norms = tuple(Quantity([norm]) for norm in (0.0, 1e-9, 1.0, 0.0))
+        >>> list_lost(TimeFlow(name="a", kind="GRU", call=0, of="input", length=4,
+        ...                    steps=(0, 1, 2, 3), gradients=norms))
+        (0, 1)
+    """
+    shares = time.shares
+    last = max((at for at, share in enumerate(shares) if share >= LOST), default=0)
+    return tuple(at for at in range(last) if shares[at] < LOST)
+
+
+def measure_lost(time: TimeFlow) -> float | None:
+    """Return the share of steps before the last one with a gradient that hardly any reaches.
+
+    Example:
+        >>> from chainrule.flow.quantity import Quantity
+        >>> norms = tuple(Quantity([norm]) for norm in (0.0, 1.0))
+        >>> measure_lost(TimeFlow(name="a", kind="GRU", call=0, of="input", length=2,
+        ...                       steps=(0, 1), gradients=norms))
+        0.5
+    """
+    shares = time.shares
+    if any(map(math.isnan, shares)):
+        return None
+    last = max(at for at, share in enumerate(shares) if share >= LOST)
+    return len(list_lost(time)) / (last + 1)
+
+
+def list_recurrent(flow: GradientFlow) -> frozenset[int]:
+    """Return the weight layers that pass gradients on in time, and so are judged by that.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> list_recurrent(simulate(NetworkSpec(depth=3, width=4)))
+        frozenset()
+    """
+    names = {each.name for each in flow.times if each.of != "output"}
+    return frozenset(layer.layer for layer in flow.weight_layers if layer.name in names)
+
+
+def find_variation_in_time(flow: GradientFlow) -> float | None:
+    """Return how differently the last recurrent module answers the examples.
+
+    Gates that start nearly closed make its values small beside the bias of a layer behind it. That
+    hides no difference: they are what the gates let through.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> find_variation_in_time(simulate(NetworkSpec(depth=3, width=4)))
+    """
+    names = {each.name for each in flow.times if each.of != "output"}
+    found = [
+        call.statistics.variation
+        for call in flow.layers
+        if call.name in names and call.statistics and call.statistics.variation is not None
+    ]
+    return max(found, default=None)
+
+
+def _read_lost(flow: GradientFlow) -> list[Reading]:
+    return [
+        Reading(
+            value=measure_lost(each),
+            layers=_find_layers(flow, each),
+            modules=(each.name,),
+            where=repr(each.name),
+        )
+        for each in flow.times
+    ]
+
+
+def _read_growth(flow: GradientFlow) -> list[Reading]:
+    return [
+        Reading(
+            value=_measure_growth(each),
+            layers=_find_layers(flow, each),
+            modules=(each.name,),
+            where=repr(each.name),
+        )
+        for each in flow.times
+    ]
+
+
+def _measure_growth(time: TimeFlow) -> float | None:
+    """Return the largest gradient of the first quarter of steps ÷ that of the last quarter.
+
+    Single steps may have a large or a small one of their own. Steps after the last one with a
+    gradient do not count.
+    """
+    norms = [float(norm) for norm in time.gradients]
+    while norms and norms[-1] == 0.0:
+        norms.pop()
+    if len(norms) < SHORTEST or not all(map(math.isfinite, norms)):
+        return None
+    quarter = len(norms) // 4
+    return max(norms[:quarter]) / max(norms[-quarter:])
+
+
+def _find_layers(flow: GradientFlow, time: TimeFlow) -> tuple[int, ...]:
+    return tuple(layer.layer for layer in flow.weight_layers if layer.name == time.name)
+
+
+def describe_lost(time: TimeFlow) -> str:
+    """Return which steps hardly any gradient reaches.
+
+    Example:
+        >>> from chainrule.flow.quantity import Quantity
+        >>> norms = tuple(Quantity([norm]) for norm in (0.0, 1e-9, 1.0))
+        >>> describe_lost(TimeFlow(name="a", kind="GRU", call=0, of="input", length=3,
+        ...                        steps=(0, 1, 2), gradients=norms))
+        "steps 1 to 2 of 3 of 'a' receive less than 1.0·10⁻⁶ of the largest gradient of all steps"
+    """
+    lost = list_lost(time)
+    first, last = time.steps[lost[0]] + 1, time.steps[lost[-1]] + 1
+    which = f"step {first}" if first == last else f"steps {first:,} to {last:,}"
+    verb = "receives" if first == last else "receive"
+    return (
+        f"{which} of {time.length:,} of {time.name!r} {verb} less than {format_number(LOST)} of "
+        "the largest gradient of all steps"
+    )
+
+
+def _describe_lost(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    worst, _ = find_worst(rule, wrong)
+    time = next(
+        each
+        for each in flow.times
+        if each.name == worst.modules[0] and measure_lost(each) == worst.value
+    )
+    others = f"; so it is in {len(wrong)} of {len(readings)} modules" if len(wrong) > 1 else ""
+    return f"{describe_lost(time)}{others}"
+
+
+def _describe_growth(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    worst, value = find_worst(rule, wrong)
+    return (
+        f"the gradient at the first quarter of the time steps of {worst.modules[0]!r} is "
+        f"{format_times(value)} that at the last (above the limit of {rule.format(rule.threshold)})"
+    )
+
+
+TIME_RULES = (
+    Rule(
+        name="exploding_time",
+        verdict=Verdict.EXPLODING,
+        metric="gradient of the first quarter of time steps ÷ of the last",
+        threshold=LARGEST_GROWTH,
+        beyond=">",
+        reason="On the way back through time, every step multiplies the gradient by the same "
+        "recurrent weights. Here the steps long ago decide the whole gradient, and a small change "
+        "of the weights changes it completely. Clip the gradient, or start with smaller recurrent "
+        "weights.",
+        source="Pascanu et al. 2013 (arXiv 1211.5063); threshold measured",
+        read=_read_growth,
+        describe=_describe_growth,
+    ),
+    Rule(
+        name="vanishing_time",
+        verdict=Verdict.VANISHING,
+        metric="share of time steps that hardly any gradient reaches",
+        threshold=0.5,
+        beyond=">",
+        reason="What these steps hold cannot be learned: on the way back through time, every step "
+        "multiplies the gradient by a factor below 1. If the loss needs them, start the forget "
+        "gates open (a bias of 3 to 5), read the outputs of all steps, or use attention. If it "
+        "needs the last steps only, give the module shorter sequences.",
+        source="Hochreiter 1991; Jozefowicz et al. 2015 and Tallec & Ollivier 2018 (arXiv "
+        "1804.11188) on the forget bias; threshold measured",
+        read=_read_lost,
+        describe=_describe_lost,
+        scale="share",
+    ),
+)
+"""What can be wrong along time."""

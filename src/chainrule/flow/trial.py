@@ -1,0 +1,254 @@
+"""`Trial`: what a short real training of copies of a model showed, in numbers."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from chainrule._utils.numbers import encode_number, format_number
+
+
+class TrialOutcome(StrEnum):
+    """What became of a model at one learning rate, the best first.
+
+    Example:
+        >>> list(TrialOutcome)[0].value
+        'trained'
+    """
+
+    TRAINED = "trained"
+    SLOW = "slow"
+    FLAT = "flat"
+    DIVERGED = "diverged"
+    NON_FINITE = "non-finite"
+
+
+OUTCOME_MEANINGS: Mapping[TrialOutcome, str] = MappingProxyType(
+    {
+        TrialOutcome.TRAINED: "the loss falls clearly",
+        TrialOutcome.SLOW: "the loss falls, but little in so few steps",
+        TrialOutcome.FLAT: "the loss does not fall below what was there, or what guessing gives",
+        TrialOutcome.DIVERGED: "the loss rises",
+        TrialOutcome.NON_FINITE: "the loss becomes infinite or undefined",
+    }
+)
+"""What each outcome means, in a few words."""
+
+
+LEARNED = 0.1
+"""From this share of the way from guessing to the floor of the loss on, it is said to train."""
+
+HARDLY = 0.01
+"""Below this share, nothing was learned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateTrial:
+    """What became of a copy of the model at one learning rate.
+
+    Attributes:
+        rate: The learning rate; of several groups, the first one's.
+        steps: Optimizer steps that were taken.
+        before: Mean loss of the batches that it is judged on, before the first step.
+        after: The same after the last step; may be infinite or undefined.
+        learned: Share of the way from the loss at the start (or from guessing, if that is lower)
+            to the floor of the loss: 1 is all of it, 0 nothing, below 0 worse than before.
+        outcome: What it amounts to.
+        failed_at: The first step after which the loss was not finite, or ten times what it was;
+            `None` if there was none.
+        stopped: Whether it was left in favour of rates that did better.
+
+    Example:
+        >>> found = RateTrial(
+        ...     rate=0.1, steps=80, before=2.3, after=0.4, learned=0.83, outcome="trained"
+        ... )
+        >>> found.describe()
+        'trained: loss 2.3 → 0.4 in 80 steps'
+    """
+
+    rate: float
+    steps: int
+    before: float
+    after: float
+    learned: float
+    outcome: TrialOutcome
+    failed_at: int | None = None
+    stopped: bool = False
+
+    def describe(self) -> str:
+        """Return the outcome with the loss before and after, in a few words."""
+        if self.outcome is TrialOutcome.NON_FINITE:
+            return f"non-finite: {self.describe_loss()}"
+        if self.outcome is TrialOutcome.DIVERGED and self.failed_at is not None:
+            return f"diverged at step {self.failed_at}: {self.describe_loss()}"
+        return f"{self.outcome}: {self.describe_loss()}"
+
+    def describe_loss(self) -> str:
+        """Return the loss before and after, in a few words."""
+        if self.outcome is TrialOutcome.NON_FINITE:
+            return f"the loss is not finite after step {self.failed_at}"
+        steps = f"{self.steps} step{'' if self.steps == 1 else 's'}"
+        loss = f"loss {format_number(self.before)} → {format_number(self.after)} in {steps}"
+        return f"{loss}{', then left for better rates' if self.stopped else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerTrial:
+    """What one optimizer did with copies of the model.
+
+    Attributes:
+        name: "SGD", "Adam", or the class of your optimizer.
+        rates: One entry per learning rate that was tried, in rising order.
+        skipped: Why nothing was tried; "" if something was.
+
+    Example:
+        >>> OptimizerTrial(name="SGD", rates=(), skipped="no room").best is None
+        True
+    """
+
+    name: str
+    rates: tuple[RateTrial, ...]
+    skipped: str = ""
+
+    @property
+    def best(self) -> RateTrial | None:
+        """The rate that did best; `None` if none was tried."""
+        order = list(TrialOutcome)
+        return min(
+            self.rates,
+            key=lambda each: (order.index(each.outcome), -_rank(each.learned)),
+            default=None,
+        )
+
+    @property
+    def outcome(self) -> TrialOutcome | None:
+        """What became of it at its best rate; `None` if none was tried."""
+        return None if self.best is None else self.best.outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What a short real training of copies of a model showed.
+
+    Attributes:
+        optimizers: SGD and Adam, or your optimizer alone.
+        passes: Forward and backward passes that it took; a forward pass alone counts as half.
+        limit: The most passes that were allowed.
+        fresh: Whether every step had a batch of its own, and the loss is of batches kept aside.
+            If not, one batch is repeated: then Adam may learn it by heart, whatever the model.
+        kept: Number of batches that the loss is judged on.
+        guessing: What the best constant answer reaches on these batches; `None` if not measured.
+        notes: What else must be known: fewer passes than planned, parameters left out.
+        skipped: Why nothing was tried; "" if something was.
+
+    Example:
+        >>> Trial(optimizers=(), passes=0.0, limit=300, fresh=False, kept=0, skipped="no room")
+        Trial(not tried: no room)
+    """
+
+    optimizers: tuple[OptimizerTrial, ...]
+    passes: float
+    limit: int
+    fresh: bool
+    kept: int
+    guessing: float | None = None
+    notes: tuple[str, ...] = ()
+    skipped: str = ""
+
+    def __repr__(self) -> str:
+        if self.skipped:
+            return f"Trial(not tried: {self.skipped})"
+        parts = [
+            f"{each.name} {each.outcome} at {each.best.rate:g}" for each in self.tried if each.best
+        ]
+        return f"Trial({', '.join(parts)}; {self.passes:g} passes)"
+
+    @property
+    def tried(self) -> tuple[OptimizerTrial, ...]:
+        """The optimizers that were tried at some rate."""
+        return tuple(each for each in self.optimizers if each.rates)
+
+    @property
+    def telling(self) -> tuple[OptimizerTrial, ...]:
+        """Those that say whether the model learns: on one repeated batch, Adam does not."""
+        return tuple(each for each in self.tried if self.fresh or not _memorizes(each))
+
+    @property
+    def trains(self) -> bool | None:
+        """Whether some telling optimizer trains it; `None` if that was not found out."""
+        if not self.telling:
+            return None
+        return any(each.outcome is TrialOutcome.TRAINED for each in self.telling)
+
+    @property
+    def fails(self) -> bool:
+        """Whether every optimizer that was tried leaves the loss where it is, or spoils it."""
+        learns = (TrialOutcome.TRAINED, TrialOutcome.SLOW)
+        return bool(self.tried) and all(each.outcome not in learns for each in self.tried)
+
+    @property
+    def best(self) -> OptimizerTrial | None:
+        """The optimizer that did best; the telling ones first."""
+        order = list(TrialOutcome)
+        return min(
+            self.tried,
+            key=lambda each: (
+                each not in self.telling,
+                order.index(each.outcome or TrialOutcome.NON_FINITE),
+                -_rank(each.best.learned if each.best else math.nan),
+            ),
+            default=None,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it: "Infinity" and "NaN" where a loss is not finite."""
+        return {
+            "trains": self.trains,
+            "passes": self.passes,
+            "limit": self.limit,
+            "fresh": self.fresh,
+            "kept": self.kept,
+            "guessing": None if self.guessing is None else encode_number(self.guessing),
+            "notes": list(self.notes),
+            "skipped": self.skipped,
+            "optimizers": [
+                {
+                    "name": each.name,
+                    "skipped": each.skipped,
+                    "best_rate": each.best.rate if each.best else None,
+                    "outcome": str(each.outcome) if each.outcome else None,
+                    "rates": [
+                        {
+                            "rate": rate.rate,
+                            "steps": rate.steps,
+                            "before": encode_number(rate.before),
+                            "after": encode_number(rate.after),
+                            "learned": encode_number(rate.learned),
+                            "outcome": str(rate.outcome),
+                            "failed_at": rate.failed_at,
+                            "stopped": rate.stopped,
+                        }
+                        for rate in each.rates
+                    ],
+                }
+                for each in self.optimizers
+            ],
+        }
+
+
+ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "LBFGS")
+"""Optimizers that learn one batch by heart, however small its gradients are."""
+
+
+def _memorizes(optimizer: OptimizerTrial) -> bool:
+    """Whether success on one repeated batch tells nothing; failure does."""
+    return optimizer.name in ADAPTIVE and optimizer.outcome in (
+        TrialOutcome.TRAINED,
+        TrialOutcome.SLOW,
+    )
+
+
+def _rank(learned: float) -> float:
+    return -math.inf if math.isnan(learned) else learned

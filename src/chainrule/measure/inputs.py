@@ -1,0 +1,139 @@
+"""What enters a model from outside: a sample at once, its statistics when they are first read."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from chainrule.flow.inputs import InputFlow
+from chainrule.flow.quantity import Quantity
+
+if TYPE_CHECKING:
+    from chainrule.measure.recording import Subject
+
+MAX_ENTERING = 16
+"""Most tensors that are looked at."""
+
+SAMPLE, EXAMPLES = 2**16, 256
+"""Of tensors with more than `SAMPLE` entries, up to so many examples, and so many entries in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entering:
+    """A sample of a tensor that enters the model.
+
+    Attributes:
+        reader: Name of the module that read it.
+        source: The tensor without its graph, by which it is known again.
+        shape: Its shape.
+        dtype: Its data type.
+        sample: Some of its values, [examples, columns, ...].
+    """
+
+    reader: str
+    source: Tensor
+    shape: tuple[int, ...]
+    dtype: str
+    sample: Tensor
+
+    def is_of(self, tensor: Tensor) -> bool:
+        """Whether another tensor is the same, or another view of the same whole."""
+        same = tensor.data_ptr() == self.source.data_ptr()
+        return same and tensor.numel() == self.source.numel()
+
+
+def take_entering(subject: "Subject", tensor: Tensor) -> Entering:
+    """Return a sample of what a module reads; its examples first, then its columns."""
+    source = tensor.detach()
+    values = source
+    module: Any = subject.module
+    if isinstance(module, nn.RNNBase) and not module.batch_first and values.dim() == 3:
+        values = values.transpose(0, 1)
+    if values.dim() > 2:
+        unit_dim = subject.unit_dim
+        if unit_dim is None or -unit_dim >= values.dim():
+            unit_dim = 1 if values.dim() > 3 else -1  # images by channel, sequences by feature
+        values = values.movedim(unit_dim, 1)
+    elif values.dim() == 1:
+        values = values.unsqueeze(-1)
+    if values.numel() > SAMPLE:
+        values = _thin_out(values)
+    return Entering(
+        reader=subject.name,
+        source=source,
+        shape=tuple(tensor.shape),
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        sample=values.clone(),  # what is read may be overwritten later
+    )
+
+
+def _thin_out(values: Tensor) -> Tensor:
+    """Return evenly spaced examples, and of each evenly spaced columns and places."""
+    left = SAMPLE
+    for dim in range(values.dim()):
+        wanted = EXAMPLES if dim == 0 else left
+        if dim > 1:  # the places of an image are thinned out alike in both directions
+            wanted = math.ceil(left ** (1 / (values.dim() - dim)))
+        step = -(-values.shape[dim] // max(1, wanted))
+        values = values[(slice(None),) * dim + (slice(None, None, step),)]
+        left = max(1, left // values.shape[dim])
+    return values
+
+
+def assemble_inputs(
+    entering: Sequence[tuple[str, tuple[int, ...], str, Tensor]],
+) -> Iterator[InputFlow]:
+    """Yield the statistics of samples.
+
+    Args:
+        entering: Reader, shape, data type and sample of each, on the CPU.
+    """
+    with torch.no_grad():
+        for reader, shape, dtype, sample in entering:
+            yield _assemble_input(reader, shape, dtype, sample.double())
+
+
+def _assemble_input(reader: str, shape: tuple[int, ...], dtype: str, values: Tensor) -> InputFlow:
+    examples, columns = values.shape[:2]
+    is_finite = torch.isfinite(values)
+    finite = values[is_finite]
+    low, high = finite.aminmax() if finite.numel() else (values.new_tensor(math.nan),) * 2
+    by_column = values.transpose(0, 1).flatten(1)
+    known = by_column[torch.isfinite(by_column).all(1)]
+    means, deviations = known.mean(1), known.std(1, correction=0)
+    constant = known.amin(1) == known.amax(1)
+    deviations = torch.where(constant, 0.0, deviations)  # rounding leaves something of a constant
+    varying = deviations > 0
+    some = examples > 1 and bool(varying.any())
+    spreads, centers = deviations[varying], means[varying]
+    distinct = len(torch.unique(values.flatten(1), dim=0))
+    return InputFlow(
+        reader=reader,
+        shape=shape,
+        dtype=dtype,
+        examples=examples,
+        columns=columns,
+        mean=_write(finite.mean()),
+        std=_write(finite.std(correction=0) if finite.numel() else low),
+        min=_write(low),
+        max=_write(high),
+        non_finite=Quantity([1.0 - finite.numel() / values.numel()]),
+        constant_columns=_count(constant & (means != 0), examples),
+        zero_columns=_count(constant & (means == 0), examples),
+        offset=_write(torch.linalg.vector_norm(centers) / torch.linalg.vector_norm(spreads))
+        if some
+        else None,
+        spread_ratio=_write(spreads.max() / spreads.min()) if some else None,
+        repeated=Quantity([1.0 - distinct / examples]),
+    )
+
+
+def _count(found: Tensor, examples: int) -> Quantity:
+    return Quantity([float(found.sum()) if examples > 1 else 0.0])
+
+
+def _write(value: Tensor) -> Quantity:
+    return Quantity([value.item()])

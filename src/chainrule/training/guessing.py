@@ -1,0 +1,120 @@
+"""What guessing gives: the loss of the best answer that is the same for every example.
+
+A model that falls from a loss of 50 to this level has learned nothing of its inputs. The level is
+measured: the answers of the model are replaced by one constant per feature, and that is fitted to
+the batches that are trained on.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chainrule.training.batches import HALF, Batches
+
+_FITTED = 3
+"""Batches that the constant is fitted to, at most."""
+
+_STEPS = 20
+"""Most steps of L-BFGS."""
+
+
+def measure_guessing(model: nn.Module, batches: Batches) -> float | None:
+    """Return the mean loss of the best constant answer on the batches kept aside.
+
+    Args:
+        model: A copy of the model; its `forward` is replaced meanwhile.
+        batches: Where batches come from.
+
+    Returns:
+        The loss, or `None` where it makes no sense: the loss does not come from one tensor that
+        the model returns for several examples.
+    """
+    if not batches.chosen:
+        return None
+    original, own = model.forward, vars(model).get("forward")
+    answer: list[Tensor] = []
+    shapes: dict[tuple[Any, ...], torch.Size] = {}
+    uses = [0]
+
+    def respond(*args: Any, **options: Any) -> Tensor:
+        inputs = [x for x in (*args, *options.values()) if isinstance(x, Tensor)]
+        key = tuple(x.shape for x in inputs)
+        if key not in shapes:
+            with torch.no_grad():
+                output = original(*args, **options)
+            if not _is_answer(output, inputs):
+                raise _NoAnswerError
+            shapes[key] = output.shape
+            batches.counter.passes += HALF
+            if not answer:
+                answer.append(_start(output))
+        uses[0] += 1
+        return answer[0].expand(shapes[key])
+
+    try:
+        model.forward = respond
+        return _fit(model, batches, answer, uses)
+    except Exception:  # with other outputs, anything may go wrong in the loss
+        return None
+    finally:
+        del model.forward
+        if own is not None:
+            model.forward = own
+
+
+class _NoAnswerError(Exception):
+    """The model does not return one tensor with an answer per example."""
+
+
+def _is_answer(output: Any, inputs: list[Tensor]) -> bool:
+    return (
+        isinstance(output, Tensor)
+        and output.is_floating_point()
+        and output.dim() >= 1
+        and len(output) >= 2
+        and any(x.dim() >= 1 and len(x) == len(output) for x in inputs)
+        and bool(output.isfinite().all())
+    )
+
+
+def _start(output: Tensor) -> Tensor:
+    """Return one value per feature (channel of maps): the mean of the answers there are."""
+    features = {1: 0, 4: 1, 5: 1}.get(output.dim(), output.dim() - 1)
+    dims = [dim for dim in range(output.dim()) if dim != features or output.dim() == 1]
+    return output.detach().mean(dims, keepdim=True).requires_grad_()
+
+
+def _fit(model: nn.Module, batches: Batches, answer: list[Tensor], uses: list[int]) -> float | None:
+    count = _FITTED if batches.fresh else 1
+
+    def compute() -> Tensor:
+        losses = [batches.compute(model, number, not batches.fresh) for number in range(count)]
+        return torch.stack([loss.float() for loss in losses]).mean()
+
+    compute()
+    if uses[0] != count or not answer:  # several answers per loss are no single guess
+        return None
+    starts = answer[0].detach(), torch.zeros_like(answer[0])
+    levels = []
+    for start in starts:  # far from the best answer, a loss may be too steep to come back
+        answer[0] = start.clone().requires_grad_()
+        _descend(answer, compute)
+        losses = [float(batches.compute(model, at, True).detach()) for at in range(batches.kept)]
+        level = sum(losses) / len(losses)
+        levels += [level] if math.isfinite(level) else []
+    return min(levels, default=None)
+
+
+def _descend(answer: list[Tensor], compute: Callable[[], Tensor]) -> None:
+    optimizer = torch.optim.LBFGS(answer, max_iter=_STEPS, line_search_fn="strong_wolfe")
+
+    def close() -> Any:
+        optimizer.zero_grad()
+        loss = compute()
+        (answer[0].grad,) = torch.autograd.grad(loss, answer)
+        return loss.detach()
+
+    optimizer.step(close)

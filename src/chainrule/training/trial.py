@@ -1,0 +1,592 @@
+"""`try_training`: a short real training of copies of any model, which leaves no trace.
+
+SGD and Adam run a race of learning rates each: all rates take a few steps, the better half goes on
+(successive halving, Jamieson & Talwalkar 2016, arXiv 1502.07943), until one is left or one has
+clearly learned. Whether it learned is judged by the loss of batches that it was not trained on,
+where there are such: an optimizer that rescales gradients learns one repeated batch by heart.
+"""
+
+import copy
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from chainrule.errors import InspectionError
+from chainrule.flow.trial import HARDLY, LEARNED, OptimizerTrial, RateTrial, Trial, TrialOutcome
+from chainrule.measure._torch_internals import unwrap_compiled
+from chainrule.measure.copying import copy_model, find_shared_memory, measure_size
+from chainrule.measure.modules import take_inventory
+from chainrule.measure.preservation import preserve
+from chainrule.training.batches import Batches, Counter, find_batches
+from chainrule.training.guessing import measure_guessing
+
+PASSES = 300
+"""Most forward and backward passes by default."""
+
+LEAST_PASSES = 20
+"""Fewer tell nothing."""
+
+SECONDS = 120.0
+"""How long it may take by default; if one pass is slow, fewer passes are made."""
+
+COPY_LIMIT = 2 * 2**30
+"""Bytes of parameters and buffers up to which a model is copied by default."""
+
+RATES: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {"SGD": (1e-3, 1e-2, 1e-1, 1.0), "Adam": (1e-4, 1e-3, 1e-2)}
+)
+"""The learning rates that are tried: what people reach for."""
+
+_OPTIMIZERS: Mapping[str, Any] = MappingProxyType(
+    {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam}
+)
+
+SETTLED = 0.5
+"""From this share on no further step is needed."""
+
+DIVERGED = 10.0
+"""A loss that grows to this many times what it was has diverged."""
+
+_CERTAIN = 2.0
+"""Standard errors by which a loss must have fallen."""
+
+_SHARES = (0.3, 0.3, 0.4)
+"""How the passes of a race are shared among its rounds."""
+
+_MOST_EVALUATIONS = 25
+"""Passes that a step may take with an optimizer that needs several, if it does not say."""
+
+_CHECK_EVERY = 50
+"""Steps of your optimizer between two looks at the batches kept aside."""
+
+OptimizerLike = torch.optim.Optimizer | Callable[[Any], torch.optim.Optimizer]
+
+
+def try_training(
+    model: nn.Module,
+    compute_loss: Callable[..., Any],
+    optimizer: OptimizerLike | None = None,
+    *,
+    batches: Iterable[Any] | None = None,
+    passes: int = PASSES,
+    seconds: float | None = SECONDS,
+    copy_limit: int = COPY_LIMIT,
+) -> Trial:
+    """Train copies of a model for a short while, and say whether they learn.
+
+    Without an optimizer, plain SGD and Adam run a race of learning rates each. With one, its class,
+    groups, settings and state are made again for the copy; a schedule of its rate is not. Training
+    ends early where it has clearly succeeded.
+
+    If `compute_loss` draws a batch at every call (from random numbers or an iterator), or
+    `batches` are given, every step has its own batch, and the loss is that of batches kept aside.
+    Else the one batch is repeated; then success with Adam shows only that the model can learn a
+    batch by heart. Numbers that come from an iterator or a generator of your own cannot be put
+    back; everything else is as before: parameters, `.grad`, buffers, modes, random states.
+
+    Args:
+        model: The model; only copies of it are trained.
+        compute_loss: As for `inspect`, but called many times; with `batches`, it takes the model
+            and a batch. It must use the model that it is given.
+        optimizer: An optimizer of the model's parameters, or a function that makes one of a list of
+            parameters; `None` for a race of SGD and Adam.
+        batches: What `compute_loss(model, batch)` takes, one after the other; up to 35 are read.
+        passes: Most forward and backward passes in all, at least 20. A forward pass alone counts
+            as half of one.
+        seconds: If so many passes would take longer, fewer are made, and the notes say so; `None`
+            for any time.
+        copy_limit: Most bytes of parameters and buffers of the model; a larger one is not copied.
+            There are up to four copies at a time, with the state of their optimizers.
+
+    Returns:
+        What came of it; if nothing could be tried, `skipped` says why.
+
+    Raises:
+        InspectionError: If an argument is not legal, or `compute_loss` raises or does not use the
+            model.
+        LossError: If it does not return a loss with a gradient.
+
+    Example:
+        >>> model, x = nn.Linear(2, 1), torch.randn(64, 2)
+        >>> y = x.sum(1, keepdim=True)
+        >>> try_training(model, lambda m: nn.functional.mse_loss(m(x), y)).trains
+        True
+    """
+    _check_arguments(model, compute_loss, optimizer, passes, seconds)
+    model = unwrap_compiled(model)
+    if reason := _find_obstacle(model, copy_limit):
+        return Trial(optimizers=(), passes=0.0, limit=passes, fresh=False, kept=0, skipped=reason)
+    with (
+        preserve(take_inventory(model)),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        counter = Counter()
+        try:
+            return _try(model, compute_loss, optimizer, batches, passes, seconds, counter)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            return Trial(
+                optimizers=(),
+                passes=counter.passes,
+                limit=passes,
+                fresh=False,
+                kept=0,
+                skipped=f"there is no room for copies of the model ({type(error).__name__})",
+            )
+
+
+def confirm_training(
+    model: nn.Module,
+    compute_loss: Callable[..., Any],
+    trial: Trial,
+    *,
+    batches: Iterable[Any] | None = None,
+    passes: int = PASSES,
+) -> Trial:
+    """Train again with SGD and Adam where they trained, each at its best rate, and without an end.
+
+    A loss that falls may still become undefined on the way, as that of an arc cosine does at 1.
+
+    Args:
+        model: The model; only copies of it are trained.
+        compute_loss: As for `try_training`.
+        trial: What `try_training` showed.
+        batches: As for `try_training`.
+        passes: Most passes in all.
+    """
+    trained = [each for each in trial.tried if each.outcome is TrialOutcome.TRAINED and each.best]
+    rates = [(each.name, each.best.rate) for each in trained if each.best and each.name in RATES]
+    counter = Counter()
+    with preserve(take_inventory(model)), torch.inference_mode(False), torch.enable_grad():
+        source = find_batches(copy_model(model), compute_loss, batches, counter)
+        runs = []
+        for number, (name, rate) in enumerate(rates):
+            share = (passes - counter.passes) / (len(rates) - number)
+            build = partial(_OPTIMIZERS[name], lr=rate)
+            run, _ = _follow(model, build, source, share, trial.guessing, ends=False)
+            runs.append(run)
+    return replace(trial, optimizers=tuple(runs), passes=counter.passes, limit=passes)
+
+
+def judge(
+    before: Sequence[float], after: Sequence[float], *, guessing: float | None = None
+) -> tuple[TrialOutcome, float]:
+    """Return whether losses fell enough to say that a model learns, and how far they fell.
+
+    The scale of the loss does not matter. What counts is how far it falls from where it was, or
+    from what guessing gives if that is lower, on the way to 0; a loss that can be negative has no
+    floor, and its fall is compared with the larger of its sizes before and after.
+
+    Args:
+        before: Losses of the batches kept aside, before training.
+        after: The same batches after training.
+        guessing: Mean loss of the best answer that does not depend on the input, if it is known.
+
+    Returns:
+        The outcome, and the share of the way that was gone: 1 is all of it.
+
+    Example:
+        >>> judge([2.3], [0.4])[0].value, judge([50.0], [2.3], guessing=2.3)[0].value
+        ('trained', 'flat')
+    """
+    if not all(map(math.isfinite, (*before, *after))):
+        return TrialOutcome.NON_FINITE, math.nan
+    start, end = math.fsum(before) / len(before), math.fsum(after) / len(after)
+    falls = [old - new for old, new in zip(before, after, strict=True)]
+    error = _estimate_error(falls)
+    if end > start + (DIVERGED - 1) * abs(start) or (end > 1.5 * start > 0 and -falls[0] > error):
+        return TrialOutcome.DIVERGED, _share(start, end)
+    if start - end <= _CERTAIN * error:
+        return TrialOutcome.FLAT, min(0.0, _share(start, end))
+    level = start if guessing is None else min(start, guessing)
+    learned = _share(level, end)
+    if learned >= LEARNED:
+        return TrialOutcome.TRAINED, learned
+    return (TrialOutcome.SLOW if learned >= HARDLY else TrialOutcome.FLAT), learned
+
+
+def _share(level: float, end: float) -> float:
+    size = max(abs(level), abs(end))
+    return (level - end) / size if size else 0.0
+
+
+def _estimate_error(falls: Sequence[float]) -> float:
+    """Return the standard error of a mean; 0 for a single value."""
+    if len(falls) < 2:
+        return 0.0
+    mean = math.fsum(falls) / len(falls)
+    variance = math.fsum((fall - mean) ** 2 for fall in falls) / (len(falls) - 1)
+    return math.sqrt(variance / len(falls))
+
+
+def _check_arguments(
+    model: object, compute_loss: object, optimizer: object, passes: object, seconds: object
+) -> None:
+    if not isinstance(model, nn.Module):
+        raise InspectionError(
+            f"model must be a torch.nn.Module; got {type(model).__name__}. "
+            "Call it as try_training(model, compute_loss)."
+        )
+    if not callable(compute_loss):
+        raise InspectionError(
+            f"compute_loss must be a function of the model; got {type(compute_loss).__name__}. "
+            "Write for example try_training(model, lambda m: F.mse_loss(m(x), y))."
+        )
+    if optimizer is not None and not (
+        isinstance(optimizer, torch.optim.Optimizer) or callable(optimizer)
+    ):
+        raise InspectionError(
+            "optimizer must be a torch.optim.Optimizer, or a function that makes one of a list of "
+            f"parameters; got {type(optimizer).__name__}. Leave it out to try SGD and Adam."
+        )
+    if not isinstance(passes, int) or isinstance(passes, bool) or passes < LEAST_PASSES:
+        raise InspectionError(
+            f"passes must be a whole number, at least {LEAST_PASSES}; got {passes!r:.40}."
+        )
+    if seconds is not None and (
+        isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0
+    ):
+        raise InspectionError(f"seconds must be a number above 0, or None; got {seconds!r:.40}.")
+
+
+def _find_obstacle(model: nn.Module, copy_limit: int) -> str:
+    """Return why no copy can be trained; "" if one can."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return "the model has no parameters that are trained"
+    size = measure_size(model)
+    if size > copy_limit:
+        return (
+            f"a copy of the model takes {size / 2**20:,.0f} MiB, and copy_limit allows "
+            f"{copy_limit / 2**20:,.0f} MiB"
+        )
+    if names := find_shared_memory(model):
+        return "parameters {!r} and {!r} share memory, and a copy would separate them".format(
+            *names
+        )
+    try:
+        copy_model(model)
+    except Exception as error:
+        return f"the model cannot be copied ({type(error).__name__}: {error!s:.200})"
+    return ""
+
+
+def _try(
+    model: nn.Module,
+    compute_loss: Callable[..., Any],
+    optimizer: OptimizerLike | None,
+    given: Iterable[Any] | None,
+    passes: int,
+    seconds: float | None,
+    counter: Counter,
+) -> Trial:
+    copied = copy_model(model)
+    batches = find_batches(copied, compute_loss, given, counter)
+    started = time.perf_counter()  # the first pass of a process takes longer
+    _check_used(copied, batches)
+    one_pass = time.perf_counter() - started
+    guessing = measure_guessing(copied, batches)
+    del copied
+    notes = []
+    allowed = float(passes)
+    if seconds is not None and one_pass * passes > seconds:
+        allowed = max(LEAST_PASSES, math.floor(seconds / one_pass))
+        if allowed < passes:
+            notes.append(
+                f"One pass takes {one_pass:.2g} s, so {allowed:g} passes were allowed instead of "
+                f"{passes}."
+            )
+    left = allowed - counter.passes
+    runs = []
+    if optimizer is None:
+        for number, name in enumerate(RATES):
+            share = (allowed - counter.passes) / (len(RATES) - number)
+            runs.append(_race(model, name, batches, share, guessing))
+    else:
+        run, left_out = _follow(model, optimizer, batches, left, guessing)
+        runs.append(run)
+        notes += left_out
+    return Trial(
+        optimizers=tuple(runs),
+        passes=counter.passes,
+        limit=passes,
+        fresh=batches.fresh,
+        kept=batches.kept,
+        guessing=guessing,
+        notes=tuple(notes),
+    )
+
+
+def _check_used(model: nn.Module, batches: Batches) -> None:
+    """Raise unless the loss depends on a parameter of the copy that it was given."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    loss = batches.compute(model, 0, False)
+    found = torch.autograd.grad(loss, trained, allow_unused=True)
+    batches.counter.passes += 1
+    if all(gradient is None for gradient in found):
+        raise InspectionError(
+            "compute_loss must use the model that it is given, but its loss depends on none of "
+            "the copy's parameters. Write lambda m: loss(m(x)) rather than lambda m: "
+            "loss(model(x))."
+        )
+
+
+class _Lane:
+    """A copy that is trained at one learning rate."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        build: Callable[[nn.Module], torch.optim.Optimizer],
+        batches: Batches,
+        guessing: float | None,
+    ) -> None:
+        self.model = copy_model(model)
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        self.optimizer = build(self.model)
+        self.rate = float(self.optimizer.param_groups[0]["lr"])
+        self.batches, self.guessing = batches, guessing
+        self.steps = 0
+        self.failed_at: int | None = None
+        self.is_over = self.is_stopped = False
+        self.before: list[float] = []
+        self.after: list[float] = []
+        self._needs_closure = _needs_closure(self.optimizer)
+        self._most = _MOST_EVALUATIONS if self._needs_closure else 1
+        for group in self.optimizer.param_groups:
+            self._most = max(self._most, group.get("max_eval") or 1)
+
+    def train(self, passes: float) -> None:
+        """Take steps until so many passes are used, or the loss is not finite."""
+        counter = self.batches.counter
+        until = counter.passes + passes
+        limit = DIVERGED * max(map(abs, self.before))
+        while counter.passes + self._most <= until and not self.is_over:
+            loss = self._step()
+            self.steps += 1
+            if not math.isfinite(loss):
+                self.failed_at = self.steps - 1 if self.steps > 1 else 1
+                self.is_over = True
+            elif loss > limit and self.failed_at is None:
+                self.failed_at = max(1, self.steps - 1)
+
+    def _step(self) -> float:
+        losses: list[float] = []
+
+        def close() -> Any:
+            self.optimizer.zero_grad()
+            loss = self.batches.compute(self.model, self.steps, False)
+            loss.backward()
+            self.batches.counter.passes += 1
+            losses.append(float(loss.detach()))
+            return loss
+
+        if self._needs_closure:
+            self.optimizer.step(close)
+        else:
+            close()
+            if math.isfinite(losses[0]):
+                self.optimizer.step()
+        return losses[0]
+
+    def evaluate(self) -> None:
+        """Look at the batches that are kept aside."""
+        self.after = self.batches.evaluate(self.model)
+        if not all(map(math.isfinite, self.after)):
+            self.is_over = True
+            self.failed_at = self.failed_at or self.steps
+
+    def judge(self) -> tuple[TrialOutcome, float]:
+        """Return what became of it so far."""
+        if self.is_over:
+            return TrialOutcome.NON_FINITE, math.nan
+        return judge(self.before, self.after, guessing=self.guessing)
+
+    def close(self) -> RateTrial:
+        """Return what became of it, and release the copy."""
+        outcome, learned = self.judge()
+        del self.model, self.optimizer
+        return RateTrial(
+            rate=self.rate,
+            steps=self.steps,
+            before=math.fsum(self.before) / len(self.before),
+            after=math.fsum(self.after) / len(self.after),
+            learned=learned,
+            outcome=outcome,
+            failed_at=self.failed_at
+            if outcome in (TrialOutcome.NON_FINITE, TrialOutcome.DIVERGED)
+            else None,
+            stopped=self.is_stopped,
+        )
+
+
+def _race(
+    model: nn.Module, name: str, batches: Batches, passes: float, guessing: float | None
+) -> OptimizerTrial:
+    """Try an optimizer at its rates; those that do worse are left early."""
+    kind = _OPTIMIZERS[name]
+    count = len(RATES[name])
+    looks = batches.kept * 0.5  # passes that one look at the batches kept aside costs
+    started = batches.counter.passes
+
+    def build(rate: float) -> Callable[[nn.Module], torch.optim.Optimizer]:
+        return lambda copied: kind([p for p in copied.parameters() if p.requires_grad], lr=rate)
+
+    lanes = [_Lane(model, build(rate), batches, guessing) for rate in RATES[name]]
+    with _same_for_all(lanes):
+        running = lanes
+        done: list[RateTrial] = []
+        for number, share in enumerate(_SHARES):
+            last = number == len(_SHARES) - 1
+            left = passes - (batches.counter.passes - started)
+            part = left if last else share * passes
+            for lane in running:
+                lane.train(part / len(running) - looks)
+                lane.evaluate()
+            running.sort(key=_rank)
+            if last or _is_settled(running[0]):
+                break
+            keep = max(1, count >> (number + 1)) if count > 3 else max(1, count - number - 1)
+            for lane in running[keep:]:
+                lane.is_stopped = not lane.is_over
+                done.append(lane.close())
+            running = [lane for lane in running[:keep] if not lane.is_over]
+            done += [lane.close() for lane in lanes if lane.is_over and hasattr(lane, "model")]
+            if not running:
+                break
+        done += [lane.close() for lane in running]
+    return OptimizerTrial(name=name, rates=tuple(sorted(done, key=lambda each: each.rate)))
+
+
+@contextmanager
+def _same_for_all(lanes: Sequence[_Lane]) -> Iterator[None]:
+    """Look once at the batches kept aside: before the first step all copies are the same."""
+    before = lanes[0].batches.evaluate(lanes[0].model)
+    for lane in lanes:
+        lane.before = before
+        lane.after = before
+    yield
+
+
+def _rank(lane: _Lane) -> float:
+    if lane.is_over:
+        return math.inf
+    return math.fsum(lane.after) / len(lane.after)
+
+
+def _is_settled(lane: _Lane) -> bool:
+    outcome, learned = lane.judge()
+    return outcome is TrialOutcome.TRAINED and learned >= SETTLED
+
+
+def _follow(
+    model: nn.Module,
+    optimizer: OptimizerLike,
+    batches: Batches,
+    passes: float,
+    guessing: float | None,
+    *,
+    ends: bool = True,
+) -> tuple[OptimizerTrial, list[str]]:
+    """Train with one optimizer; `ends` says whether a clear success is the end."""
+    notes: list[str] = []
+    lane = _Lane(
+        model, lambda copied: rebuild_optimizer(model, copied, optimizer, notes), batches, guessing
+    )
+    name = type(lane.optimizer).__name__
+    until = batches.counter.passes + passes
+    looks = batches.kept * 0.5
+    with _same_for_all([lane]):
+        while not lane.is_over:
+            steps = lane.steps
+            lane.train(min(_CHECK_EVERY, until - batches.counter.passes - looks))
+            if lane.steps == steps:
+                break
+            lane.evaluate()
+            if ends and _is_settled(lane):
+                break
+    return OptimizerTrial(name=name, rates=(lane.close(),)), notes
+
+
+def rebuild_optimizer(
+    model: nn.Module,
+    copied: nn.Module,
+    optimizer: OptimizerLike,
+    notes: list[str] | None = None,
+) -> torch.optim.Optimizer:
+    """Return an optimizer of the copy's parameters as the given one is of the model's.
+
+    Args:
+        model: The model.
+        copied: A copy of it.
+        optimizer: An optimizer of the model's parameters, or a function that makes one.
+        notes: Receives sentences on parameters that one of them lacks.
+
+    Raises:
+        InspectionError: If that is not possible.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        made = optimizer([p for p in copied.parameters() if p.requires_grad])
+        if not isinstance(made, torch.optim.Optimizer):
+            raise InspectionError(
+                "optimizer must return a torch.optim.Optimizer when it is called with a list of "
+                f"parameters; got {type(made).__name__}."
+            )
+        return made
+    twins = {id(p): twin for p, twin in zip(model.parameters(), copied.parameters(), strict=True)}
+    notes = [] if notes is None else notes
+    groups = []
+    missing = 0
+    for group in optimizer.param_groups:
+        own = [twins[id(p)] for p in group["params"] if id(p) in twins]
+        missing += len(group["params"]) - len(own)
+        settings = {key: copy.deepcopy(held) for key, held in group.items() if key != "params"}
+        groups.append({**settings, "params": own})
+    held = {id(p) for group in groups for p in group["params"]}
+    if not held:
+        raise InspectionError(
+            "optimizer must hold parameters of the model, but it holds none of them. Build it "
+            "from model.parameters() after the model is complete."
+        )
+    trained = [p for p in copied.parameters() if p.requires_grad]
+    if left_out := sum(id(p) not in held for p in trained):
+        notes.append(f"The optimizer does not hold {left_out} of {len(trained)} parameters.")
+    if missing:
+        notes.append(f"The optimizer holds {missing} parameters that the model does not have.")
+    made = _construct(optimizer, groups)
+    if not missing:
+        made.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return made
+
+
+def _construct(optimizer: torch.optim.Optimizer, groups: list[Any]) -> torch.optim.Optimizer:
+    kind: Any = type(optimizer)
+    known = inspect.signature(kind.__init__).parameters
+    settings = {
+        key: copy.deepcopy(held) for key, held in optimizer.defaults.items() if key in known
+    }
+    groups = [group for group in groups if group["params"]]
+    try:
+        made = kind(groups, **settings)
+    except Exception as error:
+        raise InspectionError(
+            f"optimizer must be one that can be made again for a copy of the model, but "
+            f"{kind.__name__} raised {type(error).__name__}: {error}. Give a function that makes "
+            "it: try_training(model, compute_loss, lambda parameters: ...)."
+        ) from error
+    assert isinstance(made, torch.optim.Optimizer)
+    return made
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    parameter = inspect.signature(optimizer.step).parameters.get("closure")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
