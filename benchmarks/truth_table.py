@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from sklearn.metrics import roc_auc_score
 from truth_models import FITTED, JUDGED, Batch, Entry, Problem
-from viability import BINS, NEVER, compute_log_odds, fit, replace_part
+from viability import BINS, NEVER, compute_log_odds, fit
 
 from chainrule import ChainruleError, Diagnosis, GradientFlow, Verdict, diagnose
 from chainrule import inspect as inspect_model
@@ -26,7 +26,6 @@ from chainrule.diagnosis.viability.features import measure_features
 from chainrule.diagnosis.viability.model import judge_features
 
 SAID_FILE = Path(__file__).parent / "truth_said.csv"
-REPORT_FILE = Path(__file__).parent.parent / "docs" / "truth.md"
 OPTIMIZERS = ("sgd", "adam")
 LABELS = {"sgd": "SGD", "adam": "Adam"}
 
@@ -442,19 +441,3 @@ def list_wrong(samples: Sequence[Sample]) -> str:
             lines.append(f"- {s.kind} · {s.family} `{s.parameters}`{said}; error {errors}")
         lines += ["" if wrong else "none\n"]
     return "\n".join(lines).rstrip()
-
-
-def write_report(samples: Sequence[Sample]) -> str:
-    """Return docs/truth.md anew."""
-    constants = fit_score(samples)
-    text = REPORT_FILE.read_text()
-    for name, content in (
-        ("verdicts", write_verdicts(samples)),
-        ("ranking", write_ranking(samples, constants)),
-        ("reliability", write_reliability(samples, constants)),
-        ("constants", write_constants(constants)),
-        ("rules", write_rules(samples)),
-        ("wrong", list_wrong(samples)),
-    ):
-        text = replace_part(text, name, content)
-    return text

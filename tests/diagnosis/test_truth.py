@@ -109,8 +109,8 @@ class TestOutcomes:
 
 class TestPage:
     def test_it_says_what_the_script_says(self, scripts, samples):
-        _, table, *_ = scripts
-        assert table.write_report(samples) == table.REPORT_FILE.read_text()
+        truth, *_ = scripts
+        assert truth.write_report(samples) == truth.REPORT_FILE.read_text()
 
     def test_what_is_kept_is_what_is_said_now(self, scripts):
         _, table, models, _ = scripts
