@@ -1,6 +1,7 @@
 """Really train small models of many kinds, and compare the verdict with what became of them.
 
     python benchmarks/truth.py --minutes 20    # train what is missing, then write the table
+    python benchmarks/truth.py --try           # also short trials with `try_training`
     python benchmarks/truth.py --table         # only the table
 
 The models are those of `truth_models`. What became of them is kept in `truth.csv`; started again,
@@ -22,9 +23,25 @@ from typing import Literal
 
 import torch
 from truth_models import Entry, Problem, list_entries
-from truth_table import REPORT_FILE, gather, listen, load_said, save_said, write_report
+from truth_table import (
+    Sample,
+    fit_score,
+    gather,
+    list_wrong,
+    listen,
+    load_said,
+    save_said,
+    write_constants,
+    write_ranking,
+    write_reliability,
+    write_rules,
+    write_verdicts,
+)
+from truth_trials import try_missing, write_trials
+from viability import replace_part
 
 FILE = Path(__file__).parent / "truth.csv"
+REPORT_FILE = Path(__file__).parent.parent / "docs" / "truth.md"
 
 RATES: Mapping[str, tuple[float, ...]] = {
     "sgd": (0.1, 0.3, 1.0, 0.03, 0.01, 0.001),
@@ -199,19 +216,39 @@ def train_missing(path: Path, minutes: float) -> None:
         print(f"{count} of {len(missing)}: {entry.family.name} {entry.query}", file=sys.stderr)
 
 
+def write_report(samples: Sequence[Sample]) -> str:
+    """Return docs/truth.md anew."""
+    constants = fit_score(samples)
+    text = REPORT_FILE.read_text()
+    for name, content in (
+        ("verdicts", write_verdicts(samples)),
+        ("ranking", write_ranking(samples, constants)),
+        ("reliability", write_reliability(samples, constants)),
+        ("constants", write_constants(constants)),
+        ("trials", write_trials(samples)),
+        ("rules", write_rules(samples)),
+        ("wrong", list_wrong(samples)),
+    ):
+        text = replace_part(text, name, content)
+    return text
+
+
 def main() -> None:
     """Train what is missing, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--minutes", type=float, default=20.0, help="for trainings (20)")
+    parser.add_argument("--try", dest="tries", action="store_true", help="try_training as well")
     parser.add_argument("--table", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # numbers below 1e-38 would take ten times as long
     if not arguments.table:
         train_missing(FILE, arguments.minutes)
-    outcomes, entries = read_outcomes(), list_entries()
-    said = {entry.key: listen(entry) for entry in entries if entry.key in outcomes}
-    save_said(said)
+    outcomes = read_outcomes()
+    entries = [entry for entry in list_entries() if entry.key in outcomes]
+    if arguments.tries:
+        try_missing(entries, arguments.minutes)
+    save_said({entry.key: listen(entry) for entry in entries})
     text = write_report(gather(entries, outcomes, load_said()))
     REPORT_FILE.write_text(text)
     print(text)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 from sklearn.metrics import roc_auc_score
-from truth_models import FITTED, JUDGED, Entry
-from viability import BINS, NEVER, compute_log_odds, fit, replace_part
+from truth_models import FITTED, JUDGED, Batch, Entry, Problem
+from viability import BINS, NEVER, compute_log_odds, fit
 
 from chainrule import ChainruleError, Diagnosis, GradientFlow, Verdict, diagnose
 from chainrule import inspect as inspect_model
@@ -26,7 +26,6 @@ from chainrule.diagnosis.viability.features import measure_features
 from chainrule.diagnosis.viability.model import judge_features
 
 SAID_FILE = Path(__file__).parent / "truth_said.csv"
-REPORT_FILE = Path(__file__).parent.parent / "docs" / "truth.md"
 OPTIMIZERS = ("sgd", "adam")
 LABELS = {"sgd": "SGD", "adam": "Adam"}
 
@@ -122,28 +121,41 @@ class Said:
     features: Mapping[str, float | None]
 
 
+def measure(problem: Problem, batch: Batch) -> GradientFlow:
+    """Return the measurement of a model on a batch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return inspect_model(problem.model, lambda model: problem.compute_loss(model, batch))
+
+
 def listen(entry: Entry) -> Said:
     """Measure a model on its first batch, and diagnose it."""
     problem = entry.build()
     batch = problem.draw(torch.Generator().manual_seed(entry.seed + 2), problem.batch_size)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            flow = inspect_model(problem.model, lambda model: problem.compute_loss(model, batch))
+        flow = measure(problem, batch)
     except ChainruleError as error:
-        return Said(REFUSED, (type(error).__name__,), -60.0, dict.fromkeys(FEATURES))
+        return Said(REFUSED, (type(error).__name__,), WORST_RATIO, dict.fromkeys(FEATURES))
     diagnosis = diagnose(flow)
-    ratio = flow.gradient_ratio
-    size = math.nan if ratio is None else float(ratio)
     return Said(
         verdict=str(diagnosis.verdict),
         rules=tuple(finding.rule for finding in diagnosis.findings),
-        ratio=0.0
-        if ratio is None
-        else -abs(math.log10(min(max(size, 1e-30), 1e30)))
-        if math.isfinite(size)
-        else -60.0,
-        features={name: measure(flow, diagnosis) for name, measure in FEATURES.items()},
+        ratio=_judge_ratio(flow),
+        features={name: read(flow, diagnosis) for name, read in FEATURES.items()},
+    )
+
+
+WORST_RATIO = -30.0
+
+
+def _judge_ratio(flow: GradientFlow) -> float:
+    """Return how near the gradient ratio is to 1, as other explorers look at it."""
+    ratio = flow.gradient_ratio
+    if ratio is None:
+        return 0.0
+    size = float(ratio)
+    return (
+        max(-abs(math.log10(max(size, 1e-30))), WORST_RATIO) if math.isfinite(size) else WORST_RATIO
     )
 
 
@@ -183,6 +195,7 @@ def load_said(path: Path = SAID_FILE) -> dict[str, Said]:
 class Sample:
     """A model with what was said of it and what became of it."""
 
+    key: str
     kind: str
     family: str
     parameters: str
@@ -243,6 +256,7 @@ def gather(
         way = {name: judge_error(errors[name], best[row["task"]]) for name in OPTIMIZERS}
         samples.append(
             Sample(
+                key=entry.key,
                 kind=entry.family.kind,
                 family=entry.family.name,
                 parameters=entry.query,
@@ -393,6 +407,25 @@ def write_constants(constants: Mapping[str, Constants]) -> str:
     return "\n".join(lines)
 
 
+def write_rules(samples: Sequence[Sample]) -> str:
+    """Return what became of the models in which each rule finds something, as a table."""
+    lines = [
+        "| rule | models | alone | trained with both | Adam only | SGD only | neither |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    outcomes = ((True, True), (False, True), (True, False), (False, False))
+    for name in RULES:
+        found = [sample for sample in samples if name in sample.said.rules]
+        if not found:
+            continue
+        alone = sum(len(sample.said.rules) == 1 for sample in found)
+        counts = [
+            sum((s.trained["sgd"], s.trained["adam"]) == each for s in found) for each in outcomes
+        ]
+        lines.append(f"| {name} | {len(found)} | {alone} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines)
+
+
 def list_wrong(samples: Sequence[Sample]) -> str:
     """Return every verdict that is wrong whichever optimizer one takes, as a list."""
     lines = []
@@ -408,18 +441,3 @@ def list_wrong(samples: Sequence[Sample]) -> str:
             lines.append(f"- {s.kind} · {s.family} `{s.parameters}`{said}; error {errors}")
         lines += ["" if wrong else "none\n"]
     return "\n".join(lines).rstrip()
-
-
-def write_report(samples: Sequence[Sample]) -> str:
-    """Return docs/truth.md anew."""
-    constants = fit_score(samples)
-    text = REPORT_FILE.read_text()
-    for name, content in (
-        ("verdicts", write_verdicts(samples)),
-        ("ranking", write_ranking(samples, constants)),
-        ("reliability", write_reliability(samples, constants)),
-        ("constants", write_constants(constants)),
-        ("wrong", list_wrong(samples)),
-    ):
-        text = replace_part(text, name, content)
-    return text

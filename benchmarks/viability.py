@@ -213,10 +213,11 @@ def compute_log_odds(constants: Constants, features: Mapping[str, float | None])
 
 def predict(samples: Sequence[Sample], optimizer: str) -> list[float]:
     """Return the probability that the installed constants give to each sample."""
-    return [
+    probabilities = [
         NEVER if sample.hopeless else judge_features(sample.features, optimizer).probability
         for sample in samples
     ]
+    return [each for each in probabilities if each is not None]  # features always have one
 
 
 def measure_auc(samples: Sequence[Judged], optimizer: str, scores: Sequence[float]) -> float:

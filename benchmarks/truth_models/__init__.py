@@ -11,9 +11,9 @@ import itertools
 import random
 
 from truth_models import densities, faults, images, sequences
-from truth_models.family import FAMILIES, Entry, Problem
+from truth_models.family import FAMILIES, Batch, Entry, Problem
 
-__all__ = ["FAMILIES", "FITTED", "JUDGED", "Entry", "Problem", "list_entries"]
+__all__ = ["FAMILIES", "FITTED", "JUDGED", "Batch", "Entry", "Problem", "list_entries"]
 
 FITTED = ("convolutional", "residual", "autoencoder", "head", "loss")
 JUDGED = ("recurrent", "attention", "flow", "generator", "set", "input", "precision")
