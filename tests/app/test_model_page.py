@@ -80,7 +80,7 @@ HOSTILE = {
         "at most 5,000 entries in layers",
     ),
     "integer": ('{"schema_version":' + "9" * 10**6 + "}", "a whole number of 1000000 digits"),
-    "newer": ('{"schema_version":3}', "pip install --upgrade chainrule"),
+    "newer": ('{"schema_version":4}', "pip install --upgrade chainrule"),
     "html": ('{"schema_version":1,"layers":"<script>"}', "damaged at layers"),
     "constant": ('{"schema_version":NaN}', "NaN must be in quotes"),
     "twice": ('{"schema_version":1,"schema_version":1}', "is given twice"),
