@@ -466,7 +466,7 @@ def _silence_without_error(rule: Rule) -> Rule:
 
 _TABLE = sorted(
     (*map(_silence_without_error, _RULES), *LOSS_RULES),
-    key=lambda rule: (rule.last, list(Verdict).index(rule.verdict)),
+    key=lambda rule: list(Verdict).index(rule.verdict),
 )
 
 RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _TABLE})

@@ -20,7 +20,8 @@ from chainrule.flow.records import (
     ParameterFlow,
 )
 from chainrule.measure.attention import AttentionCall
-from chainrule.measure.loss import Loss, assemble_loss, describe_loss, summarize_loss
+from chainrule.measure.loss import Loss, assemble_loss, describe_loss
+from chainrule.measure.loss_values import summarize_loss
 from chainrule.measure.modules import Inventory, NamedParameter, find_owner
 from chainrule.measure.recording import Call, Output, Recorder, Subject
 from chainrule.measure.residuals import (
