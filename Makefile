@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
 	--constraint constraints.txt
 
-.PHONY: explore test fuzz test-torch check format bench calibrate viability truth remedies images lesson clean
+.PHONY: explore test fuzz test-torch check format bench calibrate viability truth remedies
+.PHONY: architectures images lesson clean
 
 # torch comes first and pinned: an unpinned one would bring gigabytes of CUDA libraries.
 $(VENV)/base: pyproject.toml constraints.txt
@@ -72,6 +73,10 @@ truth: $(VENV)/dev
 # Applies the first remedy to every held-out network that is not viable, and trains it.
 remedies: $(VENV)/dev
 	$(BIN)/python benchmarks/remedies.py $(ARGS)
+
+# Judges standard architectures at their standard start, and trains what is not called healthy.
+architectures: $(VENV)/dev
+	$(BIN)/python benchmarks/architectures.py $(ARGS)
 
 lesson: $(VENV)/bench
 	$(BIN)/python docs/make_lesson.py

@@ -174,6 +174,73 @@ class FlowWriter:
             "uniform": self.share(),
         }
 
+    def origin(self):
+        shape, value = self.shape(), self.pick(("NaN", "Infinity", "-Infinity"))
+        element = {
+            "index": [0] * len(shape),
+            "value": value,
+            "inputs": self.many(lambda: self.signed()[0], 3),
+            "gradient": self.optional(lambda: self.signed()[0]),
+        }
+        return {
+            "source": self.pick(("operation", "constant", "input", "parameter", "buffer")),
+            "op": self.pick(("acos", "division", "multiplication", "own")),
+            "function": "AcosBackward0",
+            "direction": self.pick(("forward", "backward")),
+            "module": self.pick((None, *NAMES)),
+            "dtype": "float16",
+            "overflow": self.draw(st.booleans()),
+            "shape": shape,
+            "count": 3,
+            "elements": [element] * self.pick((0, 1, 3)),
+            "file": self.pick(("", "a/b.py", "C:\\b.py")),
+            "line": self.pick((None, 7)),
+            "code": self.pick(("", "x.acos()")),
+            "loss": self.pick((0.5, "NaN")),
+            "parameters": [],
+            "parameter_count": self.pick((0, 1, 5)),
+        }
+
+    def loss_facts(self, calls, parameters):
+        outputs = sorted({self.pick(range(calls)) for _ in range(2)}) if calls else []
+        reached = sorted({self.pick(range(parameters)) for _ in range(2)}) if parameters else []
+        return {
+            "parts": self.many(lambda: self.part(outputs), 3),
+            "outputs": outputs,
+            "offset": self.optional(self.signed),
+            "step": self.optional(self.size),
+            "reaction": self.optional(self.size),
+            "zero_examples": self.optional(self.share),
+            "terms": self.many(lambda: self.term(reached), 2),
+            "cut": self.optional(self.signed),
+            "detached": self.optional(self.signed),
+        }
+
+    def part(self, outputs):
+        return {
+            "kind": self.pick(("mse", "cross_entropy", "nll", "penalty", "custom")),
+            **{
+                name: self.optional(self.signed)
+                for name in ("value", "guessing", "constant", "floor")
+            },
+            "activation": self.pick((None, "softmax", "log_softmax", "sigmoid")),
+            "width": self.pick((None, 1, 10)),
+            "is_direct": self.draw(st.booleans()),
+            "outputs": outputs,
+        }
+
+    def term(self, reached):
+        return {
+            "name": self.pick(NAMES),
+            "value": self.signed(),
+            "gradients": self.optional(
+                lambda: [
+                    {"parameter": at, "norm": self.size(), "cosine": self.signed()}
+                    for at in reached
+                ]
+            ),
+        }
+
     def many(self, make, most):
         return [make() for _ in range(self.draw(st.integers(0, most)))]
 
@@ -228,6 +295,9 @@ def flow_files(draw):
     if draw(st.booleans()):
         spec = draw(st.sampled_from(_SPECS))
         document["spec"] = None if spec is None else spec.model_dump()
+    loss = document["loss"]
+    if (not isinstance(loss, list) or len(loss) == 1) and draw(st.booleans()):
+        document["origin"] = FlowWriter(draw, members=1).origin()
     return json.dumps(document)
 
 
@@ -254,6 +324,7 @@ def _made_up(draw):
         "schema_version": SCHEMA_VERSION,
         "residuals": writer.many(lambda: writer.residual(count, len(parameters)), 5),
         "attentions": writer.many(writer.attention, 3),
+        "loss_facts": writer.optional(lambda: writer.loss_facts(count, len(parameters))),
     }
 
 
@@ -277,6 +348,8 @@ def _changed(draw):
             name: written[name]
             for name in ("status", "norm", "grad_norm", "grad_zero_share", "grad_non_finite")
         }
+    if draw(st.booleans()):
+        document["loss_facts"] = writer.loss_facts(len(calls), len(parameters))
     for residual in document["residuals"]:
         if draw(st.booleans()):
             name = writer.pick(("before", "added", "after", "gradient", "branch", "stream"))

@@ -36,6 +36,7 @@ def test_public_names():
         "inspect",
         "load_flow",
         "make_loss",
+        "measure_sharpness",
         "plot",
         "probe_precision",
         "simulate",

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
+from torch import nn
+
 from architecture_zoo.tasks import CLASSES, Case, classify, draw_images
 
 TORCHVISION = [
@@ -128,7 +130,7 @@ def _build_timm(name: str) -> Case:
     return classify(_still(net), *draw_images(8, size))
 
 
-def _still(net):
+def _still(net: nn.Module) -> nn.Module:
     """Switch dropout and stochastic depth off, so that a model says the same twice."""
     for module in net.modules():
         if "drop" in type(module).__name__.lower() or "StochasticDepth" in type(module).__name__:

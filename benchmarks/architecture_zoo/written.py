@@ -1,6 +1,7 @@
 """Standard architectures written by hand, each with its paper's start or PyTorch's default."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -414,7 +415,8 @@ def autoencoder() -> Case:
     images, _ = draw_images(16, 16, 1)
     net = nn.Sequential(
         nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(512, 16), nn.Linear(16, 512), nn.ReLU(), nn.Unflatten(1, (32, 4, 4)),
+        nn.Flatten(), nn.Linear(512, 16), nn.Linear(16, 512), nn.ReLU(),
+        nn.Unflatten(1, (32, 4, 4)),
         nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 1, 4, 2, 1),
     )  # fmt: skip
     return net, lambda m: F.mse_loss(m(images), images)
@@ -426,7 +428,7 @@ def dense_autoencoder() -> Case:
     x = images.flatten(1)
     sizes = (64, 48, 24, 8, 24, 48, 64)
     layers: list[nn.Module] = []
-    for i, o in zip(sizes, sizes[1:], strict=False):
+    for i, o in pairwise(sizes):
         layers += [nn.Linear(i, o), nn.ReLU()]
     return nn.Sequential(*layers[:-1]), lambda m: F.mse_loss(m(x), x)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from chainrule.measure.loss_scale import probe_precision
     from chainrule.measure.networks import build_network, make_loss
     from chainrule.measure.non_finite import find_non_finite
+    from chainrule.measure.sharpness import measure_sharpness
     from chainrule.measure.simulation import simulate
     from chainrule.presets import PRESETS
     from chainrule.remedies.model_search import apply_remedy
@@ -59,6 +60,7 @@ __all__ = [
     "inspect",
     "load_flow",
     "make_loss",
+    "measure_sharpness",
     "plot",
     "probe_precision",
     "simulate",
@@ -86,6 +88,7 @@ _HOMES = {
     "inspect": "measure",
     "load_flow": "flow",
     "make_loss": "measure",
+    "measure_sharpness": "measure",
     "plot": "figures.plotting",
     "probe_precision": "measure",
     "simulate": "measure",

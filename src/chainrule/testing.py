@@ -17,6 +17,7 @@ from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES
 from chainrule.errors import ChainruleError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.measure.inspection import inspect
+from chainrule.measure.non_finite import add_origin
 from chainrule.remedies.spec_search import find_remedies
 
 OWN_LIMIT = (
@@ -69,7 +70,7 @@ def assert_healthy(
     """
     __tracebackhide__ = True
     limits = Limits(min_gradient=min_gradient, max_gradient=max_gradient, max_ratio=max_ratio)
-    flow = inspect(model, compute_loss)
+    flow = add_origin(inspect(model, compute_loss), model, compute_loss)
     diagnosis = diagnose(flow)
     violations = check_limits(flow, diagnosis, limits, allow=allow)
     if violations:

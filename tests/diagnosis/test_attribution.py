@@ -171,6 +171,7 @@ class TestOnAStream:
         model, compute_loss = make_stream(dict.fromkeys(range(6), 1e-06))
         with torch.no_grad():
             model.head.weight.mul_(1e-6)
+        model.head.weight.requires_grad_(False)  # else it would grow to its usual size
         flow = inspect(model, compute_loss)
         diagnosis = diagnose(flow)
         assert diagnosis.findings[0].rule == "vanishing_typical"

@@ -22,6 +22,7 @@ from chainrule.diagnosis.viability.model import (
     assess_viability,
     describe_odds,
     describe_probability,
+    estimate_like_networks,
     judge_features,
 )
 from chainrule.display.cards import build_forecasts, describe_viability, explain_difference
@@ -90,7 +91,7 @@ class TestAnswers:
     @pytest.mark.parametrize("name", ZOO)
     def test_every_animal_of_the_zoo_has_an_answer(self, name):
         model, compute_loss = ZOO[name]()
-        assert_sound(diagnose(inspect(model, compute_loss)).viability)
+        assert_sound(assess_viability(inspect(model, compute_loss)))
 
     def test_undefined_numbers_are_hopeless_and_said_first(self):
         model, compute_loss = build_network(RELU), make_loss(RELU)
@@ -119,6 +120,12 @@ def assert_sound(viability):
     for name in OPTIMIZERS:
         prospect = getattr(viability, name)
         assert prospect.optimizer == name
+        assert (prospect.probability is None) == (prospect.word is Outlook.UNKNOWN)
+        if prospect.probability is None:
+            assert not viability.covered
+            assert prospect.log_odds is None
+            assert prospect.contributions == ()
+            continue
         assert 0 <= prospect.probability <= 1
         parts = sum(each.log_odds for each in prospect.contributions)
         assert prospect.base + parts == pytest.approx(prospect.log_odds, abs=1e-9)
@@ -186,8 +193,10 @@ class TestScaleFree:
     @SPECS
     def test_inspect_and_simulate_agree(self, spec):
         spec = spec.replace(dtype="float64")
-        own = read_log_odds(inspect(build_network(spec), make_loss(spec)))
-        assert own == pytest.approx(read_log_odds(simulate(spec, 1)), abs=1e-6)
+        own = inspect(build_network(spec), make_loss(spec))
+        wanted = assess_viability(simulate(spec, 1)).sgd.log_odds
+        assert estimate_like_networks(own).log_odds == pytest.approx(wanted, abs=1e-6)
+        assert assess_viability(own).sgd.word is Outlook.UNKNOWN
 
 
 class TestShape:

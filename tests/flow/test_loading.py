@@ -594,7 +594,8 @@ class TestOldFiles:
         back = json.loads(flow.to_json())
         for each in back["residuals"]:
             each["trunk"] = each.pop("stream")
-        new = {"origin": None}
+        new = {"origin": None, "loss_facts": None, "inputs": [], "times": [], "symmetries": []}
+        new |= {"precisions": []}
         assert back | {"schema_version": 1} == written | new
 
     def test_come_back_as_files_of_today(self):
@@ -602,9 +603,21 @@ class TestOldFiles:
         assert decode_flow(flow.to_json()) == flow
         assert "trunk" not in flow.to_json()
 
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_know_nothing_of_the_loss(self, version):
+        document = json.loads(load_flow(OLD).to_json())
+        if version == 1:
+            for each in document["residuals"]:
+                each["trunk"] = each.pop("stream")
+        with pytest.raises(FlowFileError, match="loss_facts: must not be there in version"):
+            decode_flow(json.dumps(document | {"schema_version": version}))
+        del document["loss_facts"]
+        assert decode_flow(json.dumps(document | {"schema_version": version})) == load_flow(OLD)
+
     @pytest.mark.parametrize(("version", "name"), [(1, "stream"), (2, "trunk")])
     def test_have_the_names_of_their_own_version(self, version, name):
         document = json.loads(load_flow(OLD).to_json())
+        del document["loss_facts"]
         for each in document["residuals"]:
             each[name] = each.pop("stream")
         with pytest.raises(FlowFileError, match=r"residuals\.0\.stream"):

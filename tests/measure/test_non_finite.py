@@ -15,7 +15,8 @@ from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import InspectionError, LossError
 from chainrule.flow.loading import decode_flow
 from chainrule.measure.non_finite import add_origin, find_non_finite
-from traces import unchanged
+from traces import RAISING, unchanged
+from zoo import ZOO
 
 
 def _list_bad(model, compute_loss):
@@ -23,9 +24,9 @@ def _list_bad(model, compute_loss):
     model.zero_grad()
     loss = compute_loss(model)
     loss.backward()
-    bad = {
-        n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
-    }
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    values = {n: g.coalesce().values() if g.is_sparse else g for n, g in found.items()}
+    bad = {name for name, gradient in values.items() if not gradient.isfinite().all()}
     model.zero_grad()
     return loss.item(), bad
 
@@ -248,3 +249,37 @@ def test_whether_numbers_reach_a_parameter_decides_whether_it_trains(stops):
         loss.backward()
         optimizer.step()
     assert (loss.item() < 0.5 * before) is stops
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "found"),
+    [
+        (torch._C, "_current_autograd_node", ("1 ÷ square root", None)),
+        (torch.autograd, "_get_sequence_nr", ("acos", None)),
+    ],
+)
+def test_without_private_names_of_torch_it_knows_less(owner, name, found, monkeypatch):
+    monkeypatch.delattr(owner, name)
+    model, compute_loss = zoo.acos_at_one()
+    origin = find_non_finite(model, compute_loss)
+    assert (origin.op, origin.module) == found
+    assert origin.direction == "backward"
+    assert origin.parameter_count == 4
+
+
+@pytest.mark.parametrize("spoil", RAISING)
+def test_it_leaves_no_trace_though_it_raises(spoil):
+    model, compute_loss = ZOO["batch_norm_eval"]()
+    spoiled = spoil(compute_loss)
+    with unchanged(model), pytest.raises(InspectionError):
+        find_non_finite(model, spoiled)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("name", ZOO)
+def test_any_model_gets_an_origin_exactly_if_autograd_is_not_finite(name):
+    model, compute_loss = ZOO[name]()
+    with unchanged(model):
+        origin = find_non_finite(model, compute_loss)
+    loss, bad = _list_bad(model, compute_loss)
+    assert (origin is None) == (math.isfinite(loss) and not bad)

@@ -337,3 +337,19 @@ def test_tensors_of_inference_mode_have_no_version_and_are_measured() -> None:
     with unchanged(model):
         flow = chainrule.inspect(model, lambda m: m(torch.ones(1, 2)).sum())
     assert [layer.name for layer in flow.layers] == ["act", "lin"]
+
+
+def test_what_a_node_keeps_is_read_until_it_is_freed() -> None:
+    one, target = torch.ones(2, requires_grad=True), torch.zeros(2)
+    loss = F.mse_loss(one, target)
+    assert internals.read_saved(loss.grad_fn, "target") is not None
+    assert internals.read_saved(loss.grad_fn, "reduction") == 1
+    assert internals.read_saved(loss.grad_fn, "no such name") is None
+    loss.backward()
+    assert internals.read_saved(loss.grad_fn, "target") is None
+
+
+def test_without_what_nodes_keep_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(internals, "_compute_examples", lambda one: [torch.stack([one, one])])
+    sentences = internals.list_missing()
+    assert any("MseLossBackward0._saved_target" in each for each in sentences)

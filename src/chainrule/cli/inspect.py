@@ -47,7 +47,7 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
         int | None,
         typer.Option(
             metavar="NUMBER",
-            min=20,
+            min=40,
             help="With --try: the most forward and backward passes. [default: 300]",
         ),
     ] = None,
@@ -113,7 +113,8 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
                     )
                     flow = found.before
                 else:
-                    flow = add_origin(inspect(model, compute_loss), model, compute_loss)
+                    flow = inspect(model, compute_loss, optimizer)
+                    flow = add_origin(flow, model, compute_loss)
                 if try_it:
                     from chainrule.training.trial import PASSES, try_training
 

@@ -8,6 +8,11 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_times
 from chainrule.diagnosis.notes import Note, list_notes
+from chainrule.diagnosis.optimizer_rules import (
+    OVERSHOOTS,
+    describe_overshoot,
+    list_partly_unheld,
+)
 from chainrule.diagnosis.origins import describe_cure
 from chainrule.diagnosis.reach import read_unreached
 from chainrule.diagnosis.rule import MEANINGS, Rule, Verdict, describe_worst, find_worst
@@ -30,6 +35,7 @@ from chainrule.diagnosis.viability.model import (
     describe_odds,
 )
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.sharpness import Sharpness
 from chainrule.flow.trial import LEARNED, Trial
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import get_initializer
@@ -227,7 +233,11 @@ def _escape(text: str) -> str:
 
 
 def diagnose(
-    flow: GradientFlow, *, rules: Mapping[str, Rule] = RULES, trial: Trial | None = None
+    flow: GradientFlow,
+    *,
+    rules: Mapping[str, Rule] = RULES,
+    trial: Trial | None = None,
+    sharpness: Sharpness | None = None,
 ) -> Diagnosis:
     """Return the verdict on a measurement, every finding with its evidence, and what to do next.
 
@@ -245,6 +255,8 @@ def diagnose(
         flow: A measurement by `inspect` or `simulate`.
         rules: What is looked for: the table of rules, or one of your own.
         trial: What `try_training` showed of the same model and loss.
+        sharpness: What `measure_sharpness` found with the optimizer: a learning rate far above the
+            limit is a finding.
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
@@ -253,7 +265,46 @@ def diagnose(
     """
     viability = assess_viability(flow)
     findings = _find_all(flow, viability, rules)
-    return _conclude(flow, findings, viability, list_notes(flow), trial)
+    if sharpness is not None and (sharpness.excess or 0.0) > OVERSHOOTS.threshold:
+        findings = _add_overshoot(sharpness, findings)
+    notes = (*list_notes(flow), *_list_unheld_notes(flow))
+    return _conclude(flow, findings, viability, notes, trial)
+
+
+def _add_overshoot(sharpness: Sharpness, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    found = Finding(
+        rule=OVERSHOOTS.name,
+        verdict=OVERSHOOTS.verdict,
+        layers=(),
+        modules=(),
+        metric=OVERSHOOTS.metric,
+        value=sharpness.excess or 0.0,
+        threshold=OVERSHOOTS.threshold,
+        beyond=OVERSHOOTS.beyond,
+        evidence=describe_overshoot(sharpness),
+        reason=OVERSHOOTS.reason,
+        source=OVERSHOOTS.source,
+    )
+    order = list(Verdict)
+    return tuple(sorted((*findings, found), key=lambda each: order.index(each.verdict)))
+
+
+def _list_unheld_notes(flow: GradientFlow) -> Iterator[Note]:
+    names = tuple(list_partly_unheld(flow))
+    if names:
+        yield Note(
+            name="partly_held",
+            modules=names,
+            metric="trained parameters that the optimizer does not hold",
+            value=float(len(names)),
+            threshold=0.0,
+            beyond=">",
+            evidence=f"the optimizer does not hold {len(names)} of the parameters that the loss "
+            f"reaches, such as {names[0]!r}",
+            meaning="They stay as they are. This is right where they belong to another optimizer, "
+            "or shall not learn (then requires_grad_(False) saves time).",
+            source="follows from what an optimizer does",
+        )
 
 
 def _follow(
@@ -341,8 +392,8 @@ def overlook(
         return diagnosis
     if not findings:
         rest = {name: rule for name, rule in rules.items() if name not in ignored and rule.last}
-        findings = _find_all(flow, diagnosis.viability, rest)
-    return _conclude(flow, findings, diagnosis.viability, diagnosis.notes, diagnosis.trial)
+        findings = _find_all(flow, assess_viability(flow), rest)
+    return _conclude(flow, findings, assess_viability(flow), diagnosis.notes, diagnosis.trial)
 
 
 def _find_all(

@@ -99,7 +99,7 @@ def is_single(part: LossPart) -> bool:
 
 
 def _read_cut(flow: GradientFlow) -> list[Reading]:
-    """Return what of the loss reaches no parameter, relative to the loss: terms, or what was cut."""
+    """Return what of the loss reaches no parameter, relative to it: terms, or what was cut."""
     facts = flow.loss_facts
     if facts is None:
         return []
@@ -135,9 +135,10 @@ def _describe_flat(
 ) -> str:
     worst, value = find_worst(rule, wrong)
     facts = flow.loss_facts
-    floor = None if facts is None else facts.floor
-    at_floor = floor is not None and math.isclose(flow.loss, floor, rel_tol=1e-6, abs_tol=1e-12)
-    lowest = ", its lowest possible value" if at_floor else ""
+    lowest = ""
+    if facts is not None and facts.floor is not None and facts.guessing is not None:
+        at_floor = flow.loss - facts.floor <= FLAT * abs(facts.guessing)
+        lowest = ", its lowest possible value" if at_floor else ""
     what = f"the output of {worst.where}" if worst.where else "the output"
     return (
         f"the loss is {format_number(flow.loss)}{lowest}; if {what} moved by 1 % along its "

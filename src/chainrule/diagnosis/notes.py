@@ -16,14 +16,12 @@ from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.structure import (
-    list_branch_normalizations,
     list_normalizations,
     list_streams,
 )
 from chainrule.diagnosis.symmetry_rules import count_copies, list_symmetric
 from chainrule.diagnosis.time_rules import describe_lost, measure_lost
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.non_finite import count_harmful
 from chainrule.flow.precision import FORMATS
 from chainrule.flow.records import (
     NEAR_ONE_HOT,
@@ -137,13 +135,13 @@ _OBSERVATIONS = (
     ),
     Observation(
         name="starved_branch",
-        metric="spread of a normalization's output before its scale, on a branch",
+        metric="spread of a normalization's output before its scale",
         threshold=RULES["starved_normalization"].threshold,
         beyond="<",
         meaning="The values that reach this normalization are so small that its constant ε is "
-        "larger than their variance. It lies on a residual branch, so this branch adds little at "
-        "the start. The path around it carries signal and gradient, and the branch grows with its "
-        "weights. This is no fault.",
+        "larger than their variance. This is no fault here: it lies on a residual branch, which "
+        "grows with its weights while the path around it carries signal and gradient, or a later "
+        "normalization gives the values their size back.",
         source="Ba et al. 2016 (arXiv 1607.06450), section 3; De & Smith 2020 (arXiv 2002.10444); "
         "measured: docs/architectures.md",
     ),
@@ -297,12 +295,12 @@ def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
 
 
 def _find_stopped(flow: GradientFlow) -> Iterator[Note]:
-    if count_harmful(flow):
+    if flow.is_finite or not flow.has_finite_gradients:
         return
     total, places, _ = count_non_finite(flow)
     if flow.origin is not None:
         sentence = flow.origin.sentence.removesuffix(".")
-        evidence, total = f"{sentence[0].lower()}{sentence[1:]}", max(total, 1.0)
+        evidence = f"{sentence[0].lower()}{sentence[1:]}"
     else:
         start = locate_overflow(flow)
         evidence = f"{format_number(total)} numbers are infinite or undefined: {start}"
@@ -423,17 +421,17 @@ def _find_fading(flow: GradientFlow) -> Iterator[Note]:
 
 
 def _find_starved_branches(flow: GradientFlow) -> Iterator[Note]:
-    bound = OBSERVATIONS["starved_branch"].threshold
-    on_branches = list_branch_normalizations(flow) if flow.residuals else frozenset()
-    places = [place for place in list_normalizations(flow) if place.module in on_branches]
-    found = [place for place in places if place.value < bound]
-    if found:
+    rule = RULES["starved_normalization"]
+    places = list_normalizations(flow)
+    found = [place for place in places if place.value < rule.threshold]
+    wrong = any(each.value is not None and rule.is_beyond(each.value) for each in rule.read(flow))
+    if found and not wrong:
         least = min(found, key=lambda place: place.value)
         yield _note(
             "starved_branch",
             least.value,
-            f"{len(found)} of {len(places)} normalizations on residual branches put out less than "
-            f"{bound:g} times the spread that they should; {least.name!r} puts out "
+            f"{len(found)} of {len(places)} normalizations put out less than {rule.threshold:g} "
+            f"times the spread that they should; {least.name!r} puts out "
             f"{format_number(least.value)} times",
             [place.module for place in found],
         )

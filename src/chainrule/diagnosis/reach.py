@@ -1,4 +1,4 @@
-"""Which weights the loss does not reach, and whether that breaks the network or leaves parts unused.
+"""Which weights the loss does not reach: whether the network is cut, or has parts not used.
 
 Both look the same to a parameter: it has no gradient. A head for another task, a pooler, an expert
 that no token chose, or cross-attention without an encoder is unused, and everything else trains. A
@@ -12,11 +12,8 @@ from chainrule.diagnosis.structure import read_once
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.records import ParameterFlow
 
-MAIN_BODY = 1 / 3
-"""Share of the weights that ran from which on unreached ones are more than a part left unused."""
-
-MOST = 1 / 2
-"""Share of all weights from which on never running them is more than a part left unused."""
+MAIN_BODY = 1 / 2
+"""Share of the weights from which on unreached ones are more than a part left unused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ def read_unreached(flow: GradientFlow) -> Unreached:
     """Return the weights that the loss does not depend on, and what they are to the network.
 
     The network is cut if some of them ran before any weight that is reached (what comes first feeds
-    all the rest, so its gradient was lost on the way back); if they are more than a third of the
+    all the rest, so its gradient was lost on the way back); if they are more than half of the
     weights that ran; or if more than half of all weights never ran at all. Experts that no token
     chose do not count among the last: others of the same kind are reached.
     """
@@ -73,7 +70,7 @@ def read_unreached(flow: GradientFlow) -> Unreached:
     cut = bool(unreached) and (
         (bool(called) and min(called) < min(starts, default=-1))
         or len(called) > MAIN_BODY * (len(called) + len(starts))
-        or len(left) > MOST * len(weights)
+        or len(left) > MAIN_BODY * len(weights)
     )
     return Unreached(
         names=tuple(p.name for p in unreached),

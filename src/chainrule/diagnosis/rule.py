@@ -79,6 +79,7 @@ class Rule:
         harmful: ">" if large factors make it worse, "<" if small ones do; as `beyond` if `None`.
         scale: How values compare: "ratio" in powers of ten, "share" (shown in percent) and "count"
             as they are.
+        resolution: Below this a value above zero is rounding, and is reported as below it.
         of_layers: Whether every weight layer has a value of its own.
         clipped: Whether clipping gradients scales the value; ratios of layers stay as they are.
         of_gradients: Whether it bounds ‖∂loss/∂W‖, so that a limit of your own takes its place.
@@ -107,6 +108,7 @@ class Rule:
     trace: Trace | None = field(default=None, repr=False)
     harmful: Literal["<", ">"] | None = None
     scale: Literal["ratio", "share", "count"] = "ratio"
+    resolution: float = 0.0
     of_layers: bool = False
     clipped: bool = False
     of_gradients: bool = False
@@ -119,6 +121,8 @@ class Rule:
         """Return a value as people read it: shares in percent."""
         if self.scale == "share" and math.isfinite(value):
             return f"{100 * value:.0f} %"
+        if 0.0 < value < self.resolution:
+            return f"below {format_number(self.resolution)}"
         return format_number(value)
 
     def is_beyond(self, value: float) -> bool:

@@ -34,6 +34,7 @@ from chainrule.diagnosis.factors import (
 )
 from chainrule.diagnosis.input_rules import INPUT_RULES
 from chainrule.diagnosis.loss_rules import LOSS_RULES
+from chainrule.diagnosis.optimizer_rules import OPTIMIZER_RULES, OVERSHOOTS
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.precision_rules import PRECISION_RULES
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
@@ -57,6 +58,7 @@ from chainrule.diagnosis.structure import (
     find_tied_head,
     is_loss_flat,
     list_branch_normalizations,
+    list_bypassed,
     list_chain,
     list_judged,
     list_normalizations,
@@ -72,13 +74,13 @@ from chainrule.diagnosis.time_rules import (
     measure_gates,
 )
 from chainrule.diagnosis.trial_rules import TRIAL_RULES
+from chainrule.diagnosis.viability.features import RESOLUTION
 from chainrule.diagnosis.viability.model import (
     NOT_VIABLE,
     estimate_like_networks,
     is_fitted_kind,
 )
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.non_finite import count_harmful
 from chainrule.flow.quantity import Quantity, divide_members, multiply_members
 from chainrule.flow.records import WeightLayer, read_saturation
 
@@ -165,9 +167,18 @@ def _read_variation(flow: GradientFlow) -> list[Reading]:
 def _read_normalizations(flow: GradientFlow) -> list[Reading]:
     """Return the spread behind normalizations that everything has to pass.
 
-    One on a residual branch is left out: what it starves is what that branch adds.
+    One on a residual branch is left out: what it starves is what that branch adds. So is one that a
+    later normalization makes up for.
     """
-    on_branches = list_branch_normalizations(flow) if flow.residuals else frozenset()
+    places = list_normalizations(flow)
+    ignored = list_branch_normalizations(flow) if flow.residuals else frozenset()
+    bound = RULES["starved_normalization"].threshold
+    last = max((at for at, place in enumerate(places) if place.value >= bound), default=-1)
+    places = tuple(
+        place
+        for at, place in enumerate(places)
+        if place.module not in ignored and (at > last or place.value >= bound)
+    )
     return [
         Reading(
             value=place.value,
@@ -175,13 +186,12 @@ def _read_normalizations(flow: GradientFlow) -> list[Reading]:
             modules=(place.name,),
             where=repr(place.name),
         )
-        for place in list_normalizations(flow)
-        if place.module not in on_branches
+        for place in places
     ]
 
 
 def _read_non_finite(flow: GradientFlow) -> list[Reading]:
-    if not count_harmful(flow):  # what stops before it reaches a parameter is a note
+    if flow.has_finite_gradients:  # what stops before it reaches a parameter is a note
         return [Reading(value=0.0)]
     total, places, layers = count_non_finite(flow)
     return [Reading(value=total, layers=tuple(layers), modules=tuple(places))]
@@ -389,7 +399,7 @@ _RULES = (
         feature="smallest_gradient",
         source="Veit et al. 2016 (arXiv 1605.06431); threshold measured",
         read=lambda flow: read_whole(flow, measure_typical_gradient(flow)),
-        applies=lambda flow: bool(flow.residuals),
+        applies=lambda flow: bool(flow.residuals or list_bypassed(flow)),
         trace=trace_way_back,
         of_gradients=True,
     ),
@@ -458,12 +468,13 @@ _RULES = (
         metric="relative variation between examples",
         threshold=DISTINCT,
         beyond="<",
-        reason="Different inputs give almost the same output, so the loss cannot show the "
-        "network which change suits which input.",
+        reason="Different inputs give outputs that differ by less than a hundredth of their "
+        "size, so the loss hardly shows the network which change suits which input.",
         feature="variation",
         source="Schoenholz et al. 2017 (arXiv 1611.01232); threshold measured",
         read=_read_variation,
         trace=trace_differences,
+        resolution=RESOLUTION,
     ),
     Rule(
         name="fading_signal",
@@ -514,6 +525,8 @@ _TABLE = sorted(
         *INPUT_RULES,
         *PRECISION_RULES,
         *SYMMETRY_RULES,
+        *OPTIMIZER_RULES,
+        OVERSHOOTS,
         *TRIAL_RULES,
     ),
     key=lambda rule: (rule.last, list(Verdict).index(rule.verdict)),

@@ -114,14 +114,40 @@ def list_chain(flow: GradientFlow) -> tuple[WeightLayer, ...]:
     A network without residual connections is one chain. Where branches hold at least half of its
     weight layers it is judged by its residual streams alone: what lies outside are embeddings,
     heads, and blocks that change the shape. Where they hold fewer, a short skip somewhere does not
-    excuse the layers outside of it.
+    excuse the layers outside of it. Layers that something else leads around (`list_bypassed`) are
+    not judged as a chain, and where they are a third of all, nothing is.
     """
+    bypassed = list_bypassed(flow)
+    if 3 * len(bypassed) >= len(flow.weight_layers) > 0:
+        return ()
     inside = {
         flow.parameters[position].layer for each in flow.residuals for position in each.parameters
-    }
+    } | bypassed
     outside = tuple(layer for layer in flow.weight_layers if layer.layer not in inside)
-    judged = not flow.residuals or 2 * len(outside) > len(flow.weight_layers)
+    judged = not inside or 2 * len(outside) > len(flow.weight_layers)
     return outside if judged else ()
+
+
+@read_once
+def list_bypassed(flow: GradientFlow) -> frozenset[int]:
+    """Return the weight layers whose small gradient does not keep earlier layers from theirs.
+
+    An earlier layer receives a usable gradient and a δ at least ten times as large, so it did not
+    come through this layer: a path leads around it, such as the concatenations of a U-Net.
+    """
+    if flow.chain:
+        return frozenset()
+    bound = USABLE_IN_CHAIN * (flow.output_error or 1.0)
+    found, largest = set(), 0.0
+    for layer in flow.weight_layers:
+        norm, delta = layer.weight_gradient_norm, layer.delta_norm
+        if norm is None or delta is None:
+            continue
+        if norm >= bound:
+            largest = max(largest, float(delta))
+        elif 10.0 * delta <= largest and delta > 0.0:
+            found.add(layer.layer)
+    return frozenset(found)
 
 
 def list_judged(flow: GradientFlow) -> tuple[WeightLayer, ...]:
@@ -219,16 +245,34 @@ def list_zero_initialized(flow: GradientFlow) -> frozenset[int]:
     )
 
 
+@read_once
+def list_composites(flow: GradientFlow) -> frozenset[int]:
+    """Return the weight layers whose module has weights of its own and other layers inside.
+
+    A class token makes the whole model one. Its output is that of the layers inside.
+    """
+    parents = {
+        call.parent for call in flow.layers if call.role == "weight" and call.parent is not None
+    }
+    return frozenset(
+        layer
+        for position in parents
+        if flow.layers[position].role == "weight"
+        and (layer := flow.layers[position].layer) is not None
+    )
+
+
 def find_last_dependent(flow: GradientFlow) -> WeightLayer | None:
     """Return the last weight layer whose output depends on the input: before a head of zeros.
 
     A head that is small on purpose counts as one: what its biases make of so little says nothing.
     """
-    zero, head = list_zero_initialized(flow), find_small_head(flow)
+    head = find_small_head(flow)
+    ignored = list_zero_initialized(flow) | list_composites(flow)
     dependent = [
         layer
         for layer in flow.weight_layers
-        if layer.layer not in zero and (head is None or layer.layer != head[0])
+        if layer.layer not in ignored and (head is None or layer.layer != head[0])
     ]
     return dependent[-1] if dependent else None
 
@@ -248,7 +292,11 @@ def _list_movable_zeros(flow: GradientFlow) -> list[ParameterFlow]:
     if not _has_streams(flow) and any(p.is_weight and p.grad_norm == 0.0 for p in zero):
         return []
     in_branches = _list_branch_parameters(flow)
-    return [p for p in zero if (p.name in in_branches and p.grad_norm > 0.0) or _is_usable(flow, p)]
+    return [
+        p
+        for p in zero
+        if (p.name in in_branches and (p.grad_norm or 0.0) > 0.0) or _is_usable(flow, p)
+    ]
 
 
 @read_once
@@ -322,7 +370,8 @@ def find_small_head(flow: GradientFlow) -> tuple[int, float] | None:
     that gradient does not depend on the layer's own size, the layer grows to an ordinary one in a
     few steps.
     """
-    layers = flow.weight_layers
+    composites = list_composites(flow)
+    layers = [layer for layer in flow.weight_layers if layer.layer not in composites]
     if len(layers) < 2 or layers[-1].weight_gradient_norm is None:
         return None
     head, units = layers[-1], _count_units(flow)
@@ -411,6 +460,10 @@ def _is_usable(
 # --- Normalizations and the output ---------------------------------------------------------------
 
 
+_SCALES_ONLY = frozenset({"NoNorm"})
+"""Modules that take the place of a normalization, and only scale and shift (MobileBERT)."""
+
+
 def list_normalizations(flow: GradientFlow) -> tuple[Place, ...]:
     """Return the spread of what every normalization puts out, before its own scale.
 
@@ -426,6 +479,8 @@ def list_normalizations(flow: GradientFlow) -> tuple[Place, ...]:
     found = []
     for call in flow.layers:
         if call.role != "normalization" or call.statistics is None or call.output:
+            continue
+        if call.kind in _SCALES_ONLY:
             continue
         scale = scales.get(call.name, 1.0)
         if scale > 0.0:

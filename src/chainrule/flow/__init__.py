@@ -23,6 +23,7 @@ from chainrule.flow.non_finite import (
     NonFiniteElement,
     NonFiniteOrigin,
 )
+from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.precision import (
     FORMATS,
     Format,
@@ -44,6 +45,7 @@ from chainrule.flow.records import (
     ResidualFlow,
     WeightLayer,
 )
+from chainrule.flow.sharpness import Sharpness
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.flow.time import MAX_STEPS, TimeFlow
 from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
@@ -67,6 +69,7 @@ __all__ = [
     "LossTerm",
     "NonFiniteElement",
     "NonFiniteOrigin",
+    "OptimizerFlow",
     "OptimizerTrial",
     "ParameterFlow",
     "PrecisionFlow",
@@ -76,6 +79,7 @@ __all__ = [
     "RateTrial",
     "ResidualFlow",
     "Seed",
+    "Sharpness",
     "SymmetryFlow",
     "TermGradient",
     "TimeFlow",

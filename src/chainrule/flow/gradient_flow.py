@@ -17,6 +17,7 @@ from chainrule._utils.numbers import format_number
 from chainrule.flow.inputs import InputFlow
 from chainrule.flow.loss import LossFlow
 from chainrule.flow.non_finite import NonFiniteOrigin
+from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.precision import PrecisionFlow
 from chainrule.flow.quantity import Quantity, combine_norms, divide_members, multiply_members
 from chainrule.flow.records import (
@@ -35,8 +36,8 @@ from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 
 SCHEMA_VERSION = 3
 """Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"; files up
-to version 2 know nothing of the loss but its value, and have no origin, inputs, times, symmetries
-and precisions."""
+to version 2 know nothing of the loss but its value, and have no origin, inputs, times, symmetries,
+precisions and optimizer."""
 
 _SAME = 1e-3
 """Relative difference up to which two norms of the same gradient are equal, by rounding."""
@@ -102,6 +103,7 @@ class GradientFlow:
         symmetries: Weights with units that are copies of each other, in registration order.
         precisions: Gradients that were computed in half precision: those of outputs in forward
             order, then those of weights.
+        optimizer: The optimizer that it was inspected with; `None` without one.
 
     Two flows are equal if all they hold is: every value of every member, undefined ones (NaN)
     included. A flow equals itself read back from its file.
@@ -131,6 +133,7 @@ class GradientFlow:
     times: Annotated[tuple[TimeFlow, ...], FailFast()] = field(default_factory=tuple)
     symmetries: Annotated[tuple[SymmetryFlow, ...], FailFast()] = field(default_factory=tuple)
     precisions: Annotated[tuple[PrecisionFlow, ...], FailFast()] = field(default_factory=tuple)
+    optimizer: OptimizerFlow | None = field(default_factory=lambda: None)
 
     @classmethod
     def defer(cls, build: Callable[[], Self]) -> Self:
@@ -255,6 +258,26 @@ class GradientFlow:
     def gradient_norm(self) -> Quantity | None:
         """Norm of all parameters' gradients together; `None` if there is none."""
         return combine_norms(p.grad_norm for p in self.parameters if p.grad_norm is not None)
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether all numbers are finite: the loss, values, gradients and parameters."""
+        parts = [part for call in self.layers for part in (call.statistics, call.gradient) if part]
+        counts = [part.non_finite for part in parts]
+        counts += [each.non_finite for each in self.parameters]
+        counts += [count for each in self.parameters if (count := each.grad_non_finite) is not None]
+        return math.isfinite(self.loss) and not any(count > 0 for count in counts)
+
+    @cached_property
+    def has_finite_gradients(self) -> bool:
+        """Whether the loss is finite, and value and gradient of every trained parameter are.
+
+        Infinite or undefined numbers anywhere else stop before they reach a parameter.
+        """
+        return math.isfinite(self.loss) and not any(
+            (each.grad_non_finite or 0.0) > 0 or (each.non_finite > 0 and each.status != "frozen")
+            for each in self.parameters
+        )
 
     @cached_property
     def clip_factor(self) -> Quantity | None:

@@ -261,6 +261,7 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
             _check_statistics(call.statistics, f"layers.{index}.statistics")
     for index, parameter in enumerate(flow.parameters):
         _check_parameter(parameter, index)
+    _check_optimizer(flow, limits)
     for index, residual in enumerate(flow.residuals):
         for position in residual.parameters:
             if position >= parameters:
@@ -337,6 +338,15 @@ def _check_loss(facts: LossFlow, flow: GradientFlow, limits: Limits) -> None:
                     gradient.parameter,
                 )
             before = gradient.parameter
+
+
+def _check_optimizer(flow: GradientFlow, limits: Limits) -> None:
+    if flow.optimizer is None:
+        return
+    count, needed = len(flow.optimizer.rates), len(flow.parameters)
+    if count != needed:
+        _refuse("optimizer.rates", f"must have one entry for each of {needed} parameters", count)
+    _check_values(flow.optimizer, flow.ensemble_size, limits, "optimizer")
 
 
 def _check_statistics(statistics: ActivationStatistics, place: str) -> None:

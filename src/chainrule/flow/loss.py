@@ -151,7 +151,8 @@ class LossFlow:
             ‖∂loss/∂W‖ ÷ (loss − floor). A parameter that is exactly zero moves by 1 % of what it
             could be: by default a weight matrix has the norm √(rows ÷ 3) at initialization, a
             vector is taken with entries of size 1. Where no floor is known, it is relative to
-            |loss|. It does not change when the loss is multiplied by a constant.
+            |loss|; at the floor, up to rounding, to the loss of guessing. It does not change when
+            the loss is multiplied by a constant.
         reaction: The same for `outputs`: 0.01 · ‖output‖ · ‖∂loss/∂output‖ ÷ (loss − floor), with
             entries of size 1 where the output's are smaller.
         zero_examples: Share of examples (along the first dimension) whose gradient is exactly zero

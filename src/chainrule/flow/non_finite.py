@@ -2,16 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, FailFast, Field, with_config
 
 from chainrule._utils.numbers import format_number
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import CLOSED, PositiveSize, Shape, Size, Text
-
-if TYPE_CHECKING:
-    from chainrule.flow.gradient_flow import GradientFlow
 
 SHOWN = 3
 """How many elements and parameters are kept, the first ones."""
@@ -180,52 +177,19 @@ class NonFiniteOrigin:
         first = self.elements[0]
         place = f"At index {list(first.index)}" if first.index else "There"
         values = ", ".join(map(format_number, first.inputs))
-        numbers = "value" if len(first.inputs) == 1 else "values"
+        noun = "value" if len(first.inputs) == 1 else "values"
         if self.direction == "backward":
-            parts = [f"{numbers} {values} went in forward"] * bool(first.inputs)
+            parts = [f"{noun} {values} went in forward"] * bool(first.inputs)
             if first.gradient is not None:
                 parts.append(f"gradient {format_number(first.gradient)} came in")
             given = ", ".join(parts)
             return f"{place}, {given}, and {format_number(first.value)} went out." if given else ""
         if not first.inputs or self.source != "operation":
             return f"{place}." if first.index else ""
-        return f"{place}, {numbers} {values} went in, and {format_number(first.value)} came out."
+        return f"{place}, {noun} {values} went in, and {format_number(first.value)} came out."
 
     def __repr__(self) -> str:
         return f"NonFiniteOrigin({self.sentence})"
-
-
-def has_non_finite(flow: "GradientFlow") -> bool:
-    """Return whether a flow holds any infinite or undefined number.
-
-    Example:
-        >>> from chainrule import NetworkSpec, simulate
-        >>> has_non_finite(simulate(NetworkSpec(depth=3, width=4)))
-        False
-    """
-    parts = [part for call in flow.layers for part in (call.statistics, call.gradient) if part]
-    counts = [part.non_finite for part in parts]
-    counts += [each.non_finite for each in flow.parameters]
-    counts += [each.grad_non_finite or 0.0 for each in flow.parameters]
-    return not math.isfinite(flow.loss) or any(count > 0 for count in counts)
-
-
-def count_harmful(flow: "GradientFlow") -> int:
-    """Return how many numbers of a flow do harm: an undefined loss, and parameters.
-
-    A parameter counts if its gradient, or its own value while it is trained, is infinite or
-    undefined. Such numbers in the values and gradients of modules stop somewhere else.
-
-    Example:
-        >>> from chainrule import NetworkSpec, simulate
-        >>> count_harmful(simulate(NetworkSpec(depth=3, width=4)))
-        0
-    """
-    wrong = sum(
-        (each.grad_non_finite or 0.0) > 0 or (each.non_finite > 0 and each.status != "frozen")
-        for each in flow.parameters
-    )
-    return wrong + (not math.isfinite(flow.loss))
 
 
 def _get_name(path: str) -> str:

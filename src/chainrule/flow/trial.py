@@ -40,6 +40,9 @@ OUTCOME_MEANINGS: Mapping[TrialOutcome, str] = MappingProxyType(
 LEARNED = 0.1
 """From this share of the way from guessing to the floor of the loss on, it is said to train."""
 
+LEAST_STEPS = 20
+"""A loss that did not fall in fewer steps tells nothing."""
+
 HARDLY = 0.01
 """Below this share, nothing was learned."""
 
@@ -186,7 +189,11 @@ class Trial:
     def fails(self) -> bool:
         """Whether every optimizer that was tried leaves the loss where it is, or spoils it."""
         learns = (TrialOutcome.TRAINED, TrialOutcome.SLOW)
-        return bool(self.tried) and all(each.outcome not in learns for each in self.tried)
+        return bool(self.tried) and all(
+            each.outcome not in learns
+            and (each.outcome is not TrialOutcome.FLAT or _count_steps(each) >= LEAST_STEPS)
+            for each in self.tried
+        )
 
     @property
     def best(self) -> OptimizerTrial | None:
@@ -236,6 +243,10 @@ class Trial:
                 for each in self.optimizers
             ],
         }
+
+
+def _count_steps(optimizer: OptimizerTrial) -> int:
+    return max((rate.steps for rate in optimizer.rates), default=0)
 
 
 ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "LBFGS")

@@ -14,6 +14,9 @@ from chainrule.measure.networks import (
 from chainrule.measure.non_finite import (
     find_non_finite,
 )
+from chainrule.measure.sharpness import (
+    measure_sharpness,
+)
 from chainrule.measure.simulation import (
     simulate,
 )
@@ -24,6 +27,7 @@ __all__ = [
     "find_non_finite",
     "inspect",
     "make_loss",
+    "measure_sharpness",
     "probe_precision",
     "simulate",
 ]

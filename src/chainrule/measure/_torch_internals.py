@@ -274,6 +274,21 @@ def read_saved(node: Any, name: str) -> Any:
         return None
 
 
+def list_saved(node: Any) -> dict[str, Any]:
+    """Return what a node keeps of the forward pass, by the names that PyTorch gives it."""
+    found = {}
+    for name in dir(node):
+        if name.startswith(_SAVED):
+            try:
+                found[name.removeprefix(_SAVED)] = getattr(node, name)
+            except RuntimeError:  # it was released, or a checkpoint gave it once already
+                continue
+    return found
+
+
+_SAVED = "_saved_"
+
+
 def read_sequence_number(node: Any) -> int | None:
     """Return a number that grows from node to node as they are made, to end a search early."""
     try:

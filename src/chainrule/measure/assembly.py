@@ -37,6 +37,7 @@ from chainrule.measure.sequences import assemble_times, take_times
 from chainrule.measure.statistics import (
     Table,
     fetch_rows,
+    is_cheap_to_read,
     read_activation,
     read_gradient,
     summarize_derivative,
@@ -46,7 +47,7 @@ from chainrule.measure.statistics import (
     summarize_weights,
 )
 from chainrule.measure.symmetry import find_symmetries
-from chainrule.measure.terms import Term, assemble_terms
+from chainrule.measure.terms import assemble_terms
 
 _Key = TypeVar("_Key")
 Place = tuple[int, int]
@@ -62,7 +63,6 @@ def assemble_flow(
     residuals: Sequence[Residual] = (),
     attentions: Sequence[AttentionCall] = (),
     facts: Loss | None = None,
-    terms: Sequence[Term] = (),
 ) -> GradientFlow:
     """Return the flow of one model, and release the recorder's tensors.
 
@@ -77,16 +77,21 @@ def assemble_flow(
         residuals: Its residual connections.
         attentions: Its computations of attention weights.
         facts: What was found of the loss before the backward pass.
-        terms: The named terms of the loss.
     """
     parameters = inventory.parameters
     tables: list[Table] = [{"loss": loss.reshape(1, 1)}]
     places = _summarize_outputs(recorder.calls, tables)
-    loss_table = len(tables)
-    if facts is not None:
-        tables.append(summarize_loss(facts, loss, edge_gradients, recorder))
     of_calls = {e: g for e, g in edge_gradients.items() if e not in recorder.kept}
     edge_places = _summarize_alike(of_calls, tables, summarize_gradients)
+
+    def has_zeros(edge: int) -> bool:
+        table, entry = edge_places.get(edge, (0, 0))
+        share = tables[table].get("zero_share")
+        return share is None or not is_cheap_to_read(share.device) or bool(share[entry] != 0)
+
+    loss_table = len(tables)
+    if facts is not None:
+        tables.append(summarize_loss(facts, loss, edge_gradients, recorder, has_zeros))
     gradient_places = _summarize_alike(parameter_gradients, tables, summarize_gradients)
     norm_places = _summarize_alike(
         {position: p.tensor.detach() for position, p in enumerate(parameters)},
@@ -115,6 +120,7 @@ def assemble_flow(
     attention_tables = len(tables)
     tables += [{"attention": each.values} for each in attentions]
     computed = [(each.name, each.sizes) for each in attentions]
+    terms = () if facts is None else facts.terms
     term_tables = len(tables)
     tables += [{"value": term.value.detach().reshape(1)} for term in terms]
     tables += [term.table for term in terms if term.table is not None]

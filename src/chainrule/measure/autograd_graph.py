@@ -142,6 +142,20 @@ def list_views(node: Any, output_nr: int) -> list[Edge]:
     return found
 
 
+def find_scaled(edge: Edge) -> Edge:
+    """Return what an edge holds a multiple of, behind views and products with what is not computed.
+
+    These are constants and parameters: `0.5 * x`, or a stream with a scale that is learned.
+    """
+    node, output_nr = list_views(*edge)[-1]
+    while node.name() in ("MulBackward0", "DivBackward0"):
+        computed = [each for each in node.next_functions if each[0] and not is_leaf(each[0])]
+        if len(computed) != 1:
+            break
+        node, output_nr = list_views(*computed[0])[-1]
+    return node, output_nr
+
+
 def find_sum(tensor: Tensor, overwritten: set[Any]) -> Edge | None:
     """Return the edge where the sum was made that a tensor holds the values of.
 

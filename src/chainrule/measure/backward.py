@@ -114,6 +114,7 @@ def _differentiate_by_grad(
     small = [edge for edge in range(len(recorder.targets)) if edge not in recorder.large]
     targets: list[Any] = [*parameters, *(recorder.targets[edge] for edge in small), *others]
     found: dict[int, Tensor | Table] = {}
+    gradients: Sequence[Tensor | None]
     recorder.listen(found)
     differentiate_all = partial(
         torch.autograd.grad, loss.sum(), targets, allow_unused=True, retain_graph=keep_graph
@@ -126,7 +127,7 @@ def _differentiate_by_grad(
                     _add(gradient, parameter.grad)
                     for gradient, parameter in zip(gradients, parameters, strict=False)
                 ]
-        gradients = (*added, *gradients[len(parameters) :])
+        gradients = [*added, *gradients[len(parameters) :]]
     else:
         gradients = differentiate_all()
     recorder.listen(None)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from chainrule.measure.backward import differentiate
 from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.loss import find_loss
 from chainrule.measure.modules import Inventory, take_inventory
+from chainrule.measure.optimizers import check_optimizer, read_optimizer
 from chainrule.measure.precision import note_arriving
 from chainrule.measure.preservation import restore
 from chainrule.measure.recording import Subject, record
@@ -29,7 +31,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def inspect(
-    model: nn.Module, compute_loss: Callable[[Any], Tensor | Mapping[str, Tensor]]
+    model: nn.Module,
+    compute_loss: Callable[[Any], Tensor | Mapping[str, Tensor]],
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> GradientFlow:
     """Measure values and gradients of every module of a model in one forward and backward pass.
 
@@ -59,6 +63,8 @@ def inspect(
             value only.) It must not call `backward()` or update
             anything. Inputs that should have a gradient of their own (and the first module a
             gain) need `requires_grad`.
+        optimizer: If given, the flow holds its learning rates, and `diagnose` compares its steps
+            with the weights. It is not changed.
 
     Returns:
         The measurement: an ensemble of one.
@@ -76,6 +82,7 @@ def inspect(
         1.0
     """
     check_arguments(model, compute_loss)
+    check_optimizer(optimizer)
     _report_missing()
     inventory = take_checked_inventory(model)
     with (
@@ -101,10 +108,10 @@ def inspect(
             residuals = find_residuals(recorder)
             if recorder.has_half:
                 note_arriving(loss, recorder)
-            facts = find_loss(loss, recorder, watch.constants)
+            facts = find_loss(loss, recorder, watch.constants, terms)
             reached, edge_gradients = differentiate(loss, trained, recorder, terms)
             with torch.no_grad():
-                return assemble_flow(
+                flow = assemble_flow(
                     inventory,
                     loss.detach(),
                     recorder,
@@ -113,8 +120,10 @@ def inspect(
                     residuals,
                     watch.calls,
                     facts,
-                    terms,
                 )
+                if optimizer is None:
+                    return flow
+                return replace(flow, optimizer=read_optimizer(optimizer, inventory))
 
 
 @cache
@@ -235,8 +244,9 @@ def call_loss(
         loss = add_up(terms)
     if not isinstance(loss, Tensor):
         raise LossError(
-            f"compute_loss must return a scalar tensor, or named ones; got {type(loss).__name__}. "
-            "Return the loss itself, not loss.item() or the model's whole output."
+            f"compute_loss must return a scalar tensor; got {type(loss).__name__}. "
+            "Return the loss itself (or a dictionary of its terms), not loss.item() or the model's "
+            "whole output."
         )
     if loss.numel() != 1:
         raise LossError(

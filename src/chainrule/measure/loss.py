@@ -9,7 +9,7 @@ the weight that every entry has in the loss, and what another answer would give 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +22,15 @@ from chainrule.flow.records import GradientStatistics, LayerFlow, ParameterFlow
 from chainrule.measure._torch_internals import read_saved, read_sequence_number
 from chainrule.measure.autograd_graph import Edge, is_leaf, list_views
 from chainrule.measure.constants import Constants
-from chainrule.measure.recording import Recorder, find_active
+from chainrule.measure.recording import Call, Output, Recorder, find_active
 from chainrule.measure.statistics import Table, is_cheap_to_read
+from chainrule.measure.terms import Term
 
 STEP = 0.01
 """Part of its norm by which a tensor moves where the fall of the loss is estimated."""
+
+_ROUNDING = 2.0**-23
+"""Relative precision of float32."""
 
 _DENSE = 2**22
 """Most entries of a loss for which the weight of every entry is looked at."""
@@ -51,55 +55,22 @@ _ACTIVATIONS: Mapping[str, OutputActivation] = {
     "LogSoftmaxBackward0": "log_softmax",
     "SigmoidBackward0": "sigmoid",
 }
-_SAME = frozenset(
-    f"{each[:-1]}Backward{each[-1]}"
-    for each in [
-        "View0",
-        "UnsafeView0",
-        "ReshapeAlias0",
-        "Alias0",
-        "Transpose0",
-        "T0",
-        "Permute0",
-        "Unsqueeze0",
-        "Squeeze0",
-        "Squeeze1",
-        "Squeeze2",
-        "Clone0",
-        "ToCopy0",
-    ]
+_SAME_BY = (
+    "View0 UnsafeView0 ReshapeAlias0 Alias0 Transpose0 T0 Permute0 Unsqueeze0 Squeeze0 Squeeze1 "
+    "Squeeze2 Clone0 ToCopy0"
 )
+_SAME = frozenset(f"{each[:-1]}Backward{each[-1]}" for each in _SAME_BY.split())
 """Nodes that pass every value on once, unchanged."""
+_RESHAPED = _SAME - {"TransposeBackward0", "TBackward0", "PermuteBackward0"}
+"""Those that leave the order of the values as it is."""
+
 _REDUCTIONS = {"MeanBackward0": "mean", "SumBackward0": "sum"}
 _SUMS = frozenset(("AddBackward0", "SubBackward0", "RsubBackward1", "StackBackward0"))
-_LINEAR = frozenset(
-    f"{each[:-1]}Backward{each[-1]}"
-    for each in [
-        "Mean0",
-        "Mean1",
-        "Sum0",
-        "Sum1",
-        "Neg0",
-        "Mul0",
-        "Mul1",
-        "Div0",
-        "Div1",
-        "Expand0",
-        "Index0",
-        "Select0",
-        "Slice0",
-        "Gather0",
-        "MaskedSelect0",
-        "MaskedFill0",
-        "Where0",
-        "Cat0",
-        "Trace0",
-        "Diagonal0",
-        "Nansum0",
-        "AsStrided0",
-        "Dot0",
-    ]
+_LINEAR_BY = (
+    "Mean0 Mean1 Sum0 Sum1 Neg0 Mul0 Mul1 Div0 Div1 Expand0 Index0 Select0 Slice0 Gather0 "
+    "MaskedSelect0 MaskedFill0 Where0 Cat0 Trace0 Diagonal0 Nansum0 AsStrided0 Dot0"
 )
+_LINEAR = frozenset(f"{each[:-1]}Backward{each[-1]}" for each in _LINEAR_BY.split())
 """Nodes that are linear in the only one of their inputs that requires a gradient."""
 _BOUNDS = frozenset(
     ("ClampBackward0", "ClampBackward1", "ClampMinBackward0", "ClampMaxBackward0", "AddBackward0")
@@ -154,6 +125,7 @@ class Loss:
         parts: Its summands.
         outputs: Recorded edges of the outputs that it reads.
         is_shifted: Whether a constant is added to the loss.
+        terms: Its named terms.
         cut: What of it is constant because a function without a derivative made it.
         detached: What of it is constant because it was detached.
     """
@@ -161,6 +133,7 @@ class Loss:
     parts: list[Part]
     outputs: list[int]
     is_shifted: bool
+    terms: Sequence[Term] = ()
     cut: float = 0.0
     detached: float = 0.0
 
@@ -168,27 +141,26 @@ class Loss:
 # --- Before the backward pass --------------------------------------------------------------------
 
 
-def find_loss(loss: Tensor, recorder: Recorder, constants: Constants) -> Loss:
-    """Return the parts of a loss; the graph must still be there."""
+def find_loss(
+    loss: Tensor, recorder: Recorder, constants: Constants, terms: Sequence[Term] = ()
+) -> Loss:
+    """Return the parts of a loss, which is the sum of some terms; the graph must still be there."""
+    if loss.grad_fn is None:  # a parameter is the loss
+        return Loss([], [], is_shifted=False, terms=terms)
     known = _list_outputs(recorder)
     parts, sums, is_shifted = _list_parts(loss, known, recorder)
     outputs = _find_outputs(parts, known, recorder)
-    values = {
-        output.edge: output.values
-        for call in recorder.calls
-        for output in call.outputs
-        if output.edge in outputs
-    }
+    values = {edge: known[edge][1].values for edge in outputs}
     several = len(parts) > 1 or is_shifted
     for part in parts:
         _prepare(part, recorder, values, needs_value=several)
     recorder.by_example |= set(outputs)
     cut, detached = constants.sum_up(sums)
-    return Loss(parts, outputs, is_shifted, cut, detached)
+    return Loss(parts, outputs, is_shifted, terms, cut, detached)
 
 
 def _list_parts(
-    loss: Tensor, outputs: set[int], recorder: Recorder
+    loss: Tensor, known: Mapping[int | None, tuple[Call, Output]], recorder: Recorder
 ) -> tuple[list[Part], set[Any], bool]:
     """Return the parts of a loss, the nodes that add them up, whether a constant is added."""
     parts: dict[Any, Part] = {}
@@ -210,7 +182,7 @@ def _list_parts(
         if part is not None:
             part.is_shifted = moved
             parts[node] = part
-        elif seen > _MOST_NODES or recorder.find_edge(*edge) in outputs:
+        elif seen > _MOST_NODES or _is_output(recorder.find_edge(*edge), known):
             rest.starts += (edge,)
         elif name in _SAME and len(inputs) == 1:
             pending.append((inputs[0], path, moved))
@@ -321,19 +293,26 @@ def _find_activation(edge: Edge) -> tuple[OutputActivation | None, int | None]:
     return kind, width
 
 
-def _list_outputs(recorder: Recorder) -> set[int]:
-    """Return the edges of outputs that may be read; what a loss as a module returns is none."""
+def _list_outputs(recorder: Recorder) -> dict[int | None, tuple[Call, Output]]:
+    """Return what calls returned, by edge: tensors with at least one dimension."""
     return {
-        output.edge
+        output.edge: (call, output)
         for call in recorder.calls
         for output in call.outputs
-        if output.edge is not None
-        and output.shape
-        and type(call.subject.module).__module__ != nn.MSELoss.__module__
+        if output.shape
     }
 
 
-def _find_outputs(parts: Sequence[Part], outputs: set[int], recorder: Recorder) -> list[int]:
+def _is_output(edge: int | None, known: Mapping[int | None, tuple[Call, Output]]) -> bool:
+    """Whether a module returned what is at an edge; what a loss as a module returns is none."""
+    if edge is None or edge not in known:
+        return False
+    return type(known[edge][0].subject.module).__module__ != nn.MSELoss.__module__
+
+
+def _find_outputs(
+    parts: Sequence[Part], known: Mapping[int | None, tuple[Call, Output]], recorder: Recorder
+) -> list[int]:
     """Note what every part reads; return the outputs from which no other of them is computed."""
     found: dict[int, Edge] = {}
     for part in parts:
@@ -343,7 +322,7 @@ def _find_outputs(parts: Sequence[Part], outputs: set[int], recorder: Recorder) 
         while pending and len(seen) < _MOST_NODES:
             edge = pending.pop()
             number = recorder.find_edge(*edge)
-            if number is not None and number in outputs:
+            if number is not None and _is_output(number, known):
                 edges[number] = edge
             elif edge not in seen:
                 seen.add(edge)
@@ -404,45 +383,62 @@ def _prepare(
         result = read_saved(node, "result")
         if result is None or result.numel() > _DENSE:
             return
-        saved["log_probabilities"] = result.detach()
-        saved["dim"] = read_saved(node, "dim")
+        saved["log_probabilities"], saved["dim"] = result.detach(), read_saved(node, "dim")
         part.weights, part.reduction, part.is_whole = recorder.keep_edge(node, 0), "", False
         return
     if node.name() in _KERNELS:
-        for name in ("target", "weight", "pos_weight", "ignore_index", "delta", "beta"):
-            saved[name] = read_saved(node, name)
-        if part.kind in ("cross_entropy", "nll"):
-            given = read_saved(node, "self")
-            if given is not None:
-                saved["classes"] = given.shape[1 if given.dim() > 1 else 0]
-                part.width = part.width or saved["classes"]
-            if not needs_value:
-                given = None
-        else:
-            given = read_saved(node, "self") if needs_value else None
-        saved["self"] = None if given is None else given.detach()
+        _keep_targets(part, needs_value=needs_value)
     else:
-        read = values.get(part.outputs[0]) if len(part.outputs) == 1 else None
-        if read is None:
-            return
-        difference = read_saved(node, "self")
-        if difference is None or difference.shape != read.shape:
-            return
-        saved["self"], saved["target"] = read, read - saved["sign"] * difference.detach()
-    if not part.is_whole and (
-        part.reduction
-        or (isinstance(saved["target"], Tensor) and saved["target"].numel() <= _DENSE)
-    ):
+        _keep_difference(part, recorder, values)
+    target = saved.get("target")
+    if not isinstance(target, Tensor) or part.is_whole:
+        return
+    if part.reduction or target.numel() <= _DENSE:
         part.weights = recorder.keep_edge(node, 0)
-        if part.weights is None:
-            saved.clear()
+    if part.weights is None:
+        saved.clear()
+
+
+def _keep_targets(part: Part, *, needs_value: bool) -> None:
+    """Keep what one of PyTorch's own functions was given."""
+    node, saved = part.node, part.saved
+    for name in ("target", "weight", "pos_weight", "ignore_index", "delta", "beta"):
+        saved[name] = read_saved(node, name)
+    is_by_class = part.kind in ("cross_entropy", "nll")
+    given = read_saved(node, "self") if needs_value or is_by_class else None
+    if given is None:
+        return
+    if is_by_class:
+        saved["classes"] = given.shape[1 if given.dim() > 1 else 0]
+        part.width = part.width or saved["classes"]
+    if needs_value and given.numel() <= _DENSE:
+        saved["self"] = given.detach()
+
+
+def _keep_difference(part: Part, recorder: Recorder, values: Mapping[Any, Tensor | None]) -> None:
+    """Keep the targets of a difference that was written by hand: output − difference."""
+    compared = list_views(*part.starts[0])
+    read = values.get(part.outputs[0]) if len(part.outputs) == 1 else None
+    at = [recorder.find_edge(*edge) for edge in compared]
+    difference = read_saved(part.node, "self")
+    if read is None or difference is None or part.outputs[0] not in at:
+        return
+    between = {node.name() for node, _ in compared[: at.index(part.outputs[0])]}
+    if not between <= _RESHAPED or difference.numel() != read.numel():
+        return
+    part.saved["self"] = read.reshape(difference.shape)
+    part.saved["target"] = part.saved["self"] - part.saved["sign"] * difference.detach()
 
 
 # --- After the backward pass ---------------------------------------------------------------------
 
 
 def summarize_loss(
-    loss: Loss, value: Tensor, gradients: Mapping[int, Any], recorder: Recorder
+    loss: Loss,
+    value: Tensor,
+    gradients: Mapping[int, Any],
+    recorder: Recorder,
+    has_zeros: Callable[[int], bool],
 ) -> Table:
     """Return the numbers of a loss: of all parts and of the examples without gradient.
 
@@ -451,17 +447,18 @@ def summarize_loss(
         value: The loss.
         gradients: By recorded edge; large ones are tables.
         recorder: The forward pass.
+        has_zeros: Whether the gradient at an edge may have entries that are zero.
     """
     numbers: list[_Number] = []
     for part in loss.parts:
         try:
             found = _measure(part, gradients)
-        except RuntimeError:  # shapes that fit no usual loss
+        except (RuntimeError, TypeError, ValueError, IndexError):  # no tensors as usual losses have
             found = None
         if found is not None and len(loss.parts) == 1 and not loss.is_shifted:
             found = (value.reshape(()), *found[1:])
         numbers += found or (None, None, None, None)
-    numbers.append(_share_of_idle(loss.outputs, gradients, recorder))
+    numbers.append(_share_of_idle(loss.outputs, gradients, recorder, has_zeros))
     return {"numbers": _join(numbers, value.device).unsqueeze(0)}
 
 
@@ -486,9 +483,17 @@ def _join(numbers: Sequence[_Number], device: torch.device) -> Tensor:
 
 
 def _share_of_idle(
-    outputs: Sequence[int], gradients: Mapping[int, Any], recorder: Recorder
+    outputs: Sequence[int],
+    gradients: Mapping[int, Any],
+    recorder: Recorder,
+    has_zeros: Callable[[int], bool],
 ) -> _Number:
     """Return the share of examples whose gradient is zero in every output."""
+    if len(outputs) == 1 and isinstance(gradients.get(outputs[0]), Tensor):
+        gradient = gradients[outputs[0]]
+        several = gradient.dim() > 0 and gradient.shape[0] > 1 and not gradient.is_sparse
+        if several and gradient.numel() and not has_zeros(outputs[0]):
+            return 0.0
     by_size: dict[int, Tensor] = {}
     for edge in outputs:
         active, gradient = recorder.active.get(edge), gradients.get(edge)
@@ -656,7 +661,7 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
     rows = _list_rows(target)
     if not isinstance(scale, Tensor) or scale.dim() == 0:
         if part.kind == "mse":
-            guessing = torch.var(rows, dim=0, correction=0).sum() * len(rows) * scale
+            guessing = (rows - rows.mean(0)).square().sum() * scale
         else:
             centre = rows.median(dim=0).values
             guessing = (_penalize(part, rows - centre) * scale).sum()
@@ -757,7 +762,7 @@ def assemble_loss(
     def place(edges: Iterable[int]) -> tuple[int, ...]:
         return tuple(places[edge] for edge in edges if edge in places)
 
-    known = True
+    known = bool(description.parts)
     total, floor = 0.0, 0.0
     parts = []
     *values, idle = row["numbers"][0]
@@ -783,8 +788,9 @@ def assemble_loss(
     offset = value - total if known else math.nan
     lowest = floor + offset
     excess = abs(value) if math.isnan(lowest) else max(value - lowest, 0.0)
-    if math.isfinite(value) and math.isfinite(lowest) and excess < 1e-9 * abs(value - offset):
-        excess = 0.0
+    scale = math.fsum(abs(part.guessing) for part in parts if part.guessing is not None)
+    if not math.isnan(lowest) and excess < _ROUNDING * scale:
+        excess = scale  # what is left is rounding
     reaction = [
         (layers[places[edge]], gradients[edge].norm)
         for edge in description.outputs
@@ -827,6 +833,7 @@ def _measure_size(parameter: ParameterFlow) -> float:
 
 def _measure_output(call: LayerFlow) -> float:
     """Return the norm of an output, with entries of size 1 at least."""
-    assert call.statistics is not None
-    size = math.hypot(call.statistics.mean, call.statistics.std)
+    size = 0.0
+    if call.statistics is not None:
+        size = math.hypot(call.statistics.mean, call.statistics.std)
     return max(size, 1.0) * math.sqrt(math.prod(map(float, call.shape)))

@@ -13,16 +13,14 @@ where an operation makes NaN of it: the softmax of a row that is masked everywhe
 import linecache
 import math
 import os
-import re
-import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from inspect import currentframe
 from pathlib import Path
-from types import FrameType, MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -37,7 +35,6 @@ from chainrule.flow.non_finite import (
     SHOWN,
     NonFiniteElement,
     NonFiniteOrigin,
-    has_non_finite,
 )
 from chainrule.flow.quantity import Quantity
 from chainrule.measure._torch_internals import (
@@ -50,17 +47,44 @@ from chainrule.measure._torch_internals import (
 )
 from chainrule.measure.autograd_graph import is_leaf, walk
 from chainrule.measure.backward import explain_failure, gather_gradients
+from chainrule.measure.elements import (
+    Number,
+    describe_elements,
+    find_memory,
+    has_infinity,
+    has_nan,
+    is_finite,
+    name_number,
+    read_plain,
+)
 from chainrule.measure.inspection import call_loss, check_arguments, take_checked_inventory
 from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.modules import Inventory
+from chainrule.measure.operations import (
+    MAKES_GARBAGE,
+    MASKED_ROW,
+    MIXES,
+    OVERWRITES,
+    ROW_WISE,
+    WITH_NUMBERS,
+    Input,
+    Operation,
+    find_new,
+    get_operation_name,
+    is_overflow,
+    is_view,
+    list_saved,
+    list_written,
+    name_node,
+    name_operation,
+)
 from chainrule.measure.preservation import restore
-from chainrule.measure.recording import Subject, describe_module, find_tensors, flatten_nested
+from chainrule.measure.recording import Subject, describe_module, find_tensors
 from chainrule.measure.sharing import finish_all, run_modules_one_by_one
 
 MOST_RECORDS = 1_000_000
 """Most operations whose place is remembered, for the way back; a graph of so many is larger."""
 
-Number = Literal["nan", "inf", "-inf"]
 Source = Literal["operation", "constant", "input", "parameter", "buffer"]
 
 
@@ -69,8 +93,8 @@ def find_non_finite(
 ) -> NonFiniteOrigin | None:
     """Return what makes the first infinite or undefined number, and where; `None` if nothing does.
 
-    It watches every operation of one forward and backward pass, on any device, and takes several
-    times as long as `inspect`. It leaves no trace, as `inspect` does. What it names makes such a
+    It watches every operation of one forward and backward pass, on any device, and takes about as
+    long as `inspect`. It leaves no trace, as `inspect` does. What it names makes such a
     number of finite ones; what only passes it on is not named. If several do, the one is named
     whose number reaches the loss, or else the first parameter on the way back.
 
@@ -134,7 +158,7 @@ def add_origin(
         >>> add_origin(inspect(model, compute_loss), model, compute_loss).origin.direction
         'backward'
     """
-    if not has_non_finite(flow):
+    if flow.is_finite:
         return flow
     try:
         origin = find_non_finite(model, compute_loss)
@@ -175,6 +199,20 @@ class _Origin:
     count: int = 1
     elements: tuple[NonFiniteElement, ...] = ()
 
+    def note(
+        self,
+        output: Tensor,
+        values: Sequence[Tensor | float],
+        *,
+        bad: Tensor | None = None,
+        incoming: Sequence[Tensor] = (),
+        mixes: bool = False,
+    ) -> None:
+        """Write down which elements of a tensor are meant (see `describe_elements`)."""
+        self.shape = tuple(output.shape)
+        self.count = max(1, int((~output.isfinite()).sum()))
+        self.elements = describe_elements(output, values, bad=bad, incoming=incoming, mixes=mixes)
+
 
 class _Watch(TorchDispatchMode):
     """Sees every operation while it is on, and writes down where numbers stop being finite.
@@ -200,10 +238,10 @@ class _Watch(TorchDispatchMode):
         self._held: dict[int, tuple[Literal["parameter", "buffer"], str]] = {}
         for name, module in inventory.modules:
             for key, buffer in module._buffers.items():
-                if buffer is not None and (memory := _find_memory(buffer)) is not None:
+                if buffer is not None and (memory := find_memory(buffer)) is not None:
                     self._held[memory] = "buffer", f"{name}.{key}" if name else key
         for parameter in inventory.parameters:
-            if (memory := _find_memory(parameter.tensor)) is not None:
+            if (memory := find_memory(parameter.tensor)) is not None:
                 self._held[memory] = "parameter", parameter.names[0]
 
     # --- Where things happen ----------------------------------------------------------------------
@@ -234,7 +272,7 @@ class _Watch(TorchDispatchMode):
 
         And whether it runs inside of a backward pass, so that it is not the line that starts it.
         """
-        frame: FrameType | None = sys._getframe(1)
+        frame = currentframe()
         file, line, module = "", None, self._modules[-1] if self._modules else None
         is_inside = is_in_backward()
         while frame is not None:
@@ -267,17 +305,17 @@ class _Watch(TorchDispatchMode):
         """Run an operation and look at what came out."""
         kwargs = kwargs or {}
         schema = getattr(func, "_schema", None)
-        name = _get_name(func)
-        written = _list_written(schema, args, kwargs) if schema is not None else []
+        name = get_operation_name(func)
+        written = list_written(schema, args, kwargs) if schema is not None else []
         before: dict[int, Tensor] = {}
-        if written and name not in _OVERWRITES:
+        if written and name not in OVERWRITES:
             for tensor in written:
                 before[id(tensor)] = tensor.detach().clone()
         result = func(*args, **kwargs)
         self._record(name)
-        if name not in _MAKES_GARBAGE and (written or schema is None or not _is_view(schema)):
+        if name not in MAKES_GARBAGE and (written or schema is None or not is_view(schema)):
             with disable_function_modes():
-                self._look(_Operation(func, name, args, kwargs), result, written, before)
+                self._look(Operation(func, name, args, kwargs), result, written, before)
         return result
 
     def _record(self, name: str) -> None:
@@ -289,7 +327,7 @@ class _Watch(TorchDispatchMode):
 
     def _look(
         self,
-        operation: "_Operation",
+        operation: Operation,
         result: Any,
         written: Sequence[Tensor],
         before: Mapping[int, Tensor],
@@ -302,7 +340,7 @@ class _Watch(TorchDispatchMode):
             plain = read_plain(output)
             if plain is None:
                 continue
-            memory = _find_memory(plain)
+            memory = find_memory(plain)
             if is_finite(plain):
                 if memory is not None and key not in is_written:
                     self._of_memory.pop(memory, None)
@@ -315,13 +353,13 @@ class _Watch(TorchDispatchMode):
                 values = read_plain(before.get(id(tensor), tensor))
                 own = read_plain(tensor)
                 if values is not None and own is not None:
-                    inputs.append(_Input(values, _find_memory(own)))
+                    inputs.append(Input(values, find_memory(own)))
             origin = self._find_origin(operation, inputs, plain)
             if memory is not None:
                 self._of_memory[memory] = origin
 
     def _find_origin(
-        self, operation: "_Operation", inputs: Sequence["_Input"], output: Tensor
+        self, operation: Operation, inputs: Sequence[Input], output: Tensor
     ) -> _Origin:
         name = operation.name
         bad = [each for each in inputs if not is_finite(each.values)]
@@ -329,13 +367,13 @@ class _Watch(TorchDispatchMode):
         if not bad and not constants:
             return self._add(operation, inputs, output)
         origins = [self._get_origin(operation, each) for each in bad]
-        nans = [_has_nan(each.values) for each in bad]
+        nans = [has_nan(each.values) for each in bad]
         faults = [origin for origin in origins if not origin.is_mask]
-        if _has_nan(output) and not any(nans) and not any(map(math.isnan, constants)):
-            is_masked = name in _ROW_WISE and not any(_has_infinity(each.values) for each in bad)
+        if has_nan(output) and not any(nans) and not any(map(math.isnan, constants)):
+            is_masked = name in ROW_WISE and not any(has_infinity(each.values) for each in bad)
             if is_masked or not faults:
                 # Infinity in data that is read as a number is the fault, not what reads it.
-                held = [each for each in origins if each.source != "constant" and name in _MIXES]
+                held = [each for each in origins if each.source != "constant" and name in MIXES]
                 op = MASKED_ROW if is_masked else ""
                 return held[0] if held else self._add(operation, inputs, output, op=op)
         if faults:
@@ -343,10 +381,10 @@ class _Watch(TorchDispatchMode):
             return (undefined or faults)[0]
         if not bad:
             return self._add(operation, [], output, source="constant")
-        new = _find_new(operation, inputs, output)
+        new = find_new(operation, inputs, output)
         return origins[0] if new is None else self._add(operation, inputs, output, bad=new)
 
-    def _get_origin(self, operation: "_Operation", read: "_Input") -> _Origin:
+    def _get_origin(self, operation: Operation, read: Input) -> _Origin:
         """Return the origin of a tensor that is not finite; of one that was there before, too."""
         if read.memory is not None and read.memory in self._of_memory:
             return self._of_memory[read.memory]
@@ -359,8 +397,8 @@ class _Watch(TorchDispatchMode):
 
     def _add(
         self,
-        operation: "_Operation",
-        inputs: Sequence["_Input"],
+        operation: Operation,
+        inputs: Sequence[Input],
         output: Tensor,
         *,
         source: Source = "operation",
@@ -380,7 +418,7 @@ class _Watch(TorchDispatchMode):
         place, is_inside = self._find_place()
         # Code that runs with gradients inside a backward pass repeats a part of the forward pass.
         backward = is_in_backward() and not (is_inside and torch.is_grad_enabled())
-        number = _name_number(output)
+        number = name_number(output)
         origin = _Origin(
             source=source,
             op=op or name_operation(operation.name),
@@ -389,14 +427,14 @@ class _Watch(TorchDispatchMode):
             place=place,
             number=number,
             dtype=str(output.dtype).removeprefix("torch."),
-            overflow=source == "operation" and _is_overflow(operation, inputs, output),
+            overflow=source == "operation" and is_overflow(operation, inputs, output),
             is_mask=(source != "operation" and number == "-inf")
             or (source in ("constant", "buffer") and number == "inf"),
         )
         values: list[Tensor | float] = [each.values for each in inputs]
-        if operation.name in _WITH_NUMBERS:
+        if operation.name in WITH_NUMBERS:
             values += operation.numbers
-        _describe(origin, output, values, bad=bad, mixes=not operation.is_pointwise)
+        origin.note(output, values, bad=bad, mixes=not operation.is_pointwise)
         self._origins.append(origin)
         node = find_current_node() if backward else None
         if node is not None and source == "operation":
@@ -430,13 +468,13 @@ class _Watch(TorchDispatchMode):
                     gradient = None if each is None else read_plain(each)
                     if gradient is not None and not origin.leaves and not is_finite(gradient):
                         origin.leaves = True
-                        origin.number = _name_number(gradient)
+                        origin.number = name_number(gradient)
                         arrived = [
                             x
                             for each in incoming
                             if each is not None and (x := read_plain(each)) is not None
                         ]
-                        _describe(origin, gradient, _list_saved(node), incoming=arrived)
+                        origin.note(gradient, list_saved(node), incoming=arrived)
 
         self._handles.append(node.register_hook(look))
 
@@ -497,7 +535,7 @@ class _Watch(TorchDispatchMode):
 
     def _choose(self, reached: Sequence[Tensor]) -> _Origin | None:
         for tensor in reached:
-            origin = self._of_memory.get(_find_memory(tensor) or 0)
+            origin = self._of_memory.get(find_memory(tensor) or 0)
             if origin is not None:
                 return origin
         faults = [each for each in self._origins if each.leaves and not each.is_mask]
@@ -508,424 +546,12 @@ class _Watch(TorchDispatchMode):
         return next(found, None)
 
 
-# --- Operations -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Operation:
-    """A call of an operation."""
-
-    function: Any
-    name: str
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-
-    @property
-    def numbers(self) -> list[float]:
-        """The numbers among its arguments that are no tensors."""
-        found = [*self.args, *self.kwargs.values()]
-        return [float(x) for x in found if isinstance(x, (int, float)) and not isinstance(x, bool)]
-
-    @property
-    def is_pointwise(self) -> bool:
-        """Whether each element comes from the elements at the same place."""
-        return torch.Tag.pointwise in getattr(self.function, "tags", ())
-
-
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """A tensor that went into an operation: its values then, and the memory that it lies in."""
-
-    values: Tensor
-    memory: int | None
-
-
-def _get_name(function: Any) -> str:
-    """Return the name of an operation without name space and overload: "log_softmax"."""
-    packet = getattr(function, "overloadpacket", None)
-    return str(getattr(packet or function, "__name__", function))
-
-
-def _list_written(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """Return the tensors that an operation writes to in place."""
-    if not schema.is_mutable:
-        return []
-    found = []
-    for position, argument in enumerate(schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[position] if position < len(args) else kwargs.get(argument.name)
-            found += [tensor for _, tensor in find_tensors(value)]
-    return found
-
-
-def _is_view(schema: Any) -> bool:
-    """Whether an operation returns memory that it was given."""
-    return any(each.alias_info is not None for each in schema.returns)
-
-
-MASKED_ROW = "softmax of a row that is masked everywhere"
-
-_ROW_WISE = frozenset(
-    [
-        "_softmax",
-        "_log_softmax",
-        "_safe_softmax",
-        "softmax",
-        "log_softmax",
-        "_masked_softmax",
-        "_sparse_softmax",
-        "_scaled_dot_product_attention_math",
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_flash_attention",
-        "_scaled_dot_product_efficient_attention",
-        "_scaled_dot_product_cudnn_attention",
-        "_scaled_dot_product_fused_attention_overrideable",
-    ]
-)
-"""Operations that divide by the sum of a row of exponentials, which is 0 if all is −∞."""
-
-_MIXES = frozenset(
-    [
-        "mm",
-        "addmm",
-        "bmm",
-        "baddbmm",
-        "mv",
-        "addmv",
-        "dot",
-        "convolution",
-        "_convolution",
-        "convolution_overrideable",
-        "mkldnn_convolution",
-        "linear",
-        "mean",
-        "sum",
-        "var",
-        "std",
-        "native_layer_norm",
-        "native_batch_norm",
-        "native_group_norm",
-        "_native_batch_norm_legit",
-        "cudnn_batch_norm",
-        "miopen_batch_norm",
-    ]
-)
-"""Operations that read infinity as a number; for others it may stand for "not this one"."""
-
-_OVERWRITES = frozenset(
-    [
-        "copy_",
-        "fill_",
-        "zero_",
-        "normal_",
-        "uniform_",
-        "bernoulli_",
-        "random_",
-        "exponential_",
-        "cauchy_",
-        "geometric_",
-        "log_normal_",
-        "resize_",
-        "set_",
-        "_foreach_copy_",
-        "_foreach_zero_",
-    ]
-)
-"""Operations in place that do not look at what was there."""
-
-_MAKES_GARBAGE = frozenset(
-    [
-        "empty",
-        "empty_like",
-        "empty_strided",
-        "empty_permuted",
-        "new_empty",
-        "new_empty_strided",
-        "resize",
-        "resize_",
-        "_efficientzerotensor",
-        "set_",
-    ]
-)
-"""Operations whose output holds whatever was in memory before."""
-
-_WITH_NUMBERS = frozenset(
-    [
-        "pow",
-        "pow_",
-        "div",
-        "div_",
-        "mul",
-        "mul_",
-        "add",
-        "add_",
-        "sub",
-        "sub_",
-        "rsub",
-        "fmod",
-        "remainder",
-    ]
-)
-"""Operations of which numbers among the arguments are shown, too."""
-
-_WORDS: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("div", "true_divide", "reciprocal", "divide"), "division"),
-        **dict.fromkeys(("mul", "multiply"), "multiplication"),
-        **dict.fromkeys(("sub", "rsub", "subtract"), "subtraction"),
-        "add": "addition",
-        "sqrt": "square root",
-        "rsqrt": "1 ÷ square root",
-        "pow": "power",
-        **dict.fromkeys(("norm", "linalg_vector_norm"), "norm"),
-        **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm", "linear", "matmul"), "matrix product"),
-        **dict.fromkeys(("mv", "addmv", "dot"), "matrix product"),
-        **dict.fromkeys(("convolution", "mkldnn_convolution", "cudnn_convolution"), "convolution"),
-        "native_layer_norm": "layer normalization",
-        "native_group_norm": "group normalization",
-        **dict.fromkeys(
-            ("native_batch_norm", "native_batch_norm_legit", "cudnn_batch_norm"),
-            "batch normalization",
-        ),
-        "to_copy": "conversion to another data type",
-        "cumprod": "cumulative product",
-        "prod": "product",
-        "sum": "sum",
-        "mse_loss": "squared error",
-        "safe_softmax": "softmax",
-        "std": "standard deviation",
-        "var": "variance",
-        "where": "where",
-        "euclidean_dist": "cdist",
-        "cdist_forward": "cdist",
-        "embedding_dense": "embedding",
-    }
-)
-
-
-def name_operation(name: str) -> str:
-    """Return what an operation is called, in plain words.
-
-    Args:
-        name: Its name without name space and overload.
-
-    Example:
-        >>> name_operation("div_"), name_operation("_log_softmax"), name_operation("acos")
-        ('division', 'log_softmax', 'acos')
-    """
-    plain = name.strip("_").removesuffix("_forward").removesuffix("_backward")
-    if "scaled_dot_product" in plain:
-        return "scaled_dot_product_attention"
-    return _WORDS.get(plain, plain)
-
-
-def name_node(name: str) -> str:
-    """Return what the operation is called that a node of the graph stands for, in plain words.
-
-    Example:
-        >>> name_node("DivBackward0"), name_node("LinalgVectorNormBackward0")
-        ('division', 'norm')
-    """
-    words = re.sub(r"Backward\d*$", "", name)
-    return name_operation(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", words).lower())
-
-
-# --- Values ---------------------------------------------------------------------------------------
-
-
-def read_plain(tensor: Tensor) -> Tensor | None:
-    """Return the real numbers that a tensor holds here, as a plain tensor; `None` if it has none.
-
-    Of a distributed tensor that is this process's part, of a sparse one what is not zero.
-    """
-    if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
-        return None
-    plain = tensor.detach()
-    if hasattr(plain, "to_local"):
-        plain = plain.to_local()
-    plain = flatten_nested(plain)
-    if plain.is_sparse:
-        plain = plain._values()
-    elif plain.layout != torch.strided:
-        plain = plain.to_dense()
-    if plain.is_complex():
-        plain = torch.view_as_real(plain.resolve_conj())
-    return plain if plain.numel() else None
-
-
-def is_finite(values: Tensor) -> bool:
-    """Whether all numbers of a tensor are finite; its largest and smallest tell."""
-    try:
-        low, high = torch.aminmax(values)
-    except (RuntimeError, NotImplementedError):  # eight-bit numbers
-        low, high = torch.aminmax(values.float())
-    return math.isfinite(float(low)) and math.isfinite(float(high))
-
-
-def _has_nan(values: Tensor) -> bool:
-    return bool(values.isnan().any())
-
-
-def _has_infinity(values: Tensor) -> bool:
-    return bool(values.isposinf().any())
-
-
-def _name_number(values: Tensor) -> Number:
-    return "nan" if _has_nan(values) else "inf" if _has_infinity(values) else "-inf"
-
-
 def _read_gradient(tensor: Tensor) -> Tensor | None:
     return None if tensor.grad is None else read_plain(tensor.grad)
 
 
 def _ignore(outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> None:
     """Change no gradient."""
-
-
-def _find_memory(tensor: Tensor) -> int | None:
-    try:
-        return tensor.untyped_storage().data_ptr() or None
-    except (RuntimeError, NotImplementedError):  # a kind of tensor that has none
-        return None
-
-
-def _find_new(operation: _Operation, inputs: Sequence[_Input], output: Tensor) -> Tensor | None:
-    """Return where an output is not finite though all that went in is; `None` if nowhere."""
-    if not operation.is_pointwise:
-        return None
-    new = ~output.isfinite()
-    for each in inputs:
-        try:
-            new &= each.values.isfinite().expand(output.shape)
-        except RuntimeError:  # numbers of another place
-            return None
-    return new if bool(new.any()) else None
-
-
-def _is_overflow(operation: _Operation, inputs: Sequence[_Input], output: Tensor) -> bool:
-    """Whether the result is finite in float32, and only too large for half precision."""
-    if output.dtype not in (torch.float16, torch.bfloat16) or _has_nan(output):
-        return False
-    if operation.name == "_to_copy":
-        return True
-    function = operation.function
-    values = iter(inputs)
-
-    def widen(value: Any) -> Any:
-        if isinstance(value, Tensor) and read_plain(value) is not None:
-            each = next(values).values
-            return each.float() if each.shape == value.shape else value.float()
-        if isinstance(value, (list, tuple)):
-            return type(value)(map(widen, value))
-        return torch.float32 if value in (torch.float16, torch.bfloat16) else value
-
-    if operation.name.endswith("_") and not operation.name.startswith("_"):
-        packet = getattr(torch.ops.aten, operation.name[:-1], None)
-        function = getattr(packet, function._overloadname, None)
-    try:
-        args = [widen(value) for value in operation.args]
-        wide = function(*args, **{key: widen(value) for key, value in operation.kwargs.items()})
-        found = [read_plain(tensor) for _, tensor in find_tensors(wide)]
-    except Exception:  # it cannot be computed in float32 like this
-        return False
-    return bool(found) and all(each is None or is_finite(each) for each in found)
-
-
-def _list_saved(node: Any) -> list[Tensor | float]:
-    """Return what a node of the graph keeps of the forward pass: its inputs before its result."""
-    if isinstance(node, BackwardCFunction):
-        return [x for tensor in node.saved_tensors if (x := read_plain(tensor)) is not None]
-    found: list[tuple[int, Tensor | float]] = []
-    for name in dir(node):
-        if name.startswith("_saved_"):
-            key = name.removeprefix("_saved_")
-            try:
-                value = getattr(node, name)
-            except RuntimeError:  # it was released
-                continue
-            if isinstance(value, Tensor):
-                value = read_plain(value)
-            elif isinstance(value, bool) or not (
-                key == "exponent" and isinstance(value, (int, float))
-            ):
-                value = None
-            if value is not None:
-                found.append((_SAVED.index(key) if key in _SAVED else len(_SAVED), value))
-    found.sort(key=lambda pair: pair[0])
-    inputs = [value for rank, value in found if rank < _SAVED.index("result")]
-    return inputs or [value for _, value in found]
-
-
-_SAVED = ("self", "input", "other", "exponent", "result")
-
-
-def _describe(
-    origin: _Origin,
-    output: Tensor,
-    values: Sequence[Tensor | float],
-    *,
-    bad: Tensor | None = None,
-    incoming: Sequence[Tensor] = (),
-    mixes: bool = False,
-) -> None:
-    """Write down the first bad elements of an origin, and what went in at the same places.
-
-    Where there is both, undefined numbers are shown rather than infinite ones: these may have been
-    there before.
-
-    Args:
-        origin: What is filled in.
-        output: The tensor that is not finite.
-        values: What went in.
-        bad: Which elements are meant.
-        incoming: Gradients that came in.
-        mixes: Whether elements of other places count, too.
-    """
-    wrong = ~output.isfinite()
-    nan = output.isnan()
-    marks = (bad if bad is not None else nan if bool(nan.any()) else wrong).flatten().clone()
-    origin.shape = tuple(output.shape)
-    origin.count = max(1, int(wrong.sum()))
-    elements = []
-    for _ in range(min(SHOWN, int(marks.sum()))):
-        position = int(marks.to(torch.uint8).argmax())
-        marks[position] = False
-        index = _unravel(position, origin.shape)
-        given = [_read_at(each, index, origin.shape, mixes=mixes) for each in values[:8]]
-        gradients = [_read_at(each, index, origin.shape) for each in incoming]
-        arrived = next((each for each in gradients if each is not None), None)
-        elements.append(
-            NonFiniteElement(
-                index=index,
-                value=Quantity([float(output[index])]),
-                inputs=tuple(Quantity([number]) for number in given if number is not None),
-                gradient=None if arrived is None else Quantity([arrived]),
-            )
-        )
-    origin.elements = tuple(elements)
-
-
-def _read_at(
-    values: Tensor | float, index: tuple[int, ...], shape: tuple[int, ...], *, mixes: bool = False
-) -> float | None:
-    """Return the number at a place; where places do not correspond, the one of largest size."""
-    if not isinstance(values, Tensor):
-        return float(values)
-    try:
-        if not mixes or tuple(values.shape) == shape:
-            return float(values.expand(shape)[index])
-    except RuntimeError:  # it has another shape
-        pass
-    flat = values.flatten()
-    return float(flat[flat.abs().float().argmax()])
-
-
-def _unravel(position: int, shape: Sequence[int]) -> tuple[int, ...]:
-    index = []
-    for size in reversed(shape):
-        position, rest = divmod(position, size)
-        index.append(rest)
-    return tuple(reversed(index))
 
 
 # --- Lines of code --------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import GradientStatistics, LayerFlow, ResidualFlow
 from chainrule.measure.autograd_graph import (
     Edge,
+    find_scaled,
     list_parameters_between,
     list_terms,
     list_views,
@@ -63,7 +64,7 @@ def find_residuals(recorder: Recorder) -> list[Residual]:
                 total,
                 find_edge(stream),
                 find_edge(branches[0]) if len(branches) == 1 else None,
-                recorder.sums.get(list_views(*stream)[-1]),
+                recorder.sums.get(find_scaled(stream)),
                 parameters,
             )
         )
@@ -92,11 +93,12 @@ def _list_all_terms(terms: Sequence[Edge], recorder: Recorder) -> list[Edge]:
 def _split(terms: Sequence[Edge]) -> tuple[Edge, list[Edge], frozenset[int]] | None:
     """Return the residual stream among some terms, its branches, and their parameters (by `id`).
 
-    The residual stream is the term that most others are made from; `None` if none is.
+    The residual stream is the term that most others are made from, itself or a multiple of it;
+    `None` if none is.
     """
     best: tuple[Edge, list[Edge], frozenset[int]] | None = None
     for stream in terms:
-        origin = list_views(*stream)[-1]
+        origin = find_scaled(stream)
         made = {
             term: parameters
             for term in terms

@@ -574,7 +574,8 @@ def _judge(
     if comparison.closed < IMPROVED:
         return Outcome.FAILS
     if after.verdict is Verdict.HEALTHY:  # some metrics count as evidence only together with others
-        viable = not specified or (after.viability.sgd.probability or 0.0) >= CURED
+        chance = after.viability.sgd.probability
+        viable = not specified or chance is None or chance >= CURED
         return Outcome.MEASURES if comparison.passes and viable else Outcome.HELPS
     known = {finding.verdict for finding in before.findings}
     if before.verdict is Verdict.NON_FINITE:

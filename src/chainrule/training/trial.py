@@ -32,7 +32,7 @@ from chainrule.training.guessing import measure_guessing
 PASSES = 300
 """Most forward and backward passes by default."""
 
-LEAST_PASSES = 20
+LEAST_PASSES = 40
 """Fewer tell nothing."""
 
 SECONDS = 120.0
@@ -45,6 +45,9 @@ RATES: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {"SGD": (1e-3, 1e-2, 1e-1, 1.0), "Adam": (1e-4, 1e-3, 1e-2)}
 )
 """The learning rates that are tried: what people reach for."""
+
+FEW_PASSES, FEW_RATES = 100, 2
+"""With fewer passes, so many rates of each optimizer are tried, and judged on one batch."""
 
 _OPTIMIZERS: Mapping[str, Any] = MappingProxyType(
     {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam}
@@ -100,7 +103,7 @@ def try_training(
         optimizer: An optimizer of the model's parameters, or a function that makes one of a list of
             parameters; `None` for a race of SGD and Adam.
         batches: What `compute_loss(model, batch)` takes, one after the other; up to 35 are read.
-        passes: Most forward and backward passes in all, at least 20. A forward pass alone counts
+        passes: Most forward and backward passes in all, at least 40. A forward pass alone counts
             as half of one.
         seconds: If so many passes would take longer, fewer are made, and the notes say so; `None`
             for any time.
@@ -304,12 +307,15 @@ def _try(
                 f"One pass takes {one_pass:.2g} s, so {allowed:g} passes were allowed instead of "
                 f"{passes}."
             )
+    if allowed < FEW_PASSES:
+        batches = replace(batches, kept=1)
+    rates = FEW_RATES if allowed < FEW_PASSES else None
     left = allowed - counter.passes
     runs = []
     if optimizer is None:
         for number, name in enumerate(RATES):
             share = (allowed - counter.passes) / (len(RATES) - number)
-            runs.append(_race(model, name, batches, share, guessing))
+            runs.append(_race(model, name, batches, share, guessing, rates))
     else:
         run, left_out = _follow(model, optimizer, batches, left, guessing)
         runs.append(run)
@@ -430,18 +436,27 @@ class _Lane:
 
 
 def _race(
-    model: nn.Module, name: str, batches: Batches, passes: float, guessing: float | None
+    model: nn.Module,
+    name: str,
+    batches: Batches,
+    passes: float,
+    guessing: float | None,
+    limit: int | None,
 ) -> OptimizerTrial:
-    """Try an optimizer at its rates; those that do worse are left early."""
+    """Try an optimizer at its rates; those that do worse are left early.
+
+    With a limit, so many rates are tried: those before the largest that suits it, and that one.
+    """
     kind = _OPTIMIZERS[name]
-    count = len(RATES[name])
+    rates = RATES[name] if limit is None else sorted(RATES[name])[-limit - 1 :][:limit]
+    count = len(rates)
     looks = batches.kept * 0.5  # passes that one look at the batches kept aside costs
     started = batches.counter.passes
 
     def build(rate: float) -> Callable[[nn.Module], torch.optim.Optimizer]:
         return lambda copied: kind([p for p in copied.parameters() if p.requires_grad], lr=rate)
 
-    lanes = [_Lane(model, build(rate), batches, guessing) for rate in RATES[name]]
+    lanes = [_Lane(model, build(rate), batches, guessing) for rate in rates]
     with _same_for_all(lanes):
         running = lanes
         done: list[RateTrial] = []

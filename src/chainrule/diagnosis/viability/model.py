@@ -26,7 +26,6 @@ from chainrule.diagnosis.structure import is_loss_flat, read_once
 from chainrule.diagnosis.viability.constants import CONSTANTS, Constants
 from chainrule.diagnosis.viability.features import FEATURES, Feature, measure_features
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.non_finite import count_harmful
 from chainrule.spec.activations import ACTIVATIONS
 
 
@@ -178,6 +177,7 @@ def is_fitted_kind(flow: GradientFlow) -> bool:
     ]
     return (
         kinds == {"Linear"}
+        and not any(call.call for call in flow.layers if call.role == "weight")
         and activations <= _ACTIVATIONS
         and all(LEAST <= width <= MOST for width in widths)
         and not flow.attentions
@@ -278,7 +278,8 @@ def describe_probability(value: float) -> str:
 
 def find_hopeless(flow: GradientFlow) -> Iterable[Contribution]:
     """Yield what needs no model: undefined numbers, or no gradient at all."""
-    if count_harmful(flow):
+    norms = [n for layer in flow.weight_layers if (n := layer.weight_gradient_norm) is not None]
+    if not flow.has_finite_gradients or not all(map(math.isfinite, norms)):
         yield Contribution(
             feature="non_finite",
             value=None,

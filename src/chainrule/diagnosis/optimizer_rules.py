@@ -1,0 +1,156 @@
+"""Rules about the optimizer: parameters that it does not hold, steps of an unusable size."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.rule import Reading, Rule, Verdict
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.records import ParameterFlow
+from chainrule.flow.sharpness import Sharpness
+
+STEPS = 10_000
+"""Steps after which something should have moved."""
+
+OVERSHOOT = 6.0
+"""How many times the learning rate may exceed 2 ÷ λ: networks of ReLU were seen to come back up to
+12 ÷ λ (Lewkowycz et al. 2020, arXiv 2003.02218)."""
+
+
+def _list_trained(flow: GradientFlow) -> list[tuple[ParameterFlow, float | None]]:
+    """Return the parameters that the loss reaches, with their learning rates."""
+    if flow.optimizer is None:
+        return []
+    pairs = zip(flow.parameters, flow.optimizer.rates, strict=True)
+    return [(parameter, rate) for parameter, rate in pairs if parameter.status == "measured"]
+
+
+def list_unheld(flow: GradientFlow) -> list[str]:
+    """Return the names of trained parameters that the loss reaches and no optimizer holds."""
+    return [parameter.name for parameter, rate in _list_trained(flow) if rate is None]
+
+
+def _read_unheld(flow: GradientFlow) -> list[Reading]:
+    trained, names = _list_trained(flow), list_unheld(flow)
+    if not trained:
+        return []
+    return [Reading(value=len(names) / len(trained), modules=tuple(names))]
+
+
+def _read_step(flow: GradientFlow) -> list[Reading]:
+    """Return the norm of the first step of all held weights together ÷ the norm of these."""
+    optimizer = flow.optimizer
+    if optimizer is None or optimizer.steps == "other" or flow.ensemble_size != 1:
+        return []
+    steps, sizes, names = [], [], []
+    for parameter, rate in _list_trained(flow):
+        if rate is None or not parameter.is_weight or parameter.grad_norm is None:
+            continue
+        norm = float(parameter.grad_norm)
+        if optimizer.steps == "gradient":
+            step = rate * norm / (1.0 - min(optimizer.momentum, 0.999))
+        else:
+            step = rate * math.sqrt(math.prod(parameter.shape)) if norm > 0 else 0.0
+        steps.append(step)
+        sizes.append(float(parameter.norm))
+        names.append(parameter.name)
+    size = math.hypot(*sizes) if sizes else 0.0
+    if not 0.0 < size < math.inf or not all(map(math.isfinite, steps)):
+        return []
+    return [Reading(value=math.hypot(*steps) / size, modules=tuple(names))]
+
+
+def _describe_unheld(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    foreign = flow.optimizer.foreign if flow.optimizer is not None else 0
+    held = f", but {foreign} that the model does not have" if foreign else ""
+    return (
+        f"the optimizer holds none of the {len(wrong[0].modules)} parameters that the loss "
+        f"reaches{held}"
+    )
+
+
+def _describe_step(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    assert flow.optimizer is not None
+    rates = sorted({rate for rate in flow.optimizer.rates if rate is not None})
+    shown = " to ".join(format_number(rate) for rate in dict.fromkeys((rates[0], rates[-1])))
+    value = wrong[0].value
+    return (
+        f"with {flow.optimizer.name} at a learning rate of {shown}, {rule.metric} is "
+        f"{format_number(value)} ({'above' if rule.beyond == '>' else 'below'} the limit of "
+        f"{format_number(rule.threshold)})"
+    )
+
+
+OPTIMIZER_RULES = (
+    Rule(
+        name="not_held",
+        verdict=Verdict.LEARNING_RATE,
+        metric="share of trained parameters that the optimizer does not hold",
+        threshold=0.999,
+        beyond=">",
+        reason="Gradients arrive, but no step changes these weights. Build the optimizer last: a "
+        "model that is copied, replaced or moved to another type afterwards has other parameters.",
+        source="follows from what an optimizer does",
+        read=_read_unheld,
+        describe=_describe_unheld,
+        scale="share",
+    ),
+    Rule(
+        name="large_step",
+        verdict=Verdict.LEARNING_RATE,
+        metric="size of the first step ÷ size of the weights",
+        threshold=1.0,
+        beyond=">",
+        reason="The first step is larger than the weights themselves, so it replaces what the "
+        "initialization made.",
+        source="follows from the triangle inequality; usual steps are near a thousandth (Karpathy, "
+        "CS231n 2015)",
+        read=_read_step,
+        describe=_describe_step,
+    ),
+    Rule(
+        name="small_step",
+        verdict=Verdict.LEARNING_RATE,
+        metric="size of the first step ÷ size of the weights",
+        threshold=0.01 / STEPS,
+        beyond="<",
+        reason=f"Even {STEPS:,} such steps in one direction would change the weights by less than "
+        "a hundredth of their size, so almost nothing moves.",
+        source="follows from the triangle inequality",
+        read=_read_step,
+        describe=_describe_step,
+    ),
+)
+
+OVERSHOOTS = Rule(
+    name="overshoots",
+    verdict=Verdict.LEARNING_RATE,
+    metric="learning rate ÷ (2 ÷ largest eigenvalue of the Hessian)",
+    threshold=OVERSHOOT,
+    beyond=">",
+    reason="The loss is curved so strongly that a step overshoots the minimum by more than it was "
+    "away from it: the loss grows instead of falling.",
+    source="gradient descent on a quadratic; Lewkowycz et al. 2020 (arXiv 2003.02218)",
+    read=lambda flow: (),  # it is about a probe, which no flow holds
+)
+
+
+def describe_overshoot(sharpness: Sharpness) -> str:
+    """Return the evidence of a learning rate above the limit, and what rate is safe."""
+    return (
+        f"the learning rate {format_number(sharpness.rate)} of {sharpness.optimizer} is "
+        f"{format_number(sharpness.excess)} times the limit of {format_number(sharpness.limit)} "
+        f"that the curvature allows (largest eigenvalue {format_number(sharpness.eigenvalue)}). A "
+        f"rate of {format_number(0.5 * sharpness.limit)} is safe"
+    )
+
+
+def list_partly_unheld(flow: GradientFlow) -> Iterator[str]:
+    """Yield names of trained parameters that the optimizer does not hold, if it holds others."""
+    names = list_unheld(flow)
+    if 0 < len(names) < len(_list_trained(flow)):
+        yield from names

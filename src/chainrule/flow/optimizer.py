@@ -1,0 +1,40 @@
+"""What a measurement knows of the optimizer: which parameters it holds, and at which rates."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import FailFast, Field, Strict, with_config
+
+from chainrule.flow.records import CLOSED, Text
+
+Rate = Annotated[float, Strict(), Field(ge=0)]
+Count = Annotated[int, Strict(), Field(ge=0, lt=2**31)]
+
+Steps = Literal["gradient", "rescaled", "other"]
+
+
+@with_config(CLOSED)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerFlow:
+    """The optimizer that a model was inspected with.
+
+    Attributes:
+        name: Its class.
+        steps: "gradient" if a step is the learning rate times the gradient (SGD), "rescaled" if it
+            is about the learning rate in every entry (Adam and its kin), "other" if neither.
+        rates: The learning rate of each of the flow's parameters, in their order; `None` for one
+            that the optimizer does not hold.
+        momentum: Momentum of SGD, 0 for others.
+        foreign: Number of parameters that it holds and the model does not have.
+
+    Example:
+        >>> found = OptimizerFlow(name="SGD", steps="gradient", rates=(0.1, None))
+        >>> found.rates.count(None)
+        1
+    """
+
+    name: Text
+    steps: Steps
+    rates: Annotated[tuple[Rate | None, ...], FailFast(), Field(max_length=100_000)]
+    momentum: Annotated[float, Strict()] = 0.0
+    foreign: Count = 0

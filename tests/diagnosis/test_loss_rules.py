@@ -1,0 +1,431 @@
+"""Rules about the loss: faults are found, sound twins are not, and training agrees."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.loss_rules import FAR, NEARLY_ALL
+from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.structure import FLAT
+from chainrule.diagnosis.viability.model import Outlook
+from chainrule.measure.inspection import inspect
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def build(*widths, end=None):
+    layers = []
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1], *([end] if end else []))
+
+
+def train(model, compute_loss, *, adam=True, rate=1e-2, steps=150):
+    """Return the loss before and after training."""
+    kind = torch.optim.Adam if adam else torch.optim.SGD
+    optimizer = kind(model.parameters(), rate)
+    before = compute_loss(model).item()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = compute_loss(model)
+        loss.backward()
+        optimizer.step()
+    return before, compute_loss(model).item()
+
+
+def find(model, compute_loss):
+    """Return the diagnosis, and its findings by rule."""
+    diagnosis = diagnose(inspect(model, compute_loss))
+    return diagnosis, {each.rule: each for each in diagnosis.findings}
+
+
+# --- A flat loss ---------------------------------------------------------------------------------
+
+
+def sure_critic(logits):
+    """A generator against a critic that is sure: its probability is as good as zero."""
+    z = torch.randn(48, 8)
+    model = build(8, 32, 32, 16)
+
+    def compute(m):
+        score = m(z).mean(1) - 60.0
+        one = torch.ones(48)
+        if logits:
+            return F.binary_cross_entropy_with_logits(score, one)
+        return F.binary_cross_entropy(torch.sigmoid(score), one)
+
+    return model, compute
+
+
+def empty_masks(filled):
+    """An overlap (Dice) loss with targets that hold nothing."""
+    x = torch.randn(16, 1, 8, 8)
+    y = (x > 0.8).float() if filled else torch.zeros_like(x)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1))
+    model.append(nn.Sigmoid())
+    return model, lambda m: 1 - 2 * (m(x) * y).sum() / (m(x) + y).sum()
+
+
+def clamped(wide):
+    """An output that lies outside of the range that the loss clamps it to."""
+    x = torch.randn(32, 6)
+    y = torch.tanh(x[:, :1]) + 5.0
+    limit = 10.0 if wide else 1.0
+    model = build(6, 24, 1)
+    with torch.no_grad():
+        model[-1].bias.fill_(2.0)
+    return model, lambda m: F.mse_loss(m(x).clamp(-limit, limit), y)
+
+
+def reference_only(with_reward):
+    """A policy whose only term is the distance to the reference that it starts at."""
+    x = torch.randn(32, 6)
+    model = build(6, 24, 4)
+    with torch.no_grad():
+        reference = torch.log_softmax(model(x), 1)
+
+    def compute(m):
+        logs = torch.log_softmax(m(x), 1)
+        loss = (reference.exp() * (reference - logs)).sum(1).mean()
+        return loss - logs[:, 0].mean() if with_reward else loss
+
+    return model, compute
+
+
+FLATS = {
+    "sure_critic": sure_critic,
+    "empty_masks": empty_masks,
+    "clamped": clamped,
+    "reference_only": reference_only,
+}
+
+
+@pytest.mark.parametrize("name", FLATS)
+def test_a_flat_loss_is_named_and_does_not_train(name):
+    model, compute = FLATS[name](False)
+    diagnosis, found = find(model, compute)
+    finding = found["flat_loss"]
+    assert diagnosis.verdict is Verdict.FLAT_LOSS
+    assert (finding.threshold, finding.beyond) == (FLAT, "<")
+    assert finding.value < FLAT
+    assert finding.worst in finding.modules
+    assert diagnosis.viability.sgd.word is Outlook.NOT_VIABLE
+    assert diagnosis.viability.adam.word is Outlook.NOT_VIABLE
+    verdicts = {each.verdict for each in diagnosis.findings}
+    assert not verdicts & {Verdict.VANISHING, Verdict.EXPLODING}
+    assert "idle_examples" not in found
+    before, after = train(model, compute)
+    assert after == pytest.approx(before, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", FLATS)
+def test_its_sound_twin_is_not_flat_and_trains(name):
+    model, compute = FLATS[name](True)
+    _, found = find(model, compute)
+    assert "flat_loss" not in found
+    before, after = train(model, compute)
+    assert after < before - 0.05 * abs(before)
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1e6])
+def test_the_scale_of_the_loss_does_not_count(factor):
+    for sound in (True, False):
+        model, compute = clamped(sound)
+        flat = "flat_loss" in find(model, lambda m, f=compute: factor * f(m))[1]
+        assert flat is not sound
+
+
+def test_a_network_that_loses_the_gradient_is_no_flat_loss():
+    x, y = torch.randn(16, 4), torch.randn(16, 4)
+    layers = [part for _ in range(25) for part in (nn.Linear(4, 4), nn.Sigmoid())]
+    diagnosis, found = find(nn.Sequential(*layers), lambda m: F.mse_loss(m(x), y))
+    assert "flat_loss" not in found
+    assert diagnosis.verdict is Verdict.VANISHING
+
+
+def test_a_loss_that_reacts_to_an_output_that_no_weight_moves_is_no_flat_loss():
+    class Lost(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 4), nn.Identity()
+
+        def forward(self, x):
+            return self.last(x + 1e-12 * self.first(x))
+
+    x, y = torch.randn(16, 4), torch.randn(16, 4)
+    diagnosis, found = find(Lost().double(), lambda m: F.mse_loss(m(x.double()), y.double()))
+    assert "flat_loss" not in found
+    assert diagnosis.verdict is Verdict.VANISHING
+
+
+@pytest.mark.parametrize("start", ["zero_output", "all_zero_linear", "tiny_output", "large_output"])
+def test_unusual_but_sound_starts_are_not_flat(start):
+    x = torch.randn(64, 6)
+    y = (x[:, 0] > 0).long()
+    model = nn.Sequential(nn.Linear(6, 2)) if start == "all_zero_linear" else build(6, 16, 2)
+    with torch.no_grad():
+        scale = {"tiny_output": 1e-9, "large_output": 30.0}.get(start, 0.0)
+        for parameter in model[-1].parameters():
+            parameter.mul_(scale)
+    _, found = find(model, lambda m: F.cross_entropy(m(x), y))
+    assert not found.keys() & {"flat_loss", "idle_examples", "no_step"}
+    before, after = train(model, lambda m: F.cross_entropy(m(x), y))
+    assert after < 0.7 * before
+
+
+# --- Examples without gradient -------------------------------------------------------------------
+
+
+def masked(share):
+    x = torch.randn(60, 6)
+    y = torch.tanh(x[:, :1])
+    mask = (torch.arange(60) < (1 - share) * 60).float()
+    return build(6, 24, 1), lambda m: (F.mse_loss(m(x), y, reduction="none")[:, 0] * mask).sum()
+
+
+def test_nearly_all_examples_without_gradient_are_a_finding():
+    model, compute = masked(0.975)
+    diagnosis, found = find(model, compute)
+    assert diagnosis.verdict is Verdict.FLAT_LOSS
+    assert found["idle_examples"].value > NEARLY_ALL
+    assert not [note for note in diagnosis.notes if note.name == "idle_examples"]
+
+
+def test_some_are_a_note_and_few_are_nothing():
+    for share, expected in ((0.5, True), (0.1, False)):
+        diagnosis, found = find(*masked(share))
+        assert "idle_examples" not in found
+        assert bool([note for note in diagnosis.notes if note.name == "idle_examples"]) is expected
+
+
+# --- A loss far above guessing -------------------------------------------------------------------
+
+
+class Tied(nn.Module):
+    """A language model in small: a head that is tied to its embedding."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.embedding = nn.Embedding(40, 64)
+        self.embedding.weight.data.mul_(size)
+        self.body, self.norm = nn.Linear(64, 64), nn.LayerNorm(64)
+        self.head = nn.Linear(64, 40, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        h = self.embedding(tokens)
+        return self.head(self.norm(h + torch.tanh(self.body(h))))
+
+
+def tied(size):
+    tokens = torch.arange(40).repeat(4)
+    return Tied(size), lambda m: F.cross_entropy(m(tokens), (tokens * 7 + 3) % 40)
+
+
+def scaled_head(factor):
+    """With another batch at every call: it is no use to learn one by heart."""
+    means = torch.randn(10, 20)
+    model = build(20, 64, 64, 10)
+    with torch.no_grad():
+        model[-1].weight.mul_(factor)
+
+    def compute(m):
+        y = torch.randint(10, (128,))
+        return F.cross_entropy(m(means[y] + torch.randn(128, 20)), y)
+
+    return model, compute
+
+
+def unscaled_targets(mean):
+    x = torch.randn(128, 10)
+    y = torch.tanh(x[:, :2]) + mean
+    return build(10, 48, 2), lambda m: F.mse_loss(m(x), y)
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "right", "rate"),
+    [
+        (tied, 5.0, 0.02, 3e-3),
+        (scaled_head, 1000.0, 1.0, 3e-3),
+        (unscaled_targets, 30.0, 0.0, 1e-2),
+    ],
+)
+def test_a_loss_far_above_guessing_takes_long_to_undo(make, wrong, right, rate):
+    left = []
+    for value, is_large in ((wrong, True), (right, False)):
+        model, compute = make(value)
+        flow = inspect(model, compute)
+        diagnosis = diagnose(flow)
+        found = {each.rule: each for each in diagnosis.findings}
+        assert ("large_loss" in found) is is_large
+        if is_large:
+            finding = found["large_loss"]
+            assert diagnosis.verdict is Verdict.LARGE_LOSS
+            assert finding.value == pytest.approx(flow.loss / flow.loss_facts.guessing)
+            assert finding.value > FAR
+            assert finding.worst in finding.modules
+        _, after = train(model, compute, rate=rate, steps=60)
+        left.append(after / flow.loss_facts.guessing)
+    assert left[0] > 4 * left[1]
+
+
+def test_a_critic_that_judges_badly_is_no_large_output():
+    model = build(8, 16, 4)
+    critic = nn.Linear(4, 1)
+    with torch.no_grad():
+        critic.bias.fill_(-90.0)
+    z, one = torch.randn(32, 8), torch.ones(32, 1)
+    deep = nn.Sequential(nn.Linear(4, 4), critic)
+    for trained in (True, False):
+        deep.requires_grad_(trained)
+        _, found = find(model, lambda m: F.binary_cross_entropy_with_logits(deep(m(z)), one))
+        assert "large_loss" not in found
+
+
+# --- Outputs that the loss does not expect -------------------------------------------------------
+
+
+def classes(end, compute, *, classes=20):
+    x = torch.randn(200, 16)
+    y = (x @ torch.randn(16, classes)).argmax(1)
+    return build(16, 64, classes, end=end), lambda m: compute(m(x), y)
+
+
+@pytest.mark.parametrize(
+    ("end", "compute"),
+    [
+        (nn.Softmax(1), F.cross_entropy),
+        (None, lambda z, y: F.cross_entropy(torch.softmax(z, 1).clamp(1e-7, 1.0), y)),
+        (None, lambda z, y: F.cross_entropy(torch.sigmoid(z), y)),
+    ],
+)
+def test_probabilities_into_a_cross_entropy_train_badly(end, compute):
+    model, loss = classes(end, compute)
+    diagnosis, found = find(model, loss)
+    assert diagnosis.verdict is Verdict.OUTPUT
+    finding = found["unsuited_output"]
+    assert "logits" in finding.evidence
+    _, after = train(model, loss, rate=1e-3)
+    sound, sound_loss = classes(None, F.cross_entropy)
+    assert diagnose(inspect(sound, sound_loss)).verdict is Verdict.HEALTHY
+    _, sound_after = train(sound, sound_loss, rate=1e-3)
+    assert after > 0.8 * math.log(20)
+    assert sound_after < 0.6 * math.log(20)
+
+
+def test_the_least_value_of_a_softmax_twice_is_that_of_perfect_answers():
+    model, loss = classes(nn.Softmax(1), F.cross_entropy)
+    _, found = find(model, loss)
+    perfect = F.cross_entropy(torch.eye(20), torch.arange(20)).item()
+    assert f"{perfect:.3g}" in found["unsuited_output"].evidence
+
+
+@pytest.mark.parametrize(
+    ("end", "compute", "wrong"),
+    [
+        (nn.Softmax(1), F.nll_loss, True),
+        (nn.LogSoftmax(1), F.nll_loss, False),
+        (nn.LogSoftmax(1), F.cross_entropy, False),
+        (nn.Softmax(1), lambda z, y: F.nll_loss(z.log(), y), False),
+        (nn.Sigmoid(), lambda z, y: F.binary_cross_entropy(z, F.one_hot(y, 20).float()), False),
+        (
+            nn.Sigmoid(),
+            lambda z, y: F.binary_cross_entropy_with_logits(z, F.one_hot(y, 20).float()),
+            True,
+        ),
+        (nn.Softmax(1), lambda z, y: F.binary_cross_entropy(z, F.one_hot(y, 20).float()), False),
+        (nn.Softmax(1), lambda z, y: F.mse_loss(z, F.one_hot(y, 20).float()), False),
+    ],
+)
+def test_which_pairs_are_wrong(end, compute, wrong):
+    model, loss = classes(end, compute)
+    diagnosis, found = find(model, loss)
+    assert ("unsuited_output" in found) is wrong
+    twice = isinstance(end, nn.LogSoftmax) and compute is F.cross_entropy
+    assert ("log_softmax_twice" in [note.name for note in diagnosis.notes]) is twice
+
+
+def test_a_softmax_over_one_value_is_named():
+    x = torch.randn(40, 4)
+    y = (x[:, :1] > 0).float()
+    model = build(4, 16, 1, end=nn.Softmax(1))
+    diagnosis, found = find(model, lambda m: F.mse_loss(m(x), y))
+    assert "unsuited_output" in found
+    assert "single value" in found["unsuited_output"].evidence
+    before, after = train(model, lambda m: F.mse_loss(m(x), y))
+    assert after == before
+    assert diagnosis.verdict is not Verdict.HEALTHY
+
+
+# --- Terms that reach nothing --------------------------------------------------------------------
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.coarse, self.fine = build(8, 24), nn.Linear(24, 2), nn.Linear(24, 6)
+
+    def forward(self, x):
+        h = torch.relu(self.body(x))
+        return self.coarse(h), self.fine(h)
+
+
+def consistency(soft, *, named):
+    """Two heads that are to agree; the term that asks for it may be made of argmax."""
+    x = torch.randn(96, 8)
+    coarse, fine = torch.randint(2, (96,)), torch.randint(6, (96,))
+    parent = torch.arange(6) // 3
+
+    def compute(m):
+        a, b = m(x)
+        if soft:
+            agree = torch.softmax(b, 1) @ F.one_hot(parent, 2).float() * torch.softmax(a, 1)
+            term = 3 * (1 - agree.sum(1)).mean()
+        else:
+            term = 3 * (parent[b.argmax(1)] != a.argmax(1)).float().mean()
+        terms = {"coarse": F.cross_entropy(a, coarse), "fine": F.cross_entropy(b, fine)}
+        terms["agreement"] = term
+        return terms if named else sum(terms.values())
+
+    return Heads(), compute, x, parent
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_term_without_derivative_is_found(named):
+    model, compute, _, _ = consistency(False, named=named)
+    diagnosis, found = find(model, compute)
+    assert diagnosis.verdict is Verdict.NO_GRADIENT
+    finding = found["detached_term"]
+    if named:
+        with torch.no_grad():
+            terms = compute(model)
+        share = terms["agreement"] / sum(terms.values())
+        assert finding.value == pytest.approx(share.item(), rel=1e-4)
+        assert "'agreement'" in finding.evidence
+    assert finding.value > finding.threshold
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_its_twin_with_derivatives_is_not(named):
+    model, compute, _, _ = consistency(True, named=named)
+    assert "detached_term" not in find(model, compute)[1]
+
+
+def test_training_agrees():
+    left = []
+    for soft in (False, True):
+        torch.manual_seed(1)
+        model, compute, x, parent = consistency(soft, named=False)
+        train(model, compute, steps=120)
+        with torch.no_grad():
+            a, b = model(x)
+            left.append((parent[b.argmax(1)] != a.argmax(1)).float().mean().item())
+    assert left[1] < 0.5 * left[0]

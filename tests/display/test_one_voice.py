@@ -1,0 +1,122 @@
+"""Verdict, outlook, cards, next action and every output say the same, whatever was measured."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from chainrule import Verdict, diagnose, inspect, simulate
+from chainrule.app.answers.flow_answer import describe_blame
+from chainrule.diagnosis.diagnosis import ACTION_AT_RISK, ACTION_WITH_SGD, ACTIONS
+from chainrule.diagnosis.viability.model import Outlook, find_hopeless
+from chainrule.display.cards import (
+    BAD,
+    WARN,
+    build_cards,
+    build_forecasts,
+    describe_viability,
+)
+from chainrule.display.export import summarize, to_result_json
+from chainrule.display.terminal import render_diagnosis
+from chainrule.report.page import to_html
+from model_zoo import MODELS
+from sick_models import VARIANTS
+from strategies import legal_specs
+from zoo import ZOO
+
+CAREFREE = ACTIONS[Verdict.HEALTHY]
+
+
+def assert_one_voice(flow):
+    diagnosis = diagnose(flow)
+    sgd, adam = diagnosis.viability.sgd, diagnosis.viability.adam
+    healthy = diagnosis.verdict is Verdict.HEALTHY
+    assert healthy == (not diagnosis.findings)
+    if healthy:
+        assert diagnosis.action in (CAREFREE, ACTION_AT_RISK, ACTION_WITH_SGD)
+        assert sgd.word is not Outlook.NOT_VIABLE
+        states = {card.title: card.state for card in build_cards(flow, diagnosis)}
+        assert not {BAD, WARN} & set(states.values()), states
+    else:
+        assert diagnosis.action not in (CAREFREE, ACTION_AT_RISK, ACTION_WITH_SGD)
+        assert sgd.word is not Outlook.VIABLE
+    if diagnosis.action == CAREFREE:
+        assert sgd.word in (Outlook.VIABLE, Outlook.UNKNOWN)
+        assert adam.word is not Outlook.NOT_VIABLE
+    if diagnosis.viability.covered or tuple(find_hopeless(flow)):
+        assert Outlook.UNKNOWN not in (sgd.word, adam.word)
+        return diagnosis
+    assert sgd.word is adam.word is Outlook.UNKNOWN
+    assert sgd.probability is adam.probability is None
+    assert "%" not in describe_viability(diagnosis)
+    assert not any("%" in each.note for each in build_forecasts(diagnosis))
+    assert not any(each.log_odds for each in diagnosis.findings)
+    return diagnosis
+
+
+def assert_same_everywhere(flow, diagnosis):
+    """Terminal, report and JSON give one verdict, one action, one outlook."""
+    from rich.console import Console
+
+    console = Console(width=10_000, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(render_diagnosis(diagnosis, flow))
+    page, short = to_html(flow), summarize(flow, diagnosis)
+    terminal = console.export_text()
+    assert str(diagnosis.verdict).upper() in terminal
+    assert f"Diagnosis: {diagnosis.verdict}" in page
+    assert short["verdict"] == str(diagnosis.verdict)
+    assert diagnosis.action in terminal
+    assert short["next"] == diagnosis.action
+    for forecast in build_forecasts(diagnosis):
+        assert forecast.title in terminal
+        assert forecast.title in page
+    result = json.loads(to_result_json(flow, diagnosis))["diagnosis"]
+    for name in ("sgd", "adam"):
+        prospect = getattr(diagnosis.viability, name)
+        assert short["training"][name]["outlook"] == str(prospect.word)
+        assert result["viability"][name]["word"] == str(prospect.word)
+        assert short["training"][name]["chance"] == prospect.probability
+    assert isinstance(describe_blame(flow, diagnosis), dict)
+
+
+@settings(max_examples=60, deadline=None)
+@given(legal_specs)
+def test_specifications(spec):
+    small = spec.replace(
+        depth=min(spec.depth, 12), width=min(spec.width, 24), batch_size=min(spec.batch_size, 5)
+    )
+    assert_one_voice(simulate(small.replace(seed=spec.seed // 2), 2))
+
+
+@pytest.mark.parametrize("name", [*ZOO, *MODELS, *VARIANTS])
+def test_models(name):
+    build = ZOO.get(name) or MODELS.get(name) or VARIANTS[name]
+    flow = inspect(*build())
+    assert_one_voice(flow)
+
+
+@pytest.mark.parametrize("name", ["mlp", "unreached", "zero_gradient", "attention", "lstm"])
+def test_all_outputs(name):
+    flow = inspect(*ZOO[name]())
+    assert_same_everywhere(flow, assert_one_voice(flow))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_nothing_is_promised_of_constant_weights(value):
+    """All weights zero, or all the same, on a model of one's own: no chance is given."""
+    model = torch.nn.Sequential(
+        torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 16), torch.nn.Linear(16, 4)
+    )
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, value)
+    x, labels = torch.randn(8, 16), torch.arange(8) % 4
+    flow = inspect(model, lambda m: torch.nn.functional.cross_entropy(m(x), labels))
+    assert assert_one_voice(flow).viability.sgd.word is Outlook.UNKNOWN
+
+
+def test_one_example_gives_no_chance():
+    from chainrule import NetworkSpec
+
+    flow = simulate(NetworkSpec(depth=10, batch_size=1, activation="sigmoid", width=32), 2)
+    assert assert_one_voice(flow).viability.sgd.word is Outlook.UNKNOWN

@@ -1,0 +1,358 @@
+"""`try_training`: what came of it, what it cost, and that it leaves no trace."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import chainrule
+from chainrule.errors import InspectionError, LossError
+from chainrule.flow.trial import TrialOutcome
+from chainrule.training.trial import confirm_training, judge, try_training
+from traces import unchanged
+
+WEIGHTS = torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def draw(scale=1.0, shift=0.0, size=64):
+    """A loss that draws a batch of ten classes at every call."""
+
+    def compute_loss(model):
+        x = torch.randn(size, 20)
+        return F.cross_entropy(model(scale * x + shift), (x @ WEIGHTS).argmax(1))
+
+    return compute_loss
+
+
+def dense(depth=2, activation=nn.ReLU, width=32, init=None):
+    layers = [nn.Linear(20, width), activation()]
+    for _ in range(depth - 2):
+        layers += [nn.Linear(width, width), activation()]
+    model = nn.Sequential(*layers, nn.Linear(width, 10))
+    for module in model.modules():
+        if init and isinstance(module, nn.Linear):
+            init(module.weight)
+            nn.init.zeros_(module.bias)
+    return model
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(4, 16, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+def recall(steps, place):
+    """A class that some time step of a sequence shows."""
+
+    def compute_loss(model):
+        x = torch.randn(32, steps, 4)
+        return F.cross_entropy(model(x), x[:, place].argmax(1))
+
+    return compute_loss
+
+
+def regress(model):
+    x = torch.randn(64, 20)
+    return F.mse_loss(model(x), torch.tanh(x @ WEIGHTS / 4))
+
+
+def train(build, compute_loss, kind, rates, steps=400):
+    """Return the lowest mean loss of the last 20 steps over rates: the truth."""
+    best = math.inf
+    for rate in rates:
+        torch.manual_seed(5)
+        model = build()
+        optimizer = kind(model.parameters(), lr=rate)
+        losses = []
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = compute_loss(model)
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                break
+        if len(losses) == steps:
+            best = min(best, sum(losses[-20:]) / 20)
+    return best
+
+
+def zero(weight):
+    nn.init.zeros_(weight)
+
+
+def kaiming(weight):
+    nn.init.kaiming_normal_(weight, nonlinearity="relu")
+
+
+def small(weight):
+    nn.init.normal_(weight, std=0.02)
+
+
+CASES = {
+    "dense": (dense, draw(), math.log(10), True),
+    "deep, He": (lambda: dense(6, init=kaiming), draw(), math.log(10), True),
+    "residual": (lambda: nn.Sequential(dense(3), nn.Unflatten(1, (1, 10)), nn.Flatten()), draw(),
+                 math.log(10), True),
+    "tanh, Xavier": (lambda: dense(6, nn.Tanh, init=nn.init.xavier_normal_), draw(), math.log(10),
+                     True),
+    "regression": (lambda: dense(3, init=kaiming), regress, 0.412, True),
+    "last step": (Recurrent, recall(6, -1), math.log(4), True),
+    "all zero": (lambda: dense(4, init=zero), draw(), math.log(10), False),
+    "sigmoids": (lambda: dense(12, nn.Sigmoid), draw(), math.log(10), False),
+    "inputs far off": (lambda: dense(4, nn.Tanh), draw(shift=300.0), math.log(10), False),
+    "inputs × 300": (lambda: dense(4, init=kaiming), draw(scale=300.0), math.log(10), False),
+    "first step of 60": (Recurrent, recall(60, 0), math.log(4), False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_says_what_a_longer_training_shows(name):
+    build, compute_loss, guessing, trains = CASES[name]
+    best = min(
+        train(build, compute_loss, torch.optim.SGD, (1.0, 0.1) if trains else (0.1,), 250),
+        train(build, compute_loss, torch.optim.Adam, (0.01,), 250),
+    )
+    assert (best < 0.8 * guessing) == trains
+
+    trial = try_training(build(), compute_loss, seconds=None)
+
+    assert trial.fresh
+    assert trial.trains == trains
+    assert trial.fails != trains
+    assert trial.guessing == pytest.approx(guessing, rel=0.1)
+
+
+def test_the_scale_of_the_loss_does_not_matter():
+    model, plain = dense(), draw()
+    one = try_training(model, plain, torch.optim.SGD(model.parameters(), 0.1), passes=60)
+    other = try_training(
+        model, lambda m: 1e4 * plain(m), torch.optim.SGD(model.parameters(), 1e-5), passes=60
+    )
+    assert one.best.best.learned == pytest.approx(other.best.best.learned, abs=1e-3)
+
+
+@pytest.mark.parametrize("passes", [40, 60, 120, 300])
+@pytest.mark.parametrize("kind", [None, torch.optim.SGD, torch.optim.LBFGS])
+def test_passes_are_counted_and_bounded(passes, kind):
+    calls = {"forward": 0, "backward": 0}
+    plain = draw()
+
+    def compute_loss(model):
+        loss = plain(model)
+        calls["forward"] += 1
+        loss.register_hook(lambda _: calls.update(backward=calls["backward"] + 1))
+        return loss
+
+    trial = try_training(dense(6, nn.Sigmoid), compute_loss, kind, passes=passes, seconds=None)
+
+    assert trial.limit == passes
+    assert trial.passes <= passes
+    # The level of guessing calls the loss without the model, and its own backward passes.
+    assert calls["forward"] >= trial.passes - 3
+    steps = sum(rate.steps for each in trial.optimizers for rate in each.rates)
+    assert steps <= trial.passes
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_it_leaves_no_trace(raises):
+    model = nn.Sequential(nn.Linear(20, 16), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, 10))
+    plain = draw()
+    plain(model).backward()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    optimizer.step()
+    state = {key: {k: v.clone() for k, v in value.items()} for key, value in
+             optimizer.state_dict()["state"].items()}  # fmt: skip
+    calls = itertools.count()
+
+    def compute_loss(m):
+        if raises and next(calls) > 20:
+            raise ValueError("lost")
+        return plain(m)
+
+    with unchanged(model):
+        if raises:
+            with pytest.raises(InspectionError, match="ValueError: lost"):
+                try_training(model, compute_loss, optimizer, passes=60)
+        else:
+            try_training(model, compute_loss, optimizer, passes=60)
+            try_training(model, compute_loss, passes=60)
+    after = optimizer.state_dict()["state"]
+    for key, values in state.items():
+        for name, value in values.items():
+            assert torch.equal(after[key][name], value)
+
+
+def test_one_batch_repeated_tells_little_of_adam():
+    model, x = dense(), torch.randn(32, 20)
+    y = torch.randint(0, 10, (32,))  # nothing to learn but these
+    trial = try_training(model, lambda m: F.cross_entropy(m(x), y), torch.optim.Adam)
+    assert not trial.fresh
+    assert trial.optimizers[0].outcome is TrialOutcome.TRAINED
+    assert trial.trains is None
+    assert not trial.fails
+    diagnosis = chainrule.diagnose(
+        chainrule.inspect(model, lambda m: F.cross_entropy(m(x), y)), trial=trial
+    )
+    assert "batches" in diagnosis.action
+
+
+def test_dropout_is_no_fresh_batch():
+    x, y = torch.randn(64, 20), torch.randint(0, 10, (64,))
+    model = nn.Sequential(nn.Linear(20, 32), nn.Dropout(), nn.ReLU(), nn.Linear(32, 10))
+    assert not try_training(model, lambda m: F.cross_entropy(m(x), y), passes=40).fresh
+
+
+def test_batches_of_your_own_and_an_iterator():
+    x = torch.randn(400, 20)
+    y = (x @ WEIGHTS).argmax(1)
+    pairs = [(x[at : at + 40], y[at : at + 40]) for at in range(0, 400, 40)]
+
+    def compute_loss(model, batch):
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    given = try_training(dense(), compute_loss, batches=pairs)
+    assert (given.fresh, given.kept, given.trains) == (True, 3, True)
+    endless = itertools.cycle(pairs)
+    drawn = try_training(dense(), lambda m: compute_loss(m, next(endless)))
+    assert (drawn.fresh, drawn.trains) == (True, True)
+    one = try_training(dense(), compute_loss, batches=pairs[:1], passes=40)
+    assert not one.fresh
+
+
+def test_an_optimizer_is_made_again_with_its_groups_and_state():
+    model, made = dense(), []
+
+    class Watched(torch.optim.SGD):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            made.append(self)
+
+    optimizer = Watched(
+        [{"params": model[0].parameters(), "lr": 0.3}, {"params": [model[2].weight]}],
+        lr=0.1, momentum=0.9,
+    )  # fmt: skip
+    draw()(model).backward()
+    optimizer.step()
+    trial = try_training(model, draw(), optimizer, passes=40)
+    twin = made[1]
+    assert [group["lr"] for group in twin.param_groups] == [0.3, 0.1]
+    assert twin.param_groups[0]["momentum"] == 0.9
+    assert trial.optimizers[0].name == "Watched"
+    assert any("1 of 4" in note for note in trial.notes)
+    assert not {id(p) for p in model.parameters()} & {
+        id(p) for group in twin.param_groups for p in group["params"]
+    }
+
+
+def test_a_model_that_diverges_and_one_that_ends_in_nan():
+    model = dense(4, init=nn.init.normal_)
+    trial = try_training(model, regress, lambda p: torch.optim.SGD(p, lr=10.0))
+    found = trial.optimizers[0].rates[0]
+    assert found.outcome in (TrialOutcome.NON_FINITE, TrialOutcome.DIVERGED)
+    assert 1 <= found.failed_at <= found.steps
+    assert trial.fails
+    flow = chainrule.inspect(model, regress)
+    verdict = chainrule.diagnose(flow, trial=trial).verdict
+    assert verdict is not chainrule.Verdict.HEALTHY
+
+
+def test_a_longer_training_finds_what_comes_late():
+    x = torch.randn(64, 8)
+    target = F.normalize(torch.cat([torch.ones(64, 1), 0.5 * x[:, :2].tanh()], 1), dim=1)
+    target[:4] = torch.tensor([1.0, 0.0, 0.0])
+    x[:4] = 0.0
+
+    def compute_loss(m):  # the derivative of acos is infinite where the loss is lowest
+        cosine = (F.normalize(m(x), dim=1) * target).sum(1)
+        return torch.acos(cosine.clamp(-1, 1)).mean()
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3))
+    trial = try_training(model, compute_loss, passes=120)
+    assert TrialOutcome.TRAINED in [each.outcome for each in trial.optimizers]
+    longer = confirm_training(model, compute_loss, trial)
+    assert any(each.outcome is TrialOutcome.NON_FINITE for each in longer.tried)
+
+
+def test_fewer_passes_where_one_is_slow_and_none_without_room():
+    slow = try_training(dense(), draw(), passes=300, seconds=1e-9)
+    assert slow.passes <= 40
+    assert any("instead of 300" in note for note in slow.notes)
+    large = try_training(dense(), draw(), copy_limit=100)
+    assert "copy_limit" in large.skipped
+    assert large.trains is None
+    frozen = dense().requires_grad_(False)
+    assert "no parameters" in try_training(frozen, draw()).skipped
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"model": 3}, "model"), ({"compute_loss": 3}, "compute_loss"),
+        ({"optimizer": 3}, "optimizer"), ({"passes": 39}, "passes"), ({"passes": True}, "passes"),
+        ({"seconds": 0}, "seconds"), ({"batches": []}, "batches"), ({"batches": 3}, "batches"),
+        ({"optimizer": lambda p: 3}, "optimizer"),
+    ],
+)  # fmt: skip
+def test_bad_arguments(arguments, part):
+    model = dense()
+    given = {"model": model, "compute_loss": draw(), **arguments}
+    with unchanged(model), pytest.raises(InspectionError, match=part):
+        try_training(**given)
+
+
+@pytest.mark.parametrize(
+    "compute_loss", [lambda m: 3.0, lambda m: torch.zeros(2), lambda m: torch.tensor(1.0)]
+)
+def test_what_is_no_loss(compute_loss):
+    with pytest.raises(LossError):
+        try_training(dense(), compute_loss)
+
+
+def test_a_loss_of_another_model():
+    model, x = dense(), torch.randn(8, 20)
+    with pytest.raises(InspectionError, match="the model that it is given"):
+        try_training(model, lambda m: model(x).square().mean())
+
+
+def test_an_optimizer_of_another_model():
+    optimizer = torch.optim.SGD(dense().parameters(), 0.1)
+    with pytest.raises(InspectionError, match="holds none"):
+        try_training(dense(), draw(), optimizer)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "guessing", "outcome"),
+    [
+        ([2.3], [0.4], None, "trained"), ([50.0], [2.3], 2.3, "flat"), ([2.3], [2.2], None, "slow"),
+        ([2.3], [2.3], None, "flat"), ([1.0], [20.0], None, "diverged"),
+        ([1.0], [math.nan], None, "non-finite"), ([1.0], [math.inf], None, "non-finite"),
+        ([3.0], [-5.0], None, "trained"), ([-1.0], [-3.0], None, "trained"),
+        ([2.0, 2.0, 2.0], [1.0, 2.9, 2.05], None, "flat"),  # noise
+        ([2.0, 2.4, 2.2], [1.0, 1.3, 1.2], None, "trained"), ([0.0], [0.0], None, "flat"),
+    ],
+)  # fmt: skip
+def test_judge(before, after, guessing, outcome):
+    found, learned = judge(before, after, guessing=guessing)
+    assert found == outcome
+    assert learned <= 1 or math.isnan(learned) or min(after) < 0
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e3])
+def test_judge_does_not_mind_the_scale(factor):
+    losses = [2.3, 2.2, 2.4], [1.9, 1.8, 2.1]
+    scaled = [[factor * value for value in each] for each in losses]
+    assert judge(*losses)[1] == pytest.approx(judge(*scaled)[1])
