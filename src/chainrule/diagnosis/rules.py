@@ -67,7 +67,12 @@ from chainrule.diagnosis.structure import (
     measure_typical_gradient,
 )
 from chainrule.diagnosis.symmetry_rules import SYMMETRY_RULES
-from chainrule.diagnosis.time_rules import TIME_RULES, find_variation_in_time, list_recurrent
+from chainrule.diagnosis.time_rules import (
+    TIME_RULES,
+    find_variation_in_time,
+    list_recurrent,
+    measure_gates,
+)
 from chainrule.diagnosis.trial_rules import TRIAL_RULES
 from chainrule.diagnosis.viability.features import RESOLUTION
 from chainrule.diagnosis.viability.model import (
@@ -101,11 +106,19 @@ def _read_chain(flow: GradientFlow) -> list[Reading]:
     """The same of the chain; what passes gradients on in time is judged by that.
 
     The gates of a recurrent module scale its gradient, most of all where they start open or closed
-    on purpose, and the bounds were measured on dense layers.
+    on purpose, and the bounds were measured on dense layers. So a layer before one counts only if
+    its gradient would be too small without what they take from it.
     """
     recurrent = list_recurrent(flow)
     layers = drop_explained(flow, list_judged(flow))
-    return _read_gradients(flow, [each for each in layers if each.layer not in recurrent])
+    readings = _read_gradients(flow, [each for each in layers if each.layer not in recurrent])
+    return [
+        each
+        for each in readings
+        if each.value is None
+        or each.value >= USABLE_IN_CHAIN
+        or each.value < USABLE_IN_CHAIN * measure_gates(flow, each.layers[0])
+    ]
 
 
 def _read_backward(flow: GradientFlow) -> list[Reading]:

@@ -22,8 +22,8 @@ from chainrule.flow.records import (
 )
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.measure.attention import AttentionCall
-from chainrule.measure.inputs import assemble_inputs
-from chainrule.measure.loss import Loss, assemble_loss, describe_loss
+from chainrule.measure.inputs import assemble_inputs, pack
+from chainrule.measure.loss import Loss, assemble_loss, describe_loss, summarize_loss
 from chainrule.measure.loss_values import summarize_loss
 from chainrule.measure.modules import Inventory, NamedParameter, find_owner
 from chainrule.measure.precision import assemble_precisions, take_arriving, take_weights
@@ -135,7 +135,7 @@ def assemble_flow(
         )
     ]
     entering = [
-        (each.reader, each.shape, each.dtype, each.sample.cpu()) for each in recorder.entering
+        (each.reader, each.shape, each.dtype, pack(each.sample)) for each in recorder.entering
     ]
     has_half = recorder.has_half
     numbers, module_layers = number_layers(recorder.calls, parameters, parameter_gradients)
