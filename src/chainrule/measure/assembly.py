@@ -23,7 +23,7 @@ from chainrule.flow.records import (
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.measure.attention import AttentionCall
 from chainrule.measure.inputs import assemble_inputs, pack
-from chainrule.measure.loss import Loss, assemble_loss, describe_loss, summarize_loss
+from chainrule.measure.loss import Loss, assemble_loss, describe_loss
 from chainrule.measure.loss_values import summarize_loss
 from chainrule.measure.modules import Inventory, NamedParameter, find_owner
 from chainrule.measure.precision import assemble_precisions, take_arriving, take_weights
