@@ -198,7 +198,9 @@ def compute_log_odds(constants: Constants, features: Mapping[str, float | None])
 def predict(samples: Sequence[Sample], optimizer: str) -> list[float]:
     """Return the probability that the installed constants give to each sample."""
     return [
-        NEVER if sample.hopeless else judge_features(sample.features, optimizer).probability
+        NEVER
+        if sample.hopeless
+        else judge_features(sample.features, optimizer).probability or NEVER
         for sample in samples
     ]
 

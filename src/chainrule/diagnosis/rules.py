@@ -113,12 +113,24 @@ def _read_fading(flow: GradientFlow) -> list[Reading]:
     return read_whole(flow, last / first)
 
 
+def _read_distinct(layer: WeightLayer) -> float | None:
+    """Return how differently a layer answers the examples, before its activation or after.
+
+    A sigmoid or a softmax at the end adds the same to every answer (one half, for example), and
+    what is relative to that says nothing of the differences that a loss sees.
+    """
+    parts = (layer.pre_activation, layer.activation)
+    found = [part.variation for part in parts if part and part.variation is not None]
+    return max(found, default=None)
+
+
 def _read_variation(flow: GradientFlow) -> list[Reading]:
     """Return how differently the last layer answers the examples, or the head that is tied."""
     head = find_tied_head(flow)
     if head is None:
         last = find_last_dependent(flow)
-        return read_layers([] if last is None else [last], lambda layer: layer.variation)
+        read = _read_distinct if flow.spec is None else lambda layer: layer.variation
+        return read_layers([] if last is None else [last], read)
     return [
         Reading(
             value=head.statistics.variation if head.statistics else None,
