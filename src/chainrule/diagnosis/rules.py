@@ -92,13 +92,30 @@ def _read_chain(flow: GradientFlow) -> list[Reading]:
     return _read_gradients(flow, drop_explained(flow, list_judged(flow)))
 
 
-def _read_backward(flow: GradientFlow) -> list[Reading]:
-    """Return ‖δ‖ at the first layer of the chain whose gradient no zeros explain ÷ at its last."""
+def _list_compared(flow: GradientFlow) -> tuple[WeightLayer, ...]:
+    """Return the layers between whose ends δ is compared: no zeros explain their gradient."""
     layers = drop_explained(flow, list_judged(flow))
     if layers and (head := find_small_head(flow)) is not None and layers[-1].layer == head[0]:
         layers = layers[:-1]
-    ratio = compare_deltas(flow, layers)
+    return layers
+
+
+def _read_backward(flow: GradientFlow) -> list[Reading]:
+    """Return ‖δ‖ at the first layer of the chain ÷ at its last, summed over positions."""
+    ratio = compare_deltas(flow, _list_compared(flow))
     return [] if ratio is None else read_whole(flow, ratio)
+
+
+def _read_backward_as_is(flow: GradientFlow) -> list[Reading]:
+    """Return ‖δ‖ at the first layer of the chain ÷ at its last.
+
+    The sum over P positions is at most √P · ‖δ‖, when all agree. What may be that large is not
+    vanishing; what is called exploding must be so without it.
+    """
+    layers = _list_compared(flow)
+    if len(layers) < 2 or layers[0].delta_norm is None or layers[-1].delta_norm is None:
+        return []
+    return read_whole(flow, divide_members(layers[0].delta_norm, layers[-1].delta_norm))
 
 
 def _read_fading(flow: GradientFlow) -> list[Reading]:
@@ -343,7 +360,7 @@ _RULES = (
         "the early layers a lot and the late layers hardly at all.",
         feature="sensitivity",
         source="Hochreiter 1991; threshold measured",
-        read=_read_backward,
+        read=_read_backward_as_is,
         applies=lambda flow: _is_near(flow, LARGEST_STEP, ">"),
         trace=trace_chain,
     ),
