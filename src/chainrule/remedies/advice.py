@@ -52,7 +52,7 @@ def advise(
     """
     rest = overlook(diagnosis, flow, IGNORED_BY_REMEDIES)
     found = [*_advise_architecture(flow, rest), *_advise_clipping(flow, rest)]
-    if rest is not diagnosis:
+    if list_unreached(flow):
         found.append(_advise_unreached(flow))
     if rest.verdict is Verdict.HEALTHY:
         found += _advise_learning_rate(flow, "")
