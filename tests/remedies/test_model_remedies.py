@@ -151,7 +151,7 @@ def test_the_same_twice_and_ranked():
 
 
 def test_dropout_is_the_same_before_and_after():
-    model = nn.Sequential(nn.Linear(16, 64), nn.Dropout(0.5), nn.Linear(64, 4))
+    model = nn.Sequential(nn.Linear(16, 64), nn.Dropout(0.5), nn.Linear(64, 64), nn.Linear(64, 4))
     with torch.no_grad():
         model[2].weight.mul_(1e-5)
     x = torch.randn(32, 16)
