@@ -146,7 +146,8 @@ def _read_variation(flow: GradientFlow) -> list[Reading]:
     head = find_tied_head(flow)
     if head is None:
         last = find_last_dependent(flow)
-        read = _read_distinct if flow.spec is None else lambda layer: layer.variation
+        at_end = flow.spec is None and last is not None and last is flow.weight_layers[-1]
+        read = _read_distinct if at_end else lambda layer: layer.variation
         return read_layers([] if last is None else [last], read)
     return [
         Reading(
