@@ -151,7 +151,7 @@ def test_the_same_twice_and_ranked():
 
 
 def test_dropout_is_the_same_before_and_after():
-    model = nn.Sequential(nn.Linear(16, 64), nn.Dropout(0.5), nn.Linear(64, 4))
+    model = nn.Sequential(nn.Linear(16, 64), nn.Dropout(0.5), nn.Linear(64, 64), nn.Linear(64, 4))
     with torch.no_grad():
         model[2].weight.mul_(1e-5)
     x = torch.randn(32, 16)
@@ -440,7 +440,7 @@ def test_unused_weights_do_not_keep_the_rest_from_being_helped():
     with unchanged(model):
         found = chainrule.find_remedies(model, model.compute)
     reference = chainrule.find_remedies(*sick())
-    assert found.diagnosis.verdict is Verdict.NO_GRADIENT
+    assert found.diagnosis.verdict is reference.diagnosis.verdict
     assert [(r.title, r.outcome) for r in found.tried] == [
         (r.title, r.outcome) for r in reference.tried
     ]
@@ -455,7 +455,7 @@ def test_unused_weights_do_not_keep_the_rest_from_being_helped():
     assert touched
     assert not any(name.startswith(("head", "mask")) for name in touched)
     flow = chainrule.apply_remedy(best, model, model.compute)
-    assert [f.rule for f in chainrule.diagnose(flow).findings] == ["unreached"]
+    assert not chainrule.diagnose(flow).findings
 
 
 def test_remedies_and_the_note_are_shown_together(tmp_path):
@@ -477,13 +477,12 @@ def test_weights_that_become_unreached_are_no_cure():
     chainrule.apply_remedy(chainrule.find_remedies(other.net, other.compute)[0], other.net)
     before, after = (chainrule.inspect(m, m.compute) for m in (model, other))
     remedy = compare_flows(before, after, title="", reason="", kinds=("initialization",))
-    assert remedy.outcome is not Outcome.MEASURES
-    assert remedy.verdict_after is Verdict.NO_GRADIENT
+    assert remedy.outcome is Outcome.TRADES
 
 
 def test_only_unreached_weights():
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
-    model.unused = nn.Linear(2, 2)
+    model.unused = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
     x = torch.randn(16, 8)
     found = chainrule.find_remedies(model, lambda m: F.mse_loss(m[:3](x), x))
     assert [f.rule for f in found.diagnosis.findings] == ["unreached"]

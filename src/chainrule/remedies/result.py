@@ -15,6 +15,7 @@ from typing import Any, overload
 from chainrule._utils.numbers import encode_number, format_number
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose, overlook
 from chainrule.diagnosis.overflow import count_non_finite
+from chainrule.diagnosis.reach import list_unreached
 from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES, measure_metric
 from chainrule.diagnosis.viability.model import NOT_VIABLE
@@ -485,7 +486,13 @@ def compare_flows(
         kinds=kinds,
         outcome=Outcome.FAILS
         if describe_harm(before, after)
-        else _judge(comparison, judged_before, judged_after, specified=after.spec is not None),
+        else _judge(
+            comparison,
+            judged_before,
+            judged_after,
+            specified=after.spec is not None,
+            cuts=not set(list_unreached(after)) <= set(list_unreached(before)),
+        ),
         comparison=comparison,
         before=before,
         after=after,
@@ -569,10 +576,12 @@ def _find_rest(before: Diagnosis, after: Diagnosis, flow: GradientFlow) -> Diagn
 
 
 def _judge(
-    comparison: Comparison, before: Diagnosis, after: Diagnosis, *, specified: bool
+    comparison: Comparison, before: Diagnosis, after: Diagnosis, *, specified: bool, cuts: bool
 ) -> Outcome:
     if comparison.closed < IMPROVED:
         return Outcome.FAILS
+    if cuts:  # weights that were reached are reached no more
+        return Outcome.TRADES
     if after.verdict is Verdict.HEALTHY:  # some metrics count as evidence only together with others
         chance = after.viability.sgd.probability
         viable = not specified or chance is None or chance >= CURED
