@@ -452,9 +452,12 @@ _RULES = (
     ),
 )
 
-RULES: Mapping[str, Rule] = MappingProxyType(
-    {rule.name: rule for rule in (*_RULES, *OPTIMIZER_RULES, OVERSHOOTS, *TRIAL_RULES)}
+_TABLE = sorted(
+    (*_RULES, *OPTIMIZER_RULES, OVERSHOOTS, *TRIAL_RULES),
+    key=lambda rule: (rule.last, list(Verdict).index(rule.verdict)),
 )
+
+RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _TABLE})
 """Every rule by name, in the order of the verdicts."""
 
 IGNORED_BY_REMEDIES = tuple(name for name, rule in RULES.items() if rule.ignored_by_remedies)

@@ -389,7 +389,8 @@ class Remedies(Sequence[Remedy]):
             (helps, "helps" if helps == 1 else "help"),
             (others, "does not" if others == 1 else "do not"),
         )
-        return ", ".join(f"{count} {text}" for count, text in texts)
+        shown = texts if cures else texts[1:]  # cures are there only where training was tried
+        return ", ".join(f"{count} {text}" for count, text in shown)
 
     @cached_property
     def cures(self) -> tuple[Remedy, ...]:
