@@ -174,7 +174,7 @@ class TestDamage:
     )
     def test_what_is_not_a_flow_is_refused(self, content):
         with pytest.raises(
-            FlowFileError, match="must state a schema_version from 1 to 2; this one has"
+            FlowFileError, match="must state a schema_version from 1 to 3; this one has"
         ):
             decode_flow(content)
 
@@ -192,7 +192,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("version", [0, -1, None, 1.5, ...])
     def test_no_known_version_is_refused(self, text, version):
-        with pytest.raises(FlowFileError, match="must state a schema_version from 1 to 2"):
+        with pytest.raises(FlowFileError, match="must state a schema_version from 1 to 3"):
             decode_flow(damage(text, "schema_version", value=version))
 
     @pytest.mark.parametrize(
@@ -526,14 +526,14 @@ class TestLimits:
         [
             ("[" * 10**6, "nested too deeply"),
             ('{"a":' * 10**5, "nested too deeply"),
-            ('{"schema_version":2,"layers":[' + "{}," * 10**6 + "{}]}", "at most 100,000 entries"),
+            ('{"schema_version":3,"layers":[' + "{}," * 10**6 + "{}]}", "at most 100,000 entries"),
             (
-                '{"schema_version":2,"layers":[' + "{}," * 90_000 + "{}]}",
+                '{"schema_version":3,"layers":[' + "{}," * 90_000 + "{}]}",
                 "layers.0.name: this field must be there",
             ),
             ('{"schema_version":' + "9" * 10**6 + "}", "a whole number of 1000000 digits"),
             ('{"schema_version":' + "9" * 19 + "}", "Upgrade with"),
-            ('{"schema_version":2,"x":"' + "<b>" * 10**6 + '"}', "layers: this field must"),
+            ('{"schema_version":3,"x":"' + "<b>" * 10**6 + '"}', "layers: this field must"),
             ("{" + ",".join(f'"{at}":1' for at in range(10**5)) + "}", "more than 20 fields"),
         ],
         ids=["lists", "objects", "entries", "empty", "integer", "version", "text", "fields"],
@@ -591,6 +591,7 @@ class TestOldFiles:
         back = json.loads(flow.to_json())
         for each in back["residuals"]:
             each["trunk"] = each.pop("stream")
+        assert back.pop("optimizer") is None
         assert back | {"schema_version": 1} == written
 
     def test_come_back_as_files_of_today(self):
@@ -598,9 +599,16 @@ class TestOldFiles:
         assert decode_flow(flow.to_json()) == flow
         assert "trunk" not in flow.to_json()
 
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_know_nothing_of_the_optimizer(self, version):
+        document = json.loads(load_flow(OLD).to_json())
+        with pytest.raises(FlowFileError, match="optimizer: must not be there in version"):
+            decode_flow(json.dumps(document | {"schema_version": version, "residuals": []}))
+
     @pytest.mark.parametrize(("version", "name"), [(1, "stream"), (2, "trunk")])
     def test_have_the_names_of_their_own_version(self, version, name):
         document = json.loads(load_flow(OLD).to_json())
+        del document["optimizer"]
         for each in document["residuals"]:
             each[name] = each.pop("stream")
         with pytest.raises(FlowFileError, match=r"residuals\.0\.stream"):

@@ -112,11 +112,15 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
     _check_lengths(document, limits)
     if version == 1:
         _rename_streams(document)
+    if version < 3 and "optimizer" in document:
+        _refuse("optimizer", f"must not be there in version {version}", document["optimizer"])
     try:
         # Not `validate_json`: its parser takes 120 times the size of a text of empty lists.
         flow = flow_adapter().validate_python(document | {"schema_version": SCHEMA_VERSION})
     except ValidationError as error:
         raise _explain(error) from None
+    if version >= 3:
+        _check_complete(document)
     _check_spec(document["spec"], flow)
     _check_seeds(flow)
     _check_parts(flow, limits)
@@ -180,6 +184,16 @@ def _check_version(document: Any) -> int:
             "Write one with: chainrule inspect FILE.py:FUNCTION --output flow.json"
         )
     return version
+
+
+def _check_complete(document: dict[str, Any]) -> None:
+    """Raise if a field is missing that has a default: what is not there cannot be said."""
+    for name in GradientFlow.__dataclass_fields__:
+        if name not in document:
+            raise FlowFileError(
+                f"The flow file is damaged at {name}: this field must be there and is missing. "
+                "Measure again and save a new one."
+            )
 
 
 def _rename_streams(document: dict[str, Any]) -> None:
