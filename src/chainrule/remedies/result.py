@@ -502,7 +502,7 @@ def describe_harm(before: GradientFlow, after: GradientFlow) -> str:
     broken = [p.name for p in after.parameters if (p.grad_non_finite or 0.0) > 0]
     if not math.isfinite(after.loss) or broken or (bad and bad >= bad_before):
         return "it leaves numbers that are infinite or undefined"
-    if math.isfinite(before.loss):
+    if math.isfinite(before.loss) and before.spec is None:  # a specified one has a loss of ours
         rise = after.loss - before.loss
         if rise > (MOST_LOSS - 1.0) * abs(before.loss) and rise > 0.0 < before.loss:
             return (
