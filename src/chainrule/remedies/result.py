@@ -390,7 +390,8 @@ class Remedies(Sequence[Remedy]):
             (helps, "helps" if helps == 1 else "help"),
             (others, "does not" if others == 1 else "do not"),
         )
-        return ", ".join(f"{count} {text}" for count, text in texts)
+        shown = texts if cures else texts[1:]  # cures are there only where training was tried
+        return ", ".join(f"{count} {text}" for count, text in shown)
 
     @cached_property
     def cures(self) -> tuple[Remedy, ...]:
@@ -508,7 +509,7 @@ def describe_harm(before: GradientFlow, after: GradientFlow) -> str:
     broken = [p.name for p in after.parameters if (p.grad_non_finite or 0.0) > 0]
     if not math.isfinite(after.loss) or broken or (bad and bad >= bad_before):
         return "it leaves numbers that are infinite or undefined"
-    if math.isfinite(before.loss):
+    if math.isfinite(before.loss) and before.spec is None:  # a specified one has a loss of ours
         rise = after.loss - before.loss
         if rise > (MOST_LOSS - 1.0) * abs(before.loss) and rise > 0.0 < before.loss:
             return (
