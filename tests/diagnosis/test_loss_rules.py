@@ -290,6 +290,17 @@ def test_a_critic_that_judges_badly_is_no_large_output():
         assert "large_loss" not in found
 
 
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_targets_that_are_all_the_same_are_no_measure(by_hand):
+    model, x = nn.Linear(8, 2), torch.eye(8)
+    ones = torch.ones(8, 2)
+    _, found = find(
+        model,
+        lambda m: (m(x) - 1).square().mean() if by_hand else F.mse_loss(m(x), ones),
+    )
+    assert "large_loss" not in found
+
+
 # --- Outputs that the loss does not expect -------------------------------------------------------
 
 

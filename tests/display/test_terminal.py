@@ -221,3 +221,13 @@ def test_long_names_keep_their_end_and_wide_characters_count_twice():
     assert shorten("名前名前", 5) == "…名前"
     assert shorten("short", 5) == "short"
     assert shorten("a\x1bb", 6) == r"a\x1bb"
+
+
+def test_a_recurrent_module_has_a_line_about_its_first_step():
+    model, x = nn.Sequential(nn.GRU(2, 3, batch_first=True)), torch.randn(4, 6, 2)
+    flow = inspect(model, lambda m: m(x)[0][:, -1].square().mean())
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_flow(console, flow, diagnose(flow))
+    text = console.export_text()
+    assert "gradient at step 1 of 6" in text
+    assert format_number(flow.times[0].shares[0]) in text

@@ -148,7 +148,7 @@ INPUT_RULES = (
         metric="root mean square of the input",
         threshold=LARGE,
         beyond=">",
-        reason="The first layer's values grow with the input, and its gradient grows again with it. "
+        reason="The first layer's values grow with the input, and so does its gradient. "
         "So it needs a far smaller learning rate than all others, and saturating activations are "
         f"flat from the start. {_ADVICE}",
         source="LeCun et al. 1998, Efficient BackProp, section 4.3; threshold measured",
@@ -185,7 +185,7 @@ INPUT_RULES = (
         metric="largest ÷ smallest standard deviation of the input's columns",
         threshold=UNEVEN,
         beyond=">",
-        reason="No learning rate suits all columns: one that is safe for the largest learns nothing "
+        reason="No learning rate suits all columns: one safe for the largest learns nothing "
         f"from the smallest. {_ADVICE}",
         source="LeCun et al. 1998, Efficient BackProp, section 4.3; threshold measured",
         read=_read_inputs(_read_spread_ratio),

@@ -217,7 +217,7 @@ _OBSERVATIONS = (
         metric="share of a layer's units that are copies",
         threshold=0.1,
         beyond=">",
-        meaning="Units with the same weights and gradients stay the same, so the layer works like a "
+        meaning="Units with the same weights and gradients stay so, and the layer works like a "
         "smaller one, and trains like it. Where a network was widened by copying units, a little "
         "noise on the copies sets them free.",
         source="Chen et al. 2016, Net2Net (arXiv 1511.05641)",

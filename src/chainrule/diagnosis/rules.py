@@ -516,7 +516,7 @@ _TABLE = sorted(
         OVERSHOOTS,
         *TRIAL_RULES,
     ),
-    key=lambda rule: (rule.last, list(Verdict).index(rule.verdict)),
+    key=lambda rule: list(Verdict).index(rule.verdict),
 )
 
 RULES: Mapping[str, Rule] = MappingProxyType({rule.name: rule for rule in _TABLE})

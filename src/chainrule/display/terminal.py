@@ -54,6 +54,9 @@ _STYLES = {GOOD: "bold green", WARN: "bold yellow", BAD: "bold red"}
 
 _ATTENTION_CELLS = 40
 
+_TIMES = 3
+"""Most recurrent modules that get a line."""
+
 
 def print_flow(
     console: Console, flow: GradientFlow, diagnosis: Diagnosis, *, everything: bool = False
@@ -105,6 +108,10 @@ def _render_values(flow: GradientFlow) -> RenderableType:
             *([(f"gradient at layer {len(norms)}", norms[-1])] if len(norms) > 1 else []),
             *([("ratio, first ÷ last", flow.gradient_ratio)] if len(norms) > 1 else []),
         ]
+    values += [
+        (f"{each.name}: gradient at step 1 of {each.length:,} ÷ the largest", each.shares[0])
+        for each in flow.times[:_TIMES]
+    ]
     if flow.clip_factor is not None:
         values += [
             ("clipping multiplies by", flow.clip_factor),

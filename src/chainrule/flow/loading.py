@@ -269,21 +269,26 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
                 _refuse(where, "must be positions of parameters", position)
         if residual.branch is not None and residual.branch >= layers:
             _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
+    _check_inputs(flow)
+    for index, time in enumerate(flow.times):
+        _check_time(time, f"times.{index}")
+
+
+def _check_inputs(flow: GradientFlow) -> None:
+    """Raise unless columns and units are not more than there are, and positions exist."""
     for index, entering in enumerate(flow.inputs):
         for field in ("constant_columns", "zero_columns"):
             for count in getattr(entering, field).values:
                 if count > entering.columns:
                     where = f"inputs.{index}.{field}"
                     _refuse(where, f"must be at most columns, {entering.columns}", count)
-    for index, time in enumerate(flow.times):
-        _check_time(time, f"times.{index}")
     for index, symmetry in enumerate(flow.symmetries):
         for share in symmetry.share.values:
             if share >= 1.0:
                 where = f"symmetries.{index}.copies"
                 _refuse(where, f"must be below units, {symmetry.units}", symmetry.copies)
     for index, rounded in enumerate(flow.precisions):
-        if rounded.layer is not None and rounded.layer >= layers:
+        if rounded.layer is not None and rounded.layer >= len(flow.layers):
             where = f"precisions.{index}.layer"
             _refuse(where, "must be the position of a layer", rounded.layer)
 

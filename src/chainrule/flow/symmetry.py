@@ -41,8 +41,8 @@ class SymmetryFlow:
 
     def __repr__(self) -> str:
         return (
-            f"SymmetryFlow({shorten(self.parameter)}, {self.units:,} units, {self.copies:g} copies, "
-            f"{self.idle:g} idle)"
+            f"SymmetryFlow({shorten(self.parameter)}, {self.units:,} units, "
+            f"{self.copies:g} copies, {self.idle:g} idle)"
         )
 
     @property

@@ -34,7 +34,8 @@ class TimeFlow:
         length: Number of time steps.
         steps: The steps that were kept, counted from 0: all up to 64, else evenly spaced ones, the
             first and the last among them.
-        gradients: ‖∂loss/∂x_t‖, or that of what `of` says, at each of these steps, all examples together.
+        gradients: ‖∂loss/∂x_t‖, or that of what `of` says, at each of these steps, of
+            all examples together.
         read: ‖∂loss/∂h_t‖ at each of these steps: what the loss, or the next module, reads of the
             output directly. Zero where it reads nothing; empty if that was not measured: for
             states, and where the output gets no gradient.

@@ -23,7 +23,8 @@ from chainrule.flow.records import (
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.measure.attention import AttentionCall
 from chainrule.measure.inputs import assemble_inputs
-from chainrule.measure.loss import Loss, assemble_loss, describe_loss, summarize_loss
+from chainrule.measure.loss import Loss, assemble_loss, describe_loss
+from chainrule.measure.loss_values import summarize_loss
 from chainrule.measure.modules import Inventory, NamedParameter, find_owner
 from chainrule.measure.precision import assemble_precisions, take_arriving, take_weights
 from chainrule.measure.recording import Call, Output, Recorder, Subject
@@ -33,6 +34,7 @@ from chainrule.measure.residuals import (
     describe_residuals,
     place_edges,
 )
+from chainrule.measure.sequences import assemble_times, take_times
 from chainrule.measure.statistics import (
     Table,
     fetch_rows,
@@ -47,7 +49,6 @@ from chainrule.measure.statistics import (
 )
 from chainrule.measure.symmetry import find_symmetries
 from chainrule.measure.terms import assemble_terms
-from chainrule.measure.time import assemble_times, take_times
 
 _Key = TypeVar("_Key")
 Place = tuple[int, int]

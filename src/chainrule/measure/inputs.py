@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +10,11 @@ from torch import Tensor, nn
 from chainrule.flow.inputs import InputFlow
 from chainrule.flow.quantity import Quantity
 
-if TYPE_CHECKING:
-    from chainrule.measure.recording import Subject
-
 MAX_ENTERING = 16
 """Most tensors that are looked at."""
 
 SAMPLE, EXAMPLES = 2**16, 256
-"""Of tensors with more than `SAMPLE` entries, up to so many examples, and so many entries in all."""
+"""Of tensors with more than `SAMPLE` entries, so many examples and entries are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +41,20 @@ class Entering:
         return same and tensor.numel() == self.source.numel()
 
 
-def take_entering(subject: "Subject", tensor: Tensor) -> Entering:
-    """Return a sample of what a module reads; its examples first, then its columns."""
+def take_entering(reader: str, module: nn.Module, unit_dim: int | None, tensor: Tensor) -> Entering:
+    """Return a sample of what a module reads; its examples first, then its columns.
+
+    Args:
+        reader: The module's name.
+        module: The module.
+        unit_dim: Where it counts its units, from the end, if its class says so.
+        tensor: What it reads.
+    """
     source = tensor.detach()
     values = source
-    module: Any = subject.module
     if isinstance(module, nn.RNNBase) and not module.batch_first and values.dim() == 3:
         values = values.transpose(0, 1)
     if values.dim() > 2:
-        unit_dim = subject.unit_dim
         if unit_dim is None or -unit_dim >= values.dim():
             unit_dim = 1 if values.dim() > 3 else -1  # images by channel, sequences by feature
         values = values.movedim(unit_dim, 1)
@@ -62,7 +63,7 @@ def take_entering(subject: "Subject", tensor: Tensor) -> Entering:
     if values.numel() > SAMPLE:
         values = _thin_out(values)
     return Entering(
-        reader=subject.name,
+        reader=reader,
         source=source,
         shape=tuple(tensor.shape),
         dtype=str(tensor.dtype).removeprefix("torch."),
@@ -103,7 +104,8 @@ def _assemble_input(reader: str, shape: tuple[int, ...], dtype: str, values: Ten
     low, high = finite.aminmax() if finite.numel() else (values.new_tensor(math.nan),) * 2
     by_column = values.transpose(0, 1).flatten(1)
     known = by_column[torch.isfinite(by_column).all(1)]
-    means, deviations = known.mean(1), known.std(1, correction=0)
+    means = known.mean(1)
+    deviations = (known - means.unsqueeze(-1)).square().mean(1).sqrt()
     constant = known.amin(1) == known.amax(1)
     deviations = torch.where(constant, 0.0, deviations)  # rounding leaves something of a constant
     varying = deviations > 0

@@ -9,11 +9,10 @@ the weight that every entry has in the loss, and what another answer would give 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from chainrule.flow.loss import LossFlow, LossKind, LossPart, LossTerm, OutputActivation
@@ -22,8 +21,7 @@ from chainrule.flow.records import GradientStatistics, LayerFlow, ParameterFlow
 from chainrule.measure._torch_internals import read_saved, read_sequence_number
 from chainrule.measure.autograd_graph import Edge, is_leaf, list_views
 from chainrule.measure.constants import Constants
-from chainrule.measure.recording import Call, Output, Recorder, find_active
-from chainrule.measure.statistics import Table, is_cheap_to_read
+from chainrule.measure.recording import Call, Output, Recorder
 from chainrule.measure.terms import Term
 
 STEP = 0.01
@@ -78,10 +76,6 @@ _BOUNDS = frozenset(
 """Nodes behind which probabilities still are probabilities, nearly."""
 
 _PRODUCTS = frozenset(("MmBackward0", "AddmmBackward0", "BmmBackward0"))
-
-_Number = Tensor | float | None
-_Numbers = tuple[_Number, _Number, _Number, _Number]
-"""Value, guessing, best constant answer, floor."""
 
 
 @dataclass(slots=True, eq=False)
@@ -428,286 +422,6 @@ def _keep_difference(part: Part, recorder: Recorder, values: Mapping[Any, Tensor
         return
     part.saved["self"] = read.reshape(difference.shape)
     part.saved["target"] = part.saved["self"] - part.saved["sign"] * difference.detach()
-
-
-# --- After the backward pass ---------------------------------------------------------------------
-
-
-def summarize_loss(
-    loss: Loss,
-    value: Tensor,
-    gradients: Mapping[int, Any],
-    recorder: Recorder,
-    has_zeros: Callable[[int], bool],
-) -> Table:
-    """Return the numbers of a loss: of all parts and of the examples without gradient.
-
-    Args:
-        loss: What was found before.
-        value: The loss.
-        gradients: By recorded edge; large ones are tables.
-        recorder: The forward pass.
-        has_zeros: Whether the gradient at an edge may have entries that are zero.
-    """
-    numbers: list[_Number] = []
-    for part in loss.parts:
-        try:
-            found = _measure(part, gradients)
-        except (RuntimeError, TypeError, ValueError, IndexError):  # no tensors as usual losses have
-            found = None
-        if found is not None and len(loss.parts) == 1 and not loss.is_shifted:
-            found = (value.reshape(()), *found[1:])
-        numbers += found or (None, None, None, None)
-    numbers.append(_share_of_idle(loss.outputs, gradients, recorder, has_zeros))
-    return {"numbers": _join(numbers, value.device).unsqueeze(0)}
-
-
-def _join(numbers: Sequence[_Number], device: torch.device) -> Tensor:
-    """Return numbers as one tensor; those that are not known become NaN."""
-    if is_cheap_to_read(device):
-        return torch.tensor(
-            [math.nan if n is None else float(n) for n in numbers], dtype=torch.float64
-        )
-    wide = torch.float32 if device.type == "mps" else torch.float64
-    unknown = torch.full((), math.nan, dtype=wide, device=device)
-    return torch.stack(
-        [
-            unknown
-            if n is None
-            else n.to(unknown)
-            if isinstance(n, Tensor)
-            else torch.full_like(unknown, n)
-            for n in numbers
-        ]
-    )
-
-
-def _share_of_idle(
-    outputs: Sequence[int],
-    gradients: Mapping[int, Any],
-    recorder: Recorder,
-    has_zeros: Callable[[int], bool],
-) -> _Number:
-    """Return the share of examples whose gradient is zero in every output."""
-    if len(outputs) == 1 and isinstance(gradients.get(outputs[0]), Tensor):
-        gradient = gradients[outputs[0]]
-        several = gradient.dim() > 0 and gradient.shape[0] > 1 and not gradient.is_sparse
-        if several and gradient.numel() and not has_zeros(outputs[0]):
-            return 0.0
-    by_size: dict[int, Tensor] = {}
-    for edge in outputs:
-        active, gradient = recorder.active.get(edge), gradients.get(edge)
-        if (
-            active is None
-            and isinstance(gradient, Tensor)
-            and not gradient.is_sparse
-            and gradient.numel()
-        ):
-            active = find_active(gradient)
-        if active is not None and active.numel() > 1:
-            known = by_size.get(active.numel())
-            by_size[active.numel()] = active if known is None else active | known
-    if not by_size:
-        return None
-    groups = list(by_size.values())
-    active = groups[0] if len(groups) == 1 else torch.cat(groups)
-    return 1.0 - active.sum() / active.numel()
-
-
-def _measure(part: Part, gradients: Mapping[int, Any]) -> _Numbers | None:
-    saved = part.saved
-    weight: Tensor | None = None
-    if part.weights is not None:
-        weight = gradients.get(part.weights)
-        if not isinstance(weight, Tensor):
-            return None
-        weight = weight.detach()
-    if "log_probabilities" in saved:
-        return None if weight is None else _measure_soft(part, weight)
-    target = saved.get("target")
-    if not isinstance(target, Tensor) or (not part.reduction and weight is None):
-        return None
-    target = target.detach()
-    if part.kind in ("cross_entropy", "nll"):
-        return _measure_classes(part, target, weight)
-    if part.kind.startswith("binary"):
-        return _measure_binary(part, target, weight)
-    return _measure_regression(part, target, weight)
-
-
-def _measure_classes(part: Part, target: Tensor, weight: Tensor | None) -> _Numbers | None:
-    """Of targets that are numbers of classes."""
-    saved = part.saved
-    classes, own = saved.get("classes"), saved.get("weight")
-    ignored = saved.get("ignore_index")
-    if classes is None or ignored is None:
-        return None
-    flat = target.flatten().cpu()
-    mass = None
-    if weight is not None and not part.reduction:
-        mass = weight.flatten().cpu().double()
-    kept = flat != (ignored if ignored < 2**63 else ignored - 2**64)
-    if not bool(kept.all()):
-        flat, mass = flat[kept], mass if mass is None else mass[kept]
-    if own is not None:
-        entry = own.detach().cpu().double()[flat]
-        mass = entry if mass is None else mass * entry
-    counts = torch.bincount(flat, weights=mass, minlength=classes).double()
-    total = counts.sum()
-    if not bool(total > 0):
-        return None
-    scale = torch.ones((), dtype=torch.float64)
-    if part.reduction:
-        scale = scale if weight is None else weight.sum().cpu().double()
-        if part.reduction == "mean":
-            scale = scale / total
-    entropy = torch.special.entr(counts / total).sum() * total
-    value: Tensor | None = None
-    given = saved.get("self")
-    if given is not None:
-        picked = given.movedim(1, -1) if given.dim() > 1 else given
-        picked = picked.reshape(-1, classes).cpu()
-        picked = picked[kept] if len(kept) == len(picked) else picked
-        each = -picked.gather(1, flat.unsqueeze(1)).squeeze(1).double()
-        value = (each if mass is None else each * mass).sum() * scale
-    if part.kind == "nll":  # what it reads need not be logarithms of probabilities
-        return value, None, None, None
-    return value, total * math.log(classes) * scale, entropy * scale, 0.0
-
-
-def _measure_soft(part: Part, weight: Tensor) -> _Numbers | None:
-    """Of targets that are probabilities, or any sum of log-probabilities with weights."""
-    saved = part.saved
-    dim = saved["dim"]
-    dim = dim if dim < 2**63 else dim - 2**64
-    logs = saved["log_probabilities"]
-    mass = -weight.to(torch.float64 if weight.device.type != "mps" else torch.float32)
-    if not bool((mass >= -1e-9 * mass.abs().max()).all()):
-        part.kind = "custom"  # weights of both signs, as a policy gradient has them
-        return None
-    part.width = part.width or logs.shape[dim]
-    mass = mass.clamp_min(0.0)
-    value = torch.where(mass > 0, -mass * logs, 0.0).sum()
-    rows = mass.sum(dim)
-    shares = mass / rows.unsqueeze(dim).clamp_min(torch.finfo(mass.dtype).tiny)
-    floor = (torch.special.entr(shares).sum(dim) * rows).sum()
-    total = rows.sum()
-    frequencies = mass.movedim(dim, -1).reshape(-1, logs.shape[dim]).sum(0) / total
-    entropy = torch.special.entr(frequencies).sum() * total
-    guessing = total * math.log(logs.shape[dim])
-    if part.is_shifted:  # Σ q (ln q − ln p)
-        part.kind = "kl"
-        return value - floor, guessing - floor, entropy - floor, 0.0
-    return value, guessing, entropy, floor
-
-
-def _scale(part: Part, target: Tensor, weight: Tensor | None) -> Tensor | float:
-    """Return the weight of every entry in the loss: a tensor of its own shape, or one number."""
-    if not part.reduction:
-        assert weight is not None
-        return weight
-    scale = 1.0 if weight is None else weight.sum()
-    return scale / target.numel() if part.reduction == "mean" else scale
-
-
-def _measure_binary(part: Part, target: Tensor, weight: Tensor | None) -> _Numbers | None:
-    """Of targets from 0 to 1, each by itself."""
-    saved = part.saved
-    scale: Tensor | float = _scale(part, target, weight)
-    if isinstance(saved.get("weight"), Tensor):
-        scale = scale * saved["weight"].detach()
-    ratio = saved.get("pos_weight")
-    ones = target * scale
-    zeros = (1.0 - target) * scale
-    if isinstance(ratio, Tensor):
-        ones = ones * ratio.detach()
-    if not bool((ones >= 0).all() & (zeros >= 0).all()):
-        return None
-    both = ones + zeros
-    guessing = both.sum() * math.log(2.0)
-    floor = _measure_entropy(ones, both)
-    constant = None
-    if _count_rows(target) > 1:
-        constant = _measure_entropy(_sum_rows(ones), _sum_rows(both))
-    value = None
-    given = saved.get("self")
-    if given is not None:
-        if part.kind == "binary_cross_entropy":
-            logs = given.log().clamp_min(-100.0), (1.0 - given).log().clamp_min(-100.0)
-        else:
-            logs = nn.functional.logsigmoid(given), nn.functional.logsigmoid(-given)
-        value = -(ones * logs[0] + zeros * logs[1]).sum()
-    return value, guessing, constant, floor
-
-
-def _measure_entropy(ones: Tensor, both: Tensor) -> Tensor:
-    """Return Σ of the weighted binary entropies."""
-    share = ones / both.clamp_min(torch.finfo(both.dtype).tiny)
-    entropy: Tensor = torch.special.entr(share) + torch.special.entr((1.0 - share).clamp_min(0.0))
-    return (entropy * both).sum()
-
-
-def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _Numbers | None:
-    """Of targets that are any numbers."""
-    if not target.is_floating_point():
-        return None
-    value = None
-    given = part.saved.get("self")
-    scale = _scale(part, target, weight)
-    if given is not None:
-        value = (_penalize(part, given - target) * scale).sum()
-    if _count_rows(target) < 2:
-        return value, None, None, 0.0
-    rows = _list_rows(target)
-    if not isinstance(scale, Tensor) or scale.dim() == 0:
-        if part.kind == "mse":
-            guessing = (rows - rows.mean(0)).square().sum() * scale
-        else:
-            centre = rows.median(dim=0).values
-            guessing = (_penalize(part, rows - centre) * scale).sum()
-        return value, guessing, guessing, 0.0
-    scale = _list_rows(scale.expand_as(target))
-    if not bool((scale >= 0).all()):
-        return None
-    if part.kind == "mse":
-        total = scale.sum(0).clamp_min(torch.finfo(scale.dtype).tiny)
-        centre = (rows * scale).sum(0) / total
-    else:
-        centre = rows.median(dim=0).values
-    guessing = (_penalize(part, rows - centre) * scale).sum()
-    return value, guessing, guessing, 0.0
-
-
-def _penalize(part: Part, difference: Tensor) -> Tensor:
-    """Return what each difference costs."""
-    if part.kind == "mse":
-        return difference.square()
-    if part.kind == "l1":
-        return difference.abs()
-    nothing = torch.zeros_like(difference)
-    if part.kind == "huber":
-        return nn.functional.huber_loss(
-            difference, nothing, reduction="none", delta=part.saved["delta"]
-        )
-    return nn.functional.smooth_l1_loss(
-        difference, nothing, reduction="none", beta=part.saved["beta"]
-    )
-
-
-def _list_rows(tensor: Tensor) -> Tensor:
-    """Return a tensor as [answers, features]: the second dimension of images, else the last."""
-    if tensor.dim() < 2:
-        return tensor.reshape(-1, 1)
-    moved = tensor.movedim(1, -1) if tensor.dim() > 3 else tensor
-    return moved.reshape(-1, moved.shape[-1])
-
-
-def _count_rows(tensor: Tensor) -> int:
-    return _list_rows(tensor).shape[0] if tensor.numel() else 0
-
-
-def _sum_rows(tensor: Tensor) -> Tensor:
-    return _list_rows(tensor).sum(0)
 
 
 # --- In numbers ----------------------------------------------------------------------------------

@@ -366,7 +366,7 @@ class Recorder:
                 and not is_functorch_wrapped(tensor)
                 and not any(each.is_of(tensor) for each in self.entering)
             ):
-                self.entering.append(take_entering(subject, tensor))
+                self.entering.append(take_entering(subject.name, module, subject.unit_dim, tensor))
 
     def find_edge(self, node: Any, output_nr: int) -> int | None:
         """Return the edge where a node of the graph puts out, if a call's tensor sat on it."""
@@ -425,12 +425,7 @@ class Recorder:
         )
         self._note_base(tensor, only_private=True)
         call.outputs.append(output)
-        self._may_enter &= tensor.requires_grad
-        self.has_half |= tensor.dtype in HALF
-        if call.subject.recurrent and path == "0" and output.edge is not None:
-            assert call.subject.module is not None
-            if isinstance(call.subject.module, nn.RNNBase):
-                self.timed[output.edge] = find_time_dim(call.subject.module, tensor)
+        self._note_kind(call, output, tensor)
         if output.edge is not None and call.subject.module and not is_leaf(call.subject.module):
             self._note_sum(call.subject, tensor, output.edge)
         if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
@@ -459,6 +454,14 @@ class Recorder:
                 output.table |= summarize_derivative(
                     [before.unsqueeze(0)], subject.activation, subject.module, output.unit_dim
                 )
+
+    def _note_kind(self, call: Call, output: Output, tensor: Tensor) -> None:
+        self._may_enter &= tensor.requires_grad
+        self.has_half |= tensor.dtype in HALF
+        if call.subject.recurrent and output.path == "0" and output.edge is not None:
+            module = call.subject.module
+            if isinstance(module, nn.RNNBase):
+                self.timed[output.edge] = find_time_dim(module, tensor)
 
     def _note_base(self, tensor: Tensor, *, only_private: bool) -> None:
         """Note the edge of the tensor of which this one is a view, for when it is overwritten.

@@ -43,7 +43,7 @@ LARGE, SAMPLE = 2**16, 2**14
 saturation in evenly spaced rows with some `LARGE` entries together."""
 
 UNITS = 8
-"""Units of a weight of which one entry is compared."""
+"""Evenly spaced units of a weight of which one entry is compared."""
 
 _BLOCK = 1024
 _MODERATE = (1e-15, 1e15)
@@ -237,7 +237,8 @@ def _reduce_weights(weights: Tensor) -> Table:
     if weights.dim() > 3 and weights.numel():
         size, stride = weights.shape, weights.stride()
         table["first"] = weights.as_strided(
-            (size[0], size[1], min(size[2], UNITS)), (stride[0], stride[1], stride[2])
+            (size[0], size[1], min(size[2], UNITS)),
+            (stride[0], stride[1], stride[2] * max(1, size[2] // UNITS)),
         )
     return table
 
