@@ -45,8 +45,8 @@ REFUSED = "refused"
 def measure_distance(flow: GradientFlow, name: str) -> float | None:
     """Return how far a metric is beyond the bound of a rule; below 0 if it is on the right side.
 
-    In powers of ten for ratios, in log-odds ÷ ln 10 for shares; counts, and what is compared with 0,
-    are beyond or not.
+    In powers of ten for ratios, in log-odds ÷ ln 10 for shares; counts, and what is compared with
+    0, are beyond or not.
     """
     rule = RULES[name]
     if not rule.applies(flow):
