@@ -12,18 +12,17 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 from sklearn.metrics import roc_auc_score
 from truth_models import FITTED, JUDGED, Batch, Entry, Problem
 from viability import BINS, NEVER, compute_log_odds, fit
 
-from chainrule import ChainruleError, Diagnosis, GradientFlow, Verdict, diagnose
+from chainrule import ChainruleError, GradientFlow, Verdict, diagnose
 from chainrule import inspect as inspect_model
 from chainrule.diagnosis.rules import RULES, measure_metric
-from chainrule.diagnosis.viability.constants import Constants
-from chainrule.diagnosis.viability.features import measure_features
-from chainrule.diagnosis.viability.model import judge_features
+from chainrule.diagnosis.viability.constants import Constants, Slope
 
 SAID_FILE = Path(__file__).parent / "truth_said.csv"
 OPTIMIZERS = ("sgd", "adam")
@@ -46,7 +45,8 @@ REFUSED = "refused"
 def measure_distance(flow: GradientFlow, name: str) -> float | None:
     """Return how far a metric is beyond the bound of a rule; below 0 if it is on the right side.
 
-    In powers of ten for ratios, in log-odds ÷ ln 10 for shares; a count is beyond or not.
+    In powers of ten for ratios, in log-odds ÷ ln 10 for shares; counts, and what is compared with
+    0, are beyond or not.
     """
     rule = RULES[name]
     if not rule.applies(flow):
@@ -57,7 +57,7 @@ def measure_distance(flow: GradientFlow, name: str) -> float | None:
     if math.isnan(value):
         return FAR
     sign = 1 if rule.beyond == ">" else -1
-    if rule.scale == "count":
+    if rule.scale == "count" or rule.threshold == 0:
         return 1.0 if rule.is_beyond(value) else -FAR
     compared = [value, rule.threshold]
     if rule.scale == "share":
@@ -70,13 +70,13 @@ FAR = 6.0
 """Powers of ten beyond a bound that all count alike."""
 
 
-def measure_worst(flow: GradientFlow, diagnosis: Diagnosis) -> float:
+def measure_worst(flow: GradientFlow) -> float:
     """Return the largest distance beyond a bound over all rules that have no model behind them."""
     found = [measure_distance(flow, name) for name, rule in RULES.items() if not rule.last]
     return max((each for each in found if each is not None), default=0.0)
 
 
-def measure_step(flow: GradientFlow, diagnosis: Diagnosis) -> float | None:
+def measure_step(flow: GradientFlow) -> float | None:
     """Return the logarithm of the fall of the loss, relative to itself, for a step of 1 %."""
     if flow.loss_facts is None or flow.loss_facts.step is None:
         return None
@@ -84,31 +84,37 @@ def measure_step(flow: GradientFlow, diagnosis: Diagnosis) -> float | None:
     return math.log10(min(max(fall, 10.0**-FAR), 10.0**FAR)) if math.isfinite(fall) else FAR
 
 
-def _measure_doubt(optimizer: str) -> Callable[[GradientFlow, Diagnosis], float]:
-    def measure(flow: GradientFlow, diagnosis: Diagnosis) -> float:
-        prospect = judge_features(measure_features(flow), optimizer)
-        return FAR if prospect.log_odds is None else min(max(-prospect.log_odds, -FAR), FAR)
+def measure_rate(flow: GradientFlow) -> float | None:
+    """Return the logarithm of the rate at which SGD moves the median parameter by 1 %."""
+    rates = [
+        0.01 * float(parameter.norm) / float(parameter.grad_norm)
+        for parameter in flow.parameters
+        if parameter.grad_norm is not None and parameter.grad_norm > 0 and parameter.norm > 0
+    ]
+    rates = [rate for rate in rates if math.isfinite(rate) and rate > 0]
+    return math.log10(median(rates)) if rates else None
 
-    return measure
 
-
-FEATURES: Mapping[str, Callable[[GradientFlow, Diagnosis], float | None]] = {
+FEATURES: Mapping[str, Callable[[GradientFlow], float | None]] = {
     "worst": measure_worst,
-    "findings": lambda flow, diagnosis: float(len(diagnosis.findings)),
     "step": measure_step,
-    "doubt_sgd": _measure_doubt("sgd"),
-    "doubt_adam": _measure_doubt("adam"),
+    "rate": measure_rate,
 }
-"""What the score is made of; every value is left alone when the loss is multiplied."""
+"""What the score is made of."""
 
 KNOTS: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = {
     "worst": ((">", (-1.0, 0.0, 1.0)),),
-    "findings": ((">", (0.0, 2.0)),),
     "step": (("<", (-1.0, -2.0, -4.0)), (">", (0.0, 1.0))),
-    "doubt_sgd": ((">", (-3.0, 0.0)),),
-    "doubt_adam": ((">", (-3.0, 0.0)),),
+    "rate": (("<", (-3.0, -4.0, -6.0)), (">", (0.0, 1.0, 3.0))),
 }
 """Where the healthy range of each feature ends, by side, and where the slope may change."""
+
+MEANINGS = {
+    "worst": "how far the worst value is beyond its bound, over all rules",
+    "step": "by how much the loss falls, relative to itself, if every weight moves by 1 %",
+    "rate": "the learning rate at which SGD moves the median parameter by 1 %",
+}
+"""The features in words; all are powers of ten."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +147,16 @@ def listen(entry: Entry) -> Said:
         verdict=str(diagnosis.verdict),
         rules=tuple(finding.rule for finding in diagnosis.findings),
         ratio=_judge_ratio(flow),
-        features={name: read(flow, diagnosis) for name, read in FEATURES.items()},
+        features=_read_features(flow, problem.loss_scale),
     )
+
+
+def _read_features(flow: GradientFlow, loss_scale: float) -> dict[str, float | None]:
+    """Return the features; gradients that are divided before a step count as they are then."""
+    found = {name: read(flow) for name, read in FEATURES.items()}
+    if found["rate"] is not None:
+        found["rate"] += math.log10(loss_scale)
+    return found
 
 
 WORST_RATIO = -30.0
@@ -384,27 +398,27 @@ def write_reliability(samples: Sequence[Sample], constants: Mapping[str, Constan
 
 def write_constants(constants: Mapping[str, Constants]) -> str:
     """Return what the score is made of, as a table."""
-    places = sorted(
-        {(s.feature, s.beyond, s.knot) for each in constants.values() for s in each.slopes}
-    )
-    lines = ["| value | costs, in log-odds per unit | SGD | Adam |", "|---|---|---|---|"]
-    lines.append(
-        "| none | (a model without a fault) | "
-        + " | ".join(f"{constants[name].base:+.2f}" for name in OPTIMIZERS)
-        + " |"
-    )
-    for feature, beyond, knot in places:
-        cells = []
-        for name in OPTIMIZERS:
-            weights = [
-                s.weight
-                for s in constants[name].slopes
-                if (s.feature, s.beyond, s.knot) == (feature, beyond, knot)
-            ]
-            cells.append(f"{-weights[0]:.2f}" if weights else "0")
-        side = "below" if beyond == "<" else "above"
-        lines.append(f"| {feature} | {side} {knot:g} | " + " | ".join(cells) + " |")
+    lines = ["| value (power of ten) | costs | SGD | Adam |", "|---|---|---|---|"]
+    bases = " | ".join(f"{constants[name].base:+.2f}" for name in OPTIMIZERS)
+    lines.append(f"| a model without a fault | | {bases} |")
+    for feature, sides in KNOTS.items():
+        for beyond, knots in sides:
+            for knot in knots:
+                slopes = [
+                    [s for s in constants[name].slopes if _place(s) == (feature, beyond, knot)]
+                    for name in OPTIMIZERS
+                ]
+                if any(slopes):
+                    side = "below" if beyond == "<" else "above"
+                    cells = " | ".join(
+                        f"{-found[0].weight:.2f}" if found else "0" for found in slopes
+                    )
+                    lines.append(f"| {MEANINGS[feature]} | {side} {knot:g} | {cells} |")
     return "\n".join(lines)
+
+
+def _place(slope: Slope) -> tuple[str, str, float]:
+    return slope.feature, slope.beyond, slope.knot
 
 
 def write_rules(samples: Sequence[Sample]) -> str:

@@ -44,6 +44,11 @@ class Tried:
     learned: Mapping[str, float]
 
 
+def can_be_tried(entry: Entry) -> bool:
+    """Return whether a trial trains as the real training does: it has no scaler of gradients."""
+    return entry.build().loss_scale == 1
+
+
 def try_entry(entry: Entry) -> dict[str, object]:
     """Return a row of the file."""
     problem = entry.build()
@@ -80,7 +85,7 @@ def try_missing(entries: Sequence[Entry], minutes: float) -> None:
     """Try the models that have no row yet until the time is up."""
     end = time.monotonic() + 60 * minutes
     done = read_tried()
-    missing = [entry for entry in entries if entry.key not in done]
+    missing = [entry for entry in entries if entry.key not in done and can_be_tried(entry)]
     for count, entry in enumerate(missing, 1):
         if time.monotonic() > end:
             return

@@ -274,7 +274,7 @@ def triplet(margin: float, collapse: str, distance: str) -> Problem:
     def measure_error(model: nn.Module, batch: Batch) -> float:
         anchor, same, other = (model(x) for x in split(batch))
         near, far = (anchor - same).norm(dim=-1), (anchor - other).norm(dim=-1)
-        return 2 * float((near >= far).float().mean())
+        return 2 - 2 * float((near < far).float().mean())  # undefined ones are wrong
 
     return Problem("triplets", net, draw_vectors, compute_loss, measure_error)
 
