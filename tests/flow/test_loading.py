@@ -17,7 +17,7 @@ import chainrule
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.errors import FlowFileError, InspectionError
 from chainrule.flow.gradient_flow import SCHEMA_VERSION, GradientFlow
-from chainrule.flow.loading import MAX_FIELDS, Limits, decode_flow, load_flow
+from chainrule.flow.loading import MAX_FIELDS, NEW_IN_3, Limits, decode_flow, load_flow
 from chainrule.flow.records import (
     ActivationStatistics,
     AttentionFlow,

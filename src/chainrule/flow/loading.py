@@ -262,7 +262,7 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
     """Raise unless every part fits the others: sizes of ensembles, positions, lengths of texts."""
     for name in ("device", "torch_version", "chainrule_version"):
         _check_text(getattr(flow, name), limits, name)
-    layers, parameters = len(flow.layers), len(flow.parameters)
+    layers = len(flow.layers)
     for name in (
         *("layers", "parameters", "residuals", "attentions"),
         *("inputs", "times", "symmetries", "precisions"),
@@ -279,16 +279,21 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
     for index, parameter in enumerate(flow.parameters):
         _check_parameter(parameter, index)
     _check_optimizer(flow, limits)
-    for index, residual in enumerate(flow.residuals):
-        for position in residual.parameters:
-            if position >= parameters:
-                where = f"residuals.{index}.parameters"
-                _refuse(where, "must be positions of parameters", position)
-        if residual.branch is not None and residual.branch >= layers:
-            _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
+    _check_residuals(flow)
     _check_inputs(flow)
     for index, time in enumerate(flow.times):
         _check_time(time, f"times.{index}")
+
+
+def _check_residuals(flow: GradientFlow) -> None:
+    """Raise unless branches and parameters exist."""
+    for index, residual in enumerate(flow.residuals):
+        for position in residual.parameters:
+            if position >= len(flow.parameters):
+                where = f"residuals.{index}.parameters"
+                _refuse(where, "must be positions of parameters", position)
+        if residual.branch is not None and residual.branch >= len(flow.layers):
+            _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
 
 
 def _check_inputs(flow: GradientFlow) -> None:

@@ -55,7 +55,7 @@ Place = tuple[int, int]
 """Where a value will be found: (number of the table, entry in it)."""
 
 
-def assemble_flow(
+def assemble_flow(  # noqa: PLR0915  (one table per kind of tensor, one transfer)
     inventory: Inventory,
     loss: Tensor,
     recorder: Recorder,
