@@ -12,9 +12,10 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.input_rules import ENOUGH
+from chainrule.diagnosis.loss_rules import is_applied_twice, word_activations
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
-from chainrule.diagnosis.rules import RULES
+from chainrule.diagnosis.rules import RULES, measure_metric
 from chainrule.diagnosis.structure import (
     list_normalizations,
     list_streams,
@@ -165,6 +166,24 @@ _OBSERVATIONS = (
         "That is meant where a margin is kept, a ratio is clipped or padding is masked. It is a "
         "fault where a clamp or an empty target does it.",
         source="definition: an example with zero gradient at the output changes no weight",
+    ),
+    Observation(
+        name="large_start",
+        metric="loss ÷ loss of guessing",
+        threshold=8.0,
+        beyond=">",
+        meaning="The first steps only undo this. Most such networks train all the same, a little "
+        "later. A smaller output layer, or targets of mean 0 and standard deviation 1, spare it.",
+        source="measured: docs/truth.md",
+    ),
+    Observation(
+        name="probabilities",
+        metric="outputs that went through an activation that the loss does not expect",
+        threshold=0,
+        beyond=">",
+        meaning="The loss cannot become small, even for perfect answers, and the gradient is a few "
+        "times smaller. It trains all the same, but later. Give the loss what it expects.",
+        source="PyTorch documentation of these losses; measured: docs/truth.md",
     ),
     Observation(
         name="log_softmax_twice",
@@ -462,6 +481,31 @@ def _find_idle(flow: GradientFlow) -> Iterator[Note]:
         )
 
 
+def _find_large_start(flow: GradientFlow) -> Iterator[Note]:
+    excess = measure_metric(flow, "large_loss")
+    if excess is None or any(RULES[name].is_beyond(excess) for name in _large(flow)):
+        return
+    if excess > OBSERVATIONS["large_start"].threshold:
+        yield _note(
+            "large_start", excess, f"the loss is {format_number(excess)} times that of guessing", []
+        )
+
+
+def _large(flow: GradientFlow) -> Sequence[str]:
+    tied = measure_metric(flow, "large_tied_loss")
+    return ("large_loss",) if tied is None else ("large_loss", "large_tied_loss")
+
+
+def _find_probabilities(flow: GradientFlow) -> Iterator[Note]:
+    parts = flow.loss_facts.parts if flow.loss_facts else ()
+    divided = measure_metric(flow, "unsuited_output")
+    if divided is None or RULES["unsuited_output"].is_beyond(divided):
+        return
+    if any(is_applied_twice(part) for part in parts):
+        names = [flow.layers[at].name for part in parts for at in part.outputs]
+        yield _note("probabilities", 1.0, "; ".join(word_activations(flow)), names)
+
+
 def _find_log_softmax(flow: GradientFlow) -> Iterator[Note]:
     for part in flow.loss_facts.parts if flow.loss_facts else ():
         if (part.kind, part.activation) == ("cross_entropy", "log_softmax"):
@@ -606,6 +650,8 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_starved_branches,
     _find_unused,
     _find_idle,
+    _find_large_start,
+    _find_probabilities,
     _find_log_softmax,
     _find_detached,
     _find_constant_columns,

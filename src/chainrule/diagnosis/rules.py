@@ -57,6 +57,7 @@ from chainrule.diagnosis.structure import (
     find_small_head,
     find_tied_head,
     is_loss_flat,
+    list_branch_layers,
     list_branch_normalizations,
     list_bypassed,
     list_chain,
@@ -170,6 +171,13 @@ def _read_distinct(layer: WeightLayer) -> float | None:
     return max(found, default=None)
 
 
+def _read_dead(flow: GradientFlow) -> list[Reading]:
+    """Return the share of dead units of layers without a path around them."""
+    inside = list_branch_layers(flow)
+    layers = [layer for layer in flow.weight_layers if layer.layer not in inside]
+    return read_layers(layers, lambda layer: layer.dead_share)
+
+
 def _read_variation(flow: GradientFlow) -> list[Reading]:
     """Return how differently the last layer answers the examples, or the head that is tied."""
     head = find_tied_head(flow)
@@ -230,6 +238,20 @@ def _read_non_finite(flow: GradientFlow) -> list[Reading]:
 def _read_unreached(flow: GradientFlow) -> list[Reading]:
     found = read_unreached(flow)
     return [Reading(value=len(found.names), layers=found.layers, modules=found.names)]
+
+
+def _is_evident(flow: GradientFlow) -> bool:
+    """Whether nearly equal answers count as evidence in a network.
+
+    Where they still differ by more than a thousandth, biases often are what they have in common,
+    and most networks learn to differ. So there some gradient must come near its bound as well.
+    """
+    values = [each.value for each in _read_variation(flow) if each.value is not None]
+    least = min(values, default=1.0)
+    return flow.spec is not None or least < _CLEARLY_SAME or _is_near(flow, USABLE_IN_CHAIN, "<")
+
+
+_CLEARLY_SAME = 1e-3
 
 
 def _count_measured(flow: GradientFlow) -> int:
@@ -355,7 +377,7 @@ _RULES = (
         "through it or reaches its weights. No step on this batch can bring it back.",
         feature="dead_units",
         source="Lu et al. 2019 (arXiv 1903.06733); threshold measured",
-        read=lambda flow: read_layers(flow.weight_layers, lambda layer: layer.dead_share),
+        read=_read_dead,
         trace=trace_dead_units,
         harmful="<",
         scale="share",
@@ -503,6 +525,7 @@ _RULES = (
         feature="variation",
         source="Schoenholz et al. 2017 (arXiv 1611.01232); threshold measured",
         read=_read_variation,
+        applies=_is_evident,
         trace=trace_differences,
         resolution=RESOLUTION,
     ),

@@ -307,6 +307,15 @@ def _list_branch_parameters(flow: GradientFlow) -> frozenset[str]:
     )
 
 
+@read_once
+def list_branch_layers(flow: GradientFlow) -> frozenset[int]:
+    """Return the weight layers whose weights residual branches are computed with."""
+    inside = _list_branch_parameters(flow)
+    return frozenset(
+        p.layer for p in flow.parameters if p.layer is not None and p.is_weight and p.name in inside
+    )
+
+
 def _has_streams(flow: GradientFlow) -> bool:
     """Whether there are paths around layers; those of a specification are blocks in its flow."""
     return bool(flow.residuals) or any(call.role == "residual" for call in flow.layers)

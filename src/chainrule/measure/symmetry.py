@@ -50,6 +50,7 @@ def find_symmetries(
     """
     found = []
     modules = dict(inventory.modules) if suspects else {}
+    biases = {p.names[0]: p.tensor.detach() for p in inventory.parameters} if suspects else {}
     for position in suspects:
         parameter, gradient = inventory.parameters[position], gradients.get(position)
         name = parameter.names[0]
@@ -62,13 +63,19 @@ def find_symmetries(
             and PARAMETRIZATIONS not in name
         ):
             weight = parameter.tensor.detach()
-            symmetry = _compare(position, weight, gradient, 1 if is_second else 0)
+            bias = biases.get(name.replace("weight", "bias"))
+            symmetry = _compare(position, weight, gradient, bias, 1 if is_second else 0)
             found += [symmetry] if symmetry else []
     return found
 
 
-def _compare(position: int, weight: Tensor, gradient: Tensor, dim: int) -> Symmetry | None:
+def _compare(
+    position: int, weight: Tensor, gradient: Tensor, bias: Tensor | None, dim: int
+) -> Symmetry | None:
+    """Return how many units are copies; other biases make them other units."""
     weights, changes = _list_units(weight, dim), _list_units(gradient, dim)
+    if bias is not None and bias.dim() == 1 and len(bias) == weight.shape[dim]:
+        weights = torch.cat([weights, bias[:MAX_UNITS, None].to(weights)], dim=1)
     if not bool(torch.isfinite(changes).all()) or not bool(torch.isfinite(weights).all()):
         return None
     units = len(weights)
