@@ -68,8 +68,8 @@ def train_first(known: dict[str, str]) -> Row | None:
     row: Row = {
         "spec": known["spec"],
         "verdict": found.diagnosis.verdict,
-        "sgd_probability": round(viability.sgd.probability, 3),
-        "adam_probability": round(viability.adam.probability, 3),
+        "sgd_probability": round(viability.sgd.probability or 0.0, 3),
+        "adam_probability": round(viability.adam.probability or 0.0, 3),
         "sgd_before": known["sgd"],
         "adam_before": known["adam"],
         "remedy": "",

@@ -73,9 +73,8 @@ def test_allowed_unreached_weights_do_not_hide_the_remedy():
     assert "Remedy: Initialization by what follows each layer" in lines[-2]
     assert "healthy" in lines[-2]
     assert "unused" not in str(caught.value)
-    with pytest.raises(AssertionError, match=r"Remedy: (.|\n)*does not reach 'unused.weight'"):
-        assert_healthy(model, compute_loss)
     chainrule.apply_remedy(chainrule.find_remedies(model, compute_loss)[0], model)
+    assert_healthy(model, compute_loss)  # what the loss does not use is a note
     assert_healthy(model, compute_loss, allow=["unreached"])
 
 

@@ -1,6 +1,7 @@
 """Tiny models of every type that `transformers` builds from a configuration."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def list_language_models() -> Iterator[tuple[str, Callable[[], Case]]]:
             if kind in seen or kind not in CONFIG_MAPPING:
                 continue
             seen.add(kind)
-            yield f"{kind} ({task.lower()})", lambda kind=kind, task=task: build(kind, task)
+            yield f"{kind} ({task.lower()})", partial(build, kind, task)
 
 
 def build(kind: str, task: str) -> Case:

@@ -1,6 +1,7 @@
 """Models of torchvision and timm, untrained, on small images; nothing where these are missing."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from torch import nn
 
@@ -93,19 +94,19 @@ TIMM = [
 def list_vision_models() -> Iterator[tuple[str, Callable[[], Case]]]:
     """Yield the name of every model of both libraries, and what builds it."""
     try:
-        import torchvision
+        import torchvision  # type: ignore[import-not-found]
     except (ImportError, RuntimeError):  # it needs the very PyTorch that it was built for
         torchvision = None
     if torchvision is not None:
         for name in TORCHVISION:
-            yield f"torchvision {name}", lambda name=name: _build_torchvision(name)
+            yield f"torchvision {name}", partial(_build_torchvision, name)
     try:
-        import timm
+        import timm  # type: ignore[import-not-found]
     except (ImportError, RuntimeError):
         timm = None
     if timm is not None:
         for name in TIMM:
-            yield f"timm {name}", lambda name=name: _build_timm(name)
+            yield f"timm {name}", partial(_build_timm, name)
 
 
 def _build_torchvision(name: str) -> Case:

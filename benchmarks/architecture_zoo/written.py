@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,8 @@ def entry(name: str) -> Callable[[Build], Build]:
 # --- Images --------------------------------------------------------------------------------------
 
 
-def _convolve(i: int, o: int, size: int = 3, stride: int = 1, **options: int) -> nn.Conv2d:
-    return nn.Conv2d(i, o, size, stride, size // 2, bias=False, **options)
+def _convolve(i: int, o: int, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(i, o, size, stride, size // 2, bias=False, groups=groups)
 
 
 def _unit(
@@ -105,7 +106,8 @@ def all_convolutional() -> Case:
 
 @entry("VGG-11 with BatchNorm")
 def vgg() -> Case:
-    layers, width = [], 3
+    layers: list[nn.Module] = []
+    width = 3
     for o in (16, 0, 32, 0, 48, 48, 0, 64, 64, 0):
         layers += _unit(width, o) if o else [nn.MaxPool2d(2)]
         width = o or width
@@ -114,7 +116,8 @@ def vgg() -> Case:
 
 @entry("VGG-11, He start")
 def vgg_he() -> Case:
-    layers, width = [], 3
+    layers: list[nn.Module] = []
+    width = 3
     for o in (16, 0, 32, 0, 48, 48, 0, 64, 64, 0):
         if o:
             conv = nn.Conv2d(width, o, 3, padding=1)
@@ -139,9 +142,10 @@ class _Sum(nn.Module):
 
 
 def _basic(i: int, o: int, stride: int = 1, *, zero: bool = False) -> nn.Module:
-    branch = nn.Sequential(*_unit(i, o, 3, stride), _convolve(o, o), nn.BatchNorm2d(o))
+    last = nn.BatchNorm2d(o)
+    branch = nn.Sequential(*_unit(i, o, 3, stride), _convolve(o, o), last)
     if zero:
-        nn.init.zeros_(branch[-1].weight)
+        nn.init.zeros_(last.weight)
     short = (
         nn.Sequential(_convolve(i, o, 1, stride), nn.BatchNorm2d(o))
         if i != o or stride > 1
@@ -190,7 +194,8 @@ class _Dense(nn.Module):
 
 @entry("DenseNet")
 def densenet() -> Case:
-    layers, width = [_convolve(3, 16)], 16
+    layers: list[nn.Module] = [_convolve(3, 16)]
+    width = 16
     for _ in range(2):
         for _ in range(4):
             layers.append(_Dense(width, 8))
@@ -261,7 +266,7 @@ def convnext() -> Case:
     net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(48))
     net.append(nn.Linear(48, CLASSES))
     for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
     return classify(net, *draw_images(16, 16))
@@ -639,7 +644,7 @@ def encoder_pre() -> Case:
 
 
 class _Recurrent(nn.Module):
-    def __init__(self, kind: type[nn.RNNBase], layers: int, *, last: bool) -> None:
+    def __init__(self, kind: Any, layers: int, *, last: bool) -> None:
         super().__init__()
         self.core = kind(4, 32, layers, batch_first=True)
         self.head, self.last = nn.Linear(32, CLASSES), last
@@ -729,7 +734,7 @@ class _WaveNet(nn.Module):
         self.middle, self.head = nn.Conv1d(24, 24, 1), nn.Conv1d(24, CLASSES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h, total = self.start(x.mT), 0.0
+        h, total = self.start(x.mT), torch.zeros(())
         for block in self.blocks:
             h, skip = block(h)
             total = total + skip
@@ -847,7 +852,7 @@ def ode() -> Case:
 # --- Small on purpose ----------------------------------------------------------------------------
 
 
-def _mlp(depth: int, width: int = 48, outputs: int = CLASSES) -> nn.Sequential:
+def _mlp(depth: int, width: int = 48, outputs: int = CLASSES) -> Any:
     layers: list[nn.Module] = [nn.Linear(16, width), nn.ReLU()]
     for _ in range(depth - 1):
         layers += [nn.Linear(width, width), nn.ReLU()]
@@ -861,7 +866,7 @@ def mlp() -> Case:
 
 @entry("policy with a last layer of gain 0.01")
 def policy() -> Case:
-    net = nn.Sequential(
+    net: Any = nn.Sequential(
         nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, CLASSES)
     )
     for module, gain in zip(net[::2], (2**0.5, 2**0.5, 0.01), strict=True):
@@ -881,8 +886,8 @@ def small_head() -> Case:
 @entry("CNN with a last layer of zeros")
 def zero_head() -> Case:
     net, compute_loss = lenet()
-    nn.init.zeros_(net[-1].weight)
-    nn.init.zeros_(net[-1].bias)
+    for parameter in list(net.parameters())[-2:]:
+        nn.init.zeros_(parameter)
     return net, compute_loss
 
 
@@ -915,7 +920,7 @@ def siren() -> Case:
         def forward(self, h: Tensor) -> Tensor:
             return torch.sin(30 * h)
 
-    net = nn.Sequential(nn.Linear(1, 32), Sine(), nn.Linear(32, 32), Sine(), nn.Linear(32, 1))
+    net: Any = nn.Sequential(nn.Linear(1, 32), Sine(), nn.Linear(32, 32), Sine(), nn.Linear(32, 1))
     nn.init.uniform_(net[0].weight, -1, 1)
     for at in (2, 4):
         nn.init.uniform_(net[at].weight, -((6 / 32) ** 0.5) / 30, (6 / 32) ** 0.5 / 30)

@@ -123,6 +123,13 @@ class TestDepth:
         assert [pytest.approx(pair) for pair in expected] == list(found.intervals)
         assert found.best == pytest.approx((1 / edge, edge))
 
+    def test_intervals_reach_to_the_end_of_the_search(self):
+        """One sigmoid: w·σ′(0.03·w) is 0.1 near w = 0.4, below 10 everywhere, 4.5 at w = 100."""
+        found = find_stable_weights("sigmoid", x=0.03, depth=1)
+        assert [pytest.approx(pair, rel=1e-3) for pair in ((-100, -0.4), (0.4, 100))] == list(
+            found.intervals
+        )
+
     def test_one_layer_is_one(self):
         assert "up to 1 layer if" in find_stable_weights(depth=1).sentence
 

@@ -210,7 +210,7 @@ def test_inspected_norms_are_plain_autograds_in_float64(run, tmp_path):
         (["inspect", "nocolon"], "must be FILE.py:FUNCTION or package.module:FUNCTION"),
         (["inspect", CLASSIC.replace(":build", ":buil")], "Did you mean 'build'?"),
         (["inspect", "os.path:join"], "it raised TypeError"),
-        (["inspect", "os:getcwd"], "must return (model, compute_loss); got str."),
+        (["inspect", "os:getcwd"], "must return (model, compute_loss) got str."),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(run, args, message):
@@ -228,7 +228,7 @@ def test_bad_input_is_one_message_and_exit_code_2(run, args, message):
         ("import sys; sys.exit(3)", "it raised SystemExit: 3."),
         ("import no_such_dependency", "it raised ModuleNotFoundError"),
         ("def build(): return 1, 2", "got (int, int)"),
-        ("def build(): return (1, 2, 3)", "got tuple of length 3."),
+        ("def build(): return (1, 2, 3, 4)", "got tuple of length 4."),
         ("def (", "it raised SyntaxError"),
         (
             "import torch\ndef build():\n"

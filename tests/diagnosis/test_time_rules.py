@@ -143,3 +143,33 @@ def test_gradients_that_grow_along_time_explode():
     model = build_rnn(1.0)
     assert not [e for e in judge(model, x, y).findings if e.rule.endswith("time")]
     assert learn(model, length) > 0.9
+
+
+class Language(nn.Module):
+    """Predicts the next of a few words, which one before it decides."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(20, 16)
+        self.rnn = nn.LSTM(16, 32, num_layers=2, batch_first=True)
+        self.head = nn.Linear(32, 20)
+
+    def forward(self, words):
+        return self.head(self.rnn(self.words(words))[0])
+
+
+def test_gates_before_an_embedding_are_no_vanishing_gradient():
+    start = torch.randint(20, (32, 1))
+    words = (start + 3 * torch.arange(24)) % 20
+    model = Language()
+
+    def compute_loss(m):
+        return F.cross_entropy(m(words[:, :-1]).flatten(0, 1), words[:, 1:].flatten())
+
+    assert diagnose(inspect(model, compute_loss)).verdict is Verdict.HEALTHY
+    update = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(60):
+        update.zero_grad()
+        compute_loss(model).backward()
+        update.step()
+    assert compute_loss(model) < 1.0

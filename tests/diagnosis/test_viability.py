@@ -108,6 +108,15 @@ class TestAnswers:
         flow = inspect(build_network(RELU), lambda m: m(x).sum() * 0)
         assert assess_viability(flow).adam.probability < 0.01
 
+    @pytest.mark.parametrize(
+        ("hidden", "classes", "covered"),
+        [(16, 3, True), (256, 300, True), (15, 16, False), (257, 16, False)],
+    )
+    def test_only_the_hidden_layers_must_be_as_wide_as_those_fitted(self, hidden, classes, covered):
+        model = nn.Sequential(nn.Linear(5, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+        flow = inspect(model, lambda m: m(torch.ones(2, 5)).square().sum())
+        assert assess_viability(flow).covered is covered
+
     def test_nothing_measured_moves_nothing(self):
         for name in OPTIMIZERS:
             for values in ({}, dict.fromkeys(FEATURES)):

@@ -13,7 +13,8 @@ from chainrule.figures import (
     build_layer_figure,
     theme,
 )
-from chainrule.figures.bins import SymmetricLog
+from chainrule.figures.bins import SymmetricLog, spread
+from chainrule.flow.records import Histogram
 from chainrule.presets import PRESETS
 
 
@@ -140,6 +141,20 @@ def test_the_pinned_network_looks_the_same_in_every_chart_and_like_nothing_else(
             assert (color == theme.PINNED["color"]) is (trace in pinned)
             dash = trace.get("line", {}).get("dash")
             assert (dash == theme.PINNED["dash"]) is (trace in pinned)
+
+
+@pytest.mark.parametrize(
+    ("zero", "shares"),
+    [
+        (0.0, [0.125, 0.125, 0.25, 0.25, 0.25]),
+        (0.2, [0.225, 0.025, 0.25, 0.25, 0.25]),
+        (0.5, [0.25, 0.0, 0.25, 0.25, 0.25]),
+    ],
+)
+def test_zeros_move_within_their_bin_and_no_more_than_it_holds(zero, shares):
+    histogram = Histogram(low=0.0, high=4.0, counts=(3, 3, 3, 3), sampled=12)
+    edges = [0.0, 0.5, 1.0, 2.0, 3.0, 4.0]
+    assert spread(histogram, edges, zero=zero) == pytest.approx(shares, abs=1e-12)
 
 
 def test_one_layers_histograms_share_their_bins_and_are_whole():

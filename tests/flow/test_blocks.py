@@ -144,6 +144,23 @@ class TestProfile:
         expected = [float(g.norm()) for g in torch.autograd.grad(loss, outputs)]
         assert [float(norm) for norm in stack.stream] == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.parametrize(("sums", "shown"), [(1, False), (2, True), (3, True)])
+    def test_shows_the_stream_if_half_of_the_blocks_end_in_a_sum(self, sums, shown):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"h": nn.ModuleList(), "head": nn.Linear(4, 1)})
+        model["h"].extend(nn.ModuleDict({"fc": nn.Linear(4, 4)}) for _ in range(4))
+        x = torch.randn(3, 4)
+
+        def compute_loss(m):
+            h = x
+            for at, block in enumerate(m["h"]):
+                h = h + block["fc"](h) if 0 < at <= sums else block["fc"](h)
+            return m["head"](h).square().mean()
+
+        stack, _ = build_profile(inspect(model, compute_loss))
+        found = [norm is not None for norm in stack.stream]
+        assert found == ([0 < at <= sums for at in range(4)] if shown else [])
+
 
 class TestTree:
     def test_holds_every_call_once_in_forward_order(self):

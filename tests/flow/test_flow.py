@@ -99,6 +99,18 @@ class TestRecords:
         assert flatten["weight_grad_norm"] is None
 
 
+@pytest.mark.parametrize("activation", [nn.Sigmoid(), nn.ReLU()])
+def test_shares_are_undefined_where_only_the_pre_activations_are_not_finite(activation):
+    model = nn.Sequential(nn.Linear(2, 3), activation, nn.Linear(3, 1))
+    with torch.no_grad():
+        model[0].bias[0] = -math.inf  # sigmoid and ReLU make a zero of it
+    (first, _) = inspect(model, lambda m: m(torch.ones(4, 2)).sum()).weight_layers
+    assert (first.pre_activation.non_finite, first.activation.non_finite) == (4.0, 0.0)
+    assert math.isfinite(first.activation.dead_units)
+    assert math.isnan(first.saturation)
+    assert math.isnan(first.dead_share)
+
+
 class TestDeferral:
     """`simulate` and `inspect` return flows that are filled in on first use."""
 

@@ -77,6 +77,10 @@ SUMS = {
     "in place": lambda x, h: h.add_(x),
     "stacked": lambda x, h: torch.stack([x, h]).sum(0),
     "interpolated": lambda x, h: torch.lerp(x, h, 0.5),
+    "interpolated by a gate": lambda x, h: torch.lerp(x, h, torch.full((8,), 0.3)),
+    "interpolated by a learned gate": lambda x, h: torch.lerp(
+        x, h, torch.full((8,), 0.3, requires_grad=True)
+    ),
     "scaled": lambda x, h: torch.add(x, h, alpha=0.3),
 }
 NO_SUMS = {
@@ -297,6 +301,21 @@ def test_the_spread_of_a_normalization_is_before_its_scale():
     (place,) = list_normalizations(chainrule.inspect(model, compute_loss))
     assert (place.name, place.layer) == ("1", 1)
     assert place.value == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_normalization_without_a_scale_counts_as_having_one():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(8, 8, bias=False), nn.LayerNorm(8, elementwise_affine=False), nn.Linear(8, 2)
+    )
+    with torch.no_grad():
+        model[0].weight.mul_(1e-2)
+    x = torch.randn(16, 8)
+    flow = chainrule.inspect(model, lambda m: m(x).square().mean())
+    (place,) = list_normalizations(flow)
+    assert place.name == "1"
+    assert place.value == pytest.approx(size(model[:2](x)), rel=1e-5)
+    assert 0.1 < place.value < 0.9
 
 
 def test_a_starved_normalization_is_named():

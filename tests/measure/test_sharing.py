@@ -367,6 +367,38 @@ def test_random_states_of_nested_inspections() -> None:
     assert torch.rand(()).item() == expected[0]
 
 
+def test_an_inner_inspection_takes_back_no_draws_of_another_thread() -> None:
+    torch.manual_seed(0)
+    before = describe_process()
+    expected = torch.rand(2).tolist()
+    torch.manual_seed(0)
+    begun = [threading.Event(), threading.Event()]
+    drawn, left, done = threading.Event(), threading.Event(), threading.Event()
+    draws = []
+
+    def nest() -> None:
+        with sharing.preserve_random_state(()):
+            begun[0].set()
+            assert begun[1].wait(WAIT)
+            with sharing.preserve_random_state(()):
+                draws.append(torch.rand(()).item())
+                drawn.set()
+            left.set()
+            assert done.wait(WAIT)
+
+    def draw_again() -> None:
+        assert begun[0].wait(WAIT)
+        with sharing.preserve_random_state(()):
+            begun[1].set()
+            assert left.wait(WAIT)
+            draws.append(torch.rand(()).item())
+        done.set()
+
+    run_in_threads(nest, draw_again)
+    assert draws == expected
+    assert describe_process() == before
+
+
 def test_remedies_measure_copies_while_the_model_is_preserved() -> None:
     model, x = (
         nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.Sigmoid()) for _ in range(8))),

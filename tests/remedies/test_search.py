@@ -59,9 +59,9 @@ def test_outcomes_come_first_then_costs(measured):
     assert [r.outcome for r in search.rank()] == ["measures well", "helps", "helps", "fails"]
     assert search.count(Outcome.HELPS) == 2
     assert search.count(Outcome.MEASURES, Outcome.HELPS) == 3
-    assert search.has_cure()
-    assert search.has_cure("initialization")
-    assert not search.has_cure("gain")
+    assert search.has_good()
+    assert search.has_good("initialization")
+    assert not search.has_good("gain")
     assert [each.title for each in search.list_best()] == ["cure", "help", "small help", "fail"]
 
 

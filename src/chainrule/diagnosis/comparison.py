@@ -6,6 +6,9 @@ is what is compared: if the gradient is spread evenly over P positions, ‖Σ_p 
 average of P values, whose backward pass divides δ by P at each of P positions and hence ‖δ‖ by √P,
 changes nothing; no information is lost there, and none is reported as lost.
 
+That is the most that the sum can be. So it decides what is not vanishing; whether something
+explodes is judged without it.
+
 Positions that receive exactly nothing (those a maximum did not choose, or all but the last of a
 sequence that is read at its end) do not count. Nor do positions that a dense layer behind the maps
 reads with weights of their own (`Flatten`), as their gradients do not add up: of P positions of

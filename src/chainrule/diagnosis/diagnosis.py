@@ -484,13 +484,17 @@ def _choose_action(
     usual = ACTIONS[verdict].format(change=_suggest_change(flow))
     if trial is not None and trial.tried:
         return choose_tried_action(verdict, trial, usual)
-    if verdict is Verdict.HEALTHY and flow.spec is None:
+    return _choose_healthy_action(flow, viability) if verdict is Verdict.HEALTHY else usual
+
+
+def _choose_healthy_action(flow: GradientFlow, viability: Viability) -> str:
+    if flow.spec is None:
         return ACTION_MEASURED
-    if verdict is Verdict.HEALTHY and viability.sgd.word is Outlook.AT_RISK:
+    if viability.sgd.word is Outlook.AT_RISK:
         return ACTION_AT_RISK
-    if verdict is Verdict.HEALTHY and viability.adam.word is Outlook.NOT_VIABLE:
+    if viability.adam.word is Outlook.NOT_VIABLE:
         return ACTION_WITH_SGD
-    return usual
+    return ACTIONS[Verdict.HEALTHY]
 
 
 def _summarize(flow: GradientFlow, findings: Sequence[Finding]) -> str:

@@ -67,7 +67,12 @@ from chainrule.diagnosis.structure import (
     measure_typical_gradient,
 )
 from chainrule.diagnosis.symmetry_rules import SYMMETRY_RULES
-from chainrule.diagnosis.time_rules import TIME_RULES, find_variation_in_time, list_recurrent
+from chainrule.diagnosis.time_rules import (
+    TIME_RULES,
+    find_variation_in_time,
+    list_recurrent,
+    measure_gates,
+)
 from chainrule.diagnosis.trial_rules import TRIAL_RULES
 from chainrule.diagnosis.viability.features import RESOLUTION
 from chainrule.diagnosis.viability.model import (
@@ -101,20 +106,45 @@ def _read_chain(flow: GradientFlow) -> list[Reading]:
     """The same of the chain; what passes gradients on in time is judged by that.
 
     The gates of a recurrent module scale its gradient, most of all where they start open or closed
-    on purpose, and the bounds were measured on dense layers.
+    on purpose, and the bounds were measured on dense layers. So a layer before one counts only if
+    its gradient would be too small without what they take from it.
     """
     recurrent = list_recurrent(flow)
     layers = drop_explained(flow, list_judged(flow))
-    return _read_gradients(flow, [each for each in layers if each.layer not in recurrent])
+    readings = _read_gradients(flow, [each for each in layers if each.layer not in recurrent])
+    return [
+        each
+        for each in readings
+        if each.value is None
+        or each.value >= USABLE_IN_CHAIN
+        or each.value < USABLE_IN_CHAIN * measure_gates(flow, each.layers[0])
+    ]
 
 
-def _read_backward(flow: GradientFlow) -> list[Reading]:
-    """Return ‖δ‖ at the first layer of the chain whose gradient no zeros explain ÷ at its last."""
+def _list_compared(flow: GradientFlow) -> tuple[WeightLayer, ...]:
+    """Return the layers between whose ends δ is compared: no zeros explain their gradient."""
     layers = drop_explained(flow, list_judged(flow))
     if layers and (head := find_small_head(flow)) is not None and layers[-1].layer == head[0]:
         layers = layers[:-1]
-    ratio = compare_deltas(flow, layers)
+    return layers
+
+
+def _read_backward(flow: GradientFlow) -> list[Reading]:
+    """Return ‖δ‖ at the first layer of the chain ÷ at its last, summed over positions."""
+    ratio = compare_deltas(flow, _list_compared(flow))
     return [] if ratio is None else read_whole(flow, ratio)
+
+
+def _read_backward_as_is(flow: GradientFlow) -> list[Reading]:
+    """Return ‖δ‖ at the first layer of the chain ÷ at its last.
+
+    The sum over P positions is at most √P · ‖δ‖, when all agree. What may be that large is not
+    vanishing; what is called exploding must be so without it.
+    """
+    layers = _list_compared(flow)
+    if len(layers) < 2 or layers[0].delta_norm is None or layers[-1].delta_norm is None:
+        return []
+    return read_whole(flow, divide_members(layers[0].delta_norm, layers[-1].delta_norm))
 
 
 def _read_fading(flow: GradientFlow) -> list[Reading]:
@@ -129,15 +159,28 @@ def _read_fading(flow: GradientFlow) -> list[Reading]:
     return read_whole(flow, last / first)
 
 
+def _read_distinct(layer: WeightLayer) -> float | None:
+    """Return how differently a layer answers the examples, before its activation or after.
+
+    A sigmoid or a softmax at the end adds the same to every answer (one half, for example), and
+    what is relative to that says nothing of the differences that a loss sees.
+    """
+    parts = (layer.pre_activation, layer.activation)
+    found = [part.variation for part in parts if part and part.variation is not None]
+    return max(found, default=None)
+
+
 def _read_variation(flow: GradientFlow) -> list[Reading]:
     """Return how differently the last layer answers the examples, or the head that is tied."""
     head = find_tied_head(flow)
     if head is None:
         last = find_last_dependent(flow)
         in_time = find_variation_in_time(flow)
+        at_end = flow.spec is None and last is not None and last is flow.weight_layers[-1]
+        measure = _read_distinct if at_end else lambda layer: layer.variation
 
         def read(layer: WeightLayer) -> float | None:
-            found = layer.variation
+            found = measure(layer)
             return found if found is None or in_time is None else max(found, in_time)
 
         return read_layers([] if last is None else [last], read)
@@ -358,7 +401,7 @@ _RULES = (
         "the early layers a lot and the late layers hardly at all.",
         feature="sensitivity",
         source="Hochreiter 1991; threshold measured",
-        read=_read_backward,
+        read=_read_backward_as_is,
         applies=lambda flow: _is_near(flow, LARGEST_STEP, ">"),
         trace=trace_chain,
     ),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from chainrule.diagnosis.rule import Reading, Rule, Verdict, find_worst
 from chainrule.diagnosis.structure import list_explained
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.records import WeightLayer
 from chainrule.flow.symmetry import SymmetryFlow
 
 
@@ -13,7 +14,8 @@ def count_copies(flow: GradientFlow, symmetry: SymmetryFlow) -> float:
 
     Units whose weights and gradients are all zero count only if the whole layer receives nothing,
     and no zero-initialized parameter behind it explains that: a gate or a scale that starts at
-    zero keeps back gradients that will differ.
+    zero keeps back gradients that will differ, and where the units before are dead these are the
+    cause.
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
@@ -32,8 +34,13 @@ def count_copies(flow: GradientFlow, symmetry: SymmetryFlow) -> float:
         layer is not None
         and layer.weight_gradient_norm == 0.0
         and layer.layer not in list_explained(flow)
+        and not _is_dead(layers.get(layer.layer - 1))
     )
     return float(symmetry.copies) + (float(symmetry.idle) if idles else 0.0)
+
+
+def _is_dead(layer: WeightLayer | None) -> bool:
+    return layer is not None and layer.dead_share is not None and layer.dead_share >= 1.0
 
 
 def list_symmetric(flow: GradientFlow) -> list[tuple[SymmetryFlow, float]]:

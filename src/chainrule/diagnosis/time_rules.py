@@ -64,6 +64,23 @@ def list_recurrent(flow: GradientFlow) -> frozenset[int]:
     return frozenset(layer.layer for layer in flow.weight_layers if layer.name in names)
 
 
+def measure_gates(flow: GradientFlow, layer: int) -> float:
+    """Return what recurrent modules behind a layer multiply the gradient by, at most 1.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> measure_gates(simulate(NetworkSpec(depth=3, width=4)), 1)
+        1.0
+    """
+    names = {each.name for each in flow.times if each.of == "input"}
+    gains = (
+        float(call.gain)
+        for call in flow.layers
+        if call.name in names and call.gain is not None and (call.layer or 0) > layer
+    )
+    return math.prod(min(1.0, gain) for gain in gains if gain > 0.0)
+
+
 def find_variation_in_time(flow: GradientFlow) -> float | None:
     """Return how differently the last recurrent module answers the examples.
 

@@ -84,6 +84,10 @@ def load_flow(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Gradi
     return decode_flow(content, limits=limits)
 
 
+NEW_IN_3 = ("origin", "loss_facts", "inputs", "times", "symmetries", "precisions", "optimizer")
+"""What flow files hold since version 3."""
+
+
 def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
     """Return the flow that JSON text holds.
 
@@ -115,13 +119,16 @@ def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
     _check_lengths(document, limits)
     if version == 1:
         _rename_streams(document)
-    if version < 3 and "loss_facts" in document:
-        _refuse("loss_facts", f"must not be there in version {version}", document["loss_facts"])
+    for name in NEW_IN_3 if version < 3 else ():
+        if name in document:
+            _refuse(name, f"must not be there in version {version}", document[name])
     try:
         # Not `validate_json`: its parser takes 120 times the size of a text of empty lists.
         flow = flow_adapter().validate_python(document | {"schema_version": SCHEMA_VERSION})
     except ValidationError as error:
         raise _explain(error) from None
+    if version >= 3:
+        _check_complete(document)
     _check_spec(document["spec"], flow)
     _check_seeds(flow)
     _check_parts(flow, limits)
@@ -188,6 +195,16 @@ def _check_version(document: Any) -> int:
     return version
 
 
+def _check_complete(document: dict[str, Any]) -> None:
+    """Raise if a field is missing that has a default: what is not there cannot be said."""
+    for name in GradientFlow.__dataclass_fields__:
+        if name not in document:
+            raise FlowFileError(
+                f"The flow file is damaged at {name}: this field must be there and is missing. "
+                "Measure again and save a new one."
+            )
+
+
 def _rename_streams(document: dict[str, Any]) -> None:
     """Give the residual connections of a file of version 1 the field name of today."""
     residuals = document.get("residuals")
@@ -245,7 +262,7 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
     """Raise unless every part fits the others: sizes of ensembles, positions, lengths of texts."""
     for name in ("device", "torch_version", "chainrule_version"):
         _check_text(getattr(flow, name), limits, name)
-    layers, parameters = len(flow.layers), len(flow.parameters)
+    layers = len(flow.layers)
     for name in (
         *("layers", "parameters", "residuals", "attentions"),
         *("inputs", "times", "symmetries", "precisions"),
@@ -262,16 +279,21 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
     for index, parameter in enumerate(flow.parameters):
         _check_parameter(parameter, index)
     _check_optimizer(flow, limits)
-    for index, residual in enumerate(flow.residuals):
-        for position in residual.parameters:
-            if position >= parameters:
-                where = f"residuals.{index}.parameters"
-                _refuse(where, "must be positions of parameters", position)
-        if residual.branch is not None and residual.branch >= layers:
-            _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
+    _check_residuals(flow)
     _check_inputs(flow)
     for index, time in enumerate(flow.times):
         _check_time(time, f"times.{index}")
+
+
+def _check_residuals(flow: GradientFlow) -> None:
+    """Raise unless branches and parameters exist."""
+    for index, residual in enumerate(flow.residuals):
+        for position in residual.parameters:
+            if position >= len(flow.parameters):
+                where = f"residuals.{index}.parameters"
+                _refuse(where, "must be positions of parameters", position)
+        if residual.branch is not None and residual.branch >= len(flow.layers):
+            _refuse(f"residuals.{index}.branch", "must be the position of a layer", residual.branch)
 
 
 def _check_inputs(flow: GradientFlow) -> None:

@@ -117,11 +117,11 @@ class OptimizerTrial:
 
     @property
     def best(self) -> RateTrial | None:
-        """The rate that did best; `None` if none was tried."""
+        """The rate that did best; of equal outcomes, the one that was tried to the end."""
         order = list(TrialOutcome)
         return min(
             self.rates,
-            key=lambda each: (order.index(each.outcome), -_rank(each.learned)),
+            key=lambda each: (order.index(each.outcome), each.stopped, -_rank(each.learned)),
             default=None,
         )
 

@@ -22,7 +22,7 @@ from chainrule.flow.records import (
 )
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.measure.attention import AttentionCall
-from chainrule.measure.inputs import assemble_inputs
+from chainrule.measure.inputs import assemble_inputs, pack
 from chainrule.measure.loss import Loss, assemble_loss, describe_loss
 from chainrule.measure.loss_values import summarize_loss
 from chainrule.measure.modules import Inventory, NamedParameter, find_owner
@@ -55,7 +55,7 @@ Place = tuple[int, int]
 """Where a value will be found: (number of the table, entry in it)."""
 
 
-def assemble_flow(
+def assemble_flow(  # noqa: PLR0915  (one table per kind of tensor, one transfer)
     inventory: Inventory,
     loss: Tensor,
     recorder: Recorder,
@@ -135,7 +135,7 @@ def assemble_flow(
         )
     ]
     entering = [
-        (each.reader, each.shape, each.dtype, each.sample.cpu()) for each in recorder.entering
+        (each.reader, each.shape, each.dtype, pack(each.sample)) for each in recorder.entering
     ]
     has_half = recorder.has_half
     numbers, module_layers = number_layers(recorder.calls, parameters, parameter_gradients)

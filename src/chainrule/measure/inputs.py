@@ -1,5 +1,6 @@
 """What enters a model from outside: a sample at once, its statistics when they are first read."""
 
+import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -84,17 +85,38 @@ def _thin_out(values: Tensor) -> Tensor:
     return values
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The numbers of a tensor without the tensor: a flow keeps none alive."""
+
+    content: bytes
+    dtype: torch.dtype
+    shape: torch.Size
+
+    def unpack(self) -> Tensor:
+        """Return the tensor anew."""
+        flat = torch.frombuffer(bytearray(self.content), dtype=self.dtype)
+        return flat.reshape(self.shape)
+
+
+def pack(sample: Tensor) -> Packed:
+    """Return a sample's numbers."""
+    values = sample.cpu().contiguous()
+    content = ctypes.string_at(values.data_ptr(), values.numel() * values.element_size())
+    return Packed(content, values.dtype, values.shape)
+
+
 def assemble_inputs(
-    entering: Sequence[tuple[str, tuple[int, ...], str, Tensor]],
+    entering: Sequence[tuple[str, tuple[int, ...], str, Packed]],
 ) -> Iterator[InputFlow]:
     """Yield the statistics of samples.
 
     Args:
-        entering: Reader, shape, data type and sample of each, on the CPU.
+        entering: Reader, shape, data type and sample of each.
     """
     with torch.no_grad():
         for reader, shape, dtype, sample in entering:
-            yield _assemble_input(reader, shape, dtype, sample.double())
+            yield _assemble_input(reader, shape, dtype, sample.unpack().double())
 
 
 def _assemble_input(reader: str, shape: tuple[int, ...], dtype: str, values: Tensor) -> InputFlow:

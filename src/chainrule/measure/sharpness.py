@@ -106,6 +106,7 @@ def _measure(
     method = "hessian"
     share = 1 if scales is None else 2
     try:
+        _check_differentiable(gradient)
         multiply = _build_exact(gradient, parameters)
         value, error, count = _find_largest(multiply, parameters, products // share)
     except (RuntimeError, NotImplementedError):
@@ -145,6 +146,25 @@ def _compute(compute_loss: Callable[[Any], Any], model: nn.Module) -> Tensor:
             f"{type(loss).__name__}. Reduce it with .mean(), and look for .detach()."
         )
     return loss.sum()
+
+
+def _check_differentiable(gradient: Vector) -> None:
+    """Raise if a gradient passed a function that can be differentiated only once.
+
+    Such a function raises when its own gradient is differentiated; but no path leads from there to
+    the parameters, so `torch.autograd.grad` would leave it out silently.
+    """
+    nodes: list[Any] = [g.grad_fn for g in gradient]
+    seen: set[Any] = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name = node.name()
+        if "Error" in name or "NotImplemented" in name:
+            raise RuntimeError(f"{name} cannot be differentiated twice")
+        nodes += [following for following, _ in node.next_functions]
 
 
 def _build_exact(gradient: Vector, parameters: Sequence[Tensor]) -> Callable[[Vector], Vector]:

@@ -203,7 +203,7 @@ def measure_subnormal(tensors: Sequence[Tensor], tiny: float) -> Tensor:
     """
     shares = []
     for tensor in tensors:
-        flat = to_real(tensor).flatten(1)
+        flat = to_real(tensor).reshape(len(tensor), -1)
         if flat.shape[-1] > LARGE:
             flat = flat[:, :: choose_step(flat.shape[-1], SAMPLE)]
         size = flat.abs()

@@ -57,7 +57,7 @@ def advise(
         *_advise_architecture(flow, rest),
         *_advise_clipping(flow, rest),
     ]
-    if rest is not diagnosis:
+    if list_unreached(flow):
         found.append(_advise_unreached(flow))
     if rest.verdict is Verdict.HEALTHY:
         found += _advise_learning_rate(flow, "")

@@ -9,6 +9,7 @@ from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.origins import is_of_formula
 from chainrule.diagnosis.reach import list_unreached
 from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.measure.copying import find_shared_memory, find_uncopied, measure_size
 from chainrule.remedies.result import find_curable
@@ -96,7 +97,7 @@ def quote_error(error: BaseException) -> str:
 def describe_unreached(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     """Return which weights stay unreached whatever is changed; "" if that is all, or none do."""
     names = list_unreached(flow)
-    if not names or find_curable(diagnosis, flow) is diagnosis:
+    if not names or all(each.rule in IGNORED_BY_REMEDIES for each in diagnosis.findings):
         return ""
     return (
         f"In addition, the loss does not reach {_list(names)}. No change of weights alters that. "

@@ -15,6 +15,7 @@ from typing import Any, overload
 from chainrule._utils.numbers import encode_number, format_number
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose, overlook
 from chainrule.diagnosis.overflow import count_non_finite
+from chainrule.diagnosis.reach import list_unreached
 from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES, measure_metric
 from chainrule.diagnosis.viability.model import NOT_VIABLE
@@ -389,7 +390,8 @@ class Remedies(Sequence[Remedy]):
             (helps, "helps" if helps == 1 else "help"),
             (others, "does not" if others == 1 else "do not"),
         )
-        return ", ".join(f"{count} {text}" for count, text in texts)
+        shown = texts if cures else texts[1:]  # cures are there only where training was tried
+        return ", ".join(f"{count} {text}" for count, text in shown)
 
     @cached_property
     def cures(self) -> tuple[Remedy, ...]:
@@ -485,7 +487,13 @@ def compare_flows(
         kinds=kinds,
         outcome=Outcome.FAILS
         if describe_harm(before, after)
-        else _judge(comparison, judged_before, judged_after, specified=after.spec is not None),
+        else _judge(
+            comparison,
+            judged_before,
+            judged_after,
+            specified=after.spec is not None,
+            cuts=not set(list_unreached(after)) <= set(list_unreached(before)),
+        ),
         comparison=comparison,
         before=before,
         after=after,
@@ -501,7 +509,7 @@ def describe_harm(before: GradientFlow, after: GradientFlow) -> str:
     broken = [p.name for p in after.parameters if (p.grad_non_finite or 0.0) > 0]
     if not math.isfinite(after.loss) or broken or (bad and bad >= bad_before):
         return "it leaves numbers that are infinite or undefined"
-    if math.isfinite(before.loss):
+    if math.isfinite(before.loss) and before.spec is None:  # a specified one has a loss of ours
         rise = after.loss - before.loss
         if rise > (MOST_LOSS - 1.0) * abs(before.loss) and rise > 0.0 < before.loss:
             return (
@@ -569,10 +577,12 @@ def _find_rest(before: Diagnosis, after: Diagnosis, flow: GradientFlow) -> Diagn
 
 
 def _judge(
-    comparison: Comparison, before: Diagnosis, after: Diagnosis, *, specified: bool
+    comparison: Comparison, before: Diagnosis, after: Diagnosis, *, specified: bool, cuts: bool
 ) -> Outcome:
     if comparison.closed < IMPROVED:
         return Outcome.FAILS
+    if cuts:  # weights that were reached are reached no more
+        return Outcome.TRADES
     if after.verdict is Verdict.HEALTHY:  # some metrics count as evidence only together with others
         chance = after.viability.sgd.probability
         viable = not specified or chance is None or chance >= CURED

@@ -492,10 +492,18 @@ def _same_for_all(lanes: Sequence[_Lane]) -> Iterator[None]:
     yield
 
 
-def _rank(lane: _Lane) -> float:
+def _rank(lane: _Lane) -> tuple[int, float]:
+    """Order lanes: the lowest loss first; where it hardly moved, the largest rate first.
+
+    After few steps such losses differ by chance, and small rates would go on for nothing.
+    """
     if lane.is_over:
-        return math.inf
-    return math.fsum(lane.after) / len(lane.after)
+        return 3, 0.0
+    start = math.fsum(lane.before) / len(lane.before)
+    end = math.fsum(lane.after) / len(lane.after)
+    if abs(start - end) <= HARDLY * abs(start):
+        return 1, -lane.rate
+    return (0 if end < start else 2), end
 
 
 def _is_settled(lane: _Lane) -> bool:

@@ -1,0 +1,89 @@
+"""The verdict follows a training that was tried: verdict, action and forecast say one thing."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import chainrule
+from chainrule import Trial, Verdict
+from chainrule.display.cards import build_forecasts, describe_viability
+from chainrule.flow.trial import OptimizerTrial, RateTrial, TrialOutcome
+
+
+def trial(*outcomes, fresh=True, steps=60):
+    found = []
+    for name, outcome in zip(("SGD", "Adam"), outcomes, strict=False):
+        learned = {"trained": 0.6, "slow": 0.05}.get(outcome, 0.0)
+        rate = RateTrial(
+            rate=0.1, steps=steps, before=2.0, after=2.0 * (1 - learned), learned=learned,
+            outcome=TrialOutcome(outcome), failed_at=3,
+        )  # fmt: skip
+        found.append(OptimizerTrial(name=name, rates=(rate,)))
+    return Trial(optimizers=tuple(found), passes=100, limit=300, fresh=fresh, kept=3)
+
+
+def measure(depth, activation):
+    torch.manual_seed(0)
+    layers = [part for _ in range(depth) for part in (nn.Linear(16, 16), activation())]
+    x = torch.randn(32, 16)
+    model = nn.Sequential(*layers, nn.Linear(16, 4))
+    return chainrule.inspect(model, lambda m: F.cross_entropy(m(x), x[:, :4].argmax(1)))
+
+
+HEALTHY, SICK = measure(1, nn.ReLU), measure(14, nn.Sigmoid)
+BAD = ("flat", "diverged", "non-finite")
+
+
+@pytest.mark.parametrize("outcomes", list(itertools.product(map(str, TrialOutcome), repeat=2)))
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("flow", [HEALTHY, SICK])
+def test_nothing_contradicts_the_trial(outcomes, fresh, flow):
+    found = trial(*outcomes, fresh=fresh)
+    diagnosis = chainrule.diagnose(flow, trial=found)
+    if set(outcomes) <= set(BAD):
+        assert diagnosis.verdict is not Verdict.HEALTHY
+        assert "did_not_train" in {finding.rule for finding in diagnosis.findings}
+    if outcomes == ("trained", "trained"):
+        assert diagnosis.verdict is Verdict.HEALTHY
+    if diagnosis.verdict is Verdict.HEALTHY:
+        assert not diagnosis.findings
+        if "trained" not in outcomes:
+            assert not diagnosis.action.startswith("Train it with")
+    forecasts = build_forecasts(diagnosis)
+    for forecast, outcome in zip(forecasts, outcomes, strict=True):
+        memorized = not fresh and forecast.title.startswith("Adam") and outcome not in BAD
+        assert (outcome in forecast.title) != memorized
+    assert "viable" not in describe_viability(diagnosis) + repr(diagnosis)
+
+
+def test_what_was_found_in_a_network_that_trains_becomes_a_note():
+    before = chainrule.diagnose(SICK)
+    after = chainrule.diagnose(SICK, trial=trial("trained", "trained"))
+    assert before.verdict is Verdict.VANISHING
+    assert {finding.rule for finding in before.findings} <= {note.name for note in after.notes}
+    assert after.trial is not None
+
+
+def test_a_gradient_that_is_missing_stays_a_finding():
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"used": nn.Linear(4, 2), "left": nn.Linear(4, 2)})
+    flow = chainrule.inspect(model, lambda m: m["used"](torch.ones(3, 4)).square().mean())
+    after = chainrule.diagnose(flow, trial=trial("trained", "trained"))
+    assert after.verdict is Verdict.NO_GRADIENT
+    assert "all the same" in after.action
+
+
+def test_too_few_steps_are_no_failure():
+    assert chainrule.diagnose(HEALTHY, trial=trial("flat", "flat", steps=5)).verdict is (
+        Verdict.HEALTHY
+    )
+
+
+def test_a_model_of_yours_is_measured_only():
+    diagnosis = chainrule.diagnose(HEALTHY)
+    assert "measured only" in repr(diagnosis)
+    assert [forecast.title for forecast in build_forecasts(diagnosis)] == ["Measured only"]
+    assert "try_training" in diagnosis.action

@@ -1,0 +1,90 @@
+"""What `inspect(model, compute_loss, optimizer)` knows of the optimizer, judged by training."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import chainrule
+from chainrule import Verdict
+from chainrule.errors import FlowFileError, InspectionError
+from traces import unchanged
+
+X = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+Y = X @ torch.randn(6, 1, generator=torch.Generator().manual_seed(1))
+
+
+def compute_loss(model):
+    return F.mse_loss(model(X), Y)
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 1))
+
+
+def train(model, optimizer, steps=200):
+    before = float(compute_loss(model).detach())
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = compute_loss(model)
+        loss.backward()
+        optimizer.step()
+    return float(compute_loss(model).detach()) < 0.1 * before
+
+
+CASES = {
+    "sgd": (lambda m: torch.optim.SGD(m.parameters(), 0.05), None),
+    "momentum": (lambda m: torch.optim.SGD(m.parameters(), 0.01, momentum=0.9), None),
+    "adam": (lambda m: torch.optim.Adam(m.parameters(), 1e-2), None),
+    "adamw": (lambda m: torch.optim.AdamW(m.parameters(), 1e-2), None),
+    "sgd, huge": (lambda m: torch.optim.SGD(m.parameters(), 50.0), "large_step"),
+    "adam, huge": (lambda m: torch.optim.Adam(m.parameters(), 30.0), "large_step"),
+    "sgd, tiny": (lambda m: torch.optim.SGD(m.parameters(), 1e-8), "small_step"),
+    "adam, tiny": (lambda m: torch.optim.Adam(m.parameters(), 1e-9), "small_step"),
+    "another model's": (
+        lambda m: torch.optim.SGD(copy.deepcopy(m).parameters(), 0.05), "not_held"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_finding_and_what_training_says(name):
+    make, rule = CASES[name]
+    model = build()
+    optimizer = make(model)
+    with unchanged(model):
+        flow = chainrule.inspect(model, compute_loss, optimizer)
+    diagnosis = chainrule.diagnose(flow)
+    assert [finding.rule for finding in diagnosis.findings] == ([rule] if rule else [])
+    assert diagnosis.verdict is (Verdict.LEARNING_RATE if rule else Verdict.HEALTHY)
+    assert train(model, optimizer) == (rule is None)
+
+
+def test_rates_by_parameter_and_a_note_on_those_left_out(tmp_path):
+    model = build()
+    optimizer = torch.optim.Adam(
+        [{"params": [model[0].weight], "lr": 0.25}, {"params": [model[2].weight]}], lr=0.01
+    )
+    flow = chainrule.inspect(model, compute_loss, optimizer)
+    assert flow.optimizer.rates == (0.25, None, 0.01, None)
+    assert (flow.optimizer.name, flow.optimizer.steps) == ("Adam", "rescaled")
+    notes = [note for note in chainrule.diagnose(flow).notes if note.name == "partly_held"]
+    assert notes[0].modules == ("0.bias", "2.bias")
+    flow.save(tmp_path / "flow.json")
+    assert chainrule.load_flow(tmp_path / "flow.json") == flow
+
+
+def test_a_file_with_another_number_of_rates(tmp_path):
+    model = build()
+    flow = chainrule.inspect(model, compute_loss, torch.optim.SGD(model.parameters(), 0.5))
+    text = flow.to_json().replace("[0.5,0.5,0.5,0.5]", "[0.5,0.5,0.5]")
+    (tmp_path / "flow.json").write_text(text)
+    with pytest.raises(FlowFileError, match=r"optimizer\.rates"):
+        chainrule.load_flow(tmp_path / "flow.json")
+
+
+def test_what_is_no_optimizer():
+    with pytest.raises(InspectionError, match="optimizer"):
+        chainrule.inspect(build(), compute_loss, 0.1)
