@@ -37,6 +37,7 @@ from truth_table import (
     write_rules,
     write_verdicts,
 )
+from truth_trials import FILE as TRIED_FILE
 from truth_trials import try_missing, write_trials
 from viability import replace_part
 
@@ -204,9 +205,25 @@ def _append(row: Mapping[str, object], path: Path) -> None:
         writer.writerow(row)
 
 
+def drop_stale(path: Path) -> None:
+    """Leave out of a file the rows of models that are no longer, or no longer the same."""
+    if not path.exists():
+        return
+    current = {entry.key for entry in list_entries()}
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [
+        line
+        for line in lines
+        if line.startswith(("#", "key,")) or line.partition(",")[0] in current
+    ]
+    if kept != lines:
+        path.write_text("".join(kept))
+
+
 def train_missing(path: Path, minutes: float) -> None:
     """Train what has no row yet until the time is up, and add a row for each."""
     end = time.monotonic() + 60 * minutes
+    drop_stale(path)
     done = read_outcomes(path)
     missing = [entry for entry in list_entries() if entry.key not in done]
     for count, entry in enumerate(missing, 1):
@@ -247,6 +264,7 @@ def main() -> None:
     outcomes = read_outcomes()
     entries = [entry for entry in list_entries() if entry.key in outcomes]
     if arguments.tries:
+        drop_stale(TRIED_FILE)
         try_missing(entries, arguments.minutes)
     save_said({entry.key: listen(entry) for entry in entries})
     text = write_report(gather(entries, outcomes, load_said()))
