@@ -243,15 +243,15 @@ def _read_unreached(flow: GradientFlow) -> list[Reading]:
 def _is_evident(flow: GradientFlow) -> bool:
     """Whether nearly equal answers count as evidence in a network.
 
-    Where they still differ by more than a thousandth, biases often are what they have in common,
-    and most networks learn to differ. So there some gradient must come near its bound as well.
+    Where they still differ by more than a ten-thousandth, biases often are what they have in
+    common, and most networks learn to differ. So there some gradient must come near its bound, too.
     """
     values = [each.value for each in _read_variation(flow) if each.value is not None]
     least = min(values, default=1.0)
     return flow.spec is not None or least < _CLEARLY_SAME or _is_near(flow, USABLE_IN_CHAIN, "<")
 
 
-_CLEARLY_SAME = 1e-3
+_CLEARLY_SAME = 1e-4
 
 
 def _count_measured(flow: GradientFlow) -> int:
@@ -476,7 +476,7 @@ _RULES = (
         name="vanishing_backward",
         verdict=Verdict.VANISHING,
         metric="‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer",
-        threshold=0.01,
+        threshold=0.005,
         beyond="<",
         reason="On the way back, the factors multiply to almost zero, so the error signal does "
         "not reach the early layers.",
