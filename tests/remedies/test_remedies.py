@@ -115,7 +115,8 @@ def check(spec, found):
     known = {finding.verdict for finding in found.diagnosis.findings}
     if verdict is Verdict.NON_FINITE:
         known.add(Verdict.EXPLODING)
-    if found.diagnosis.viability.sgd.probability < NOT_VIABLE:
+    chance = found.diagnosis.viability.sgd.probability
+    if chance is not None and chance < NOT_VIABLE:
         known.add(Verdict.HARD_TO_TRAIN)
     for remedy in found.tried:
         comparison = remedy.comparison
@@ -138,7 +139,9 @@ def check(spec, found):
         assert (remedy.outcome is Outcome.MEASURES) == remedy.is_good
         if remedy.is_good:
             assert after.verdict is Verdict.HEALTHY
-            assert after.viability.sgd.word is Outlook.VIABLE
+            # Nothing is estimated outside of what the estimate was fitted on.
+            estimated = after.viability.covered
+            assert after.viability.sgd.word is (Outlook.VIABLE if estimated else Outlook.UNKNOWN)
             assert comparison.passes
     for group in (found.measured, found.helps):
         costs = [(len(r.kinds), *sorted((COSTS[k] for k in r.kinds), reverse=True)) for r in group]

@@ -243,12 +243,15 @@ def _read_unreached(flow: GradientFlow) -> list[Reading]:
 def _is_evident(flow: GradientFlow) -> bool:
     """Whether nearly equal answers count as evidence in a network.
 
-    Where they still differ by more than a ten-thousandth, biases often are what they have in
-    common, and most networks learn to differ. So there some gradient must come near its bound, too.
+    Without residual connections, where they still differ by more than a ten-thousandth, biases
+    often are what they have in common, and most networks learn to differ. So there some gradient
+    must come near its bound, too.
     """
+    if flow.spec is not None or flow.residuals:
+        return True
     values = [each.value for each in _read_variation(flow) if each.value is not None]
     least = min(values, default=1.0)
-    return flow.spec is not None or least < _CLEARLY_SAME or _is_near(flow, USABLE_IN_CHAIN, "<")
+    return least < _CLEARLY_SAME or _is_near(flow, USABLE_IN_CHAIN, "<")
 
 
 _CLEARLY_SAME = 1e-4
