@@ -23,6 +23,7 @@ from chainrule.diagnosis.viability.model import (
     describe_odds,
     describe_probability,
     estimate_like_networks,
+    is_fitted_kind,
     judge_features,
 )
 from chainrule.display.cards import build_forecasts, describe_viability, explain_difference
@@ -109,12 +110,18 @@ class TestAnswers:
         assert assess_viability(flow).adam.probability < 0.01
 
     @pytest.mark.parametrize(
-        ("hidden", "classes", "covered"),
+        ("hidden", "classes", "fitted"),
         [(16, 3, True), (256, 300, True), (15, 16, False), (257, 16, False)],
     )
-    def test_only_the_hidden_layers_must_be_as_wide_as_those_fitted(self, hidden, classes, covered):
+    def test_only_the_hidden_layers_must_be_as_wide_as_those_fitted(self, hidden, classes, fitted):
         model = nn.Sequential(nn.Linear(5, hidden), nn.ReLU(), nn.Linear(hidden, classes))
         flow = inspect(model, lambda m: m(torch.ones(2, 5)).square().sum())
+        assert is_fitted_kind(flow) is fitted
+        assert not assess_viability(flow).covered  # of your model nothing is estimated
+
+    @pytest.mark.parametrize(("width", "covered"), [(16, True), (256, True), (15, False)])
+    def test_networks_of_a_specification_are_covered_at_fitted_widths(self, width, covered):
+        flow = simulate(RELU.replace(width=width), 1)
         assert assess_viability(flow).covered is covered
 
     def test_nothing_measured_moves_nothing(self):

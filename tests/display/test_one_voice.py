@@ -10,7 +10,12 @@ from rich.console import Console
 
 from chainrule import NetworkSpec, Verdict, diagnose, inspect, simulate
 from chainrule.app.answers.flow_answer import describe_blame
-from chainrule.diagnosis.diagnosis import ACTION_AT_RISK, ACTION_WITH_SGD, ACTIONS
+from chainrule.diagnosis.diagnosis import (
+    ACTION_AT_RISK,
+    ACTION_MEASURED,
+    ACTION_WITH_SGD,
+    ACTIONS,
+)
 from chainrule.diagnosis.viability.model import Outlook, find_hopeless
 from chainrule.display.cards import (
     BAD,
@@ -28,6 +33,7 @@ from strategies import legal_specs
 from zoo import ZOO
 
 CAREFREE = ACTIONS[Verdict.HEALTHY]
+ESTIMATED = (CAREFREE, ACTION_AT_RISK, ACTION_WITH_SGD)
 
 
 def assert_one_voice(flow):
@@ -36,12 +42,12 @@ def assert_one_voice(flow):
     healthy = diagnosis.verdict is Verdict.HEALTHY
     assert healthy == (not diagnosis.findings)
     if healthy:
-        assert diagnosis.action in (CAREFREE, ACTION_AT_RISK, ACTION_WITH_SGD)
+        assert diagnosis.action in (ESTIMATED if flow.spec is not None else (ACTION_MEASURED,))
         assert sgd.word is not Outlook.NOT_VIABLE
         states = {card.title: card.state for card in build_cards(flow, diagnosis)}
         assert not {BAD, WARN} & set(states.values()), states
     else:
-        assert diagnosis.action not in (CAREFREE, ACTION_AT_RISK, ACTION_WITH_SGD)
+        assert diagnosis.action not in (*ESTIMATED, ACTION_MEASURED)
         assert sgd.word is not Outlook.VIABLE
     if diagnosis.action == CAREFREE:
         assert sgd.word in (Outlook.VIABLE, Outlook.UNKNOWN)

@@ -91,6 +91,7 @@ class Rule:
             helped.
 
     Example:
+        >>> from chainrule.diagnosis.rules import RULES
         >>> RULES["dead_units"].format(0.75)
         '75 %'
     """

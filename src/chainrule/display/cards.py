@@ -185,7 +185,7 @@ def describe_viability(diagnosis: Diagnosis) -> str:
 
     Example:
         >>> from chainrule import NetworkSpec, diagnose, simulate
-        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> flow = simulate(NetworkSpec(depth=3, width=16), 2)
         >>> describe_viability(diagnose(flow)).split()[0]
         'training'
     """

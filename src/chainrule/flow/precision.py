@@ -23,6 +23,10 @@ class Format:
         smallest: Smallest positive number: half of it and less becomes zero.
         normal: Smallest number with all its digits; those below are called subnormal.
         largest: Largest finite number.
+
+    Example:
+        >>> FORMATS["float16"].largest
+        65504.0
     """
 
     smallest: float
