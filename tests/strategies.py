@@ -201,6 +201,79 @@ class FlowWriter:
             "parameter_count": self.pick((0, 1, 5)),
         }
 
+    def entering(self):
+        return {
+            "reader": self.pick(NAMES),
+            "shape": self.shape(),
+            "dtype": self.pick(("float32", "float16")),
+            "examples": self.pick((1, 5, 2**40)),
+            "columns": self.pick((4, 7)),
+            "mean": self.signed(),
+            "std": self.size(),
+            "min": self.signed(),
+            "max": self.signed(),
+            "non_finite": self.share(),
+            "constant_columns": self.count(4),
+            "zero_columns": self.count(3),
+            "offset": self.optional(self.size),
+            "spread_ratio": self.optional(self.size),
+            "repeated": self.share(),
+        }
+
+    def time(self):
+        length = self.pick((1, 2, 9, 64, 1000))
+        steps = sorted({self.draw(st.integers(0, length - 1)) for _ in range(min(length, 12))})
+        return {
+            "name": self.pick(NAMES),
+            "kind": self.pick(("LSTM", "GRU", "RNNCell", "Own")),
+            "call": self.pick((0, 0, 1)),
+            "of": self.pick(("input", "state", "output")),
+            "length": length,
+            "steps": steps,
+            "gradients": [self.size() for _ in steps],
+            "read": [self.size() for _ in steps] if self.draw(st.booleans()) else [],
+        }
+
+    def symmetry(self, layers):
+        return {
+            "parameter": f"{self.pick(NAMES)}.{self.pick(PARTS)}",
+            "layer": self.layer(layers),
+            "units": self.pick((8, 9)),
+            "copies": self.count(4),
+            "idle": self.count(3),
+        }
+
+    def precision(self, calls):
+        return {
+            "name": self.pick(NAMES),
+            "of": self.pick(("output", "weight", "arriving")),
+            "dtype": self.pick(("float16", "bfloat16", "float8_e5m2")),
+            "layer": self.draw(st.none() | st.integers(0, calls - 1)) if calls else None,
+            "zero_share": self.share(),
+            "subnormal_share": self.share(),
+            "size": self.size(),
+            "largest": self.size(),
+        }
+
+    def optimizer(self, parameters):
+        return {
+            "name": self.pick(("SGD", "Adam", "Own")),
+            "steps": self.pick(("gradient", "rescaled", "other")),
+            "rates": [self.pick((None, 0.0, 0.1, 1e-3, 1e30)) for _ in range(parameters)],
+            "momentum": self.pick((0.0, 0.9, 1.0)),
+            "foreign": self.pick((0, 3)),
+        }
+
+    def further_facts(self, calls, parameters, layers):
+        """Return what files hold since version 3, apart from the loss and an origin."""
+        return {
+            "inputs": self.many(self.entering, 2),
+            "times": self.many(self.time, 2),
+            "symmetries": self.many(lambda: self.symmetry(layers), 2),
+            "precisions": self.many(lambda: self.precision(calls), 2),
+            "optimizer": self.optional(lambda: self.optimizer(parameters)),
+        }
+
     def loss_facts(self, calls, parameters):
         outputs = sorted({self.pick(range(calls)) for _ in range(2)}) if calls else []
         reached = sorted({self.pick(range(parameters)) for _ in range(2)}) if parameters else []
@@ -324,7 +397,9 @@ def _made_up(draw):
         "schema_version": SCHEMA_VERSION,
         "residuals": writer.many(lambda: writer.residual(count, len(parameters)), 5),
         "attentions": writer.many(writer.attention, 3),
+        "origin": None,
         "loss_facts": writer.optional(lambda: writer.loss_facts(count, len(parameters))),
+        **writer.further_facts(count, len(parameters), layers),
     }
 
 
@@ -350,6 +425,8 @@ def _changed(draw):
         }
     if draw(st.booleans()):
         document["loss_facts"] = writer.loss_facts(len(calls), len(parameters))
+    if draw(st.booleans()):
+        document |= writer.further_facts(len(calls), len(parameters), layers)
     for residual in document["residuals"]:
         if draw(st.booleans()):
             name = writer.pick(("before", "added", "after", "gradient", "branch", "stream"))

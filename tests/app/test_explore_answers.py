@@ -14,6 +14,7 @@ from chainrule.app.answers.flow_answer import compare, describe_clipping, descri
 from chainrule.app.jobs.measuring import NETWORK_BUDGET, PAGE_BUDGET, plan_seeds
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import DEFAULT_PRESET, View, read_view, write_query
+from chainrule.diagnosis.viability.model import LEAST, Outlook
 from chainrule.errors import SpecError
 from chainrule.spec.network_spec import MAX_SEED
 from strategies import legal_specs
@@ -200,16 +201,17 @@ class TestWords:
     @settings(max_examples=30, deadline=None)
     @given(
         depth=st.integers(2, 12),
+        width=st.sampled_from((6, 16)),
         activation=st.sampled_from(("sigmoid", "relu", "selu")),
         init=st.sampled_from(("he", "random", "pytorch")),
         residual=st.sampled_from(("none", "plain")),
         other=st.booleans(),
     )
     def test_every_answer_is_json_and_every_card_has_word_and_icon(
-        self, depth, activation, init, residual, other
+        self, depth, width, activation, init, residual, other
     ):
         spec = NetworkSpec(
-            depth=depth, width=6, activation=activation, init=init, residual=residual
+            depth=depth, width=width, activation=activation, init=init, residual=residual
         )
         flow = simulate(spec, 3)
         pinned = simulate(spec.replace(depth=3), 2) if other else None
@@ -219,7 +221,10 @@ class TestWords:
             assert card["icon"]
             assert card["word"]
             assert card["state"] in ("good", "warn", "bad", "")
-        assert answer["cards"][3]["badge"]["text"].startswith("training ")
+        estimated = diagnose(flow).viability.sgd.word is not Outlook.UNKNOWN
+        assert estimated or width < LEAST
+        start = "training " if estimated else "measured only"
+        assert answer["cards"][3]["badge"]["text"].startswith(start)
 
     def test_cards_say_the_figures(self):
         flow = simulate(PRESETS["Vanishing (Sigmoid)"].spec, 16)

@@ -11,6 +11,7 @@ from chainrule.diagnosis.attribution import explain_attributions, rank_attributi
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.factors import MEANINGS, SAME, _is_among
 from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.rules import RULES
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
 from chainrule.presets import PRESETS
@@ -250,9 +251,12 @@ class TestWhatElseIsWrong:
         x = torch.randn(16, 8) * 1e-6
         flow = inspect(model, lambda m: m(x).square().mean())
         diagnosis = diagnose(flow)
-        assert diagnosis.verdict is Verdict.VANISHING
-        assert rank_attributions(flow, diagnosis) == ()
-        assert "No module" in explain_attributions(diagnosis, ())
+        assert diagnosis.verdict is Verdict.INPUTS  # the cause before what it brings about
+        assert "vanishing_gradient" in {each.rule for each in diagnosis.findings}
+        alone = {"vanishing_gradient": RULES["vanishing_gradient"]}
+        for found, rules in ((diagnosis, RULES), (diagnose(flow, rules=alone), alone)):
+            assert rank_attributions(flow, found, rules=rules) == ()
+            assert "No module" in explain_attributions(found, ())
 
     def test_units_that_are_dead_blame_their_activation(self):
         torch.manual_seed(0)

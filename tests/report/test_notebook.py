@@ -99,7 +99,7 @@ class TestNotebook:
         assert "✔ HEALTHY" in after["text/plain"]
         assert "Main causes" not in after["text/html"]
         printed = code[1].outputs[0].text
-        assert re.match(r"cures: .*, vanishing → healthy", printed)
+        assert re.match(r"measures well: .*, vanishing → healthy", printed)
 
     def test_makes_a_frame_of_numbers(self, executed):
         table = executed.cells[-1].outputs[-1].data["text/plain"]
