@@ -9,7 +9,13 @@ from collections.abc import Iterator, Sequence
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.rule import Reading, Rule, Verdict, describe_bound, find_worst, read_whole
-from chainrule.diagnosis.structure import FLAT, find_tied_head, is_loss_flat, is_output_half
+from chainrule.diagnosis.structure import (
+    FLAT,
+    find_small_head,
+    find_tied_head,
+    is_loss_flat,
+    is_output_half,
+)
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loss import KIND_NAMES, LossPart
 
@@ -68,7 +74,13 @@ def _read_reaction(flow: GradientFlow) -> list[Reading]:
 
 
 def _read_step(flow: GradientFlow) -> list[Reading]:
-    return [] if flow.loss_facts is None else read_whole(flow, flow.loss_facts.step)
+    """Return what a step changes, unless a last layer made small keeps it small for a few steps.
+
+    1 % of such a layer is nothing. But it receives a usable gradient, whatever its own size.
+    """
+    if flow.loss_facts is None or find_small_head(flow) is not None:
+        return []
+    return read_whole(flow, flow.loss_facts.step)
 
 
 def _read_idle(flow: GradientFlow) -> list[Reading]:

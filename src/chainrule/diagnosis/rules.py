@@ -70,6 +70,7 @@ from chainrule.diagnosis.structure import (
 from chainrule.diagnosis.symmetry_rules import SYMMETRY_RULES
 from chainrule.diagnosis.time_rules import (
     TIME_RULES,
+    find_faded,
     find_variation_in_time,
     list_recurrent,
     measure_gates,
@@ -245,13 +246,19 @@ def _is_evident(flow: GradientFlow) -> bool:
 
     Without residual connections, where they still differ by more than a ten-thousandth, biases
     often are what they have in common, and most networks learn to differ. So there some gradient
-    must come near its bound, too.
+    must come near its bound, too: of a layer, or of a time step where no gate can open the way to
+    it.
     """
     if flow.spec is not None or flow.residuals:
         return True
     values = [each.value for each in _read_variation(flow) if each.value is not None]
     least = min(values, default=1.0)
-    return least < _CLEARLY_SAME or _is_near(flow, USABLE_IN_CHAIN, "<")
+    faded = find_faded(flow)
+    return (
+        least < _CLEARLY_SAME
+        or _is_near(flow, USABLE_IN_CHAIN, "<")
+        or (faded is not None and faded < 10 * USABLE_IN_CHAIN)
+    )
 
 
 _CLEARLY_SAME = 1e-4

@@ -14,6 +14,9 @@ LOST = 1e-6
 LARGEST_GROWTH = 1e3
 """Gradient of the first quarter of steps ÷ that of the last, from which on it explodes."""
 
+UNGATED = frozenset({"RNN", "RNNCell"})
+"""Recurrent modules without gates: unrolled, they are a chain of layers, a layer per time step."""
+
 SHORTEST = 8
 """Steps from which on quarters are compared."""
 
@@ -85,19 +88,38 @@ def find_variation_in_time(flow: GradientFlow) -> float | None:
     """Return how differently the last recurrent module answers the examples.
 
     Gates that start nearly closed make its values small beside the bias of a layer behind it. That
-    hides no difference: they are what the gates let through.
+    hides no difference: they are what the gates let through. Modules without gates have nothing
+    that opens, so there the answer itself counts.
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
         >>> find_variation_in_time(simulate(NetworkSpec(depth=3, width=4)))
     """
-    names = {each.name for each in flow.times if each.of != "output"}
+    names = {each.name for each in flow.times if each.of != "output" and each.kind not in UNGATED}
     found = [
         call.statistics.variation
         for call in flow.layers
         if call.name in names and call.statistics and call.statistics.variation is not None
     ]
     return max(found, default=None)
+
+
+def find_faded(flow: GradientFlow) -> float | None:
+    """Return the smallest gradient of a step ÷ the largest, of modules without gates.
+
+    Steps after the last one with a gradient do not count.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> find_faded(simulate(NetworkSpec(depth=3, width=4)))
+    """
+    found = []
+    for each in flow.times:
+        shares = list(each.shares) if each.kind in UNGATED and each.of == "input" else []
+        while shares and shares[-1] == 0.0:
+            shares.pop()
+        found += [share for share in shares if not math.isnan(share)]
+    return min(found, default=None)
 
 
 def _read_lost(flow: GradientFlow) -> list[Reading]:
