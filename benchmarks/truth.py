@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from truth_models import Entry, Problem, list_entries
+from truth_models import FITTED, Entry, Problem, list_entries
 from truth_table import (
     Sample,
     fit_score,
@@ -30,11 +30,13 @@ from truth_table import (
     list_wrong,
     listen,
     load_said,
+    pick,
     save_said,
     write_constants,
     write_ranking,
     write_reliability,
     write_rules,
+    write_score,
     write_verdicts,
 )
 from truth_trials import FILE as TRIED_FILE
@@ -267,7 +269,9 @@ def main() -> None:
         drop_stale(TRIED_FILE)
         try_missing(entries, arguments.minutes)
     save_said({entry.key: listen(entry) for entry in entries})
-    text = write_report(gather(entries, outcomes, load_said()))
+    samples = gather(entries, outcomes, load_said())
+    write_score(fit_score(samples), len(pick(samples, FITTED)))
+    text = write_report(samples)
     REPORT_FILE.write_text(text)
     print(text)
 

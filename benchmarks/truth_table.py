@@ -9,21 +9,22 @@ import itertools
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import torch
 from sklearn.metrics import roc_auc_score
 from truth_models import FITTED, JUDGED, Batch, Entry, Problem
-from viability import BINS, NEVER, compute_log_odds, fit
+from viability import BINS, NEVER, fit
 
 from chainrule import ChainruleError, GradientFlow, Verdict, diagnose
 from chainrule import inspect as inspect_model
-from chainrule.diagnosis.rules import RULES, measure_metric
+from chainrule.diagnosis.rules import RULES
+from chainrule.diagnosis.score import FEATURES, compute_score
 from chainrule.diagnosis.viability.constants import Constants, Slope
 
+SCORE_FILE = Path(__file__).parent.parent / "src/chainrule/diagnosis/score_constants.py"
 SAID_FILE = Path(__file__).parent / "truth_said.csv"
 OPTIMIZERS = ("sgd", "adam")
 LABELS = {"sgd": "SGD", "adam": "Adam"}
@@ -41,66 +42,6 @@ REFUSED = "refused"
 
 # --- What is measured ----------------------------------------------------------------------------
 
-
-def measure_distance(flow: GradientFlow, name: str) -> float | None:
-    """Return how far a metric is beyond the bound of a rule; below 0 if it is on the right side.
-
-    In powers of ten for ratios, in log-odds ÷ ln 10 for shares; counts, and what is compared with
-    0, are beyond or not.
-    """
-    rule = RULES[name]
-    if not rule.applies(flow):
-        return None
-    value = measure_metric(flow, name)
-    if value is None:
-        return None
-    if math.isnan(value):
-        return FAR
-    sign = 1 if rule.beyond == ">" else -1
-    if rule.scale == "count" or rule.threshold == 0:
-        return 1.0 if rule.is_beyond(value) else -FAR
-    compared = [value, rule.threshold]
-    if rule.scale == "share":
-        compared = [(each + 1e-6) / (1 - each + 1e-6) for each in compared]
-    value, bound = (math.log10(min(max(each, 1e-30), 1e30)) for each in compared)
-    return min(max(sign * (value - bound), -FAR), FAR)
-
-
-FAR = 6.0
-"""Powers of ten beyond a bound that all count alike."""
-
-
-def measure_worst(flow: GradientFlow) -> float:
-    """Return the largest distance beyond a bound over all rules that have no model behind them."""
-    found = [measure_distance(flow, name) for name, rule in RULES.items() if not rule.last]
-    return max((each for each in found if each is not None), default=0.0)
-
-
-def measure_step(flow: GradientFlow) -> float | None:
-    """Return the logarithm of the fall of the loss, relative to itself, for a step of 1 %."""
-    if flow.loss_facts is None or flow.loss_facts.step is None:
-        return None
-    fall = float(flow.loss_facts.step)
-    return math.log10(min(max(fall, 10.0**-FAR), 10.0**FAR)) if math.isfinite(fall) else FAR
-
-
-def measure_rate(flow: GradientFlow) -> float | None:
-    """Return the logarithm of the rate at which SGD moves the median parameter by 1 %."""
-    rates = [
-        0.01 * float(parameter.norm) / float(parameter.grad_norm)
-        for parameter in flow.parameters
-        if parameter.grad_norm is not None and parameter.grad_norm > 0 and parameter.norm > 0
-    ]
-    rates = [rate for rate in rates if math.isfinite(rate) and rate > 0]
-    return math.log10(median(rates)) if rates else None
-
-
-FEATURES: Mapping[str, Callable[[GradientFlow], float | None]] = {
-    "worst": measure_worst,
-    "step": measure_step,
-    "rate": measure_rate,
-}
-"""What the score is made of."""
 
 KNOTS: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = {
     "worst": ((">", (-1.0, 0.0, 1.0)),),
@@ -292,11 +233,32 @@ def fit_score(samples: Sequence[Sample]) -> dict[str, Constants]:
     return {name: fit(fitted, name, KNOTS) for name in OPTIMIZERS}
 
 
+def write_score(constants: Mapping[str, Constants], count: int) -> None:
+    """Write the constants where the library reads them."""
+    head = SCORE_FILE.read_text().partition("# --- fitted ---\n")[0]
+    lines = [
+        "# --- fitted ---",
+        f"# On {count} models of benchmarks/truth.csv, torch {torch.__version__}.",
+        "SCORES: Mapping[str, Constants] = MappingProxyType(",
+        "    {",
+    ]
+    for name, each in constants.items():
+        lines += [f'        "{name}": Constants(', f"            base={each.base},"]
+        lines.append("            slopes=(")
+        lines += [
+            f'                Slope("{s.feature}", "{s.beyond}", {s.knot}, {s.weight}),'
+            for s in each.slopes
+        ]
+        lines += ["            ),", "        ),"]
+    lines += ["    }", ")", '"""By optimizer."""', ""]
+    SCORE_FILE.write_text(head + "\n".join(lines))
+
+
 def predict(sample: Sample, constants: Constants) -> float:
     """Return the probability that a model trains."""
     if sample.hopeless:
         return NEVER
-    return 1 / (1 + math.exp(-compute_log_odds(constants, sample.features)))
+    return 1 / (1 + math.exp(-compute_score(constants, sample.features)))
 
 
 def measure_ranking(trained: Sequence[bool], scores: Sequence[float]) -> float | None:

@@ -1,14 +1,19 @@
 """benchmarks/truth.py: models of many kinds, their outcomes, and the page that is made of them."""
 
 import importlib
+import math
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from chainrule import NetworkSpec, diagnose, simulate
+from chainrule import NetworkSpec, diagnose, inspect, simulate
+from chainrule.diagnosis.score import FEATURES, compute_score
+from chainrule.diagnosis.score_constants import SCORES
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -136,3 +141,28 @@ class TestPage:
             distance = table.measure_distance(flow, name)
             if distance is not None and not rule.last:
                 assert (distance > 0) == (name in found), name
+
+
+class TestScore:
+    """The score of the library is the one of the page."""
+
+    def test_constants_are_those_that_the_trainings_give(self, scripts, samples):
+        for name, found in scripts[1].fit_score(samples).items():
+            assert found.base == pytest.approx(SCORES[name].base, abs=0.05)
+            for slope, kept in zip(found.slopes, SCORES[name].slopes, strict=True):
+                assert (slope.feature, slope.beyond, slope.knot) == (
+                    *(kept.feature, kept.beyond, kept.knot),
+                )
+                assert slope.weight == pytest.approx(kept.weight, abs=0.05)
+
+    def test_a_model_gets_it_and_no_forecast(self):
+        torch.manual_seed(0)
+        model, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(16, 8)
+        flow = inspect(model, lambda m: F.cross_entropy(m(x), torch.arange(16) % 3))
+        viability = diagnose(flow).viability
+        for prospect in (viability.sgd, viability.adam):
+            values = {name: read(flow) for name, read in FEATURES.items()}
+            odds = compute_score(SCORES[prospect.optimizer], values)
+            assert prospect.probability == pytest.approx(1 / (1 + math.exp(-odds)))
+            assert prospect.word.value == "not estimated"
+        assert not viability.covered

@@ -17,6 +17,7 @@ from chainrule.diagnosis.origins import describe_cure
 from chainrule.diagnosis.reach import read_unreached
 from chainrule.diagnosis.rule import MEANINGS, Rule, Verdict, describe_worst, find_worst
 from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES
+from chainrule.diagnosis.score import score_model
 from chainrule.diagnosis.structure import list_explained
 from chainrule.diagnosis.trial_rules import (
     DID_NOT_TRAIN,
@@ -263,7 +264,7 @@ def diagnose(
         >>> diagnose(simulate(NetworkSpec(depth=4, activation="relu", init="he"), 1))
         Diagnosis(healthy: no findings, SGD viable, Adam viable)
     """
-    viability = assess_viability(flow)
+    viability = _score(assess_viability(flow), flow)
     findings = _find_all(flow, viability, rules)
     if sharpness is not None and (sharpness.excess or 0.0) > OVERSHOOTS.threshold:
         findings = _add_overshoot(sharpness, findings)
@@ -305,6 +306,17 @@ def _list_unheld_notes(flow: GradientFlow) -> Iterator[Note]:
             "or shall not learn (then requires_grad_(False) saves time).",
             source="follows from what an optimizer does",
         )
+
+
+def _score(viability: Viability, flow: GradientFlow) -> Viability:
+    """Return an outlook with the score of a model without a specification in it."""
+    if flow.spec is not None or viability.sgd.word is not Outlook.UNKNOWN:
+        return viability
+    sgd, adam = (
+        replace(each, probability=score_model(flow, each.optimizer))
+        for each in (viability.sgd, viability.adam)
+    )
+    return replace(viability, sgd=sgd, adam=adam)
 
 
 def _follow(

@@ -328,7 +328,7 @@ _RATES: Mapping[str, str] = MappingProxyType({"sgd": "0.001 to 1", "adam": "0.00
 
 def _describe_chance(prospect: Prospect, doubt: str) -> str:
     """Return the probability, and whose learning rate it is about; or why there is none."""
-    if prospect.probability is None:
+    if prospect.probability is None or prospect.word is Outlook.UNKNOWN:
         return (
             "measured only. The estimate was fitted on dense networks of 16 to 256 units that are "
             "built from a specification, and this is another kind"

@@ -77,7 +77,9 @@ class Prospect:
     Attributes:
         optimizer: "sgd" or "adam".
         probability: That some usual learning rate trains it within 300 steps, in (0, 1); `None`
-            where the model has no ground to say (`Viability.covered`).
+            where the model has no ground to say (`Viability.covered`). `diagnose` gives models
+            without a specification a score instead (`chainrule.diagnosis.score`), which ranks
+            models and is no forecast: the word stays "not estimated".
         word: The probability in words.
         log_odds: ln(p ÷ (1 − p)): the base and all contributions together; `None` as above.
         base: Log-odds of a network without a fault.
