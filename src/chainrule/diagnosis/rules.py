@@ -244,11 +244,18 @@ def _is_evident(flow: GradientFlow) -> bool:
     """Whether nearly equal answers count as evidence in a network.
 
     Where they still differ by more than a ten-thousandth, biases often are what they have in
-    common, and most networks learn to differ. So there some gradient must come near its bound, too.
+    common, and most networks learn to differ. So there some gradient must come near its bound, too:
+    that of a layer, or that of a residual stream.
     """
     values = [each.value for each in _read_variation(flow) if each.value is not None]
     least = min(values, default=1.0)
-    return flow.spec is not None or least < _CLEARLY_SAME or _is_near(flow, USABLE_IN_CHAIN, "<")
+    stream = measure_stream_gradient(flow)
+    return (
+        flow.spec is not None
+        or least < _CLEARLY_SAME
+        or _is_near(flow, USABLE_IN_CHAIN, "<")
+        or (stream is not None and stream < 10 * RULES["fading_stream"].threshold)
+    )
 
 
 _CLEARLY_SAME = 1e-4
