@@ -31,6 +31,14 @@ def change(spec, *path, value):
 SPEC = NetworkSpec(depth=3, width=4, batch_size=5, activation="tanh", init="xavier")
 NORMALIZED = SPEC.replace(normalization="layernorm")
 SIGMOID = SPEC.replace(activation="sigmoid", init="random", weight_std=100.0)
+BELOW_ZERO = {
+    "parts": [
+        {"kind": "custom", "value": [-1.0], "guessing": [0.0], "constant": None, "floor": None}
+        | {"activation": None, "width": None, "is_direct": True, "outputs": []}
+    ],
+    "outputs": [],
+    "terms": [],
+} | dict.fromkeys(("offset", "step", "reaction", "zero_examples", "cut", "detached"))
 FINDS = {
     "a scalar first layer": change(SPEC, "layers", 0, "shape", value=[]),
     "more entries than a float can count": change(SPEC, "layers", -1, "shape", value=[2**62] * 20),
@@ -40,6 +48,7 @@ FINDS = {
     "saturation above 1 by rounding": change(
         SIGMOID, "layers", 1, "statistics", "saturation", value=1 + 5e-7
     ),
+    "a loss below zero where guessing gives zero": change(SPEC, "loss_facts", value=BELOW_ZERO),
     "variation below 0 by rounding": change(
         SPEC, "layers", -1, "statistics", "variation", value=-5e-7
     ),

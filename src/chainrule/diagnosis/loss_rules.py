@@ -99,7 +99,7 @@ def _read_excess(flow: GradientFlow) -> list[Reading]:
             continue
         modules, where = _locate(flow, part.outputs)
         # Targets that are all the same differ by rounding at most: guessing is no measure there.
-        value = part.value / part.guessing if part.guessing > FLAT * part.value else None
+        value = part.value / part.guessing if part.guessing > FLAT * abs(part.value) else None
         found.append(Reading(value=value, modules=modules, where=where))
     return found
 

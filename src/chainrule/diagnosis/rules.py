@@ -244,20 +244,20 @@ def _read_unreached(flow: GradientFlow) -> list[Reading]:
 def _is_evident(flow: GradientFlow) -> bool:
     """Whether nearly equal answers count as evidence in a network.
 
-    Without residual connections, where they still differ by more than a ten-thousandth, biases
-    often are what they have in common, and most networks learn to differ. So there some gradient
-    must come near its bound, too: of a layer, or of a time step where no gate can open the way to
-    it.
+    Where they still differ by more than a ten-thousandth, biases often are what they have in
+    common, and most networks learn to differ. So there some gradient must come near its bound, too:
+    of a layer, of a residual stream, or of a time step where no gate can open the way to it.
     """
-    if flow.spec is not None or flow.residuals:
+    if flow.spec is not None:
         return True
     values = [each.value for each in _read_variation(flow) if each.value is not None]
     least = min(values, default=1.0)
-    faded = find_faded(flow)
+    faded, stream = find_faded(flow), measure_stream_gradient(flow)
     return (
         least < _CLEARLY_SAME
         or _is_near(flow, USABLE_IN_CHAIN, "<")
         or (faded is not None and faded < 10 * USABLE_IN_CHAIN)
+        or (stream is not None and stream < 10 * RULES["fading_stream"].threshold)
     )
 
 
