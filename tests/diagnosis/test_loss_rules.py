@@ -1,7 +1,6 @@
 """Rules about the loss: faults are found, sound twins are not, and training agrees."""
 
 import itertools
-import math
 
 import pytest
 import torch
@@ -376,14 +375,39 @@ def test_where_they_train_all_the_same_it_is_a_note(end, compute, number):
     assert measure_accuracy() > 0.5
 
 
-@pytest.mark.parametrize(
-    ("number", "is_wrong"), [(MANY_CLASSES, False), (MANY_CLASSES + 1, True)]
-)
+@pytest.mark.parametrize(("number", "is_wrong"), [(MANY_CLASSES, False), (MANY_CLASSES + 1, True)])
 def test_the_bound_is_the_number_of_classes(number, is_wrong):
     model, loss, _ = classes(nn.Softmax(1), F.cross_entropy, number)
     diagnosis, found = find(model, loss)
     assert ("unsuited_output" in found) is is_wrong
     assert ("probabilities" in [note.name for note in diagnosis.notes]) is not is_wrong
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.2, 0.5, 0.98])
+def test_a_sigmoid_taken_for_logits_fails_where_ones_or_zeros_are_rare(share):
+    """Judged by whether even perfect answers cost more than a constant, and by training."""
+    x = torch.randn(400, 16)
+    score = x @ torch.randn(16, 4)
+    y = (score > score.quantile(1 - share, dim=0)).float()
+
+    def compute(m):
+        return F.binary_cross_entropy_with_logits(m(x), y)
+
+    left = []
+    for end in (nn.Sigmoid(), None):
+        torch.manual_seed(1)
+        model = build(16, 64, 4, end=end)
+        diagnosis, found = find(model, compute)
+        best = torch.special.entr(torch.stack((y.mean(0), 1 - y.mean(0)))).sum(0).mean()
+        is_wrong = end is not None and F.binary_cross_entropy_with_logits(y, y) > best
+        assert ("unsuited_output" in found) is bool(is_wrong)
+        assert (diagnosis.verdict is Verdict.OUTPUT) is bool(is_wrong)
+        train(model, compute, adam=False, rate=1.0, steps=300)
+        answers = model(x) > (0.0 if end is None else 0.5)
+        hits = [(answers == y)[y == kind].float().mean().item() for kind in (0.0, 1.0)]
+        left.append(sum(hits) / 2)  # one half for an answer that is always the same
+    assert left[1] > 0.9
+    assert left[0] < 0.65 if share != 0.5 else left[0] > 0.9
 
 
 def test_the_least_value_of_a_softmax_twice_is_that_of_perfect_answers():
@@ -406,6 +430,11 @@ def test_the_least_value_of_a_softmax_twice_is_that_of_perfect_answers():
         (
             nn.Sigmoid(),
             lambda z, y: F.binary_cross_entropy_with_logits(z, one_hot(z, y)),
+            "unsuited_output",
+        ),
+        (
+            nn.Sigmoid(),
+            lambda z, y: F.binary_cross_entropy_with_logits(z, (z > 0.5).float()),
             "probabilities",
         ),
         (nn.Softmax(1), lambda z, y: F.binary_cross_entropy(z, one_hot(z, y)), None),

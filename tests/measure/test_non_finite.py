@@ -11,8 +11,8 @@ from torch import nn
 
 import chainrule
 import non_finite_zoo as zoo
-from chainrule.diagnosis.viability.model import Outlook
 from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.viability.model import Outlook
 from chainrule.errors import InspectionError, LossError
 from chainrule.flow.loading import decode_flow
 from chainrule.measure.non_finite import add_origin, find_non_finite
