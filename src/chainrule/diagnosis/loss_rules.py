@@ -34,7 +34,7 @@ the gradient by the number of classes. Measured with rates up to 1: with 10 clas
 right after 120 steps, with 20 it is 80 %, with 40 it is 7 %."""
 
 OUT_OF_REACH = 1.4
-"""Loss ÷ that of the best constant answer, at the start of a sigmoid that is taken for logits, above
+"""Loss ÷ that of the best constant answer, at the start of a sigmoid taken for logits, above
 which even perfect answers, 0 and 1, cost more than that constant. With a share p of ones, these
 cost log 2 − 0.38 p, and the constant H(p): equal at p = 0.28 and at p = 0.88. Outputs of one half,
 as at the start, cost 1.41 and 1.45 times as much there. Training drives all outputs to one end."""
