@@ -81,7 +81,7 @@ def measure_gates(flow: GradientFlow, layer: int) -> float:
         for call in flow.layers
         if call.name in names and call.gain is not None and (call.layer or 0) > layer
     )
-    return math.prod(min(1.0, gain) for gain in gains if gain > 0.0)
+    return math.prod((min(1.0, gain) for gain in gains if gain > 0.0), start=1.0)
 
 
 def find_variation_in_time(flow: GradientFlow) -> float | None:
