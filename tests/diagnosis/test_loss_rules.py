@@ -1,7 +1,6 @@
 """Rules about the loss: faults are found, sound twins are not, and training agrees."""
 
 import itertools
-import math
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from chainrule.diagnosis.diagnosis import diagnose
-from chainrule.diagnosis.loss_rules import FAR, NEARLY_ALL
+from chainrule.diagnosis.loss_rules import FAR, FAR_WHEN_TIED, MANY_CLASSES, NEARLY_ALL
 from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.structure import FLAT
 from chainrule.diagnosis.viability.model import Outlook
@@ -251,30 +250,43 @@ def unscaled_targets(mean):
 
 
 @pytest.mark.parametrize(
-    ("make", "wrong", "right", "rate"),
+    ("make", "wrong", "right", "rate", "rule", "bound"),
     [
-        (tied, 5.0, 0.02, 3e-3),
-        (scaled_head, 1000.0, 1.0, 3e-3),
-        (unscaled_targets, 30.0, 0.0, 1e-2),
+        (tied, 5.0, 0.02, 3e-3, "large_tied_loss", FAR_WHEN_TIED),
+        (scaled_head, 3000.0, 1.0, 3e-3, "large_loss", FAR),
+        (unscaled_targets, 30.0, 0.0, 1e-2, "large_loss", FAR),
     ],
 )
-def test_a_loss_far_above_guessing_takes_long_to_undo(make, wrong, right, rate):
+def test_a_loss_far_above_guessing_takes_long_to_undo(make, wrong, right, rate, rule, bound):
     left = []
     for value, is_large in ((wrong, True), (right, False)):
         model, compute = make(value)
         flow = inspect(model, compute)
         diagnosis = diagnose(flow)
         found = {each.rule: each for each in diagnosis.findings}
-        assert ("large_loss" in found) is is_large
+        assert (rule in found) is is_large
+        assert not [note for note in diagnosis.notes if note.name == "large_start"]
         if is_large:
-            finding = found["large_loss"]
+            finding = found[rule]
             assert diagnosis.verdict is Verdict.LARGE_LOSS
             assert finding.value == pytest.approx(flow.loss / flow.loss_facts.guessing)
-            assert finding.value > FAR
+            assert finding.value > finding.threshold == bound
             assert finding.worst in finding.modules
         _, after = train(model, compute, rate=rate, steps=60)
         left.append(after / flow.loss_facts.guessing)
     assert left[0] > 4 * left[1]
+
+
+def test_a_loss_above_guessing_that_is_soon_undone_is_a_note():
+    model, compute = scaled_head(300.0)
+    flow = inspect(model, compute)
+    diagnosis = diagnose(flow)
+    note = next(note for note in diagnosis.notes if note.name == "large_start")
+    assert diagnosis.verdict is Verdict.HEALTHY
+    assert 8 < note.value < FAR
+    assert note.value == pytest.approx(flow.loss / flow.loss_facts.guessing)
+    _, after = train(model, compute, rate=3e-3, steps=120)
+    assert after < 0.2 * flow.loss_facts.guessing
 
 
 def test_a_critic_that_judges_badly_is_no_large_output():
@@ -304,64 +316,137 @@ def test_targets_that_are_all_the_same_are_no_measure(by_hand):
 # --- Outputs that the loss does not expect -------------------------------------------------------
 
 
-def classes(end, compute, *, classes=20):
+FEW, MANY = 10, 40
+"""Numbers of classes, on both sides of the bound."""
+
+
+def classes(end, compute, number=MANY):
     x = torch.randn(200, 16)
-    y = (x @ torch.randn(16, classes)).argmax(1)
-    return build(16, 64, classes, end=end), lambda m: compute(m(x), y)
+    y = (x @ torch.randn(16, number)).argmax(1)
+    model = build(16, 64, number, end=end)
+    return model, lambda m: compute(m(x), y), lambda: (model(x).argmax(1) == y).float().mean()
+
+
+def one_hot(z, y):
+    return F.one_hot(y, z.shape[1]).float()
+
+
+def clamp_softmax(z, y):
+    return F.cross_entropy(torch.softmax(z, 1).clamp(1e-7, 1.0), y)
 
 
 @pytest.mark.parametrize(
     ("end", "compute"),
-    [
-        (nn.Softmax(1), F.cross_entropy),
-        (None, lambda z, y: F.cross_entropy(torch.softmax(z, 1).clamp(1e-7, 1.0), y)),
-        (None, lambda z, y: F.cross_entropy(torch.sigmoid(z), y)),
-    ],
+    [(nn.Softmax(1), F.cross_entropy), (nn.Softmax(1), F.nll_loss), (None, clamp_softmax)],
 )
-def test_probabilities_into_a_cross_entropy_train_badly(end, compute):
-    model, loss = classes(end, compute)
+def test_probabilities_of_many_classes_into_a_cross_entropy_train_badly(end, compute):
+    model, loss, measure_accuracy = classes(end, compute)
     diagnosis, found = find(model, loss)
     assert diagnosis.verdict is Verdict.OUTPUT
     finding = found["unsuited_output"]
-    assert "logits" in finding.evidence
-    _, after = train(model, loss, rate=1e-3)
-    sound, sound_loss = classes(None, F.cross_entropy)
+    assert finding.value == MANY > finding.threshold == MANY_CLASSES
+    assert "logits" in finding.evidence or "logarithms" in finding.evidence
+    assert "probabilities" not in [note.name for note in diagnosis.notes]
+    train(model, loss, adam=False, rate=1.0)
+    sound, sound_loss, measure_sound = classes(None, F.cross_entropy)
     assert diagnose(inspect(sound, sound_loss)).verdict is Verdict.HEALTHY
-    _, sound_after = train(sound, sound_loss, rate=1e-3)
-    assert after > 0.8 * math.log(20)
-    assert sound_after < 0.6 * math.log(20)
+    train(sound, sound_loss, adam=False, rate=1.0)
+    assert measure_accuracy() < 0.5
+    assert measure_sound() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("end", "compute", "number"),
+    [
+        (nn.Softmax(1), F.cross_entropy, FEW),
+        (nn.Softmax(1), F.nll_loss, FEW),
+        (None, clamp_softmax, FEW),
+        (nn.Sigmoid(), F.cross_entropy, FEW),
+        (nn.Sigmoid(), F.cross_entropy, MANY),
+    ],
+)
+def test_where_they_train_all_the_same_it_is_a_note(end, compute, number):
+    model, loss, measure_accuracy = classes(end, compute, number)
+    diagnosis, found = find(model, loss)
+    assert "unsuited_output" not in found
+    assert diagnosis.verdict is Verdict.HEALTHY
+    assert "probabilities" in [note.name for note in diagnosis.notes]
+    train(model, loss, adam=False, rate=1.0)
+    assert measure_accuracy() > 0.5
+
+
+@pytest.mark.parametrize(("number", "is_wrong"), [(MANY_CLASSES, False), (MANY_CLASSES + 1, True)])
+def test_the_bound_is_the_number_of_classes(number, is_wrong):
+    model, loss, _ = classes(nn.Softmax(1), F.cross_entropy, number)
+    diagnosis, found = find(model, loss)
+    assert ("unsuited_output" in found) is is_wrong
+    assert ("probabilities" in [note.name for note in diagnosis.notes]) is not is_wrong
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.2, 0.5, 0.98])
+def test_a_sigmoid_taken_for_logits_fails_where_ones_or_zeros_are_rare(share):
+    """Judged by whether even perfect answers cost more than a constant, and by training."""
+    x = torch.randn(400, 16)
+    score = x @ torch.randn(16, 4)
+    y = (score > score.quantile(1 - share, dim=0)).float()
+
+    def compute(m):
+        return F.binary_cross_entropy_with_logits(m(x), y)
+
+    left = []
+    for end in (nn.Sigmoid(), None):
+        torch.manual_seed(1)
+        model = build(16, 64, 4, end=end)
+        diagnosis, found = find(model, compute)
+        best = torch.special.entr(torch.stack((y.mean(0), 1 - y.mean(0)))).sum(0).mean()
+        is_wrong = end is not None and F.binary_cross_entropy_with_logits(y, y) > best
+        assert ("unsuited_output" in found) is bool(is_wrong)
+        assert (diagnosis.verdict is Verdict.OUTPUT) is bool(is_wrong)
+        train(model, compute, adam=False, rate=1.0, steps=300)
+        answers = model(x) > (0.0 if end is None else 0.5)
+        hits = [(answers == y)[y == kind].float().mean().item() for kind in (0.0, 1.0)]
+        left.append(sum(hits) / 2)  # one half for an answer that is always the same
+    assert left[1] > 0.9
+    assert left[0] < 0.65 if share != 0.5 else left[0] > 0.9
 
 
 def test_the_least_value_of_a_softmax_twice_is_that_of_perfect_answers():
-    model, loss = classes(nn.Softmax(1), F.cross_entropy)
+    model, loss, _ = classes(nn.Softmax(1), F.cross_entropy)
     _, found = find(model, loss)
-    perfect = F.cross_entropy(torch.eye(20), torch.arange(20)).item()
+    perfect = F.cross_entropy(torch.eye(MANY), torch.arange(MANY)).item()
     assert f"{perfect:.3g}" in found["unsuited_output"].evidence
 
 
 @pytest.mark.parametrize(
-    ("end", "compute", "wrong"),
+    ("end", "compute", "said"),
     [
-        (nn.Softmax(1), F.nll_loss, True),
-        (nn.LogSoftmax(1), F.nll_loss, False),
-        (nn.LogSoftmax(1), F.cross_entropy, False),
-        (nn.Softmax(1), lambda z, y: F.nll_loss(z.log(), y), False),
-        (nn.Sigmoid(), lambda z, y: F.binary_cross_entropy(z, F.one_hot(y, 20).float()), False),
+        (nn.Softmax(1), F.nll_loss, "unsuited_output"),
+        (nn.Softmax(1), F.cross_entropy, "unsuited_output"),
+        (nn.LogSoftmax(1), F.nll_loss, None),
+        (nn.LogSoftmax(1), F.cross_entropy, "log_softmax_twice"),
+        (nn.Softmax(1), lambda z, y: F.nll_loss(z.log(), y), None),
+        (nn.Sigmoid(), F.cross_entropy, "probabilities"),
+        (nn.Sigmoid(), lambda z, y: F.binary_cross_entropy(z, one_hot(z, y)), None),
         (
             nn.Sigmoid(),
-            lambda z, y: F.binary_cross_entropy_with_logits(z, F.one_hot(y, 20).float()),
-            True,
+            lambda z, y: F.binary_cross_entropy_with_logits(z, one_hot(z, y)),
+            "unsuited_output",
         ),
-        (nn.Softmax(1), lambda z, y: F.binary_cross_entropy(z, F.one_hot(y, 20).float()), False),
-        (nn.Softmax(1), lambda z, y: F.mse_loss(z, F.one_hot(y, 20).float()), False),
+        (
+            nn.Sigmoid(),
+            lambda z, y: F.binary_cross_entropy_with_logits(z, (z > 0.5).float()),
+            "probabilities",
+        ),
+        (nn.Softmax(1), lambda z, y: F.binary_cross_entropy(z, one_hot(z, y)), None),
+        (nn.Softmax(1), lambda z, y: F.mse_loss(z, one_hot(z, y)), None),
     ],
 )
-def test_which_pairs_are_wrong(end, compute, wrong):
-    model, loss = classes(end, compute)
+def test_which_pairs_are_wrong(end, compute, said):
+    model, loss, _ = classes(end, compute)
     diagnosis, found = find(model, loss)
-    assert ("unsuited_output" in found) is wrong
-    twice = isinstance(end, nn.LogSoftmax) and compute is F.cross_entropy
-    assert ("log_softmax_twice" in [note.name for note in diagnosis.notes]) is twice
+    names = {*found, *(note.name for note in diagnosis.notes)}
+    ours = {"unsuited_output", "probabilities", "log_softmax_twice"}
+    assert names & ours == ({said} if said else set())
 
 
 def test_a_softmax_over_one_value_is_named():

@@ -33,6 +33,12 @@ MANY_CLASSES = 20
 the gradient by the number of classes. Measured with rates up to 1: with 10 classes SGD answers all
 right after 120 steps, with 20 it is 80 %, with 40 it is 7 %."""
 
+OUT_OF_REACH = 1.4
+"""Loss ÷ that of the best constant answer, at the start of a sigmoid taken for logits, above
+which even perfect answers, 0 and 1, cost more than that constant. With a share p of ones, these
+cost log 2 − 0.38 p, and the constant H(p): equal at p = 0.28 and at p = 0.88. Outputs of one half,
+as at the start, cost 1.41 and 1.45 times as much there. Training drives all outputs to one end."""
+
 NEARLY_ALL = 0.95
 """Share of examples without gradient from which on training sees next to nothing of the data."""
 
@@ -115,7 +121,7 @@ def _read_activations(flow: GradientFlow) -> list[Reading]:
     for part in _list_parts(flow):
         modules, where = _locate(flow, part.outputs)
         value = 1.0
-        if is_single(part):
+        if is_single(part) or is_out_of_reach(part):
             value = math.inf
         elif is_applied_twice(part) and part.activation == "softmax" and part.width:
             value = float(part.width)
@@ -131,6 +137,17 @@ def is_applied_twice(part: LossPart) -> bool:
 def is_single(part: LossPart) -> bool:
     """Whether what a part reads is a softmax over a single value, which is always 1."""
     return part.activation == "softmax" and part.width == 1
+
+
+def is_out_of_reach(part: LossPart) -> bool:
+    """Whether even perfect answers cost more than a constant, as they are taken for logits."""
+    return (
+        part.kind == "binary_cross_entropy_with_logits"
+        and is_applied_twice(part)
+        and part.value is not None
+        and part.constant is not None
+        and part.value > OUT_OF_REACH * part.constant
+    )
 
 
 def _read_cut(flow: GradientFlow) -> list[Reading]:
@@ -222,6 +239,9 @@ def word_activations(flow: GradientFlow) -> Iterator[str]:
             if part.kind == "cross_entropy" and part.activation == "softmax" and part.width:
                 least = math.log1p((part.width - 1) / math.e)
                 text += f". With {part.width:,} classes it cannot fall below {least:.3g}"
+            elif is_out_of_reach(part):
+                text += ". Ones or zeros are rare in these targets, and even perfect answers cost "
+                text += "more than a constant does with logits"
             yield text
 
 
