@@ -594,7 +594,15 @@ def rebuild_optimizer(
         InspectionError: If that is not possible.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
-        made = optimizer([p for p in copied.parameters() if p.requires_grad])
+        try:
+            made = optimizer([p for p in copied.parameters() if p.requires_grad])
+        except _PASSED_ON:
+            raise
+        except Exception as error:
+            raise InspectionError(
+                "optimizer must return a torch.optim.Optimizer when it is called with a list of "
+                f"parameters, but it raised {describe_error(error)}."
+            ) from error
         if not isinstance(made, torch.optim.Optimizer):
             raise InspectionError(
                 "optimizer must return a torch.optim.Optimizer when it is called with a list of "
