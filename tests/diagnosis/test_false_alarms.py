@@ -508,3 +508,10 @@ def test_experts_that_nothing_chose_are_a_note():
     flow = inspect(*classify(model, *draw_vectors()))
     assert len(read_unreached(flow).names) == 15
     assert diagnose(flow).verdict is Verdict.HEALTHY
+
+
+def test_one_number_has_no_spread_to_fade():
+    """One example and one output: a single number, whose spread is zero whatever the model."""
+    model, x = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(1, 8)
+    diagnosis = diagnose(inspect(model, lambda m: (m(x) - 1.0).square().mean()))
+    assert diagnosis.verdict is Verdict.HEALTHY

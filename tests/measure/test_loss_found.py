@@ -496,3 +496,28 @@ def test_without_the_private_names_a_loss_is_measured_all_the_same(monkeypatch):
     assert flow.loss_facts.kind == "mse"
     assert flow.loss_facts.guessing is None
     assert flow.loss_facts.reaction == expected.loss_facts.reaction
+
+
+@pytest.mark.parametrize(
+    ("lose", "target"),
+    [
+        (F.mse_loss, torch.linspace(-1, 1, N * C, dtype=torch.float64).reshape(N, C)),
+        (F.cross_entropy, torch.arange(N) % C),
+    ],
+)
+def test_a_loss_that_is_maximized_has_no_floor(lose, target):
+    model, x = make()
+    assert inspect(model, lambda m: lose(m(x), target)).loss_facts.floor == 0.0
+    facts = inspect(model, lambda m: -lose(m(x), target)).loss_facts
+    assert facts.floor is None
+    assert facts.guessing is None
+    both = inspect(model, lambda m: {"a": lose(m(x), target), "b": -lose(m(x), target)})
+    assert both.loss == 0.0
+    assert both.loss_facts.floor is None
+
+
+@pytest.mark.parametrize("name", ["\ud800", "k" * 201, "a\nb"])
+def test_names_that_a_file_cannot_hold_are_refused(name):
+    model, x = make()
+    with pytest.raises(LossError, match="200"):
+        inspect(model, lambda m: {name: m(x).square().mean()})

@@ -88,3 +88,21 @@ def test_a_file_with_another_number_of_rates(tmp_path):
 def test_what_is_no_optimizer():
     with pytest.raises(InspectionError, match="optimizer"):
         chainrule.inspect(build(), compute_loss, 0.1)
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -1.0])
+def test_learning_rates_that_no_step_can_use_are_refused(rate):
+    model = build()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.param_groups[0]["lr"] = rate
+    for measure in (chainrule.inspect, chainrule.measure_sharpness, chainrule.try_training):
+        with unchanged(model), pytest.raises(InspectionError, match=f"{rate:g}"):
+            measure(model, compute_loss, optimizer)
+
+
+def test_an_optimizer_without_groups_is_refused():
+    model = build()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.param_groups.clear()
+    with pytest.raises(InspectionError, match="groups"):
+        chainrule.inspect(model, compute_loss, optimizer)

@@ -142,3 +142,8 @@ class TestProbe:
             probe_precision(model, lambda m: m(torch.ones(2, 8)))
         with pytest.raises(InspectionError):
             probe_precision(model, "loss")
+
+
+def test_a_model_without_parameters_has_no_gradients_to_lose():
+    with pytest.raises(InspectionError, match="parameters"):
+        probe_precision(nn.Tanh(), lambda m: m(torch.ones(2, requires_grad=True)).sum())

@@ -189,3 +189,42 @@ def test_bad_arguments(arguments, part):
 def test_what_is_no_loss():
     with pytest.raises(LossError):
         measure_sharpness(nn.Linear(2, 1), lambda m: m(torch.ones(3, 2)))
+
+
+def test_sparse_gradients_are_curved_as_dense_ones():
+    found = []
+    ids = torch.arange(12) % 5
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(5, 4, sparse=sparse), nn.Linear(4, 3))
+        with unchanged(model):
+            found.append(measure_sharpness(model, lambda m: F.cross_entropy(m(ids), ids % 3)))
+    assert found[1].eigenvalue == pytest.approx(found[0].eigenvalue, rel=0.02)
+
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+
+    def forward(self, x):
+        return (x * self.weight).abs()
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (nn.Sequential(nn.LazyLinear(1)), "lazy"),
+        (nn.Tanh(), "none"),
+        (Complex(), "complex"),
+    ],
+)
+def test_models_without_a_curvature_are_refused(model, words):
+    with pytest.raises(InspectionError, match=words):
+        measure_sharpness(model, lambda m: m(torch.ones(2, 4, requires_grad=True)).sum())
+
+
+@pytest.mark.parametrize("terms", [{}, {"a": 1.0}, {str(at): torch.ones(()) for at in range(17)}])
+def test_named_terms_are_refused_as_inspect_does(terms):
+    with pytest.raises(LossError, match="terms"):
+        measure_sharpness(nn.Linear(1, 1), lambda m: terms)

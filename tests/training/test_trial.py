@@ -1,6 +1,7 @@
 """`try_training`: what came of it, what it cost, and that it leaves no trace."""
 
 import itertools
+import json
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import chainrule
+from chainrule.display.export import to_result_json
 from chainrule.errors import InspectionError, LossError
 from chainrule.flow.trial import TrialOutcome
 from chainrule.training.trial import confirm_training, judge, try_training
@@ -356,3 +358,68 @@ def test_judge_does_not_mind_the_scale(factor):
     losses = [2.3, 2.2, 2.4], [1.9, 1.8, 2.1]
     scaled = [[factor * value for value in each] for each in losses]
     assert judge(*losses)[1] == pytest.approx(judge(*scaled)[1])
+
+
+def build_sparse():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(10, 8, sparse=True), nn.Linear(8, 3))
+
+
+IDS = torch.arange(30) % 10
+
+
+def lose_sparse(model):
+    return F.cross_entropy(model(IDS), IDS % 3)
+
+
+def test_an_optimizer_that_cannot_take_steps_is_skipped():
+    model = build_sparse()
+    with unchanged(model):
+        trial = try_training(model, lose_sparse, passes=100)
+    sgd, adam = trial.optimizers
+    assert sgd.rates
+    assert not adam.rates
+    assert "sparse" in adam.skipped
+    with unchanged(model), pytest.raises(InspectionError, match="sparse"):
+        try_training(model, lose_sparse, torch.optim.Adam(model.parameters()))
+
+
+def fail(parameters):
+    raise ValueError("no such setting")
+
+
+def end_soon(model, rows=iter(range(3))):  # noqa: B008  (one iterator, which ends)
+    return model(torch.ones(4, 20)).sum() * next(rows)
+
+
+@pytest.mark.parametrize(
+    ("model", "compute_loss", "optimizer", "words"),
+    [
+        (nn.Sequential(nn.LazyLinear(10)), draw(), None, "0.weight"),
+        (nn.Linear(20, 10), draw(), fail, "no such setting"),
+        (nn.Linear(20, 10), end_soon, None, "iterator"),
+        (nn.Linear(20, 10), lambda m: {}, None, "0 terms"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused(model, compute_loss, optimizer, words):
+    with pytest.raises(InspectionError, match=words):
+        try_training(model, compute_loss, optimizer)
+
+
+def test_a_loss_without_a_floor_has_no_best_constant_answer():
+    """A critic's score falls for as long as it is trained: no constant answer is the best."""
+    model, x = dense(activation=nn.Tanh), torch.randn(64, 20)
+    critic = try_training(model, lambda m: m(x).mean())
+    assert critic.guessing is None
+    assert critic.trains
+    bounded = try_training(model, lambda m: m(x).tanh().mean())
+    assert bounded.guessing == pytest.approx(-1.0, abs=0.05)
+
+
+def test_numbers_that_json_lacks_are_words():
+    model, x = dense(), torch.randn(64, 20)
+    trial = try_training(model, lambda m: (m(x) * torch.nan).mean())
+    flow = chainrule.inspect(model, lambda m: (m(x) * torch.nan).mean())
+    text = to_result_json(flow, chainrule.diagnose(flow, trial=trial))
+    document = json.loads(text, parse_constant=lambda word: pytest.fail(word))
+    assert "NaN" in {finding["value"] for finding in document["diagnosis"]["findings"]}

@@ -156,9 +156,15 @@ def _read_fading(flow: GradientFlow) -> list[Reading]:
     if len(layers) < 2:
         return []
     first, last = layers[0].std, layers[-1].std
-    if first is None or last is None or first == 0.0:
+    if first is None or last is None or first == 0.0 or _has_one_value(flow, layers[-1]):
         return []
     return read_whole(flow, last / first)
+
+
+def _has_one_value(flow: GradientFlow, layer: WeightLayer) -> bool:
+    """Whether a layer's output is a single number, which has no spread: one example, one unit."""
+    shapes = [call.shape for call in flow.layers if call.layer == layer.layer]
+    return bool(shapes) and all(math.prod(shape) == 1 for shape in shapes)
 
 
 def _read_distinct(layer: WeightLayer) -> float | None:

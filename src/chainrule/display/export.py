@@ -11,7 +11,7 @@ import os
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json
 
 from chainrule._utils.files import write_text
 from chainrule._utils.numbers import encode_number
@@ -239,7 +239,7 @@ def to_result_json(
 
 def _encode(value: Any) -> Any:
     """Return what JSON can hold; its numbers are spelled as `encode_number` does."""
-    return to_jsonable_python(value, inf_nan_mode="strings", fallback=str)
+    return json.loads(to_json(value, inf_nan_mode="strings", fallback=str))
 
 
 def _get_end(flow: GradientFlow, position: int) -> Quantity | None:

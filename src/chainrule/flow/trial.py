@@ -224,11 +224,11 @@ class Trial:
                 {
                     "name": each.name,
                     "skipped": each.skipped,
-                    "best_rate": each.best.rate if each.best else None,
+                    "best_rate": encode_number(each.best.rate) if each.best else None,
                     "outcome": str(each.outcome) if each.outcome else None,
                     "rates": [
                         {
-                            "rate": rate.rate,
+                            "rate": encode_number(rate.rate),
                             "steps": rate.steps,
                             "before": encode_number(rate.before),
                             "after": encode_number(rate.after),
@@ -249,7 +249,21 @@ def _count_steps(optimizer: OptimizerTrial) -> int:
     return max((rate.steps for rate in optimizer.rates), default=0)
 
 
-ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "LBFGS")
+ADAPTIVE = (
+    "Adafactor",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "Adamax",
+    "AdamW",
+    "LBFGS",
+    "Muon",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SparseAdam",
+)
 """Optimizers that learn one batch by heart, however small its gradients are."""
 
 

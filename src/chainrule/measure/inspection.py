@@ -235,7 +235,7 @@ def call_loss(
         raise
     except (Exception, SystemExit) as error:
         raise InspectionError(
-            f"compute_loss must run without errors, but it raised {type(error).__name__}: {error}. "
+            f"compute_loss must run without errors, but it raised {describe_error(error)}. "
             f"{_describe_progress(read_last())}"
         ) from error
     terms: list[Term] = []
@@ -268,6 +268,14 @@ def call_loss(
             f"loss, or a model whose parameters are all frozen. {_describe_progress(read_last())}"
         )
     return loss, terms
+
+
+def describe_error(error: BaseException) -> str:
+    """Return what `compute_loss` raised: its class and what it says, if it says anything."""
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, StopIteration):
+        return f"{said} (an iterator that it reads has ended)"
+    return said
 
 
 def _describe_progress(last: Subject | None) -> str:

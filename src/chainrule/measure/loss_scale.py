@@ -61,6 +61,11 @@ def probe_precision(
     weights = [
         p.tensor for p in inventory.parameters if p.tensor.requires_grad and p.tensor.dim() > 1
     ] or [p.tensor for p in inventory.parameters if p.tensor.requires_grad]
+    if not weights:
+        raise InspectionError(
+            "The model must have parameters that are trained, but it has none. What half precision "
+            "leaves is measured of their gradients."
+        )
     with (
         HoldInterrupts() as interrupts,
         restore(inventory),

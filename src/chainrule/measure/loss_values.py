@@ -159,6 +159,8 @@ def _measure_classes(part: Part, target: Tensor, weight: Tensor | None) -> _Numb
         value = (each if mass is None else each * mass).sum() * scale
     if part.kind == "nll":  # what it reads need not be logarithms of probabilities
         return value, None, None, None
+    if not bool(scale >= 0):  # the larger it is, the better: that has no floor
+        return value, None, None, None
     return value, total * math.log(classes) * scale, entropy * scale, 0.0
 
 
@@ -243,6 +245,8 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
     scale = _scale(part, target, weight)
     if given is not None:
         value = (_penalize(part, given - target) * scale).sum()
+    if (not isinstance(scale, Tensor) or scale.dim() == 0) and scale < 0:
+        return value, None, None, None  # the larger it is, the better: that has no floor
     if _count_rows(target) < 2:
         return value, None, None, 0.0
     rows = _list_rows(target)

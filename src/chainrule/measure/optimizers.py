@@ -1,5 +1,6 @@
 """Reading an optimizer: which of a model's parameters it holds, and at which learning rates."""
 
+import math
 from typing import Any
 
 import torch
@@ -21,16 +22,30 @@ RESCALING = (
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raise unless it is an optimizer or `None`.
+    """Raise unless it is an optimizer that could take steps, or `None`.
 
     Raises:
-        InspectionError: If it is something else.
+        InspectionError: If it is something else, or has no groups or no usable learning rate.
     """
-    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+    if optimizer is None:
+        return
+    if not isinstance(optimizer, torch.optim.Optimizer):
         raise InspectionError(
             f"optimizer must be a torch.optim.Optimizer; got {type(optimizer).__name__}. Call "
             "inspect(model, compute_loss, optimizer), or leave it out."
         )
+    if not optimizer.param_groups:
+        raise InspectionError(
+            "optimizer must hold parameters, but it has no groups of them. Build it from "
+            "model.parameters()."
+        )
+    for number, group in enumerate(optimizer.param_groups):
+        rate = float(group.get("lr", 0.0))
+        if not 0.0 <= rate < math.inf:
+            raise InspectionError(
+                f"optimizer must have learning rates that are finite and at least 0; that of "
+                f"param_groups[{number}] is {rate:g}. Look at what sets it, such as a schedule."
+            )
 
 
 def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> OptimizerFlow:

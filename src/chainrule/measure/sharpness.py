@@ -13,11 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chainrule.errors import InspectionError, LossError
+from chainrule.errors import InspectionError
 from chainrule.flow.sharpness import Sharpness
-from chainrule.measure._torch_internals import unwrap_compiled
 from chainrule.measure.copying import copy_model
-from chainrule.measure.modules import take_inventory
+from chainrule.measure.inspection import (
+    call_loss,
+    check_arguments,
+    describe_error,
+    take_checked_inventory,
+)
+from chainrule.measure.optimizers import check_optimizer
 from chainrule.measure.preservation import preserve
 
 PRODUCTS = 10
@@ -68,21 +73,13 @@ def measure_sharpness(
         >>> measure_sharpness(model, lambda m: m(x).square().mean())
         Sharpness(8 ± 0, SGD below 0.25)
     """
-    if not isinstance(model, nn.Module) or not callable(compute_loss):
-        raise InspectionError(
-            "measure_sharpness needs a torch.nn.Module and a function of it; got "
-            f"({type(model).__name__}, {type(compute_loss).__name__}). "
-            "Call it as measure_sharpness(model, compute_loss)."
-        )
+    check_arguments(model, compute_loss)
     if not isinstance(products, int) or isinstance(products, bool) or products < 2:
         raise InspectionError(f"products must be a whole number, at least 2; got {products!r:.40}.")
-    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
-        raise InspectionError(
-            f"optimizer must be a torch.optim.Optimizer; got {type(optimizer).__name__}. Leave it "
-            "out to measure the loss alone."
-        )
-    model = unwrap_compiled(model)
-    with preserve(take_inventory(model)), torch.inference_mode(False), torch.enable_grad():
+    check_optimizer(optimizer)
+    inventory = take_checked_inventory(model)
+    model = inventory.modules[0][1]
+    with preserve(inventory), torch.inference_mode(False), torch.enable_grad():
         return _measure(model, compute_loss, optimizer, products)
 
 
@@ -93,9 +90,10 @@ def _measure(
     products: int,
 ) -> Sharpness:
     parameters = [p for p in model.parameters() if p.requires_grad]
+    _check_parameters(parameters)
     state = torch.get_rng_state()
     loss = _compute(compute_loss, model)
-    gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+    gradients = _differentiate(loss, parameters)
     used = [at for at, gradient in enumerate(gradients) if gradient is not None]
     parameters = [parameters[at] for at in used]
     gradient = [g for g in gradients if g is not None]
@@ -130,21 +128,31 @@ def _measure(
     )
 
 
-def _compute(compute_loss: Callable[[Any], Any], model: nn.Module) -> Tensor:
+def _check_parameters(parameters: Sequence[Tensor]) -> None:
+    if not parameters:
+        raise InspectionError(
+            "The model must have parameters that are trained, but it has none. The curvature is "
+            "measured along them."
+        )
+    if any(p.is_complex() for p in parameters):
+        raise InspectionError(
+            "The parameters must be real numbers, but some are complex. Store their real and "
+            "imaginary parts as real numbers (torch.view_as_real)."
+        )
+
+
+def _differentiate(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | None]:
     try:
-        loss = compute_loss(model)
+        gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
     except Exception as error:
         raise InspectionError(
-            f"compute_loss must run without errors, but it raised {type(error).__name__}: {error}. "
-            "Try it on the model first."
+            f"The backward pass must run without errors, but it raised {describe_error(error)}."
         ) from error
-    if isinstance(loss, dict) and loss:
-        loss = sum(loss.values())
-    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
-        raise LossError(
-            "compute_loss must return a scalar tensor attached to the graph of the model; got "
-            f"{type(loss).__name__}. Reduce it with .mean(), and look for .detach()."
-        )
+    return [g.to_dense() if g is not None and g.is_sparse else g for g in gradients]
+
+
+def _compute(compute_loss: Callable[[Any], Any], model: nn.Module) -> Tensor:
+    loss, _ = call_loss(compute_loss, model, lambda: None)
     return loss.sum()
 
 
@@ -208,7 +216,7 @@ def _build_differences(
         torch.set_rng_state(state)
         found = torch.autograd.grad(_compute(compute_loss, copied), trained, allow_unused=True)
         return [
-            torch.zeros_like(p) if g is None else g.detach()
+            torch.zeros_like(p) if g is None else g.detach().to_dense()
             for p, g in zip(trained, found, strict=True)
         ]
 

@@ -17,6 +17,10 @@ MAX_TERMS = 16
 """Most terms of a loss: each takes a backward pass of its own."""
 
 
+MAX_NAME = 200
+"""Most characters of the name of a term."""
+
+
 @dataclass(slots=True, eq=False)
 class Term:
     """A term: its value, and what was measured of its gradients.
@@ -61,10 +65,21 @@ def read_terms(returned: Mapping[Any, Any]) -> list[Term]:
                 f"is {came}. Reduce it, for example with .mean(), and leave out what is no part of "
                 "the loss."
             )
-        terms.append(Term(str(name), value))
+        terms.append(Term(_check_name(name), value))
     if len({term.name for term in terms}) < len(terms):
         raise LossError("compute_loss must return terms with different names. Rename some.")
     return terms
+
+
+def _check_name(name: object) -> str:
+    """Return the name of a term in words that a file can hold."""
+    words = str(name)
+    if len(words) > MAX_NAME or not words.isprintable():
+        raise LossError(
+            f"compute_loss must return terms whose names are printable, with at most {MAX_NAME} "
+            f"characters; got {words!a:.60}. Give it a short name."
+        )
+    return words
 
 
 def add_up(terms: Sequence[Term]) -> Tensor:

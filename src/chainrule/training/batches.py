@@ -8,7 +8,7 @@ cannot be had twice, so there the mean of a few further batches is what counts.
 import math
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from chainrule.errors import InspectionError, LossError
+from chainrule.measure.inspection import describe_error
+from chainrule.measure.terms import add_up, read_terms
 
 KEPT = 3
 """Batches that are kept aside, if there are enough."""
@@ -157,11 +159,11 @@ def call(compute_loss: Callable[..., Any], model: nn.Module, *batch: Any) -> Ten
     except (Exception, SystemExit) as error:
         raise InspectionError(
             "compute_loss must run many times on copies of the model, but it raised "
-            f"{type(error).__name__}: {error}. Make it use the model that it is given, and draw "
-            "or repeat its batch at every call."
+            f"{describe_error(error)}. Make it use the model that it is given, and draw or repeat "
+            "its batch at every call, or give the data as `batches`."
         ) from error
-    if isinstance(loss, dict) and loss:
-        loss = sum(loss.values())
+    if isinstance(loss, Mapping):
+        loss = add_up(read_terms(loss))
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
         shape = f" of shape {list(loss.shape)}" if isinstance(loss, Tensor) else ""
         raise LossError(

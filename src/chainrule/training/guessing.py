@@ -17,6 +17,9 @@ from chainrule.training.batches import HALF, Batches
 _FITTED = 3
 """Batches that the constant is fitted to, at most."""
 
+_ENDLESS = 0.5
+"""A loss that falls by so much of its fall again, at twice the distance, has no lowest value."""
+
 _STEPS = 20
 """Most steps of L-BFGS."""
 
@@ -104,8 +107,26 @@ def _fit(model: nn.Module, batches: Batches, answer: list[Tensor], uses: list[in
         _descend(answer, compute)
         losses = [float(batches.compute(model, at, True).detach()) for at in range(batches.kept)]
         level = sum(losses) / len(losses)
+        if _has_no_floor(answer, start, compute):
+            return None
         levels += [level] if math.isfinite(level) else []
     return min(levels, default=None)
+
+
+def _has_no_floor(answer: list[Tensor], start: Tensor, compute: Callable[[], Tensor]) -> bool:
+    """Whether the loss of a constant answer falls without an end, so that none is the best.
+
+    At the best answer, going on in the same direction raises the loss, or moves it little. Where
+    twice the way gives twice the fall (a critic's score, minus a distance), there is none.
+    """
+    found = answer[0].detach()
+    losses = []
+    for each in (start, found, start + 2.0 * (found - start)):
+        answer[0] = each.clone().requires_grad_()
+        losses.append(float(compute().detach()))
+    answer[0] = found
+    origin, level, further = losses
+    return level - further > _ENDLESS * (origin - level) > 0.0
 
 
 def _descend(answer: list[Tensor], compute: Callable[[], Tensor]) -> None:

@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from chainrule.errors import InspectionError
+from chainrule.errors import ChainruleError, InspectionError
 from chainrule.flow.trial import HARDLY, LEARNED, OptimizerTrial, RateTrial, Trial, TrialOutcome
-from chainrule.measure._torch_internals import unwrap_compiled
 from chainrule.measure.copying import copy_model, find_shared_memory, measure_size
+from chainrule.measure.inspection import describe_error, take_checked_inventory
 from chainrule.measure.modules import take_inventory
+from chainrule.measure.optimizers import check_optimizer
 from chainrule.measure.preservation import preserve
 from chainrule.training.batches import Batches, Counter, find_batches
 from chainrule.training.guessing import measure_guessing
@@ -125,11 +126,12 @@ def try_training(
         True
     """
     _check_arguments(model, compute_loss, optimizer, passes, seconds)
-    model = unwrap_compiled(model)
+    inventory = take_checked_inventory(model)
+    model = inventory.modules[0][1]
     if reason := _find_obstacle(model, copy_limit):
         return Trial(optimizers=(), passes=0.0, limit=passes, fresh=False, kept=0, skipped=reason)
     with (
-        preserve(take_inventory(model)),
+        preserve(inventory),
         torch.inference_mode(False),
         torch.enable_grad(),
     ):
@@ -251,6 +253,8 @@ def _check_arguments(
             "optimizer must be a torch.optim.Optimizer, or a function that makes one of a list of "
             f"parameters; got {type(optimizer).__name__}. Leave it out to try SGD and Adam."
         )
+    if isinstance(optimizer, torch.optim.Optimizer):
+        check_optimizer(optimizer)
     if not isinstance(passes, int) or isinstance(passes, bool) or passes < LEAST_PASSES:
         raise InspectionError(
             f"passes must be a whole number, at least {LEAST_PASSES}; got {passes!r:.40}."
@@ -315,9 +319,15 @@ def _try(
     if optimizer is None:
         for number, name in enumerate(RATES):
             share = (allowed - counter.passes) / (len(RATES) - number)
-            runs.append(_race(model, name, batches, share, guessing, rates))
+            try:
+                runs.append(_race(model, name, batches, share, guessing, rates))
+            except _NoStepError as error:
+                runs.append(OptimizerTrial(name=name, rates=(), skipped=str(error)))
     else:
-        run, left_out = _follow(model, optimizer, batches, left, guessing)
+        try:
+            run, left_out = _follow(model, optimizer, batches, left, guessing)
+        except _NoStepError as error:
+            raise InspectionError(str(error)) from error
         runs.append(run)
         notes += left_out
     return Trial(
@@ -345,6 +355,14 @@ def _check_used(model: nn.Module, batches: Batches) -> None:
         )
 
 
+class _NoStepError(InspectionError):
+    """An optimizer cannot take a step with such parameters or gradients (sparse ones, for Adam)."""
+
+
+_PASSED_ON = (ChainruleError, torch.OutOfMemoryError, MemoryError)
+"""Errors that say all there is to say, or mean that there is no room."""
+
+
 class _Lane:
     """A copy that is trained at one learning rate."""
 
@@ -359,7 +377,7 @@ class _Lane:
         for parameter in self.model.parameters():
             parameter.grad = None
         self.optimizer = build(self.model)
-        self.rate = float(self.optimizer.param_groups[0]["lr"])
+        self.rate = float(self.optimizer.param_groups[0].get("lr", 0.0))
         self.batches, self.guessing = batches, guessing
         self.steps = 0
         self.failed_at: int | None = None
@@ -391,17 +409,35 @@ class _Lane:
         def close() -> Any:
             self.optimizer.zero_grad()
             loss = self.batches.compute(self.model, self.steps, False)
-            loss.backward()
+            try:
+                loss.backward()
+            except _PASSED_ON:
+                raise
+            except Exception as error:
+                raise InspectionError(
+                    "The backward pass must run many times on copies of the model, but it raised "
+                    f"{describe_error(error)}."
+                ) from error
             self.batches.counter.passes += 1
             losses.append(float(loss.detach()))
             return loss
 
-        if self._needs_closure:
-            self.optimizer.step(close)
-        else:
+        if not self._needs_closure:
             close()
-            if math.isfinite(losses[0]):
+            if not math.isfinite(losses[0]):
+                return losses[0]
+        try:
+            if self._needs_closure:
+                self.optimizer.step(close)
+            else:
                 self.optimizer.step()
+        except _PASSED_ON:
+            raise
+        except Exception as error:
+            raise _NoStepError(
+                f"{type(self.optimizer).__name__} must take steps with the model's gradients, but "
+                f"it raised {describe_error(error)}."
+            ) from error
         return losses[0]
 
     def evaluate(self) -> None:
@@ -558,7 +594,15 @@ def rebuild_optimizer(
         InspectionError: If that is not possible.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
-        made = optimizer([p for p in copied.parameters() if p.requires_grad])
+        try:
+            made = optimizer([p for p in copied.parameters() if p.requires_grad])
+        except _PASSED_ON:
+            raise
+        except Exception as error:
+            raise InspectionError(
+                "optimizer must return a torch.optim.Optimizer when it is called with a list of "
+                f"parameters, but it raised {describe_error(error)}."
+            ) from error
         if not isinstance(made, torch.optim.Optimizer):
             raise InspectionError(
                 "optimizer must return a torch.optim.Optimizer when it is called with a list of "
