@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from chainrule import NetworkSpec, diagnose, inspect, simulate
-from chainrule.diagnosis.score import FEATURES, compute_score
+from chainrule.diagnosis.score import FEATURES, _measure_distance, compute_score
 from chainrule.diagnosis.score_constants import SCORES
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -138,7 +138,7 @@ class TestPage:
         flow = simulate(spec, 1)
         found = {finding.rule for finding in diagnose(flow).findings}
         for name, rule in table.RULES.items():
-            distance = table.measure_distance(flow, name)
+            distance = _measure_distance(flow, name)
             if distance is not None and not rule.last:
                 assert (distance > 0) == (name in found), name
 

@@ -241,9 +241,9 @@ def test_whether_numbers_reach_a_parameter_decides_whether_it_trains(stops):
         prospects = (diagnosis.viability.sgd, diagnosis.viability.adam)
         assert (diagnosis.verdict is Verdict.NON_FINITE) is not stops
         assert ("stopped_non_finite" in names) is stops
-        for prospect in prospects:  # where nothing is wrong, none is estimated of such a model
+        for prospect in prospects:  # where nothing is wrong, such a model has a score alone
             assert prospect.word is (Outlook.UNKNOWN if stops else Outlook.NOT_VIABLE)
-            assert prospect.probability is None if stops else prospect.probability < 0.01
+            assert (prospect.probability < 0.01) is not stops
     before = _compute_spread_loss(model).item()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(60):

@@ -492,7 +492,7 @@ _RULES = (
         name="vanishing_backward",
         verdict=Verdict.VANISHING,
         metric="‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer",
-        threshold=0.005,
+        threshold=0.01,
         beyond="<",
         reason="On the way back, the factors multiply to almost zero, so the error signal does "
         "not reach the early layers.",
