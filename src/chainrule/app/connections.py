@@ -22,15 +22,11 @@ HEADER_SECONDS = 15.0
 IDLE_SECONDS = 5
 """How long a connection stays open after an answer when nothing more is asked."""
 
-MESSAGE_BYTES = 2**16
-"""Most bytes of a message over a web socket."""
-
 OPTIONS: dict[str, Any] = {
     "limit_concurrency": CONNECTIONS,
     "h11_max_incomplete_event_size": HEADER_BYTES,
     "timeout_keep_alive": IDLE_SECONDS,
-    "ws_max_size": MESSAGE_BYTES,
-    "ws_max_queue": 8,
+    "ws": "none",
     "server_header": False,
 }
 """What `uvicorn.Config` is given."""
@@ -62,11 +58,6 @@ class TimedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is not follow
             self._stop_waiting()
         elif self._deadline is None and not self.transport.is_closing():
             self._wait()
-
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand the connection over."""
-        self._stop_waiting()
-        super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:
         """Go on, or close what has not sent all of a request that is answered already."""

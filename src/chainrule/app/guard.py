@@ -11,7 +11,6 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Iterable
-from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,11 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chainrule.app.routes.replies import refuse
 from chainrule.app.state.view import PANELS
 
-WORKING = ("/api/", "/files/", "/listing.py", "/_dash-update-component")
+WORKING = ("/api/", "/files/", "/listing.py")
 """How the paths begin that cost computing time: only the explorer's own pages may ask for them."""
-
-DASH = "/_dash-"
-"""How the paths begin that Dash answers."""
 
 UPLOADS = ("/api/flow",)
 """Paths that bound the size of a body themselves."""
@@ -110,14 +106,13 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, refuse it, or pass it on."""
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] == "websocket":  # no page speaks over one
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        refusal = self._examine(scope, headers)
-        if scope["type"] == "websocket":
-            await self._connect(scope, receive, send, refusal)
-            return
+        refusal = self._examine(scope, Headers(scope=scope))
         own = self._list_headers(scope)
 
         async def send_with_headers(message: Message) -> None:
@@ -132,37 +127,17 @@ class Guard:
         else:
             await refuse(*refusal)(scope, receive, send_with_headers)
 
-    async def _connect(
-        self, scope: Scope, receive: Receive, send: Send, refusal: tuple[int, str] | None
-    ) -> None:
-        """Let a web socket connect, or close it."""
-        if refusal is not None:
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        try:
-            await self.app(scope, receive, send)
-        except Exception as error:  # Dash fails at messages that its own script does not send
-            _LOG.debug("a web socket failed: %s", error)
-            with suppress(RuntimeError):
-                await send({"type": "websocket.close", "code": 1008})
-
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application answer; where it fails, say so without any details."""
-        begun = replaced = False
+        begun = False
 
-        async def send_unless_failed(message: Message) -> None:
-            nonlocal begun, replaced
-            if replaced:
-                return
-            if message.get("status") == 500 and scope["path"].startswith(DASH):
-                replaced = True  # Dash fails at requests that its own script does not send
-                await refuse(400, "This is no request of the page's.")(scope, receive, send)
-                return
+        async def send_and_note(message: Message) -> None:
+            nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await self.app(scope, receive, send_unless_failed)
+            await self.app(scope, receive, send_and_note)
         except Exception:
             _LOG.exception("a request failed")
             if not begun:
@@ -181,7 +156,7 @@ class Guard:
         path = scope["path"]
         if path.startswith(WORKING) and _is_foreign(headers, given[0]):
             return 403, "Only the explorer's own page may ask for this; another site's page did."
-        if scope["type"] == "http" and path not in UPLOADS:
+        if path not in UPLOADS:
             length = headers.get("content-length", "0")
             if "transfer-encoding" in headers:
                 return 411, "A request with a body must state its length (Content-Length)."

@@ -149,7 +149,7 @@ def create_worker(host: str = "127.0.0.1", allowed_hosts: tuple[str, ...] = ()) 
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)  # small networks run fastest so, and other workers need the cores
-    server = create_app(host=host, allowed_hosts=allowed_hosts).server
+    server = create_app(host=host, allowed_hosts=allowed_hosts)
     # What is loaded by now stays; looking through it for garbage would take longer than an answer.
     gc.collect()
     gc.freeze()

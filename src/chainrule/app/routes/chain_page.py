@@ -1,6 +1,6 @@
 """The chain-rule page: graph, equation and product of a one-dimensional network, linked.
 
-The page is drawn by `assets/chain/chain.js` from what the routes below answer; every number comes
+The page is `templates/chain.html`; `assets/chain/*.js` fill it with what the routes below answer; every number comes
 from the library. Addresses that do not describe a chain are answered with the reason.
 """
 
@@ -8,8 +8,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import dash_mantine_components as dmc
-from dash import html
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
@@ -53,23 +51,6 @@ LIVE_WEIGHTS = 2**22
 """Most weights of all of them together."""
 
 Answer = dict[str, Any]
-
-
-def layout() -> Any:
-    """Return the page's frame; `assets/chain/chain.js` fills it."""
-    return dmc.Container(
-        html.Div(
-            dmc.Text("Loading the chain …", c="dimmed"),
-            id="chain-root",
-            **{
-                "data-activations": ",".join(
-                    f"{entry.name}:{entry.label}" for entry in ACTIVATIONS.values()
-                )
-            },
-        ),
-        size=1400,
-        px={"base": 0, "sm": "md"},
-    )
 
 
 def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> None:

@@ -1,15 +1,13 @@
 """The explore page: choose a network, see the gradient of every layer.
 
-The page is drawn by `assets/explore/*.js` and `assets/shared/flow_view.js` from what the route here
-answers; every number and every word about it comes from the library.
+The page is `templates/explore.html`; `assets/explore/*.js` and `assets/shared/flow_view.js` fill it
+with what the route here answers: every number and every word about it comes from the library.
 """
 
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from dash import html
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
@@ -37,15 +35,6 @@ BAND_SEEDS = 5
 """From so many networks on, a band of percentiles means something."""
 
 Answer = dict[str, Any]
-
-
-def layout() -> Any:
-    """Return the page's frame; the scripts fill it. It holds nothing that depends on a visitor."""
-    return html.Div(
-        html.P("Loading the explorer …"),
-        id="explore-root",
-        **{"data-vocabulary": json.dumps(describe_vocabulary(), ensure_ascii=False)},
-    )
 
 
 def describe_vocabulary() -> Answer:

@@ -1,17 +1,15 @@
 """The page for your model: a flow file goes in, its charts and diagnosis come out.
 
-The page is drawn by `assets/model/model.js`. A file is read as data and validated; nothing in it
+The page is `templates/model.html` and `assets/model/model.js`. A file is read as data and validated; nothing in it
 is run, and nothing of it is kept: the browser sends it again when something else of it is to be
 shown.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from dash import html
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
@@ -20,7 +18,6 @@ from chainrule.app.answers.encoding import encode
 from chainrule.app.answers.flow_answer import describe_flow
 from chainrule.app.jobs.queue import Busy, Check, JobQueue, Lane, Superseded
 from chainrule.app.routes.replies import refuse, reply, send_body
-from chainrule.app.state.view import PANELS
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rule import Verdict
 from chainrule.display.cards import (
@@ -59,20 +56,9 @@ _DISCARDED = 4 * LIMITS.size
 Answer = dict[str, Any]
 
 
-def layout() -> Any:
-    """Return the page's frame; `assets/model/model.js` fills it."""
-    vocabulary = {
-        "panels": dict(PANELS),
-        "measures": [[name, measure.label] for name, measure in MEASURES.items()],
-        "limit": LIMITS.size,
-        "too_large": _describe_limit(),
-    }
-    return html.Div(
-        html.P("Loading the page …"),
-        id="model-root",
-        className="ex-root",
-        **{"data-vocabulary": json.dumps(vocabulary, ensure_ascii=False)},
-    )
+def describe_limits() -> Answer:
+    """Return the largest file that the page takes, and what it says of a larger one."""
+    return {"bytes": LIMITS.size, "too_large": _describe_limit()}
 
 
 class Desk:

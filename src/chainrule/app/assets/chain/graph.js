@@ -1,0 +1,99 @@
+/* The chain-rule page's graph as the server drew it, made reachable; and what is told in tables. */
+import { escapeHtml } from "../shared/dom.js";
+
+const LOW = 400; // pixels: a graph that is not higher stays in sight
+const SHOWN_LAYERS = 12;
+const CROPPED = 60; // pixels at the graph's top, where its headline stands
+const BELOW = 8; // and at its lower edge, below the legend
+const ROW = 288; // from one row of the graph to the next
+
+/** Place the graph; its variables can be edited, its fold opened, its edges focused. */
+export const drawGraph = (root, answer, whole) => {
+  const box = root.querySelector('[data-part="graph"]');
+  box.innerHTML = answer.svg;
+  const svg = box.querySelector("svg");
+  root.querySelector(".cr-graph").classList.toggle("cr-low", svg.viewBox.baseVal.height <= LOW);
+  moveHeadline(svg, root.querySelector('[data-part="headline"]'), answer.subject.text);
+  const folded = box.querySelector(".node.fold");
+  const button = root.querySelector('[data-do="graph"]');
+  button.hidden = !folded && !(whole && answer.chain.depth > SHOWN_LAYERS);
+  button.setAttribute("aria-pressed", String(whole));
+  button.textContent = whole ? "Fold the graph" : "Show all layers";
+  for (const node of box.querySelectorAll(".node.weight, .node.bias, .node.input, .node.fold")) {
+    node.setAttribute("role", "button");
+    const name = node.querySelector("title")?.textContent || node.dataset.node;
+    node.setAttribute(
+      "aria-label",
+      `${node.matches(".fold") ? "show the folded layers;" : "change"} ${name}`,
+    );
+  }
+  setOrder(svg);
+};
+
+/** Say the result beside the card's title instead: what stays in sight is to be low. */
+const moveHeadline = (svg, headline, subject) => {
+  const [, value, words] = [...svg.querySelectorAll(":scope > text")].map(
+    (text) => text.textContent,
+  );
+  headline.innerHTML = `${escapeHtml(subject)} <strong>${escapeHtml(value)}</strong> <span class="cr-dim">${escapeHtml(words)}</span>`;
+  svg.querySelectorAll(":scope > text").forEach((text) => text.remove());
+  const { width, height } = svg.viewBox.baseVal;
+  svg.setAttribute("viewBox", `0 ${CROPPED} ${width} ${height - CROPPED - BELOW}`);
+  svg.setAttribute("height", height - CROPPED - BELOW);
+};
+
+/** Let Tab reach the graph once and the arrow keys walk it: row by row, input to output. */
+const setOrder = (svg) => {
+  const describe = (entry) => {
+    const line = entry.querySelector("path.line");
+    const shape = entry.querySelector(".shape");
+    const size = (name) => Number(shape.getAttribute(name) || 0);
+    const [x, y] = line
+      ? line
+          .getAttribute("d")
+          .match(/M([\d.]+) ([\d.]+)/)
+          .slice(1)
+          .map(Number)
+      : [size("cx") || size("x") + size("width") / 2, size("cy") || size("y") + size("height") / 2];
+    return { entry, x, row: Math.floor(y / ROW), edge: Number(Boolean(line)) };
+  };
+  const all = [
+    ...svg.querySelectorAll(".edge[data-factor]:not([data-factor='']), .node[role='button']"),
+  ].map(describe);
+  all.sort((a, b) => a.row - b.row || a.x - b.x || a.edge - b.edge);
+  all.forEach(({ entry }, index) => {
+    entry.setAttribute("tabindex", index ? "-1" : "0");
+    entry.dataset.order = index;
+  });
+  svg.dataset.row = "";
+};
+
+export const saveGraph = (svg) => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
+  link.download = "chain.svg";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+};
+
+export const describeErratum = (erratum) =>
+  `<p>${escapeHtml(erratum.sentence)}</p>` +
+  `<table><thead><tr><th scope="col">layer</th><th scope="col">h(1 − h)</th><th scope="col">z(1 − z)</th></tr></thead><tbody>` +
+  erratum.layers
+    .slice(0, SHOWN_LAYERS)
+    .map(
+      (l) =>
+        `<tr><td>${l.layer}</td><td>${escapeHtml(l.right.text)}</td><td>${escapeHtml(l.wrong.text)}</td></tr>`,
+    )
+    .join("") +
+  `</tbody></table>`;
+
+export const factorTable = (factors) =>
+  `<thead><tr><th scope="col">factor</th><th scope="col">formula</th><th scope="col">value</th><th scope="col">product so far</th></tr></thead><tbody>` +
+  factors
+    .map(
+      (f) =>
+        `<tr><td>${escapeHtml(f.short)}</td><td>${escapeHtml(f.substituted)}</td><td>${escapeHtml(f.value.text)}</td><td>${escapeHtml(f.running_product.text)}</td></tr>`,
+    )
+    .join("") +
+  `</tbody>`;

@@ -1,0 +1,65 @@
+/* Share and keep: the address, files with the numbers, and pages prepared for a class. */
+
+import { copy, el, find, findAll, part, readData } from "../shared/dom.js";
+import { setPanel } from "./address.js";
+
+/**
+ * Bring the section to life.
+ * @param {HTMLElement} section
+ * @param {import("./explore.js").Api} explore
+ */
+export function mountShare(section, explore) {
+  const { panels } = readData(find(document, "#explore-root"), "vocabulary");
+  const said = part(section, "said");
+  const prepared = part(section, "prepared");
+  const code = part(section, "frame-code");
+  const panel = part(section, "panel");
+  // For a class: what is fixed, hidden, or embedded goes into the address.
+  const groups = findAll(section, "[data-teacher]");
+
+  for (const field of findAll(section, ".ex-copy"))
+    field.addEventListener("focus", () => field.select());
+  for (const each of [...groups, panel]) each.addEventListener("change", prepare);
+  part(section, "copy-link").addEventListener("click", async () => {
+    const value = `${location.origin}/?${explore.address()}`;
+    if (await copy(value)) said.textContent = "Copied.";
+    else {
+      const field = el("input", {
+        class: "ex-copy",
+        readonly: true,
+        value,
+        "aria-label": "address",
+        onfocus: () => field.select(),
+      });
+      said.replaceChildren("Copy it from here: ", field);
+    }
+  });
+
+  function prepare() {
+    const query = new URLSearchParams(explore.address());
+    for (const group of groups) {
+      const value = findAll(group, "input:checked")
+        .map((box) => box.value)
+        .join(",");
+      if (value) query.set(group.dataset.teacher, value);
+      else query.delete(group.dataset.teacher);
+    }
+    prepared.value = `${location.origin}/?${query}`;
+    for (const group of groups) query.delete(group.dataset.teacher);
+    const address = `${location.origin}${setPanel(query.toString(), panel.value)}`;
+    code.value = `<iframe src="${address}" width="100%" height="640" style="border:0" title="chainrule: ${panels[panel.value]}"></iframe>`;
+  }
+
+  explore.onAnswer((answer) => {
+    for (const link of findAll(section, "[data-file]"))
+      link.href = `/files/${link.dataset.file}?${answer.view.query}`;
+    said.textContent = "";
+    for (const group of groups) {
+      const names = answer.view[group.dataset.teacher];
+      if (group.dataset.view === names.join()) continue;
+      group.dataset.view = names.join();
+      for (const box of findAll(group, "input")) box.checked = names.includes(box.value);
+    }
+    prepare();
+  });
+}

@@ -1,0 +1,47 @@
+/* What surrounds every page: the switch between light and dark, and links that keep the network. */
+
+import { findAll } from "./dom.js";
+
+const THEME = "theme";
+const EXPLORER = "explorer"; // the explorer's last address in this tab
+
+/** Whether the page is dark now. */
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+for (const button of findAll(document, "button.theme")) {
+  button.addEventListener("click", () => {
+    const theme = isDark() ? "light" : "dark";
+    document.documentElement.dataset.theme = theme;
+    try {
+      localStorage.setItem(THEME, theme);
+    } catch {} // a browser that keeps nothing: it holds for this page
+  });
+}
+
+/**
+ * Let all links to the explorer lead back to a network, with all that is set beside it.
+ * @param {string} address
+ */
+export function keepExplorer(address) {
+  try {
+    sessionStorage.setItem(EXPLORER, address);
+  } catch {}
+  leadTo(address);
+}
+
+/** @param {string} address */
+function leadTo(address) {
+  const hash = { explore: "", learn: "#lesson" };
+  for (const link of findAll(document, "a[data-nav]")) {
+    link.href = `/?${address}${hash[/** @type {keyof hash} */ (link.dataset.nav)]}`;
+  }
+}
+
+let last = null;
+try {
+  last = sessionStorage.getItem(EXPLORER);
+} catch {}
+if (last) leadTo(last);

@@ -1,0 +1,197 @@
+"""The pages themselves: HTML with all of their text, the same for every visitor.
+
+What a page is about is in its address, which its script reads; so each page is written once, and
+kept. The templates are in `templates/`, longer texts in `text/`.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.exceptions import HTTPException
+
+from chainrule.app.guard import WORKING
+from chainrule.app.lesson.document import build_lesson
+from chainrule.app.routes.assets import PLOTLY, load_assets
+from chainrule.app.routes.explore_page import describe_vocabulary
+from chainrule.app.routes.model_page import describe_limits
+from chainrule.app.routes.replies import refuse
+from chainrule.app.routes.stored import Stored
+from chainrule.app.state.controls import CONTROLS
+from chainrule.app.state.view import PANELS
+from chainrule.app.text import read_sections
+from chainrule.presets import PRESETS
+from chainrule.spec.activations import ACTIVATIONS
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+
+THEME_SCRIPT = (
+    'try{const t=localStorage.getItem("theme");'
+    'if(t==="light"||t==="dark")document.documentElement.dataset.theme=t}catch{}'
+)
+"""Runs before anything is painted: whoever chose dark is not shown a white page first."""
+
+SCRIPT_HASHES = (
+    f"'sha256-{base64.b64encode(hashlib.sha256(THEME_SCRIPT.encode()).digest()).decode()}'",
+)
+"""Of the only script that stands in the pages themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of the site.
+
+    Attributes:
+        template: Its template.
+        title: Its title, before the site's.
+        description: What a search engine or a chat shows of it.
+        styles: Its style sheet, a name of `assets.STYLES`.
+        script: Its script.
+        nav: Its entry in the navigation.
+        charts: Whether it draws with Plotly.
+    """
+
+    template: str
+    title: str
+    description: str
+    styles: str
+    script: str
+    nav: str = ""
+    charts: bool = False
+
+
+PAGES: Mapping[str, Page] = {
+    "/": Page(
+        template="explore.html",
+        title="Explore gradient flow",
+        description="See how gradients vanish or explode in deep networks, measured as you change "
+        "depth, activation and initialization.",
+        styles="explore",
+        script="explore/explore.js",
+        nav="explore",
+        charts=True,
+    ),
+    "/chain-rule": Page(
+        template="chain.html",
+        title="The chain rule",
+        description="The gradient of a network with one unit per layer: graph, equation and "
+        "product, factor by factor.",
+        styles="chain",
+        script="chain/chain.js",
+        nav="chain",
+    ),
+    "/your-model": Page(
+        template="model.html",
+        title="Your model",
+        description="Open a flow file of your own PyTorch model: charts, diagnosis, and what to "
+        "change.",
+        styles="model",
+        script="model/model.js",
+        nav="model",
+        charts=True,
+    ),
+}
+"""The pages by path."""
+
+NOT_FOUND = Page(
+    template="not_found.html",
+    title="Page not found",
+    description="There is no such page.",
+    styles="plain",
+    script="shared/frame.js",
+)
+
+
+def register_routes(server: FastAPI) -> None:
+    """Serve the pages, and a page that says so for every path that there is not.
+
+    Args:
+        server: Where the routes go.
+    """
+    for path, page in PAGES.items():
+        server.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(_respond(page))
+
+    @server.exception_handler(HTTPException)
+    async def explain(request: Request, error: HTTPException) -> Response:
+        path = request.url.path
+        if error.status_code != 404 or path.startswith(WORKING):
+            reason = f"There is no {path[:80]} here." if error.status_code == 404 else error.detail
+            answer = refuse(error.status_code, str(reason))
+            answer.headers.update(error.headers or {})
+            return answer
+        return write_page(NOT_FOUND).send(request, status=404)
+
+
+def _respond(page: Page) -> Any:
+    async def respond(request: Request) -> Response:
+        panel = request.query_params.get("embed", "") if page.nav == "explore" else ""
+        return write_page(page, panel if panel in PANELS else "").send(request)
+
+    return respond
+
+
+@cache
+def write_page(page: Page, panel: str = "") -> Stored:
+    """Return a page as HTML.
+
+    Args:
+        page: Which page.
+        panel: The one chart that is shown alone, if any.
+    """
+    assets = load_assets()
+    template = _load_templates().get_template("embed.html" if panel else page.template)
+    text = template.render(
+        page=page,
+        panel=panel,
+        script=assets.locate(page.script),
+        modules=assets.list_modules(page.script),
+        styles=assets.locate(f"styles/{page.styles}.css"),
+        plotly=assets.locate(PLOTLY) if page.charts else None,
+    )
+    return Stored(text.encode(), "text/html")
+
+
+@cache
+def _load_templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["json_text"] = write_json
+    environment.globals.update(
+        theme_script=Markup(THEME_SCRIPT),
+        pages=PAGES,
+        vocabulary=describe_vocabulary(),
+        controls=[control.describe() for control in CONTROLS.values()],
+        presets=[asdict(preset) for preset in PRESETS.values()],
+        activations=[(entry.name, entry.label) for entry in ACTIVATIONS.values()],
+        limits=describe_limits(),
+        lesson=build_lesson,
+        read_sections=read_sections,
+    )
+    return environment
+
+
+def write_json(value: Any) -> Markup:
+    """Return JSON that can stand in a page's element for data: nothing in it ends the element.
+
+    Args:
+        value: What to write.
+
+    Example:
+        >>> write_json("</script>")
+        Markup('"\\\\u003c/script>"')
+    """
+    return Markup(json.dumps(value, ensure_ascii=False).replace("<", "\\u003c"))
