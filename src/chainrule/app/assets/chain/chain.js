@@ -1,268 +1,371 @@
 /* The chain-rule page: asks the server for a chain, draws it, and sends edits back.
  *
  * No number is computed here: values, factors, lines of the derivation and the graph come from
- * /api/…; the scripts place them. The other chain_*.js hold the page's parts: address, frame,
- * charts, view (equation, steps, linking), editor, cards, walk and the measured network.
+ * /api/…; the scripts put them into the places of templates/chain.html.
  */
-(() => {
-  "use strict";
+import { find, findAll, part } from "../shared/dom.js";
+import "../shared/frame.js";
+import {
+  listVariables,
+  MAX_LAYERS,
+  MAX_STEPS,
+  readAddress,
+  toQuery,
+  writeAddress,
+} from "./address.js";
+import { Cards } from "./cards.js";
+import { equal, factorChart, isEditable, letter, stripChart, widthOf } from "./charts.js";
+import { setValue, sharedField, showActivations, valueField } from "./controls.js";
+import { describePlace, findEditable, openEditor } from "./edit.js";
+import { describeErratum, drawGraph, factorTable, saveGraph } from "./graph.js";
+import { Network } from "./layers.js";
+import { bringIntoSight, watchWhatStays } from "./sight.js";
+import { View } from "./view.js";
+import { WALK, Walk } from "./walk.js";
 
-  const C = ((window.chainrule ||= {}).chain ||= {});
-  const SHOWN_VALUES = 12; // of longer chains the boxes scroll, and one box sets them all
-  const FALLBACK = { weight: 1, bias: 0 };
+const SHOWN_VALUES = 12; // of longer chains the boxes scroll, and one box sets them all
+const FALLBACK = { weight: 1, bias: 0 };
 
-  class Page {
-    constructor(root) {
-      this.root = root;
-      this.activations = root.dataset.activations.split(",").map((entry) => entry.split(":"));
-      this.requests = {};
-      this.before = {};
-      this.equal = null; // null: as the weights are
-      this.wholeGraph = false;
-      this.notices = [];
-    }
+export class Page {
+  /** @param {HTMLElement} root */
+  constructor(root) {
+    this.root = root;
+    const options = findAll(part(root, "depth-activation"), "option");
+    /** @type {[string, string][]} */
+    this.activations = options.map((option) => [option.value, option.textContent]);
+    /** @type {Record<string, AbortController>} */
+    this.requests = {};
+    /** @type {Record<string, any[]>} */
+    this.before = {}; // values of layers that are gone
+    /** @type {boolean | null} */
+    this.equal = null; // null: as the weights are
+    this.wholeGraph = false;
+    this.atOutput = false;
+    /** @type {string[]} */
+    this.notices = [];
+    /** @type {string | null} */
+    this.focusLater = null;
+    this.$("layers").max = MAX_LAYERS;
+    this.$("rnn-steps").max = MAX_STEPS;
+    this.found = this.readAddress();
+    this.state = this.found.state;
+    /** @type {Record<string, string>} */
+    this.network = this.found.network;
+    this.view = new View(find(root, '[data-view="chain"]'), "", {
+      draw: () => this.draw(),
+      wantLines: () => this.refresh({ write: false }),
+      canEdit: (id) =>
+        this.view.answer.factors.some((/** @type {any} */ f) => f.id === id && isEditable(f)),
+      start: "∂p/∂p = 1: the backward pass starts at the output.",
+    });
+    this.measured = new Network(this);
+    this.views = [this.view, this.measured.view];
+    this.cards = new Cards(this, this.found.cards);
+    this.walk = new Walk(this, this.found.walk);
+  }
 
-    $(name) { return this.root.querySelector(`[data-part="${name}"]`); }
+  /** @param {string} name */
+  $(name) {
+    return part(this.root, name);
+  }
 
-    start() {
-      const found = C.readAddress(location.search, this.activations, C.WALK.length);
-      this.root.innerHTML = C.frame(this.activations);
-      this.view = new C.View(this.root.querySelector('[data-view="chain"]'), "", {
-        draw: () => this.draw(),
-        wantLines: () => this.refresh({ write: false }),
-        canEdit: (id) => this.view.answer.factors.some((f) => f.id === id && C.isEditable(f)),
-        start: "∂p/∂p = 1: the backward pass starts at the output.",
+  readAddress() {
+    return readAddress(
+      location.search,
+      this.activations.map(([name]) => name),
+      WALK.length,
+    );
+  }
+
+  start() {
+    const { found } = this;
+    this.listen();
+    const asked = Object.keys(found.network).length && !found.chosen && !found.walk;
+    this.apply(found).then(async () => {
+      if (this.walk.step?.goto && !found.notices.length) this.walk.scroll();
+      if (!asked || scrollY) return; // who comes from a network of the explorer looks for that one
+      await this.allShown;
+      if (!scrollY) this.act("to-real");
+    });
+  }
+
+  /** Show what an address asked for. */
+  apply({ state, cards, walk, network, notices, chosen }) {
+    this.state = walk && !chosen ? structuredClone(WALK[walk - 1].state) : state;
+    this.network = network;
+    this.cards.values = cards;
+    this.walk.at = walk;
+    this.equal = null;
+    this.notices = notices;
+    this.addNotices([]);
+    this.walk.show();
+    this.allShown = Promise.all([this.cards.refresh(), this.measured.refresh()]);
+    return this.refresh();
+  }
+
+  // --- asking the server ------------------------------------------------------------------
+
+  /** Ask for something; an answer that a newer question has overtaken is dropped. */
+  async ask(path, query) {
+    this.requests[path]?.abort();
+    const control = new AbortController();
+    this.requests[path] = control;
+    try {
+      const answer = await fetch(`${path}?${new URLSearchParams(query)}`, {
+        signal: control.signal,
       });
-      this.measured = new C.Network(this);
-      this.views = [this.view, this.measured.view];
-      this.cards = new C.Cards(this, found.cards);
-      this.walk = new C.Walk(this, found.walk);
-      this.listen();
-      const asked = Object.keys(found.network).length && !found.chosen && !found.walk;
-      this.apply(found).then(async () => {
-        if (this.walk.step?.goto && !found.notices.length) this.walk.scroll();
-        if (!asked || scrollY) return; // who comes from a network of the explorer looks for that one
-        await this.allShown;
-        if (!scrollY) this.act("to-real");
+      const body = await answer.json();
+      return answer.ok ? body : { error: body.error || "The server could not answer." };
+    } catch (/** @type {any} */ error) {
+      return error.name === "AbortError" ? null : { error: "The server does not answer." };
+    }
+  }
+
+  /** Ask for the chain in force and show it. */
+  async refresh({ push = false, write = true } = {}) {
+    const query = toQuery(this.state);
+    if (write) this.writeAddress({ push });
+    this.showControls();
+    const more = {
+      ...(this.view.allLines ? { lines: "all" } : {}),
+      ...(this.wholeGraph ? { graph: "all" } : {}),
+    };
+    const answer = await this.ask("/api/chain", { ...query, ...more });
+    if (!answer) return;
+    this.$("error").textContent = answer.error || "";
+    if (answer.error) return;
+    const place = this.focusLater ?? describePlace(document.activeElement);
+    this.focusLater = null;
+    this.view.show(answer);
+    this.showStepInWalk();
+    if (
+      place &&
+      !this.root.contains(
+        /** @type {any} */ (document.activeElement)?.closest("[data-part], .cr-edit"),
+      )
+    )
+      this.focusOn(place);
+    this.root.dataset.shown = JSON.stringify(query);
+  }
+
+  /** Write everything on the page into the address; a step of the walk is one to come back to. */
+  writeAddress({ push = false } = {}) {
+    const query = writeAddress({
+      state: this.state,
+      cards: this.cards.values,
+      walk: this.walk.at,
+      network: this.network,
+    });
+    try {
+      history[push ? "pushState" : "replaceState"](null, "", `?${query}`);
+    } catch {
+      /* a browser that has seen too many changes at once: the next one says it all */
+    }
+  }
+
+  addNotices(notices) {
+    this.notices = [...this.notices, ...notices.filter((notice) => !this.notices.includes(notice))];
+    const [shown, more] = [this.notices.slice(0, 4), this.notices.length - 4];
+    this.$("notice").textContent = shown.join("\n") + (more > 0 ? `\n… and ${more} more.` : "");
+  }
+
+  setNotice(...notices) {
+    this.notices = [];
+    this.addNotices(notices);
+  }
+
+  // --- controls ---------------------------------------------------------------------------
+
+  /** Whether one box stands for all layers. */
+  get isShared() {
+    const { weights, biases } = this.state;
+    const same = (list) => !list || list.every((value) => value === list[0]);
+    return same(weights) && same(biases) && (this.equal ?? weights.length > SHOWN_VALUES);
+  }
+
+  showControls() {
+    const { weights, biases, activation, wrt } = this.state;
+    setValue(this.$("layers"), weights.length);
+    setValue(this.$("layers-range"), weights.length);
+    showActivations(this.root, activation.split(","), weights.length, this.activations);
+    this.$("biased").checked = Boolean(biases);
+    const shared = this.isShared;
+    this.$("equal").checked = shared;
+    const letters = listVariables(this.state);
+    const select = this.$("wrt");
+    if (select.dataset.names !== letters.join()) {
+      select.dataset.names = letters.join();
+      select.innerHTML = letters
+        .map((name) => `<option value="${name}">${letter(name)}</option>`)
+        .join("");
+    }
+    setValue(select, wrt);
+    const many = weights.length > SHOWN_VALUES && !shared;
+    const list = (letter) =>
+      shared
+        ? [letter]
+        : [...(many ? [letter] : []), ...weights.map((_, i) => `${letter}${i + 1}`)];
+    const names = ["x", ...list("w"), ...(biases ? list("b") : [])];
+    const box = this.$("values");
+    box.classList.toggle("cr-many", many);
+    if (box.dataset.names !== names.join()) {
+      box.dataset.names = names.join();
+      box.innerHTML = names
+        .map((name) => (many && "wb".includes(name) ? sharedField(name) : valueField(name)))
+        .join("");
+    }
+    for (const input of findAll(box, "[data-name]")) setValue(input, this.read(input.dataset.name));
+  }
+
+  /** Return a value; of "w" and "b", which stand for all layers, "" where those differ. */
+  read(name) {
+    if (name === "x") return this.state.x;
+    const list = (name[0] === "w" ? this.state.weights : this.state.biases) ?? [];
+    if (name.length > 1) return list[Number(name.slice(1)) - 1];
+    return list.every((value) => value === list[0]) ? list[0] : "";
+  }
+
+  /** Set one value; "w" and "b" alone mean all layers. */
+  write(name, value) {
+    if (!Number.isFinite(value)) return;
+    const state = structuredClone(this.state);
+    if (/^[wb]\d/.test(name) && this.$("equal").checked) name = name[0]; // stay the same everywhere
+    if (name === "x") state.x = value;
+    else {
+      if (name[0] === "b") state.biases ??= state.weights.map(() => FALLBACK.bias);
+      const list = (name[0] === "w" ? state.weights : state.biases) ?? [];
+      if (name.length === 1) list.fill(value);
+      else if (Number(name.slice(1)) <= list.length) list[Number(name.slice(1)) - 1] = value;
+    }
+    this.state = state;
+    this.refresh();
+  }
+
+  resize(count) {
+    const layers = Math.max(1, Math.min(MAX_LAYERS, Math.round(count) || 1));
+    if (layers !== count)
+      this.setNotice(
+        `layers: a whole number from 1 to ${MAX_LAYERS} here, and ${count} came; showing ${layers}. The command line takes up to 1000.`,
+      );
+    const state = structuredClone(this.state);
+    const shared = this.isShared;
+    // Typing "12" passes through 1 layer: values of layers that were there before come back.
+    const grow = (key, fallback, list = state[key]) => {
+      this.before[key] = [...list, ...(this.before[key] || []).slice(list.length)];
+      const kept = shared ? [] : this.before[key];
+      return Array.from(
+        { length: layers },
+        (_, i) => list[i] ?? kept[i] ?? (shared ? list[0] : fallback),
+      );
+    };
+    state.weights = grow("weights", FALLBACK.weight);
+    if (state.biases) state.biases = grow("biases", FALLBACK.bias);
+    const names = state.activation.split(",");
+    const mixed =
+      names.length > 1 ||
+      (state.activation === this.before.activations?.[0] && this.state.weights.length === 1);
+    if (mixed) state.activation = grow("activations", names.at(-1), names).join();
+    if (Number(state.wrt.slice(1)) > layers) state.wrt = "w1";
+    this.state = state;
+    this.refresh();
+  }
+
+  /** Take over what a control says. */
+  change(control) {
+    const { part, name, phi } = control.dataset;
+    const value = control.valueAsNumber;
+    const names = this.state.activation.split(",");
+    this.setNotice();
+    if (name) this.write(name, value);
+    else if (phi !== undefined)
+      this.set({
+        activation: names.map((old, i) => (i === Number(phi) ? control.value : old)).join(),
       });
-    }
-
-    /** Show what an address asked for. */
-    apply({ state, cards, walk, network, notices, chosen }) {
-      this.state = walk && !chosen ? structuredClone(C.WALK[walk - 1].state) : state;
-      this.network = network;
-      this.cards.values = cards;
-      this.walk.at = walk;
-      this.equal = null;
-      this.notices = notices;
-      this.addNotices([]);
-      this.walk.show();
-      this.allShown = Promise.all([this.cards.refresh(), this.measured.refresh()]);
-      return this.refresh();
-    }
-
-    // --- asking the server ------------------------------------------------------------------
-
-    /** Ask for something; an answer that a newer question has overtaken is dropped. */
-    async ask(path, query) {
-      this.requests[path]?.abort();
-      const control = (this.requests[path] = new AbortController());
-      try {
-        const answer = await fetch(`${path}?${new URLSearchParams(query)}`, { signal: control.signal });
-        const body = await answer.json();
-        return answer.ok ? body : { error: body.error || "The server could not answer." };
-      } catch (error) {
-        return error.name === "AbortError" ? null : { error: "The server does not answer." };
-      }
-    }
-
-    /** Ask for the chain in force and show it. */
-    async refresh({ push = false, write = true } = {}) {
-      const query = C.toQuery(this.state);
-      if (write) this.writeAddress({ push });
-      this.showControls();
-      const more = { ...(this.view.allLines ? { lines: "all" } : {}), ...(this.wholeGraph ? { graph: "all" } : {}) };
-      const answer = await this.ask("/api/chain", { ...query, ...more });
-      if (!answer) return;
-      this.$("error").textContent = answer.error || "";
-      if (answer.error) return;
-      const place = this.focusLater ?? C.describePlace(document.activeElement);
-      this.focusLater = null;
-      this.view.show(answer);
-      this.showStepInWalk();
-      if (place && !this.root.contains(document.activeElement?.closest("[data-part], .cr-edit"))) this.focusOn(place);
-      this.root.dataset.shown = JSON.stringify(query);
-    }
-
-    /** Write everything on the page into the address; a step of the walk is one to come back to. */
-    writeAddress({ push = false } = {}) {
-      const query = C.writeAddress({ state: this.state, cards: this.cards.values, walk: this.walk.at, network: this.network });
-      try {
-        history[push ? "pushState" : "replaceState"](null, "", `?${query}`);
-      } catch { /* a browser that has seen too many changes at once: the next one says it all */ }
-    }
-
-    addNotices(notices) {
-      this.notices = [...this.notices, ...notices.filter((notice) => !this.notices.includes(notice))];
-      const [shown, more] = [this.notices.slice(0, 4), this.notices.length - 4];
-      this.$("notice").textContent = shown.join("\n") + (more > 0 ? `\n… and ${more} more.` : "");
-    }
-
-    setNotice(...notices) {
-      this.notices = [];
-      this.addNotices(notices);
-    }
-
-    // --- controls ---------------------------------------------------------------------------
-
-    /** Whether one box stands for all layers. */
-    get isShared() {
-      const { weights, biases } = this.state;
-      const same = (list) => !list || list.every((value) => value === list[0]);
-      return same(weights) && same(biases) && (this.equal ?? weights.length > SHOWN_VALUES);
-    }
-
-    showControls() {
-      const { weights, biases, activation, wrt } = this.state;
-      C.setValue(this.$("layers"), weights.length);
-      C.setValue(this.$("layers-range"), weights.length);
-      C.showActivations(this.root, activation.split(","), weights.length, this.activations);
-      this.$("biased").checked = Boolean(biases);
-      const shared = (this.$("equal").checked = this.isShared);
-      const letters = C.listVariables(this.state);
-      const select = this.$("wrt");
-      if (select.dataset.names !== letters.join()) {
-        select.dataset.names = letters.join();
-        select.innerHTML = letters.map((name) => `<option value="${name}">${C.letter(name)}</option>`).join("");
-      }
-      C.setValue(select, wrt);
-      const many = weights.length > SHOWN_VALUES && !shared;
-      const list = (letter) => (shared ? [letter] : [...(many ? [letter] : []), ...weights.map((_, i) => `${letter}${i + 1}`)]);
-      const names = ["x", ...list("w"), ...(biases ? list("b") : [])];
-      const box = this.$("values");
-      box.classList.toggle("cr-many", many);
-      if (box.dataset.names !== names.join()) {
-        box.dataset.names = names.join();
-        box.innerHTML = names.map((name) => (many && "wb".includes(name) ? C.sharedField(name) : C.valueField(name))).join("");
-      }
-      for (const input of box.querySelectorAll("[data-name]")) C.setValue(input, this.read(input.dataset.name));
-    }
-
-    /** Return a value; of "w" and "b", which stand for all layers, "" where those differ. */
-    read(name) {
-      if (name === "x") return this.state.x;
-      const list = name[0] === "w" ? this.state.weights : this.state.biases;
-      if (name.length > 1) return list[Number(name.slice(1)) - 1];
-      return list.every((value) => value === list[0]) ? list[0] : "";
-    }
-
-    /** Set one value; "w" and "b" alone mean all layers. */
-    write(name, value) {
-      if (!Number.isFinite(value)) return;
-      const state = structuredClone(this.state);
-      if (/^[wb]\d/.test(name) && this.$("equal").checked) name = name[0]; // stay the same everywhere
-      if (name === "x") state.x = value;
-      else {
-        const list = name[0] === "w" ? state.weights : (state.biases ||= state.weights.map(() => FALLBACK.bias));
-        if (name.length === 1) list.fill(value);
-        else if (Number(name.slice(1)) <= list.length) list[Number(name.slice(1)) - 1] = value;
-      }
-      this.state = state;
-      this.refresh();
-    }
-
-    resize(count) {
-      const layers = Math.max(1, Math.min(C.MAX_LAYERS, Math.round(count) || 1));
-      if (layers !== count) this.setNotice(`layers: a whole number from 1 to ${C.MAX_LAYERS} here, and ${count} came; showing ${layers}. The command line takes up to 1000.`);
-      const state = structuredClone(this.state);
-      const shared = this.isShared;
-      // Typing "12" passes through 1 layer: values of layers that were there before come back.
-      const grow = (key, fallback, list = state[key]) => {
-        this.before[key] = [...list, ...(this.before[key] || []).slice(list.length)];
-        const kept = shared ? [] : this.before[key];
-        return Array.from({ length: layers }, (_, i) => list[i] ?? kept[i] ?? (shared ? list[0] : fallback));
+    else if (part === "layers" || part === "layers-range") {
+      if (Number.isFinite(value)) this.resize(value);
+    } else if (part === "equal") {
+      this.equal = control.checked;
+      if (!this.equal) return this.showControls();
+      this.state = {
+        ...this.state,
+        biases: this.state.biases?.map((_, __, all) => all[0]) ?? null,
       };
-      state.weights = grow("weights", FALLBACK.weight);
-      if (state.biases) state.biases = grow("biases", FALLBACK.bias);
-      const names = state.activation.split(",");
-      const mixed = names.length > 1 || (state.activation === this.before.activations?.[0] && this.state.weights.length === 1);
-      if (mixed) state.activation = grow("activations", names.at(-1), names).join();
-      if (Number(state.wrt.slice(1)) > layers) state.wrt = "w1";
-      this.state = state;
-      this.refresh();
-    }
+      this.write("w", this.state.weights[0]);
+    } else if (part === "biased") {
+      const biases = control.checked ? this.state.weights.map(() => FALLBACK.bias) : null;
+      this.set({ biases, wrt: !biases && this.state.wrt[0] === "b" ? "w1" : this.state.wrt });
+    } else if (part === "activation" && control.value === "mixed")
+      this.set({ activation: this.state.weights.map((_, i) => names[i] ?? names[0]).join() });
+    else if (part === "activation" || part === "wrt") this.set({ [part]: control.value });
+    else if (part?.startsWith("depth-")) this.cards.readDepth(control);
+    else if (part?.startsWith("rnn-")) this.cards.readTime(control);
+  }
 
-    /** Take over what a control says. */
-    change(control) {
-      const { part, name, phi } = control.dataset;
-      const value = control.valueAsNumber;
-      const names = this.state.activation.split(",");
-      this.setNotice();
-      if (name) this.write(name, value);
-      else if (phi !== undefined) this.set({ activation: names.map((old, i) => (i === Number(phi) ? control.value : old)).join() });
-      else if (part === "layers" || part === "layers-range") { if (Number.isFinite(value)) this.resize(value); }
-      else if (part === "equal") {
-        this.equal = control.checked;
-        if (!this.equal) return this.showControls();
-        this.state = { ...this.state, biases: this.state.biases?.map(() => this.state.biases[0]) ?? null };
-        this.write("w", this.state.weights[0]);
-      } else if (part === "biased") {
-        const biases = control.checked ? this.state.weights.map(() => FALLBACK.bias) : null;
-        this.set({ biases, wrt: !biases && this.state.wrt[0] === "b" ? "w1" : this.state.wrt });
-      } else if (part === "activation" && control.value === "mixed") this.set({ activation: this.state.weights.map((_, i) => names[i] ?? names[0]).join() });
-      else if (part === "activation" || part === "wrt") this.set({ [part]: control.value });
-      else if (part?.startsWith("depth-")) this.cards.readDepth(control);
-      else if (part?.startsWith("rnn-")) this.cards.readTime(control);
-    }
+  set(changes) {
+    this.state = { ...this.state, ...changes };
+    this.refresh();
+  }
 
-    set(changes) {
-      this.state = { ...this.state, ...changes };
-      this.refresh();
-    }
+  /** A box that is left shows what is in force, whatever was typed. */
+  settle(control) {
+    const { name, part } = control.dataset;
+    if (control.type !== "number" || control.closest(".cr-edit")) return;
+    if (name) control.value = this.read(name);
+    else if (part === "layers") {
+      if (!Number.isFinite(control.valueAsNumber))
+        this.setNotice(
+          `layers: a whole number from 1 to ${MAX_LAYERS}; keeping ${this.state.weights.length}.`,
+        );
+      control.value = this.state.weights.length;
+    } else if (part === "depth-w") control.value = this.cards.values.depth.w;
+    else if (part === "rnn-w") control.value = this.cards.values.time.w;
+    else if (part === "rnn-steps") control.value = this.cards.values.time.steps;
+  }
 
-    /** A box that is left shows what is in force, whatever was typed. */
-    settle(control) {
-      const { name, part } = control.dataset;
-      if (control.type !== "number" || control.closest(".cr-edit")) return;
-      if (name) control.value = this.read(name);
-      else if (part === "layers") {
-        if (!Number.isFinite(control.valueAsNumber)) this.setNotice(`layers: a whole number from 1 to ${C.MAX_LAYERS}; keeping ${this.state.weights.length}.`);
-        control.value = this.state.weights.length;
-      } else if (part === "depth-w") control.value = this.cards.values.depth.w;
-      else if (part === "rnn-w") control.value = this.cards.values.time.w;
-      else if (part === "rnn-steps") control.value = this.cards.values.time.steps;
-    }
+  // --- events -----------------------------------------------------------------------------
 
-    // --- events -----------------------------------------------------------------------------
-
-    listen() {
-      const { root } = this;
-      const viewOf = (target) => this.views.find((view) => view.box.contains(target));
-      root.addEventListener("input", (event) => { if (!event.target.closest(".cr-edit")) this.change(event.target); });
-      root.addEventListener("focusout", (event) => this.settle(event.target));
-      root.addEventListener("change", (event) => this.settle(event.target));
-      root.addEventListener("click", (event) => {
-        const button = event.target.closest("button[data-do]");
-        if (button) this.act(button.dataset.do);
-        else if (!event.target.closest(".cr-edit")) this.activate(event.target);
+  listen() {
+    const { root } = this;
+    const viewOf = (target) => this.views.find((view) => view.box.contains(target));
+    root.addEventListener("input", (/** @type {any} */ event) => {
+      if (!event.target.closest(".cr-edit")) this.change(event.target);
+    });
+    root.addEventListener("focusout", (/** @type {any} */ event) => this.settle(event.target));
+    root.addEventListener("change", (/** @type {any} */ event) => this.settle(event.target));
+    root.addEventListener("click", (/** @type {any} */ event) => {
+      const button = event.target.closest("button[data-do]");
+      if (button) this.act(button.dataset.do);
+      else if (!event.target.closest(".cr-edit")) this.activate(event.target);
+    });
+    root.addEventListener("focusin", (/** @type {any} */ event) => {
+      // Tab comes back to where one was in a row.
+      const at = event.target.closest("[data-row] [data-factor][tabindex]");
+      if (at)
+        for (const entry of findAll(at.closest("[data-row]"), "[data-factor][tabindex]"))
+          entry.setAttribute("tabindex", entry === at ? "0" : "-1");
+      bringIntoSight(root, event.target);
+    });
+    watchWhatStays(root);
+    for (const [on, off] of [
+      ["pointerover", "pointerout"],
+      ["focusin", "focusout"],
+    ]) {
+      root.addEventListener(on, (/** @type {any} */ event) =>
+        viewOf(event.target)?.light(event.target.closest?.("[data-factor]")),
+      );
+      root.addEventListener(off, (/** @type {any} */ event) => {
+        const view = viewOf(event.target);
+        if (view?.answer) view.light(null);
       });
-      root.addEventListener("focusin", (event) => {
-        // Tab comes back to where one was in a row.
-        const at = event.target.closest("[data-row] [data-factor][tabindex]");
-        at?.closest("[data-row]").querySelectorAll("[data-factor][tabindex]").forEach((entry) => entry.setAttribute("tabindex", entry === at ? "0" : "-1"));
-        C.bringIntoSight(root, event.target);
-      });
-      C.watchWhatStays(root);
-      for (const [on, off] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
-        root.addEventListener(on, (event) => viewOf(event.target)?.light(event.target.closest?.("[data-factor]")));
-        root.addEventListener(off, (event) => viewOf(event.target)?.answer && viewOf(event.target).light(null));
-      }
-      root.addEventListener("keydown", (event) => this.press(event));
+    }
+    root.addEventListener("keydown", (/** @type {any} */ event) => this.press(event));
 
-      const left = new AbortController();
-      const whileHere = (act) => () => (root.isConnected ? act() : left.abort());
-      let drawn = innerWidth;
-      addEventListener("resize", whileHere(() => {
+    const left = new AbortController();
+    const whileHere = (act) => () => (root.isConnected ? act() : left.abort());
+    let drawn = innerWidth;
+    addEventListener(
+      "resize",
+      whileHere(() => {
         if (innerWidth === drawn || !this.view.answer) return;
         drawn = innerWidth;
         this.drawCharts();
@@ -270,120 +373,132 @@
         this.cards.drawDepth();
         this.cards.drawTime();
         this.measured.draw();
-      }), { signal: left.signal });
-      addEventListener("popstate", whileHere(() => {
-        if (location.pathname.replace(/\/$/, "") === "/chain-rule") this.apply(C.readAddress(location.search, this.activations, C.WALK.length));
-      }), { signal: left.signal });
-    }
-
-    press(event) {
-      const steps = event.target.closest('[data-part="steps"], [data-part="real-steps"]');
-      if (steps && ["ArrowLeft", "ArrowRight", " "].includes(event.key)) {
-        if (event.key === " " && event.target.closest("button, summary")) return;
-        event.preventDefault();
-        const prefix = steps.dataset.part === "steps" ? "" : "real-";
-        this.act(prefix + { ArrowLeft: "back", ArrowRight: "next", " ": "play" }[event.key]);
-        return;
-      }
-      const factor = event.target.closest("[data-factor][tabindex], .node[tabindex]");
-      if (!factor) return;
-      const row = factor.closest("[data-row]");
-      if (row && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
-        const all = [...row.querySelectorAll("[data-factor][tabindex]")];
-        if (factor.dataset.order) all.sort((a, b) => a.dataset.order - b.dataset.order);
-        const next = all[all.indexOf(factor) + (event.key === "ArrowRight" ? 1 : -1)];
-        next?.focus();
-        event.preventDefault();
-      } else if (event.key === "Enter" && this.activate(factor)) event.preventDefault();
-    }
-
-    /** Edit or unfold what was clicked, or chosen by Enter; return whether it was such a thing. */
-    activate(target) {
-      if (target.closest(".fold")) {
-        const view = this.views.find((entry) => entry.box.contains(target));
-        const name = target.closest("svg") ? "graph" : "fold";
-        if (view.button(name).hidden) return false; // too long to be shown whole
-        this.act(view.prefix + name);
-        view.button(name).focus();
-        return true;
-      }
-      const name = this.view.answer && C.findEditable(target, this.view.answer.factors);
-      if (!name) return false;
-      const place = C.describePlace(target.closest("[data-factor], .node"));
-      C.openEditor(this.root, name, this.read(name), target, {
-        done: (value) => { this.setNotice(); this.focusLater = place; this.write(name, value); },
-        close: (refocus) => { if (refocus) this.focusOn(place); },
-      });
-      return true;
-    }
-
-    act(name) {
-      if (name.startsWith("real-")) { if (this.measured.view.answer) this.measured.view.act(name.slice(5)); }
-      else if (name === "walk-next" || name === "walk-back") this.walk.go(this.walk.at + (name === "walk-next" ? 1 : -1));
-      else if (name === "walk-back-here") this.walk.go(this.walk.at - 1);
-      else if (name.startsWith("to-")) this.$(`${name.slice(3)}-card`).scrollIntoView({ block: "start", behavior: "instant" });
-      else if (name === "reveal" || name === "reveal-here") this.walk.reveal();
-      else if (!this.view.answer) return;
-      else if (name === "graph") {
-        this.wholeGraph = !this.wholeGraph;
-        this.refresh({ write: false });
-      } else if (name === "svg") C.saveGraph(this.view.answer.svg);
-      else if (name === "walk-step" || name === "walk-step-back") {
-        if (this.view.step === null) this.view.step = 0;
-        this.view.act(name === "walk-step" ? "next" : "back");
-      } else this.view.act(name);
-      this.showStepInWalk();
-    }
-
-    /** The walk's own card says what comes of it: on a phone the graph is not in sight there. */
-    showStepInWalk() {
-      const { step, answer } = this.view;
-      if (!answer) return;
-      this.$("walk-sentence").textContent = step === null
-        ? `${answer.subject.text} ${C.equal(answer.gradient)}`
-        : `${this.$("step-sentence").textContent} Product so far: ${this.$("step-product").textContent}.`;
-    }
-
-    // --- drawing ----------------------------------------------------------------------------
-
-    draw() {
-      const { answer } = this.view;
-      const widths = this.measure(); // before anything is written, or the browser lays out twice
-      C.drawGraph(this.root, answer, this.wholeGraph);
-      if (!this.atOutput) { // the backward pass starts at the right
-        this.atOutput = true;
-        this.$("graph").scrollLeft = this.$("graph").scrollWidth;
-      }
-      this.drawCharts(widths);
-      this.$("erratum-card").hidden = !answer.erratum;
-      this.$("erratum").innerHTML = answer.erratum ? C.describeErratum(answer.erratum) : "";
-      this.$("range").textContent = answer.range_note || "";
-    }
-
-    measure() {
-      // The strip may be hidden until this is drawn; it is as wide as the graph and its padding.
-      return { factors: C.widthOf(this.$("factors")), strip: C.widthOf(this.$("graph")) + 16 };
-    }
-
-    drawCharts(widths = this.measure()) {
-      const { factors, wrt } = this.view.answer;
-      this.$("factors").innerHTML = C.factorChart(factors, widths.factors);
-      this.$("strip").innerHTML = C.stripChart(factors, widths.strip, [C.letter(wrt), "p"]);
-      this.$("factor-table").innerHTML = C.factorTable(factors);
-    }
-
-    /** Give the keyboard back to where it was. */
-    focusOn(place) {
-      if (!place) return;
-      const found = this.view.box.querySelector(place);
-      found?.focus({ preventScroll: true });
-    }
+      }),
+      { signal: left.signal },
+    );
+    addEventListener(
+      "popstate",
+      whileHere(() => {
+        if (location.pathname.replace(/\/$/, "") === "/chain-rule") this.apply(this.readAddress());
+      }),
+      { signal: left.signal },
+    );
   }
 
-  new MutationObserver(() => {
-    const root = document.getElementById("chain-root");
-    if (!root || root.dataset.ready) return;
-    root.dataset.ready = "1";
-    new Page(root).start();
-  }).observe(document.documentElement, { childList: true, subtree: true });
-})();
+  press(event) {
+    const steps = event.target.closest('[data-part="steps"], [data-part="real-steps"]');
+    if (steps && ["ArrowLeft", "ArrowRight", " "].includes(event.key)) {
+      if (event.key === " " && event.target.closest("button, summary")) return;
+      event.preventDefault();
+      const prefix = steps.dataset.part === "steps" ? "" : "real-";
+      this.act(prefix + { ArrowLeft: "back", ArrowRight: "next", " ": "play" }[event.key]);
+      return;
+    }
+    const factor = event.target.closest("[data-factor][tabindex], .node[tabindex]");
+    if (!factor) return;
+    const row = factor.closest("[data-row]");
+    if (row && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
+      const all = [...findAll(row, "[data-factor][tabindex]")];
+      if (factor.dataset.order) all.sort((a, b) => a.dataset.order - b.dataset.order);
+      const next = all[all.indexOf(factor) + (event.key === "ArrowRight" ? 1 : -1)];
+      next?.focus();
+      event.preventDefault();
+    } else if (event.key === "Enter" && this.activate(factor)) event.preventDefault();
+  }
+
+  /** Edit or unfold what was clicked, or chosen by Enter; return whether it was such a thing. */
+  activate(target) {
+    if (target.closest(".fold")) {
+      const view = this.views.find((entry) => entry.box.contains(target));
+      if (!view) return false;
+      const name = target.closest("svg") ? "graph" : "fold";
+      if (view.button(name).hidden) return false; // too long to be shown whole
+      this.act(view.prefix + name);
+      view.button(name).focus();
+      return true;
+    }
+    const name = this.view.answer && findEditable(target, this.view.answer.factors);
+    if (!name) return false;
+    const place = describePlace(target.closest("[data-factor], .node"));
+    openEditor(this.root, name, this.read(name), target, {
+      done: (value) => {
+        this.setNotice();
+        this.focusLater = place;
+        this.write(name, value);
+      },
+      close: (refocus) => {
+        if (refocus) this.focusOn(place);
+      },
+    });
+    return true;
+  }
+
+  act(name) {
+    if (name.startsWith("real-")) {
+      if (this.measured.view.answer) this.measured.view.act(name.slice(5));
+    } else if (name === "walk-next" || name === "walk-back")
+      this.walk.go(this.walk.at + (name === "walk-next" ? 1 : -1));
+    else if (name === "walk-back-here") this.walk.go(this.walk.at - 1);
+    else if (name.startsWith("to-"))
+      this.$(`${name.slice(3)}-card`).scrollIntoView({ block: "start", behavior: "instant" });
+    else if (name === "reveal" || name === "reveal-here") this.walk.reveal();
+    else if (!this.view.answer) return;
+    else if (name === "graph") {
+      this.wholeGraph = !this.wholeGraph;
+      this.refresh({ write: false });
+    } else if (name === "svg") saveGraph(this.view.answer.svg);
+    else if (name === "walk-step" || name === "walk-step-back") {
+      if (this.view.step === null) this.view.step = 0;
+      this.view.act(name === "walk-step" ? "next" : "back");
+    } else this.view.act(name);
+    this.showStepInWalk();
+  }
+
+  /** The walk's own card says what comes of it: on a phone the graph is not in sight there. */
+  showStepInWalk() {
+    const { step, answer } = this.view;
+    if (!answer) return;
+    this.$("walk-sentence").textContent =
+      step === null
+        ? `${answer.subject.text} ${equal(answer.gradient)}`
+        : `${this.$("step-sentence").textContent} Product so far: ${this.$("step-product").textContent}.`;
+  }
+
+  // --- drawing ----------------------------------------------------------------------------
+
+  draw() {
+    const { answer } = this.view;
+    const widths = this.measure(); // before anything is written, or the browser lays out twice
+    drawGraph(this.root, answer, this.wholeGraph);
+    if (!this.atOutput) {
+      // the backward pass starts at the right
+      this.atOutput = true;
+      this.$("graph").scrollLeft = this.$("graph").scrollWidth;
+    }
+    this.drawCharts(widths);
+    this.$("erratum-card").hidden = !answer.erratum;
+    this.$("erratum").innerHTML = answer.erratum ? describeErratum(answer.erratum) : "";
+    this.$("range").textContent = answer.range_note || "";
+  }
+
+  measure() {
+    // The strip may be hidden until this is drawn; it is as wide as the graph and its padding.
+    return { factors: widthOf(this.$("factors")), strip: widthOf(this.$("graph")) + 16 };
+  }
+
+  drawCharts(widths = this.measure()) {
+    const { factors, wrt } = this.view.answer;
+    this.$("factors").innerHTML = factorChart(factors, widths.factors);
+    this.$("strip").innerHTML = stripChart(factors, widths.strip, [letter(wrt), "p"]);
+    this.$("factor-table").innerHTML = factorTable(factors);
+  }
+
+  /** Give the keyboard back to where it was. */
+  focusOn(place) {
+    if (!place) return;
+    const found = find(this.view.box, place);
+    found?.focus({ preventScroll: true });
+  }
+}
+
+new Page(find(document, "#chain-root")).start();

@@ -1,5 +1,5 @@
 /* The chain-rule page's controls: the boxes that come and go with the layers. */
-import { escapeHtml } from "../shared/dom.js";
+import { escapeHtml, find, findAll } from "../shared/dom.js";
 import { subscript } from "../shared/numbers.js";
 import { letter } from "./charts.js";
 
@@ -26,12 +26,9 @@ export const listOptions = (activations) =>
 /** Show one activation for all layers, or a box for each. */
 export const showActivations = (root, names, layers, activations) => {
   const mixed = names.length > 1;
-  const [select, box] = [
-    root.querySelector('[data-part="activation"]'),
-    root.querySelector('[data-part="phis"]'),
-  ];
+  const [select, box] = [find(root, '[data-part="activation"]'), find(root, '[data-part="phis"]')];
   setValue(select, mixed ? "mixed" : names[0]);
-  select.querySelector('[value="mixed"]').disabled = layers < 2;
+  find(select, '[value="mixed"]').disabled = layers < 2;
   box.hidden = !mixed;
   if (!mixed) return;
   if (box.children.length !== names.length) {
@@ -42,5 +39,5 @@ export const showActivations = (root, names, layers, activations) => {
       )
       .join("");
   }
-  box.querySelectorAll("select").forEach((each, i) => setValue(each, names[i]));
+  for (const [i, each] of findAll(box, "select").entries()) setValue(each, names[i]);
 };

@@ -1,4 +1,5 @@
 /* Editing a value of the chain where it stands, in the graph, the equation or the chart. */
+import { find } from "../shared/dom.js";
 import { isEditable, letter } from "./charts.js";
 
 /** Return the variable that a node of the graph, a factor or its bar stands for. */
@@ -24,10 +25,10 @@ export const describePlace = (target) => {
 
 /** Open a small form below a target, above it where there is no room; call `done(value)` with what is set. */
 export const openEditor = (root, name, value, target, { done, close: after }) => {
-  root.querySelector(".cr-edit")?.remove();
+  find(root, ".cr-edit")?.remove();
   const form = document.createElement("form");
   form.className = "cr-edit";
-  form.innerHTML = `<label>${letter(name)} <input type="number" step="any" required value="${value}" aria-label="new value of ${name}"></label><button class="cr-primary">Set</button>`;
+  form.innerHTML = `<label>${letter(name)} <input type="number" step="any" required value="${value}" aria-label="new value of ${name}"></label><button class="primary">Set</button>`;
   const box = target.getBoundingClientRect();
   root.append(form);
   const around = (form.offsetParent || document.body).getBoundingClientRect();
@@ -37,7 +38,7 @@ export const openEditor = (root, name, value, target, { done, close: after }) =>
   const top =
     below + height + 8 <= innerHeight ? below : Math.min(box.top - 6, innerHeight - 8) - height;
   form.style.top = `${Math.max(64, top) - around.top}px`;
-  const input = form.querySelector("input");
+  const input = find(form, "input");
   let open = true;
   const close = ({ refocus = true } = {}) => {
     if (!open) return; // removing the form takes the focus from it, which closes it again
@@ -54,7 +55,7 @@ export const openEditor = (root, name, value, target, { done, close: after }) =>
   form.addEventListener("keydown", (event) => {
     if (event.key === "Escape") close();
   });
-  form.addEventListener("focusout", (event) => {
+  form.addEventListener("focusout", (/** @type {any} */ event) => {
     if (!form.contains(event.relatedTarget)) close({ refocus: false });
   });
   input.focus({ preventScroll: true });

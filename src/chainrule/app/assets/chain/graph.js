@@ -1,5 +1,5 @@
 /* The chain-rule page's graph as the server drew it, made reachable; and what is told in tables. */
-import { escapeHtml } from "../shared/dom.js";
+import { escapeHtml, find, findAll } from "../shared/dom.js";
 
 const LOW = 400; // pixels: a graph that is not higher stays in sight
 const SHOWN_LAYERS = 12;
@@ -9,19 +9,19 @@ const ROW = 288; // from one row of the graph to the next
 
 /** Place the graph; its variables can be edited, its fold opened, its edges focused. */
 export const drawGraph = (root, answer, whole) => {
-  const box = root.querySelector('[data-part="graph"]');
+  const box = find(root, '[data-part="graph"]');
   box.innerHTML = answer.svg;
-  const svg = box.querySelector("svg");
-  root.querySelector(".cr-graph").classList.toggle("cr-low", svg.viewBox.baseVal.height <= LOW);
-  moveHeadline(svg, root.querySelector('[data-part="headline"]'), answer.subject.text);
-  const folded = box.querySelector(".node.fold");
-  const button = root.querySelector('[data-do="graph"]');
+  const svg = find(box, "svg");
+  find(root, ".cr-graph").classList.toggle("cr-low", svg.viewBox.baseVal.height <= LOW);
+  moveHeadline(svg, find(root, '[data-part="headline"]'), answer.subject.text);
+  const folded = find(box, ".node.fold");
+  const button = find(root, '[data-do="graph"]');
   button.hidden = !folded && !(whole && answer.chain.depth > SHOWN_LAYERS);
   button.setAttribute("aria-pressed", String(whole));
   button.textContent = whole ? "Fold the graph" : "Show all layers";
-  for (const node of box.querySelectorAll(".node.weight, .node.bias, .node.input, .node.fold")) {
+  for (const node of findAll(box, ".node.weight, .node.bias, .node.input, .node.fold")) {
     node.setAttribute("role", "button");
-    const name = node.querySelector("title")?.textContent || node.dataset.node;
+    const name = find(node, "title")?.textContent || node.dataset.node;
     node.setAttribute(
       "aria-label",
       `${node.matches(".fold") ? "show the folded layers;" : "change"} ${name}`,
@@ -32,11 +32,9 @@ export const drawGraph = (root, answer, whole) => {
 
 /** Say the result beside the card's title instead: what stays in sight is to be low. */
 const moveHeadline = (svg, headline, subject) => {
-  const [, value, words] = [...svg.querySelectorAll(":scope > text")].map(
-    (text) => text.textContent,
-  );
-  headline.innerHTML = `${escapeHtml(subject)} <strong>${escapeHtml(value)}</strong> <span class="cr-dim">${escapeHtml(words)}</span>`;
-  svg.querySelectorAll(":scope > text").forEach((text) => text.remove());
+  const [, value, words] = [...findAll(svg, ":scope > text")].map((text) => text.textContent);
+  headline.innerHTML = `${escapeHtml(subject)} <strong>${escapeHtml(value)}</strong> <span class="dim">${escapeHtml(words)}</span>`;
+  for (const text of findAll(svg, ":scope > text")) text.remove();
   const { width, height } = svg.viewBox.baseVal;
   svg.setAttribute("viewBox", `0 ${CROPPED} ${width} ${height - CROPPED - BELOW}`);
   svg.setAttribute("height", height - CROPPED - BELOW);
@@ -45,8 +43,8 @@ const moveHeadline = (svg, headline, subject) => {
 /** Let Tab reach the graph once and the arrow keys walk it: row by row, input to output. */
 const setOrder = (svg) => {
   const describe = (entry) => {
-    const line = entry.querySelector("path.line");
-    const shape = entry.querySelector(".shape");
+    const line = find(entry, "path.line");
+    const shape = find(entry, ".shape");
     const size = (name) => Number(shape.getAttribute(name) || 0);
     const [x, y] = line
       ? line
@@ -58,7 +56,7 @@ const setOrder = (svg) => {
     return { entry, x, row: Math.floor(y / ROW), edge: Number(Boolean(line)) };
   };
   const all = [
-    ...svg.querySelectorAll(".edge[data-factor]:not([data-factor='']), .node[role='button']"),
+    ...findAll(svg, ".edge[data-factor]:not([data-factor='']), .node[role='button']"),
   ].map(describe);
   all.sort((a, b) => a.row - b.row || a.x - b.x || a.edge - b.edge);
   all.forEach(({ entry }, index) => {

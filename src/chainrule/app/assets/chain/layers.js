@@ -2,8 +2,9 @@
  *
  * All three stand on one axis of layers, so what belongs together stands together, too.
  */
+
 import { listPowers } from "../shared/axes.js";
-import { escapeHtml } from "../shared/dom.js";
+import { escapeHtml, find } from "../shared/dom.js";
 import { formatPower } from "../shared/numbers.js";
 import { stripEdges, widthOf } from "./charts.js";
 import { factorTable } from "./graph.js";
@@ -30,12 +31,12 @@ const placeFactors = (factors, slot) => {
 };
 
 const drawGrid = (ticks, py, width, title, y) =>
-  ticks
+  `${ticks
     .map(
       (t) =>
         `<line class="${t ? "grid" : "zero"}" x1="${LEFT}" x2="${width - RIGHT}" y1="${py(t)}" y2="${py(t)}"/><text x="${LEFT - 8}" y="${py(t) + 4}" text-anchor="end">${t ? formatPower(t) : "1"}</text>`,
     )
-    .join("") + `<text class="strong" x="${LEFT}" y="${y}">${escapeHtml(title)}</text>`;
+    .join("")}<text class="strong" x="${LEFT}" y="${y}">${escapeHtml(title)}</text>`;
 
 /** One bar per factor, up from 1 where it grows the gradient and down where it shrinks it. */
 function drawGains(places, width, top, height) {
@@ -174,7 +175,7 @@ export const layersChart = (answer, width) => {
 
 export class Network {
   constructor(page) {
-    const box = page.root.querySelector('[data-view="real"]');
+    const box = find(page.root, '[data-view="real"]');
     this.page = page;
     this.view = new View(box, "real-", {
       draw: () => this.draw(),

@@ -4,7 +4,7 @@
  * several), so lighting is one query within the view. The page has two views: that of the chain,
  * and that of a measured network.
  */
-import { copy, escapeHtml, find, findAll, part } from "../shared/dom.js";
+import { escapeHtml, find, findAll, part } from "../shared/dom.js";
 import { equal } from "./charts.js";
 
 const PACE = 1100; // milliseconds for a factor while playing
@@ -52,7 +52,7 @@ export class View {
       this.step === 0 ||
       (this.step && before?.factors[this.step - 1]?.id === answer.factors[this.step - 1]?.id);
     if (!same && this.timer) this.pause();
-    this.hooks.draw(answer);
+    this.hooks.draw();
     this.showEquation();
     this.showStep(same ? this.step : null);
   }
@@ -113,14 +113,14 @@ export class View {
     this.$("lines").innerHTML =
       `${items.slice(0, cut).join("")}<li data-part="${this.prefix}end" class="cr-end"><ol class="cr-lines">${items.slice(cut).join("")}</ol></li>`;
     const reach = (row, selector, role, describe) => {
-      row.querySelectorAll(selector).forEach((term, index) => {
+      findAll(row, selector).forEach((term, index) => {
         term.setAttribute("tabindex", index ? "-1" : "0");
         term.setAttribute("role", role(term));
         term.setAttribute("aria-label", describe(term));
       });
       // A formula's parts are nothing to assistive technology; a group's can be reached.
-      row.querySelector("math")?.setAttribute("role", "group");
-      row.querySelector("math")?.setAttribute("aria-label", "factors of the product");
+      find(row, "math")?.setAttribute("role", "group");
+      find(row, "math")?.setAttribute("aria-label", "factors of the product");
     };
     const kinds = { product: 1, formulas: 1, numbers: 1, derivative: 2, value: 2 };
     const whole = `${subject.text} ${equal(gradient)}: all ${factors.length} factors`;
@@ -191,7 +191,8 @@ export class View {
     const later = new Set(
       this.step === null ? [] : this.answer.factors.slice(this.step).map((f) => f.id),
     );
-    for (const entry of this.box.querySelectorAll(
+    for (const entry of findAll(
+      this.box,
       ".factor[data-factor], .bar[data-factor], .link[data-factor], .gain[data-factor]",
     )) {
       entry.classList.toggle("later", later.has(entry.dataset.factor));
@@ -239,7 +240,7 @@ export class View {
   }
 
   lightIds(ids) {
-    for (const entry of this.box.querySelectorAll("[data-factor]")) {
+    for (const entry of findAll(this.box, "[data-factor]")) {
       const own = entry.dataset.factor.split(" ");
       entry.classList.toggle("lit", ids.size > 0 && own.some((id) => ids.has(id)));
     }
@@ -248,7 +249,7 @@ export class View {
 
   /** Scroll the chart to the bar that is lit, where it has more bars than room. */
   bringBar() {
-    const tall = this.box.querySelector(".cr-tall");
+    const tall = find(this.box, ".cr-tall");
     const lit = tall?.querySelector(".bar.lit");
     if (!lit || tall.matches(":hover") || tall.scrollHeight <= tall.clientHeight) return;
     const [at, around] = [lit.getBoundingClientRect(), tall.getBoundingClientRect()];
@@ -258,9 +259,9 @@ export class View {
 
   /** Scroll what is lit into sight where a picture is wider than the page. */
   center() {
-    for (const scroll of this.box.querySelectorAll(".cr-wide")) {
+    for (const scroll of findAll(this.box, ".cr-wide")) {
       if (scroll.scrollWidth <= scroll.clientWidth + 1) continue;
-      const lit = scroll.querySelector("g.lit");
+      const lit = find(scroll, "g.lit");
       if (!lit) continue;
       const [at, around] = [lit.getBoundingClientRect(), scroll.getBoundingClientRect()];
       if (at.left < around.left + 40 || at.right > around.right - 40) {

@@ -96,7 +96,8 @@ class Explore {
     for (const [i, button] of this.scenarios.entries()) {
       button.addEventListener("click", () => this.apply(words.presets[i].query));
     }
-    for (const name of ["pin", "unpin"]) part(root, name).addEventListener("click", () => this.pin());
+    for (const name of ["pin", "unpin"])
+      part(root, name).addEventListener("click", () => this.pin());
     part(root, "swap").addEventListener("click", () => this.swap());
     root.addEventListener("click", (event) => this.follow(event));
     /** @type {Api} */
@@ -115,7 +116,6 @@ class Explore {
     mountTrain(part(root, "train"), api);
     mountShare(part(root, "share"), api);
     mountLesson(part(root, "lesson"), api);
-    root.addEventListener("chainrule:apply", (/** @type {any} */ event) => this.apply(event.detail));
   }
 
   // --- changing ---------------------------------------------------------------------------------

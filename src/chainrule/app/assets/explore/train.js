@@ -73,7 +73,8 @@ class Panel {
 
   async train() {
     if (this.control) return;
-    const control = (this.control = new AbortController());
+    const control = new AbortController();
+    this.control = control;
     const settings = {
       optimizer: this.$("optimizer").value,
       learning_rate: this.$("rate").value,

@@ -65,7 +65,8 @@ class ModelPage {
     const [file] = files;
     if (!file) return;
     if (files.length > 1) this.fail(`One file at a time, please; got ${files.length}.`);
-    else if (file.size > Number(this.root.dataset.limit)) this.fail(this.root.dataset.tooLarge ?? "");
+    else if (file.size > Number(this.root.dataset.limit))
+      this.fail(this.root.dataset.tooLarge ?? "");
     else {
       this.file = file;
       this.view = { ...this.view, layer: 1 };
@@ -147,7 +148,8 @@ class ModelPage {
       ),
     );
     this.profile.replaceChildren(...panels);
-    for (const [i, plot] of findAll(this.profile, ".mo-plot").entries()) draw(plot, stacks[i].figure);
+    for (const [i, plot] of findAll(this.profile, ".mo-plot").entries())
+      draw(plot, stacks[i].figure);
   }
 
   /**

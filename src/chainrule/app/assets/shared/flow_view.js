@@ -4,7 +4,17 @@
  * its places (templates/flow.html), draws the charts, and links them: a layer that is pointed at
  * anywhere is marked everywhere. No number is computed here.
  */
-import { dropIdle, el, find, findAll, makeTable, numberNodes, part, setText, whenIdle } from "./dom.js";
+import {
+  dropIdle,
+  el,
+  find,
+  findAll,
+  makeTable,
+  numberNodes,
+  part,
+  setText,
+  whenIdle,
+} from "./dom.js";
 import { draw, toImage } from "./plotly.js";
 
 const NARROW = 420; // px below which every other number of a layer is left out
@@ -63,7 +73,9 @@ export class FlowView {
   listen() {
     for (const chart of findAll(this.root, ".fv-chart")) {
       const { chart: name } = chart.dataset;
-      chart.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.walk(event, name));
+      chart.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) =>
+        this.walk(event, name),
+      );
       chart.addEventListener("blur", () => this.point(null));
     }
     for (const button of findAll(this.root, "[data-save]")) {

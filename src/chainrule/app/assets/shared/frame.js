@@ -34,14 +34,12 @@ export function keepExplorer(address) {
 
 /** @param {string} address */
 function leadTo(address) {
-  const hash = { explore: "", learn: "#lesson" };
   for (const link of findAll(document, "a[data-nav]")) {
-    link.href = `/?${address}${hash[/** @type {keyof hash} */ (link.dataset.nav)]}`;
+    link.href = `/?${address}${link.dataset.nav === "learn" ? "#lesson" : ""}`;
   }
 }
 
-let last = null;
 try {
-  last = sessionStorage.getItem(EXPLORER);
+  const last = sessionStorage.getItem(EXPLORER);
+  if (last) leadTo(last);
 } catch {}
-if (last) leadTo(last);
