@@ -129,3 +129,9 @@ def empty(page) -> None:
     page.goto("about:blank")  # what runs on the page ends
     page.emulate_media(color_scheme="light", reduced_motion="no-preference", forced_colors="none")
     page.mouse.move(0, 0)
+
+
+def read_scheme(page) -> str:
+    """Return whether a page is light or dark, by what is seen."""
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return "light" if min(map(int, re.findall(r"\d+", color)[:3])) > 127 else "dark"

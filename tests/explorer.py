@@ -18,7 +18,7 @@ def open_explorer(page, url: str, query: str = "") -> None:
 def wait_until_settled(page) -> None:
     """Wait until the newest answer is on screen, whole."""
     page.wait_for_function(
-        f"{SHOWN} && !{ROOT}.dataset.pending && {SHOWN} === window.chainrule.explore?.address()",
+        f"{SHOWN} && !{ROOT}.dataset.pending && {SHOWN} === {ROOT}.dataset.address",
         timeout=PATIENCE,
     )
 

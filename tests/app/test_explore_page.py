@@ -9,13 +9,14 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from browsing import PATIENCE, empty, watch
+from browsing import PATIENCE, empty, read_scheme, watch
 from chainrule import PRESETS, NetworkSpec, diagnose, find_remedies, load_flow, simulate
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import DEFAULT_PRESET, read_view, write_query
 from chainrule.figures import build_layer_figure
 from explorer import (
     CHART,
+    ROOT,
     encode,
     open_explorer,
     read_chart,
@@ -47,7 +48,7 @@ def explorer(page, url):
 
 def read_view_of(page):
     """Return the view that the address bar describes."""
-    page.wait_for_function("location.search === `?${chainrule.explore.address()}`")
+    page.wait_for_function(f"location.search === `?${{{ROOT}.dataset.address}}`")
     return read_view(page.evaluate("location.search"))[0]
 
 
@@ -389,7 +390,7 @@ class TestCharts:
     def test_the_switch_of_the_main_chart(self, explorer, label, symbol):
         explorer.get_by_text("linear", exact=True).click()
         wait_until_settled(explorer)
-        explorer.locator(".fv-choice").first.get_by_text(label, exact=True).click()
+        explorer.locator(".segmented").first.get_by_text(label, exact=True).click()
         wait_until_settled(explorer)
         assert symbol in explorer.evaluate(f"{CHART}.layout.yaxis.title.text")
         assert explorer.evaluate(f"{CHART}.layout.yaxis.type") == "linear"
@@ -463,18 +464,20 @@ def test_page_fits_and_is_accessible(kept_page, url, scheme, width):
         open_explorer(page, url, f"{write_query(PRESETS[DEFAULT_PRESET].spec)}&pin=depth%3D5")
         page.locator(".ex-configure summary").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        shown = page.evaluate("document.documentElement.dataset.mantineColorScheme")
-        assert shown == scheme
+        assert read_scheme(page) == scheme
         violations = Axe().run(page).response["violations"]
         serious = [v for v in violations if v["impact"] in ("serious", "critical")]
         assert not serious, [(v["id"], v["nodes"][0]["html"][:200]) for v in serious]
 
 
-def test_the_colour_scheme_switch(explorer):
-    before = explorer.evaluate("document.documentElement.dataset.mantineColorScheme")
+def test_the_colour_scheme_switch(explorer, url):
+    assert read_scheme(explorer) == "light"
     explorer.get_by_role("button", name="switch between light and dark").click()
-    after = explorer.evaluate("document.documentElement.dataset.mantineColorScheme")
-    assert {before, after} == {"light", "dark"}
+    assert read_scheme(explorer) == "dark"
+    explorer.goto(f"{url}/your-model")  # the choice is kept, on all pages
+    assert read_scheme(explorer) == "dark"
+    explorer.get_by_role("button", name="switch between light and dark").click()
+    assert read_scheme(explorer) == "light"
 
 
 def test_a_server_that_is_gone_is_said(explorer, url):

@@ -80,7 +80,7 @@ def test_what_is_lit_is_seen_wherever_it_is_hovered(page, url, width, height):
         for place in (term(factor.id, "numbers"), bar(factor.id)):
             page.locator(place).evaluate(
                 """one => {
-                    const up = one.closest(".cr-card").getBoundingClientRect().top;
+                    const up = one.closest(".card").getBoundingClientRect().top;
                     scrollBy({ top: up - innerHeight * 0.45, behavior: "instant" });
                 }"""
             )

@@ -3,6 +3,7 @@
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from browsing import read_scheme
 from chain_page import click, do, equal, node, part, read_math, visit, wait_for_network
 from chainrule.chain import measure_recurrence
 
@@ -15,7 +16,7 @@ def test_page_fits_a_phone(page, url, scheme, layers):
     visit(page, url, f"?weights={equal('1', layers)}")
     wait_for_network(page, "15 layers")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert page.evaluate("document.documentElement.dataset.mantineColorScheme") == scheme
+    assert read_scheme(page) == scheme
     click(page, node("w1"))
     editor = page.locator(".cr-edit").bounding_box()
     assert editor["x"] >= 0

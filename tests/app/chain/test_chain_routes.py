@@ -26,7 +26,7 @@ SPREAD = [0.5, -1.25, 2.0, 0.75, -3.0, 1.1, 0.9]
 
 
 def test_first_page_asked_of_a_fresh_server_carries_the_pages_script():
-    with TestClient(create_app().server, base_url="http://localhost") as client:
+    with TestClient(create_app(), base_url="http://localhost") as client:
         assert "assets/chain/chain.js" in client.get("/chain-rule").text
 
 

@@ -35,7 +35,7 @@ STYLES: Mapping[str, tuple[str, ...]] = {
 }
 """The style sheets of each page; they are sent as one."""
 
-PLOTLY = "vendor/plotly-cartesian.min.js"
+PLOTLY = "vendor/plotly-basic.min.js"
 
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".txt": "text/plain"}
 

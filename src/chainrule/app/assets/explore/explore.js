@@ -6,14 +6,13 @@
  * ensemble takes long, a first answer from fewer networks comes at once and is then refined.
  */
 import { mountLesson } from "../lesson/lesson.js";
-import { el, find, findAll, part, readData, scrolling, setText } from "../shared/dom.js";
+import { el, find, findAll, part, readData, scrolling, setText, whenNear } from "../shared/dom.js";
 import { FlowView } from "../shared/flow_view.js";
 import { keepExplorer } from "../shared/frame.js";
 import { compose, follow, nameNetwork, START, setPanel } from "./address.js";
 import { Controls } from "./controls.js";
 import { mountRemedies } from "./remedies.js";
 import { mountShare } from "./share.js";
-import { mountTrain } from "./train.js";
 
 // After so many ms an unanswered question is given up for a newer one. Every time that happens
 // the patience doubles until an answer comes: at a busy server somebody who asks anew again and
@@ -113,7 +112,9 @@ class Explore {
       address: () => this.view?.address || "",
     };
     mountRemedies(part(root, "remedies"), api);
-    mountTrain(part(root, "train"), api);
+    // Loaded when it is needed: what trains is far below the first screen.
+    const train = part(root, "train");
+    whenNear(train, async () => (await import("./train.js")).mountTrain(train, api));
     mountShare(part(root, "share"), api);
     mountLesson(part(root, "lesson"), api);
   }

@@ -66,6 +66,7 @@ class Panel {
     this.explore.onAnswer(() => this.showKey());
     new ResizeObserver(() => this.redraw()).observe(this.root);
     addEventListener("pagehide", () => this.control?.abort());
+    this.$("begin").disabled = false;
     this.redraw();
   }
 

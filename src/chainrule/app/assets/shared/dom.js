@@ -163,6 +163,23 @@ export function dropIdle(ticket) {
 }
 
 /**
+ * Do something once an element is about to come into sight.
+ * @param {Element} element
+ * @param {() => void} work
+ */
+export function whenNear(element, work) {
+  const watcher = new IntersectionObserver(
+    (entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      watcher.disconnect();
+      work();
+    },
+    { rootMargin: "600px" },
+  );
+  watcher.observe(element);
+}
+
+/**
  * How to scroll: at once for whoever asked for less motion.
  * @returns {ScrollBehavior}
  */

@@ -15,6 +15,7 @@ import {
   setText,
   whenIdle,
 } from "./dom.js";
+import { findCell } from "./heat_map.js";
 import { draw, toImage } from "./plotly.js";
 
 const NARROW = 420; // px below which every other number of a layer is left out
@@ -213,6 +214,48 @@ export class FlowView {
     plot.on("plotly_hover", (/** @type {any} */ event) => this.point(read(event)));
     plot.on("plotly_unhover", () => this.point(null));
     plot.on("plotly_click", (/** @type {any} */ event) => this.onSwitch("layer", read(event)));
+    if (name === "activation") this.linkCells(plot);
+  }
+
+  /**
+   * Say what a cell of the heat map holds, where the pointer is.
+   * @param {any} plot
+   */
+  linkCells(plot) {
+    const tip = el("div", { class: "fv-tip", hidden: true });
+    plot.parentElement.append(tip);
+    const locate = (/** @type {MouseEvent} */ event) => {
+      const { xaxis, yaxis, _size: size } = plot._fullLayout;
+      const { left, top } = plot.getBoundingClientRect();
+      const [x, y] = [event.clientX - left - size.l, event.clientY - top - yaxis._offset];
+      const inside = x >= 0 && x <= size.w && y >= 0 && y <= yaxis._length;
+      const cell =
+        inside && findCell(this.answer.figures.activation.data[0], xaxis.p2l(x), yaxis.p2l(y));
+      return cell ? { ...cell, x: event.clientX - left, y: event.clientY - top } : null;
+    };
+    const hide = () => {
+      if (!tip.hidden) this.point(null);
+      tip.hidden = true;
+    };
+    plot.addEventListener("mousemove", (/** @type {MouseEvent} */ event) => {
+      const cell = locate(event);
+      if (!cell) {
+        hide();
+        return;
+      }
+      this.point(cell.layer);
+      setText(tip, cell.text);
+      tip.hidden = false;
+      const right = cell.x > plot.clientWidth / 2;
+      tip.style.left = right ? "" : `${cell.x + 14}px`;
+      tip.style.right = right ? `${plot.clientWidth - cell.x + 14}px` : "";
+      tip.style.top = `${cell.y - 14}px`;
+    });
+    plot.addEventListener("mouseleave", hide);
+    plot.addEventListener("click", (/** @type {MouseEvent} */ event) => {
+      const cell = locate(event);
+      if (cell) this.onSwitch("layer", cell.layer);
+    });
   }
 
   // --- linking ----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 /* The chart library: loaded beside everything else, so that nothing but the charts waits for it. */
 
 import { find } from "./dom.js";
+import { paintHeatMap } from "./heat_map.js";
 
 const CONFIG = { displayModeBar: false, responsive: true, displaylogo: false };
 
@@ -34,7 +35,8 @@ export function draw(plot, figure, after = () => {}) {
   plot.wanted = figure;
   const work = () => {
     if (plot.wanted !== figure) return;
-    library.react(plot, figure.data, figure.layout, CONFIG);
+    const { data, layout } = paintHeatMap(figure);
+    library.react(plot, data, layout, CONFIG);
     after();
   };
   if (library) work();
@@ -51,5 +53,5 @@ export function draw(plot, figure, after = () => {}) {
  * @returns {Promise<string>}
  */
 export async function toImage(figure, options) {
-  return (await loaded).toImage(figure, options);
+  return (await loaded).toImage(paintHeatMap(figure), options);
 }
