@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from chainrule._utils.numbers import (
     encode_number,
     format_number,
+    format_part,
     format_shape,
     format_share,
     format_times,
@@ -49,7 +50,7 @@ def test_format_number(value, text):
     assert format_number(value) == text
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None)
 @given(st.floats(-1e308, 1e308))
 def test_a_formatted_number_is_near_the_number(value):
     text = format_number(value).replace(",", "").translate(_PLAIN).replace("·10", "e")
@@ -119,3 +120,17 @@ def test_encode_number(value, code):
 def test_scripts():
     assert to_superscript(-13) == "⁻¹³"
     assert to_subscript(120) == "₁₂₀"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [
+        (0.0, "nothing of"), (1e-12, "a trillionth of"), (9.6e-10, "a billionth of"),
+        (1.4e-9, "a billionth of"), (2e-9, "2 billionths of"), (9.4e-7, "940 billionths of"),
+        (0.0034, "3 thousandths of"), (0.01, "1 % of"), (1.0, "100 % of"), (1.49, "149 % of"),
+        (1.5, "1.5 times"), (12.24, "12 times"), (3.5e8, "350 million times"),
+        (math.inf, "infinite times"),
+    ],
+)  # fmt: skip
+def test_format_part(ratio, text):
+    assert format_part(ratio) == text

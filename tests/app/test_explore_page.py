@@ -455,8 +455,7 @@ def test_a_first_answer_is_marked_and_refined(page, url):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1600])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1600, "light")])
 def test_page_fits_and_is_accessible(kept_page, url, scheme, width):
     with watch(kept_page, url, leave=empty) as page:
         page.set_viewport_size({"width": width, "height": 844})

@@ -230,8 +230,7 @@ def test_a_server_that_fails_can_be_asked_again(kept_page, stand):
         page.wait_for_selector("#lesson-reading")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1400, "light")])
 def test_the_lesson_fits_and_is_accessible(kept_page, stand, scheme, width):
     with watch(kept_page, stand, leave=empty) as page:
         page.set_viewport_size({"width": width, "height": 844})

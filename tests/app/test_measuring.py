@@ -191,14 +191,14 @@ class TestEstimates:
 
 
 def test_two_workers_give_the_bytes_that_one_gives(url):
-    queries = [f"{QUICK}&seed={seed}&first=1" for seed in range(6)]
-    queries.append("depth=100&width=64&activation=relu&init=he&pin=depth%3D5&first=1")
+    queries = [f"{QUICK}&seed={seed}&first=1" for seed in range(3)]
+    queries.append("depth=60&width=32&activation=relu&init=he&pin=depth%3D5&first=1")
     with serve_explorer("--workers", "2") as pair, ThreadPoolExecutor(8) as pool:
         for query in queries:
             expected = httpx.get(f"{url}/api/explore?{query}", timeout=PATIENCE).content
             answers = pool.map(
                 lambda query: httpx.get(f"{pair}/api/explore?{query}", timeout=60).content,
-                [query] * 12,
+                [query] * 8,
             )
             assert set(answers) == {expected}
         page = httpx.get(pair, timeout=PATIENCE)

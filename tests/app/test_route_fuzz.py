@@ -1,6 +1,7 @@
 """Every route under hundreds of random questions: an answer or a reason, never an accident."""
 
 import json
+import os
 import random
 from urllib.parse import urlencode
 
@@ -10,9 +11,11 @@ from starlette.testclient import TestClient
 from chainrule import NetworkSpec, simulate
 from chainrule.app import create_app
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.fuzz]
 
-REQUESTS = 300
+REQUESTS = 300 if "FUZZ_SEED" in os.environ else 60
+"""How many of each kind; `make fuzz` asks more of them."""
+
 MOST_BYTES = 2**20
 
 VALUES = [
@@ -77,8 +80,8 @@ def draw_query(rng: random.Random, names: list[str], fixed: dict[str, list[str]]
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_random_questions_are_answered_or_refused(client, path):
-    rng = random.Random(path)
+def test_random_questions_are_answered_or_refused(client, path, fuzz_seed):
+    rng = random.Random(f"{path} {fuzz_seed}")
     names, fixed = ROUTES[path]
     for _ in range(REQUESTS):
         query = draw_query(rng, names, fixed)
@@ -99,8 +102,8 @@ def check(answer, question) -> None:
     assert "site-packages" not in answer.text
 
 
-def test_random_methods_and_paths(client):
-    rng = random.Random(0)
+def test_random_methods_and_paths(client, fuzz_seed):
+    rng = random.Random(fuzz_seed)
     parts = ["api", "files", "assets", "..", "%2e%2e", "explore", "flow", "x", "styles", "é",
              "vendor", "dom.js", "listing.py", "", "%00", "deps",
              "a" * 200]  # fmt: skip
@@ -110,8 +113,8 @@ def test_random_methods_and_paths(client):
         check(client.request(method, path), (method, path))
 
 
-def test_random_flow_files(client):
-    rng = random.Random(2)
+def test_random_flow_files(client, fuzz_seed):
+    rng = random.Random(fuzz_seed + 2)
     whole = simulate(NetworkSpec(depth=2, width=2, batch_size=2), 2).to_json()
     assert client.post("/api/flow", content=whole).status_code == 200
     for _ in range(REQUESTS):

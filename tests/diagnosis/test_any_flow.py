@@ -39,6 +39,11 @@ BELOW_ZERO = {
     "outputs": [],
     "terms": [],
 } | dict.fromkeys(("offset", "step", "reaction", "zero_examples", "cut", "detached"))
+LEAST = {
+    "name": "", "of": "output", "dtype": "float16", "layer": 1, "zero_share": [0.0],
+    "subnormal_share": [0.0], "size": [5e-324], "largest": [1e-300],
+}  # fmt: skip
+
 FINDS = {
     "a scalar first layer": change(SPEC, "layers", 0, "shape", value=[]),
     "more entries than a float can count": change(SPEC, "layers", -1, "shape", value=[2**62] * 20),
@@ -52,6 +57,7 @@ FINDS = {
     "variation below 0 by rounding": change(
         SPEC, "layers", -1, "statistics", "variation", value=-5e-7
     ),
+    "half precision far below the smallest number": change(SPEC, "precisions", value=[LEAST]),
 }
 """Files that a diagnosis or an attribution once failed on."""
 

@@ -34,7 +34,7 @@ def read_derivation(text):
     return joined
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.floats(-3, 3), min_size=1, max_size=40),
     st.sampled_from(sorted(ACTIVATIONS)),

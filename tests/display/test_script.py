@@ -60,8 +60,13 @@ def assert_alike(printed: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_a_listing_run_by_itself_prints_the_numbers_of_the_page(name, tmp_path):
-    spec, script = DIFFERENT[name], tmp_path / "listing.py"
+def test_a_listing_prints_the_numbers_of_the_page(name):
+    spec = DIFFERENT[name]
+    assert_alike(run(write_listing(spec, 5))["printed"], format_listing_output(simulate(spec, 5)))
+
+
+def test_a_listing_run_by_itself_needs_nothing_else(tmp_path):
+    spec, script = DIFFERENT["normalized"], tmp_path / "listing.py"
     script.write_text(write_listing(spec, 5), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-I", str(script)], capture_output=True, text=True, check=True, timeout=120

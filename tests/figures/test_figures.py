@@ -6,6 +6,8 @@ import pytest
 
 from chainrule import NetworkSpec, inspect, simulate
 from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.rules import RULES, read_usable_range
 from chainrule.figures import (
     build_activation_figure,
     build_factor_figure,
@@ -14,6 +16,7 @@ from chainrule.figures import (
     theme,
 )
 from chainrule.figures.bins import SymmetricLog, spread
+from chainrule.figures.gradients import POWERS
 from chainrule.flow.records import Histogram
 from chainrule.presets import PRESETS
 
@@ -28,6 +31,80 @@ def test_medians_and_band_are_the_flows():
     assert outside["x"] == []
 
 
+@pytest.mark.parametrize("name", ["Vanishing (Sigmoid)", "Healthy (ReLU + He)", "Dying ReLU"])
+def test_the_axis_is_the_same_for_networks_that_have_room_on_it(name):
+    figure = build_gradient_figure(simulate(PRESETS[name].spec, 3))
+    assert figure["layout"]["yaxis"]["range"] == list(POWERS)
+
+
+def test_the_axis_grows_by_whole_strides_where_a_network_leaves_it():
+    flow = simulate(NetworkSpec(depth=15, activation="relu", init="random"), 3)
+    assert max(flow.weight_gradient_norms) > 10.0 ** POWERS[1]
+    low, high = build_gradient_figure(flow)["layout"]["yaxis"]["range"]
+    assert low == POWERS[0]
+    assert high > math.log10(max(flow.weight_gradient_norms))
+    assert (high - POWERS[1]) % 6 == 0
+
+
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_colour_and_shape_of_a_mark_say_on_which_side_of_the_range_it_is(scale):
+    flow = simulate(NetworkSpec(depth=15, init="xavier"), 3)
+    norms = [float(norm) for norm in flow.weight_gradient_norms]
+    usable = sorted(norms)[4], sorted(norms)[9]
+    figure = build_gradient_figure(flow, scale=scale, usable=usable)
+    marker = figure["data"][1]["marker"]
+    for norm, color, symbol in zip(norms, marker["color"], marker["symbol"], strict=True):
+        state = "small" if norm < usable[0] else "large" if norm > usable[1] else "usable"
+        assert (color, symbol) == theme.STATES[state]
+    assert len(set(marker["symbol"])) == len(set(marker["color"])) == 3
+    zones = {shape["fillcolor"]: shape for shape in figure["layout"]["shapes"]}
+    zone = zones[theme.ZONES["usable"]]
+    assert (zone["y0"], zone["y1"]) == pytest.approx(usable)
+    assert zones[theme.ZONES["small"]]["y1"] == zone["y0"]
+    assert zones[theme.ZONES["large"]]["y0"] == zone["y1"]
+
+
+def test_zones_are_those_of_the_verdict():
+    flow = simulate(NetworkSpec(depth=15, init="xavier"), 3)
+    low, high = read_usable_range(flow)
+    error = float(flow.output_error)
+    assert low == pytest.approx(RULES["vanishing_gradient"].threshold * error)
+    assert high == pytest.approx(RULES["exploding_gradient"].threshold * error)
+    assert read_usable_range(flow, Verdict.VANISHING) == (low, high)
+    least = min(map(float, flow.weight_gradient_norms))
+    assert read_usable_range(flow, Verdict.HEALTHY) == (least, high)
+
+
+def test_other_measures_have_no_zones():
+    flow = simulate(NetworkSpec(depth=4), 2)
+    figure = build_gradient_figure(flow, measure="delta", usable=(0.1, 1.0))
+    assert figure["layout"]["shapes"] == []
+    assert figure["data"][1]["marker"]["color"] == theme.LINE
+
+
+def test_what_the_first_layer_gets_of_the_last_is_said_at_its_place():
+    flow = simulate(PRESETS["Vanishing (Sigmoid)"].spec, 3)
+    (note,) = [
+        note
+        for note in build_gradient_figure(flow)["layout"]["annotations"]
+        if "layer 1" in note["text"]
+    ]
+    assert note["y"] == pytest.approx(math.log10(flow.weight_gradient_norms[0]))
+    assert note["x"] == 1
+    assert "billionth" in note["text"]
+    assert "layer 15" in note["text"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 12, 13, 15, 30, 33, 99, 100, 101, 1000])
+def test_layers_are_named_by_round_numbers_and_the_ends(count):
+    ticks = theme.list_layer_ticks(count)
+    assert ticks[0] == 1
+    assert ticks[-1] == count
+    assert ticks == sorted(set(ticks))
+    assert len(ticks) <= 12
+    assert all(tick % 5 == 0 for tick in ticks[1:-1]) or count <= 12
+
+
 def test_axis_is_logarithmic_in_powers_and_holds_everything():
     flow = simulate(NetworkSpec(depth=6), 8)
     axis = build_gradient_figure(flow)["layout"]["yaxis"]
@@ -35,12 +112,6 @@ def test_axis_is_logarithmic_in_powers_and_holds_everything():
     low, high = axis["range"]
     for norm in flow.weight_gradient_norms:
         assert 10**low < norm.low <= norm.high < 10**high
-
-
-def test_reference_line_is_the_last_layer():
-    flow = simulate(NetworkSpec(depth=6), 8)
-    (line,) = build_gradient_figure(flow)["layout"]["shapes"]
-    assert line["y0"] == line["y1"] == float(flow.weight_gradient_norms[-1])
 
 
 def test_zero_gradients_are_drawn_and_named():

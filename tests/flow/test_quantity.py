@@ -30,7 +30,7 @@ def equal(left, right):
 
 
 class TestQuantiles:
-    @settings(deadline=None, derandomize=True)
+    @settings(deadline=None)
     @given(lists_of(finite))
     def test_are_those_of_numpy(self, values):
         quantity = Quantity(values)
@@ -39,14 +39,14 @@ class TestQuantiles:
         received = [quantity.low, float(quantity), quantity.high]
         np.testing.assert_allclose(received, expected, rtol=0, atol=tolerance)
 
-    @settings(deadline=None, derandomize=True)
+    @settings(deadline=None)
     @given(lists_of(anything))
     def test_do_not_depend_on_the_order_of_members(self, values):
         there, back = Quantity(values), Quantity(values[::-1])
         assert equal([there, there.low, there.high], [back, back.low, back.high])
         assert equal(there.values, values)
 
-    @settings(deadline=None, derandomize=True)
+    @settings(deadline=None)
     @given(lists_of(finite), st.integers(0, 40))
     def test_nan_counts_as_worse_than_every_number(self, values, lost):
         """A quantile is a number exactly if the numbers alone reach up to it."""
@@ -122,7 +122,7 @@ class TestFloat:
         assert Quantity([value, 1.0]) != Quantity([1.0, value])
         assert Quantity([NAN]) != NAN
 
-    @settings(deadline=None, derandomize=True)
+    @settings(deadline=None)
     @given(lists_of(anything), lists_of(anything))
     def test_equal_ones_have_equal_hashes(self, left, right):
         assert hash(Quantity(left)) == hash(Quantity(tuple(left)))
@@ -152,7 +152,7 @@ class TestFloat:
     def test_members_are_floats_whatever_they_came_as(self):
         assert [type(value) for value in Quantity([1, 2]).values] == [float, float]
 
-    @settings(deadline=None, derandomize=True)
+    @settings(deadline=None)
     @given(lists_of(anything), st.sampled_from(range(2, pickle.HIGHEST_PROTOCOL + 1)))
     def test_survives_pickle_and_copy(self, values, protocol):
         quantity = Quantity(values)
@@ -167,7 +167,7 @@ class TestFloat:
 
 
 class TestFiles:
-    @settings(deadline=None, derandomize=True)
+    @settings(deadline=None)
     @given(lists_of(anything))
     def test_come_back_from_json_member_by_member(self, values):
         text = ADAPTER.dump_json(Quantity(values))

@@ -335,6 +335,7 @@ class TestCharts:
         other = simulate(NetworkSpec(depth=5, width=8), 4)
         for figure in (
             build_gradient_figure(flow, other=other),
+            build_gradient_figure(flow, usable=(1e-8, 1e-7)),
             build_gradient_figure(flow, measure="relative", scale="linear"),
             build_activation_figure(flow, other=other),
             build_factor_figure(flow, other=other),
@@ -349,7 +350,7 @@ class TestCharts:
         svg = draw_figure(figure, width=1000, height=346, name="n")
         heights = [float(y) for y in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', svg)]
         low, high = axis["range"]
-        top, bottom = 14, 300
+        top, bottom = 32, 300
         expected = [
             bottom - (torch.tensor(v).log10().item() - low) / (high - low) * (bottom - top)
             for v in values

@@ -167,7 +167,7 @@ class TestFields:
             NetworkSpec(depth=0)
         assert isinstance(caught.value, ChainruleError)
 
-    @settings(deadline=None, derandomize=True)
+    @settings(deadline=None)
     @given(legal_fields())
     def test_every_legal_combination_is_kept_as_given(self, fields):
         assert NetworkSpec(**fields).model_dump() == fields
@@ -187,7 +187,7 @@ class TestValueObject:
             setattr(spec, field, 3)
         assert spec == NetworkSpec()
 
-    @settings(deadline=None, derandomize=True)
+    @settings(deadline=None)
     @given(legal_fields())
     def test_equal_fields_make_equal_hashes(self, fields):
         assert {NetworkSpec(**fields), NetworkSpec(**fields)} == {NetworkSpec(**fields)}
@@ -215,7 +215,7 @@ class TestValueObject:
 
 
 class TestJson:
-    @settings(deadline=None, derandomize=True)
+    @settings(deadline=None)
     @given(legal_specs)
     def test_comes_back(self, spec):
         assert NetworkSpec.from_json(spec.to_json()) == spec

@@ -18,7 +18,7 @@ FIELDS = tuple(NetworkSpec.model_fields)
 
 
 class TestQuery:
-    @settings(deadline=None, derandomize=True)
+    @settings(deadline=None)
     @given(legal_specs)
     def test_comes_back(self, spec):
         assert NetworkSpec.from_query(spec.to_query()) == spec
@@ -65,7 +65,7 @@ near_queries = st.lists(
 
 
 class TestRepair:
-    @settings(deadline=None, derandomize=True, max_examples=300)
+    @settings(deadline=None, max_examples=300)
     @given(any_text | near_queries)
     @example("normalization=batchnorm&batch_size=1")
     @example("weight_std=2&init=orthogonal&distribution=uniform")
@@ -76,7 +76,7 @@ class TestRepair:
         assert NetworkSpec(**spec.model_dump()) == spec
         assert all(isinstance(notice, str) and notice for notice in notices)
 
-    @settings(deadline=None, derandomize=True, max_examples=300)
+    @settings(deadline=None, max_examples=300)
     @given(near_queries)
     @example("depth=3&depth=4")
     @example("depth=")
@@ -84,7 +84,7 @@ class TestRepair:
         _, notices = repair_query(query)
         assert (notices == ()) == is_legal(query)
 
-    @settings(deadline=None, derandomize=True)
+    @settings(deadline=None)
     @given(legal_specs)
     def test_a_legal_query_stays_as_it_is(self, spec):
         assert repair_query(spec.to_query()) == (spec, ())

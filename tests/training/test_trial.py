@@ -116,7 +116,7 @@ CASES = {
     "sigmoids": (lambda: dense(12, nn.Sigmoid), draw(), math.log(10), False),
     "inputs far off": (lambda: dense(4, nn.Tanh), draw(shift=300.0), math.log(10), False),
     "inputs × 300": (lambda: dense(4, init=kaiming), draw(scale=300.0), math.log(10), False),
-    "first step of 60": (Recurrent, recall(60, 0), math.log(4), False),
+    "first step of 40": (Recurrent, recall(40, 0), math.log(4), False),
 }  # fmt: skip
 
 
@@ -124,8 +124,8 @@ CASES = {
 def test_it_says_what_a_longer_training_shows(name):
     build, compute_loss, guessing, trains = CASES[name]
     best = min(
-        train(build, compute_loss, torch.optim.SGD, (1.0, 0.1) if trains else (0.1,), 250),
-        train(build, compute_loss, torch.optim.Adam, (0.01,), 250),
+        train(build, compute_loss, torch.optim.SGD, (1.0, 0.1) if trains else (0.1,), 150),
+        train(build, compute_loss, torch.optim.Adam, (0.01,), 150),
     )
     assert (best < 0.8 * guessing) == trains
 

@@ -8,6 +8,7 @@ MINUS = "−"
 _SUPERSCRIPTS = str.maketrans("0123456789-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻")
 _SUBSCRIPTS = str.maketrans("0123456789-−", "₀₁₂₃₄₅₆₇₈₉₋₋")
 _LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
+_SMALL = ((1e-3, "thousandth"), (1e-6, "millionth"), (1e-9, "billionth"), (1e-12, "trillionth"))
 
 
 def format_number(value: float | None) -> str:
@@ -69,6 +70,24 @@ def format_times(ratio: float) -> str:
         if size <= ratio * (1 + 5e-3) < 1000 * size:
             return f"{float(f'{ratio / size:.2g}'):,.3g} {name} times"
     return f"{format_number(ratio)} times"
+
+
+def format_part(ratio: float) -> str:
+    """Return which part of another value something is, to be followed by that value.
+
+    Example:
+        >>> [f"{format_part(ratio)} it" for ratio in (1.1e-9, 3.4e-5, 0.21, 240.0)]
+        ['a billionth of it', '34 millionths of it', '21 % of it', '240 times it']
+    """
+    if ratio == 0:
+        return "nothing of"
+    if not 0.95e-12 <= ratio < 1.5:
+        return format_times(float(f"{ratio:.2g}"))
+    if ratio >= 0.01:
+        return f"{100 * ratio:.0f} % of"
+    size, name = next(each for each in _SMALL if ratio >= 0.95 * each[0])
+    count = float(f"{ratio / size:.2g}")
+    return f"a {name} of" if count < 1.5 else f"{count:.0f} {name}s of"
 
 
 def format_share(share: float | None) -> str:

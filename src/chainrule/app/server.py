@@ -12,11 +12,9 @@ from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from functools import partial
 from typing import Any
 
-import torch
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from chainrule.app.application import create_app
 from chainrule.app.connections import OPTIONS, TimedProtocol
 from chainrule.errors import ChainruleError
 
@@ -145,6 +143,10 @@ def create_worker(host: str = "127.0.0.1", allowed_hosts: tuple[str, ...] = ()) 
         host: The address that the server listens on.
         allowed_hosts: Further names under which it is served.
     """
+    import torch  # a process that only supervises workers does without
+
+    from chainrule.app.application import create_app
+
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -29,12 +29,17 @@ def choose_loss_scale(flow: GradientFlow) -> int | None:
     seen = [each for each in flow.precisions if _is_seen(each)]
     if not seen:
         return None
+    # Logarithms are subtracted: a quotient of numbers of a flow file may be beyond all floats.
     wanted = max(
-        math.log2(FORMATS[each.dtype].normal / FORMATS[each.dtype].smallest / each.resolution)
+        math.log2(FORMATS[each.dtype].normal)
+        - math.log2(FORMATS[each.dtype].smallest)
+        - math.log2(each.resolution)
         for each in seen
         if each.resolution
     )
-    room = min(math.log2(FORMATS[each.dtype].largest / 2 / each.largest) for each in seen)
+    room = min(
+        math.log2(FORMATS[each.dtype].largest / 2) - math.log2(each.largest) for each in seen
+    )
     return max(0, min(math.ceil(wanted), math.floor(room)))
 
 

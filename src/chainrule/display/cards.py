@@ -8,7 +8,7 @@ from types import MappingProxyType
 from chainrule._utils.numbers import format_number, format_times, split_number
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.rule import MEANINGS, Verdict
-from chainrule.diagnosis.rules import RULES
+from chainrule.diagnosis.rules import RULES, read_usable_range
 from chainrule.diagnosis.structure import list_explained
 from chainrule.diagnosis.viability.model import (
     VIABLE,
@@ -365,10 +365,8 @@ def _show(title: str, value: float | None, *, note: str) -> Card:
 
 def _judge_norm(title: str, layer: WeightLayer, flow: GradientFlow, diagnosis: Diagnosis) -> Card:
     """Return the card of one layer's gradient, which never says other than the verdict does."""
-    norm, error = layer.weight_gradient_norm, flow.output_error or 1.0
-    small, large = (
-        RULES[rule].threshold * error for rule in ("vanishing_gradient", "exploding_gradient")
-    )
+    norm = layer.weight_gradient_norm
+    small, large = read_usable_range(flow)
     healthy = diagnosis.verdict is Verdict.HEALTHY
     icon, state, word = "✔", GOOD, "usable"
     if norm is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from chainrule._utils.numbers import format_number
+from chainrule._utils.numbers import format_number, format_part
 from chainrule.figures import theme
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, divide, format_band
@@ -55,6 +55,12 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
 
 SCALES = ("log", "linear")
 
+POWERS = (-12, 6)
+"""Powers of ten at the ends of the log axis, the same for every network, so that charts compare."""
+
+_STRIDE, _MARGIN = 6, 2
+"""Powers of ten by which the axis grows where a network comes so near to its ends."""
+
 
 def build_gradient_figure(
     flow: GradientFlow,
@@ -62,17 +68,22 @@ def build_gradient_figure(
     measure: str = "weight",
     scale: str = "log",
     other: GradientFlow | None = None,
+    usable: tuple[float, float] | None = None,
 ) -> Figure:
-    """Return a gradient measure over l: median, 10–90 % band, last layer as reference.
+    """Return a gradient measure over l: median, 10–90 % band, and where layers learn.
 
-    Layers that have no place on the scale stand at its lower edge and say why: gradient exactly
-    zero (on a log scale), not finite, or none.
+    The log axis is the same for every network, and longer only where values leave it. Colour and
+    shape of a layer's mark say whether its gradient is too small, usable or too large. Layers that
+    have no place on the scale stand at its lower edge and say why: gradient exactly zero (on a log
+    scale), not finite, or none.
 
     Args:
         flow: A measurement with at least one weight layer.
         measure: What to show; a name of `MEASURES`.
         scale: "log" or "linear".
         other: A second measurement to draw behind it.
+        usable: The least and the largest ‖∂𝓛/∂W‖ with which a layer learns
+            (`chainrule.diagnosis.rules.read_usable_range`); only the measure "weight" shows them.
 
     Returns:
         A Plotly figure as a dictionary ("data" and "layout"). The first three traces are band,
@@ -85,6 +96,7 @@ def build_gradient_figure(
         ['data', 'layout']
     """
     entry = MEASURES[measure]
+    zones = usable if measure == "weight" else None
     norms = [entry.read(layer) for layer in flow.weight_layers]
     others = [entry.read(layer) for layer in other.weight_layers] if other else []
     numbers = list(range(1, len(norms) + 1))
@@ -98,7 +110,7 @@ def build_gradient_figure(
     banded = [i for i in range(len(norms)) if medians[i] is not None and high[i] is not None]
     outside = [index for index, median in enumerate(medians) if median is None]
     last = norms[-1] if norms else None
-    size = 8 if len(norms) <= 40 else 4
+    size = 9 if len(norms) <= 40 else 5
     data: list[dict[str, Any]] = [
         {
             "type": "scatter",
@@ -118,8 +130,8 @@ def build_gradient_figure(
             "y": medians,
             "customdata": [_describe(norm, last) for norm in norms],
             "hovertemplate": "layer %{x}<br>%{customdata}<extra></extra>",
-            "line": {"color": theme.LINE, "width": 2.5},
-            "marker": {"size": size, "color": theme.LINE},
+            "line": {"color": theme.GREY if zones else theme.LINE, "width": 2},
+            "marker": {"size": size, **_choose_marks(medians, zones)},
             "connectgaps": False,
             "name": "median",
         },
@@ -137,20 +149,134 @@ def build_gradient_figure(
     ]
     if other:
         data.append(_draw_other(others, other_medians, size))
-    shapes, annotations = _mark_last(medians[-1] if medians else None, scale)
+    shapes, annotations = _draw_zones(zones, axis) if zones else ([], [])
+    annotations += [*_mark_direction(norms), *_mark_first(norms, medians, axis)]
     if outside:
         annotations.append(theme.build_warning(_describe_outside([norms[i] for i in outside])))
-    return {
-        "data": data,
-        "layout": theme.build_layout(
-            xaxis=theme.build_layer_axis(
-                max(len(norms), len(others)), title="layer (1 is next to the input)"
-            ),
-            yaxis=axis,
-            shapes=shapes,
-            annotations=annotations,
+    layout = theme.build_layout(
+        xaxis=theme.build_layer_axis(
+            max(len(norms), len(others)), title="layer (1 is next to the input)"
         ),
-    }
+        yaxis=axis,
+        shapes=shapes,
+        annotations=annotations,
+    )
+    return {"data": data, "layout": {**layout, "margin": {**layout["margin"], "t": 30}}}
+
+
+def _choose_marks(
+    medians: Sequence[float | None], usable: tuple[float, float] | None
+) -> dict[str, Any]:
+    """Return colour and symbol of the marks: one each, or one per layer by its state."""
+    if usable is None:
+        return {"color": theme.LINE}
+    states = [theme.STATES[_read_state(median or 0.0, usable)] for median in medians]
+    return {"color": [color for color, _ in states], "symbol": [symbol for _, symbol in states]}
+
+
+def _read_state(norm: float, usable: tuple[float, float]) -> str:
+    low, high = usable
+    return "small" if norm < low else "large" if norm > high else "usable"
+
+
+_ZONE_WORDS = {
+    "small": "too small: layers stand still",
+    "usable": "layers learn here",
+    "large": "too large: steps explode",
+}
+
+
+def _draw_zones(
+    usable: tuple[float, float], axis: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what lies behind the gradients: a zone for each state, and its words."""
+    log = axis["type"] == "log"
+    edges = [10.0**power for power in axis["range"]] if log else list(axis["range"])
+    bottom, top = edges[0], edges[1]
+    low, high = (min(max(edge, bottom), top) for edge in usable)
+    shapes, notes = [], []
+    for state, start, end in (
+        ("small", bottom, low),
+        ("usable", low, high),
+        ("large", high, top),
+    ):
+        if start >= end:
+            continue
+        shapes.append(
+            {
+                "type": "rect",
+                "xref": "paper",
+                "x0": 0,
+                "x1": 1,
+                "y0": start,
+                "y1": end,
+                "fillcolor": theme.ZONES[state],
+                "line": {"width": 0},
+                "layer": "below",
+            }
+        )
+        share = math.log10(end / start) if log else end - start
+        if share < 0.08 * (axis["range"][1] - axis["range"][0]):
+            continue  # no room for words
+        small = state == "small"  # at the other end, where the line of a vanishing gradient is not
+        edge = start if small else end
+        notes.append(
+            {
+                "xref": "paper",
+                "x": 0.99 if small else 0.01,
+                "xanchor": "right" if small else "left",
+                "y": math.log10(edge) if log else edge,
+                "yshift": 11 if small else -11,
+                "text": f"<b>{_ZONE_WORDS[state]}</b>",
+                "showarrow": False,
+                "font": {"size": 12, "color": theme.STATES[state][0]},
+            }
+        )
+    return shapes, notes
+
+
+def _mark_direction(norms: Sequence[Quantity | None]) -> list[dict[str, Any]]:
+    if len(norms) < 2:
+        return []
+    return [
+        {
+            "xref": "paper",
+            "x": 1.0,
+            "xanchor": "right",
+            "yref": "paper",
+            "y": 1.0,
+            "yshift": 12,
+            "text": "← the gradient travels back from the loss",
+            "showarrow": False,
+            "font": {"size": 12, "color": theme.TEXT},
+        }
+    ]
+
+
+def _mark_first(
+    norms: Sequence[Quantity | None], medians: Sequence[float | None], axis: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return what layer 1 gets of the last layer's gradient, in words, at its place."""
+    if len(norms) < 2 or medians[0] is None or norms[0] is None or norms[-1] is None:
+        return []
+    part = divide(norms[0], norms[-1])
+    if not math.isfinite(part):
+        return []
+    log = axis["type"] == "log"
+    place = math.log10(medians[0]) if log else medians[0]
+    low, high = axis["range"]
+    below = (place - low) / (high - low) > 0.08
+    return [
+        {
+            "x": 1,
+            "xanchor": "left",
+            "y": place,
+            "yshift": -18 if below else 18,
+            "text": f"<b>layer 1 gets {format_part(part)} layer {len(norms)}’s</b>",
+            "showarrow": False,
+            "font": {"size": 12, "color": theme.TEXT},
+        }
+    ]
 
 
 def _draw_other(
@@ -170,32 +296,6 @@ def _draw_other(
     }
 
 
-def _mark_last(last: float | None, scale: str) -> tuple[list[Any], list[Any]]:
-    """Return the line at the last layer's gradient, and its name."""
-    if last is None:
-        return [], []
-    line = {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": last,
-        "y1": last,
-        "line": {"color": theme.REFERENCE, "width": 1, "dash": "dot"},
-    }
-    name = {
-        "xref": "paper",
-        "x": 0.01,
-        "y": math.log10(last) if scale == "log" else last,
-        "yshift": 9,
-        "text": "last layer",
-        "showarrow": False,
-        "xanchor": "left",
-        "font": {"size": 12, "color": theme.TEXT},
-    }
-    return [line], [name]
-
-
 def _on_log_axis(value: float | None) -> float | None:
     return float(value) if value is not None and 0 < value < math.inf else None
 
@@ -207,7 +307,18 @@ def _on_linear_axis(value: float | None) -> float | None:
 def _build_axis(title: str, scale: str, values: Sequence[float | None]) -> dict[str, Any]:
     known = [value for value in values if value is not None]
     if scale == "log":
-        return theme.build_log_axis(title, known)
+        logs = [math.log10(value) for value in known]
+        bottom, top = map(float, POWERS)
+        bottom -= _STRIDE * max(0, math.ceil((bottom + _MARGIN - min(logs, default=0.0)) / _STRIDE))
+        top += _STRIDE * max(0, math.ceil((max(logs, default=0.0) + _MARGIN - top) / _STRIDE))
+        return theme.build_axis(
+            title={"text": title},
+            type="log",
+            range=[bottom, top],
+            dtick=3 if top - bottom <= 24 else 6,
+            exponentformat="power",
+            tickfont={"size": 12},
+        )
     top = max(known, default=1.0) or 1.0
     return theme.build_axis(
         title={"text": title},

@@ -13,10 +13,23 @@ PURPLE = "#CC79A7"
 GREY = "#868E96"
 GREEN = "#009E73"
 VERMILION = "#D55E00"
+BLUE = "#0072B2"
 BAND = "rgba(86, 180, 233, 0.28)"
 LINE = "#3A9BDC"
 TEXT = "#868E96"
 GRID = "rgba(134, 142, 150, 0.22)"
+ZONES = {
+    "small": "rgba(0, 114, 178, 0.06)",
+    "usable": "rgba(0, 158, 115, 0.13)",
+    "large": "rgba(213, 94, 0, 0.07)",
+}
+"""What lies behind gradients that are too small, usable and too large."""
+STATES = {
+    "small": (BLUE, "triangle-down"),
+    "usable": (GREEN, "circle"),
+    "large": (VERMILION, "triangle-up"),
+}
+"""Colour and symbol of a gradient: who does not tell the colours apart sees the shape."""
 SEQUENTIAL = [
     [0.0, "rgba(58, 155, 220, 0.0)"],
     [0.35, "rgba(58, 155, 220, 0.55)"],
@@ -83,11 +96,27 @@ def build_layer_axis(count: int, *, title: str) -> dict[str, Any]:
     return build_axis(
         title={"text": title},
         range=[0.5, count + 0.5],
-        tick0=1,
-        dtick=max(1, math.ceil(count / 12)),
+        tickmode="array",
+        tickvals=(ticks := list_layer_ticks(count)),
+        ticktext=list(map(str, ticks)),
         tickangle=0,
         showgrid=False,
     )
+
+
+def list_layer_ticks(count: int, most: int = 12) -> list[int]:
+    """Return the layers that an axis names: the first, the last, and round numbers between.
+
+    Example:
+        >>> list_layer_ticks(33)
+        [1, 5, 10, 15, 20, 25, 30, 33]
+    """
+    if count <= most:
+        return list(range(1, count + 1))
+    steps = (digit * 10**power for power in range(9) for digit in (1, 5))
+    step = next(step for step in steps if count / step <= most - 2)
+    inner = [layer for layer in range(step, count, step) if layer > 1]
+    return [1, *(layer for layer in inner if count - layer >= 0.4 * step), count]
 
 
 def build_warning(text: str, *, y: float = 0.0) -> dict[str, Any]:

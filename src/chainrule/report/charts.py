@@ -41,7 +41,8 @@ def draw_figure(figure: Figure, *, width: int, height: int, name: str) -> Markup
         if trace["type"] not in ("scatter", "bar", "heatmap"):
             raise ValueError(f"charts draw scatter, bar and heatmap; got {trace['type']!r}")
     legend = _draw_legend(traces, width) if layout.get("showlegend") else ([], 0)
-    top, bottom, right = 14 + legend[1], height - 46, width - 14
+    above = layout.get("margin", {}).get("t", 12) + 2
+    top, bottom, right = above + legend[1], height - 46, width - 14
     vertical = {
         key: _build_vertical(key, layout[f"yaxis{key[1:]}"], traces, top, bottom)
         for key in sorted({trace.get("yaxis", "y") for trace in traces} | {"y"})
@@ -59,7 +60,7 @@ def draw_figure(figure: Figure, *, width: int, height: int, name: str) -> Markup
     for key, each in vertical.items():
         content += _draw_vertical(each, layout[f"yaxis{key[1:]}"], ticks[key], left, right)
     content += _draw_horizontal(scale, across, bottom, height)
-    content += [_draw_line(shape, scale, vertical["y"], left, right) for shape in _shapes(layout)]
+    content += [_draw_shape(shape, scale, vertical["y"], left, right) for shape in _shapes(layout)]
     marks: list[Content] = []
     for trace in traces:
         own = vertical[trace.get("yaxis", "y")]
@@ -84,8 +85,8 @@ def draw_figure(figure: Figure, *, width: int, height: int, name: str) -> Markup
 
 def _shapes(layout: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     shapes = layout.get("shapes", [])
-    if any(shape["type"] != "line" for shape in shapes):
-        raise ValueError("charts draw shapes that are lines only")
+    if any(shape["type"] not in ("line", "rect") for shape in shapes):
+        raise ValueError("charts draw shapes that are lines and rectangles only")
     return shapes
 
 
@@ -251,8 +252,17 @@ def _draw_bars(trace: Figure, across: Scale, up: Scale) -> list[Content]:
 def _draw_markers(trace: Figure, across: Scale, up: Scale) -> list[Content]:
     if trace["type"] != "scatter" or "markers" not in trace["mode"]:
         return []
-    marker = trace["marker"]
-    return [_draw_marker(marker, x, y) for piece in _split(trace, across, up) for x, y in piece]
+    marker, marks = trace["marker"], []
+    for index, (x, y) in enumerate(zip(trace["x"], trace["y"], strict=True)):
+        place = across.place(x), up.place(y)
+        if place[0] is not None and place[1] is not None:
+            marks.append(_draw_marker(_pick(marker, index), place[0], place[1]))
+    return marks
+
+
+def _pick(marker: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return how one point is marked: entries may be lists, with one value per point."""
+    return {name: v[index] if isinstance(v, list) else v for name, v in marker.items()}
 
 
 def _draw_marker(marker: Mapping[str, Any], x: float, y: float) -> Content:
@@ -262,6 +272,8 @@ def _draw_marker(marker: Mapping[str, Any], x: float, y: float) -> Content:
         return element("circle", cx=_r(x), cy=_r(y), r=_r(half), fill=color)
     shapes = {
         "square": f"M{_r(x - half)} {_r(y - half)}h{2 * half}v{2 * half}h{-2 * half}Z",
+        "triangle-down": f"M{_r(x - half)} {_r(y - half)}h{2 * half}l{-half} {2 * half}Z",
+        "triangle-up": f"M{_r(x - half)} {_r(y + half)}h{2 * half}l{-half} {-2 * half}Z",
         "diamond": f"M{_r(x)} {_r(y - half)}l{half} {half}l{-half} {half}l{-half} {-half}Z",
     }
     if symbol in shapes:
@@ -272,7 +284,27 @@ def _draw_marker(marker: Mapping[str, Any], x: float, y: float) -> Content:
             f"{2 * half}"
         )
         return element("path", d=cross, fill="none", stroke=color, stroke_width=2.5)
-    raise ValueError(f"charts draw circles, squares, diamonds and crosses; got {symbol!r}")
+    raise ValueError(
+        f"charts draw circles, squares, diamonds, triangles and crosses; got {symbol!r}"
+    )
+
+
+def _draw_shape(
+    shape: Mapping[str, Any], across: Scale, up: Scale, left: float, right: float
+) -> Content:
+    if shape["type"] == "line":
+        return _draw_line(shape, across, up, left, right)
+    bottom, top = up.place(shape["y0"]), up.place(shape["y1"])
+    if bottom is None or top is None:
+        return None
+    return element(
+        "rect",
+        x=_r(left),
+        y=_r(top),
+        width=_r(right - left),
+        height=_r(bottom - top),
+        fill=shape["fillcolor"],
+    )
 
 
 def _draw_line(

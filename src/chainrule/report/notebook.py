@@ -9,6 +9,7 @@ from rich.console import Console
 from chainrule._utils.html import Content, Markup, element
 from chainrule.diagnosis.attribution import rank_attributions
 from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.rules import read_usable_range
 from chainrule.display.cards import LOOKS, describe_measurement, describe_subject, start_sentence
 from chainrule.display.tables import (
     BLAME_HEAD,
@@ -79,7 +80,12 @@ def show_html(flow: GradientFlow) -> str:
         name = "gradient magnitude ‖∂𝓛/∂W‖ per layer"
         width, height = SIZE
         parts.append(
-            draw_figure(build_gradient_figure(flow), width=width, height=height, name=name)
+            draw_figure(
+                build_gradient_figure(flow, usable=read_usable_range(flow, diagnosis.verdict)),
+                width=width,
+                height=height,
+                name=name,
+            )
         )
     blames = rank_attributions(flow, diagnosis)
     if blames:

@@ -10,6 +10,7 @@ from chainrule._utils.html import Content, Markup, element
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
+from chainrule.diagnosis.rules import read_usable_range
 from chainrule.display.cards import (
     Card,
     Forecast,
@@ -81,7 +82,7 @@ def build_report(
         _build_loss(flow),
         _build_clipping(flow),
         _build_diagnosis(flow, diagnosis),
-        _build_charts(flow),
+        _build_charts(flow, diagnosis),
         _build_profile(flow),
         build_search(flow, diagnosis) if remedies is None else build_remedies(remedies),
         element("h2", "All values"),
@@ -259,7 +260,7 @@ def _build_forecast(forecast: Forecast) -> Markup:
     )
 
 
-def _build_charts(flow: GradientFlow) -> Markup:
+def _build_charts(flow: GradientFlow, diagnosis: Diagnosis) -> Markup:
     if not flow.weight_layers:
         return element(
             "section",
@@ -276,7 +277,7 @@ def _build_charts(flow: GradientFlow) -> Markup:
         _build_chart(
             "Gradient magnitude per layer",
             f"‖∂𝓛/∂W‖ of each weight layer, layer 1 next to the input{banded}.",
-            build_gradient_figure(flow),
+            build_gradient_figure(flow, usable=read_usable_range(flow, diagnosis.verdict)),
         ),
         _build_chart(
             "Activation distribution per layer",

@@ -7,6 +7,7 @@ from typing import Any
 from chainrule._utils.numbers import format_number, format_share, format_times, to_subscript
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
+from chainrule.diagnosis.rules import read_usable_range
 from chainrule.display.cards import (
     Card,
     build_cards,
@@ -54,7 +55,13 @@ def describe_flow(
     figures: Answer | None = None
     if layers:
         figures = {
-            "gradient": build_gradient_figure(flow, measure=measure, scale=scale, other=other),
+            "gradient": build_gradient_figure(
+                flow,
+                measure=measure,
+                scale=scale,
+                other=other,
+                usable=read_usable_range(flow, diagnosis.verdict),
+            ),
             "activation": build_activation_figure(flow, other=other),
             "factor": build_factor_figure(flow, other=other),
             "layer": build_layer_figure(flow, layer, other=other),
