@@ -48,9 +48,9 @@ def serve_explorer(*options: str) -> Iterator[str]:
         yield found.group()
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=120)
         if reader.ident:
-            reader.join(timeout=20)
+            reader.join(timeout=120)
         output.close()
 
 

@@ -11,7 +11,7 @@ START = ScalarChain(1.0, [0.5, -2.0, 1.5], "sigmoid")
 
 
 def ask(url: str, route: str, **query) -> dict:
-    answer = httpx.get(f"{url}/api/{route}", params=query, timeout=60)
+    answer = httpx.get(f"{url}/api/{route}", params=query, timeout=120)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -215,7 +215,7 @@ def wait_for_network(page, words: str) -> str:
         "text => document.querySelector('[data-part=\"real-sentence\"]')?.textContent"
         ".startsWith(text)",
         arg=words,
-        timeout=30_000,
+        timeout=120_000,
     )
     return text(page, "real-sentence")
 

@@ -37,7 +37,7 @@ def serve_app(app: ASGIApp) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=120)
         server.force_exit = True  # some answer does not end
-        thread.join(timeout=10)
+        thread.join(timeout=120)
         listener.close()

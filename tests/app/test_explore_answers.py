@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -10,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from chainrule import PRESETS, NetworkSpec, Verdict, diagnose, inspect, simulate
+from chainrule._utils.numbers import format_number
 from chainrule.app.answers.flow_answer import compare, describe_clipping, describe_flow
 from chainrule.app.jobs.measuring import NETWORK_BUDGET, PAGE_BUDGET, plan_seeds
 from chainrule.app.state.controls import CONTROLS
@@ -23,7 +25,7 @@ SMALL = "depth=4&width=8&activation=tanh&init=xavier"
 
 
 def ask(url: str, query: str, status: int = 200) -> dict:
-    answer = httpx.get(f"{url}/api/explore?{query}", timeout=60)
+    answer = httpx.get(f"{url}/api/explore?{query}", timeout=120)
     assert answer.status_code == status
     return answer.json()
 
@@ -114,6 +116,27 @@ class TestAnswers:
         drawn = answer["figures"]["gradient"]["data"][1]["y"]
         assert drawn == pytest.approx(list(flow.weight_gradient_norms), rel=1e-12)
 
+    def test_the_journey_of_the_gradient_is_measured(self, url):
+        steps = ask(url, SMALL)["journey"]
+        flow = simulate(NetworkSpec.from_query(SMALL), 16)
+        members = [norm.values for norm in flow.delta_norms]
+        assert len(steps) == len(members)
+        for step, own in zip(steps, members, strict=True):
+            ratios = [a / b for a, b in zip(own, members[-1], strict=True)]
+            left = statistics.median(ratios)
+            assert step["left"] == format_number(left)
+            assert step["power"] == pytest.approx(math.log10(left))
+        for step, own, after in zip(steps, members, members[1:], strict=False):
+            factor = statistics.median(a / b for a, b in zip(own, after, strict=True))
+            assert float(step["factor"]) == pytest.approx(factor, rel=0.06)
+        assert steps[-1]["factor"] is None
+
+    def test_a_gradient_that_ends_on_its_way_has_no_power(self, url):
+        query = write_query(NetworkSpec(depth=5, width=4, init="random", weight_std=0.0))
+        steps = ask(url, query)["journey"]
+        assert [step["left"] for step in steps] == ["0", "0", "0", "0", "1"]
+        assert [step["power"] for step in steps] == [None, None, None, None, 0.0]
+
     @pytest.mark.parametrize("name", PRESETS)
     def test_every_scenario_shows_its_verdict_and_sentence(self, url, name):
         preset = PRESETS[name]
@@ -148,7 +171,10 @@ class TestAnswers:
     def test_the_same_address_gives_the_same_bytes(self, url):
         with ThreadPoolExecutor(8) as pool:
             answers = set(
-                pool.map(lambda _: httpx.get(f"{url}/api/explore?{SMALL}").content, range(16))
+                pool.map(
+                    lambda _: httpx.get(f"{url}/api/explore?{SMALL}", timeout=120).content,
+                    range(16),
+                )
             )
         assert len(answers) == 1
 
@@ -173,7 +199,7 @@ class TestAnswers:
         ["depth=%00", "pin=pin%3Dpin", "depth=1e999", "activation=<script>alert(1)</script>"],
     )
     def test_hostile_addresses_get_an_answer_and_no_traceback(self, url, query):
-        text = httpx.get(f"{url}/api/explore?{query}&first=1", timeout=60).text
+        text = httpx.get(f"{url}/api/explore?{query}&first=1", timeout=120).text
         assert "Traceback" not in text
         assert "/src/" not in text
         assert json.loads(text)["notices"]

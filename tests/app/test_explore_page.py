@@ -53,7 +53,7 @@ def read_view_of(page):
 
 
 def test_page_answers_and_names_no_other_host(url):
-    page = httpx.get(url)
+    page = httpx.get(url, timeout=120)
     assert page.status_code == 200
     assert 'lang="en"' in page.text
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", page.text)
@@ -418,6 +418,56 @@ class TestCharts:
         assert start == b"\x89PNG\r\n\x1a\n" if kind == "png" else b"<svg" in path.read_bytes()[:40]
         if kind == "svg":
             assert "Gradient magnitude per layer" in path.read_text()
+
+
+class TestStrip:
+    """The network drawn, with the pulse that goes back through it."""
+
+    def test_every_layer_stands_above_its_place_on_the_chart(self, explorer):
+        depth = PRESETS[DEFAULT_PRESET].spec.depth
+        assert explorer.locator(".st-column").count() == depth
+        centers = explorer.evaluate(
+            "[...document.querySelectorAll('.st-column')].map(c => c.getBoundingClientRect())"
+            ".map(r => r.x + r.width / 2)"
+        )
+        places = explorer.evaluate(
+            f"(() => {{ const f = {CHART}._fullLayout, x = {CHART}.getBoundingClientRect().x;"
+            " return Array.from({length: %d}, (_, i) => x + f._size.l + f.xaxis.l2p(i + 1)); })()"
+            % depth
+        )
+        assert centers == pytest.approx(places, abs=1.5)
+
+    def test_pointing_at_a_layer_marks_it_and_says_what_is_left_there(self, explorer):
+        steps = explorer.evaluate(
+            "fetch('/api/explore' + location.search).then(r => r.json()).then(a => a.journey)"
+        )
+        explorer.locator(".st-hit").nth(6).hover()
+        assert explorer.locator(".st-column.at").count() == 1
+        words = explorer.locator("[data-part=strip-words]").inner_text()
+        assert "layer 7" in words
+        assert words.endswith(steps[6]["left"])
+        assert explorer.locator("#gradient-chart + .fv-mark").is_visible()
+
+    def test_the_pulse_goes_back_and_ends_at_layer_1(self, explorer):
+        play = explorer.locator("[data-part=play]")
+        play.click()
+        explorer.wait_for_function(
+            "document.querySelectorAll('.st-column.lit').length > 2", timeout=PATIENCE
+        )
+        lit = explorer.evaluate(
+            "[...document.querySelectorAll('.st-column')].map(c => c.classList.contains('lit'))"
+        )
+        assert lit == sorted(lit)  # the last layers first
+        explorer.wait_for_function("!document.querySelector('.st.playing')", timeout=PATIENCE)
+        depth = PRESETS[DEFAULT_PRESET].spec.depth
+        words = explorer.locator("[data-part=strip-words]").inner_text()
+        assert f"all {depth} layers" in words
+
+    def test_with_less_motion_nothing_moves(self, explorer):
+        explorer.emulate_media(reduced_motion="reduce")
+        explorer.locator("[data-part=play]").click()
+        assert explorer.locator(".st.playing").count() == 0
+        assert "all 15 layers" in explorer.locator("[data-part=strip-words]").inner_text()
 
 
 def test_comparing(explorer):

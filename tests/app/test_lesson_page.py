@@ -27,7 +27,7 @@ def stand():
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True
-    thread.join(timeout=20)
+    thread.join(timeout=120)
 
 
 @pytest.fixture

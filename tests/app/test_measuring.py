@@ -197,7 +197,7 @@ def test_two_workers_give_the_bytes_that_one_gives(url):
         for query in queries:
             expected = httpx.get(f"{url}/api/explore?{query}", timeout=PATIENCE).content
             answers = pool.map(
-                lambda query: httpx.get(f"{pair}/api/explore?{query}", timeout=60).content,
+                lambda query: httpx.get(f"{pair}/api/explore?{query}", timeout=120).content,
                 [query] * 8,
             )
             assert set(answers) == {expected}

@@ -89,7 +89,7 @@ HOSTILE = {
 
 
 def post(url, content, query=""):
-    return httpx.post(f"{url}/api/flow{query}", content=content, timeout=60)
+    return httpx.post(f"{url}/api/flow{query}", content=content, timeout=120)
 
 
 class TestRoute:
@@ -210,7 +210,7 @@ class TestRoute:
         assert response.status_code == 413
 
     def test_only_posts_are_answered(self, url):
-        assert httpx.get(f"{url}/api/flow", timeout=60).headers["content-type"] != (
+        assert httpx.get(f"{url}/api/flow", timeout=120).headers["content-type"] != (
             "application/json"
         )
 

@@ -18,9 +18,7 @@ from chainrule.app.jobs.queue import (
     TooLong,
 )
 from chainrule.errors import SpecError
-
-PATIENCE = 60.0
-"""Seconds after which something that must happen is said not to."""
+from serving import PATIENCE
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ def test_headers_are_bounded(port):
 
 
 def test_several_requests_go_over_one_connection(port):
-    with httpx.Client() as client:
+    with httpx.Client(timeout=120) as client:
         for _ in range(5):
             assert client.get(f"http://127.0.0.1:{port}/").text == "ok"
     with socket.create_connection(("127.0.0.1", port)) as connection:  # all sent before any answer

@@ -225,7 +225,7 @@ def test_waiting_and_busy_are_said(kept_page, site, endless):
         watch(page, site, leave=empty, expected=lambda problem: refused in problem),
     ):
         others = [stack.enter_context(ExitStack()) for _ in range(4)]
-        client = stack.enter_context(httpx.Client(timeout=30))
+        client = stack.enter_context(httpx.Client(timeout=120))
         lines = [
             other.enter_context(client.stream("GET", f"{site}/api/train?depth=2")).iter_lines()
             for other in others

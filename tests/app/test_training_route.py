@@ -31,11 +31,8 @@ from chainrule.training.training import (
     measure_chance,
     train,
 )
-from serving import serve_app
+from serving import PATIENCE, serve_app
 from training_site import create_site, serve_site
-
-PATIENCE = 30.0
-"""Seconds after which something that must happen is said not to."""
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +311,7 @@ def test_one_trains_three_wait_and_the_next_is_told_it_is_busy(site, endless):
             assert line["ahead"] == ahead
             assert line["status"].startswith(f"Waiting: {ahead} training")
             waiting.append(visitor)
-        refused = httpx.get(f"{site}/api/train?depth=1")
+        refused = httpx.get(f"{site}/api/train?depth=1", timeout=120)
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) > 0
         assert "busy: 4 jobs come first" in refused.json()["error"]

@@ -161,7 +161,7 @@ def build_gradient_figure(
         shapes=shapes,
         annotations=annotations,
     )
-    return {"data": data, "layout": {**layout, "margin": {**layout["margin"], "t": 30}}}
+    return {"data": data, "layout": {**layout, "margin": {**layout["margin"], "t": 30, "r": 56}}}
 
 
 def _choose_marks(
@@ -218,15 +218,13 @@ def _draw_zones(
         share = math.log10(end / start) if log else end - start
         if share < 0.08 * (axis["range"][1] - axis["range"][0]):
             continue  # no room for words
-        small = state == "small"  # at the other end, where the line of a vanishing gradient is not
-        edge = start if small else end
         notes.append(
             {
                 "xref": "paper",
-                "x": 0.99 if small else 0.01,
-                "xanchor": "right" if small else "left",
-                "y": math.log10(edge) if log else edge,
-                "yshift": 11 if small else -11,
+                "x": 0.01,
+                "xanchor": "left",
+                "y": math.log10(end) if log else end,
+                "yshift": -11,
                 "text": f"<b>{_ZONE_WORDS[state]}</b>",
                 "showarrow": False,
                 "font": {"size": 12, "color": theme.STATES[state][0]},
@@ -245,7 +243,8 @@ def _mark_direction(norms: Sequence[Quantity | None]) -> list[dict[str, Any]]:
             "xanchor": "right",
             "yref": "paper",
             "y": 1.0,
-            "yshift": 12,
+            "yanchor": "bottom",
+            "yshift": 5,
             "text": "← the gradient travels back from the loss",
             "showarrow": False,
             "font": {"size": 12, "color": theme.TEXT},

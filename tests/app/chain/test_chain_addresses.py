@@ -271,7 +271,7 @@ def test_what_was_corrected_in_an_address_is_said(page, url, query, notice):
     page.wait_for_function(
         "text => document.querySelector('[data-part=\"notice\"]').textContent.includes(text)",
         arg=notice,
-        timeout=60_000,
+        timeout=120_000,
     )
     assert said.get_attribute("role") == "alert"
     assert said.is_visible()

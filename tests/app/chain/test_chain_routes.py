@@ -206,7 +206,7 @@ BAD = [
     ("route", "query", "message"), BAD, ids=[f"{r}-{str(q)[:40]}" for r, q, _ in BAD]
 )
 def test_bad_input_is_answered_with_the_reason(url, route, query, message):
-    answer = httpx.get(f"{url}/api/{route}", params=query, timeout=60)
+    answer = httpx.get(f"{url}/api/{route}", params=query, timeout=120)
     assert answer.status_code == 422, answer.text[:300]
     assert list(answer.json()) == ["error"]
     assert message in answer.json()["error"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 from chainrule._utils.numbers import format_number, format_share, format_times, to_subscript
@@ -23,7 +24,7 @@ from chainrule.figures import (
     build_layer_figure,
 )
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.quantity import Quantity
+from chainrule.flow.quantity import Quantity, divide_members
 from chainrule.flow.records import WeightLayer, read_saturation
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
@@ -70,6 +71,7 @@ def describe_flow(
         "verdict": str(diagnosis.verdict),
         "cards": [describe_card(card) for card in build_cards(flow, diagnosis)],
         "figures": figures,
+        "journey": describe_journey(flow),
         "layer": describe_layer(layers[layer - 1]) if layers else "",
         "layers": [describe_gradient(entry) for entry in layers],
         "table": {
@@ -110,6 +112,29 @@ def describe_flow(
         "clip": describe_clipping(flow),
         "comparison": compare(flow, other) if other else None,
     }
+
+
+def describe_journey(flow: GradientFlow) -> list[Answer]:
+    """Return what the backpropagated gradient ‖δ‖ is at each layer, layer 1 first.
+
+    Of each layer: the factor that the step to it from the next layer multiplies ‖δ‖ by, what is
+    left of the last layer's ‖δ‖, and that as a power of ten (`None` where it has none).
+    """
+    norms = flow.delta_norms
+    last = norms[-1] if norms else None
+    steps = []
+    for norm, after in zip_longest(norms, norms[1:]):
+        left = divide_members(norm, last) if norm is not None and last is not None else None
+        factor = divide_members(norm, after) if norm is not None and after is not None else None
+        placed = left is not None and 0 < left < math.inf
+        steps.append(
+            {
+                "factor": None if factor is None else format_number(float(f"{factor:.2g}")),
+                "left": format_number(left),
+                "power": math.log10(left) if placed and left is not None else None,
+            }
+        )
+    return steps
 
 
 def describe_blame(flow: GradientFlow, diagnosis: Diagnosis) -> Answer:

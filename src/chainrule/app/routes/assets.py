@@ -25,12 +25,19 @@ STYLES: Mapping[str, tuple[str, ...]] = {
     "explore": (
         "shared/base.css",
         "shared/flow.css",
+        "shared/strip.css",
         "explore/explore.css",
         "explore/train.css",
         "lesson/lesson.css",
     ),
     "chain": ("shared/base.css", "chain/chain.css"),
-    "model": ("shared/base.css", "shared/flow.css", "explore/explore.css", "model/model.css"),
+    "model": (
+        "shared/base.css",
+        "shared/flow.css",
+        "shared/strip.css",
+        "explore/explore.css",
+        "model/model.css",
+    ),
     "plain": ("shared/base.css",),
 }
 """The style sheets of each page; they are sent as one."""

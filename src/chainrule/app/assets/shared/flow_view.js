@@ -17,6 +17,7 @@ import {
 } from "./dom.js";
 import { findCell } from "./heat_map.js";
 import { draw, toImage } from "./plotly.js";
+import { Strip } from "./strip.js";
 
 const NARROW = 420; // px below which every other number of a layer is left out
 const LINKED = ["gradient", "activation", "factor"];
@@ -62,6 +63,8 @@ export class FlowView {
     this.findings = part(root, "findings");
     this.empty = part(root, "empty");
     this.charts = find(root, ".fv-charts");
+    const strip = part(root, "strip");
+    this.strip = strip && new Strip(strip, (layer) => this.point(layer), this.choose.bind(this));
     /** @type {Record<string, {plot: any, mark: any}>} */
     this.marks = {};
     for (const chart of findAll(root, ".fv-chart")) {
@@ -117,6 +120,7 @@ export class FlowView {
       this.empty.hidden = Boolean(figures);
       this.charts.hidden = !figures;
     }
+    this.strip?.show(answer.journey);
     if (figures) this.draw(first, figures[first]);
     this.later = whenIdle(() => this.showRest(answer));
   }
@@ -199,6 +203,7 @@ export class FlowView {
     if (plot.clientWidth < NARROW && figure.layout.xaxis.dtick) figure.layout.xaxis.dtick *= 2;
     draw(plot, figure, () => {
       if (!plot.dataset.linked) this.link(plot, name);
+      if (name === "gradient") this.strip?.align(plot._fullLayout);
       if (this.layer !== null && LINKED.includes(name)) this.place(name);
     });
   }
@@ -269,7 +274,13 @@ export class FlowView {
     this.layer = layer === null || layer < 1 || layer > count ? null : layer;
     const words = this.layer === null ? "" : this.answer.layers[this.layer - 1];
     if (this.readout) setText(this.readout, words);
+    this.strip?.mark(this.layer);
     for (const name of LINKED) if (this.marks[name]) this.place(name);
+  }
+
+  /** @param {number} layer */
+  choose(layer) {
+    this.onSwitch("layer", layer);
   }
 
   /** @param {string} name */
