@@ -100,7 +100,9 @@ SPECS = st.builds(
     depth=st.integers(1, 40),
     width=st.integers(1, 3),
     batch_size=st.integers(1, 4),
-    activation=st.sampled_from(("identity", "relu", "leaky_relu", "elu", "selu", "gelu", "silu")),
+    # In the tails of GELU and SiLU a derivative is a small difference of two numbers near 1, of
+    # which no digit is sure; the test below has them where they overflow.
+    activation=st.sampled_from(("identity", "relu", "leaky_relu", "elu", "selu")),
     init=st.just("random"),
     weight_std=st.floats(0.5, 6.0).map(lambda power: round(10**power)),
     residual=st.sampled_from(("none", "none", "plain", "scaled")),
