@@ -148,7 +148,7 @@ def write_page(page: Page, panel: str = "") -> Stored:
         panel: The one chart that is shown alone, if any.
     """
     assets = load_assets()
-    template = _load_templates().get_template("embed.html" if panel else page.template)
+    template = load_templates().get_template("embed.html" if panel else page.template)
     text = template.render(
         page=page,
         panel=panel,
@@ -161,7 +161,8 @@ def write_page(page: Page, panel: str = "") -> Stored:
 
 
 @cache
-def _load_templates() -> Environment:
+def load_templates() -> Environment:
+    """Return the pages' templates, with what they all can use."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
