@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse
 
 PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>bare</title><link rel="icon" href="data:,"></head>
+<html lang="en">
+<head><meta charset="utf-8"><title>bare</title><link rel="icon" href="data:,"></head>
 <body><input type="range" id="slider" min="0" max="1000" value="500" aria-label="value">
 <p id="text"></p>
 <script type="module">

@@ -7,7 +7,7 @@ from chainrule.app.jobs.measuring import Measurer
 from chainrule.app.jobs.queue import JobQueue
 from chainrule.app.lesson import register_routes
 from chainrule.app.lesson.document import build_lesson
-from chainrule.app.routes import assets
+from chainrule.app.site import assets
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">

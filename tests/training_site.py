@@ -7,9 +7,9 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
 from chainrule.app.jobs.queue import JobQueue
-from chainrule.app.routes import assets
-from chainrule.app.routes.pages import load_templates
 from chainrule.app.routes.training_route import register_routes
+from chainrule.app.site import assets
+from chainrule.app.site.pages import load_templates
 from serving import serve_app
 
 PAGE = """<!DOCTYPE html>
