@@ -520,6 +520,7 @@ class TestRemedies:
 
 def test_training_and_cancelling(explorer):
     train = explorer.locator("#train")
+    train.scroll_into_view_if_needed()  # its script is loaded once it comes near
     train.get_by_role("button", name="Train").click()
     train.get_by_text(re.compile(r"Step \d+ of 300")).first.wait_for(timeout=PATIENCE)
     train.get_by_role("button", name="Cancel").click()
