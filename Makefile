@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 	--constraint constraints.txt
 
 .PHONY: explore test fuzz test-torch check format bench calibrate viability truth remedies
-.PHONY: architectures images lesson clean
+.PHONY: architectures images lesson vendor clean
 
 # torch comes first and pinned: an unpinned one would bring gigabytes of CUDA libraries.
 $(VENV)/base: pyproject.toml constraints.txt
@@ -21,6 +21,14 @@ $(VENV)/dev: $(VENV)/base
 
 $(VENV)/bench: $(VENV)/dev
 	$(PIP) --editable ".[app,dev,bench]"
+	touch $@
+
+# Node is a Python package here, and npm brings what checks the pages' scripts.
+NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+$(VENV)/scripts: $(VENV)/dev package.json package-lock.json
+	$(PIP) --editable ".[app,dev,scripts]"
+	$(NODE) npm ci --silent --no-audit --no-fund
 	touch $@
 
 explore: $(VENV)/base
@@ -42,15 +50,17 @@ test-torch:
 		--constraint $(VENV)-torch-$(VERSION)/constraints.txt "torch==$(VERSION)"
 	$(VENV)-torch-$(VERSION)/bin/python -m pytest -m "not browser" $(ARGS)
 
-check: $(VENV)/dev
+check: $(VENV)/scripts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(NODE) npm run --silent check
 
-format: $(VENV)/dev
+format: $(VENV)/scripts
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(NODE) npm run --silent format
 
 bench: $(VENV)/bench
 	$(BIN)/python benchmarks/run.py
@@ -84,6 +94,10 @@ lesson: $(VENV)/bench
 images: $(VENV)/dev
 	$(BIN)/python docs/make_images.py
 
+# The chart library of the pages, from npm.
+vendor: $(VENV)/scripts
+	$(NODE) python docs/make_vendor.py
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -2,7 +2,7 @@
 
 Beside each edit of a chain, taking turns with it, a bare fetch of the smallest file that the same
 server sends: what no page can be faster than. Beside each key on the explorer's slider the same key
-on a bare Dash page (bare_dash.py).
+on a bare page of the same stack (bare_page.py).
 """
 
 import argparse
@@ -76,8 +76,8 @@ WATCH = """() => {
         };
         return answer;
     };
-    const draw = Plotly.react;
-    Plotly.react = (chart, ...figure) => {
+    const draw = globalThis.Plotly.react;
+    globalThis.Plotly.react = (chart, ...figure) => {
         const begun = now();
         const done = draw(chart, ...figure);
         if (chart.id === "gradient-chart") Object.assign(marks, { begun, drawn: now() });
@@ -107,37 +107,46 @@ AWAIT_TEXT = """text => {
     window.answer = painted(() => document.getElementById("text").textContent === text);
 }"""
 
+GO = """const go = query => {
+    history.pushState(null, "", `?${query}`);
+    dispatchEvent(new PopStateEvent("popstate"));
+};
+const read = () => new URLSearchParams(document.getElementById("explore-root").dataset.address);
+"""
+"""Show a network as the back button does; read what the page shows."""
+
 APPLY = """query => {
+    GO
     const start = performance.now();
-    chainrule.explore.apply(query);
+    go(query);
     const wanted = new URLSearchParams(query);
     const shown = () => {
-        const view = new URLSearchParams(chainrule.explore.query());
+        const view = read();
         const drawn = document.getElementById("gradient-chart").data[1].x.length;
         return view.get("seed") === wanted.get("seed") && drawn === Number(wanted.get("depth"));
     };
     return painted(shown).then(marks => marks.painted - start);
-}"""
+}""".replace("GO", GO)
 
 SETTLED = """query => {
     const root = document.getElementById("explore-root");
     const shown = root.querySelector("[data-part=results]").dataset.shown;
     const remedies = root.querySelector("[data-part=remedies]");
     const calm = !remedies.classList.contains("ex-old");
-    const view = new URLSearchParams(chainrule.explore.query());
-    return calm && !root.dataset.pending && shown === chainrule.explore.address()
+    const view = new URLSearchParams(root.dataset.address);
+    return calm && !root.dataset.pending && shown === root.dataset.address
         && view.get("seed") === new URLSearchParams(query).get("seed");
 }"""
 
 DRAG = """last => {
-    const seen = (window.seen = { answers: 0, partial: false, time: null });
-    chainrule.explore.onAnswer(answer => {
+    const seen = (window.seen = { answers: 0, time: null });
+    const root = document.getElementById("explore-root");
+    new MutationObserver(() => {
         if (seen.time !== null) return;
         seen.answers += 1;
-        if (answer.layers.length !== last) return;
-        seen.partial = answer.ensemble.partial;
+        if (Number(new URLSearchParams(root.dataset.address).get("depth")) !== last) return;
         painted(() => true).then(marks => (seen.time = marks.painted - marks.key));
-    });
+    }).observe(root, { attributeFilter: ["data-address"] });
 }"""
 
 REST = "() => new Promise(done => requestIdleCallback(() => done()))"
@@ -171,11 +180,11 @@ Spent = dict[str, list[float]]
 
 @contextmanager
 def serve_bare() -> Iterator[str]:
-    """Start a bare Dash page in a process of its own; give its address."""
+    """Start a bare page in a process of its own; give its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    script = Path(__file__).with_name("bare_dash.py")
+    script = Path(__file__).with_name("bare_page.py")
     process = subprocess.Popen([sys.executable, str(script), str(port)])
     try:
         for _ in range(300):
@@ -197,7 +206,7 @@ def measure_edits(browser: Browser, url: str, layers: int, budget: float, rounds
     page.wait_for_function(
         "document.querySelector('[data-part=\"real-sentence\"]').textContent !== ''"
     )
-    smallest = min(ASSETS.rglob("*.*"), key=lambda path: path.stat().st_size)
+    smallest = min(ASSETS.rglob("*.js"), key=lambda path: path.stat().st_size)
     edits: list[float] = []
     bare: list[float] = []
     for turn in range(WARM_UP + rounds):
@@ -213,12 +222,13 @@ def measure_keys(browser: Browser, url: str, bare_url: str, rounds: int) -> tupl
     """Press keys on the explorer's slider for the depth; see the chart follow.
 
     Every press asks for networks that nobody has measured before, and the page is at rest before.
-    A bare Dash page takes turns with it.
+    A bare page takes turns with it.
     """
     bare_page = browser.new_page(bypass_csp=True, viewport={"width": 1280, "height": 900})
     bare_page.goto(bare_url)
-    bare_page.wait_for_selector("#slider [role=slider]")
-    bare_page.evaluate(WATCH.replace("Plotly", "({ react() {} })"))
+    bare_page.wait_for_selector("#slider")
+    bare_page.evaluate("globalThis.Plotly = { react() {} }")
+    bare_page.evaluate(WATCH)
     page = open_page(browser, url)
     page.evaluate(WATCH)
     times: list[float] = []
@@ -226,7 +236,7 @@ def measure_keys(browser: Browser, url: str, bare_url: str, rounds: int) -> tupl
     spent: Spent = {}
     for turn in range(WARM_UP + rounds):
         bare_page.bring_to_front()
-        bare_page.locator("#slider [role=slider]").focus()
+        bare_page.locator("#slider").focus()
         marks = press(bare_page, "ArrowRight", AWAIT_TEXT, f"{501 + turn}")
         bare.append(marks["painted"] - marks["key"])
         page.bring_to_front()
@@ -252,7 +262,7 @@ def press(page: Page, key: str, watch: str, wanted: Any) -> dict[str, Any]:
 
 def settle(page: Page, query: str) -> None:
     """Show a network and wait until nothing is being measured or drawn any more."""
-    page.evaluate("query => chainrule.explore.apply(query)", query)
+    page.evaluate(f"query => {{ {GO} go(query); }}", query)
     page.wait_for_function(SETTLED, arg=query, timeout=120_000)
     page.evaluate(REST)
 
@@ -338,8 +348,8 @@ def show_rows(rows: list[Row]) -> Table:
             "✔" if row.kept else "missed",
         )
     table.caption = (
-        "bare: for edits a fetch of the smallest file, for keys the same key on a Dash page whose "
-        "one callback writes a text"
+        "bare: for edits a fetch of the smallest file, for keys the same key on a page of "
+        "the same stack that shows one number"
     )
     return table
 

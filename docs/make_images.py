@@ -20,7 +20,7 @@ from browsing import CHROMIUM_ARGUMENTS, serve_explorer
 
 IMAGES = Path(__file__).parent / "images"
 
-STILL = "header, .cr-graph, .cr-strip { position: static !important }"
+STILL = "header.site, .cr-graph, .cr-strip { position: static !important }"
 """What stays in sight on a screen would lie over a picture higher than the screen."""
 
 
@@ -77,7 +77,6 @@ def open_explorer(
         "document.querySelector('[data-part=results]')?.dataset.shown && "
         "!document.querySelector('#explore-root').dataset.pending"
     )
-    page.wait_for_selector(".ls-toc, [data-part=lesson] h2", state="attached")
     page.wait_for_timeout(800)
     return page
 

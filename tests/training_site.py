@@ -2,36 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import HTMLResponse
 
-import chainrule.app
 from chainrule.app.jobs.queue import JobQueue
 from chainrule.app.routes.training_route import register_routes
+from chainrule.app.site import assets
+from chainrule.app.site.pages import load_templates
 from serving import serve_app
 
-ASSETS = Path(chainrule.app.__file__).parent / "assets"
-
 PAGE = """<!DOCTYPE html>
-<html lang="en" data-mantine-color-scheme="SCHEME"><head><title>training</title>
+<html lang="en" data-theme="SCHEME"><head><title>training</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
-<link rel="stylesheet" href="/assets/explore/explore.css">
-<link rel="stylesheet" href="/assets/explore/explore_train.css">
-<style>
-:root { --mantine-color-text: #000; --mantine-color-body: #fff;
-  --mantine-color-blue-filled: #228be6; --mantine-color-default-border: #ced4da; }
-:root[data-mantine-color-scheme="dark"] { --mantine-color-text: #c9c9c9;
-  --mantine-color-body: #242424; --mantine-color-default-border: #424242; }
-body { margin: 0; padding: 16px; color: var(--mantine-color-text);
-  background: var(--mantine-color-body); font: 16px/1.5 system-ui, sans-serif; }
-</style></head><body><main><h1>explore</h1><section data-part="train"></section></main>
-<script src="/assets/explore/explore_train.js"></script>
-<script>
+<link rel="stylesheet" href="/assets/styles/explore.css">
+</head><body><main><h1>explore</h1>
+<section data-part="train" aria-labelledby="tr-head">PANEL</section></main>
+<script type="module">
+import { mountTrain } from "/assets/explore/train.js";
 window.shown = { query: "QUERY", pinned: PINNED, heard: [] };
 window.answer = (query) => { shown.query = query; shown.heard.forEach((tell) => tell({}, query)); };
-chainrule.mountTrain(document.querySelector('[data-part="train"]'), {
+mountTrain(document.querySelector('[data-part="train"]'), {
   query: () => shown.query, pinnedQuery: () => shown.pinned, apply: window.answer,
   onAnswer: (tell) => shown.heard.push(tell),
 });
@@ -42,16 +33,14 @@ def create_site(queue: JobQueue | None = None) -> FastAPI:
     """Return an application with the page at "/", the panel's files and its route."""
     server = FastAPI()
     register_routes(server, queue or JobQueue())
+    assets.register_routes(server)
+    panel = load_templates().get_template("train.html").render()
 
     @server.get("/")
     def show(query: str = "", pinned: str | None = None, scheme: str = "light") -> HTMLResponse:
         shown = f'"{pinned}"' if pinned is not None else "null"
         page = PAGE.replace("SCHEME", scheme).replace("QUERY", query).replace("PINNED", shown)
-        return HTMLResponse(page)
-
-    @server.get("/assets/{name:path}")
-    def read(name: str) -> FileResponse:
-        return FileResponse(ASSETS / name)
+        return HTMLResponse(page.replace("PANEL", panel))
 
     return server
 

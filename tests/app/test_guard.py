@@ -8,7 +8,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from chainrule.app import create_app
 from chainrule.app.guard import BODY, Guard, choose_hosts, read_host
-from chainrule.app.routes.assets import PLOTLY, load_assets
+from chainrule.app.site.assets import PLOTLY, load_assets
 from chainrule.app.state.view import PANELS
 
 PAGES = ["/", "/chain-rule", "/your-model"]

@@ -1,4 +1,3 @@
-import re
 import socket
 import threading
 
@@ -37,7 +36,7 @@ def page(kept_page, stand):
         page.emulate_media(reduced_motion="reduce")
         page.set_default_timeout(PATIENCE)
         page.goto(stand)
-        page.wait_for_selector("#lesson-reading")
+        page.wait_for_selector("body[data-ready]")
         yield page
 
 
@@ -218,25 +217,13 @@ def test_a_large_network_has_a_script_but_no_output(page):
 # --- looks -------------------------------------------------------------------------------------
 
 
-def test_a_server_that_fails_can_be_asked_again(kept_page, stand):
-    failed = re.compile(r"503|Failed to load")
-    with watch(kept_page, stand, expected=failed.search, leave=empty) as page:
-        page.route("**/api/lesson", lambda route: route.fulfill(status=503))
-        page.goto(stand)
-        again = page.get_by_role("button", name="Try again")
-        again.wait_for()
-        page.unroute("**/api/lesson")
-        again.click()
-        page.wait_for_selector("#lesson-reading")
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1400, "light")])
 def test_the_lesson_fits_and_is_accessible(kept_page, stand, scheme, width):
     with watch(kept_page, stand, leave=empty) as page:
         page.set_viewport_size({"width": width, "height": 844})
         page.emulate_media(color_scheme=scheme)
         page.goto(stand)
-        page.wait_for_selector("#lesson-reading")
+        page.wait_for_selector("body[data-ready]")
         wait_for_listing(page, START)
         page.evaluate("document.querySelectorAll('details').forEach(d => (d.open = true))")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -258,7 +245,7 @@ def test_what_scrolls_sideways_shows_it_and_formulas_fit_the_smallest_phone(kept
     with watch(kept_page, stand, leave=empty) as page:
         page.set_viewport_size({"width": 320, "height": 800})
         page.goto(stand)
-        page.wait_for_selector("#lesson-reading")
+        page.wait_for_selector("body[data-ready]")
         formulas, tables = page.evaluate(
             """() => [".ls-formula", ".ls-table"].map((kind) => [...document.querySelectorAll(kind)]
               .map((box) => [box.scrollWidth - box.clientWidth,

@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 
 from chainrule.app import create_app
 from chainrule.app.lesson.glossary import GLOSSARY
-from chainrule.app.routes.assets import FOLDER, PLOTLY, STYLES, load_assets
-from chainrule.app.routes.pages import PAGES, write_json, write_page
+from chainrule.app.site.assets import FOLDER, PLOTLY, STYLES, load_assets
+from chainrule.app.site.pages import PAGES, write_json, write_page
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import PANELS
 from chainrule.app.text import read_sections

@@ -10,7 +10,7 @@ DRAWN = {
     "": "#gradient-chart .main-svg",
     "?depth=3&width=8&embed=gradient": "#gradient-chart .main-svg",
     "chain-rule": "#graph-title",
-    "your-model": "#model-file",
+    "your-model": "#model-root[data-ready]",
 }
 """What shows that the scripts of a page have done their work."""
 
@@ -28,7 +28,7 @@ def test_the_policy_forbids_scripts_from_elsewhere_and_in_the_page(browser, url)
 
     with watch(browser.new_page(bypass_csp=False), url, expected=is_expected) as page:
         page.goto(f"{url}/your-model", timeout=PATIENCE)
-        page.wait_for_selector("#model-file", state="attached", timeout=PATIENCE)
+        page.wait_for_selector("#model-root[data-ready]", timeout=PATIENCE)
         page.evaluate(
             """() => {
                 const script = document.createElement("script");

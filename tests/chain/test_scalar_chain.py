@@ -302,7 +302,7 @@ def test_no_tensor_library_is_needed():
         "import chainrule.chain as chain\n"
         "document = chain.describe_chain(chain.ScalarChain(1.0, [0.5, 2.0]), 'w1')\n"
         "assert chain.draw_graph(chain.ScalarChain(1.0, [0.5]))\n"
-        "heavy = {'torch', 'numpy', 'sympy', 'dash', 'plotly'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'sympy', 'fastapi', 'plotly'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run(

@@ -9,15 +9,14 @@ from chainrule.app.guard import Guard, choose_hosts
 from chainrule.app.jobs.measuring import Measurer
 from chainrule.app.jobs.queue import JobQueue
 from chainrule.app.routes import (
-    assets,
     chain_page,
     explore_page,
     file_route,
     model_page,
-    pages,
     remedy_route,
     training_route,
 )
+from chainrule.app.site import assets, pages
 
 
 def create_app(*, host: str = "0.0.0.0", allowed_hosts: Iterable[str] = ()) -> FastAPI:

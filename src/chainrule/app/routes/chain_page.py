@@ -1,7 +1,8 @@
 """The chain-rule page: graph, equation and product of a one-dimensional network, linked.
 
-The page is `templates/chain.html`; `assets/chain/*.js` fill it with what the routes below answer; every number comes
-from the library. Addresses that do not describe a chain are answered with the reason.
+The page is `templates/chain.html`; `assets/chain/*.js` fill it with what the routes below answer.
+Every number comes from the library. Addresses that do not describe a chain are answered with the
+reason.
 """
 
 import math
@@ -37,7 +38,6 @@ from chainrule.chain.arguments import parse_numbers
 from chainrule.chain.document import describe_number
 from chainrule.chain.layout import MAX_LAYERS_SHOWN
 from chainrule.errors import SpecError
-from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.spec.query import repair_query
 

@@ -1,8 +1,8 @@
 """The page for your model: a flow file goes in, its charts and diagnosis come out.
 
-The page is `templates/model.html` and `assets/model/model.js`. A file is read as data and validated; nothing in it
-is run, and nothing of it is kept: the browser sends it again when something else of it is to be
-shown.
+The page is `templates/model.html` and `assets/model/model.js`. A file is read as data and
+validated; nothing in it is run, and nothing of it is kept: the browser sends it again when
+something else of it is to be shown.
 """
 
 from collections.abc import Iterator

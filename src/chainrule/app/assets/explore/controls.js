@@ -84,7 +84,7 @@ export class Controls {
     input.addEventListener("blur", () => this.write(name));
     box.addEventListener("focusin", () => this.explain(control.help));
     box.addEventListener("focusout", () => this.explain(""));
-    box.addEventListener("pointerenter", () => this.explain(control.help));
+    box.addEventListener("pointermove", () => this.explain(control.help)); // not by scrolling
     box.addEventListener("pointerleave", () => this.explain(this.explainFocused()));
     return { control, box, input, slider };
   }

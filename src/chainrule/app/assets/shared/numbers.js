@@ -3,6 +3,7 @@
 const MINUS = "−";
 const RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 const LOWERED = "₀₁₂₃₄₅₆₇₈₉";
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0, roundingMode: "halfEven" });
 
 /**
  * A whole number in superscript characters.
@@ -36,7 +37,7 @@ export function formatNumber(value) {
   const sign = value < 0 ? MINUS : "";
   if (size === 0 || (size >= 0.001 && size < 999.5))
     return sign + String(Number(size.toPrecision(3)));
-  if (size >= 1 && size < 9999.5) return sign + Math.round(size).toLocaleString("en");
+  if (size >= 1 && size < 9999.5) return sign + WHOLE.format(size);
   const [digits, power] = size.toExponential(1).split("e");
   return `${sign}${digits}·10${superscript(Number(power))}`;
 }

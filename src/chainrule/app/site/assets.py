@@ -17,7 +17,7 @@ from posixpath import dirname, join, normpath
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import Response
 
-from chainrule.app.routes.stored import CHECKED, LASTING, Stored
+from chainrule.app.site.stored import CHECKED, LASTING, Stored
 
 FOLDER = Path(__file__).parent.parent / "assets"
 
@@ -56,7 +56,7 @@ class _Packed(Stored):
     source: bytes = b""
 
     @property
-    def packed(self) -> bytes:  # type: ignore[override]  # it need not be compressed anew
+    def packed(self) -> bytes:
         """The bytes as they are kept."""
         return self.source
 

@@ -21,11 +21,11 @@ from starlette.exceptions import HTTPException
 
 from chainrule.app.guard import WORKING
 from chainrule.app.lesson.document import build_lesson
-from chainrule.app.routes.assets import PLOTLY, load_assets
 from chainrule.app.routes.explore_page import describe_vocabulary
 from chainrule.app.routes.model_page import describe_limits
 from chainrule.app.routes.replies import refuse
-from chainrule.app.routes.stored import Stored
+from chainrule.app.site.assets import PLOTLY, load_assets
+from chainrule.app.site.stored import Stored
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import PANELS
 from chainrule.app.text import read_sections
@@ -148,7 +148,7 @@ def write_page(page: Page, panel: str = "") -> Stored:
         panel: The one chart that is shown alone, if any.
     """
     assets = load_assets()
-    template = _load_templates().get_template("embed.html" if panel else page.template)
+    template = load_templates().get_template("embed.html" if panel else page.template)
     text = template.render(
         page=page,
         panel=panel,
@@ -161,7 +161,8 @@ def write_page(page: Page, panel: str = "") -> Stored:
 
 
 @cache
-def _load_templates() -> Environment:
+def load_templates() -> Environment:
+    """Return the pages' templates, with what they all can use."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -185,13 +186,13 @@ def _load_templates() -> Environment:
 
 
 def write_json(value: Any) -> Markup:
-    """Return JSON that can stand in a page's element for data: nothing in it ends the element.
+    r"""Return JSON that can stand in a page's element for data: nothing in it ends the element.
 
     Args:
         value: What to write.
 
     Example:
         >>> write_json("</script>")
-        Markup('"\\\\u003c/script>"')
+        Markup('"\\u003c/script>"')
     """
     return Markup(json.dumps(value, ensure_ascii=False).replace("<", "\\u003c"))

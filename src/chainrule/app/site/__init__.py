@@ -1,0 +1,1 @@
+"""The pages themselves, and the scripts and styles that they load."""
