@@ -27,6 +27,7 @@ from chainrule.chain.recurrence import (
     unroll,
 )
 from chainrule.chain.scalar_chain import ScalarChain
+from chainrule.chain.scalar_graph import ScalarGraph
 from chainrule.chain.wide_float import WideFloat
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Node",
     "Recurrence",
     "ScalarChain",
+    "ScalarGraph",
     "StableWeights",
     "WideFloat",
     "count_stable_layers",

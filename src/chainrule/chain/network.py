@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from chainrule._utils.numbers import to_subscript
 from chainrule.chain.notation import format_equal, render_text
@@ -23,9 +23,6 @@ from chainrule.chain.wide_float import (
     apply_derivative,
 )
 from chainrule.spec.activations import Activation
-
-FactorKind = Literal["activation", "weight", "input", "bias"]
-NodeKind = Literal["input", "weight", "bias", "multiply", "add", "activation", "output"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -121,8 +118,9 @@ class Factor:
 
     Attributes:
         id: The same in the graph, the equation and the chart: "h1-z2" for ∂z₂/∂h₁.
-        kind: "activation" for ∂h/∂z, "weight" for ∂z/∂h, "input" for ∂z/∂w, "bias" for ∂z/∂b.
-        layer: The layer l.
+        kind: In a chain "activation" for ∂h/∂z, "weight" for ∂z/∂h, "input" for ∂z/∂w, "bias" for
+            ∂z/∂b; in any other graph the name of the operation.
+        layer: The layer l; in any other graph the most operations on a way to its result.
         edges: Ids of the edges of the graph that it stands for; the first carries the derivative.
         partial: ∂z₂/∂h₁ as a term.
         formula: What it is, as a term: w₂.
@@ -136,7 +134,7 @@ class Factor:
     """
 
     id: str
-    kind: FactorKind
+    kind: str
     layer: int
     edges: tuple[str, ...]
     partial: Partial
@@ -215,7 +213,7 @@ def _build_linear_factor(layer: ChainLayer, letter: str, biased: bool) -> Factor
     n, z = layer.number, f"z{layer.number}"
     source = name_activation(n - 1) if letter == "h" else f"{letter}{n}"
     by = write_activation(n - 1) if letter == "h" else Symbol(letter, n)
-    kind: FactorKind
+    kind: str
     formula: Term
     if letter == "h":
         kind, formula, value = "weight", Symbol("w", n), layer.weight
@@ -280,8 +278,9 @@ class Node:
 
     Attributes:
         id: For example "x", "w1", "z1", "h1", "p".
-        kind: What it does.
-        layer: The layer l; 0 for the input.
+        kind: What it does: in a chain "input", "weight", "bias", "multiply", "add", "activation" or
+            "output"; in any other graph "variable", "number" or the name of an operation.
+        layer: The layer l, 0 for the input; in any other graph the most operations on a way to it.
         symbol: Its value's name as a term.
         value: Its forward value.
         gradient: ∂p/∂node, the cumulative gradient.
@@ -293,7 +292,7 @@ class Node:
     """
 
     id: str
-    kind: NodeKind
+    kind: str
     layer: int
     symbol: Term
     value: WideFloat
@@ -437,7 +436,7 @@ def build_edges(layers: Sequence[ChainLayer], *, biased: bool) -> tuple[Edge, ..
 
 
 def _node(
-    name: str, kind: NodeKind, layer: int, symbol: Term, value: WideFloat, gradient: WideFloat
+    name: str, kind: str, layer: int, symbol: Term, value: WideFloat, gradient: WideFloat
 ) -> Node:
     return Node(id=name, kind=kind, layer=layer, symbol=symbol, value=value, gradient=gradient)
 

@@ -1,5 +1,6 @@
 """Terms as plain text, LaTeX and MathML: one tree, three renderers."""
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,13 +13,17 @@ from chainrule.chain.terms import (
     Fold,
     Gain,
     Mark,
+    Negative,
     Number,
+    Omitted,
     Partial,
     Power,
     Product,
+    Quotient,
     Sum,
     Symbol,
     Term,
+    Total,
 )
 from chainrule.chain.wide_float import LONGEST_POWER, WideFloat
 
@@ -33,7 +38,12 @@ _LATEX_SYMBOLS = {
     "min": r"\min",
     "max": r"\max",
     "tanh": r"\tanh",
+    "exp": r"\exp",
+    "log": r"\log",
 }
+_PLACES = ("", "⁽¹⁾", "⁽²⁾")
+"""Marks of the first and the second of two equal operands."""
+
 _LATEX_RELATIONS = {">": ">", "≤": r"\le", "≈": r"\approx", "=": "="}
 
 
@@ -42,12 +52,22 @@ def _needs_brackets(term: Term) -> bool:
     match term:
         case Mark(_, inner):
             return _needs_brackets(inner)
-        case Sum():
+        case Sum() | Negative():
             return True
         case Number(value):
             return value.sign < 0
         case _:
             return False
+
+
+def _needs_brackets_below(term: Term) -> bool:
+    """Return whether a term must stand in brackets below a slanted line."""
+    return isinstance(term, (Product, Quotient)) or _needs_brackets(term)
+
+
+def _needs_brackets_as_base(term: Term) -> bool:
+    """Return whether a term must stand in brackets under an exponent."""
+    return isinstance(term, Power) or _needs_brackets_below(term)
 
 
 def _is_long_number(term: Term) -> bool:
@@ -58,6 +78,13 @@ def describe_fold(fold: Fold) -> str:
     """Return how many factors are folded, in words."""
     count = len(fold.hidden)
     return f"{count} factor{'s' if count > 1 else ''}"
+
+
+def describe_omitted(omitted: Omitted) -> str:
+    """Return how many paths are left out, in words."""
+    if omitted.count > 10**15:  # nobody reads more digits
+        return f"{WideFloat.from_ratio(omitted.count)} more paths"
+    return f"{omitted.count} more path{'s' if omitted.count > 1 else ''}"
 
 
 # ------------------------------------------------------------------ plain text
@@ -73,7 +100,7 @@ def name_relation(value: WideFloat) -> Literal["=", "≈"]:
     return "=" if value.reads_exactly else "≈"
 
 
-def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
+def render_text(term: Term) -> str:  # noqa: PLR0911, PLR0912  (one return per kind of term)
     """Return a term in Unicode plain text."""
     match term:
         case Number(value):
@@ -82,7 +109,10 @@ def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of te
             return name if index is None else name + to_subscript(index)
         case Partial(of, by):
             below = render_text(by)
-            return f"∂{render_text(of)}/∂{below if isinstance(by, Symbol) else f'({below})'}"
+            below = below if isinstance(by, Symbol) else f"({below})"
+            return f"∂{render_text(of)}/∂{below}{_PLACES[term.place]}"
+        case Total(of, by):
+            return f"d{render_text(of)}/d{render_text(by)}"
         case Gain(above, below):
             return "/".join(f"‖∂𝓛/∂{render_text(by)}‖" for by in (above, below))
         case Product(factors, tight):
@@ -90,12 +120,16 @@ def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of te
             return ("" if tight else " · ").join(texts)
         case Sum(left, sign, right):
             return f"{render_text(left)} {sign} {_bracket_text(right)}"
+        case Negative(inner):
+            return f"{MINUS}{_bracket_text(inner)}"
+        case Quotient(above, low):
+            return f"{_bracket_text(above)}/{_bracket_text_below(low)}"
         case Power(base, Number(value)) if value.split()[1] is None and float(value).is_integer():
-            return f"{_bracket_text(base)}{to_superscript(int(float(value)))}"
+            return f"{_bracket_text_base(base)}{to_superscript(int(float(value)))}"
         case Power(base, exponent):
             text = render_text(exponent)
-            simple = isinstance(exponent, (Symbol, Condition))
-            return f"{_bracket_text(base)}^{text if simple else f'({text})'}"
+            simple = isinstance(exponent, (Symbol, Condition)) or text.replace(".", "").isdigit()
+            return f"{_bracket_text_base(base)}^{text if simple else f'({text})'}"
         case Apply(function, arguments):
             return f"{function}({', '.join(map(render_text, arguments))})"
         case Condition(left, relation, right):
@@ -105,6 +139,9 @@ def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of te
         case Fold(_, value):
             known = "" if value is None else f" {format_equal(value)}"
             return f"⋯ {describe_fold(term)}{known} ⋯"
+        case Omitted(_, value):
+            known = "" if value is None else f" {format_equal(value)}"
+            return f"⋯ {describe_omitted(term)}{known} ⋯"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +193,16 @@ def _bracket_text(term: Term) -> str:
     return f"({text})" if _needs_brackets(term) else text
 
 
+def _bracket_text_below(term: Term) -> str:
+    text = render_text(term)
+    return f"({text})" if _needs_brackets_below(term) else text
+
+
+def _bracket_text_base(term: Term) -> str:
+    text = render_text(term)
+    return f"({text})" if _needs_brackets_as_base(term) else text
+
+
 # ----------------------------------------------------------------------- LaTeX
 
 
@@ -170,17 +217,21 @@ def _latex_number(value: WideFloat) -> str:
 
 def _latex_name(name: str) -> str:
     stem, prime = (name[:-1], "'") if name.endswith("′") else (name, "")
-    known = _LATEX_SYMBOLS.get(stem)
-    if known is None:
-        known = stem if len(stem) == 1 else rf"\mathrm{{{stem}}}"
-    return known + prime
+    if known := _LATEX_SYMBOLS.get(stem):
+        return known + prime
+    if len(stem) > 1:
+        escaped = stem.replace("_", r"\_")
+        return rf"\mathrm{{{escaped}}}{prime}"
+    if "α" <= stem <= "ω":
+        return "\\" + unicodedata.name(stem).rpartition(" ")[2].lower() + prime
+    return stem + prime
 
 
 def _latex_index(index: int) -> str:
     return f"_{index}" if 0 <= index < 10 else f"_{{{index}}}"
 
 
-def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
+def render_latex(term: Term) -> str:  # noqa: PLR0911, PLR0912  (one return per kind of term)
     """Return a term in LaTeX."""
     match term:
         case Number(value):
@@ -189,7 +240,10 @@ def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of t
             return _latex_name(name) + ("" if index is None else _latex_index(index))
         case Partial(of, by):
             below = render_latex(by) if isinstance(by, Symbol) else f"({render_latex(by)})"
-            return rf"\frac{{\partial {render_latex(of)}}}{{\partial {below}}}"
+            place = rf"^{{({term.place})}}" if term.place else ""
+            return rf"\frac{{\partial {render_latex(of)}}}{{\partial {below}{place}}}"
+        case Total(of, by):
+            return rf"\frac{{\mathrm{{d}} {render_latex(of)}}}{{\mathrm{{d}} {render_latex(by)}}}"
         case Gain(above, below):
             return rf"\frac{{{_latex_norm(above)}}}{{{_latex_norm(below)}}}"
         case Product(factors, tight):
@@ -198,9 +252,13 @@ def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of t
         case Sum(left, sign, right):
             mark = "-" if sign == MINUS else sign
             return f"{render_latex(left)} {mark} {_bracket_latex(right)}"
+        case Negative(inner):
+            return f"-{_bracket_latex(inner)}"
+        case Quotient(above, low):
+            return rf"\frac{{{render_latex(above)}}}{{{render_latex(low)}}}"
         case Power(base, exponent):
-            long = _is_long_number(base)
-            text = rf"\left({render_latex(base)}\right)" if long else _bracket_latex(base)
+            long = _is_long_number(base) or _needs_brackets_as_base(base)
+            text = rf"\left({render_latex(base)}\right)" if long else render_latex(base)
             return f"{text}^{{{render_latex(exponent)}}}"
         case Apply(function, arguments):
             return f"{_latex_name(function)}({', '.join(map(render_latex, arguments))})"
@@ -215,6 +273,12 @@ def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of t
                 known = rf"\;{equal}\;{_latex_number(value)}"
             words = rf"\text{{{describe_fold(term)}}}{known}"
             return rf"\underbrace{{\cdots}}_{{{words}}}"
+        case Omitted(_, value):
+            known = ""
+            if value is not None:
+                equal = _LATEX_RELATIONS[name_relation(value)]
+                known = rf"\;{equal}\;{_latex_number(value)}"
+            return rf"\underbrace{{\cdots}}_{{\text{{{describe_omitted(term)}}}{known}}}"
 
 
 def _latex_norm(by: Symbol) -> str:
@@ -277,7 +341,7 @@ def _data(factors: tuple[str, ...]) -> str:
     return f' data-factor="{escape(" ".join(factors))}"'
 
 
-def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
+def render_mathml(term: Term) -> str:  # noqa: PLR0911, PLR0912  (one return per kind of term)
     """Return a term as MathML elements, without the enclosing math element.
 
     Every mark becomes an element of class "factor" with its factor's id in the attribute
@@ -292,7 +356,12 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of 
             return text if index is None else f"<msub>{text}<mn>{index}</mn></msub>"
         case Partial(of, by):
             below = render_mathml(by) if isinstance(by, Symbol) else _wrap(render_mathml(by))
+            if term.place:
+                below = f"<msup>{_mrow(below)}{_wrap(f'<mn>{term.place}</mn>')}</msup>"
             rows = [_mrow("<mi>∂</mi>", text) for text in (render_mathml(of), below)]
+            return f"<mfrac>{''.join(rows)}</mfrac>"
+        case Total(of, by):
+            rows = [_mrow("<mi>d</mi>", render_mathml(each)) for each in (of, by)]
             return f"<mfrac>{''.join(rows)}</mfrac>"
         case Gain(above, low):
             return f"<mfrac>{_mathml_norm(above)}{_mathml_norm(low)}</mfrac>"
@@ -300,9 +369,13 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of 
             return _mrow(_mo("\u2062" if tight else "·").join(map(_bracket_mathml, factors)))
         case Sum(left, sign, right):
             return _mrow(render_mathml(left), _mo(sign), _bracket_mathml(right))
+        case Negative(inner):
+            return _mrow(_mo(MINUS, ' form="prefix"'), _bracket_mathml(inner))
+        case Quotient(above, low):
+            return f"<mfrac>{_mrow(render_mathml(above))}{_mrow(render_mathml(low))}</mfrac>"
         case Power(base, exponent):
-            long = _is_long_number(base)
-            text = _wrap(render_mathml(base)) if long else _bracket_mathml(base)
+            long = _is_long_number(base) or _needs_brackets_as_base(base)
+            text = _wrap(render_mathml(base)) if long else render_mathml(base)
             return f"<msup>{text}{_mrow(render_mathml(exponent))}</msup>"
         case Apply(function, arguments):
             inner = _mo(",").join(map(render_mathml, arguments))
@@ -319,6 +392,11 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of 
                 parts += [_mo(name_relation(value)), _mathml_number(value)]
             attributes = f' class="fold"{_data(term.factors)}'
             return _mrow(*parts, _mo("⋯"), attributes=attributes)
+        case Omitted(_, value):
+            parts = [_mo("⋯"), f"<mtext>{describe_omitted(term)}</mtext>"]
+            if value is not None:
+                parts += [_mo(name_relation(value)), _mathml_number(value)]
+            return _mrow(*parts, _mo("⋯"), attributes=' class="omitted"')
 
 
 def _wrap(inner: str, left: str = "(", right: str = ")") -> str:
