@@ -159,15 +159,24 @@ class Piece:
 
 def split_text(term: Term) -> tuple[Piece, ...]:
     """Return a line in plain text in pieces; joined by spaces they are `render_text(term)`."""
-    if not isinstance(term, Product) or term.tight:
-        return (Piece(render_text(term), term.factors if isinstance(term, Mark) else ()),)
-    return tuple(
-        Piece(
-            f"{'· ' if i else ''}{_bracket_text(factor)}",
-            factor.factors if isinstance(factor, (Mark, Fold)) else (),
-        )
-        for i, factor in enumerate(term.factors)
-    )
+    match term:
+        case Product(factors, False):
+            return tuple(
+                Piece(
+                    f"{'· ' if i else ''}{_bracket_text(factor)}",
+                    factor.factors if isinstance(factor, (Mark, Fold)) else (),
+                )
+                for i, factor in enumerate(factors)
+            )
+        case Sum(left, sign, right):
+            first, *rest = (
+                split_text(right)
+                if isinstance(right, Product)
+                else (Piece(_bracket_text(right), right.factors if isinstance(right, Mark) else ()),)
+            )
+            return (*split_text(left), Piece(f"{sign} {first.text}", first.factors), *rest)
+        case _:
+            return (Piece(render_text(term), term.factors if isinstance(term, Mark) else ()),)
 
 
 def wrap_pieces(pieces: Sequence[Piece], width: int | None) -> Iterator[tuple[Piece, ...]]:
@@ -355,10 +364,10 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911, PLR0912  (one return per
             text = _mathml_name(name)
             return text if index is None else f"<msub>{text}<mn>{index}</mn></msub>"
         case Partial(of, by):
-            below = render_mathml(by) if isinstance(by, Symbol) else _wrap(render_mathml(by))
+            under = render_mathml(by) if isinstance(by, Symbol) else _wrap(render_mathml(by))
             if term.place:
-                below = f"<msup>{_mrow(below)}{_wrap(f'<mn>{term.place}</mn>')}</msup>"
-            rows = [_mrow("<mi>∂</mi>", text) for text in (render_mathml(of), below)]
+                under = f"<msup>{_mrow(under)}{_wrap(f'<mn>{term.place}</mn>')}</msup>"
+            rows = [_mrow("<mi>∂</mi>", text) for text in (render_mathml(of), under)]
             return f"<mfrac>{''.join(rows)}</mfrac>"
         case Total(of, by):
             rows = [_mrow("<mi>d</mi>", render_mathml(each)) for each in (of, by)]

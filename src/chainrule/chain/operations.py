@@ -137,7 +137,7 @@ def _write_power_slope(place: int, operands: Terms, itself: Term, _: Values) -> 
     if place == 1:
         return Product((itself, Apply("log", (base,))))
     if not isinstance(power, Number):
-        return Product((power, Power(base, Sum(power, MINUS, _ONE))))
+        return Product((power, Power(base, Sum(power, "−", _ONE))))
     below = power.value - ONE
     if not power.value or not below:
         return Number(power.value)
@@ -239,7 +239,7 @@ _ARITHMETIC = (
         count=2,
         compute=lambda values: values[0] - values[1],
         differentiate=lambda place, values, _: -ONE if place else ONE,
-        write=lambda operands: Sum(operands[0], MINUS, operands[1]),
+        write=lambda operands: Sum(operands[0], "−", operands[1]),
         write_slope=lambda place, *_: number(-1.0) if place else _ONE,
     ),
     Operation(

@@ -249,9 +249,10 @@ def _list_largest(
     chains = []
     for start in starts[root][:limit]:
         chain = []
-        while start.link is not None:
-            chain.append(start.link)
-            start = starts[links[start.link].source][start.rank]
+        step = start
+        while step.link is not None:
+            chain.append(step.link)
+            step = starts[links[step.link].source][step.rank]
         chains.append(tuple(chain))
     return chains
 
