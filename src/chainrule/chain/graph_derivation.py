@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 
+from chainrule._utils.numbers import format_share
 from chainrule.chain.derivation import (
     KEPT_EXPANSIONS,
     MAX_EXPANSIONS,
@@ -147,7 +148,7 @@ class GraphDerivation:
     Attributes:
         graph: The graph.
         wrt: The variable that its output is differentiated by.
-        limit: How many paths are written out.
+        limit: How many paths are written out; of more, half as many.
 
     Example:
         >>> derive_expression(ScalarGraph.parse("x + x*w", {"x": 3, "w": 2}), "x")
@@ -186,8 +187,8 @@ class GraphDerivation:
         """What every node but the numbers is: variables first, then operations."""
         equations = []
         nodes = self.graph.nodes
-        for position, node in enumerate(nodes):
-            formula = self.graph.define(position)
+        for node in nodes:
+            formula = self.graph.define(node.id)
             if node.kind == "number":
                 continue
             lines = [_write("value", name_relation(node.value), Number(node.value))]
@@ -241,6 +242,19 @@ class GraphDerivation:
         if self.value.range == "normal":
             return None
         return describe_beyond(render_text(self.subject), self.value)
+
+    def describe_paths(self) -> str:
+        """Return how many paths there are, how many are not listed, and whether they cancel."""
+        paths = self.paths
+        if paths.count == 1:
+            return "1 path: the gradient is one product."
+        said = f"{_count(paths.count)} paths"
+        if paths.omitted:
+            said += f", of which the largest {len(paths.paths)} are listed"
+        if paths.absolute and paths.cancellation < 0.5:
+            kept = format_share(paths.cancellation) if paths.cancellation > 0.005 else "almost none"
+            said += f". They partly cancel: {kept} of their sizes added up is left"
+        return f"{said}."
 
     def describe_cost(self) -> str:
         """Return how many multiplications the two ways of calculating it take, in words."""
@@ -327,7 +341,7 @@ class GraphDerivation:
     def _listed(self) -> tuple[tuple[Factor, ...], ...]:
         """The paths that are written out: in the order of the operands if they are all."""
         if self.paths.count > self.limit:
-            return tuple(path.factors for path in self.paths.paths[: self.limit])
+            return tuple(path.factors for path in self.paths.paths[: max(self.limit // 2, 1)])
         return tuple(self._walk(self.graph.output.id))
 
     def _walk(self, node: str) -> Iterator[tuple[Factor, ...]]:
@@ -374,10 +388,9 @@ class GraphDerivation:
             lines.append((node, sums))
         for number, (node, found) in enumerate(lines[:-1], 1):  # the last one is "product"
             name = render_text(symbols[node])
-            operands = " and ".join(
-                dict.fromkeys(render_text(f.partial.by) for f in self._below[node])
-            )
             by = render_text(self.paths.by)
+            operands = dict.fromkeys(render_text(f.partial.by) for f in self._below[node])
+            ways = ["directly" if each == by else f"through {each}" for each in operands]
             summands = [
                 [*(Mark((f.id,), f.partial) for f in head), *self._write_pending(end, symbols)]
                 for head, end in found
@@ -386,7 +399,7 @@ class GraphDerivation:
                 "expansion",
                 "=",
                 _add(summands),
-                f"{name} depends on {by} through {operands}.",
+                f"{name} depends on {by} {' and '.join(ways)}.",
                 hidden=len(lines) - 1 > MAX_EXPANSIONS and number > KEPT_EXPANSIONS,
             )
 
@@ -515,7 +528,7 @@ def derive_expression(
     Args:
         graph: The graph.
         wrt: A variable of the graph; `None` for its first one.
-        limit: How many paths to write out; of more, the largest.
+        limit: How many paths to write out; of more, the largest, and half as many.
 
     Raises:
         SpecError: If there is no such variable, or the limit is not from 1 to 64.

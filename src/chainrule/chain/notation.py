@@ -172,7 +172,9 @@ def split_text(term: Term) -> tuple[Piece, ...]:
             first, *rest = (
                 split_text(right)
                 if isinstance(right, Product)
-                else (Piece(_bracket_text(right), right.factors if isinstance(right, Mark) else ()),)
+                else (
+                    Piece(_bracket_text(right), right.factors if isinstance(right, Mark) else ()),
+                )
             )
             return (*split_text(left), Piece(f"{sign} {first.text}", first.factors), *rest)
         case _:

@@ -240,17 +240,40 @@ class ScalarGraph:
             )
         )
 
-    def define(self, position: int) -> Term | None:
+    def define(self, name: str) -> Term | None:
         """Return the formula of an operation in terms of its operands, `None` for a leaf.
 
         Args:
-            position: Its position among the nodes.
+            name: Id of its node.
         """
-        step = self.program.steps[position]
+        step = self.program.steps[self._places[name]]
         if not step.operands:
             return None
         symbols = [self.program.steps[each].symbol for each in step.operands]
         return OPERATIONS[step.kind].write(symbols)
+
+    def describe(self, name: str) -> str:
+        """Return what a node is, in plain text: u₁ = w · x, or its symbol for a leaf.
+
+        Args:
+            name: Id of the node.
+        """
+        formula = self.define(name)
+        symbol = render_text(self.program.steps[self._places[name]].symbol)
+        return symbol if formula is None else f"{symbol} = {render_text(formula)}"
+
+    def list_operands(self, name: str) -> tuple[str, ...]:
+        """Return the ids of the operands of a node, in order.
+
+        Args:
+            name: Id of the node.
+        """
+        steps = self.program.steps
+        return tuple(steps[each].id for each in steps[self._places[name]].operands)
+
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return MappingProxyType({step.id: at for at, step in enumerate(self.program.steps)})
 
     @property
     def _root(self) -> int:
@@ -325,9 +348,8 @@ class ScalarGraph:
 
     def _find_variable(self, name: str) -> int:
         """Return the position of a variable."""
-        for position, step in enumerate(self.program.steps):
-            if step.kind == "variable" and step.id == name:
-                return position
+        if name in self.variables:
+            return self._places[name]
         raise SpecError(f"wrt: unknown {name!r:.60}. {suggest(str(name), self.variables)}")
 
     def _explain(
@@ -335,7 +357,7 @@ class ScalarGraph:
     ) -> SpecError:
         """Return the error that says where an operation is not defined, and at which values."""
         step = self.program.steps[target]
-        formula = self.define(target)
+        formula = self.define(step.id)
         shown = ", ".join(
             f"{render_text(self.program.steps[each].symbol)} {format_equal(values[each])}"
             for each in dict.fromkeys(step.operands)
