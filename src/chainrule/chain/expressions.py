@@ -148,7 +148,7 @@ def _fail(text: str, at: int, must: str, fix: str, got: str | None = None) -> No
         fix: How to mend it.
         got: What came instead; by default the text from there on.
     """
-    rest = text[at : at + 20].split("\n")[0].rstrip()
+    rest = text[at : at + 20].split("\n", maxsplit=1)[0].rstrip()
     came = got if got is not None else repr(rest) if rest else "the end"
     raise SpecError(f"expression, character {at + 1}: {must}; got {came}. {fix}")
 

@@ -23,7 +23,6 @@ from chainrule.chain.derivation import (
 from chainrule.chain.network import Factor
 from chainrule.chain.notation import (
     Piece,
-    align_latex,
     align_mathml,
     format_equal,
     name_relation,
@@ -31,8 +30,9 @@ from chainrule.chain.notation import (
     render_mathml,
     render_text,
     split_text,
+    stack_latex,
+    wrap_groups,
     wrap_mathml,
-    wrap_pieces,
 )
 from chainrule.chain.operations import OPERATIONS
 from chainrule.chain.paths import MAX_PATHS, PathSum
@@ -41,7 +41,6 @@ from chainrule.chain.terms import (
     Mark,
     Number,
     Omitted,
-    Partial,
     Product,
     Sum,
     Symbol,
@@ -50,6 +49,9 @@ from chainrule.chain.terms import (
 )
 from chainrule.chain.wide_float import ONE, WideFloat
 from chainrule.errors import SpecError
+
+PLUS = ("+ ", "− ")
+"""How summands after the first begin in plain text."""
 
 SHOWN_PATHS = 6
 """Paths that are written out in a derivation unless it is asked for more."""
@@ -259,15 +261,18 @@ class GraphDerivation:
     def describe_cost(self) -> str:
         """Return how many multiplications the two ways of calculating it take, in words."""
         by_path, factored = self.paths.multiplications, self.paths.factored
-        words = f"{_count(by_path)} path by path, {factored} with each node once"
         if by_path == factored:
-            return f"Multiplications: {words}. No two paths share a part."
-        return f"Multiplications: {words}, as reverse mode does it."
+            return f"Multiplications: {_count(by_path)} path by path, as many with each node once."
+        return (
+            f"Multiplications: {_count(by_path)} path by path; {factored} with each node once, as "
+            "reverse mode calculates."
+        )
 
-    def to_text(self, *, width: int | None = None) -> str:
+    def to_text(self, *, fold: bool = True, width: int | None = None) -> str:
         """Return the sum over paths in Unicode plain text.
 
         Args:
+            fold: Whether to leave out the middle of a long expansion.
             width: Columns of the terminal, `None` for lines of any length.
 
         Example:
@@ -283,21 +288,24 @@ class GraphDerivation:
         """
         rows = (
             f"{start} {' '.join(piece.text for piece in pieces)}"
-            for start, pieces in self.write_rows(width)
+            for start, pieces in self.write_rows(fold=fold, width=width)
         )
         return "\n".join(rows)
 
-    def write_rows(self, width: int | None = None) -> Iterator[tuple[str, tuple[Piece, ...]]]:
+    def write_rows(
+        self, *, fold: bool = True, width: int | None = None
+    ) -> Iterator[tuple[str, tuple[Piece, ...]]]:
         """Yield the sum over paths row by row: what stands at its start, and its pieces.
 
         Args:
+            fold: Whether to leave out the middle of a long expansion.
             width: Columns of the terminal, `None` for rows of any length.
         """
         left = render_text(self.subject)
         margin, hidden = " " * len(left), 0
         start = left
         for line in self.lines[1:]:
-            if line.hidden:
+            if fold and line.hidden:
                 hidden += 1
                 continue
             if hidden:
@@ -305,26 +313,43 @@ class GraphDerivation:
                 hidden = 0
             head = f"{start} {line.relation}"
             room = None if width is None else width - len(left) - 3
-            for pieces in wrap_pieces(split_text(line.term), room):
+            for pieces in wrap_groups(split_text(line.term), room, (PLUS,)):
                 yield head, pieces
                 head = f"{margin}  "
             start = margin
 
-    def to_latex(self) -> str:
-        """Return the sum over paths as one aligned environment."""
-        return align_latex(render_latex(self.subject), [*self._render(render_latex, r"\;\vdots")])
+    def to_latex(self, *, fold: bool = True) -> str:
+        """Return definitions and sum over paths as one aligned environment.
 
-    def to_mathml(self) -> str:
-        """Return the sum over paths as one math element with a row per line, factors marked."""
-        rows = [*self._render(render_mathml, "<mo>⋮</mo>")]
+        Args:
+            fold: Whether to leave out the middle of a long expansion.
+        """
+        left = render_latex(self.subject)
+        lines = enumerate(self._render(render_latex, r"\;\vdots", fold))
+        definitions = (
+            (render_latex(each.subject) if i == 0 else "", line.relation, line.to_latex())
+            for each in self.definitions
+            for i, line in enumerate(each.lines)
+        )
+        return stack_latex([*definitions, *(("" if i else left, *row) for i, row in lines)])
+
+    def to_mathml(self, *, fold: bool = True) -> str:
+        """Return the sum over paths as one math element with a row per line, factors marked.
+
+        Args:
+            fold: Whether to leave out the middle of a long expansion.
+        """
+        rows = [*self._render(render_mathml, "<mo>⋮</mo>", fold)]
         return align_mathml(render_mathml(self.subject), rows)
 
     # ------------------------------------------------------------------ inside
 
-    def _render(self, render: Callable[[Term], str], dots: str) -> Iterator[tuple[str, str]]:
+    def _render(
+        self, render: Callable[[Term], str], dots: str, fold: bool
+    ) -> Iterator[tuple[str, str]]:
         skipped = False
         for line in self.lines[1:]:
-            if line.hidden:
+            if fold and line.hidden:
                 skipped = True
                 continue
             if skipped:

@@ -16,7 +16,6 @@ from typing import Protocol
 from chainrule.chain.drawing import (
     ARROW,
     HEADER,
-    PILL,
     RADIUS,
     STYLE,
     classify,
@@ -29,8 +28,8 @@ from chainrule.chain.drawing import (
     set_text,
     shorten,
 )
-from chainrule.chain.layout import MARGIN
 from chainrule.chain.graph_layout import Arrangement, Spot, arrange_graph
+from chainrule.chain.layout import MARGIN
 from chainrule.chain.network import Edge, Factor, Node
 from chainrule.chain.notation import format_equal, render_text
 from chainrule.chain.operations import OPERATIONS
@@ -413,7 +412,7 @@ def _draw_node(
     if uses > 1:
         name += f", the sum of what comes back from {uses} uses"
     state = (
-        "on-path" if uses or asked or node.gradient == 1 and node.symbol == output else "off-path"
+        "on-path" if uses or asked or (node.gradient == 1 and node.symbol == output) else "off-path"
     )
     return (
         f'<g class="node {" ".join(kinds)} {state}" id="{identifier}-node-{node.id}" '

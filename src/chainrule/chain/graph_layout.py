@@ -154,7 +154,7 @@ def _order(
         rows = [list(row) for row in rows]
         for number in numbers:
             places = {name: place for row in rows for place, name in enumerate(row)}
-            rows[number].sort(key=lambda name: _average(name, neighbours, places))  # noqa: B023
+            rows[number].sort(key=lambda name: _average(name, neighbours, places))
         crossings = _count_crossings(rows, above)
         if crossings < fewest:
             best, fewest = rows, crossings

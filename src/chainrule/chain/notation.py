@@ -199,6 +199,41 @@ def wrap_pieces(pieces: Sequence[Piece], width: int | None) -> Iterator[tuple[Pi
     yield tuple(row)
 
 
+def wrap_groups(
+    pieces: Sequence[Piece], width: int | None, signs: Sequence[tuple[str, ...]]
+) -> Iterator[tuple[Piece, ...]]:
+    """Yield the pieces row by row, broken where it reads best: before certain signs.
+
+    Args:
+        pieces: The pieces of a line.
+        width: The most characters of a row, `None` for a single row.
+        signs: What begins a part that stays together: the largest parts first, as = before +.
+    """
+    if not signs or width is None:
+        yield from wrap_pieces(pieces, width)
+        return
+    groups: list[list[Piece]] = []
+    for piece in pieces:
+        if not groups or piece.text.startswith(signs[0]):
+            groups.append([])
+        groups[-1].append(piece)
+    row: list[Piece] = []
+    for group in groups:
+        if row and _measure([*row, *group]) > width:
+            yield tuple(row)
+            row = []
+        if _measure(group) > width:
+            yield from wrap_groups(group, width, signs[1:])
+        else:
+            row += group
+    if row:
+        yield tuple(row)
+
+
+def _measure(pieces: Sequence[Piece]) -> int:
+    return sum(len(piece.text) + 1 for piece in pieces) - 1
+
+
 def _bracket_text(term: Term) -> str:
     text = render_text(term)
     return f"({text})" if _needs_brackets(term) else text
@@ -308,9 +343,18 @@ def align_latex(left: str, rows: Sequence[tuple[str, str]]) -> str:
         left: LaTeX of the left-hand side, written once.
         rows: Relation sign and LaTeX of the right-hand side of each line.
     """
+    return stack_latex([("" if i else left, *row) for i, row in enumerate(rows)])
+
+
+def stack_latex(rows: Sequence[tuple[str, str, str]]) -> str:
+    """Return an aligned environment of equations.
+
+    Args:
+        rows: Left-hand side, relation sign, and right-hand side of each, in LaTeX but for the sign.
+    """
     body = " \\\\\n".join(
-        f"  {'' if i else f'{left} '}&{_LATEX_RELATIONS[sign]} {latex}"
-        for i, (sign, latex) in enumerate(rows)
+        f"  {f'{left} ' if left else ''}&{_LATEX_RELATIONS[sign]} {latex}"
+        for left, sign, latex in rows
     )
     return f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
 

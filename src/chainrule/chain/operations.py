@@ -215,7 +215,7 @@ def _check_size(what: str, value: WideFloat, largest: int) -> None:
 
 
 def _is_whole(value: WideFloat) -> bool:
-    return value.exponent > 53 or float(value).is_integer() and value.range != "underflow"
+    return value.exponent > 53 or (float(value).is_integer() and value.range != "underflow")
 
 
 def _mark_rounded(value: WideFloat, rounded: bool) -> WideFloat:

@@ -49,7 +49,7 @@ class Path:
     Example:
         >>> from chainrule.chain import ScalarGraph
         >>> ScalarGraph.parse("x + x*x", {"x": 2}).find_paths("x").paths[0]
-        Path(p ← x: 1, 20 %)
+        Path(p ← u₁ ← x: 2, 40 %)
     """
 
     factors: tuple[Factor, ...]
