@@ -148,7 +148,7 @@ def _fail(text: str, at: int, must: str, fix: str, got: str | None = None) -> No
         fix: How to mend it.
         got: What came instead; by default the text from there on.
     """
-    rest = text[at : at + 20].split("\n", maxsplit=1)[0].rstrip()
+    rest = text[at : at + 20].partition("\n")[0].rstrip()
     came = got if got is not None else repr(rest) if rest else "the end"
     raise SpecError(f"expression, character {at + 1}: {must}; got {came}. {fix}")
 
@@ -169,24 +169,36 @@ def _read_tokens(text: str) -> Iterator[_Token]:
             _fail(text, at, "a number must be followed by a sign", fix)
         if kind == "name":
             _check_name(text, at, token)
-        elif kind == "number" and not math.isfinite(float(token)):
+        if kind == "number" and not math.isfinite(float(token)):
             _fail(text, at, "a number must be at most 1.8e308", "Use a smaller one.")
-        elif token == "(":
-            opened.append(at)
-        elif token == ")":
-            if not opened:
-                _fail(text, at, "a closing bracket must have an opening one", "Leave it out.")
-            opened.pop()
-        elif token == "=" and opened:
-            _fail(text, at, "= must stand outside brackets", "Give names before: h = w*x; tanh(h).")
-        elif token == ";" and opened:
-            _fail(text, opened[-1], "every bracket must be closed", "Add ')'.")
-        if len(opened) > MAX_BRACKETS:
-            _fail(text, at, f"brackets must stand at most {MAX_BRACKETS} deep", _SHARE)
+        _check_brackets(text, at, token, opened)
         if kind != "space" and not (kind == "end" and opened):
             yield _Token(kind, token, at)
         at, before = found.end(), kind
     if opened:
+        _fail(text, opened[-1], "every bracket must be closed", "Add ')'.")
+
+
+def _check_brackets(text: str, at: int, token: str, opened: list[int]) -> None:
+    """Check what a sign means for the brackets that are open, and keep note of them.
+
+    Args:
+        text: The expression.
+        at: Position of the sign.
+        token: The sign, or anything else.
+        opened: Positions of the open brackets.
+    """
+    if token == "(":
+        opened.append(at)
+        if len(opened) > MAX_BRACKETS:
+            _fail(text, at, f"brackets must stand at most {MAX_BRACKETS} deep", _SHARE)
+    elif token == ")":
+        if not opened:
+            _fail(text, at, "a closing bracket must have an opening one", "Leave it out.")
+        opened.pop()
+    elif token == "=" and opened:
+        _fail(text, at, "= must stand outside brackets", "Give names before: h = w*x; tanh(h).")
+    elif token == ";" and opened:
         _fail(text, opened[-1], "every bracket must be closed", "Add ')'.")
 
 
@@ -334,7 +346,7 @@ class _Builder:
             _fail(self.text, start, f"operations must be at most {MAX_DEPTH} deep", _SHARE)
         return tree
 
-    def _build(self, node: ast.expr, start: int) -> tuple[int, Term]:
+    def _build(self, node: ast.expr, start: int) -> tuple[int, Term]:  # noqa: PLR0911
         """Return the position of a tree's step, and the tree as a formula."""
         at = start + self._find_column(node, start)
         match node:

@@ -25,6 +25,7 @@ from chainrule.chain.notation import (
     Piece,
     align_mathml,
     format_equal,
+    join_latex,
     name_relation,
     render_latex,
     render_mathml,
@@ -131,9 +132,9 @@ class Equation:
 
     def to_latex(self) -> str:
         """Return it in LaTeX, in one line."""
-        signs = {"=": "=", "≈": r"\approx", "": ""}
-        sides = (f"{signs[line.relation]} {line.to_latex()}" for line in self.lines)
-        return " ".join((render_latex(self.subject), *sides))
+        return join_latex(
+            render_latex(self.subject), [(line.relation, line.to_latex()) for line in self.lines]
+        )
 
     def to_mathml(self) -> str:
         """Return it as a math element, in one line."""
@@ -326,11 +327,11 @@ class GraphDerivation:
         """
         left = render_latex(self.subject)
         lines = enumerate(self._render(render_latex, r"\;\vdots", fold))
-        definitions = (
-            (render_latex(each.subject) if i == 0 else "", line.relation, line.to_latex())
-            for each in self.definitions
-            for i, line in enumerate(each.lines)
-        )
+        definitions = []
+        for equation in self.definitions:
+            first, *rest = [(line.relation, line.to_latex()) for line in equation.lines]
+            right = join_latex(first[1], rest)
+            definitions.append((render_latex(equation.subject), first[0], right))
         return stack_latex([*definitions, *(("" if i else left, *row) for i, row in lines)])
 
     def to_mathml(self, *, fold: bool = True) -> str:

@@ -8,6 +8,7 @@ References:
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 COLUMN = 108.0
@@ -80,7 +81,7 @@ def arrange_graph(
 
 
 def _pair(names: Sequence[T]) -> Iterable[tuple[T, T]]:
-    return zip(names, names[1:], strict=False)
+    return pairwise(names)
 
 
 def _assign_columns(nodes: Iterable[str], edges: Mapping[str, Ends]) -> dict[str, int]:
@@ -184,7 +185,7 @@ def _average(name: str, neighbours: dict[str, list[str]], places: dict[str, int]
 def _count_crossings(rows: Sequence[Sequence[str]], above: dict[str, list[str]]) -> int:
     """Return how many pairs of edges between neighbouring columns cross."""
     crossings = 0
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in pairwise(rows):
         places = {name: place for place, name in enumerate(following)}
         ends: list[int] = []
         for name in row:

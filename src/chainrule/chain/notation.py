@@ -346,6 +346,16 @@ def align_latex(left: str, rows: Sequence[tuple[str, str]]) -> str:
     return stack_latex([("" if i else left, *row) for i, row in enumerate(rows)])
 
 
+def join_latex(left: str, sides: Sequence[tuple[str, str]]) -> str:
+    """Return an equation in one line.
+
+    Args:
+        left: LaTeX of its left-hand side.
+        sides: Relation sign and LaTeX of each side that follows.
+    """
+    return " ".join((left, *(f"{_LATEX_RELATIONS[sign]} {latex}" for sign, latex in sides)))
+
+
 def stack_latex(rows: Sequence[tuple[str, str, str]]) -> str:
     """Return an aligned environment of equations.
 
@@ -424,8 +434,8 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911, PLR0912  (one return per
             return _mrow(_mo("\u2062" if tight else "·").join(map(_bracket_mathml, factors)))
         case Sum(left, sign, right):
             return _mrow(render_mathml(left), _mo(sign), _bracket_mathml(right))
-        case Negative(inner):
-            return _mrow(_mo(MINUS, ' form="prefix"'), _bracket_mathml(inner))
+        case Negative(negated):
+            return _mrow(_mo(MINUS, ' form="prefix"'), _bracket_mathml(negated))
         case Quotient(above, low):
             return f"<mfrac>{_mrow(render_mathml(above))}{_mrow(render_mathml(low))}</mfrac>"
         case Power(base, exponent):
