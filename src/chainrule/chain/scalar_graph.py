@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 from chainrule.chain.expressions import Program, parse_program
 from chainrule.chain.network import Edge, Factor, Node
@@ -99,6 +99,9 @@ class ScalarGraph:
             shown.append(render_text(self.program.statements[-1][1]))
         equal = " = ".join(dict.fromkeys(shown))
         return f"ScalarGraph({equal} {format_equal(self.output.value)}, {len(self.nodes)} nodes)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.program, self.numbers)
 
     @property
     def variables(self) -> tuple[str, ...]:
