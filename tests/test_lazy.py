@@ -46,6 +46,7 @@ def test_importing_loads_neither_torch_nor_anything_heavy():
     ("name", "without"),
     [
         ("ScalarChain", "torch"),
+        ("ScalarGraph", "torch"),
         ("PRESETS", "torch"),
         ("NetworkSpec", "torch"),
         ("load_flow", "torch"),

@@ -26,6 +26,7 @@ def test_public_names():
         "PRESETS",
         "Remedy",
         "ScalarChain",
+        "ScalarGraph",
         "Trial",
         "Verdict",
         "apply_remedy",

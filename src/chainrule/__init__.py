@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chainrule.chain.scalar_chain import ScalarChain
+    from chainrule.chain.scalar_graph import ScalarGraph
     from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
     from chainrule.diagnosis.rule import Verdict
     from chainrule.errors import ChainruleError
@@ -50,6 +51,7 @@ __all__ = [
     "NetworkSpec",
     "Remedy",
     "ScalarChain",
+    "ScalarGraph",
     "Trial",
     "Verdict",
     "apply_remedy",
@@ -78,6 +80,7 @@ _HOMES = {
     "NetworkSpec": "spec",
     "Remedy": "remedies",
     "ScalarChain": "chain",
+    "ScalarGraph": "chain",
     "Trial": "flow",
     "Verdict": "diagnosis",
     "apply_remedy": "remedies",

@@ -288,11 +288,11 @@ class Derivation:
             stops = [render_text(f.prime) for f in self.factors if not f.exact]
             return f"{name} is exactly 0, because {stops[0]} = 0."
         if self.value.range != "normal":
-            return _describe_beyond(name, self.value)
+            return describe_beyond(name, self.value)
         beyond = [factor for factor in self.factors if factor.exact.range != "normal"]
         if not beyond:
             return None
-        return _describe_beyond(render_text(beyond[0].prime), beyond[0].exact)
+        return describe_beyond(render_text(beyond[0].prime), beyond[0].exact)
 
     def _render(
         self, render: Callable[[Term], str], dots: str, fold: bool
@@ -453,8 +453,13 @@ def _list_layers(derivation: Derivation, fold: bool, width: int | None) -> Itera
             yield f"{'  ' if i else ''}{' '.join(piece.text for piece in pieces)}".rstrip()
 
 
-def _describe_beyond(name: str, value: WideFloat) -> str:
-    """Return what float64 would show for a number beyond its range, and its real size."""
+def describe_beyond(name: str, value: WideFloat) -> str:
+    """Return what float64 would show for a number beyond its range, and its real size.
+
+    Args:
+        name: What the number is.
+        value: The number.
+    """
     verb = {"underflow": "underflows", "overflow": "overflows"}[value.range]
     power = value.split()[1] or 0
     log = f"{value.log10:.1f}".replace("-", "−")

@@ -62,10 +62,10 @@ def describe_chain(
         "wrt": wrt,
         "order": order,
         "symbols": list(derivation.describe_symbols()),
-        "nodes": [_describe_node(node) for node in shown.nodes],
-        "edges": [_describe_edge(edge) for edge in shown.edges],
+        "nodes": [describe_node(node) for node in shown.nodes],
+        "edges": [describe_edge(edge) for edge in shown.edges],
         "factors": [
-            _describe_factor(factor, product)
+            describe_factor(factor) | {"running_product": describe_number(product)}
             for factor, product in zip(chain.factors(wrt), running, strict=True)
         ],
         "subject": _describe_subject(derivation),
@@ -104,7 +104,8 @@ def describe_number(number: WideFloat | None) -> dict[str, Any]:
     }
 
 
-def _describe_node(node: Node) -> dict[str, Any]:
+def describe_node(node: Node) -> dict[str, Any]:
+    """Return a node of a graph as data that JSON can hold."""
     return {
         "id": node.id,
         "kind": node.kind,
@@ -116,7 +117,8 @@ def _describe_node(node: Node) -> dict[str, Any]:
     }
 
 
-def _describe_edge(edge: Edge) -> dict[str, Any]:
+def describe_edge(edge: Edge) -> dict[str, Any]:
+    """Return an edge of a graph as data that JSON can hold."""
     return {
         "id": edge.id,
         "source": edge.source,
@@ -129,7 +131,8 @@ def _describe_edge(edge: Edge) -> dict[str, Any]:
     }
 
 
-def _describe_factor(factor: Factor, running: WideFloat) -> dict[str, Any]:
+def describe_factor(factor: Factor) -> dict[str, Any]:
+    """Return a local derivative as data that JSON can hold."""
     return {
         "id": factor.id,
         "kind": factor.kind,
@@ -142,7 +145,6 @@ def _describe_factor(factor: Factor, running: WideFloat) -> dict[str, Any]:
         "symbol_latex": render_latex(factor.partial),
         "substituted_latex": render_latex(factor.formula),
         "value": describe_number(factor.exact),
-        "running_product": describe_number(running),
         "effect": classify(factor.exact),
         "sentence": factor.sentence,
     }

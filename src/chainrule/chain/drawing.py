@@ -16,10 +16,10 @@ from chainrule.chain.wide_float import LONGEST_POWER, WideFloat
 from chainrule.errors import SpecError
 
 RADIUS = 21.0
-_PILL = (30.0, 19.0)
+PILL = (30.0, 19.0)
 _FOLD = (62.0, 24.0)
-_ARROW = 9.0
-_HEADER = 56.0
+ARROW = 9.0
+HEADER = 56.0
 _LEGEND = (
     ("shrinks", "shrinks the gradient"),
     ("keeps", "keeps it"),
@@ -78,20 +78,21 @@ def draw_graph(
     }
     subject = Partial(Symbol("p"), factors[-1].partial.by)
     title = f"{render_text(subject)} {format_equal(chain.gradient(wrt))}"
-    legend, legend_height, legend_width = _draw_legend(layout)
+    kinds = {classify(edge.value) for edge in layout.edges if edge.target != "p"}
+    legend, legend_height, legend_width = draw_legend(kinds, layout.width)
     width = max(layout.width, legend_width)
-    height = _HEADER + layout.height + legend_height
+    height = HEADER + layout.height + legend_height
     body = [
         f'<rect class="paper" width="{width:.0f}" height="{height:.0f}" rx="12"/>',
         _draw_header(chain, subject, chain.gradient(wrt)),
-        f'<g transform="translate(0 {_HEADER:.0f})">',
+        f'<g transform="translate(0 {HEADER:.0f})">',
         *(_draw_edge(edge, layout, identifier, marked) for edge in layout.edges),
         *(
             _draw_node(place, chain, identifier, name in on_path, _list_own(name, factors))
             for name, place in layout.places.items()
         ),
         "</g>",
-        f'<g transform="translate(0 {_HEADER + layout.height:.0f})">{legend}</g>',
+        f'<g transform="translate(0 {HEADER + layout.height:.0f})">{legend}</g>',
     ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chain-graph" id="{identifier}" '
@@ -99,7 +100,7 @@ def draw_graph(
         f'role="group" aria-labelledby="{identifier}-title {identifier}-desc">\n'
         f'<title id="{identifier}-title">Computational graph: {escape(title)}</title>\n'
         f'<desc id="{identifier}-desc">{escape(_describe(chain, factors))}</desc>\n'
-        f"<style>{STYLE}</style>\n{_draw_markers(identifier)}\n" + "\n".join(body) + "\n</svg>\n"
+        f"<style>{STYLE}</style>\n{draw_markers(identifier)}\n" + "\n".join(body) + "\n</svg>\n"
     )
 
 
@@ -156,15 +157,15 @@ def _draw_edge(edge: Edge, layout: Layout, identifier: str, marked: frozenset[st
     kind = classify(edge.value)
     vertical = source.x == target.x and source.y != target.y
     if vertical:
-        top, bottom = source.y + _PILL[1], target.y - _reach(target) - _ARROW
+        top, bottom = source.y + PILL[1], target.y - _reach(target) - ARROW
         line = f"M{source.x:.1f} {top:.1f}V{bottom:.1f}"
         x, y, anchor = source.x - 10, (top + bottom) / 2 + 2, "end"
         marks = ((x, y - 3), (x, y + 12))
     else:
-        start, end = source.x + _reach(source), target.x - _reach(target) - _ARROW
+        start, end = source.x + _reach(source), target.x - _reach(target) - ARROW
         if source.row == target.row:
             line = f"M{start:.1f} {source.y:.1f}H{end:.1f}"
-            x = (start + end + _ARROW) / 2
+            x = (start + end + ARROW) / 2
         else:
             line = _wrap_line(start, source.y, end, target.y, layout.width)
             x = end - 30
@@ -172,7 +173,7 @@ def _draw_edge(edge: Edge, layout: Layout, identifier: str, marked: frozenset[st
         marks = ((x, target.y - 9), (x, target.y + 17))
     symbol, _ = set_term(edge.derivative, *marks[1], "words local", anchor=anchor)
     plain = edge.target == "p" or not edge.factors
-    number = _shorten(edge.value)
+    number = shorten(edge.value)
     labels = "" if plain else set_text(number, *marks[0], "local number", anchor=anchor)
     if not plain and render_text(edge.derivative) != number:
         labels += symbol
@@ -187,8 +188,12 @@ def _draw_edge(edge: Edge, layout: Layout, identifier: str, marked: frozenset[st
     )
 
 
-def _shorten(value: WideFloat) -> str:
-    """Return a number for a label: of one whose power of ten is a power itself, only which way."""
+def shorten(value: WideFloat) -> str:
+    """Return a number for a label: of one whose power of ten is a power itself, only which way.
+
+    Args:
+        value: The number.
+    """
     if not value.sign or abs(value.log10) <= LONGEST_POWER:
         return str(value)
     return f"{MINUS if value.sign < 0 else ''}{'tiny' if value.log10 < 0 else 'huge'}"
@@ -208,7 +213,7 @@ def _reach(place: Place) -> float:
     """Return how far a node extends from its centre."""
     if isinstance(place.item, Folded):
         return _FOLD[0]
-    return _PILL[0] if place.item.kind in ("input", "output") else RADIUS
+    return PILL[0] if place.item.kind in ("input", "output") else RADIUS
 
 
 def _draw_node(
@@ -217,11 +222,11 @@ def _draw_node(
     item, x, y = place.item, place.x, place.y
     node = item.node if isinstance(item, Folded) else item
     kind = "fold" if isinstance(item, Folded) else node.kind
-    value, gradient = _shorten(node.value), _shorten(node.gradient)
+    value, gradient = shorten(node.value), shorten(node.gradient)
     operand = kind in ("weight", "bias")
     if isinstance(item, Folded):
         count = item.last - item.first + 1
-        shape = _draw_pill(x, y, *_FOLD) + set_text(f"⋯ {count} layers", x, y + 5, "words strong")
+        shape = draw_pill(x, y, *_FOLD) + set_text(f"⋯ {count} layers", x, y + 5, "words strong")
     elif kind in ("multiply", "add", "activation"):
         sign = {"multiply": "×", "add": "+"}.get(kind) or NAMES[
             chain.layers[node.layer - 1].activation.name
@@ -232,11 +237,11 @@ def _draw_node(
             sign, x, y + drop, size
         )
     else:
-        shape = _draw_pill(x, y, *_PILL)
+        shape = draw_pill(x, y, *PILL)
         shape += set_term(node.symbol, x, y + 5, "symbol", size=17)[0]
     aside = kind in ("multiply", "add")
     above = (x + 9, "start") if aside else (x, "middle")
-    height = {"weight": _PILL[1], "bias": _PILL[1], "fold": _FOLD[1]}.get(kind, RADIUS)
+    height = {"weight": PILL[1], "bias": PILL[1], "fold": _FOLD[1]}.get(kind, RADIUS)
     labels = set_text(value, above[0], y - height - 7, "value", anchor=above[1])
     if kind in ("multiply", "add", "activation", "fold"):
         labels += set_term(node.symbol, above[0], y - height - 24, "words", anchor=above[1])[0]
@@ -257,14 +262,16 @@ def _draw_node(
     )
 
 
-def _draw_pill(x: float, y: float, half_width: float, half_height: float) -> str:
+def draw_pill(x: float, y: float, half_width: float, half_height: float) -> str:
+    """Return a box with round ends about its centre."""
     return (
         f'<rect class="shape" x="{x - half_width:.1f}" y="{y - half_height:.1f}" '
         f'width="{2 * half_width:.1f}" height="{2 * half_height:.1f}" rx="{half_height:.0f}"/>'
     )
 
 
-def _draw_markers(identifier: str) -> str:
+def draw_markers(identifier: str) -> str:
+    """Return the arrowheads of a document whose ids begin with `identifier`."""
     markers = (
         f'<marker id="{identifier}-arrow-{kind}" class="arrow {kind}" viewBox="0 0 10 10" '
         f'refX="1" refY="5" markerWidth="11" markerHeight="11" markerUnits="userSpaceOnUse" '
@@ -274,20 +281,25 @@ def _draw_markers(identifier: str) -> str:
     return f"<defs>{''.join(markers)}</defs>"
 
 
-def _draw_legend(layout: Layout) -> tuple[str, float, float]:
-    """Return the legend with its height and the least width that it takes."""
-    kinds = {classify(edge.value) for edge in layout.edges if edge.target != "p"}
+def draw_legend(kinds: set[str], width: float, output: str = "p") -> tuple[str, float, float]:
+    """Return the legend with its height and the least width that it takes.
+
+    Args:
+        kinds: What the edges do, as `classify` says it.
+        width: That of the graph.
+        output: What the gradients are of.
+    """
     items: tuple[tuple[str, str], ...] = (
         *((kind, words) for kind, words in _LEGEND if kind in kinds),
         ("value", "forward value"),
-        ("gradient", "gradient of p"),
+        ("gradient", f"gradient of {output}"),
     )
     parts = []
-    limit = max(layout.width - MARGIN, 420.0)
+    limit = max(width - MARGIN, 420.0)
     x, y, widest = MARGIN, 18.0, 0.0
     for kind, words in items:
-        width = 40 + measure_text(words, 13)
-        if x > MARGIN and x + width > limit:
+        size = 40 + measure_text(words, 13)
+        if x > MARGIN and x + size > limit:
             x, y = MARGIN, y + 24
         if kind in ("value", "gradient"):
             sample = set_text("0.5", x, y + 4, kind, anchor="start")
@@ -298,7 +310,7 @@ def _draw_legend(layout: Layout) -> tuple[str, float, float]:
                 f'stroke-width="{thickness}"/></g>'
             )
         parts.append(sample + set_text(words, x + 36, y + 4, "words", anchor="start"))
-        x += width + 22
+        x += size + 22
         widest = max(widest, x - 22)
     return "".join(parts), y + 22, widest + MARGIN
 

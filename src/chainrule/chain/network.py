@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from chainrule._utils.numbers import to_subscript
 from chainrule.chain.notation import format_equal, render_text
 from chainrule.chain.terms import (
     Number,
     Partial,
-    Product,
     Symbol,
     Term,
     write_prime,
@@ -23,9 +22,6 @@ from chainrule.chain.wide_float import (
     apply_derivative,
 )
 from chainrule.spec.activations import Activation
-
-FactorKind = Literal["activation", "weight", "input", "bias"]
-NodeKind = Literal["input", "weight", "bias", "multiply", "add", "activation", "output"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -121,8 +117,9 @@ class Factor:
 
     Attributes:
         id: The same in the graph, the equation and the chart: "h1-z2" for ∂z₂/∂h₁.
-        kind: "activation" for ∂h/∂z, "weight" for ∂z/∂h, "input" for ∂z/∂w, "bias" for ∂z/∂b.
-        layer: The layer l.
+        kind: In a chain "activation" for ∂h/∂z, "weight" for ∂z/∂h, "input" for ∂z/∂w, "bias" for
+            ∂z/∂b; in any other graph the name of the operation.
+        layer: The layer l; in any other graph the most operations on a way to its result.
         edges: Ids of the edges of the graph that it stands for; the first carries the derivative.
         partial: ∂z₂/∂h₁ as a term.
         formula: What it is, as a term: w₂.
@@ -136,7 +133,7 @@ class Factor:
     """
 
     id: str
-    kind: FactorKind
+    kind: str
     layer: int
     edges: tuple[str, ...]
     partial: Partial
@@ -215,7 +212,7 @@ def _build_linear_factor(layer: ChainLayer, letter: str, biased: bool) -> Factor
     n, z = layer.number, f"z{layer.number}"
     source = name_activation(n - 1) if letter == "h" else f"{letter}{n}"
     by = write_activation(n - 1) if letter == "h" else Symbol(letter, n)
-    kind: FactorKind
+    kind: str
     formula: Term
     if letter == "h":
         kind, formula, value = "weight", Symbol("w", n), layer.weight
@@ -280,8 +277,9 @@ class Node:
 
     Attributes:
         id: For example "x", "w1", "z1", "h1", "p".
-        kind: What it does.
-        layer: The layer l; 0 for the input.
+        kind: What it does: in a chain "input", "weight", "bias", "multiply", "add", "activation" or
+            "output"; in any other graph "variable", "number" or the name of an operation.
+        layer: The layer l, 0 for the input; in any other graph the most operations on a way to it.
         symbol: Its value's name as a term.
         value: Its forward value.
         gradient: ∂p/∂node, the cumulative gradient.
@@ -293,7 +291,7 @@ class Node:
     """
 
     id: str
-    kind: NodeKind
+    kind: str
     layer: int
     symbol: Term
     value: WideFloat
@@ -368,94 +366,3 @@ class Graph(Protocol):
 
     def show(self, wrt: str) -> "Graph":
         """Return the graph that has a node for `wrt`."""
-
-
-def build_nodes(layers: Sequence[ChainLayer], *, biased: bool) -> tuple[Node, ...]:
-    """Return the nodes, input to output.
-
-    Args:
-        layers: All layers of the chain.
-        biased: Whether the graph adds biases.
-    """
-    gradient = ONE
-    backward = [_node("p", "output", len(layers), Symbol("p"), layers[-1].h, ONE)]
-    for layer in reversed(layers):
-        n = layer.number
-        backward.append(_node(f"h{n}", "activation", n, Symbol("h", n), layer.h, gradient))
-        gradient = gradient * layer.slope
-        if biased:
-            backward += [
-                _node(f"z{n}", "add", n, Symbol("z", n), layer.z, gradient),
-                _node(f"b{n}", "bias", n, Symbol("b", n), layer.bias, gradient),
-                _node(
-                    f"m{n}",
-                    "multiply",
-                    n,
-                    Product((Symbol("w", n), write_activation(n - 1))),
-                    layer.product,
-                    gradient,
-                ),
-            ]
-        else:
-            backward.append(_node(f"z{n}", "multiply", n, Symbol("z", n), layer.z, gradient))
-        weight_gradient = gradient * layer.input
-        backward.append(_node(f"w{n}", "weight", n, Symbol("w", n), layer.weight, weight_gradient))
-        gradient = gradient * layer.weight
-    x = layers[0].input
-    backward.append(_node("x", "input", 0, Symbol("x"), x, gradient))
-    return tuple(reversed(backward))
-
-
-def build_edges(layers: Sequence[ChainLayer], *, biased: bool) -> tuple[Edge, ...]:
-    """Return the edges, input to output.
-
-    Args:
-        layers: All layers of the chain.
-        biased: Whether the graph adds biases.
-    """
-    edges: list[Edge] = []
-    for layer in layers:
-        n = layer.number
-        h, z = name_activation(n - 1), f"z{n}"
-        product = f"m{n}" if biased else z
-        own = (f"{h}-{z}", f"w{n}-{z}")
-        edges += [
-            _edge(h, product, n, Symbol("w", n), layer.weight, own[:1]),
-            _edge(f"w{n}", product, n, write_activation(n - 1), layer.input, own[1:]),
-        ]
-        if biased:
-            one = Number(ONE)
-            edges += [
-                _edge(product, z, n, one, ONE, own),
-                _edge(f"b{n}", z, n, one, ONE, (f"b{n}-{z}",)),
-            ]
-        prime = write_prime(layer.activation.name, n)
-        edges.append(_edge(z, f"h{n}", n, prime, layer.slope, (f"{z}-h{n}",)))
-    last = len(layers)
-    edges.append(_edge(f"h{last}", "p", last, Number(ONE), ONE, (f"z{last}-h{last}",)))
-    return tuple(edges)
-
-
-def _node(
-    name: str, kind: NodeKind, layer: int, symbol: Term, value: WideFloat, gradient: WideFloat
-) -> Node:
-    return Node(id=name, kind=kind, layer=layer, symbol=symbol, value=value, gradient=gradient)
-
-
-def _edge(
-    source: str,
-    target: str,
-    layer: int,
-    derivative: Term,
-    value: WideFloat,
-    factors: tuple[str, ...],
-) -> Edge:
-    return Edge(
-        id=f"{source}-{target}",
-        source=source,
-        target=target,
-        layer=layer,
-        derivative=derivative,
-        value=value,
-        factors=factors,
-    )

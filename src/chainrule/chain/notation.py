@@ -1,5 +1,6 @@
 """Terms as plain text, LaTeX and MathML: one tree, three renderers."""
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,13 +13,17 @@ from chainrule.chain.terms import (
     Fold,
     Gain,
     Mark,
+    Negative,
     Number,
+    Omitted,
     Partial,
     Power,
     Product,
+    Quotient,
     Sum,
     Symbol,
     Term,
+    Total,
 )
 from chainrule.chain.wide_float import LONGEST_POWER, WideFloat
 
@@ -33,7 +38,12 @@ _LATEX_SYMBOLS = {
     "min": r"\min",
     "max": r"\max",
     "tanh": r"\tanh",
+    "exp": r"\exp",
+    "log": r"\log",
 }
+_PLACES = ("", "⁽¹⁾", "⁽²⁾")
+"""Marks of the first and the second of two equal operands."""
+
 _LATEX_RELATIONS = {">": ">", "≤": r"\le", "≈": r"\approx", "=": "="}
 
 
@@ -42,12 +52,22 @@ def _needs_brackets(term: Term) -> bool:
     match term:
         case Mark(_, inner):
             return _needs_brackets(inner)
-        case Sum():
+        case Sum() | Negative():
             return True
         case Number(value):
             return value.sign < 0
         case _:
             return False
+
+
+def _needs_brackets_below(term: Term) -> bool:
+    """Return whether a term must stand in brackets below a slanted line."""
+    return isinstance(term, (Product, Quotient)) or _needs_brackets(term)
+
+
+def _needs_brackets_as_base(term: Term) -> bool:
+    """Return whether a term must stand in brackets under an exponent."""
+    return isinstance(term, Power) or _needs_brackets_below(term)
 
 
 def _is_long_number(term: Term) -> bool:
@@ -58,6 +78,13 @@ def describe_fold(fold: Fold) -> str:
     """Return how many factors are folded, in words."""
     count = len(fold.hidden)
     return f"{count} factor{'s' if count > 1 else ''}"
+
+
+def describe_omitted(omitted: Omitted) -> str:
+    """Return how many paths are left out, in words."""
+    if omitted.count > 10**15:  # nobody reads more digits
+        return f"{WideFloat.from_ratio(omitted.count)} more paths"
+    return f"{omitted.count} more path{'s' if omitted.count > 1 else ''}"
 
 
 # ------------------------------------------------------------------ plain text
@@ -73,7 +100,7 @@ def name_relation(value: WideFloat) -> Literal["=", "≈"]:
     return "=" if value.reads_exactly else "≈"
 
 
-def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
+def render_text(term: Term) -> str:  # noqa: PLR0911, PLR0912  (one return per kind of term)
     """Return a term in Unicode plain text."""
     match term:
         case Number(value):
@@ -82,7 +109,10 @@ def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of te
             return name if index is None else name + to_subscript(index)
         case Partial(of, by):
             below = render_text(by)
-            return f"∂{render_text(of)}/∂{below if isinstance(by, Symbol) else f'({below})'}"
+            below = below if isinstance(by, Symbol) else f"({below})"
+            return f"∂{render_text(of)}/∂{below}{_PLACES[term.place]}"
+        case Total(of, by):
+            return f"d{render_text(of)}/d{render_text(by)}"
         case Gain(above, below):
             return "/".join(f"‖∂𝓛/∂{render_text(by)}‖" for by in (above, below))
         case Product(factors, tight):
@@ -90,12 +120,16 @@ def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of te
             return ("" if tight else " · ").join(texts)
         case Sum(left, sign, right):
             return f"{render_text(left)} {sign} {_bracket_text(right)}"
+        case Negative(inner):
+            return f"{MINUS}{_bracket_text(inner)}"
+        case Quotient(above, low):
+            return f"{_bracket_text(above)}/{_bracket_text_below(low)}"
         case Power(base, Number(value)) if value.split()[1] is None and float(value).is_integer():
-            return f"{_bracket_text(base)}{to_superscript(int(float(value)))}"
+            return f"{_bracket_text_base(base)}{to_superscript(int(float(value)))}"
         case Power(base, exponent):
             text = render_text(exponent)
-            simple = isinstance(exponent, (Symbol, Condition))
-            return f"{_bracket_text(base)}^{text if simple else f'({text})'}"
+            simple = isinstance(exponent, (Symbol, Condition)) or text.replace(".", "").isdigit()
+            return f"{_bracket_text_base(base)}^{text if simple else f'({text})'}"
         case Apply(function, arguments):
             return f"{function}({', '.join(map(render_text, arguments))})"
         case Condition(left, relation, right):
@@ -105,6 +139,9 @@ def render_text(term: Term) -> str:  # noqa: PLR0911  (one return per kind of te
         case Fold(_, value):
             known = "" if value is None else f" {format_equal(value)}"
             return f"⋯ {describe_fold(term)}{known} ⋯"
+        case Omitted(_, value):
+            known = "" if value is None else f" {format_equal(value)}"
+            return f"⋯ {describe_omitted(term)}{known} ⋯"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +159,26 @@ class Piece:
 
 def split_text(term: Term) -> tuple[Piece, ...]:
     """Return a line in plain text in pieces; joined by spaces they are `render_text(term)`."""
-    if not isinstance(term, Product) or term.tight:
-        return (Piece(render_text(term), term.factors if isinstance(term, Mark) else ()),)
-    return tuple(
-        Piece(
-            f"{'· ' if i else ''}{_bracket_text(factor)}",
-            factor.factors if isinstance(factor, (Mark, Fold)) else (),
-        )
-        for i, factor in enumerate(term.factors)
-    )
+    match term:
+        case Product(factors, False):
+            return tuple(
+                Piece(
+                    f"{'· ' if i else ''}{_bracket_text(factor)}",
+                    factor.factors if isinstance(factor, (Mark, Fold)) else (),
+                )
+                for i, factor in enumerate(factors)
+            )
+        case Sum(left, sign, right):
+            first, *rest = (
+                split_text(right)
+                if isinstance(right, Product)
+                else (
+                    Piece(_bracket_text(right), right.factors if isinstance(right, Mark) else ()),
+                )
+            )
+            return (*split_text(left), Piece(f"{sign} {first.text}", first.factors), *rest)
+        case _:
+            return (Piece(render_text(term), term.factors if isinstance(term, Mark) else ()),)
 
 
 def wrap_pieces(pieces: Sequence[Piece], width: int | None) -> Iterator[tuple[Piece, ...]]:
@@ -151,9 +199,54 @@ def wrap_pieces(pieces: Sequence[Piece], width: int | None) -> Iterator[tuple[Pi
     yield tuple(row)
 
 
+def wrap_groups(
+    pieces: Sequence[Piece], width: int | None, signs: Sequence[tuple[str, ...]]
+) -> Iterator[tuple[Piece, ...]]:
+    """Yield the pieces row by row, broken where it reads best: before certain signs.
+
+    Args:
+        pieces: The pieces of a line.
+        width: The most characters of a row, `None` for a single row.
+        signs: What begins a part that stays together: the largest parts first, as = before +.
+    """
+    if not signs or width is None:
+        yield from wrap_pieces(pieces, width)
+        return
+    groups: list[list[Piece]] = []
+    for piece in pieces:
+        if not groups or piece.text.startswith(signs[0]):
+            groups.append([])
+        groups[-1].append(piece)
+    row: list[Piece] = []
+    for group in groups:
+        if row and _measure([*row, *group]) > width:
+            yield tuple(row)
+            row = []
+        if _measure(group) > width:
+            yield from wrap_groups(group, width, signs[1:])
+        else:
+            row += group
+    if row:
+        yield tuple(row)
+
+
+def _measure(pieces: Sequence[Piece]) -> int:
+    return sum(len(piece.text) + 1 for piece in pieces) - 1
+
+
 def _bracket_text(term: Term) -> str:
     text = render_text(term)
     return f"({text})" if _needs_brackets(term) else text
+
+
+def _bracket_text_below(term: Term) -> str:
+    text = render_text(term)
+    return f"({text})" if _needs_brackets_below(term) else text
+
+
+def _bracket_text_base(term: Term) -> str:
+    text = render_text(term)
+    return f"({text})" if _needs_brackets_as_base(term) else text
 
 
 # ----------------------------------------------------------------------- LaTeX
@@ -170,17 +263,21 @@ def _latex_number(value: WideFloat) -> str:
 
 def _latex_name(name: str) -> str:
     stem, prime = (name[:-1], "'") if name.endswith("′") else (name, "")
-    known = _LATEX_SYMBOLS.get(stem)
-    if known is None:
-        known = stem if len(stem) == 1 else rf"\mathrm{{{stem}}}"
-    return known + prime
+    if known := _LATEX_SYMBOLS.get(stem):
+        return known + prime
+    if len(stem) > 1:
+        escaped = stem.replace("_", r"\_")
+        return rf"\mathrm{{{escaped}}}{prime}"
+    if "α" <= stem <= "ω":
+        return "\\" + unicodedata.name(stem).rpartition(" ")[2].lower() + prime
+    return stem + prime
 
 
 def _latex_index(index: int) -> str:
     return f"_{index}" if 0 <= index < 10 else f"_{{{index}}}"
 
 
-def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
+def render_latex(term: Term) -> str:  # noqa: PLR0911, PLR0912  (one return per kind of term)
     """Return a term in LaTeX."""
     match term:
         case Number(value):
@@ -189,7 +286,10 @@ def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of t
             return _latex_name(name) + ("" if index is None else _latex_index(index))
         case Partial(of, by):
             below = render_latex(by) if isinstance(by, Symbol) else f"({render_latex(by)})"
-            return rf"\frac{{\partial {render_latex(of)}}}{{\partial {below}}}"
+            place = rf"^{{({term.place})}}" if term.place else ""
+            return rf"\frac{{\partial {render_latex(of)}}}{{\partial {below}{place}}}"
+        case Total(of, by):
+            return rf"\frac{{\mathrm{{d}} {render_latex(of)}}}{{\mathrm{{d}} {render_latex(by)}}}"
         case Gain(above, below):
             return rf"\frac{{{_latex_norm(above)}}}{{{_latex_norm(below)}}}"
         case Product(factors, tight):
@@ -198,9 +298,13 @@ def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of t
         case Sum(left, sign, right):
             mark = "-" if sign == MINUS else sign
             return f"{render_latex(left)} {mark} {_bracket_latex(right)}"
+        case Negative(inner):
+            return f"-{_bracket_latex(inner)}"
+        case Quotient(above, low):
+            return rf"\frac{{{render_latex(above)}}}{{{render_latex(low)}}}"
         case Power(base, exponent):
-            long = _is_long_number(base)
-            text = rf"\left({render_latex(base)}\right)" if long else _bracket_latex(base)
+            long = _is_long_number(base) or _needs_brackets_as_base(base)
+            text = rf"\left({render_latex(base)}\right)" if long else render_latex(base)
             return f"{text}^{{{render_latex(exponent)}}}"
         case Apply(function, arguments):
             return f"{_latex_name(function)}({', '.join(map(render_latex, arguments))})"
@@ -215,6 +319,12 @@ def render_latex(term: Term) -> str:  # noqa: PLR0911  (one return per kind of t
                 known = rf"\;{equal}\;{_latex_number(value)}"
             words = rf"\text{{{describe_fold(term)}}}{known}"
             return rf"\underbrace{{\cdots}}_{{{words}}}"
+        case Omitted(_, value):
+            known = ""
+            if value is not None:
+                equal = _LATEX_RELATIONS[name_relation(value)]
+                known = rf"\;{equal}\;{_latex_number(value)}"
+            return rf"\underbrace{{\cdots}}_{{\text{{{describe_omitted(term)}}}{known}}}"
 
 
 def _latex_norm(by: Symbol) -> str:
@@ -233,9 +343,28 @@ def align_latex(left: str, rows: Sequence[tuple[str, str]]) -> str:
         left: LaTeX of the left-hand side, written once.
         rows: Relation sign and LaTeX of the right-hand side of each line.
     """
+    return stack_latex([("" if i else left, *row) for i, row in enumerate(rows)])
+
+
+def join_latex(left: str, sides: Sequence[tuple[str, str]]) -> str:
+    """Return an equation in one line.
+
+    Args:
+        left: LaTeX of its left-hand side.
+        sides: Relation sign and LaTeX of each side that follows.
+    """
+    return " ".join((left, *(f"{_LATEX_RELATIONS[sign]} {latex}" for sign, latex in sides)))
+
+
+def stack_latex(rows: Sequence[tuple[str, str, str]]) -> str:
+    """Return an aligned environment of equations.
+
+    Args:
+        rows: Left-hand side, relation sign, and right-hand side of each, in LaTeX but for the sign.
+    """
     body = " \\\\\n".join(
-        f"  {'' if i else f'{left} '}&{_LATEX_RELATIONS[sign]} {latex}"
-        for i, (sign, latex) in enumerate(rows)
+        f"  {f'{left} ' if left else ''}&{_LATEX_RELATIONS[sign]} {latex}"
+        for left, sign, latex in rows
     )
     return f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
 
@@ -277,7 +406,7 @@ def _data(factors: tuple[str, ...]) -> str:
     return f' data-factor="{escape(" ".join(factors))}"'
 
 
-def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of term)
+def render_mathml(term: Term) -> str:  # noqa: PLR0911, PLR0912  (one return per kind of term)
     """Return a term as MathML elements, without the enclosing math element.
 
     Every mark becomes an element of class "factor" with its factor's id in the attribute
@@ -291,8 +420,13 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of 
             text = _mathml_name(name)
             return text if index is None else f"<msub>{text}<mn>{index}</mn></msub>"
         case Partial(of, by):
-            below = render_mathml(by) if isinstance(by, Symbol) else _wrap(render_mathml(by))
-            rows = [_mrow("<mi>∂</mi>", text) for text in (render_mathml(of), below)]
+            under = render_mathml(by) if isinstance(by, Symbol) else _wrap(render_mathml(by))
+            if term.place:
+                under = f"<msup>{_mrow(under)}{_wrap(f'<mn>{term.place}</mn>')}</msup>"
+            rows = [_mrow("<mi>∂</mi>", text) for text in (render_mathml(of), under)]
+            return f"<mfrac>{''.join(rows)}</mfrac>"
+        case Total(of, by):
+            rows = [_mrow("<mi>d</mi>", render_mathml(each)) for each in (of, by)]
             return f"<mfrac>{''.join(rows)}</mfrac>"
         case Gain(above, low):
             return f"<mfrac>{_mathml_norm(above)}{_mathml_norm(low)}</mfrac>"
@@ -300,9 +434,13 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of 
             return _mrow(_mo("\u2062" if tight else "·").join(map(_bracket_mathml, factors)))
         case Sum(left, sign, right):
             return _mrow(render_mathml(left), _mo(sign), _bracket_mathml(right))
+        case Negative(negated):
+            return _mrow(_mo(MINUS, ' form="prefix"'), _bracket_mathml(negated))
+        case Quotient(above, low):
+            return f"<mfrac>{_mrow(render_mathml(above))}{_mrow(render_mathml(low))}</mfrac>"
         case Power(base, exponent):
-            long = _is_long_number(base)
-            text = _wrap(render_mathml(base)) if long else _bracket_mathml(base)
+            long = _is_long_number(base) or _needs_brackets_as_base(base)
+            text = _wrap(render_mathml(base)) if long else render_mathml(base)
             return f"<msup>{text}{_mrow(render_mathml(exponent))}</msup>"
         case Apply(function, arguments):
             inner = _mo(",").join(map(render_mathml, arguments))
@@ -319,6 +457,11 @@ def render_mathml(term: Term) -> str:  # noqa: PLR0911  (one return per kind of 
                 parts += [_mo(name_relation(value)), _mathml_number(value)]
             attributes = f' class="fold"{_data(term.factors)}'
             return _mrow(*parts, _mo("⋯"), attributes=attributes)
+        case Omitted(_, value):
+            parts = [_mo("⋯"), f"<mtext>{describe_omitted(term)}</mtext>"]
+            if value is not None:
+                parts += [_mo(name_relation(value)), _mathml_number(value)]
+            return _mrow(*parts, _mo("⋯"), attributes=' class="omitted"')
 
 
 def _wrap(inner: str, left: str = "(", right: str = ")") -> str:

@@ -4,27 +4,25 @@ References:
     Karpathy 2016, "Yes you should understand backprop".
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
+from chainrule.chain.chain_graph import build_graph, list_edges, list_nodes
 from chainrule.chain.drawing import draw_graph
 from chainrule.chain.network import (
     ChainLayer,
     Edge,
     Factor,
     Node,
-    build_edges,
-    build_nodes,
     compute_layers,
     list_factors,
 )
 from chainrule.chain.notation import format_equal
+from chainrule.chain.scalar_graph import ScalarGraph, check_number
 from chainrule.chain.wide_float import ONE, WideFloat
 from chainrule.errors import SpecError, suggest
 from chainrule.spec.activations import get_activation
@@ -86,7 +84,7 @@ class ScalarChain:
             raise SpecError(
                 f"biases: must be as many as weights ({depth}), or left out; got {len(biases)}."
             )
-        object.__setattr__(self, "x", _check_number("x", self.x))
+        object.__setattr__(self, "x", check_number("x", self.x))
         object.__setattr__(self, "weights", _check_numbers("w", weights))
         object.__setattr__(self, "activation", activation)
         object.__setattr__(self, "biases", None if biases is None else _check_numbers("b", biases))
@@ -210,15 +208,28 @@ class ScalarChain:
             return self
         return ScalarChain(self.x, self.weights, self.activation, [0.0] * self.depth)
 
+    def to_graph(self) -> ScalarGraph:
+        """Return the chain as a graph, of which it is the special case with one path.
+
+        Example:
+            >>> ScalarChain(1.0, [0.5, -2.0]).to_graph().find_paths("w1")
+            PathSum(1 path from h₂ to w₁ = −0.0816)
+        """
+        return self._graph
+
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
         """The nodes of the computational graph, input to output."""
-        return build_nodes(self.layers, biased=self.biases is not None)
+        return list_nodes(self._graph)
 
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
         """The edges of the computational graph, input to output."""
-        return build_edges(self.layers, biased=self.biases is not None)
+        return list_edges(self._graph)
+
+    @cached_property
+    def _graph(self) -> ScalarGraph:
+        return build_graph(self.layers, biased=self.biases is not None)
 
     def _find_variable(self, wrt: str) -> tuple[str, int]:
         """Return the letter and the layer of a variable; x is the input "h" of layer 1."""
@@ -250,17 +261,5 @@ def _list_values(name: str, values: Any) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _check_number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise SpecError(f"{name}: must be a number; got {value!r:.60}.")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise SpecError(f"{name}: must be a finite number; got {value!r:.60}.")
-    return number
-
-
 def _check_numbers(letter: str, values: Sequence[object]) -> tuple[float, ...]:
-    return tuple(_check_number(f"{letter}{n}", value) for n, value in enumerate(values, 1))
+    return tuple(check_number(f"{letter}{n}", value) for n, value in enumerate(values, 1))

@@ -26,10 +26,26 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """The derivative ∂of/∂by."""
+    """The derivative ∂of/∂by.
+
+    Attributes:
+        of: What is differentiated.
+        by: By what.
+        place: Where an operation reads one value twice, as in x · x: by which of the two, 1 or 2;
+            otherwise 0.
+    """
 
     of: Symbol
     by: "Symbol | Product"
+    place: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The derivative dof/dby along all paths; a `Partial` beside it is that of one operation."""
+
+    of: Symbol
+    by: Symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +71,21 @@ class Sum:
     left: "Term"
     sign: Literal["+", "−"]
     right: "Term"
+
+
+@dataclass(frozen=True, slots=True)
+class Negative:
+    """−term."""
+
+    term: "Term"
+
+
+@dataclass(frozen=True, slots=True)
+class Quotient:
+    """numerator ÷ denominator."""
+
+    numerator: "Term"
+    denominator: "Term"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +144,30 @@ class Fold:
         return tuple(name for mark in self.hidden for name in mark.factors)
 
 
+@dataclass(frozen=True, slots=True)
+class Omitted:
+    """Summands that are not written out: how many paths, and their sum."""
+
+    count: int
+    value: WideFloat | None = None
+
+
 Term: TypeAlias = (
-    Number | Symbol | Partial | Gain | Product | Sum | Power | Apply | Condition | Mark | Fold
+    Number
+    | Symbol
+    | Partial
+    | Total
+    | Gain
+    | Product
+    | Sum
+    | Negative
+    | Quotient
+    | Power
+    | Apply
+    | Condition
+    | Mark
+    | Fold
+    | Omitted
 )
 
 
@@ -131,6 +184,9 @@ def iterate_marks(term: Term) -> Iterator[Mark]:
         case Product(factors):
             for factor in factors:
                 yield from iterate_marks(factor)
+        case Sum(left, _, right):
+            yield from iterate_marks(left)
+            yield from iterate_marks(right)
         case Fold(hidden):
             yield from hidden
         case _:
@@ -196,15 +252,16 @@ NOTES: Mapping[str, str] = MappingProxyType(
 """What a reader needs to read a formula, for activations where that is not plain."""
 
 
-def write_slope(activation: str, layer: int) -> Term:
-    """Return φ′(z_l) in terms of z_l and h_l.
+def write_derivative(activation: str, z: Term, h: Term) -> Term:
+    """Return φ′(z) in terms of z and h = φ(z).
 
     It holds for every z. For piecewise activations that takes brackets [z > 0], min(z, 0) or a
     power of them, so that a product stays one line.
 
     Args:
         activation: Name of the activation.
-        layer: The layer l.
+        z: What it is applied to.
+        h: Its value.
     """
     try:
         write = _SLOPES[activation]
@@ -212,7 +269,17 @@ def write_slope(activation: str, layer: int) -> Term:
         raise SpecError(
             f"activation: unknown {activation!r}. {suggest(activation, NAMES)}"
         ) from None
-    return write(Symbol("z", layer), Symbol("h", layer))
+    return write(z, h)
+
+
+def write_slope(activation: str, layer: int) -> Term:
+    """Return φ′(z_l) in terms of z_l and h_l, as `write_derivative` does.
+
+    Args:
+        activation: Name of the activation.
+        layer: The layer l.
+    """
+    return write_derivative(activation, Symbol("z", layer), Symbol("h", layer))
 
 
 def write_prime(activation: str, layer: int) -> Term:

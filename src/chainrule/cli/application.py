@@ -50,6 +50,7 @@ _EXAMPLES = {
         "chainrule equation --layers 3",
         "chainrule equation --weights 0.5,-2,1.5 --activation tanh --wrt x",
         "chainrule equation --tied 1.5 --layers 30 --activation tanh --clip 0.1",
+        'chainrule equation --expr "x + sigmoid(w*x)" --value x=0.5,w=1.2',
     ),
     "explore": ("chainrule explore", "chainrule explore --port 0 --no-browser"),
 }

@@ -4,7 +4,7 @@ A long product is folded to as many factors as fit; what still does not fit goes
 sign "=".
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from rich.cells import cell_len
@@ -57,7 +57,7 @@ def print_equation(
     """
     width = console.width
     for line in derivation.describe_symbols():
-        for row in _join(line.split("  "), width, "  "):
+        for row in join_cells(line.split("  "), width, "  "):
             console.print(Text(row))
     console.print()
     for row in _lay_out_layers(derivation, width, fold):
@@ -66,7 +66,7 @@ def print_equation(
     for text in _lay_out_lines(derivation, width, fold):
         console.print(text, soft_wrap=True)
     if console.color_system and not console.no_color:
-        console.print(_explain_colours(derivation))
+        console.print(explain_colours({classify(f.exact) for f in derivation.factors}))
     note = derivation.describe_range()
     if note:
         console.print()
@@ -100,11 +100,17 @@ def _lay_out_layers(derivation: Derivation, width: int, fold: bool) -> Iterator[
         cells = [
             text + " " * (size - cell_len(text)) for text, size in zip(row, sizes, strict=True)
         ]
-        yield from _join(cells, width, " " * gap)
+        yield from join_cells(cells, width, " " * gap)
 
 
-def _join(cells: Sequence[str], width: int, gap: str) -> Iterator[str]:
-    """Yield cells beside each other in rows that fit; rows after the first are indented."""
+def join_cells(cells: Sequence[str], width: int, gap: str) -> Iterator[str]:
+    """Yield cells beside each other in rows that fit; rows after the first are indented.
+
+    Args:
+        cells: The cells.
+        width: Columns of the terminal.
+        gap: What stands between two of them.
+    """
     row = ""
     for cell in cells:
         if row and cell_len(row) + len(gap) + cell_len(cell.rstrip()) > width:
@@ -171,9 +177,12 @@ def _get_style(term: Term, effects: Mapping[str, str]) -> str:
             return ""
 
 
-def _explain_colours(derivation: Derivation) -> Text:
-    """Return what the colours mean that occur."""
-    effects = {classify(factor.exact) for factor in derivation.factors}
+def explain_colours(effects: Collection[str]) -> Text:
+    """Return what the colours mean that occur.
+
+    Args:
+        effects: What the factors do, as `classify` says it.
+    """
     words = {
         "shrinks": "shrinks the gradient",
         "grows": "grows the gradient",
