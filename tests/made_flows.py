@@ -1,4 +1,4 @@
-"""Flows written by hand, number by number: what is worked out of them can be worked out on paper."""
+"""Flows written by hand: what is worked out of them can be worked out on paper."""
 
 from typing import Any
 
