@@ -1,0 +1,594 @@
+"""What rules read, and what follows from it, of flows small enough for paper."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from chainrule.diagnosis.attribution import rank_attributions
+from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.factors import (
+    trace_chain,
+    trace_dead_units,
+    trace_differences,
+    trace_growth,
+    trace_normalizations,
+    trace_overflow,
+    trace_saturation,
+    trace_spreads,
+    trace_streams,
+    trace_way_back,
+)
+from chainrule.diagnosis.limits import Limits, check_limits
+from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
+from chainrule.diagnosis.reach import list_unreached, read_unreached
+from chainrule.diagnosis.rule import Reading, describe_bound, find_worst
+from chainrule.diagnosis.rules import RULES, measure_metric
+from chainrule.diagnosis.score import FEATURES, compute_score, score_model
+from chainrule.diagnosis.score_constants import SCORES
+from chainrule.diagnosis.viability.constants import Constants, Slope
+from chainrule.errors import ChainruleError
+from chainrule.flow.loss import LossFlow
+from chainrule.flow.quantity import Quantity
+from chainrule.spec.network_spec import NetworkSpec
+from made_flows import (
+    call,
+    gradient,
+    make_chain,
+    make_flow,
+    parameter,
+    quantity,
+    residual,
+    statistics,
+)
+
+
+def loose(norms, deltas=None, error=1.0, **fields):
+    """Layers that are no chain, before an output with this error."""
+    flow = make_chain(norms, gradients=deltas, chain=False)
+    output = call("out", "Loss", "other", gradient=error, shape=(1, 4), layer=None)
+    return make_flow((*flow.layers, output), flow.parameters, **fields)
+
+
+def with_step(flow, step):
+    facts = dict.fromkeys(("offset", "reaction", "zero_examples", "cut", "detached"))
+    return replace(
+        flow,
+        loss_facts=LossFlow(parts=(), outputs=(), terms=(), step=quantity(step), **facts),
+    )
+
+
+class TestMetrics:
+    def test_gradients_are_relative_to_the_error_at_the_output(self):
+        flow = loose([8.0, 2.0, 4.0], error=4.0)
+        assert measure_metric(flow, "exploding_gradient") == 2.0
+        assert measure_metric(flow, "vanishing_gradient") == 0.5
+
+    def test_clipped_gradients_are_multiplied_by_the_factor(self):
+        spec = NetworkSpec(depth=2, width=4, clip_norm=1.0)
+        flow = loose([3.0, 4.0], spec=spec)
+        clipped = measure_metric(flow, "exploding_gradient", clipped=True)
+        assert clipped == pytest.approx(4.0 / 5.0, rel=1e-6)
+        assert measure_metric(flow, "exploding_gradient") == 4.0
+        ratio = measure_metric(flow, "exploding_backward", clipped=True)
+        assert ratio == measure_metric(flow, "exploding_backward") == 1.0
+
+    def test_of_an_undefined_value_is_undefined(self):
+        assert math.isnan(measure_metric(loose([3.0, math.nan]), "exploding_gradient"))
+
+    def test_of_nothing_is_none(self):
+        assert measure_metric(make_flow(), "exploding_gradient") is None
+
+    def test_backward_is_first_over_last_delta(self):
+        flow = make_chain([1.0, 1.0, 1.0], gradients=[6.0, 9.0, 2.0])
+        assert measure_metric(flow, "exploding_backward") == 3.0
+        assert measure_metric(flow, "vanishing_backward") == 3.0
+        assert measure_metric(make_chain([1.0]), "exploding_backward") is None
+
+    @pytest.mark.parametrize(
+        ("rule", "norm", "applies"),
+        [
+            ("vanishing_backward", 0.029, True),
+            ("vanishing_backward", 0.031, False),
+            ("exploding_backward", 151.0, True),
+            ("exploding_backward", 149.0, False),
+        ],
+    )
+    def test_ratios_count_if_a_gradient_comes_within_ten_times_of_its_bound(
+        self, rule, norm, applies
+    ):
+        flow = loose([1.0, norm])
+        assert RULES[rule].applies(flow) is applies
+
+    def test_fading_is_the_last_spread_over_the_first(self):
+        calls = [
+            call("a", layer=1, statistics={"std": 8.0}),
+            call("b", layer=2, statistics={"std": 1.0}),
+            call("c", layer=3, statistics={"std": 2.0}),
+        ]
+        weights = [parameter(f"{n}.weight", at) for at, n in enumerate("abc", start=1)]
+        assert measure_metric(make_flow(calls, weights), "fading_signal") == 0.25
+        zero = [replace(weights[2], norm=Quantity([0.0])), *weights[:2]]
+        assert measure_metric(make_flow(calls, zero), "fading_signal") == 0.125  # without a head
+        single = [*calls[:2], replace(calls[2], shape=(1, 1))]
+        assert measure_metric(make_flow(single, weights), "fading_signal") is None
+        still = [replace(calls[0], statistics=statistics(std=0.0)), *calls[1:]]
+        assert measure_metric(make_flow(still, weights), "fading_signal") is None
+
+    def test_dead_units_count_without_a_path_around_them(self):
+        dead = {"dead_units": 3.0}
+        calls = [
+            call("a", layer=1),
+            call("b", "ReLU", layer=1, statistics=dead),
+            call("c", layer=2),
+            call("d", "ReLU", layer=2, statistics=dead | {"dead_units": 1.0}),
+        ]
+        weights = [parameter("a.weight", 1), parameter("c.weight", 2)]
+        assert measure_metric(make_flow(calls, weights), "dead_units") == 0.75
+        flow = make_flow(calls, weights, residuals=(residual(parameters=(0,)),))
+        assert measure_metric(flow, "dead_units") == 0.25
+
+    @pytest.mark.parametrize(
+        ("before", "after", "value"),
+        [(0.001, 0.5, 0.5), (0.5, 0.001, 0.5), (0.002, None, 0.002), (None, None, None)],
+    )
+    def test_answers_differ_as_they_do_before_the_last_activation_or_after(
+        self, before, after, value
+    ):
+        calls = [
+            call("a", layer=1, statistics={"variation": before}),
+            call("b", "Sigmoid", layer=1, statistics={"variation": after}),
+        ]
+        flow = make_flow(calls, [parameter("a.weight", 1)])
+        assert measure_metric(flow, "same_answer") == value
+
+    def test_saturation_is_that_of_activations_flat_on_both_sides(self):
+        calls = [
+            call("a", layer=1),
+            call("b", "Sigmoid", layer=1, statistics={"saturation": 0.25}),
+            call("c", layer=2),
+            call("d", "ReLU", layer=2, statistics={"saturation": 1.0}),
+        ]
+        flow = make_flow(calls, [parameter("a.weight", 1), parameter("c.weight", 2)])
+        assert measure_metric(flow, "saturated") == 0.25
+
+    @pytest.mark.parametrize(("spreads", "value"), [((0.5, 0.01), 0.01), ((0.01, 0.5), 0.5)])
+    def test_a_later_normalization_makes_up_for_one_that_is_starved(self, spreads, value):
+        calls = [
+            call(name, "LayerNorm", statistics={"std": spread})
+            for name, spread in zip("ab", spreads, strict=True)
+        ]
+        assert measure_metric(make_flow(calls), "starved_normalization") == value
+
+    def test_a_normalization_on_a_branch_does_not_count(self):
+        calls = [
+            call("block.norm", "LayerNorm", statistics={"std": 0.01}),
+            call("norm", "LayerNorm", statistics={"std": 0.02}),
+        ]
+        weights = [parameter(f"{each.name}.weight", None, shape=(4,)) for each in calls]
+        flow = make_flow(calls, weights, residuals=(residual(parameters=(0,)),))
+        assert measure_metric(flow, "starved_normalization") == 0.02
+
+    @pytest.mark.parametrize(
+        ("variation", "weakest", "stream", "evident"),
+        [
+            (0.9e-4, 1.0, None, True),
+            (1.1e-4, 1.0, None, False),
+            (1.1e-4, 0.029, None, True),
+            (1.1e-4, 0.031, None, False),
+            (1.1e-4, 1.0, 0.29, True),
+            (1.1e-4, 1.0, 0.31, False),
+        ],
+    )
+    def test_nearly_equal_answers_are_evident_with_a_small_gradient(
+        self, variation, weakest, stream, evident
+    ):
+        calls = [
+            call("a", layer=1, statistics={"variation": variation}),
+            call("out", "Loss", "other", gradient=1.0, shape=(1, 4)),
+        ]
+        residuals = ()
+        if stream is not None:
+            residuals = (residual(gradient=stream), residual())
+        flow = make_flow(calls, [parameter("a.weight", 1, grad_norm=weakest)], residuals=residuals)
+        assert RULES["same_answer"].applies(flow) is evident
+
+    def test_growth_and_fading_of_a_stream(self):
+        stream = (residual(before=1.0, gradient=0.5), residual(after=20.0, gradient=2.0))
+        flow = make_flow(residuals=stream)
+        assert measure_metric(flow, "growing_stream") == 20.0
+        assert measure_metric(flow, "fading_stream") == 0.25
+
+    def test_nothing_to_train_counts_the_parameters_that_have_a_gradient(self):
+        flow = make_flow([], [parameter("a"), parameter("b", status="frozen"), parameter("c")])
+        assert measure_metric(flow, "nothing_to_train") == 2.0
+
+    @pytest.mark.parametrize(
+        ("streams", "bypass", "applies"),
+        [(True, False, True), (False, True, True), (False, False, False)],
+    )
+    def test_typical_gradient_counts_where_a_path_leads_around(self, streams, bypass, applies):
+        residuals = (residual(),) if streams else ()
+        norms = [1.0, 1e-9] if bypass else [1.0, 1.0]
+        flow = loose(norms, [10.0, 1.0], residuals=residuals)
+        assert bool(RULES["vanishing_typical"].applies(flow)) is applies
+
+
+class TestRule:
+    RULE = RULES["dead_units"]
+
+    @pytest.mark.parametrize(
+        ("name", "value", "beyond"),
+        [
+            ("dead_units", 0.7, False),
+            ("dead_units", 0.71, True),
+            ("dead_units", math.nan, False),
+            ("same_answer", 0.01, False),
+            ("same_answer", 0.009, True),
+        ],
+    )
+    def test_is_beyond_on_the_wrong_side_alone(self, name, value, beyond):
+        assert RULES[name].is_beyond(value) is beyond
+
+    def test_worst_is_the_first_of_the_furthest(self):
+        readings = [
+            Reading(value=value, where=where)
+            for value, where in ((1.0, "a"), (None, "b"), (3.0, "c"), (3.0, "d"), (1.0, "e"))
+        ]
+        assert find_worst(self.RULE, readings)[0].where == "c"
+        assert find_worst(RULES["same_answer"], readings)[0].where == "a"
+
+    def test_bound_names_its_side_and_how_many_are_beyond(self):
+        many = [Reading(value=0.9), Reading(value=0.8), Reading(value=0.1)]
+        text = describe_bound(self.RULE, many, many[:2])
+        assert "2 of 3 layers are above" in text
+        assert "70 %" in text
+        assert "1 of 3 layers is" in describe_bound(self.RULE, many, many[:1])
+        assert " of " not in describe_bound(self.RULE, many[:1], many[:1]).partition("of 70")[0]
+        assert "below" in describe_bound(RULES["same_answer"], many[:1], many[:1])
+
+    @pytest.mark.parametrize(
+        ("name", "value", "text"),
+        [
+            ("dead_units", 0.756, "76 %"),
+            ("dead_units", math.nan, "undefined"),
+            ("growing_stream", 0.756, "0.756"),
+            ("same_answer", 0.0, "0"),
+        ],
+    )
+    def test_values_are_shown_on_its_scale(self, name, value, text):
+        assert RULES[name].format(value) == text
+
+
+class TestUnreached:
+    @staticmethod
+    def build(*statuses, calls=(), names="abcdef"):
+        weights = [
+            parameter(f"{name}.weight", at, status=status)
+            for at, (name, status) in enumerate(zip(names, statuses, strict=False), start=1)
+        ]
+        return make_flow([call(name) for name in calls], weights)
+
+    def test_are_weights_with_their_layers(self):
+        flow = self.build("unreached", "measured", "frozen", "unreached", calls="abcd")
+        bias = parameter("a.bias", 1, shape=(4,), status="unreached")
+        free = parameter("z.weight", None, status="unreached")
+        flow = make_flow(flow.layers, (*flow.parameters, bias, free))
+        found = read_unreached(flow)
+        assert list_unreached(flow) == ["a.weight", "d.weight", "z.weight"]
+        assert found.names == ("a.weight", "d.weight", "z.weight")
+        assert (found.layers, found.called, found.total) == ((1, 4), 2, 5)
+
+    @pytest.mark.parametrize(
+        ("statuses", "calls", "cut", "why"),
+        [
+            ("um", "ab", True, "what comes first feeds the rest"),
+            ("mu", "ab", False, "a head for another task"),
+            ("muu", "abc", True, "most of what ran"),
+            ("mmuu", "abcd", False, "half of what ran"),
+            ("muu", "a", True, "most of all never ran"),
+            ("mmuu", "ab", False, "half of all never ran"),
+            ("mm", "ab", False, "all are reached"),
+            ("uu", "ab", True, "none is reached"),
+        ],
+    )
+    def test_cut_the_network_or_are_parts_left_unused(self, statuses, calls, cut, why):
+        words = {"u": "unreached", "m": "measured"}
+        flow = self.build(*(words[each] for each in statuses), calls=calls)
+        assert read_unreached(flow).cut is cut, why
+
+    def test_experts_that_no_token_chose_do_not_count(self):
+        names = ("experts.0", "experts.1", "experts.2")
+        statuses = ("measured", "unreached", "unreached")
+        assert not read_unreached(self.build(*statuses, calls=names[:1], names=names)).cut
+
+    def test_run_under_any_of_their_names_where_it_first_ran(self):
+        weights = [
+            parameter("head.weight", 1, status="unreached", aliases=("embed.weight",)),
+            parameter("b.weight", 2),
+        ]
+        calls = [call("embed"), call("b"), call("embed", call=1), call("head")]
+        assert read_unreached(make_flow(calls, weights)).cut
+        assert not read_unreached(make_flow(calls[1:], weights)).cut
+
+
+BAD = {"statistics": {"non_finite": 1.0}}
+
+
+class TestOverflow:
+    def test_counts_by_place_where_it_may_come_from_first(self):
+        calls = [
+            call("a", layer=1, statistics={"non_finite": 2.0}, gradient=gradient(non_finite=3.0)),
+            call("b", layer=2, gradient=gradient(non_finite=4.0)),
+            call("c", statistics=None, gradient=None),
+        ]
+        weights = [
+            parameter("a.weight", 1, grad_non_finite=5.0),
+            parameter("b.weight", 3, non_finite=6.0),
+            parameter("d.weight", 4, status="frozen"),
+        ]
+        total, places, layers = count_non_finite(make_flow(calls, weights))
+        assert total == 20.0
+        assert list(places.items()) == [
+            ("b.weight", 6.0),
+            ("a", 5.0),
+            ("b", 4.0),
+            ("a.weight", 5.0),
+        ]
+        assert layers == {1, 2, 3}
+        assert count_non_finite(make_flow(calls, weights, loss=math.nan))[0] == 21.0
+
+    @pytest.mark.parametrize(
+        ("calls", "weights", "words"),
+        [
+            ([call("a", **BAD)], [parameter("p", non_finite=1.0)], ["parameter 'p'"]),
+            ([call("a", **BAD), call("b")], [], ["from 'a' on"]),
+            ([call("a"), call("b", **BAD), call("c", **BAD)], [], ["up to 'a'", "from 'b' on"]),
+            ([call("a"), call("a", **BAD)], [], ["within 'a'"]),
+            (
+                [call("a", gradient=gradient(non_finite=1.0))],
+                [],
+                ["already at the output of 'a'", "in the loss"],
+            ),
+            (
+                [
+                    call("a", gradient=gradient(non_finite=1.0)),
+                    call("b", gradient=gradient(non_finite=1.0)),
+                    call("c"),
+                ],
+                [],
+                ["way back", "from 'b' on"],
+            ),
+            (
+                [call("a")],
+                [parameter("p", grad_non_finite=1.0), parameter("q", grad_non_finite=1.0)],
+                ["from 'q' on"],
+            ),
+        ],
+    )
+    def test_is_located_where_it_begins(self, calls, weights, words):
+        text = locate_overflow(make_flow(calls, weights))
+        for word in words:
+            assert word in text
+
+    def test_of_nothing_is_nothing(self):
+        assert locate_overflow(make_chain([1.0])) == ""
+
+    def test_of_a_specification_names_the_layer(self):
+        spec = NetworkSpec(depth=2, width=4)
+        flow = make_flow([call("a", layer=2, **BAD)], spec=spec)
+        assert "layer 2" in locate_overflow(flow)
+
+
+class TestScore:
+    def test_costs_add_up_beyond_their_knots(self):
+        constants = Constants(
+            base=5.0,
+            slopes=(Slope("x", ">", 1.0, 2.0), Slope("x", "<", -1.0, 3.0), Slope("y", ">", 0, 7.0)),
+        )
+        for x, odds in ((0.0, 5.0), (1.0, 5.0), (1.5, 4.0), (-2.0, 2.0), (None, 5.0)):
+            assert compute_score(constants, {"x": x}) == odds
+        assert compute_score(constants, {"x": 2.0, "y": 0.5}) == -0.5
+
+    def test_probability_is_the_logistic_of_the_odds_and_never_certain(self):
+        flow = make_chain([1.0, 1.0])
+        values = {name: read(flow) for name, read in FEATURES.items()}
+        for optimizer in ("sgd", "adam"):
+            odds = compute_score(SCORES[optimizer], values)
+            assert score_model(flow, optimizer) == pytest.approx(1 / (1 + math.exp(-odds)))
+        hopeless = with_step(make_chain([1e-30, 1e-30]), 0.0)
+        assert score_model(hopeless, "adam") == pytest.approx(0.001)
+
+    @pytest.mark.parametrize(
+        ("step", "feature"),
+        [(0.01, -2.0), (1e-9, -6.0), (1e9, 6.0), (0.0, -6.0), (math.nan, 6.0), (math.inf, 6.0)],
+    )
+    def test_step_is_in_powers_of_ten_up_to_six(self, step, feature):
+        assert FEATURES["step"](with_step(make_flow(), step)) == pytest.approx(feature)
+        assert FEATURES["step"](make_flow()) is None
+
+    def test_rate_moves_the_median_parameter_by_a_hundredth(self):
+        weights = [
+            parameter("a", norm=1.0, grad_norm=1.0),  # 0.01
+            parameter("b", norm=10.0, grad_norm=1.0),  # 0.1
+            parameter("c", norm=1000.0, grad_norm=1.0),  # 10
+            parameter("d", norm=1.0, grad_norm=0.0),
+            parameter("e", norm=0.0, grad_norm=1.0),
+            parameter("f", norm=1.0, status="frozen"),
+            parameter("g", norm=math.inf, grad_norm=1.0),
+        ]
+        assert FEATURES["rate"](make_flow([], weights)) == pytest.approx(-1.0)
+        assert FEATURES["rate"](make_flow([], weights[3:])) is None
+
+    @pytest.mark.parametrize(
+        ("norm", "distance"),
+        [(3e-3, 0.0), (3e-5, 2.0), (3e-4, 1.0), (3e-30, 6.0), (math.nan, 6.0)],
+    )
+    def test_distance_is_in_powers_of_ten_beyond_the_bound(self, norm, distance):
+        assert FEATURES["worst"](loose([1.0, norm, 1.0, 1.0])) == pytest.approx(distance)
+
+    @pytest.mark.parametrize(("dead", "distance"), [(0.9, 0.586), (0.7, 0.0)])
+    def test_distance_of_a_share_is_in_odds(self, dead, distance):
+        calls = [
+            call("a", layer=1),
+            call("b", "ReLU", layer=1, statistics={"dead_units": 100 * dead, "units": 100}),
+            call("out", "Loss", "other", shape=(1, 4)),
+        ]
+        flow = make_flow(calls, [parameter("a.weight", 1)])
+        assert FEATURES["worst"](flow) == pytest.approx(distance, abs=1e-3)
+
+
+class TestFactors:
+    def test_of_a_chain_are_the_gains_between_the_loss_and_the_layer(self):
+        calls = [
+            call("a", layer=1, gain=2.0),
+            call("b", "ReLU", layer=1, gain=3.0),
+            call("c", layer=2, gain=5.0),
+            call("d", "ReLU", layer=2, gain=None),
+            call("e", layer=3, gain=7.0),
+        ]
+        flow = make_flow(calls, chain=True)
+        assert [(p.name, p.value) for p in trace_chain(flow, [1, 3])] == [
+            ("e", 7.0),
+            ("c", 5.0),
+            ("b", 3.0),
+        ]
+        assert [p.name for p in trace_way_back(flow, [2])] == ["e"]
+        assert [p.name for p in trace_chain(flow, [])] == ["e", "c", "b"]
+
+    def test_of_a_stream_are_its_steps_from_sum_to_sum(self):
+        calls = [call(name, layer=at) for at, name in enumerate("abc", start=1)]
+        flow = make_flow(
+            calls,
+            residuals=tuple(
+                residual(branch=at, gradient=norm, before=100.0 + at)
+                for at, norm in enumerate((12.0, 6.0, 2.0))
+            ),
+        )
+        found = [(p.name, p.layer, p.value, p.what) for p in trace_streams(flow, [])]
+        assert found == [
+            ("c", 3, 3.0, "residual stream gradient"),
+            ("b", 2, 2.0, "residual stream gradient"),
+        ]
+
+    def test_of_growth_are_sums_over_what_was_before(self):
+        calls = [call("a", layer=1), call("b", layer=2)]
+        flow = make_flow(
+            calls,
+            residuals=(
+                residual(branch=0, before=2.0, after=6.0),
+                residual(branch=None, before=2.0, after=8.0),
+                residual(branch=1, before=None, after=8.0),
+                residual(branch=1, before=8.0, after=4.0),
+            ),
+        )
+        assert [(p.name, p.value) for p in trace_growth(flow, [])] == [("a", 3.0), ("b", 0.5)]
+
+    def test_of_activations_are_what_is_left(self):
+        calls = [
+            call("a", "ReLU", layer=1, statistics={"dead_units": 1.0, "saturation": 0.9}),
+            call("b", "ReLU", layer=2, statistics={"dead_units": 2.0, "saturation": 0.2}),
+            call("c", layer=2, statistics={"dead_units": 3.0, "saturation": 0.3}),
+            call("d", "ReLU", layer=2, statistics={"saturation": 0.5}),
+        ]
+        flow = make_flow(calls)
+        assert [(p.name, p.value) for p in trace_dead_units(flow, [2])] == [("b", 0.5)]
+        assert [(p.name, p.value) for p in trace_saturation(flow, [2])] == [("b", 0.8), ("d", 0.5)]
+
+    def test_of_spreads_and_differences_are_each_over_the_one_before(self):
+        calls = [
+            call("a", layer=1, statistics={"std": 8.0, "variation": 0.5}),
+            call("b", layer=2, statistics={"std": 2.0, "variation": 0.25}),
+            call("c", layer=3, statistics={"std": 6.0, "variation": None}),
+        ]
+        weights = [parameter(f"{n}.weight", at) for at, n in enumerate("abc", start=1)]
+        flow = make_flow(calls, weights)
+        assert [(p.name, p.value) for p in trace_spreads(flow, [])] == [("b", 0.25), ("c", 3.0)]
+        assert [(p.name, p.value) for p in trace_differences(flow, [])] == [("b", 0.5)]
+
+    def test_of_normalizations_are_their_spreads(self):
+        flow = make_flow([call("n", "LayerNorm", statistics={"std": 0.5}, layer=4)])
+        found = [(p.name, p.kind, p.layer, p.value) for p in trace_normalizations(flow, [])]
+        assert found == [("n", "LayerNorm", 4, 0.5)]
+
+    def test_of_overflow_are_spreads_forward_or_gains_on_the_way_back(self):
+        calls = [
+            call("a", layer=1, gain=2.0),
+            call("b", layer=2, gain=math.inf),
+            call("c", layer=3, gain=3.0, statistics={"std": 9.0}),
+        ]
+        weights = [parameter(f"{n}.weight", at) for at, n in enumerate("abc", start=1)]
+        back = make_flow(calls, weights, chain=True)
+        assert [(p.name, p.value) for p in trace_overflow(back, [])] == [("c", 3.0), ("a", 2.0)]
+        bad = replace(calls[2], statistics=statistics(std=9.0, non_finite=1.0))
+        forward = make_flow([*calls[:2], bad], weights, chain=True)
+        assert [(p.name, p.value) for p in trace_overflow(forward, [])] == [("b", 1.0), ("c", 9.0)]
+
+
+class TestAttribution:
+    def test_names_the_gravest_factors_with_their_shares(self):
+        calls = [
+            call("a", layer=1, gain=1.0),
+            call("b", "Tanh", layer=1, gain=1e-4),
+            call("c", layer=2, gain=10.0),
+            call("d", "Tanh", layer=2, gain=0.1),
+            call("e", layer=3, gain=0.995),
+            call("b", "Tanh", layer=3, gain=1e-1, call=1),
+        ]
+        weights = [
+            parameter("a.weight", 1, grad_norm=1e-5),
+            parameter("c.weight", 2, grad_norm=0.1),
+            parameter("e.weight", 3, grad_norm=1.0),
+        ]
+        flow = make_flow(calls, weights, chain=True)
+        found = rank_attributions(flow)
+        assert [(each.name, each.calls) for each in found] == [("b", 2), ("d", 1)]
+        assert found[0].factor == pytest.approx(1e-5)
+        assert [each.share for each in found] == pytest.approx([5 / 6, 1 / 6])
+        assert len(rank_attributions(flow, count=1)) == 1
+
+    def test_of_a_healthy_network_names_none(self):
+        assert rank_attributions(make_chain([1.0, 1.0])) == ()
+
+    def test_zero_factor_weighs_all_and_gives_no_share(self):
+        calls = [
+            call("a", layer=1, gain=1.0),
+            call("b", "Tanh", layer=1, gain=0.0),
+            call("c", layer=2, gain=0.1),
+        ]
+        weights = [
+            parameter("a.weight", 1, grad_norm=1e-9),
+            parameter("c.weight", 2, grad_norm=1.0),
+        ]
+        found = rank_attributions(make_flow(calls, weights, chain=True))
+        assert [(each.name, each.share) for each in found] == [("b", None), ("c", None)]
+
+
+class TestLimits:
+    def test_of_ratio_compares_the_largest_with_the_smallest(self):
+        flow = make_chain([4.0, 1.0, 2.0])
+        diagnosis = diagnose(flow)
+        assert check_limits(flow, diagnosis, Limits(max_ratio=4.0)) == ()
+        (violation,) = check_limits(flow, diagnosis, Limits(max_ratio=3.9))
+        assert violation.place.index("layer 1") < violation.place.index("layer 2")
+        assert (violation.value, violation.bound) == ("4", "≤ 3.9")
+
+    def test_of_size_take_the_place_of_the_rules_on_their_side(self):
+        flow = loose([1.0, 1e-6, 1.0, 1.0])
+        diagnosis = diagnose(flow)
+        assert [v.bound for v in check_limits(flow, diagnosis)] == ["≥ 0.003"]
+        assert check_limits(flow, diagnosis, Limits(min_gradient=1e-7)) == ()
+        assert len(check_limits(flow, diagnosis, Limits(max_gradient=1e7))) == 1
+        (violation,) = check_limits(flow, diagnosis, Limits(min_gradient=1e-5))
+        assert (violation.value, violation.bound) == ("1.0·10⁻⁶", "≥ 1.0·10⁻⁵")
+        (violation,) = check_limits(
+            flow, diagnosis, Limits(max_gradient=0.5), allow=["vanishing_gradient"]
+        )
+        assert violation.bound == "≤ 0.5"
+
+    @pytest.mark.parametrize("field", ["min_gradient", "max_gradient", "max_ratio"])
+    def test_may_be_zero_but_not_below(self, field):
+        Limits(**{field: 0.0})
+        for wrong in (-1e-9, math.nan):
+            with pytest.raises(ChainruleError, match=field):
+                Limits(**{field: wrong})

@@ -1,0 +1,381 @@
+"""What a flow works out of its entries, of flows small enough for paper."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from chainrule.flow.blocks import build_profile, group_blocks, group_calls, is_profiled
+from chainrule.flow.quantity import Quantity
+from made_flows import (
+    call,
+    gradient,
+    make_chain,
+    make_flow,
+    parameter,
+    residual,
+    statistics,
+)
+
+
+class TestEnds:
+    def test_ratios_are_first_over_last_member_by_member(self):
+        layers = [
+            call("a", layer=1, gradient=[1.0, 6.0, 4.0]),
+            call("b", layer=2, gradient=[2.0, 2.0, 2.0]),
+        ]
+        weights = [
+            parameter("a.weight", 1, grad_norm=[8.0, 1.0, 2.0]),
+            parameter("b.weight", 2, grad_norm=[2.0, 2.0, 0.0]),
+        ]
+        flow = make_flow(layers, weights, loss=[1.0, 1.0, 1.0])
+        assert flow.gradient_ratio.values == (4.0, 0.5, math.inf)
+        assert flow.delta_ratio.values == (0.5, 3.0, 2.0)
+
+    @pytest.mark.parametrize("missing", [0, 1, 2])
+    def test_ratio_needs_both_ends_and_no_more(self, missing):
+        norms = [2.0, 3.0, 4.0]
+        norms[missing] = None
+        layers = [call(n, layer=at + 1, gradient=norms[at]) for at, n in enumerate("abc")]
+        weights = [
+            parameter(f"{n}.weight", at + 1, status="frozen" if at == missing else "measured")
+            for at, n in enumerate("abc")
+        ]
+        flow = make_flow(layers, weights)
+        if missing == 1:
+            assert (flow.gradient_ratio, flow.delta_ratio) == (1.0, 0.5)
+        else:
+            assert (flow.gradient_ratio, flow.delta_ratio) == (None, None)
+
+
+class TestOutputError:
+    """√N · ‖∂loss/∂output‖ for N outputs; entries along the features count as one."""
+
+    @pytest.mark.parametrize(
+        ("shape", "count"),
+        [((5, 3), 5), ((5, 7, 3), 35), ((5, 3, 2, 2), 20), ((), 1), ((6,), 1), ((5, 0), 1)],
+    )
+    def test_counts_outputs_but_not_their_features(self, shape, count):
+        flow = make_flow([call("a", gradient=0.25, shape=shape)])
+        error = flow.output_error
+        if shape == (5, 0):
+            assert error is None  # nothing to ask anything of
+        else:
+            assert error == pytest.approx(math.sqrt(count) * 0.25)
+
+    def test_is_that_of_the_last_call_with_a_gradient_and_values(self):
+        flow = make_flow(
+            [
+                call("a", gradient=3.0, shape=(4, 2)),
+                call("b", gradient=5.0, shape=(9, 2)),
+                call("c", gradient=7.0, statistics=None),
+                call("d", gradient=None),
+            ]
+        )
+        assert flow.output_error == pytest.approx(15.0)
+
+    @pytest.mark.parametrize("norm", [0.0, math.inf, math.nan])
+    def test_is_none_where_it_is_zero_or_not_finite(self, norm):
+        assert make_flow([call("a", gradient=norm)]).output_error is None
+
+    def test_is_taken_member_by_member(self):
+        flow = make_flow([call("a", gradient=[1.0, 2.0, 6.0], shape=(4, 2))], loss=[1.0] * 3)
+        assert flow.output_error.values == (2.0, 4.0, 12.0)
+
+    def test_without_calls_is_none(self):
+        assert make_flow().output_error is None
+
+
+class TestFinite:
+    def test_ordinary_flow_is(self):
+        flow = make_chain([1.0, 2.0])
+        assert flow.is_finite
+        assert flow.has_finite_gradients
+
+    @pytest.mark.parametrize("field", ["statistics", "gradient"])
+    def test_one_entry_of_any_call_makes_it_not_finite(self, field):
+        bad = {"statistics": statistics(non_finite=1.0), "gradient": gradient(non_finite=1.0)}
+        flow = make_chain([1.0, 2.0])
+        layers = [replace(flow.layers[0], **{field: bad[field]}), *flow.layers[1:]]
+        changed = replace(flow, layers=tuple(layers))
+        assert not changed.is_finite
+        assert changed.has_finite_gradients  # it stopped before it reached a parameter
+
+    @pytest.mark.parametrize("loss", [math.nan, math.inf])
+    def test_loss_makes_both_not_finite(self, loss):
+        flow = make_chain([1.0, 2.0], loss=loss)
+        assert not flow.is_finite
+        assert not flow.has_finite_gradients
+
+    @pytest.mark.parametrize(
+        ("fields", "gradients"),
+        [
+            ({"non_finite": 1.0}, False),
+            ({"grad_non_finite": 1.0}, False),
+            ({"non_finite": 1.0, "status": "frozen"}, True),
+            ({"non_finite": 1.0, "status": "unreached"}, False),
+        ],
+    )
+    def test_entry_of_one_parameter(self, fields, gradients):
+        flow = make_flow([], [parameter("a.weight"), parameter("b.weight", **fields)])
+        assert not flow.is_finite
+        assert flow.has_finite_gradients is gradients
+
+
+class TestFactors:
+    def test_run_back_from_the_loss_with_the_products_so_far(self):
+        flow = make_flow(
+            [
+                call("a", layer=1, gain=5.0),
+                call("b", "ReLU", layer=1, gain=3.0),
+                call("c", layer=2, gain=[2.0]),
+            ],
+            chain=True,
+        )
+        found = [(f.name, f.kind, f.role, f.layer, f.value, f.running) for f in flow.factors()]
+        assert found == [
+            ("c", "Linear", "weight", 2, 2.0, 2.0),
+            ("b", "ReLU", "activation", 1, 3.0, 6.0),
+            ("a", "Linear", "weight", 1, 5.0, 30.0),
+        ]
+
+    def test_have_no_product_behind_a_call_without_a_gain(self):
+        flow = make_flow(
+            [call("a", gain=5.0), call("b", gain=None), call("c", gain=2.0)], chain=True
+        )
+        assert [(f.value, f.running) for f in flow.factors()] == [
+            (2.0, 2.0),
+            (None, None),
+            (5.0, None),
+        ]
+
+    def test_of_residual_connections_are_named_by_what_the_branch_returns(self):
+        calls = [call("a", gain=9.0), call("b", "Tanh", layer=3, gain=9.0)]
+        flow = make_flow(
+            calls,
+            residuals=(
+                residual(gradient=12.0, branch=0),
+                residual(gradient=6.0, branch=None),
+                residual(gradient=3.0, branch=1),
+            ),
+        )
+        found = [(f.name, f.kind, f.role, f.layer, f.value, f.running) for f in flow.factors()]
+        assert found == [
+            ("b", "Tanh", "residual", 3, 2.0, 2.0),
+            ("residual connection 2", "", "residual", None, 2.0, 4.0),
+        ]
+
+    @pytest.mark.parametrize(
+        "residuals",
+        [
+            (residual(stream=0), residual(stream=1)),
+            (residual(), residual(gradient=None)),
+            (residual(gradient=None), residual()),
+        ],
+        ids=["two streams", "last without a gradient", "first without a gradient"],
+    )
+    def test_of_residual_connections_need_one_stream_and_its_gradients(self, residuals):
+        flow = make_flow([call("a", gain=9.0), call("b", gain=9.0)], residuals=residuals)
+        assert [(f.name, f.running) for f in flow.factors()] == [("b", None), ("a", None)]
+
+    @pytest.mark.parametrize(
+        ("calls", "row"),
+        [
+            ([call("a", gradient=6.0, gain=4.0), call("b", gradient=2.0, gain=3.0)], True),
+            ([call("a", gradient=6.1, gain=4.0), call("b", gradient=2.0, gain=3.0)], False),
+            ([call("a", gradient=None, gain=None), call("b", gradient=2.0, gain=None)], True),
+            ([call("a", gradient=None, gain=4.0), call("b", gradient=2.0, gain=None)], False),
+            ([call("a", gradient=None, gain=None), call("b", gradient=2.0, gain=3.0)], True),
+            ([call("a", gradient=None, gain=4.0), call("b", gradient=2.0, gain=3.0)], False),
+        ],
+    )
+    def test_multiply_where_each_call_receives_what_the_next_one_releases(self, calls, row):
+        last = make_flow(calls).factors()[0]
+        assert last.running == (last.value if row else None)
+
+    def test_every_member_must_be_such_a_row(self):
+        calls = [
+            call("a", gradient=[6.0, 6.0], gain=[1.0, 1.0]),
+            call("b", gradient=[2.0, 2.0], gain=[3.0, 4.0]),
+        ]
+        assert make_flow(calls, loss=[1.0, 1.0]).factors()[0].running is None
+
+    def test_are_those_of_contained_modules_but_of_residual_blocks_as_a_whole(self):
+        calls = [
+            call("block.pair.inner", gain=2.0, parent=1),  # children come before what holds them
+            call("block.pair", "Pair", "other", gain=2.0, parent=2),
+            call("block", "ResidualBlock", "residual", gain=3.0),
+            call("pair.inner", gain=5.0, parent=4),
+            call("pair", "Pair", "other", gain=7.0),
+            call("two", gain=11.0),
+            call("two", gain=13.0, output="1"),
+            call("two", gain=17.0, call=1),
+        ]
+        flow = make_flow(calls, chain=True)
+        assert [f.value for f in flow.factors()] == [17.0, 11.0, 5.0, 3.0]
+
+
+class TestWeightLayers:
+    def test_put_together_the_weights_and_calls_of_one_number(self):
+        calls = [
+            call("cell", "LSTM", "weight", layer=1, gradient=3.0, statistics={"std": 7.0}),
+            call("cell", "LSTM", "weight", layer=1, gradient=4.0, statistics={"std": 8.0}, call=1),
+            call("hold", "Identity", layer=1, statistics={"std": 5.0}),
+            call("act", "Tanh", layer=1, statistics={"std": 6.0}),
+            call("act2", "ReLU", layer=1, statistics={"std": 9.0}),
+        ]
+        weights = [
+            parameter("cell.w1", 1, norm=6.0, grad_norm=0.3),
+            parameter("cell.w2", 1, norm=8.0, grad_norm=0.4),
+            parameter("cell.bias", 1, shape=(4,), norm=100.0, grad_norm=100.0),
+        ]
+        (layer,) = make_flow(calls, weights).weight_layers
+        assert (layer.layer, layer.name, layer.kind) == (1, "cell", "LSTM")
+        assert layer.weight_norm == pytest.approx(10.0)
+        assert layer.weight_gradient_norm == pytest.approx(0.5)
+        assert layer.delta_norm == pytest.approx(5.0)
+        assert layer.pre_activation.std == 7.0
+        assert (layer.activation.std, layer.activation_kind) == (6.0, "Tanh")
+        assert layer.std == 6.0
+        assert layer.grad_to_weight == pytest.approx(0.05)
+
+    def test_without_calls_are_named_by_their_weight(self):
+        (layer,) = make_flow([], [parameter("a.b.weight", 1, status="frozen")]).weight_layers
+        assert (layer.name, layer.kind, layer.activation_kind) == ("a.b", "", "")
+        assert layer.pre_activation is layer.activation is layer.delta_norm is layer.std is None
+        assert layer.weight_gradient_norm is layer.grad_to_weight is None
+
+    def test_a_placeholder_is_the_activation_where_there_is_no_other(self):
+        calls = [call("a", layer=1), call("hold", "Identity", layer=1, statistics={"std": 5.0})]
+        (layer,) = make_flow(calls, [parameter("a.weight", 1)]).weight_layers
+        assert (layer.activation_kind, layer.std) == ("Identity", 5.0)
+
+    def test_shares_are_undefined_for_the_members_that_are_not_finite(self):
+        active = {"saturation": [0.5, 0.5, 0.5], "dead_units": [1.0, 1.0, 1.0]}
+        calls = [
+            call("a", layer=1, statistics={"non_finite": [0.0, 1.0, 0.0]}, gradient=None),
+            call("b", "Tanh", layer=1, statistics=active | {"non_finite": [0.0, 0.0, 2.0]}),
+        ]
+        (layer,) = make_flow(calls, [parameter("a.weight", 1)], loss=[1.0] * 3).weight_layers
+        for share, value in ((layer.saturation, 0.5), (layer.dead_share, 0.25)):
+            assert share.values[0] == value
+            assert [math.isnan(each) for each in share.values] == [False, True, True]
+
+
+class TestClipFactor:
+    @pytest.mark.parametrize(
+        ("norm", "factor"), [(4.0, 0.5 / (1 + 2.5e-7)), (1.0, 1.0), (2.0, 1 / (1 + 5e-7))]
+    )
+    def test_is_the_limit_over_the_norm_and_at_most_one(self, norm, factor):
+        flow = make_flow([], [parameter("a", grad_norm=norm), parameter("b", status="frozen")])
+        assert flow.compute_clip_factor(2.0) == pytest.approx(factor, rel=1e-12)
+
+
+class TestText:
+    def test_names_the_ends_of_sorted_norms_and_undefined_ones_last(self):
+        text = repr(make_chain([3.0, 1.0, math.nan, 2.0]))
+        assert "1 … undefined" in text
+
+    def test_without_weight_gradients(self):
+        flow = make_flow([call("a", layer=1)], [parameter("a.weight", 1, status="frozen")])
+        assert repr(flow) == "GradientFlow(1 layer, no weight gradients, 𝓛 1)"
+
+    def test_of_one_norm_names_it_once(self):
+        assert repr(make_chain([2.0, 2.0])).count("2") == 2  # two layers, and the norm
+
+    def test_of_parts_says_what_is_there_and_how_large(self):
+        assert "‖∂𝓛/∂output‖ 5, gain 3" in repr(call("a", gradient=5.0, gain=3.0))
+        assert "‖∂𝓛/∂output‖ none, gain none" in repr(call("a", gradient=None, gain=None))
+        assert "1×1×1×1×1×2" in repr(call("a", shape=(1, 1, 1, 1, 1, 2)))
+        assert "7 dimensions" in repr(call("a", shape=(1, 1, 1, 1, 1, 1, 2)))
+        assert [call("a").label, call("", call=1, output="1.0").label] == [
+            "a",
+            "(model) (call 2) → 1.0",
+        ]
+
+
+class TestRecords:
+    def test_weight_gradient_stands_with_the_weights_own_calls(self):
+        flow = make_flow(
+            [
+                call("a", layer=1, gradient=[3.0, 4.0, 9.0], gain=None, shape=(5, 6)),
+                call("b", "ReLU", layer=1),
+                call("c", layer=None),
+            ],
+            [parameter("a.weight", 1, grad_norm=[7.0, 8.0, 20.0])],
+            loss=[1.0] * 3,
+        )
+        records = flow.to_records()
+        assert [record["weight_grad_norm"] for record in records] == [8.0, None, None]
+        assert (records[0]["grad_norm"], records[0]["gain"]) == (4.0, None)
+        assert records[0]["shape"] == "5×6"
+
+
+class TestBlocks:
+    def test_calls_belong_to_their_block_or_to_the_module_around_them(self):
+        names = ["stem", "h.0", "h.0.fc", "h.1.fc", "h.1.act", "tail.norm.scale", "tail.fc"]
+        flow = make_flow([call(name) for name in names])
+        found = [(block.name, [each.name for each in block.calls]) for block in group_calls(flow)]
+        assert found == [
+            ("", ["stem"]),
+            ("h.0", ["h.0", "h.0.fc"]),
+            ("h.1", ["h.1.fc", "h.1.act"]),
+            ("tail.norm", ["tail.norm.scale"]),
+            ("tail", ["tail.fc"]),
+        ]
+        groups = group_blocks(group_calls(flow))
+        assert [(name, [b.name for b in members]) for name, members in groups] == [
+            ("", [""]),
+            ("h.*", ["h.0", "h.1"]),
+            ("tail.norm", ["tail.norm"]),
+            ("tail", ["tail"]),
+        ]
+
+    def test_hold_the_ends_of_their_gradients_and_count_what_is_not_finite(self):
+        (block,) = group_calls(
+            make_flow(
+                [
+                    call("h.0.a", gradient=3.0),
+                    call("h.0.b", gradient=math.nan),
+                    call("h.0.c", gradient=math.inf, statistics={"non_finite": 2.0}),
+                    call("h.0.d", gradient=gradient(1.0, non_finite=5.0)),
+                    call("h.0.e", gradient=None, statistics=None),
+                ]
+            )
+        )
+        assert (block.smallest_gradient, block.largest_gradient) == (1.0, math.inf)
+        assert block.non_finite == 2
+        (empty,) = group_calls(make_flow([call("h.0.e", gradient=None)]))
+        assert (empty.smallest_gradient, empty.largest_gradient) == (None, None)
+
+    @staticmethod
+    def build(blocks, singles=0):
+        names = [f"h.{at}.fc" for at in range(blocks)] + [f"tail{'x' * n}" for n in range(singles)]
+        calls = [call(name, layer=at) for at, name in enumerate(names, start=1)]
+        weights = [parameter(f"{name}.weight", at) for at, name in enumerate(names, start=1)]
+        return make_flow(calls, weights)
+
+    def test_profile_is_for_more_weight_layers_than_a_list_shows_well(self):
+        assert not is_profiled(self.build(24))
+        assert is_profiled(self.build(25))
+
+    def test_profile_must_be_at_most_half_as_long_as_the_list(self):
+        # One row and one title for the blocks, and a row for each other layer.
+        assert is_profiled(self.build(18, 14))
+        assert not is_profiled(self.build(17, 15))
+
+    def test_neighbours_that_do_not_repeat_stand_together(self):
+        calls = [call(name) for name in ("a", "b", "h.0.x", "h.1.x", "c", "d")]
+        calls = [replace(each, layer=at) for at, each in enumerate(calls, start=1)]
+        weights = [
+            parameter(f"{each.name}.weight", at, grad_norm=float(at))
+            for at, each in enumerate(calls, start=1)
+        ]
+        stacks = build_profile(make_flow(calls, weights))
+        assert [[row.name for row in stack.rows] for stack in stacks] == [
+            ["a", "b"],
+            ["x"],
+            ["c", "d"],
+        ]
+        assert stacks[1].rows[0].norms == (Quantity([3.0]), Quantity([4.0]))
+        assert stacks[1].title == "h.*, 2 blocks, 0 to 1"
