@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.input_rules import ENOUGH
-from chainrule.diagnosis.loss_rules import is_applied_twice, word_activations
+from chainrule.diagnosis.loss_rules import is_applied_twice, word_activations, word_broadcast
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES, measure_metric
@@ -175,6 +175,16 @@ _OBSERVATIONS = (
         meaning="The first steps only undo this. Most such networks train all the same, a little "
         "later. A smaller output layer, or targets of mean 0 and standard deviation 1, spare it.",
         source="measured: docs/truth.md",
+    ),
+    Observation(
+        name="all_pairs",
+        metric="targets that every answer is compared with",
+        threshold=1.0,
+        beyond=">",
+        meaning="This is right for a distance between two sets, or for ranks. If each answer has a "
+        "target of its own, give both the same shape; if these are weights of examples, they have "
+        "no effect like this.",
+        source="PyTorch documentation, Broadcasting semantics",
     ),
     Observation(
         name="probabilities",
@@ -496,6 +506,13 @@ def _large(flow: GradientFlow) -> Sequence[str]:
     return ("large_loss",) if tied is None else ("large_loss", "large_tied_loss")
 
 
+def _find_all_pairs(flow: GradientFlow) -> Iterator[Note]:
+    for each in flow.loss_facts.broadcasts if flow.loss_facts else ():
+        if not each.by_mistake:
+            count = math.prod(each.result) // max(1, math.prod(each.output))
+            yield _note("all_pairs", count, word_broadcast(each), [])
+
+
 def _find_probabilities(flow: GradientFlow) -> Iterator[Note]:
     parts = flow.loss_facts.parts if flow.loss_facts else ()
     divided = measure_metric(flow, "unsuited_output")
@@ -651,6 +668,7 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_unused,
     _find_idle,
     _find_large_start,
+    _find_all_pairs,
     _find_probabilities,
     _find_log_softmax,
     _find_detached,

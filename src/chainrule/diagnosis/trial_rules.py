@@ -23,7 +23,15 @@ DID_NOT_TRAIN = Rule(
 
 TRIAL_RULES = (DID_NOT_TRAIN,)
 
-_FACTS = frozenset({Verdict.NON_FINITE, Verdict.UNDERFLOW, Verdict.NO_GRADIENT, Verdict.OUTPUT})
+_FACTS = frozenset(
+    {
+        Verdict.NON_FINITE,
+        Verdict.UNDERFLOW,
+        Verdict.NO_GRADIENT,
+        Verdict.SHAPES,
+        Verdict.OUTPUT,
+    }
+)
 """What is wrong also in a network whose loss falls."""
 
 

@@ -49,6 +49,7 @@ LOOKS: Mapping[Verdict, Look] = MappingProxyType(
         Verdict.NON_FINITE: Look("∞", BAD),
         Verdict.NO_GRADIENT: Look("∅", BAD),
         Verdict.UNDERFLOW: Look("↧", BAD),
+        Verdict.SHAPES: Look("⊠", BAD),
         Verdict.FLAT_LOSS: Look("▁", BAD),
         Verdict.LARGE_LOSS: Look("△", WARN),
         Verdict.SYMMETRIC: Look("≡", BAD),

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, FailFast, Field, with_config
 
 from chainrule._utils.numbers import format_number
 from chainrule.flow.quantity import Quantity
-from chainrule.flow.records import CLOSED, PositiveSize, Shape, Size, Text
+from chainrule.flow.records import CLOSED, PositiveSize, Shape, Size, Text, get_file_name
 
 SHOWN = 3
 """How many elements and parameters are kept, the first ones."""
@@ -118,7 +118,7 @@ class NonFiniteOrigin:
     @property
     def position(self) -> str:
         """The line of code, as "file.py:12"; "" if unknown."""
-        return "" if self.line is None else f"{_get_name(self.file)}:{self.line}"
+        return "" if self.line is None else f"{get_file_name(self.file)}:{self.line}"
 
     @property
     def sentence(self) -> str:
@@ -190,7 +190,3 @@ class NonFiniteOrigin:
 
     def __repr__(self) -> str:
         return f"NonFiniteOrigin({self.sentence})"
-
-
-def _get_name(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]
