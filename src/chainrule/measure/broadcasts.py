@@ -107,7 +107,7 @@ class Broadcasts:
             return
         operands = [x for x in (*args[:2], *_list_named(kwargs)) if isinstance(x, Tensor)]
         if len(operands) == 2 and len(self._found) < _MOST:
-            self._look(name, *operands, result)
+            self._look(name, operands[0], operands[1], result)
 
     def _look(self, name: str, one: Tensor, other: Tensor, result: Tensor) -> None:
         is_loss = name in _LOSSES
