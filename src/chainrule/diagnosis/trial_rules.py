@@ -100,6 +100,12 @@ def choose_tried_action(verdict: Verdict, trial: Trial, usual: str) -> str:
                 "with most models. Call try_training with `batches`, or draw a batch at every "
                 "call of compute_loss."
             )
+        if learned := [each.name for each in trial.tried if each not in trial.telling]:
+            return (
+                f"Find out on fresh batches whether it learns: {' and '.join(learned)} learned the "
+                "one batch by heart, as with most models. Call try_training with `batches`, or "
+                "draw a batch at every call of compute_loss."
+            )
         return (
             f"Train it for longer and watch the loss: in {count_steps(trial)} steps it fell little."
         )

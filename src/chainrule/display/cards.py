@@ -63,6 +63,7 @@ TRIAL_LOOKS: Mapping[TrialOutcome, Look] = MappingProxyType(
     {
         TrialOutcome.TRAINED: Look("●", GOOD),
         TrialOutcome.SLOW: Look("◐", WARN),
+        TrialOutcome.FALLING: Look("◔", BAD),
         TrialOutcome.FLAT: Look("○", BAD),
         TrialOutcome.DIVERGED: Look("○", BAD),
         TrialOutcome.NON_FINITE: Look("○", BAD),
