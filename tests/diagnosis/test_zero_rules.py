@@ -123,7 +123,9 @@ BUILDS = {
         {"1.gate", "1.branch.2.weight"},
     ),
     "gate": (lambda both: between(Gated(both, around=False)), {"1.gate", "1.branch.2.weight"}),
-    "norms": (lambda both: between(Normed(both), Normed(both)), {"1.linear.weight", "1.norm.weight"}),
+    "norms": (
+        lambda both: between(Normed(both), Normed(both)), {"1.linear.weight", "1.norm.weight"}
+    ),
     "gate of the model": (Alone, {"alpha", "second.weight"}),
     "row": (row, {"2.weight", "4.weight"}),
 }  # fmt: skip

@@ -43,8 +43,9 @@ from chainrule.spec.initializers import get_initializer
 
 ACTIONS: Mapping[Verdict, str] = MappingProxyType(
     {
-        Verdict.NON_FINITE: "Find the first layer with such numbers. Make its initial weights "
-        "smaller, or look for a division, a logarithm or an overflow of half precision there.",
+        Verdict.NON_FINITE: "Ask chainrule.find_non_finite(model, compute_loss) for the operation "
+        "and the line that make the first such number. Where values grow from layer to layer, make "
+        "the initial weights smaller.",
         Verdict.UNDERFLOW: "Compute in bfloat16 or float32, or multiply the loss before the "
         "backward pass (torch.amp.GradScaler).",
         Verdict.SHAPES: "Give answers and targets the same shape; then measure again.",
@@ -502,9 +503,10 @@ def _choose_action(
     if verdict is Verdict.NON_FINITE and flow.origin is not None and not flow.origin.is_harmless:
         return describe_cure(flow.origin)
     usual = ACTIONS[verdict].format(change=_suggest_change(flow))
-    rule = rules.get(findings[0].rule) if findings else None
-    if rule is not None and rule.act is not None:
-        usual = rule.act(flow)
+    # What is not finite is found by other findings, too.
+    speaking = findings if verdict is Verdict.NON_FINITE else findings[:1]
+    acts = [rules[each.rule].act for each in speaking if each.rule in rules]
+    usual = next((act(flow) for act in acts if act is not None), usual)
     if trial is not None and trial.tried:
         return choose_tried_action(verdict, trial, usual)
     return _choose_healthy_action(flow, viability) if verdict is Verdict.HEALTHY else usual

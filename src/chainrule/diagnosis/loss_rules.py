@@ -192,6 +192,39 @@ def _read_broadcasts(flow: GradientFlow) -> list[Reading]:
     ]
 
 
+def _read_short(flow: GradientFlow) -> list[Reading]:
+    """Return the share of sequences that are too short for their labels."""
+    facts = flow.loss_facts
+    if facts is None or facts.alignment is None:
+        return []
+    share = facts.alignment.short / facts.alignment.examples
+    return [Reading(value=share, modules=name_outputs(flow, facts.outputs))]
+
+
+def word_short(flow: GradientFlow, bound: str = "") -> str:
+    """Return how many sequences of a CTC loss are too short, with both lengths of the first."""
+    assert flow.loss_facts is not None
+    found = flow.loss_facts.alignment
+    assert found is not None
+    return (
+        f"{format_number(found.short)} of {found.examples:,} sequences of the CTC loss are too "
+        f"short for their labels{bound}: {found.sentence}"
+    )
+
+
+def _describe_short(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    return word_short(flow, f" ({describe_bound(rule, readings, wrong)})")
+
+
+def _lengthen(flow: GradientFlow) -> str:
+    return (
+        f"Make the inputs longer (pool or stride less), or the targets shorter: {word_short(flow)}."
+        " Then measure again."
+    )
+
+
 def _count_targets(broadcast: BroadcastFlow) -> int:
     return math.prod(broadcast.result) // max(1, math.prod(broadcast.output))
 
@@ -333,6 +366,22 @@ def _mend_broadcast(flow: GradientFlow) -> str:
 # --- The table -----------------------------------------------------------------------------------
 
 LOSS_RULES = (
+    Rule(
+        name="short_sequences",
+        verdict=Verdict.FLAT_LOSS,
+        metric="share of sequences that are shorter than their labels need",
+        threshold=NEARLY_ALL,
+        beyond=">",
+        reason="A target that is longer than its input has probability 0, so its loss is infinite. "
+        "With zero_infinity=True it is left out, and nothing is learned from that sequence. Each "
+        "label takes a time step, and a repeated one a blank in between.",
+        source="Graves et al. 2006, Connectionist Temporal Classification, section 3.1",
+        read=_read_short,
+        describe=_describe_short,
+        act=_lengthen,
+        scale="share",
+        despite_overflow=True,
+    ),
     Rule(
         name="flat_loss",
         verdict=Verdict.FLAT_LOSS,

@@ -12,7 +12,12 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.input_rules import ENOUGH
-from chainrule.diagnosis.loss_rules import is_applied_twice, word_activations, word_broadcast
+from chainrule.diagnosis.loss_rules import (
+    is_applied_twice,
+    word_activations,
+    word_broadcast,
+    word_short,
+)
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES, measure_metric
@@ -175,6 +180,15 @@ _OBSERVATIONS = (
         meaning="The first steps only undo this. Most such networks train all the same, a little "
         "later. A smaller output layer, or targets of mean 0 and standard deviation 1, spare it.",
         source="measured: docs/truth.md",
+    ),
+    Observation(
+        name="short_sequences",
+        metric="share of sequences that are shorter than their labels need",
+        threshold=0.0,
+        beyond=">",
+        meaning="Their loss is infinite, or left out with zero_infinity=True: nothing is learned "
+        "from them. Longer inputs (less pooling, smaller strides) or shorter targets end that.",
+        source="Graves et al. 2006, Connectionist Temporal Classification, section 3.1",
     ),
     Observation(
         name="all_pairs",
@@ -513,6 +527,12 @@ def _find_all_pairs(flow: GradientFlow) -> Iterator[Note]:
             yield _note("all_pairs", count, word_broadcast(each), [])
 
 
+def _find_short_sequences(flow: GradientFlow) -> Iterator[Note]:
+    share = measure_metric(flow, "short_sequences")
+    if share and not RULES["short_sequences"].is_beyond(share):
+        yield _note("short_sequences", share, word_short(flow), [])
+
+
 def _find_probabilities(flow: GradientFlow) -> Iterator[Note]:
     parts = flow.loss_facts.parts if flow.loss_facts else ()
     divided = measure_metric(flow, "unsuited_output")
@@ -668,6 +688,7 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_unused,
     _find_idle,
     _find_large_start,
+    _find_short_sequences,
     _find_all_pairs,
     _find_probabilities,
     _find_log_softmax,

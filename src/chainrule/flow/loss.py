@@ -10,11 +10,13 @@ from chainrule._utils.numbers import format_number
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import (
     CLOSED,
+    Count,
     Magnitude,
     Position,
     PositiveSize,
     Shape,
     Share,
+    Size,
     Text,
     get_file_name,
 )
@@ -145,6 +147,43 @@ class LossTerm:
 
 @with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlignmentFlow:
+    """Whether the sequences of a CTC loss are long enough for their labels.
+
+    Attributes:
+        examples: Number of sequences.
+        short: How many of them have fewer time steps than their labels need.
+        example: Index of the first of these; 0 if there is none.
+        steps: Its time steps.
+        labels: Its labels.
+        repeats: How many of its labels repeat the one before: a blank must come in between.
+
+    Example:
+        >>> AlignmentFlow(
+        ...     examples=8, short=Quantity([2.0]), example=3, steps=4, labels=4, repeats=1
+        ... ).sentence
+        'example 3 has 4 time steps, and its 4 labels (1 repeated) need 5'
+    """
+
+    examples: PositiveSize
+    short: Count
+    example: Size
+    steps: Size
+    labels: Size
+    repeats: Size
+
+    @property
+    def sentence(self) -> str:
+        """Both lengths, and what the labels need."""
+        repeated = f" ({self.repeats} repeated)" if self.repeats else ""
+        return (
+            f"example {self.example} has {self.steps} time steps, and its {self.labels} labels"
+            f"{repeated} need {self.labels + self.repeats}"
+        )
+
+
+@with_config(CLOSED)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BroadcastFlow:
     """A comparison in the loss in which all answers meet the targets of all examples.
 
@@ -214,6 +253,7 @@ class LossFlow:
             derivative (`argmax`, comparisons, rounding to integers); 0 if there are none.
         detached: Sum of the terms that depend on the model, but were detached from it on purpose.
         broadcasts: Comparisons in which all answers meet the targets of all examples.
+        alignment: Of a CTC loss, whether its sequences are long enough; `None` without one.
 
     Example:
         >>> LossFlow(parts=(LossPart(kind="mse"), LossPart(kind="penalty"))).kind
@@ -230,6 +270,7 @@ class LossFlow:
     cut: Quantity | None = None
     detached: Quantity | None = None
     broadcasts: Annotated[tuple[BroadcastFlow, ...], FailFast(), Field(max_length=_MANY)] = ()
+    alignment: AlignmentFlow | None = None
 
     @property
     def kind(self) -> str:

@@ -77,6 +77,7 @@ class NonFiniteOrigin:
         loss: The loss.
         parameters: Names of the first parameters whose gradients are infinite or undefined.
         parameter_count: How many there are of these.
+        detail: What else was seen of the call, in a clause: the lengths that a CTC loss was given.
 
     Example:
         >>> NonFiniteOrigin(
@@ -102,6 +103,7 @@ class NonFiniteOrigin:
     loss: Single
     parameters: Annotated[tuple[Text, ...], FailFast(), Field(max_length=SHOWN)] = ()
     parameter_count: Size = 0
+    detail: Text = ""
 
     @property
     def is_harmless(self) -> bool:
@@ -122,8 +124,9 @@ class NonFiniteOrigin:
 
     @property
     def sentence(self) -> str:
-        """What happens, where, with which values, and what it reaches; three sentences."""
-        return " ".join(filter(None, (self.cause, self._evidence, self.reach)))
+        """What happens, where, with which values, and what it reaches; three or four sentences."""
+        detail = f"{self.detail[:1].upper()}{self.detail[1:]}." if self.detail else ""
+        return " ".join(filter(None, (self.cause, self._evidence, detail, self.reach)))
 
     @property
     def cause(self) -> str:

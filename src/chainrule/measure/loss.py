@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from chainrule.flow.loss import (
+    AlignmentFlow,
     BroadcastFlow,
     LossFlow,
     LossKind,
@@ -131,6 +132,7 @@ class Loss:
         cut: What of it is constant because a function without a derivative made it.
         detached: What of it is constant because it was detached.
         broadcasts: Comparisons of all answers with all targets.
+        alignment: Of a CTC loss, whether its sequences are long enough.
     """
 
     parts: list[Part]
@@ -140,6 +142,7 @@ class Loss:
     cut: float = 0.0
     detached: float = 0.0
     broadcasts: tuple[BroadcastFlow, ...] = ()
+    alignment: AlignmentFlow | None = None
 
 
 # --- Before the backward pass --------------------------------------------------------------------
@@ -151,10 +154,11 @@ def find_loss(
     constants: Constants,
     terms: Sequence[Term] = (),
     broadcasts: Broadcasts | None = None,
+    alignment: AlignmentFlow | None = None,
 ) -> Loss:
     """Return the parts of a loss, which is the sum of some terms; the graph must still be there."""
     if loss.grad_fn is None:  # a parameter is the loss
-        return Loss([], [], is_shifted=False, terms=terms)
+        return Loss([], [], is_shifted=False, terms=terms, alignment=alignment)
     known = _list_outputs(recorder)
     parts, sums, is_shifted = _list_parts(loss, known, recorder)
     outputs = _find_outputs(parts, known, recorder)
@@ -166,7 +170,7 @@ def find_loss(
     cut, detached = constants.sum_up(sums)
     read = sum(part.kind != "penalty" for part in parts)
     crossed = () if broadcasts is None else broadcasts.conclude(loss, several=read > 1)
-    return Loss(parts, outputs, is_shifted, terms, cut, detached, crossed)
+    return Loss(parts, outputs, is_shifted, terms, cut, detached, crossed, alignment)
 
 
 def _list_parts(
@@ -452,6 +456,7 @@ class Description:
     cut: float
     detached: float
     broadcasts: tuple[BroadcastFlow, ...]
+    alignment: AlignmentFlow | None
 
 
 def describe_loss(loss: Loss) -> Description:
@@ -465,6 +470,7 @@ def describe_loss(loss: Loss) -> Description:
         loss.cut,
         loss.detached,
         loss.broadcasts,
+        loss.alignment,
     )
 
 
@@ -541,6 +547,7 @@ def assemble_loss(
         cut=Quantity([description.cut]),
         detached=Quantity([description.detached]),
         broadcasts=description.broadcasts,
+        alignment=description.alignment,
     )
 
 

@@ -40,6 +40,7 @@ from chainrule.measure._torch_internals import (
     next_sequence_number,
     read_sequence_number,
 )
+from chainrule.measure.alignments import find_short
 from chainrule.measure.autograd_graph import is_leaf, walk
 from chainrule.measure.backward import explain_failure, gather_gradients
 from chainrule.measure.elements import (
@@ -194,6 +195,7 @@ class _Origin:
     shape: tuple[int, ...] = ()
     count: int = 1
     elements: tuple[NonFiniteElement, ...] = ()
+    detail: str = ""
 
     def note(
         self,
@@ -426,6 +428,7 @@ class _Watch(TorchDispatchMode):
             overflow=source == "operation" and is_overflow(operation, inputs, output),
             is_mask=(source != "operation" and number == "-inf")
             or (source in ("constant", "buffer") and number == "inf"),
+            detail=_describe_lengths(operation),
         )
         values: list[Tensor | float] = [each.values for each in inputs]
         if operation.name in WITH_NUMBERS:
@@ -527,6 +530,7 @@ class _Watch(TorchDispatchMode):
             loss=Quantity([value]),
             parameters=tuple(each.names[0] for each in wrong[:SHOWN]),
             parameter_count=len(wrong),
+            detail=chosen.detail,
         )
 
     def _choose(self, reached: Sequence[Tensor]) -> _Origin | None:
@@ -540,6 +544,15 @@ class _Watch(TorchDispatchMode):
         # Minus infinity in the forward pass is the logarithm of a mask, or as good as one.
         found = (x for x in faults if x.direction == "backward" or x.number != "-inf")
         return next(found, None)
+
+
+def _describe_lengths(operation: Operation) -> str:
+    """Return what is too short for a CTC loss, in a clause; "" for anything else."""
+    starts = {"_ctc_loss": 0, "_ctc_loss_backward": 1}
+    if operation.name not in starts:
+        return ""
+    found = find_short(operation.args[starts[operation.name] :])
+    return found.sentence if found is not None and found.short else ""
 
 
 def _read_gradient(tensor: Tensor) -> Tensor | None:

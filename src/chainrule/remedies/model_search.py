@@ -39,8 +39,8 @@ from chainrule.training.batches import MOST_HELD
 from chainrule.training.trial import (
     OptimizerLike,
     confirm_training,
-    rebuild_optimizer,
     describe_end,
+    rebuild_optimizer,
     try_training,
 )
 

@@ -2,9 +2,13 @@
 
 SGD and Adam run a race of learning rates each: all rates take a few steps, the better half goes on
 (successive halving, Jamieson & Talwalkar 2016, arXiv 1502.07943), until one is left or one has
-clearly learned. Where the largest rate does best, larger ones are tried as well, and smaller ones
-where all are too large: what suits depends on the scale of the loss, its targets and inputs. Whether it learned is judged by the loss of batches that it was not trained on,
-where there are such: an optimizer that rescales gradients learns one repeated batch by heart.
+clearly learned.
+
+Where the largest rate does best, larger ones are tried as well, and smaller ones where all are too
+large: what suits depends on the scale of the loss, its targets and inputs.
+
+Whether it learned is judged by the loss of batches that it was not trained on, where there are
+such: an optimizer that rescales gradients learns one repeated batch by heart.
 """
 
 import copy
