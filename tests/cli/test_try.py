@@ -26,6 +26,25 @@ def own():
     model, compute_loss = build()
     return model, compute_loss, torch.optim.SGD(model.parameters(), 0.5, momentum=0.5)
 
+def late():
+    model, _ = build()
+    start, steps = model[0].weight.detach().clone(), [0]
+    def compute_loss(m):
+        steps[0] += not torch.equal(m[0].weight, start)
+        if steps[0] > 3:
+            raise ValueError("the shelf is empty")
+        return draw(m)
+    return model, compute_loss
+
+def late_and_sick(calls=[0]):
+    model = sick()[0]
+    def count(m):
+        calls[0] += 1
+        if calls[0] > 150:
+            raise ValueError("the shelf is empty")
+        return draw(m)
+    return model, count
+
 def wrong():
     return *build(), 0.1
 """
@@ -66,6 +85,30 @@ def test_the_optimizer_of_the_target(run, target):
     [optimizer] = document["trial"]["optimizers"]
     assert (optimizer["name"], optimizer["best_rate"]) == ("SGD", 0.5)
     assert document["flow"]["optimizer"]["rates"] == [0.5] * 4
+
+
+@pytest.mark.parametrize("further", [(), ("--json",), ("--check",)])
+def test_a_loss_that_raises_later_does_not_lose_the_inspection(run, target, further):
+    code, out, err = run("inspect", target("late"), "--try", *further)
+    assert code == 0
+    if further == ("--json",):
+        document = json.loads(out)
+        assert document["diagnosis"]["verdict"] == "healthy"
+        assert "trial" not in document
+    else:
+        assert "HEALTHY" in out
+    [line] = [line for line in err.splitlines() if "ended early" in line]
+    assert "ValueError: the shelf is empty" in line
+    assert "step 5 of SGD" in line
+    assert "SGD at a learning rate of" in line
+
+
+def test_remedies_are_kept_where_a_trial_ends(run, target):
+    code, out, err = run("inspect", target("late_and_sick"), "--remedies", "--try")
+    assert code == 0
+    assert "Remedies (" in out
+    assert "the shelf is empty" in out
+    assert "the shelf is empty" in err
 
 
 def test_bad_arguments(run, target):

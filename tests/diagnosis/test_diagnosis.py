@@ -33,6 +33,7 @@ def test_the_table_is_complete():
         "non-finite",
         "underflow",
         "no gradient",
+        "mismatched shapes",
         "flat loss",
         "output unsuited to the loss",
         "symmetric units",

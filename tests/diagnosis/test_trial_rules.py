@@ -34,7 +34,7 @@ def measure(depth, activation):
 
 
 HEALTHY, SICK = measure(1, nn.ReLU), measure(14, nn.Sigmoid)
-BAD = ("flat", "diverged", "non-finite")
+BAD = ("not yet at guessing", "flat", "diverged", "non-finite")
 
 
 @pytest.mark.parametrize("outcomes", list(itertools.product(map(str, TrialOutcome), repeat=2)))
@@ -81,6 +81,14 @@ def test_too_few_steps_are_no_failure():
     assert chainrule.diagnose(HEALTHY, trial=trial("flat", "flat", steps=5)).verdict is (
         Verdict.HEALTHY
     )
+
+
+@pytest.mark.parametrize("sgd", ["slow", "flat", "diverged"])
+def test_an_optimizer_that_learned_is_not_said_to_have_done_little(sgd):
+    diagnosis = chainrule.diagnose(HEALTHY, trial=trial(sgd, "trained", fresh=False))
+    assert "fell little" not in diagnosis.action
+    assert "Adam learned the one batch" in diagnosis.action
+    assert "batches" in diagnosis.action
 
 
 def test_a_model_of_yours_is_measured_only():

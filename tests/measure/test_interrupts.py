@@ -16,6 +16,7 @@ import chainrule
 from chainrule.errors import InspectionError
 from chainrule.measure import preservation, sharing
 from chainrule.measure.interrupts import HoldInterrupts
+from checkpoints import HandCheckpoint
 from traces import describe_process, unchanged
 
 
@@ -354,25 +355,6 @@ def test_buffers_get_back_shape_memory_and_values(change: Callable[[Tensor], obj
     assert model[1].view[0] == 8.0  # still the same memory
 
 
-class Adding(torch.autograd.Function):
-    """A checkpoint as libraries write their own: its backward pass runs another one."""
-
-    @staticmethod
-    def forward(ctx, run, x):
-        ctx.run = run
-        ctx.save_for_backward(x)
-        with torch.no_grad():
-            return run(x)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        x = ctx.saved_tensors[0].detach().requires_grad_()
-        with torch.enable_grad():
-            y = ctx.run(x)
-        torch.autograd.backward(y, gradient)
-        return None, x.grad
-
-
 class Checkpointing(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -382,7 +364,7 @@ class Checkpointing(nn.Module):
         self.unused = nn.Linear(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(Adding.apply(self.body, self.first(x)))
+        return self.last(HandCheckpoint.apply(self.body, self.first(x)))
 
 
 def test_gradients_that_a_function_accumulates_itself_are_measured() -> None:

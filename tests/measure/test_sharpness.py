@@ -143,6 +143,50 @@ def test_differences_where_backward_cannot_be_differentiated():
     assert found.eigenvalue == pytest.approx(float(decompose(twin, compute_loss)[-1]), rel=0.02)
 
 
+class Mistaken(torch.autograd.Function):
+    """Its backward pass is differentiable, but that of its backward pass raises."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _Inner.apply(gradient)
+
+
+class _Inner(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("a mistake of mine")
+
+
+def test_a_mistake_on_the_second_way_back_is_passed_on():
+    model, x = nn.Linear(5, 3), torch.randn(8, 5)
+    with unchanged(model), pytest.raises(InspectionError, match="a mistake of mine") as caught:
+        measure_sharpness(model, lambda m: Mistaken.apply(m(x)).square().sum())
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda z: torch.cdist(z, z.detach().flip(0) + 1.0).mean(),
+        lambda z: F.multilabel_margin_loss(z, torch.zeros(8, 3, dtype=torch.long)),
+        lambda z: F.ctc_loss(
+            z.log_softmax(-1)[:, None], torch.tensor([[1, 2]]), torch.tensor([8]), torch.tensor([2])
+        ),
+    ],
+)
+def test_operations_of_pytorch_without_a_second_derivative(compute):
+    model, x = nn.Linear(5, 3), torch.randn(8, 5)
+    assert measure_sharpness(model, lambda m: compute(m(x))).method == "differences"
+
+
 def test_buffers_and_dropout_leave_no_trace():
     model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 3))
     x = torch.randn(32, 5)

@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import chainrule
+from chainrule._utils.numbers import format_number
 from chainrule.display.export import to_result_json
 from chainrule.errors import InspectionError, LossError
 from chainrule.flow.trial import TrialOutcome
-from chainrule.training.trial import confirm_training, judge, try_training
+from chainrule.training.trial import FURTHER, RATES, confirm_training, judge, try_training
 from traces import unchanged
 
 WEIGHTS = torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
@@ -339,6 +340,7 @@ def test_an_optimizer_of_another_model():
 @pytest.mark.parametrize(
     ("before", "after", "guessing", "outcome"),
     [
+        ([596.0], [278.0], 80.0, "not yet at guessing"), ([596.0], [595.0], 80.0, "flat"),
         ([2.3], [0.4], None, "trained"), ([50.0], [2.3], 2.3, "flat"), ([2.3], [2.2], None, "slow"),
         ([2.3], [2.3], None, "flat"), ([1.0], [20.0], None, "diverged"),
         ([1.0], [math.nan], None, "non-finite"), ([1.0], [math.inf], None, "non-finite"),
@@ -351,6 +353,59 @@ def test_judge(before, after, guessing, outcome):
     found, learned = judge(before, after, guessing=guessing)
     assert found == outcome
     assert learned <= 1 or math.isnan(learned) or min(after) < 0
+
+
+TABLE = torch.randn(1000, 8, generator=torch.Generator().manual_seed(1))
+ANSWERS = TABLE[:, :1].sin() + 0.3 * TABLE.sum(1, keepdim=True)
+
+
+def raw_table(scale, shift, size, penalty=F.mse_loss):
+    """A sound regression on a table as it is, without scaling."""
+
+    def compute_loss(model):
+        chosen = torch.randint(0, 1000, (64,))
+        return penalty(model(size * TABLE[chosen]), scale * ANSWERS[chosen] + shift)
+
+    model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
+    return model.append(nn.Linear(64, 1)), compute_loss
+
+
+@pytest.mark.parametrize(
+    ("table", "beyond"),
+    [
+        ((100.0, 500.0, 1.0), ("Adam", 0.01)), ((1e4, 0.0, 1.0), ("Adam", 0.01)),
+        ((1e3, 0.0, 1.0, F.l1_loss), ("Adam", 0.01)),
+        ((100.0, 0.0, 30.0), ("SGD", 1e-3)),
+    ],
+)  # fmt: skip
+def test_rates_reach_as_far_as_the_loss_asks_for(table, beyond):
+    """Each of them trains, at a rate that is none of the usual ones for one optimizer."""
+    trial = try_training(*raw_table(*table), seconds=None)
+    assert trial.trains
+    assert trial.passes <= 300
+    name, end = beyond
+    found = next(each for each in trial.optimizers if each.name == name)
+    rates = [each.rate for each in found.rates]
+    assert rates == sorted(rates)
+    assert max(rates) > end if name == "Adam" else min(rates) < end
+    assert found.outcome is TrialOutcome.TRAINED
+    assert found.best.rate not in RATES[name]
+
+
+def test_noise_is_not_learned_at_any_rate():
+    model, _ = raw_table(1.0, 0.0, 1.0)
+
+    def compute_loss(m):
+        return F.mse_loss(m(torch.randn(64, 8)), 100 * torch.randn(64, 1) + 500)
+
+    trial = try_training(model, compute_loss, seconds=None)
+    assert trial.fails
+    assert all(len(each.rates) <= len(RATES[each.name]) + FURTHER for each in trial.optimizers)
+    fallen = [each.best for each in trial.optimizers if each.outcome is TrialOutcome.FALLING]
+    for best in fallen:
+        assert best.after < best.before
+        assert "still" in best.describe()
+        assert format_number(trial.guessing) in best.describe()
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e3])

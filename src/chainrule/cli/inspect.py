@@ -17,7 +17,7 @@ from chainrule.cli.options import (
 )
 from chainrule.cli.progress import show_progress
 from chainrule.cli.results import check_outputs, show_flow, write_flow, write_page
-from chainrule.cli.streams import keep_output, print_error
+from chainrule.cli.streams import keep_output, print_error, print_note
 from chainrule.errors import ChainruleError, InspectionError
 
 
@@ -100,6 +100,7 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
         raise ChainruleError("--passes must come with --try, which it limits. Give --try as well.")
     with keep_output() as out:
         found = trial = None
+        ended = ""
         with show_progress("measuring") as advance:
             model, compute_loss, optimizer = load_target(target)
             from chainrule.measure.inspection import inspect
@@ -116,15 +117,22 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
                     flow = inspect(model, compute_loss, optimizer)
                     flow = add_origin(flow, model, compute_loss)
                 if try_it:
-                    from chainrule.training.trial import PASSES, try_training
+                    from chainrule.training.trial import PASSES, describe_end, try_training
 
-                    trial = try_training(model, compute_loss, optimizer, passes=passes or PASSES)
+                    try:
+                        trial = try_training(
+                            model, compute_loss, optimizer, passes=passes or PASSES
+                        )
+                    except InspectionError as error:  # what was measured stays true
+                        ended = describe_end(error)
             except SystemExit as error:
                 raise InspectionError(
                     f"The model's code must run without errors, but it raised SystemExit: {error}."
                 ) from error
         diagnosis = diagnose(flow, trial=trial)
         show_flow(flow, diagnosis, found, file=out, as_json=as_json, everything=everything)
+    if ended:
+        print_note(ended)
     write_flow(flow, output)
     write_page(flow, report, opened=open_report, remedies=found, trial=trial)
     violations = check_limits(flow, diagnosis, limits) if check else ()

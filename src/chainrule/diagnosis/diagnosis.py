@@ -43,10 +43,12 @@ from chainrule.spec.initializers import get_initializer
 
 ACTIONS: Mapping[Verdict, str] = MappingProxyType(
     {
-        Verdict.NON_FINITE: "Find the first layer with such numbers. Make its initial weights "
-        "smaller, or look for a division, a logarithm or an overflow of half precision there.",
+        Verdict.NON_FINITE: "Ask chainrule.find_non_finite(model, compute_loss) for the operation "
+        "and the line that make the first such number. Where values grow from layer to layer, make "
+        "the initial weights smaller.",
         Verdict.UNDERFLOW: "Compute in bfloat16 or float32, or multiply the loss before the "
         "backward pass (torch.amp.GradScaler).",
+        Verdict.SHAPES: "Give answers and targets the same shape; then measure again.",
         Verdict.FLAT_LOSS: "Look at the loss before the network: at its targets, at a function "
         "that is flat here, and at what is detached on the way to it.",
         Verdict.LARGE_LOSS: "Worth trying: a smaller initialization of what makes the output; then "
@@ -269,7 +271,7 @@ def diagnose(
     if sharpness is not None and (sharpness.excess or 0.0) > OVERSHOOTS.threshold:
         findings = _add_overshoot(sharpness, findings)
     notes = (*list_notes(flow), *_list_unheld_notes(flow))
-    return _conclude(flow, findings, viability, notes, trial)
+    return _conclude(flow, findings, viability, notes, trial, rules)
 
 
 def _add_overshoot(sharpness: Sharpness, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
@@ -405,7 +407,8 @@ def overlook(
     if not findings:
         rest = {name: rule for name, rule in rules.items() if name not in ignored and rule.last}
         findings = _find_all(flow, assess_viability(flow), rest)
-    return _conclude(flow, findings, assess_viability(flow), diagnosis.notes, diagnosis.trial)
+    viability = assess_viability(flow)
+    return _conclude(flow, findings, viability, diagnosis.notes, diagnosis.trial, rules)
 
 
 def _find_all(
@@ -469,6 +472,7 @@ def _conclude(
     viability: Viability,
     notes: tuple[Note, ...],
     trial: Trial | None,
+    rules: Mapping[str, Rule],
 ) -> Diagnosis:
     """Return the diagnosis that findings amount to, and what was tried."""
     if trial is not None:
@@ -478,7 +482,7 @@ def _conclude(
         verdict=verdict,
         findings=findings,
         summary=_summarize(flow, findings),
-        action=_choose_action(flow, verdict, viability, trial),
+        action=_choose_action(flow, findings, viability, trial, rules),
         viability=_temper(viability, findings),
         notes=notes,
         trial=trial,
@@ -487,13 +491,22 @@ def _conclude(
 
 
 def _choose_action(
-    flow: GradientFlow, verdict: Verdict, viability: Viability, trial: Trial | None
+    flow: GradientFlow,
+    findings: Sequence[Finding],
+    viability: Viability,
+    trial: Trial | None,
+    rules: Mapping[str, Rule],
 ) -> str:
+    verdict = findings[0].verdict if findings else Verdict.HEALTHY
     if verdict is Verdict.NO_GRADIENT and not flow.parameters:
         return NO_PARAMETERS
     if verdict is Verdict.NON_FINITE and flow.origin is not None and not flow.origin.is_harmless:
         return describe_cure(flow.origin)
     usual = ACTIONS[verdict].format(change=_suggest_change(flow))
+    # What is not finite is found by other findings, too.
+    speaking = findings if verdict is Verdict.NON_FINITE else findings[:1]
+    acts = [rules[each.rule].act for each in speaking if each.rule in rules]
+    usual = next((act(flow) for act in acts if act is not None), usual)
     if trial is not None and trial.tried:
         return choose_tried_action(verdict, trial, usual)
     return _choose_healthy_action(flow, viability) if verdict is Verdict.HEALTHY else usual

@@ -17,7 +17,7 @@ from chainrule.diagnosis.structure import (
     is_output_half,
 )
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.loss import KIND_NAMES, LossPart
+from chainrule.flow.loss import KIND_NAMES, BroadcastFlow, LossPart
 
 FAR = 100.0
 """Loss ÷ loss of guessing from which on few networks learn. Measured (benchmarks/truth.csv): of 17
@@ -179,6 +179,56 @@ def _list_parts(flow: GradientFlow) -> tuple[LossPart, ...]:
     return () if flow.loss_facts is None else flow.loss_facts.parts
 
 
+def _read_broadcasts(flow: GradientFlow) -> list[Reading]:
+    """Return with how many targets every answer is compared, where there should be one."""
+    facts = flow.loss_facts
+    if facts is None:
+        return []
+    modules = name_outputs(flow, facts.outputs)
+    return [
+        Reading(value=float(_count_targets(each)), modules=modules)
+        for each in facts.broadcasts
+        if each.by_mistake
+    ]
+
+
+def _read_short(flow: GradientFlow) -> list[Reading]:
+    """Return the share of sequences that are too short for their labels."""
+    facts = flow.loss_facts
+    if facts is None or facts.alignment is None:
+        return []
+    share = facts.alignment.short / facts.alignment.examples
+    return [Reading(value=share, modules=name_outputs(flow, facts.outputs))]
+
+
+def word_short(flow: GradientFlow, bound: str = "") -> str:
+    """Return how many sequences of a CTC loss are too short, with both lengths of the first."""
+    assert flow.loss_facts is not None
+    found = flow.loss_facts.alignment
+    assert found is not None
+    return (
+        f"{format_number(found.short)} of {found.examples:,} sequences of the CTC loss are too "
+        f"short for their labels{bound}: {found.sentence}"
+    )
+
+
+def _describe_short(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    return word_short(flow, f" ({describe_bound(rule, readings, wrong)})")
+
+
+def _lengthen(flow: GradientFlow) -> str:
+    return (
+        f"Make the inputs longer (pool or stride less), or the targets shorter: {word_short(flow)}."
+        " Then measure again."
+    )
+
+
+def _count_targets(broadcast: BroadcastFlow) -> int:
+    return math.prod(broadcast.result) // max(1, math.prod(broadcast.output))
+
+
 # --- How findings are worded ---------------------------------------------------------------------
 
 
@@ -275,9 +325,63 @@ def _describe_cut(
     return f"{start}: {rule.format(value)} of the loss ({describe_bound(rule, readings, wrong)})"
 
 
+def _describe_broadcast(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    return word_broadcast(_find_mistake(flow))
+
+
+def word_broadcast(broadcast: BroadcastFlow) -> str:
+    """Return what is compared with what, and where, in one clause."""
+    code = f": {broadcast.code}" if broadcast.code else ""
+    where = f" ({broadcast.position}{code})" if broadcast.position else ""
+    return (
+        f"in the loss, {broadcast.operation}{where} gets the shapes {broadcast.shapes} and makes "
+        f"{broadcast.result} of them: every answer meets the targets of all "
+        f"{_count_targets(broadcast):,} examples"
+    )
+
+
+def _find_mistake(flow: GradientFlow) -> BroadcastFlow:
+    assert flow.loss_facts is not None
+    return next(each for each in flow.loss_facts.broadcasts if each.by_mistake)
+
+
+def _mend_broadcast(flow: GradientFlow) -> str:
+    """Return how to give both tensors the same shape, in code."""
+    found = _find_mistake(flow)
+    longer = max(found.output, found.target, key=len)
+    name, other = ("output", "target") if longer == found.output else ("target", "output")
+    if len(found.output) == len(found.target):
+        change = f"target.reshape{found.output}"
+    else:
+        at = longer.index(1, 1) if 1 in longer[1:] else 0
+        last = at == len(longer) - 1
+        change = f"{name}.squeeze({-1 if last else at}), or "
+        change += f"{other}[:, None]" if at == 1 else f"{other}.unsqueeze({at})"
+    where = f" at {found.position}" if found.position else ""
+    return f"Give both the same shape{where}: {change}. Then measure again."
+
+
 # --- The table -----------------------------------------------------------------------------------
 
 LOSS_RULES = (
+    Rule(
+        name="short_sequences",
+        verdict=Verdict.FLAT_LOSS,
+        metric="share of sequences that are shorter than their labels need",
+        threshold=NEARLY_ALL,
+        beyond=">",
+        reason="A target that is longer than its input has probability 0, so its loss is infinite. "
+        "With zero_infinity=True it is left out, and nothing is learned from that sequence. Each "
+        "label takes a time step, and a repeated one a blank in between.",
+        source="Graves et al. 2006, Connectionist Temporal Classification, section 3.1",
+        read=_read_short,
+        describe=_describe_short,
+        act=_lengthen,
+        scale="share",
+        despite_overflow=True,
+    ),
     Rule(
         name="flat_loss",
         verdict=Verdict.FLAT_LOSS,
@@ -292,6 +396,22 @@ LOSS_RULES = (
         applies=is_loss_flat,
         describe=_describe_flat,
         feature="no_gradient",
+    ),
+    Rule(
+        name="broadcast_loss",
+        verdict=Verdict.SHAPES,
+        metric="targets that every answer is compared with",
+        threshold=1.0,
+        beyond=">",
+        reason="No example has a target of its own, so the loss is lowest where all answers are "
+        "the same: training learns the mean of the targets, and nothing of the inputs.",
+        source="PyTorch documentation, Broadcasting semantics; Σᵢⱼ (xᵢ − yⱼ)² is lowest at xᵢ = "
+        "mean of y",
+        read=_read_broadcasts,
+        describe=_describe_broadcast,
+        act=_mend_broadcast,
+        scale="count",
+        ignored_by_remedies=True,
     ),
     Rule(
         name="idle_examples",

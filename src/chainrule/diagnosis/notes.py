@@ -12,7 +12,12 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.input_rules import ENOUGH
-from chainrule.diagnosis.loss_rules import is_applied_twice, word_activations
+from chainrule.diagnosis.loss_rules import (
+    is_applied_twice,
+    word_activations,
+    word_broadcast,
+    word_short,
+)
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES, measure_metric
@@ -175,6 +180,25 @@ _OBSERVATIONS = (
         meaning="The first steps only undo this. Most such networks train all the same, a little "
         "later. A smaller output layer, or targets of mean 0 and standard deviation 1, spare it.",
         source="measured: docs/truth.md",
+    ),
+    Observation(
+        name="short_sequences",
+        metric="share of sequences that are shorter than their labels need",
+        threshold=0.0,
+        beyond=">",
+        meaning="Their loss is infinite, or left out with zero_infinity=True: nothing is learned "
+        "from them. Longer inputs (less pooling, smaller strides) or shorter targets end that.",
+        source="Graves et al. 2006, Connectionist Temporal Classification, section 3.1",
+    ),
+    Observation(
+        name="all_pairs",
+        metric="targets that every answer is compared with",
+        threshold=1.0,
+        beyond=">",
+        meaning="This is right for a distance between two sets, or for ranks. If each answer has a "
+        "target of its own, give both the same shape; if these are weights of examples, they have "
+        "no effect like this.",
+        source="PyTorch documentation, Broadcasting semantics",
     ),
     Observation(
         name="probabilities",
@@ -496,6 +520,19 @@ def _large(flow: GradientFlow) -> Sequence[str]:
     return ("large_loss",) if tied is None else ("large_loss", "large_tied_loss")
 
 
+def _find_all_pairs(flow: GradientFlow) -> Iterator[Note]:
+    for each in flow.loss_facts.broadcasts if flow.loss_facts else ():
+        if not each.by_mistake:
+            count = math.prod(each.result) // max(1, math.prod(each.output))
+            yield _note("all_pairs", count, word_broadcast(each), [])
+
+
+def _find_short_sequences(flow: GradientFlow) -> Iterator[Note]:
+    share = measure_metric(flow, "short_sequences")
+    if share and not RULES["short_sequences"].is_beyond(share):
+        yield _note("short_sequences", share, word_short(flow), [])
+
+
 def _find_probabilities(flow: GradientFlow) -> Iterator[Note]:
     parts = flow.loss_facts.parts if flow.loss_facts else ()
     divided = measure_metric(flow, "unsuited_output")
@@ -651,6 +688,8 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_unused,
     _find_idle,
     _find_large_start,
+    _find_short_sequences,
+    _find_all_pairs,
     _find_probabilities,
     _find_log_softmax,
     _find_detached,

@@ -80,7 +80,7 @@ _MASK = Cure(
     code="scores = scores.masked_fill(mask, torch.finfo(scores.dtype).min)",
 )
 _ALIGNMENT = Cure(
-    title="Give the loss of impossible targets as zero",
+    title="Give the loss longer inputs or shorter targets, or the impossible ones as zero",
     reason="A target that is longer than its input (a repeated label needs a blank in between) has "
     "probability 0, so its loss is infinite.",
     code="loss = torch.nn.functional.ctc_loss(\n"
@@ -178,4 +178,5 @@ def describe_cure(origin: NonFiniteOrigin) -> str:
             f"Look at {origin.op}{where}: keep what goes into it away from where it, or its slope, "
             "is not finite."
         )
-    return f"{cure.title} ({origin.op}{where}). Then measure again."
+    detail = f": {origin.detail}" if origin.detail else ""
+    return f"{cure.title} ({origin.op}{where}{detail}). Then measure again."

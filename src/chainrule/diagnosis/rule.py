@@ -24,6 +24,7 @@ class Verdict(StrEnum):
     NON_FINITE = "non-finite"
     UNDERFLOW = "underflow"
     NO_GRADIENT = "no gradient"
+    SHAPES = "mismatched shapes"
     FLAT_LOSS = "flat loss"
     OUTPUT = "output unsuited to the loss"
     SYMMETRIC = "symmetric units"
@@ -86,6 +87,7 @@ class Rule:
         feature: The feature of the model of viability that reads the same thing ("" for none).
         despite_overflow: Whether it says something of networks with infinite or undefined numbers.
         last: Whether it counts only where no other rule finds anything.
+        act: Says what to do about what it found; `None` for the usual words of its verdict.
         ignored_by_remedies: Whether changes are judged as if it found nothing: weights that the
             loss does not reach, as an unused head has them, need not keep the rest from being
             helped.
@@ -117,6 +119,7 @@ class Rule:
     despite_overflow: bool = False
     last: bool = False
     ignored_by_remedies: bool = False
+    act: Callable[[GradientFlow], str] | None = field(default=None, repr=False)
 
     def format(self, value: float) -> str:
         """Return a value as people read it: shares in percent."""
@@ -192,6 +195,7 @@ MEANINGS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.NON_FINITE: "some numbers are infinite or undefined",
         Verdict.UNDERFLOW: "gradients are too small for the number format, and become zero",
         Verdict.NO_GRADIENT: "some weights are not reached by the loss",
+        Verdict.SHAPES: "every answer is compared with the targets of all examples",
         Verdict.FLAT_LOSS: "the loss hardly changes, whatever the weights do",
         Verdict.DEAD_UNITS: "many units are off for every input",
         Verdict.EXPLODING: "gradients are too large for a training step",

@@ -82,6 +82,7 @@ from chainrule.diagnosis.viability.model import (
     estimate_like_networks,
     is_fitted_kind,
 )
+from chainrule.diagnosis.zero_rules import ZERO_RULES
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, divide_members, multiply_members
 from chainrule.flow.records import WeightLayer, read_saturation
@@ -594,6 +595,7 @@ _TABLE = sorted(
         *INPUT_RULES,
         *PRECISION_RULES,
         *SYMMETRY_RULES,
+        *ZERO_RULES,
         *OPTIMIZER_RULES,
         OVERSHOOTS,
         *TRIAL_RULES,

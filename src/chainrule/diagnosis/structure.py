@@ -274,7 +274,18 @@ def find_last_dependent(flow: GradientFlow) -> WeightLayer | None:
         for layer in flow.weight_layers
         if layer.layer not in ignored and (head is None or layer.layer != head[0])
     ]
+    if any(_is_gate(p) for p in _list_movable_zeros(flow)) and not _has_streams(flow):
+        # A gate of zero keeps the input from what comes behind it until the first step.
+        dependent = [x for x in dependent if x.variation is None or x.variation > _SAME_BY_ROUNDING]
     return dependent[-1] if dependent else None
+
+
+_SAME_BY_ROUNDING = 1e-6
+"""Relative variation up to which answers are the same but for rounding."""
+
+
+def _is_gate(parameter: ParameterFlow) -> bool:
+    return not parameter.is_weight
 
 
 def _list_movable_zeros(flow: GradientFlow) -> list[ParameterFlow]:

@@ -23,7 +23,15 @@ DID_NOT_TRAIN = Rule(
 
 TRIAL_RULES = (DID_NOT_TRAIN,)
 
-_FACTS = frozenset({Verdict.NON_FINITE, Verdict.UNDERFLOW, Verdict.NO_GRADIENT, Verdict.OUTPUT})
+_FACTS = frozenset(
+    {
+        Verdict.NON_FINITE,
+        Verdict.UNDERFLOW,
+        Verdict.NO_GRADIENT,
+        Verdict.SHAPES,
+        Verdict.OUTPUT,
+    }
+)
 """What is wrong also in a network whose loss falls."""
 
 
@@ -86,15 +94,7 @@ def choose_tried_action(verdict: Verdict, trial: Trial, usual: str) -> str:
             f"{not_others}. {usual}"
         )
     if verdict is Verdict.HEALTHY:
-        if not trial.telling:
-            return (
-                "Find out whether it learns: on one batch repeated, this optimizer would succeed "
-                "with most models. Call try_training with `batches`, or draw a batch at every "
-                "call of compute_loss."
-            )
-        return (
-            f"Train it for longer and watch the loss: in {count_steps(trial)} steps it fell little."
-        )
+        return _go_on(trial)
     if verdict is Verdict.HARD_TO_TRAIN and trial.fails:
         return (
             "Look at what the loss is given: targets that belong to other inputs, inputs without "
@@ -102,6 +102,23 @@ def choose_tried_action(verdict: Verdict, trial: Trial, usual: str) -> str:
             "residual connections and normalization."
         )
     return usual
+
+
+def _go_on(trial: Trial) -> str:
+    """Return what to do next where nothing is wrong, and no training has shown that it learns."""
+    if not trial.telling:
+        return (
+            "Find out whether it learns: on one batch repeated, this optimizer would succeed with "
+            "most models. Call try_training with `batches`, or draw a batch at every call of "
+            "compute_loss."
+        )
+    if learned := [each.name for each in trial.tried if each not in trial.telling]:
+        return (
+            f"Find out on fresh batches whether it learns: {' and '.join(learned)} learned the one "
+            "batch by heart, as with most models. Call try_training with `batches`, or draw a "
+            "batch at every call of compute_loss."
+        )
+    return f"Train it for longer and watch the loss: in {count_steps(trial)} steps it fell little."
 
 
 def count_steps(trial: Trial) -> int:

@@ -49,6 +49,7 @@ LOOKS: Mapping[Verdict, Look] = MappingProxyType(
         Verdict.NON_FINITE: Look("∞", BAD),
         Verdict.NO_GRADIENT: Look("∅", BAD),
         Verdict.UNDERFLOW: Look("↧", BAD),
+        Verdict.SHAPES: Look("⊠", BAD),
         Verdict.FLAT_LOSS: Look("▁", BAD),
         Verdict.LARGE_LOSS: Look("△", WARN),
         Verdict.SYMMETRIC: Look("≡", BAD),
@@ -62,6 +63,7 @@ TRIAL_LOOKS: Mapping[TrialOutcome, Look] = MappingProxyType(
     {
         TrialOutcome.TRAINED: Look("●", GOOD),
         TrialOutcome.SLOW: Look("◐", WARN),
+        TrialOutcome.FALLING: Look("◔", BAD),
         TrialOutcome.FLAT: Look("○", BAD),
         TrialOutcome.DIVERGED: Look("○", BAD),
         TrialOutcome.NON_FINITE: Look("○", BAD),

@@ -8,7 +8,18 @@ from pydantic import FailFast, Field, Strict, with_config
 
 from chainrule._utils.numbers import format_number
 from chainrule.flow.quantity import Quantity
-from chainrule.flow.records import CLOSED, Magnitude, Position, PositiveSize, Share, Text
+from chainrule.flow.records import (
+    CLOSED,
+    Count,
+    Magnitude,
+    Position,
+    PositiveSize,
+    Shape,
+    Share,
+    Size,
+    Text,
+    get_file_name,
+)
 
 LossKind = Literal[
     "cross_entropy",
@@ -136,6 +147,86 @@ class LossTerm:
 
 @with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlignmentFlow:
+    """Whether the sequences of a CTC loss are long enough for their labels.
+
+    Attributes:
+        examples: Number of sequences.
+        short: How many of them have fewer time steps than their labels need.
+        example: Index of the first of these; 0 if there is none.
+        steps: Its time steps.
+        labels: Its labels.
+        repeats: How many of its labels repeat the one before: a blank must come in between.
+
+    Example:
+        >>> AlignmentFlow(
+        ...     examples=8, short=Quantity([2.0]), example=3, steps=4, labels=4, repeats=1
+        ... ).sentence
+        'example 3 has 4 time steps, and its 4 labels (1 repeated) need 5'
+    """
+
+    examples: PositiveSize
+    short: Count
+    example: Size
+    steps: Size
+    labels: Size
+    repeats: Size
+
+    @property
+    def sentence(self) -> str:
+        """Both lengths, and what the labels need."""
+        repeated = f" ({self.repeats} repeated)" if self.repeats else ""
+        return (
+            f"example {self.example} has {self.steps} time steps, and its {self.labels} labels"
+            f"{repeated} need {self.labels + self.repeats}"
+        )
+
+
+@with_config(CLOSED)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BroadcastFlow:
+    """A comparison in the loss in which all answers meet the targets of all examples.
+
+    Attributes:
+        operation: What compares: "subtraction", "mse_loss".
+        output: Shape of what depends on the model.
+        target: Shape of what it is compared with.
+        result: Shape of the comparison: larger than both.
+        by_mistake: Whether no example has a target of its own in the loss, so that training can
+            only find the best constant; if not, it may be meant (a distance between two sets).
+        file: The file of your code that calls it; "" if unknown.
+        line: Its line there, from 1; `None` if unknown.
+        code: What that line says.
+
+    Example:
+        >>> BroadcastFlow(
+        ...     operation="mse_loss", output=(8, 1), target=(8,), result=(8, 8), by_mistake=True
+        ... ).shapes
+        '(8, 1) and (8,)'
+    """
+
+    operation: Text
+    output: Shape
+    target: Shape
+    result: Shape
+    by_mistake: Annotated[bool, Strict()]
+    file: Text = ""
+    line: PositiveSize | None = None
+    code: Text = ""
+
+    @property
+    def shapes(self) -> str:
+        """Both shapes, as Python writes them."""
+        return f"{self.output} and {self.target}"
+
+    @property
+    def position(self) -> str:
+        """The line of code, as "file.py:12"; "" if unknown."""
+        return "" if self.line is None else f"{get_file_name(self.file)}:{self.line}"
+
+
+@with_config(CLOSED)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LossFlow:
     """What is known of the loss, in addition to its value.
 
@@ -161,6 +252,8 @@ class LossFlow:
         cut: Sum of the terms that depend on the model, but only through functions without a
             derivative (`argmax`, comparisons, rounding to integers); 0 if there are none.
         detached: Sum of the terms that depend on the model, but were detached from it on purpose.
+        broadcasts: Comparisons in which all answers meet the targets of all examples.
+        alignment: Of a CTC loss, whether its sequences are long enough; `None` without one.
 
     Example:
         >>> LossFlow(parts=(LossPart(kind="mse"), LossPart(kind="penalty"))).kind
@@ -176,6 +269,8 @@ class LossFlow:
     terms: Annotated[tuple[LossTerm, ...], FailFast(), Field(max_length=_MANY)] = ()
     cut: Quantity | None = None
     detached: Quantity | None = None
+    broadcasts: Annotated[tuple[BroadcastFlow, ...], FailFast(), Field(max_length=_MANY)] = ()
+    alignment: AlignmentFlow | None = None
 
     @property
     def kind(self) -> str:

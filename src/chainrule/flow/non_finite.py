@@ -8,7 +8,7 @@ from pydantic import AfterValidator, FailFast, Field, with_config
 
 from chainrule._utils.numbers import format_number
 from chainrule.flow.quantity import Quantity
-from chainrule.flow.records import CLOSED, PositiveSize, Shape, Size, Text
+from chainrule.flow.records import CLOSED, PositiveSize, Shape, Size, Text, get_file_name
 
 SHOWN = 3
 """How many elements and parameters are kept, the first ones."""
@@ -77,6 +77,7 @@ class NonFiniteOrigin:
         loss: The loss.
         parameters: Names of the first parameters whose gradients are infinite or undefined.
         parameter_count: How many there are of these.
+        detail: What else was seen of the call, in a clause: the lengths that a CTC loss was given.
 
     Example:
         >>> NonFiniteOrigin(
@@ -102,6 +103,7 @@ class NonFiniteOrigin:
     loss: Single
     parameters: Annotated[tuple[Text, ...], FailFast(), Field(max_length=SHOWN)] = ()
     parameter_count: Size = 0
+    detail: Text = ""
 
     @property
     def is_harmless(self) -> bool:
@@ -118,12 +120,13 @@ class NonFiniteOrigin:
     @property
     def position(self) -> str:
         """The line of code, as "file.py:12"; "" if unknown."""
-        return "" if self.line is None else f"{_get_name(self.file)}:{self.line}"
+        return "" if self.line is None else f"{get_file_name(self.file)}:{self.line}"
 
     @property
     def sentence(self) -> str:
-        """What happens, where, with which values, and what it reaches; three sentences."""
-        return " ".join(filter(None, (self.cause, self._evidence, self.reach)))
+        """What happens, where, with which values, and what it reaches; three or four sentences."""
+        detail = f"{self.detail[:1].upper()}{self.detail[1:]}." if self.detail else ""
+        return " ".join(filter(None, (self.cause, self._evidence, detail, self.reach)))
 
     @property
     def cause(self) -> str:
@@ -190,7 +193,3 @@ class NonFiniteOrigin:
 
     def __repr__(self) -> str:
         return f"NonFiniteOrigin({self.sentence})"
-
-
-def _get_name(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]

@@ -538,6 +538,11 @@ def _describe(shape: tuple[int, ...]) -> str:
     return format_shape(shape) if len(shape) <= 6 else f"{len(shape)} dimensions"
 
 
+def get_file_name(path: str) -> str:
+    """Return the last part of a path, written on any system."""
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
 def read_saturation(layer: WeightLayer) -> Quantity | None:
     """Return saturation where it means something: for activations that are flat on both sides."""
     entry = _BY_CLASS.get(layer.activation_kind)

@@ -20,6 +20,7 @@ class TrialOutcome(StrEnum):
 
     TRAINED = "trained"
     SLOW = "slow"
+    FALLING = "not yet at guessing"
     FLAT = "flat"
     DIVERGED = "diverged"
     NON_FINITE = "non-finite"
@@ -29,6 +30,7 @@ OUTCOME_MEANINGS: Mapping[TrialOutcome, str] = MappingProxyType(
     {
         TrialOutcome.TRAINED: "the loss falls clearly",
         TrialOutcome.SLOW: "the loss falls, but little in so few steps",
+        TrialOutcome.FALLING: "the loss falls, but is still above what guessing gives",
         TrialOutcome.FLAT: "the loss does not fall below what was there, or what guessing gives",
         TrialOutcome.DIVERGED: "the loss rises",
         TrialOutcome.NON_FINITE: "the loss becomes infinite or undefined",
@@ -62,6 +64,7 @@ class RateTrial:
         failed_at: The first step after which the loss was not finite, or ten times what it was;
             `None` if there was none.
         stopped: Whether it was left in favour of rates that did better.
+        guessing: What the best constant answer reaches; `None` if not measured.
 
     Example:
         >>> found = RateTrial(
@@ -79,6 +82,7 @@ class RateTrial:
     outcome: TrialOutcome
     failed_at: int | None = None
     stopped: bool = False
+    guessing: float | None = None
 
     def describe(self) -> str:
         """Return the outcome with the loss before and after, in a few words."""
@@ -94,6 +98,9 @@ class RateTrial:
             return f"the loss is not finite after step {self.failed_at}"
         steps = f"{self.steps} step{'' if self.steps == 1 else 's'}"
         loss = f"loss {format_number(self.before)} → {format_number(self.after)} in {steps}"
+        if self.outcome is TrialOutcome.FALLING and self.guessing:
+            times = format_number(self.after / self.guessing)
+            loss += f", still {times} times what guessing gives ({format_number(self.guessing)})"
         return f"{loss}{', then left for better rates' if self.stopped else ''}"
 
 
@@ -118,10 +125,9 @@ class OptimizerTrial:
     @property
     def best(self) -> RateTrial | None:
         """The rate that did best; of equal outcomes, the one that was tried to the end."""
-        order = list(TrialOutcome)
         return min(
             self.rates,
-            key=lambda each: (order.index(each.outcome), each.stopped, -_rank(each.learned)),
+            key=lambda each: (_order(each.outcome), each.stopped, -_rank(each.learned)),
             default=None,
         )
 
@@ -191,19 +197,18 @@ class Trial:
         learns = (TrialOutcome.TRAINED, TrialOutcome.SLOW)
         return bool(self.tried) and all(
             each.outcome not in learns
-            and (each.outcome is not TrialOutcome.FLAT or _count_steps(each) >= LEAST_STEPS)
+            and (each.outcome not in _UNDECIDED or _count_steps(each) >= LEAST_STEPS)
             for each in self.tried
         )
 
     @property
     def best(self) -> OptimizerTrial | None:
         """The optimizer that did best; the telling ones first."""
-        order = list(TrialOutcome)
         return min(
             self.tried,
             key=lambda each: (
                 each not in self.telling,
-                order.index(each.outcome or TrialOutcome.NON_FINITE),
+                _order(each.outcome or TrialOutcome.NON_FINITE),
                 -_rank(each.best.learned if each.best else math.nan),
             ),
             default=None,
@@ -245,6 +250,10 @@ class Trial:
         }
 
 
+_UNDECIDED = (TrialOutcome.FALLING, TrialOutcome.FLAT)
+"""What may change with more steps."""
+
+
 def _count_steps(optimizer: OptimizerTrial) -> int:
     return max((rate.steps for rate in optimizer.rates), default=0)
 
@@ -273,6 +282,12 @@ def _memorizes(optimizer: OptimizerTrial) -> bool:
         TrialOutcome.TRAINED,
         TrialOutcome.SLOW,
     )
+
+
+def _order(outcome: TrialOutcome) -> int:
+    """Return the place of an outcome, the best first; of two that learned nothing, none is."""
+    known = TrialOutcome.FLAT if outcome is TrialOutcome.FALLING else outcome
+    return list(TrialOutcome).index(known)
 
 
 def _rank(learned: float) -> float:

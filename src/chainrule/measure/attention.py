@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from inspect import currentframe
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, handle_torch_function
 
 from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM
 from chainrule.measure._torch_internals import (
@@ -31,10 +32,16 @@ from chainrule.measure._torch_internals import (
     pop_function_mode,
     push_function_mode,
 )
+from chainrule.measure.alignments import find_short
 from chainrule.measure.autograd_graph import find_overwritten
+from chainrule.measure.broadcasts import Broadcasts
 from chainrule.measure.constants import SUMS, Constants
 from chainrule.measure.modules import Inventory, is_leaf
 from chainrule.measure.sharing import finish_all
+from chainrule.measure.source_lines import call_from
+
+if TYPE_CHECKING:
+    from chainrule.flow.loss import AlignmentFlow
 
 QUERIES, EXAMPLES = 16, 2
 """How many queries are looked at, in how many examples of the batch."""
@@ -46,6 +53,7 @@ Masks are written as −∞, as the lowest number of the precision, −1e9 or �
 _TRACKED = 16
 """Most tensors that are followed at a time."""
 
+_OF_CTC = ("log_probs", "targets", "input_lengths", "target_lengths")
 _SOFTMAX = frozenset({"softmax", "special_softmax"})
 _PRODUCTS = frozenset({"matmul", "bmm", "mm", "baddbmm", "einsum"})
 _ADDS_IN_PLACE = frozenset({"add_", "__iadd__"})
@@ -89,6 +97,8 @@ class AttentionWatch(TorchFunctionMode):
         calls: What was seen, in order.
         is_paused: Whether it looks away, because another model is measured in between.
         constants: What is cut off the graph meanwhile.
+        broadcasts: What compares every answer with the targets of all examples.
+        alignment: Whether the sequences of a CTC loss are long enough.
     """
 
     def __init__(self, inventory: Inventory, overwritten: set[Any] | None = None) -> None:
@@ -97,6 +107,8 @@ class AttentionWatch(TorchFunctionMode):
         self.calls: list[AttentionCall] = []
         self.is_paused = False
         self.constants = Constants()
+        self.broadcasts = Broadcasts()
+        self.alignment: AlignmentFlow | None = None
         self._names = {module: name for name, module in inventory.modules}
         self._inside: list[nn.Module] = []
         self._heads: list[int] = []
@@ -135,7 +147,10 @@ class AttentionWatch(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "multi_head_attention_forward" and func is F.multi_head_attention_forward:
             return self._run_multihead(args, kwargs)
-        result = func(*args, **kwargs)
+        result = call_from(_find_caller(), func, args, kwargs)
+        self.broadcasts.note(name, args, kwargs, result)
+        if name == "ctc_loss":
+            self._note_alignment(args, kwargs)
         if type(result) is Tensor:
             if not result.requires_grad:
                 self.constants.note_constant(name, args, result)
@@ -152,6 +167,13 @@ class AttentionWatch(TorchFunctionMode):
         elif self._tracked and name in _SOFTMAX:
             self._note_softmax(args, kwargs, result)
         return result
+
+    def _note_alignment(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        given = dict(zip(_OF_CTC, args, strict=False)) | dict(kwargs)
+        with disable_function_modes():
+            found = find_short([given.get(key) for key in _OF_CTC])
+        if found is not None and (self.alignment is None or not self.alignment.short):
+            self.alignment = found
 
     def _run_multihead(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run the function of `nn.MultiheadAttention` so that what it calls is seen as well."""
@@ -250,6 +272,18 @@ class AttentionWatch(TorchFunctionMode):
     def _name_place(self) -> str:
         return self._names.get(self._inside[-1], "") if self._inside else ""
 
+
+def _find_caller() -> Any:
+    """Return the frame that called the function which a mode was asked to run.
+
+    Functions of PyTorch that are written in Python ask by a function of their own.
+    """
+    frame: Any = currentframe()
+    frame = frame.f_back.f_back
+    return frame.f_back.f_back if frame.f_code is _ASKS else frame
+
+
+_ASKS = handle_torch_function.__code__
 
 _THREAD = threading.local()
 """In `watch`, the one that this thread is in."""

@@ -108,7 +108,9 @@ def inspect(
             residuals = find_residuals(recorder)
             if recorder.has_half:
                 note_arriving(loss, recorder)
-            facts = find_loss(loss, recorder, watch.constants, terms)
+            facts = find_loss(
+                loss, recorder, watch.constants, terms, watch.broadcasts, watch.alignment
+            )
             reached, edge_gradients = differentiate(loss, trained, recorder, terms)
             with torch.no_grad():
                 flow = assemble_flow(

@@ -15,11 +15,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from chainrule.flow.loss import LossFlow, LossKind, LossPart, LossTerm, OutputActivation
+from chainrule.flow.loss import (
+    AlignmentFlow,
+    BroadcastFlow,
+    LossFlow,
+    LossKind,
+    LossPart,
+    LossTerm,
+    OutputActivation,
+)
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import GradientStatistics, LayerFlow, ParameterFlow
 from chainrule.measure._torch_internals import read_saved, read_sequence_number
 from chainrule.measure.autograd_graph import Edge, is_leaf, list_views
+from chainrule.measure.broadcasts import Broadcasts
 from chainrule.measure.constants import Constants
 from chainrule.measure.recording import Call, Output, Recorder
 from chainrule.measure.terms import Term
@@ -122,6 +131,8 @@ class Loss:
         terms: Its named terms.
         cut: What of it is constant because a function without a derivative made it.
         detached: What of it is constant because it was detached.
+        broadcasts: Comparisons of all answers with all targets.
+        alignment: Of a CTC loss, whether its sequences are long enough.
     """
 
     parts: list[Part]
@@ -130,17 +141,24 @@ class Loss:
     terms: Sequence[Term] = ()
     cut: float = 0.0
     detached: float = 0.0
+    broadcasts: tuple[BroadcastFlow, ...] = ()
+    alignment: AlignmentFlow | None = None
 
 
 # --- Before the backward pass --------------------------------------------------------------------
 
 
 def find_loss(
-    loss: Tensor, recorder: Recorder, constants: Constants, terms: Sequence[Term] = ()
+    loss: Tensor,
+    recorder: Recorder,
+    constants: Constants,
+    terms: Sequence[Term] = (),
+    broadcasts: Broadcasts | None = None,
+    alignment: AlignmentFlow | None = None,
 ) -> Loss:
     """Return the parts of a loss, which is the sum of some terms; the graph must still be there."""
     if loss.grad_fn is None:  # a parameter is the loss
-        return Loss([], [], is_shifted=False, terms=terms)
+        return Loss([], [], is_shifted=False, terms=terms, alignment=alignment)
     known = _list_outputs(recorder)
     parts, sums, is_shifted = _list_parts(loss, known, recorder)
     outputs = _find_outputs(parts, known, recorder)
@@ -150,7 +168,9 @@ def find_loss(
         _prepare(part, recorder, values, needs_value=several)
     recorder.by_example |= set(outputs)
     cut, detached = constants.sum_up(sums)
-    return Loss(parts, outputs, is_shifted, terms, cut, detached)
+    read = sum(part.kind != "penalty" for part in parts)
+    crossed = () if broadcasts is None else broadcasts.conclude(loss, several=read > 1)
+    return Loss(parts, outputs, is_shifted, terms, cut, detached, crossed, alignment)
 
 
 def _list_parts(
@@ -435,6 +455,8 @@ class Description:
     outputs: tuple[int, ...]
     cut: float
     detached: float
+    broadcasts: tuple[BroadcastFlow, ...]
+    alignment: AlignmentFlow | None
 
 
 def describe_loss(loss: Loss) -> Description:
@@ -447,6 +469,8 @@ def describe_loss(loss: Loss) -> Description:
         tuple(loss.outputs),
         loss.cut,
         loss.detached,
+        loss.broadcasts,
+        loss.alignment,
     )
 
 
@@ -522,6 +546,8 @@ def assemble_loss(
         terms=tuple(terms),
         cut=Quantity([description.cut]),
         detached=Quantity([description.detached]),
+        broadcasts=description.broadcasts,
+        alignment=description.alignment,
     )
 
 

@@ -10,17 +10,12 @@ Minus infinity that the code writes itself, as an attention mask does, is no fau
 where an operation makes NaN of it: the softmax of a row that is masked everywhere, 0 × ∞, ∞ − ∞.
 """
 
-import linecache
 import math
-import os
-import sysconfig
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from inspect import currentframe
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -45,6 +40,7 @@ from chainrule.measure._torch_internals import (
     next_sequence_number,
     read_sequence_number,
 )
+from chainrule.measure.alignments import find_short
 from chainrule.measure.autograd_graph import is_leaf, walk
 from chainrule.measure.backward import explain_failure, gather_gradients
 from chainrule.measure.elements import (
@@ -81,6 +77,7 @@ from chainrule.measure.operations import (
 from chainrule.measure.preservation import restore
 from chainrule.measure.recording import Subject, describe_module, find_tensors
 from chainrule.measure.sharing import finish_all, run_modules_one_by_one
+from chainrule.measure.source_lines import is_of_user, read_line
 
 MOST_RECORDS = 1_000_000
 """Most operations whose place is remembered, for the way back; a graph of so many is larger."""
@@ -198,6 +195,7 @@ class _Origin:
     shape: tuple[int, ...] = ()
     count: int = 1
     elements: tuple[NonFiniteElement, ...] = ()
+    detail: str = ""
 
     def note(
         self,
@@ -281,7 +279,7 @@ class _Watch(TorchDispatchMode):
                 break
             if code.co_name == _ENGINE:
                 is_inside = False
-            elif _is_of_user(code.co_filename):
+            elif is_of_user(code.co_filename):
                 file, line = code.co_filename, frame.f_lineno
                 if module is None:  # a method of the model that was called directly
                     module = self._names.get(id(frame.f_locals.get("self")))
@@ -430,6 +428,7 @@ class _Watch(TorchDispatchMode):
             overflow=source == "operation" and is_overflow(operation, inputs, output),
             is_mask=(source != "operation" and number == "-inf")
             or (source in ("constant", "buffer") and number == "inf"),
+            detail=_describe_lengths(operation),
         )
         values: list[Tensor | float] = [each.values for each in inputs]
         if operation.name in WITH_NUMBERS:
@@ -527,10 +526,11 @@ class _Watch(TorchDispatchMode):
             elements=chosen.elements,
             file=chosen.place.file[-1000:],
             line=line,
-            code=_cut(linecache.getline(chosen.place.file, line).strip()) if line else "",
+            code=read_line(chosen.place.file, line),
             loss=Quantity([value]),
             parameters=tuple(each.names[0] for each in wrong[:SHOWN]),
             parameter_count=len(wrong),
+            detail=chosen.detail,
         )
 
     def _choose(self, reached: Sequence[Tensor]) -> _Origin | None:
@@ -546,6 +546,15 @@ class _Watch(TorchDispatchMode):
         return next(found, None)
 
 
+def _describe_lengths(operation: Operation) -> str:
+    """Return what is too short for a CTC loss, in a clause; "" for anything else."""
+    starts = {"_ctc_loss": 0, "_ctc_loss_backward": 1}
+    if operation.name not in starts:
+        return ""
+    found = find_short(operation.args[starts[operation.name] :])
+    return found.sentence if found is not None and found.short else ""
+
+
 def _read_gradient(tensor: Tensor) -> Tensor | None:
     return None if tensor.grad is None else read_plain(tensor.grad)
 
@@ -554,30 +563,5 @@ def _ignore(outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]
     """Change no gradient."""
 
 
-# --- Lines of code --------------------------------------------------------------------------------
-
 _ENGINE = "_engine_run_backward"
 """The function of PyTorch that starts a backward pass."""
-
-_LIBRARY = tuple(
-    f"{Path(each).resolve()}{os.sep}"
-    for each in (
-        str(Path(torch.__file__).parent),
-        str(Path(__file__).parent.parent),
-        sysconfig.get_path("stdlib"),
-    )
-)
-
-
-@cache
-def _is_of_user(file: str) -> bool:
-    """Whether a file is neither PyTorch's, nor chainrule's, nor Python's own."""
-    if file.startswith("<frozen"):
-        return False
-    path = str(Path(file).resolve())
-    is_installed = "site-packages" in path or "dist-packages" in path
-    return not path.startswith(_LIBRARY[:2]) and (is_installed or not path.startswith(_LIBRARY[2]))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 160 else f"{text[:157]}..."

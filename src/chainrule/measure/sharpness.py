@@ -65,7 +65,8 @@ def measure_sharpness(
         The largest eigenvalue, with its error.
 
     Raises:
-        InspectionError: If the arguments are not legal, or the loss cannot be computed.
+        InspectionError: If the arguments are not legal, or the loss cannot be computed or
+            differentiated.
         LossError: If `compute_loss` does not return a scalar with a gradient.
 
     Example:
@@ -107,7 +108,12 @@ def _measure(
         _check_differentiable(gradient)
         multiply = _build_exact(gradient, parameters)
         value, error, count = _find_largest(multiply, parameters, products // share)
-    except (RuntimeError, NotImplementedError):
+    except Exception as raised:
+        if not _is_only_once(raised):
+            raise InspectionError(
+                "The backward pass must run without errors when it is differentiated again, but "
+                f"it raised {describe_error(raised)}."
+            ) from raised
         method = "differences"
         products = max(2, products // 2)
         multiply = _build_differences(model, compute_loss, used, state)
@@ -156,6 +162,22 @@ def _compute(compute_loss: Callable[[Any], Any], model: nn.Module) -> Tensor:
     return loss.sum()
 
 
+class _OnceError(RuntimeError):
+    """A gradient passed something that can be differentiated only once."""
+
+
+def _is_only_once(error: Exception) -> bool:
+    """Whether PyTorch says that an operation has no second derivative; all else is a mistake."""
+    if isinstance(error, (_OnceError, NotImplementedError)):
+        return True
+    words = str(error)
+    return isinstance(error, RuntimeError) and (
+        ("derivative" in words and "not implemented" in words)
+        or "differentiate twice" in words
+        or ("sparse" in words and "not supported" in words)
+    )
+
+
 def _check_differentiable(gradient: Vector) -> None:
     """Raise if a gradient passed a function that can be differentiated only once.
 
@@ -171,7 +193,7 @@ def _check_differentiable(gradient: Vector) -> None:
         seen.add(node)
         name = node.name()
         if "Error" in name or "NotImplemented" in name:
-            raise RuntimeError(f"{name} cannot be differentiated twice")
+            raise _OnceError(f"{name} cannot be differentiated twice")
         nodes += [following for following, _ in node.next_functions]
 
 
@@ -180,7 +202,7 @@ def _build_exact(gradient: Vector, parameters: Sequence[Tensor]) -> Callable[[Ve
         attached = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]
         if not attached:  # a gradient that does not depend on the weights: a linear loss
             if any(g.grad_fn is not None for g in gradient):
-                raise RuntimeError("the gradient is not attached")
+                raise _OnceError("the gradient is not attached")
             return [torch.zeros_like(v) for v in vector]
         found = torch.autograd.grad(
             [g for g, _ in attached],

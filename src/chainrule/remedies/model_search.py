@@ -39,6 +39,7 @@ from chainrule.training.batches import MOST_HELD
 from chainrule.training.trial import (
     OptimizerLike,
     confirm_training,
+    describe_end,
     rebuild_optimizer,
     try_training,
 )
@@ -175,23 +176,27 @@ def _prove(
         made = rebuild_optimizer(model, copied, optimizer) if optimizer is not None else None
         return try_training(copied, compute_loss, made, batches=batches, passes=PROOF_PASSES)
 
-    untouched = try_copy(())
-    if not untouched.tried:
-        return f"No change was tried by training: {untouched.skipped}."
-    passes = untouched.passes
     proved: dict[int, Remedy] = {}
-    for remedy in chosen:
-        trial = try_copy(remedy.edits)
-        passes += trial.passes
-        found = prove_remedy(remedy, untouched, trial)
-        if found.is_cure and optimizer is None:
-            copied = copy_model(model)
-            apply_edits(copied, remedy.edits)
-            longer = confirm_training(copied, compute_loss, trial, batches=batches)
-            passes += longer.passes
-            found = confirm(found, longer)
-        proved[id(remedy)] = found
-    search.replace_remedies(lambda each: proved.get(id(each), each))
+    try:
+        untouched = try_copy(())
+        if not untouched.tried:
+            return f"No change was tried by training: {untouched.skipped}."
+        passes = untouched.passes
+        for remedy in chosen:
+            trial = try_copy(remedy.edits)
+            passes += trial.passes
+            found = prove_remedy(remedy, untouched, trial)
+            if found.is_cure and optimizer is None:
+                copied = copy_model(model)
+                apply_edits(copied, remedy.edits)
+                longer = confirm_training(copied, compute_loss, trial, batches=batches)
+                passes += longer.passes
+                found = confirm(found, longer)
+            proved[id(remedy)] = found
+    except InspectionError as error:  # what was measured stays true
+        return describe_end(error).replace("The trial", "Training that tried the changes", 1)
+    finally:
+        search.replace_remedies(lambda each: proved.get(id(each), each))
     return (
         f"The model as it is and {len(chosen)} changed copies were trained for a short while, with "
         f"{passes:g} passes in all."

@@ -2,7 +2,8 @@
 
 A model that falls from a loss of 50 to this level has learned nothing of its inputs. The level is
 measured: the answers of the model are replaced by one constant per feature, and that is fitted to
-the batches that are trained on.
+the batches that are kept aside, together with some of those that are trained on. So no chance of
+the draw can make a model look better than a constant that knows as much.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from chainrule.training.batches import HALF, Batches
 
 _FITTED = 3
-"""Batches that the constant is fitted to, at most."""
+"""Batches of training that the constant is fitted to, in addition to those kept aside."""
 
 _ENDLESS = 0.5
 """A loss that falls by so much of its fall again, at twice the distance, has no lowest value."""
@@ -91,10 +92,12 @@ def _start(output: Tensor) -> Tensor:
 
 
 def _fit(model: nn.Module, batches: Batches, answer: list[Tensor], uses: list[int]) -> float | None:
-    count = _FITTED if batches.fresh else 1
+    fitted = [(number, True) for number in range(batches.kept)]
+    fitted += [(number, False) for number in range(_FITTED if batches.fresh else 0)]
+    count = len(fitted)
 
     def compute() -> Tensor:
-        losses = [batches.compute(model, number, not batches.fresh) for number in range(count)]
+        losses = [batches.compute(model, number, kept) for number, kept in fitted]
         return torch.stack([loss.float() for loss in losses]).mean()
 
     compute()

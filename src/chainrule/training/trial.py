@@ -2,8 +2,13 @@
 
 SGD and Adam run a race of learning rates each: all rates take a few steps, the better half goes on
 (successive halving, Jamieson & Talwalkar 2016, arXiv 1502.07943), until one is left or one has
-clearly learned. Whether it learned is judged by the loss of batches that it was not trained on,
-where there are such: an optimizer that rescales gradients learns one repeated batch by heart.
+clearly learned.
+
+Where the largest rate does best, larger ones are tried as well, and smaller ones where all are too
+large: what suits depends on the scale of the loss, its targets and inputs.
+
+Whether it learned is judged by the loss of batches that it was not trained on, where there are
+such: an optimizer that rescales gradients learns one repeated batch by heart.
 """
 
 import copy
@@ -21,7 +26,15 @@ import torch
 from torch import nn
 
 from chainrule.errors import ChainruleError, InspectionError
-from chainrule.flow.trial import HARDLY, LEARNED, OptimizerTrial, RateTrial, Trial, TrialOutcome
+from chainrule.flow.trial import (
+    ADAPTIVE,
+    HARDLY,
+    LEARNED,
+    OptimizerTrial,
+    RateTrial,
+    Trial,
+    TrialOutcome,
+)
 from chainrule.measure.copying import copy_model, find_shared_memory, measure_size
 from chainrule.measure.inspection import describe_error, take_checked_inventory
 from chainrule.measure.modules import take_inventory
@@ -45,7 +58,10 @@ COPY_LIMIT = 2 * 2**30
 RATES: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {"SGD": (1e-3, 1e-2, 1e-1, 1.0), "Adam": (1e-4, 1e-3, 1e-2)}
 )
-"""The learning rates that are tried: what people reach for."""
+"""The learning rates that are tried first: what people reach for."""
+
+FURTHER = 4
+"""Most rates beyond them that are tried, each ten times as large or as small as the last."""
 
 FEW_PASSES, FEW_RATES = 100, 2
 """With fewer passes, so many rates of each optimizer are tried, and judged on one batch."""
@@ -216,7 +232,10 @@ def judge(
     learned = _share(level, end)
     if learned >= LEARNED:
         return TrialOutcome.TRAINED, learned
-    return (TrialOutcome.SLOW if learned >= HARDLY else TrialOutcome.FLAT), learned
+    if learned >= HARDLY:
+        return TrialOutcome.SLOW, learned
+    is_above = learned < -LEARNED and _share(start, end) >= HARDLY
+    return (TrialOutcome.FALLING if is_above else TrialOutcome.FLAT), learned
 
 
 def _share(level: float, end: float) -> float:
@@ -359,6 +378,27 @@ class _NoStepError(InspectionError):
     """An optimizer cannot take a step with such parameters or gradients (sparse ones, for Adam)."""
 
 
+class TrialEndedError(InspectionError):
+    """A trial could not go on, though it had begun.
+
+    Args:
+        error: What was raised.
+        step: The step at which it was, in words.
+    """
+
+    def __init__(self, error: InspectionError, step: str) -> None:
+        super().__init__(f"{error} That was at {step}.")
+        self.step = step
+
+
+def describe_end(error: InspectionError) -> str:
+    """Return how a trial ended, in one sentence: with what error, and at which step."""
+    cause = error.__cause__
+    said = describe_error(cause if isinstance(cause, Exception) else error).rstrip(".")
+    at = f"at {error.step}" if isinstance(error, TrialEndedError) else "before its first step"
+    return f"The trial ended early, {at}: {said}."
+
+
 _PASSED_ON = (ChainruleError, torch.OutOfMemoryError, MemoryError)
 """Errors that say all there is to say, or mean that there is no room."""
 
@@ -395,13 +435,22 @@ class _Lane:
         until = counter.passes + passes
         limit = DIVERGED * max(map(abs, self.before))
         while counter.passes + self._most <= until and not self.is_over:
-            loss = self._step()
+            try:
+                loss = self._step()
+            except _NoStepError:
+                raise
+            except InspectionError as error:
+                raise TrialEndedError(error, self._name_step()) from error.__cause__
             self.steps += 1
             if not math.isfinite(loss):
                 self.failed_at = self.steps - 1 if self.steps > 1 else 1
                 self.is_over = True
             elif loss > limit and self.failed_at is None:
                 self.failed_at = max(1, self.steps - 1)
+
+    def _name_step(self) -> str:
+        rate = f"{type(self.optimizer).__name__} at a learning rate of {self.rate:g}"
+        return f"step {self.steps + 1} of {rate}"
 
     def _step(self) -> float:
         losses: list[float] = []
@@ -468,6 +517,7 @@ class _Lane:
             if outcome in (TrialOutcome.NON_FINITE, TrialOutcome.DIVERGED)
             else None,
             stopped=self.is_stopped,
+            guessing=self.guessing,
         )
 
 
@@ -494,16 +544,32 @@ def _race(
 
     lanes = [_Lane(model, build(rate), batches, guessing) for rate in rates]
     with _same_for_all(lanes):
-        running = lanes
+        running = lanes.copy()
         done: list[RateTrial] = []
         for number, share in enumerate(_SHARES):
             last = number == len(_SHARES) - 1
             left = passes - (batches.counter.passes - started)
-            part = left if last else share * passes
+            part = left * share / sum(_SHARES[number:])
             for lane in running:
                 lane.train(part / len(running) - looks)
                 lane.evaluate()
             running.sort(key=_rank)
+            while (
+                number == 0
+                and limit is None
+                and len(lanes) < count + FURTHER
+                and (rate := _find_further(name, running, lanes)) is not None
+            ):
+                worst = running.pop()  # so that there are no more copies than before
+                worst.is_stopped = not worst.is_over
+                done.append(worst.close())
+                lane = _Lane(model, build(rate), batches, guessing)
+                lane.before, lane.after = lanes[0].before, lanes[0].before
+                lanes.append(lane)
+                lane.train(part / count - looks)
+                lane.evaluate()
+                running.append(lane)
+                running.sort(key=_rank)
             if last or _is_settled(running[0]):
                 break
             keep = max(1, count >> (number + 1)) if count > 3 else max(1, count - number - 1)
@@ -526,6 +592,26 @@ def _same_for_all(lanes: Sequence[_Lane]) -> Iterator[None]:
         lane.before = before
         lane.after = before
     yield
+
+
+def _find_further(name: str, running: Sequence[_Lane], lanes: Sequence[_Lane]) -> float | None:
+    """Return a rate beyond those that were tried, if the best one is at their end.
+
+    Steps of SGD grow with the gradient, so one that hardly moves the loss says that it is flat.
+    Those of Adam do not: with targets of 10,000, a rate of 0.01 goes a small part of the way.
+    """
+    best, rates = running[0], [lane.rate for lane in lanes]
+    if _is_settled(best):
+        return None
+    standing, _ = _rank(best)
+    if standing >= _LOST:
+        return float(f"{min(rates) / 10.0:.3g}")
+    moves = standing == 0 or name in ADAPTIVE
+    return float(f"{max(rates) * 10.0:.3g}") if moves and best.rate == max(rates) else None
+
+
+_LOST = 2
+"""In `_rank`, from here on the loss is higher than it was."""
 
 
 def _rank(lane: _Lane) -> tuple[int, float]:

@@ -251,7 +251,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "normalization",
-        "Normalization layers cure vanishing and exploding gradients.",
+        "Normalization layers end vanishing and exploding gradients.",
         "the diagnosis becomes “healthy”",
         (
             _check("vanishing_batchnorm", "vanishing sigmoid + batch", "is", Verdict.HEALTHY),
@@ -268,7 +268,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "residual",
-        "Residual connections cure vanishing gradients in any network.",
+        "Residual connections end vanishing gradients in any network.",
         "the diagnosis becomes “healthy”",
         (
             _check("vanishing_residual", "vanishing sigmoid, scaled", "is", Verdict.HEALTHY),
@@ -276,14 +276,14 @@ CLAIMS: tuple[Claim, ...] = (
             _check("he_residual_50", "ReLU with He, 50 layers, scaled", "is", Verdict.HEALTHY),
             _check("he_plain_50", "ReLU with He, 50 layers, plain", "is", Verdict.HEALTHY),
         ),
-        "They cure vanishing, and can overdo it. Added at full size to layers that already keep "
+        "They end vanishing, and can overdo it. Added at full size to layers that already keep "
         "the gradient, they [multiply it by {he_plain_50.step}](show:he_plain_50) per layer and "
         "it explodes. [Scaled by $1/\\sqrt{L}$](show:he_residual_50) the step is "
         "{he_residual_50.step}.",
     ),
     Claim(
         "leaky",
-        "Leaky ReLU cures dying ReLU.",
+        "Leaky ReLU keeps units from dying.",
         "fewer than one unit in a hundred is dead; the diagnosis is “healthy”",
         (
             Case("dead units", "dying_leaky", "dead", "<", 0.01),
