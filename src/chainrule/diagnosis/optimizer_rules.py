@@ -50,7 +50,9 @@ def _read_step(flow: GradientFlow) -> list[Reading]:
         if optimizer.steps == "gradient":
             step = rate * norm / (1.0 - min(optimizer.momentum, 0.999))
         else:
-            step = rate * math.sqrt(math.prod(parameter.shape)) if norm > 0 else 0.0
+            root = math.sqrt(math.prod(parameter.shape))
+            entry = norm / root if root else 0.0  # root mean square of the gradient's entries
+            step = rate * root * entry / (entry + optimizer.epsilon) if entry > 0 else 0.0
         steps.append(step)
         sizes.append(float(parameter.norm))
         names.append(parameter.name)
@@ -95,6 +97,8 @@ OPTIMIZER_RULES = (
         reason="Gradients arrive, but no step changes these weights. Build the optimizer last: a "
         "model that is copied, replaced or moved to another type afterwards has other parameters.",
         source="follows from what an optimizer does",
+        action="Build the optimizer from this model's parameters, after everything that copies or "
+        "replaces them; then measure again.",
         read=_read_unheld,
         describe=_describe_unheld,
         scale="share",
@@ -135,6 +139,7 @@ OVERSHOOTS = Rule(
     reason="The loss is curved so strongly that a step overshoots the minimum by more than it was "
     "away from it: the loss grows instead of falling.",
     source="gradient descent on a quadratic; Lewkowycz et al. 2020 (arXiv 2003.02218)",
+    action="Lower the learning rate to what the finding says; then measure again.",
     read=lambda flow: (),  # it is about a probe, which no flow holds
 )
 

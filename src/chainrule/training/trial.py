@@ -381,7 +381,7 @@ class _Lane:
         self.batches, self.guessing = batches, guessing
         self.steps = 0
         self.failed_at: int | None = None
-        self.is_over = self.is_stopped = False
+        self.is_over = self.is_stopped = self.has_grown = False
         self.before: list[float] = []
         self.after: list[float] = []
         self._needs_closure = _needs_closure(self.optimizer)
@@ -398,7 +398,8 @@ class _Lane:
             loss = self._step()
             self.steps += 1
             if not math.isfinite(loss):
-                self.failed_at = self.steps - 1 if self.steps > 1 else 1
+                self.has_grown = self.failed_at is not None
+                self.failed_at = self.failed_at or max(1, self.steps - 1)
                 self.is_over = True
             elif loss > limit and self.failed_at is None:
                 self.failed_at = max(1, self.steps - 1)
@@ -443,14 +444,16 @@ class _Lane:
     def evaluate(self) -> None:
         """Look at the batches that are kept aside."""
         self.after = self.batches.evaluate(self.model)
-        if not all(map(math.isfinite, self.after)):
+        if not self.is_over and not all(map(math.isfinite, self.after)):
+            self.has_grown = self.failed_at is not None
             self.is_over = True
             self.failed_at = self.failed_at or self.steps
 
     def judge(self) -> tuple[TrialOutcome, float]:
         """Return what became of it so far."""
         if self.is_over:
-            return TrialOutcome.NON_FINITE, math.nan
+            lost = TrialOutcome.DIVERGED if self.has_grown else TrialOutcome.NON_FINITE
+            return lost, math.nan
         return judge(self.before, self.after, guessing=self.guessing)
 
     def close(self) -> RateTrial:
