@@ -249,7 +249,7 @@ class Coupling(nn.Module):
 
     def __init__(self, gain, limit):
         super().__init__()
-        self.scale, self.shift, self.limit = stack(4, 32, 32, 4), stack(4, 32, 4), limit
+        self.scale, self.shift, self.limit = stack(4, 24, 24, 4), nn.Linear(4, 4), limit
         for module in self.scale:
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -267,7 +267,7 @@ class Couplings(nn.Module):
 
     def __init__(self, gain, limit):
         super().__init__()
-        self.parts = nn.ModuleList(Coupling(gain, limit) for _ in range(8))
+        self.parts = nn.ModuleList(Coupling(gain, limit) for _ in range(6))
 
     def forward(self, x):
         volume = 0.0
@@ -279,7 +279,7 @@ class Couplings(nn.Module):
 
 def unbounded_scales(broken):
     x = torch.randn(64, 8)
-    return Couplings(1.3, not broken), lambda m: m(x).mean()
+    return Couplings(2.0, not broken), lambda m: m(x).mean()
 
 
 class Exp(nn.Module):
@@ -372,16 +372,21 @@ def draw_sequences(length, examples=32):
 
 
 def forgetful(broken):
-    x, labels = draw_sequences(100)
+    """The answer stands in the first of 80 steps; another batch at every call."""
     rnn = nn.LSTM(2, 24, batch_first=True)
-    return Reader(rnn if broken else open_gates(rnn, 24)), lambda m: F.cross_entropy(m(x), labels)
+
+    def compute(m):
+        x, labels = draw_sequences(80, 16)
+        return F.cross_entropy(m(x), labels)
+
+    return Reader(rnn if broken else open_gates(rnn, 24)), compute
 
 
 def derivative_loss(broken):
-    """A distance function: what is wanted are its slopes; smooth rectifiers, 12 layers."""
+    """A distance function: what is wanted are its slopes; many smooth rectifiers."""
     layers = []
-    for number in range(12):
-        linear = nn.Linear(3 if number == 0 else 32, 32)
+    for number in range(10):
+        linear = nn.Linear(3 if number == 0 else 24, 24)
         if not broken:
             nn.init.normal_(linear.weight, std=math.sqrt(2 / linear.in_features))
             nn.init.zeros_(linear.bias)
@@ -394,12 +399,17 @@ def derivative_loss(broken):
         (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
         return value.abs().mean() + (slope - points).norm(dim=1).mean()
 
-    return nn.Sequential(*layers, nn.Linear(32, 1)), compute
+    return nn.Sequential(*layers, nn.Linear(24, 1)), compute
 
 
-def variants(broken, sound):
-    """Return a builder of two of `sick_models.VARIANTS`."""
-    return lambda is_broken: sick_models.VARIANTS[broken if is_broken else sound]()
+def deep_sigmoids(broken):
+    kind, init = (nn.Sigmoid, None) if broken else (nn.ReLU, nn.init.kaiming_normal_)
+    return sick_models.plain(12, kind, init)
+
+
+def growing_branches(broken):
+    """Every residual sum is many times as large as the one before."""
+    return sick_models.residuals(10, he=broken, scale=8.0 if broken else 1.0)
 
 
 def large_draws(broken):
@@ -572,7 +582,7 @@ FAULTS = {
         Verdict.FLAT_LOSS, "idle_examples", ("2",),
     ),
     "tied head": Fault(
-        lambda broken: tied(2.0 if broken else 0.02),
+        lambda broken: tied(5.0 if broken else 0.02),
         Verdict.LARGE_LOSS, "large_tied_loss", ("head",),
     ),
     "large head": Fault(
@@ -618,11 +628,11 @@ FAULTS = {
     "forgetful": Fault(forgetful, Verdict.VANISHING, "vanishing_time", ("rnn",)),
     "slopes": Fault(derivative_loss, Verdict.VANISHING, "vanishing_gradient", ("0",)),
     "deep sigmoids": Fault(
-        variants("plain 30, sigmoid", "plain 30, relu, he"),
+        deep_sigmoids,
         Verdict.VANISHING, "vanishing_gradient", ("0",),
     ),
     "growing branches": Fault(
-        variants("residual 30, he ×3", "residual 30"),
+        growing_branches,
         Verdict.EXPLODING, "exploding_gradient", ("0.branch.0",),
     ),
     "large draws": Fault(large_draws, Verdict.EXPLODING, "exploding_gradient", ("0",)),

@@ -3,13 +3,17 @@
 What is called a cure is taken at its word: it is applied, and trained by a plain loop.
 """
 
+import math
+
 import pytest
 import torch
 
 from chainrule import (
     Verdict,
+    apply_remedy,
     diagnose,
     find_non_finite,
+    find_remedies,
     inspect,
     try_training,
 )
@@ -77,3 +81,62 @@ def test_what_only_looks_broken_gets_notes_only(name):
     _, diagnosis = judge(Program(*SOUND[name]()))
     assert not diagnosis.findings
     assert diagnosis.verdict is Verdict.HEALTHY
+
+
+CURED = {
+    "tied head": "Embeddings of σ = 0.02",
+    "large head": "Initialization by what follows each layer",
+    "unbounded scales": "Weights of 0.1 times their size",
+    "forgetful": "Gates that remember",
+    "growing branches": "Initialization by what follows each layer",
+    "large draws": "Initialization by what follows each layer",
+    "sunken biases": "Biases that wake dead units",
+    "all zero": "Initialization by what follows each layer",
+    "all the same": "Initialization by what follows each layer",
+}
+"""Faults that a change of weights was seen to cure, and the change."""
+
+
+def train(program, kind, rate, steps=60):
+    """Train by a plain loop; return the first loss and the mean of the last five."""
+    optimizer = kind(program.model.parameters(), rate)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = program.compute_loss(program.model)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            return losses[0], math.inf
+    return losses[0], math.fsum(losses[-5:]) / 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CURED)
+def test_what_is_called_a_cure_trains(name):
+    program = start(name, broken=True)
+    found = find_remedies(program.model, program.compute_loss, enough=1, prove=True)
+    remedy = found.cures[0]
+    assert remedy is found[0]
+    assert remedy.title == CURED[name]
+    best = remedy.trial_after.best
+    apply_remedy(remedy, program.model)
+    first, last = train(program, getattr(torch.optim, best.name), best.best.rate)
+    assert last < 0.8 * first
+    untouched = found.before.loss
+    assert last < 0.75 * untouched or math.isnan(untouched)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name, fault in FAULTS.items() if name not in CURED and not fault.finds]
+)
+def test_where_no_change_of_weights_cures_none_is_called_a_cure(name):
+    program = start(name, broken=True)
+    found = find_remedies(
+        program.model, program.compute_loss, enough=1, prove=True, optimizer=program.optimizer
+    )
+    assert not found.cures
+    assert found.diagnosis.verdict is FAULTS[name].verdict
+    assert found.note or found.tried

@@ -83,7 +83,23 @@ def _describe_step(
     return (
         f"with {flow.optimizer.name} at a learning rate of {shown}, {rule.metric} is "
         f"{format_number(value)} ({'above' if rule.beyond == '>' else 'below'} the limit of "
-        f"{format_number(rule.threshold)})"
+        f"{format_number(rule.threshold)}){_describe_epsilon(flow)}"
+    )
+
+
+def _describe_epsilon(flow: GradientFlow) -> str:
+    """Return that gradients are smaller than what is added to them; "" if they are not."""
+    epsilon = flow.optimizer.epsilon if flow.optimizer is not None else 0.0
+    entries = [
+        float(each.grad_norm) / math.sqrt(math.prod(each.shape))
+        for each, _ in _list_trained(flow)
+        if each.is_weight and each.grad_norm is not None
+    ]
+    if not entries or max(entries) >= epsilon:
+        return ""
+    return (
+        f"; a gradient's typical entry is {format_number(max(entries))} at most, and the "
+        f"optimizer's ε is {format_number(epsilon)}"
     )
 
 
@@ -125,6 +141,8 @@ OPTIMIZER_RULES = (
         reason=f"Even {STEPS:,} such steps in one direction would change the weights by less than "
         "a hundredth of their size, so almost nothing moves.",
         source="follows from the triangle inequality",
+        action="Raise the learning rate. If gradients are smaller than the ε of the optimizer, "
+        "multiply the loss instead; then measure again.",
         read=_read_step,
         describe=_describe_step,
     ),

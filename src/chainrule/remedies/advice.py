@@ -79,13 +79,15 @@ def _advise_origin(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advice]
 
 def _advise_cause(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advice]:
     """Yield what to do against causes that lie outside of the weights of a model."""
+    parts = () if flow.loss_facts is None else flow.loss_facts.parts
+    kinds = {part.kind for part in parts}
     for finding in diagnosis.findings:
         if finding.rule == "unsuited_output":
             yield from _advise_output(flow)
-        elif finding.rule == "flat_loss":
-            parts = () if flow.loss_facts is None else flow.loss_facts.parts
-            if any(part.kind == "binary_cross_entropy" for part in parts):
-                yield ON_LOGITS
+        elif finding.rule == "flat_loss" and "binary_cross_entropy" in kinds:
+            yield ON_LOGITS
+        elif finding.rule == "large_loss" and kinds & {"mse", "l1", "smooth_l1", "huber"}:
+            yield SCALED_TARGETS
         else:
             yield from BY_RULE.get(finding.rule, ())
 
@@ -221,7 +223,7 @@ _WARM_UP = Advice(
     "    optimizer, start_factor=0.01, total_iters=100\n)\n"
     "# after every optimizer.step(): schedule.step()",
 )
-_SCALED_TARGETS = Advice(
+SCALED_TARGETS = Advice(
     title="Standardized targets",
     reason="In a regression, outputs start near 0 and near a size of 1. Targets of mean 0 and "
     "standard deviation 1 fit that; undo it where predictions are shown.",
@@ -244,7 +246,6 @@ BY_RULE: Mapping[str, tuple[Advice, ...]] = MappingProxyType(
         "large_step": (_WARM_UP,),
         "overshoots": (_WARM_UP,),
         "diverges": (_WARM_UP,),
-        "large_loss": (_SCALED_TARGETS,),
         "detached_term": (_SOFT,),
         "vanishing_time": (_SHORTER,),
     }

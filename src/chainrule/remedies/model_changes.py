@@ -181,6 +181,9 @@ def list_model_changes(
     model: nn.Module, flow: GradientFlow, diagnosis: Diagnosis
 ) -> Iterator[ModelChange]:
     """Yield the changes that need no further measurement."""
+    rules = {finding.rule for finding in diagnosis.findings}
+    if "vanishing_time" in rules:
+        yield from _list_gates(model, flow)
     weights = list_weights(model, flow)
     zeros = list_biases(model, flow, weights)
     if weights:
@@ -213,10 +216,10 @@ def list_model_changes(
                 for each in weights
             ),
         )
-    fades = any(finding.rule == "fading_stream" for finding in diagnosis.findings)
-    if fades or diagnosis.verdict in (Verdict.EXPLODING, Verdict.NON_FINITE):
+    if "fading_stream" in rules or diagnosis.verdict in (Verdict.EXPLODING, Verdict.NON_FINITE):
         yield from _list_branches(model, flow)
-    yield from _list_gates(model, flow)
+    if "vanishing_time" not in rules:
+        yield from _list_gates(model, flow)
 
 
 def _list_initializations(

@@ -550,16 +550,29 @@ def prove(remedy: Remedy, before: Trial, after: Trial) -> Remedy:
     return replace(remedy, outcome=outcome, trial_before=before, trial_after=after)
 
 
-def confirm(remedy: Remedy, longer: Trial) -> Remedy:
+def confirm(remedy: Remedy, longer: Trial, untouched: Trial) -> Remedy:
     """Return what looked like a cure after a longer training: refuted if the loss got lost.
+
+    It is no more than a help if the loss does not fall below all that was seen without the change.
 
     Args:
         remedy: One that `prove` calls a cure.
         longer: What `confirm_training` showed.
+        untouched: The same of the model as it is, or what `try_training` showed if it did not
+            train.
     """
     if _is_lost(longer):
         return replace(remedy, outcome=Outcome.FAILS, trial_after=longer)
+    if not _read_lowest(longer) < _read_lowest(untouched):
+        return replace(remedy, outcome=Outcome.HELPS, trial_after=longer)
     return remedy
+
+
+def _read_lowest(trial: Trial) -> float:
+    """Return the lowest loss that a telling optimizer started from or reached."""
+    best = [each.best for each in trial.telling if each.best is not None]
+    losses = [loss for each in best for loss in (each.before, each.after) if math.isfinite(loss)]
+    return min(losses, default=math.inf)
 
 
 def _is_lost(trial: Trial) -> bool:

@@ -153,11 +153,12 @@ def confirm_training(
     model: nn.Module,
     compute_loss: Callable[..., Any],
     trial: Trial,
+    optimizer: OptimizerLike | None = None,
     *,
     batches: Iterable[Any] | None = None,
     passes: int = PASSES,
 ) -> Trial:
-    """Train again with SGD and Adam where they trained, each at its best rate, and without an end.
+    """Train again with what trained it, at its best rate, and without an end.
 
     A loss that falls may still become undefined on the way, as that of an arc cosine does at 1.
 
@@ -165,18 +166,24 @@ def confirm_training(
         model: The model; only copies of it are trained.
         compute_loss: As for `try_training`.
         trial: What `try_training` showed.
+        optimizer: As for `try_training`.
         batches: As for `try_training`.
         passes: Most passes in all.
     """
     trained = [each for each in trial.tried if each.outcome is TrialOutcome.TRAINED and each.best]
-    rates = [(each.name, each.best.rate) for each in trained if each.best and each.name in RATES]
+    builds: list[OptimizerLike] = [
+        partial(_OPTIMIZERS[each.name], lr=each.best.rate)
+        for each in trained
+        if each.best and each.name in RATES
+    ]
+    if optimizer is not None:
+        builds = [optimizer]
     counter = Counter()
     with preserve(take_inventory(model)), torch.inference_mode(False), torch.enable_grad():
         source = find_batches(copy_model(model), compute_loss, batches, counter)
         runs = []
-        for number, (name, rate) in enumerate(rates):
-            share = (passes - counter.passes) / (len(rates) - number)
-            build = partial(_OPTIMIZERS[name], lr=rate)
+        for number, build in enumerate(builds):
+            share = (passes - counter.passes) / (len(builds) - number)
             run, _ = _follow(model, build, source, share, trial.guessing, ends=False)
             runs.append(run)
     return replace(trial, optimizers=tuple(runs), passes=counter.passes, limit=passes)
