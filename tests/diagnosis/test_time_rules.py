@@ -8,18 +8,7 @@ from torch.nn import functional as F
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rule import Verdict
 from chainrule.measure.inspection import inspect
-
-
-class Reader(nn.Module):
-    """Classifies a sequence by the state after its last step, or by all its outputs."""
-
-    def __init__(self, rnn, *, everywhere=False):
-        super().__init__()
-        self.rnn, self.head, self.everywhere = rnn, nn.Linear(rnn.hidden_size, 2), everywhere
-
-    def forward(self, x):
-        outputs = self.rnn(x)[0]
-        return self.head(outputs if self.everywhere else outputs[:, -1])
+from faults import Reader, draw_sequences, open_gates
 
 
 class Loop(nn.Module):
@@ -36,23 +25,6 @@ class Loop(nn.Module):
         return self.head(state[0])
 
 
-def open_gates(module, size):
-    """Let a fresh LSTM keep what it holds: forget gates open, input gates nearly closed."""
-    bias = module.bias_ih_l0 if isinstance(module, nn.LSTM) else module.bias_ih
-    with torch.no_grad():
-        bias[size : 2 * size] += 5.0
-        bias[:size] -= 5.0
-    return module
-
-
-def draw(length, examples=32):
-    """Return sequences whose class stands in the first step."""
-    x = 0.3 * torch.randn(examples, length, 2)
-    y = torch.randint(2, (examples,))
-    x[:, 0, 0] = 3.0 * (2.0 * y - 1.0)
-    return x, y
-
-
 def judge(model, x, y):
     def compute_loss(m):
         output = m(x)
@@ -65,11 +37,11 @@ def judge(model, x, y):
 def learn(model, length, steps=60, rate=1e-2):
     update = torch.optim.Adam(model.parameters(), rate)
     for _ in range(steps):
-        x, y = draw(length)
+        x, y = draw_sequences(length)
         update.zero_grad()
         F.cross_entropy(model(x), y).backward()
         update.step()
-    x, y = draw(length, 256)
+    x, y = draw_sequences(length, 256)
     return (model(x).argmax(1) == y).float().mean().item()
 
 
@@ -77,7 +49,7 @@ def learn(model, length, steps=60, rate=1e-2):
 def test_what_stands_long_ago_is_lost_and_not_learned(kind):
     length = 80
     model = Reader(kind(2, 16, batch_first=True))
-    diagnosis = judge(model, *draw(length))
+    diagnosis = judge(model, *draw_sequences(length))
     assert diagnosis.verdict is Verdict.VANISHING
     (finding,) = [each for each in diagnosis.findings if each.rule == "vanishing_time"]
     assert finding.modules == ("rnn",)
@@ -89,12 +61,12 @@ def test_what_stands_long_ago_is_lost_and_not_learned(kind):
 def test_open_forget_gates_keep_it_and_learn():
     length = 80
     model = Reader(open_gates(nn.LSTM(2, 16, batch_first=True), 16))
-    assert judge(model, *draw(length)).verdict is Verdict.HEALTHY
+    assert judge(model, *draw_sequences(length)).verdict is Verdict.HEALTHY
     assert learn(model, length) > 0.9
 
 
 def test_a_cell_in_a_loop_is_judged_alike():
-    x, y = draw(80)
+    x, y = draw_sequences(80)
     findings = judge(Loop(nn.LSTMCell(2, 16)), x, y).findings
     assert [each.rule for each in findings if each.rule.endswith("time")] == ["vanishing_time"]
     model = Loop(open_gates(nn.LSTMCell(2, 16), 16))
@@ -105,16 +77,18 @@ class TestWhatIsNormal:
     @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
     @pytest.mark.parametrize("length", [5, 20])
     def test_short_sequences(self, kind, length):
-        diagnosis = judge(Reader(kind(2, 16, batch_first=True)), *draw(length))
+        diagnosis = judge(Reader(kind(2, 16, batch_first=True)), *draw_sequences(length))
         assert not [each for each in diagnosis.findings if each.rule.endswith("time")]
 
     def test_a_sequence_that_loses_less_than_half_is_a_note(self):
-        diagnosis = judge(Reader(nn.LSTM(2, 16, batch_first=True)), *draw(40))
+        diagnosis = judge(Reader(nn.LSTM(2, 16, batch_first=True)), *draw_sequences(40))
         assert "vanishing_time" not in {each.rule for each in diagnosis.findings}
         assert "fading_time" in {each.name for each in diagnosis.notes}
 
     def test_a_loss_that_reads_every_step(self):
-        diagnosis = judge(Reader(nn.LSTM(2, 16, batch_first=True), everywhere=True), *draw(100))
+        diagnosis = judge(
+            Reader(nn.LSTM(2, 16, batch_first=True), everywhere=True), *draw_sequences(100)
+        )
         assert not [each for each in diagnosis.findings if each.rule.endswith("time")]
         assert "fading_time" not in {each.name for each in diagnosis.notes}
 
@@ -123,7 +97,7 @@ class TestWhatIsNormal:
             def forward(self, x):
                 return self.head(self.rnn(x)[0][:, 9])
 
-        diagnosis = judge(Short(nn.GRU(2, 16, batch_first=True)), *draw(100))
+        diagnosis = judge(Short(nn.GRU(2, 16, batch_first=True)), *draw_sequences(100))
         assert not [each for each in diagnosis.findings if each.rule.endswith("time")]
 
 
@@ -135,7 +109,7 @@ def build_rnn(scale):
 
 def test_gradients_that_grow_along_time_explode():
     length = 40
-    x, y = draw(length)
+    x, y = draw_sequences(length)
     model = build_rnn(4.0)
     (finding,) = [e for e in judge(model, x, y).findings if e.rule.endswith("time")]
     assert (finding.rule, finding.verdict) == ("exploding_time", Verdict.EXPLODING)

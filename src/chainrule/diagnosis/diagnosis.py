@@ -20,7 +20,7 @@ from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES
 from chainrule.diagnosis.score import score_model
 from chainrule.diagnosis.structure import list_explained
 from chainrule.diagnosis.trial_rules import (
-    DID_NOT_TRAIN,
+    choose_failure,
     choose_tried_action,
     describe_failure,
     is_lessened,
@@ -37,7 +37,7 @@ from chainrule.diagnosis.viability.model import (
 )
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.sharpness import Sharpness
-from chainrule.flow.trial import LEARNED, Trial
+from chainrule.flow.trial import Trial
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import get_initializer
 
@@ -348,22 +348,23 @@ def _follow(
 
 
 def _add_failure(trial: Trial, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    learned = max((each.best.learned for each in trial.tried if each.best), default=0.0)
+    rule = choose_failure(trial)
     failure = Finding(
-        rule=DID_NOT_TRAIN.name,
-        verdict=DID_NOT_TRAIN.verdict,
+        rule=rule.name,
+        verdict=rule.verdict,
         layers=(),
         modules=(),
-        metric=DID_NOT_TRAIN.metric,
-        value=learned,
-        threshold=LEARNED,
-        beyond=DID_NOT_TRAIN.beyond,
+        metric=rule.metric,
+        value=max((each.best.learned for each in trial.tried if each.best), default=0.0),
+        threshold=rule.threshold,
+        beyond=rule.beyond,
         evidence=describe_failure(trial),
-        reason=DID_NOT_TRAIN.reason,
-        source=DID_NOT_TRAIN.source,
+        reason=rule.reason,
+        source=rule.source,
     )
     rest = (each for each in findings if each.verdict is not Verdict.HARD_TO_TRAIN)
-    return (*rest, failure)
+    order = list(Verdict)
+    return tuple(sorted((*rest, failure), key=lambda each: order.index(each.verdict)))
 
 
 def _temper(viability: Viability, findings: Sequence[Finding]) -> Viability:
@@ -502,11 +503,13 @@ def _choose_action(
         return NO_PARAMETERS
     if verdict is Verdict.NON_FINITE and flow.origin is not None and not flow.origin.is_harmless:
         return describe_cure(flow.origin)
-    usual = ACTIONS[verdict].format(change=_suggest_change(flow))
     # What is not finite is found by other findings, too.
     speaking = findings if verdict is Verdict.NON_FINITE else findings[:1]
-    acts = [rules[each.rule].act for each in speaking if each.rule in rules]
-    usual = next((act(flow) for act in acts if act is not None), usual)
+    named = [rules[each.rule] for each in speaking if each.rule in rules]
+    usual = next((rule.act(flow) for rule in named if rule.act is not None), "")
+    if not usual:
+        words = next((rule.action for rule in named[:1] if rule.action), ACTIONS[verdict])
+        usual = words.format(change=_suggest_change(flow))
     if trial is not None and trial.tried:
         return choose_tried_action(verdict, trial, usual)
     return _choose_healthy_action(flow, viability) if verdict is Verdict.HEALTHY else usual

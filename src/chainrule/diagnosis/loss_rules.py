@@ -422,6 +422,8 @@ LOSS_RULES = (
         reason="For these examples the loss is flat, so training learns from the few others only. "
         "Look for a clamp, a margin or a mask that takes them out.",
         source="definition: an example with zero gradient at the output changes no weight",
+        action="Look for what takes examples out of the loss: a mask, a margin, a clamp, or "
+        "targets for which it is constant; then measure again.",
         read=_read_idle,
         applies=lambda flow: not is_loss_flat(flow) and not is_output_half(flow),
         scale="share",
@@ -435,6 +437,8 @@ LOSS_RULES = (
         reason="The model starts far worse than an answer that knows nothing: its outputs are far "
         "too large, or far from the targets. The first part of training only undoes that.",
         source="measured: docs/truth.md",
+        action="Worth trying: smaller initial weights of what makes the output, or targets of mean "
+        "0 and standard deviation 1; then measure again.",
         read=_read_excess,
         describe=_describe_excess,
     ),
@@ -448,6 +452,7 @@ LOSS_RULES = (
         "1, they make outputs as large as the root of the width. Draw them with a standard "
         "deviation of 0.02, or divide the outputs by that root.",
         source="Press & Wolf 2017 (arXiv 1608.05859) on tied weights; measured: docs/decisions.md",
+        action="Worth trying: an embedding with a standard deviation of 0.02; then measure again.",
         read=_read_tied_excess,
         describe=_describe_excess,
     ),
@@ -471,6 +476,8 @@ LOSS_RULES = (
         beyond=">",
         reason="Whatever the weight of such a term, training does nothing about it.",
         source="reverse-mode differentiation: no path in the graph, no derivative",
+        action="Compute this part of the loss from functions with a derivative (softmax instead of "
+        "argmax, no detach()), or leave it out; then measure again.",
         read=_read_cut,
         describe=_describe_cut,
         scale="share",

@@ -50,7 +50,9 @@ def _read_step(flow: GradientFlow) -> list[Reading]:
         if optimizer.steps == "gradient":
             step = rate * norm / (1.0 - min(optimizer.momentum, 0.999))
         else:
-            step = rate * math.sqrt(math.prod(parameter.shape)) if norm > 0 else 0.0
+            root = math.sqrt(math.prod(parameter.shape))
+            entry = norm / root if root else 0.0  # root mean square of the gradient's entries
+            step = rate * root * entry / (entry + optimizer.epsilon) if entry > 0 else 0.0
         steps.append(step)
         sizes.append(float(parameter.norm))
         names.append(parameter.name)
@@ -81,7 +83,23 @@ def _describe_step(
     return (
         f"with {flow.optimizer.name} at a learning rate of {shown}, {rule.metric} is "
         f"{format_number(value)} ({'above' if rule.beyond == '>' else 'below'} the limit of "
-        f"{format_number(rule.threshold)})"
+        f"{format_number(rule.threshold)}){_describe_epsilon(flow)}"
+    )
+
+
+def _describe_epsilon(flow: GradientFlow) -> str:
+    """Return that gradients are smaller than what is added to them; "" if they are not."""
+    epsilon = flow.optimizer.epsilon if flow.optimizer is not None else 0.0
+    entries = [
+        float(each.grad_norm) / math.sqrt(math.prod(each.shape))
+        for each, _ in _list_trained(flow)
+        if each.is_weight and each.grad_norm is not None
+    ]
+    if not entries or max(entries) >= epsilon:
+        return ""
+    return (
+        f"; a gradient's typical entry is {format_number(max(entries))} at most, and the "
+        f"optimizer's ε is {format_number(epsilon)}"
     )
 
 
@@ -95,6 +113,8 @@ OPTIMIZER_RULES = (
         reason="Gradients arrive, but no step changes these weights. Build the optimizer last: a "
         "model that is copied, replaced or moved to another type afterwards has other parameters.",
         source="follows from what an optimizer does",
+        action="Build the optimizer from this model's parameters, after everything that copies or "
+        "replaces them; then measure again.",
         read=_read_unheld,
         describe=_describe_unheld,
         scale="share",
@@ -121,6 +141,8 @@ OPTIMIZER_RULES = (
         reason=f"Even {STEPS:,} such steps in one direction would change the weights by less than "
         "a hundredth of their size, so almost nothing moves.",
         source="follows from the triangle inequality",
+        action="Raise the learning rate. If gradients are smaller than the ε of the optimizer, "
+        "multiply the loss instead; then measure again.",
         read=_read_step,
         describe=_describe_step,
     ),
@@ -135,6 +157,7 @@ OVERSHOOTS = Rule(
     reason="The loss is curved so strongly that a step overshoots the minimum by more than it was "
     "away from it: the loss grows instead of falling.",
     source="gradient descent on a quadratic; Lewkowycz et al. 2020 (arXiv 2003.02218)",
+    action="Lower the learning rate to what the finding says; then measure again.",
     read=lambda flow: (),  # it is about a probe, which no flow holds
 )
 

@@ -73,6 +73,7 @@ class Rule:
         beyond: ">" if values above the threshold are wrong, "<" if those below are.
         reason: Why it matters, in plain language.
         source: Where reason or threshold come from.
+        action: What to do next if this is the gravest finding; "" for what its verdict says.
         read: Reads what is compared from a flow: one value per layer or module, or one in all.
         applies: Whether what is read counts as evidence in a flow; `read` itself answers for any.
         describe: Words a finding; `None` for the usual sentence of `describe_worst`.
@@ -106,6 +107,7 @@ class Rule:
     reason: str
     source: str
     read: Callable[[GradientFlow], Sequence[Reading]] = field(repr=False)
+    action: str = field(default="", repr=False)
     applies: Callable[[GradientFlow], bool] = field(default=lambda flow: True, repr=False)
     describe: "Describe | None" = field(default=None, repr=False)
     trace: Trace | None = field(default=None, repr=False)

@@ -220,6 +220,8 @@ TIME_RULES = (
         "of the weights changes it completely. Clip the gradient, or start with smaller recurrent "
         "weights.",
         source="Pascanu et al. 2013 (arXiv 1211.5063); threshold measured",
+        action="Worth trying: smaller recurrent weights, an orthogonal start, or gradient "
+        "clipping; then measure again.",
         read=_read_growth,
         describe=_describe_growth,
     ),
@@ -235,6 +237,8 @@ TIME_RULES = (
         "needs the last steps only, give the module shorter sequences.",
         source="Hochreiter 1991; Jozefowicz et al. 2015 and Tallec & Ollivier 2018 (arXiv "
         "1804.11188) on the forget bias; threshold measured",
+        action="Worth trying: forget gates that start open (a bias of 3 to 5), a shorter path to "
+        "the steps that matter, or shorter sequences; then measure again.",
         read=_read_lost,
         describe=_describe_lost,
         scale="share",

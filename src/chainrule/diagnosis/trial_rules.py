@@ -4,6 +4,8 @@ A measurement looks at the first moment; a training looks at what comes of it. W
 contradict each other, the training counts.
 """
 
+from dataclasses import replace
+
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.rule import Rule, Verdict
 from chainrule.flow.trial import LEARNED, OptimizerTrial, Trial, TrialOutcome
@@ -18,10 +20,33 @@ DID_NOT_TRAIN = Rule(
     "the loss fall below where it was, or below what guessing gives.",
     source="tried: chainrule.try_training",
     read=lambda flow: (),  # it is about a trial, which no flow holds
+    action="Look at what the loss is given: targets that belong to other inputs, inputs without "
+    "the information, a loss that is flat here. Then try smaller parts of the model, or residual "
+    "connections and normalization.",
     scale="share",
 )
 
-TRIAL_RULES = (DID_NOT_TRAIN,)
+LOSES_NUMBERS = replace(
+    DID_NOT_TRAIN,
+    name="loses_numbers",
+    verdict=Verdict.NON_FINITE,
+    reason="Copies of the model were really trained, and after some steps the loss was infinite or "
+    "undefined. Either steps were too large, or a batch came that some operation is not made for.",
+    action="Call chainrule.find_non_finite(model, compute_loss) on the batch of that step: it "
+    "names the operation. If the loss had grown before, lower the learning rate.",
+)
+
+DIVERGES = replace(
+    DID_NOT_TRAIN,
+    name="diverges",
+    verdict=Verdict.LEARNING_RATE,
+    reason="A copy of the model was really trained with your optimizer, and its loss grew instead "
+    "of falling.",
+    action="Lower the learning rate, or let it rise from zero over the first steps; then try "
+    "again. Without an optimizer, chainrule.try_training looks for a rate that works.",
+)
+
+TRIAL_RULES = (DID_NOT_TRAIN, LOSES_NUMBERS, DIVERGES)
 
 _FACTS = frozenset(
     {
@@ -33,6 +58,15 @@ _FACTS = frozenset(
     }
 )
 """What is wrong also in a network whose loss falls."""
+
+
+def choose_failure(trial: Trial) -> Rule:
+    """Return the rule of a training that failed: what became of the loss says which."""
+    outcomes = {each.outcome for each in trial.tried}
+    if outcomes == {TrialOutcome.NON_FINITE}:
+        return LOSES_NUMBERS
+    is_yours = len(trial.optimizers) == 1 and len(trial.optimizers[0].rates) == 1
+    return DIVERGES if is_yours and outcomes == {TrialOutcome.DIVERGED} else DID_NOT_TRAIN
 
 
 def is_lessened(verdict: Verdict) -> bool:
@@ -95,12 +129,6 @@ def choose_tried_action(verdict: Verdict, trial: Trial, usual: str) -> str:
         )
     if verdict is Verdict.HEALTHY:
         return _go_on(trial)
-    if verdict is Verdict.HARD_TO_TRAIN and trial.fails:
-        return (
-            "Look at what the loss is given: targets that belong to other inputs, inputs without "
-            "the information, a loss that is flat here. Then try smaller parts of the model, or "
-            "residual connections and normalization."
-        )
     return usual
 
 

@@ -26,6 +26,8 @@ class OptimizerFlow:
             that the optimizer does not hold.
         momentum: Momentum of SGD, 0 for others.
         foreign: Number of parameters that it holds and the model does not have.
+        epsilon: What Adam and its kin add to the size of a gradient before they divide by it:
+            gradients far below it hardly move anything. 0 for others.
 
     Example:
         >>> found = OptimizerFlow(name="SGD", steps="gradient", rates=(0.1, None))
@@ -38,3 +40,4 @@ class OptimizerFlow:
     rates: Annotated[tuple[Rate | None, ...], FailFast(), Field(max_length=100_000)]
     momentum: Annotated[float, Strict()] = 0.0
     foreign: Count = 0
+    epsilon: Annotated[float, Strict(), Field(ge=0)] = 0.0

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
@@ -36,11 +36,13 @@ from chainrule.measure.residuals import (
 )
 from chainrule.measure.sequences import assemble_times, take_times
 from chainrule.measure.statistics import (
+    Row,
     Table,
-    fetch_rows,
+    gather_rows,
     is_cheap_to_read,
     read_activation,
     read_gradient,
+    stack_alike,
     summarize_derivative,
     summarize_gradients,
     summarize_sparse_gradient,
@@ -127,11 +129,11 @@ def assemble_flow(  # noqa: PLR0915  (one table per kind of tensor, one transfer
     tables += [term.table for term in terms if term.table is not None]
     named = [(term.name, term.reached) for term in terms]
     described_loss = None if facts is None else describe_loss(facts)
-    rows = fetch_rows(tables)
+    read_rows = gather_rows(tables)
     symmetries = [
         (each, parameters[each.position].names[0])
         for each in find_symmetries(
-            inventory, parameter_gradients, list(_list_suspects(norm_places, rows))
+            inventory, parameter_gradients, list(_list_suspects(norm_places, tables, read_rows))
         )
     ]
     entering = [
@@ -147,7 +149,12 @@ def assemble_flow(  # noqa: PLR0915  (one table per kind of tensor, one transfer
     identities = {id(p.tensor): position for position, p in enumerate(parameters)}
     device = str(loss.device)
 
+    @cache
+    def fetch() -> list[Row]:
+        return read_rows()
+
     def read(*at: Place) -> dict[str, Any]:
+        rows = fetch()
         return {name: column[entry] for table, entry in at for name, column in rows[table].items()}
 
     def read_statistics(output: Output) -> ActivationStatistics | None:
@@ -170,6 +177,7 @@ def assemble_flow(  # noqa: PLR0915  (one table per kind of tensor, one transfer
             if output.edge in edge_places
             and "subnormal_share" in (row := read(edge_places[output.edge]))
         }
+        rows = fetch()
         shares = [row["subnormal"][0][0] for row in rows[half_tables:attention_tables]]
         return assemble_precisions(
             layers,
@@ -187,6 +195,7 @@ def assemble_flow(  # noqa: PLR0915  (one table per kind of tensor, one transfer
 
     def build() -> GradientFlow:
         """Turn the fetched numbers into objects, when they are first read."""
+        rows = fetch()
         gradients = {edge: read_gradient(read(at)) for edge, at in edge_places.items()}
         parameter_statistics = {
             position: read_gradient(read(at)) for position, at in gradient_places.items()
@@ -272,11 +281,22 @@ def assemble_flow(  # noqa: PLR0915  (one table per kind of tensor, one transfer
     return GradientFlow.defer(build)
 
 
-def _list_suspects(places: Mapping[int, Place], rows: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+def _list_suspects(
+    places: Mapping[int, Place], tables: Sequence[Table], read_rows: Callable[[], Sequence[Row]]
+) -> Iterator[int]:
     """Yield the parameters of which some units may be the same."""
+    found = {
+        table: tables[table]["first"] for table, _ in places.values() if "first" in tables[table]
+    }
+    firsts: dict[int, list[Any]]
+    if all(is_cheap_to_read(tensor.device) for tensor in found.values()):
+        firsts = {table: tensor.tolist() for table, tensor in found.items()}
+    else:
+        rows = read_rows()
+        firsts = {table: rows[table]["first"] for table in found}
     for position, (table, entry) in places.items():
-        if "first" in rows[table]:
-            (first,) = rows[table]["first"][entry]
+        if table in firsts:
+            (first,) = firsts[table][entry]
             if len(set(first)) < len(first):
                 yield position
 
@@ -318,7 +338,7 @@ def _summarize_outputs(calls: Sequence[Call], tables: list[Table]) -> dict[int, 
 def _summarize_alike(
     tensors: Mapping[_Key, Tensor] | Mapping[_Key, Tensor | Table],
     tables: list[Table],
-    summarize: Callable[[Sequence[Tensor]], Table],
+    summarize: Callable[[Sequence[Tensor] | Tensor], Table],
 ) -> dict[_Key, Place]:
     """Summarize tensors, those of one shape together; return places by key."""
     places: dict[_Key, Place] = {}
@@ -337,7 +357,7 @@ def _summarize_alike(
     for group in alike.values():
         for entry, key in enumerate(group):
             places[key] = len(tables), entry
-        tables.append(summarize([dense[key].unsqueeze(0) for key in group]))
+        tables.append(summarize(stack_alike([dense[key] for key in group])))
     return places
 
 

@@ -30,9 +30,7 @@ class ParameterWatch:
         self.held = [tensor.detach() if is_plain(tensor) else None for tensor in parameters]
         watched = [held for held in self.held if held is not None]
         self.has_copies = sum(held.numel() for held in watched) <= COPIED
-        self.copies = [
-            None if held is None or not self.has_copies else held.clone() for held in self.held
-        ]
+        self.copies = self._copy() if self.has_copies else []
         self.sums = [] if self.has_copies else sum_bits(watched)
 
     def put_back(self, failures: dict[int, Exception]) -> tuple[int, ...]:
@@ -56,18 +54,46 @@ class ParameterWatch:
             if read_version(tensor) != self.versions[at]
         }
         if self.has_copies:
-            for at, (held, copied) in enumerate(zip(self.held, self.copies, strict=True)):
-                try:
-                    if held is not None and copied is not None and not _has_same_bits(held, copied):
-                        changed.add(at)
-                        held.data.copy_(copied)
-                except Exception as error:
-                    failures[at] = error
+            for places, copied in self.copies:
+                changed |= self._put_values_back(places, copied, failures)
         else:
             places = [at for at, held in enumerate(self.held) if held is not None]
             now = sum_bits([held for held in self.held if held is not None])
             changed |= {at for at, a, b in zip(places, self.sums, now, strict=True) if a != b}
         return tuple(sorted(changed))
+
+    def _copy(self) -> list[tuple[list[int], Tensor]]:
+        """Return a copy of all values of one type, one after another, with their places."""
+        alike: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+        for at, held in enumerate(self.held):
+            if held is not None:
+                alike.setdefault((held.dtype, held.device), []).append(at)
+        return [(places, self._join(places)) for places in alike.values()]
+
+    def _join(self, places: Sequence[int]) -> Tensor:
+        return torch.cat([held.reshape(-1) for at in places if (held := self.held[at]) is not None])
+
+    def _put_values_back(
+        self, places: Sequence[int], copied: Tensor, failures: dict[int, Exception]
+    ) -> set[int]:
+        """Undo what changed of some parameters; return the places of these."""
+        try:
+            if _has_same_bits(self._join(places), copied):
+                return set()
+        except Exception:  # one of them cannot be read: look at each by itself
+            pass
+        changed = set()
+        helds = [(at, held) for at in places if (held := self.held[at]) is not None]
+        parts = copied.split([held.numel() for _, held in helds])
+        for (at, held), part in zip(helds, parts, strict=True):
+            try:
+                before = part.view(held.shape)
+                if not _has_same_bits(held, before):
+                    changed.add(at)
+                    held.data.copy_(before)
+            except Exception as error:
+                failures[at] = error
+        return changed
 
 
 def sum_bits(tensors: Sequence[Tensor]) -> list[int]:

@@ -191,9 +191,9 @@ def _check_model(inventory: Inventory) -> None:
 
 def _check_whole(inventory: Inventory) -> None:
     """Raise unless this process holds the whole model, without a wrapper that shares gradients."""
-    for _, module in inventory.modules:
-        kinds = {kind.__name__ for kind in type(module).__mro__}
-        found = next((kind for kind in _SHARDING if kind in kinds), None)
+    for kind in {type(module) for _, module in inventory.modules}:
+        kinds = {each.__name__ for each in kind.__mro__}
+        found = next((each for each in _SHARDING if each in kinds), None)
         if found is not None:
             raise InspectionError(
                 f"The model must be whole on one process, but it contains {found}, which spreads "

@@ -66,6 +66,7 @@ def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> Op
         steps = "gradient"
     elif isinstance(optimizer, RESCALING):
         steps = "rescaled"
+    epsilon = max(float(group.get("eps", 0.0)) for group in optimizer.param_groups)
     momentum = max(float(group.get("momentum", 0.0)) for group in optimizer.param_groups)
     return OptimizerFlow(
         name=type(optimizer).__name__,
@@ -73,4 +74,5 @@ def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> Op
         rates=tuple(rates.get(id(parameter.tensor)) for parameter in inventory.parameters),
         momentum=momentum if steps == "gradient" else 0.0,
         foreign=len(rates.keys() - own),
+        epsilon=epsilon if steps == "rescaled" else 0.0,
     )

@@ -216,7 +216,8 @@ class _Snapshot:
     def _put_modes_back(self, failures: dict[str, Exception]) -> None:
         for at, (module, training) in enumerate(self._modes):
             try:
-                module.training = training
+                if module.training is not training:
+                    module.training = training
             except Exception as error:
                 name = self.inventory.modules[at][0]
                 failures[f"the train/eval mode of {_quote(name)}"] = error

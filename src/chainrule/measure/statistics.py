@@ -1,13 +1,14 @@
 """Statistics of tensors, computed where the tensors are and fetched in one transfer.
 
-The functions take a list of same-shaped tensors, one per entry, each [members, *shape], and give
-one value per entry and ensemble member, [entries, members]. Squares of float32 overflow at 1e20
-and underflow at 1e−23, so tensors beyond moderate size are divided by their largest magnitude
-first.
+The functions take a list of same-shaped tensors, one per entry, each [members, *shape], or these
+stacked as one, and give one value per entry and ensemble member, [entries, members]. Squares of
+float32 overflow at 1e20 and underflow at 1e−23, so tensors beyond moderate size are divided by
+their largest magnitude first.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ Table = dict[str, Tensor]
 Row = Mapping[str, list[Any]]
 
 
-def summarize_values(tensors: Sequence[Tensor]) -> Table:
+def summarize_values(tensors: Sequence[Tensor] | Tensor) -> Table:
     """Return the values of `ActivationStatistics` that need the values alone.
 
     Args:
@@ -66,10 +67,9 @@ def summarize_values(tensors: Sequence[Tensor]) -> Table:
     return table | count_bins(sample_entries(tensors), table["min"], table["max"])
 
 
-def summarize_distribution(tensors: Sequence[Tensor]) -> Table:
+def summarize_distribution(tensors: Sequence[Tensor] | Tensor) -> Table:
     """Return what `summarize_values` does, without the histograms."""
-    reals = [to_real(tensor) for tensor in tensors]
-    return _reduce(reals, _reduce_values, rescale=_find_largest)
+    return _reduce(_to_reals(tensors), _reduce_values, rescale=_find_largest)
 
 
 def choose_step(entries: int, wanted: int) -> int:
@@ -84,7 +84,7 @@ def choose_step(entries: int, wanted: int) -> int:
     return step
 
 
-def sample_entries(tensors: Sequence[Tensor], step: int | None = None) -> Tensor:
+def sample_entries(tensors: Sequence[Tensor] | Tensor, step: int | None = None) -> Tensor:
     """Return evenly spaced entries of each tensor, [entries, sample].
 
     Args:
@@ -94,7 +94,8 @@ def sample_entries(tensors: Sequence[Tensor], step: int | None = None) -> Tensor
     if step is None:
         step = choose_step(tensors[0].numel(), HISTOGRAM_ENTRIES)
     if step == 1:
-        return to_real(torch.stack(list(tensors))).flatten(1)
+        stacked = tensors if isinstance(tensors, Tensor) else torch.stack(list(tensors))
+        return to_real(stacked).flatten(1)
     return to_real(torch.stack([tensor.flatten()[::step] for tensor in tensors]))
 
 
@@ -118,8 +119,8 @@ def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
         bin_high = torch.where(torch.isfinite(bin_high), bin_high / 4, highest)
         width = bin_high - bin_low
     per_width = torch.where(width > 0, BINS / width, 0.0)
-    bins = ((samples - bin_low.unsqueeze(-1)) * per_width.unsqueeze(-1)).to(torch.int32)
-    bins = bins.clamp_(0, BINS - 1).to(torch.int64)
+    places = (samples - bin_low.unsqueeze(-1)).mul_(per_width.unsqueeze(-1))
+    bins = places.clamp_(0, BINS - 1).to(torch.int64)
     if finite is not None:
         bins.masked_fill_(~finite, BINS)
         bin_low, bin_high = bin_low * 4, bin_high * 4
@@ -130,7 +131,7 @@ def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
 
 
 def summarize_derivative(
-    tensors: Sequence[Tensor], activation: Activation, module: object, unit_dim: int
+    tensors: Sequence[Tensor] | Tensor, activation: Activation, module: object, unit_dim: int
 ) -> Table:
     """Return saturation and dead units from φ'(z), as autograd multiplies by it.
 
@@ -174,7 +175,7 @@ def summarize_derivative(
             table["saturation"] = (limit - derivative).sign_().clamp_(min=0).flatten(2).mean(-1)
         return table
 
-    return _reduce([to_real(tensor) for tensor in tensors], reduce)
+    return _reduce(_to_reals(tensors), reduce)
 
 
 def _sample_rows(z: Tensor, unit_dim: int) -> Tensor | None:
@@ -186,15 +187,15 @@ def _sample_rows(z: Tensor, unit_dim: int) -> Tensor | None:
     return rows[:, :, :: choose_step(rows.shape[2], max(1, LARGE // z.shape[-1]))]
 
 
-def summarize_gradients(tensors: Sequence[Tensor]) -> Table:
+def summarize_gradients(tensors: Sequence[Tensor] | Tensor) -> Table:
     """Return the values of `GradientStatistics` of dense tensors, each [members, ...]."""
-    table = _reduce([to_real(t) for t in tensors], _reduce_gradients, rescale=_find_largest)
+    table = _reduce(_to_reals(tensors), _reduce_gradients, rescale=_find_largest)
     if tensors[0].dtype in HALF:
         table["subnormal_share"] = measure_subnormal(tensors, torch.finfo(tensors[0].dtype).tiny)
     return table
 
 
-def measure_subnormal(tensors: Sequence[Tensor], tiny: float) -> Tensor:
+def measure_subnormal(tensors: Sequence[Tensor] | Tensor, tiny: float) -> Tensor:
     """Return the share of entries that are below `tiny` and not zero, [entries, members].
 
     Args:
@@ -219,17 +220,17 @@ def summarize_sparse_gradient(tensor: Tensor) -> Table:
     return table | {"zero_share": 1.0 - (1.0 - table["zero_share"]) * stored_share}
 
 
-def summarize_parameters(tensors: Sequence[Tensor]) -> Table:
+def summarize_parameters(tensors: Sequence[Tensor] | Tensor) -> Table:
     """Return "norm" and "non_finite" of parameters, each [members, ...]."""
-    return _reduce([to_real(t) for t in tensors], _reduce_parameters, rescale=_find_largest)
+    return _reduce(_to_reals(tensors), _reduce_parameters, rescale=_find_largest)
 
 
-def summarize_weights(tensors: Sequence[Tensor]) -> Table:
+def summarize_weights(tensors: Sequence[Tensor] | Tensor) -> Table:
     """The same, and "first": one entry each of a few units, [entries, members, units].
 
     They cost next to nothing, and tell whether it is worth comparing units.
     """
-    return _reduce([to_real(t) for t in tensors], _reduce_weights, rescale=_find_largest)
+    return _reduce(_to_reals(tensors), _reduce_weights, rescale=_find_largest)
 
 
 def _reduce_weights(weights: Tensor) -> Table:
@@ -257,6 +258,63 @@ def to_real(tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         tensor = tensor.abs()
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def _to_reals(tensors: Sequence[Tensor] | Tensor) -> Sequence[Tensor] | Tensor:
+    return to_real(tensors) if isinstance(tensors, Tensor) else [to_real(each) for each in tensors]
+
+
+def stack_alike(tensors: Sequence[Tensor]) -> Sequence[Tensor] | Tensor:
+    """Return tensors of one shape as entries of one member each: small ones stacked, if not many.
+
+    Args:
+        tensors: Of one shape and type, on one device.
+    """
+    size = tensors[0].numel()
+    if size <= SMALL and size * len(tensors) <= STACK:
+        return torch.stack(tensors if isinstance(tensors, list) else list(tensors)).unsqueeze(1)
+    return [tensor.unsqueeze(0) for tensor in tensors]
+
+
+def gather_rows(tables: Sequence[Table]) -> Callable[[], list[Row]]:
+    """Return a function that returns tables as nested Python lists; the numbers are read now.
+
+    To nest them takes longer, so it waits until somebody reads them.
+    """
+    entries = [(at, name, each) for at, table in enumerate(tables) for name, each in table.items()]
+    if not all(is_cheap_to_read(tensor.device) for _, _, tensor in entries):
+        rows = fetch_rows(tables)
+        return lambda: rows
+    alike: dict[torch.dtype, list[tuple[int, str, Tensor]]] = {}
+    for entry in entries:
+        alike.setdefault(entry[2].dtype, []).append(entry)
+    read_out = [
+        (
+            torch.cat([tensor.reshape(-1) for _, _, tensor in group]).tolist(),
+            [(at, name, tensor.shape) for at, name, tensor in group],
+        )
+        for group in alike.values()
+    ]
+    count = len(tables)
+
+    def read() -> list[Row]:
+        found: list[dict[str, list[Any]]] = [{} for _ in range(count)]
+        for flat, places in read_out:
+            numbers = iter(flat)
+            for at, name, shape in places:
+                found[at][name] = _nest(numbers, shape)
+        return [dict(row) for row in found]
+
+    return read
+
+
+def _nest(numbers: Iterator[Any], shape: Sequence[int]) -> Any:
+    """Take the next numbers as lists in lists of a shape."""
+    if not shape:
+        return next(numbers)
+    if len(shape) == 1:
+        return list(islice(numbers, shape[0]))
+    return [_nest(numbers, shape[1:]) for _ in range(shape[0])]
 
 
 def fetch_rows(tables: Sequence[Table]) -> list[Row]:
@@ -317,7 +375,7 @@ _LENGTHS = {"mean", "std", "min", "max", "norm", "max_abs"}
 
 
 def _reduce(
-    tensors: Sequence[Tensor],
+    tensors: Sequence[Tensor] | Tensor,
     reduce: Callable[[Tensor], Table],
     rescale: Callable[[Table], Tensor] | None = None,
 ) -> Table:
@@ -330,7 +388,10 @@ def _reduce(
     if tensors[0].dim() == 1:  # single numbers
         tensors = [tensor.unsqueeze(-1) for tensor in tensors]
     size = max(1, tensors[0].numel())
-    if size <= SMALL:
+    groups: Sequence[Tensor]
+    if isinstance(tensors, Tensor) and tensors.numel() <= STACK:
+        groups = [tensors]
+    elif size <= SMALL:
         step = max(1, STACK // size)
         groups = [torch.stack(list(tensors[i : i + step])) for i in range(0, len(tensors), step)]
     else:
@@ -346,6 +407,8 @@ def _reduce(
     if rescale is None or not reads:
         return table
     largest = rescale(table)
+    if _lies_between(largest, *_MODERATE):
+        return table
     moderate = (largest > _MODERATE[0]) & (largest < _MODERATE[1]) | (largest == 0)
     if not bool(moderate.all()):
         for entry in (~moderate).any(-1).nonzero().flatten().tolist():
@@ -366,6 +429,12 @@ def _reduce_rescaled(group: Tensor, reduce: Callable[[Tensor], Table], largest: 
     if "zero_share" in table and group.numel():  # dividing may round small entries to zero
         table["zero_share"] = _share_of_zeros(group.flatten(2))
     return table
+
+
+def _lies_between(values: Tensor, low: float, high: float) -> bool:
+    """Whether all values lie between two bounds; undefined ones do not."""
+    smallest, largest = torch.aminmax(values)
+    return low < smallest.item() and largest.item() < high
 
 
 def _find_largest(table: Table) -> Tensor:
@@ -484,8 +553,8 @@ def _share_of_zeros(flat: Tensor) -> Tensor:
 
 def _count_non_finite(flat: Tensor, witness: Tensor) -> Tensor:
     """Count infinite and NaN entries; `witness` is a value that is finite if all entries are."""
-    if is_cheap_to_read(flat.device) and bool(torch.isfinite(witness).all()):
-        return torch.zeros_like(witness)
+    if is_cheap_to_read(flat.device) and math.isfinite(witness.sum().item()):
+        return torch.zeros_like(witness)  # a sum is finite only if everything is
     return (~torch.isfinite(flat)).sum(-1).to(witness.dtype)
 
 

@@ -5,11 +5,13 @@ Advice was not measured. What was tried and measured is a `Remedy`.
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.diagnosis import Diagnosis, overlook
+from chainrule.diagnosis.loss_rules import is_applied_twice, is_single
 from chainrule.diagnosis.origins import find_cure
 from chainrule.diagnosis.reach import list_unreached
 from chainrule.diagnosis.rule import Verdict
@@ -54,16 +56,17 @@ def advise(
     rest = overlook(diagnosis, flow, IGNORED_BY_REMEDIES)
     found = [
         *_advise_origin(flow, rest),
+        *_advise_cause(flow, diagnosis),
         *_advise_architecture(flow, rest),
         *_advise_clipping(flow, rest),
     ]
     if list_unreached(flow):
         found.append(_advise_unreached(flow))
-    if rest.verdict is Verdict.HEALTHY:
+    if rest.verdict in (Verdict.HEALTHY, Verdict.LEARNING_RATE):
         found += _advise_learning_rate(flow, "")
     elif cured is not None:
         found += _advise_learning_rate(cured, "After the first remedy, ")
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _advise_origin(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advice]:
@@ -72,6 +75,30 @@ def _advise_origin(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advice]
         if cure is not None:
             reason = f"{flow.origin.cause} {cure.reason}"
             yield Advice(title=cure.title, reason=reason, code=cure.code)
+
+
+def _advise_cause(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advice]:
+    """Yield what to do against causes that lie outside of the weights of a model."""
+    parts = () if flow.loss_facts is None else flow.loss_facts.parts
+    kinds = {part.kind for part in parts}
+    for finding in diagnosis.findings:
+        if finding.rule == "unsuited_output":
+            yield from _advise_output(flow)
+        elif finding.rule == "flat_loss" and "binary_cross_entropy" in kinds:
+            yield ON_LOGITS
+        elif finding.rule == "large_loss" and kinds & {"mse", "l1", "smooth_l1", "huber"}:
+            yield SCALED_TARGETS
+        else:
+            yield from BY_RULE.get(finding.rule, ())
+
+
+def _advise_output(flow: GradientFlow) -> Iterator[Advice]:
+    parts = () if flow.loss_facts is None else flow.loss_facts.parts
+    if any(map(is_single, parts)):
+        yield YES_OR_NO
+    elif any(map(is_applied_twice, parts)):
+        kinds = {part.kind for part in parts if is_applied_twice(part)}
+        yield LOGITS_OF_LABELS if "binary_cross_entropy_with_logits" in kinds else LOGITS
 
 
 def _advise_unreached(flow: GradientFlow) -> Advice:
@@ -132,6 +159,99 @@ def _advise_clipping(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advic
         )
 
 
+_SHORTER = Advice(
+    title="Shorter paths through time",
+    reason="In a recurrent layer the gradient passes through every step. Attention, or a mean over "
+    "the outputs of all steps, gives it a shorter path.",
+    code="hidden = rnn(x)[0].mean(dim=1)  # instead of rnn(x)[0][:, -1]",
+)
+LOGITS = Advice(
+    title="Logits into the loss",
+    reason="cross_entropy takes the softmax itself. Leave it out at the end of the model, and use "
+    "it only where probabilities are shown.",
+    code="loss = torch.nn.functional.cross_entropy(logits, y)  # logits: before the softmax",
+)
+LOGITS_OF_LABELS = Advice(
+    title="Logits into the loss",
+    reason="binary_cross_entropy_with_logits takes the sigmoid itself. Leave it out at the end of "
+    "the model, and use it only where probabilities are shown.",
+    code="loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, y)\n"
+    "# logits: before the sigmoid",
+)
+YES_OR_NO = Advice(
+    title="A sigmoid for a single output",
+    reason="A softmax over one value is always 1. For a yes or no question, take the output as it "
+    "is and let the loss apply a sigmoid; for a number, leave the softmax out.",
+    code="loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, y)\n"
+    "# logits: before the softmax",
+)
+_STANDARDIZE = Advice(
+    title="Standardized inputs",
+    reason="Every column then has a mean of 0 and a standard deviation of 1. Take both from the "
+    "training data, and use the same for all later data.",
+    code="mean, std = x.mean(dim=0), x.std(dim=0)\nx = (x - mean) / std.clamp(min=1e-8)",
+)
+ON_LOGITS = Advice(
+    title="The loss on logits",
+    reason="A sigmoid that has reached its end has no slope, and a clamp has none outside of its "
+    "range. Computed from logits, the loss keeps its slope however wrong the output is.",
+    code="loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, y)\n"
+    "# instead of binary_cross_entropy(torch.sigmoid(logits), y)",
+)
+_BFLOAT16 = Advice(
+    title="bfloat16 instead of float16",
+    reason="It has the range of float32, so small gradients do not become zero.",
+    code="with torch.autocast(x.device.type, dtype=torch.bfloat16):\n    output = model(x)",
+)
+_LOSS_SCALE = Advice(
+    title="A loss scale",
+    reason="The loss is multiplied before the backward pass, so that gradients fit into float16, "
+    "and gradients are divided by the same factor before the step.",
+    code="scaler = torch.amp.GradScaler(x.device.type)\n"
+    "scaler.scale(loss).backward()\nscaler.step(optimizer)\nscaler.update()",
+)
+_OPTIMIZER_LAST = Advice(
+    title="An optimizer of this model's parameters",
+    reason="Build it after everything that copies or replaces parameters.",
+    code="optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)",
+)
+_WARM_UP = Advice(
+    title="A learning rate that rises over the first steps",
+    reason="The first steps are then small, until the weights have left the steep place where they "
+    "start.",
+    code="schedule = torch.optim.lr_scheduler.LinearLR(\n"
+    "    optimizer, start_factor=0.01, total_iters=100\n)\n"
+    "# after every optimizer.step(): schedule.step()",
+)
+SCALED_TARGETS = Advice(
+    title="Standardized targets",
+    reason="In a regression, outputs start near 0 and near a size of 1. Targets of mean 0 and "
+    "standard deviation 1 fit that; undo it where predictions are shown.",
+    code="mean, std = y.mean(dim=0), y.std(dim=0)\ny = (y - mean) / std.clamp(min=1e-8)",
+)
+_SOFT = Advice(
+    title="A function with a derivative",
+    reason="argmax, comparisons and rounding pass no gradient. Probabilities do.",
+    code="chosen = torch.softmax(logits, dim=-1)  # instead of a one-hot of logits.argmax(dim=-1)",
+)
+
+BY_RULE: Mapping[str, tuple[Advice, ...]] = MappingProxyType(
+    {
+        "large_inputs": (_STANDARDIZE,),
+        "small_inputs": (_STANDARDIZE,),
+        "offset_inputs": (_STANDARDIZE,),
+        "uneven_inputs": (_STANDARDIZE,),
+        "underflow": (_BFLOAT16, _LOSS_SCALE),
+        "not_held": (_OPTIMIZER_LAST,),
+        "large_step": (_WARM_UP,),
+        "overshoots": (_WARM_UP,),
+        "diverges": (_WARM_UP,),
+        "detached_term": (_SOFT,),
+        "vanishing_time": (_SHORTER,),
+    }
+)
+"""Advice by the rule that found something, for causes that lie outside of most weights."""
+
 _RESIDUAL = Advice(
     title=RESIDUAL.title,
     reason=RESIDUAL.reason,
@@ -154,16 +274,23 @@ _RECTIFIER = Advice(
     "no gradient passes through.",
     code="nn.ReLU()  # or nn.GELU(), nn.SiLU()",
 )
-_SHORTER = Advice(
-    title="Shorter paths through time",
-    reason="In a recurrent layer the gradient passes through every step. Attention, or a mean over "
-    "the outputs of all steps, gives it a shorter path.",
-    code="hidden = rnn(x)[0].mean(dim=1)  # instead of rnn(x)[0][:, -1]",
+
+
+_OF_ARCHITECTURE = frozenset(
+    {
+        Verdict.EXPLODING,
+        Verdict.VANISHING,
+        Verdict.SATURATED,
+        Verdict.SIGNAL_COLLAPSE,
+        Verdict.DEAD_UNITS,
+        Verdict.HARD_TO_TRAIN,
+    }
 )
+"""What another architecture may cure; the rest lies in the loss, the inputs or the numbers."""
 
 
 def _advise_architecture(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advice]:
-    if diagnosis.verdict in (Verdict.HEALTHY, Verdict.NO_GRADIENT, Verdict.NON_FINITE):
+    if diagnosis.verdict not in _OF_ARCHITECTURE or diagnosis.findings[0].rule in BY_RULE:
         return
     rules = {finding.rule for finding in diagnosis.findings}
     kinds = {call.kind for call in flow.layers}

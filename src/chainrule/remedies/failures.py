@@ -1,7 +1,8 @@
 """Sentences that say why no change, or not every change, could be tried on a model."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from torch import nn
 
@@ -19,6 +20,18 @@ NAMED = 8
 
 LONGEST = 300
 """Most characters of a quoted error."""
+
+
+_OUTSIDE: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.OUTPUT: "what the loss is given has to change, and weights do not change that.",
+        Verdict.INPUTS: "the inputs have to change, and weights do not change them.",
+        Verdict.UNDERFLOW: "the number format or the scale of the loss has to change, not the "
+        "weights.",
+        Verdict.LEARNING_RATE: "the optimizer has to change, not the weights.",
+    }
+)
+"""Why no change of weights is tried, for what is wrong outside of them."""
 
 
 def find_obstacle(
@@ -39,6 +52,8 @@ def find_obstacle(
             "Nothing was tried: no path leads from the loss to the weights, and without one no "
             "change of weights helps."
         )
+    if (outside := _OUTSIDE.get(find_curable(diagnosis, flow).verdict)) is not None:
+        return f"Nothing was tried: {outside} What follows is advice only."
     origin = flow.origin if find_curable(diagnosis, flow).verdict is Verdict.NON_FINITE else None
     if origin is not None and is_of_formula(origin):
         return (

@@ -21,6 +21,9 @@ from chainrule.spec.initializers import INITIALIZERS
 EMBEDDING_STD = 0.02
 """σ of embeddings that is tried: GPT-2's (Radford et al. 2019)."""
 
+SHRUNK = 0.1
+"""Factor of all weights that is tried where numbers overflow."""
+
 _DRAWN = (
     nn.Linear,
     nn.modules.conv._ConvNd,
@@ -178,6 +181,9 @@ def list_model_changes(
     model: nn.Module, flow: GradientFlow, diagnosis: Diagnosis
 ) -> Iterator[ModelChange]:
     """Yield the changes that need no further measurement."""
+    rules = {finding.rule for finding in diagnosis.findings}
+    if "vanishing_time" in rules:
+        yield from _list_gates(model, flow)
     weights = list_weights(model, flow)
     zeros = list_biases(model, flow, weights)
     if weights:
@@ -199,10 +205,21 @@ def list_model_changes(
             reason=ZERO_BIASES.reason,
             edits=zeros,
         )
-    fades = any(finding.rule == "fading_stream" for finding in diagnosis.findings)
-    if fades or diagnosis.verdict in (Verdict.EXPLODING, Verdict.NON_FINITE):
+    if weights and diagnosis.verdict is Verdict.NON_FINITE:
+        yield ModelChange(
+            kinds=("initialization",),
+            title=f"Weights of {SHRUNK:g} times their size",
+            reason="Where values grow from layer to layer, or go through exp, smaller weights keep "
+            "them within the range of the number format.",
+            edits=tuple(
+                Edit(parameter=each.name, shape=each.shape, action="scale", value=SHRUNK)
+                for each in weights
+            ),
+        )
+    if "fading_stream" in rules or diagnosis.verdict in (Verdict.EXPLODING, Verdict.NON_FINITE):
         yield from _list_branches(model, flow)
-    yield from _list_gates(model, flow)
+    if "vanishing_time" not in rules:
+        yield from _list_gates(model, flow)
 
 
 def _list_initializations(
@@ -314,21 +331,25 @@ def _list_gates(model: nn.Module, flow: GradientFlow) -> Iterator[ModelChange]:
     for owner, length in steps.items():
         module = modules[owner]
         size = int(module.hidden_size)
-        rows = (size, 2 * size)  # forget gate of an LSTM, update gate of a GRU
         for key, parameter in module._parameters.items():
             if id(parameter) in trained and key.startswith("bias") and length > 2:
                 value = math.log(length) if key.startswith("bias_hh") else 0.0
                 name = f"{owner}.{key}" if owner else key
                 shape = tuple(parameter.shape)
-                edits.append(
-                    Edit(parameter=name, shape=shape, action="fill", value=value, rows=rows)
-                )
+                filled = [(value, (size, 2 * size))]  # forget gate of an LSTM, update gate of a GRU
+                if isinstance(module, nn.LSTM):  # its input gate closes as far as that one opens
+                    filled.append((0.0 - value, (0, size)))
+                edits += [
+                    Edit(parameter=name, shape=shape, action="fill", value=number, rows=rows)
+                    for number, rows in filled
+                ]
     if edits:
         yield ModelChange(
             kinds=("bias",),
             title="Gates that remember",
-            reason="The gate that keeps the state gets a bias of ln(steps). Then part of the first "
-            "step is still there at the last one (Tallec & Ollivier 2018, arXiv 1804.11188).",
+            reason="The gate that keeps the state gets a bias of ln(steps), and an LSTM's gate for "
+            "what is new the negative of it. Then part of the first step is still there at the "
+            "last one (Tallec & Ollivier 2018, arXiv 1804.11188).",
             edits=tuple(edits),
         )
 

@@ -97,8 +97,8 @@ def find_model_remedies(  # noqa: PLR0913  (one argument per setting)
         prove: Whether to train copies of the model as it is and of the best three changes for a
             short while each (`try_training`, at most 120 passes each, and 300 more for what looks
             like a cure, to see whether it stays one). Only a change that trains where the model as
-            it is does not, or clearly better, is called a cure; one that does not train is refuted.
-            Without it, changes are measured only.
+            it is does not, or clearly better, and that reaches a lower loss is called a cure; one
+            that does not train is refuted. Without it, changes are measured only.
         optimizer: With `prove`: as for `try_training`.
         batches: With `prove`: as for `try_training`; `compute_loss` takes the model and a batch.
         progress: Called with (measurements done, measurements planned). To cancel the search, raise
@@ -126,7 +126,8 @@ def find_model_remedies(  # noqa: PLR0913  (one argument per setting)
             raise RemedyError(f"{name}: must be a whole number above 0; got {value!r:.60}.")
     held = None if batches is None else list(islice(batches, MOST_HELD))
     train, compute_loss = compute_loss, _fix_batch(compute_loss, held)
-    before = add_origin(inspect(model, compute_loss), model, compute_loss)
+    held_by = optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
+    before = add_origin(inspect(model, compute_loss, held_by), model, compute_loss)
     model = getattr(model, "_orig_mod", model)
     search: Search[ModelChange] = Search(before, enough, progress, measurements)
     diagnosis = search.diagnosis
@@ -165,7 +166,9 @@ def _prove(
     batches: Sequence[Any] | None,
 ) -> str:
     """Train copies with the best changes; return what that took, in a sentence."""
-    promising = (Outcome.MEASURES, Outcome.HELPS)
+    promising = [Outcome.MEASURES, Outcome.HELPS]
+    if search.diagnosis.verdict is Verdict.NON_FINITE:  # what is finite again may train
+        promising.append(Outcome.TRADES)
     chosen = [each for each in search.rank(_measure_effect) if each.outcome in promising][:PROVED]
     if not chosen:
         return ""
@@ -176,22 +179,30 @@ def _prove(
         made = rebuild_optimizer(model, copied, optimizer) if optimizer is not None else None
         return try_training(copied, compute_loss, made, batches=batches, passes=PROOF_PASSES)
 
+    def train_longer(edits: tuple[Edit, ...], trial: Trial) -> Trial:
+        copied = copy_model(model)
+        apply_edits(copied, edits)
+        made = rebuild_optimizer(model, copied, optimizer) if optimizer is not None else None
+        return confirm_training(copied, compute_loss, trial, made, batches=batches)
+
     proved: dict[int, Remedy] = {}
     try:
         untouched = try_copy(())
         if not untouched.tried:
             return f"No change was tried by training: {untouched.skipped}."
         passes = untouched.passes
+        untouched_longer: Trial | None = None
         for remedy in chosen:
             trial = try_copy(remedy.edits)
             passes += trial.passes
             found = prove_remedy(remedy, untouched, trial)
-            if found.is_cure and optimizer is None:
-                copied = copy_model(model)
-                apply_edits(copied, remedy.edits)
-                longer = confirm_training(copied, compute_loss, trial, batches=batches)
+            if found.is_cure:
+                longer = train_longer(remedy.edits, trial)
                 passes += longer.passes
-                found = confirm(found, longer)
+                if untouched.trains and untouched_longer is None:
+                    untouched_longer = train_longer((), untouched)
+                    passes += untouched_longer.passes
+                found = confirm(found, longer, untouched_longer or untouched)
             proved[id(remedy)] = found
     except InspectionError as error:  # what was measured stays true
         return describe_end(error).replace("The trial", "Training that tried the changes", 1)

@@ -75,13 +75,15 @@ OUTCOMES: Mapping[Outcome, str] = MappingProxyType(
 
 _TRIED: Mapping[Outcome, str] = MappingProxyType(
     {
-        Outcome.MEASURES: "every layer then receives a usable gradient; one batch repeated does "
+        Outcome.MEASURES: "every layer then receives a usable gradient; the short training does "
         "not show whether it learns",
-        Outcome.HELPS: "it trains when it is tried, but not clearly better than the model as it is",
+        Outcome.HELPS: "it measures better; the short training does not show whether it learns",
         Outcome.FAILS: "it measures better, but did not train, or not for long, when it was tried",
     }
 )
 """What they mean after a training was tried."""
+
+_TRAINS_TOO = "it trains when it is tried, but not clearly better than the model as it is"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -243,7 +245,8 @@ class Remedy:
         if self.outcome is Outcome.FAILS and harm:
             return harm
         if self.trial_after is not None and self.outcome in _TRIED:
-            return _TRIED[self.outcome]
+            helped = self.outcome is Outcome.HELPS and self.trial_after.trains
+            return _TRAINS_TOO if helped else _TRIED[self.outcome]
         if self.outcome is Outcome.MEASURES and self.spec is None:
             return "every layer then receives a usable gradient; training was not tried"
         if self.outcome is Outcome.HELPS and self.verdict_after is Verdict.HEALTHY:
@@ -536,6 +539,8 @@ def prove(remedy: Remedy, before: Trial, after: Trial) -> Remedy:
     if not after.telling:
         return replace(remedy, trial_before=before, trial_after=after)
     outcome = remedy.outcome
+    if not after.trains and not after.fails and not _is_lost(after):  # slowly, or by heart
+        return replace(remedy, trial_before=before, trial_after=after)
     if after.trains:
         gone, left = _read_learned(after), 1.0 - _read_learned(before)
         better = not before.trains or gone - (1.0 - left) >= CLEARLY * left
@@ -545,17 +550,35 @@ def prove(remedy: Remedy, before: Trial, after: Trial) -> Remedy:
     return replace(remedy, outcome=outcome, trial_before=before, trial_after=after)
 
 
-def confirm(remedy: Remedy, longer: Trial) -> Remedy:
+def confirm(remedy: Remedy, longer: Trial, untouched: Trial) -> Remedy:
     """Return what looked like a cure after a longer training: refuted if the loss got lost.
+
+    It is no more than a help if the loss does not fall below all that was seen without the change.
 
     Args:
         remedy: One that `prove` calls a cure.
         longer: What `confirm_training` showed.
+        untouched: The same of the model as it is, or what `try_training` showed if it did not
+            train.
     """
-    lost = (TrialOutcome.NON_FINITE, TrialOutcome.DIVERGED)
-    if any(each.outcome in lost for each in longer.tried):
+    if _is_lost(longer):
         return replace(remedy, outcome=Outcome.FAILS, trial_after=longer)
+    if not _read_lowest(longer) < _read_lowest(untouched):
+        return replace(remedy, outcome=Outcome.HELPS, trial_after=longer)
     return remedy
+
+
+def _read_lowest(trial: Trial) -> float:
+    """Return the lowest loss that a telling optimizer started from or reached."""
+    best = [each.best for each in trial.telling if each.best is not None]
+    losses = [loss for each in best for loss in (each.before, each.after) if math.isfinite(loss)]
+    return min(losses, default=math.inf)
+
+
+def _is_lost(trial: Trial) -> bool:
+    """Whether the loss grew or became undefined with some optimizer, at every rate."""
+    lost = (TrialOutcome.NON_FINITE, TrialOutcome.DIVERGED)
+    return any(each.outcome in lost for each in trial.tried)
 
 
 def _read_learned(trial: Trial) -> float:

@@ -169,11 +169,12 @@ def confirm_training(
     model: nn.Module,
     compute_loss: Callable[..., Any],
     trial: Trial,
+    optimizer: OptimizerLike | None = None,
     *,
     batches: Iterable[Any] | None = None,
     passes: int = PASSES,
 ) -> Trial:
-    """Train again with SGD and Adam where they trained, each at its best rate, and without an end.
+    """Train again with what trained it, at its best rate, and without an end.
 
     A loss that falls may still become undefined on the way, as that of an arc cosine does at 1.
 
@@ -181,18 +182,24 @@ def confirm_training(
         model: The model; only copies of it are trained.
         compute_loss: As for `try_training`.
         trial: What `try_training` showed.
+        optimizer: As for `try_training`.
         batches: As for `try_training`.
         passes: Most passes in all.
     """
     trained = [each for each in trial.tried if each.outcome is TrialOutcome.TRAINED and each.best]
-    rates = [(each.name, each.best.rate) for each in trained if each.best and each.name in RATES]
+    builds: list[OptimizerLike] = [
+        partial(_OPTIMIZERS[each.name], lr=each.best.rate)
+        for each in trained
+        if each.best and each.name in RATES
+    ]
+    if optimizer is not None:
+        builds = [optimizer]
     counter = Counter()
     with preserve(take_inventory(model)), torch.inference_mode(False), torch.enable_grad():
         source = find_batches(copy_model(model), compute_loss, batches, counter)
         runs = []
-        for number, (name, rate) in enumerate(rates):
-            share = (passes - counter.passes) / (len(rates) - number)
-            build = partial(_OPTIMIZERS[name], lr=rate)
+        for number, build in enumerate(builds):
+            share = (passes - counter.passes) / (len(builds) - number)
             run, _ = _follow(model, build, source, share, trial.guessing, ends=False)
             runs.append(run)
     return replace(trial, optimizers=tuple(runs), passes=counter.passes, limit=passes)
@@ -421,7 +428,7 @@ class _Lane:
         self.batches, self.guessing = batches, guessing
         self.steps = 0
         self.failed_at: int | None = None
-        self.is_over = self.is_stopped = False
+        self.is_over = self.is_stopped = self.has_grown = False
         self.before: list[float] = []
         self.after: list[float] = []
         self._needs_closure = _needs_closure(self.optimizer)
@@ -443,7 +450,8 @@ class _Lane:
                 raise TrialEndedError(error, self._name_step()) from error.__cause__
             self.steps += 1
             if not math.isfinite(loss):
-                self.failed_at = self.steps - 1 if self.steps > 1 else 1
+                self.has_grown = self.failed_at is not None
+                self.failed_at = self.failed_at or max(1, self.steps - 1)
                 self.is_over = True
             elif loss > limit and self.failed_at is None:
                 self.failed_at = max(1, self.steps - 1)
@@ -492,14 +500,16 @@ class _Lane:
     def evaluate(self) -> None:
         """Look at the batches that are kept aside."""
         self.after = self.batches.evaluate(self.model)
-        if not all(map(math.isfinite, self.after)):
+        if not self.is_over and not all(map(math.isfinite, self.after)):
+            self.has_grown = self.failed_at is not None
             self.is_over = True
             self.failed_at = self.failed_at or self.steps
 
     def judge(self) -> tuple[TrialOutcome, float]:
         """Return what became of it so far."""
         if self.is_over:
-            return TrialOutcome.NON_FINITE, math.nan
+            lost = TrialOutcome.DIVERGED if self.has_grown else TrialOutcome.NON_FINITE
+            return lost, math.nan
         return judge(self.before, self.after, guessing=self.guessing)
 
     def close(self) -> RateTrial:

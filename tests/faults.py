@@ -1,0 +1,756 @@
+"""Training programs that fail, each with a sound twin: the kinds that people report.
+
+Every builder takes `broken` and returns a model and a loss, or a `Program` where more belongs to
+it. `FAULTS` says of each which verdict and which place are right, and what finds it.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import non_finite_zoo
+import sick_models
+from chainrule.diagnosis.rule import Verdict
+
+Loss = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model, its loss and, where it matters, how it is trained."""
+
+    model: nn.Module
+    compute_loss: Loss
+    optimizer: torch.optim.Optimizer | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault and what has to be said of it.
+
+    `places` are the module, parameter, term or operation that the finding names; none if the whole
+    network is meant. `finds` is what it takes beyond a measurement: the sharpness or a training.
+    """
+
+    build: Callable[[bool], Any]
+    verdict: Verdict
+    rule: str
+    places: tuple[str, ...] = ()
+    finds: str = ""
+
+
+def stack(*widths, end=None, activation=nn.ReLU):
+    """Return linear layers of these widths with activations between them."""
+    layers = []
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Linear(before, after), activation()]
+    return nn.Sequential(*layers[:-1], *([end] if end else []))
+
+
+# --- The loss is flat ----------------------------------------------------------------------------
+
+
+def sure_critic(broken):
+    """A generator against a critic that is sure: its probability is as good as zero."""
+    z = torch.randn(48, 8)
+    model = stack(8, 32, 32, 16)
+
+    def compute(m):
+        score = m(z).mean(1) - 60.0
+        one = torch.ones(48)
+        if broken:
+            return F.binary_cross_entropy(torch.sigmoid(score), one)
+        return F.binary_cross_entropy_with_logits(score, one)
+
+    return model, compute
+
+
+def empty_masks(broken):
+    """An overlap (Dice) loss with targets that hold nothing."""
+    x = torch.randn(16, 1, 8, 8)
+    y = torch.zeros_like(x) if broken else (x > 0.8).float()
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1))
+    model.append(nn.Sigmoid())
+    return model, lambda m: 1 - 2 * (m(x) * y).sum() / (m(x) + y).sum()
+
+
+def clamped(broken):
+    """An output that lies outside of the range that the loss clamps it to."""
+    x = torch.randn(32, 6)
+    y = torch.tanh(x[:, :1]) + 5.0
+    limit = 1.0 if broken else 10.0
+    model = stack(6, 24, 1)
+    with torch.no_grad():
+        model[-1].bias.fill_(2.0)
+    return model, lambda m: F.mse_loss(m(x).clamp(-limit, limit), y)
+
+
+def reference_only(broken):
+    """A policy whose only term is the distance to the reference that it starts at."""
+    x = torch.randn(32, 6)
+    model = stack(6, 24, 4)
+    with torch.no_grad():
+        reference = torch.log_softmax(model(x), 1)
+
+    def compute(m):
+        logs = torch.log_softmax(m(x), 1)
+        loss = (reference.exp() * (reference - logs)).sum(1).mean()
+        return loss if broken else loss - logs[:, 0].mean()
+
+    return model, compute
+
+
+def masked_examples(share):
+    """A loss that a mask hides this share of the examples from."""
+    x = torch.randn(60, 6)
+    y = torch.tanh(x[:, :1])
+    mask = (torch.arange(60) < (1 - share) * 60).float()
+    return stack(6, 24, 1), lambda m: (F.mse_loss(m(x), y, reduction="none")[:, 0] * mask).sum()
+
+
+# --- The loss is far above guessing --------------------------------------------------------------
+
+
+class Tied(nn.Module):
+    """A language model in small: a head that is tied to its embedding."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.embedding = nn.Embedding(40, 64)
+        self.embedding.weight.data.mul_(size)
+        self.body, self.norm = nn.Linear(64, 64), nn.LayerNorm(64)
+        self.head = nn.Linear(64, 40, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        h = self.embedding(tokens)
+        return self.head(self.norm(h + torch.tanh(self.body(h))))
+
+
+def tied(size):
+    tokens = torch.arange(40).repeat(4)
+    return Tied(size), lambda m: F.cross_entropy(m(tokens), (tokens * 7 + 3) % 40)
+
+
+def scaled_head(factor):
+    """With another batch at every call: it is no use to learn one by heart."""
+    means = torch.randn(10, 20)
+    model = stack(20, 64, 64, 10)
+    with torch.no_grad():
+        model[-1].weight.mul_(factor)
+
+    def compute(m):
+        y = torch.randint(10, (128,))
+        return F.cross_entropy(m(means[y] + torch.randn(128, 20)), y)
+
+    return model, compute
+
+
+def unscaled_targets(mean):
+    x = torch.randn(128, 10)
+    y = torch.tanh(x[:, :2]) + mean
+    return stack(10, 48, 2), lambda m: F.mse_loss(m(x), y)
+
+
+def wide_draws(broken):
+    """A regression on one-hot labels; every weight is drawn from N(0, 1), without activations."""
+    x, labels = torch.randn(24, 64), torch.randint(8, (24,))
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8))
+    if broken:
+        for parameter in model.parameters():
+            nn.init.normal_(parameter)
+    return model, lambda m: F.mse_loss(m(x), F.one_hot(labels, 8).float())
+
+
+# --- The loss gets another kind of output, or none -----------------------------------------------
+
+
+def softmax_twice(broken):
+    x, labels = torch.randn(64, 16), torch.randint(40, (64,))
+    model = stack(16, 32, 40, end=nn.Softmax(1) if broken else None)
+    return model, lambda m: F.cross_entropy(m(x), labels)
+
+
+def sigmoid_as_logits(broken):
+    """Labels that are rarely 1; a sigmoid is taken for logits."""
+    x, y = torch.randn(64, 16), (torch.rand(64, 4) < 0.05).float()
+    model = stack(16, 32, 4, end=nn.Sigmoid() if broken else None)
+    return model, lambda m: F.binary_cross_entropy_with_logits(m(x), y)
+
+
+def softmax_of_one(broken):
+    """A yes or no question answered by a softmax over one unit, which is always 1."""
+    x = torch.randn(48, 5)
+    y = (x[:, :1] > 0).float()
+    model = stack(5, 16, 1, end=nn.Softmax(1) if broken else nn.Sigmoid())
+    return model, lambda m: F.mse_loss(m(x), y)
+
+
+class Heads(nn.Module):
+    """One body with a coarse and a fine answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.coarse, self.fine = stack(8, 24), nn.Linear(24, 2), nn.Linear(24, 6)
+
+    def forward(self, x):
+        h = torch.relu(self.body(x))
+        return self.coarse(h), self.fine(h)
+
+
+PARENT = torch.arange(6) // 3
+"""The coarse class of every fine one."""
+
+
+def consistency(broken, *, named=False):
+    """Two heads that are to agree; the term that asks for it is made of argmax if broken."""
+    x = torch.randn(96, 8)
+    coarse, fine = torch.randint(2, (96,)), torch.randint(6, (96,))
+
+    def compute(m):
+        a, b = m(x)
+        if broken:
+            term = 3 * (PARENT[b.argmax(1)] != a.argmax(1)).float().mean()
+        else:
+            agree = torch.softmax(b, 1) @ F.one_hot(PARENT, 2).float() * torch.softmax(a, 1)
+            term = 3 * (1 - agree.sum(1)).mean()
+        terms = {"coarse": F.cross_entropy(a, coarse), "fine": F.cross_entropy(b, fine)}
+        terms["agreement"] = term
+        return terms if named else sum(terms.values())
+
+    model = Heads()
+    model.x = x
+    return model, compute
+
+
+def detached(broken):
+    """Features that are detached on the way to the head."""
+    x, labels = torch.randn(32, 8), torch.randint(3, (32,))
+    model = nn.ModuleDict({"body": stack(8, 16, 16), "head": nn.Linear(16, 3)})
+
+    def compute(m):
+        h = m["body"](x)
+        return F.cross_entropy(m["head"](h.detach() if broken else h), labels)
+
+    return model, compute
+
+
+# --- Numbers stop being finite -------------------------------------------------------------------
+
+
+class Coupling(nn.Module):
+    """Half of the values are multiplied by the exp of what the other half says."""
+
+    def __init__(self, gain, limit):
+        super().__init__()
+        self.scale, self.shift, self.limit = stack(4, 24, 24, 4), nn.Linear(4, 4), limit
+        for module in self.scale:
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+                module.weight.data.mul_(gain)
+
+    def forward(self, x):
+        a, b = x.chunk(2, 1)
+        s = self.scale(a)
+        s = torch.tanh(s) if self.limit else s
+        return torch.cat([b * s.exp() + self.shift(a), a], 1), s.sum(1)
+
+
+class Couplings(nn.Module):
+    """A normalizing flow."""
+
+    def __init__(self, gain, limit):
+        super().__init__()
+        self.parts = nn.ModuleList(Coupling(gain, limit) for _ in range(6))
+
+    def forward(self, x):
+        volume = 0.0
+        for part in self.parts:
+            x, change = part(x)
+            volume = volume + change
+        return 0.5 * x.square().sum(1) - volume
+
+
+def unbounded_scales(broken):
+    x = torch.randn(64, 8)
+    return Couplings(2.0, not broken), lambda m: m(x).mean()
+
+
+class Exp(nn.Module):
+    def forward(self, x):
+        return x.exp()
+
+
+def exp_layers(broken):
+    """An activation that grows without bound, layer after layer."""
+    x, y = torch.randn(32, 2), torch.randint(2, (32, 1)).float()
+    model = stack(2, 6, 6, 6, 6, 6, 1, activation=Exp if broken else nn.Tanh)
+    for module in model:
+        if broken and isinstance(module, nn.Linear):
+            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+    return model, lambda m: F.binary_cross_entropy_with_logits(m(x), y)
+
+
+def zoo_pair(broken, sound):
+    """Return a builder of a broken model of `non_finite_zoo` and of a sound one."""
+    return lambda is_broken: (
+        non_finite_zoo.FAULTS[broken].build() if is_broken else non_finite_zoo.SOUND[sound]()
+    )
+
+
+def root_of_variance(broken):
+    """A spread that is wanted; one feature is the same for all examples."""
+    model, x = stack(6, 16, 3), torch.randn(32, 6)
+    least = 0.0 if broken else 1e-4
+
+    def compute(m):
+        features = m(x) * torch.tensor([0.0, 1.0, 1.0])
+        return -(features.var(0) + least).sqrt().sum() + features.square().mean()
+
+    return model, compute
+
+
+# --- Half precision ------------------------------------------------------------------------------
+
+
+def small_loss_in_half(broken):
+    """Autocast to float16 with a loss so small that its gradients become zero."""
+    x, y = torch.randn(64, 16), torch.tanh(torch.randn(64, 8))
+    dtype = torch.float16 if broken else torch.bfloat16
+
+    def compute(m):
+        with torch.autocast("cpu", dtype=dtype):
+            out = m(x)
+        return 1e-5 * F.mse_loss(out.float(), y)
+
+    return stack(16, 32, 32, 8), compute
+
+
+def half_network(broken):
+    """All weights in float16, and a loss that is divided by a large number."""
+    dtype = torch.float16 if broken else torch.float32
+    x, labels = torch.randn(32, 16).to(dtype), torch.randint(4, (32,))
+    return stack(16, 32, 4).to(dtype), lambda m: 1e-7 * F.cross_entropy(m(x).float(), labels)
+
+
+# --- Time and depth ------------------------------------------------------------------------------
+
+
+class Reader(nn.Module):
+    """Classifies a sequence by the state after its last step, or by all its outputs."""
+
+    def __init__(self, rnn, *, everywhere=False):
+        super().__init__()
+        self.rnn, self.head, self.everywhere = rnn, nn.Linear(rnn.hidden_size, 2), everywhere
+
+    def forward(self, x):
+        outputs = self.rnn(x)[0]
+        return self.head(outputs if self.everywhere else outputs[:, -1])
+
+
+def open_gates(module, size):
+    """Let a fresh LSTM keep what it holds: forget gates open, input gates nearly closed."""
+    bias = module.bias_ih_l0 if isinstance(module, nn.LSTM) else module.bias_ih
+    with torch.no_grad():
+        bias[size : 2 * size] += 5.0
+        bias[:size] -= 5.0
+    return module
+
+
+def draw_sequences(length, examples=32):
+    """Return sequences whose class stands in the first step."""
+    x = 0.3 * torch.randn(examples, length, 2)
+    y = torch.randint(2, (examples,))
+    x[:, 0, 0] = 3.0 * (2.0 * y - 1.0)
+    return x, y
+
+
+def forgetful(broken):
+    """The answer stands in the first of 80 steps; another batch at every call."""
+    rnn = nn.LSTM(2, 24, batch_first=True)
+
+    def compute(m):
+        x, labels = draw_sequences(80, 16)
+        return F.cross_entropy(m(x), labels)
+
+    return Reader(rnn if broken else open_gates(rnn, 24)), compute
+
+
+def derivative_loss(broken):
+    """A distance function: what is wanted are its slopes; many smooth rectifiers."""
+    layers = []
+    for number in range(10):
+        linear = nn.Linear(3 if number == 0 else 24, 24)
+        if not broken:
+            nn.init.normal_(linear.weight, std=math.sqrt(2 / linear.in_features))
+            nn.init.zeros_(linear.bias)
+        layers += [linear, nn.Softplus(beta=80)]
+    points = F.normalize(torch.randn(32, 3), dim=1)
+
+    def compute(m):
+        x = points.clone().requires_grad_()
+        value = m(x)
+        (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+        return value.abs().mean() + (slope - points).norm(dim=1).mean()
+
+    return nn.Sequential(*layers, nn.Linear(24, 1)), compute
+
+
+def deep_sigmoids(broken):
+    kind, init = (nn.Sigmoid, None) if broken else (nn.ReLU, nn.init.kaiming_normal_)
+    return sick_models.plain(12, kind, init)
+
+
+def growing_branches(broken):
+    """Every residual sum is many times as large as the one before."""
+    return sick_models.residuals(10, he=broken, scale=8.0 if broken else 1.0)
+
+
+def large_draws(broken):
+    """A network whose weights are all drawn from N(0, 1)."""
+    x, labels = torch.randn(32, 32), torch.randint(4, (32,))
+    model = stack(32, 64, 64, 64, 64, 64, 4)
+    for module in model:
+        if broken and isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    return model, lambda m: F.cross_entropy(m(x), labels)
+
+
+def sunken_biases(broken):
+    """Rectifiers that are off for every example."""
+    model, compute = sick_models.plain(3, nn.ReLU, nn.init.kaiming_normal_)
+    return sick_models.sink_biases((model, compute), -10.0) if broken else (model, compute)
+
+
+# --- Units and inputs ----------------------------------------------------------------------------
+
+
+def constant_start(value):
+    """Every weight has the same value."""
+
+    def build(broken):
+        x, labels = torch.randn(48, 8), torch.randint(4, (48,))
+        model = stack(8, 16, 16, 4, activation=nn.Tanh)
+        for parameter in model.parameters():
+            if broken:
+                nn.init.constant_(parameter, value)
+        return model, lambda m: F.cross_entropy(m(x), labels)
+
+    return build
+
+
+def raw_inputs(change, activation=nn.ReLU):
+    """Inputs as they come; the twin's are standardized."""
+
+    def build(broken):
+        x = change(torch.randn(64, 10))
+        if not broken:
+            x = x.nan_to_num()
+            x = (x - x.mean(0)) / x.std(0).clamp(min=1e-6)
+        labels = torch.randint(3, (64,))
+        return stack(10, 24, 3, activation=activation), lambda m: F.cross_entropy(m(x), labels)
+
+    return build
+
+
+def missing(x):
+    x[5, 3] = math.nan
+    return x
+
+
+# --- The optimizer -------------------------------------------------------------------------------
+
+
+def _sound_regression():
+    x = torch.randn(64, 6)
+    y = torch.tanh(x @ torch.randn(6, 2))
+    model = stack(6, 24, 2, activation=nn.Tanh)
+    return model, lambda m: F.mse_loss(m(x), y)
+
+
+def other_parameters(broken):
+    """The optimizer holds the parameters of a model that was copied afterwards."""
+    model, compute = _sound_regression()
+    holder = stack(6, 24, 2, activation=nn.Tanh) if broken else model
+    return Program(model, compute, torch.optim.SGD(holder.parameters(), 0.1))
+
+
+def rate(wrong, right):
+    """A learning rate that does not suit the gradients."""
+
+    def build(broken):
+        model, compute = _sound_regression()
+        return Program(
+            model, compute, torch.optim.SGD(model.parameters(), wrong if broken else right)
+        )
+
+    return build
+
+
+def below_epsilon(broken):
+    """A loss so small that Adam's ε stops every step."""
+    model, compute = _sound_regression()
+    factor = 1e-12 if broken else 1.0
+    return Program(model, lambda m: factor * compute(m), torch.optim.Adam(model.parameters(), 1e-3))
+
+
+def valley(slow, fast, steps):
+    """A regression with one large column: its loss is curved most along that weight."""
+
+    def build(broken):
+        x = torch.randn(64, 6) * torch.tensor([6.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+        model = nn.Linear(6, 1)
+        y = x @ model.weight.detach().T + 0.01 * torch.randn(64, 1) + steps * x[:, :1]
+        optimizer = torch.optim.SGD(model.parameters(), fast if broken else slow)
+        return Program(model, lambda m: F.mse_loss(m(x), y), optimizer)
+
+    return build
+
+
+# --- What only a training shows ------------------------------------------------------------------
+
+
+def rectified_answers(broken):
+    """Answers that cannot be negative for targets that mostly are."""
+    weights = torch.tensor([[1.0], [-2.0]])
+    model = stack(2, 16, 1, end=nn.ReLU() if broken else None)
+
+    def compute(m):
+        x = torch.randn(32, 2)
+        return F.mse_loss(m(x), x @ weights - 3)
+
+    return model, compute
+
+
+def foreign_targets(broken):
+    """Labels that were shuffled against their inputs."""
+    means = torch.randn(4, 12)
+    model = stack(12, 32, 4)
+
+    def compute(m):
+        y = torch.randint(4, (32,))
+        x = means[torch.randint(4, (32,)) if broken else y] + 0.3 * torch.randn(32, 12)
+        return F.cross_entropy(m(x), y)
+
+    return model, compute
+
+
+class Pooled(nn.Module):
+    """Attention over the steps of a sequence that are not padding."""
+
+    def __init__(self, fill):
+        super().__init__()
+        self.enter, self.score, self.head = nn.Linear(4, 16), nn.Linear(16, 1), nn.Linear(16, 3)
+        self.fill = fill
+
+    def forward(self, x):
+        h = torch.tanh(self.enter(x))
+        is_padding = (x == 0).all(-1, keepdim=True)
+        weights = self.score(h).masked_fill(is_padding, self.fill).softmax(1)
+        return self.head((weights * h).sum(1))
+
+
+def empty_example_later(broken):
+    """One batch among many holds a sequence that is padding from end to end."""
+    model = Pooled(-math.inf if broken else -1e4)
+    number, means = itertools.count(), torch.randn(3, 4)
+
+    def compute(m):
+        y = torch.randint(3, (16,))
+        x = means[y][:, None] + 0.3 * torch.randn(16, 5, 4)
+        if next(number) % 20 == 19:
+            x[2] = 0.0
+        return F.cross_entropy(m(x), y)
+
+    return Program(model, compute, torch.optim.Adam(model.parameters(), 1e-2))
+
+
+FAULTS = {
+    "sure critic": Fault(sure_critic, Verdict.FLAT_LOSS, "flat_loss", ("4",)),
+    "empty masks": Fault(empty_masks, Verdict.FLAT_LOSS, "flat_loss", ("3",)),
+    "clamped output": Fault(clamped, Verdict.FLAT_LOSS, "flat_loss", ("2",)),
+    "only the reference": Fault(reference_only, Verdict.FLAT_LOSS, "flat_loss", ("2",)),
+    "masked examples": Fault(
+        lambda broken: masked_examples(0.975 if broken else 0.0),
+        Verdict.FLAT_LOSS, "idle_examples", ("2",),
+    ),
+    "tied head": Fault(
+        lambda broken: tied(5.0 if broken else 0.02),
+        Verdict.LARGE_LOSS, "large_tied_loss", ("head",),
+    ),
+    "large head": Fault(
+        lambda broken: scaled_head(3000.0 if broken else 1.0),
+        Verdict.LARGE_LOSS, "large_loss", ("4",),
+    ),
+    "far targets": Fault(
+        lambda broken: unscaled_targets(30.0 if broken else 0.0),
+        Verdict.LARGE_LOSS, "large_loss", ("2",),
+    ),
+    "wide draws": Fault(wide_draws, Verdict.LARGE_LOSS, "large_loss", ("1",)),
+    "softmax twice": Fault(softmax_twice, Verdict.OUTPUT, "unsuited_output", ("3",)),
+    "sigmoid as logits": Fault(sigmoid_as_logits, Verdict.OUTPUT, "unsuited_output", ("3",)),
+    "softmax of one": Fault(softmax_of_one, Verdict.OUTPUT, "unsuited_output", ("3",)),
+    "argmax in a term": Fault(
+        lambda broken: consistency(broken, named=True),
+        Verdict.NO_GRADIENT, "detached_term", ("agreement",),
+    ),
+    "argmax in the sum": Fault(consistency, Verdict.NO_GRADIENT, "detached_term"),
+    "detached features": Fault(detached, Verdict.NO_GRADIENT, "unreached", ("body.0.weight",)),
+    "unbounded scales": Fault(
+        unbounded_scales, Verdict.NON_FINITE, "non_finite", ("exp", "parts.")
+    ),
+    "exp layers": Fault(exp_layers, Verdict.NON_FINITE, "non_finite", ("exp", "5")),
+    "acos at one": Fault(
+        zoo_pair("acos_at_one", "clamped_acos"),
+        Verdict.NON_FINITE, "non_finite", ("acos", "the loss"),
+    ),
+    "root of a variance": Fault(
+        root_of_variance, Verdict.NON_FINITE, "non_finite", ("square root", "the loss")
+    ),
+    "log of outputs": Fault(
+        zoo_pair("log_of_zero", "xlogy"), Verdict.NON_FINITE, "non_finite", ("log", "the loss")
+    ),
+    "masked everywhere": Fault(
+        zoo_pair("masked_everywhere", "causal_mask"),
+        Verdict.NON_FINITE, "non_finite", ("softmax", "attention"),
+    ),
+    "small loss in half precision": Fault(
+        small_loss_in_half, Verdict.UNDERFLOW, "underflow", ("4",)
+    ),
+    "network in half precision": Fault(half_network, Verdict.UNDERFLOW, "underflow", ("2",)),
+    "forgetful": Fault(forgetful, Verdict.VANISHING, "vanishing_time", ("rnn",)),
+    "slopes": Fault(derivative_loss, Verdict.VANISHING, "vanishing_gradient", ("0",)),
+    "deep sigmoids": Fault(
+        deep_sigmoids,
+        Verdict.VANISHING, "vanishing_gradient", ("0",),
+    ),
+    "growing branches": Fault(
+        growing_branches,
+        Verdict.EXPLODING, "exploding_gradient", ("0.branch.0",),
+    ),
+    "large draws": Fault(large_draws, Verdict.EXPLODING, "exploding_gradient", ("0",)),
+    "sunken biases": Fault(sunken_biases, Verdict.DEAD_UNITS, "dead_units", ("0",)),
+    "all zero": Fault(constant_start(0.0), Verdict.SYMMETRIC, "symmetric_units", ("0.weight",)),
+    "all the same": Fault(
+        constant_start(0.2), Verdict.SYMMETRIC, "symmetric_units", ("0.weight",)
+    ),
+    "large inputs": Fault(
+        raw_inputs(lambda x: 1e4 * x, nn.Tanh), Verdict.INPUTS, "large_inputs", ("0",)
+    ),
+    "small inputs": Fault(raw_inputs(lambda x: 1e-3 * x), Verdict.INPUTS, "small_inputs", ("0",)),
+    "pixels": Fault(
+        raw_inputs(lambda x: 255 * x.sigmoid()), Verdict.INPUTS, "large_inputs", ("0",)
+    ),
+    "years": Fault(raw_inputs(lambda x: 2000 + 10 * x), Verdict.INPUTS, "large_inputs", ("0",)),
+    "mixed units": Fault(
+        raw_inputs(lambda x: x * torch.logspace(-5, 0, 10)),
+        Verdict.INPUTS, "uneven_inputs", ("0",),
+    ),
+    "missing values": Fault(raw_inputs(missing), Verdict.NON_FINITE, "non_finite", ("'0'",)),
+    "other parameters": Fault(other_parameters, Verdict.LEARNING_RATE, "not_held", ("0.weight",)),
+    "rate too large": Fault(rate(300.0, 0.1), Verdict.LEARNING_RATE, "large_step"),
+    "rate too small": Fault(rate(1e-8, 0.1), Verdict.LEARNING_RATE, "small_step"),
+    "loss below Adam's ε": Fault(below_epsilon, Verdict.LEARNING_RATE, "small_step"),
+    "steep valley": Fault(
+        valley(0.005, 0.5, 1e-3), Verdict.LEARNING_RATE, "overshoots", (), "sharpness"
+    ),
+    "rectified answers": Fault(
+        rectified_answers, Verdict.HARD_TO_TRAIN, "did_not_train", (), "training"
+    ),
+    "foreign targets": Fault(
+        foreign_targets, Verdict.HARD_TO_TRAIN, "did_not_train", (), "training"
+    ),
+    "empty example later": Fault(
+        empty_example_later, Verdict.NON_FINITE, "loses_numbers", (), "training"
+    ),
+    "valley too steep for the rate": Fault(
+        valley(0.005, 0.04, 0.1), Verdict.LEARNING_RATE, "diverges", (), "training"
+    ),
+}  # fmt: skip
+
+
+# --- What only looks broken ----------------------------------------------------------------------
+
+
+class Looking(nn.Module):
+    """Attention whose queries and keys start small, between residual sums."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(12, 24), nn.Parameter(torch.randn(8, 24))
+        self.norm, self.head = nn.LayerNorm(24), nn.Linear(24, 12)
+        self.attention = nn.MultiheadAttention(24, 4, batch_first=True)
+        nn.init.normal_(self.attention.in_proj_weight[:48], std=1e-3)
+
+    def forward(self, ids):
+        x = self.tokens(ids) + self.places
+        h = self.norm(x)
+        return self.head(x + self.attention(h, h, h)[0])
+
+
+def small_queries():
+    ids = torch.randint(12, (32, 8))
+    return Looking(), lambda m: F.cross_entropy(m(ids).flatten(0, 1), ids.roll(1, 1).flatten())
+
+
+def nearly_done():
+    """A regression that was trained before, on data that have moved a little."""
+    x, teacher = torch.randn(128, 6), torch.randn(6, 2)
+    model = stack(6, 32, 2, activation=nn.SiLU)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        F.mse_loss(model(x), torch.tanh(x @ teacher)).backward()
+        optimizer.step()
+    shifted = x + 0.3
+    return model, lambda m: F.mse_loss(m(shifted), torch.tanh(shifted @ teacher))
+
+
+def zero_readout():
+    """A linear model that starts at zero on features that are frozen."""
+    model = nn.Sequential(nn.Conv1d(1, 8, 8, 4), nn.ReLU(), nn.Flatten(), nn.Linear(56, 4))
+    model[0].requires_grad_(False)
+    nn.init.zeros_(model[3].weight)
+    x = torch.randn(64, 1, 32)
+    y = (model[:3](x) @ torch.randn(56, 4) > 0).float()
+    return model, lambda m: F.binary_cross_entropy_with_logits(m(x), y)
+
+
+def small_answers():
+    """A last layer that is small on purpose: so are the targets."""
+    model, x = stack(12, 32, 32, 5), torch.randn(64, 12)
+    with torch.no_grad():
+        model[-1].weight.mul_(1e-3)
+        model[-1].bias.zero_()
+    return model, lambda m: F.mse_loss(m(x), 1e-3 * torch.tanh(x[:, :5]))
+
+
+def off_units_in_a_root():
+    """The spread of features that are off: undefined numbers that reach no weight."""
+    model = nn.ModuleDict({"body": stack(8, 24, 16, end=nn.ReLU()), "head": nn.Linear(16, 3)})
+    model["body"][2].bias.data[:3] = -9.0
+    x, labels = torch.randn(48, 8), torch.randint(3, (48,))
+
+    def compute(m):
+        h = m["body"](x)
+        spread = torch.relu(1 - h.var(0).sqrt()).mean()
+        return F.cross_entropy(m["head"](h), labels) + 0.1 * spread
+
+    return model, compute
+
+
+SOUND = {
+    "small queries": small_queries,
+    "nearly done": nearly_done,
+    "zero readout": zero_readout,
+    "small answers": small_answers,
+    "off units in a root": off_units_in_a_root,
+}
+"""Models that look as if something were wrong, and train."""
