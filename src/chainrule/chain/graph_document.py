@@ -117,10 +117,13 @@ def _describe_equation(equation: Equation) -> dict[str, Any]:
     return {
         "node": equation.node,
         "note": equation.note,
-        "text": repr(equation),
+        "subject": render_text(equation.subject),
+        "sides": [
+            {"kind": line.kind, "relation": line.relation, "text": render_text(line.term)}
+            for line in equation.lines
+        ],
         "latex": equation.to_latex(),
         "mathml": equation.to_mathml(),
-        "lines": [_describe_line(line) for line in equation.lines],
     }
 
 

@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from chainrule.chain.expressions import Program, parse_program
+from chainrule.chain.graph_drawing import draw_expression
 from chainrule.chain.network import Edge, Factor, Node
 from chainrule.chain.notation import format_equal, render_text
-from chainrule.chain.operations import OPERATIONS, UndefinedError
+from chainrule.chain.operations import OPERATIONS, Operation, UndefinedError
 from chainrule.chain.paths import MAX_PATHS, Link, PathSum, find_paths, find_way
 from chainrule.chain.terms import Number, Partial, Symbol, Term
 from chainrule.chain.wide_float import ONE, ZERO, WideFloat
@@ -99,6 +100,10 @@ class ScalarGraph:
             shown.append(render_text(self.program.statements[-1][1]))
         equal = " = ".join(dict.fromkeys(shown))
         return f"ScalarGraph({equal} {format_equal(self.output.value)}, {len(self.nodes)} nodes)"
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows: the graph with the derivative by its first variable."""
+        return draw_expression(self, identifier=f"graph-{hash(self) & 0xFFFFFFFF:x}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.program, self.numbers)
@@ -294,8 +299,10 @@ class ScalarGraph:
                 values.append(WideFloat.from_float(given[step.id]))
             else:
                 operands = [values[each] for each in step.operands]
+                operation = OPERATIONS[step.kind]
                 try:
-                    values.append(OPERATIONS[step.kind].compute(operands))
+                    self._check_size(operation, operands)
+                    values.append(operation.compute(operands))
                 except UndefinedError as error:
                     raise self._explain(error, len(values), values) from None
         return tuple(values)
@@ -348,6 +355,12 @@ class ScalarGraph:
             prime=operation.write_short(symbols[0]) if operation.write_short else formula,
             exact=value,
         )
+
+    def _check_size(self, operation: Operation, operands: Sequence[WideFloat]) -> None:
+        largest, place = self.program.largest, operation.bounded
+        if place is not None and operands[place].exponent > largest:
+            most = WideFloat(0.5, largest + 1)
+            raise UndefinedError(f"what {operation.name} is given must be below {most} in size")
 
     def _find_variable(self, name: str) -> int:
         """Return the position of a variable."""
