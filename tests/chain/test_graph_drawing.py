@@ -77,7 +77,7 @@ def test_every_node_and_edge_is_drawn_with_its_values(name):
             continue
         assert str(node.value) in texts
         assert texts[-1] == str(node.gradient)
-        assert f"d{render_text(graph.output.symbol)}/d" in "".join(texts)
+        assert f"d{render_text(graph.root.symbol)}/d" in "".join(texts)
     for edge in graph.edges:
         assert edges[edge.id].get("data-factor") == edge.id
         assert str(edge.value) in read(edges[edge.id])
@@ -88,7 +88,7 @@ def test_every_node_and_edge_is_drawn_with_its_values(name):
 def test_what_lies_on_no_path_is_paler(name):
     graph, variable = GRAPHS[name]
     root = parse(name)
-    way = {factor.id for factor in graph.find_way(variable)}
+    way = {factor.id for factor in graph.factors(variable)}
     edges = find(root, "edge")
     assert {each for each in edges if "on-path" in edges[each].get("class")} == way
     ends = {edge.id: (edge.source, edge.target) for edge in graph.edges}
@@ -100,7 +100,7 @@ def test_what_lies_on_no_path_is_paler(name):
 @EACH
 def test_nodes_where_gradients_meet_are_marked(name):
     graph, variable = GRAPHS[name]
-    way = {factor.id for factor in graph.find_way(variable)}
+    way = {factor.id for factor in graph.factors(variable)}
     uses = [edge.source for edge in graph.edges if edge.id in way]
     nodes = find(parse(name), "node")
     marked = {each for each in nodes if "meets" in nodes[each].get("class").split()}

@@ -76,7 +76,7 @@ def list_edges(graph: ScalarGraph) -> tuple[Edge, ...]:
     """
     known = {edge.id: edge for edge in graph.edges}
     edges: list[Edge] = []
-    last = int(graph.output.id[1:])
+    last = int(graph.root.id[1:])
     for n in range(1, last + 1):
         h, z = name_activation(n - 1), f"z{n}"
         biased = f"b{n}-{z}" in known

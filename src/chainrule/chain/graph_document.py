@@ -67,8 +67,8 @@ def describe_expression(
         "definitions": [_describe_equation(each) for each in derivation.definitions],
         "nodes": [_describe_node(graph, node) for node in graph.nodes],
         "edges": [describe_edge(edge) for edge in graph.edges],
-        "factors": [describe_factor(factor) for factor in graph.factors.values()],
-        "way": [factor.id for factor in graph.find_way(derivation.wrt)],
+        "factors": [describe_factor(factor) for factor in graph.derivatives.values()],
+        "way": [factor.id for factor in graph.factors(derivation.wrt)],
         "subject": {
             "text": render_text(derivation.subject),
             "latex": render_latex(derivation.subject),

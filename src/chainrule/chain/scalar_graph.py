@@ -95,11 +95,11 @@ class ScalarGraph:
         return cls(program, tuple(check_number(name, given[name]) for name in known))
 
     def __repr__(self) -> str:
-        shown = [render_text(self.output.symbol)]
+        shown = [render_text(self.root.symbol)]
         if self.program.statements and len(self.program.text) <= 60:
             shown.append(render_text(self.program.statements[-1][1]))
         equal = " = ".join(dict.fromkeys(shown))
-        return f"ScalarGraph({equal} {format_equal(self.output.value)}, {len(self.nodes)} nodes)"
+        return f"ScalarGraph({equal} {format_equal(self.output)}, {len(self.nodes)} nodes)"
 
     def _repr_svg_(self) -> str:
         """What a notebook shows: the graph with the derivative by its first variable."""
@@ -119,9 +119,14 @@ class ScalarGraph:
         return MappingProxyType(dict(zip(self.variables, self.numbers, strict=True)))
 
     @property
-    def output(self) -> Node:
+    def root(self) -> Node:
         """The node of the result."""
         return self.nodes[self._root]
+
+    @property
+    def output(self) -> WideFloat:
+        """The result, whatever its size."""
+        return self._forward[self._root]
 
     def replace(self, **values: float) -> Self:
         """Return the graph with other values of some of its variables.
@@ -175,17 +180,23 @@ class ScalarGraph:
         leaf = self._find_variable(wrt)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LISTED:
             raise SpecError(f"limit: must be a whole number from 1 to {MAX_LISTED}; got {limit!r}.")
-        symbols = _as_symbol(self.output.symbol), _as_symbol(self.nodes[leaf].symbol)
+        symbols = _as_symbol(self.root.symbol), _as_symbol(self.nodes[leaf].symbol)
         return find_paths(self._links, (self._root, leaf), symbols, limit)
 
-    def find_way(self, wrt: str) -> tuple[Factor, ...]:
+    def factors(self, wrt: str) -> tuple[Factor, ...]:
         """Return the local derivatives on all paths from the output to a variable, output first.
+
+        A chain's are all the factors of its one product.
 
         Args:
             wrt: A variable.
 
         Raises:
             SpecError: If there is no such variable.
+
+        Example:
+            >>> ScalarGraph.parse("w*tanh(x)", {"w": 2, "x": 0}).factors("x")
+            (Factor(∂p/∂u₁ = w = 2), Factor(∂u₁/∂x = 1 − u₁² = 1))
         """
         way = find_way(self._links, self._root, self._find_variable(wrt))
         return tuple(link.factor for link in way)
@@ -222,7 +233,7 @@ class ScalarGraph:
         )
 
     @cached_property
-    def factors(self) -> Mapping[str, Factor]:
+    def derivatives(self) -> Mapping[str, Factor]:
         """The local derivative of every edge by the edge's id."""
         return MappingProxyType({link.factor.id: link.factor for link in self._links})
 

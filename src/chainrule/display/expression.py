@@ -69,7 +69,7 @@ def print_expression(
     """
     width = console.width
     graph = derivation.graph
-    effects = {name: classify(factor.exact) for name, factor in graph.factors.items()}
+    effects = {name: classify(factor.exact) for name, factor in graph.derivatives.items()}
     for name, term in graph.program.statements:
         _print_rows(console, _wrap(Piece(f"{render_text(name)} = {render_text(term)}"), width), {})
     for note in derivation.notes:
@@ -92,7 +92,7 @@ def print_expression(
         _print_rows(console, row, effects)
     _print_lines(console, derivation.describe_cost(), " ", width)
     if console.color_system and not console.no_color:
-        on_way = {effects[factor.id] for factor in graph.find_way(derivation.wrt)}
+        on_way = {effects[factor.id] for factor in graph.factors(derivation.wrt)}
         console.print(explain_colours(on_way))
     for said in (*graph.kinks, derivation.describe_range()):
         if said:
