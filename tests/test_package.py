@@ -60,11 +60,13 @@ PUBLIC = {
     "figures": "MEASURES SCALES build_activation_figure build_blank_figure build_factor_figure "
     "build_gradient_figure build_layer_figure build_profile_figure count_hidden",
     "report": "build_report write_report",
-    "chain": "DepthCurve Derivation Edge Erratum Factor Line MeasuredFactor MeasuredProduct Node "
-    "Recurrence ScalarChain StableWeights WideFloat count_stable_layers derive "
-    "describe_chain describe_product draw_graph explain_erratum find_best_biases "
-    "find_best_weights find_stable_weights measure_depth measure_product measure_recurrence "
-    "summarize_derivation summarize_recurrence unroll",
+    "chain": "DepthCurve Derivation EXPRESSIONS Edge Equation Erratum Expression Factor "
+    "GraphDerivation Line MeasuredFactor MeasuredProduct Node Path PathSum Recurrence ScalarChain "
+    "ScalarGraph StableWeights SumLine WideFloat count_stable_layers derive derive_expression "
+    "describe_chain describe_expression describe_product draw_expression draw_graph "
+    "explain_erratum find_best_biases find_best_weights find_stable_weights get_expression "
+    "measure_depth measure_product measure_recurrence summarize_derivation summarize_recurrence "
+    "unroll",
     "errors": "ChainruleError FlowFileError InspectionError LossError RemedyError SpecError "
     "TargetError",
     "testing": "assert_healthy",

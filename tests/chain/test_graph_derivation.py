@@ -241,7 +241,7 @@ def check_formulas(graph, proven):
     nodes = {node.id: node for node in graph.nodes}
     by_text = {render_text(node.symbol): node for node in graph.nodes}
     for edge in graph.edges:
-        factor = graph.factors[edge.id]
+        factor = graph.derivatives[edge.id]
         target = nodes[edge.target]
         names = graph.list_operands(target.id)
         place = (factor.partial.place or names.index(edge.source) + 1) - 1
@@ -344,7 +344,7 @@ def check_numbers(derivation):
         marks["product"], marks["formulas"], marks["numbers"], strict=True
     ):
         assert local.factors == formula.factors == number.factors
-        factor = graph.factors[local.factors[0]]
+        factor = graph.derivatives[local.factors[0]]
         assert local.term == factor.partial
         if isinstance(factor.formula, Number):  # its sign may be that of the sum
             assert abs(formula.term.value) == abs(factor.formula.value)
@@ -383,8 +383,8 @@ def check_reverse_mode(derivation, reading):
     nodes = [each.node for each in derivation.backward]
     assert len(nodes) == len(set(nodes))
     ends = {edge.id: edge for edge in derivation.graph.edges}
-    way = {ends[factor.id].source for factor in derivation.graph.find_way(derivation.wrt)}
-    assert set(nodes) == way | {derivation.graph.output.id}
+    way = {ends[factor.id].source for factor in derivation.graph.factors(derivation.wrt)}
+    assert set(nodes) == way | {derivation.graph.root.id}
     assert nodes[-1] == derivation.wrt
     gradients = {node.id: node.gradient for node in derivation.graph.nodes}
     for equation in derivation.backward[1:]:
@@ -394,7 +394,7 @@ def check_reverse_mode(derivation, reading):
         for local, formula in zip(
             iterate_marks(rule.term), iterate_marks(formulas.term), strict=True
         ):
-            assert formula.term == derivation.graph.factors[local.factors[0]].formula
+            assert formula.term == derivation.graph.derivatives[local.factors[0]].formula
         size = sum(abs(float(add_up(each))) for each in list_summands(numbers.term))
         near = pytest.approx(float(gradients[equation.node]), rel=1e-12, abs=1e-14 * size)
         assert float(add_up(numbers.term)) == near
@@ -461,7 +461,7 @@ def test_latex_and_mathml_hold_what_the_text_does():
     marked = {
         name for element in root.iter() for name in (element.get("data-factor") or "").split()
     }
-    assert marked == {factor.id for factor in derivation.graph.find_way("z1")}
+    assert marked == {factor.id for factor in derivation.graph.factors("z1")}
     for each in (*derivation.definitions, *derivation.backward):
         ElementTree.fromstring(each.to_mathml())
 

@@ -42,7 +42,7 @@ def test_sums_over_paths_and_factored_gradients_are_those_of_torch():
         except SpecError:  # infinite for PyTorch, too, in a part that brings nothing
             continue
         cases += 1
-        assert float(graph.output.value) == pytest.approx(value, rel=1e-10, abs=1e-12)
+        assert float(graph.output) == pytest.approx(value, rel=1e-10, abs=1e-12)
         for name, expected in gradients.items():
             paths = graph.find_paths(name, limit=MAX_LISTED)
             counts.add(paths.count)
@@ -62,7 +62,7 @@ def test_presets_are_those_of_torch(name):
     preset = get_expression(name)
     value, gradients = run_torch(preset.text, preset.values)
     graph = preset.build()
-    assert float(graph.output.value) == pytest.approx(value, rel=1e-13)
+    assert float(graph.output) == pytest.approx(value, rel=1e-13)
     for variable, expected in gradients.items():
         assert float(graph.gradient(variable)) == pytest.approx(expected, rel=1e-12)
 
@@ -82,7 +82,7 @@ def test_every_node_knows_its_gradient():
     for node in graph.nodes[:-1]:
         expected = found[list(kept).index(node.id)].item()
         assert float(node.gradient) == pytest.approx(expected, rel=1e-13)
-    assert float(graph.output.gradient) == 1.0
+    assert float(graph.root.gradient) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_functions_are_the_limits_of_difference_quotients(name):
     arguments = "x, y" if name in ("max", "min") else "x"
     graph = ScalarGraph.parse(f"y*{name}({arguments})", {"x": 0.8, "y": 1.4})
     step = 1e-6
-    high, low = (float(graph.replace(x=0.8 + h).output.value) for h in (step, -step))
+    high, low = (float(graph.replace(x=0.8 + h).output) for h in (step, -step))
     assert float(graph.gradient("x")) == pytest.approx((high - low) / (2 * step), rel=1e-6)
 
 
@@ -138,7 +138,7 @@ def test_functions_are_the_limits_of_difference_quotients(name):
 def test_a_chain_is_its_special_case_with_one_path(depth, biased, activation):
     chain = draw_chain(depth, activation, biased)
     graph = chain.to_graph()
-    assert graph.output.value == chain.output
+    assert graph.output == chain.output
     assert set(graph.variables) <= set(chain.variables)
     for name in graph.variables:
         assert graph.gradient(name) == pytest.approx(chain.gradient(name), rel=1e-15)
@@ -182,7 +182,7 @@ def test_nothing_underflows_or_overflows():
     ],
 )
 def test_far_from_floats_it_is_as_exact(text, x, formula):
-    value = ScalarGraph.parse(text, {"x": x}).output.value
+    value = ScalarGraph.parse(text, {"x": x}).output
     with mpmath.workdps(60):
         exact = formula(mpmath.mpf(x))
         got = mpmath.ldexp(mpmath.mpf(value.mantissa), value.exponent)
@@ -200,7 +200,7 @@ def test_far_from_floats_it_is_as_exact(text, x, formula):
         ("x**0.5", {"x": 0.0}, 4, "derivative x = 0"),
         ("0**x", {"x": -1.0}, 4, "negative power"),
         ("x**y", {"x": -2.0, "y": 2.0}, 4, "base negative derivative"),
-        ("exp(exp(exp(exp(x))))", {"x": 10.0}, 1, "exp below 10"),
+        ("exp(exp(exp(exp(x))))", {"x": 10.0}, 5, "exp below 10"),
         ("x**x**x**x", {"x": 9.0}, 4, "power below 10"),
         ("tanh(x**x**x)", {"x": 60.0}, 1, "tanh below"),
     ],
@@ -258,7 +258,7 @@ def test_other_values_make_another_graph():
 
 def test_an_unknown_variable():
     graph = ScalarGraph.parse("h = x*w; h*h", {"x": 1, "w": 2})
-    for ask in (graph.gradient, graph.find_paths, graph.find_way):
+    for ask in (graph.gradient, graph.find_paths, graph.factors):
         for name in ("h", "p", "y", ""):
             with pytest.raises(SpecError, match="wrt: unknown") as caught:
                 ask(name)
@@ -269,6 +269,7 @@ def test_it_says_what_it_is():
     graph = ScalarGraph.parse("h = tanh(w*x); h*h", {"x": 0.5, "w": 1.2})
     assert repr(graph) == "ScalarGraph(p = h · h ≈ 0.288, 5 nodes)"
     assert len(repr(build_tower(40))) < 80
+    assert graph._repr_svg_().startswith("<svg")
     assert chainrule.ScalarGraph is ScalarGraph
 
 
@@ -288,7 +289,7 @@ def list_all(graph, name):
             for rest in walk(edge.source):
                 yield float(edge.value) * rest
 
-    return list(walk(graph.output.id))
+    return list(walk(graph.root.id))
 
 
 def test_counts_shares_and_order_are_those_of_a_walk_over_all_paths():
@@ -333,14 +334,14 @@ def test_paths_are_counted_without_walking_them(depth):
     assert graph.find_paths("w").count == 2**depth - 1
     # each block passes 1 edge or 3, and every path one into the sum x + 0
     assert paths.multiplications == 2**depth * (2 * depth) + 2**depth - 2**depth
-    assert paths.factored == len(graph.find_way("x")) - 2
+    assert paths.factored == len(graph.factors("x")) - 2
 
 
 def test_reverse_mode_takes_each_edge_once():
     graph = build_tower(3)
-    way = graph.find_way("x")
+    way = graph.factors("x")
     assert len(way) == len({factor.id for factor in way})
-    gradients = {graph.output.id: 1.0}
+    gradients = {graph.root.id: 1.0}
     ends = {edge.id: edge for edge in graph.edges}
     for factor in way:
         edge = ends[factor.id]

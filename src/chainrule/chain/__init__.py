@@ -1,4 +1,4 @@
-"""The chain rule on a one-dimensional network: graph, equation and product, term by term."""
+"""The chain rule on a chain of layers and on any expression: graph, equation, products, sums."""
 
 from chainrule.chain.depth import (
     DepthCurve,

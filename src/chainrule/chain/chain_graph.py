@@ -12,6 +12,9 @@ from chainrule.chain.wide_float import ONE
 _KINDS = {"x": "input", "w": "weight", "b": "bias", "h": "activation"}
 """What a node of a chain is called by the first letter of its id; others by their operation."""
 
+_LARGEST = 2**21
+"""Beyond what any chain's layers are given: 1000 weights of up to 2^1024."""
+
 
 def build_graph(layers: Sequence[ChainLayer], *, biased: bool) -> ScalarGraph:
     """Return the graph of a chain: x, and for each layer w, its product, b, their sum, and h.
@@ -41,7 +44,7 @@ def build_graph(layers: Sequence[ChainLayer], *, biased: bool) -> ScalarGraph:
             numbers.append(float(layer.bias))
             z = add(f"z{n}", "add", z, b)
         h = add(f"h{n}", layer.activation.name, z)
-    program = Program(text="", steps=tuple(steps), statements=())
+    program = Program(text="", steps=tuple(steps), statements=(), largest=_LARGEST)
     return ScalarGraph(program, tuple(numbers))
 
 
@@ -73,7 +76,7 @@ def list_edges(graph: ScalarGraph) -> tuple[Edge, ...]:
     """
     known = {edge.id: edge for edge in graph.edges}
     edges: list[Edge] = []
-    last = int(graph.output.id[1:])
+    last = int(graph.root.id[1:])
     for n in range(1, last + 1):
         h, z = name_activation(n - 1), f"z{n}"
         biased = f"b{n}-{z}" in known

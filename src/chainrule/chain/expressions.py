@@ -79,11 +79,14 @@ class Program:
         text: The expression as it was written.
         steps: Operands before results; the last one is the output.
         statements: Name and formula of each statement as it was written.
+        largest: Exponent of two of the largest number that a function or a power is given; with a
+            larger one, calculating takes long.
     """
 
     text: str
     steps: tuple[Step, ...]
     statements: tuple[tuple[Symbol, Term], ...]
+    largest: int = 2**12
 
     @property
     def variables(self) -> tuple[str, ...]:

@@ -213,12 +213,12 @@ class GraphDerivation:
     def backward(self) -> tuple[Equation, ...]:
         """The same factored, as reverse mode computes it: every node on the way once."""
         nodes = {node.id: node for node in self.graph.nodes}
-        output = self.graph.output
+        output = self.graph.root
         one = _write("value", "=", Number(ONE))
         start = Total(self.paths.output, self.paths.output)
         equations = [Equation(node=output.id, subject=start, lines=(one,), note="The start.")]
         uses: dict[str, list[Factor]] = {}
-        for factor in self.graph.find_way(self.wrt):
+        for factor in self.graph.factors(self.wrt):
             uses.setdefault(self._edges[factor.id][0], []).append(factor)
         order = [node.id for node in reversed(self.graph.nodes) if node.id in uses]
         for name in order:
@@ -233,7 +233,7 @@ class GraphDerivation:
         kinds = dict.fromkeys(node.kind for node in self.graph.nodes)
         found = [OPERATIONS[kind].note for kind in kinds if kind in OPERATIONS]
         first = "d is the whole derivative, along all paths; ∂ is that of one operation alone"
-        doubled = [factor for factor in self.graph.factors.values() if factor.partial.place]
+        doubled = [factor for factor in self.graph.derivatives.values() if factor.partial.place]
         marks = []
         if doubled:
             name = render_text(doubled[0].partial.by)
@@ -368,7 +368,7 @@ class GraphDerivation:
         """The paths that are written out: in the order of the operands if they are all."""
         if self.paths.count > self.limit:
             return tuple(path.factors for path in self.paths.paths[: max(self.limit // 2, 1)])
-        return tuple(self._walk(self.graph.output.id))
+        return tuple(self._walk(self.graph.root.id))
 
     def _walk(self, node: str) -> Iterator[tuple[Factor, ...]]:
         """Yield all paths from a node down to the variable."""
@@ -382,7 +382,7 @@ class GraphDerivation:
     def _below(self) -> dict[str, list[Factor]]:
         """The edges on the way by the node that they leave downwards."""
         below: dict[str, list[Factor]] = {}
-        for factor in reversed(self.graph.find_way(self.wrt)):
+        for factor in reversed(self.graph.factors(self.wrt)):
             below.setdefault(self._edges[factor.id][1], []).append(factor)
         return below
 
@@ -395,7 +395,7 @@ class GraphDerivation:
             return
         places = {node.id: place for place, node in enumerate(self.graph.nodes)}
         symbols = {node.id: node.symbol for node in self.graph.nodes}
-        sums: list[tuple[tuple[Factor, ...], str]] = [((), self.graph.output.id)]
+        sums: list[tuple[tuple[Factor, ...], str]] = [((), self.graph.root.id)]
         lines: list[tuple[str, list[tuple[tuple[Factor, ...], str]]]] = []
         while True:
             ends = {end for _, end in sums} - {self.wrt}

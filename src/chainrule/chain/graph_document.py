@@ -67,8 +67,8 @@ def describe_expression(
         "definitions": [_describe_equation(each) for each in derivation.definitions],
         "nodes": [_describe_node(graph, node) for node in graph.nodes],
         "edges": [describe_edge(edge) for edge in graph.edges],
-        "factors": [describe_factor(factor) for factor in graph.factors.values()],
-        "way": [factor.id for factor in graph.find_way(derivation.wrt)],
+        "factors": [describe_factor(factor) for factor in graph.derivatives.values()],
+        "way": [factor.id for factor in graph.factors(derivation.wrt)],
         "subject": {
             "text": render_text(derivation.subject),
             "latex": render_latex(derivation.subject),
@@ -117,10 +117,13 @@ def _describe_equation(equation: Equation) -> dict[str, Any]:
     return {
         "node": equation.node,
         "note": equation.note,
-        "text": repr(equation),
+        "subject": render_text(equation.subject),
+        "sides": [
+            {"kind": line.kind, "relation": line.relation, "text": render_text(line.term)}
+            for line in equation.lines
+        ],
         "latex": equation.to_latex(),
         "mathml": equation.to_mathml(),
-        "lines": [_describe_line(line) for line in equation.lines],
     }
 
 

@@ -69,7 +69,7 @@ class Drawable(Protocol):
         """The edges that gradients pass."""
 
     @property
-    def output(self) -> Node:
+    def root(self) -> Node:
         """The node of the result."""
 
     def list_operands(self, name: str) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class Drawable(Protocol):
     def gradient(self, wrt: str) -> WideFloat:
         """Return the derivative of the output by a variable."""
 
-    def find_way(self, wrt: str) -> tuple[Factor, ...]:
+    def factors(self, wrt: str) -> tuple[Factor, ...]:
         """Return the local derivatives on all paths to a variable."""
 
 
@@ -111,7 +111,7 @@ def draw_expression(
             f"identifier: must be a letter followed by letters, digits, - or _; got {identifier!r}."
         )
     name = graph.variables[0] if wrt is None else wrt
-    marked = frozenset(factor.id for factor in graph.find_way(name))
+    marked = frozenset(factor.id for factor in graph.factors(name))
     lines = {edge.id: (edge.source, edge.target) for edge in graph.edges}
     silent = {  # from numbers no gradient comes back, but they are operands
         f"{source}-{node.id}": (source, node.id)
@@ -126,7 +126,7 @@ def draw_expression(
         lines | silent,
         {label.edge.id: label.width for label in labels},
     )
-    output = graph.output.symbol
+    output = graph.root.symbol
     side = max(shape.width for shape in nodes.values()) / 2 + MARGIN
     kinds = {classify(edge.value) for edge in graph.edges}
     legend, legend_height, legend_width = draw_legend(

@@ -153,8 +153,12 @@ def _order(
         neighbours = below if sweep % 2 == 0 else above
         numbers = range(len(rows)) if sweep % 2 == 0 else range(len(rows) - 1, -1, -1)
         rows = [list(row) for row in rows]
+        step = -1 if sweep % 2 == 0 else 1
         for number in numbers:
-            places = {name: place for row in rows for place, name in enumerate(row)}
+            near = [rows[number]]
+            if 0 <= number + step < len(rows):
+                near.append(rows[number + step])
+            places = {name: place for row in near for place, name in enumerate(row)}
             rows[number].sort(key=lambda name: _average(name, neighbours, places))
         crossings = _count_crossings(rows, above)
         if crossings < fewest:

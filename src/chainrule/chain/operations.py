@@ -36,12 +36,6 @@ from chainrule.chain.wide_float import (
 )
 from chainrule.spec.activations import ACTIVATIONS, Activation
 
-LARGEST_ARGUMENT = 2**21
-"""Largest exponent of two of what a function is given, so that exp of it can be written."""
-
-LARGEST_POWER = 2**12
-"""The same for a power: larger ones take long to calculate."""
-
 _HALF = WideFloat.from_float(0.5)
 _LN_2 = WideFloat.from_float(math.log(2.0))
 _ONE, _TWO = number(1.0), number(2.0)
@@ -77,6 +71,8 @@ class Operation:
         write_slope: The formula of its derivative: place, operands, itself, and their values.
         write_short: A short name of that, as in σ′(z), where there is one.
         commutes: Whether the order of its operands does not matter.
+        bounded: Place of an operand of which e is raised to a multiple, so that it must not be too
+            large to be written as a power of two.
         find_kink: What to say where the derivative jumps and one of its values was chosen.
         note: What a reader needs to read its formulas, where that is not plain.
     """
@@ -90,6 +86,7 @@ class Operation:
     write_slope: Callable[[int, Terms, Term, Values], Term]
     write_short: Callable[[Term], Term] | None = None
     commutes: bool = False
+    bounded: int | None = None
     find_kink: Callable[[Values], str | None] = lambda values: None
     note: str | None = None
 
@@ -111,7 +108,6 @@ def _differentiate_quotient(place: int, values: Values, _: WideFloat) -> WideFlo
 
 def _raise(values: Values) -> WideFloat:
     base, power = values
-    _check_size("a power", power, LARGEST_POWER)
     if not base and power.sign < 0:
         raise UndefinedError("0 must not have a negative power")
     if base.sign < 0 and not _is_whole(power):
@@ -165,7 +161,6 @@ def compute_log(value: WideFloat) -> WideFloat:
 
 def _exponentiate(values: Values) -> WideFloat:
     (power,) = values
-    _check_size("what exp is given", power, LARGEST_ARGUMENT)
     return _mark_rounded(compute_exp(power), bool(power) or power.rounded)
 
 
@@ -207,11 +202,6 @@ def _build_extreme(name: str, sign: int) -> Operation:
         ),
         note="[a > b] is 1 where a > b and 0 elsewhere",
     )
-
-
-def _check_size(what: str, value: WideFloat, largest: int) -> None:
-    if value.exponent > largest:
-        raise UndefinedError(f"{what} must be below {WideFloat(0.5, largest + 1)} in size")
 
 
 def _is_whole(value: WideFloat) -> bool:
@@ -270,6 +260,7 @@ _ARITHMETIC = (
         sign="^",
         count=2,
         compute=_raise,
+        bounded=1,
         differentiate=_differentiate_power,
         write=lambda operands: Power(operands[0], operands[1]),
         write_slope=_write_power_slope,
@@ -292,10 +283,6 @@ def _build_activation(activation: Activation) -> Operation:
     name = NAMES[activation.name]
     jumps = abs(activation.derivative(0.0) - activation.derivative(1e-290)) > 1e-9
 
-    def compute(values: Values) -> WideFloat:
-        _check_size(f"what {name} is given", values[0], LARGEST_ARGUMENT)
-        return apply_activation(activation, values[0])
-
     def find_kink(values: Values) -> str | None:
         if values[0] or not jumps:
             return None
@@ -306,13 +293,14 @@ def _build_activation(activation: Activation) -> Operation:
         name=activation.name,
         sign=name,
         count=1,
-        compute=compute,
+        compute=lambda values: apply_activation(activation, values[0]),
         differentiate=lambda place, values, _: apply_derivative(activation, values[0]),
         write=lambda operands: Apply(name, tuple(operands)),
         write_slope=lambda place, operands, itself, _: write_derivative(
             activation.name, operands[0], itself
         ),
         write_short=lambda z: Apply(f"{name}′", (z,)),
+        bounded=0,
         find_kink=find_kink,
         note=NOTES.get(activation.name),
     )
@@ -324,6 +312,7 @@ _FUNCTIONS = (
         sign="exp",
         count=1,
         compute=_exponentiate,
+        bounded=0,
         differentiate=lambda place, values, result: result,
         write=lambda operands: Apply("exp", tuple(operands)),
         write_slope=lambda place, operands, itself, _: itself,

@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from chainrule.chain.expressions import Program, parse_program
+from chainrule.chain.graph_drawing import draw_expression
 from chainrule.chain.network import Edge, Factor, Node
 from chainrule.chain.notation import format_equal, render_text
-from chainrule.chain.operations import OPERATIONS, UndefinedError
+from chainrule.chain.operations import OPERATIONS, Operation, UndefinedError
 from chainrule.chain.paths import MAX_PATHS, Link, PathSum, find_paths, find_way
 from chainrule.chain.terms import Number, Partial, Symbol, Term
 from chainrule.chain.wide_float import ONE, ZERO, WideFloat
@@ -94,11 +95,15 @@ class ScalarGraph:
         return cls(program, tuple(check_number(name, given[name]) for name in known))
 
     def __repr__(self) -> str:
-        shown = [render_text(self.output.symbol)]
+        shown = [render_text(self.root.symbol)]
         if self.program.statements and len(self.program.text) <= 60:
             shown.append(render_text(self.program.statements[-1][1]))
         equal = " = ".join(dict.fromkeys(shown))
-        return f"ScalarGraph({equal} {format_equal(self.output.value)}, {len(self.nodes)} nodes)"
+        return f"ScalarGraph({equal} {format_equal(self.output)}, {len(self.nodes)} nodes)"
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows: the graph with the derivative by its first variable."""
+        return draw_expression(self, identifier=f"graph-{hash(self) & 0xFFFFFFFF:x}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.program, self.numbers)
@@ -114,9 +119,14 @@ class ScalarGraph:
         return MappingProxyType(dict(zip(self.variables, self.numbers, strict=True)))
 
     @property
-    def output(self) -> Node:
+    def root(self) -> Node:
         """The node of the result."""
         return self.nodes[self._root]
+
+    @property
+    def output(self) -> WideFloat:
+        """The result, whatever its size."""
+        return self._forward[self._root]
 
     def replace(self, **values: float) -> Self:
         """Return the graph with other values of some of its variables.
@@ -170,17 +180,23 @@ class ScalarGraph:
         leaf = self._find_variable(wrt)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LISTED:
             raise SpecError(f"limit: must be a whole number from 1 to {MAX_LISTED}; got {limit!r}.")
-        symbols = _as_symbol(self.output.symbol), _as_symbol(self.nodes[leaf].symbol)
+        symbols = _as_symbol(self.root.symbol), _as_symbol(self.nodes[leaf].symbol)
         return find_paths(self._links, (self._root, leaf), symbols, limit)
 
-    def find_way(self, wrt: str) -> tuple[Factor, ...]:
+    def factors(self, wrt: str) -> tuple[Factor, ...]:
         """Return the local derivatives on all paths from the output to a variable, output first.
+
+        A chain's are all the factors of its one product.
 
         Args:
             wrt: A variable.
 
         Raises:
             SpecError: If there is no such variable.
+
+        Example:
+            >>> ScalarGraph.parse("w*tanh(x)", {"w": 2, "x": 0}).factors("x")
+            (Factor(∂p/∂u₁ = w = 2), Factor(∂u₁/∂x = 1 − u₁² = 1))
         """
         way = find_way(self._links, self._root, self._find_variable(wrt))
         return tuple(link.factor for link in way)
@@ -217,7 +233,7 @@ class ScalarGraph:
         )
 
     @cached_property
-    def factors(self) -> Mapping[str, Factor]:
+    def derivatives(self) -> Mapping[str, Factor]:
         """The local derivative of every edge by the edge's id."""
         return MappingProxyType({link.factor.id: link.factor for link in self._links})
 
@@ -294,8 +310,10 @@ class ScalarGraph:
                 values.append(WideFloat.from_float(given[step.id]))
             else:
                 operands = [values[each] for each in step.operands]
+                operation = OPERATIONS[step.kind]
                 try:
-                    values.append(OPERATIONS[step.kind].compute(operands))
+                    self._check_size(operation, operands)
+                    values.append(operation.compute(operands))
                 except UndefinedError as error:
                     raise self._explain(error, len(values), values) from None
         return tuple(values)
@@ -348,6 +366,12 @@ class ScalarGraph:
             prime=operation.write_short(symbols[0]) if operation.write_short else formula,
             exact=value,
         )
+
+    def _check_size(self, operation: Operation, operands: Sequence[WideFloat]) -> None:
+        largest, place = self.program.largest, operation.bounded
+        if place is not None and operands[place].exponent > largest:
+            most = WideFloat(0.5, largest + 1)
+            raise UndefinedError(f"what {operation.name} is given must be below {most} in size")
 
     def _find_variable(self, name: str) -> int:
         """Return the position of a variable."""

@@ -137,7 +137,9 @@ def equation_command(  # noqa: PLR0913  (one option per setting)
     ] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Derive a gradient line by line: of a chain with one unit per layer, or of an expression.
+    """Derive a gradient line by line, of a chain or an expression.
+
+    A chain has one unit per layer.
 
     In a terminal with colours, factors that make the gradient smaller are blue, factors that make
     it larger are yellow, and factors that are zero are red.

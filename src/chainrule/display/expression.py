@@ -41,8 +41,8 @@ def print_expression(
         >>> console = Console(width=60, color_system=None)
         >>> print_expression(console, derive_expression(graph, "x"))
         p = x + 3 · x
-        d is the whole derivative, along all paths;
-          ∂ is that of one operation alone
+        d is the whole derivative, along all paths; ∂ is that of one
+          operation alone
         <BLANKLINE>
         x = 2
         u₁ = 3 · x = 6
@@ -69,11 +69,11 @@ def print_expression(
     """
     width = console.width
     graph = derivation.graph
-    effects = {name: classify(factor.exact) for name, factor in graph.factors.items()}
+    effects = {name: classify(factor.exact) for name, factor in graph.derivatives.items()}
     for name, term in graph.program.statements:
         _print_rows(console, _wrap(Piece(f"{render_text(name)} = {render_text(term)}"), width), {})
     for note in derivation.notes:
-        _print_lines(console, note, "; ", width)
+        _print_lines(console, note, " ", width)
     console.print()
     values = [each for each in derivation.definitions if len(each.lines) == 1]
     _print_lines(console, "   ".join(map(repr, values)), "   ", width)
@@ -92,7 +92,7 @@ def print_expression(
         _print_rows(console, row, effects)
     _print_lines(console, derivation.describe_cost(), " ", width)
     if console.color_system and not console.no_color:
-        on_way = {effects[factor.id] for factor in graph.find_way(derivation.wrt)}
+        on_way = {effects[factor.id] for factor in graph.factors(derivation.wrt)}
         console.print(explain_colours(on_way))
     for said in (*graph.kinks, derivation.describe_range()):
         if said:
@@ -102,9 +102,7 @@ def print_expression(
 
 def _print_lines(console: Console, text: str, gap: str, width: int) -> None:
     """Print parts of a text beside each other, each row as wide as fits."""
-    parts = text.split(gap)
-    cells = [f"{part}{gap.rstrip()}" for part in parts[:-1]] + parts[-1:]
-    for row in join_cells(cells, width, gap[len(gap.rstrip()) :]):
+    for row in join_cells(text.split(gap), width, gap):
         console.print(Text(row), soft_wrap=True)
 
 
