@@ -1,4 +1,4 @@
-"""The lesson's glossary: terms and what they mean, in the lesson's notation (`text/glossary.md`)."""
+"""The lesson's glossary: terms and what they mean, in its notation (`text/glossary.md`)."""
 
 from chainrule.app.text import read_paragraphs
 
