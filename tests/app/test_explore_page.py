@@ -339,6 +339,15 @@ class TestAddresses:
         assert page.locator(".fv-panel").count() == 1
         assert page.locator(".ex-configure").count() == 0
         assert "depth=6" in page.get_by_text("Open in chainrule").get_attribute("href")
+        caption = read_part(page, "caption")
+        for words in ("6", "8", "Tanh", "Xavier"):  # it says which network it is
+            assert words in caption
+        page.set_viewport_size({"width": 700, "height": 420})  # and fits its frame
+        page.wait_for_function("document.documentElement.scrollHeight <= innerHeight")
+        page.wait_for_function(
+            f"document.querySelector('#{chart}-chart .main-svg').getBoundingClientRect().bottom"
+            " <= innerHeight"
+        )
 
 
 class TestCharts:

@@ -16,7 +16,11 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from chainrule.app.connections import OPTIONS, TimedProtocol
+from chainrule.app.site.pages import prepare_pages
+from chainrule.app.state.view import DEFAULT_PRESET
 from chainrule.errors import ChainruleError
+from chainrule.measure.simulation import simulate
+from chainrule.presets import get_preset
 
 _PATIENCE = 60
 """Seconds that a worker may take to start; loading PyTorch takes long on a busy machine."""
@@ -152,6 +156,9 @@ def create_worker(host: str = "127.0.0.1", allowed_hosts: tuple[str, ...] = ()) 
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)  # small networks run fastest so, and other workers need the cores
     server = create_app(host=host, allowed_hosts=allowed_hosts)
+    # The first visitor is not to wait for what is done once.
+    prepare_pages()
+    simulate(get_preset(DEFAULT_PRESET).spec, 2)
     # What is loaded by now stays; looking through it for garbage would take longer than an answer.
     gc.collect()
     gc.freeze()

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from chain_page import START, ask, join, read_math
 from chainrule import NetworkSpec, simulate
 from chainrule.app.application import create_app
+from chainrule.app.site.assets import load_assets
 from chainrule.chain import (
     ScalarChain,
     describe_chain,
@@ -27,7 +28,7 @@ SPREAD = [0.5, -1.25, 2.0, 0.75, -3.0, 1.1, 0.9]
 
 def test_first_page_asked_of_a_fresh_server_carries_the_pages_script():
     with TestClient(create_app(), base_url="http://localhost") as client:
-        assert "assets/chain/chain.js" in client.get("/chain-rule").text
+        assert load_assets().locate("chain/chain.js") in client.get("/chain-rule").text
 
 
 @pytest.mark.parametrize(

@@ -1,70 +1,20 @@
-"""The lesson's running text, in its notation."""
+"""The lesson's running text, in its notation; prose is in `text/story.md` and `text/steps.md`."""
 
-INTRODUCTION = (
-    "A network learns from a message that travels backward, from its error to its first layer. "
-    "In a deep network that message can fade to nothing or swell beyond measure on the way. Here "
-    "is why, how to see it, and what to do. Every number below was measured with the engine behind "
-    "this page, and *show me* sets the page above to the network it speaks of."
-)
+from chainrule.app.text import read_paragraphs
 
-GAME = (
-    "A message goes down a row of {game.layers} people, and each passes on only half of what "
-    "arrived. Half of half of half …: {game.left|%} of it is left.",
-    "A deep network is such a row. Its error is known at the output; each layer passes it to the "
-    "layer before, multiplied by a factor of its own. Factors below one make it fade, factors "
-    "above one make it swell, and depth decides how far. Try it:",
-)
+_TEXT = read_paragraphs("story")
 
-GAME_AFTER = (
-    "In [{vanishing.depth} sigmoid layers](show:vanishing) the factor is about {vanishing.step} "
-    "per layer, in [{healthy.depth} layers of ReLU with He](show:healthy) {healthy.step}. "
-    "The whole art is to keep it near one."
-)
+INTRODUCTION = _TEXT["introduction"][0]
 
-STEPS = (
-    (
-        "Choose a scenario.",
-        "Set the page to [Vanishing (Sigmoid)](show:vanishing): {vanishing.depth} layers, sigmoid, "
-        "Xavier.",
-    ),
-    (
-        "Read the cards and the gradient chart.",
-        "The last layer receives a gradient of {vanishing.last}, the first one {vanishing.first}. "
-        "On the chart, whose scale is in powers of ten, the line falls straight towards the input: "
-        "each layer takes about the same share. A layer that receives so little does not learn.",
-    ),
-    (
-        "Find the factor to blame.",
-        "In “The product, factor by factor”, every layer has two factors: the slope of its "
-        "activation, and its weights. The slopes are the small ones: a sigmoid's is never above "
-        "{sigmoid.most}. Together a layer passes on {vanishing.step|%}.",
-    ),
-    (
-        "Change it, and measure again.",
-        "[What to change](#what-to-change) lists remedies, each measured on this very network; "
-        "apply the first, [scaled residual connections](show:vanishing_residual). The first layer "
-        "now receives {vanishing_residual.first}, the last one {vanishing_residual.last}. Other "
-        "ways lead there, too: [ReLU with He](show:vanishing_relu) gives "
-        "{vanishing_relu.first} and {vanishing_relu.last}.",
-    ),
-)
+GAME = _TEXT["game"]
 
-STEPS_AFTER = (
-    "Then [train it for real](#train). In our own short training, with the best of several "
-    "learning rates, the vanishing network got {vanishing.sgd|%} of the examples right, which is "
-    "guessing, the one with residual connections {vanishing_residual.sgd|%}, and ReLU with He "
-    "{healthy.sgd|%}."
-)
+GAME_AFTER = _TEXT["game after"][0]
 
-WHY = (
-    "Layer $l$ computes $z_l = W_l h_{l-1} + b_l$ and $h_l = \\phi(z_l)$. Going back, the chain "
-    "rule turns the gradient at one layer into the gradient at the layer before:",
-    "So the first layer's gradient is a product with one factor for every layer above it:",
-    "where $D_l$ holds the slopes $\\phi'(z_l)$. What matters is how much each factor stretches or "
-    "shrinks, $r_l = \\|\\delta_{l-1}\\| / \\|\\delta_l\\|$. If all are about $r$, the first layer "
-    "receives $r^{L-1}$ of what the last one does. For the [vanishing network](show:vanishing) "
-    "$r$ is {vanishing.step}, and $r^{L-1}$ is {vanishing.delta_ratio}.",
-)
+STEPS = tuple((title, paragraphs[0]) for title, paragraphs in read_paragraphs("steps").items())
+
+STEPS_AFTER = _TEXT["steps after"][0]
+
+WHY = _TEXT["why"]
 
 WHY_FORMULAS = (
     r"\delta_{l-1} = \phi'(z_{l-1}) \odot W_l^\top \delta_l",
@@ -72,10 +22,7 @@ WHY_FORMULAS = (
     r" D_{L-1} W_L^\top \, \delta_L \right) x^\top",
 )
 
-VARIANCE = (
-    "Which weights keep the factor near one? Three lines, for weights drawn independently with "
-    "mean zero:"
-)
+VARIANCE = _TEXT["variance"][0]
 
 VARIANCE_LINES = (
     (
@@ -99,18 +46,9 @@ VARIANCE_LINES = (
     ),
 )
 
-VARIANCE_AFTER = (
-    "None of the usual three makes up for sigmoid, whose slopes are at most {sigmoid.most}: with "
-    "PyTorch's default a layer passes on [{sigmoid_pytorch_10.step}](show:sigmoid_pytorch_10), "
-    "with Xavier [{vanishing.step}](show:vanishing), with He "
-    "[{vanishing_he.step}](show:vanishing_he). Weights that are much larger do: random ones with "
-    "σ = {survivor.weight_std}, [{survivor.step}](show:survivor)."
-)
+VARIANCE_AFTER = _TEXT["variance after"][0]
 
-WALK = (
-    "[See it as graph and equation, one layer at a time](/chain-rule?walk=1): the same product, "
-    "with every factor to touch and change."
-)
+WALK = _TEXT["walk"][0]
 
 LOOKS = {
     "vanishing": (
@@ -130,57 +68,29 @@ LOOKS = {
     ),
 }
 
-LOOKS_NOTE = (
-    "Gradient norm of each layer, all on one axis. Shaded is the range in which the diagnosis "
-    "calls a gradient usable: from {rule.vanishing} to {rule.exploding} times the error at the "
-    "output, which is how large a change the loss asks of one output. So no verdict depends on the "
-    "scale of the loss."
-)
+LOOKS_NOTE = _TEXT["looks note"][0]
 
-ACTIVATION_NOTE = (
-    "Solid is $\\phi$, dashed its slope $\\phi'$, which is what a gradient is multiplied by. The "
-    "last column is measured: {activation_relu.depth} layers with the initialization that suits "
-    "the activation, the factor per layer and the gradient that reaches the first."
-)
+ACTIVATION_NOTE = _TEXT["activation note"][0]
 
-INITIALIZATION_NOTE = (
-    "$n_\\text{in}$ and $n_\\text{out}$ are a layer's numbers of inputs and outputs. The last two "
-    "columns are measured: the first layer's gradient in {tanh_with_he.depth} layers."
-)
+INITIALIZATION_NOTE = _TEXT["initialization note"][0]
 
-CLAIMS_NOTE = (
-    "Much is repeated about gradients, and some of it is not so. Each claim was checked in several "
-    "networks (medians over {lesson.seeds}). A verdict is not an opinion: *true* if the claim "
-    "holds in every case, *false* if in none, else *only partly true*."
-)
+CLAIMS_NOTE = _TEXT["claims note"][0]
 
-PYTORCH = (
-    "After `loss.backward()` every parameter holds its gradient in `.grad`. Its norm, layer by "
-    "layer, is what the chart on this page shows:",
-    "Below is all of it for the configuration on screen: copy it, run it, and you get the numbers "
-    "beside it. It needs nothing but PyTorch.",
-)
+PYTORCH = _TEXT["pytorch"]
 
 PYTORCH_SNIPPET = """loss.backward()
 for name, parameter in model.named_parameters():
     if parameter.grad is not None:  # None: the loss does not depend on it
         print(name, parameter.grad.norm().item())"""
 
-PYTORCH_OWN = (
-    "For a model of your own, chainrule measures every module as well: values, saturation, dead "
-    "units, and the factor of each, and leaves no trace in the model:"
-)
+PYTORCH_OWN = _TEXT["pytorch own"][0]
 
 PYTORCH_OWN_SNIPPET = """import chainrule
 
 flow = chainrule.inspect(model, lambda m: loss_function(m(inputs), targets))
 print(chainrule.diagnose(flow).summary)"""
 
-FIX = (
-    "Work from the top: the first change that helps is often enough. "
-    "[What to change](#what-to-change) measures such a list for the configuration on screen; "
-    "this one is for two classics.",
-)
+FIX = _TEXT["fix"]
 
 FIXES = (
     (
@@ -207,17 +117,6 @@ FIXES = (
     ),
 )
 
-FIX_AFTER = (
-    "Clipping acts after the figures shown: here it multiplies every gradient by "
-    "{exploding_clipped.clip_factor}. The step becomes short, the network stays ill. For "
-    "dead units, widen the layers: [{dying_wide.width} units](show:dying_wide) instead of "
-    "[{dying.width}](show:dying) bring the first layer from {dying.first} to {dying_wide.first}."
-)
+FIX_AFTER = _TEXT["fix after"][0]
 
-PROVENANCE = (
-    "Gradients: medians over {lesson.seeds} networks of {healthy.width} units unless said, "
-    "{healthy.batch_size} examples, mean squared error, before any training. “Right” is the share "
-    "of training examples after {training.steps} steps with batches of {training.batch} on "
-    "scikit-learn's digits, the best of several learning rates; guessing gives about "
-    "{lesson.chance|%}."
-)
+PROVENANCE = _TEXT["provenance"][0]

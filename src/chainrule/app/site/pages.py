@@ -139,6 +139,14 @@ def _respond(page: Page) -> Any:
     return respond
 
 
+def prepare_pages() -> None:
+    """Write and compress every page, so that the first visitor does not wait for it."""
+    for page in (*PAGES.values(), NOT_FOUND):
+        _ = write_page(page).packed
+        for name in (page.script, f"styles/{page.styles}.css"):
+            _ = load_assets().files[name].packed
+
+
 @cache
 def write_page(page: Page, panel: str = "") -> Stored:
     """Return a page as HTML.

@@ -1,4 +1,5 @@
 /* The chain-rule page's charts: what is drawn from an answer of the server, as SVG text. */
+import { writePath } from "../shared/axes.js";
 import { escapeHtml } from "../shared/dom.js";
 import { formatPower, subscript } from "../shared/numbers.js";
 
@@ -112,18 +113,7 @@ export function lineChart({ series, x, band, label, width }) {
     ? `<rect class="band" x="${left}" width="${width - left - right}" y="${py(band[1])}" height="${py(band[0]) - py(band[1])}"><title>within 10× of 1</title></rect>`
     : "";
   const lines = series.map((entry) => {
-    let pen = "M";
-    const path = entry.points
-      .map(([a, b]) => {
-        if (b === null) {
-          pen = "M";
-          return "";
-        }
-        const part = `${pen}${px(a).toFixed(1)} ${py(b).toFixed(1)}`;
-        pen = "L";
-        return part;
-      })
-      .join("");
+    const path = writePath(entry.points.map(([a, b]) => [px(a), b === null ? null : py(b)]));
     return `<path d="${path}" stroke="${entry.color}" ${entry.dash ? `stroke-dasharray="${entry.dash}"` : ""}/>`;
   });
   const key =
@@ -153,7 +143,7 @@ export const regionChart = (
   const depth = funnel.length;
   const py = (layers) => top + (layers / depth) * (height - top - bottom);
   const edge = (side) =>
-    [funnel[0], ...funnel].map((pair, i) => `${px(pair[side]).toFixed(1)} ${py(i).toFixed(1)}`);
+    [funnel[0], ...funnel].map((pair, i) => `${px(pair[side]).toFixed(3)} ${py(i).toFixed(1)}`);
   const best = `M${edge(0).join("L")}L${edge(1).reverse().join("L")}Z`;
   const own = reach.filter(([w]) => w >= 0.03);
   const mine = `M${px(own[0][0])} ${top}${own.map(([w, layers]) => `L${px(w).toFixed(1)} ${py(layers).toFixed(1)}`).join("")}L${px(own.at(-1)[0])} ${top}Z`;

@@ -3,7 +3,7 @@
  * All three stand on one axis of layers, so what belongs together stands together, too.
  */
 
-import { listPowers } from "../shared/axes.js";
+import { listPowers, writePath } from "../shared/axes.js";
 import { escapeHtml, find } from "../shared/dom.js";
 import { formatPower } from "../shared/numbers.js";
 import { stripEdges, widthOf } from "./charts.js";
@@ -109,20 +109,7 @@ function drawGradients(answer, places, slot, width, top, height) {
     Math.max(Math.ceil(Math.max(...logs)), Math.floor(Math.min(...logs)) + 1),
   ];
   const py = (log) => top + ((high - log) / (high - low)) * height;
-  const path = (points) => {
-    let pen = "M";
-    return points
-      .map(([x, log]) => {
-        if (log === null) {
-          pen = "M";
-          return "";
-        }
-        const part = `${pen}${x.toFixed(1)} ${py(log).toFixed(1)}`;
-        pen = "L";
-        return part;
-      })
-      .join("");
-  };
+  const path = (points) => writePath(points.map(([x, log]) => [x, log === null ? null : py(log)]));
   const lines =
     `<path class="line product" d="${path(product)}"/>` +
     series

@@ -268,8 +268,10 @@ class Explore {
       return;
     }
     this.flow.show(answer);
-    if (this.panel) part(this.root, "whole").href = setPanel(answer.view.address, null);
-    else {
+    if (this.panel) {
+      part(this.root, "whole").href = setPanel(answer.view.address, null);
+      setText(part(this.root, "caption"), answer.caption);
+    } else {
       this.showWords(answer);
       if (newest && !question.refining) this.keep(answer.view.address, this.wanted.step);
     }
