@@ -30,6 +30,7 @@ from chainrule.diagnosis.viability.constants import Constants, Slope
 from chainrule.errors import ChainruleError
 from chainrule.flow.loss import LossFlow
 from chainrule.flow.quantity import Quantity
+from chainrule.flow.time import TimeFlow
 from chainrule.spec.network_spec import NetworkSpec
 from made_flows import (
     call,
@@ -99,6 +100,51 @@ class TestMetrics:
     ):
         flow = loose([1.0, norm])
         assert RULES[rule].applies(flow) is applies
+
+    @pytest.mark.parametrize("missing", [0, 1, 2])
+    def test_backward_needs_a_delta_at_both_ends(self, missing):
+        flow = make_chain([1.0] * 3, gradients=[6.0, 9.0, 2.0])
+        layers = list(flow.layers)
+        layers[2 * missing] = replace(layers[2 * missing], gradient=None)
+        value = measure_metric(make_flow(layers, flow.parameters), "exploding_backward")
+        assert value == (3.0 if missing == 1 else None)
+
+    def test_backward_ends_before_a_head_that_is_small_on_purpose(self):
+        flow = make_chain([1.0] * 3, gradients=[6.0, 3.0, 1.0])
+        small = replace(flow.parameters[2], norm=Quantity([0.01]))
+        flow = make_flow(flow.layers, (*flow.parameters[:2], small), chain=True)
+        assert measure_metric(flow, "exploding_backward") == 2.0
+        assert measure_metric(flow, "vanishing_backward") == 2.0
+
+    def test_chain_leaves_out_recurrent_layers_and_what_gates_take(self):
+        calls = [
+            call("a", layer=1),
+            call("b", "LSTM", "weight", layer=2, gain=0.1),
+            call("c", layer=3),
+            call("out", "Loss", "other", gradient=1.0, shape=(1, 4)),
+        ]
+        time = TimeFlow(
+            name="b",
+            kind="LSTM",
+            call=0,
+            of="input",
+            length=1,
+            steps=(0,),
+            gradients=(Quantity([1.0]),),
+        )
+        for first, value in ((1e-3, 1.0), (2.9e-4, 2.9e-4), (4e-3, 4e-3)):
+            weights = [
+                parameter("a.weight", 1, grad_norm=first),
+                parameter("b.weight", 2, grad_norm=1e-9),
+                parameter("c.weight", 3, grad_norm=1.0),
+            ]
+            flow = make_flow(calls, weights, times=(time,))
+            assert measure_metric(flow, "vanishing_gradient") == value
+
+    def test_not_finite_numbers_are_read_with_their_places(self):
+        flow = make_flow([], [parameter("a", 4, non_finite=3.0), parameter("b")])
+        (reading,) = RULES["non_finite"].read(flow)
+        assert (reading.value, reading.layers, reading.modules) == (3.0, (4,), ("a",))
 
     def test_fading_is_the_last_spread_over_the_first(self):
         calls = [
@@ -296,6 +342,12 @@ class TestUnreached:
         words = {"u": "unreached", "m": "measured"}
         flow = self.build(*(words[each] for each in statuses), calls=calls)
         assert read_unreached(flow).cut is cut, why
+
+    def test_are_read_with_their_layers_and_names(self):
+        flow = self.build("unreached", "measured", "unreached")
+        (reading,) = RULES["unreached"].read(flow)
+        assert (reading.value, reading.layers) == (2, (1, 3))
+        assert reading.modules == ("a.weight", "c.weight")
 
     def test_experts_that_no_token_chose_do_not_count(self):
         names = ("experts.0", "experts.1", "experts.2")
