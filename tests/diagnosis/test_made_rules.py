@@ -403,6 +403,11 @@ class TestOverflow:
                 ["already at the output of 'a'", "in the loss"],
             ),
             (
+                [call("a"), call("b", gradient=gradient(non_finite=1.0))],
+                [],
+                ["already at the output of 'b'", "in the loss"],
+            ),
+            (
                 [
                     call("a", gradient=gradient(non_finite=1.0)),
                     call("b", gradient=gradient(non_finite=1.0)),
