@@ -242,6 +242,8 @@ class TestEntering:
         assert images.sample.numel() <= 2**16
         assert images.sample.shape[:2] == (64, 3)
         assert images.sample.shape[2] == images.sample.shape[3]
+        wide = take_entering("a", nn.Linear(10_000, 1), -1, torch.randn(20, 10_000))
+        assert wide.sample.shape == (20, 2500)  # as many columns as there is room for
         whole = take_entering("a", nn.Linear(64, 1), -1, torch.randn(1024, 64))
         assert whole.sample.shape == (1024, 64)
 

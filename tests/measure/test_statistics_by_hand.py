@@ -140,6 +140,15 @@ def test_one_member_of_immoderate_size_leaves_the_others_as_they_are():
     assert float(both["std"][0, 1]) == pytest.approx(float(huge.double().std(correction=0)))
 
 
+def test_large_members_keep_their_digits_whichever_of_them_lies_far_from_zero():
+    near, far = torch.randn(40, 2000), 1e3 + 0.1 * torch.randn(40, 2000)
+    for members in ((near, far), (far, near)):
+        found = summarize_distribution([torch.stack(members)])
+        for at, member in enumerate(members):
+            expected = describe(member)
+            assert float(found["std"][0, at]) == pytest.approx(float(expected["std"]), rel=1e-3)
+
+
 def test_many_small_tensors_are_summarized_as_each_alone(monkeypatch):
     monkeypatch.setattr(statistics, "STACK", 25)
     tensors = [draw(1, 4, 3) for _ in range(7)]  # two in a stack, and one is left
@@ -290,6 +299,13 @@ class TestDerivative:
         table = summarize_derivative([z], ACTIVATIONS["relu"], nn.ReLU(), unit_dim)
         assert table["dead_units"].item() == dead
 
+    def test_of_large_maps_every_place_is_looked_at(self):
+        z = -torch.ones(1, 4, 300, 10, 10)
+        z[0, 2, 7, 3, 4] = 1.0  # one place of one example
+        table = summarize_derivative([z], ACTIVATIONS["relu"], nn.ReLU(), 1)
+        assert table["dead_units"].item() == 299
+        assert table["saturation"].item() == pytest.approx(1 - 1 / z.numel(), abs=1e-7)
+
     def test_of_large_tensors_rows_are_sampled_and_no_living_unit_is_called_dead(self):
         z = -torch.ones(1, 2000, 100)
         z[0, :, 0] = 1.0
@@ -308,6 +324,7 @@ class TestWeights:
         few = torch.arange(12.0).reshape(1, 3, 4)
         assert summarize_weights([few])["first"].tolist() == [[[0.0, 4.0, 8.0]]]
         assert "first" not in summarize_weights([torch.ones(1, 5)])
+        assert "first" not in summarize_weights([torch.ones(1, 0, 4)])
 
 
 class TestRows:
