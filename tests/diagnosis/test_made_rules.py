@@ -22,7 +22,14 @@ from chainrule.diagnosis.factors import (
 from chainrule.diagnosis.limits import Limits, check_limits
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import list_unreached, read_unreached
-from chainrule.diagnosis.rule import Reading, describe_bound, find_worst
+from chainrule.diagnosis.rule import (
+    Reading,
+    describe_bound,
+    describe_worst,
+    find_worst,
+    read_layers,
+    read_whole,
+)
 from chainrule.diagnosis.rules import RULES, measure_metric
 from chainrule.diagnosis.score import FEATURES, compute_score, score_model
 from chainrule.diagnosis.score_constants import SCORES
@@ -30,6 +37,7 @@ from chainrule.diagnosis.viability.constants import Constants, Slope
 from chainrule.errors import ChainruleError
 from chainrule.flow.loss import LossFlow
 from chainrule.flow.quantity import Quantity
+from chainrule.flow.time import TimeFlow
 from chainrule.spec.network_spec import NetworkSpec
 from made_flows import (
     call,
@@ -99,6 +107,51 @@ class TestMetrics:
     ):
         flow = loose([1.0, norm])
         assert RULES[rule].applies(flow) is applies
+
+    @pytest.mark.parametrize("missing", [0, 1, 2])
+    def test_backward_needs_a_delta_at_both_ends(self, missing):
+        flow = make_chain([1.0] * 3, gradients=[6.0, 9.0, 2.0])
+        layers = list(flow.layers)
+        layers[2 * missing] = replace(layers[2 * missing], gradient=None)
+        value = measure_metric(make_flow(layers, flow.parameters), "exploding_backward")
+        assert value == (3.0 if missing == 1 else None)
+
+    def test_backward_ends_before_a_head_that_is_small_on_purpose(self):
+        flow = make_chain([1.0] * 3, gradients=[6.0, 3.0, 1.0])
+        small = replace(flow.parameters[2], norm=Quantity([0.01]))
+        flow = make_flow(flow.layers, (*flow.parameters[:2], small), chain=True)
+        assert measure_metric(flow, "exploding_backward") == 2.0
+        assert measure_metric(flow, "vanishing_backward") == 2.0
+
+    def test_chain_leaves_out_recurrent_layers_and_what_gates_take(self):
+        calls = [
+            call("a", layer=1),
+            call("b", "LSTM", "weight", layer=2, gain=0.1),
+            call("c", layer=3),
+            call("out", "Loss", "other", gradient=1.0, shape=(1, 4)),
+        ]
+        time = TimeFlow(
+            name="b",
+            kind="LSTM",
+            call=0,
+            of="input",
+            length=1,
+            steps=(0,),
+            gradients=(Quantity([1.0]),),
+        )
+        for first, value in ((1e-3, 1.0), (2.9e-4, 2.9e-4), (4e-3, 4e-3)):
+            weights = [
+                parameter("a.weight", 1, grad_norm=first),
+                parameter("b.weight", 2, grad_norm=1e-9),
+                parameter("c.weight", 3, grad_norm=1.0),
+            ]
+            flow = make_flow(calls, weights, times=(time,))
+            assert measure_metric(flow, "vanishing_gradient") == value
+
+    def test_not_finite_numbers_are_read_with_their_places(self):
+        flow = make_flow([], [parameter("a", 4, non_finite=3.0), parameter("b")])
+        (reading,) = RULES["non_finite"].read(flow)
+        assert (reading.value, reading.layers, reading.modules) == (3.0, (4,), ("a",))
 
     def test_fading_is_the_last_spread_over_the_first(self):
         calls = [
@@ -238,6 +291,17 @@ class TestRule:
         assert find_worst(self.RULE, readings)[0].where == "c"
         assert find_worst(RULES["same_answer"], readings)[0].where == "a"
 
+    def test_readings_name_their_layers_and_modules(self):
+        flow = make_chain([4.0, 6.0])
+        (whole,) = read_whole(flow, 3.0)
+        assert (whole.value, whole.layers, whole.modules) == (3.0, (1, 2), ("0", "2"))
+        readings = read_layers(flow.weight_layers, lambda layer: layer.weight_gradient_norm)
+        found = [(each.value, each.layers, each.modules, each.where) for each in readings]
+        assert found == [(4.0, (1,), ("0",), "layer 1"), (6.0, (2,), ("2",), "layer 2")]
+        text = describe_worst(RULES["exploding_gradient"], flow, readings, readings)
+        assert "is 6 at layer 2" in text
+        assert "at" not in describe_worst(self.RULE, flow, [whole], [whole]).split(" is ")[1]
+
     def test_bound_names_its_side_and_how_many_are_beyond(self):
         many = [Reading(value=0.9), Reading(value=0.8), Reading(value=0.1)]
         text = describe_bound(self.RULE, many, many[:2])
@@ -297,6 +361,12 @@ class TestUnreached:
         flow = self.build(*(words[each] for each in statuses), calls=calls)
         assert read_unreached(flow).cut is cut, why
 
+    def test_are_read_with_their_layers_and_names(self):
+        flow = self.build("unreached", "measured", "unreached")
+        (reading,) = RULES["unreached"].read(flow)
+        assert (reading.value, reading.layers) == (2, (1, 3))
+        assert reading.modules == ("a.weight", "c.weight")
+
     def test_experts_that_no_token_chose_do_not_count(self):
         names = ("experts.0", "experts.1", "experts.2")
         statuses = ("measured", "unreached", "unreached")
@@ -349,6 +419,11 @@ class TestOverflow:
                 [call("a", gradient=gradient(non_finite=1.0))],
                 [],
                 ["already at the output of 'a'", "in the loss"],
+            ),
+            (
+                [call("a"), call("b", gradient=gradient(non_finite=1.0))],
+                [],
+                ["already at the output of 'b'", "in the loss"],
             ),
             (
                 [
@@ -511,6 +586,25 @@ class TestFactors:
         found = [(p.name, p.kind, p.layer, p.value) for p in trace_normalizations(flow, [])]
         assert found == [("n", "LayerNorm", 4, 0.5)]
 
+    def test_carry_the_name_kind_and_layer_of_their_module(self):
+        calls = [
+            call("a", layer=1, gain=2.0),
+            call("b", "Tanh", layer=1, gain=3.0),
+            call("c", "Conv2d", layer=2, gain=5.0),
+        ]
+        weights = [parameter("a.weight", 1), parameter("c.weight", 2)]
+        flow = make_flow(calls, weights, chain=True, residuals=())
+        named = [("c", "Conv2d", 2), ("b", "Tanh", 1)]
+        assert [(p.name, p.kind, p.layer) for p in trace_chain(flow, [1])] == named
+        found = [(p.name, p.kind, p.layer) for p in trace_overflow(flow, [])]
+        assert found == [*named, ("a", "Linear", 1)]
+        for trace in (trace_spreads, trace_differences):
+            assert [(p.name, p.kind, p.layer) for p in trace(flow, [])] == [("c", "Conv2d", 2)]
+        stream = replace(flow, residuals=(residual(branch=1), residual(branch=2)))
+        for trace, parts in ((trace_growth, 2), (trace_streams, 1)):
+            found = [(p.name, p.kind, p.layer) for p in trace(stream, [])]
+            assert found == [("b", "Tanh", 1), ("c", "Conv2d", 2)][-parts:]
+
     def test_of_overflow_are_spreads_forward_or_gains_on_the_way_back(self):
         calls = [
             call("a", layer=1, gain=2.0),
@@ -523,6 +617,76 @@ class TestFactors:
         bad = replace(calls[2], statistics=statistics(std=9.0, non_finite=1.0))
         forward = make_flow([*calls[:2], bad], weights, chain=True)
         assert [(p.name, p.value) for p in trace_overflow(forward, [])] == [("b", 1.0), ("c", 9.0)]
+
+
+class TestStreams:
+    """Steps on a stream, and what lies in branches and behind the last sum."""
+
+    @staticmethod
+    def build(branch_gain=5.0, head_gain=3.0):
+        calls = [
+            call("stem", "Linear", layer=1, gradient=8.0, statistics={"mean": 1.2, "std": 1.6}),
+            call("b1", layer=2, gradient=4.0, gain=branch_gain),
+            call("post", "Tanh", layer=2, gain=None, statistics={"std": 5.0}),
+            call("b2", layer=3, gradient=2.0),
+            call("head", layer=4, gain=head_gain),
+        ]
+        return make_flow(
+            calls,
+            residuals=(
+                residual(branch=1, before=2.0, gradient=4.0),
+                residual(branch=3, before=9.0, gradient=2.0),
+            ),
+        )
+
+    def test_way_back_is_steps_then_branches_and_the_head(self):
+        found = [(p.name, p.value, p.what) for p in trace_way_back(self.build(), [1])]
+        assert found == [
+            ("b2", 2.0, "residual stream gradient"),
+            ("b1", 2.0, "residual stream gradient"),
+            ("head", 3.0, "gradient"),
+            ("b1", 5.0, "gradient"),
+        ]
+        later = [(p.name, p.value) for p in trace_way_back(self.build(), [2])]
+        assert later == [("b2", 2.0), ("head", 3.0)]
+
+    def test_what_reads_the_stream_or_shares_its_tensor_is_no_factor(self):
+        names = [p.name for p in trace_way_back(self.build(branch_gain=2.0), [1])]
+        assert names == ["b2", "b1", "head"]  # 2 · 4 is the gradient at the stem
+        names = [p.name for p in trace_way_back(self.build(branch_gain=0.75), [1])]
+        assert names == ["b2", "b1"]  # 0.75 · 4 is what the head releases as well
+
+    def test_differences_are_those_between_the_outputs_on_the_stream(self):
+        calls = [
+            call("stem", layer=1, statistics={"std": 2.0, "variation": 0.5}),
+            call("b1", layer=2, statistics={"std": 7.0, "variation": 0.9}),
+            call("post", "Tanh", layer=2, statistics={"std": 5.0, "variation": 0.25}),
+            call("b2", layer=3, statistics={"std": 7.0, "variation": 0.9}),
+        ]
+        streams = (residual(branch=1, before=2.0), residual(branch=3, before=5.0))
+        flow = make_flow(calls, residuals=streams)
+        found = [(p.name, p.kind, p.layer, p.value) for p in trace_differences(flow, [])]
+        assert found == [("post", "Tanh", 2, 0.5)]
+
+    def test_a_stream_that_starts_where_another_ended_goes_on(self):
+        calls = [
+            call("stem", layer=1, gradient=64.0, statistics={"std": 2.0}),
+            call("b1", layer=2, gradient=16.0),
+            call("down", layer=3, gradient=8.0, statistics={"std": 3.0}),
+            call("b2", layer=4, gradient=2.0),
+        ]
+        streams = (
+            residual(branch=1, before=2.0, gradient=16.0),
+            residual(stream=1, branch=3, before=3.0, gradient=2.0),
+        )
+        flow = make_flow(calls, residuals=streams)
+        steps = [(p.name, p.value) for p in trace_way_back(flow, [1])][:3]
+        assert steps == [("b2", 4.0), ("down", 2.0), ("b1", 4.0)]
+        assert list(trace_streams(flow, [])) == []
+        entering = replace(calls[2], gain=None)  # it reads an input: another way in
+        flow = make_flow([*calls[:2], entering, calls[3]], residuals=streams)
+        steps = [(p.name, p.value) for p in trace_way_back(flow, [1]) if p.what != "gradient"]
+        assert steps == [("b2", 4.0), ("b1", 4.0)]
 
 
 class TestAttribution:
@@ -546,6 +710,18 @@ class TestAttribution:
         assert found[0].factor == pytest.approx(1e-5)
         assert [each.share for each in found] == pytest.approx([5 / 6, 1 / 6])
         assert len(rank_attributions(flow, count=1)) == 1
+
+    def test_of_dead_units_weighs_what_is_left(self):
+        calls = [
+            call("a", layer=1),
+            call("b", "ReLU", layer=1, statistics={"dead_units": 99.0, "units": 100}),
+            call("c", layer=2),
+            call("d", "ReLU", layer=2, statistics={"dead_units": 90.0, "units": 100}),
+        ]
+        weights = [parameter("a.weight", 1), parameter("c.weight", 2)]
+        found = rank_attributions(make_flow(calls, weights, chain=True))
+        assert [each.name for each in found] == ["b", "d"]
+        assert [each.share for each in found] == pytest.approx([2 / 3, 1 / 3])
 
     def test_of_a_healthy_network_names_none(self):
         assert rank_attributions(make_chain([1.0, 1.0])) == ()

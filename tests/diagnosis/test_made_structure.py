@@ -100,6 +100,8 @@ class TestStreams:
             )
         )
         assert measure_stream_growth(flow) == 7.0
+        first = make_flow(residuals=flow.residuals[:2])
+        assert measure_stream_growth(first) == 4.0
 
     @pytest.mark.parametrize("at", [0, 1])
     def test_with_any_normalization_do_not_count(self, at):

@@ -1,0 +1,418 @@
+"""What rules on inputs, optimizers, copies, half precision and time read, worked out on paper."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from chainrule.diagnosis.optimizer_rules import list_partly_unheld, list_unheld
+from chainrule.diagnosis.precision_rules import choose_loss_scale
+from chainrule.diagnosis.rules import RULES, measure_metric
+from chainrule.diagnosis.symmetry_rules import count_copies, list_symmetric
+from chainrule.diagnosis.time_rules import (
+    describe_lost,
+    find_faded,
+    find_variation_in_time,
+    list_lost,
+    list_recurrent,
+    measure_gates,
+    measure_lost,
+)
+from chainrule.flow.inputs import InputFlow
+from chainrule.flow.optimizer import OptimizerFlow
+from chainrule.flow.precision import PrecisionFlow, PrecisionProbe, PrecisionTrial
+from chainrule.flow.quantity import Quantity
+from chainrule.flow.symmetry import SymmetryFlow
+from chainrule.flow.time import TimeFlow
+from made_flows import call, make_chain, make_flow, parameter, quantity
+
+
+def entering(reader="a", **fields):
+    values = {
+        **{"shape": (16, 4), "dtype": "float32", "examples": 16, "columns": 4, "mean": 0.0},
+        **{"std": 1.0, "min": -2.0, "max": 2.0, "non_finite": 0.0, "constant_columns": 0.0},
+        **{"zero_columns": 0.0, "offset": 0.5, "spread_ratio": 2.0, "repeated": 0.0},
+    } | fields
+    plain = ("shape", "dtype", "examples", "columns")
+    return InputFlow(
+        reader=reader,
+        **{key: each if key in plain else quantity(each) for key, each in values.items()},
+    )
+
+
+def read(rule, *inputs, calls=None):
+    calls = [call("a", layer=1), call("b", layer=2)] if calls is None else calls
+    weights = [parameter("a.weight", 1), parameter("b.weight", 2)]
+    return measure_metric(make_flow(calls, weights, inputs=inputs), rule)
+
+
+class TestInputs:
+    def test_size_is_the_root_mean_square(self):
+        assert read("large_inputs", entering(mean=3.0, std=4.0)) == 5.0
+        assert read("large_inputs", entering(), entering("b", mean=-6.0, std=8.0)) == 10.0
+
+    @pytest.mark.parametrize(
+        ("low", "high", "largest"), [(-3.0, 2.0, 3.0), (-1.0, 2.0, 2.0), (0.0, 0.0, None)]
+    )
+    def test_largest_is_by_amount_and_zeros_have_none(self, low, high, largest):
+        assert read("small_inputs", entering(min=low, max=high)) == largest
+
+    @pytest.mark.parametrize(("examples", "counts"), [(8, True), (7, False)])
+    def test_columns_are_judged_from_eight_examples_on(self, examples, counts):
+        each = entering(examples=examples, offset=7.0, spread_ratio=9.0)
+        assert read("offset_inputs", each) == (7.0 if counts else None)
+        assert read("uneven_inputs", each) == (9.0 if counts else None)
+
+    @pytest.mark.parametrize(
+        ("kinds", "counts"),
+        [
+            (("LayerNorm", "Linear", "Linear"), False),
+            (("Linear", "LayerNorm", "Linear"), False),
+            (("ReLU", "LayerNorm", "Linear"), False),
+            (("ReLU", "Linear", "LayerNorm"), False),
+            (("Linear", "ReLU", "LayerNorm"), True),
+            (("Linear", "Linear", "LayerNorm"), True),
+            (("ReLU", "ReLU", "ReLU"), True),
+            (("ReLU", "ReLU", "Linear"), True),
+        ],
+    )
+    def test_that_a_normalization_follows_at_once_do_not_count(self, kinds, counts):
+        calls = [call(name, kind) for name, kind in zip("abc", kinds, strict=True)]
+        flow = make_flow(calls, inputs=(entering(mean=3.0, std=4.0),))
+        assert measure_metric(flow, "large_inputs") == (5.0 if counts else None)
+
+    def test_what_lies_before_the_reader_normalizes_nothing(self):
+        calls = [call("n", "LayerNorm"), call("a"), call("b")]
+        assert read("large_inputs", entering(mean=3.0, std=4.0), calls=calls) == 5.0
+        assert read("large_inputs", entering("gone", mean=3.0, std=4.0), calls=calls) == 5.0
+
+    def test_that_are_not_finite_count_even_before_a_normalization(self):
+        flow = make_flow([call("a", "LayerNorm")], inputs=(entering(non_finite=0.25),))
+        assert measure_metric(flow, "non_finite_inputs") == 0.25
+
+    def test_speak_of_the_layer_that_reads_them(self):
+        flow = make_flow(
+            [call("a", layer=1), call("b", layer=2)],
+            [parameter("a.weight", 1), parameter("b.weight", 2)],
+            inputs=(entering("b"),),
+        )
+        for name in ("large_inputs", "non_finite_inputs"):
+            (reading,) = RULES[name].read(flow)
+            assert (reading.layers, reading.modules) == ((2,), ("b",))
+
+    @pytest.mark.parametrize(
+        ("rule", "bound"),
+        [
+            ("large_inputs", 30.0),
+            ("small_inputs", 0.01),
+            ("offset_inputs", 10.0),
+            ("uneven_inputs", 1000.0),
+            ("non_finite_inputs", 0.0),
+        ],
+    )
+    def test_bounds(self, rule, bound):
+        assert RULES[rule].threshold == bound
+
+
+class TestOptimizer:
+    @staticmethod
+    def build(rates, weights=None, **fields):
+        values = {"name": "SGD", "steps": "gradient", "momentum": 0.0, "foreign": quantity(0.0)}
+        weights = weights or [
+            parameter("a", norm=3.0, grad_norm=1.0),
+            parameter("b", norm=4.0, grad_norm=2.0),
+            parameter("c", shape=(4,), norm=9.0, grad_norm=9.0),
+            parameter("d", status="frozen"),
+        ]
+        optimizer = OptimizerFlow(rates=tuple(rates), **(values | fields))
+        return make_flow([], weights, optimizer=optimizer)
+
+    def test_step_of_gradients_is_rate_times_gradient_over_the_weights(self):
+        flow = self.build([3.0, 2.0, 1.0, 1.0])  # steps of 3 and 4, weights of 3 and 4
+        assert measure_metric(flow, "large_step") == pytest.approx(1.0)
+        assert measure_metric(flow, "small_step") == pytest.approx(1.0)
+
+    @pytest.mark.parametrize(("momentum", "times"), [(0.5, 2.0), (0.9, 10.0), (1.0, 1000.0)])
+    def test_momentum_adds_up_to_a_longer_step(self, momentum, times):
+        flow = self.build([3.0, 2.0, 1.0, 1.0], momentum=momentum)
+        assert measure_metric(flow, "large_step") == pytest.approx(times)
+
+    def test_rescaled_step_is_the_rate_in_every_entry(self):
+        flow = self.build([0.3, 0.4, 1.0, 1.0], steps="rescaled", momentum=0.9)
+        assert measure_metric(flow, "large_step") == pytest.approx(0.5 * 4 / 5)
+
+    def test_rescaled_step_without_a_gradient_is_none(self):
+        weights = [
+            parameter("a", norm=3.0, grad_norm=0.0),
+            parameter("b", norm=4.0, grad_norm=2.0),
+        ]
+        flow = self.build([0.3, 0.5], weights, steps="rescaled")
+        assert measure_metric(flow, "large_step") == pytest.approx(0.5 * 4 / 5)
+
+    def test_step_leaves_out_what_is_not_held(self):
+        flow = self.build([None, 2.0, 1.0, 1.0])
+        assert measure_metric(flow, "large_step") == pytest.approx(1.0)
+        (reading,) = RULES["large_step"].read(flow)
+        assert reading.modules == ("b",)
+
+    @pytest.mark.parametrize(
+        ("rates", "fields"),
+        [
+            ([3.0, 2.0, 1.0, 1.0], {"steps": "other"}),
+            ([None] * 4, {}),
+            ([math.inf, 2.0, 1.0, 1.0], {}),
+        ],
+    )
+    def test_step_that_is_not_known_is_none(self, rates, fields):
+        if math.inf in rates:
+            weights = [parameter("a", grad_norm=math.inf)]
+            flow = self.build([1.0], weights)
+        else:
+            flow = self.build(rates, **fields)
+        assert measure_metric(flow, "large_step") is None
+        zero = self.build([1.0], [parameter("a", norm=0.0)])
+        assert measure_metric(zero, "large_step") is None
+
+    def test_share_that_is_not_held_is_of_trained_parameters(self):
+        flow = self.build([None, 2.0, None, None])
+        assert measure_metric(flow, "not_held") == pytest.approx(2 / 3)
+        assert list_unheld(flow) == ["a", "c"]
+        assert list(list_partly_unheld(flow)) == ["a", "c"]
+        assert list(list_partly_unheld(self.build([None] * 4))) == []
+        assert list(list_partly_unheld(self.build([1.0] * 4))) == []
+        assert measure_metric(make_flow([], [parameter("a")]), "not_held") is None
+
+    def test_bounds(self):
+        bounds = {"not_held": 0.999, "large_step": 1.0, "small_step": 1e-6, "overshoots": 6.0}
+        assert {name: RULES[name].threshold for name in bounds} == bounds
+
+
+def symmetry(layer=1, copies=0.0, idle=0.0, units=9, name="0.weight"):
+    return SymmetryFlow(
+        parameter=name, layer=layer, units=units, copies=quantity(copies), idle=quantity(idle)
+    )
+
+
+class TestSymmetry:
+    def test_idle_units_count_if_the_whole_layer_receives_nothing(self):
+        each = symmetry(layer=2, copies=2.0, idle=3.0)
+        assert count_copies(make_chain([1.0, 0.0, 1.0]), each) == 5.0
+        assert count_copies(make_chain([1.0, 1e-9, 1.0]), each) == 2.0
+        assert count_copies(make_chain([1.0, 0.0, 1.0]), replace(each, layer=None)) == 2.0
+
+    def test_idle_units_behind_dead_ones_or_before_zeros_do_not_count(self):
+        each = symmetry(layer=2, copies=2.0, idle=3.0)
+        flow = make_chain([1.0, 0.0, 1.0])
+        for dead, counted in ((4.0, 2.0), (3.0, 5.0)):
+            statistics = replace(flow.layers[1].statistics, dead_units=Quantity([dead]))
+            layers = list(flow.layers)
+            layers[1] = replace(layers[1], statistics=statistics)
+            assert count_copies(make_flow(layers, flow.parameters, chain=True), each) == counted
+        weights = list(flow.parameters)
+        weights[2] = replace(weights[2], norm=Quantity([0.0]))
+        assert count_copies(make_flow(flow.layers, weights, chain=True), each) == 2.0
+
+    def test_share_is_of_the_units_that_could_be_copies(self):
+        flow = make_chain([1.0, 1.0, 1.0])
+        found = list_symmetric(replace(flow, symmetries=(symmetry(copies=2.0, units=9),)))
+        assert [share for _, share in found] == [0.25]
+        assert symmetry(copies=2.0, idle=1.0, units=12).share == 0.25
+
+    def test_units_of_the_last_layer_are_told_apart_by_the_loss(self):
+        flow = make_chain([1.0, 1.0, 1.0])
+        last = replace(flow, symmetries=(symmetry(layer=3, copies=8.0, name="4.weight"),))
+        assert list_symmetric(last) == []
+
+
+def precision(name="a", of="output", dtype="float16", **fields):
+    values = {"zero_share": 0.0, "subnormal_share": 0.0, "size": 1.0, "largest": 1.0} | fields
+    layer = values.pop("layer", None)
+    return PrecisionFlow(
+        name=name,
+        of=of,
+        dtype=dtype,
+        layer=layer,
+        **{key: quantity(each) for key, each in values.items()},
+    )
+
+
+class TestPrecision:
+    def test_resolution_is_that_of_the_entries_that_are_not_zero(self):
+        assert precision(size=2.0**-22).resolution == 4.0
+        assert precision(size=2.0**-22, zero_share=0.75).resolution == 8.0
+        assert precision(size=0.0, zero_share=1.0).resolution == 0.0
+        assert precision(dtype="float8_e5m2").resolution is None
+        assert precision(dtype="bfloat16", size=2.0**-130).resolution == 8.0
+        two = precision(size=[2.0**-22, 2.0**-20], zero_share=[0.0, 0.75])
+        assert two.resolution.values == (4.0, 32.0)
+
+    def test_worst_of_all_that_can_be_seen_counts(self):
+        flow = make_flow(
+            precisions=(
+                precision(size=2.0**-20, largest=1.0),
+                precision(size=2.0**-22, largest=1.0),
+                precision(size=0.0, zero_share=1.0),
+                precision(size=2.0**-30, largest=math.inf),
+                precision(dtype="float8_e5m2"),
+            )
+        )
+        assert measure_metric(flow, "underflow") == 4.0
+
+    @pytest.mark.parametrize(
+        ("size", "largest", "exponent"),
+        [
+            (2.0**-20, 2.0**-18, 6),  # up to the smallest number with all digits, 2^-14
+            (1.1 * 2.0**-20, 2.0**-18, 6),
+            (2.0**-24, 2.0**8, 6),  # the largest at most to a half of 65504
+            (2.0**-24, 2.0**9, 5),
+            (1.0, 1.0, 0),
+            (2.0**-20, 65504.0, 0),
+        ],
+    )
+    def test_loss_scale_lifts_the_smallest_and_leaves_room_for_the_largest(
+        self, size, largest, exponent
+    ):
+        flow = make_flow(precisions=(precision(size=size, largest=largest),))
+        assert choose_loss_scale(flow) == exponent
+
+    def test_loss_scale_suits_all_gradients(self):
+        small = precision(size=2.0**-22, largest=2.0**-20)
+        large = precision(size=1.0, largest=2.0**10)
+        assert choose_loss_scale(make_flow(precisions=(large, small))) == 4
+        assert choose_loss_scale(make_flow(precisions=(small,))) == 8
+        assert choose_loss_scale(make_flow()) is None
+
+    def test_speaks_of_the_layer_of_an_output_or_of_a_weight(self):
+        calls = [call("x", layer=5), call("y", layer=None)]
+        weights = [parameter("a.weight", 7), parameter("b.weight", None)]
+        each = {
+            precision("x", layer=0): (5,),
+            precision("y", layer=1): (),
+            precision("a.weight", "weight"): (7,),
+            precision("b.weight", "weight"): (),
+        }
+        for one, layers in each.items():
+            (reading,) = RULES["underflow"].read(make_flow(calls, weights, precisions=(one,)))
+            assert reading.layers == layers
+
+    def test_best_scale_is_the_smallest_that_keeps_what_can_be_kept(self):
+        trials = tuple(
+            PrecisionTrial(exponent=at, zero_share=share, non_finite=bad)
+            for at, share, bad in ((0, 0.9, 0), (4, 0.0, 3), (8, 0.1009, 0), (12, 0.1, 0))
+        )
+        probe = PrecisionProbe(trials=trials, kept=0.1)
+        assert (probe.best.exponent, probe.loss_scale) == (8, 256.0)
+        assert PrecisionProbe(trials=trials, kept=0.0995).best.exponent == 12
+        none = PrecisionProbe(trials=trials[1:2], kept=None)
+        assert (none.best, none.loss_scale) == (None, None)
+
+    def test_bound(self):
+        assert RULES["underflow"].threshold == 1.5
+
+
+def time(*norms, name="a", kind="RNN", of="input", **fields):
+    values = {"call": 0, "length": len(norms), "steps": tuple(range(len(norms)))} | fields
+    gradients = tuple(map(quantity, norms))
+    return TimeFlow(name=name, kind=kind, of=of, gradients=gradients, **values)
+
+
+class TestTime:
+    def test_shares_are_of_the_largest_member_by_member(self):
+        shares = time([1.0, 6.0], [2.0, 3.0]).shares
+        assert [each.values for each in shares] == [(0.5, 1.0), (1.0, 0.5)]
+
+    @pytest.mark.parametrize(
+        ("norms", "lost", "share"),
+        [
+            ((1e-7, 1.0, 1.0, 1.0), (0,), 0.25),
+            ((1.0, 1e-7, 1.0), (1,), 1 / 3),
+            ((1e-7, 1e-9, 1.0, 1e-7), (0, 1), 2 / 3),  # nothing is asked of what comes later
+            ((1e-6, 1.0), (), 0.0),
+            ((0.9e-6, 1.0), (0,), 0.5),
+            ((1.0, 0.0), (), 0.0),
+        ],
+    )
+    def test_steps_are_lost_before_the_last_one_with_a_gradient(self, norms, lost, share):
+        assert list_lost(time(*norms)) == lost
+        assert measure_lost(time(*norms)) == pytest.approx(share)
+
+    def test_without_any_gradient_nothing_is_known(self):
+        assert measure_lost(time(0.0, 0.0)) is None
+        assert list_lost(time(0.0, 0.0)) == ()
+
+    def test_lost_steps_are_counted_from_one(self):
+        each = time(1.0, 1e-9, 1e-9, 1.0, length=400, steps=(0, 100, 200, 399))
+        assert "steps 101 to 201 of 400" in describe_lost(each)
+        each = time(1.0, 1e-9, 1.0, length=9, steps=(0, 4, 8))
+        assert "step 5 of 9" in describe_lost(each)
+
+    @pytest.mark.parametrize(
+        ("norms", "growth"),
+        [
+            ((6, 1, 1, 1, 1, 1, 1, 3), 2.0),  # quarters of two steps
+            ((1, 6, 9, 9, 9, 9, 3, 1), 2.0),
+            ((6, 1, 9, 9, 9, 9, 3, 1, 0, 0, 0, 0), 2.0),  # nothing is asked of the last
+            ((6, 1, 9, 9, 9, 9, 9, 9, 9, 3, 1), 2.0),
+            ((6, 1, 1, 1, 1, 1, 3), None),  # too few
+            ((6, 1, 1, math.nan, 1, 1, 1, 3), None),
+        ],
+    )
+    def test_growth_is_the_first_quarter_over_the_last(self, norms, growth):
+        flow = make_flow(times=(time(*map(float, norms)),))
+        assert measure_metric(flow, "exploding_time") == growth
+
+    def test_recurrent_layers_are_those_with_inputs_or_states_in_time(self):
+        flow = make_flow(
+            [call(n, layer=at) for at, n in enumerate("abc", start=1)],
+            [parameter(f"{n}.weight", at) for at, n in enumerate("abc", start=1)],
+            times=(time(1.0), time(1.0, name="b", of="state"), time(1.0, name="c", of="output")),
+        )
+        assert list_recurrent(flow) == {1, 2}
+        assert [each.layers for each in RULES["exploding_time"].read(flow)] == [(1,), (2,), (3,)]
+        assert [each.layers for each in RULES["vanishing_time"].read(flow)] == [(1,), (2,), (3,)]
+
+    def test_gates_multiply_what_lies_before_them_by_at_most_one(self):
+        calls = [
+            call("a", "LSTM", "weight", layer=1, gain=0.5),
+            call("b", "LSTM", "weight", layer=2, gain=0.25),
+            call("c", "LSTM", "weight", layer=3, gain=9.0),
+            call("c", "LSTM", "weight", layer=3, gain=0.0, call=1),
+            call("c", "LSTM", "weight", layer=3, gain=None, call=2),
+            call("d", layer=4, gain=0.1),
+            call("e", "LSTMCell", "weight", layer=5, gain=0.5),
+        ]
+        times = (*(time(1.0, name=n) for n in "abc"), time(1.0, name="e", of="state"))
+        flow = make_flow(calls, times=times)
+        assert [measure_gates(flow, at) for at in (0, 1, 2, 3)] == [0.125, 0.25, 1.0, 1.0]
+
+    def test_variation_in_time_is_of_modules_with_gates(self):
+        calls = [
+            call("a", "LSTM", "weight", statistics={"variation": 0.25}),
+            call("a", "LSTM", "weight", statistics={"variation": 0.5}, call=1),
+            call("b", "RNN", "weight", statistics={"variation": 0.75}),
+            call("c", "LSTM", "weight", statistics={"variation": 0.8}),
+            call("d", statistics={"variation": 0.9}),
+            call("a", "LSTM", "weight", statistics=None, call=2),
+        ]
+        times = (
+            time(1.0, kind="LSTM"),
+            time(1.0, name="b"),
+            time(1.0, name="c", kind="LSTM", of="output"),
+        )
+        assert find_variation_in_time(make_flow(calls, times=times)) == 0.5
+        assert find_variation_in_time(make_flow(calls)) is None
+
+    def test_faded_is_the_smallest_share_of_modules_without_gates(self):
+        times = (
+            time(1.0, 4.0, 2.0, 0.0),
+            time(1e-9, 1.0, kind="LSTM"),
+            time(1e-9, 1.0, of="state", kind="RNNCell"),
+        )
+        assert find_faded(make_flow(times=times)) == 0.25
+        assert find_faded(make_flow(times=times[1:])) is None
+        assert find_faded(make_flow(times=(time(0.0, 2.0),))) == 0.0
+        assert find_faded(make_flow(times=(time(math.nan, 2.0), time(1.0, 2.0)))) in (0.5, 1.0)
+
+    def test_bounds(self):
+        bounds = {"exploding_time": 1000.0, "vanishing_time": 0.5}
+        assert {name: RULES[name].threshold for name in bounds} == bounds

@@ -1,0 +1,339 @@
+"""What is drawn of flows small enough for paper."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from chainrule.figures import (
+    build_activation_figure,
+    build_factor_figure,
+    build_gradient_figure,
+    build_layer_figure,
+    theme,
+)
+from chainrule.figures.bins import SymmetricLog, spread
+from chainrule.figures.profile import LINES, build_profile_figure, count_hidden
+from chainrule.flow.blocks import ProfileRow, Stack
+from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import Histogram, WeightLayer
+from made_flows import call, make_chain, make_flow, parameter, quantity, statistics
+
+
+def histogram(low, high, *counts):
+    return Histogram(low=low, high=high, counts=counts, sampled=sum(counts))
+
+
+class TestBins:
+    @pytest.mark.parametrize(
+        ("edges", "shares"),
+        [
+            ([0.0, 1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.3, 0.4]),
+            ([0.0, 2.0, 4.0], [0.3, 0.7]),
+            ([-1.0, 0.5, 1.5, 5.0], [0.05, 0.15, 0.8]),
+            ([-9.0, 9.0], [1.0]),
+        ],
+    )
+    def test_share_of_a_bin_is_spread_evenly_over_its_width(self, edges, shares):
+        assert spread(histogram(0.0, 4.0, 1, 2, 3, 4), edges) == pytest.approx(shares)
+
+    def test_single_value_is_in_one_bin(self):
+        assert spread(histogram(2.0, 2.0, 5), [0.0, 1.0, 2.0, 3.0]) == [0.0, 0.0, 1.0]
+        assert spread(histogram(3.0, 3.0, 5), [0.0, 1.0, 2.0, 3.0]) == [0.0, 0.0, 1.0]
+
+    def test_zeros_are_put_where_zero_is_if_it_is_in_range(self):
+        edges = [-2.0, -1.0, 0.0, 1.0, 2.0]
+        counts = histogram(-2.0, 2.0, 1, 1)
+        assert spread(counts, edges, zero=0.5) == pytest.approx([0.25, 0.25, 0.5, 0.0])
+        beyond = histogram(1.0, 2.0, 1)
+        assert spread(beyond, edges, zero=0.5) == pytest.approx([0.0, 0.0, 0.0, 1.0])
+
+    def test_range_up_to_the_largest_float_is_spread(self):
+        shares = spread(histogram(-1.7e308, 1.7e308, 1, 3), [-1.7e308, -1e308, 0.0, 1.7e308])
+        assert shares == pytest.approx([0.25 * 0.7 / 1.7, 0.25 / 1.7, 0.75])
+
+
+class TestSymmetricLog:
+    @pytest.mark.parametrize(
+        ("extents", "power"),
+        [([1.0, 100.0], None), ([1.0, 101.0], 0), ([0.05, 9.0, 7.0], -2), ([0.0, 3.0], None)],
+    )
+    def test_is_chosen_from_a_hundred_times_on(self, extents, power):
+        scale = SymmetricLog.choose(extents)
+        assert (scale and scale.power) == power
+
+    def test_places_are_one_power_of_ten_apart_far_from_zero(self):
+        scale = SymmetricLog(-2)
+        assert scale.place(0.01) == pytest.approx(math.log10(2))
+        assert scale.place(-0.09) == pytest.approx(-1.0)
+        assert scale.place(1e8) == pytest.approx(10.0)
+        assert scale.place(1e20) == pytest.approx(22.0)
+        assert scale.read(1.0) == pytest.approx(0.09)
+        assert scale.read(0.0) == 0.0
+
+    def test_ticks_are_powers_of_ten_on_both_sides(self):
+        places, texts = SymmetricLog(-1).list_ticks(-2.2, 3.2)
+        assert texts == ["−10", "−1", "0", "1", "10", "10²"]
+        assert places == sorted(places)
+        assert places[2] == 0.0
+        assert places[3] == pytest.approx(math.log10(11))
+        _, few = SymmetricLog(0).list_ticks(0.0, 20.0)
+        assert few == ["0", "10³", "10⁶", "10⁹", "10¹²", "10¹⁵", "10¹⁸"]
+
+
+class TestTheme:
+    @pytest.mark.parametrize(
+        ("values", "span"),
+        [
+            ([], [-2, 2]),
+            ([1.0], [-1, 1]),
+            ([3.0], [-1, 1]),
+            ([1e-3, 1e4], [-4, 5]),
+            ([2e-3, 5e4], [-3, 5]),
+            ([0.9], [-1, 1]),
+        ],
+    )
+    def test_log_axis_holds_everything_with_some_room(self, values, span):
+        axis = theme.build_log_axis("t", values)
+        assert axis["range"] == span
+        assert axis["dtick"] == max(1, math.ceil((span[1] - span[0]) / 8))
+
+    @pytest.mark.parametrize(("count", "step"), [(1, 1), (12, 1), (13, 2), (100, 9)])
+    def test_layers_are_counted_from_one(self, count, step):
+        axis = theme.build_layer_axis(count, title="t")
+        assert (axis["range"], axis["tick0"], axis["dtick"]) == ([0.5, count + 0.5], 1, step)
+
+
+class TestGradients:
+    @staticmethod
+    def build(**options):
+        norms = [[1.0, 2.0, 9.0], [0.0, 0.0, 0.0], [3.0, 4.0, 5.0]]
+        deltas = [[5.0] * 3, [6.0] * 3, [7.0] * 3]
+        layers = [call(n, layer=at + 1, gradient=deltas[at]) for at, n in enumerate("abc")]
+        weights = [
+            parameter(f"{n}.weight", at + 1, norm=[2.0] * 3, grad_norm=norms[at])
+            for at, n in enumerate("abc")
+        ]
+        flow = make_flow(layers, weights, loss=[1.0] * 3)
+        return build_gradient_figure(flow, **options)
+
+    def test_band_runs_there_and_back_around_the_medians(self):
+        band, median, outside = self.build()["data"]
+        assert median["y"] == [2.0, None, 4.0]
+        assert band["x"] == [1, 3, 3, 1]
+        assert band["y"] == pytest.approx([7.6, 4.8, 3.2, 1.2])
+        assert outside["x"] == [2]
+        assert outside["y"] == [10.0 ** self.build()["layout"]["yaxis"]["range"][0]]
+
+    def test_linear_scale_has_a_place_for_zero(self):
+        figure = self.build(scale="linear")
+        assert figure["data"][1]["y"] == [2.0, 0.0, 4.0]
+        assert figure["data"][2]["x"] == []
+        assert figure["layout"]["yaxis"]["range"] == [0, pytest.approx(1.06 * 7.6)]
+        (name,) = figure["layout"]["annotations"]
+        assert name["y"] == 4.0
+
+    def test_measures_are_the_layers(self):
+        assert self.build(measure="delta")["data"][1]["y"] == [5.0, 6.0, 7.0]
+        assert self.build(measure="relative")["data"][1]["y"] == [1.0, None, 2.0]
+
+    def test_last_layer_is_the_reference(self):
+        figure = self.build()
+        assert figure["layout"]["shapes"][0]["y0"] == 4.0
+        assert figure["layout"]["annotations"][0]["y"] == pytest.approx(math.log10(4))
+        texts = figure["data"][1]["customdata"]
+        assert "0.5 × the last layer" in texts[0]
+        assert "1.2 – 7.6" in texts[0]
+        assert texts[1] == "exactly zero"
+
+    def test_each_reason_is_named_once(self):
+        flow = make_chain([math.nan, math.inf, 0.0, 1.0])
+        weights = [*flow.parameters[:3], replace(flow.parameters[3], grad_norm=None)]
+        figure = build_gradient_figure(make_flow(flow.layers, weights))
+        text = figure["layout"]["annotations"][-1]["text"]
+        assert text == "× 4 layers: gradient not finite or exactly zero or no gradient reaches it"
+        assert figure["layout"]["shapes"] == []
+
+    def test_other_is_drawn_behind_and_widens_the_axes(self):
+        flow, other = make_chain([1.0, 1.0]), make_chain([1e-6, 1.0, 1.0])
+        figure = build_gradient_figure(flow, other=other)
+        assert figure["data"][3]["y"] == [1e-6, 1.0, 1.0]
+        assert figure["layout"]["yaxis"]["range"][0] == -7
+        assert figure["layout"]["xaxis"]["range"] == [0.5, 3.5]
+
+
+class TestFactors:
+    def test_running_product_ends_with_each_layers_last_factor(self):
+        calls = [
+            call("a", layer=1, gain=2.0),
+            call("b", "ReLU", layer=1, gain=3.0),
+            call("c", layer=2, gain=5.0),
+            call("free", "ReLU", gain=99.0),
+        ]
+        weights = [parameter("a.weight", 1), parameter("c.weight", 2)]
+        figure = build_factor_figure(make_flow(calls, weights, chain=True))
+        traces = {trace["name"]: trace for trace in figure["data"]}
+        assert traces["weight factor"]["x"] == [2, 1]
+        assert traces["weight factor"]["y"] == [5.0, 2.0]
+        assert traces["activation factor"]["y"] == [3.0]
+        assert traces["running product"]["x"] == [2, 1]
+        assert traces["running product"]["y"] == [99.0 * 5.0, 99.0 * 30.0]
+        assert figure["layout"]["shapes"][0]["y0"] == 1
+
+    def test_what_has_no_place_is_counted_by_kind(self):
+        calls = [
+            call("a", layer=1, gain=0.0),
+            call("b", layer=2, gain=math.inf),
+            call("c", layer=3, gain=None),
+            call("d", layer=4, gain=0.0),
+        ]
+        weights = [parameter(f"{n}.weight", at) for at, n in enumerate("abcd", start=1)]
+        figure = build_factor_figure(make_flow(calls, weights))
+        (note,) = figure["layout"]["annotations"]
+        assert note["text"] == "× factors: 2 exactly zero, 2 undefined or infinite"
+        assert figure["data"][-1]["x"] == [4, 3, 2, 1]
+
+
+def active(at, low, high, *counts, **fields):
+    values = {"histogram": histogram(low, high, *counts), "mean": 0.5, "std": 0.25} | fields
+    return [
+        call(f"w{at}", layer=at, statistics={"histogram": histogram(-1.0, 1.0, 1, 1)}),
+        call(f"h{at}", fields.pop("kind", "Sigmoid"), layer=at, statistics=statistics(**values)),
+    ]
+
+
+def build_layers(*groups):
+    calls = [each for group in groups for each in group]
+    weights = [parameter(f"w{at}.weight", at) for at in range(1, len(groups) + 1)]
+    return make_flow(calls, weights)
+
+
+class TestActivations:
+    def test_columns_are_layers_and_rows_are_values(self):
+        flow = build_layers(
+            active(1, 0.0, 1.0, 3, 1, saturation=0.25, dead_units=1.0),
+            active(2, 0.0, 2.0, 1, 3, saturation=0.5, dead_units=2.0),
+        )
+        picture, saturated, dead = build_activation_figure(flow)["data"]
+        assert picture["x"] == [1, 2]
+        low = [
+            sum(
+                row[at] for row, y in zip(picture["customdata"], picture["y"], strict=True) if y < 1
+            )
+            for at in (0, 1)
+        ]
+        assert low == pytest.approx([1.0, 0.25])
+        assert picture["z"][0][0] == pytest.approx(math.sqrt(picture["customdata"][0][0]))
+        assert (saturated["x"], saturated["y"]) == ([1, 2], [0.25, 0.5])
+        assert (dead["x"], dead["y"]) == ([1, 2], [0.25, 0.5])
+
+    def test_other_is_two_lines_around_its_means(self):
+        flow = build_layers(active(1, 0.0, 1.0, 1, 1))
+        other = build_layers(
+            active(1, 0.0, 1.0, 1, 1, mean=0.5, std=0.125),
+            active(2, 0.0, 1.0, 1, 1, mean=math.inf),
+            active(3, 0.0, 1.0, 1, 1, mean=-1.0, std=0.5),
+        )
+        figure = build_activation_figure(flow, other=other)
+        upper, lower = (t for t in figure["data"] if "pinned" in t["name"])
+        assert (upper["x"], upper["y"], lower["y"]) == ([1, 3], [0.75, 0.0], [0.25, -2.0])
+        assert (upper["showlegend"], lower["showlegend"]) == (True, False)
+        assert figure["layout"]["xaxis"]["range"] == [0.5, 3.5]
+
+    def test_shares_that_are_not_finite_are_left_out(self):
+        flow = build_layers(
+            active(1, 0.0, 1.0, 1, 1, saturation=math.nan),
+            active(2, 0.0, 1.0, 1, 1, saturation=0.5),
+        )
+        saturated = build_activation_figure(flow)["data"][1]
+        assert (saturated["x"], saturated["y"], saturated["showlegend"]) == ([2], [0.5], True)
+
+    def test_one_value_alone_has_a_range(self):
+        picture = build_activation_figure(build_layers(active(1, 2.0, 2.0, 4)))["data"][0]
+        assert picture["y"][0] < 2.0 < picture["y"][-1]
+        assert picture["y"][-1] - picture["y"][0] == pytest.approx(47 / 48)
+
+
+class TestLayer:
+    def test_bins_are_as_fine_as_the_finest(self):
+        flow = build_layers(active(1, 0.0, 1.0, *[1] * 20), active(2, 0.0, 4.0, 1, 1))
+        before, after = build_layer_figure(flow, 1)["data"]
+        assert len(after["x"]) == 40  # from −1 to 1 in bins of 1/20
+        assert after["width"] == pytest.approx(0.05)
+        assert sum(y for x, y in zip(after["x"], after["y"], strict=True) if x > 0) == (
+            pytest.approx(1.0)
+        )
+        assert sum(y for x, y in zip(before["x"], before["y"], strict=True) if x > 0) == (
+            pytest.approx(0.5)
+        )
+        coarse = build_layer_figure(flow, 2)["data"][1]
+        assert len(coarse["x"]) == 10  # at least
+
+    def test_outline_of_another_leaves_out_what_is_empty(self):
+        flow = build_layers(active(1, 0.0, 1.0, *[1] * 10))
+        other = build_layers(active(1, 0.0, 1.0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0))
+        outline = build_layer_figure(flow, 1, other=other)["data"][2]
+        assert min(outline["x"]) == pytest.approx(0.2)
+        assert max(outline["x"]) < 0.51  # rounding may leave a trace in the next bin
+        assert outline["y"][0] == outline["y"][-1] == 0.0
+
+
+class TestProfile:
+    @staticmethod
+    def build(*rows, stream=()):
+        def layer(norm):
+            return WeightLayer(
+                layer=1,
+                name="a",
+                kind="Linear",
+                weight_norm=quantity(1.0),
+                weight_gradient_norm=quantity(norm),
+                delta_norm=None,
+                pre_activation=None,
+                activation=None,
+                activation_kind="",
+            )
+
+        count = len(rows[0])
+        return Stack(
+            "h.*",
+            tuple(map(str, range(count))),
+            tuple(
+                ProfileRow(f"row {at}", tuple(None if n is None else layer(n) for n in row))
+                for at, row in enumerate(rows)
+            ),
+            tuple(map(quantity, stream)),
+        )
+
+    def test_lines_are_rows_over_the_blocks(self):
+        figure = build_profile_figure(
+            self.build((1.0, None, 0.0), (2.0, math.inf, 4.0), stream=(5.0, 6.0, 7.0))
+        )
+        first, second, stream = figure["data"]
+        assert (first["x"], first["y"]) == ([0, 1, 2], [1.0, None, None])
+        assert second["y"] == [2.0, None, 4.0]
+        assert stream["y"] == [5.0, 6.0, 7.0]
+        assert "stream" in stream["name"]
+        assert figure["layout"]["xaxis"]["range"] == [-0.5, 2.5]
+        assert figure["layout"]["xaxis"]["ticktext"] == ["0", "1", "2"]
+
+    def test_of_many_rows_those_that_differ_most_are_drawn_in_order(self):
+        rows = [(1.0, 10.0**at) for at in range(10)]
+        stack = self.build(*rows)
+        names = [trace["name"] for trace in build_profile_figure(stack)["data"]]
+        assert names == [f"row {at}" for at in range(2, 10)]
+        assert count_hidden(stack) == 2
+        assert LINES == 8
+        assert count_hidden(self.build((1.0,))) == 0
+
+    def test_many_blocks_have_some_labels(self):
+        axis = build_profile_figure(self.build([1.0] * 25))["layout"]["xaxis"]
+        assert axis["tickvals"] == [0, 3, 6, 9, 12, 15, 18, 21, 24]
+        assert axis["ticktext"] == ["0", "3", "6", "9", "12", "15", "18", "21", "24"]
+
+    def test_long_names_keep_their_end(self):
+        stack = self.build((1.0,))
+        long = replace(stack, rows=(replace(stack.rows[0], name="a" * 20 + "b" * 20),))
+        (trace,) = build_profile_figure(long)["data"]
+        assert trace["name"] == "…" + "a" * 9 + "b" * 20
+        assert stack.rows[0].norms == (Quantity([1.0]),)
