@@ -68,6 +68,7 @@ class LossPart:
         value: The summand; `None` for kinds that are not known.
         guessing: What an answer that knows nothing gives: equal probabilities for all classes, or
             the targets' mean (median for L1 and its kin) for every example; `None` if not known.
+            No answer changes a penalty on weights: there it is the value.
         constant: What the best answer that is the same for every example gives: with the
             frequencies of the classes as its probabilities.
         floor: The lowest possible value: 0, or the entropy of targets that are probabilities.
@@ -129,6 +130,8 @@ class LossTerm:
         value: The term.
         gradients: Its gradient at every parameter that it reaches, in the order of parameters;
             `None` if it was not measured.
+        guessing: What an answer that knows nothing gives for this term; `None` unless it is known
+            for all of it.
 
     Example:
         >>> LossTerm(name="kl", value=Quantity([0.5]), gradients=()).is_detached
@@ -138,6 +141,7 @@ class LossTerm:
     name: Text
     value: Quantity
     gradients: Annotated[tuple[TermGradient, ...], Field(max_length=100_000)] | None
+    guessing: Quantity | None = None
 
     @property
     def is_detached(self) -> bool:

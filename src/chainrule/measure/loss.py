@@ -10,7 +10,7 @@ the weight that every entry has in the loss, and what another answer would give 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -168,9 +168,26 @@ def find_loss(
         _prepare(part, recorder, values, needs_value=several)
     recorder.by_example |= set(outputs)
     cut, detached = constants.sum_up(sums)
+    for term in terms:
+        _find_term(term, parts, known, recorder)
     read = sum(part.kind != "penalty" for part in parts)
     crossed = () if broadcasts is None else broadcasts.conclude(loss, several=read > 1)
     return Loss(parts, outputs, is_shifted, terms, cut, detached, crossed, alignment)
+
+
+def _find_term(
+    term: Term,
+    parts: Sequence[Part],
+    known: Mapping[int | None, tuple[Call, Output]],
+    recorder: Recorder,
+) -> None:
+    """Note which parts of the loss a term consists of, if it consists of nothing else."""
+    if term.value.grad_fn is None:
+        return
+    own, _, is_shifted = _list_parts(term.value, known, recorder)
+    places = {part.node: at for at, part in enumerate(parts) if part.node is not None}
+    if own and not is_shifted and all(part.node in places for part in own):
+        term.parts = tuple(places[part.node] for part in own)
 
 
 def _list_parts(
@@ -457,6 +474,8 @@ class Description:
     detached: float
     broadcasts: tuple[BroadcastFlow, ...]
     alignment: AlignmentFlow | None
+    terms: tuple[tuple[int, ...], ...]
+    is_shifted: bool
 
 
 def describe_loss(loss: Loss) -> Description:
@@ -471,6 +490,8 @@ def describe_loss(loss: Loss) -> Description:
         loss.detached,
         loss.broadcasts,
         loss.alignment,
+        tuple(term.parts for term in loss.terms),
+        loss.is_shifted,
     )
 
 
@@ -524,6 +545,7 @@ def assemble_loss(
             )
         )
     offset = value - total if known else math.nan
+    _fill_penalty(parts, description, value)
     lowest = floor + offset
     excess = abs(value) if math.isnan(lowest) else max(value - lowest, 0.0)
     scale = math.fsum(abs(part.guessing) for part in parts if part.guessing is not None)
@@ -537,18 +559,44 @@ def assemble_loss(
     return LossFlow(
         parts=tuple(parts),
         outputs=place(description.outputs),
-        offset=None if math.isnan(offset) else Quantity([offset]),
+        offset=_find_offset(parts, offset),
         step=_relate(
             (_measure_size(p) * p.grad_norm for p in parameters if p.grad_norm is not None), excess
         ),
         reaction=_relate((_measure_output(call) * norm for call, norm in reaction), excess),
         zero_examples=None if math.isnan(idle) else Quantity([idle]),
-        terms=tuple(terms),
+        terms=tuple(
+            replace(term, guessing=_guess(parts, places))
+            for term, places in zip(terms, description.terms, strict=True)
+        ),
         cut=Quantity([description.cut]),
         detached=Quantity([description.detached]),
         broadcasts=description.broadcasts,
         alignment=description.alignment,
     )
+
+
+def _fill_penalty(parts: list[LossPart], description: Description, value: float) -> None:
+    """Give a penalty what is left of the loss, if all else is known."""
+    rest = [at for at, part in enumerate(parts) if part.value is None]
+    if len(rest) != 1 or parts[rest[0]].kind != "penalty" or description.is_shifted:
+        return
+    left = Quantity([value - math.fsum(part.value for part in parts if part.value is not None)])
+    parts[rest[0]] = replace(parts[rest[0]], value=left, guessing=left, constant=left)
+
+
+def _find_offset(parts: Sequence[LossPart], offset: float) -> Quantity | None:
+    if not math.isnan(offset):
+        return Quantity([offset])
+    filled = bool(parts) and all(part.value is not None for part in parts)
+    return Quantity([0.0]) if filled else None
+
+
+def _guess(parts: Sequence[LossPart], places: Sequence[int]) -> Quantity | None:
+    """Return what guessing gives for some parts together; `None` unless it is known for all."""
+    levels = [parts[at].guessing for at in places]
+    known = [float(each) for each in levels if each is not None]
+    return Quantity([math.fsum(known)]) if known and len(known) == len(levels) else None
 
 
 def _relate(falls: Iterable[float], excess: float) -> Quantity | None:

@@ -30,12 +30,14 @@ class Term:
         value: One number.
         reached: Positions of the parameters that it reaches; `None` if it was not measured.
         table: Its norms and products with the gradient of the whole loss, [1, parameters].
+        parts: Positions of the parts of the loss that it consists of; empty if there is more to it.
     """
 
     name: str
     value: Tensor
     reached: tuple[int, ...] | None = None
     table: Table | None = None
+    parts: tuple[int, ...] = ()
 
 
 def read_terms(returned: Mapping[Any, Any]) -> list[Term]:
