@@ -150,6 +150,13 @@ def test_a_chain_is_its_special_case_with_one_path(depth, biased, activation):
             assert [factor.exact for factor in paths.paths[0].factors] == values
 
 
+def test_a_chain_can_be_pickled_whatever_was_read_of_it():
+    chain = ScalarChain(1.0, [0.5, -2.0], "tanh", [0.1, 0.2])
+    before = pickle.dumps(chain)
+    assert (len(chain.nodes), len(chain.values)) == (12, 6)
+    assert pickle.loads(pickle.dumps(chain)) == chain == pickle.loads(before)
+
+
 def test_an_expression_that_is_a_chain_has_its_gradients():
     chain = ScalarChain(1.0, [0.5, -2.0, 1.5])
     graph = get_expression("chain").build()

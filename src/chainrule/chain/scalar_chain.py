@@ -99,6 +99,9 @@ class ScalarChain:
         """What a notebook shows: the computational graph with ∂p/∂w₁."""
         return draw_graph(self, identifier=f"chain-{hash(self) & 0xFFFFFFFF:x}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.x, self.weights, self.activation, self.biases)
+
     @property
     def depth(self) -> int:
         """Number of layers n."""
