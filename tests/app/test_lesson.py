@@ -133,6 +133,9 @@ def test_figures_agree_with_inspect_network_by_network():
 @pytest.mark.parametrize("name", ["sigmoid_xavier_10", "survivor", "tanh_xavier_15", "healthy"])
 def test_the_kept_accuracies_are_what_training_gives_now(name):
     pytest.importorskip("sklearn")
+    made_with = DOCUMENT["provenance"]["torch"].partition("+")[0]
+    if torch.__version__.partition("+")[0] != made_with:
+        pytest.skip(f"trainings are repeated to the digit by PyTorch {made_with} alone")
     spec = importlib.util.spec_from_file_location("make_lesson", ROOT / "docs/make_lesson.py")
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:

@@ -196,6 +196,8 @@ def test_models_that_are_spread_over_processes_are_refused_and_work_on(mesh):
             with pytest.raises(InspectionError, match=f"{name}.*Inspect the model before"):
                 measure(model, compute_loss)
     for name in ("FullyShardedDataParallel", "FSDPModule", "DistributedDataParallel"):
+        if name == "FSDPModule" and not hasattr(torch.cpu.Stream, "record_event"):
+            continue  # PyTorch 2.6 itself cannot run it on the CPU
         compute_loss(models[name]).backward()
         assert all(parameter.grad is not None for parameter in models[name].parameters())
     wrapped = models["DistributedDataParallel"]
