@@ -18,9 +18,9 @@ from chainrule.spec.network_spec import NetworkSpec
 from strategies import flow_files
 
 
-def change(spec, *path, value):
+def change(spec, *path, value, seeds=1):
     """Return the file of a measured specification with one value replaced."""
-    document = json.loads(simulate(spec, 1).to_json())
+    document = json.loads(simulate(spec, seeds).to_json())
     place = document
     for step in path[:-1]:
         place = place[step]
@@ -44,6 +44,11 @@ LEAST = {
     "subnormal_share": [0.0], "size": [5e-324], "largest": [1e-300],
 }  # fmt: skip
 
+APART = {
+    "name": "", "kind": "LSTM", "call": 0, "of": "input", "length": 9, "steps": [0, 1, 2],
+    "gradients": [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], "read": [],
+}  # fmt: skip
+
 FINDS = {
     "a scalar first layer": change(SPEC, "layers", 0, "shape", value=[]),
     "more entries than a float can count": change(SPEC, "layers", -1, "shape", value=[2**62] * 20),
@@ -57,6 +62,7 @@ FINDS = {
     "variation below 0 by rounding": change(
         SPEC, "layers", -1, "statistics", "variation", value=-5e-7
     ),
+    "members that reach different steps": change(SPEC, "times", value=[APART], seeds=3),
     "half precision far below the smallest number": change(SPEC, "precisions", value=[LEAST]),
 }
 """Files that a diagnosis or an attribution once failed on."""

@@ -51,8 +51,9 @@ def measure_lost(time: TimeFlow) -> float | None:
     shares = time.shares
     if any(map(math.isnan, shares)):
         return None
-    last = max(at for at, share in enumerate(shares) if share >= LOST)
-    return len(list_lost(time)) / (last + 1)
+    reached = [at for at, share in enumerate(shares) if share >= LOST]
+    # Members may reach different steps each, so that the median reaches none.
+    return len(list_lost(time)) / (reached[-1] + 1) if reached else None
 
 
 def list_recurrent(flow: GradientFlow) -> frozenset[int]:
