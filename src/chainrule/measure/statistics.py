@@ -119,8 +119,8 @@ def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
         bin_high = torch.where(torch.isfinite(bin_high), bin_high / 4, highest)
         width = bin_high - bin_low
     per_width = torch.where(width > 0, BINS / width, 0.0)
-    places = (samples - bin_low.unsqueeze(-1)).mul_(per_width.unsqueeze(-1))
-    bins = places.clamp_(0, BINS - 1).to(torch.int64)
+    bins = ((samples - bin_low.unsqueeze(-1)) * per_width.unsqueeze(-1)).to(torch.int32)
+    bins = bins.clamp_(0, BINS - 1).to(torch.int64)
     if finite is not None:
         bins.masked_fill_(~finite, BINS)
         bin_low, bin_high = bin_low * 4, bin_high * 4
