@@ -42,6 +42,7 @@ from chainrule.measure.statistics import (
     HALF,
     Table,
     is_cheap_to_read,
+    measure_norm,
     summarize_derivative,
     summarize_gradients,
     summarize_sparse_gradient,
@@ -402,11 +403,9 @@ class Recorder:
         if is_functorch_wrapped(tensor):
             return
         values = tensor.detach()
-        wide = torch.float32 if values.device.type == "mps" else torch.float64
         if values.is_complex():
             values = torch.view_as_real(values.resolve_conj())
-        size = torch.linalg.vector_norm(values, dtype=wide) / tensor.numel() ** 0.5
-        self.sums[key] = Sum(key[0], edge, reader, size)
+        self.sums[key] = Sum(key[0], edge, reader, measure_norm(values) / tensor.numel() ** 0.5)
 
     def _note_output(self, call: Call, path: str, tensor: Tensor, pre_activation: Any) -> None:
         if is_functorch_wrapped(tensor):

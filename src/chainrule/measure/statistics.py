@@ -119,8 +119,8 @@ def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
         bin_high = torch.where(torch.isfinite(bin_high), bin_high / 4, highest)
         width = bin_high - bin_low
     per_width = torch.where(width > 0, BINS / width, 0.0)
-    places = (samples - bin_low.unsqueeze(-1)).mul_(per_width.unsqueeze(-1))
-    bins = places.clamp_(0, BINS - 1).to(torch.int64)
+    bins = ((samples - bin_low.unsqueeze(-1)) * per_width.unsqueeze(-1)).to(torch.int32)
+    bins = bins.clamp_(0, BINS - 1).to(torch.int64)
     if finite is not None:
         bins.masked_fill_(~finite, BINS)
         bin_low, bin_high = bin_low * 4, bin_high * 4
@@ -521,6 +521,15 @@ def _compute_norm(flat: Tensor) -> Tensor:
     return torch.linalg.vector_norm(flat, dim=-1, dtype=_widest(flat.device))
 
 
+def measure_norm(tensor: Tensor) -> Tensor:
+    """Return the norm of one real tensor of any size of values, in the widest format."""
+    if is_cheap_to_read(tensor.device):
+        norm = _compute_norm(to_real(tensor).reshape(-1))
+        if _MODERATE[0] < norm.item() < _MODERATE[1]:
+            return norm
+    return torch.linalg.vector_norm(tensor, dtype=_widest(tensor.device))
+
+
 def _widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
@@ -544,10 +553,8 @@ def _measure_spread(values: Tensor, centre: Tensor) -> Tensor:
 def _share_of_zeros(flat: Tensor) -> Tensor:
     if flat.shape[-1] > LARGE:
         flat = flat[..., :: choose_step(flat.shape[-1], SAMPLE)]
-    if is_cheap_to_read(flat.device):
-        smallest = flat.abs().amin(-1)
-        if bool((smallest > 0).all()):
-            return torch.zeros_like(smallest)
+    if is_cheap_to_read(flat.device) and torch.count_nonzero(flat).item() == flat.numel():
+        return flat.new_zeros(flat.shape[:-1])
     return 1.0 - torch.linalg.vector_norm(flat, ord=0, dim=-1) / flat.shape[-1]
 
 
