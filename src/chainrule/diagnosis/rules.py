@@ -10,7 +10,8 @@ exploding here.
 
 No verdict moves with the scale of the loss, which a learning rate can undo, nor with batch size:
 gradients are compared with the error at the output (`GradientFlow.output_error`, about 1 for a
-cross-entropy at initialization), or with each other.
+cross-entropy at initialization), or with each other. The one exception is `below_epsilon`: no
+learning rate makes up for the ε that Adam adds to a gradient.
 """
 
 import math
