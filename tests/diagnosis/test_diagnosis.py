@@ -198,7 +198,10 @@ class TestNothingButTheNetworkDecides:
         plain = self.judge(model, lambda m: cross_entropy(m(inputs), labels))
         assert bool(plain) == (name != "healthy")
         factor = 10**exponent
-        self.expect(self.judge(model, lambda m: factor * cross_entropy(m(inputs), labels)), plain)
+        found = self.judge(model, lambda m: factor * cross_entropy(m(inputs), labels))
+        small = [each for each in found if each[0] == "below_epsilon"]
+        assert not small or exponent < -2  # no learning rate makes up for Adam's epsilon
+        self.expect([each for each in found if each not in small], plain)
 
     def test_a_sum_over_the_examples(self, name):
         model, inputs, labels = build_chain(name)

@@ -155,7 +155,15 @@ def test_every_rule_that_has_factors_lists_them():
     without = {name for name, rule in RULES.items() if rule.trace is None}
     parts = (INPUT_RULES, LOSS_RULES, PRECISION_RULES, SYMMETRY_RULES, TIME_RULES, TRIAL_RULES)
     new = {rule.name for rules in parts for rule in rules}  # what they read is no product
-    new |= {"zero_product", "not_held", "large_step", "small_step", "overshoots"}
+    new |= {
+        "zero_product",
+        "nothing_passed_on",
+        "below_epsilon",
+        "not_held",
+        "large_step",
+        "small_step",
+        "overshoots",
+    }
     assert without - new == {"unreached", "nothing_to_train", "unlikely"}
 
 

@@ -89,6 +89,27 @@ def _read_spread_ratio(entering: InputFlow) -> float | None:
     return entering.spread_ratio if entering.examples >= ENOUGH else None
 
 
+def _read_typical(flow: GradientFlow) -> list[Reading]:
+    """Return what a common scale leaves to the median example, unless each has its own."""
+    return [
+        Reading(
+            value=each.typical if each.examples >= ENOUGH else None,
+            layers=_find_layers(flow, each),
+            modules=(each.reader,),
+            where=f"the input of {each.reader or '(model)'!r}",
+        )
+        for each in flow.inputs
+        if not _is_scaled_one_by_one(flow, each)
+    ]
+
+
+def _is_scaled_one_by_one(flow: GradientFlow, entering: InputFlow) -> bool:
+    """Whether a normalization follows that scales every example by itself (any but batch norm)."""
+    start = next((at for at, e in enumerate(flow.layers) if e.name == entering.reader), None)
+    following = () if start is None else flow.layers[start : start + 2]
+    return any(e.role == "normalization" and "BatchNorm" not in e.kind for e in following)
+
+
 ENOUGH = 8
 """Examples from which on the spread of a column says something."""
 
@@ -153,6 +174,20 @@ INPUT_RULES = (
         f"flat from the start. {_ADVICE}",
         source="LeCun et al. 1998, Efficient BackProp, section 4.3; threshold measured",
         read=_read_inputs(_read_size),
+        describe=_describe_range,
+    ),
+    Rule(
+        name="outlying_examples",
+        verdict=Verdict.INPUTS,
+        metric="size of the median example ÷ size of all",
+        threshold=0.1,
+        beyond="<",
+        reason="A few examples are so large that they set the scale alone: they make up nearly all "
+        "of the gradient, and behind a batch normalization the others are almost equal. Look for "
+        "wrong units, missing values that stand as large numbers, and a division by almost zero.",
+        source="LeCun et al. 1998, Efficient BackProp, section 4.3; the bound is that of a starved "
+        "normalization",
+        read=_read_typical,
         describe=_describe_range,
     ),
     Rule(

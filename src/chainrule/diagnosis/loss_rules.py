@@ -39,6 +39,9 @@ which even perfect answers, 0 and 1, cost more than that constant. With a share 
 cost log 2 − 0.38 p, and the constant H(p): equal at p = 0.28 and at p = 0.88. Outputs of one half,
 as at the start, cost 1.41 and 1.45 times as much there. Training drives all outputs to one end."""
 
+_OF_SQUARES = 16.0 * FLAT**2
+"""Variance of targets ÷ their mean square up to which they differ by rounding only."""
+
 NEARLY_ALL = 0.95
 """Share of examples without gradient from which on training sees next to nothing of the data."""
 
@@ -105,7 +108,10 @@ def _read_excess(flow: GradientFlow) -> list[Reading]:
             continue
         modules, where = _locate(flow, part.outputs)
         # Targets that are all the same differ by rounding at most: guessing is no measure there.
-        value = part.value / part.guessing if part.guessing > FLAT * abs(part.value) else None
+        # Squares of what is rounded are as small as the square of the precision.
+        rounding = _OF_SQUARES if part.kind == "mse" else 0.0
+        measures = part.guessing > rounding * abs(part.value)
+        value = part.value / part.guessing if measures and part.guessing > 0.0 else None
         found.append(Reading(value=value, modules=modules, where=where))
     return found
 

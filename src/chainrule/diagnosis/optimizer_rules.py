@@ -4,10 +4,22 @@ import math
 from collections.abc import Iterator, Sequence
 
 from chainrule._utils.numbers import format_number
-from chainrule.diagnosis.rule import Reading, Rule, Verdict
+from chainrule.diagnosis.rule import Reading, Rule, Verdict, find_worst
+from chainrule.diagnosis.structure import is_loss_flat
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.records import ParameterFlow
 from chainrule.flow.sharpness import Sharpness
+
+EPSILON = 1e-8
+"""What Adam adds to the size of a gradient before it divides by it, unless it is told otherwise."""
+
+SHORTER = 100.0
+"""How many times shorter Adam's steps may be: so much lies between the usual rates, 1e-4 to 1e-2.
+Measured (docs/truth.md): models whose loss was divided by 10⁸ trained with Adam (about 30 times
+shorter), those with 10¹⁰ did not (about 3,000 times)."""
+
+UNTRAINED = 0.5
+"""Loss ÷ loss of guessing from which on small gradients are no sign that training is done."""
 
 STEPS = 10_000
 """Steps after which something should have moved."""
@@ -62,6 +74,41 @@ def _read_step(flow: GradientFlow) -> list[Reading]:
     return [Reading(value=math.hypot(*steps) / size, modules=tuple(names))]
 
 
+def _read_entries(flow: GradientFlow) -> list[Reading]:
+    """Return the size of a gradient's entries: the root of their mean square over all weights."""
+    found = [p for p in flow.parameters if p.grad_norm is not None]
+    count = math.fsum(math.prod(map(float, p.shape)) for p in found)
+    norm = math.hypot(*(float(p.grad_norm or 0.0) for p in found)) if found else 0.0
+    return [Reading(value=norm / math.sqrt(count))] if count and norm > 0.0 else []
+
+
+def _is_untrained(flow: GradientFlow) -> bool:
+    facts = flow.loss_facts
+    level = None if facts is None else facts.guessing
+    return not is_loss_flat(flow) and level is not None and flow.loss >= UNTRAINED * level > 0.0
+
+
+def _describe_entries(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    _, value = find_worst(rule, wrong)
+    return (
+        f"the entries of the gradients have a size of {format_number(value)}, and Adam adds an ε "
+        f"of {format_number(EPSILON)} before it divides by it: its steps are "
+        f"{format_number(EPSILON / value)} times shorter than its learning rate says (above the "
+        f"limit of {SHORTER:g}). The loss is {format_number(flow.loss)}"
+    )
+
+
+def _enlarge(flow: GradientFlow) -> str:
+    value = _read_entries(flow)[0].value or 0.0
+    factor = 10.0 ** math.ceil(math.log10(1e-3 / value))
+    return (
+        f"Multiply the loss by {format_number(factor)}, or leave out what divides it; then "
+        "measure again."
+    )
+
+
 def _describe_unheld(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
@@ -104,6 +151,20 @@ def _describe_epsilon(flow: GradientFlow) -> str:
 
 
 OPTIMIZER_RULES = (
+    Rule(
+        name="below_epsilon",
+        verdict=Verdict.LEARNING_RATE,
+        metric="size of the gradients' entries",
+        threshold=EPSILON / SHORTER,
+        beyond="<",
+        reason="All gradients are so small, because the loss is, that Adam hardly moves a weight: "
+        "its ε is larger than they are. Plain SGD would need a learning rate of thousands.",
+        source="Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1; ε as in torch.optim.Adam",
+        read=_read_entries,
+        applies=_is_untrained,
+        describe=_describe_entries,
+        act=_enlarge,
+    ),
     Rule(
         name="not_held",
         verdict=Verdict.LEARNING_RATE,

@@ -10,7 +10,8 @@ exploding here.
 
 No verdict moves with the scale of the loss, which a learning rate can undo, nor with batch size:
 gradients are compared with the error at the output (`GradientFlow.output_error`, about 1 for a
-cross-entropy at initialization), or with each other.
+cross-entropy at initialization), or with each other. The one exception is `below_epsilon`: no
+learning rate makes up for the ε that Adam adds to a gradient.
 """
 
 import math
@@ -208,6 +209,35 @@ def _read_variation(flow: GradientFlow) -> list[Reading]:
             where=f"{head.label!r}, the last layer",
         )
     ]
+
+
+def _read_passed_on(flow: GradientFlow) -> list[Reading]:
+    """Return how differently any weight layer at all answers the examples."""
+    found = [
+        float(value)
+        for layer in flow.weight_layers
+        for part in (layer.pre_activation, layer.activation)
+        if part is not None and (value := part.variation) is not None
+    ]
+    return read_whole(flow, max(found)) if found else []
+
+
+def _is_closed(flow: GradientFlow) -> bool:
+    """Whether what reads the input receives no gradient either, though the inputs differ.
+
+    If it receives one, the first step lets the input in: so a single layer of zeros learns. On a
+    residual stream of zeros the first and the last layer do, one after the other, and the rest
+    follows (measured: 3 of 3 trained), but not where positions meet in attention alone (0 of 6).
+    """
+    layers = flow.weight_layers
+    repeated = [each.repeated >= 1.0 - 1.0 / each.examples for each in flow.inputs]
+    return (
+        len(layers) > 1
+        and layers[0].weight_gradient_norm == 0.0
+        and not (repeated and all(repeated))
+        and bool(flow.attentions or not flow.residuals)
+        and not is_loss_flat(flow)
+    )
 
 
 def _read_normalizations(flow: GradientFlow) -> list[Reading]:
@@ -544,6 +574,20 @@ _RULES = (
         read=_read_variation,
         applies=_is_evident,
         trace=trace_differences,
+        resolution=RESOLUTION,
+    ),
+    Rule(
+        name="nothing_passed_on",
+        verdict=Verdict.SIGNAL_COLLAPSE,
+        metric="largest relative variation between examples of any weight layer",
+        threshold=RESOLUTION,
+        beyond="<",
+        reason="Not one layer answers two inputs differently, and the first, which could let the "
+        "input in, receives no gradient. A zero-initialized layer is fine where the layers before "
+        "it are not zero as well.",
+        source="Goodfellow et al. 2016, Deep Learning, section 8.4; measured: docs/truth.md",
+        read=_read_passed_on,
+        applies=_is_closed,
         resolution=RESOLUTION,
     ),
     Rule(

@@ -38,6 +38,9 @@ class InputFlow:
         spread_ratio: Largest ÷ smallest standard deviation of columns that are not constant;
             `None` as for `offset`.
         repeated: Share of examples that are equal to an earlier one, in [0, 1].
+        typical: Size of the median example (of those that are not zero) ÷ size of all, as root mean
+            squares: far below 1 where a few examples are far larger than the others. `None` for
+            fewer than two examples, or if some are not finite.
 
     Example:
         >>> import torch
@@ -62,6 +65,7 @@ class InputFlow:
     offset: Magnitude | None
     spread_ratio: Magnitude | None
     repeated: Share
+    typical: Magnitude | None = None
 
     def __repr__(self) -> str:
         return (

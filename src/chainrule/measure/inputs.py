@@ -152,7 +152,17 @@ def _assemble_input(reader: str, shape: tuple[int, ...], dtype: str, values: Ten
         else None,
         spread_ratio=_write(spreads.max() / spreads.min()) if some else None,
         repeated=Quantity([1.0 - distinct / examples]),
+        typical=_compare_examples(values),
     )
+
+
+def _compare_examples(values: Tensor) -> Quantity | None:
+    """Return the size of the median example ÷ the size of all; zero ones do not count."""
+    sizes = values.flatten(1).square().mean(1)
+    sizes = sizes[sizes > 0]
+    if len(sizes) < 2 or not bool(sizes.isfinite().all()):
+        return None
+    return _write((sizes.median() / sizes.mean()).sqrt())
 
 
 def _count(found: Tensor, examples: int) -> Quantity:
