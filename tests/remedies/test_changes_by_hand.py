@@ -12,6 +12,7 @@ from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import RemedyError
 from chainrule.flow.quantity import Quantity
+from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 from chainrule.measure.inspection import inspect
 from chainrule.remedies.advice import advise, format_rate
 from chainrule.remedies.changes import COSTS, KINDS, Change
@@ -27,7 +28,15 @@ from chainrule.remedies.model_changes import (
     list_model_changes,
     list_weights,
 )
-from chainrule.remedies.result import Comparison, Outcome, compare_flows, describe_harm
+from chainrule.remedies.result import (
+    Comparison,
+    Outcome,
+    Remedies,
+    compare_flows,
+    confirm,
+    describe_harm,
+    prove,
+)
 from chainrule.remedies.search import Search
 from chainrule.remedies.spec_changes import (
     SpecChange,
@@ -224,6 +233,15 @@ class TestWeights:
     def test_gates_remember_for_as_many_steps_as_there_are(self):
         model = nn.LSTM(3, 5)
         flow = inspect(model, lambda m: m(torch.randn(7, 2, 3))[0].square().mean())
+        first = nn.LSTM(3, 5, batch_first=True)
+        other = inspect(first, lambda m: m(torch.randn(4, 9, 3))[0].square().mean())
+        values = {
+            edit.value
+            for each in list_model_changes(first, other, diagnose(other))
+            for edit in each.edits
+            if edit.rows
+        }
+        assert values == {0.0, math.log(9)}
         (change,) = [
             each
             for each in list_model_changes(model, flow, diagnose(flow))
@@ -513,6 +531,106 @@ class TestOutcome:
         assert word in comparison.name
 
 
+def make_trial(outcome, learned=0.5, fresh=True, name="SGD"):
+    rate = RateTrial(
+        rate=0.1, steps=40, before=2.0, after=1.0, learned=learned, outcome=TrialOutcome(outcome)
+    )
+    optimizer = OptimizerTrial(name=name, rates=(rate,))
+    return Trial(optimizers=(optimizer,), passes=80.0, limit=300, fresh=fresh, kept=3)
+
+
+class TestProof:
+    REMEDY = TestOutcome.compare(make_chain([1e-9, 1.0, 1.0]), make_chain([1.0, 1.0, 1.0]))
+
+    @pytest.mark.parametrize(
+        ("before", "after", "outcome"),
+        [
+            (("flat", 0.0), ("trained", 0.2), Outcome.CURES),
+            (("trained", 0.5), ("trained", 0.55), Outcome.HELPS),
+            (("trained", 0.2), ("trained", 0.99), Outcome.CURES),
+            (("flat", 0.0), ("flat", 0.0), Outcome.FAILS),
+            (("trained", 0.9), ("slow", 0.05), Outcome.FAILS),
+        ],
+    )
+    def test_is_training_where_it_did_not_or_far_better(self, before, after, outcome):
+        proved = prove(self.REMEDY, make_trial(*before), make_trial(*after))
+        assert proved.outcome is outcome
+        assert proved.is_cure is (outcome is Outcome.CURES)
+        assert proved.trial_after == make_trial(*after)
+        assert proved.loss_text.count("tried") == 2
+
+    def test_on_one_batch_is_none(self):
+        silent = make_trial("trained", fresh=False, name="Adam")
+        proved = prove(self.REMEDY, silent, silent)
+        assert proved.outcome is Outcome.MEASURES
+        assert "one batch repeated" in proved.outcome_text
+
+    @pytest.mark.parametrize(
+        ("longer", "kept"),
+        [("trained", True), ("flat", True), ("diverged", False), ("non-finite", False)],
+    )
+    def test_is_lost_if_the_loss_is_lost_later(self, longer, kept):
+        cured = prove(self.REMEDY, make_trial("flat", 0.0), make_trial("trained"))
+        assert confirm(cured, make_trial(longer)).is_cure is kept
+
+
+class TestRemedies:
+    @staticmethod
+    def build(*outcomes):
+        remedy = TestProof.REMEDY
+        tried = tuple(
+            replace(remedy, outcome=each, title=str(at)) for at, each in enumerate(outcomes)
+        )
+        return Remedies(before=remedy.before, diagnosis=remedy.diagnosis_before, tried=tried)
+
+    def test_are_cures_then_what_measures_well_then_what_helps(self):
+        found = self.build(
+            Outcome.HELPS, Outcome.FAILS, Outcome.MEASURES, Outcome.CURES, Outcome.TRADES
+        )
+        assert [each.title for each in found] == ["3", "2", "0"]
+        assert len(found) == 3
+        assert (found[0].title, found[-1].title) == ("3", "0")
+        assert [each.title for each in found[1:]] == ["2", "0"]
+        assert [each.title for each in found.refuted] == ["1", "4"]
+        assert "1 cure, 1 measures well, 1 helps, 2 do not" in repr(found)
+
+    def test_are_counted_in_words(self):
+        many = self.build(*[Outcome.HELPS] * 2, Outcome.FAILS, *[Outcome.MEASURES] * 2)
+        assert "2 measure well, 2 help, 1 does not" in repr(many)
+        assert "cure" not in repr(many)
+        assert "nothing was tried" in repr(self.build())
+
+    def test_of_a_model_have_no_query_and_no_command(self):
+        found = TestProof.REMEDY.to_dict()
+        assert (found["query"], found["command"], found["changes"]) == ("", "", {})
+        assert found["comparison"]["passes"] is True
+        assert (found["verdict_before"], found["verdict_after"]) == ("vanishing", "healthy")
+        assert "training was not tried" in found["outcome_text"]
+        assert found["trial"] is None
+        assert found["loss"] == {"before": 1.0, "after": 1.0, "text": "loss 1 → 1"}
+
+
+class TestUnreached:
+    """Weights that the loss reached neither before nor after a change are left out."""
+
+    @staticmethod
+    def build(weakest, names):
+        flow = make_chain([weakest, 1.0, 1.0])
+        others = [parameter(name, None, status="unreached") for name in names]
+        calls = [call(name.removesuffix(".weight"), layer=None) for name in names]
+        return make_flow((*calls, *flow.layers), (*flow.parameters, *others), chain=True)
+
+    def test_the_same_ones_do_not_count_and_others_do(self):
+        before = self.build(1e-9, ["u.weight"])
+        assert diagnose(before).verdict is Verdict.NO_GRADIENT
+        same = TestOutcome.compare(before, self.build(1.0, ["u.weight"]))
+        assert (same.verdict_before, same.verdict_after) == (Verdict.VANISHING, Verdict.HEALTHY)
+        assert same.outcome is Outcome.MEASURES
+        other = TestOutcome.compare(before, self.build(1.0, ["v.weight"]))
+        assert other.verdict_after is Verdict.NO_GRADIENT
+        assert other.outcome is Outcome.TRADES
+
+
 class TestSearch:
     @staticmethod
     def build(*weakest, kinds=None, **options):
@@ -642,6 +760,8 @@ class TestSpecChanges:
         }
 
     def test_measured_scale_is_drawn(self):
+        drawn = [each.reason for each in self.list() if each.kinds == ("initialization",)]
+        assert "σ = 0.354 instead of 0.25" in drawn[0]  # √(2 ÷ 16) and √(1 ÷ 16)
         change = scale_weights(self.SPEC, 0.25)
         assert change.kinds == ("gain",)
         assert (change.spec.init, change.spec.weight_std) == ("random", 0.25)
