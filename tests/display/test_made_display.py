@@ -179,7 +179,9 @@ class TestWords:
     def test_loss_is_named_with_what_guessing_gives(self):
         def ask(kind, guessing):
             part = LossPart(kind=kind, value=quantity(1.0), guessing=quantity(guessing))
-            return describe_loss(make_flow(loss_facts=LossFlow(parts=(part,), offset=quantity(0.0))))
+            return describe_loss(
+                make_flow(loss_facts=LossFlow(parts=(part,), offset=quantity(0.0)))
+            )
 
         assert ask("mse", 2.5) == "mean squared error, guessing gives 2.5"
         assert ask("mse", None) == "mean squared error"
