@@ -101,6 +101,13 @@ class TestStreams:
         assert note("growing_pre_norm", residuals=self.build("none")) is None
         assert note("growing_pre_norm", residuals=self.build(count=3)) is None
 
+    def test_growth_starts_at_the_first_sum_where_nothing_is_known_before(self):
+        first, *others = self.build(last=8.0)
+        sums = (replace(first, before=None, added=None), *others)
+        assert note("growing_pre_norm", residuals=sums).value == 4.0
+        two = replace(first, before=None, added=None, after=Quantity([4.0]))
+        assert note("growing_pre_norm", residuals=(two, *others)).value == 2.0
+
     def test_growth_of_an_odd_number_compares_without_the_middle(self):
         found = note("growing_pre_norm", residuals=self.build(count=5))
         assert "0.375 times its size in the first half and 0.0469 times" in found.evidence
@@ -176,6 +183,7 @@ class TestOthers:
         assert ask(0.0, 1.0).value == 0.5
         assert ask(0.0, 0.0, 1.0) is None
         assert ask(1.0, 1.0) is None
+        assert ask(0.0, 0.0) is None
 
     def test_copies_up_to_nine_tenths(self):
         def ask(copies):
@@ -224,6 +232,12 @@ class TestOthers:
         found = note("near_overflow", calls)
         assert (found and found.value) == (value if value is None else pytest.approx(value))
 
+    def test_infinite_values_are_beyond_the_largest_number(self):
+        calls = [call("a", dtype="float16", statistics={"min": -1.0, "max": math.inf})]
+        assert "beyond the largest" in note("near_overflow", calls).evidence
+        calls = [call("a", dtype="float16", statistics={"min": -1.0, "max": 6551.0})]
+        assert "reach 10 % of" in note("near_overflow", calls).evidence
+
     def test_numbers_that_stop_before_a_parameter(self):
         bad = call("a", layer=1, gradient=gradient(non_finite=3.0))
         found = note("stopped_non_finite", [bad], [parameter("w.weight", 1)])
@@ -247,6 +261,12 @@ class TestOthers:
         assert (found.value, found.modules) == (0.02, ("a", "b"))
         assert found.evidence.startswith("2 of 3 normalizations")
         assert note("starved_branch", calls[:2]) is None  # a finding
+        weights = [parameter("a.weight", None, shape=(4,), norm=2.0)]
+        one = [call("a", "LayerNorm", statistics={"std": 0.05}), call("fc", layer=1)]
+        branch = (residual(parameters=(0,)),)
+        assert note("starved_branch", one, weights, residuals=branch).value == 0.05
+        mixed = [*one, call("b", "LayerNorm"), call("c", "LayerNorm", statistics={"std": 0.02})]
+        assert note("starved_branch", mixed, weights, residuals=branch) is None  # a finding, too
 
     def test_bounds(self):
         bounds = {
