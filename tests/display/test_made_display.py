@@ -9,6 +9,7 @@ import pytest
 from chainrule.diagnosis.attribution import Attribution
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.rules import RULES
 from chainrule.display.cards import (
     BAD,
     GOOD,
@@ -17,6 +18,7 @@ from chainrule.display.cards import (
     build_cards,
     build_forecasts,
     describe_attention,
+    describe_loss,
     describe_measurement,
     describe_subject,
     describe_viability,
@@ -34,6 +36,7 @@ from chainrule.display.tables import (
     write_parameter_row,
 )
 from chainrule.flow.blocks import Block
+from chainrule.flow.loss import LossFlow, LossPart
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import AttentionFlow
 from chainrule.measure.simulation import simulate
@@ -116,6 +119,8 @@ class TestCards:
     def test_of_two_zeros_have_no_ratio(self):
         card = show(make_chain([0.0, 1.0, 0.0]))[2]
         assert "both gradients are zero" in card.note
+        card = show(make_chain([math.nan, 1.0, 0.0]))[2]
+        assert "not a number" in card.note
 
     def test_of_few_layers_show_the_loss(self):
         loss, only, count, _ = show(make_chain([2.0], loss=7.0))
@@ -171,6 +176,17 @@ class TestWords:
         text = describe_attention(make_flow(attentions=calls))
         assert (words in text) if words else text == ""
 
+    def test_loss_is_named_with_what_guessing_gives(self):
+        def ask(kind, guessing):
+            part = LossPart(kind=kind, value=quantity(1.0), guessing=quantity(guessing))
+            return describe_loss(
+                make_flow(loss_facts=LossFlow(parts=(part,), offset=quantity(0.0)))
+            )
+
+        assert ask("mse", 2.5) == "mean squared error, guessing gives 2.5"
+        assert ask("mse", None) == "mean squared error"
+        assert describe_loss(make_flow()) == ""
+
     def test_sentences_start_large_and_end_once(self):
         assert [start_sentence(text) for text in ("a b", "a b.", "")] == ["A b.", "A b.", "."]
 
@@ -195,6 +211,12 @@ class TestForecasts:
         grave = [each.words for each in contributions if each.log_odds < -0.2]
         assert sgd.reasons == tuple(grave[:3])
         assert adam.further == ()
+        reported = {RULES[each.rule].feature for each in diagnosis.findings}
+        assert sgd.further == tuple(
+            each.words
+            for each in contributions
+            if each.log_odds < -0.2 and each.feature not in reported
+        )
         assert bool(explain_difference(diagnosis)) is (words[0] != words[1])
         if words[0] != words[1]:
             assert f"{words[0]} with SGD, {words[1]} with Adam" in describe_viability(diagnosis)
@@ -229,6 +251,14 @@ class TestTables:
             "saturated": "50 %",
             "dead": "25 %",
         }
+
+    def test_rows_of_one_network_of_a_specification_have_neither_name_nor_band(self):
+        flow = make_flow(
+            [call("a", layer=1)], [parameter("a.weight", 1)], spec=NetworkSpec(depth=1, width=4)
+        )
+        row = write_layer_row(flow, *flow.weight_layers)
+        assert row == ("1", "1", "1", "0.5", "1", "–", "–")
+        assert len(list_layer_head(flow)) == len(row)
 
     def test_call_rows(self):
         one = call(

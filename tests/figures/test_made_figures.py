@@ -133,6 +133,13 @@ class TestGradients:
         (name,) = figure["layout"]["annotations"]
         assert name["y"] == 4.0
 
+    def test_linear_scale_without_any_value_goes_up_to_one(self):
+        flow = make_flow([call("a", layer=1)], [parameter("a.weight", 1, status="frozen")])
+        figure = build_gradient_figure(flow, scale="linear")
+        assert figure["layout"]["yaxis"]["range"] == [0, 1.06]
+        zero = build_gradient_figure(make_chain([0.0]), scale="linear")
+        assert zero["layout"]["yaxis"]["range"] == [0, 1.06]
+
     def test_measures_are_the_layers(self):
         assert self.build(measure="delta")["data"][1]["y"] == [5.0, 6.0, 7.0]
         assert self.build(measure="relative")["data"][1]["y"] == [1.0, None, 2.0]
@@ -192,6 +199,36 @@ class TestFactors:
         (note,) = figure["layout"]["annotations"]
         assert note["text"] == "× factors: 2 exactly zero, 2 undefined or infinite"
         assert figure["data"][-1]["x"] == [4, 3, 2, 1]
+        floor = 10.0 ** figure["layout"]["yaxis"]["range"][0]
+        assert figure["data"][-1]["y"] == [floor] * 4
+
+    def test_small_factors_have_a_place_and_one_is_marked(self):
+        flow = make_flow([call("a", layer=1, gain=0.25)], [parameter("a.weight", 1)], chain=True)
+        figure = build_factor_figure(flow)
+        weights, running = figure["data"]
+        assert (weights["y"], running["y"]) == ([0.25], [0.25])
+        assert weights["showlegend"]
+        (line,) = figure["layout"]["shapes"]
+        assert (line["y0"], line["y1"]) == (1, 1)
+        assert figure["layout"]["annotations"] == []
+
+    def test_factors_that_are_zero_in_some_networks_say_in_how_many(self):
+        calls = [
+            call("a", layer=1, gain=[0.0, 0.0, 2.0]),
+            call("b", layer=2, gain=[0.0, 0.0, 0.0]),
+        ]
+        weights = [parameter("a.weight", 1), parameter("b.weight", 2)]
+        flow = make_flow(calls, weights, loss=[1.0] * 3, chain=True)
+        figure = build_factor_figure(flow)
+        assert figure["data"][-1]["customdata"] == [
+            "weight factor 0",
+            "weight factor 0 (in 2 of 3 networks)",
+        ]
+        end = figure["layout"]["shapes"][-1]
+        span = figure["layout"]["yaxis"]["range"]
+        assert (end["x0"], end["x1"]) == (2, 2)
+        assert [end["y0"], end["y1"]] == [10.0**each for each in span]
+        assert "from layer 2 back" in figure["layout"]["annotations"][0]["text"]
 
 
 def active(at, low, high, *counts, **fields):
@@ -248,9 +285,40 @@ class TestActivations:
         saturated = build_activation_figure(flow)["data"][1]
         assert (saturated["x"], saturated["y"], saturated["showlegend"]) == ([2], [0.5], True)
 
+    def test_layers_a_hundred_times_apart_share_a_logarithmic_axis(self):
+        flow = build_layers(
+            active(1, -0.5, 0.25, 1, 1), active(2, -90.0, 60.0, 1, 1), [call("w3", layer=3)]
+        )
+        figure = build_activation_figure(flow)
+        scale = SymmetricLog(-1)  # the smallest of the largest magnitudes is 0.5
+        places = [scale.place(-90.0), scale.place(60.0)]
+        assert figure["layout"]["yaxis"]["range"] == pytest.approx(places)
+        picture = figure["data"][0]
+        half = (places[1] - places[0]) / 48 / 2
+        assert picture["y"][0] == pytest.approx(places[0] + half)
+        assert picture["y"][-1] == pytest.approx(places[1] - half)
+        assert [row[2] for row in picture["z"]] == [None] * 48
+        near = build_layers(active(1, -0.5, 0.25, 1, 1), active(2, -50.0, 9.0, 1, 1))
+        assert "range" not in build_activation_figure(near)["layout"]["yaxis"]
+
+    def test_layers_with_one_entry_that_is_not_finite_are_marked(self):
+        bad = active(2, 0.0, 1.0, 1, 1, non_finite=1.0)
+        figure = build_activation_figure(build_layers(active(1, 0.0, 1.0, 1, 1), bad))
+        (marks,) = (trace for trace in figure["data"] if trace.get("name") == "not finite")
+        assert (marks["x"], marks["y"]) == ([2], [0.0])
+        assert "1 layer:" in figure["layout"]["annotations"][0]["text"]
+
+    def test_zeros_are_the_mean_over_the_networks(self):
+        shares = {"mean": [0.5] * 2, "std": [0.25] * 2, "min": [0.0] * 2, "max": [1.0] * 2}
+        shares |= {"zero_share": [0.2, 0.6], "non_finite": [0.0] * 2, "variation": [1.0] * 2}
+        flow = build_layers(active(1, 0.0, 1.0, 1, **shares))
+        picture = build_activation_figure(flow)["data"][0]
+        assert picture["customdata"][0][0] == pytest.approx(0.4 + 0.6 / 48)
+
     def test_one_value_alone_has_a_range(self):
         picture = build_activation_figure(build_layers(active(1, 2.0, 2.0, 4)))["data"][0]
         assert picture["y"][0] < 2.0 < picture["y"][-1]
+        assert picture["y"][0] + picture["y"][-1] == pytest.approx(4.0)
         assert picture["y"][-1] - picture["y"][0] == pytest.approx(47 / 48)
 
 
@@ -276,6 +344,14 @@ class TestLayer:
         assert min(outline["x"]) == pytest.approx(0.2)
         assert max(outline["x"]) < 0.51  # rounding may leave a trace in the next bin
         assert outline["y"][0] == outline["y"][-1] == 0.0
+        assert sum(outline["y"]) == pytest.approx(2.0)  # each share at both of its edges
+
+    def test_one_value_alone_has_a_range(self):
+        calls = [call("w1", layer=1, statistics={"histogram": histogram(2.0, 2.0, 5)})]
+        flow = make_flow(calls, [parameter("w1.weight", 1)])
+        (bars,) = build_layer_figure(flow, 1)["data"]
+        assert bars["x"] == pytest.approx([1.55 + 0.1 * at for at in range(10)])
+        assert sum(bars["y"]) == 1.0
 
 
 class TestProfile:

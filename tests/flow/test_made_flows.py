@@ -1,11 +1,14 @@
 """What a flow works out of its entries, of flows small enough for paper."""
 
+import json
 import math
 from dataclasses import replace
 
 import pytest
 
-from chainrule.flow.blocks import build_profile, group_blocks, group_calls, is_profiled
+from chainrule.errors import FlowFileError
+from chainrule.flow.blocks import build_profile, group_blocks, group_calls, grow_tree, is_profiled
+from chainrule.flow.loading import decode_flow
 from chainrule.flow.quantity import Quantity
 from made_flows import (
     call,
@@ -311,6 +314,40 @@ class TestRecords:
         assert records[0]["shape"] == "5×6"
 
 
+class TestBounds:
+    """What a file may hold: shares up to rounding, counts, magnitudes."""
+
+    @pytest.mark.parametrize(
+        ("field", "value", "legal"),
+        [
+            ("grad_zero_share", 1.0, True),
+            ("grad_zero_share", 0.0, True),
+            ("grad_zero_share", 1.1, False),
+            ("grad_zero_share", -0.1, False),
+            ("grad_zero_share", "NaN", True),
+            ("non_finite", 3.0, True),
+            ("non_finite", 0.5, False),
+            ("non_finite", -1.0, False),
+            ("norm", 0.0, True),
+            ("norm", -1.0, False),
+            ("norm", "NaN", True),
+            ("layer", 1, True),
+            ("layer", 0, False),
+            ("layer", 2**31, False),
+        ],
+    )
+    def test_of_a_parameter(self, field, value, legal):
+        document = json.loads(make_chain([1.0]).to_json())
+        document["parameters"][0][field] = value
+        text = json.dumps(document)
+        if legal:
+            found = getattr(decode_flow(text).parameters[0], field)
+            assert math.isnan(found) if value == "NaN" else found == value
+        else:
+            with pytest.raises(FlowFileError, match=field):
+                decode_flow(text)
+
+
 class TestBlocks:
     def test_calls_belong_to_their_block_or_to_the_module_around_them(self):
         names = ["stem", "h.0", "h.0.fc", "h.1.fc", "h.1.act", "tail.norm.scale", "tail.fc"]
@@ -347,6 +384,32 @@ class TestBlocks:
         assert block.non_finite == 2
         (empty,) = group_calls(make_flow([call("h.0.e", gradient=None)]))
         assert (empty.smallest_gradient, empty.largest_gradient) == (None, None)
+
+    def test_tree_leaves_out_containers_of_numbered_parts_and_of_single_ones(self):
+        names = ["stem", "body.0", "body.1.a", "body.1.b", "wrap.inner.a", "wrap.inner.b", "own"]
+        calls = [*(call(name) for name in names), call("own.part"), call("own")]
+
+        def write(branch):
+            inner = [write(each) for each in branch.branches]
+            return (branch.label, branch.size, *inner)
+
+        assert write(grow_tree(make_flow(calls))) == (
+            "",
+            9,
+            ("stem", 1),
+            ("body.0", 1),
+            ("body.1", 2, ("a", 1), ("b", 1)),
+            ("wrap.inner", 2, ("a", 1), ("b", 1)),
+            ("own", 3, ("part", 1)),
+        )
+
+    @pytest.mark.parametrize(("parts", "stacks"), [(12, ["s.*"]), (13, ["s.*.l.*"])])
+    def test_profile_of_long_blocks_goes_one_number_deeper(self, parts, stacks):
+        names = [f"s.{at}.l.{part}.w" for at in range(2) for part in range(parts)]
+        calls = [call(name, layer=at) for at, name in enumerate(names, start=1)]
+        weights = [parameter(f"{name}.weight", at) for at, name in enumerate(names, start=1)]
+        profile = build_profile(make_flow(calls, weights))
+        assert [each.name for each in profile if each.repeats] == stacks
 
     @staticmethod
     def build(blocks, singles=0):

@@ -1,16 +1,24 @@
 """Curvature, copies, half precision and sequences of models small enough for paper."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
+from chainrule.errors import InspectionError, LossError
 from chainrule.flow.sharpness import Sharpness
+from chainrule.measure.elements import describe_elements, is_finite, name_number, read_plain
 from chainrule.measure.inspection import inspect
+from chainrule.measure.modules import take_inventory
+from chainrule.measure.optimizers import check_optimizer, read_optimizer
 from chainrule.measure.precision import _write
 from chainrule.measure.sharpness import _find_largest, _list_scales, measure_sharpness
-from chainrule.measure.symmetry import _compare, _group
+from chainrule.measure.symmetry import _compare as compare_units
+from chainrule.measure.symmetry import _group
+from chainrule.measure.terms import _compare, add_up, assemble_terms, read_terms
+from chainrule.measure.time import choose_steps, find_time_dim, measure_steps
 from made_flows import gradient
 
 
@@ -93,7 +101,7 @@ class TestSharpness:
 class TestSymmetry:
     @staticmethod
     def compare(weights, changes, bias=None, dim=0):
-        found = _compare(
+        found = compare_units(
             0,
             torch.tensor(weights),
             torch.tensor(changes),
@@ -196,3 +204,161 @@ class TestSequences:
             norms = [float(g.norm()) for g in torch.autograd.grad(h.square().sum(), states)]
             assert list(map(float, times[0].gradients)) == pytest.approx(norms, rel=1e-5)
             assert (times[0].of, times[0].length) == ("state", steps)
+
+
+class TestTime:
+    @pytest.mark.parametrize(
+        ("length", "count"), [(1, 1), (63, 63), (64, 64), (65, 64), (1000, 64)]
+    )
+    def test_steps_are_all_or_evenly_spaced_with_both_ends(self, length, count):
+        steps = choose_steps(length)
+        assert len(steps) == len(set(steps)) == count
+        assert (steps[0], steps[-1]) == (0, length - 1)
+        gaps = {b - a for a, b in pairwise(steps)}
+        assert not gaps or max(gaps) - min(gaps) <= 1
+
+    def test_norms_are_over_all_examples_of_a_step(self):
+        gradient_ = torch.randn(4, 5, 3) * 1e-30  # whose squares float32 does not hold
+        for dim in (0, 1):
+            other = (1 - dim, 2)
+            expected = gradient_.double().norm(dim=other).tolist()
+            assert measure_steps(gradient_, dim).tolist() == pytest.approx(expected)
+
+    @pytest.mark.parametrize(
+        ("module", "shape", "dim"),
+        [
+            (nn.GRU(2, 3), (5, 4, 2), 0),
+            (nn.GRU(2, 3, batch_first=True), (4, 5, 2), 1),
+            (nn.GRU(2, 3, batch_first=True), (5, 2), 0),  # without examples
+            (nn.Linear(2, 3), (5, 4, 2), 0),
+        ],
+    )
+    def test_lies_where_the_module_says(self, module, shape, dim):
+        assert find_time_dim(module, torch.zeros(shape)) == dim
+
+
+class TestElements:
+    def test_first_wrong_elements_with_what_went_in(self):
+        output = torch.tensor([[1.0, math.inf], [math.inf, -math.inf]])
+        values = [torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([5.0, 6.0]), 7.0]
+        found = describe_elements(output, values, incoming=[torch.full((2, 2), 9.0)])
+        assert [(each.index, float(each.value)) for each in found][:2] == [
+            ((0, 1), math.inf),
+            ((1, 0), math.inf),
+        ]
+        assert [list(map(float, each.inputs)) for each in found][:2] == [
+            [2.0, 6.0, 7.0],
+            [3.0, 5.0, 7.0],
+        ]
+        assert found[0].gradient == 9.0
+        assert len(found) == 3
+
+    def test_undefined_ones_are_shown_first_and_meant_ones_before_all(self):
+        output = torch.tensor([math.inf, math.nan, 1.0])
+        assert [each.index for each in describe_elements(output, [])] == [(1,)]
+        meant = torch.tensor([True, False, False])
+        assert [each.index for each in describe_elements(output, [], bad=meant)] == [(0,)]
+
+    def test_where_places_do_not_correspond_the_largest_is_given(self):
+        output = torch.tensor([math.nan, 1.0])
+        values = [torch.tensor([[1.0, -9.0, 3.0]]), torch.tensor([2.0, -4.0])]
+        (each,) = describe_elements(output, values)
+        assert list(map(float, each.inputs)) == [-9.0, 2.0]
+        (each,) = describe_elements(output, [torch.tensor([[8.0], [3.0]])], mixes=True)
+        assert list(map(float, each.inputs)) == [8.0]
+
+    @pytest.mark.parametrize(
+        ("values", "finite", "name"),
+        [
+            ([1.0, -2.0], True, None),
+            ([1.0, math.nan, math.inf], False, "nan"),
+            ([1.0, math.inf, -math.inf], False, "inf"),
+            ([1.0, -math.inf], False, "-inf"),
+        ],
+    )
+    def test_kinds_of_numbers(self, values, finite, name):
+        tensor = torch.tensor(values)
+        assert is_finite(tensor) is finite
+        if name:
+            assert name_number(tensor) == name
+
+    def test_plain_numbers_of_any_tensor(self):
+        assert read_plain(torch.tensor([3 + 4j])).tolist() == [[3.0, 4.0]]
+        assert read_plain(torch.tensor([1, 2])) is None
+        assert read_plain(torch.zeros(0)) is None
+        assert read_plain(torch.zeros(2, device="meta")) is None
+
+
+class TestOptimizers:
+    def test_rates_are_those_of_each_parameters_group(self):
+        model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+        foreign = nn.Parameter(torch.zeros(2))
+        optimizer = torch.optim.SGD(
+            [
+                {"params": [model[0].weight, foreign], "lr": 0.5},
+                {"params": [model[1].bias], "momentum": 0.75},
+            ],
+            lr=0.25,
+        )
+        found = read_optimizer(optimizer, take_inventory(model))
+        assert found.rates == (0.5, None, None, 0.25)
+        assert (found.name, found.steps, found.momentum, found.foreign) == (
+            "SGD",
+            "gradient",
+            0.75,
+            1,
+        )
+        adam = read_optimizer(torch.optim.AdamW(model.parameters(), 0.1), take_inventory(model))
+        assert (adam.steps, adam.momentum, adam.foreign) == ("rescaled", 0.0, 0)
+        other = read_optimizer(torch.optim.Adadelta(model.parameters()), take_inventory(model))
+        assert other.steps == "other"
+
+    @pytest.mark.parametrize(("rate", "fine"), [(0.0, True), (1e9, True), (-1.0, False)])
+    def test_rates_must_be_finite_and_at_least_zero(self, rate, fine):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+        optimizer.param_groups[0]["lr"] = rate
+        if fine:
+            check_optimizer(optimizer)
+        else:
+            with pytest.raises(InspectionError, match="learning rates"):
+                check_optimizer(optimizer)
+        for wrong in (math.inf, math.nan):
+            optimizer.param_groups[0]["lr"] = wrong
+            with pytest.raises(InspectionError):
+                check_optimizer(optimizer)
+
+
+class TestTerms:
+    def test_pull_by_the_cosine_with_the_whole_gradient(self):
+        a = torch.tensor([3e30, 4e30])
+        norm, cosine = _compare(a, torch.tensor([4e-30, 3e-30])).tolist()
+        assert (norm, cosine) == (pytest.approx(5e30), pytest.approx(24 / 25))
+        assert _compare(a, -a).tolist()[1] == pytest.approx(-1.0)
+        assert math.isnan(_compare(a, None).tolist()[1])
+        assert math.isnan(_compare(a, torch.zeros(2)).tolist()[1])
+
+    def test_are_put_together_in_their_order(self):
+        terms = [("a", (0, 2)), ("b", ()), ("c", None), ("d", (1,))]
+        rows = [[[1.0, 0.5], [2.0, -0.5]], [[3.0, 1.0]]]
+        found = list(assemble_terms(terms, [10.0, 20.0, 30.0, 40.0], rows))
+        assert [(each.name, float(each.value)) for each in found] == [
+            ("a", 10.0),
+            ("b", 20.0),
+            ("c", 30.0),
+            ("d", 40.0),
+        ]
+        assert found[1].is_detached
+        assert found[2].gradients is None
+        pulls = [(g.parameter, float(g.norm), float(g.cosine)) for g in found[0].gradients]
+        assert pulls == [(0, 1.0, 0.5), (2, 2.0, -0.5)]
+        assert found[3].gradients[0].norm == 3.0
+
+    @pytest.mark.parametrize("count", [0, 1, 16, 17])
+    def test_are_one_to_sixteen(self, count):
+        returned = {f"t{at}": torch.tensor(float(at)) for at in range(count)}
+        if 1 <= count <= 16:
+            terms = read_terms(returned)
+            assert float(add_up(terms)) == sum(range(count))
+        else:
+            with pytest.raises(LossError, match=str(count)):
+                read_terms(returned)

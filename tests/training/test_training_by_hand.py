@@ -25,7 +25,9 @@ from chainrule.training.trainability import (
     TRAINED,
     Outcome,
     _clip,
+    _Race,
     judge_accuracy,
+    measure_alike,
     measure_progress,
 )
 from chainrule.training.training import (
@@ -292,3 +294,33 @@ class TestGuessing:
         )
         assert twice is None
         assert "forward" not in vars(model)
+
+
+class TestRace:
+    SPEC = NetworkSpec(depth=7, width=16, activation="relu", init="he")
+
+    @pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.1), ("adam", 0.01)])
+    def test_goes_on_as_alone_when_others_are_lost(self, optimizer, rate, monkeypatch):
+        kept = []
+        keep = _Race._keep
+        monkeypatch.setattr(
+            _Race, "_keep", lambda self, alive: kept.append(alive.tolist()) or keep(self, alive)
+        )
+
+        def measure(*specs):
+            rates = (rate / 100, rate)
+            return measure_alike(
+                specs, task="teacher", optimizer=optimizer, learning_rates=rates, steps=40
+            )
+
+        lost = self.SPEC.replace(init="random", weight_std=1e6)  # no number is finite
+        specs = (self.SPEC, self.SPEC.replace(init="xavier"))
+        alone = [measure(spec)[0] for spec in specs]
+        assert kept == []
+        first, nothing, last = measure(specs[0], lost, specs[1])
+        assert kept == [[True, False, True] * 2]
+        assert nothing.outcome is Outcome.NOT
+        for one, other in zip((first, last), alone, strict=True):
+            assert one.accuracy == pytest.approx(other.accuracy, abs=2e-3)
+            assert (one.learning_rate, one.steps) == (rate, 40)
+            assert one.accuracy > one.chance + 0.02

@@ -183,6 +183,7 @@ def is_fitted_kind(flow: GradientFlow) -> bool:
         and activations <= _ACTIVATIONS
         and all(LEAST <= width <= MOST for width in widths)
         and not flow.attentions
+        and bool(flow.weight_layers)
         and flow.weight_layers[-1].variation is not None
     )
 

@@ -1,0 +1,344 @@
+"""Notes and verdicts of flows small enough for paper."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from chainrule.diagnosis.diagnosis import ACTION_MEASURED, diagnose, overlook
+from chainrule.diagnosis.notes import OBSERVATIONS, list_notes
+from chainrule.diagnosis.rule import Verdict
+from chainrule.flow.inputs import InputFlow
+from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import AttentionFlow
+from chainrule.flow.sharpness import Sharpness
+from chainrule.flow.symmetry import SymmetryFlow
+from chainrule.flow.time import TimeFlow
+from made_flows import call, gradient, make_chain, make_flow, parameter, quantity, residual
+
+
+def note(name, *args, **fields):
+    flow = make_flow(*args, **fields)
+    found = [each for each in list_notes(flow) if each.name == name]
+    return found[0] if found else None
+
+
+def attention(entropy, name="b", at=0):
+    shares = {"one_hot": quantity(0.0), "uniform": quantity(0.0)}
+    sizes = {"heads": 2, "queries": 3, "keys": 4}
+    return AttentionFlow(name=name, call=at, entropy=quantity(entropy), **sizes, **shares)
+
+
+class TestAttention:
+    def test_nearly_one_hot_is_noted_with_the_least(self):
+        calls = (attention(0.04, "a"), attention(0.01, "b"), attention(0.06, "c"))
+        found = note("one_hot_attention", attentions=calls)
+        assert (found.value, found.modules) == (0.01, ("a", "b"))
+        assert "2 of 3 computations" in found.evidence
+        assert "'b'" in found.evidence
+        assert note("one_hot_attention", attentions=calls[2:]) is None
+
+    def test_nearly_uniform_is_noted_where_most_are(self):
+        calls = (attention(0.9999, "a"), attention(0.9612, "b"), attention(0.5, "c"))
+        found = note("uniform_attention", attentions=calls)
+        assert (found.value, found.modules) == (0.9612, ("a", "b"))
+        assert "at least 0.961 there" in found.evidence
+        assert note("uniform_attention", attentions=calls[1:]) is None  # half is not most
+
+
+class TestBranches:
+    CALLS = (call("a"), call("b"), call("c"))
+
+    def test_large_ones_are_noted_with_the_largest(self):
+        sums = (
+            residual(branch=0, before=1.0, added=2.5),
+            residual(branch=1, before=2.0, added=10.0),
+            residual(branch=2, before=1.0, added=2.0),
+            residual(branch=2, before=None, added=9.0),
+        )
+        found = note("large_branch", self.CALLS, residuals=sums)
+        assert (found.value, found.modules) == (5.0, ("a", "b"))
+        assert found.evidence.startswith("2 of 3 branches")
+        assert "'b' adds 5 times" in found.evidence
+
+    def test_tiny_ones_are_noted_by_their_median(self):
+        def ask(*added):
+            sums = tuple(residual(branch=0, added=each) for each in added)
+            return note("tiny_branch", self.CALLS, residuals=sums)
+
+        assert ask(0.0, 0.004, 9.0).value == 0.004
+        assert ask(0.0, 0.011, 9.0) is None
+        assert ask(0.002, 0.006).value == 0.004
+        assert "nothing yet" in ask(0.0, 0.0, 0.0).evidence
+        assert "nothing yet" not in ask(0.0, 0.0, 9.0).evidence
+
+
+class TestStreams:
+    @staticmethod
+    def build(normalization="before", last=8.0, gradients=(1.0, 1.0), count=4):
+        sizes = [2.0 + (last - 2.0) * at / (count - 1) for at in range(count)]
+        shares = [0.5, 0.25, 0.125, 0.0625, 0.03125][:count]
+        ends = [gradients[0], *[1.0] * (count - 2), gradients[1]]
+        return tuple(
+            residual(
+                branch=None,
+                normalization=normalization,
+                before=2.0,
+                added=2.0 * share,
+                after=size,
+                gradient=norm,
+            )
+            for size, share, norm in zip(sizes, shares, ends, strict=True)
+        )
+
+    def test_growth_is_the_last_sum_over_the_start(self):
+        found = note("growing_pre_norm", residuals=self.build(last=8.0, gradients=(6.0, 2.0)))
+        assert found.value == 4.0
+        assert "0.375 times its size in the first half and 0.0938 times" in found.evidence
+        assert "at the first sum is 3 times" in found.evidence
+        assert note("growing_pre_norm", residuals=self.build(last=3.0)) is None
+        assert note("growing_pre_norm", residuals=self.build(last=3.01)) is not None
+        assert note("growing_pre_norm", residuals=self.build("none")) is None
+        assert note("growing_pre_norm", residuals=self.build(count=3)) is None
+
+    def test_growth_starts_at_the_first_sum_where_nothing_is_known_before(self):
+        first, *others = self.build(last=8.0)
+        sums = (replace(first, before=None, added=None), *others)
+        assert note("growing_pre_norm", residuals=sums).value == 4.0
+        two = replace(first, before=None, added=None, after=Quantity([4.0]))
+        assert note("growing_pre_norm", residuals=(two, *others)).value == 2.0
+
+    def test_growth_of_an_odd_number_compares_without_the_middle(self):
+        found = note("growing_pre_norm", residuals=self.build(count=5))
+        assert "0.375 times its size in the first half and 0.0469 times" in found.evidence
+
+    @pytest.mark.parametrize(
+        ("ratio", "noted"), [(0.49, True), (0.5, False), (0.03, True), (0.029, False)]
+    )
+    def test_fading_is_between_the_finding_and_one_half(self, ratio, noted):
+        sums = self.build("after", gradients=(ratio, 1.0))
+        found = note("fading_post_norm", residuals=sums)
+        assert (found is not None) is noted
+        if noted:
+            assert found.value == ratio
+
+    def test_fading_needs_a_gradient_at_both_ends(self):
+        for gradients in ((None, 1.0), (0.1, None), (0.1, 0.0)):
+            sums = self.build("after", gradients=gradients)
+            assert note("fading_post_norm", residuals=sums) is None
+        mixed = (*self.build("after", gradients=(0.1, 1.0)), residual(normalization="none"))
+        assert note("fading_post_norm", residuals=mixed) is None
+
+
+class TestInputs:
+    @staticmethod
+    def build(**fields):
+        values = {
+            **{"reader": "a", "shape": (10, 20), "dtype": "float32", "examples": 10},
+            **{"columns": 20, "mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0},
+            **{"non_finite": 0.0, "constant_columns": 0.0, "zero_columns": 0.0},
+            **{"offset": 0.0, "spread_ratio": 1.0, "repeated": 0.0},
+        } | fields
+        plain = ("reader", "shape", "dtype", "examples", "columns")
+        return (InputFlow(**{k: v if k in plain else quantity(v) for k, v in values.items()}),)
+
+    @pytest.mark.parametrize(
+        ("constant", "examples", "noted"), [(3.0, 10, True), (2.0, 10, False), (3.0, 7, False)]
+    )
+    def test_columns_that_never_change(self, constant, examples, noted):
+        inputs = self.build(constant_columns=constant, examples=examples)
+        found = note("constant_columns", inputs=inputs)
+        assert (found is not None) is noted
+        if noted:
+            assert found.value == 0.15
+            assert "3 of 20 columns" in found.evidence
+
+    @pytest.mark.parametrize(
+        ("repeated", "examples", "noted"), [(0.6, 10, True), (0.5, 10, False), (0.6, 7, False)]
+    )
+    def test_examples_that_repeat(self, repeated, examples, noted):
+        inputs = self.build(repeated=repeated, examples=examples)
+        found = note("repeated_examples", inputs=inputs)
+        assert (found is not None) is noted
+        if noted:
+            assert "6 of 10 examples" in found.evidence
+
+
+class TestOthers:
+    def test_time_that_fades_up_to_one_half(self):
+        def ask(*norms):
+            steps = tuple(range(len(norms)))
+            time = TimeFlow(
+                name="a",
+                kind="GRU",
+                call=0,
+                of="input",
+                length=len(norms),
+                steps=steps,
+                gradients=tuple(map(quantity, norms)),
+            )
+            return note("fading_time", times=(time,))
+
+        assert ask(0.0, 1.0, 1.0).value == pytest.approx(1 / 3)
+        assert ask(0.0, 1.0).value == 0.5
+        assert ask(0.0, 0.0, 1.0) is None
+        assert ask(1.0, 1.0) is None
+        assert ask(0.0, 0.0) is None
+
+    def test_copies_up_to_nine_tenths(self):
+        def ask(copies):
+            flow = make_chain([1.0, 1.0])
+            each = SymmetryFlow(
+                parameter="0.weight", layer=1, units=11, copies=quantity(copies), idle=quantity(0.0)
+            )
+            return note(
+                "copied_units", flow.layers, flow.parameters, chain=True, symmetries=(each,)
+            )
+
+        assert ask(1.0) is None
+        assert ask(2.0).value == 0.2
+        assert ask(9.0).value == 0.9
+        assert ask(10.0) is None
+
+    def test_saturation_from_one_half_up_to_nine_tenths(self):
+        def ask(*shares):
+            calls, weights = [], []
+            for at, share in enumerate(shares, start=1):
+                calls += [
+                    call(f"w{at}", layer=at),
+                    call(f"h{at}", "Tanh", layer=at, statistics={"saturation": share}),
+                ]
+                weights.append(parameter(f"w{at}.weight", at))
+            return note("partly_saturated", calls, weights)
+
+        assert ask(0.5, 0.91) is None
+        found = ask(0.6, 0.9, 0.51)
+        assert (found.value, found.modules) == (0.9, ("w1", "w2", "w3"))
+        assert "layer 2" in found.evidence
+        assert "3 layers" in found.evidence
+        assert "layers" not in ask(0.6).evidence
+
+    @pytest.mark.parametrize(
+        ("low", "high", "dtype", "value"),
+        [
+            (-1.0, 6551.0, "float16", 6551.0 / 65504.0),
+            (-13100.8, 1.0, "float16", 0.2),
+            (-1.0, 6550.0, "float16", None),
+            (-1.0, 60000.0, "float32", None),
+        ],
+    )
+    def test_values_near_the_largest_number_of_float16(self, low, high, dtype, value):
+        calls = [call("a", dtype=dtype, statistics={"min": low, "max": high})]
+        found = note("near_overflow", calls)
+        assert (found and found.value) == (value if value is None else pytest.approx(value))
+
+    def test_infinite_values_are_beyond_the_largest_number(self):
+        calls = [call("a", dtype="float16", statistics={"min": -1.0, "max": math.inf})]
+        assert "beyond the largest" in note("near_overflow", calls).evidence
+        calls = [call("a", dtype="float16", statistics={"min": -1.0, "max": 6551.0})]
+        assert "reach 10 % of" in note("near_overflow", calls).evidence
+
+    def test_numbers_that_stop_before_a_parameter(self):
+        bad = call("a", layer=1, gradient=gradient(non_finite=3.0))
+        found = note("stopped_non_finite", [bad], [parameter("w.weight", 1)])
+        assert (found.value, found.modules) == (3.0, ("a",))
+        reached = parameter("w.weight", 1, grad_non_finite=1.0)
+        assert note("stopped_non_finite", [bad], [reached]) is None
+
+    def test_weights_that_are_not_used(self):
+        weights = [parameter("a.weight", 1), parameter("b.weight", 2, status="unreached")]
+        found = note("unused_weights", [call("a"), call("b")], weights)
+        assert (found.value, found.modules) == (1.0, ("b.weight",))
+        assert note("unused_weights", [call("b"), call("a")], weights) is None  # cut: a finding
+
+    def test_normalizations_that_are_made_up_for(self):
+        calls = [
+            call("a", "LayerNorm", statistics={"std": 0.05}),
+            call("b", "LayerNorm", statistics={"std": 0.02}),
+            call("c", "LayerNorm"),
+        ]
+        found = note("starved_branch", calls)
+        assert (found.value, found.modules) == (0.02, ("a", "b"))
+        assert found.evidence.startswith("2 of 3 normalizations")
+        assert note("starved_branch", calls[:2]) is None  # a finding
+        weights = [parameter("a.weight", None, shape=(4,), norm=2.0)]
+        one = [call("a", "LayerNorm", statistics={"std": 0.05}), call("fc", layer=1)]
+        branch = (residual(parameters=(0,)),)
+        assert note("starved_branch", one, weights, residuals=branch).value == 0.05
+        mixed = [*one, call("b", "LayerNorm"), call("c", "LayerNorm", statistics={"std": 0.02})]
+        assert note("starved_branch", mixed, weights, residuals=branch) is None  # a finding, too
+
+    def test_bounds(self):
+        bounds = {
+            **{"large_branch": 2.0, "tiny_branch": 0.01, "growing_pre_norm": 1.5},
+            **{"fading_post_norm": 0.5, "idle_examples": 0.25, "large_start": 8.0},
+            **{"constant_columns": 0.1, "repeated_examples": 0.5, "copied_units": 0.1},
+            **{"partly_saturated": 0.5, "near_overflow": 0.1, "one_hot_attention": 0.05},
+            **{"uniform_attention": 0.95, "starved_branch": 0.1, "fading_time": 0.0},
+        }
+        assert {name: OBSERVATIONS[name].threshold for name in bounds} == bounds
+
+
+class TestVerdict:
+    def test_is_that_of_the_gravest_finding(self):
+        flow = make_chain([1e-9, 1.0, 1e7])
+        diagnosis = diagnose(flow)
+        assert [each.rule for each in diagnosis.findings] == [
+            "exploding_gradient",
+            "vanishing_gradient",
+        ]
+        assert diagnosis.verdict is Verdict.EXPLODING
+        assert not diagnosis.specified
+        rest = overlook(diagnosis, flow, ["exploding_gradient"])
+        assert (rest.verdict, len(rest.findings)) == (Verdict.VANISHING, 1)
+        assert overlook(diagnosis, flow, ["dead_units"]) is diagnosis
+        healthy = overlook(diagnosis, flow, ["exploding_gradient", "vanishing_gradient"])
+        assert healthy.verdict is Verdict.HEALTHY
+
+    def test_finding_names_all_layers_beyond_and_the_worst(self):
+        flow = make_chain([1e-9, 1e-7, 1.0, 1e-8])
+        (finding,) = [each for each in diagnose(flow).findings if each.rule == "vanishing_gradient"]
+        assert (finding.layers, finding.modules) == ((1, 2, 4), ("0", "2", "6"))
+        assert finding.worst == "0"
+        assert finding.value == pytest.approx(1e-9 / math.sqrt(3))
+        assert "3 of 4 layers are below" in finding.evidence
+        assert "layer 1" in finding.evidence
+
+    def test_of_numbers_that_are_not_finite_silences_what_compares_them(self):
+        flow = make_chain([1e-9, 1.0, 1e7])
+        bad = replace(flow.parameters[0], grad_non_finite=Quantity([1.0]))
+        flow = make_flow(flow.layers, (bad, *flow.parameters[1:]), chain=True)
+        assert [each.rule for each in diagnose(flow).findings] == ["non_finite"]
+
+    def test_of_nothing_to_train(self):
+        frozen = parameter("a.weight", 1, status="frozen")
+        assert diagnose(make_flow([call("a", layer=1)], [frozen])).verdict is Verdict.NO_GRADIENT
+        assert "has none" in diagnose(make_flow()).action
+
+    def test_of_a_healthy_model_says_between_what_gradients_lie(self):
+        diagnosis = diagnose(make_chain([3.0, 1.0, 2.0]))
+        assert diagnosis.verdict is Verdict.HEALTHY
+        assert "between 1 and 3" in diagnosis.summary
+        assert "1.5 times" in diagnosis.summary
+        assert diagnosis.action == ACTION_MEASURED
+        assert diagnosis.prospects == "measured only"
+
+    def test_of_a_layer_without_a_weight_is_given(self):
+        single = diagnose(make_flow([call("a")], [parameter("a.bias", shape=(4,))]))
+        assert single.summary == "No measured value is beyond its limit."
+
+    def test_of_explained_gradients_counts_them(self):
+        flow = make_chain([0.0, 0.0, 1.0])
+        zero = replace(flow.parameters[2], norm=Quantity([0.0]))
+        flow = make_flow(flow.layers, (*flow.parameters[:2], zero), chain=True)
+        assert "2 of 3 layers" in diagnose(flow).summary
+
+    @pytest.mark.parametrize(("rate", "found"), [(0.29, False), (0.31, True)])
+    def test_of_a_rate_far_above_the_limit(self, rate, found):
+        sharpness = Sharpness(eigenvalue=40.0, tolerance=0.0, rate=rate, optimizer="SGD")
+        diagnosis = diagnose(make_chain([1.0, 1.0]), sharpness=sharpness)
+        assert (diagnosis.verdict is Verdict.LEARNING_RATE) is found
+        if found:
+            assert diagnosis.findings[0].value == pytest.approx(rate / 0.05)
+        adam = replace(sharpness, optimizer="Adam")
+        assert diagnose(make_chain([1.0, 1.0]), sharpness=adam).verdict is Verdict.HEALTHY
