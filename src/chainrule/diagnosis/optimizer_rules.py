@@ -62,7 +62,7 @@ def _read_step(flow: GradientFlow) -> list[Reading]:
         if optimizer.steps == "gradient":
             step = rate * norm / (1.0 - min(optimizer.momentum, 0.999))
         else:
-            root = math.sqrt(math.prod(parameter.shape))
+            root = math.sqrt(math.prod(map(float, parameter.shape)))
             entry = norm / root if root else 0.0  # root mean square of the gradient's entries
             step = rate * root * entry / (entry + optimizer.epsilon) if entry > 0 else 0.0
         steps.append(step)
@@ -138,9 +138,9 @@ def _describe_epsilon(flow: GradientFlow) -> str:
     """Return that gradients are smaller than what is added to them; "" if they are not."""
     epsilon = flow.optimizer.epsilon if flow.optimizer is not None else 0.0
     entries = [
-        float(each.grad_norm) / math.sqrt(math.prod(each.shape))
+        float(each.grad_norm) / math.sqrt(math.prod(map(float, each.shape)))
         for each, _ in _list_trained(flow)
-        if each.is_weight and each.grad_norm is not None
+        if each.is_weight and each.grad_norm is not None and math.prod(each.shape)
     ]
     if not entries or max(entries) >= epsilon:
         return ""
