@@ -253,6 +253,40 @@ def test_every_control_explains_itself_on_focus(explorer):
         assert read_part(explorer, "help") == control.help
         assert field.evaluate(place) == before  # nothing moves under the mouse
         assert field.get_attribute("aria-describedby") == f"control-{control.name}-help"
+    configure = explorer.locator(".ex-configure")
+    configure.get_by_text(CONTROLS["init"].label, exact=True).hover()
+    assert read_part(explorer, "help") == CONTROLS["init"].help
+
+
+@pytest.mark.parametrize("size", [(720, 450), (1440, 600), (390, 844)])
+def test_nothing_lies_over_a_control_that_is_used(page, url, size):
+    """Also zoomed in to 200 %: 720 × 450 is what a screen of 1440 × 900 has left then."""
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    open_explorer(page, url, SMALL)
+    for name in ("depth", "depth-slider", "width", "width-slider", "activation", "init"):
+        control = page.locator(f"#control-{name}")
+        control.focus()
+        control.scroll_into_view_if_needed()
+        assert control.evaluate(
+            """control => {
+                const { left, top, width, height } = control.getBoundingClientRect();
+                return document.elementFromPoint(left + width / 2, top + height / 2) === control;
+            }"""
+        ), name
+
+
+def test_the_way_to_other_pages_and_back_keeps_the_network(page, url):
+    open_explorer(page, url, f"{SMALL}&pin=depth%3D5")
+    view = read_view_of(page)
+    ways = page.get_by_role("navigation", name="pages")
+    ways.get_by_role("link", name="Learn").click()
+    page.wait_for_function("location.hash === '#lesson'")
+    assert read_view(page.evaluate("location.search"))[0] == view
+    ways.get_by_role("link", name="Your model").click()
+    page.wait_for_selector("#model-root[data-ready]")
+    ways.get_by_role("link", name="Explore").click()
+    wait_until_settled(page)
+    assert read_view_of(page) == view
 
 
 class TestAddresses:

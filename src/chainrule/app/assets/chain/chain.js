@@ -479,6 +479,7 @@ export class Page {
     this.$("erratum-card").hidden = !answer.erratum;
     this.$("erratum").innerHTML = answer.erratum ? describeErratum(answer.erratum) : "";
     this.$("range").textContent = answer.range_note || "";
+    this.$("symbols").textContent = answer.symbols.join(". ");
   }
 
   measure() {
