@@ -9,6 +9,7 @@ from chainrule.diagnosis.diagnosis import ACTION_MEASURED, diagnose, overlook
 from chainrule.diagnosis.notes import OBSERVATIONS, list_notes
 from chainrule.diagnosis.rule import Verdict
 from chainrule.flow.inputs import InputFlow
+from chainrule.flow.loss import LossFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import AttentionFlow
 from chainrule.flow.sharpness import Sharpness
@@ -231,6 +232,22 @@ class TestOthers:
         calls = [call("a", dtype=dtype, statistics={"min": low, "max": high})]
         found = note("near_overflow", calls)
         assert (found and found.value) == (value if value is None else pytest.approx(value))
+
+    @pytest.mark.parametrize(
+        ("share", "noted"), [(0.25, False), (0.26, True), (0.5, True), (None, False)]
+    )
+    def test_examples_that_send_nothing_back(self, share, noted):
+        facts = LossFlow(parts=(), outputs=(1,), zero_examples=quantity(share))
+        found = note("idle_examples", [call("a"), call("b")], loss_facts=facts)
+        assert (found is not None) is noted
+        if noted:
+            assert (found.value, found.modules) == (share, ("b",))
+
+    def test_parts_that_were_detached(self):
+        for value, noted in ((-2.5, 2.5), (0.0, None), (None, None)):
+            facts = LossFlow(parts=(), detached=quantity(value))
+            found = note("detached_constant", loss_facts=facts)
+            assert (found and found.value) == noted
 
     def test_infinite_values_are_beyond_the_largest_number(self):
         calls = [call("a", dtype="float16", statistics={"min": -1.0, "max": math.inf})]

@@ -16,7 +16,7 @@ from chainrule.measure.optimizers import check_optimizer, read_optimizer
 from chainrule.measure.precision import _write
 from chainrule.measure.sharpness import _find_largest, _list_scales, measure_sharpness
 from chainrule.measure.symmetry import _compare as compare_units
-from chainrule.measure.symmetry import _group
+from chainrule.measure.symmetry import _group, _list_units
 from chainrule.measure.terms import _compare, add_up, assemble_terms, read_terms
 from chainrule.measure.time import choose_steps, find_time_dim, measure_steps
 from made_flows import gradient
@@ -143,6 +143,22 @@ class TestSymmetry:
         assert first[0] == first[2]
         assert len(set(first)) == 3
         assert len(set(_group(units, 1e-3).tolist())) == 2
+
+    def test_groups_agree_along_every_direction(self):
+        for frequency in (1.0, 2**0.5):  # units that differ, but not along this direction
+            one, two = (math.cos(frequency * at * at) for at in (1, 2))
+            units = torch.tensor([[0.0, 0.0], [two, -one]], dtype=torch.float64)
+            assert len(set(_group(units, 1e-9).tolist())) == 2
+
+    def test_groups_are_as_coarse_as_the_largest_unit_asks(self):
+        units = torch.tensor([[0.0, 0.0], [1.0, 2.0], [1.0, 2.0 + 1e-8]]).double()
+        found = _group(units, 1e-5).tolist()
+        assert found[1] == found[2] != found[0]
+
+    def test_of_large_weights_some_entries_are_compared(self):
+        assert _list_units(torch.ones(2, 2049), 0).shape == (2, 683)
+        assert _list_units(torch.ones(2, 1024), 0).shape == (2, 1024)
+        assert _list_units(torch.ones(3, 5000), 1).shape == (4096, 3)
 
     def test_a_model_with_copies_has_them_in_its_flow(self):
         torch.manual_seed(0)
