@@ -637,7 +637,7 @@ FAULTS = {
     ),
     "large draws": Fault(large_draws, Verdict.EXPLODING, "exploding_gradient", ("0",)),
     "sunken biases": Fault(sunken_biases, Verdict.DEAD_UNITS, "dead_units", ("0",)),
-    "all zero": Fault(constant_start(0.0), Verdict.SYMMETRIC, "symmetric_units", ("0.weight",)),
+    "all zero": Fault(constant_start(0.0), Verdict.NO_GRADIENT, "zero_product", ("0.weight",)),
     "all the same": Fault(
         constant_start(0.2), Verdict.SYMMETRIC, "symmetric_units", ("0.weight",)
     ),
@@ -657,7 +657,7 @@ FAULTS = {
     "other parameters": Fault(other_parameters, Verdict.LEARNING_RATE, "not_held", ("0.weight",)),
     "rate too large": Fault(rate(300.0, 0.1), Verdict.LEARNING_RATE, "large_step"),
     "rate too small": Fault(rate(1e-8, 0.1), Verdict.LEARNING_RATE, "small_step"),
-    "loss below Adam's ε": Fault(below_epsilon, Verdict.LEARNING_RATE, "small_step"),
+    "loss below Adam's ε": Fault(below_epsilon, Verdict.LEARNING_RATE, "below_epsilon"),
     "steep valley": Fault(
         valley(0.005, 0.5, 1e-3), Verdict.LEARNING_RATE, "overshoots", (), "sharpness"
     ),

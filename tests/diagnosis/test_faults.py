@@ -89,7 +89,6 @@ CURED = {
     "unbounded scales": "Weights of 0.1 times their size",
     "forgetful": "Gates that remember",
     "growing branches": "Initialization by what follows each layer",
-    "large draws": "Initialization by what follows each layer",
     "sunken biases": "Biases that wake dead units",
     "all zero": "Initialization by what follows each layer",
     "all the same": "Initialization by what follows each layer",

@@ -118,6 +118,8 @@ def explain_attributions(diagnosis: Diagnosis, attributions: tuple[Attribution, 
     if diagnosis.verdict is Verdict.HEALTHY:
         return ""
     if diagnosis.verdict is Verdict.NO_GRADIENT:
+        if diagnosis.findings[0].rule == "zero_product":
+            return "There is no factor to show: it is zero."
         return "There is no factor to show: no path leads from the loss to these weights."
     if diagnosis.verdict is Verdict.HARD_TO_TRAIN:
         return "No single module is the cause: the verdict comes from all values together."

@@ -47,14 +47,16 @@ def find_obstacle(
     """
     if not flow.parameters:
         return "Nothing was tried: the model has no parameters, so there is nothing to change."
-    if find_curable(diagnosis, flow).verdict is Verdict.NO_GRADIENT:
+    curable = find_curable(diagnosis, flow)
+    # Where two factors of a product are zero there is a path, and other weights open it.
+    if curable.verdict is Verdict.NO_GRADIENT and curable.findings[0].rule != "zero_product":
         return (
             "Nothing was tried: no path leads from the loss to the weights, and without one no "
             "change of weights helps."
         )
-    if (outside := _OUTSIDE.get(find_curable(diagnosis, flow).verdict)) is not None:
+    if (outside := _OUTSIDE.get(curable.verdict)) is not None:
         return f"Nothing was tried: {outside} What follows is advice only."
-    origin = flow.origin if find_curable(diagnosis, flow).verdict is Verdict.NON_FINITE else None
+    origin = flow.origin if curable.verdict is Verdict.NON_FINITE else None
     if origin is not None and is_of_formula(origin):
         return (
             f"Nothing was tried: {origin.op} in {origin.place} is not defined at values that it "
