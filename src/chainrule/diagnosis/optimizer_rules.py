@@ -140,7 +140,7 @@ def _describe_epsilon(flow: GradientFlow) -> str:
     entries = [
         float(each.grad_norm) / math.sqrt(math.prod(map(float, each.shape)))
         for each, _ in _list_trained(flow)
-        if each.is_weight and each.grad_norm is not None and math.prod(each.shape)
+        if each.is_weight and each.grad_norm is not None and 0 not in each.shape
     ]
     if not entries or max(entries) >= epsilon:
         return ""
