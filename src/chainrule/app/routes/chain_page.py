@@ -205,6 +205,8 @@ def answer_recurrence(query: dict[str, str]) -> Answer:
             }
             for step in recurrence.steps
         ],
+        "uses": [describe_number(use) for use in recurrence.uses],
+        "x": recurrence.chain.x,
         "gradient": describe_number(recurrence.gradient),
         "clip_factor": describe_number(recurrence.clip_factor),
         "clipped_gradient": describe_number(recurrence.clipped_gradient),
