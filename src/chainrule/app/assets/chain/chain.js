@@ -61,6 +61,7 @@ export class Page {
     this.view = new View(find(root, '[data-view="chain"]'), "", {
       draw: () => this.draw(),
       pass: (step, moved) => this.showPass(step, moved),
+      lit: (ids) => this.lightWeights(ids),
       wantLines: () => this.refresh({ write: false }),
       canEdit: (id) =>
         this.view.answer.factors.some((/** @type {any} */ f) => f.id === id && isEditable(f)),
@@ -200,6 +201,7 @@ export class Page {
   showControls() {
     const { weights, biases, activation, wrt } = this.state;
     setValue(this.$("layers"), weights.length);
+    this.$("layers-range").max = Math.max(SHOWN_VALUES, weights.length);
     setValue(this.$("layers-range"), weights.length);
     showActivations(this.root, activation.split(","), weights.length, this.activations);
     this.$("biased").checked = Boolean(biases);
@@ -477,6 +479,17 @@ export class Page {
     this.refresh();
   }
 
+  /** A factor that is a weight comes from that weight's node. */
+  lightWeights(ids) {
+    for (const f of this.view.answer?.factors ?? []) {
+      if (f.kind !== "weight") continue;
+      find(this.$("graph"), `.node[data-node="w${f.layer}"]`)?.classList.toggle(
+        "lit",
+        ids.has(f.id),
+      );
+    }
+  }
+
   /** Show in the graph how far the backward pass is, and let the number travel there. */
   showPass(step, moved) {
     const { answer } = this.view;
@@ -501,8 +514,9 @@ export class Page {
 
   draw() {
     const { answer } = this.view;
-    const widths = this.measure(); // before anything is written, or the browser lays out twice
-    drawGraph(this.root, answer, this.wholeGraph);
+    const before = this.measure(); // before anything is written, or the browser lays out twice
+    const moved = drawGraph(this.root, answer, this.wholeGraph);
+    const widths = moved ? this.measure() : before;
     if (!this.atOutput) {
       // the backward pass starts at the right
       this.atOutput = true;

@@ -3,6 +3,7 @@
  * As on the rest of the page, no number is computed here: all come from /api/expression.
  */
 import { copy, el, escapeHtml, find, findAll, part } from "../shared/dom.js";
+import { capitalize } from "../shared/numbers.js";
 import { fitGraph, saveGraph } from "./graph.js";
 import { speak } from "./speech.js";
 
@@ -132,7 +133,10 @@ export class Expression {
       answer = { error: "The server does not answer." };
     }
     this.showError(answer.error);
-    this.$("bench").classList.toggle("cr-stale", Boolean(answer.error));
+    for (const box of findAll(this.root, ".cr-bench, .cr-equations")) {
+      box.classList.toggle("cr-stale", Boolean(answer.error));
+      box.hidden = Boolean(answer.error && !this.answer);
+    }
     if (!answer.error) {
       this.answer = answer;
       this.draw();
@@ -158,11 +162,15 @@ export class Expression {
             el(
               "span",
               { class: "cr-caret", "aria-hidden": "true" },
-              `${shown}\n${" ".repeat(at - 1 - from)}▲\n`,
+              `${shown}\n${" ".repeat(at - 1 - from)}▲`,
             ),
           ]
         : []),
-      error,
+      el(
+        "span",
+        { class: "cr-reason" },
+        capitalize(error.replace(/^expression, (?=character)/, "")),
+      ),
     );
   }
 

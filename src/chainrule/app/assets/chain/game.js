@@ -138,7 +138,7 @@ export class Game {
     this.$("answer").textContent =
       `Your guess from the graph was ${say(last.graph)}, from the equation ${say(last.equation)}. ${WHY[this.round]}`;
     this.$("chart").innerHTML = lineChart({
-      width: Math.min(760, widthOf(this.$("chart"))),
+      width: widthOf(this.$("chart")),
       label: `The product after each factor, from the output back to w₁; at the end ${gradient.text}.`,
       x: "factors multiplied, from the output back",
       band: [-1, 1],

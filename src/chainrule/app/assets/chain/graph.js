@@ -7,14 +7,19 @@ const CROPPED = 60; // pixels at the graph's top, where its headline stands
 const BELOW = 8; // and at its lower edge, below the legend
 const ROW = 288; // from one row of the graph to the next
 
-/** Place the graph; its variables can be edited, its fold opened, its edges focused. */
+/**
+ * Place the graph; its variables can be edited, its fold opened, its edges focused.
+ * @returns {boolean} whether it now stands elsewhere on the page, beside or above the equation
+ */
 export const drawGraph = (root, answer, whole) => {
   const box = find(root, '[data-part="graph"]');
   box.innerHTML = answer.svg;
   const svg = find(box, "svg");
   const { width, height } = svg.viewBox.baseVal;
   const beside = width <= BESIDE.width && height <= BESIDE.height;
-  find(root, ".cr-bench").classList.toggle("cr-beside", beside);
+  const bench = find(root, ".cr-bench").classList;
+  const moved = bench.contains("cr-beside") !== beside;
+  bench.toggle("cr-beside", beside);
   moveHeadline(svg, find(root, '[data-part="headline"]'), answer.subject.text);
   const folded = find(box, ".node.fold");
   const button = find(root, '[data-do="graph"]');
@@ -30,6 +35,7 @@ export const drawGraph = (root, answer, whole) => {
     );
   }
   setOrder(svg);
+  return moved;
 };
 
 /** Say the result beside the card's title instead: what stays in sight is to be low. */

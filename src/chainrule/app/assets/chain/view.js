@@ -18,6 +18,7 @@ export class View {
    * @param {() => void} hooks.draw draws graph and charts
    * @param {string} hooks.start what is said before the first factor
    * @param {(step: number | null, moved: boolean) => void} [hooks.pass] shows how far the backward pass is
+   * @param {(ids: Set<string>) => void} [hooks.lit] lights what else belongs to factors
    * @param {() => void} [hooks.wantLines] asks for the lines left out
    * @param {(id: string) => boolean} [hooks.canEdit] whether a factor can be changed
    */
@@ -261,6 +262,7 @@ export class View {
       const own = entry.dataset.factor.split(" ");
       entry.classList.toggle("lit", ids.size > 0 && own.some((id) => ids.has(id)));
     }
+    this.hooks.lit?.(ids);
     if (ids.size === 1) this.bringBar();
   }
 
