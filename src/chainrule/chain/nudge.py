@@ -61,9 +61,8 @@ def nudge_chain(chain: ScalarChain, wrt: str = "w1", amount: float = 0.01) -> Nu
     """
     factors = chain.factors(wrt)
     chain = chain.show(wrt)
-    moved = _move(chain, wrt, amount)
     before = {node.id: node for node in chain.nodes}
-    after = {node.id: node.value for node in moved.nodes}
+    after = _compute_values(_move(chain, wrt, amount))
     predicted = WideFloat.from_float(amount)
     stops = [Stop(node=before[wrt], factor=None, predicted=predicted, true=predicted)]
     for factor in reversed(factors):
@@ -72,6 +71,14 @@ def nudge_chain(chain: ScalarChain, wrt: str = "w1", amount: float = 0.01) -> Nu
         node = before["p" if name == f"h{chain.depth}" else name]
         stops.append(_stop(node, factor, predicted, after[node.id]))
     return Nudge(wrt=wrt, amount=amount, stops=tuple(stops))
+
+
+def _compute_values(chain: ScalarChain) -> dict[str, WideFloat]:
+    """Return the values of the nodes that a nudge moves; no graph is built for them."""
+    found = {"p": chain.output}
+    for layer in chain.layers:
+        found |= {f"z{layer.number}": layer.z, f"h{layer.number}": layer.h}
+    return found
 
 
 def _stop(node: Node, factor: Factor, predicted: WideFloat, after: WideFloat) -> Stop:

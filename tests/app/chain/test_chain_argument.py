@@ -18,6 +18,7 @@ from chain_page import (
     text,
     visit,
     wait_for,
+    wait_for_depth,
 )
 from chainrule.chain import ScalarChain, derive, describe_chain, nudge_chain
 from chainrule.chain.document import describe_nudge, name_outcome
@@ -258,3 +259,12 @@ def test_less_motion_sends_no_pulse(page, url):
     page.emulate_media(reduced_motion="no-preference")
     do(page, "next").click()
     assert page.locator(".chain-graph .pulse text").text_content() == "0.243"
+
+
+@pytest.mark.browser
+def test_the_depth_card_takes_over_the_chain(page, url):
+    visit(page, url, "?weights=1.1,2&activation=tanh")
+    do(page, "take-chain").click()
+    wait_for_depth(page, 1.1, "tanh")
+    query = parse_qs(urlsplit(page.url).query)
+    assert (query["depth_w"], query["depth_activation"]) == (["1.1"], ["tanh"])

@@ -54,6 +54,14 @@ export class Cards {
     return Promise.all([this.refreshDepth(), this.refreshTime()]);
   }
 
+  /** Show many layers like the first one of a chain. */
+  take({ weights, activation }) {
+    Object.assign(this.values.depth, { w: weights[0], activation: activation.split(",")[0] });
+    this.showControls();
+    this.page.writeAddress();
+    return this.refreshDepth();
+  }
+
   readDepth(source) {
     const note = [];
     const range = this.$("depth-w-range");

@@ -456,6 +456,7 @@ export class Page {
     else if (name === "walk-back-here") this.walk.go(this.walk.at - 1);
     else if (name === "walk-next-here") this.walk.go(this.walk.at + 1);
     else if (this.game.act(name)) return;
+    else if (name === "take-chain") this.cards.take(this.state);
     else if (name.startsWith("order-")) this.show({ order: name.slice(6) });
     else if (name.startsWith("nudge-")) this.show({ push: name.slice(6) });
     else if (name.startsWith("to-"))
