@@ -29,7 +29,7 @@ COVERED = """lines => lines.filter(line => {
     const math = line.querySelector("math").getBoundingClientRect();
     const found = document.elementFromPoint(
         math.x + Math.min(math.width, innerWidth - math.x - 30) / 2, math.y + math.height / 2);
-    return at.top < 52 || at.bottom > innerHeight || !line.contains(found);
+    return at.top < 52 || at.bottom > innerHeight + 1 || !line.contains(found);
 }).map(line => line.textContent)"""
 """Which lines of a derivation, each scrolled to, are not wholly seen or lie under something."""
 

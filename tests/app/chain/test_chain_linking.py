@@ -123,7 +123,7 @@ def test_whole_derivative_lights_every_factor(shown):
 @pytest.mark.browser
 def test_factors_are_reached_and_walked_by_keyboard(shown):
     names = [factor.id for factor in START.factors("w1")]
-    do(shown, "copy").focus()
+    do(shown, "order-forward").focus()
     shown.keyboard.press("Tab")
     assert shown.evaluate("document.activeElement.dataset.factor") == " ".join(names)
     assert read_lit(shown)["chart"] == sorted(names)
@@ -168,7 +168,7 @@ def test_what_has_the_focus_is_in_sight(shown):
 )
 def test_tab_reaches_the_graph_once_and_arrow_keys_walk_it(page, url, query):
     visit(page, url, query)
-    do(page, "svg").focus()
+    do(page, "walk-next").focus()
     page.keyboard.press("Tab")
     at = "document.activeElement.dataset.node || document.activeElement.dataset.edge"
     assert page.evaluate(at) == "x"

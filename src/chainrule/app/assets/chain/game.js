@@ -86,7 +86,9 @@ export class Game {
     svg.setAttribute("viewBox", `0 60 ${width} ${height - 128}`);
     svg.removeAttribute("height");
     svg.classList.add("cr-blind");
-    for (const entry of findAll(svg, "[data-factor]")) entry.removeAttribute("data-factor");
+    // It is a picture: nothing in it is linked or can be changed.
+    for (const entry of findAll(svg, "[data-node], [data-edge]"))
+      for (const name of ["node", "edge", "factor"]) delete entry.dataset[name];
   }
 
   writeEquation() {

@@ -124,14 +124,14 @@ export class View {
         term.setAttribute("role", role(term));
         term.setAttribute("aria-label", describe(term));
       });
-      // A formula's parts are nothing to assistive technology; a group's can be reached.
-      find(row, "math")?.setAttribute("role", "group");
-      find(row, "math")?.setAttribute("aria-label", speak(row.dataset.text));
     };
     const kinds = { product: 1, formulas: 1, numbers: 1, derivative: 2, value: 2 };
     const whole = `${subject.text} ${equal(gradient)}: all ${factors.length} factors`;
     for (const row of this.$("lines").querySelectorAll("li[data-kind]")) {
       const kind = kinds[row.dataset.kind];
+      // A formula's parts are nothing to assistive technology; a group's can be reached.
+      find(row, "math")?.setAttribute("role", "group");
+      find(row, "math")?.setAttribute("aria-label", speak(row.dataset.text));
       if (kind === 1) {
         reach(
           row,
