@@ -37,6 +37,10 @@ class Nudge:
         wrt: The variable.
         amount: How far it is moved.
         stops: The values that move with it, the variable first and p last.
+
+    Example:
+        >>> [stop.node.id for stop in nudge_chain(ScalarChain(2.0, [0.5]), "w1").stops]
+        ['w1', 'z1', 'p']
     """
 
     wrt: str

@@ -268,3 +268,23 @@ def test_the_depth_card_takes_over_the_chain(page, url):
     wait_for_depth(page, 1.1, "tanh")
     query = parse_qs(urlsplit(page.url).query)
     assert (query["depth_w"], query["depth_activation"]) == (["1.1"], ["tanh"])
+
+
+@pytest.mark.browser
+def test_the_erratum_is_folded_and_shows_where_the_forms_differ(page, url):
+    visit(page, url, f"?weights={equal('1', 30)}")
+    card = part(page, "erratum-card")
+    assert card.locator("table").is_hidden()
+    card.locator("summary").click()
+    layers = describe_chain(ScalarChain(1.0, [1.0] * 30))["erratum"]["layers"]
+    differ = [
+        [str(layer["layer"]), layer["right"]["text"], layer["wrong"]["text"]]
+        for layer in layers
+        if layer["right"]["text"] != layer["wrong"]["text"]
+    ]
+    rows = card.locator("tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    assert 0 < len(differ) < 30
+    assert rows == differ[:12]
+    assert f"In {30 - len(differ)} more layers" in card.inner_text()
