@@ -26,6 +26,9 @@ VALUES = [
     "selu", "identity", "leaky_relu", "gelu", "relu,tanh,gelu", "xavier", "he", "orthogonal",
     "random", "zeros", "uniform", "plain", "scaled", "none", "layernorm", "batchnorm", "rmsnorm",
     "float64", "float32", "50", "200", "1000", "weight", "delta", "log", "linear", "gradient",
+    "x + sigmoid(w*x)", "x*x", "log(x-1)", "x=1e308", "x=-2,w=0.5", "tied", "softmax", "exp(" * 99,
+    "*".join(["(x+tanh(x))"] * 25), "__import__('os')", "x**x**x**99",
+    "; ".join(["h0 = x", *(f"h{i} = h{i - 1}*h{i - 1}" for i in range(1, 70))]),
     "depth=2&width=2", "depth=3&pin=depth%3D1", "adam", "sgd",
 ]  # fmt: skip
 
@@ -40,7 +43,11 @@ ROUTES = {
     "/": (VIEW, {}),
     "/chain-rule": (VIEW, {}),
     "/your-model": (VIEW, {}),
-    "/api/chain": (["x", "weights", "activation", "wrt", "biases", "lines", "graph"], {}),
+    "/api/chain": (
+        ["x", "weights", "activation", "wrt", "biases", "lines", "graph", "order", "nudge"],
+        {},
+    ),
+    "/api/expression": (["expr", "preset", "set", "wrt"], {}),
     "/api/depth": (["w", "x", "activation", "depth"], {}),
     "/api/recurrence": (["w", "steps", "x", "activation", "clip"], {}),
     "/api/network": (NETWORK, TINY),

@@ -29,6 +29,7 @@ from chainrule.chain.measured import (
     measure_product,
 )
 from chainrule.chain.network import Edge, Factor, Node
+from chainrule.chain.nudge import Nudge, nudge_chain
 from chainrule.chain.paths import Path, PathSum
 from chainrule.chain.recurrence import (
     Recurrence,
@@ -54,6 +55,7 @@ __all__ = [
     "MeasuredFactor",
     "MeasuredProduct",
     "Node",
+    "Nudge",
     "Path",
     "PathSum",
     "Recurrence",
@@ -78,6 +80,7 @@ __all__ = [
     "measure_depth",
     "measure_product",
     "measure_recurrence",
+    "nudge_chain",
     "summarize_derivation",
     "summarize_recurrence",
     "unroll",

@@ -4,18 +4,33 @@ import math
 import sys
 from typing import Any
 
+from chainrule._utils.numbers import MINUS
 from chainrule.chain.derivation import Derivation, Line, Order, derive
 from chainrule.chain.drawing import classify
 from chainrule.chain.erratum import Erratum, explain_erratum
 from chainrule.chain.network import Edge, Factor, Node
-from chainrule.chain.notation import name_relation, render_latex, render_mathml, render_text
+from chainrule.chain.notation import (
+    name_relation,
+    render_latex,
+    render_mathml,
+    render_text,
+    wrap_mathml,
+)
+from chainrule.chain.nudge import Nudge
 from chainrule.chain.scalar_chain import ScalarChain
+from chainrule.chain.terms import NAMES, Apply, Product, Sum, Symbol, Term
 from chainrule.chain.wide_float import WideFloat
 
 DOCUMENT_VERSION = 1
 
 MAX_UNFOLDED_FACTORS = 128
 """Longer lines are given in their folded form only."""
+
+MAX_DEFINED_LAYERS = 4
+"""Of longer chains the first two layers are defined, and the last one."""
+
+STABLE = 1.0
+"""Powers of ten by which a gradient may differ from 1 and still hold."""
 
 MAX_UNFOLDED_LINES = 24
 """Longer expansions are given with their first and last lines only."""
@@ -62,6 +77,7 @@ def describe_chain(
         "wrt": wrt,
         "order": order,
         "symbols": list(derivation.describe_symbols()),
+        "definitions": _describe_definitions(shown),
         "nodes": [describe_node(node) for node in shown.nodes],
         "edges": [describe_edge(edge) for edge in shown.edges],
         "factors": [
@@ -72,9 +88,51 @@ def describe_chain(
         "lines": [describe_line(line) for line in lines if whole or not line.hidden],
         "hidden_lines": sum(line.hidden for line in lines),
         "gradient": describe_number(derivation.value),
+        "outcome": name_outcome(derivation.value),
         "range_note": derivation.describe_range(),
         "erratum": None if erratum is None else _describe_erratum(erratum),
     }
+
+
+def name_outcome(gradient: WideFloat) -> str:
+    """Return what becomes of a gradient: it "vanishes", "holds" within 10× of 1, or "explodes".
+
+    Args:
+        gradient: The gradient.
+    """
+    if not gradient.sign or gradient.log10 < -STABLE:
+        return "vanishes"
+    return "explodes" if gradient.log10 > STABLE else "holds"
+
+
+def describe_nudge(nudge: Nudge) -> dict[str, Any]:
+    """Return how far a nudge moves every value on its way as data that JSON can hold.
+
+    Args:
+        nudge: The nudge.
+    """
+    return {
+        "wrt": nudge.wrt,
+        "amount": nudge.amount,
+        "stops": [
+            {
+                "symbol": render_text(stop.node.symbol),
+                "factor": stop.factor.id if stop.factor else None,
+                "local": describe_number(stop.factor.exact) if stop.factor else None,
+                "predicted": _describe_change(stop.predicted),
+                "true": None if stop.true is None else _describe_change(stop.true),
+            }
+            for stop in nudge.stops
+        ],
+    }
+
+
+def _describe_change(change: WideFloat) -> dict[str, Any]:
+    """Return a small number with three digits, so that two of them can be told apart."""
+    text = f"{change:.3g}"
+    if change.range != "normal" or "e" in text:
+        text = str(change)
+    return describe_number(change) | {"text": text.replace("-", MINUS)}
 
 
 def describe_number(number: WideFloat | None) -> dict[str, Any]:
@@ -148,6 +206,41 @@ def describe_factor(factor: Factor) -> dict[str, Any]:
         "effect": classify(factor.exact),
         "sentence": factor.sentence,
     }
+
+
+def _describe_definitions(chain: ScalarChain) -> list[dict[str, Any]]:
+    """Return what every letter means, in the order in which the values are computed."""
+    depth = chain.depth
+    whole = depth <= MAX_DEFINED_LAYERS
+    layers = [layer for layer in chain.layers if whole or layer.number in (1, 2, depth)]
+    ends = {edge.id: edge for edge in chain.edges}
+    found: list[tuple[Symbol, Term, str]] = []
+    for layer in layers:
+        n = layer.number
+        z, h = Symbol("z", n), Symbol("h", n)
+        before = Symbol("h", n - 1) if n > 1 else Symbol("x")
+        linear: Term = Product((Symbol("w", n), before))
+        if chain.biases is not None:
+            linear = Sum(linear, "+", Symbol("b", n))
+        into = f"m{n}" if f"m{n}-z{n}" in ends else f"z{n}"
+        found.append((z, linear, into))
+        found.append((h, Apply(NAMES[layer.activation.name], (z,)), f"h{n}"))
+    found.append((Symbol("p"), Symbol("h", depth), "p"))
+    return [
+        {
+            "text": f"{render_text(left)} = {render_text(right)}",
+            "mathml": wrap_mathml(render_mathml(left), "<mo>=</mo>", render_mathml(right)),
+            "factors": _list_into(chain, into),
+            "gap": not whole and left == Symbol("z", depth) and depth > 3,
+        }
+        for left, right, into in found
+    ]
+
+
+def _list_into(chain: ScalarChain, target: str) -> list[str]:
+    """Return the factors of the edges that lead to a node."""
+    factors = [name for e in chain.edges if e.target == target for name in e.factors]
+    return list(dict.fromkeys(factors))
 
 
 def _describe_subject(derivation: Derivation) -> dict[str, str]:

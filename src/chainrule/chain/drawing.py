@@ -248,10 +248,10 @@ def _draw_node(
     below = (x + 10, "start") if operand else (x, "middle")
     top = y + height + 17
     if kind == "output":
-        labels += set_text("start", below[0], top, "words", anchor=below[1])
+        labels += set_text("start", below[0], top, "words subject", anchor=below[1])
     elif isinstance(node.symbol, (Symbol, Product)):
         subject = Partial(Symbol("p"), node.symbol)
-        labels += set_term(subject, below[0], top, "words", anchor=below[1])[0]
+        labels += set_term(subject, below[0], top, "words subject", anchor=below[1])[0]
     labels += set_text(gradient, below[0], top + 17, "gradient", anchor=below[1])
     name = f"{render_text(node.symbol)} {format_equal(node.value)}; "
     name += f"gradient {format_equal(node.gradient)}"

@@ -84,6 +84,20 @@ class Recurrence:
         )
 
     @property
+    def uses(self) -> tuple[WideFloat, ...]:
+        """∂p/∂w_t of each use of the weight, the last use first; their sum is ∂p/∂w.
+
+        Example:
+            >>> measure_recurrence(2.0, 3, activation="identity").uses
+            (4, 4, 4)
+        """
+        layers = reversed(self.chain.layers)
+        return tuple(
+            step.product * layer.slope * layer.input
+            for step, layer in zip(self.steps, layers, strict=False)
+        )
+
+    @property
     def clipped_gradient(self) -> WideFloat:
         """∂p/∂w after clipping."""
         return self.gradient * self.clip_factor
@@ -119,9 +133,18 @@ class Recurrence:
         )
 
     def to_mathml(self) -> str:
-        """Return the product over all steps as one math element: formula, numbers, value."""
-        lines = [*self.write_lines()[:-1], Number(self.steps[-1].product)]
-        rows = zip(("=", *self.list_signs()), map(render_mathml, lines), strict=True)
+        """Return the product over all steps as one math element: formula, numbers, value.
+
+        The slopes of a linear network are all 1, and left out.
+        """
+        product, numbers, _ = self.write_lines()
+        value = Number(self.steps[-1].product)
+        signs: tuple[str, ...] = ("=", *self.list_signs())
+        lines: tuple[Term, ...] = (product, numbers, value)
+        if self.chain.layers[0].activation.name == "identity":
+            assert isinstance(product, Product)
+            signs, lines = ("=", signs[-1]), (product.factors[0], value)
+        rows = zip(signs, map(render_mathml, lines), strict=True)
         return align_mathml(render_mathml(self.subject), list(rows))
 
     def list_signs(self) -> tuple[str, str]:

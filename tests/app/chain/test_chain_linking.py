@@ -76,41 +76,16 @@ SEEN = """all => all.filter(([, wanted]) => ![...document.querySelectorAll(wante
 def test_what_is_lit_is_seen_wherever_it_is_hovered(page, url, width, height):
     page.set_viewport_size({"width": width, "height": height})
     visit(page, url)
+    part(page, "bench").evaluate("one => one.scrollIntoView({ behavior: 'instant' })")
     for factor in START.factors("w1"):
-        for place in (term(factor.id, "numbers"), bar(factor.id)):
-            page.locator(place).evaluate(
-                """one => {
-                    const up = one.closest(".card").getBoundingClientRect().top;
-                    scrollBy({ top: up - innerHeight * 0.45, behavior: "instant" });
-                }"""
-            )
+        for place in (term(factor.id, "numbers"), term(factor.id, "product")):
             page.locator(place).hover()
             wanted = [
                 ["number", f"{term(factor.id, 'numbers')}.lit"],
                 ["formula", f"{term(factor.id)}.lit"],
-                ["bar", f"{bar(factor.id)}.lit"],
                 ["edge", f"{edge(factor.edge)}.lit"],
             ]
             assert page.evaluate(SEEN, wanted) == [], place
-
-
-@pytest.mark.browser
-def test_nothing_shows_between_the_header_and_what_stays_below_it(page, url):
-    for query, stays in (("", ".cr-graph"), (f"?weights={equal('1', 12)}", ".cr-strip")):
-        visit(page, url, query)
-        page.locator('[data-view="chain"] .cr-two').evaluate(
-            "two => scrollBy({ top: two.getBoundingClientRect().top - 300, behavior: 'instant' })"
-        )
-        top, under, shadow = page.evaluate(
-            """name => {
-                const card = document.querySelector(name);
-                const header = document.querySelector("header").getBoundingClientRect();
-                return [card.getBoundingClientRect().top, header.bottom,
-                    Number(getComputedStyle(card).boxShadow.match(/ -(\\d+)px 0px/)?.[1])];
-            }""",
-            stays,
-        )
-        assert 0 <= top - under <= shadow
 
 
 @pytest.mark.browser
@@ -148,7 +123,7 @@ def test_whole_derivative_lights_every_factor(shown):
 @pytest.mark.browser
 def test_factors_are_reached_and_walked_by_keyboard(shown):
     names = [factor.id for factor in START.factors("w1")]
-    do(shown, "copy").focus()
+    do(shown, "order-forward").focus()
     shown.keyboard.press("Tab")
     assert shown.evaluate("document.activeElement.dataset.factor") == " ".join(names)
     assert read_lit(shown)["chart"] == sorted(names)
@@ -193,7 +168,7 @@ def test_what_has_the_focus_is_in_sight(shown):
 )
 def test_tab_reaches_the_graph_once_and_arrow_keys_walk_it(page, url, query):
     visit(page, url, query)
-    do(page, "svg").focus()
+    do(page, "walk-next").focus()
     page.keyboard.press("Tab")
     at = "document.activeElement.dataset.node || document.activeElement.dataset.edge"
     assert page.evaluate(at) == "x"

@@ -101,6 +101,9 @@ def test_recurrence_route_answers_the_librarys_numbers(url, clip):
         shown = [step[name]["log10"] for step in answer["steps"]]
         assert shown == [getattr(step, name).log10 for step in expected.steps]
     assert answer["gradient"]["value"] == float(expected.gradient)
+    assert answer["x"] == 0.1
+    assert [use["value"] for use in answer["uses"]] == [float(use) for use in expected.uses]
+    assert float(sum(expected.uses)) == pytest.approx(float(expected.gradient), rel=1e-12)
     assert answer["clip_factor"]["value"] == float(expected.clip_factor)
     assert answer["clipped_gradient"]["value"] == float(expected.clipped_gradient)
 

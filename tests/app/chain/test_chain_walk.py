@@ -10,7 +10,7 @@ from chainrule.chain.document import describe_number
 
 @pytest.mark.browser
 def test_walk_from_its_first_sentence_to_the_weight_of_four(shown):
-    assert text(shown, "walk-title") == "A guided walk in five steps"
+    assert text(shown, "walk-title") == "A guided walk in seven steps"
     assert do(shown, "walk-back").is_disabled()
     for number, (title, weights) in enumerate(
         [
@@ -24,14 +24,13 @@ def test_walk_from_its_first_sentence_to_the_weight_of_four(shown):
     ):
         do(shown, "walk-next").click()
         wait_for(shown, weights=weights, activation="sigmoid", wrt="w1")
-        assert text(shown, "walk-title") == f"{number} of 5: {title}"
+        assert text(shown, "walk-title") == f"{number} of 7: {title}"
         assert len(text(shown, "walk-text")) > 80
         assert_shows(shown, ScalarChain(1.0, [float(w) for w in weights.split(",")]))
         if number == 1:  # the controls are the reader's
             box(shown, "w1").fill("3")
             wait_for(shown, weights="3")
             assert_shows(shown, ScalarChain(1.0, [3.0]))
-    assert do(shown, "walk-next").is_disabled()
     shown.wait_for_function(
         """() => {
             const at = document.querySelector('[data-part="depth-card"]').getBoundingClientRect();
@@ -50,8 +49,19 @@ def test_walk_from_its_first_sentence_to_the_weight_of_four(shown):
         assert text(shown, "depth-end").endswith(f"in the best case {best}.")
     do(shown, "walk-back").click()
     wait_for(shown)
-    assert text(shown, "walk-title") == "4 of 5: Many layers"
+    assert text(shown, "walk-title") == "4 of 7: Many layers"
     assert do(shown, "reveal").is_hidden()
+    for card in ("depth", "game", "conclusion"):
+        do(shown, "walk-next").click()
+        shown.wait_for_function(
+            """name => {
+                const at = document.querySelector(`[data-part="${name}-card"]`)
+                    .getBoundingClientRect();
+                return at.top < innerHeight && at.bottom > 0;
+            }""",
+            arg=card,
+        )
+    assert do(shown, "walk-next").is_disabled()
 
 
 @pytest.mark.browser
@@ -92,10 +102,10 @@ def test_gradient_through_time_and_clipping(shown):
 
     lines = part(shown, "rnn-chart").locator("path")
     expect(w=1.3, steps=20, activation="identity")
-    assert lines.count() == 3
+    assert lines.count() == 4
     part(shown, "rnn-clip").fill("1")
     expect(w=1.3, steps=20, activation="identity", clip=1.0)
-    assert lines.count() == 4
+    assert lines.count() == 5
     part(shown, "rnn-w-range").focus()
     shown.keyboard.press("ArrowLeft")
     part(shown, "rnn-steps").fill("50")

@@ -26,17 +26,23 @@ from chainrule.chain import (
     ScalarChain,
     count_stable_layers,
     describe_chain,
+    describe_expression,
     describe_product,
+    draw_expression,
     draw_graph,
     find_best_weights,
     find_stable_weights,
     measure_depth,
     measure_product,
     measure_recurrence,
+    nudge_chain,
 )
-from chainrule.chain.arguments import parse_numbers
-from chainrule.chain.document import describe_number
+from chainrule.chain.arguments import parse_numbers, parse_settings
+from chainrule.chain.document import describe_nudge, describe_number
+from chainrule.chain.expressions import parse_program
+from chainrule.chain.graph_presets import get_expression
 from chainrule.chain.layout import MAX_LAYERS_SHOWN
+from chainrule.chain.scalar_graph import ScalarGraph
 from chainrule.errors import SpecError
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.spec.query import repair_query
@@ -46,6 +52,12 @@ SEEDS = 8
 
 MOST_LAYERS = 50
 """Layers of a chain that the page can ask for; more would be megabytes of derivation."""
+
+MOST_NODES = 40
+"""Nodes of an expression that the page can ask for."""
+
+MOST_PATHS = 12
+"""Paths of an expression that are written out."""
 
 LIVE_WEIGHTS = 2**22
 """Most weights of all of them together."""
@@ -63,6 +75,7 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
     """
     for path, answer in (
         ("/api/chain", answer_chain),
+        ("/api/expression", answer_expression),
         ("/api/depth", answer_depth),
         ("/api/recurrence", answer_recurrence),
     ):
@@ -79,7 +92,8 @@ def answer_chain(query: dict[str, str]) -> Answer:
     Args:
         query: x, weights, activation, wrt and, if there are any, biases (numbers with commas);
             lines=all for every line of the derivation, graph=all for a graph that folds nothing,
-            in one row.
+            in one row; order=forward for a derivation from input to output; nudge for how far wrt
+            is moved; identifier for what begins the ids of the graph.
 
     Raises:
         SpecError: If the query does not describe a chain.
@@ -101,14 +115,50 @@ def answer_chain(query: dict[str, str]) -> Answer:
     wrt = query.get("wrt", "w1")
     unfold = query.get("graph") == "all"
     return {
-        **describe_chain(chain, wrt, whole=query.get("lines") == "all"),
+        **describe_chain(
+            chain,
+            wrt,
+            order="forward" if query.get("order") == "forward" else "backward",
+            whole=query.get("lines") == "all",
+        ),
+        "nudge": describe_nudge(nudge_chain(chain, wrt, _read_number(query, "nudge", 0.01))),
         "svg": draw_graph(
             chain,
             wrt,
-            identifier="graph",
+            identifier=query.get("identifier", "graph")[:40],
             max_layers=chain.depth if unfold else MAX_LAYERS_SHOWN,
             one_row=unfold,
         ),
+    }
+
+
+def answer_expression(query: dict[str, str]) -> Answer:
+    """Return the document of any scalar expression, and its graph.
+
+    Args:
+        query: expr, set (values such as "x=1,w=0.5"; 1 for every other name) and wrt; or preset
+            for a known expression with its own values, of which set changes some.
+
+    Raises:
+        SpecError: If it is no expression, or a larger one than the page shows.
+    """
+    known = get_expression(query["preset"]) if "preset" in query else None
+    program = parse_program(known.text if known else query.get("expr", ""))
+    if len(program.steps) > MOST_NODES:
+        raise SpecError(
+            f"expression: must have at most {MOST_NODES} nodes here; got {len(program.steps)}. "
+            "The command line, chainrule equation --expr, takes up to 200."
+        )
+    values = dict(known.values) if known else {}
+    if settings := query.get("set"):  # values of names that an edit has removed are left out
+        values |= {n: v for n, v in parse_settings(settings) if n in program.variables}
+    graph = ScalarGraph.parse(program.text, values, default=1.0)
+    first = known.wrt if known else graph.variables[0]
+    wrt = query["wrt"] if query.get("wrt") in graph.variables else first
+    return {
+        **describe_expression(graph, wrt, limit=MOST_PATHS),
+        "variables": list(graph.variables),
+        "svg": draw_expression(graph, wrt, identifier="expression"),
     }
 
 
@@ -155,6 +205,8 @@ def answer_recurrence(query: dict[str, str]) -> Answer:
             }
             for step in recurrence.steps
         ],
+        "uses": [describe_number(use) for use in recurrence.uses],
+        "x": recurrence.chain.x,
         "gradient": describe_number(recurrence.gradient),
         "clip_factor": describe_number(recurrence.clip_factor),
         "clipped_gradient": describe_number(recurrence.clipped_gradient),

@@ -29,6 +29,7 @@ from chainrule.app.site.stored import Stored
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import PANELS
 from chainrule.app.text import read_sections
+from chainrule.chain.graph_presets import EXPRESSIONS
 from chainrule.presets import PRESETS
 from chainrule.spec.activations import ACTIVATIONS
 
@@ -83,8 +84,8 @@ PAGES: Mapping[str, Page] = {
     "/chain-rule": Page(
         template="chain.html",
         title="The chain rule",
-        description="The gradient of a network with one unit per layer: graph, equation and "
-        "product, factor by factor.",
+        description="The chain rule seen twice: every local step in the graph, one product in the "
+        "equation. For a network, and as a sum over paths for any expression.",
         styles="chain",
         script="chain/chain.js",
         nav="chain",
@@ -186,6 +187,7 @@ def load_templates() -> Environment:
         controls=[control.describe() for control in CONTROLS.values()],
         presets=[asdict(preset) for preset in PRESETS.values()],
         activations=[(entry.name, entry.label) for entry in ACTIVATIONS.values()],
+        expressions=list(EXPRESSIONS.values()),
         limits=describe_limits(),
         lesson=build_lesson,
         read_sections=read_sections,

@@ -21,6 +21,10 @@ export const START = {
   activation: "sigmoid",
   wrt: "w1",
 };
+/** How the chain is shown: the order of its derivation, and how far the variable is pushed. */
+export const SHOWN = { order: "backward", push: "0.01" };
+export const ORDERS = ["backward", "forward"];
+export const PUSHES = ["0.01", "0.1", "1"];
 export const MAX_LAYERS = 50;
 export const MAX_STEPS = 200;
 /** @type {CardValues} */
@@ -148,6 +152,10 @@ export function readAddress(search, activations, steps) {
   if (walk !== asked)
     notices.push(`walk: it has ${steps} steps; ${walk ? `showing step ${walk}` : "not started"}.`);
 
+  const shown = { ...SHOWN };
+  if (ORDERS.includes(read("order"))) shown.order = read("order");
+  if (PUSHES.includes(read("push"))) shown.push = read("push");
+
   const network = Object.fromEntries(
     NETWORK.filter((key) => query.has(key)).map((key) => [key, read(key)]),
   );
@@ -159,7 +167,7 @@ export function readAddress(search, activations, steps) {
       delete network[key]; // with nothing else asked for, the network is the page's own
     }
   }
-  return { state, cards, walk, network, notices, chosen: query.has("weights") };
+  return { state, cards, walk, network, shown, notices, chosen: query.has("weights") };
 }
 
 /**
@@ -187,15 +195,17 @@ export const toQuery = ({ x, weights, biases, activation, wrt }) => ({
 
 /**
  * The query that brings all of it back.
- * @param {{state: Chain, cards: CardValues, walk: number, network: Record<string, string>}} page
+ * @param {{state: Chain, cards: CardValues, walk: number, network: Record<string, string>, shown?: typeof SHOWN}} page
  */
-export const writeAddress = ({ state, cards, walk, network }) => {
+export const writeAddress = ({ state, cards, walk, network, shown = SHOWN }) => {
   const query = new URLSearchParams({ ...toQuery(state), ...network });
   for (const [card, values] of Object.entries(cards)) {
     for (const [key, value] of Object.entries(values)) {
       if (value !== CARDS[card][key]) query.set(`${card}_${key}`, value);
     }
   }
+  if (shown.order !== SHOWN.order) query.set("order", shown.order);
+  if (shown.push !== SHOWN.push) query.set("push", shown.push);
   if (walk) query.set("walk", String(walk));
   return query;
 };

@@ -1,4 +1,6 @@
 /* The chain-rule page's two cards beside the chain: why products vanish, and through time. */
+
+import { subscript } from "../shared/numbers.js";
 import { MAX_STEPS } from "./address.js";
 import { lineChart, regionChart, widthOf } from "./charts.js";
 import { setValue } from "./controls.js";
@@ -50,6 +52,14 @@ export class Cards {
   refresh() {
     this.showControls();
     return Promise.all([this.refreshDepth(), this.refreshTime()]);
+  }
+
+  /** Show many layers like the first one of a chain. */
+  take({ weights, activation }) {
+    Object.assign(this.values.depth, { w: weights[0], activation: activation.split(",")[0] });
+    this.showControls();
+    this.page.writeAddress();
+    return this.refreshDepth();
   }
 
   readDepth(source) {
@@ -131,6 +141,9 @@ export class Cards {
     if (answer.error) return;
     this.$("rnn-equation").innerHTML = answer.mathml;
     this.timeAnswer = { ...answer, clip };
+    const [first, last] = [answer.uses.at(-1), answer.uses[0]];
+    this.$("rnn-sum").textContent =
+      `∂p/∂x, above, is one product: the way back to the input x = ${answer.x}. ∂p/∂w is a sum: w is used ${steps} time${steps > 1 ? "s" : ""}, and every use adds its own product, ∂p/∂w = ∂p/∂w₁ + … + ∂p/∂w${subscript(steps)}. The first use adds ${first.text}, the last one ${last.text}.`;
     this.drawTime();
   }
 
@@ -157,11 +170,16 @@ export class Cards {
           dash: "9 3 2 3",
           points: points("slopes"),
         },
+        {
+          name: "what each use of w adds to ∂p/∂w",
+          color: "var(--cr-lit)",
+          points: answer.uses.map((use, back) => [back, use.log10]),
+        },
         ...(answer.clip
           ? [
               {
                 name: "after clipping",
-                color: "var(--cr-lit)",
+                color: "var(--ink)",
                 dash: "2 4",
                 points: points("clipped"),
               },

@@ -3,12 +3,13 @@
  * No number is computed here: values, factors, lines of the derivation and the graph come from
  * /api/…; the scripts put them into the places of templates/chain.html.
  */
-import { find, findAll, part } from "../shared/dom.js";
+import { escapeHtml, find, findAll, part } from "../shared/dom.js";
 import "../shared/frame.js";
 import {
   listVariables,
   MAX_LAYERS,
   MAX_STEPS,
+  PUSHES,
   readAddress,
   toQuery,
   writeAddress,
@@ -17,9 +18,14 @@ import { Cards } from "./cards.js";
 import { equal, factorChart, isEditable, letter, stripChart, widthOf } from "./charts.js";
 import { setValue, sharedField, showActivations, valueField } from "./controls.js";
 import { describePlace, findEditable, openEditor } from "./edit.js";
+import { Expression } from "./expression.js";
+import { Game } from "./game.js";
 import { describeErratum, drawGraph, factorTable, saveGraph } from "./graph.js";
 import { Network } from "./layers.js";
-import { bringIntoSight, watchWhatStays } from "./sight.js";
+import { describeNudge, listStops } from "./nudge.js";
+import { sendPulse, showPass } from "./pass.js";
+import { bringIntoSight } from "./sight.js";
+import { startTabs } from "./tabs.js";
 import { View } from "./view.js";
 import { WALK, Walk } from "./walk.js";
 
@@ -51,8 +57,11 @@ export class Page {
     this.state = this.found.state;
     /** @type {Record<string, string>} */
     this.network = this.found.network;
+    this.shown = this.found.shown;
     this.view = new View(find(root, '[data-view="chain"]'), "", {
       draw: () => this.draw(),
+      pass: (step, moved) => this.showPass(step, moved),
+      lit: (ids) => this.lightWeights(ids),
       wantLines: () => this.refresh({ write: false }),
       canEdit: (id) =>
         this.view.answer.factors.some((/** @type {any} */ f) => f.id === id && isEditable(f)),
@@ -62,6 +71,7 @@ export class Page {
     this.views = [this.view, this.measured.view];
     this.cards = new Cards(this, this.found.cards);
     this.walk = new Walk(this, this.found.walk);
+    this.game = new Game(this);
   }
 
   /** @param {string} name */
@@ -90,9 +100,10 @@ export class Page {
   }
 
   /** Show what an address asked for. */
-  apply({ state, cards, walk, network, notices, chosen }) {
+  apply({ state, cards, walk, network, shown, notices, chosen }) {
     this.state = walk && !chosen ? structuredClone(WALK[walk - 1].state) : state;
     this.network = network;
+    this.shown = shown;
     this.cards.values = cards;
     this.walk.at = walk;
     this.equal = null;
@@ -100,16 +111,17 @@ export class Page {
     this.addNotices([]);
     this.walk.show();
     this.allShown = Promise.all([this.cards.refresh(), this.measured.refresh()]);
+    if (!this.game.answer) this.game.show();
     return this.refresh();
   }
 
   // --- asking the server ------------------------------------------------------------------
 
   /** Ask for something; an answer that a newer question has overtaken is dropped. */
-  async ask(path, query) {
-    this.requests[path]?.abort();
+  async ask(path, query, key = path) {
+    this.requests[key]?.abort();
     const control = new AbortController();
-    this.requests[path] = control;
+    this.requests[key] = control;
     try {
       const answer = await fetch(`${path}?${new URLSearchParams(query)}`, {
         signal: control.signal,
@@ -129,6 +141,8 @@ export class Page {
     const more = {
       ...(this.view.allLines ? { lines: "all" } : {}),
       ...(this.wholeGraph ? { graph: "all" } : {}),
+      ...(this.shown.order === "forward" ? { order: "forward" } : {}),
+      nudge: this.shown.push,
     };
     const answer = await this.ask("/api/chain", { ...query, ...more });
     if (!answer) return;
@@ -155,6 +169,7 @@ export class Page {
       cards: this.cards.values,
       walk: this.walk.at,
       network: this.network,
+      shown: this.shown,
     });
     try {
       history[push ? "pushState" : "replaceState"](null, "", `?${query}`);
@@ -186,6 +201,7 @@ export class Page {
   showControls() {
     const { weights, biases, activation, wrt } = this.state;
     setValue(this.$("layers"), weights.length);
+    this.$("layers-range").max = Math.max(SHOWN_VALUES, weights.length);
     setValue(this.$("layers-range"), weights.length);
     showActivations(this.root, activation.split(","), weights.length, this.activations);
     this.$("biased").checked = Boolean(biases);
@@ -343,9 +359,8 @@ export class Page {
       if (at)
         for (const entry of findAll(at.closest("[data-row]"), "[data-factor][tabindex]"))
           entry.setAttribute("tabindex", entry === at ? "0" : "-1");
-      bringIntoSight(root, event.target);
+      bringIntoSight(event.target);
     });
-    watchWhatStays(root);
     for (const [on, off] of [
       ["pointerover", "pointerout"],
       ["focusin", "focusout"],
@@ -379,7 +394,7 @@ export class Page {
     addEventListener(
       "popstate",
       whileHere(() => {
-        if (location.pathname.replace(/\/$/, "") === "/chain-rule") this.apply(this.readAddress());
+        if (!root.hidden) this.apply(this.readAddress());
       }),
       { signal: left.signal },
     );
@@ -439,6 +454,11 @@ export class Page {
     } else if (name === "walk-next" || name === "walk-back")
       this.walk.go(this.walk.at + (name === "walk-next" ? 1 : -1));
     else if (name === "walk-back-here") this.walk.go(this.walk.at - 1);
+    else if (name === "walk-next-here") this.walk.go(this.walk.at + 1);
+    else if (this.game.act(name)) return;
+    else if (name === "take-chain") this.cards.take(this.state);
+    else if (name.startsWith("order-")) this.show({ order: name.slice(6) });
+    else if (name.startsWith("nudge-")) this.show({ push: name.slice(6) });
     else if (name.startsWith("to-"))
       this.$(`${name.slice(3)}-card`).scrollIntoView({ block: "start", behavior: "instant" });
     else if (name === "reveal" || name === "reveal-here") this.walk.reveal();
@@ -452,6 +472,33 @@ export class Page {
       this.view.act(name === "walk-step" ? "next" : "back");
     } else this.view.act(name);
     this.showStepInWalk();
+  }
+
+  /** Show the same chain another way. */
+  show(changes) {
+    this.shown = { ...this.shown, ...changes };
+    this.refresh();
+  }
+
+  /** A factor that is a weight comes from that weight's node. */
+  lightWeights(ids) {
+    for (const f of this.view.answer?.factors ?? []) {
+      if (f.kind !== "weight") continue;
+      find(this.$("graph"), `.node[data-node="w${f.layer}"]`)?.classList.toggle(
+        "lit",
+        ids.has(f.id),
+      );
+    }
+  }
+
+  /** Show in the graph how far the backward pass is, and let the number travel there. */
+  showPass(step, moved) {
+    const { answer } = this.view;
+    const graph = find(this.$("graph"), "svg");
+    showPass(graph, answer, step);
+    if (!moved || !step) return;
+    const before = step > 1 ? answer.factors[step - 2].running_product.text : "1";
+    sendPulse(graph, answer.factors[step - 1].edges, before);
   }
 
   /** The walk's own card says what comes of it: on a phone the graph is not in sight there. */
@@ -468,8 +515,9 @@ export class Page {
 
   draw() {
     const { answer } = this.view;
-    const widths = this.measure(); // before anything is written, or the browser lays out twice
-    drawGraph(this.root, answer, this.wholeGraph);
+    const before = this.measure(); // before anything is written, or the browser lays out twice
+    const moved = drawGraph(this.root, answer, this.wholeGraph);
+    const widths = moved ? this.measure() : before;
     if (!this.atOutput) {
       // the backward pass starts at the right
       this.atOutput = true;
@@ -479,12 +527,32 @@ export class Page {
     this.$("erratum-card").hidden = !answer.erratum;
     this.$("erratum").innerHTML = answer.erratum ? describeErratum(answer.erratum) : "";
     this.$("range").textContent = answer.range_note || "";
-    this.$("symbols").textContent = answer.symbols.join(". ");
+    this.drawDefinitions(answer);
+    this.$("nudge-name").textContent = letter(answer.wrt);
+    this.$("nudge").replaceChildren(...listStops(answer.nudge).flat());
+    this.$("nudge-sentence").textContent = describeNudge(answer.nudge);
+    for (const [name, on] of [
+      ...["backward", "forward"].map((order) => [`order-${order}`, order === this.shown.order]),
+      ...PUSHES.map((push) => [`nudge-${push}`, push === this.shown.push]),
+    ])
+      find(this.root, `[data-do="${name}"]`).setAttribute("aria-pressed", String(on));
+  }
+
+  /** What the letters mean, each part linked to the factors that it stands for. */
+  drawDefinitions({ definitions, symbols }) {
+    const [, ...notes] = symbols;
+    this.$("definitions").innerHTML =
+      definitions
+        .map(
+          (each) =>
+            `${each.gap ? "<span>⋯</span> " : ""}<span class="cr-def" data-factor="${each.factors.join(" ")}">${each.mathml}</span>`,
+        )
+        .join(" ") + notes.map((note) => `<span class="dim">${escapeHtml(note)}</span>`).join(" ");
   }
 
   measure() {
     // The strip may be hidden until this is drawn; it is as wide as the graph and its padding.
-    return { factors: widthOf(this.$("factors")), strip: widthOf(this.$("graph")) + 16 };
+    return { factors: widthOf(this.$("factors")), strip: widthOf(this.$("strip").parentElement) };
   }
 
   drawCharts(widths = this.measure()) {
@@ -502,4 +570,7 @@ export class Page {
   }
 }
 
-new Page(find(document, "#chain-root")).start();
+startTabs(
+  new Page(find(document, "#chain-root")),
+  new Expression(find(document, "#expression-root")),
+);

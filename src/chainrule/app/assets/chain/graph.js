@@ -1,18 +1,25 @@
 /* The chain-rule page's graph as the server drew it, made reachable; and what is told in tables. */
 import { escapeHtml, find, findAll } from "../shared/dom.js";
 
-const LOW = 400; // pixels: a graph that is not higher stays in sight
+const BESIDE = { width: 980, height: 400 }; // pixels: a graph that is not larger stands beside the equation
 const SHOWN_LAYERS = 12;
 const CROPPED = 60; // pixels at the graph's top, where its headline stands
 const BELOW = 8; // and at its lower edge, below the legend
 const ROW = 288; // from one row of the graph to the next
 
-/** Place the graph; its variables can be edited, its fold opened, its edges focused. */
+/**
+ * Place the graph; its variables can be edited, its fold opened, its edges focused.
+ * @returns {boolean} whether it now stands elsewhere on the page, beside or above the equation
+ */
 export const drawGraph = (root, answer, whole) => {
   const box = find(root, '[data-part="graph"]');
   box.innerHTML = answer.svg;
   const svg = find(box, "svg");
-  find(root, ".cr-graph").classList.toggle("cr-low", svg.viewBox.baseVal.height <= LOW);
+  const { width, height } = svg.viewBox.baseVal;
+  const beside = width <= BESIDE.width && height <= BESIDE.height;
+  const bench = find(root, ".cr-bench").classList;
+  const moved = bench.contains("cr-beside") !== beside;
+  bench.toggle("cr-beside", beside);
   moveHeadline(svg, find(root, '[data-part="headline"]'), answer.subject.text);
   const folded = find(box, ".node.fold");
   const button = find(root, '[data-do="graph"]');
@@ -28,6 +35,7 @@ export const drawGraph = (root, answer, whole) => {
     );
   }
   setOrder(svg);
+  return moved;
 };
 
 /** Say the result beside the card's title instead: what stays in sight is to be low. */
@@ -37,7 +45,16 @@ const moveHeadline = (svg, headline, subject) => {
   for (const text of findAll(svg, ":scope > text")) text.remove();
   const { width, height } = svg.viewBox.baseVal;
   svg.setAttribute("viewBox", `0 ${CROPPED} ${width} ${height - CROPPED - BELOW}`);
-  svg.setAttribute("height", height - CROPPED - BELOW);
+  fitGraph(svg);
+};
+
+/** Let a graph fill its card, as far as its text stays readable. */
+export const fitGraph = (svg) => {
+  const { width, height } = svg.viewBox.baseVal;
+  svg.removeAttribute("width");
+  svg.removeAttribute("height");
+  svg.style.setProperty("--natural", `${width}px`);
+  svg.style.aspectRatio = `${width} / ${height}`;
 };
 
 /** Let Tab reach the graph once and the arrow keys walk it: row by row, input to output. */
@@ -66,18 +83,27 @@ const setOrder = (svg) => {
   svg.dataset.row = "";
 };
 
-export const saveGraph = (svg) => {
+export const saveGraph = (svg, name = "chain.svg") => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
-  link.download = "chain.svg";
+  link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 };
 
-export const describeErratum = (erratum) =>
-  `<p>${escapeHtml(erratum.sentence)}</p>` +
+/** Where the two forms differ is what there is to see; where z and h are equal, they agree. */
+export const describeErratum = (erratum) => {
+  const differ = erratum.layers.filter((l) => l.right.text !== l.wrong.text);
+  const same = erratum.layers.length - differ.length;
+  const note = same
+    ? `<p class="dim">In ${same} more layer${same > 1 ? "s" : ""} z and h are nearly equal, so both forms give the same digits there. That is chance, not a rule.</p>`
+    : "";
+  return `<p>${escapeHtml(erratum.sentence)}</p>${differ.length ? tabulateErratum(differ) : ""}${note}`;
+};
+
+const tabulateErratum = (layers) =>
   `<table><thead><tr><th scope="col">layer</th><th scope="col">h(1 − h)</th><th scope="col">z(1 − z)</th></tr></thead><tbody>` +
-  erratum.layers
+  layers
     .slice(0, SHOWN_LAYERS)
     .map(
       (l) =>

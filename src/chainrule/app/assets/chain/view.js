@@ -6,6 +6,7 @@
  */
 import { escapeHtml, find, findAll, part } from "../shared/dom.js";
 import { equal } from "./charts.js";
+import { speak } from "./speech.js";
 
 const PACE = 1100; // milliseconds for a factor while playing
 
@@ -16,6 +17,8 @@ export class View {
    * @param {object} hooks
    * @param {() => void} hooks.draw draws graph and charts
    * @param {string} hooks.start what is said before the first factor
+   * @param {(step: number | null, moved: boolean) => void} [hooks.pass] shows how far the backward pass is
+   * @param {(ids: Set<string>) => void} [hooks.lit] lights what else belongs to factors
    * @param {() => void} [hooks.wantLines] asks for the lines left out
    * @param {(id: string) => boolean} [hooks.canEdit] whether a factor can be changed
    */
@@ -94,38 +97,41 @@ export class View {
       more.hidden = !left;
       press(more, this.allLines, this.allLines ? "Fold the lines" : "Show all lines");
     }
-    const labels = new Map(factors.map((f) => [f.id, `${f.short} ${equal(f.value)}`]));
+    const byId = new Map(factors.map((f) => [f.id, f]));
+    /** What stands there is what is said. */
+    const say = (kind, term) => {
+      const f = byId.get(term.dataset.factor);
+      const written = { product: f?.symbol, formulas: f?.substituted, numbers: f?.value.text }[
+        kind
+      ];
+      const edit = this.hooks.canEdit?.(term.dataset.factor) ? "; change it" : "";
+      return `${speak(written ?? term.textContent)}${edit}`;
+    };
     const visible = lines.filter((line) => !line.hidden || this.allLines);
     const at = visible.findIndex((line, i) => i && line.number > visible[i - 1].number + 1);
-    const ends = { formulas: 1, numbers: 1, value: 1 };
     const items = visible.map((line, index) => {
       const gap =
         index === at
           ? `<li class="cr-note">⋯ ${left} more line${left > 1 ? "s" : ""}, each with one more intermediate variable ⋯ <button data-do="${this.prefix}lines-here">Show them</button></li>`
           : "";
       const shown = this.pick(line);
-      return `${gap}<li data-row data-kind="${line.kind}"><span class="cr-note">${escapeHtml(line.note)}</span><div class="cr-scroll" tabindex="-1">${shown.mathml}</div></li>`;
+      return `${gap}<li data-row data-kind="${line.kind}" data-text="${escapeHtml(shown.text)}"><span class="cr-note">${escapeHtml(line.note)}</span><div class="cr-scroll" tabindex="-1">${shown.mathml}</div></li>`;
     });
-    // The last lines say what the chart beside them shows: they stay in sight with it.
-    const [cut] = [visible.findIndex((line) => line.kind in ends), visible.length].filter(
-      (at) => at >= 0,
-    );
-    this.$("lines").innerHTML =
-      `${items.slice(0, cut).join("")}<li data-part="${this.prefix}end" class="cr-end"><ol class="cr-lines">${items.slice(cut).join("")}</ol></li>`;
+    this.$("lines").innerHTML = items.join("");
     const reach = (row, selector, role, describe) => {
       findAll(row, selector).forEach((term, index) => {
         term.setAttribute("tabindex", index ? "-1" : "0");
         term.setAttribute("role", role(term));
         term.setAttribute("aria-label", describe(term));
       });
-      // A formula's parts are nothing to assistive technology; a group's can be reached.
-      find(row, "math")?.setAttribute("role", "group");
-      find(row, "math")?.setAttribute("aria-label", "factors of the product");
     };
     const kinds = { product: 1, formulas: 1, numbers: 1, derivative: 2, value: 2 };
     const whole = `${subject.text} ${equal(gradient)}: all ${factors.length} factors`;
     for (const row of this.$("lines").querySelectorAll("li[data-kind]")) {
       const kind = kinds[row.dataset.kind];
+      // A formula's parts are nothing to assistive technology; a group's can be reached.
+      find(row, "math")?.setAttribute("role", "group");
+      find(row, "math")?.setAttribute("aria-label", speak(row.dataset.text));
       if (kind === 1) {
         reach(
           row,
@@ -137,8 +143,12 @@ export class View {
           (term) =>
             term.matches(".fold")
               ? `${term.dataset.factor.split(" ").length} factors folded${folds ? "; show them" : ""}`
-              : labels.get(term.dataset.factor) || term.textContent,
+              : say(row.dataset.kind, term),
         );
+        for (const term of findAll(row, ".factor[data-factor]")) {
+          const effect = byId.get(term.dataset.factor)?.effect;
+          if (effect && row.dataset.kind !== "product") term.classList.add(effect);
+        }
       } else if (kind === 2)
         reach(
           row,
@@ -166,6 +176,7 @@ export class View {
   /** Show the backward pass up to a step: 0 is before the first factor, `null` all of it. */
   showStep(step) {
     const { factors, gradient, subject } = this.answer;
+    const moved = step !== null && step === (this.step ?? 0) + 1;
     this.step = step;
     const done = step ?? factors.length;
     const factor = done > 0 ? factors[done - 1] : null;
@@ -181,7 +192,14 @@ export class View {
     const mark = (name, off) => this.button(name).setAttribute("aria-disabled", String(off));
     mark("next", step !== null && done >= factors.length);
     mark("back", done <= 0);
+    const written = this.$("step-math");
+    if (written)
+      written.textContent =
+        step && factor
+          ? `${step > 1 ? factors[step - 2].running_product.text : "1"} × ${factor.value.text} ≈ ${factor.running_product.text}`
+          : "";
     this.shade();
+    this.hooks.pass?.(step, moved);
     this.light(null);
     if (step) this.center();
   }
@@ -244,6 +262,7 @@ export class View {
       const own = entry.dataset.factor.split(" ");
       entry.classList.toggle("lit", ids.size > 0 && own.some((id) => ids.has(id)));
     }
+    this.hooks.lit?.(ids);
     if (ids.size === 1) this.bringBar();
   }
 

@@ -20,6 +20,8 @@ export const WALK = [
   { state: sigmoid([0.5, -2, 1.5]), buttons: true },
   { state: sigmoid(Array(30).fill(1)) },
   { state: sigmoid(Array(30).fill(1)), goto: "depth" },
+  { state: sigmoid([0.5, -2, 1.5]), goto: "game" },
+  { state: sigmoid([0.5, -2, 1.5]), goto: "conclusion" },
 ];
 
 export class Walk {
@@ -64,17 +66,18 @@ export class Walk {
     page.view.step = null;
     page.atOutput = false;
     page.state = structuredClone(this.step.state);
-    if (this.step.goto) Object.assign(page.cards.values.depth, CARDS.depth);
+    const depth = this.step.goto === "depth";
+    if (depth) Object.assign(page.cards.values.depth, CARDS.depth);
     this.show();
     const drawn = page.refresh({ push: true });
-    if (this.step.goto) page.cards.refresh();
+    if (depth) page.cards.refresh();
     this.scroll();
     if (this.step.goto) drawn.then(() => this.scroll()); // the chain above may have grown
   }
 
   scroll() {
     if (this.step?.goto)
-      this.$("depth-card").scrollIntoView({ block: "start", behavior: "instant" });
+      this.$(`${this.step.goto}-card`).scrollIntoView({ block: "start", behavior: "instant" });
     else this.$("walk-card").scrollIntoView({ block: "nearest", behavior: "instant" });
   }
 
@@ -113,6 +116,7 @@ export class Walk {
         { class: "cr-tools" },
         button("walk-back-here", "Back"),
         button("reveal-here", "Show the answer"),
+        button("walk-next-here", "Next"),
         button("to-real", "On to a real network"),
         el("a", { href: "/#lesson", "data-nav": "learn" }, "Back to the lesson"),
       ),
