@@ -21,7 +21,7 @@ class Control:
     Attributes:
         name: The setting it changes: a field of `NetworkSpec`, or "seeds".
         label: Its label.
-        help: One line that explains it, shown while it has the focus.
+        help: One line that explains it, shown under its label when it is asked for.
         kind: "range" is a slider with a box beside it, "choice" a list, "number" a box.
         choices: Value and label of each choice; an empty value stands for "not given".
         low: Smallest value that may be typed.

@@ -11,13 +11,17 @@ import { FlowView } from "../shared/flow_view.js";
 import { keepExplorer } from "../shared/frame.js";
 import { compose, follow, nameNetwork, START, setPanel } from "./address.js";
 import { Controls } from "./controls.js";
+import { mountGlance } from "./glance.js";
 import { mountRemedies } from "./remedies.js";
 import { mountShare } from "./share.js";
+import { mountTour } from "./tour.js";
+import { mountVerdict } from "./verdict.js";
 
 // After so many ms an unanswered question is given up for a newer one. Every time that happens
 // the patience doubles until an answer comes: at a busy server somebody who asks anew again and
 // again would stay last in the line.
 const PATIENCE = 300;
+const REST = 150; // ms of rest after which what one network showed is refined by the others
 const LOADING = 300; // ms after which the page says that it is measuring
 const LOST =
   "The server does not answer. Is it still running? The page asks again when you change something.";
@@ -31,6 +35,9 @@ const LOST =
  * @property {(query: string) => void} apply show a network
  * @property {(listener: (answer: any, query: string) => void) => void} onAnswer
  * @property {() => string} address everything on screen
+ * @property {(step: string | null, show?: {query: string, pin: string | null}) => void} walk go to a step of the tour,
+ *   or leave it; and show a network, with another pinned
+ * @property {() => string | null} step the step of the tour that the address names
  */
 
 /** @typedef {"whole" | "draft" | "none"} Step a finished change, one under way, none at all */
@@ -67,7 +74,7 @@ class Explore {
     this.error = part(root, "error");
     this.look = part(root, "look-at");
     this.inForce = part(root, "in-force");
-    this.pinButton = part(root, "pin");
+    this.pinWord = part(root, "pin-word");
     this.compare = part(root, "compare-result");
     this.scenarios = findAll(root, ".ex-preset");
     /** @type {Controls | null} */
@@ -110,11 +117,27 @@ class Explore {
         if (this.answer) listener(this.answer, this.view.query); // who comes late hears the latest
       },
       address: () => this.view?.address || "",
+      walk: (step, show) => this.walk(step, show),
+      step: () => this.extra.tour,
     };
-    mountRemedies(part(root, "remedies"), api);
+    mountGlance(part(root, "glance"), api);
+    mountVerdict(find(root, ".ex-verdict"), api);
+    mountRemedies(find(root, ".ex-columns"), api);
+    mountTour(root, api);
     // Loaded when it is needed: what trains is far below the first screen.
     const train = part(root, "train");
-    whenNear(train, async () => (await import("./train.js")).mountTrain(train, api));
+    /** @type {Promise<() => void> | null} */
+    let ready = null;
+    const open = () => {
+      ready ??= import("./train.js").then(({ mountTrain }) => mountTrain(train, api));
+      return ready;
+    };
+    whenNear(train, open);
+    part(root, "go-train").addEventListener("click", async () => {
+      const begin = await open();
+      train.scrollIntoView({ behavior: scrolling(), block: "start" });
+      begin();
+    });
     mountShare(part(root, "share"), api);
     mountLesson(part(root, "lesson"), api);
   }
@@ -150,6 +173,21 @@ class Explore {
   pin() {
     this.extra.pin = this.extra.pin ? null : nameNetwork(this.view.query);
     this.ask(this.compose(), "whole");
+  }
+
+  /**
+   * Go to a step of the tour, or leave it.
+   * @param {string | null} step
+   * @param {{query: string, pin: string | null}} [show] a network to show, and one to pin
+   */
+  walk(step, show) {
+    this.extra = { ...this.extra, tour: step };
+    if (!show) {
+      this.ask(this.compose(), "whole");
+      return;
+    }
+    this.extra.pin = show.pin;
+    this.apply(show.query);
   }
 
   swap() {
@@ -227,8 +265,10 @@ class Explore {
     }
     if (answer) this.hear(answer, question);
     if (this.wanted.query !== question.query) this.send();
-    else if (answer?.ensemble?.partial && !refining) this.send(true);
-    else {
+    else if (answer?.ensemble?.partial && !refining) {
+      if (question.step === "draft") this.again = setTimeout(() => this.send(true), REST);
+      else this.send(true);
+    } else {
       this.showBusy(false);
       delete this.root.dataset.pending;
     }
@@ -238,8 +278,9 @@ class Explore {
    * Return the server's answer, an error in words, or nothing where the question was given up.
    * @param {Question} question
    */
-  async fetch({ query, refining, control }) {
-    const first = refining ? "" : `${query ? "&" : ""}first=1`;
+  async fetch({ query, step, refining, control }) {
+    const mark = step === "draft" ? "draft=1" : "first=1"; // while a slider moves: one network
+    const first = refining ? "" : `${query ? "&" : ""}${mark}`;
     try {
       const response = await fetch(`/api/explore?${query}${first}`, { signal: control.signal });
       const answer = await response.json();
@@ -285,10 +326,13 @@ class Explore {
   takeView(view, newest) {
     this.view = view;
     this.root.dataset.address = view.address;
-    if (this.pinButton) setText(this.pinButton, view.pin ? "Unpin" : "Pin to compare");
+    if (this.pinWord) {
+      setText(this.pinWord, view.pin ? "Unpin" : "Pin");
+      find(this.pinWord.parentElement, ".ex-wide").hidden = Boolean(view.pin);
+    }
     if (!newest) return;
-    const { measure, scale, layer, pin, hide, lock, embed } = view;
-    this.extra = { measure, scale, layer, pin, hide, lock, embed };
+    const { measure, scale, layer, pin, hide, lock, embed, tour } = view;
+    this.extra = { measure, scale, layer, pin, hide, lock, embed, tour };
     if (!this.controls) return;
     this.controls.hidden = new Set(hide);
     this.controls.locked = new Set(lock);
@@ -296,6 +340,8 @@ class Explore {
     for (const name of Object.keys(this.words.parts)) {
       part(this.root, name).hidden = hide.includes(name);
     }
+    part(this.root, "apply-first").hidden = hide.includes("remedies");
+    part(this.root, "go-train").hidden = hide.includes("train");
   }
 
   /**
