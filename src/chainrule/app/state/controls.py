@@ -164,7 +164,7 @@ _TABLE = (
         help="If all gradients together are longer than this, all are scaled down alike. It "
         "shortens; it never lengthens.",
         kind="number",
-        low=0,
+        low=1e-6,
         high=1e30,
         placeholder="never",
         more=True,
@@ -185,7 +185,7 @@ _TABLE = (
         help="What the inputs, drawn from N(0, 1), are multiplied by: 1 is what standardized data "
         "have.",
         kind="number",
-        low=0,
+        low=1e-6,
         high=1e6,
         more=True,
     ),

@@ -171,7 +171,8 @@ export function mountRemedies(root, explore) {
         bar.before.text,
         el("span", { role: "img", "aria-label": "becomes" }, " → "),
         el("b", { "data-state": bar.after.state }, bar.after.text),
-        `, ${remedy.icon_after} ${remedy.verdict_after}`,
+        " ",
+        el("span", { class: "ex-remedy-verdict" }, `${remedy.icon_after} ${remedy.verdict_after}`),
       ),
       el(
         "div",
