@@ -563,7 +563,7 @@ class TestRemedies:
         )
         wait_until_settled(explorer)
         assert read_view_of(explorer).spec == found[0].spec
-        explorer.get_by_text("Nothing needs to change").wait_for()
+        explorer.locator("[data-part=do]", has_text="Nothing needs to change").wait_for()
         assert explorer.locator(".ex-remedy").count() == 0
         explorer.go_back()
         explorer.wait_for_selector(".ex-remedy", timeout=PATIENCE)

@@ -31,6 +31,11 @@ def page(kept_page, url):
         yield page
 
 
+def wait_for_tour(page):
+    """Wait until the script of the tour is there: it is loaded after the first chart."""
+    page.wait_for_selector("[data-part=tour][data-ready]", state="attached")
+
+
 def resize(page, size):
     page.set_viewport_size({"width": size[0], "height": size[1]})
 
@@ -126,6 +131,7 @@ class TestInSight:
     def test_on_a_phone_a_moved_slider_changes_something_in_sight(self, page, url):
         resize(page, PHONE)
         open_explorer(page, url, "depth=2&activation=sigmoid&init=xavier")
+        page.wait_for_selector(".ex-glance-dot")
         slider = page.get_by_role("slider", name="Width")
         slider.evaluate("node => node.scrollIntoView({block: 'center'})")
         box, bar = measure(slider), find_bar(page)
@@ -213,16 +219,19 @@ class TestTour:
     def test_a_first_visit_is_asked_once(self, page, url):
         resize(page, LAPTOP)
         open_explorer(page, url)
+        wait_for_tour(page)
         invite = page.locator("[data-part=invite]")
         assert invite.is_visible()
         assert not page.locator("[data-part=tour]").is_visible()
         invite.get_by_role("button", name="Skip").click()
         assert not invite.is_visible()
         open_explorer(page, url)
+        wait_for_tour(page)
         assert not invite.is_visible()
 
     def test_an_address_is_not_asked(self, page, url):
         open_explorer(page, url, DEEP)
+        wait_for_tour(page)
         assert not page.locator("[data-part=invite]").is_visible()
 
     def test_all_three_steps_by_keyboard(self, page, url):
@@ -286,6 +295,7 @@ class TestTour:
         resize(page, size)
         page.emulate_media(color_scheme=scheme)
         open_explorer(page, url, f"{DEEP}&tour=1")
+        page.locator("[data-tour='1']").wait_for()
         page.wait_for_selector(".ex-remedy", state="attached")
         violations = Axe().run(page).response["violations"]
         serious = [v for v in violations if v["impact"] in ("serious", "critical")]

@@ -6,16 +6,23 @@
  * ensemble takes long, a first answer from fewer networks comes at once and is then refined.
  */
 import { mountLesson } from "../lesson/lesson.js";
-import { el, find, findAll, part, readData, scrolling, setText, whenNear } from "../shared/dom.js";
+import {
+  el,
+  find,
+  findAll,
+  part,
+  readData,
+  scrolling,
+  setText,
+  whenIdle,
+  whenNear,
+} from "../shared/dom.js";
 import { FlowView } from "../shared/flow_view.js";
 import { keepExplorer } from "../shared/frame.js";
 import { compose, follow, nameNetwork, START, setPanel } from "./address.js";
 import { Controls } from "./controls.js";
-import { mountGlance } from "./glance.js";
 import { mountRemedies } from "./remedies.js";
 import { mountShare } from "./share.js";
-import { mountTour } from "./tour.js";
-import { mountVerdict } from "./verdict.js";
 
 // After so many ms an unanswered question is given up for a newer one. Every time that happens
 // the patience doubles until an answer comes: at a busy server somebody who asks anew again and
@@ -120,10 +127,8 @@ class Explore {
       walk: (step, show) => this.walk(step, show),
       step: () => this.extra.tour,
     };
-    mountGlance(part(root, "glance"), api);
-    mountVerdict(find(root, ".ex-verdict"), api);
     mountRemedies(find(root, ".ex-columns"), api);
-    mountTour(root, api);
+    this.loadLater(api);
     // Loaded when it is needed: what trains is far below the first screen.
     const train = part(root, "train");
     /** @type {Promise<() => void> | null} */
@@ -140,6 +145,22 @@ class Explore {
     });
     mountShare(part(root, "share"), api);
     mountLesson(part(root, "lesson"), api);
+  }
+
+  /**
+   * Load what the first chart need not wait for: the small chart of narrow windows, and the tour.
+   * @param {Api} api
+   */
+  loadLater(api) {
+    const glance = part(this.root, "glance");
+    whenNear(glance, async () => (await import("./glance.js")).mountGlance(glance, api));
+    const arrived = location.search;
+    let asked = false;
+    api.onAnswer(() => {
+      if (asked) return;
+      asked = true;
+      whenIdle(async () => (await import("./tour.js")).mountTour(this.root, api, arrived));
+    });
   }
 
   // --- changing ---------------------------------------------------------------------------------
@@ -378,6 +399,7 @@ class Explore {
   /** @param {any} answer */
   showWords(answer) {
     setText(this.look, answer.look_at);
+    this.showSentences(answer);
     for (const [index, button] of this.scenarios.entries()) {
       const on = String(this.words.presets[index].name === answer.scenario);
       if (button.getAttribute("aria-pressed") !== on) button.setAttribute("aria-pressed", on);
@@ -387,6 +409,23 @@ class Explore {
     setText(this.inForce, `${inForce.join(". ")}.`);
     part(this.root, "chain-link").href = answer.chain;
     this.showComparison(answer);
+  }
+
+  /**
+   * Show the diagnosis in three sentences, which the server writes (display/sentences.py).
+   * @param {any} answer
+   */
+  showSentences({ cards, said, findings, limits }) {
+    const { state, icon, value, badge } = cards.at(-1);
+    const word = part(this.root, "verdict");
+    word.dataset.state = state;
+    setText(word, `${icon} ${value.digits}`);
+    const chance = part(this.root, "chance");
+    chance.dataset.state = badge?.state ?? "";
+    setText(chance, badge ? `${badge.icon} ${badge.text}` : "");
+    for (const name of ["what", "why"]) setText(part(this.root, name), said[name]);
+    const compares = findings.some((/** @type {any} */ finding) => finding.compares);
+    setText(part(this.root, "limits"), compares ? limits : "");
   }
 
   /** @param {any} answer */

@@ -3,7 +3,6 @@
 
 import { el, find, part, scrolling, setText, svg } from "../shared/dom.js";
 import { formatShare } from "../shared/numbers.js";
-import { tryNetwork } from "./trial.js";
 
 const CALM = 450; // ms without a change before remedies are looked for
 const SHOWN = 3; // the rest is folded away
@@ -217,6 +216,7 @@ export function mountRemedies(root, explore) {
       if (line.type === "step")
         setText(place, `Step ${line.step}: ${formatShare(line.accuracy)} right`);
     };
+    const { tryNetwork } = await import("./trial.js");
     const end = await tryNetwork(remedy.query, hear, leaving.signal);
     button.disabled = false;
     if (end.type === "error") setText(place, end.error);

@@ -29,8 +29,9 @@ const STEPS = {
  * Bring the tour to life.
  * @param {HTMLElement} root
  * @param {import("./explore.js").Api} explore
+ * @param {string} arrived the address as it was before the page wrote it
  */
-export function mountTour(root, explore) {
+export function mountTour(root, explore, arrived) {
   const card = part(root, "tour");
   const invite = part(root, "invite");
   /** @type {string | null} */
@@ -39,7 +40,8 @@ export function mountTour(root, explore) {
   /** @type {AbortController | null} */
   let race = null;
 
-  if (!location.search && isNew()) invite.hidden = false;
+  card.dataset.ready = "1";
+  if (!arrived && isNew()) invite.hidden = false;
   part(root, "tour-start").addEventListener("click", () => go("1"));
   part(root, "tour-dismiss").addEventListener("click", () => remember());
   for (const name of ["tour-skip", "tour-done"])
@@ -56,7 +58,7 @@ export function mountTour(root, explore) {
   addEventListener("pagehide", () => race?.abort());
 
   // An address that names a step and no network stands for the step as it begins.
-  let bare = /^\?tour=\d$/.test(location.search);
+  let bare = /^\?tour=\d$/.test(arrived);
 
   explore.onAnswer((answer) => {
     const step = explore.step();
