@@ -37,3 +37,18 @@ def read_part(page, name: str) -> str:
 
 def encode(text: str) -> str:
     return quote(text, safe="")
+
+
+def measure(locator) -> dict[str, float]:
+    """Return the rectangle of an element in the window."""
+    return locator.evaluate(
+        "node => { const r = node.getBoundingClientRect();"
+        " return {left: r.left, right: r.right, top: r.top, bottom: r.bottom}; }"
+    )
+
+
+def overlap(one: dict[str, float], other: dict[str, float]) -> bool:
+    """Whether two rectangles share more than an edge."""
+    across = min(one["right"], other["right"]) - max(one["left"], other["left"])
+    down = min(one["bottom"], other["bottom"]) - max(one["top"], other["top"])
+    return across > 1 and down > 1

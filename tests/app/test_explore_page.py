@@ -11,6 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from browsing import PATIENCE, empty, read_scheme, watch
 from chainrule import PRESETS, NetworkSpec, diagnose, find_remedies, load_flow, simulate
+from chainrule._utils.numbers import format_number
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import DEFAULT_PRESET, read_view, write_query
 from chainrule.figures import build_layer_figure
@@ -18,7 +19,9 @@ from explorer import (
     CHART,
     ROOT,
     encode,
+    measure,
     open_explorer,
+    overlap,
     read_chart,
     read_part,
     wait_for_layers,
@@ -241,21 +244,23 @@ def test_late_answers_never_overwrite_newer_ones(explorer):
     assert explorer.locator("#control-depth").input_value() == "9"
 
 
-def test_every_control_explains_itself_on_focus(explorer):
+def test_every_control_explains_itself_where_one_looks(explorer):
     explorer.locator(".ex-configure summary").click()
     for control in CONTROLS.values():
+        box = explorer.locator(f"[data-control={control.name}]")
         field = explorer.locator(f"#control-{control.name}")
-        if not field.is_visible() or field.is_disabled():
-            continue
-        place = "node => node.closest('.ex-control').offsetTop"
-        before = field.evaluate(place)
-        field.focus()
-        assert read_part(explorer, "help") == control.help
-        assert field.evaluate(place) == before  # nothing moves under the mouse
         assert field.get_attribute("aria-describedby") == f"control-{control.name}-help"
-    configure = explorer.locator(".ex-configure")
-    configure.get_by_text(CONTROLS["init"].label, exact=True).hover()
-    assert read_part(explorer, "help") == CONTROLS["init"].help
+        if not field.is_visible():
+            continue
+        ask = box.get_by_role("button", name="what is this?")
+        ask.focus()
+        explorer.keyboard.press("Enter")
+        help_text = box.locator(".ex-help")
+        assert help_text.inner_text() == control.help
+        assert ask.get_attribute("aria-expanded") == "true"
+        assert not overlap(measure(help_text), measure(field))  # it covers nothing
+        ask.click()
+        assert not help_text.is_visible()
 
 
 @pytest.mark.parametrize("size", [(720, 450), (1440, 600), (390, 844)])
@@ -586,17 +591,19 @@ class TestRemedies:
         shown = explorer.locator(".ex-remedies > .ex-remedy-list > .ex-remedy")
         assert shown.count() >= 3
         found = find_remedies(spec)
-        assert shown.nth(0).locator("h3").inner_text() == found[0].title
+        assert shown.nth(0).locator("h4").inner_text() == found[0].title
         text = shown.nth(0).locator(".ex-remedy-figure").inner_text()
-        assert found[0].comparison.before_text in text
-        assert found[0].comparison.after_text in text
+        for flow in (found[0].before, found[0].after):
+            assert format_number(min(flow.weight_gradient_norms)) in text
+        assert read_part(explorer, "do").startswith(found[0].title)
+        assert found[0].title in explorer.locator("[data-part=apply-first]").inner_text()
         shown.nth(0).get_by_role("button", name="apply").click()
         explorer.wait_for_function(
             "document.querySelectorAll('.fv-card')[3].innerText.includes('Healthy')"
         )
         wait_until_settled(explorer)
         assert read_view_of(explorer).spec == found[0].spec
-        explorer.get_by_text("Nothing needs to change:").wait_for()
+        explorer.locator("[data-part=do]", has_text="Nothing needs to change").wait_for()
         assert explorer.locator(".ex-remedy").count() == 0
         explorer.go_back()
         explorer.wait_for_selector(".ex-remedy", timeout=PATIENCE)
@@ -605,7 +612,7 @@ class TestRemedies:
         explorer.wait_for_selector(".ex-remedy", state="attached", timeout=PATIENCE)
         explorer.get_by_text("Measured, and no help").click()
         refuted = explorer.locator("[data-part=refuted] .ex-remedy")
-        titles = refuted.locator("h3").all_inner_texts()
+        titles = refuted.locator("h4").all_inner_texts()
         expected = [r.title for r in find_remedies(PRESETS[DEFAULT_PRESET].spec).refuted]
         assert titles == expected
 
@@ -725,7 +732,7 @@ class TestFixed:
         assert (view.spec.residual, view.spec.init) == ("none", "pytorch")
         page.wait_for_selector(".ex-remedy", timeout=PATIENCE)
         residual = page.locator(".ex-remedy", has_text="Residual connections, scaled").first
-        assert residual.get_by_role("button").is_disabled()
+        assert residual.get_by_role("button", name="apply").is_disabled()
 
 
 def test_changes_of_the_network_before_are_not_offered(explorer):
@@ -745,7 +752,7 @@ def test_remedies_and_comparison_keep_the_number_of_networks(page, url):
     page.get_by_role("button", name="Pin to compare").click()
     wait_until_settled(page)
     assert read_part(page, "notices") == ""
-    page.locator(".ex-remedy").first.get_by_role("button").click()
+    page.locator(".ex-remedy").first.get_by_role("button", name="apply").click()
     wait_until_settled(page)
     assert read_view_of(page).seeds == 5
 

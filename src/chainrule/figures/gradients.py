@@ -170,13 +170,8 @@ def _choose_marks(
     """Return colour and symbol of the marks: one each, or one per layer by its state."""
     if usable is None:
         return {"color": theme.LINE}
-    states = [theme.STATES[_read_state(median or 0.0, usable)] for median in medians]
+    states = [theme.STATES[read_state(median or 0.0, usable)] for median in medians]
     return {"color": [color for color, _ in states], "symbol": [symbol for _, symbol in states]}
-
-
-def _read_state(norm: float, usable: tuple[float, float]) -> str:
-    low, high = usable
-    return "small" if norm < low else "large" if norm > high else "usable"
 
 
 _ZONE_WORDS = {
@@ -306,10 +301,7 @@ def _on_linear_axis(value: float | None) -> float | None:
 def _build_axis(title: str, scale: str, values: Sequence[float | None]) -> dict[str, Any]:
     known = [value for value in values if value is not None]
     if scale == "log":
-        logs = [math.log10(value) for value in known]
-        bottom, top = map(float, POWERS)
-        bottom -= _STRIDE * max(0, math.ceil((bottom + _MARGIN - min(logs, default=0.0)) / _STRIDE))
-        top += _STRIDE * max(0, math.ceil((max(logs, default=0.0) + _MARGIN - top) / _STRIDE))
+        bottom, top = choose_powers(known)
         return theme.build_axis(
             title={"text": title},
             type="log",
@@ -326,6 +318,34 @@ def _build_axis(title: str, scale: str, values: Sequence[float | None]) -> dict[
         exponentformat="power",
         nticks=6,
     )
+
+
+def choose_powers(values: Sequence[float]) -> tuple[float, float]:
+    """Return the powers of ten at the ends of the log axis: `POWERS`, wider where values need it.
+
+    Args:
+        values: What the axis must hold; all above 0 and finite.
+
+    Example:
+        >>> choose_powers([1e-5, 1.0]), choose_powers([1e22])
+        ((-12.0, 6.0), (-12.0, 24.0))
+    """
+    logs = [math.log10(value) for value in values]
+    bottom, top = map(float, POWERS)
+    bottom -= _STRIDE * max(0, math.ceil((bottom + _MARGIN - min(logs, default=0.0)) / _STRIDE))
+    top += _STRIDE * max(0, math.ceil((max(logs, default=0.0) + _MARGIN - top) / _STRIDE))
+    return bottom, top
+
+
+def read_state(norm: float, usable: tuple[float, float]) -> str:
+    """Return whether a gradient is "small", "usable" or "large".
+
+    Example:
+        >>> read_state(1e-9, (0.003, 1500.0))
+        'small'
+    """
+    low, high = usable
+    return "small" if norm < low else "large" if norm > high else "usable"
 
 
 def _describe(norm: Quantity | None, last: Quantity | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from chainrule._utils.numbers import format_number, format_share, format_times, to_subscript
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
-from chainrule.diagnosis.rules import read_usable_range
+from chainrule.diagnosis.rules import RULES, read_usable_range
 from chainrule.display.cards import (
     Card,
     build_cards,
@@ -16,6 +16,7 @@ from chainrule.display.cards import (
     explain_difference,
     start_sentence,
 )
+from chainrule.display.sentences import explain, explain_limits
 from chainrule.display.tables import BLAME_HEAD, list_layer_head, write_blame_row, write_layer_row
 from chainrule.figures import (
     build_activation_figure,
@@ -67,8 +68,11 @@ def describe_flow(
             "factor": build_factor_figure(flow, other=other),
             "layer": build_layer_figure(flow, layer, other=other),
         }
+    said = explain(flow, diagnosis)
     return {
         "verdict": str(diagnosis.verdict),
+        "said": {"what": said.what, "why": said.why, "do": said.do},
+        "limits": explain_limits(flow) if layers else "",
         "cards": [describe_card(card) for card in build_cards(flow, diagnosis)],
         "figures": figures,
         "journey": describe_journey(flow),
@@ -84,6 +88,7 @@ def describe_flow(
                 "reason": finding.consequence,
                 "source": finding.source,
                 "layers": list(finding.layers),
+                "compares": RULES[finding.rule].of_gradients if finding.rule in RULES else False,
             }
             for finding in diagnosis.findings
         ],
@@ -129,7 +134,9 @@ def describe_journey(flow: GradientFlow) -> list[Answer]:
         placed = left is not None and 0 < left < math.inf
         steps.append(
             {
-                "factor": None if factor is None else format_number(float(f"{factor:.2g}")),
+                "factor": None
+                if factor is None or math.isnan(factor)
+                else format_number(float(f"{factor:.2g}")),
                 "left": format_number(left),
                 "power": math.log10(left) if placed and left is not None else None,
             }

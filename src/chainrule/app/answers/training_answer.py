@@ -37,6 +37,12 @@ COLUMNS = 60
 CHANCE_MARGIN = 0.05
 """An accuracy within so much of chance counts as chance."""
 
+_OTHER_RATES: dict[Optimizer, dict[str, tuple[float, ...]]] = {
+    "sgd": {"small": (0.3, 0.1), "large": (0.003, 0.0003)},
+    "adam": {"small": (0.01, 0.003), "large": (0.0001,)},
+}
+"""Learning rates to try next where one was too small, or too large."""
+
 Line = dict[str, Any]
 
 _LABELS: dict[Optimizer, str] = {"sgd": "SGD", "adam": "Adam"}
@@ -183,7 +189,7 @@ def conclude(order: Order, record: TrainingRecord, verdict: Verdict) -> Line:
 
     Returns:
         `outcome` ("trained", "partly", "chance" or "diverged"), `agrees` (`None` where neither
-        yes nor no would be fair) and `sentence`.
+        yes nor no would be fair), `rates` to try next, and `sentence`.
     """
     chance = measure_chance()
     outcome = _judge(record, chance)
@@ -205,8 +211,25 @@ def conclude(order: Order, record: TrainingRecord, verdict: Verdict) -> Line:
         "outcome": outcome,
         "verdict": str(verdict),
         "agrees": agrees,
+        "rates": [f"{rate:g}" for rate in suggest_rates(order, outcome, verdict)],
         "sentence": f"{sentence}{remark}",
     }
+
+
+def suggest_rates(order: Order, outcome: str, verdict: Verdict) -> tuple[float, ...]:
+    """Return the learning rates that are worth trying next; none where that would not help.
+
+    Args:
+        order: What was trained.
+        outcome: How it ended.
+        verdict: The diagnosis of the untrained network: where it found something that stops the
+            network, another learning rate seldom helps.
+    """
+    if outcome == "trained" or (outcome == "chance" and verdict is not Verdict.HEALTHY):
+        return ()
+    rates = _OTHER_RATES[order.optimizer]["large" if outcome == "diverged" else "small"]
+    smaller = outcome == "diverged"
+    return tuple(rate for rate in rates if (rate < order.learning_rate) is smaller)[:1]
 
 
 def _judge(record: TrainingRecord, chance: float) -> str:

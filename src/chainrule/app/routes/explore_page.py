@@ -65,13 +65,18 @@ class _Plan:
     seconds: float
 
 
-def _plan(view: View, *, first: bool) -> _Plan:
+def _plan(view: View, *, first: bool = False, draft: bool = False) -> _Plan:
     """Return how many networks of a view to measure, and what that takes, roughly.
+
+    Args:
+        view: What to show.
+        first: Whether a quick first answer is wanted.
+        draft: Whether the setting still moves: one network is enough.
 
     Raises:
         SpecError: If even one network of either is more than the page measures.
     """
-    seeds = plan_seeds(view.spec, view.seeds, first=first)
+    seeds = plan_seeds(view.spec, 1 if draft else view.seeds, first=first)
     seconds = estimate_seconds(view.spec, seeds)
     if view.pin is None:
         return _Plan(seeds, 0, seconds)
@@ -95,17 +100,15 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
     async def answer(request: Request) -> Response:
         """Answer with everything that the page shows for an address.
 
-        With `first=1` in it, fewer networks may be measured so that the answer comes at once; it
-        says so, and the page asks again for all of them.
+        With `first=1` at its end, fewer networks may be measured so that the answer comes at once;
+        with `draft=1`, while a slider moves, one. The answer says so, and the page asks again for
+        all of them.
         """
         asked = time.perf_counter()
-        query, mark, _ = request.url.query.rpartition("first=1")
-        first = bool(mark)
-        if not first:
-            query = request.url.query
+        query, mark = _split_mark(request.url.query)
         view, notices = read_view(query)
         try:
-            plan, whole = _plan(view, first=first), _plan(view, first=False)
+            plan, whole = _plan(view, first=bool(mark), draft=mark == "draft=1"), _plan(view)
         except SpecError as error:
             return refuse(422, str(error), view=view.describe(), notices=notices)
 
@@ -124,6 +127,14 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
             return await send_body(request, body, headers={"Server-Timing": times})
 
         return await reply(measure(), view=view.describe(), notices=notices)
+
+
+def _split_mark(query: str) -> tuple[str, str]:
+    """Return an address and what stands at its end: "first=1", "draft=1" or nothing."""
+    for mark in ("first=1", "draft=1"):
+        if query == mark or query.endswith(f"&{mark}"):
+            return query.removesuffix(mark).removesuffix("&"), mark
+    return query, ""
 
 
 def _tell_times(asked: float, start: float, measured: float) -> str:

@@ -1,17 +1,16 @@
 """What to change: remedies for the network on screen, each measured."""
 
 from collections import OrderedDict
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from chainrule.app.answers.encoding import encode
+from chainrule.app.answers.remedy_answer import describe_remedies
 from chainrule.app.jobs.measuring import PAGE_BUDGET, count_entries, plan_seeds
 from chainrule.app.jobs.queue import Check, JobQueue, Lane
 from chainrule.app.routes.replies import reply, send_body
-from chainrule.app.state.view import read_view, write_query
-from chainrule.remedies.result import Remedies, Remedy
+from chainrule.app.state.view import read_view
 from chainrule.remedies.spec_search import choose_seeds, find_remedies
 from chainrule.spec.network_spec import NetworkSpec
 
@@ -55,22 +54,4 @@ def register_routes(server: FastAPI, queue: JobQueue) -> None:
 
 def _find(spec: NetworkSpec, seeds: int, check: Check) -> bytes:
     remedies = find_remedies(spec, seeds, budget=PAGE_BUDGET, progress=lambda _done, _all: check())
-    return encode(_describe(remedies))
-
-
-def _describe(remedies: Remedies) -> dict[str, Any]:
-    return {
-        "verdict": str(remedies.diagnosis.verdict),
-        "seeds": remedies.before.ensemble_size,
-        "remedies": [_describe_remedy(remedy) for remedy in remedies],
-        "refuted": [_describe_remedy(remedy) for remedy in remedies.refuted],
-    }
-
-
-def _describe_remedy(remedy: Remedy) -> dict[str, Any]:
-    words = remedy.to_dict()
-    return {
-        **words,
-        "query": "" if remedy.spec is None else write_query(remedy.spec),
-        "meaning": remedy.outcome_text,
-    }
+    return encode(describe_remedies(remedies))

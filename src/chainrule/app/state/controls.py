@@ -21,7 +21,7 @@ class Control:
     Attributes:
         name: The setting it changes: a field of `NetworkSpec`, or "seeds".
         label: Its label.
-        help: One line that explains it, shown while it has the focus.
+        help: One line that explains it, shown under its label when it is asked for.
         kind: "range" is a slider with a box beside it, "choice" a list, "number" a box.
         choices: Value and label of each choice; an empty value stands for "not given".
         low: Smallest value that may be typed.
@@ -164,7 +164,7 @@ _TABLE = (
         help="If all gradients together are longer than this, all are scaled down alike. It "
         "shortens; it never lengthens.",
         kind="number",
-        low=0,
+        low=1e-6,
         high=1e30,
         placeholder="never",
         more=True,
@@ -185,7 +185,7 @@ _TABLE = (
         help="What the inputs, drawn from N(0, 1), are multiplied by: 1 is what standardized data "
         "have.",
         kind="number",
-        low=0,
+        low=1e-6,
         high=1e6,
         more=True,
     ),

@@ -32,7 +32,11 @@ PARTS: Mapping[str, str] = {
 }
 """Parts of the page that an address can hide, beside single controls."""
 
-_OWN = ("preset", "seeds", "measure", "scale", "layer", "pin", "hide", "lock", "embed")
+_OWN = ("preset", "seeds", "measure", "scale", "layer", "pin", "hide", "lock", "embed", "tour")
+
+
+STEPS = ("1", "2", "3")
+"""The steps of the tour by which a first visitor gets to know the page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,7 @@ class View:
         hide: Controls and parts that are not shown.
         lock: Controls that cannot be changed.
         embed: The one chart that is shown, or `None` for the whole page.
+        tour: The step of the tour that is shown, one of `STEPS`, or `None`.
     """
 
     spec: NetworkSpec
@@ -60,6 +65,7 @@ class View:
     hide: tuple[str, ...] = ()
     lock: tuple[str, ...] = ()
     embed: str | None = None
+    tour: str | None = None
 
     @property
     def query(self) -> str:
@@ -81,6 +87,7 @@ class View:
             "hide": ",".join(self.hide),
             "lock": ",".join(self.lock),
             "embed": self.embed or "",
+            "tour": self.tour or "",
         }
         extra = urlencode({name: value for name, value in fields.items() if value}, safe=",")
         return f"{self.query}&{extra}" if extra else self.query
@@ -100,6 +107,7 @@ class View:
             "hide": list(self.hide),
             "lock": list(self.lock),
             "embed": self.embed,
+            "tour": self.tour,
             "query": self.query,
             "address": self.address,
         }
@@ -146,6 +154,7 @@ def read_view(query: str) -> tuple[View, tuple[str, ...]]:
         hide=_read_names("hide", own.get("hide"), {**CONTROLS, **PARTS}, notices),
         lock=_read_names("lock", own.get("lock"), CONTROLS, notices),
         embed=_read_name("embed", own.get("embed"), PANELS, None, notices),
+        tour=_read_name("tour", own.get("tour"), STEPS, None, notices),
     )
     return view, tuple(notices)
 

@@ -10,6 +10,7 @@
  * @property {string[]} hide
  * @property {string[]} lock
  * @property {string | null} embed
+ * @property {string | null} tour step of the tour
  */
 
 /** @type {Extra} */
@@ -21,16 +22,17 @@ export const START = {
   hide: [],
   lock: [],
   embed: null,
+  tour: null,
 };
 
-const KEPT = ["measure", "scale", "pin", "hide", "lock", "embed"];
+const KEPT = ["measure", "scale", "pin", "hide", "lock", "embed", "tour"];
 
 /**
  * Return the address of a network and of how it is shown.
  * @param {URLSearchParams} settings the network's settings; the depth is always among them
  * @param {Extra} extra
  */
-export function compose(settings, { measure, scale, layer, pin, hide, lock, embed }) {
+export function compose(settings, { measure, scale, layer, pin, hide, lock, embed, tour }) {
   const query = new URLSearchParams(settings);
   if (measure !== START.measure) query.set("measure", measure);
   if (scale !== START.scale) query.set("scale", scale);
@@ -39,6 +41,7 @@ export function compose(settings, { measure, scale, layer, pin, hide, lock, embe
   if (hide.length) query.set("hide", hide.join(","));
   if (lock.length) query.set("lock", lock.join(","));
   if (embed) query.set("embed", embed);
+  if (tour) query.set("tour", tour);
   return query;
 }
 

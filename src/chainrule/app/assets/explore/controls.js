@@ -1,6 +1,6 @@
 /* The explorer's controls: what stands in the page's template, described by the server's table. */
 
-import { find, part } from "../shared/dom.js";
+import { find } from "../shared/dom.js";
 
 const TYPING = 200; // ms after the last key until a number counts as typed
 
@@ -36,20 +36,10 @@ export class Controls {
     this.locked = new Set();
     /** @type {Set<string>} */
     this.hidden = new Set();
-    this.help = part(root, "help");
     for (const control of table) {
       this.values[control.name] = control.default;
       this.fields[control.name] = this.connect(control);
     }
-    this.explain("");
-  }
-
-  /**
-   * Explain a control in the place kept for it: nothing moves when the focus does.
-   * @param {string} words
-   */
-  explain(words) {
-    this.help.textContent = words || "Point at a setting, and it explains itself here.";
   }
 
   /** @param {Control} control */
@@ -82,17 +72,13 @@ export class Controls {
       slider.addEventListener("change", () => move(true));
     }
     input.addEventListener("blur", () => this.write(name));
-    box.addEventListener("focusin", () => this.explain(control.help));
-    box.addEventListener("focusout", () => this.explain(""));
-    box.addEventListener("pointermove", () => this.explain(control.help)); // not by scrolling
-    box.addEventListener("pointerleave", () => this.explain(this.explainFocused()));
+    const ask = find(box, ".ex-ask");
+    ask.addEventListener("click", () => {
+      const help = find(box, ".ex-help");
+      help.hidden = !help.hidden;
+      ask.setAttribute("aria-expanded", String(!help.hidden));
+    });
     return { control, box, input, slider };
-  }
-
-  explainFocused() {
-    const name = /** @type {any} */ (document.activeElement)?.closest("[data-control]")?.dataset
-      .control;
-    return name ? this.fields[name].control.help : "";
   }
 
   /**

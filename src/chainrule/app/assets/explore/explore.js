@@ -6,7 +6,17 @@
  * ensemble takes long, a first answer from fewer networks comes at once and is then refined.
  */
 import { mountLesson } from "../lesson/lesson.js";
-import { el, find, findAll, part, readData, scrolling, setText, whenNear } from "../shared/dom.js";
+import {
+  el,
+  find,
+  findAll,
+  part,
+  readData,
+  scrolling,
+  setText,
+  whenIdle,
+  whenNear,
+} from "../shared/dom.js";
 import { FlowView } from "../shared/flow_view.js";
 import { keepExplorer } from "../shared/frame.js";
 import { compose, follow, nameNetwork, START, setPanel } from "./address.js";
@@ -18,6 +28,7 @@ import { mountShare } from "./share.js";
 // the patience doubles until an answer comes: at a busy server somebody who asks anew again and
 // again would stay last in the line.
 const PATIENCE = 300;
+const REST = 150; // ms of rest after which what one network showed is refined by the others
 const LOADING = 300; // ms after which the page says that it is measuring
 const LOST =
   "The server does not answer. Is it still running? The page asks again when you change something.";
@@ -31,6 +42,9 @@ const LOST =
  * @property {(query: string) => void} apply show a network
  * @property {(listener: (answer: any, query: string) => void) => void} onAnswer
  * @property {() => string} address everything on screen
+ * @property {(step: string | null, show?: {query: string, pin: string | null}) => void} walk go to a step of the tour,
+ *   or leave it; and show a network, with another pinned
+ * @property {() => string | null} step the step of the tour that the address names
  */
 
 /** @typedef {"whole" | "draft" | "none"} Step a finished change, one under way, none at all */
@@ -67,7 +81,7 @@ class Explore {
     this.error = part(root, "error");
     this.look = part(root, "look-at");
     this.inForce = part(root, "in-force");
-    this.pinButton = part(root, "pin");
+    this.pinWord = part(root, "pin-word");
     this.compare = part(root, "compare-result");
     this.scenarios = findAll(root, ".ex-preset");
     /** @type {Controls | null} */
@@ -110,13 +124,43 @@ class Explore {
         if (this.answer) listener(this.answer, this.view.query); // who comes late hears the latest
       },
       address: () => this.view?.address || "",
+      walk: (step, show) => this.walk(step, show),
+      step: () => this.extra.tour,
     };
-    mountRemedies(part(root, "remedies"), api);
+    mountRemedies(find(root, ".ex-columns"), api);
+    this.loadLater(api);
     // Loaded when it is needed: what trains is far below the first screen.
     const train = part(root, "train");
-    whenNear(train, async () => (await import("./train.js")).mountTrain(train, api));
+    /** @type {Promise<() => void> | null} */
+    let ready = null;
+    const open = () => {
+      ready ??= import("./train.js").then(({ mountTrain }) => mountTrain(train, api));
+      return ready;
+    };
+    whenNear(train, open);
+    part(root, "go-train").addEventListener("click", async () => {
+      const begin = await open();
+      train.scrollIntoView({ behavior: scrolling(), block: "start" });
+      begin();
+    });
     mountShare(part(root, "share"), api);
     mountLesson(part(root, "lesson"), api);
+  }
+
+  /**
+   * Load what the first chart need not wait for: the small chart of narrow windows, and the tour.
+   * @param {Api} api
+   */
+  loadLater(api) {
+    const glance = part(this.root, "glance");
+    whenNear(glance, async () => (await import("./glance.js")).mountGlance(glance, api));
+    const arrived = location.search;
+    let asked = false;
+    api.onAnswer(() => {
+      if (asked) return;
+      asked = true;
+      whenIdle(async () => (await import("./tour.js")).mountTour(this.root, api, arrived));
+    });
   }
 
   // --- changing ---------------------------------------------------------------------------------
@@ -150,6 +194,21 @@ class Explore {
   pin() {
     this.extra.pin = this.extra.pin ? null : nameNetwork(this.view.query);
     this.ask(this.compose(), "whole");
+  }
+
+  /**
+   * Go to a step of the tour, or leave it.
+   * @param {string | null} step
+   * @param {{query: string, pin: string | null}} [show] a network to show, and one to pin
+   */
+  walk(step, show) {
+    this.extra = { ...this.extra, tour: step };
+    if (!show) {
+      this.ask(this.compose(), "whole");
+      return;
+    }
+    this.extra.pin = show.pin;
+    this.apply(show.query);
   }
 
   swap() {
@@ -227,8 +286,10 @@ class Explore {
     }
     if (answer) this.hear(answer, question);
     if (this.wanted.query !== question.query) this.send();
-    else if (answer?.ensemble?.partial && !refining) this.send(true);
-    else {
+    else if (answer?.ensemble?.partial && !refining) {
+      if (question.step === "draft") this.again = setTimeout(() => this.send(true), REST);
+      else this.send(true);
+    } else {
       this.showBusy(false);
       delete this.root.dataset.pending;
     }
@@ -238,8 +299,9 @@ class Explore {
    * Return the server's answer, an error in words, or nothing where the question was given up.
    * @param {Question} question
    */
-  async fetch({ query, refining, control }) {
-    const first = refining ? "" : `${query ? "&" : ""}first=1`;
+  async fetch({ query, step, refining, control }) {
+    const mark = step === "draft" ? "draft=1" : "first=1"; // while a slider moves: one network
+    const first = refining ? "" : `${query ? "&" : ""}${mark}`;
     try {
       const response = await fetch(`/api/explore?${query}${first}`, { signal: control.signal });
       const answer = await response.json();
@@ -287,10 +349,13 @@ class Explore {
   takeView(view, newest) {
     this.view = view;
     this.root.dataset.address = view.address;
-    if (this.pinButton) setText(this.pinButton, view.pin ? "Unpin" : "Pin to compare");
+    if (this.pinWord) {
+      setText(this.pinWord, view.pin ? "Unpin" : "Pin");
+      find(this.pinWord.parentElement, ".ex-wide").hidden = Boolean(view.pin);
+    }
     if (!newest) return;
-    const { measure, scale, layer, pin, hide, lock, embed } = view;
-    this.extra = { measure, scale, layer, pin, hide, lock, embed };
+    const { measure, scale, layer, pin, hide, lock, embed, tour } = view;
+    this.extra = { measure, scale, layer, pin, hide, lock, embed, tour };
     if (!this.controls) return;
     this.controls.hidden = new Set(hide);
     this.controls.locked = new Set(lock);
@@ -298,6 +363,8 @@ class Explore {
     for (const name of Object.keys(this.words.parts)) {
       part(this.root, name).hidden = hide.includes(name);
     }
+    part(this.root, "apply-first").hidden = hide.includes("remedies");
+    part(this.root, "go-train").hidden = hide.includes("train");
   }
 
   /**
@@ -334,6 +401,7 @@ class Explore {
   /** @param {any} answer */
   showWords(answer) {
     setText(this.look, answer.look_at);
+    this.showSentences(answer);
     for (const [index, button] of this.scenarios.entries()) {
       const on = String(this.words.presets[index].name === answer.scenario);
       if (button.getAttribute("aria-pressed") !== on) button.setAttribute("aria-pressed", on);
@@ -343,6 +411,23 @@ class Explore {
     setText(this.inForce, `${inForce.join(". ")}.`);
     part(this.root, "chain-link").href = answer.chain;
     this.showComparison(answer);
+  }
+
+  /**
+   * Show the diagnosis in three sentences, which the server writes (display/sentences.py).
+   * @param {any} answer
+   */
+  showSentences({ cards, said, findings, limits }) {
+    const { state, icon, value, badge } = cards.at(-1);
+    const word = part(this.root, "verdict");
+    word.dataset.state = state;
+    setText(word, `${icon} ${value.digits}`);
+    const chance = part(this.root, "chance");
+    chance.dataset.state = badge?.state ?? "";
+    setText(chance, badge ? `${badge.icon} ${badge.text}` : "");
+    for (const name of ["what", "why"]) setText(part(this.root, name), said[name]);
+    const compares = findings.some((/** @type {any} */ finding) => finding.compares);
+    setText(part(this.root, "limits"), compares ? limits : "");
   }
 
   /** @param {any} answer */

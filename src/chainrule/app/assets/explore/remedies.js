@@ -1,27 +1,37 @@
-/* What to change: measured remedies for the network on screen, one click to apply each. */
+/* What to do: measured remedies for the network on screen, each as a bar on the axis of the main
+ * chart, with one click to apply it and one to try it by training. */
 
-import { el, find, part, scrolling } from "../shared/dom.js";
+import { el, find, part, scrolling, setText, svg } from "../shared/dom.js";
+import { formatShare } from "../shared/numbers.js";
 
 const CALM = 450; // ms without a change before remedies are looked for
-const SHOWN = 5; // the rest is folded away
-/** @type {Record<string, string>} */
-const ICONS = { cures: "✔", "measures well": "✔", helps: "◐", trades: "⇄", fails: "✖" };
+const SHOWN = 3; // the rest is folded away
+const BAR = { width: 240, height: 20, edge: 6, radius: 4.5 };
 
 /**
- * Bring the section to life.
- * @param {HTMLElement} section
+ * Bring it to life.
+ * @param {HTMLElement} root what holds the list, the sentence and the button of the first remedy
  * @param {import("./explore.js").Api} explore
  */
-export function mountRemedies(section, explore) {
-  const state = part(section, "remedies-state");
-  const list = part(section, "remedies-list");
+export function mountRemedies(root, explore) {
+  const section = part(root, "remedies");
+  const state = part(root, "remedies-state");
+  const list = part(root, "remedies-list");
+  const sentence = part(root, "do");
+  const first = part(root, "apply-first");
+  const leaving = new AbortController();
   /** @type {string | null} */
   let asked = null; // query that is asked for or shown
   /** @type {AbortController | null} */
   let control = null;
   /** @type {any} */
   let timer = null;
+  /** @type {any} */
+  let best = null; // the remedy that the button applies
   let networks = 0; // how many the page shows
+
+  addEventListener("pagehide", () => leaving.abort());
+  first.addEventListener("click", () => best && apply(best));
 
   explore.onAnswer((answer) => {
     networks = answer.ensemble.seeds;
@@ -31,14 +41,15 @@ export function mountRemedies(section, explore) {
     control?.abort();
     asked = null;
     section.dataset.shown = "";
+    offer(null);
     if (answer.verdict === "healthy") {
       asked = query;
-      show({ verdict: "healthy" });
+      show({ verdict: "healthy", do: answer.said.do });
       return;
     }
-    section.style.minHeight = `${section.offsetHeight}px`; // what stands below need not jump
     list.replaceChildren(); // they belong to the network before
-    state.textContent = "Measuring changes …";
+    setText(sentence, answer.said.do);
+    setText(state, "Measuring changes …");
     timer = setTimeout(() => ask(query), CALM);
   });
 
@@ -46,13 +57,13 @@ export function mountRemedies(section, explore) {
   async function ask(query) {
     asked = query;
     control = new AbortController();
-    state.textContent = "Measuring changes …";
+    setText(state, "Measuring changes …");
     try {
       const response = await fetch(`/api/remedies?${query}`, { signal: control.signal });
       const answer = await response.json();
       if (asked !== query) return;
       if (response.status === 503) {
-        state.textContent = answer.error;
+        setText(state, answer.error);
         timer = setTimeout(() => ask(query), 1000 * Number(response.headers.get("Retry-After")));
       } else {
         show(answer);
@@ -64,24 +75,39 @@ export function mountRemedies(section, explore) {
     }
   }
 
+  /**
+   * Let the button in the bar apply a remedy; null lets it rest.
+   * @param {any} remedy
+   */
+  function offer(remedy) {
+    best = remedy && !isFixed(remedy) ? remedy : null;
+    first.disabled = !best;
+    setText(part(first, "apply-name"), best ? `: ${best.title}` : " a change");
+  }
+
   /** @param {any} answer */
   function show(answer) {
-    section.style.minHeight = "";
     section.dataset.shown = asked || "";
+    if (answer.do) setText(sentence, answer.do);
     if (answer.error || answer.verdict === "healthy") {
-      state.textContent =
-        answer.error || "Nothing needs to change: every layer receives a usable gradient.";
+      setText(state, answer.error || "");
       list.replaceChildren();
       return;
     }
     const { remedies, refuted, seeds } = answer;
     const fewer = seeds < networks ? " (fewer than above, to be quick)" : "";
-    state.textContent = remedies.length
-      ? `Each of these was measured on the same ${seeds} networks${fewer}, before and after. The cheapest change comes first.`
-      : `${refuted.length} changes were measured on the same ${seeds} networks; none helps.`;
+    setText(
+      state,
+      remedies.length
+        ? `Measured on the same ${seeds} networks${fewer}; the cheapest change first.`
+        : `${refuted.length} changes were measured on the same ${seeds} networks; none helps.`,
+    );
+    offer(remedies[0] ?? null);
     const more = remedies.slice(SHOWN);
     list.replaceChildren(
-      ...remedies.slice(0, SHOWN).map(makeCard),
+      ...remedies
+        .slice(0, SHOWN)
+        .map((/** @type {any} */ remedy, /** @type {number} */ i) => makeCard(remedy, !i)),
       ...(more.length
         ? [fold(`${more.length} more that ${more.length === 1 ? "helps" : "help"}`, more)]
         : []),
@@ -97,57 +123,108 @@ export function mountRemedies(section, explore) {
    * @param {string | null} name
    */
   function fold(title, remedies, name = null) {
+    const cards = remedies.map((remedy) => makeCard(remedy));
     return el(
       "details",
       { "data-part": name },
       el("summary", {}, title),
-      el("div", { class: "ex-remedy-list" }, remedies.map(makeCard)),
+      el("div", { class: "ex-remedy-list" }, cards),
     );
   }
 
   /** @param {any} remedy */
-  function makeCard(remedy) {
-    const { comparison, outcome } = remedy;
+  function isFixed(remedy) {
+    return Object.keys(remedy.changes).some((name) => explore.locked().includes(name));
+  }
+
+  /**
+   * @param {any} remedy
+   * @param {boolean} [leading] whether it is the first thing to do
+   */
+  function makeCard(remedy, leading = false) {
+    const { bar, outcome } = remedy;
     const works = outcome === "cures" || outcome === "measures well";
-    const state = works ? "good" : outcome === "helps" ? "warn" : "bad";
-    const fixed = Object.keys(remedy.changes).filter((name) => explore.locked().includes(name));
+    const fixed = isFixed(remedy);
     const button = {
       type: "button",
-      class: works ? "primary" : "",
+      class: leading && works ? "primary" : "",
       "aria-label": `apply: ${remedy.title}`,
-      disabled: fixed.length > 0,
+      disabled: fixed,
       onclick: () => apply(remedy),
     };
+    const tried = el("p", { class: "ex-remedy-tried", role: "status" });
     return el(
       "article",
-      { class: "ex-remedy", "data-outcome": outcome, "data-state": state },
+      { class: "ex-remedy", "data-outcome": outcome },
       el(
         "div",
         { class: "ex-remedy-head" },
-        el("h3", {}, remedy.title),
+        el("h4", {}, remedy.title),
         el("button", button, works || outcome === "helps" ? "Apply" : "See it"),
       ),
+      drawBar(bar),
       el(
         "p",
         { class: "ex-remedy-figure" },
-        el("span", { class: "dim" }, `${comparison.name}: `),
-        comparison.before_text,
+        el("span", { class: "dim" }, `${bar.name}: `),
+        bar.before.text,
         el("span", { role: "img", "aria-label": "becomes" }, " → "),
-        el("b", {}, comparison.after_text),
-        el("span", { class: "dim" }, ` (wanted ${comparison.threshold_text})`),
+        el("b", { "data-state": bar.after.state }, bar.after.text),
+        " ",
+        el("span", { class: "ex-remedy-verdict" }, `${remedy.icon_after} ${remedy.verdict_after}`),
       ),
       el(
-        "p",
-        { class: "fv-card-word" },
-        el("span", { "aria-hidden": "true" }, `${ICONS[outcome]} `),
-        `${remedy.verdict_before} → ${remedy.verdict_after}: ${remedy.meaning}`,
+        "div",
+        { class: "ex-remedy-more" },
+        el(
+          "details",
+          {},
+          el("summary", {}, "Why"),
+          el(
+            "p",
+            { class: "dim" },
+            `${remedy.reason} ${remedy.verdict_before} → ${remedy.verdict_after}: ${remedy.meaning}.`,
+            fixed ? " What it changes is fixed on this page." : "",
+          ),
+        ),
+        el(
+          "button",
+          {
+            type: "button",
+            class: "quiet",
+            "aria-label": `try it by training: ${remedy.title}`,
+            onclick: (/** @type {any} */ event) => tryOut(remedy, event.target, tried),
+          },
+          "Try it by training",
+        ),
       ),
-      el(
-        "p",
-        { class: "dim" },
-        fixed.length ? `${remedy.reason} (What it changes is fixed on this page.)` : remedy.reason,
-      ),
+      tried,
     );
+  }
+
+  /**
+   * Train the changed network, and say how many answers are right.
+   * @param {any} remedy
+   * @param {any} button
+   * @param {any} place
+   */
+  async function tryOut(remedy, button, place) {
+    button.disabled = true;
+    setText(place, "Training …");
+    const hear = (/** @type {any} */ line) => {
+      if (line.type === "queued") setText(place, line.status);
+      if (line.type === "step")
+        setText(place, `Step ${line.step}: ${formatShare(line.accuracy)} right`);
+    };
+    const { tryNetwork } = await import("./trial.js");
+    const end = await tryNetwork(remedy.query, hear, leaving.signal);
+    button.disabled = false;
+    if (end.type === "error") setText(place, end.error);
+    else {
+      button.hidden = true;
+      setText(place, `Tried: ${end.sentence}`);
+      place.dataset.outcome = end.outcome;
+    }
   }
 
   /** @param {any} remedy */
@@ -156,6 +233,41 @@ export function mountRemedies(section, explore) {
     const seeds = new URLSearchParams(explore.query()).get("seeds");
     if (seeds) query.set("seeds", seeds);
     explore.apply(query.toString());
-    find(document, ".ex-look")?.scrollIntoView({ block: "start", behavior: scrolling() });
+    const top = find(document, ".ex-columns");
+    if (top.getBoundingClientRect().top < 0)
+      top.scrollIntoView({ block: "start", behavior: scrolling() });
   }
+}
+
+/**
+ * Before → after on the axis of the main chart; green is where layers learn.
+ * @param {any} bar
+ */
+function drawBar({ name, before, after, usable }) {
+  const { width, height, edge, radius } = BAR;
+  const place = (/** @type {number} */ share) => edge + share * (width - 2 * edge);
+  const middle = height / 2;
+  const [low, high] = usable.map(place);
+  const [from, to] = [place(before.share), place(after.share)];
+  return svg(
+    "svg",
+    {
+      class: "ex-bar-chart",
+      viewBox: `0 0 ${width} ${height}`,
+      role: "img",
+      "aria-label": `${name}: from ${before.text} to ${after.text}`,
+    },
+    svg("rect", { class: "axis", x: 0, y: middle - 1, width, height: 2 }),
+    svg("rect", {
+      class: "usable",
+      x: low,
+      y: middle - 5,
+      width: Math.max(2, high - low),
+      height: 10,
+      rx: 4,
+    }),
+    svg("line", { class: "way", x1: from, x2: to, y1: middle, y2: middle }),
+    svg("circle", { "data-state": before.state, class: "before", cx: from, cy: middle, r: radius }),
+    svg("circle", { "data-state": after.state, class: "after", cx: to, cy: middle, r: radius }),
+  );
 }

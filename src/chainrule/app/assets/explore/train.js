@@ -8,6 +8,7 @@ import { el, find, makeTable, part, setText } from "../shared/dom.js";
 import { capitalize, formatNumber, formatPower, formatShare } from "../shared/numbers.js";
 import { isSameNetwork } from "./address.js";
 import { drawCurves, drawMap, drawSample, locate } from "./training_charts.js";
+import { readLines } from "./trial.js";
 
 /** @typedef {import("./training_charts.js").Run} Run */
 
@@ -18,12 +19,14 @@ const SPOKEN_EVERY = 5000; // milliseconds between two readings of the status
 const ICONS = { trained: "✔", partly: "◐", chance: "✖", diverged: "∞" };
 
 /**
- * Bring the section to life.
+ * Bring the section to life; return what begins a training.
  * @param {HTMLElement} section
  * @param {import("./explore.js").Api} explore
  */
 export function mountTrain(section, explore) {
-  new Panel(section, explore).start();
+  const panel = new Panel(section, explore);
+  panel.start();
+  return () => panel.train();
 }
 
 class Panel {
@@ -167,11 +170,28 @@ class Panel {
         agrees: String(line.agrees),
       });
       end.textContent = `${this.name(run)}${line.sentence}`;
+      end.append(...(line.rates || []).map((/** @type {string} */ rate) => this.offer(rate)));
       this.$("progress").value = (this.runs.indexOf(run) + 1) * this.steps;
       const last = run.records.at(-1);
       this.say("done", `${this.name(run)}${last ? last.status : ""}`, line.sentence);
     }
     this.later();
+  }
+
+  /**
+   * A button that trains again with a learning rate that the server holds worth trying.
+   * @param {string} rate
+   */
+  offer(rate) {
+    const again = () => {
+      this.$("rate").value = rate;
+      this.train();
+    };
+    return el(
+      "button",
+      { type: "button", class: "tr-again", onclick: again },
+      `Try learning rate ${rate}`,
+    );
   }
 
   /** @param {boolean} busy */
@@ -363,26 +383,5 @@ class Panel {
     const table = makeTable(clips ? [...head, "after clipping"] : head, rows);
     table.prepend(el("caption", {}, `${this.name(run)}${run.start.label}`));
     return table;
-  }
-}
-
-/**
- * Yield the lines of a stream as the objects that they are.
- * @param {any} body
- */
-async function* readLines(body) {
-  const reader = body.getReader();
-  const decoder = new TextDecoder();
-  let rest = "";
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
-      rest = lines.pop() ?? "";
-      for (const line of lines) if (line) yield JSON.parse(line);
-    }
-  } finally {
-    reader.cancel().catch(() => {});
   }
 }

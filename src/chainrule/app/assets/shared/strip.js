@@ -36,7 +36,8 @@ export function shine(power) {
  */
 export function tell(steps, layer) {
   const count = steps.length;
-  const { left } = steps[layer - 1];
+  const { left, factor } = steps[layer - 1];
+  if (factor === null && left === "undefined") return "In most networks, no gradient comes back.";
   if (layer === count) return `It starts at layer ${count}, next to the loss: all of it.`;
   const passed = steps.slice(layer - 1, count - 1).reverse();
   const factors = passed.map(({ factor }) => factor ?? "none");

@@ -1,0 +1,347 @@
+"""A diagnosis in three sentences: what is wrong, why, and what to do; filled with measured values.
+
+The table has an entry for every verdict. A verdict without words of its own is told by its gravest
+finding.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from chainrule._utils.numbers import format_number, format_part, format_share, format_times
+from chainrule.diagnosis.diagnosis import Diagnosis, Finding
+from chainrule.diagnosis.rule import MEANINGS, Verdict
+from chainrule.diagnosis.rules import RULES, read_usable_range
+from chainrule.display.cards import start_sentence
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.quantity import divide
+from chainrule.remedies.result import Outcome, Remedies
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.spec.initializers import INITIALIZERS
+from chainrule.spec.network_spec import NetworkSpec
+
+_ALIKE = (0.1, 10.0)
+"""Gradients of the first and the last layer whose ratio is between these look alike."""
+
+_OTHER_SIZE = 1.05
+"""From this factor on, weights are said to be larger or smaller than those that suit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """A diagnosis in three sentences.
+
+    Attributes:
+        what: What is wrong, or that nothing is.
+        why: Where it comes from.
+        do: What to do next.
+    """
+
+    what: str
+    why: str
+    do: str
+
+
+def explain(flow: GradientFlow, diagnosis: Diagnosis) -> Sentences:
+    """Return a diagnosis in three sentences, filled with measured values.
+
+    Args:
+        flow: A measurement.
+        diagnosis: What it means.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> flow = simulate(NetworkSpec(depth=15, init="xavier"), 2)
+        >>> explain(flow, diagnose(flow)).why.split(".")[0]
+        'The slope of Sigmoid is at most 0'
+    """
+    what, why = _TABLE.get(diagnosis.verdict, (_tell_evidence, _tell_reason))
+    return Sentences(
+        what=what(flow, diagnosis) or _tell_evidence(flow, diagnosis),
+        why=why(flow, diagnosis) or _tell_reason(flow, diagnosis),
+        do=diagnosis.action,
+    )
+
+
+def recommend(remedies: Remedies) -> str:
+    """Return what to do, now that changes were measured: the first of them, or where to go on.
+
+    Example:
+        >>> from chainrule import NetworkSpec, find_remedies
+        >>> recommend(find_remedies(NetworkSpec(depth=15, width=16, activation="relu"), 2))[:28]
+        'He (Kaiming) initialization:'
+    """
+    if remedies:
+        best = remedies[0]
+        well = best.outcome is Outcome.MEASURES and best.trial_after is None
+        came = "every layer then gets a usable gradient" if well else best.outcome_text
+        return f"{best.title}: {came}."
+    if remedies.diagnosis.verdict is Verdict.HEALTHY:
+        return remedies.diagnosis.action
+    count = len(remedies.refuted)
+    return f"{count} changes were measured, and none of them helps. {remedies.diagnosis.action}"
+
+
+def explain_limits(flow: GradientFlow) -> str:
+    """Return where the limits of a usable gradient come from; "" where the error is unknown.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> explain_limits(simulate(NetworkSpec(depth=3, width=4), 2)).split(":")[0]
+        'Gradients are compared with the error at the output'
+    """
+    error = flow.output_error
+    if error is None or not math.isfinite(error):
+        return ""
+    bounds = [RULES[name].threshold for name in ("vanishing_gradient", "exploding_gradient")]
+    low, high = (bound * error for bound in bounds)
+    return (
+        f"Gradients are compared with the error at the output: it is {format_number(error)} here. "
+        f"So the limits are {format_number(bounds[0])} × {format_number(error)} = "
+        f"{format_number(low)} and {format_number(bounds[1])} × {format_number(error)} = "
+        f"{format_number(high)}."
+    )
+
+
+# --- what ------------------------------------------------------------------------------------
+
+
+def _tell_evidence(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    if not diagnosis.findings:
+        return start_sentence(MEANINGS[diagnosis.verdict])
+    return start_sentence(diagnosis.findings[0].evidence)
+
+
+def _tell_small(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    finding = diagnosis.findings[0]
+    count, norms = len(flow.weight_layers), flow.weight_gradient_norms
+    if finding.rule != "vanishing_gradient" or count < 2:
+        return ""
+    layer = finding.layers[0]
+    norm, first, last = norms[layer - 1], norms[0], norms[-1]
+    if norm is None or first is None or last is None:
+        return ""
+    few = f"{len(finding.layers)} of {count} layers get"
+    if norm == 0.0:
+        return f"Layer {layer} gets no gradient at all: it is exactly zero."
+    ratio = divide(first, last)
+    if ratio < _ALIKE[0]:
+        part = format_part(ratio)
+        return f"Layer 1 gets {part} layer {count}'s gradient. {few} too little to learn."
+    who = f"All {count} layers get" if len(finding.layers) == count else few
+    return (
+        f"{who} too small a gradient: {format_number(norm)} at layer {layer}, and a layer needs "
+        f"{format_number(read_usable_range(flow)[0])} to learn."
+    )
+
+
+def _tell_large(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    finding = diagnosis.findings[0]
+    if finding.rule != "exploding_gradient":
+        return ""
+    norms = {layer.layer: layer.weight_gradient_norm for layer in flow.weight_layers}
+    known = {at: norms[at] for at in finding.layers if norms.get(at) is not None}
+    if not known:
+        return ""
+    layer, norm = max(known.items(), key=lambda pair: pair[1] or 0.0)
+    high = read_usable_range(flow)[1]
+    return (
+        f"Layer {layer} gets a gradient of {format_number(norm)}, "
+        f"{format_times(float(f'{divide(norm or 0.0, high):.2g}'))} the most that a layer can use. "
+        "One training step throws its weights far away."
+    )
+
+
+def _tell_dead(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    finding = _find(diagnosis, "dead_units")
+    if finding is None:
+        return ""
+    layer = _find_layer(flow, finding)
+    text = f"{format_share(finding.value)} of the units of {layer} are off for every example."
+    norms = flow.weight_gradient_norms
+    if flow.spec is not None and norms and norms[0] == 0.0:
+        text += " In most of these networks, the gradient at layer 1 is exactly zero."
+    return text
+
+
+def _tell_saturated(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    finding = _find(diagnosis, "saturated")
+    if finding is None:
+        return ""
+    where = _find_layer(flow, finding)
+    return (
+        f"{format_share(finding.value)} of the activations of {where} lie where the curve is flat."
+    )
+
+
+def _tell_alike(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    finding = _find(diagnosis, "same_answer")
+    if finding is None:
+        return ""
+    return (
+        "Different inputs give almost the same output: the answers differ by "
+        f"{RULES[finding.rule].format(finding.value)} of their size."
+    )
+
+
+def _tell_unlikely(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    if diagnosis.was_tried:
+        return ""
+    return "Every layer gets a gradient of a usable size, but the network is unlikely to learn."
+
+
+def _tell_healthy(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    norms = [norm for norm in flow.weight_gradient_norms if norm is not None]
+    if len(norms) < 2 or not 0 < min(norms) <= max(norms) < math.inf:
+        return ""
+    low, high = format_number(min(norms)), format_number(max(norms))
+    return f"Every layer gets a gradient that it can learn from: between {low} and {high}."
+
+
+def _find(diagnosis: Diagnosis, rule: str) -> Finding | None:
+    return next((each for each in diagnosis.findings if each.rule == rule), None)
+
+
+def _find_layer(flow: GradientFlow, finding: Finding) -> str:
+    """Return the layer whose value is the worst: its number, or its name in a model of yours."""
+    at = next(
+        (layer.layer for layer in flow.weight_layers if layer.name == finding.worst),
+        finding.layers[0] if finding.layers else None,
+    )
+    if flow.spec is None and finding.worst:
+        return repr(finding.worst)
+    return "one layer" if at is None else f"layer {at}"
+
+
+# --- why -------------------------------------------------------------------------------------
+
+
+def _tell_reason(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    if diagnosis.findings:
+        return diagnosis.findings[0].reason
+    return ""
+
+
+def _explain_small(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    product = _tell_product(flow)
+    if flow.spec is not None and _compare_weights(flow.spec) == 0.0:
+        return "All weights are zero, so nothing passes through them."
+    if flow.spec is None or not product or not _shrinks(flow):
+        return ""
+    return " ".join(filter(None, (_blame_small(flow.spec), product, _tell_hidden(flow))))
+
+
+def _explain_large(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    product = _tell_product(flow)
+    if flow.spec is None or not product or _shrinks(flow):
+        return ""
+    return " ".join(filter(None, (_blame_large(flow.spec), product)))
+
+
+def _explain_dead(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    if flow.spec is None:
+        return ""
+    label = ACTIVATIONS[flow.spec.activation].label
+    return (
+        f"A unit that is off passes no gradient back: the slope of {label} is 0 there. Where a "
+        "whole layer is off, no layer before it can learn."
+    )
+
+
+def _explain_healthy(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    product = _tell_product(flow)
+    if flow.spec is None or not product:
+        return "No measured value is beyond its limit."
+    if flow.spec.residual == "none":
+        return product
+    return f"The residual connections carry it around the layers. {product}"
+
+
+def _measure_product(flow: GradientFlow) -> float:
+    """Return ‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer; NaN where there is none."""
+    norms = flow.delta_norms
+    if len(norms) < 2 or norms[0] is None or norms[-1] is None:
+        return math.nan
+    ratio = divide(norms[0], norms[-1])
+    return ratio if 0 < ratio < math.inf else math.nan
+
+
+def _shrinks(flow: GradientFlow) -> bool:
+    return _measure_product(flow) < 1.0
+
+
+def _tell_product(flow: GradientFlow) -> str:
+    """Return what a layer multiplies the gradient by, and what comes of all of them."""
+    ratio = _measure_product(flow)
+    if math.isnan(ratio):
+        return ""
+    count = len(flow.delta_norms) - 1
+    factor = ratio ** (1 / count)
+    start = f"On its way back, each layer multiplies the gradient by about {format_number(factor)}"
+    these = "This factor" if count == 1 else f"{count} such factors"
+    if ratio < 1.0:
+        result = f"{'leaves' if count == 1 else 'leave'} about {format_part(ratio)} it"
+    else:
+        times = format_times(float(f"{ratio:.2g}"))
+        result = f"{'makes' if count == 1 else 'make'} it {times} as large"
+    return f"{start}. {these} {result}."
+
+
+def _blame_small(spec: NetworkSpec) -> str:
+    activation = ACTIVATIONS[spec.activation]
+    if activation.derivative_max < 1.0:
+        return f"The slope of {activation.label} is at most {activation.derivative_max:g}."
+    suited = INITIALIZERS[activation.initialization]
+    size = _compare_weights(spec)
+    if spec.normalization == "none" and size * _OTHER_SIZE < 1.0:
+        return (
+            f"The weights are too small for {activation.label}: {suited.label} initialization "
+            f"draws them {1 / size:.2g} times as large."
+        )
+    return ""
+
+
+def _blame_large(spec: NetworkSpec) -> str:
+    activation = ACTIVATIONS[spec.activation]
+    size = _compare_weights(spec)
+    if spec.normalization != "none" or size < _OTHER_SIZE:
+        return ""
+    return (
+        f"The weights are {size:.2g} times as large as {activation.label} needs them "
+        f"({INITIALIZERS[activation.initialization].label} initialization)."
+    )
+
+
+def _compare_weights(spec: NetworkSpec) -> float:
+    """Return the standard deviation of a weight ÷ that of the initialization that suits."""
+    suited = INITIALIZERS[ACTIVATIONS[spec.activation].initialization]
+    now = INITIALIZERS[spec.init].standard_deviation(spec.width, spec.width, spec.weight_std)
+    return now / suited.standard_deviation(spec.width, spec.width)
+
+
+def _tell_hidden(flow: GradientFlow) -> str:
+    """Return why the ratio of the first to the last layer's gradient shows nothing, if so."""
+    ratio = flow.gradient_ratio
+    if ratio is None or not _ALIKE[0] <= ratio <= _ALIKE[1]:
+        return ""
+    return (
+        "On the way forward the values shrink, too. A gradient is the product of both: about the "
+        "same at all layers."
+    )
+
+
+_Tell = Callable[[GradientFlow, Diagnosis], str]
+
+_TABLE: Mapping[Verdict, tuple[_Tell, _Tell]] = MappingProxyType(
+    {
+        Verdict.VANISHING: (_tell_small, _explain_small),
+        Verdict.EXPLODING: (_tell_large, _explain_large),
+        Verdict.DEAD_UNITS: (_tell_dead, _explain_dead),
+        Verdict.SATURATED: (_tell_saturated, _tell_reason),
+        Verdict.SIGNAL_COLLAPSE: (_tell_alike, _tell_reason),
+        Verdict.HARD_TO_TRAIN: (_tell_unlikely, _tell_reason),
+        Verdict.HEALTHY: (_tell_healthy, _explain_healthy),
+    }
+)
+"""Who says what is wrong and why, by verdict; "" leaves it to the gravest finding."""

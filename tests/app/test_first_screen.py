@@ -1,0 +1,315 @@
+"""The explorer's first screen in a real browser: what is in sight, and that nothing covers it."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from browsing import PATIENCE, empty, watch
+from chainrule import PRESETS, NetworkSpec, diagnose, simulate
+from chainrule.app.state.view import DEFAULT_PRESET, read_view
+from chainrule.display.sentences import explain
+from explorer import (
+    ROOT,
+    measure,
+    open_explorer,
+    overlap,
+    read_part,
+    wait_for_layers,
+    wait_until_settled,
+)
+
+pytestmark = pytest.mark.browser
+
+DEEP = "depth=15&activation=sigmoid&init=xavier"
+LAPTOP, PHONE, ZOOMED, SHORT = (1366, 768), (390, 844), (720, 450), (1366, 590)
+
+
+@pytest.fixture
+def page(kept_page, url):
+    """An empty page; leaving it, nothing must have gone wrong on it."""
+    with watch(kept_page, url, leave=empty) as page:
+        page.set_default_timeout(PATIENCE)
+        yield page
+
+
+def wait_for_tour(page):
+    """Wait until the script of the tour is there: it is loaded after the first chart."""
+    page.wait_for_selector("[data-part=tour][data-ready]", state="attached")
+
+
+def resize(page, size):
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+
+
+def find_bar(page):
+    return measure(page.locator(".ex-bar"))
+
+
+def is_in_sight(page, locator, bottom):
+    box = measure(locator)
+    header = measure(page.locator("header.site"))
+    return box["top"] >= header["bottom"] - 1 and box["bottom"] <= bottom + 1
+
+
+class TestSentences:
+    def test_the_servers_sentences_are_on_screen(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url, DEEP)
+        flow = simulate(NetworkSpec(depth=15, init="xavier"), 16)
+        said = explain(flow, diagnose(flow))
+        assert read_part(page, "what") == said.what
+        assert read_part(page, "why") == said.why
+        assert read_part(page, "verdict") == "▼ Vanishing"
+
+    def test_the_evidence_is_folded_under_them_with_both_limits(self, page, url):
+        open_explorer(page, url, DEEP)
+        assert not page.locator("[data-part=findings]").is_visible()
+        page.locator("[data-part=evidence] > summary").click()
+        assert "limit of 0.003" in read_part(page, "findings")
+        assert "0.003 × 0.281 = 8.4·10⁻⁴" in read_part(page, "limits")
+        assert "below 8.4·10⁻⁴" in page.locator(".fv-card").first.inner_text()
+
+    def test_one_button_applies_the_first_remedy(self, page, url):
+        resize(page, PHONE)
+        open_explorer(page, url, DEEP)
+        page.wait_for_selector(".ex-remedy", state="attached")
+        page.locator("[data-part=apply-first]").click()
+        page.wait_for_function(
+            "document.querySelector('[data-part=verdict]').innerText.includes('Healthy')"
+        )
+        wait_until_settled(page)
+        assert page.locator("[data-part=apply-first]").is_disabled()
+
+    def test_bars_stand_on_the_axis_of_the_main_chart(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url, DEEP)
+        page.wait_for_selector(".ex-remedy")
+        shares = page.evaluate(
+            """() => {
+              const { range } = document.querySelector("#gradient-chart").layout.yaxis;
+              const { y } = document.querySelector("#gradient-chart").data[1];
+              const share = (Math.log10(Math.min(...y)) - range[0]) / (range[1] - range[0]);
+              const bar = document.querySelector(".ex-bar-chart");
+              const [axis, before, after] = [".axis", ".before", ".after"].map((name) =>
+                bar.querySelector(name).getBoundingClientRect());
+              const at = (box) => (box.x + box.width / 2 - axis.x) / axis.width;
+              const green = bar.querySelector(".usable").getBoundingClientRect();
+              const arrived = after.x + after.width / 2;
+              return [share, at(before), arrived > green.x && arrived < green.right];
+            }"""
+        )
+        assert shares[1] == pytest.approx(shares[0], abs=0.04)
+        assert shares[2]
+
+    def test_a_remedy_is_tried_by_training(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url, "depth=6&width=16&init=xavier")
+        page.wait_for_selector(".ex-remedy")
+        card = page.locator(".ex-remedy").first
+        card.get_by_role("button", name="try it by training").click()
+        page.wait_for_selector(".ex-remedy-tried[data-outcome]", state="attached")
+        text = card.locator(".ex-remedy-tried").inner_text()
+        assert "After 300 steps" in text
+        assert "% are right (chance is 10 %)" in text
+
+
+class TestInSight:
+    def test_on_a_laptop_all_of_it_is_on_the_first_screen(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url, DEEP)
+        page.wait_for_selector(".ex-remedy")
+        bottom = find_bar(page)["top"]
+        for name in ("depth", "width", "activation", "init"):
+            assert is_in_sight(page, page.locator(f"#control-{name}"), bottom)
+        for selector in (".st", "#gradient-chart", ".ex-verdict-word", ".ex-say"):
+            assert is_in_sight(page, page.locator(selector), bottom)
+        assert is_in_sight(page, page.locator(".ex-remedy-head").first, bottom)
+        left, middle, right = (
+            measure(page.locator(name)) for name in (".ex-configure", ".ex-main", ".ex-verdict")
+        )
+        assert left["right"] < middle["left"] < middle["right"] < right["left"]
+
+    def test_on_a_phone_a_moved_slider_changes_something_in_sight(self, page, url):
+        resize(page, PHONE)
+        open_explorer(page, url, "depth=2&activation=sigmoid&init=xavier")
+        page.wait_for_selector(".ex-glance-dot")
+        slider = page.get_by_role("slider", name="Width")
+        slider.evaluate("node => node.scrollIntoView({block: 'center'})")
+        box, bar = measure(slider), find_bar(page)
+        glance = measure(page.locator("[data-part=glance]"))
+        assert glance["bottom"] <= box["top"] < box["bottom"] <= bar["top"]
+        before, at = page.locator(".ex-glance-chart").inner_html(), page.evaluate("scrollY")
+        page.locator("#control-depth-slider").evaluate(
+            "node => { node.value = 13; node.dispatchEvent(new Event('input', {bubbles: true}));"
+            " node.dispatchEvent(new Event('change', {bubbles: true})); }"
+        )
+        wait_for_layers(page, 15)
+        wait_until_settled(page)
+        assert page.evaluate("scrollY") == at
+        assert page.locator(".ex-glance-chart").inner_html() != before
+        assert "Vanishing" in read_part(page, "glance-verdict")
+        assert is_in_sight(page, page.locator("[data-part=glance]"), box["top"])
+
+    @pytest.mark.parametrize("size", [ZOOMED, SHORT, PHONE, LAPTOP])
+    def test_nothing_covers_a_control(self, page, url, size):
+        """At 200 % zoom, in short windows, on a phone: each is free once it has the focus."""
+        resize(page, size)
+        open_explorer(page, url, DEEP)
+        page.locator("[data-part=more] summary").click()
+        covered = page.evaluate(
+            """() => {
+              const fields = [...document.querySelectorAll(
+                ".ex-configure :is(input, select, button, summary, a)")];
+              const names = [];
+              for (const field of fields) {
+                if (field.disabled || !field.checkVisibility()) continue;
+                field.focus({ preventScroll: true });
+                field.scrollIntoView({ block: "nearest" });
+                const { left, right, top, bottom } = field.getBoundingClientRect();
+                const inner = [[left + 3, top + 3], [right - 3, bottom - 3]];
+                const free = inner.every(([x, y]) => {
+                  const hit = document.elementFromPoint(x, y);
+                  return hit && (field.contains(hit) || hit.contains(field));
+                });
+                if (!free) names.push(field.id || field.textContent);
+              }
+              return names;
+            }"""
+        )
+        assert covered == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+
+    def test_with_a_large_zoom_nothing_floats(self, page, url):
+        resize(page, ZOOMED)
+        open_explorer(page, url, DEEP)
+        floating = page.evaluate(
+            "[...document.querySelectorAll('body *')].filter(node => node.checkVisibility()"
+            " && ['fixed', 'sticky'].includes(getComputedStyle(node).position)"
+            " && !node.closest('table')).map(node => node.className)"
+        )
+        assert floating == []
+        slider, chart = page.locator("#control-depth-slider"), page.locator(".ex-main")
+        assert not overlap(measure(slider), measure(chart))
+        assert measure(slider)["top"] < measure(chart)["bottom"]  # beside it
+
+    def test_more_settings_leave_the_actions_in_sight(self, page, url):
+        resize(page, (1440, 900))
+        open_explorer(page, url, DEEP)
+        page.locator("[data-part=more] summary").click()
+        for name in ("pin", "apply-first", "go-train"):
+            box = measure(page.locator(f"[data-part={name}]"))
+            assert 0 < box["top"] < box["bottom"] <= 900
+
+
+def test_while_a_slider_moves_one_network_is_drawn(page, url):
+    """It is a true one: the first seed's; at rest the others refine it."""
+    resize(page, LAPTOP)
+    open_explorer(page, url, DEEP)
+    asked = []
+    page.on("request", lambda each: asked.append(each.url) if "/api/explore" in each.url else None)
+    page.locator("#control-depth-slider").evaluate(
+        "node => { node.value = 18; node.dispatchEvent(new Event('input', {bubbles: true})); }"
+    )
+    wait_for_layers(page, 20)
+    wait_until_settled(page)
+    assert [each.endswith("&draft=1") for each in asked] == [True, False]
+    assert "Median of 16 networks" in read_part(page, "ensemble")
+
+
+class TestTour:
+    def test_a_first_visit_is_asked_once(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url)
+        wait_for_tour(page)
+        invite = page.locator("[data-part=invite]")
+        assert invite.is_visible()
+        assert not page.locator("[data-part=tour]").is_visible()
+        invite.get_by_role("button", name="Skip").click()
+        assert not invite.is_visible()
+        open_explorer(page, url)
+        wait_for_tour(page)
+        assert not invite.is_visible()
+
+    def test_an_address_is_not_asked(self, page, url):
+        open_explorer(page, url, DEEP)
+        wait_for_tour(page)
+        assert not page.locator("[data-part=invite]").is_visible()
+
+    def test_all_three_steps_by_keyboard(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url)
+
+        def press(name):
+            button = page.get_by_role("button", name=name)
+            button.focus()
+            page.keyboard.press("Enter")
+
+        press("Three steps")
+        wait_for_layers(page, 2)
+        wait_until_settled(page)
+        assert page.evaluate("new URLSearchParams(location.search).get('tour')") == "1"
+        press("It almost disappears")
+        assert page.locator("[data-control=depth].ex-lit").count() == 1
+        slider = page.get_by_role("slider", name="Depth")
+        slider.focus()
+        for _ in range(13):
+            page.keyboard.press("ArrowRight")
+        step = page.locator("[data-tour='1']")
+        step.get_by_text("Your guess was right.").wait_for()
+        flow = simulate(NetworkSpec(depth=15, init="xavier"), 16)
+        assert explain(flow, diagnose(flow)).what in step.inner_text()
+        press("Next")
+        page.locator("[data-tour='2']").wait_for()
+        wait_until_settled(page)
+        assert read_view(page.evaluate(f"{ROOT}.dataset.address"))[0].pin is not None
+        press("Nothing changes")
+        page.locator("#control-activation").select_option("relu")
+        page.locator("#control-init").select_option("he")
+        page.locator("[data-tour='2']").get_by_text("Not as you guessed.").wait_for()
+        press("Next")
+        page.locator("[data-tour='3']").wait_for()
+        press("as by chance")
+        press("Start the race")
+        page.locator("[data-tour='3'] [data-end]").wait_for()
+        text = page.locator("[data-tour='3']").inner_text()
+        assert "Your guess was right." in text
+        assert "the Sigmoid network 10 %" in text
+        press("Done")
+        wait_until_settled(page)
+        assert not page.locator("[data-part=tour]").is_visible()
+        assert "tour" not in page.evaluate(f"{ROOT}.dataset.address")
+
+    def test_the_address_holds_the_step_and_skip_leaves_it(self, page, url):
+        resize(page, PHONE)
+        open_explorer(page, url, "tour=2")
+        page.locator("[data-tour='2']").wait_for()
+        wait_until_settled(page)
+        view = read_view(page.evaluate(f"{ROOT}.dataset.address"))[0]
+        assert (view.tour, view.spec) == ("2", PRESETS[DEFAULT_PRESET].spec)
+        page.locator("[data-part=tour-skip]").click()
+        wait_until_settled(page)
+        assert not page.locator("[data-part=tour]").is_visible()
+        assert page.locator(".ex-scenarios").is_visible()
+
+    @pytest.mark.parametrize(("size", "scheme"), [(PHONE, "dark"), (LAPTOP, "light")])
+    def test_it_is_accessible(self, page, url, size, scheme):
+        resize(page, size)
+        page.emulate_media(color_scheme=scheme)
+        open_explorer(page, url, f"{DEEP}&tour=1")
+        page.locator("[data-tour='1']").wait_for()
+        page.wait_for_selector(".ex-remedy", state="attached")
+        violations = Axe().run(page).response["violations"]
+        serious = [v for v in violations if v["impact"] in ("serious", "critical")]
+        assert not serious, [(v["id"], v["nodes"][0]["html"][:200]) for v in serious]
+
+
+def test_a_training_that_falls_short_offers_another_rate(page, url):
+    resize(page, LAPTOP)
+    open_explorer(page, url, "preset=sigmoid-that-survives-random-1")
+    page.locator("[data-part=go-train]").click()
+    page.locator(".tr-again").wait_for()
+    assert page.locator(".tr-again").inner_text() == "Try learning rate 0.3"
+    page.locator(".tr-again").click()
+    page.wait_for_function(
+        "document.querySelector('.tr [data-outcome]')?.dataset.outcome === 'trained'"
+    )
+    assert "it trains" in read_part(page, "ends")

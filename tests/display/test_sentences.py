@@ -1,0 +1,114 @@
+"""The diagnosis in three sentences: every number in them is measured."""
+
+import re
+
+import pytest
+from torch import nn
+
+from chainrule import PRESETS, NetworkSpec, diagnose, find_remedies, inspect, simulate
+from chainrule._utils.numbers import format_number, format_part
+from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.rules import RULES, read_usable_range
+from chainrule.display.sentences import explain, explain_limits, recommend
+from sick_models import plain
+
+NUMBER = r"\d(?:[\d.,]*\d)?(?:·10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?"
+
+
+def say(spec: NetworkSpec, seeds: int = 4):
+    flow = simulate(spec, seeds)
+    diagnosis = diagnose(flow)
+    return flow, diagnosis, explain(flow, diagnosis)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_scenario_is_said_in_whole_short_sentences(name):
+    _, diagnosis, said = say(PRESETS[name].spec, 16)
+    for text in (said.what, said.why):
+        assert re.fullmatch(r"[A-Z0-9].*\.", text)
+        assert "None" not in text
+        assert "nan" not in text.lower()
+        assert len(text.split()) < 60
+    assert said.do == diagnosis.action
+
+
+def test_vanishing_names_the_part_that_layer_1_gets_and_the_factor():
+    flow, diagnosis, said = say(NetworkSpec(depth=15, init="xavier"))
+    ratio = flow.weight_gradient_norms[0] / flow.weight_gradient_norms[-1]
+    assert f"{format_part(ratio)} layer 15" in said.what
+    assert f"{len(diagnosis.findings[0].layers)} of 15 layers" in said.what
+    product = flow.delta_norms[0] / flow.delta_norms[-1]
+    assert f"about {format_number(product ** (1 / 14))}." in said.why
+    assert f"14 such factors leave about {format_part(product)} it" in said.why
+    assert "at most 0.25" in said.why
+
+
+def test_hidden_vanishing_says_why_the_ratio_hides_it():
+    flow, diagnosis, said = say(PRESETS["Hidden vanishing (ReLU + Xavier)"].spec, 16)
+    assert diagnosis.verdict is Verdict.VANISHING
+    assert "All 30 layers" in said.what
+    assert format_number(read_usable_range(flow)[0]) in said.what
+    assert "forward the values shrink" in said.why
+    assert "He (Kaiming) initialization draws them 1.4 times as large" in said.why
+
+
+def test_exploding_names_the_largest_gradient():
+    flow, _, said = say(PRESETS["Exploding (ReLU + random σ = 1)"].spec)
+    largest = max(flow.weight_gradient_norms)
+    layer = 1 + list(flow.weight_gradient_norms).index(largest)
+    assert f"Layer {layer} gets a gradient of {format_number(largest)}" in said.what
+    assert "5.7 times as large as ReLU needs them" in said.why
+
+
+def test_healthy_names_the_range_of_its_gradients():
+    flow, _, said = say(PRESETS["Healthy (ReLU + He)"].spec)
+    low, high = min(flow.weight_gradient_norms), max(flow.weight_gradient_norms)
+    assert f"between {format_number(low)} and {format_number(high)}" in said.what
+
+
+def test_dead_units_name_their_share_and_layer():
+    _, diagnosis, said = say(PRESETS["Dying ReLU"].spec, 16)
+    finding = next(each for each in diagnosis.findings if each.rule == "dead_units")
+    assert said.what.startswith(f"{100 * finding.value:.0f} % of the units of layer ")
+    assert "slope of ReLU is 0" in said.why
+
+
+def test_weights_of_zero_are_the_reason():
+    _, _, said = say(NetworkSpec(depth=10, init="random", weight_std=0.0))
+    assert "exactly zero" in said.what
+    assert said.why == "All weights are zero, so nothing passes through them."
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_smallest_networks(depth):
+    _, _, said = say(NetworkSpec(depth=depth, activation="relu", init="he"))
+    assert said.what.endswith(".")
+    assert said.why.endswith(".")
+
+
+def test_the_limits_are_the_rules_bounds_times_the_error():
+    flow = simulate(NetworkSpec(depth=15, init="xavier"), 4)
+    low, high = read_usable_range(flow)
+    text = explain_limits(flow)
+    for value in (low, high, flow.output_error, RULES["vanishing_gradient"].threshold):
+        assert format_number(value) in re.findall(NUMBER, text.replace("1,500", "1500"))
+
+
+def test_what_to_do_is_the_first_remedy():
+    remedies = find_remedies(NetworkSpec(depth=15, width=16, activation="relu"), 2)
+    assert recommend(remedies).startswith(f"{remedies[0].title}: every layer then gets")
+
+
+def test_nothing_to_do_for_a_healthy_network():
+    remedies = find_remedies(NetworkSpec(depth=3, activation="relu", init="he"), 2)
+    assert recommend(remedies) == remedies.diagnosis.action
+
+
+def test_a_model_of_your_own_is_told_by_its_findings():
+    model, compute_loss = plain(20, nn.Sigmoid)
+    flow = inspect(model, compute_loss)
+    diagnosis = diagnose(flow)
+    said = explain(flow, diagnosis)
+    assert said.why == diagnosis.findings[0].reason
+    assert said.do == diagnosis.action
+    assert said.what.endswith(".")
