@@ -8,8 +8,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Exploding gradient",
-        "The same product with factors above one: gradients so long that any step along them "
-        "throws the weights away. [Show me](show:exploding).",
+        "The same product with factors above one: gradients so large that a single step destroys "
+        "the weights. [Show me](show:exploding).",
     ),
     (
         "Hidden vanishing",
@@ -39,8 +39,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "Saturation",
         "A unit sits where its activation is flat, so its slope is nearly zero and blocks the "
-        "gradient. Sigmoid and tanh saturate on both sides. Of others, such as ReLU, no share "
-        "is shown: that half of all values are on its flat side is how it is meant to work.",
+        "gradient. Sigmoid and tanh saturate on both sides. For ReLU no share is shown: half of "
+        "its values are on the flat side by design.",
     ),
     (
         "Dead neuron (dead unit)",

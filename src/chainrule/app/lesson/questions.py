@@ -10,8 +10,8 @@ QUESTIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "What causes exploding gradients?",
-        "The same product with factors above one. Weights that ignore the width do it: with σ of "
-        "{exploding.weight_std} and {exploding.width} units, [each layer multiplies by "
+        "The same product with factors above one. Weights that are too large for the width do it: "
+        "with σ of {exploding.weight_std} and {exploding.width} units, [each layer multiplies by "
         "{exploding.step}](show:exploding).",
     ),
     (
@@ -23,10 +23,10 @@ QUESTIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "Why does He initialization suit ReLU?",
-        "ReLU sets half of a centred signal to zero and so halves its mean square. He doubles the "
-        "variance to make up for it. At {relu_with_he.depth} layers the first layer's gradient is "
-        "[{relu_with_he.first} with He](show:relu_with_he) and [{relu_with_xavier.first} with "
-        "Xavier](show:relu_with_xavier).",
+        "ReLU sets half of a centred signal to zero and so halves its mean square. He "
+        "initialization doubles the variance to make up for it. At {relu_with_he.depth} layers "
+        "the first layer's gradient is [{relu_with_he.first} with He](show:relu_with_he) and "
+        "[{relu_with_xavier.first} with Xavier](show:relu_with_xavier).",
     ),
     (
         "Which activation should I use?",
@@ -81,7 +81,7 @@ QUESTIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "Can I compare initializations over depth?",
-        "Pin a configuration on this page and move the depth: both stay on the chart. For a table "
+        "Pin a network in the explorer and move the depth: both stay on the chart. For a table "
         "of your own, call `chainrule.simulate(spec)` in a loop.",
     ),
     (

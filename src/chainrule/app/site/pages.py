@@ -89,6 +89,16 @@ PAGES: Mapping[str, Page] = {
         script="chain/chain.js",
         nav="chain",
     ),
+    "/learn": Page(
+        template="learn.html",
+        title="Learn",
+        description="Why gradients vanish or explode, one idea, one picture and one control at a "
+        "time, with measured networks and popular claims put to the test.",
+        styles="learn",
+        script="lesson/learn.js",
+        nav="learn",
+        charts=True,
+    ),
     "/your-model": Page(
         template="model.html",
         title="Your model",
@@ -101,6 +111,18 @@ PAGES: Mapping[str, Page] = {
     ),
 }
 """The pages by path."""
+
+LESSON_WAYS = (
+    ("backprop", "Backpropagation in one picture"),
+    ("game", "The telephone game"),
+    ("why", "Why gradients vanish or explode"),
+    ("activations", "Activations, with their slopes"),
+    ("initializations", "Initializations: Xavier, He, LeCun"),
+    ("fix", "The quick fix, as code"),
+    ("claims", "Popular claims, measured"),
+    ("glossary", "Glossary"),
+)
+"""The sections of the lesson that the explorer links to."""
 
 NOT_FOUND = Page(
     template="not_found.html",
@@ -180,6 +202,7 @@ def load_templates() -> Environment:
         activations=[(entry.name, entry.label) for entry in ACTIVATIONS.values()],
         limits=describe_limits(),
         lesson=build_lesson,
+        lesson_ways=LESSON_WAYS,
         read_sections=read_sections,
     )
     return environment

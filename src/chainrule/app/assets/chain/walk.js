@@ -114,7 +114,7 @@ export class Walk {
         button("walk-back-here", "Back"),
         button("reveal-here", "Show the answer"),
         button("to-real", "On to a real network"),
-        el("a", { href: "/#lesson", "data-nav": "learn" }, "Back to the lesson"),
+        el("a", { href: "/learn", "data-nav": "learn" }, "Back to the lesson"),
       ),
     ];
   }

@@ -5,8 +5,7 @@
  * and whatever takes long is given up as soon as something newer is wanted. Where the whole
  * ensemble takes long, a first answer from fewer networks comes at once and is then refined.
  */
-import { mountLesson } from "../lesson/lesson.js";
-import { el, find, findAll, part, readData, scrolling, setText, whenNear } from "../shared/dom.js";
+import { el, find, findAll, part, readData, setText, whenNear } from "../shared/dom.js";
 import { FlowView } from "../shared/flow_view.js";
 import { keepExplorer } from "../shared/frame.js";
 import { compose, follow, nameNetwork, START, setPanel } from "./address.js";
@@ -98,7 +97,6 @@ class Explore {
     for (const name of ["pin", "unpin"])
       part(root, name).addEventListener("click", () => this.pin());
     part(root, "swap").addEventListener("click", () => this.swap());
-    root.addEventListener("click", (event) => this.follow(event));
     /** @type {Api} */
     const api = {
       query: () => this.view?.query || "",
@@ -116,7 +114,6 @@ class Explore {
     const train = part(root, "train");
     whenNear(train, async () => (await import("./train.js")).mountTrain(train, api));
     mountShare(part(root, "share"), api);
-    mountLesson(part(root, "lesson"), api);
   }
 
   // --- changing ---------------------------------------------------------------------------------
@@ -156,19 +153,6 @@ class Explore {
     const pinned = this.extra.pin;
     this.extra.pin = nameNetwork(this.view.query);
     this.apply(pinned || "");
-  }
-
-  /**
-   * Links that show a configuration do so in place.
-   * @param {any} event
-   */
-  follow(event) {
-    const link = event.target.closest("a[data-show]");
-    if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey) return;
-    event.preventDefault();
-    this.apply(new URL(link.href).search.slice(1));
-    const { top } = find(this.root, ".ex-columns").getBoundingClientRect();
-    if (top < 0) this.look.scrollIntoView({ behavior: scrolling(), block: "start" });
   }
 
   compose() {
@@ -356,4 +340,9 @@ class Explore {
   }
 }
 
-new Explore(find(document, "#explore-root")).start();
+// The lesson once stood below; addresses that lead to it go on to its own page.
+if (location.hash.startsWith("#lesson") && !new URLSearchParams(location.search).has("embed")) {
+  location.replace(`/learn${location.search}${location.hash === "#lesson" ? "" : location.hash}`);
+} else {
+  new Explore(find(document, "#explore-root")).start();
+}
