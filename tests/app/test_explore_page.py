@@ -338,7 +338,7 @@ class TestAddresses:
         page.wait_for_function(f"document.querySelector('#{chart}-chart')?.data?.length > 0")
         assert page.locator(".fv-panel").count() == 1
         assert page.locator(".ex-configure").count() == 0
-        assert "depth=6" in page.get_by_text("Open in chainrule").get_attribute("href")
+        assert "depth=6" in page.get_by_role("link", name="Open in full").get_attribute("href")
 
 
 class TestCharts:

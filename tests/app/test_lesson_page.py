@@ -196,12 +196,12 @@ def test_the_explorers_network_and_pin_are_kept_on_the_way_to_the_lesson_and_bac
 
 def test_the_chain_is_found_again(page, url):
     page.goto(f"{url}/chain-rule?weights=0.5,0.25&activation=tanh")
-    page.wait_for_selector("#graph-title")
+    page.wait_for_selector("#graph-title", state="attached")
     pages = page.get_by_role("navigation", name="pages")
     pages.get_by_role("link", name="Learn").click()
     page.wait_for_selector("#learn-root[data-ready]")
     pages.get_by_role("link", name="Chain rule").click()
-    page.wait_for_selector("#graph-title")
+    page.wait_for_selector("#graph-title", state="attached")
     assert "weights=0.5" in page.evaluate("location.search")
 
 

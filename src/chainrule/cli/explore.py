@@ -10,7 +10,7 @@ from chainrule.errors import ChainruleError
 
 INSTALL_APP = 'pip install "chainrule[app]"'
 
-NEEDED = ("dash", "dash_mantine_components", "uvicorn")
+NEEDED = ("fastapi", "jinja2", "latex2mathml", "markdown_it", "uvicorn")
 """Packages of the extra without which the pages cannot be served."""
 
 

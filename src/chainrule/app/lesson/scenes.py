@@ -137,7 +137,8 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
             1,
         ),
         "fix": Scene(
-            "Which changes bring the first layer back into the green band? Guess before you choose.",
+            "Which changes bring the first layer back into the green band? Guess before you "
+            "choose.",
             "The vanishing network, changed",
             "chips",
             _name(
@@ -208,6 +209,7 @@ def _write_slider(name: str, scene: Scene) -> Markup:
                 "input",
                 type="range",
                 id=f"scene-{name}",
+                aria_label=scene.label,
                 min="0",
                 max=str(len(scene.choices) - 1),
                 step="1",

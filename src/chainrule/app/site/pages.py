@@ -27,6 +27,7 @@ from chainrule.app.routes.replies import refuse
 from chainrule.app.site.assets import PLOTLY, load_assets
 from chainrule.app.site.stored import Stored
 from chainrule.app.state.controls import CONTROLS
+from chainrule.app.state.exercises import EXERCISES
 from chainrule.app.state.view import PANELS
 from chainrule.app.text import read_sections
 from chainrule.presets import PRESETS
@@ -203,6 +204,7 @@ def load_templates() -> Environment:
         limits=describe_limits(),
         lesson=build_lesson,
         lesson_ways=LESSON_WAYS,
+        exercises=EXERCISES,
         read_sections=read_sections,
     )
     return environment

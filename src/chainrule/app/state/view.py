@@ -32,7 +32,18 @@ PARTS: Mapping[str, str] = {
 }
 """Parts of the page that an address can hide, beside single controls."""
 
-_OWN = ("preset", "seeds", "measure", "scale", "layer", "pin", "hide", "lock", "embed")
+COVERS: Mapping[str, str] = {
+    "cards": "the status cards",
+    "charts": "the charts",
+    "diagnosis": "the diagnosis and what to change",
+}
+"""What an address can keep covered until the visitor has guessed."""
+
+MAX_QUESTION = 200
+"""Most characters of a question that an address asks."""
+
+_OWN = ("preset", "seeds", "measure", "scale", "layer", "pin", "hide", "lock", "embed", "guess",
+        "ask")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +60,8 @@ class View:
         hide: Controls and parts that are not shown.
         lock: Controls that cannot be changed.
         embed: The one chart that is shown, or `None` for the whole page.
+        guess: What is covered until the visitor has guessed; names of `COVERS`.
+        ask: The question that is asked before; "" for the usual one.
     """
 
     spec: NetworkSpec
@@ -60,6 +73,8 @@ class View:
     hide: tuple[str, ...] = ()
     lock: tuple[str, ...] = ()
     embed: str | None = None
+    guess: tuple[str, ...] = ()
+    ask: str = ""
 
     @property
     def query(self) -> str:
@@ -81,6 +96,8 @@ class View:
             "hide": ",".join(self.hide),
             "lock": ",".join(self.lock),
             "embed": self.embed or "",
+            "guess": ",".join(self.guess),
+            "ask": self.ask,
         }
         extra = urlencode({name: value for name, value in fields.items() if value}, safe=",")
         return f"{self.query}&{extra}" if extra else self.query
@@ -100,6 +117,8 @@ class View:
             "hide": list(self.hide),
             "lock": list(self.lock),
             "embed": self.embed,
+            "guess": list(self.guess),
+            "ask": self.ask,
             "query": self.query,
             "address": self.address,
         }
@@ -146,6 +165,8 @@ def read_view(query: str) -> tuple[View, tuple[str, ...]]:
         hide=_read_names("hide", own.get("hide"), {**CONTROLS, **PARTS}, notices),
         lock=_read_names("lock", own.get("lock"), CONTROLS, notices),
         embed=_read_name("embed", own.get("embed"), PANELS, None, notices),
+        guess=_read_names("guess", own.get("guess"), COVERS, notices),
+        ask=_read_question(own.get("ask") or ""),
     )
     return view, tuple(notices)
 
@@ -167,6 +188,11 @@ def _read_spec(
         given = {name for name, _ in pairs}
         pairs = [(n, t) for n, t in parse_qsl(base.to_query()) if n not in given] + pairs
     return repair_query(urlencode(pairs))
+
+
+def _read_question(text: str) -> str:
+    """Return a question on one line, without characters that change how others are read."""
+    return "".join(mark for mark in " ".join(text.split()) if mark.isprintable())[:MAX_QUESTION]
 
 
 def _read_number(

@@ -10,6 +10,8 @@
  * @property {string[]} hide
  * @property {string[]} lock
  * @property {string | null} embed
+ * @property {string[]} [guess]
+ * @property {string} [ask]
  */
 
 /** @type {Extra} */
@@ -21,16 +23,19 @@ export const START = {
   hide: [],
   lock: [],
   embed: null,
+  guess: [],
+  ask: "",
 };
 
-const KEPT = ["measure", "scale", "pin", "hide", "lock", "embed"];
+const KEPT = ["measure", "scale", "pin", "hide", "lock", "embed", "guess", "ask"];
 
 /**
  * Return the address of a network and of how it is shown.
  * @param {URLSearchParams} settings the network's settings; the depth is always among them
  * @param {Extra} extra
  */
-export function compose(settings, { measure, scale, layer, pin, hide, lock, embed }) {
+export function compose(settings, extra) {
+  const { measure, scale, layer, pin, hide, lock, embed, guess = [], ask = "" } = extra;
   const query = new URLSearchParams(settings);
   if (measure !== START.measure) query.set("measure", measure);
   if (scale !== START.scale) query.set("scale", scale);
@@ -39,6 +44,8 @@ export function compose(settings, { measure, scale, layer, pin, hide, lock, embe
   if (hide.length) query.set("hide", hide.join(","));
   if (lock.length) query.set("lock", lock.join(","));
   if (embed) query.set("embed", embed);
+  if (guess.length) query.set("guess", guess.join(","));
+  if (ask) query.set("ask", ask);
   return query;
 }
 

@@ -10,6 +10,7 @@ import { FlowView } from "../shared/flow_view.js";
 import { keepExplorer } from "../shared/frame.js";
 import { compose, follow, nameNetwork, START, setPanel } from "./address.js";
 import { Controls } from "./controls.js";
+import { mountGuess } from "./guess.js";
 import { mountRemedies } from "./remedies.js";
 import { mountShare } from "./share.js";
 
@@ -109,6 +110,7 @@ class Explore {
       },
       address: () => this.view?.address || "",
     };
+    mountGuess(part(root, "guess"), api);
     mountRemedies(part(root, "remedies"), api);
     // Loaded when it is needed: what trains is far below the first screen.
     const train = part(root, "train");
@@ -251,9 +253,12 @@ class Explore {
       if (this.look) setText(this.look, this.answer ? before : "This network was not measured.");
       return;
     }
+    if (this.panel) {
+      part(this.root, "whole").href = setPanel(answer.view.address, null);
+      setText(part(this.root, "caption"), answer.caption); // before the chart takes its place
+    }
     this.flow.show(answer);
-    if (this.panel) part(this.root, "whole").href = setPanel(answer.view.address, null);
-    else {
+    if (!this.panel) {
       this.showWords(answer);
       if (newest && !question.refining) this.keep(answer.view.address, this.wanted.step);
     }
@@ -271,8 +276,8 @@ class Explore {
     this.root.dataset.address = view.address;
     if (this.pinButton) setText(this.pinButton, view.pin ? "Unpin" : "Pin to compare");
     if (!newest) return;
-    const { measure, scale, layer, pin, hide, lock, embed } = view;
-    this.extra = { measure, scale, layer, pin, hide, lock, embed };
+    const { measure, scale, layer, pin, hide, lock, embed, guess, ask } = view;
+    this.extra = { measure, scale, layer, pin, hide, lock, embed, guess, ask };
     if (!this.controls) return;
     this.controls.hidden = new Set(hide);
     this.controls.locked = new Set(lock);
