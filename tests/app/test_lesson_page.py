@@ -137,7 +137,7 @@ def test_the_backward_pass_is_played(page):
 
 def test_show_me_sets_the_picture_where_one_reads(page, url):
     link = page.locator("#lesson-claim-hidden a[data-show]").first
-    link.scroll_into_view_if_needed()
+    link.evaluate("link => link.scrollIntoView({ block: 'center' })")
     before = page.evaluate("scrollY")
     link.click()
     wait_for_picture(page, ADDRESSES["hidden"])
@@ -153,6 +153,7 @@ def test_show_me_sets_the_picture_where_one_reads(page, url):
 
 def test_a_new_window_is_the_visitors_choice(page):
     go_to(page, "claims")
+    wait_for_picture(page, SCENES["claims"].choices[SCENES["claims"].start].address)
     before = read_picture(page)
     link = page.locator("#lesson-claim-sigmoid_depth a[data-show]").first
     with page.context.expect_page() as opened:
