@@ -30,14 +30,16 @@ export function mountGuess(section, explore) {
   const guesses = new Map(); // by network
   /** @type {any} */
   let shown = null;
+  let asked = { ask: "", query: "" }; // a question is about the network that it came with
 
   function show() {
     const { guess: covers, ask, query } = shown.view;
     section.hidden = !covers.length;
+    if (asked.ask !== ask) asked = { ask, query };
     const guess = guesses.get(query);
     const covered = covers.length && guess === undefined ? ["guess", ...covers] : [];
     root.dataset.covered = covered.join(" ");
-    setText(part(section, "question"), ask || USUAL);
+    setText(part(section, "question"), (asked.query === query && ask) || USUAL);
     setText(part(section, "guessed"), guess === undefined ? BEFORE : judge(guess, shown.verdict));
     for (const button of buttons) {
       button.setAttribute("aria-pressed", String(button.dataset.guess === guess));

@@ -185,7 +185,8 @@ class Learn {
   start() {
     const { picture } = this;
     picture.onAnswer((_, query) => {
-      const back = follow(query, new URLSearchParams(this.own), []);
+      const own = new URLSearchParams(this.own);
+      const back = follow(query, own, own.get("lock")?.split(",") ?? []);
       part(this.root, "open").href = `/?${back}`;
     });
     picture.show(this.byHand ?? readQuery(find(this.root, "[data-scene]").dataset.start));
