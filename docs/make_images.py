@@ -59,16 +59,18 @@ def photograph_uses(browser: Browser, url: str) -> None:
     )
     page.wait_for_timeout(500)
     train.screenshot(path=IMAGES / "training.png", style=STILL)
-    page.locator("#lesson-claims").locator("xpath=..").screenshot(
-        path=IMAGES / "lesson-claims.png", style=STILL
-    )
+    page.set_viewport_size({"width": 1366, "height": 900})
+    page.goto(f"{url}/learn#lesson-claims")
+    page.wait_for_selector('[data-part="picture"][data-network*="relu"] .main-svg')
+    page.wait_for_timeout(1500)
+    page.screenshot(path=IMAGES / "lesson-claims.png")
     page.close()
 
 
 def open_explorer(
     browser: Browser, url: str, query: str, size: tuple[int, int], scheme: Any
 ) -> Page:
-    """Return a page that shows an address, settled, with its lesson."""
+    """Return a page that shows an address, settled."""
     page = browser.new_page(
         bypass_csp=True, viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
     )

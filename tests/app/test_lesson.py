@@ -14,6 +14,7 @@ import torch
 from starlette.testclient import TestClient
 
 from chainrule._utils.html import VOID, Markup, element
+from chainrule.app import create_app
 from chainrule.app.jobs.measuring import plan_seeds
 from chainrule.app.lesson import story
 from chainrule.app.lesson.claims import CLAIMS, RELATIONS, Case, Claim, Standing
@@ -39,7 +40,9 @@ from chainrule.app.lesson.markup import (
 from chainrule.app.lesson.plots import HIGH, LOW, plot_activation, plot_profile
 from chainrule.app.lesson.questions import QUESTIONS
 from chainrule.app.lesson.readings import READINGS
+from chainrule.app.lesson.scenes import SCENES
 from chainrule.app.lesson.subjects import ADDRESSES, SEEDS, SUBJECTS
+from chainrule.app.lesson.tables import BOUNDS, write_slopes
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.display.script import format_listing_output, write_listing
 from chainrule.measure.inspection import inspect
@@ -49,7 +52,6 @@ from chainrule.remedies.spec_search import find_remedies
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import NetworkSpec
-from lesson_stand import create_server
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = json.loads((ROOT / "src/chainrule/app/lesson" / FILE).read_text(encoding="utf-8"))
@@ -77,6 +79,7 @@ TEXTS = [
     *collect_strings(GLOSSARY),
     *collect_strings(QUESTIONS),
     *(text for claim in CLAIMS for text in (claim.test, claim.finding)),
+    *(text for scene in SCENES.values() for text in (scene.words, scene.seen)),
 ]
 
 
@@ -93,7 +96,7 @@ def tree(lesson):
 
 @pytest.fixture(scope="module")
 def client():
-    with TestClient(create_server()) as client:
+    with TestClient(create_app(), base_url="http://localhost") as client:
         yield client
 
 
@@ -274,7 +277,7 @@ def test_the_four_steps_can_be_followed_as_they_stand():
     first, *_ = find_remedies(SUBJECTS["vanishing"])
     assert first.spec == SUBJECTS["vanishing_residual"]
     assert SUBJECTS["healthy"] == SUBJECTS["vanishing_relu"]
-    step = story.STEPS[-1][1]
+    step = next(words for title, words in story.STEPS if title.startswith("Change it"))
     assert step.index("apply the first") < step.index("show:vanishing_residual")
     assert "{vanishing_residual.sgd|%}" in story.STEPS_AFTER
 
@@ -334,7 +337,7 @@ def test_ids_are_unique_and_anchors_lead_somewhere(tree):
     ids = [element.get("id") for element in tree.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
     anchors = [a.get("href")[1:] for a in tree.iter("a") if a.get("href").startswith("#")]
-    assert set(anchors) - {"what-to-change", "train"} <= set(ids)
+    assert set(anchors) <= set(ids)
     assert len(anchors) >= 12
     assert "lesson" not in ids  # the page's own section
 
@@ -342,10 +345,10 @@ def test_ids_are_unique_and_anchors_lead_somewhere(tree):
 def test_headings_do_not_skip_a_level(tree):
     levels = [int(e.tag[1]) for e in tree.iter() if re.fullmatch(r"h[1-6]", e.tag)]
     assert levels[0] == 2
-    assert levels.count(2) == 1
+    assert levels.count(2) == len(list(tree.iter("section")))
     for above, below in pairwise(levels):
         assert below <= above + 1
-        assert below > 2
+        assert below >= 2
 
 
 def test_nothing_comes_from_outside(tree):
@@ -367,9 +370,45 @@ def test_every_link_that_sets_the_explorer_is_a_legal_network(tree):
     assert specs == set(SUBJECTS.values())  # and every network that is measured is shown
     for text in TEXTS:
         for target in find_targets(text):
-            if target.startswith("show:"):
-                assert target.removeprefix("show:") in ADDRESSES
+            kind, _, name = target.partition(":")
+            if kind in ("show", "open"):
+                assert name.partition("#")[0] in ADDRESSES
     assert "/chain-rule?walk=1" in {a.get("href") for a in tree.iter("a")}
+
+
+def list_networks(scene) -> list[str]:
+    """Return the addresses of the networks that a section's control goes through."""
+    spans = [node.get("data-networks") for node in scene.iter("input") if node.get("data-networks")]
+    buttons = [node.get("data-network") for node in scene.iter("button")]
+    radios = [node.get("value") for node in scene.iter("input") if node.get("type") == "radio"]
+    return [*(spans[0].split() if spans else ()), *buttons, *radios]
+
+
+def test_every_control_goes_through_legal_networks_and_starts_at_one_of_them(tree):
+    scenes = [node for node in tree.iter("div") if node.get("data-scene")]
+    assert [node.get("data-scene") for node in scenes] == sorted(
+        SCENES, key=[node.get("data-scene") for node in scenes].index
+    )
+    for node in scenes:
+        networks = list_networks(node)
+        assert node.get("data-start") in networks
+        assert len(networks) == len(SCENES[node.get("data-scene")].choices)
+        for address in networks:
+            NetworkSpec.from_query(address.removeprefix("/"))
+        chosen = [i for i in node.iter("input") if i.get("checked") is not None]
+        assert len(chosen) == (1 if node.find("fieldset") is not None else 0)
+
+
+def test_what_a_section_says_is_to_be_seen_is_what_is_measured():
+    verdicts = {name: load_figures().values[f"{name}.verdict"] for name in SUBJECTS}
+    looks = [verdicts[name] for name in ("vanishing", "healthy", "exploding", "hidden")]
+    assert looks.count("healthy") == 1
+    fixes = {name: verdicts[name] for name in SUBJECTS if re.match("vanishing_", name)}
+    failed = {name for name, verdict in fixes.items() if verdict != "healthy"}
+    assert failed == {"vanishing_he", "vanishing_layernorm"}
+    last = [simulate(SUBJECTS["vanishing"].replace(depth=d), 4).weight_gradient_norms[-1]
+            for d in (2, 15)]  # fmt: skip
+    assert float(last[1]) == pytest.approx(float(last[0]), rel=0.2)
 
 
 def read(element) -> str:
@@ -393,6 +432,7 @@ def test_the_tables_hold_the_whole_vocabulary(tree):
         text = read(row)
         for part in (entry.label, entry.best_for, entry.source):
             assert part in text
+        assert ("𝒰" in text or "U(" in text) == (entry.name in BOUNDS)
 
 
 def test_glossary_questions_and_readings_are_complete():
@@ -420,6 +460,83 @@ def test_the_derivation_gives_the_tables_rules():
         assert variance * 64 == pytest.approx(numerator)
     z = torch.randn(10**6, generator=torch.Generator().manual_seed(0))
     assert torch.relu(z).square().mean().item() == pytest.approx(0.5, rel=0.01)
+
+
+def test_the_general_product_is_what_autograd_gives():
+    """The formulas of "Why gradients vanish or explode", each computed as it is written."""
+    torch.manual_seed(0)
+    depth, width = 5, 4
+    weights = [torch.randn(width, width, dtype=torch.float64, requires_grad=True)
+               for _ in range(depth)]  # fmt: skip
+    values, inputs = [torch.randn(width, dtype=torch.float64)], []
+    for weight in weights:
+        inputs.append(weight @ values[-1])
+        inputs[-1].retain_grad()
+        values.append(torch.sigmoid(inputs[-1]))
+        values[-1].retain_grad()
+    values[-1].square().sum().backward()
+    slopes = [torch.diag(h * (1 - h)).detach() for h in values[1:]]  # D_1 … D_L
+    for layer in range(1, depth + 1):
+        product = torch.eye(width, dtype=torch.float64)
+        jacobians = torch.eye(width, dtype=torch.float64)
+        for k in range(layer, depth):
+            product = product @ slopes[k - 1] @ weights[k].detach().T
+            jacobians = (
+                slopes[k] @ weights[k].detach() @ jacobians
+            )  # the one next to the loss first
+        assert product @ inputs[-1].grad == pytest.approx(inputs[layer - 1].grad, rel=1e-10)
+        assert values[-1].grad @ jacobians == pytest.approx(values[layer].grad, rel=1e-10)
+        if layer == 1:
+            first = torch.outer(product @ inputs[-1].grad, values[0])
+            assert first == pytest.approx(weights[0].grad, rel=1e-10)
+    assert sum(r"\prod_{k=l}^{L-1}" in formula for formula in story.WHY_FORMULAS) == 2
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_the_bounds_of_uniform_weights_give_the_variance(name):
+    text = BOUNDS[name]
+    text = re.sub(r"n_\\text\{in\}", "n", text.replace(r"n_\text{out}", "m"))
+    text = text.replace(r"\,", "*").replace(r"\sigma", "s")
+    text = re.sub(r"\\frac\{(\d)\}\{([^{}]*|\\sqrt\{\w\})\}", r"(\1/(\2))", text)
+    text = re.sub(r"\\sqrt\{([^{}]*)\}", r"((\1)**0.5)", text)
+    bound = eval(text, {"__builtins__": {}}, {"n": 64, "m": 16, "s": 0.7})
+    assert bound == pytest.approx(INITIALIZERS[name].uniform_bound(64, 16, 0.7))
+
+
+def test_initializations_without_a_bound_have_no_uniform_form():
+    for name, entry in INITIALIZERS.items():
+        assert (name in BOUNDS) == ("uniform" in entry.distributions)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("sigmoid", "(0, 0.25]"),
+        ("tanh", "(0, 1]"),
+        ("relu", "{0, 1}"),
+        ("leaky_relu", "{0.01, 1}"),
+        ("elu", "(0, 1]"),
+        ("gelu", "[−0.129, 1.13]"),
+        ("identity", "{1}"),
+    ],
+)
+def test_ranges_of_slopes_say_which_bounds_are_reached(name, text):
+    assert write_slopes(ACTIVATIONS[name]) == text
+
+
+def test_the_quick_fix_can_be_pasted():
+    model = torch.nn.Sequential(
+        *(layer for _ in range(15) for layer in (torch.nn.Linear(64, 64), torch.nn.Sigmoid()))
+    )
+    exec(f"{story.FIX_SNIPPET}\n{story.ACTIVATION_SNIPPET}", {"model": model})
+    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    assert not any(isinstance(module, torch.nn.Sigmoid) for module in model.modules())
+    assert all(module.bias.abs().max() == 0 for module in linear)
+    for module in linear:
+        assert module.weight.std().item() == pytest.approx(math.sqrt(2 / 64), rel=0.05)
+    x = torch.randn(32, 64)
+    flow = inspect(model, lambda m: m(x).square().mean())
+    assert float(flow.weight_gradient_norms[0]) > 0.01  # 1.4e-10 before
 
 
 # --- markup and drawings -----------------------------------------------------------------------

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from chainrule.app import create_app
 from chainrule.app.lesson.glossary import GLOSSARY
 from chainrule.app.site.assets import FOLDER, PLOTLY, STYLES, load_assets
-from chainrule.app.site.pages import PAGES, write_json, write_page
+from chainrule.app.site.pages import LESSON_WAYS, PAGES, write_json, write_page
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import PANELS
 from chainrule.app.text import read_sections
@@ -55,10 +55,24 @@ def test_the_text_of_the_explorer_is_in_its_page(client):
         assert name in text
     for title in PANELS.values():
         assert title in text
-    for words in ("Train it for real", "What to change", "The lesson: why deep networks"):
+    for words in ("Train it for real", "What to change", "Learn why"):
         assert words in text
+
+
+def test_the_text_of_the_lesson_is_in_its_page_alone(client):
+    text, other = read_text(client, "/learn"), read_text(client, "/")
     for term, _ in GLOSSARY:
         assert term.partition(",")[0].partition("$")[0] in text
+    for words in (
+        "Backpropagation in one picture",
+        "What this tool does",
+        "chain rule, one layer at a time",
+    ):
+        assert words in text
+    assert "Self-normalizing" in text
+    assert GLOSSARY[0][1].partition("[")[0].strip() not in other
+    for place, _ in LESSON_WAYS:
+        assert f'id="lesson-{place}"' in client.get("/learn").text
 
 
 def test_the_text_of_the_other_pages_is_in_them(client):

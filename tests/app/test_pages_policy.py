@@ -10,6 +10,7 @@ DRAWN = {
     "": "#gradient-chart .main-svg",
     "?depth=3&width=8&embed=gradient": "#gradient-chart .main-svg",
     "chain-rule": "#graph-title",
+    "learn": "#gradient-chart .main-svg",
     "your-model": "#model-root[data-ready]",
 }
 """What shows that the scripts of a page have done their work."""

@@ -27,6 +27,8 @@ test("everything else is", () => {
     hide: ["train", "lesson"],
     lock: ["depth"],
     embed: "factor",
+    guess: ["cards", "charts"],
+    ask: "Which & why?",
   };
   assert.deepEqual(Object.fromEntries(compose(SETTINGS, extra)), {
     depth: "15",
@@ -38,6 +40,8 @@ test("everything else is", () => {
     hide: "train,lesson",
     lock: "depth",
     embed: "factor",
+    guess: "cards,charts",
+    ask: "Which & why?",
   });
 });
 

@@ -55,6 +55,7 @@ def build_report(
     title: str | None = None,
     date: str | None = None,
     trial: Trial | None = None,
+    other: GradientFlow | None = None,
 ) -> str:
     """Return the report as HTML text; the same flow always gives the same text.
 
@@ -65,6 +66,7 @@ def build_report(
         title: What the report is about; what was measured, by default.
         date: When it was measured, in any form; left out by default.
         trial: What `try_training` showed of the same model and loss; the verdict follows it.
+        other: A second measurement to compare with: it is drawn beside, and named.
 
     Example:
         >>> import chainrule
@@ -82,7 +84,8 @@ def build_report(
         _build_loss(flow),
         _build_clipping(flow),
         _build_diagnosis(flow, diagnosis),
-        _build_charts(flow, diagnosis),
+        _build_comparison(flow, diagnosis, other) if other else None,
+        _build_charts(flow, diagnosis, other),
         _build_profile(flow),
         build_search(flow, diagnosis) if remedies is None else build_remedies(remedies),
         element("h2", "All values"),
@@ -148,9 +151,6 @@ def _build_header(flow: GradientFlow, heading: str, *, titled: bool, date: str |
 
 
 def _build_card(card: Card) -> Markup:
-    power: Content = None
-    if card.exponent is not None:
-        power = ["·10", element("sup", str(card.exponent).replace("-", "−"))]
     icon = element("span", f"{card.icon} ", aria_hidden="true") if card.icon else None
     judged = element("div", icon, card.word, class_=card.state or None) if card.word else None
     badge = None
@@ -164,8 +164,7 @@ def _build_card(card: Card) -> Markup:
         element(
             "div",
             None if judged else icon,
-            card.digits,
-            power,
+            _write_value(card),
             class_=f"value {'' if judged else card.state}".rstrip(),
         ),
         judged or badge,
@@ -260,7 +259,36 @@ def _build_forecast(forecast: Forecast) -> Markup:
     )
 
 
-def _build_charts(flow: GradientFlow, diagnosis: Diagnosis) -> Markup:
+def _build_comparison(flow: GradientFlow, diagnosis: Diagnosis, other: GradientFlow) -> Markup:
+    """Return both measurements side by side: what was pinned, and what this report is about."""
+    before = diagnose(other)
+    pairs = [
+        (card.title, _write_value(old), _write_value(card))
+        for card, old in zip(build_cards(flow, diagnosis), build_cards(other, before), strict=True)
+    ]
+    head = element("tr", [element("th", name, scope="col") for name in ("", "Pinned", "This one")])
+    rows = [
+        element("tr", element("th", title, scope="row"), element("td", old), element("td", new))
+        for title, old, new in pairs
+    ]
+    return element(
+        "section",
+        element("h2", "Compared with the pinned network"),
+        element(
+            "p", f"Pinned: {describe_subject(other)}. It is dashed in the charts.", class_="dim"
+        ),
+        element("table", element("thead", head), element("tbody", rows)),
+    )
+
+
+def _write_value(card: Card) -> Content:
+    power: Content = None
+    if card.exponent is not None:
+        power = ["·10", element("sup", str(card.exponent).replace("-", "−"))]
+    return [card.digits, power]
+
+
+def _build_charts(flow: GradientFlow, diagnosis: Diagnosis, other: GradientFlow | None) -> Markup:
     if not flow.weight_layers:
         return element(
             "section",
@@ -277,18 +305,20 @@ def _build_charts(flow: GradientFlow, diagnosis: Diagnosis) -> Markup:
         _build_chart(
             "Gradient magnitude per layer",
             f"‖∂𝓛/∂W‖ of each weight layer, layer 1 next to the input{banded}.",
-            build_gradient_figure(flow, usable=read_usable_range(flow, diagnosis.verdict)),
+            build_gradient_figure(
+                flow, usable=read_usable_range(flow, diagnosis.verdict), other=other
+            ),
         ),
         _build_chart(
             "Activation distribution per layer",
             "One column per layer. The darker a cell, the more activations have a value there.",
-            build_activation_figure(flow),
+            build_activation_figure(flow, other=other),
         ),
         _build_chart(
             "The product, factor by factor",
             "Each module multiplies the gradient by a factor on the way back. The line is their "
             "running product. Factors that are zero or undefined cannot be shown on a log scale.",
-            build_factor_figure(flow),
+            build_factor_figure(flow, other=other),
         ),
         class_="charts",
     )

@@ -139,7 +139,7 @@ def test_finding_the_weight_gives_the_answer(page, url):
         assert part(page, name).is_visible()
     assert "At |w| = 4: a quarter of 4 is 1" in text(page, "depth-task")
     lesson = part(page, "depth-task").get_by_role("link", name="Back to the lesson")
-    assert lesson.get_attribute("href") == "/#lesson"
+    assert lesson.get_attribute("href") == "/learn"
 
 
 @pytest.mark.browser
@@ -306,7 +306,7 @@ def test_ways_to_the_explorer_and_the_lesson(page, url):
     wait_for_network(page, "7 layers of 16 units, tanh")
     ways = page.get_by_role("navigation", name="ways from here").get_by_role("link")
     links = ways.evaluate_all("all => all.map(one => one.getAttribute('href'))")
-    assert links[1] == "/#lesson"
+    assert links[1] == "/learn"
     spec = NetworkSpec(depth=7, width=16, activation="tanh")
     assert NetworkSpec.from_query(links[0].removeprefix("/?")) == spec
 

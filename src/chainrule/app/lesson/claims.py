@@ -187,9 +187,10 @@ CLAIMS: tuple[Claim, ...] = (
             _check("relu_with_xavier", "15 layers", "is", Verdict.VANISHING),
             _check("hidden", "30 layers", "is", Verdict.VANISHING),
         ),
-        "And the usual instrument does not see it. At [{hidden.depth} layers](show:hidden) every "
-        "gradient is below {hidden.largest}, yet first divided by last is {hidden.ratio}: values "
-        "shrink on the way forward as fast as gradients on the way back, and the two cancel.",
+        "And the usual measure, first divided by last, does not show it. At [{hidden.depth} "
+        "layers](show:hidden) every gradient is below {hidden.largest}, yet first divided by last "
+        "is {hidden.ratio}: values shrink on the way forward as fast as gradients on the way "
+        "back, and the two cancel.",
     ),
     Claim(
         "ratio",
@@ -291,13 +292,13 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         "Units no longer die: the share of dead ones goes from [{dying.dead|%}](show:dying) to "
         "[{dying_leaky.dead|%}](show:dying_leaky). But in a network {dying.width} units wide the "
-        "gradient that comes back is {dying_leaky.first}. The illness was narrowness: "
-        "[{dying_wide.width} units](show:dying_wide) per layer are healthy with plain ReLU.",
+        "gradient that comes back is {dying_leaky.first}. The cause is that the network is narrow: "
+        "with [{dying_wide.width} units](show:dying_wide) per layer, plain ReLU is healthy.",
     ),
     Claim(
         "gelu",
         "GELU and SiLU can replace ReLU, with the same initialization.",
-        "with He initialization, the diagnosis is “healthy”",
+        "the diagnosis is “healthy” with He initialization",
         (
             _check("gelu_he_30", "GELU", "is", Verdict.HEALTHY),
             _check("silu_he_30", "SiLU", "is", Verdict.HEALTHY),
@@ -335,7 +336,7 @@ CLAIMS: tuple[Claim, ...] = (
         "A script with these numbers has been copied from page to page. Measured on "
         "{sigmoid_pytorch_10.depth} such layers of {sigmoid_pytorch_10.width} units, "
         "[we find](show:sigmoid_pytorch_10) {sigmoid_pytorch_10.first} and "
-        "{sigmoid_pytorch_10.last}: the lesson is right, and the vanishing far worse than told.",
+        "{sigmoid_pytorch_10.last}: the gradient does vanish, and far more than those numbers say.",
     ),
 )
 """Every claim, in display order."""

@@ -5,10 +5,12 @@ from functools import cache
 from chainrule._utils.html import Markup, element
 from chainrule.app.lesson import story
 from chainrule.app.lesson.figures import Figures, load_figures
+from chainrule.app.lesson.scenes import SCENES, write_scene
 from chainrule.app.lesson.sections import (
     write_game,
     write_glossary,
     write_looks,
+    write_paragraphs,
     write_pytorch,
     write_questions,
     write_readings,
@@ -19,20 +21,26 @@ from chainrule.app.lesson.tables import write_activations, write_fix, write_init
 from chainrule.app.lesson.verdicts import write_claims
 from chainrule.app.lesson.writer import Writer
 
+FIRST = frozenset(("why", "activations", "initializations", "fix", "claims"))
+"""Sections so long that their control comes before their text."""
+
 
 def write_lesson(figures: Figures) -> Markup:
     """Return the lesson as HTML, with these figures."""
     writer = Writer(figures)
     sections = (
+        ("problem", "The gradient flow problem", write_paragraphs(writer, story.PROBLEM)),
+        ("backprop", "Backpropagation in one picture", write_paragraphs(writer, story.BACKPROP)),
         ("game", "The telephone game", write_game(writer)),
-        ("steps", "The page in four steps", write_steps(writer)),
+        ("tool", "What this tool does", write_paragraphs(writer, story.TOOL)),
+        ("steps", "How to use the explorer", write_steps(writer)),
         ("why", "Why gradients vanish or explode", write_why(writer)),
         ("looks", "Vanishing, healthy, exploding", write_looks(writer)),
         ("activations", "Activations", write_activations(writer)),
         ("initializations", "Initializations", write_initializations(writer)),
+        ("fix", "The quick fix", write_fix(writer)),
         ("claims", "Popular claims, measured", write_claims(writer)),
         ("pytorch", "Inspect gradients in PyTorch", write_pytorch(writer)),
-        ("fix", "The quick fix", write_fix(writer)),
         ("questions", "Questions", write_questions(writer)),
         ("glossary", "Glossary", write_glossary(writer)),
         ("reading", "Reading list", write_readings(writer)),
@@ -42,9 +50,6 @@ def write_lesson(figures: Figures) -> Markup:
     ]
     return element(
         "div",
-        element(
-            "h2", "The lesson: why deep networks stop learning", id="lesson-start", tabindex=-1
-        ),
         writer.paragraph(story.INTRODUCTION, "ls-lead"),
         element(
             "nav", element("ol", *entries), class_="ls-contents", aria_label="the lesson's sections"
@@ -52,8 +57,8 @@ def write_lesson(figures: Figures) -> Markup:
         *(
             element(
                 "section",
-                element("h3", title, id=f"lesson-{name}", tabindex=-1),
-                body,
+                element("h2", title, id=f"lesson-{name}", tabindex=-1),
+                *_place_scene(writer, name, body),
                 class_=f"ls-section ls-section-{name}",
                 aria_labelledby=f"lesson-{name}",
             )
@@ -61,6 +66,14 @@ def write_lesson(figures: Figures) -> Markup:
         ),
         class_="ls-lesson",
     )
+
+
+def _place_scene(writer: Writer, name: str, body: Markup) -> tuple[Markup, ...]:
+    """Return a section's text with its control: before tables and cards, after running text."""
+    if name not in SCENES:
+        return (body,)
+    scene = write_scene(writer, name, SCENES[name])
+    return (scene, body) if name in FIRST else (body, scene)
 
 
 @cache

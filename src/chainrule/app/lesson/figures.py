@@ -130,6 +130,7 @@ def _compute_others() -> dict[str, float]:
         "game.multiplier": 0.5,
         "game.layers": 5,
         "game.left": 0.5**5,
+        "game.grown": 2.0**5,
         "sigmoid.most": sigmoid.derivative_max,
         "sigmoid.loss": 1.0 - sigmoid.derivative_max,
         "sigmoid.z": z,

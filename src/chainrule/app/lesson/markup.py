@@ -79,8 +79,9 @@ def render_text(
     """Return a text of the lesson as HTML.
 
     Its notation: $LaTeX$, {name.figure} or {name.figure|style}, [words](target), **strong**,
-    *emphasis*, `code`. A target is show:NAME for a network of `addresses`, a path, an anchor or an
-    address.
+    *emphasis*, `code`. A target is show:NAME for a network of `addresses` in the picture,
+    open:NAME for the same in the explorer (open:NAME#PART for a part of it), a path, an anchor or
+    an address.
 
     Args:
         text: What to render.
@@ -110,8 +111,11 @@ def render_text(
 
 
 def render_link(words: str, target: str, addresses: Mapping[str, str]) -> Markup:
-    """Return a link; those that set the explorer are marked as such."""
+    """Return a link; those that set the picture beside the text are marked as such."""
     if target.startswith("show:"):
         return element("a", words, href=addresses[target.removeprefix("show:")], data_show=True)
+    if target.startswith("open:"):
+        name, mark, place = target.removeprefix("open:").partition("#")
+        return element("a", words, href=f"{addresses[name]}{mark}{place}")
     outside = {"rel": "noopener noreferrer", "target": "_blank"} if "://" in target else {}
     return element("a", words, href=target, **outside)

@@ -1,5 +1,7 @@
 """The lesson's sections of running text as HTML."""
 
+from collections.abc import Iterable
+
 from chainrule._utils.html import Markup, element, render
 from chainrule._utils.numbers import format_number
 from chainrule.app.lesson import story
@@ -8,9 +10,14 @@ from chainrule.app.lesson.markup import render_link
 from chainrule.app.lesson.plots import plot_profile
 from chainrule.app.lesson.questions import QUESTIONS
 from chainrule.app.lesson.readings import READINGS
-from chainrule.app.lesson.subjects import SUBJECTS
+from chainrule.app.lesson.subjects import ADDRESSES, SUBJECTS
 from chainrule.app.lesson.writer import Writer, write_code, write_formula
 from chainrule.spec.network_spec import NetworkSpec
+
+
+def write_paragraphs(writer: Writer, texts: Iterable[str]) -> Markup:
+    """Return paragraphs."""
+    return render(*map(writer.paragraph, texts))
 
 
 def write_game(writer: Writer) -> Markup:
@@ -24,11 +31,17 @@ def write_game(writer: Writer) -> Markup:
             type="button",
             data_multiplier=f"{value:.2f}",
             data_layers=f"{count:.0f}",
+            data_network=address,
         )
-        for words, value, count in (
-            (f"halve it {layers:.0f} times", multiplier, layers),
+        for words, value, count, address in (
+            (f"halve it {layers:.0f} times", multiplier, layers, None),
             *(
-                (words, writer.figures.number(f"{name}.step"), SUBJECTS[name].depth)
+                (
+                    words,
+                    writer.figures.number(f"{name}.step"),
+                    SUBJECTS[name].depth,
+                    ADDRESSES[name],
+                )
                 for words, name in (
                     ("like sigmoid", "vanishing"),
                     ("like ReLU + He", "healthy"),
@@ -62,7 +75,7 @@ def write_game(writer: Writer) -> Markup:
 
 
 def write_steps(writer: Writer) -> Markup:
-    """Return how to use the page, in four steps."""
+    """Return how to use the explorer, step by step."""
     steps = [
         element("li", element("strong", title), " ", writer.text(words))
         for title, words in story.STEPS
@@ -72,8 +85,8 @@ def write_steps(writer: Writer) -> Markup:
 
 def write_why(writer: Writer) -> Markup:
     """Return the product formula and the variance rules."""
-    before, between, after = map(writer.paragraph, story.WHY)
-    first, product = (write_formula(latex) for latex in story.WHY_FORMULAS)
+    texts = [writer.paragraph(words) for words in story.WHY]
+    formulas = [write_formula(latex) for latex in story.WHY_FORMULAS]
     lines = [
         element(
             "div",
@@ -84,18 +97,14 @@ def write_why(writer: Writer) -> Markup:
     ]
     chain = element(
         "a",
-        "the configuration on screen",
+        "the network in the picture",
         href="/chain-rule",
         data_part="chain",
         data_depth=NetworkSpec().depth,  # what an address that does not say means
         data_activation=NetworkSpec().activation,
     )
     return render(
-        before,
-        first,
-        between,
-        product,
-        after,
+        [part for pair in zip(texts, [*formulas, None], strict=True) for part in pair],
         writer.paragraph(story.VARIANCE),
         element("dl", *lines, class_="ls-lines"),
         writer.paragraph(story.VARIANCE_AFTER),
@@ -115,7 +124,7 @@ def write_looks(writer: Writer) -> Markup:
         cards.append(
             element(
                 "figure",
-                element("h4", title, class_=f"ls-{name}"),
+                element("h3", title, class_=f"ls-{name}"),
                 plot_profile(norms, writer.figures.number(f"{name}.error"), description),
                 element("figcaption", writer.text(words)),
             )
@@ -132,7 +141,7 @@ def write_pytorch(writer: Writer) -> Markup:
         "div",
         element(
             "div",
-            element("h4", "The configuration on screen, as a script"),
+            element("h3", "The network in the picture, as a script"),
             element(
                 "div",
                 element("button", "Copy", type="button", data_part="copy"),
@@ -154,7 +163,7 @@ def write_pytorch(writer: Writer) -> Markup:
             write_code(" ", "code", "the script"),
             element(
                 "div",
-                element("h5", "What it prints"),
+                element("h4", "What it prints"),
                 write_code(" ", "output", "what the script prints"),
                 element("p", class_="ls-note", data_part="listing-note"),
             ),
@@ -209,7 +218,7 @@ def write_readings(writer: Writer) -> Markup:
     versions = f" Measured with chainrule {made['chainrule']} on PyTorch {made['torch']}."
     return render(
         element("ul", *entries, class_="ls-readings"),
-        element("h4", "Where the numbers come from"),
+        element("h3", "Where the numbers come from"),
         element("p", writer.text(story.PROVENANCE), versions, class_="ls-note"),
     )
 

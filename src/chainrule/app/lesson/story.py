@@ -4,7 +4,14 @@ from chainrule.app.text import read_paragraphs
 
 _TEXT = read_paragraphs("story")
 
+
 INTRODUCTION = _TEXT["introduction"][0]
+
+PROBLEM = _TEXT["problem"]
+
+BACKPROP = _TEXT["backprop"]
+
+TOOL = _TEXT["tool"]
 
 GAME = _TEXT["game"]
 
@@ -18,6 +25,9 @@ WHY = _TEXT["why"]
 
 WHY_FORMULAS = (
     r"\delta_{l-1} = \phi'(z_{l-1}) \odot W_l^\top \delta_l",
+    r"\delta_l = \left( \prod_{k=l}^{L-1} D_k W_{k+1}^\top \right) \delta_L",
+    r"\frac{\partial \mathcal{L}}{\partial h_l} = \frac{\partial \mathcal{L}}{\partial h_L}"
+    r" \prod_{k=l}^{L-1} \frac{\partial h_{k+1}}{\partial h_k}",
     r"\frac{\partial \mathcal{L}}{\partial W_1} = \left( D_1 W_2^\top \; D_2 W_3^\top \cdots"
     r" D_{L-1} W_L^\top \, \delta_L \right) x^\top",
 )
@@ -29,20 +39,22 @@ VARIANCE_LINES = (
         "Forward",
         r"\operatorname{Var}(z_l) = n_\text{in}\operatorname{Var}(w)\,\operatorname{E}[h_{l-1}^2]",
         "so values keep their size if $n_\\text{in}\\operatorname{Var}(w) = 1$ and $\\phi$ is "
-        "close to a line of slope one.",
+        "close to a line of slope one. This is LeCun initialization, the predecessor of Xavier.",
     ),
     (
         "Backward",
         r"\operatorname{E}[\delta_{l-1}^2] = n_\text{out}\operatorname{Var}(w)\,"
         r"\operatorname{E}[\phi'(z)^2]\,\operatorname{E}[\delta_l^2]",
         "so gradients do if $n_\\text{out}\\operatorname{Var}(w) = 1$. Xavier takes the middle of "
-        "both: $\\operatorname{Var}(w) = 2/(n_\\text{in} + n_\\text{out})$.",
+        "both: $\\operatorname{Var}(w) = 2/(n_\\text{in} + n_\\text{out})$, drawn from a normal "
+        "distribution, or from a uniform one between "
+        "$\\pm\\sqrt{6/(n_\\text{in} + n_\\text{out})}$, which has the same variance.",
     ),
     (
         "With ReLU",
         r"\operatorname{E}[\mathrm{ReLU}(z)^2] = \tfrac{1}{2}\operatorname{Var}(z)",
-        "half is lost in both directions. He doubles the variance to make up for it: "
-        "$\\operatorname{Var}(w) = 2/n_\\text{in}$.",
+        "half is lost in both directions. He initialization doubles the variance to make up for "
+        "it: $\\operatorname{Var}(w) = 2/n_\\text{in}$.",
     ),
 )
 
@@ -91,6 +103,21 @@ flow = chainrule.inspect(model, lambda m: loss_function(m(inputs), targets))
 print(chainrule.diagnose(flow).summary)"""
 
 FIX = _TEXT["fix"]
+
+FIX_SNIPPET = """from torch import nn
+
+def initialize(module):
+    if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+model.apply(initialize)"""
+
+ACTIVATION_SNIPPET = """for module in list(model.modules()):
+    for name, child in module.named_children():
+        if isinstance(child, nn.Sigmoid):
+            setattr(module, name, nn.ReLU())"""
 
 FIXES = (
     (

@@ -60,7 +60,7 @@ def _write_claim(writer: Writer, claim: Claim) -> Markup:
         )
     return element(
         "article",
-        element("h4", f"“{claim.words}”"),
+        element("h3", f"“{claim.words}”"),
         element(
             "p",
             element("span", icon, aria_hidden="true"),

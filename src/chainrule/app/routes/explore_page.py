@@ -23,7 +23,7 @@ from chainrule.app.jobs.measuring import (
 from chainrule.app.jobs.queue import Check, JobQueue, Lane
 from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.state.controls import CONTROLS
-from chainrule.app.state.view import PANELS, PARTS, View, read_view, write_query
+from chainrule.app.state.view import COVERS, PANELS, PARTS, View, read_view, write_query
 from chainrule.diagnosis.rule import MEANINGS
 from chainrule.display.cards import describe_subject
 from chainrule.errors import SpecError
@@ -53,6 +53,7 @@ def describe_vocabulary() -> Answer:
         "measures": [[name, measure.label] for name, measure in MEASURES.items()],
         "panels": dict(PANELS),
         "parts": dict(PARTS),
+        "covers": dict(COVERS),
     }
 
 

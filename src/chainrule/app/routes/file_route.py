@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from chainrule.app.jobs.measuring import Measurer, count_entries, plan_seeds
-from chainrule.app.jobs.queue import JobQueue, Lane
+from chainrule.app.jobs.queue import Check, JobQueue, Lane
 from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.state.view import read_view
 from chainrule.display.export import to_csv, to_summary_json
@@ -41,11 +41,20 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
 
         async def write_file() -> Response:
             seeds = plan_seeds(view.spec, view.seeds, first=False)
+            pin = view.pin if name == "report.html" else None
+            pinned = plan_seeds(pin, seeds, first=False) if pin else 0
+
+            def work(check: Check) -> bytes:
+                flow = measurer.measure(view.spec, seeds, check)
+                if pin is None:
+                    return write(flow).encode()
+                return build_report(flow, other=measurer.measure(pin, pinned, check)).encode()
+
             body = await queue.run(
                 request,
-                lambda check: write(measurer.measure(view.spec, seeds, check)).encode(),
+                work,
                 lane=Lane.SEARCH,
-                size=count_entries(view.spec),
+                size=max(count_entries(spec) for spec in (view.spec, pin) if spec is not None),
             )
             headers = {"Content-Disposition": f'attachment; filename="chainrule-{name}"'}
             return await send_body(request, body, media_type=media_type, headers=headers)

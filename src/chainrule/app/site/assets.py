@@ -28,9 +28,15 @@ STYLES: Mapping[str, tuple[str, ...]] = {
         "shared/strip.css",
         "explore/explore.css",
         "explore/train.css",
-        "lesson/lesson.css",
     ),
     "chain": ("shared/base.css", "chain/chain.css"),
+    "learn": (
+        "shared/base.css",
+        "shared/flow.css",
+        "shared/strip.css",
+        "lesson/lesson.css",
+        "lesson/learn.css",
+    ),
     "model": (
         "shared/base.css",
         "shared/flow.css",

@@ -27,6 +27,7 @@ from chainrule.app.routes.replies import refuse
 from chainrule.app.site.assets import PLOTLY, load_assets
 from chainrule.app.site.stored import Stored
 from chainrule.app.state.controls import CONTROLS
+from chainrule.app.state.exercises import EXERCISES
 from chainrule.app.state.view import PANELS
 from chainrule.app.text import read_sections
 from chainrule.chain.graph_presets import EXPRESSIONS
@@ -90,6 +91,16 @@ PAGES: Mapping[str, Page] = {
         script="chain/chain.js",
         nav="chain",
     ),
+    "/learn": Page(
+        template="learn.html",
+        title="Learn",
+        description="Why gradients vanish or explode, one idea, one picture and one control at a "
+        "time, with measured networks and popular claims put to the test.",
+        styles="learn",
+        script="lesson/learn.js",
+        nav="learn",
+        charts=True,
+    ),
     "/your-model": Page(
         template="model.html",
         title="Your model",
@@ -102,6 +113,18 @@ PAGES: Mapping[str, Page] = {
     ),
 }
 """The pages by path."""
+
+LESSON_WAYS = (
+    ("backprop", "Backpropagation in one picture"),
+    ("game", "The telephone game"),
+    ("why", "Why gradients vanish or explode"),
+    ("activations", "Activations, with their slopes"),
+    ("initializations", "Initializations: Xavier, He, LeCun"),
+    ("fix", "The quick fix, as code"),
+    ("claims", "Popular claims, measured"),
+    ("glossary", "Glossary"),
+)
+"""The sections of the lesson that the explorer links to."""
 
 NOT_FOUND = Page(
     template="not_found.html",
@@ -190,6 +213,8 @@ def load_templates() -> Environment:
         expressions=list(EXPRESSIONS.values()),
         limits=describe_limits(),
         lesson=build_lesson,
+        lesson_ways=LESSON_WAYS,
+        exercises=EXERCISES,
         read_sections=read_sections,
     )
     return environment

@@ -32,11 +32,21 @@ PARTS: Mapping[str, str] = {
 }
 """Parts of the page that an address can hide, beside single controls."""
 
-_OWN = ("preset", "seeds", "measure", "scale", "layer", "pin", "hide", "lock", "embed", "tour")
+COVERS: Mapping[str, str] = {
+    "cards": "the status cards",
+    "charts": "the charts",
+    "diagnosis": "the diagnosis and what to change",
+}
+"""What an address can keep covered until the visitor has guessed."""
 
+MAX_QUESTION = 200
+"""Most characters of a question that an address asks."""
 
 STEPS = ("1", "2", "3")
 """The steps of the tour by which a first visitor gets to know the page."""
+
+_OWN = ("preset", "seeds", "measure", "scale", "layer", "pin", "hide", "lock", "embed", "tour",
+        "guess", "ask")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +64,8 @@ class View:
         lock: Controls that cannot be changed.
         embed: The one chart that is shown, or `None` for the whole page.
         tour: The step of the tour that is shown, one of `STEPS`, or `None`.
+        guess: What is covered until the visitor has guessed; names of `COVERS`.
+        ask: The question that is asked before; "" for the usual one.
     """
 
     spec: NetworkSpec
@@ -66,6 +78,8 @@ class View:
     lock: tuple[str, ...] = ()
     embed: str | None = None
     tour: str | None = None
+    guess: tuple[str, ...] = ()
+    ask: str = ""
 
     @property
     def query(self) -> str:
@@ -88,6 +102,8 @@ class View:
             "lock": ",".join(self.lock),
             "embed": self.embed or "",
             "tour": self.tour or "",
+            "guess": ",".join(self.guess),
+            "ask": self.ask,
         }
         extra = urlencode({name: value for name, value in fields.items() if value}, safe=",")
         return f"{self.query}&{extra}" if extra else self.query
@@ -108,6 +124,8 @@ class View:
             "lock": list(self.lock),
             "embed": self.embed,
             "tour": self.tour,
+            "guess": list(self.guess),
+            "ask": self.ask,
             "query": self.query,
             "address": self.address,
         }
@@ -155,6 +173,8 @@ def read_view(query: str) -> tuple[View, tuple[str, ...]]:
         lock=_read_names("lock", own.get("lock"), CONTROLS, notices),
         embed=_read_name("embed", own.get("embed"), PANELS, None, notices),
         tour=_read_name("tour", own.get("tour"), STEPS, None, notices),
+        guess=_read_names("guess", own.get("guess"), COVERS, notices),
+        ask=_read_question(own.get("ask") or ""),
     )
     return view, tuple(notices)
 
@@ -176,6 +196,11 @@ def _read_spec(
         given = {name for name, _ in pairs}
         pairs = [(n, t) for n, t in parse_qsl(base.to_query()) if n not in given] + pairs
     return repair_query(urlencode(pairs))
+
+
+def _read_question(text: str) -> str:
+    """Return a question on one line, without characters that change how others are read."""
+    return "".join(mark for mark in " ".join(text.split()) if mark.isprintable())[:MAX_QUESTION]
 
 
 def _read_number(

@@ -118,7 +118,7 @@ export class Walk {
         button("reveal-here", "Show the answer"),
         button("walk-next-here", "Next"),
         button("to-real", "On to a real network"),
-        el("a", { href: "/#lesson", "data-nav": "learn" }, "Back to the lesson"),
+        el("a", { href: "/learn", "data-nav": "learn" }, "Back to the lesson"),
       ),
     ];
   }

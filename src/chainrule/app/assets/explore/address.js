@@ -11,6 +11,8 @@
  * @property {string[]} lock
  * @property {string | null} embed
  * @property {string | null} tour step of the tour
+ * @property {string[]} [guess]
+ * @property {string} [ask]
  */
 
 /** @type {Extra} */
@@ -23,16 +25,19 @@ export const START = {
   lock: [],
   embed: null,
   tour: null,
+  guess: [],
+  ask: "",
 };
 
-const KEPT = ["measure", "scale", "pin", "hide", "lock", "embed", "tour"];
+const KEPT = ["measure", "scale", "pin", "hide", "lock", "embed", "tour", "guess", "ask"];
 
 /**
  * Return the address of a network and of how it is shown.
  * @param {URLSearchParams} settings the network's settings; the depth is always among them
  * @param {Extra} extra
  */
-export function compose(settings, { measure, scale, layer, pin, hide, lock, embed, tour }) {
+export function compose(settings, extra) {
+  const { measure, scale, layer, pin, hide, lock, embed, tour, guess = [], ask = "" } = extra;
   const query = new URLSearchParams(settings);
   if (measure !== START.measure) query.set("measure", measure);
   if (scale !== START.scale) query.set("scale", scale);
@@ -42,6 +47,8 @@ export function compose(settings, { measure, scale, layer, pin, hide, lock, embe
   if (lock.length) query.set("lock", lock.join(","));
   if (embed) query.set("embed", embed);
   if (tour) query.set("tour", tour);
+  if (guess.length) query.set("guess", guess.join(","));
+  if (ask) query.set("ask", ask);
   return query;
 }
 

@@ -5,7 +5,6 @@
  * and whatever takes long is given up as soon as something newer is wanted. Where the whole
  * ensemble takes long, a first answer from fewer networks comes at once and is then refined.
  */
-import { mountLesson } from "../lesson/lesson.js";
 import {
   el,
   find,
@@ -21,6 +20,7 @@ import { FlowView } from "../shared/flow_view.js";
 import { keepExplorer } from "../shared/frame.js";
 import { compose, follow, nameNetwork, START, setPanel } from "./address.js";
 import { Controls } from "./controls.js";
+import { mountGuess } from "./guess.js";
 import { mountRemedies } from "./remedies.js";
 import { mountShare } from "./share.js";
 
@@ -112,7 +112,6 @@ class Explore {
     for (const name of ["pin", "unpin"])
       part(root, name).addEventListener("click", () => this.pin());
     part(root, "swap").addEventListener("click", () => this.swap());
-    root.addEventListener("click", (event) => this.follow(event));
     /** @type {Api} */
     const api = {
       query: () => this.view?.query || "",
@@ -127,6 +126,7 @@ class Explore {
       walk: (step, show) => this.walk(step, show),
       step: () => this.extra.tour,
     };
+    mountGuess(part(root, "guess"), api);
     mountRemedies(find(root, ".ex-columns"), api);
     this.loadLater(api);
     // Loaded when it is needed: what trains is far below the first screen.
@@ -144,7 +144,6 @@ class Explore {
       begin();
     });
     mountShare(part(root, "share"), api);
-    mountLesson(part(root, "lesson"), api);
   }
 
   /**
@@ -215,19 +214,6 @@ class Explore {
     const pinned = this.extra.pin;
     this.extra.pin = nameNetwork(this.view.query);
     this.apply(pinned || "");
-  }
-
-  /**
-   * Links that show a configuration do so in place.
-   * @param {any} event
-   */
-  follow(event) {
-    const link = event.target.closest("a[data-show]");
-    if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey) return;
-    event.preventDefault();
-    this.apply(new URL(link.href).search.slice(1));
-    const { top } = find(this.root, ".ex-columns").getBoundingClientRect();
-    if (top < 0) this.look.scrollIntoView({ behavior: scrolling(), block: "start" });
   }
 
   compose() {
@@ -329,11 +315,12 @@ class Explore {
       if (this.look) setText(this.look, this.answer ? before : "This network was not measured.");
       return;
     }
-    this.flow.show(answer);
     if (this.panel) {
       part(this.root, "whole").href = setPanel(answer.view.address, null);
-      setText(part(this.root, "caption"), answer.caption);
-    } else {
+      setText(part(this.root, "caption"), answer.caption); // before the chart takes its place
+    }
+    this.flow.show(answer);
+    if (!this.panel) {
       this.showWords(answer);
       if (newest && !question.refining) this.keep(answer.view.address, this.wanted.step);
     }
@@ -354,8 +341,8 @@ class Explore {
       find(this.pinWord.parentElement, ".ex-wide").hidden = Boolean(view.pin);
     }
     if (!newest) return;
-    const { measure, scale, layer, pin, hide, lock, embed, tour } = view;
-    this.extra = { measure, scale, layer, pin, hide, lock, embed, tour };
+    const { measure, scale, layer, pin, hide, lock, embed, tour, guess, ask } = view;
+    this.extra = { measure, scale, layer, pin, hide, lock, embed, tour, guess, ask };
     if (!this.controls) return;
     this.controls.hidden = new Set(hide);
     this.controls.locked = new Set(lock);
@@ -443,4 +430,9 @@ class Explore {
   }
 }
 
-new Explore(find(document, "#explore-root")).start();
+// The lesson once stood below; addresses that lead to it go on to its own page.
+if (location.hash.startsWith("#lesson") && !new URLSearchParams(location.search).has("embed")) {
+  location.replace(`/learn${location.search}${location.hash === "#lesson" ? "" : location.hash}`);
+} else {
+  new Explore(find(document, "#explore-root")).start();
+}

@@ -4,6 +4,15 @@ import { copy, el, find, findAll, part, readData } from "../shared/dom.js";
 import { setPanel } from "./address.js";
 
 /**
+ * Return the address of what is in a file: the report shows the pinned network, too.
+ * @param {string} name
+ * @param {any} view
+ */
+function nameFile(name, { query, pin }) {
+  return name === "report.html" && pin ? `${query}&${new URLSearchParams({ pin })}` : query;
+}
+
+/**
  * Bring the section to life.
  * @param {HTMLElement} section
  * @param {import("./explore.js").Api} explore
@@ -19,7 +28,8 @@ export function mountShare(section, explore) {
 
   for (const field of findAll(section, ".ex-copy"))
     field.addEventListener("focus", () => field.select());
-  for (const each of [...groups, panel]) each.addEventListener("change", prepare);
+  const ask = part(section, "ask");
+  for (const each of [...groups, panel, ask]) each.addEventListener("change", prepare);
   part(section, "copy-link").addEventListener("click", async () => {
     const value = `${location.origin}/?${explore.address()}`;
     if (await copy(value)) said.textContent = "Copied.";
@@ -44,16 +54,21 @@ export function mountShare(section, explore) {
       if (value) query.set(group.dataset.teacher, value);
       else query.delete(group.dataset.teacher);
     }
+    if (ask.value) query.set("ask", ask.value);
+    else query.delete("ask");
     prepared.value = `${location.origin}/?${query}`;
     for (const group of groups) query.delete(group.dataset.teacher);
+    query.delete("ask");
     const address = `${location.origin}${setPanel(query.toString(), panel.value)}`;
     code.value = `<iframe src="${address}" width="100%" height="640" style="border:0" title="chainrule: ${panels[panel.value]}"></iframe>`;
   }
 
   explore.onAnswer((answer) => {
     for (const link of findAll(section, "[data-file]"))
-      link.href = `/files/${link.dataset.file}?${answer.view.query}`;
+      link.href = `/files/${link.dataset.file}?${nameFile(link.dataset.file, answer.view)}`;
     said.textContent = "";
+    if (ask.dataset.view !== answer.view.ask) ask.value = answer.view.ask;
+    ask.dataset.view = answer.view.ask;
     for (const group of groups) {
       const names = answer.view[group.dataset.teacher];
       if (group.dataset.view === names.join()) continue;

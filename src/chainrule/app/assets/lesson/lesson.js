@@ -8,21 +8,25 @@ import { copy, el, findAll, part, scrolling, setText } from "../shared/dom.js";
 import { formatRounded } from "../shared/numbers.js";
 
 const WAIT = 250; // milliseconds after the last change, before a listing is asked for
-const SCROLLED = 600; // until a smooth scroll has left the lesson
 const SETTLED = 5000; // until the page above has its final height
 const ENDS = { fades: "it vanishes", swells: "it explodes", keeps: "it gets through" };
 
-/** @typedef {Pick<import("../explore/explore.js").Api, "query" | "onAnswer">} Explorer */
+/**
+ * What the picture beside the text shows.
+ * @typedef {object} Shown
+ * @property {() => string} query
+ * @property {(listener: (answer: any, query: string) => void) => void} onAnswer
+ */
 
 /**
  * Bring the lesson to life. Links with data-show are followed by the page itself.
  * @param {HTMLElement} element
- * @param {Explorer} explore
+ * @param {Shown} picture
  */
-export function mountLesson(element, explore) {
+export function mountLesson(element, picture) {
   playGame(part(element, "toy"));
   followLinks(element);
-  showListing(element, explore);
+  showListing(element, picture);
   if (location.hash.startsWith("#lesson")) arrive(location.hash);
 }
 
@@ -111,52 +115,27 @@ function arrive(hash) {
 }
 
 /**
- * From links that set the explorer there is a way back to where one read.
+ * Links to places on this page lead there smoothly, and open what is folded.
  * @param {HTMLElement} element
  */
 function followLinks(element) {
-  const attributes = { type: "button", class: "ls-back", hidden: true };
-  const back = el("button", attributes, "↓ Back to the lesson");
-  element.append(back);
-  /** @type {any} */
-  let read = null;
-
-  back.addEventListener("click", () => {
-    back.hidden = true;
-    read?.scrollIntoView({ behavior: scrolling(), block: "center" });
-    read?.focus({ preventScroll: true });
-  });
-  // Whoever scrolls back by hand needs no button.
-  new IntersectionObserver(([entry]) => {
-    if (entry.isIntersecting && read) back.hidden = true;
-  }).observe(element);
-
   element.addEventListener("click", (/** @type {any} */ event) => {
     if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-    const link = event.target.closest("a");
-    if (!link) return;
-    const address = link.getAttribute("href");
-    if (address.startsWith("#")) {
-      if (!goTo(address)) return;
-      event.preventDefault();
-      history.replaceState(history.state, "", address);
-    } else if (link.hasAttribute("data-show")) {
-      read = link;
-      setTimeout(() => {
-        back.hidden = false;
-      }, SCROLLED);
-    }
+    const address = event.target.closest("a")?.getAttribute("href");
+    if (!address?.startsWith("#") || !goTo(address)) return;
+    event.preventDefault();
+    history.replaceState(history.state, "", address);
   });
 }
 
 // --- the listing --------------------------------------------------------------------------------
 
 /**
- * Show the script of the configuration on screen; ask for it only while it is in sight.
+ * Show the script of the network in the picture; ask for it only while it is in sight.
  * @param {HTMLElement} element
- * @param {Explorer} explore
+ * @param {Shown} picture
  */
-function showListing(element, explore) {
+function showListing(element, picture) {
   const box = part(element, "listing");
   const copied = part(box, "copied");
   const chain = part(element, "chain");
@@ -171,7 +150,7 @@ function showListing(element, explore) {
   let asking = null;
 
   async function ask() {
-    const query = explore.query();
+    const query = picture.query();
     if (query === shown || (query === "" && !known)) return;
     asking?.abort();
     asking = new AbortController();
@@ -192,7 +171,7 @@ function showListing(element, explore) {
   }
 
   function change() {
-    const query = explore.query();
+    const query = picture.query();
     part(box, "download").href = `/listing.py?${query}`;
     chain.href = linkChain(query, { depth, activation });
     copied.textContent = "";
@@ -200,7 +179,7 @@ function showListing(element, explore) {
     if (visible) timer = setTimeout(ask, WAIT);
   }
 
-  explore.onAnswer(() => {
+  picture.onAnswer(() => {
     known = true;
     change();
   });

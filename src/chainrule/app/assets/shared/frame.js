@@ -4,6 +4,7 @@ import { findAll } from "./dom.js";
 
 const THEME = "theme";
 const EXPLORER = "explorer"; // the explorer's last address in this tab
+const CHAIN = "/chain-rule";
 
 /** Whether the page is dark now. */
 function isDark() {
@@ -22,24 +23,49 @@ for (const button of findAll(document, "button.theme")) {
 }
 
 /**
- * Let all links to the explorer lead back to a network, with all that is set beside it.
+ * Let all links to the explorer and to the lesson keep a network, with all that is set beside it.
  * @param {string} address
  */
 export function keepExplorer(address) {
-  try {
-    sessionStorage.setItem(EXPLORER, address);
-  } catch {}
+  keep(EXPLORER, address);
   leadTo(address);
+}
+
+/** The explorer's last address in this tab; empty if there is none. */
+export function recallExplorer() {
+  return recall(EXPLORER);
+}
+
+/**
+ * @param {string} name
+ * @param {string} value
+ */
+function keep(name, value) {
+  try {
+    sessionStorage.setItem(name, value);
+  } catch {} // a browser that keeps nothing
+}
+
+/** @param {string} name */
+function recall(name) {
+  try {
+    return sessionStorage.getItem(name) ?? "";
+  } catch {
+    return "";
+  }
 }
 
 /** @param {string} address */
 function leadTo(address) {
   for (const link of findAll(document, "a[data-nav]")) {
-    link.href = `/?${address}${link.dataset.nav === "learn" ? "#lesson" : ""}`;
+    const path = link.dataset.nav === "learn" ? "/learn" : "/";
+    link.href = `${path}?${address}${link.hash}`;
   }
 }
 
-try {
-  const last = sessionStorage.getItem(EXPLORER);
-  if (last) leadTo(last);
-} catch {}
+const last = recallExplorer();
+if (last) leadTo(last);
+
+// The chain-rule page's address holds its whole state: what was built there is found again.
+if (location.pathname === CHAIN) addEventListener("pagehide", () => keep(CHAIN, location.search));
+for (const link of findAll(document, `nav.pages a[href="${CHAIN}"]`)) link.href += recall(CHAIN);
