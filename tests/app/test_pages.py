@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import re
+from html.parser import HTMLParser
 
 import pytest
 from starlette.testclient import TestClient
@@ -31,6 +32,30 @@ def read_text(client, path: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
 
 
+class Nesting(HTMLParser):
+    """Follows which elements are open, and notes an end that fits none."""
+
+    EMPTY = frozenset("area br col hr img input link meta source track wbr".split())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[tuple[str, tuple[int, int]]] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        """An element of SVG or MathML that ends where it begins."""
+
+    def handle_endtag(self, tag):
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+        else:
+            self.wrong.append((tag, self.getpos()))
+
+
 # --- pages --------------------------------------------------------------------------------------
 
 
@@ -44,6 +69,14 @@ def test_each_page_has_a_title_and_a_description_of_its_own(client, path):
     assert page.text.count('aria-current="page"') == 1
     assert len({page.title for page in PAGES.values()}) == len(PAGES)
     assert len({page.description for page in PAGES.values()}) == len(PAGES)
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/?embed=gradient", "/nowhere"])
+def test_every_element_of_a_page_ends_where_it_must(client, path):
+    nesting = Nesting()
+    nesting.feed(client.get(path).text)
+    assert nesting.wrong == []
+    assert nesting.open == []
 
 
 def test_the_text_of_the_explorer_is_in_its_page(client):
