@@ -35,7 +35,9 @@ def read_text(client, path: str) -> str:
 class Nesting(HTMLParser):
     """Follows which elements are open, and notes an end that fits none."""
 
-    EMPTY = frozenset("area br col hr img input link meta source track wbr".split())
+    EMPTY = frozenset(
+        ["area", "br", "col", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +67,7 @@ def test_each_page_has_a_title_and_a_description_of_its_own(client, path):
     assert page.status_code == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert f"<title>{PAGES[path].title} · chainrule</title>" in page.text
-    assert page.text.count("<h1>") == 1
+    assert len(re.findall(r"<h1[ >]", page.text)) == 1
     assert page.text.count('aria-current="page"') == 1
     assert len({page.title for page in PAGES.values()}) == len(PAGES)
     assert len({page.description for page in PAGES.values()}) == len(PAGES)

@@ -7,8 +7,9 @@ from torch import nn
 
 from chainrule import PRESETS, NetworkSpec, diagnose, find_remedies, inspect, simulate
 from chainrule._utils.numbers import format_number, format_part
+from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import Verdict
-from chainrule.diagnosis.rules import RULES, read_usable_range
+from chainrule.diagnosis.rules import RULES
 from chainrule.display.sentences import explain, explain_limits, recommend
 from sick_models import plain
 

@@ -6,8 +6,9 @@ import pytest
 
 from chainrule import NetworkSpec, inspect, simulate
 from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import Verdict
-from chainrule.diagnosis.rules import RULES, read_usable_range
+from chainrule.diagnosis.rules import RULES
 from chainrule.figures import (
     build_activation_figure,
     build_factor_figure,

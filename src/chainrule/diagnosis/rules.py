@@ -689,33 +689,3 @@ def measure_metric(
         return math.nan
     pick = max if entry.beyond == ">" else min
     return float(pick(values)) if values else None
-
-
-def read_usable_range(flow: GradientFlow, verdict: Verdict | None = None) -> tuple[float, float]:
-    """Return the least and the largest ‖∂𝓛/∂W‖ with which a weight layer learns.
-
-    These are the bounds of the rules `vanishing_gradient` and `exploding_gradient` times the error
-    at the output (1 where it is unknown).
-
-    Args:
-        flow: A measurement.
-        verdict: What the diagnosis says of it. In a healthy flow the range holds every layer's
-            gradient: what starts small there grows later, or needs no gradient.
-
-    Example:
-        >>> import chainrule
-        >>> flow = chainrule.simulate(chainrule.NetworkSpec(depth=3, width=4), seeds=2)
-        >>> low, high = read_usable_range(flow)
-        >>> low < flow.weight_gradient_norms[-1] < high
-        True
-    """
-    error = float(flow.output_error or 1.0)
-    if not math.isfinite(error):
-        error = 1.0
-    low, high = (
-        RULES[name].threshold * error for name in ("vanishing_gradient", "exploding_gradient")
-    )
-    if verdict is Verdict.HEALTHY:
-        norms = [norm for norm in flow.weight_gradient_norms if norm and 0 < norm < math.inf]
-        low, high = min([low, *norms]), max([high, *norms])
-    return float(low), float(high)

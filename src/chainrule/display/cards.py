@@ -7,8 +7,9 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_times, split_number
 from chainrule.diagnosis.diagnosis import Diagnosis
+from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import MEANINGS, Verdict
-from chainrule.diagnosis.rules import RULES, read_usable_range
+from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.structure import list_explained
 from chainrule.diagnosis.viability.model import (
     VIABLE,

@@ -11,8 +11,9 @@ from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_part, format_share, format_times
 from chainrule.diagnosis.diagnosis import Diagnosis, Finding
+from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import MEANINGS, Verdict
-from chainrule.diagnosis.rules import RULES, read_usable_range
+from chainrule.diagnosis.rules import RULES
 from chainrule.display.cards import start_sentence
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import divide

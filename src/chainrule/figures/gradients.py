@@ -83,7 +83,7 @@ def build_gradient_figure(
         scale: "log" or "linear".
         other: A second measurement to draw behind it.
         usable: The least and the largest ‖∂𝓛/∂W‖ with which a layer learns
-            (`chainrule.diagnosis.rules.read_usable_range`); only the measure "weight" shows them.
+            (`chainrule.diagnosis.limits.read_usable_range`); only the measure "weight" shows them.
 
     Returns:
         A Plotly figure as a dictionary ("data" and "layout"). The first three traces are band,

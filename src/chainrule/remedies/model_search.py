@@ -36,11 +36,10 @@ from chainrule.remedies.result import Outcome, Remedies, Remedy, confirm, find_c
 from chainrule.remedies.result import prove as prove_remedy
 from chainrule.remedies.search import Pair, Progress, Search
 from chainrule.training.batches import MOST_HELD
+from chainrule.training.optimizers import OptimizerLike, rebuild_optimizer
 from chainrule.training.trial import (
-    OptimizerLike,
     confirm_training,
     describe_end,
-    rebuild_optimizer,
     try_training,
 )
 

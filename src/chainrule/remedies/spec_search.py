@@ -22,7 +22,7 @@ from chainrule.remedies.spec_changes import (
     scale_weights,
 )
 from chainrule.spec.network_spec import NetworkSpec
-from chainrule.training.trial import OptimizerLike
+from chainrule.training.optimizers import OptimizerLike
 
 WANTED = 3
 """Remedies that are looked for in any case: with fewer, more is tried."""

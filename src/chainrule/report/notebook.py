@@ -9,7 +9,7 @@ from rich.console import Console
 from chainrule._utils.html import Content, Markup, element
 from chainrule.diagnosis.attribution import rank_attributions
 from chainrule.diagnosis.diagnosis import diagnose
-from chainrule.diagnosis.rules import read_usable_range
+from chainrule.diagnosis.limits import read_usable_range
 from chainrule.display.cards import LOOKS, describe_measurement, describe_subject, start_sentence
 from chainrule.display.tables import (
     BLAME_HEAD,

@@ -10,7 +10,7 @@ from chainrule._utils.html import Content, Markup, element
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
-from chainrule.diagnosis.rules import read_usable_range
+from chainrule.diagnosis.limits import read_usable_range
 from chainrule.display.cards import (
     Card,
     Forecast,

@@ -11,8 +11,6 @@ Whether it learned is judged by the loss of batches that it was not trained on, 
 such: an optimizer that rescales gradients learns one repeated batch by heart.
 """
 
-import copy
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from chainrule.errors import ChainruleError, InspectionError
+from chainrule.errors import InspectionError
 from chainrule.flow.trial import (
     ADAPTIVE,
     HARDLY,
@@ -42,6 +40,12 @@ from chainrule.measure.optimizers import check_optimizer
 from chainrule.measure.preservation import preserve
 from chainrule.training.batches import Batches, Counter, find_batches
 from chainrule.training.guessing import measure_guessing
+from chainrule.training.optimizers import (
+    PASSED_ON,
+    OptimizerLike,
+    needs_closure,
+    rebuild_optimizer,
+)
 
 PASSES = 300
 """Most forward and backward passes by default."""
@@ -87,8 +91,6 @@ _MOST_EVALUATIONS = 25
 
 _CHECK_EVERY = 50
 """Steps of your optimizer between two looks at the batches kept aside."""
-
-OptimizerLike = torch.optim.Optimizer | Callable[[Any], torch.optim.Optimizer]
 
 
 def try_training(
@@ -406,10 +408,6 @@ def describe_end(error: InspectionError) -> str:
     return f"The trial ended early, {at}: {said}."
 
 
-_PASSED_ON = (ChainruleError, torch.OutOfMemoryError, MemoryError)
-"""Errors that say all there is to say, or mean that there is no room."""
-
-
 class _Lane:
     """A copy that is trained at one learning rate."""
 
@@ -431,7 +429,7 @@ class _Lane:
         self.is_over = self.is_stopped = self.has_grown = False
         self.before: list[float] = []
         self.after: list[float] = []
-        self._needs_closure = _needs_closure(self.optimizer)
+        self._needs_closure = needs_closure(self.optimizer)
         self._most = _MOST_EVALUATIONS if self._needs_closure else 1
         for group in self.optimizer.param_groups:
             self._most = max(self._most, group.get("max_eval") or 1)
@@ -468,7 +466,7 @@ class _Lane:
             loss = self.batches.compute(self.model, self.steps, False)
             try:
                 loss.backward()
-            except _PASSED_ON:
+            except PASSED_ON:
                 raise
             except Exception as error:
                 raise InspectionError(
@@ -488,7 +486,7 @@ class _Lane:
                 self.optimizer.step(close)
             else:
                 self.optimizer.step()
-        except _PASSED_ON:
+        except PASSED_ON:
             raise
         except Exception as error:
             raise _NoStepError(
@@ -670,86 +668,3 @@ def _follow(
             if ends and _is_settled(lane):
                 break
     return OptimizerTrial(name=name, rates=(lane.close(),)), notes
-
-
-def rebuild_optimizer(
-    model: nn.Module,
-    copied: nn.Module,
-    optimizer: OptimizerLike,
-    notes: list[str] | None = None,
-) -> torch.optim.Optimizer:
-    """Return an optimizer of the copy's parameters as the given one is of the model's.
-
-    Args:
-        model: The model.
-        copied: A copy of it.
-        optimizer: An optimizer of the model's parameters, or a function that makes one.
-        notes: Receives sentences on parameters that one of them lacks.
-
-    Raises:
-        InspectionError: If that is not possible.
-    """
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        try:
-            made = optimizer([p for p in copied.parameters() if p.requires_grad])
-        except _PASSED_ON:
-            raise
-        except Exception as error:
-            raise InspectionError(
-                "optimizer must return a torch.optim.Optimizer when it is called with a list of "
-                f"parameters, but it raised {describe_error(error)}."
-            ) from error
-        if not isinstance(made, torch.optim.Optimizer):
-            raise InspectionError(
-                "optimizer must return a torch.optim.Optimizer when it is called with a list of "
-                f"parameters; got {type(made).__name__}."
-            )
-        return made
-    twins = {id(p): twin for p, twin in zip(model.parameters(), copied.parameters(), strict=True)}
-    notes = [] if notes is None else notes
-    groups = []
-    missing = 0
-    for group in optimizer.param_groups:
-        own = [twins[id(p)] for p in group["params"] if id(p) in twins]
-        missing += len(group["params"]) - len(own)
-        settings = {key: copy.deepcopy(held) for key, held in group.items() if key != "params"}
-        groups.append({**settings, "params": own})
-    held = {id(p) for group in groups for p in group["params"]}
-    if not held:
-        raise InspectionError(
-            "optimizer must hold parameters of the model, but it holds none of them. Build it "
-            "from model.parameters() after the model is complete."
-        )
-    trained = [p for p in copied.parameters() if p.requires_grad]
-    if left_out := sum(id(p) not in held for p in trained):
-        notes.append(f"The optimizer does not hold {left_out} of {len(trained)} parameters.")
-    if missing:
-        notes.append(f"The optimizer holds {missing} parameters that the model does not have.")
-    made = _construct(optimizer, groups)
-    if not missing:
-        made.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    return made
-
-
-def _construct(optimizer: torch.optim.Optimizer, groups: list[Any]) -> torch.optim.Optimizer:
-    kind: Any = type(optimizer)
-    known = inspect.signature(kind.__init__).parameters
-    settings = {
-        key: copy.deepcopy(held) for key, held in optimizer.defaults.items() if key in known
-    }
-    groups = [group for group in groups if group["params"]]
-    try:
-        made = kind(groups, **settings)
-    except Exception as error:
-        raise InspectionError(
-            f"optimizer must be one that can be made again for a copy of the model, but "
-            f"{kind.__name__} raised {type(error).__name__}: {error}. Give a function that makes "
-            "it: try_training(model, compute_loss, lambda parameters: ...)."
-        ) from error
-    assert isinstance(made, torch.optim.Optimizer)
-    return made
-
-
-def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    parameter = inspect.signature(optimizer.step).parameters.get("closure")
-    return parameter is not None and parameter.default is inspect.Parameter.empty

@@ -8,7 +8,8 @@ from typing import Any
 from chainrule._utils.numbers import format_number, format_share, format_times, to_subscript
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
-from chainrule.diagnosis.rules import RULES, read_usable_range
+from chainrule.diagnosis.limits import read_usable_range
+from chainrule.diagnosis.rules import RULES
 from chainrule.display.cards import (
     Card,
     build_cards,

@@ -5,8 +5,8 @@ from typing import Any
 
 from chainrule._utils.numbers import format_number
 from chainrule.app.state.view import write_query
+from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import Verdict
-from chainrule.diagnosis.rules import read_usable_range
 from chainrule.display.cards import LOOKS
 from chainrule.display.sentences import recommend
 from chainrule.figures.gradients import choose_powers, read_state

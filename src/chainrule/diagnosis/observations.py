@@ -1,0 +1,273 @@
+"""The table of what is worth a note: the metric, its bound, and what measurement says about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from chainrule.diagnosis.rules import RULES
+from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One thing that is worth a note.
+
+    Attributes:
+        name: Its key.
+        metric: What is compared, in words.
+        threshold: The bound from which on it is reported.
+        beyond: ">" if values above the bound are reported, "<" if those below are.
+        meaning: What measurement says about the claim that people make of it.
+        source: Where claim and answer come from.
+    """
+
+    name: str
+    metric: str
+    threshold: float
+    beyond: str
+    meaning: str
+    source: str
+
+
+_OBSERVATIONS = (
+    Observation(
+        name="stopped_non_finite",
+        metric="infinite or undefined numbers that reach no parameter",
+        threshold=0.0,
+        beyond=">",
+        meaning="They stop before they reach the loss or the gradient of a parameter, for example "
+        "at a unit that is off, so training goes on as if they were not there. A later step may "
+        "let them through.",
+        source="IEEE 754 arithmetic; measured: such models train",
+    ),
+    Observation(
+        name="one_hot_attention",
+        metric="relative entropy of attention",
+        threshold=NEAR_ONE_HOT,
+        beyond="<",
+        meaning="It is often said that such attention cannot train, because no gradient passes "
+        "through it. Tests on tiny GPT-2 models with larger queries and keys show otherwise. "
+        "With Adam they learned at every level, but at some levels more slowly. With plain SGD "
+        "they learned at a relative entropy of 0.01, hardly between 0.003 and nearly 0, and again "
+        "where attention was exactly one-hot. If your model does not train, try smaller query and "
+        "key weights, or normalized queries and keys.",
+        source="measured: docs/decisions.md, “Attention that is one-hot trains”",
+    ),
+    Observation(
+        name="uniform_attention",
+        metric="relative entropy of attention",
+        threshold=NEAR_UNIFORM,
+        beyond=">",
+        meaning="GPT-2, Llama, BERT and ViT start like this: small random queries and keys give "
+        "every position about the same score, so each position gets the average of all. This is no "
+        "fault. On tiny GPT-2 models with Adam, this start was as good as sharper attention. With "
+        "plain SGD, models with queries and keys five times as large learned to look something up "
+        "sooner.",
+        source="measured: docs/decisions.md, “Attention that is one-hot trains”",
+    ),
+    Observation(
+        name="large_branch",
+        metric="size of a branch ÷ its residual stream",
+        threshold=2.0,
+        beyond=">",
+        meaning="Most of such a sum comes from the branch, and the smaller part from the path "
+        "around the block. After a few blocks little of the input is left. Models like this were "
+        "seen to train if a normalization scales the sum down again. Without one, each block "
+        "multiplies the residual stream by about that factor.",
+        source="Zhang et al. 2019, Fixup (arXiv 1901.09321); De & Smith 2020 (arXiv 2002.10444)",
+    ),
+    Observation(
+        name="tiny_branch",
+        metric="median size of the branches ÷ their residual stream",
+        threshold=0.01,
+        beyond="<",
+        meaning="Each block changes its input only a little, so at the start the network behaves "
+        "like one with few layers. This is no fault: branches that start at exactly zero train, "
+        "too.",
+        source="De & Smith 2020 (arXiv 2002.10444); Zhang et al. 2019, Fixup (arXiv 1901.09321)",
+    ),
+    Observation(
+        name="growing_pre_norm",
+        metric="size of a normalized residual stream's last sum ÷ its start",
+        threshold=1.5,
+        beyond=">",
+        meaning="With the normalization inside the branches, every branch adds about the same "
+        "amount, but the residual stream grows. So later blocks change it by a smaller part. The "
+        "gradient has a path to the first block without any normalization.",
+        source="Xiong et al. 2020 (arXiv 2002.04745); Sun et al. 2025 (arXiv 2502.05795)",
+    ),
+    Observation(
+        name="fading_post_norm",
+        metric="gradient of a residual stream's first sum ÷ its last",
+        threshold=0.5,
+        beyond="<",
+        meaning="A normalization after every sum divides the gradient by the size of that sum, so "
+        "the gradient gets smaller with depth. The usual remedies are a learning rate that starts "
+        "small (warm-up), or normalization before each branch (pre-norm).",
+        source="Xiong et al. 2020 (arXiv 2002.04745)",
+    ),
+    Observation(
+        name="starved_branch",
+        metric="spread of a normalization's output before its scale",
+        threshold=RULES["starved_normalization"].threshold,
+        beyond="<",
+        meaning="The values that reach this normalization are so small that its constant ε is "
+        "larger than their variance. This is no fault here: it lies on a residual branch, which "
+        "grows with its weights while the path around it carries signal and gradient, or a later "
+        "normalization gives the values their size back.",
+        source="Ba et al. 2016 (arXiv 1607.06450), section 3; De & Smith 2020 (arXiv 2002.10444); "
+        "measured: docs/architectures.md",
+    ),
+    Observation(
+        name="unused_weights",
+        metric="number of weights that the loss does not depend on",
+        threshold=RULES["unreached"].threshold,
+        beyond=">",
+        meaning="Everything else receives a gradient. These weights stay as they are, which is "
+        "right for a part that this loss does not use: another head, a pooler, an expert that no "
+        "input chose. If they are meant to learn, look for detach(), no_grad(), or a module that "
+        "forward() leaves out.",
+        source="reverse-mode differentiation: no path in the graph, no derivative",
+    ),
+    Observation(
+        name="idle_examples",
+        metric="share of examples that send no gradient back",
+        threshold=0.25,
+        beyond=">",
+        meaning="The loss is flat for these examples, so this batch teaches nothing about them. "
+        "That is meant where a margin is kept, a ratio is clipped or padding is masked. It is a "
+        "fault where a clamp or an empty target does it.",
+        source="definition: an example with zero gradient at the output changes no weight",
+    ),
+    Observation(
+        name="large_start",
+        metric="loss ÷ loss of guessing",
+        threshold=8.0,
+        beyond=">",
+        meaning="The first steps only undo this. Most such networks train all the same, a little "
+        "later. A smaller output layer, or targets of mean 0 and standard deviation 1, spare it.",
+        source="measured: docs/truth.md",
+    ),
+    Observation(
+        name="swamped_term",
+        metric="gradient of one term ÷ gradient of another, over the weights that both reach",
+        threshold=5.0,
+        beyond=">",
+        meaning="The larger one decides where these weights go. In variational autoencoders whose "
+        "KL term was 5 times the reconstruction or more, the reconstruction stayed at guessing in "
+        "9 of 9 cases, with SGD and with Adam (posterior collapse). With two tasks and a factor "
+        "of 50 or more, SGD left the smaller one at guessing in 6 of 6 cases, Adam in 3. A penalty "
+        "that can be satisfied, such as orthogonal weights, did no harm at 69. To balance them, "
+        "multiply one term by a factor, or let the large one in step by step.",
+        source="measured: docs/decisions.md; Bowman et al. 2016 (arXiv 1511.06349), section 3.1",
+    ),
+    Observation(
+        name="short_sequences",
+        metric="share of sequences that are shorter than their labels need",
+        threshold=0.0,
+        beyond=">",
+        meaning="Their loss is infinite, or left out with zero_infinity=True: nothing is learned "
+        "from them. Longer inputs (less pooling, smaller strides) or shorter targets end that.",
+        source="Graves et al. 2006, Connectionist Temporal Classification, section 3.1",
+    ),
+    Observation(
+        name="all_pairs",
+        metric="targets that every answer is compared with",
+        threshold=1.0,
+        beyond=">",
+        meaning="This is right for a distance between two sets, or for ranks. If each answer has a "
+        "target of its own, give both the same shape; if these are weights of examples, they have "
+        "no effect like this.",
+        source="PyTorch documentation, Broadcasting semantics",
+    ),
+    Observation(
+        name="probabilities",
+        metric="outputs that went through an activation that the loss does not expect",
+        threshold=0,
+        beyond=">",
+        meaning="The loss cannot become small, even for perfect answers, and the gradient is a few "
+        "times smaller. It trains all the same, but later. Give the loss what it expects.",
+        source="PyTorch documentation of these losses; measured: docs/truth.md",
+    ),
+    Observation(
+        name="log_softmax_twice",
+        metric="outputs that are logarithms of probabilities already",
+        threshold=0,
+        beyond=">",
+        meaning="cross_entropy takes the log_softmax itself. A second one changes nothing, neither "
+        "the loss nor the gradient: it only takes time. Use nll_loss, or leave the first one out.",
+        source="log_softmax(log_softmax(x)) = log_softmax(x)",
+    ),
+    Observation(
+        name="detached_constant",
+        metric="part of the loss that was detached",
+        threshold=0,
+        beyond=">",
+        meaning="It depends on the model, but was detached, so it reaches no parameter. That is "
+        "meant for a constant that makes the loss easier to read.",
+        source="torch.Tensor.detach",
+    ),
+    Observation(
+        name="constant_columns",
+        metric="share of input columns with one value in all examples",
+        threshold=0.1,
+        beyond=">",
+        meaning="A column that never changes tells nothing about an example; it acts like one more "
+        "bias. In a larger batch it may change.",
+        source="measured: the input's columns",
+    ),
+    Observation(
+        name="repeated_examples",
+        metric="share of input examples that repeat an earlier one",
+        threshold=0.5,
+        beyond=">",
+        meaning="Repeated examples teach nothing new. If they should differ, look at how the batch "
+        "is drawn: a random state set too often, an index that does not move, a copied view.",
+        source="measured: the input's examples",
+    ),
+    Observation(
+        name="fading_time",
+        metric="share of time steps that hardly any gradient reaches",
+        threshold=0.0,
+        beyond=">",
+        meaning="What the loss reads at the end, it can hardly learn from these steps. If the task "
+        "needs them, start the forget gates open (a bias of 3 to 5), or read the outputs of all "
+        "steps. Many tasks do not: there this is no fault.",
+        source="Hochreiter 1991; Jozefowicz et al. 2015",
+    ),
+    Observation(
+        name="copied_units",
+        metric="share of a layer's units that are copies",
+        threshold=0.1,
+        beyond=">",
+        meaning="Units with the same weights and gradients stay so, and the layer works like a "
+        "smaller one, and trains like it. Where a network was widened by copying units, a little "
+        "noise on the copies sets them free.",
+        source="Chen et al. 2016, Net2Net (arXiv 1511.05641)",
+    ),
+    Observation(
+        name="partly_saturated",
+        metric="share of saturated activations",
+        threshold=0.5,
+        beyond=">",
+        meaning="More than half of the activations are flat here, so little gradient passes "
+        "through them. The layer can still learn, but more slowly. Smaller weights before it, "
+        "smaller inputs or a normalization bring it back to where it is steep.",
+        source="Glorot & Bengio 2010, section 3",
+    ),
+    Observation(
+        name="near_overflow",
+        metric="largest value ÷ largest number of float16",
+        threshold=0.1,
+        beyond=">",
+        meaning="A few steps of training, or another batch, can take these values beyond the "
+        "largest number of float16, 65,504: then they are infinite. bfloat16 has room for them; "
+        "or compute this module in float32.",
+        source="IEEE 754 binary16; Micikevicius et al. 2018 (arXiv 1710.03740)",
+    ),
+)
+
+OBSERVATIONS: Mapping[str, Observation] = MappingProxyType(
+    {each.name: each for each in _OBSERVATIONS}
+)
+"""Every observation by name, in the order in which notes are given."""

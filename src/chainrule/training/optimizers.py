@@ -1,0 +1,102 @@
+"""Optimizers of copies: the one that is given, made again for the parameters of a copy."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from chainrule.errors import ChainruleError, InspectionError
+from chainrule.measure.inspection import describe_error
+
+OptimizerLike = torch.optim.Optimizer | Callable[[Any], torch.optim.Optimizer]
+"""An optimizer of a model's parameters, or a function that makes one from a list of them."""
+
+PASSED_ON = (ChainruleError, torch.OutOfMemoryError, MemoryError)
+"""Errors that say all there is to say, or mean that there is no room."""
+
+
+def rebuild_optimizer(
+    model: nn.Module,
+    copied: nn.Module,
+    optimizer: OptimizerLike,
+    notes: list[str] | None = None,
+) -> torch.optim.Optimizer:
+    """Return an optimizer of the copy's parameters as the given one is of the model's.
+
+    Args:
+        model: The model.
+        copied: A copy of it.
+        optimizer: An optimizer of the model's parameters, or a function that makes one.
+        notes: Receives sentences on parameters that one of them lacks.
+
+    Raises:
+        InspectionError: If that is not possible.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        try:
+            made = optimizer([p for p in copied.parameters() if p.requires_grad])
+        except PASSED_ON:
+            raise
+        except Exception as error:
+            raise InspectionError(
+                "optimizer must return a torch.optim.Optimizer when it is called with a list of "
+                f"parameters, but it raised {describe_error(error)}."
+            ) from error
+        if not isinstance(made, torch.optim.Optimizer):
+            raise InspectionError(
+                "optimizer must return a torch.optim.Optimizer when it is called with a list of "
+                f"parameters; got {type(made).__name__}."
+            )
+        return made
+    twins = {id(p): twin for p, twin in zip(model.parameters(), copied.parameters(), strict=True)}
+    notes = [] if notes is None else notes
+    groups = []
+    missing = 0
+    for group in optimizer.param_groups:
+        own = [twins[id(p)] for p in group["params"] if id(p) in twins]
+        missing += len(group["params"]) - len(own)
+        settings = {key: copy.deepcopy(held) for key, held in group.items() if key != "params"}
+        groups.append({**settings, "params": own})
+    held = {id(p) for group in groups for p in group["params"]}
+    if not held:
+        raise InspectionError(
+            "optimizer must hold parameters of the model, but it holds none of them. Build it "
+            "from model.parameters() after the model is complete."
+        )
+    trained = [p for p in copied.parameters() if p.requires_grad]
+    if left_out := sum(id(p) not in held for p in trained):
+        notes.append(f"The optimizer does not hold {left_out} of {len(trained)} parameters.")
+    if missing:
+        notes.append(f"The optimizer holds {missing} parameters that the model does not have.")
+    made = _construct(optimizer, groups)
+    if not missing:
+        made.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return made
+
+
+def _construct(optimizer: torch.optim.Optimizer, groups: list[Any]) -> torch.optim.Optimizer:
+    kind: Any = type(optimizer)
+    known = inspect.signature(kind.__init__).parameters
+    settings = {
+        key: copy.deepcopy(held) for key, held in optimizer.defaults.items() if key in known
+    }
+    groups = [group for group in groups if group["params"]]
+    try:
+        made = kind(groups, **settings)
+    except Exception as error:
+        raise InspectionError(
+            f"optimizer must be one that can be made again for a copy of the model, but "
+            f"{kind.__name__} raised {type(error).__name__}: {error}. Give a function that makes "
+            "it: try_training(model, compute_loss, lambda parameters: ...)."
+        ) from error
+    assert isinstance(made, torch.optim.Optimizer)
+    return made
+
+
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether a step of an optimizer needs a function that computes the loss again."""
+    parameter = inspect.signature(optimizer.step).parameters.get("closure")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
