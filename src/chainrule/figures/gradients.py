@@ -213,13 +213,16 @@ def _draw_zones(
         share = math.log10(end / start) if log else end - start
         if share < 0.08 * (axis["range"][1] - axis["range"][0]):
             continue  # no room for words
+        # The words of the lowest zone stand at its foot, at the right: layer 1 is at the left.
+        low_end = state == "small"
+        edge = start if low_end else end
         notes.append(
             {
                 "xref": "paper",
-                "x": 0.01,
-                "xanchor": "left",
-                "y": math.log10(end) if log else end,
-                "yshift": -11,
+                "x": 0.99 if low_end else 0.01,
+                "xanchor": "right" if low_end else "left",
+                "y": math.log10(edge) if log else edge,
+                "yshift": 17 if low_end else -11,
                 "text": f"<b>{_ZONE_WORDS[state]}</b>",
                 "showarrow": False,
                 "font": {"size": 12, "color": theme.STATES[state][0]},
