@@ -153,7 +153,7 @@ export const regionChart = (
   const depth = funnel.length;
   const py = (layers) => top + (layers / depth) * (height - top - bottom);
   const edge = (side) =>
-    [funnel[0], ...funnel].map((pair, i) => `${px(pair[side]).toFixed(1)} ${py(i).toFixed(1)}`);
+    [funnel[0], ...funnel].map((pair, i) => `${px(pair[side]).toFixed(2)} ${py(i).toFixed(1)}`);
   const best = `M${edge(0).join("L")}L${edge(1).reverse().join("L")}Z`;
   const own = reach.filter(([w]) => w >= 0.03);
   const mine = `M${px(own[0][0])} ${top}${own.map(([w, layers]) => `L${px(w).toFixed(1)} ${py(layers).toFixed(1)}`).join("")}L${px(own.at(-1)[0])} ${top}Z`;
