@@ -193,7 +193,7 @@ def test_address_brings_back_the_walk(shown):
     do(shown, "walk-next").click()
     wait_for(shown, weights="0.5,-2")
     before = read_all(shown)
-    assert before["walk"] == "2 of 5: Two layers"
+    assert before["walk"] == "2 of 7: Two layers"
     shown.reload()
     wait_for(shown, weights="0.5,-2")
     assert read_all(shown) == before
@@ -232,10 +232,10 @@ def test_hostile_addresses_do_no_harm(kept_page, url, query):
         for name in ("next", "back", "play", "play", "reset", "copy"):
             do(page, name).dispatch_event("click")
         onward = do(page, "walk-next")
-        if not text(page, "walk-title").startswith("5 of 5"):
+        if not text(page, "walk-title").startswith("7 of 7"):
             assert onward.is_enabled()
             onward.dispatch_event("click")
-            assert re.match(r"\d of 5: ", text(page, "walk-title"))
+            assert re.match(r"\d of 7: ", text(page, "walk-title"))
         part(page, "layers").fill("2")
         part(page, "activation").select_option("tanh")
         wait_for(page, activation="tanh")
@@ -253,7 +253,7 @@ NOTICES = {
     "activations": ("?activation=tanh,relu", "activation: 2 came for 3 layers; using sigmoid."),
     "variable": ("?wrt=w9", "gradient of p with respect to: “w9” is no variable"),
     "biases": ("?biases=1", "biases: 1 came for 3 layers; those missing are 0."),
-    "walk": ("?walk=99", "walk: it has 5 steps; showing step 5."),
+    "walk": ("?walk=99", "walk: it has 7 steps; showing step 7."),
     "no walk": ("?walk=abc", "walk: “abc” is no finite number; not started."),
     "depth": ("?depth=1000000", "depth “1000000” is not possible; using 1000."),
     "no depth": ("?depth=NaN", "depth of the real network: “NaN” is no finite number; left out."),
@@ -343,10 +343,10 @@ def test_back_button_returns_through_the_walk(shown):
     wait_for(shown, weights="0.5,-2")
     shown.go_back()
     wait_for(shown, weights="3")
-    assert text(shown, "walk-title") == "1 of 5: One layer"
+    assert text(shown, "walk-title") == "1 of 7: One layer"
     assert_shows(shown, ScalarChain(1.0, [3.0]))
     shown.go_back()
     wait_for(shown, weights="0.5,-2,1.5")
-    assert text(shown, "walk-title") == "A guided walk in five steps"
+    assert text(shown, "walk-title") == "A guided walk in seven steps"
     shown.go_forward()
     wait_for(shown, weights="3")

@@ -166,7 +166,9 @@ def test_walk_says_what_comes_of_it_where_it_stands(page, url):
 def test_the_chain_stays_in_sight_while_the_equation_is_read(page, url, layers, height):
     page.set_viewport_size({"width": 1280, "height": height})
     visit(page, url, f"?weights={equal('1', layers)}")
-    page.locator('[data-view="chain"] li[data-kind="value"]').scroll_into_view_if_needed()
+    page.locator('[data-view="chain"] li[data-kind="value"]').evaluate(
+        "line => line.scrollIntoView({ block: 'end', behavior: 'instant' })"
+    )
     hover(page, '[data-view="chain"] li[data-kind="numbers"] .factor')
     assert page.evaluate(
         """() => [...document.querySelectorAll('[data-view="chain"] :is(.edge, .link).lit')].some(

@@ -59,7 +59,8 @@ export class Game {
     if (phase === "graph") {
       this.$("task").textContent =
         "Here is a network as a graph, with every weight and every value. Does the gradient ∂p/∂w₁ vanish (below 0.1), hold, or explode (above 10)?";
-      this.$("picture").innerHTML = answer.svg;
+      // A name of its own: what holds for the page's graph does not hold for this picture.
+      this.$("picture").innerHTML = answer.svg.replaceAll("chain-graph", "game-graph");
       this.blind(find(this.$("picture"), "svg"));
       this.$("answer").textContent = "";
       this.$("chart").innerHTML = "";

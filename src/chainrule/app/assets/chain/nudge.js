@@ -16,7 +16,13 @@ export function listStops(nudge) {
       "li",
       stop.factor ? { "data-factor": stop.factor, class: "stop" } : { class: "stop" },
       stop.local ? el("span", { class: "cr-times" }, `× ${stop.local.text}`) : null,
-      el("span", { class: "cr-moved" }, `Δ${stop.symbol}`, " ", el("b", {}, stop.predicted.text)),
+      el(
+        "span",
+        { class: "cr-moved" },
+        `Δ${stop.symbol}`,
+        " ",
+        el("strong", {}, stop.predicted.text),
+      ),
       i
         ? el("span", { class: "dim" }, `really ${sayTrue(stop)}`)
         : el("span", { class: "dim" }, "the push"),
