@@ -54,6 +54,7 @@ export const fitGraph = (svg) => {
   svg.removeAttribute("width");
   svg.removeAttribute("height");
   svg.style.setProperty("--natural", `${width}px`);
+  svg.style.setProperty("--ratio", String(width / height));
   svg.style.aspectRatio = `${width} / ${height}`;
 };
 
