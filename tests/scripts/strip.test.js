@@ -31,3 +31,13 @@ test("a long product is cut, and its result stays", () => {
   const many = Array.from({ length: 9 }, () => ({ factor: "0.5", left: "0.004", power: -2.4 }));
   assert.ok(tell(many, 1).endsWith("0.5 × 0.5 × 0.5 × 0.5 × … = 0.004"));
 });
+
+test("where no gradient comes back, no product of nothing is written", () => {
+  const steps = [
+    { factor: null, left: "undefined", power: null },
+    { factor: null, left: "undefined", power: null },
+    { factor: null, left: "1", power: 0 },
+  ];
+  assert.match(tell(steps, 1), /no gradient/);
+  assert.doesNotMatch(tell(steps, 2), /undefined/);
+});
