@@ -77,10 +77,17 @@ def test_what_is_covered_appears_after_the_guess(page, url):
     open_explorer(page, url, COVERED)
     for part in (*PARTS, "[data-part=presets]", "[data-part=look-at]"):
         assert not page.locator(part).is_visible(), part
+    page.set_viewport_size({"width": 390, "height": 844})
+    for part in (*PARTS, "[data-part=glance]", "[data-part=apply-first]"):
+        assert not page.locator(part).is_visible(), part
+    page.set_viewport_size({"width": 1366, "height": 768})
     page.get_by_role("button", name="It explodes").click()
     assert "Not so: measured, it is “vanishing”" in page.locator("[data-part=guessed]").inner_text()
     for part in (*PARTS, "[data-part=presets]", "[data-part=look-at]"):
         assert page.locator(part).is_visible(), part
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.locator("[data-part=glance]").is_visible()
+    page.set_viewport_size({"width": 1366, "height": 768})
     # Another network is another question; the one before is answered.
     page.locator(".ex-configure").get_by_label("Activation", exact=True).select_option("relu")
     wait_until_settled(page)
