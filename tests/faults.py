@@ -637,7 +637,7 @@ FAULTS = {
     ),
     "large draws": Fault(large_draws, Verdict.EXPLODING, "exploding_gradient", ("0",)),
     "sunken biases": Fault(sunken_biases, Verdict.DEAD_UNITS, "dead_units", ("0",)),
-    "all zero": Fault(constant_start(0.0), Verdict.NO_GRADIENT, "zero_product", ("0.weight",)),
+    "all zero": Fault(constant_start(0.0), Verdict.NO_GRADIENT, "zero_product", ("2.weight",)),
     "all the same": Fault(
         constant_start(0.2), Verdict.SYMMETRIC, "symmetric_units", ("0.weight",)
     ),

@@ -98,10 +98,19 @@ class TestTheme:
         assert axis["range"] == span
         assert axis["dtick"] == max(1, math.ceil((span[1] - span[0]) / 8))
 
-    @pytest.mark.parametrize(("count", "step"), [(1, 1), (12, 1), (13, 2), (100, 9)])
-    def test_layers_are_counted_from_one(self, count, step):
+    @pytest.mark.parametrize(
+        ("count", "ticks"),
+        [
+            (1, [1]),
+            (12, list(range(1, 13))),
+            (13, [1, 5, 10, 13]),
+            (100, [1, *range(10, 101, 10)]),
+        ],
+    )
+    def test_layers_are_counted_from_one(self, count, ticks):
         axis = theme.build_layer_axis(count, title="t")
-        assert (axis["range"], axis["tick0"], axis["dtick"]) == ([0.5, count + 0.5], 1, step)
+        assert (axis["range"], axis["tickvals"]) == ([0.5, count + 0.5], ticks)
+        assert axis["ticktext"] == list(map(str, ticks))
 
 
 class TestGradients:
@@ -130,8 +139,8 @@ class TestGradients:
         assert figure["data"][1]["y"] == [2.0, 0.0, 4.0]
         assert figure["data"][2]["x"] == []
         assert figure["layout"]["yaxis"]["range"] == [0, pytest.approx(1.06 * 7.6)]
-        (name,) = figure["layout"]["annotations"]
-        assert name["y"] == 4.0
+        names = [note for note in figure["layout"]["annotations"] if "layer 1" in note["text"]]
+        assert [note["y"] for note in names] == [2.0]
 
     def test_linear_scale_without_any_value_goes_up_to_one(self):
         flow = make_flow([call("a", layer=1)], [parameter("a.weight", 1, status="frozen")])
@@ -146,8 +155,9 @@ class TestGradients:
 
     def test_last_layer_is_the_reference(self):
         figure = self.build()
-        assert figure["layout"]["shapes"][0]["y0"] == 4.0
-        assert figure["layout"]["annotations"][0]["y"] == pytest.approx(math.log10(4))
+        (name,) = [n for n in figure["layout"]["annotations"] if "layer 1" in n["text"]]
+        assert name["y"] == pytest.approx(math.log10(2))
+        assert "50 % of layer 3" in name["text"]
         texts = figure["data"][1]["customdata"]
         assert "0.5 × the last layer" in texts[0]
         assert "1.2 – 7.6" in texts[0]
@@ -162,10 +172,10 @@ class TestGradients:
         assert figure["layout"]["shapes"] == []
 
     def test_other_is_drawn_behind_and_widens_the_axes(self):
-        flow, other = make_chain([1.0, 1.0]), make_chain([1e-6, 1.0, 1.0])
+        flow, other = make_chain([1.0, 1.0]), make_chain([1e-11, 1.0, 1.0])
         figure = build_gradient_figure(flow, other=other)
-        assert figure["data"][3]["y"] == [1e-6, 1.0, 1.0]
-        assert figure["layout"]["yaxis"]["range"][0] == -7
+        assert figure["data"][3]["y"] == [1e-11, 1.0, 1.0]
+        assert figure["layout"]["yaxis"]["range"][0] == -18
         assert figure["layout"]["xaxis"]["range"] == [0.5, 3.5]
 
 

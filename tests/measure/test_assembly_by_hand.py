@@ -169,7 +169,11 @@ class TestParameters:
     def test_are_suspected_of_copies_if_two_first_entries_agree(self):
         places = {4: (0, 0), 5: (0, 1), 6: (1, 0)}
         rows = [{"first": [[[1.0, 2.0, 1.0]], [[1.0, 2.0, 3.0]]]}, {"norm": [[1.0]]}]
-        assert list(_list_suspects(places, rows)) == [4]
+        tables = [
+            {name: torch.tensor(values, dtype=torch.float64) for name, values in row.items()}
+            for row in rows
+        ]
+        assert list(_list_suspects(places, tables, lambda: rows)) == [4]
 
     def test_are_summarized_together_by_shape_and_precision(self):
         tensors = {

@@ -104,6 +104,7 @@ def test_other_variables_biases_and_activations(shown):
 @pytest.mark.browser
 def test_erratum_is_shown_for_sigmoid_only(shown):
     erratum = describe_chain(START)["erratum"]
+    part(shown, "erratum-card").locator("summary").click()
     assert erratum["sentence"] in text(shown, "erratum")
     cells = part(shown, "erratum").locator("tbody tr").first.inner_text().split()
     layer = erratum["layers"][0]
