@@ -267,14 +267,17 @@ class Stubborn(nn.Module):
 
     ran = False
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "training" and self.ran:
+    @property
+    def training(self) -> bool:
+        return not self.ran
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        if self.ran:
             raise TypeError("stays in this mode")
-        super().__setattr__(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
         type(self).ran = True
-        self.__dict__["training"] = False
         return x * 2
 
 
@@ -299,7 +302,7 @@ def test_what_cannot_be_put_back_is_named_and_all_else_is(fails: bool) -> None:
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
     assert all(p.grad is g for p, g in zip(model.parameters(), gradients, strict=True))
-    assert all(module.training for name, module in model.named_modules() if name != "odd")
+    assert all(module.training for module in model.modules())
     assert model[3].kept == []
 
 
