@@ -117,6 +117,7 @@ def _describe_equation(equation: Equation) -> dict[str, Any]:
     return {
         "node": equation.node,
         "note": equation.note,
+        "text": repr(equation),
         "subject": render_text(equation.subject),
         "sides": [
             {"kind": line.kind, "relation": line.relation, "text": render_text(line.term)}
