@@ -50,6 +50,7 @@ def photograph_uses(browser: Browser, url: str) -> None:
     page.wait_for_timeout(1500)
     page.screenshot(path=IMAGES / "compare.png")
     train = page.locator("#train")
+    train.scroll_into_view_if_needed()  # its script is loaded when it comes near
     train.get_by_label("optimizer").select_option(label="Adam")
     train.get_by_role("button", name="Train").click()
     page.wait_for_function(
