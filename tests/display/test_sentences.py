@@ -40,7 +40,7 @@ def test_vanishing_names_the_part_that_layer_1_gets_and_the_factor():
     assert f"{len(diagnosis.findings[0].layers)} of 15 layers" in said.what
     product = flow.delta_norms[0] / flow.delta_norms[-1]
     assert f"about {format_number(product ** (1 / 14))}." in said.why
-    assert f"14 such factors leave about {format_part(product)} it" in said.why
+    assert f"14 such factors leave about {format_number(product)} of it" in said.why
     assert "at most 0.25" in said.why
 
 

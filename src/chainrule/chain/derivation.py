@@ -4,12 +4,12 @@ The lines are (i) the derivative to expand, (ii…) one more intermediate variab
 (iii) the product of all local derivatives; (iv) their formulas; (v) their numbers; (vi) the value.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from textwrap import wrap
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from chainrule.chain.network import Factor
 from chainrule.chain.notation import (
@@ -46,6 +46,30 @@ MAX_LAYERS_LISTED = 12
 Order = Literal["backward", "forward"]
 Relation = Literal["", "=", "≈"]
 LineKind = Literal["derivative", "expansion", "product", "formulas", "numbers", "value"]
+
+
+class Hideable(Protocol):
+    """A line that a long derivation may leave out."""
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it is one of these."""
+
+
+AnyLine = TypeVar("AnyLine", bound=Hideable)
+
+
+def skip_hidden(lines: Sequence[AnyLine], *, fold: bool) -> Iterator[AnyLine | None]:
+    """Yield lines without the hidden ones, and `None` for each run of these that others follow."""
+    skipped = False
+    for line in lines:
+        if fold and line.hidden:
+            skipped = True
+            continue
+        if skipped:
+            yield None
+        skipped = False
+        yield line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -297,15 +321,8 @@ class Derivation:
     def _render(
         self, render: Callable[[Term], str], dots: str, fold: bool
     ) -> Iterator[tuple[str, str]]:
-        skipped = False
-        for line in self.lines[1:]:
-            if fold and line.hidden:
-                skipped = True
-                continue
-            if skipped:
-                yield "=", dots
-                skipped = False
-            yield line.relation, render(line.get_term(fold=fold))
+        for line in skip_hidden(self.lines[1:], fold=fold):
+            yield ("=", dots) if line is None else (line.relation, render(line.get_term(fold=fold)))
 
     def _iterate_lines(self) -> Iterator[Line]:
         factors = self.factors

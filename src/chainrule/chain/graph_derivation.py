@@ -19,6 +19,7 @@ from chainrule.chain.derivation import (
     MAX_EXPANSIONS,
     Relation,
     describe_beyond,
+    skip_hidden,
 )
 from chainrule.chain.network import Factor
 from chainrule.chain.notation import (
@@ -348,15 +349,8 @@ class GraphDerivation:
     def _render(
         self, render: Callable[[Term], str], dots: str, fold: bool
     ) -> Iterator[tuple[str, str]]:
-        skipped = False
-        for line in self.lines[1:]:
-            if fold and line.hidden:
-                skipped = True
-                continue
-            if skipped:
-                yield "=", dots
-                skipped = False
-            yield line.relation, render(line.term)
+        for line in skip_hidden(self.lines[1:], fold=fold):
+            yield ("=", dots) if line is None else (line.relation, render(line.term))
 
     @cached_property
     def _edges(self) -> dict[str, tuple[str, str]]:

@@ -503,13 +503,12 @@ def _choose_action(
         return NO_PARAMETERS
     if verdict is Verdict.NON_FINITE and flow.origin is not None and not flow.origin.is_harmless:
         return describe_cure(flow.origin)
-    # What is not finite is found by other findings, too.
+    # Where numbers are undefined, another finding may say why (sequences too short for CTC).
     speaking = findings if verdict is Verdict.NON_FINITE else findings[:1]
-    named = [rules[each.rule] for each in speaking if each.rule in rules]
-    usual = next((rule.act(flow) for rule in named if rule.act is not None), "")
-    if not usual:
-        words = next((rule.action for rule in named[:1] if rule.action), ACTIONS[verdict])
-        usual = words.format(change=_suggest_change(flow))
+    actions = [rules[each.rule].action for each in speaking if each.rule in rules]
+    made = next((action(flow) for action in actions if callable(action)), "")
+    words = actions[0] if actions and isinstance(actions[0], str) else ""
+    usual = made or (words or ACTIONS[verdict]).format(change=_suggest_change(flow))
     if trial is not None and trial.tried:
         return choose_tried_action(verdict, trial, usual)
     return _choose_healthy_action(flow, viability) if verdict is Verdict.HEALTHY else usual

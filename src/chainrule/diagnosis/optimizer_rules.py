@@ -163,7 +163,7 @@ OPTIMIZER_RULES = (
         read=_read_entries,
         applies=_is_untrained,
         describe=_describe_entries,
-        act=_enlarge,
+        action=_enlarge,
     ),
     Rule(
         name="not_held",

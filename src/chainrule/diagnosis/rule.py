@@ -73,7 +73,8 @@ class Rule:
         beyond: ">" if values above the threshold are wrong, "<" if those below are.
         reason: Why it matters, in plain language.
         source: Where reason or threshold come from.
-        action: What to do next if this is the gravest finding; "" for what its verdict says.
+        action: What to do next if this is the gravest finding, as words or as a function of the
+            flow that finds them; "" for what its verdict says.
         read: Reads what is compared from a flow: one value per layer or module, or one in all.
         applies: Whether what is read counts as evidence in a flow; `read` itself answers for any.
         describe: Words a finding; `None` for the usual sentence of `describe_worst`.
@@ -88,7 +89,6 @@ class Rule:
         feature: The feature of the model of viability that reads the same thing ("" for none).
         despite_overflow: Whether it says something of networks with infinite or undefined numbers.
         last: Whether it counts only where no other rule finds anything.
-        act: Says what to do about what it found; `None` for the usual words of its verdict.
         ignored_by_remedies: Whether changes are judged as if it found nothing: weights that the
             loss does not reach, as an unused head has them, need not keep the rest from being
             helped.
@@ -107,7 +107,7 @@ class Rule:
     reason: str
     source: str
     read: Callable[[GradientFlow], Sequence[Reading]] = field(repr=False)
-    action: str = field(default="", repr=False)
+    action: str | Callable[[GradientFlow], str] = field(default="", repr=False)
     applies: Callable[[GradientFlow], bool] = field(default=lambda flow: True, repr=False)
     describe: "Describe | None" = field(default=None, repr=False)
     trace: Trace | None = field(default=None, repr=False)
@@ -121,7 +121,6 @@ class Rule:
     despite_overflow: bool = False
     last: bool = False
     ignored_by_remedies: bool = False
-    act: Callable[[GradientFlow], str] | None = field(default=None, repr=False)
 
     def format(self, value: float) -> str:
         """Return a value as people read it: shares in percent."""

@@ -148,7 +148,7 @@ ZERO_RULES = (
         read=_read_products,
         applies=lambda flow: not is_loss_flat(flow),
         describe=_describe_products,
-        act=_free_one,
+        action=_free_one,
         scale="count",
     ),
 )

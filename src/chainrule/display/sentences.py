@@ -282,7 +282,8 @@ def _tell_product(flow: GradientFlow) -> str:
     start = f"On its way back, each layer multiplies the gradient by about {format_number(factor)}"
     these = "This factor" if count == 1 else f"{count} such factors"
     if ratio < 1.0:
-        result = f"{'leaves' if count == 1 else 'leave'} about {format_part(ratio)} it"
+        left = format_number(ratio) if ratio < 0.01 else format_share(ratio)
+        result = f"{'leaves' if count == 1 else 'leave'} about {left} of it"
     else:
         times = format_times(float(f"{ratio:.2g}"))
         result = f"{'makes' if count == 1 else 'make'} it {times} as large"
