@@ -124,6 +124,14 @@ class TestAnswers:
         flow = simulate(RELU.replace(width=width), 1)
         assert assess_viability(flow).covered is covered
 
+    @pytest.mark.parametrize("depth", [3, 10])
+    def test_nothing_is_forecast_for_weights_that_are_all_zero(self, depth):
+        """Adam trains no such network: the gradient of every weight but the last is zero."""
+        spec = NetworkSpec(depth=depth, init="random", weight_std=0.0)
+        diagnosis = diagnose(simulate(spec, 2))
+        assert diagnosis.verdict is not Verdict.HEALTHY
+        assert diagnosis.viability.adam.word is Outlook.UNKNOWN
+
     def test_nothing_measured_moves_nothing(self):
         for name in OPTIMIZERS:
             for values in ({}, dict.fromkeys(FEATURES)):

@@ -167,7 +167,8 @@ def is_fitted_kind(flow: GradientFlow) -> bool:
     """Return whether a network is of the kind that the model was fitted on.
 
     These are stacks of dense layers of 16 to 256 units, with activations of the table, with or
-    without normalization and residual connections, measured with several examples.
+    without normalization and residual connections, whose weights are not all zero, measured with
+    several examples.
     """
     kinds = {call.kind for call in flow.layers if call.role == "weight"}
     activations = {call.kind for call in flow.layers if call.role == "activation"}
@@ -185,6 +186,7 @@ def is_fitted_kind(flow: GradientFlow) -> bool:
         and not flow.attentions
         and bool(flow.weight_layers)
         and flow.weight_layers[-1].variation is not None
+        and all(each.norm for each in flow.parameters if each.is_weight)
     )
 
 
