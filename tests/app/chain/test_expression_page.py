@@ -208,3 +208,16 @@ def test_the_expression_fits_and_is_accessible(page, url, width, scheme):
         for place in violation["nodes"]
     ]
     assert found == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_numbers_on_edges_stand_on_a_ground_of_their_own(page, url, scheme):
+    """What lies behind a number has the colour of the card, so that the line does not cross it."""
+    page.emulate_media(color_scheme=scheme)
+    show(page, url, "?expr=x*y")
+    fill, card = page.evaluate(
+        "[getComputedStyle(document.querySelector('#expression-root .plate')).fill,"
+        " getComputedStyle(document.querySelector('#expression-root .card')).backgroundColor]"
+    )
+    assert fill == card
