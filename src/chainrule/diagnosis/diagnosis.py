@@ -557,6 +557,8 @@ def _suggest_change(flow: GradientFlow) -> str:
         return "an initialization that suits the activation"
     activation = ACTIVATIONS[spec.activation]
     recommended = get_initializer(activation.initialization)
+    if spec.init == "random" and spec.weight_std == 0.0:  # nothing passes, whatever the activation
+        return f"{recommended.label} initialization"
     if activation.derivative_max < 0.5:  # no initialization of the table makes up for it
         return f"an activation whose largest derivative is above {activation.derivative_max:g}"
     if spec.init == recommended.name:

@@ -201,8 +201,8 @@ def _tell_healthy(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     if len(norms) < 2 or not 0 < min(norms) <= max(norms) < math.inf:
         return ""
     low, high = format_number(min(norms)), format_number(max(norms))
-    start = "It trains" if _tell_tried(diagnosis) else "Every layer gets a gradient to learn from"
-    return f"{start}: gradients lie between {low} and {high}."
+    start = "It trains. " if _tell_tried(diagnosis) else ""
+    return f"{start}Every layer gets a gradient that it can learn from: between {low} and {high}."
 
 
 def _tell_tried(diagnosis: Diagnosis) -> str:

@@ -74,6 +74,17 @@ class ModelPage {
   openAddress() {
     const name = new URLSearchParams(location.search).get("sample");
     if (name) this.openSample(name, false);
+    else this.close();
+  }
+
+  /** Show the empty page again. */
+  close() {
+    this.asked += 1;
+    this.file = null;
+    this.nameSample(null);
+    setText(this.status, "");
+    this.error.hidden = true;
+    this.results.hidden = true;
   }
 
   /**
