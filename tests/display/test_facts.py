@@ -15,7 +15,7 @@ from chainrule.flow.time import TimeFlow
 from strategies import flows
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(flows)
 def test_every_flow_that_can_be_loaded_can_be_shown(flow):
     diagnosis = diagnose(flow)

@@ -46,8 +46,8 @@ class Limits:
 LIMITS = Limits()
 """What is read from a file on your own disk."""
 
-MAX_FIELDS = 20
-"""Most fields of one object in a file; a specification has the most, 14."""
+MAX_FIELDS = 24
+"""Most fields of one object in a file; the flow itself has the most, 20."""
 
 MAX_DOTS = 100
 """Most dots of one name: how deep modules may be nested."""
