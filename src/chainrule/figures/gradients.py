@@ -186,7 +186,8 @@ def _draw_zones(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return what lies behind the gradients: a zone for each state, and its words."""
     log = axis["type"] == "log"
-    edges = [10.0**power for power in axis["range"]] if log else list(axis["range"])
+    # The axis may end above the largest float.
+    edges = [10.0 ** min(power, 308) if log else power for power in axis["range"]]
     bottom, top = edges[0], edges[1]
     low, high = (min(max(edge, bottom), top) for edge in usable)
     shapes, notes = [], []

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from chainrule.app.guard import WORKING
 from chainrule.app.lesson.document import build_lesson
 from chainrule.app.routes.explore_page import describe_vocabulary
-from chainrule.app.routes.model_page import describe_limits
+from chainrule.app.routes.model_page import describe_limits, describe_samples
 from chainrule.app.routes.replies import refuse
 from chainrule.app.site.assets import PLOTLY, load_assets
 from chainrule.app.site.stored import Stored
@@ -212,6 +212,7 @@ def load_templates() -> Environment:
         activations=[(entry.name, entry.label) for entry in ACTIVATIONS.values()],
         expressions=list(EXPRESSIONS.values()),
         limits=describe_limits(),
+        samples=describe_samples(),
         lesson=build_lesson,
         lesson_ways=LESSON_WAYS,
         exercises=EXERCISES,
