@@ -149,10 +149,11 @@ def build_gradient_figure(
     ]
     if other:
         data.append(_draw_other(others, other_medians, size))
-    shapes, annotations = _draw_zones(zones, axis) if zones else ([], [])
+    shapes, annotations = _draw_zones(zones, axis, medians) if zones else ([], [])
     annotations += [*_mark_direction(norms), *_mark_first(norms, medians, axis)]
     if outside:
-        annotations.append(theme.build_warning(_describe_outside([norms[i] for i in outside])))
+        words = _describe_outside([norms[i] for i in outside])
+        annotations.append({**theme.build_warning(words), "yshift": 46 if zones else 26})
     layout = theme.build_layout(
         xaxis=theme.build_layer_axis(
             max(len(norms), len(others)), title="layer (1 is next to the input)"
@@ -182,7 +183,7 @@ _ZONE_WORDS = {
 
 
 def _draw_zones(
-    usable: tuple[float, float], axis: Mapping[str, Any]
+    usable: tuple[float, float], axis: Mapping[str, Any], medians: Sequence[float | None]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return what lies behind the gradients: a zone for each state, and its words."""
     log = axis["type"] == "log"
@@ -211,8 +212,9 @@ def _draw_zones(
             }
         )
         share = math.log10(end / start) if log else end - start
-        if share < 0.08 * (axis["range"][1] - axis["range"][0]):
-            continue  # no room for words
+        part = share / (axis["range"][1] - axis["range"][0])
+        if part < 0.08 or (part < 0.2 and any(start <= (each or 0.0) <= end for each in medians)):
+            continue  # no room for words beside the marks
         # The words of the lowest zone stand at its foot, at the right: layer 1 is at the left.
         low_end = state == "small"
         edge = start if low_end else end
