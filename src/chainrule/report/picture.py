@@ -37,7 +37,7 @@ _STYLE = (
     f"text{{font-family:{FONTS}}} svg svg text{{font-size:13px}} "
     ".tick{fill:#4a535d} .title{fill:#1f2328} svg svg .note{font-size:12.5px} "
     ".grid{stroke:#dfe3e8} .column{fill:none} .dim{fill:#57606a} "
-    ".good{fill:#0b7a5c} .warn{fill:#a64500} .bad{fill:#c92a2a}"
+    ".good{fill:#0a7458} .warn{fill:#2f5fb8} .bad{fill:#b93c10}"
 )
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from chainrule._utils.html import Markup, element
 from chainrule._utils.numbers import format_number, format_times
-from chainrule.app.lesson.subjects import SEEDS, SUBJECTS
+from chainrule.app.lesson.subjects import PRESET_SUBJECTS, SEEDS, SUBJECTS
 from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rules import RULES
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity
@@ -70,8 +71,8 @@ READERS: Mapping[str, Callable[[GradientFlow], float | Quantity | None]] = Mappi
 )
 """What is read of every subject; each gives a number."""
 
-PROFILED = ("vanishing", "healthy", "exploding")
-"""Subjects whose every layer is drawn."""
+PROFILED = tuple(PRESET_SUBJECTS)
+"""Subjects whose every layer is drawn: the scenarios."""
 
 TRAINED: Mapping[str, tuple[Optimizer, ...]] = MappingProxyType(
     {
@@ -115,10 +116,20 @@ def measure_flows() -> dict[str, dict[str, Value]]:
     return {name: measure_flow(spec) for name, spec in SUBJECTS.items()}
 
 
-def measure_profiles() -> dict[str, list[float]]:
-    """Return ‖∂𝓛/∂W_l‖ for l = 1 … L of the subjects that are drawn."""
-    precise = {name: SUBJECTS[name].replace(dtype="float64") for name in PROFILED}
-    return {name: list(map(float, _norms(simulate(spec, SEEDS)))) for name, spec in precise.items()}
+def measure_profiles() -> dict[str, dict[str, list[float]]]:
+    """Return what is drawn of subjects: "norms" and "usable".
+
+    "norms" is ‖∂𝓛/∂W_l‖ for l = 1 … L; "usable" the least and the largest with which a layer
+    learns.
+    """
+    profiles = {}
+    for name in PROFILED:
+        flow = simulate(SUBJECTS[name].replace(dtype="float64"), SEEDS)
+        profiles[name] = {
+            "norms": list(map(float, _norms(flow))),
+            "usable": list(read_usable_range(flow, diagnose(flow).verdict)),
+        }
+    return profiles
 
 
 def _compute_others() -> dict[str, float]:
@@ -156,12 +167,13 @@ class Figures:
 
     Attributes:
         values: Numbers and words by "subject.figure".
-        profiles: Gradient norms of every layer, of the subjects that are drawn.
+        profiles: Of the subjects that are drawn, the gradient "norms" of every layer, and what is
+            "usable": the least and the largest with which a layer learns.
         provenance: With what they were measured.
     """
 
     values: Mapping[str, Value]
-    profiles: Mapping[str, list[float]]
+    profiles: Mapping[str, Mapping[str, list[float]]]
     provenance: Mapping[str, Any]
 
     def number(self, name: str) -> float:

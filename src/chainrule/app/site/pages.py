@@ -28,6 +28,7 @@ from chainrule.app.routes.model_page import describe_limits
 from chainrule.app.routes.replies import refuse
 from chainrule.app.site.assets import PLOTLY, load_assets
 from chainrule.app.site.stored import Stored
+from chainrule.app.site.thumbnails import draw_thumbnail
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.exercises import EXERCISES
 from chainrule.app.state.view import PANELS, read_view
@@ -300,6 +301,7 @@ def load_templates() -> Environment:
         lesson_ways=LESSON_WAYS,
         exercises=EXERCISES,
         read_sections=read_sections,
+        draw_thumbnail=draw_thumbnail,
     )
     return environment
 

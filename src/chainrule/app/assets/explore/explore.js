@@ -351,6 +351,7 @@ class Explore {
       part(this.root, name).hidden = hide.includes(name);
     }
     part(this.root, "apply-first").hidden = hide.includes("remedies");
+    part(this.root, "share-open").hidden = hide.includes("share");
     part(this.root, "go-train").hidden = hide.includes("train");
   }
 
