@@ -110,7 +110,7 @@ def build_gradient_figure(
     banded = [i for i in range(len(norms)) if medians[i] is not None and high[i] is not None]
     outside = [index for index, median in enumerate(medians) if median is None]
     last = norms[-1] if norms else None
-    size = 9 if len(norms) <= 40 else 5
+    size = 11 if len(norms) <= 20 else 9 if len(norms) <= 40 else 5
     data: list[dict[str, Any]] = [
         {
             "type": "scatter",
@@ -130,7 +130,7 @@ def build_gradient_figure(
             "y": medians,
             "customdata": [_describe(norm, last) for norm in norms],
             "hovertemplate": "layer %{x}<br>%{customdata}<extra></extra>",
-            "line": {"color": theme.GREY if zones else theme.LINE, "width": 2},
+            "line": {"color": _choose_line(medians, zones), "width": 2.5},
             "marker": {"size": size, **_choose_marks(medians, zones)},
             "connectgaps": False,
             "name": "median",
@@ -173,6 +173,14 @@ def _choose_marks(
         return {"color": theme.LINE}
     states = [theme.STATES[read_state(median or 0.0, usable)] for median in medians]
     return {"color": [color for color, _ in states], "symbol": [symbol for _, symbol in states]}
+
+
+def _choose_line(medians: Sequence[float | None], usable: tuple[float, float] | None) -> str:
+    """Return the colour of the line: that of the state that all layers share, grey for several."""
+    if usable is None:
+        return theme.LINE
+    states = {read_state(median, usable) for median in medians if median is not None}
+    return theme.STATES[states.pop()][0] if len(states) == 1 else theme.GREY
 
 
 _ZONE_WORDS = {

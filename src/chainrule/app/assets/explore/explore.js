@@ -13,6 +13,7 @@ import {
   readData,
   scrolling,
   setText,
+  showNotices,
   whenIdle,
   whenNear,
 } from "../shared/dom.js";
@@ -382,8 +383,7 @@ class Explore {
 
   /** @param {string[]} notices */
   showNotices(notices) {
-    if (!notices.length && !this.notices.childElementCount) return;
-    this.notices.replaceChildren(...notices.map((notice) => el("p", {}, notice)));
+    if (notices.length || this.notices.childElementCount) showNotices(this.notices, notices);
   }
 
   /** @param {any} answer */
