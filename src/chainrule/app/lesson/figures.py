@@ -95,6 +95,16 @@ TRAINED: Mapping[str, tuple[Optimizer, ...]] = MappingProxyType(
 )
 """Subjects that are really trained, and with which optimizers."""
 
+SPREAD = ("healthy",)
+"""Subjects whose accuracy depends so much on the start that it is stated as a range.
+
+Deep ReLU networks under plain SGD enlarge the last digit of a sum until the runs have nothing in
+common: with another version of PyTorch, one start gives another accuracy.
+"""
+
+STARTS = 8
+"""So many starts (seeds) make a range."""
+
 
 def measure_flow(spec: NetworkSpec) -> dict[str, Value]:
     """Return every figure of one network, measured in float64.
@@ -152,6 +162,7 @@ def _compute_others() -> dict[str, float]:
         "rule.exploding": RULES["exploding_gradient"].threshold,
         "rule.dead": RULES["dead_units"].threshold,
         "lesson.seeds": SEEDS,
+        "lesson.starts": STARTS,
         "lesson.chance": 1.0 / CLASSES,
         "listing.first": 0.000003,
         "listing.last": 0.284719,
@@ -211,6 +222,12 @@ def collect_figures(document: Mapping[str, Any]) -> Figures:
     for subject, accuracies in document["trainings"].items():
         for optimizer, accuracy in accuracies.items():
             values[f"{subject}.{optimizer}"] = accuracy
+    for subject, ranges in document["spreads"].items():
+        for optimizer, (low, high) in ranges.items():
+            values |= {
+                f"{subject}.{optimizer}_low": low,
+                f"{subject}.{optimizer}_high": high,
+            }
     for subject, spec in SUBJECTS.items():
         for field in ("depth", "width", "batch_size", "weight_std", "clip_norm"):
             setting = getattr(spec, field)
