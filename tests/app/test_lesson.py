@@ -21,8 +21,8 @@ from chainrule.app.lesson.document import build_lesson
 from chainrule.app.lesson.figures import (
     FILE,
     PROFILED,
-    SPREAD,
     READERS,
+    SPREAD,
     TRAINED,
     Figures,
     load_figures,

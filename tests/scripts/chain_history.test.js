@@ -27,6 +27,20 @@ test("an edit is one entry, however many values it goes through", () => {
   assert.deepEqual(calls, ["push ?b", "replace ?c", "push ?d"]);
 });
 
+test("to edit elsewhere is another edit, even if nothing said that the first one ended", () => {
+  const calls = watch();
+  const edits = new Edits();
+  for (const [place, address] of [
+    ["w1", "?b"],
+    ["w1", "?c"],
+    ["w2", "?d"],
+  ]) {
+    edits.begin(place);
+    edits.write(address);
+  }
+  assert.deepEqual(calls, ["push ?b", "replace ?c", "push ?d"]);
+});
+
 test("what is no edit, or changes nothing, has no entry of its own", () => {
   const calls = watch();
   const edits = new Edits();

@@ -375,7 +375,7 @@ def test_each_finished_edit_is_undone_by_back(shown):
     assert count() == begun + 2
     part(shown, "activation").select_option("tanh")
     wait_for(shown, activation="tanh")
-    node(shown, "x").click()
+    click(shown, node("x"))
     shown.get_by_label("new value of x").fill("0.5")
     shown.keyboard.press("Enter")
     wait_for(shown, x="0.5")

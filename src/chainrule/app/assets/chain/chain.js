@@ -289,7 +289,7 @@ export class Page {
     const value = control.valueAsNumber;
     const names = this.state.activation.split(",");
     this.setNotice();
-    this.history.begin();
+    this.history.begin(control);
     if (name) this.write(name, value);
     else if (phi !== undefined)
       this.set({

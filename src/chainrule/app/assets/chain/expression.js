@@ -116,7 +116,7 @@ export class Expression {
         if (twin !== control) twin.value = control.value;
     } else return;
     clearTimeout(this.waiting);
-    this.history.begin();
+    this.history.begin(control);
     if (control !== this.field) {
       this.refresh();
       return;

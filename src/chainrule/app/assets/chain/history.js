@@ -4,10 +4,17 @@ export class Edits {
   constructor() {
     this.wanted = false; // whether what is written next comes of an edit
     this.open = false; // whether the edit under way has its entry already
+    /** @type {unknown} */
+    this.place = null;
   }
 
-  /** Something is being edited. */
-  begin() {
+  /**
+   * Something is being edited.
+   * @param {unknown} [place] where: to edit elsewhere is another edit
+   */
+  begin(place = null) {
+    if (place !== this.place) this.end();
+    this.place = place;
     this.wanted = true;
   }
 
