@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ET
 
 import httpx
+from serving import wait_until
 
 from chainrule.chain import ScalarChain, describe_chain, measure_depth
 from chainrule.chain.document import describe_number
@@ -144,6 +145,13 @@ def find_point(page, selector: str) -> tuple[float, float]:
 
 def hover(page, selector: str) -> None:
     page.mouse.move(*find_point(page, selector))
+
+
+def leave(page) -> None:
+    """Move the mouse off everything, and wait until the page has noticed."""
+    page.mouse.move(0, 0)
+    hovered = "document.querySelector('.factor:hover, .bar:hover, .edge:hover, .node:hover')"
+    wait_until(lambda: not page.evaluate(f"() => Boolean({hovered})"))
 
 
 def click(page, selector: str) -> None:

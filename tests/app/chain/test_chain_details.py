@@ -23,6 +23,7 @@ from chain_page import (
     equal,
     hover,
     join,
+    leave,
     part,
     read_lit,
     read_math,
@@ -189,7 +190,7 @@ def test_the_strip_lights_with_the_chain(page, url):
     hover(page, '.cr-strip .link[data-factor="z2-h2"]')
     assert read_lit(page)["chart"] == ["z2-h2"]
     page.locator(".cr-strip .link").last.focus()
-    page.mouse.move(0, 0)
+    leave(page)
     page.keyboard.press("ArrowLeft")
     assert read_lit(page)["chart"] == ["h7-z8"]
     page.keyboard.press("Enter")
@@ -294,7 +295,7 @@ def test_an_edit_keeps_the_step_where_it_still_makes_sense(shown):
         do(shown, "next").click()
     box(shown, "w2").fill("4")
     wait_for(shown, weights="0.5,4,1.5")
-    shown.mouse.move(0, 0)
+    leave(shown)
     box(shown, "w2").blur()
     assert_at_step(shown, 3, ScalarChain(1.0, [0.5, 4.0, 1.5]))
     part(shown, "layers").fill("2")

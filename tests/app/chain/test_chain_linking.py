@@ -17,6 +17,7 @@ from chain_page import (
     edge,
     equal,
     hover,
+    leave,
     lights_of,
     node,
     part,
@@ -55,7 +56,7 @@ def test_hovering_a_factor_lights_it_everywhere(shown):
         for place in (term(factor, "product"), term(factor), bar(factor), edge(factor)):
             hover(shown, place)
             assert read_lit(shown) == lights_of(factor), place
-            shown.mouse.move(0, 0)
+            leave(shown)
             assert read_lit(shown) == DARK, place
     hover(shown, term("z2-h2", "numbers"))
     assert read_lit(shown) == lights_of("z2-h2")
@@ -116,7 +117,7 @@ def test_whole_derivative_lights_every_factor(shown):
     for kind in ("derivative", "value"):
         hover(shown, f'li[data-kind="{kind}"] .factors[data-factor]')
         assert read_lit(shown) == {"graph": edges, "equation": names, "chart": names}
-    shown.mouse.move(0, 0)
+    leave(shown)
     assert read_lit(shown) == DARK
 
 

@@ -12,6 +12,7 @@ from chain_page import (
     box,
     do,
     hover,
+    leave,
     part,
     read_lit,
     read_math,
@@ -108,7 +109,7 @@ def test_real_network_links_equation_strip_factors_and_gradients(shown):
     for place in places.values():
         hover(shown, place)
         assert read_real(shown) == lit, place
-        shown.mouse.move(0, 0)
+        leave(shown)
         assert not any(read_real(shown).values()), place
         shown.locator(place).focus()
         assert read_real(shown) == lit, place
@@ -122,7 +123,7 @@ def test_real_network_links_equation_strip_factors_and_gradients(shown):
         "gradients": ["W-7 phi-7"],
     }
     assert read_lit(shown) == DARK  # the other view's chain is not meant
-    shown.mouse.move(0, 0)
+    leave(shown)
     shown.locator(f"{REAL} .column").last.focus()
     shown.keyboard.press("ArrowLeft")
     assert read_real(shown)["chart"] == ["W-14", "phi-14"]

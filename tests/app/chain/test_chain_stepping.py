@@ -10,6 +10,7 @@ from chain_page import (
     bar,
     do,
     hover,
+    leave,
     lights_of,
     part,
     read_later,
@@ -18,6 +19,7 @@ from chain_page import (
     visit,
     wait_for,
 )
+from serving import wait_until
 
 
 @pytest.mark.browser
@@ -67,7 +69,7 @@ def test_hovering_between_steps_returns_to_the_steps_factor(shown):
     do(shown, "next").click()
     hover(shown, bar("z1-h1"))
     assert read_lit(shown) == lights_of("z1-h1")
-    shown.mouse.move(0, 0)
+    leave(shown)
     assert read_lit(shown) == lights_of("h2-z3")
     assert_at_step(shown, 2)
 
@@ -112,10 +114,11 @@ def test_playing_waits_while_a_factor_is_hovered(timed):
     do(timed, "play").click()
     timed.clock.run_for(1200)
     hover(timed, bar("z1-h1"))
+    wait_until(lambda: timed.evaluate("() => Boolean(document.querySelector('.bar:hover'))"))
     timed.clock.run_for(10_000)
     assert text(timed, "step-count") == "1 of 6 factors"
     assert read_lit(timed) == lights_of("z1-h1")
-    timed.mouse.move(0, 0)
+    leave(timed)
     timed.clock.run_for(1200)
     assert_at_step(timed, 2)
 

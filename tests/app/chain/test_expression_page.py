@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from browsing import empty, watch
-from chain_page import ask, do, part, read_math, wait_for
+from chain_page import ask, do, leave, part, read_math, wait_for
 from chainrule.chain import EXPRESSIONS, ScalarGraph, describe_expression, draw_expression
 
 RESIDUAL = EXPRESSIONS["residual"]
@@ -130,7 +130,7 @@ def test_a_path_lights_its_edges_and_no_others(page, url):
                 path["factors"]
             )
     row.blur()
-    page.mouse.move(0, 0)
+    leave(page)
     assert lit.count() == 0
 
 
