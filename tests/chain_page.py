@@ -3,10 +3,10 @@
 import xml.etree.ElementTree as ET
 
 import httpx
-from serving import wait_until
 
 from chainrule.chain import ScalarChain, describe_chain, measure_depth
 from chainrule.chain.document import describe_number
+from serving import wait_until
 
 START = ScalarChain(1.0, [0.5, -2.0, 1.5], "sigmoid")
 
