@@ -82,6 +82,16 @@ def test_what_arrives_is_the_gradient_before_it_is_rounded():
     assert all(each.zero_share == 1 for each in flow.precisions if each.of == "weight")
 
 
+def test_what_will_be_subnormal_is_counted_before_it_is_rounded():
+    model, x = nn.Linear(4, 8).half(), torch.ones(2, 4).half()
+    weight = torch.ones(2, 8)
+    weight[0], weight[1, :4] = TINY / 2, 0.0
+    flow = inspect(model, lambda m: (m(x).float() * weight).sum())
+    (arriving,) = [each for each in flow.precisions if each.of == "arriving"]
+    assert (arriving.name, arriving.dtype, arriving.layer) == ("(model)", "float16", 0)
+    assert (arriving.subnormal_share, arriving.zero_share, arriving.largest) == (0.5, 0.25, 1.0)
+
+
 class TestProbe:
     def test_each_scale_has_the_zeros_of_plain_autograd(self):
         model, compute_loss = make(torch.float16, 2.0**-14)
