@@ -25,9 +25,10 @@ def make(dtype, factor=1.0):
     return model, compute_loss
 
 
-def test_float32_says_nothing():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_float32_says_nothing(dtype):
     model, x = nn.Linear(3, 1), torch.randn(4, 3)
-    assert inspect(model, lambda m: m(x).square().mean()).precisions == ()
+    assert inspect(model, lambda m: m(x).to(dtype).square().mean()).precisions == ()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
