@@ -7,9 +7,19 @@ from xml.etree import ElementTree
 import pytest
 
 from chainrule.chain import derive, draw_graph
-from chainrule.chain.drawing import _DARK, _LIGHT, classify, compute_thickness, measure_text
+from chainrule.chain.drawing import (
+    _DARK,
+    _LIGHT,
+    classify,
+    compute_thickness,
+    draw_legend,
+    measure_text,
+    set_term,
+    shorten,
+)
 from chainrule.chain.layout import MAX_LAYERS_SHOWN, arrange
 from chainrule.chain.scalar_chain import ScalarChain
+from chainrule.chain.terms import Product, Symbol
 from chainrule.chain.wide_float import WideFloat, multiply
 from chainrule.errors import SpecError
 
@@ -88,6 +98,17 @@ def test_every_factor_of_the_derivation_is_on_an_edge(name):
         on_path = bool(wanted & set(edge.get("data-factor").split()))
         assert ("on-path" in edge.get("class").split()) is on_path
         assert ("off-path" in edge.get("class").split()) is not on_path
+
+
+@pytest.mark.parametrize(
+    ("variable", "way"),
+    [("w2", {"w2", "m2", "z2", "h2", "m3", "z3", "h3", "p"}), ("b3", {"b3", "z3", "h3", "p"})],
+)
+def test_nodes_on_the_way_to_the_variable_are_marked(variable, way):
+    chain, _ = CHAINS["mixed"]
+    nodes = find(ElementTree.fromstring(draw_graph(chain, variable)), "node")
+    assert {name for name, node in nodes.items() if "on-path" in node.get("class").split()} == way
+    assert all("off-path" in nodes[name].get("class").split() for name in nodes.keys() - way)
 
 
 @EACH
@@ -187,6 +208,9 @@ class TestFolding:
         (-0.1, "shrinks", 2.5),
         (1.0, "keeps", 4.0),
         (-0.97, "keeps", pytest.approx(3.98, abs=0.01)),
+        (0.94, "shrinks", pytest.approx(3.96, abs=0.01)),
+        (1.04, "keeps", pytest.approx(4.03, abs=0.01)),
+        (-1.06, "grows", pytest.approx(4.04, abs=0.01)),
         (10.0, "grows", 5.5),
         (1e9, "grows", 7.0),
     ],
@@ -215,6 +239,54 @@ def test_colours_can_come_from_the_page_and_follow_its_scheme():
     svg = draw_graph(ScalarChain(1.0, [0.5]))
     assert "@media (prefers-color-scheme:dark)" in svg
     assert all(f"--{name}:var(--chain-{name},{colour});" in svg for name, colour in _DARK.items())
+
+
+@pytest.mark.parametrize(("name", "more"), [("three", 0), ("twelve", 0), ("thirty", 57)])
+def test_the_description_has_all_factors_or_three_and_the_number_of_the_others(name, more):
+    chain, variable = CHAINS[name]
+    (text,) = (e.text for e in parse(name).iter(f"{SVG}desc"))
+    count = len(chain.factors(variable))
+    assert text.count(" · ") + 1 + more == count
+    assert (f" and {more} more." in text) is (more > 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (WideFloat(0.5, 10**8), "huge"),
+        (WideFloat(-0.5, 10**8), "−huge"),
+        (WideFloat(0.5, -(10**8)), "tiny"),
+        (WideFloat.from_float(-2.5), "−2.5"),
+        (WideFloat.from_float(0.0), "0"),
+    ],
+)
+def test_a_label_has_no_power_of_a_power(value, text):
+    assert shorten(value) == text
+
+
+def test_only_indices_are_lowered():
+    text, _ = set_term(Product((Symbol("w", 1), Symbol("h"), Symbol("z", 12))), 0.0, 0.0, "words")
+    level, found = 0.0, []
+    for span in ElementTree.fromstring(text).iter("tspan"):
+        level += float(span.get("dy", 0.0))
+        found.append((span.text, level > 0.0))
+    lowered = [text for text, low in found if low]
+    assert lowered == ["1", "12"]
+    assert "".join(text for text, _ in found) == "w1·h·z12"
+
+
+@pytest.mark.parametrize("width", [420.0, 1000.0])
+def test_the_legend_has_what_is_there_and_wraps_within_the_width(width):
+    legend, height, least = draw_legend({"keeps", "blocks"}, width)
+    texts = list(ElementTree.fromstring(f"<g>{legend}</g>").iter("text"))
+    shown = [text.text for text in texts if text.get("class") == "words"]
+    assert shown == ["keeps it", "stops it (0)", "forward value", "gradient of p"]
+    ends = [float(e.get("x")) + measure_text(e.text, 13) for e in texts if e.text in shown]
+    assert max(ends) <= max(width - 24, 420.0)
+    assert least >= max(ends)
+    rows = {e.get("y") for e in texts}
+    assert len(rows) == (2 if width == 420.0 else 1)
+    assert height == 40.0 + 24.0 * (len(rows) - 1)
 
 
 def test_what_underflows_is_said_in_the_headline():

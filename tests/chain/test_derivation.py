@@ -540,3 +540,11 @@ def test_an_unknown_order_or_variable():
         derive(chain, order="up")
     with pytest.raises(SpecError, match="wrt: unknown 'w2'"):
         derive(chain, "w2")
+
+
+@pytest.mark.parametrize(
+    ("biases", "wrt", "has_bias"), [(None, "w1", False), (None, "b1", True), ([0.0], "w1", True)]
+)
+def test_symbols_have_a_bias_where_there_is_one(biases, wrt, has_bias):
+    chain = ScalarChain(1.0, [0.5], biases=biases)
+    assert ("bₗ" in derive(chain, wrt).describe_symbols()[0]) is has_bias

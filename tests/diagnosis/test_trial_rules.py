@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import chainrule
 from chainrule import Trial, Verdict
+from chainrule.diagnosis.trial_rules import choose_failure, count_steps, name_outcomes
 from chainrule.display.cards import build_forecasts, describe_viability
 from chainrule.flow.trial import OptimizerTrial, RateTrial, TrialOutcome
 
@@ -79,6 +80,48 @@ def test_a_gradient_that_is_missing_stays_a_finding():
     after = chainrule.diagnose(flow, trial=trial("trained", "trained"))
     assert after.verdict is Verdict.NO_GRADIENT
     assert "all the same" in after.action
+
+
+def test_what_learned_one_batch_by_heart_excuses_nothing():
+    found = trial("trained", "trained", fresh=False)
+    adam = replace(found, optimizers=found.optimizers[1:])
+    assert not adam.telling
+    assert chainrule.diagnose(SICK, trial=adam).verdict is Verdict.VANISHING
+
+
+def test_what_learned_one_batch_by_heart_is_not_said_to_train():
+    assert name_outcomes(trial("flat", "trained")) == "SGD flat, Adam trained"
+    said = name_outcomes(trial("flat", "trained", fresh=False))
+    assert said.startswith("SGD flat, Adam learned")
+    assert "trained" not in said
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_what_did_not_train_is_named_where_that_was_shown(fresh):
+    action = chainrule.diagnose(HEALTHY, trial=trial("trained", "flat", fresh=fresh)).action
+    assert "SGD at a learning rate" in action
+    assert ("Adam" in action) is fresh
+
+
+@pytest.mark.parametrize(
+    ("rates", "rule"),
+    [((1,), "diverges"), ((2,), "did_not_train"), ((1, 1), "did_not_train")],
+)
+def test_a_training_that_diverges_is_yours_if_one_rate_of_one_optimizer_was_tried(rates, rule):
+    found = trial("diverged", "diverged")
+    optimizers = tuple(
+        replace(each, rates=each.rates * count)
+        for each, count in zip(found.optimizers, rates, strict=False)
+    )
+    assert choose_failure(replace(found, optimizers=optimizers)).name == rule
+
+
+def test_steps_are_those_of_the_longest_training():
+    found = trial("flat", "flat", steps=60)
+    short = replace(found.optimizers[0].rates[0], steps=5)
+    optimizers = (replace(found.optimizers[0], rates=(short,)), found.optimizers[1])
+    assert count_steps(replace(found, optimizers=optimizers)) == 60
+    assert count_steps(replace(found, optimizers=())) == 0
 
 
 def test_too_few_steps_are_no_failure():

@@ -6,8 +6,9 @@ import pytest
 
 from chainrule.errors import FlowFileError
 from chainrule.flow.inputs import InputFlow
-from chainrule.flow.loading import Limits, decode_flow, load_flow
+from chainrule.flow.loading import NEW_IN_3, Limits, decode_flow, load_flow
 from chainrule.flow.loss import LossFlow, LossPart, LossTerm, TermGradient
+from chainrule.flow.non_finite import NonFiniteOrigin
 from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.precision import PrecisionFlow
 from chainrule.flow.quantity import Quantity
@@ -64,6 +65,10 @@ def change(text, path, value):
     return json.dumps(document)
 
 
+def histogram(low, high):
+    return {"low": low, "high": high, "counts": [3], "sampled": 3}
+
+
 @pytest.mark.parametrize(
     ("path", "last", "beyond"),
     [
@@ -73,6 +78,7 @@ def change(text, path, value):
         (("layers", 0, "name"), "." * 100, "." * 101),
         (("layers", 0, "statistics", "dead_units"), 4, 5),
         (("layers", 0, "statistics", "min"), 2.0, 2.5),
+        (("layers", 0, "statistics", "histogram"), histogram(1.0, 1.0), histogram(1.0, 0.5)),
         (("residuals", 0, "branch"), 2, 3),
         (("residuals", 0, "parameters"), [1], [2]),
         (("inputs", 0, "constant_columns"), 4, 5),
@@ -98,6 +104,34 @@ def test_the_last_value_is_read_and_the_next_one_refused(text, path, last, beyon
     decode_flow(change(text, path, last))
     with pytest.raises(FlowFileError, match=str(path[-1])):
         decode_flow(change(text, path, beyond))
+
+
+@pytest.mark.parametrize("name", [*NEW_IN_3, "residuals", "attentions"])
+def test_a_field_with_a_default_must_be_there_all_the_same(text, name):
+    document = json.loads(text)
+    del document[name]
+    with pytest.raises(FlowFileError, match=rf"{name}: .*missing"):
+        decode_flow(json.dumps(document))
+
+
+def test_an_output_may_have_two_precisions(text):
+    document = json.loads(text)
+    document["precisions"] *= 6
+    decode_flow(json.dumps(document), limits=Limits(entries=3))
+    document["precisions"] += document["precisions"][:1]
+    with pytest.raises(FlowFileError, match="at most 6 entries in precisions; this one has 7"):
+        decode_flow(json.dumps(document), limits=Limits(entries=3))
+
+
+def test_an_origin_is_that_of_one_network():
+    where = {"function": "SqrtBackward0", "module": None, "dtype": "float32", "shape": (4,)}
+    origin = NonFiniteOrigin(
+        op="sqrt", direction="backward", count=1, loss=Quantity([0.5]), **where
+    )
+    one, two = (make_flow(loss=loss, origin=origin) for loss in (0.5, [0.5, 0.5]))
+    assert decode_flow(one.to_json()) == one
+    with pytest.raises(FlowFileError, match=r"origin: .*several networks"):
+        decode_flow(two.to_json())
 
 
 def test_a_file_may_be_as_large_as_its_limit_and_no_byte_larger(text, tmp_path):

@@ -25,9 +25,10 @@ def make(dtype, factor=1.0):
     return model, compute_loss
 
 
-def test_float32_says_nothing():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_float32_says_nothing(dtype):
     model, x = nn.Linear(3, 1), torch.randn(4, 3)
-    assert inspect(model, lambda m: m(x).square().mean()).precisions == ()
+    assert inspect(model, lambda m: m(x).to(dtype).square().mean()).precisions == ()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -80,6 +81,16 @@ def test_what_arrives_is_the_gradient_before_it_is_rounded():
     assert arriving.zero_share == 0
     assert arriving.resolution == pytest.approx(float(arriving.size) / SMALLEST)
     assert all(each.zero_share == 1 for each in flow.precisions if each.of == "weight")
+
+
+def test_what_will_be_subnormal_is_counted_before_it_is_rounded():
+    model, x = nn.Linear(4, 8).half(), torch.ones(2, 4).half()
+    weight = torch.ones(2, 8)
+    weight[0], weight[1, :4] = TINY / 2, 0.0
+    flow = inspect(model, lambda m: (m(x).float() * weight).sum())
+    (arriving,) = [each for each in flow.precisions if each.of == "arriving"]
+    assert (arriving.name, arriving.dtype, arriving.layer) == ("(model)", "float16", 0)
+    assert (arriving.subnormal_share, arriving.zero_share, arriving.largest) == (0.5, 0.25, 1.0)
 
 
 class TestProbe:

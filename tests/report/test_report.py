@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import made_flows
 from chainrule._utils.html import Markup, element, render
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.attribution import rank_attributions
@@ -28,10 +29,13 @@ from chainrule.flow.loading import decode_flow
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
 from chainrule.presets import PRESETS
+from chainrule.remedies.advice import advise
 from chainrule.remedies.spec_search import find_remedies
 from chainrule.report import build_report, write_report
+from chainrule.report.changes import build_search
 from chainrule.report.charts import draw_figure
 from chainrule.report.scales import list_ticks
+from chainrule.report.tables import build_module_tables
 from chainrule.spec.network_spec import NetworkSpec
 from report_models import measure_gpt2
 
@@ -309,7 +313,9 @@ class TestReport:
         assert len(remedies) > 0
         for remedy in (*remedies, *remedies.refuted):
             assert remedy.title in reader.text
-            assert remedy.comparison.after_text in reader.text
+            before, after = remedy.comparison.before_text, remedy.comparison.after_text
+            assert f"{before} → {after}" in reader.text
+            assert f"{remedy.verdict_before} → {remedy.verdict_after}" in reader.text
         assert f"without success ({len(remedies.refuted)})" in reader.text
         for remedy in remedies:
             assert remedy.outcome_text[1:] in reader.text
@@ -322,6 +328,24 @@ class TestReport:
         assert "What to change" not in build_report(well)
         healthy = find_remedies(PRESETS["Healthy (ReLU + He)"].spec, 2)
         assert "nothing was tried" in build_report(healthy.before, remedies=healthy)
+
+    def test_advice_is_for_a_model_of_yours(self):
+        flow = made_flows.make_chain([1e-9, 1.0, 1.0])
+        diagnosis = diagnose(flow)
+        titles = [each.title for each in advise(flow, diagnosis)]
+        assert titles
+        assert all(title in Reader(build_search(flow, diagnosis)).text for title in titles)
+        flow = made_flows.make_chain([1e-9, 1.0, 1.0], spec=NetworkSpec(depth=3, width=4))
+        assert "Advice" not in Reader(build_search(flow, diagnosis)).text
+
+    def test_two_blocks_that_repeat_are_folded_together(self):
+        calls = [
+            made_flows.call(name)
+            for name in ("stem", "h.0.a", "h.0.b", "h.1.a", "h.1.b", "end.0.a")
+        ]
+        reader = Reader(build_module_tables(made_flows.make_flow(calls)))
+        assert reader.text.count("h.* 2 blocks, 4 outputs") == 1
+        assert "end.* " not in reader.text
 
     def test_goes_to_a_file_or_says_why_not(self, tmp_path):
         flow = simulate(NetworkSpec(depth=3, width=8), 1)
