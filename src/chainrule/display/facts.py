@@ -137,7 +137,7 @@ def _describe_trial(trial: Trial | None) -> Section | None:
         return None
     rows = tuple(_list_rates(trial))
     best = tuple(_write_best(each, trial) for each in trial.optimizers)
-    head = ("optimizer", "learning rate", "loss before → after", "steps", "what came of it")
+    head = ("optimizer", "loss before → after", "what came of it", "learning rate", "steps")
     meanings = tuple(
         (f"{TRIAL_LOOKS[outcome].icon} {outcome}", f"{meaning}.")
         for outcome, meaning in OUTCOME_MEANINGS.items()
@@ -163,17 +163,17 @@ def _describe_trial(trial: Trial | None) -> Section | None:
 def _write_best(optimizer: OptimizerTrial, trial: Trial) -> Row:
     best = optimizer.best
     if best is None:
-        return (optimizer.name, "–", "–", "–", f"not tried: {optimizer.skipped}")
+        return (optimizer.name, "–", f"not tried: {optimizer.skipped}", "–", "–")
     is_telling = optimizer in trial.telling
     word = (
         f"{TRIAL_LOOKS[best.outcome].icon} {best.outcome}" if is_telling else "◌ learned by heart"
     )
     return (
         optimizer.name,
-        format_number(best.rate),
         f"{format_number(best.before)} → {format_number(best.after)}",
-        str(best.steps),
         word,
+        format_number(best.rate),
+        str(best.steps),
     )
 
 
@@ -186,10 +186,10 @@ def _list_rates(trial: Trial) -> Iterator[Row]:
                 word += f" at step {rate.failed_at}"
             yield (
                 optimizer.name,
-                format_number(rate.rate),
                 f"{format_number(rate.before)} → {format_number(rate.after)}",
-                str(rate.steps),
                 f"{word}, left for better rates" if rate.stopped else word,
+                format_number(rate.rate),
+                str(rate.steps),
             )
 
 

@@ -39,6 +39,7 @@ def test_thirty_layers_are_folded_and_unfold(page, url):
     assert_shows(page, chain)
     assert page.locator(f"{row} .factor").count() == 6
     fold = page.locator(f"{row} .fold")
+    assert page.locator('[data-part="layers-range"]').get_attribute("max") == "30"
     assert "54 factors" in fold.text_content()
     assert page.locator(".chain-graph .node.fold").count() == 1
     hover(page, f"{row} .fold")

@@ -17,9 +17,8 @@ from starlette.requests import ClientDisconnect
 from chainrule.app.answers.encoding import encode
 from chainrule.app.answers.flow_answer import describe_flow
 from chainrule.app.jobs.queue import Busy, Check, JobQueue, Lane, Superseded
-from chainrule.app.routes.replies import JSON, refuse, reply, send_body
+from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.samples import SAMPLES, read_sample
-from chainrule.app.site.stored import Stored
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.time_rules import LOST
@@ -127,16 +126,14 @@ def register_routes(server: FastAPI, queue: JobQueue) -> None:
 
         return await reply(read())
 
-    stored = {name: Stored(read_sample(name), JSON) for name in SAMPLES}
-
     @server.get("/files/samples/{name}.json", include_in_schema=False)
     async def send_sample(name: str, request: Request) -> Response:
         """Send the flow file of a sample."""
-        if name not in stored:
+        if name not in SAMPLES:
             return refuse(
                 404, f"The sample must be one of {', '.join(SAMPLES)}; got {name[:40]!r}."
             )
-        return stored[name].send(request)
+        return await send_body(request, read_sample(name))
 
 
 async def _receive(request: Request, limit: int) -> bytes | None:
