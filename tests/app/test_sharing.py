@@ -187,6 +187,13 @@ def test_a_link_shows_the_network_of_its_address(client, path):
     assert alone["og:title"] == describe_spec(AFTER)
 
 
+@pytest.mark.parametrize(
+    "path", ["/?depth=7&hide=lesson&lock=depth", "/chain-rule?x=1&weights=0.5%2C3"]
+)
+def test_a_link_leads_to_the_whole_address(client, path):
+    assert read_meta(client.get(path).text)["og:url"] == f"http://localhost{path}"
+
+
 def test_what_an_address_says_cannot_leave_its_place(client):
     question = '"><script>alert(1)</script>'
     page = client.get(f"/?depth=3&guess=cards&ask={quote(question)}").text

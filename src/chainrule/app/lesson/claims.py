@@ -150,7 +150,7 @@ CLAIMS: tuple[Claim, ...] = (
                 Case(f"{depth} layers, trained", subject, "sgd", ">", TRAINED),
             )
         ),
-        "Gradients of a usable size arrive, and still it learns badly: at "
+        "Gradients of a usable size arrive, and still each layer more makes it harder: at "
         "[{healthy.depth} layers](show:healthy) between {healthy.sgd_low|%} and "
         "{healthy.sgd_high|%} right, depending on the first weights ({lesson.starts} tries); "
         "{relu_he_50.sgd|%} at {relu_he_50.depth} and "

@@ -212,20 +212,21 @@ def describe_preview(page: Page, request: Request) -> Preview:
         request: Who asks for it, and under which address.
     """
     base, path = str(request.base_url).rstrip("/"), request.url.path
-    query = request.url.query if page.nav in ("explore", "learn") else ""
-    view, _ = read_view(query)
-    address = write_picture_address(view) if query else ""
+    of_network = page.nav in ("explore", "learn")
+    view, (usual, _) = read_view(request.url.query if of_network else "")[0], read_view("")
+    address = "" if view == usual else write_picture_address(view)
+    whole = ("" if view == usual else view.address) if of_network else request.url.query
     image = f"{base}/files/picture.png" + (f"?{address}" if address else "")
     title, description = page.title, page.description
     alt = f"The gradient of each layer: {describe_spec(view.spec)}."
-    if query and view.guess:
+    if address and view.guess:
         title, alt = view.ask or QUESTION, describe_spec(view.spec)
-    elif query and view.pin:
+    elif address and view.pin:
         title = f"Before: {describe_spec(view.pin)}. After: {describe_spec(view.spec)}"
         alt = f"The gradient of each layer. {title}."
-    elif query:
+    elif address:
         title = describe_spec(view.spec)
-    own = f"{base}{path}" + (f"?{address}" if address else "")
+    own = f"{base}{path}" + (f"?{whole}" if whole else "")
     return Preview(title, description, own, image, alt)
 
 
