@@ -65,7 +65,7 @@ class DepthScales:
     Example:
         >>> from chainrule.spec.network_spec import NetworkSpec
         >>> from chainrule.theory.prediction import predict
-        >>> predict(NetworkSpec(activation="relu", init="xavier")).depth_scales.chi
+        >>> round(predict(NetworkSpec(activation="relu", init="xavier")).depth_scales.chi, 12)
         0.5
     """
 
@@ -102,7 +102,9 @@ class DepthScales:
         trained = TRAINABLE * self.reach
         if not slow:
             return sentence
-        return f"{sentence} Networks were trained up to about {TRAINABLE} times that ({trained:.0f})."
+        return (
+            f"{sentence} Networks were trained up to about {TRAINABLE} times that ({trained:.0f})."
+        )
 
 
 def critical_line(activation: str, bias_std: float = 0.0) -> CriticalPoint | None:

@@ -19,7 +19,7 @@ is the theory of Yang et al. 2019 for a batch of finite size.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from chainrule.spec.network_spec import NetworkSpec
@@ -118,6 +118,7 @@ class Moments:
 
     phi: float
     phi2: float
+    phi3: float
     phi4: float
     slope: float
     slope2: float
@@ -137,6 +138,8 @@ class Moments:
     psi2_z2: float
     grow_phi2: float
     grow_slope2: float
+    grow_psi2: float
+    grow_psi_bend: float
     pair_phi: float
     pair_slope: float
     pair_slope_psi: float
@@ -148,6 +151,7 @@ class Moments:
     turn_slope_psi: float
     turn_psi: float
     pair_phi2: float
+    pair_phi_phi2: float
     pair_phi3_phi: float
     pair_slope2: float
     pair_slope2_psi2: float
@@ -173,7 +177,7 @@ def compute_moments(activation: str, law: Law) -> Moments:
 
 def _gather(one: OnePoint, two: TwoPoint) -> Moments:
     mean, phi, slope, psi, z = one.mean, one.phi, one.slope, one.product, one.z
-    phi2, slope2 = mean(phi**2), mean(slope**2)
+    phi2, slope2, psi2, psi_z = mean(phi**2), mean(slope**2), mean(psi**2), mean(psi * z)
     pair, turn = two.mean, two.follow_correlation
     f, d, p = two.phi, two.slope, two.product
     f2, d2, p2 = multiply(f, f), multiply(d, d), multiply(p, p)
@@ -181,12 +185,13 @@ def _gather(one: OnePoint, two: TwoPoint) -> Moments:
     return Moments(
         phi=mean(phi),
         phi2=phi2,
+        phi3=mean(phi**3),
         phi4=mean(phi**4),
         slope=mean(slope),
         slope2=slope2,
         slope4=mean(slope**4),
         psi=mean(psi),
-        psi2=mean(psi**2),
+        psi2=psi2,
         psi4=mean(psi**4),
         slope_psi=mean(slope * psi),
         slope2_psi2=mean(slope**2 * psi**2),
@@ -194,12 +199,14 @@ def _gather(one: OnePoint, two: TwoPoint) -> Moments:
         bend=one.mean_derivative(slope),
         psi_bend=one.mean_derivative(psi),
         slope_z=mean(slope * z),
-        psi_z=mean(psi * z),
+        psi_z=psi_z,
         slope2_z2=mean((slope * z) ** 2),
         slope_psi_z2=mean(slope * psi * z**2),
         psi2_z2=mean((psi * z) ** 2),
         grow_phi2=one.follow_variance(phi**2) / phi2 if phi2 > 0 else 0.0,
         grow_slope2=one.follow_variance(slope**2) / slope2 if slope2 > 0 else 0.0,
+        grow_psi2=one.follow_variance(psi**2) / psi2 if psi2 > 0 else 0.0,
+        grow_psi_bend=one.follow_variance(psi * z) / psi_z - 1.0 if psi_z > 0 else 0.0,
         pair_phi=pair(f, f),
         pair_slope=pair(d, d),
         pair_slope_psi=pair(d, p),
@@ -211,6 +218,7 @@ def _gather(one: OnePoint, two: TwoPoint) -> Moments:
         turn_slope_psi=turn(d, p),
         turn_psi=turn(p, p),
         pair_phi2=pair(f2, f2),
+        pair_phi_phi2=pair(f, f2),
         pair_phi3_phi=pair(multiply(f2, f), f),
         pair_slope2=pair(d2, d2),
         pair_slope2_psi2=pair(d2, p2),
@@ -327,9 +335,11 @@ class Backward:
         pair_response: d delta_pair / d (the mean product of h_{l−1}): what a correlation that is
             there by chance does to the gradient.
         inward: Mean square of the gradient at h_{l−1}.
-        outward: Mean square of the gradient at h_l.
-        outward_pair: The mean product of the gradient at h_l of two examples.
-        along: A: the part of that gradient along h_l.
+        rest_inward: Mean square of ζ_{l−1}: the part of it that is not along h_{l−1}.
+        rest: Mean square of ζ_l.
+        free: Mean square of what of the gradient at h_l does not depend on z_l.
+        free_pair: The mean product of that of two examples.
+        along: A: the part of the gradient at h_l along h_l.
         log_scale: See above.
     """
 
@@ -337,10 +347,34 @@ class Backward:
     delta_pair: float
     pair_response: float
     inward: float
-    outward: float
-    outward_pair: float
+    rest_inward: float
+    rest: float
+    free: float
+    free_pair: float
     along: float
     log_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Gradient:
+    """The gradient at h_l: A·h_l + ζ_l, with squares to be multiplied by exp(log_scale)."""
+
+    along: float  # A
+    mean: float  # E ζ
+    square: float  # E ζ²
+    pair: float  # E ζ_aζ_b
+    response: float  # d E ζ_aζ_b / d (the mean product of h_l of two examples)
+    log_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Delta:
+    """The gradient before an activation, per unit and example."""
+
+    square: float
+    pair: float
+    response: float  # d pair / d (the mean product of h_{l−1} of two examples)
+    bend: float  # E ∂δ/∂z
 
 
 def run_backward(setting: Setting, layers: Sequence[Forward]) -> list[Backward]:
@@ -351,99 +385,121 @@ def run_backward(setting: Setting, layers: Sequence[Forward]) -> list[Backward]:
         >>> len(run_backward(setting, run_forward(setting)[0]))
         2
     """
-    units = setting.batch * setting.width
-    log_scale = 2.0 * math.log(2.0 / units)
-    along, mean, square, pair, response = 1.0, 0.0, 1.0, 0.0, 0.0  # ζ_L = −targets
+    start = 2.0 * math.log(2.0 / (setting.batch * setting.width))
+    gradient = _Gradient(1.0, 0.0, 1.0, 0.0, 0.0, start)  # ζ_L = −targets
     steps: list[Backward] = []
     for layer in reversed(layers):
-        m = layer.moments
-        variance, scale = setting.weight_variance, setting.scale
-        # Y is what of the gradient at h_l does not depend on z_l.
-        y_mean, y_square, y_pair = mean, square, pair
-        # d (the mean product of the branch) / d (that of h_{l−1})
-        gain = scale**2 * variance * m.pair_slope / layer.divisor
-        if setting.normalization == "batchnorm":
-            gain = 0.0
-        turn = variance / layer.q  # d correlation / d (the mean product of h_{l−1})
-        y_response = response * (gain + (1.0 if setting.skips else 0.0))
-        if setting.skips:
-            y_mean += along * layer.before_mean
-            both = 2.0 * along * layer.before_mean * mean
-            y_square += along**2 * layer.before + both
-            y_pair += along**2 * layer.before_pair + both
-            y_response += along**2
-        own = along * scale
-        delta = y_square * m.slope2 + 2.0 * own * y_mean * m.slope_psi + own**2 * m.psi2
-        delta_pair = (
-            y_pair * m.pair_slope + 2.0 * own * y_mean * m.pair_slope_psi + own**2 * m.pair_psi
-        )
-        delta_response = y_response * m.pair_slope + turn * (
-            y_pair * m.turn_slope + 2.0 * own * y_mean * m.turn_slope_psi + own**2 * m.turn_psi
-        )
-        bend = y_mean * m.bend + own * m.psi_bend  # E ∂δ/∂z, before normalization
-        if setting.normalization in ("layernorm", "rmsnorm"):
-            touch = y_mean * m.slope_z + own * m.psi_z  # E δ·z: normalization takes it out
-            centre = y_mean * m.slope + own * m.psi if setting.normalization == "layernorm" else 0.0
-            size = layer.law.variance
-            delta -= touch**2 * (2.0 - size) + centre**2
-            delta_pair -= touch**2 * (2.0 - size) * layer.correlation + centre**2
-            delta_response -= touch**2 * (2.0 - size) * turn
-            bend -= touch
-        elif setting.normalization == "batchnorm":
-            others = setting.batch - 1
-            total = delta + others * delta_pair
-            touch_square = (
-                y_square * m.slope2_z2 + 2.0 * own * y_mean * m.slope_psi_z2 + own**2 * m.psi2_z2
-            )
-            touch_pair = (
-                y_pair * m.pair_slope_z
-                + 2.0 * own * y_mean * m.pair_slope_psi_z
-                + own**2 * m.pair_psi_z
-            )
-            delta -= (total + touch_square + others * touch_pair) / setting.batch
-            delta_pair, delta_response, bend = -delta / others, 0.0, 0.0
-        shrink = scale**2 / layer.divisor
-        delta, delta_pair = delta * shrink, delta_pair * shrink
-        delta_response *= shrink
-        old_along, new_along = along, variance * scale * bend / layer.divisor
-        outward = along**2 * layer.after + 2.0 * along * layer.after_mean * mean + square
-        outward_pair = along**2 * layer.after_pair + 2.0 * along * layer.after_mean * mean + pair
-        # Below the layer: a Gaussian of variance σ_w²·δ², and what goes past.
-        fresh, fresh_pair = variance * delta, variance * delta_pair
-        if setting.orthogonal:  # Wᵀ keeps lengths: the part along h is not on top of the rest
-            fresh -= new_along**2 * layer.before
-            fresh_pair -= new_along**2 * layer.before_pair
-        response = variance * delta_response
-        if setting.orthogonal:
-            response -= new_along**2
-        if setting.skips:
-            response += y_response - along**2 + along**2 * gain
-            past = own * m.phi
-            square += 2.0 * past * mean + own**2 * m.phi2 + fresh
-            pair += 2.0 * past * mean + own**2 * m.pair_phi + fresh_pair
-            mean += past
-            along += new_along
-        else:
-            square, pair, mean, along = fresh, fresh_pair, 0.0, new_along
-        inward = along**2 * layer.before + 2.0 * along * layer.before_mean * mean + square
-        steps.append(
-            Backward(
-                delta=max(delta, 0.0),
-                delta_pair=delta_pair,
-                pair_response=delta_response,
-                inward=inward,
-                outward=outward,
-                outward_pair=outward_pair,
-                along=old_along,
-                log_scale=log_scale,
-            )
-        )
-        size = inward or 1.0
-        root = math.sqrt(size)
-        along, mean = along / root, mean / root
-        square, pair, response = square / size, pair / size, response / size
-        log_scale += math.log(size)
+        step, gradient = _step_back(setting, layer, gradient)
+        steps.append(step)
     return steps[::-1]
+
+
+def _step_back(setting: Setting, layer: Forward, gradient: _Gradient) -> tuple[Backward, _Gradient]:
+    """Return the gradient at one layer, and at the layer's input."""
+    variance, scale, m = setting.weight_variance, setting.scale, layer.moments
+    free = _find_free_part(setting, layer, gradient)
+    own = gradient.along * scale
+    delta = _normalize(setting, layer, free, own, _pass_activation(setting, layer, free, own))
+    new_along = scale * variance * delta.bend
+    # Below the layer: a Gaussian of variance σ_w²·δ², and what goes past.
+    square, pair, response = (
+        variance * each for each in (delta.square, delta.pair, delta.response)
+    )
+    if setting.orthogonal:  # Wᵀ keeps lengths: the part along h is not on top of the rest
+        square -= new_along**2 * layer.before
+        pair -= new_along**2 * layer.before_pair
+        response -= new_along**2
+    along, mean = new_along, 0.0
+    if setting.skips:
+        past = own * m.phi
+        both = 2.0 * past * gradient.mean
+        square += gradient.square + both + own**2 * m.phi2
+        pair += gradient.pair + both + own**2 * m.pair_phi
+        gain = _find_gain(setting, layer)
+        response += gradient.response * (1.0 + gain) + gradient.along**2 * gain
+        mean = gradient.mean + past
+        along += gradient.along
+    inward = along**2 * layer.before + 2.0 * along * layer.before_mean * mean + square
+    step = Backward(
+        delta=max(delta.square, 0.0),
+        delta_pair=delta.pair,
+        pair_response=delta.response,
+        inward=inward,
+        rest_inward=square,
+        rest=gradient.square,
+        free=free.square,
+        free_pair=free.pair,
+        along=gradient.along,
+        log_scale=gradient.log_scale,
+    )
+    size = inward if inward > 0.0 else 1.0
+    root = math.sqrt(size)
+    log_scale = gradient.log_scale + math.log(size)
+    return step, _Gradient(
+        along / root, mean / root, square / size, pair / size, response / size, log_scale
+    )
+
+
+def _find_gain(setting: Setting, layer: Forward) -> float:
+    """Return d (the mean product of the branch of two examples) / d (that of h_{l−1})."""
+    if setting.normalization == "batchnorm":
+        return 0.0
+    return setting.scale**2 * setting.weight_variance * layer.moments.pair_slope / layer.divisor
+
+
+def _find_free_part(setting: Setting, layer: Forward, gradient: _Gradient) -> _Gradient:
+    """Return what of the gradient at h_l does not depend on z_l; its response is by h_{l−1}."""
+    gain, along = _find_gain(setting, layer), gradient.along
+    if not setting.skips:
+        return replace(gradient, along=0.0, response=gradient.response * gain)
+    both = 2.0 * along * layer.before_mean * gradient.mean
+    return replace(
+        gradient,
+        mean=gradient.mean + along * layer.before_mean,
+        square=gradient.square + along**2 * layer.before + both,
+        pair=gradient.pair + along**2 * layer.before_pair + both,
+        response=gradient.response * (1.0 + gain) + along**2,
+    )
+
+
+def _pass_activation(setting: Setting, layer: Forward, free: _Gradient, own: float) -> _Delta:
+    """Return the moments of δ = φ'·y + own·φφ', for y the free part."""
+    m = layer.moments
+    cross = 2.0 * own * free.mean
+    turned = free.pair * m.turn_slope + cross * m.turn_slope_psi + own**2 * m.turn_psi
+    return _Delta(
+        square=free.square * m.slope2 + cross * m.slope_psi + own**2 * m.psi2,
+        pair=free.pair * m.pair_slope + cross * m.pair_slope_psi + own**2 * m.pair_psi,
+        response=free.response * m.pair_slope + setting.weight_variance / layer.q * turned,
+        bend=free.mean * m.bend + own * m.psi_bend,
+    )
+
+
+def _normalize(
+    setting: Setting, layer: Forward, free: _Gradient, own: float, delta: _Delta
+) -> _Delta:
+    """Return δ before the normalization, for a δ after it."""
+    m, cross = layer.moments, 2.0 * own * free.mean
+    shrink = setting.scale**2 / layer.divisor
+    square, pair, response, bend = delta.square, delta.pair, delta.response, delta.bend
+    if setting.normalization in ("layernorm", "rmsnorm"):
+        touch = free.mean * m.slope_z + own * m.psi_z  # E δ·z
+        centre = 0.0
+        if setting.normalization == "layernorm":
+            centre = free.mean * m.slope + own * m.psi  # E δ
+        taken = touch**2 * (2.0 - layer.law.variance)
+        square -= taken + centre**2
+        pair -= taken * layer.correlation + centre**2
+        response -= taken * setting.weight_variance / layer.q
+        bend -= touch
+    elif setting.normalization == "batchnorm":
+        others = setting.batch - 1
+        touch_square = free.square * m.slope2_z2 + cross * m.slope_psi_z2 + own**2 * m.psi2_z2
+        touch_pair = free.pair * m.pair_slope_z + cross * m.pair_slope_psi_z + own**2 * m.pair_psi_z
+        total = square + others * pair + touch_square + others * touch_pair
+        square -= total / setting.batch
+        pair, response, bend = -square / others, 0.0, 0.0
+    return _Delta(square * shrink, pair * shrink, response * shrink, bend / layer.divisor)
 
 
 def compute_chi(setting: Setting, layer: Forward) -> float:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -255,7 +256,7 @@ def _sum_both(weights: Array, left: tuple[Array, Array], right: tuple[Array, Arr
 def _list_sectors(gamma: float, finest: float) -> Iterator[list[float]]:
     """Yield the edges of the half plane's sectors between the rays on which z_a or z_b is 0."""
     ends = (0.0, math.pi / 2 - gamma, math.pi / 2 + gamma, math.pi)
-    for number, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+    for number, (start, end) in enumerate(pairwise(ends)):
         width = end - start
         if width <= 0.0:
             continue
@@ -306,7 +307,7 @@ def expect_two(activation: str, law: Law) -> TwoPoint:
     z_a = scale * radii * np.sin(math.pi / 2 + gamma - angles)
     z_b = scale * radii * np.sin(math.pi / 2 - gamma - angles)
     turns = None
-    if _NEAR_ONE < 1.0 - abs(rho) and law.sphere is None:
+    if 1.0 - abs(rho) > _NEAR_ONE and law.sphere is None:
         tangent = math.tan(gamma)
         change = tangent * (across**2 - 1.0) + (1.0 - along**2) / tangent
         turns = weights * change / (2.0 * math.sin(2.0 * gamma))
