@@ -115,8 +115,8 @@ def compute_spreads(
         delta_back[index] = 1.0
         answer = noise.keeps * (noise.rest * size_rest + (1.0 - noise.rest) * size_along)
         answer += noise.scales
-        later = delta**2 @ new + 2.0 * (delta * delta_back) @ both + delta_back**2 @ new_back
-        later = max(float(later), 0.0) + noise.rest**2 * crossings
+        every = delta**2 * new + 2.0 * delta * delta_back * both + delta_back**2 * new_back
+        later = max(float(every.sum()), 0.0) + noise.rest**2 * crossings
         chance = 2.0 * pairs[index] * returns[index] * (batch - 1) / batch
         slope2 = layer.moments.slope2 or 1.0
         slopes = _average(

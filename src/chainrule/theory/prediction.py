@@ -1,13 +1,14 @@
 """`predict`: what theory says of a start before anything is measured."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 from chainrule.errors import SpecError
+from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.spec.network_spec import NetworkSpec
+from chainrule.theory.agreement import describe_agreement
 from chainrule.theory.critical import DepthScales, find_depth_scales
+from chainrule.theory.expected import Expected, spread_out
 from chainrule.theory.fluctuations import Spread, compute_spreads
 from chainrule.theory.mean_field import (
     Backward,
@@ -26,39 +27,6 @@ WILD = 4.0
 """Variance of ln‖·‖² above which first-order corrections say nothing about typical networks."""
 
 _RANGES = {"float32": (1e-37, 1e38), "float64": (1e-300, 1e300)}
-
-
-class Expected(float):
-    """A float that theory gives in the limit of infinite width, with its band at a finite one.
-
-    Attributes:
-        median: The median that networks of this width should have.
-        low: Lower end of the band for the median of an ensemble.
-        high: Upper end.
-
-    Example:
-        >>> value = Expected(2.0, 1.9, 1.8, 2.0)
-        >>> value.contains(1.85), value + 1
-        (True, 3.0)
-    """
-
-    __slots__ = ("high", "low", "median")
-    median: float
-    low: float
-    high: float
-
-    def __new__(cls, value: float, median: float, low: float, high: float) -> Self:
-        """Return the value in the limit, with its median and band."""
-        expected = super().__new__(cls, value)
-        expected.median, expected.low, expected.high = median, low, high
-        return expected
-
-    def contains(self, measured: float) -> bool:
-        """Return whether a measured median lies inside the band."""
-        return self.low <= measured <= self.high
-
-    def __getnewargs__(self) -> tuple[float, float, float, float]:  # type: ignore[override]
-        return float(self), self.median, self.low, self.high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +92,39 @@ class Prediction:
     def sentence(self) -> str:
         """How far this start carries a signal, in words."""
         return self.depth_scales.sentence if self.depth_scales else ""
+
+    def list_bands(self, measure: str = "weight") -> list[tuple[float, float, float] | None]:
+        """Return what a chart draws of every layer: low, median and high; `None` without a value.
+
+        Args:
+            measure: "weight" for ‖∂𝓛/∂W‖ or "delta" for ‖δ‖; of others theory says nothing here.
+
+        Example:
+            >>> len(predict(NetworkSpec(depth=3)).list_bands("delta"))
+            3
+        """
+        values = {"weight": self.weight_gradient_norms, "delta": self.delta_norms}.get(measure, ())
+        return [None if each is None else (each.low, each.median, each.high) for each in values]
+
+    def describe_agreement(self, flow: GradientFlow) -> str:
+        """Return in words whether measured weight gradients have the medians that theory gives.
+
+        Args:
+            flow: A measurement of the same specification, with as many seeds.
+
+        Raises:
+            ChainruleError: If it has another number of weight layers.
+
+        Example:
+            >>> import chainrule
+            >>> spec = NetworkSpec(depth=2, width=128, activation="tanh")
+            >>> predict(spec, 4).describe_agreement(chainrule.simulate(spec, 4))[:18]
+            'Layer 1: measured '
+        """
+        starts = ("weight_gradient_norm: ", "layers: ")
+        reasons = [each.partition(": ")[2] for each in self.missing if each.startswith(starts)]
+        reason = reasons[0] if reasons else ""
+        return describe_agreement(self.weight_gradient_norms, flow, reason)
 
 
 def predict(spec: NetworkSpec, seeds: int = 16) -> Prediction:
@@ -263,9 +264,9 @@ class _Writer:
         mixed = (1.0 - together) * math.sqrt(spread.weight_gradient) + together * math.sqrt(single)
         return LayerPrediction(
             layer=number,
-            q=_spread_out(math.log(layer.q), spread.q, shift.q, self._error),
-            m=_spread_out(_log(layer.after), spread.m, shift.m, self._error),
-            chi=_spread_out(_log(compute_chi(setting, layer)), spread.chi, shift.chi, self._error),
+            q=spread_out(math.log(layer.q), spread.q, shift.q, self._error),
+            m=spread_out(_log(layer.after), spread.m, shift.m, self._error),
+            chi=spread_out(_log(compute_chi(setting, layer)), spread.chi, shift.chi, self._error),
             correlation=self._write_correlation(layer.correlation, spread),
             delta_norm=self._write_norm(
                 "delta_norm",
@@ -310,7 +311,7 @@ class _Writer:
                 f"{self._name} can hold",
             )
             return None
-        return _spread_out(log_square, *spreads, self._error, by_chance, root=True)
+        return spread_out(log_square, *spreads, self._error, by_chance, root=True)
 
     def _say(self, name: str, sentence: str) -> None:
         if name not in self._said:
@@ -320,50 +321,3 @@ class _Writer:
 
 def _log(value: float) -> float:
     return math.log(value) if value > 0.0 else -math.inf
-
-
-def _spread_out(
-    log_value: float,
-    variance: float,
-    single: float,
-    error: float,
-    by_chance: float = 0.0,
-    *,
-    root: bool = False,
-) -> Expected:
-    """Return a positive value with its band, from its logarithm.
-
-    Args:
-        log_value: ln of the limit.
-        variance: Of ln between networks, for the mean over the batch.
-        single: The same for one example: twice the size of the corrections of order 1/width.
-        error: Standard deviations of a median, times its √(variance).
-        by_chance: What products of examples by chance add to ln of the mean.
-        root: Whether the value is the root of what the logarithm is of.
-    """
-    power = 0.5 if root else 1.0
-    if log_value == -math.inf:
-        return Expected(0.0, 0.0, 0.0, 0.0)
-    centre = log_value + by_chance - variance / 2.0
-    reach = error * math.sqrt(variance) + max(single, variance) / 2.0 + abs(by_chance) / 2.0
-
-    def write(log: float) -> float:
-        return math.exp(min(power * log, 700.0))
-
-    return Expected(write(log_value), write(centre), write(centre - reach), write(centre + reach))
-
-
-def find_layers_outside(
-    expected: Sequence[Expected | None], measured: Sequence[float | None]
-) -> list[int]:
-    """Return the numbers of the layers whose measured median is outside of its band.
-
-    Example:
-        >>> find_layers_outside([Expected(1.0, 1.0, 0.9, 1.1), None], [1.2, 5.0])
-        [1]
-    """
-    return [
-        number
-        for number, (value, median) in enumerate(zip(expected, measured, strict=False), start=1)
-        if value is not None and (median is None or not value.contains(median))
-    ]
