@@ -208,10 +208,8 @@ def find_depth_scales(setting: Setting) -> tuple[DepthScales | None, str]:
         correlation, rate = _find_fixed_correlation(setting, q, chi)
     elif q == 0.0:
         correlation, rate = 1.0, chi
-    else:  # what explodes is compared with its own growing size
-        wide = replace(setting, bias_variance=0.0)
-        growth = variance * one.mean(one.phi**2) / at
-        correlation, rate = _find_fixed_correlation(wide, at, chi / growth, growth)
+    else:  # far from 0, φ is two straight lines: all examples slowly become one
+        correlation, rate = 1.0, 1.0
     return (
         DepthScales(
             xi_q=_measure_depth(size),
@@ -298,9 +296,7 @@ def _find_fixed_variance(setting: Setting) -> float:
     return q
 
 
-def _find_fixed_correlation(
-    setting: Setting, q: float, chi: float, growth: float = 1.0
-) -> tuple[float, float]:
+def _find_fixed_correlation(setting: Setting, q: float, chi: float) -> tuple[float, float]:
     """Return the correlation that stays as it is, and the rate at which it is approached.
 
     The map of the correlation is convex, so Newton's method from 0 rises to its lowest fixed point.
@@ -312,8 +308,8 @@ def _find_fixed_correlation(
     share = bias / q if setting.uniform_bias else 0.0
     for _ in range(60):
         two = expect_two(setting.activation, Law(q, rho, min(share, 1.0)))
-        value = (variance * two.mean(two.phi, two.phi) + bias) / (q * growth)
-        slope = variance * two.mean(two.slope, two.slope) / growth
+        value = (variance * two.mean(two.phi, two.phi) + bias) / q
+        slope = variance * two.mean(two.slope, two.slope)
         if slope >= 1.0:
             break
         ahead = rho + (value - rho) / (1.0 - slope)
@@ -321,4 +317,4 @@ def _find_fixed_correlation(
             break
         rho = ahead
     moments = compute_moments(setting.activation, Law(q, rho, min(share, 1.0)))
-    return rho, variance * moments.pair_slope / growth
+    return rho, variance * moments.pair_slope
