@@ -9,7 +9,17 @@ import pytest
 
 import chainrule
 
-FACES = ("spec", "flow", "diagnosis", "remedies", "training", "figures", "report", "chain")
+FACES = (
+    "spec",
+    "flow",
+    "diagnosis",
+    "theory",
+    "remedies",
+    "training",
+    "figures",
+    "report",
+    "chain",
+)
 """Packages whose names people import, besides `chainrule` itself."""
 
 

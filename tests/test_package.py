@@ -60,6 +60,7 @@ PUBLIC = {
     "figures": "MEASURES SCALES build_activation_figure build_blank_figure build_factor_figure "
     "build_gradient_figure build_layer_figure build_profile_figure count_hidden",
     "report": "build_report write_report",
+    "theory": "CriticalPoint DepthScales Expected LayerPrediction Prediction critical_line predict",
     "chain": "DepthCurve Derivation EXPRESSIONS Edge Equation Erratum Expression Factor "
     "GraphDerivation Line MeasuredFactor MeasuredProduct Node Path PathSum Recurrence ScalarChain "
     "ScalarGraph StableWeights SumLine WideFloat count_stable_layers derive derive_expression "
@@ -97,7 +98,7 @@ def test_import_is_light():
 
 @pytest.mark.parametrize(
     "module",
-    ["spec", "_utils.numbers", "flow", "diagnosis", "chain", "presets"],
+    ["spec", "_utils.numbers", "flow", "diagnosis", "theory", "chain", "presets"],
 )
 def test_reasoning_needs_no_torch(module):
     """Lower floors work without torch; the package's own `__init__` is what imports it."""

@@ -114,6 +114,7 @@ _ROOMS = frozenset(
         "report",
         "spec",
         "testing",
+        "theory",
         "training",
     }
 )

@@ -429,3 +429,27 @@ class TestProfile:
         (trace,) = build_profile_figure(long)["data"]
         assert trace["name"] == "…" + "a" * 9 + "b" * 20
         assert stack.rows[0].norms == (Quantity([1.0]),)
+
+
+class TestTheory:
+    BANDS = ((0.5, 1.0, 2.0), None, (1e-20, 1e-3, 5.0))
+
+    def test_band_and_median_come_before_what_was_measured(self):
+        flow = make_chain([1.0, 0.1, 0.01])
+        data = build_gradient_figure(flow, theory=self.BANDS)["data"]
+        first, second, line, _, median, _ = data
+        assert line["y"] == [1.0, None, 1e-3]
+        assert (first["y"], first["x"]) == ([2.0, 0.5], [1, 1])
+        assert second["x"] == [3, 3]
+        assert second["y"] == [5.0, pytest.approx(1e-12)]  # it ends at the edge of the axis
+        assert median["y"] == [1.0, 0.1, 0.01]
+
+    def test_without_any_value_nothing_is_drawn(self):
+        flow = make_chain([1.0, 0.1])
+        figure = build_gradient_figure(flow, theory=[None, None])
+        assert figure == build_gradient_figure(flow)
+
+    def test_axis_holds_the_median_of_the_theory(self):
+        flow = make_chain([1.0])
+        axis = build_gradient_figure(flow, theory=[(1e-31, 1e-30, 1e-29)])["layout"]["yaxis"]
+        assert axis["range"][0] < -30

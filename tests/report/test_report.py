@@ -37,6 +37,7 @@ from chainrule.report.charts import draw_figure
 from chainrule.report.scales import list_ticks
 from chainrule.report.tables import build_module_tables
 from chainrule.spec.network_spec import NetworkSpec
+from made_flows import make_chain
 from report_models import measure_gpt2
 
 MALICIOUS = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -438,6 +439,20 @@ class TestBeforeAndAfter:
         assert theme.PINNED["color"] not in text
 
 
+class TestTheory:
+    def test_specified_networks_are_compared_with_it(self):
+        from chainrule.theory import predict
+
+        spec = NetworkSpec(depth=3, width=64, activation="tanh", init="xavier")
+        flow = simulate(spec, 4)
+        page, theory = build_report(flow), predict(spec, 4)
+        assert theory.describe_agreement(flow) in page
+        assert theory.sentence.replace("'", "&#39;") in page
+
+    def test_other_models_are_not(self):
+        assert "theory" not in build_report(make_chain([1.0, 0.1]))
+
+
 class TestPlot:
     @pytest.mark.parametrize("chart", ["gradients", "activations", "factors"])
     def test_is_a_plotly_figure_of_the_same_numbers(self, chart):
@@ -460,6 +475,17 @@ class TestPlot:
     def test_another_measurement_is_drawn_with_it(self):
         flow, other = (simulate(NetworkSpec(depth=depth, width=8), 2) for depth in (4, 3))
         assert list(plot(flow, other=other).data[3].y) == list(other.weight_gradient_norms)
+
+    def test_theory_is_drawn_behind_the_gradients_and_described(self):
+        from chainrule.theory import predict
+
+        spec = NetworkSpec(depth=3, width=64, activation="tanh", init="xavier")
+        flow, theory = simulate(spec, 4), predict(spec, 4)
+        figure = plot(flow, theory=theory)
+        assert list(figure.data[1].y) == [each.median for each in theory.weight_gradient_norms]
+        assert figure.layout.title.text == theory.describe_agreement(flow)
+        with pytest.raises(ChainruleError, match="theory: .*'factors'"):
+            plot(flow, "factors", theory=theory)
 
     def test_without_plotly_says_how_to_install_it(self, monkeypatch):
         monkeypatch.setattr(plotting, "find_spec", lambda name: None)

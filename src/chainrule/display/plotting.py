@@ -18,12 +18,17 @@ from chainrule.flow.gradient_flow import GradientFlow
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from chainrule.theory.prediction import Prediction
+
 Chart = Literal["gradients", "activations", "factors"]
 
 
-def _build_gradients(flow: GradientFlow, other: GradientFlow | None) -> dict[str, Any]:
+def _build_gradients(
+    flow: GradientFlow, other: GradientFlow | None, theory: "Prediction | None" = None
+) -> dict[str, Any]:
     usable = read_usable_range(flow, diagnose(flow).verdict)
-    return build_gradient_figure(flow, other=other, usable=usable)
+    bands = theory.list_bands() if theory else ()
+    return build_gradient_figure(flow, other=other, usable=usable, theory=bands)
 
 
 _BUILDERS: Mapping[str, Callable[[GradientFlow, GradientFlow | None], dict[str, Any]]] = (
@@ -40,7 +45,11 @@ INSTALL_PLOTLY = "pip install plotly"
 
 
 def plot(
-    flow: GradientFlow, chart: Chart = "gradients", *, other: GradientFlow | None = None
+    flow: GradientFlow,
+    chart: Chart = "gradients",
+    *,
+    other: GradientFlow | None = None,
+    theory: "Prediction | None" = None,
 ) -> "Figure":
     """Return a chart of a measurement as a Plotly figure, to show, change or save.
 
@@ -50,10 +59,12 @@ def plot(
             not, as on the explorer's page), "activations" (their distribution per layer) or
             "factors" (the chain-rule product).
         other: A second measurement to draw with it, dashed: the one before a change, say.
+        theory: What `chainrule.theory.predict(flow.spec)` says, to draw behind the gradients, with
+            a sentence on how well it agrees.
 
     Raises:
-        ChainruleError: If Plotly is not installed, the chart is unknown, or there is no weight
-            layer to show.
+        ChainruleError: If Plotly is not installed, the chart is unknown, there is no weight
+            layer to show, or the theory is for another chart or another number of layers.
 
     Example:
         >>> import chainrule
@@ -70,6 +81,21 @@ def plot(
         )
     if not find_spec("plotly"):
         raise ChainruleError(f"plot needs plotly, which must be installed. Run: {INSTALL_PLOTLY}")
+    if theory is not None and chart != "gradients":
+        raise ChainruleError(
+            f"theory: must come with the chart 'gradients'; got {chart!r}. Leave theory out."
+        )
     from plotly.graph_objects import Figure
 
-    return Figure(_BUILDERS[chart](flow, other))
+    if theory is None:
+        return Figure(_BUILDERS[chart](flow, other))
+    sentence = theory.describe_agreement(flow)
+    return Figure(_add_title(_build_gradients(flow, other, theory), sentence))
+
+
+def _add_title(figure: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return a figure with a line of text above it."""
+    layout = figure["layout"]
+    title = {"text": text, "font": {"size": 13}, "x": 0.01, "xanchor": "left"}
+    margin = {**layout["margin"], "t": layout["margin"]["t"] + 34}
+    return {**figure, "layout": {**layout, "title": title, "margin": margin}}

@@ -13,6 +13,8 @@ from chainrule.flow.quantity import Quantity, divide, format_band
 from chainrule.flow.records import WeightLayer
 
 Figure = dict[str, Any]
+TheoryBand = tuple[float, float, float]
+"""Low, median and high."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ def build_gradient_figure(
     scale: str = "log",
     other: GradientFlow | None = None,
     usable: tuple[float, float] | None = None,
+    theory: Sequence[TheoryBand | None] | None = None,
 ) -> Figure:
     """Return a gradient measure over l: median, 10–90 % band, and where layers learn.
 
@@ -84,10 +87,13 @@ def build_gradient_figure(
         other: A second measurement to draw behind it.
         usable: The least and the largest ‖∂𝓛/∂W‖ with which a layer learns
             (`chainrule.diagnosis.limits.read_usable_range`); only the measure "weight" shows them.
+        theory: What theory says of this measure, layer by layer
+            (`chainrule.theory.Prediction.list_bands`), to draw behind it.
 
     Returns:
         A Plotly figure as a dictionary ("data" and "layout"). The first three traces are band,
-        median and layers without a place; a fourth is the other measurement's median.
+        median and layers without a place; a fourth is the other measurement's median. With
+        `theory`, its band and median come before all of these.
 
     Example:
         >>> import chainrule
@@ -105,7 +111,9 @@ def build_gradient_figure(
     low = [place(norm and norm.low) for norm in norms]
     high = [place(norm and norm.high) for norm in norms]
     other_medians = [place(norm) for norm in others]
-    axis = _build_axis(entry.title, scale, [*medians, *low, *high, *other_medians])
+    bands = list(theory or ())
+    expected = [place(band and band[1]) for band in bands]
+    axis = _build_axis(entry.title, scale, [*medians, *low, *high, *other_medians, *expected])
     floor = 10.0 ** axis["range"][0] if scale == "log" else 0.0
     banded = [i for i in range(len(norms)) if medians[i] is not None and high[i] is not None]
     outside = [index for index, median in enumerate(medians) if median is None]
@@ -149,6 +157,8 @@ def build_gradient_figure(
     ]
     if other:
         data.append(_draw_other(others, other_medians, size))
+    if any(median is not None for median in expected):
+        data = [*_draw_theory(bands, expected, axis), *data]
     shapes, annotations = _draw_zones(zones, axis, medians) if zones else ([], [])
     annotations += [*_mark_direction(norms), *_mark_first(norms, medians, axis)]
     if outside:
@@ -285,6 +295,51 @@ def _mark_first(
             "font": {"size": 12, "color": theme.TEXT},
         }
     ]
+
+
+def _draw_theory(
+    bands: Sequence[TheoryBand | None], medians: Sequence[float | None], axis: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the band and the median that theory gives; a band ends at the edges of the axis."""
+    log = axis["type"] == "log"
+    bottom, top = (10.0**power for power in axis["range"]) if log else axis["range"]
+    pieces: list[list[tuple[int, float, float]]] = [[]]
+    for number, (band, median) in enumerate(zip(bands, medians, strict=True), start=1):
+        if band is None or median is None:
+            pieces.append([])
+        else:
+            pieces[-1].append((number, max(band[0], bottom), min(band[2], top)))
+    areas = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": [x for x, _, _ in piece] + [x for x, _, _ in reversed(piece)],
+            "y": [high for _, _, high in piece] + [low for _, low, _ in reversed(piece)],
+            "fill": "toself",
+            "fillcolor": theme.THEORY_BAND,
+            "line": {"width": 0},
+            "hoverinfo": "skip",
+            "name": "theory: where the median should be",
+        }
+        for piece in pieces
+        if piece
+    ]
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(range(1, len(bands) + 1)),
+        "y": list(medians),
+        "customdata": [
+            band
+            and f"{format_number(band[1])} ({format_number(band[0])} to {format_number(band[2])})"
+            for band in bands
+        ],
+        "hovertemplate": "theory: %{customdata}<extra></extra>",
+        "line": theme.THEORY,
+        "connectgaps": False,
+        "name": "theory",
+    }
+    return [*areas, line]
 
 
 def _draw_other(

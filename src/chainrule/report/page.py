@@ -43,6 +43,10 @@ from chainrule.report.tables import (
     build_module_tables,
     build_parameter_table,
 )
+from chainrule.theory.prediction import Prediction, predict
+
+DEEPEST = 100
+"""Weight layers up to which the report asks theory: it takes some milliseconds for each."""
 
 WIDE, NARROW = (1000, 340), (360, 300)
 """Sizes in which a chart is drawn: for a page and for a phone, in pixels."""
@@ -303,13 +307,18 @@ def _build_charts(flow: GradientFlow, diagnosis: Diagnosis, other: GradientFlow 
             ),
         )
     banded = "; the band holds the middle 80 % of the networks" if flow.ensemble_size > 1 else ""
+    theory = _ask_theory(flow)
     return element(
         "section",
         _build_chart(
             "Gradient magnitude per layer",
-            f"‖∂𝓛/∂W‖ of each weight layer, layer 1 next to the input{banded}.",
+            f"‖∂𝓛/∂W‖ of each weight layer, layer 1 next to the input{banded}."
+            + _describe_theory(flow, theory),
             build_gradient_figure(
-                flow, usable=read_usable_range(flow, diagnosis.verdict), other=other
+                flow,
+                usable=read_usable_range(flow, diagnosis.verdict),
+                other=other,
+                theory=theory.list_bands() if theory else None,
             ),
         ),
         _build_chart(
@@ -325,6 +334,23 @@ def _build_charts(flow: GradientFlow, diagnosis: Diagnosis, other: GradientFlow 
         ),
         class_="charts",
     )
+
+
+def _ask_theory(flow: GradientFlow) -> Prediction | None:
+    """Return what theory says of a specified network, if it has an answer for any layer."""
+    spec = flow.spec
+    if spec is None or spec.depth > DEEPEST or len(flow.weight_layers) != spec.depth:
+        return None
+    prediction = predict(spec, flow.ensemble_size)
+    said = any(norm is not None for norm in prediction.weight_gradient_norms)
+    return prediction if said else None
+
+
+def _describe_theory(flow: GradientFlow, theory: Prediction | None) -> str:
+    if theory is None:
+        return ""
+    words = f" Dotted, with its band: what theory gives. {theory.describe_agreement(flow)}"
+    return f"{words} {theory.sentence}".rstrip()
 
 
 def _build_profile(flow: GradientFlow) -> Markup | None:

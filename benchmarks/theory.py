@@ -1,0 +1,250 @@
+"""Does the theory hold? Predicted bands against measured medians, over the whole grid.
+
+A cell is an activation, an initialization, a depth and a width. `simulate` measures 16 networks
+of it; the medians of ‖∂𝓛/∂W‖ and ‖δ‖ of every layer are kept in theory.csv, so an interrupted run
+goes on from there, and a new theory needs no new measurement. A cell counts as inside only if the
+medians of all of its layers are. Writes docs/theory.md.
+"""
+
+import argparse
+import csv
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from chainrule import ACTIVATIONS, INITIALIZERS, NetworkSpec, simulate
+from chainrule.theory import Expected, predict
+
+HERE = Path(__file__).parent
+TABLE, PAGE = HERE / "theory.csv", HERE.parent / "docs" / "theory.md"
+SEEDS = 16
+WIDTHS, DEPTHS = (256, 1024), (2, 5, 10, 20, 35, 50)
+FIELDS = ("width", "activation", "init", "depth", "weight_gradient_norms", "delta_norms")
+
+Key = tuple[int, str, str, int]
+Medians = tuple[list[float], list[float]]
+
+
+def list_cells() -> Iterator[Key]:
+    """Yield the cells, narrow and shallow ones first."""
+    for width, depth, activation, init in product(WIDTHS, DEPTHS, ACTIVATIONS, INITIALIZERS):
+        yield width, activation, init, depth
+
+
+def make_spec(key: Key) -> NetworkSpec:
+    """Return the specification of a cell."""
+    width, activation, init, depth = key
+    return NetworkSpec(depth=depth, width=width, activation=activation, init=init)
+
+
+def measure(key: Key) -> Medians:
+    """Return the medians of ‖∂𝓛/∂W‖ and ‖δ‖ for each layer of a cell."""
+    flow = simulate(make_spec(key), seeds=SEEDS, budget=None)
+    return (
+        [math.nan if norm is None else float(norm) for norm in flow.weight_gradient_norms],
+        [math.nan if norm is None else float(norm) for norm in flow.delta_norms],
+    )
+
+
+def read_table() -> dict[Key, Medians]:
+    """Return what was measured so far; a row that was cut off is left out."""
+    if not TABLE.exists():
+        return {}
+    rows: dict[Key, Medians] = {}
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if any(row.get(field) is None for field in FIELDS):
+                continue
+            key = int(row["width"]), row["activation"], row["init"], int(row["depth"])
+            both = [
+                [float(each) for each in row[field].split()]
+                for field in ("weight_gradient_norms", "delta_norms")
+            ]
+            if all(len(values) == key[3] for values in both):
+                rows[key] = both[0], both[1]
+    return rows
+
+
+def write_table(rows: dict[Key, Medians]) -> None:
+    """Write all rows; an interruption leaves the old file."""
+    new = TABLE.with_suffix(".new")
+    with new.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(FIELDS)
+        for key in list_cells():
+            if key in rows:
+                writer.writerow((*key, *(" ".join(f"{v:.4g}" for v in each) for each in rows[key])))
+    new.replace(TABLE)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How theory and measurement compare in one cell.
+
+    Attributes:
+        said: Layers of which theory says both norms.
+        inside: Layers of these whose medians are both in their bands.
+        factor: The largest of measured ÷ expected median or its inverse, over these layers.
+        half: Half of the width of the widest band, as a factor.
+        reason: Why theory says nothing, or why a median is outside; "" where all is well.
+    """
+
+    said: int
+    inside: int
+    factor: float
+    half: float
+    reason: str
+
+
+def compare(key: Key, medians: Medians) -> Result:
+    """Return how theory and measurement compare in one cell."""
+    prediction = predict(make_spec(key), SEEDS)
+    said = inside = 0
+    factor, half = 1.0, 1.0
+    odd = ""
+    pairs = (prediction.weight_gradient_norms, prediction.delta_norms)
+    for weight, delta, *found in zip(*pairs, *medians, strict=True):
+        if weight is None or delta is None:
+            continue
+        said += 1
+        fits = [_fits(each, median) for each, median in zip((weight, delta), found, strict=True)]
+        inside += all(fits)
+        for each, median in zip((weight, delta), found, strict=True):
+            half = max(half, math.sqrt(each.high / each.low) if each.low > 0 else math.inf)
+            if median > 0 and math.isfinite(median) and each.median > 0:
+                factor = max(factor, median / each.median, each.median / median)
+            elif not _fits(each, median):
+                odd = "the measurement leaves float32"
+    reason = ""
+    if said < key[3]:
+        reason = _shorten(prediction.missing)
+    elif inside < said:
+        reason = odd or f"{said - inside} of {said} layers, by a factor of {factor:.2f} at most"
+    return Result(said, inside, factor, half, reason)
+
+
+def _fits(expected: Expected, median: float) -> bool:
+    return expected.contains(median)
+
+
+def _shorten(missing: tuple[str, ...]) -> str:
+    words = {
+        "too large for the width": "depth too large for the width",
+        "float32 can hold": "outside of float32",
+        "below 1e-35 or above 1e35": "outside of float32",
+    }
+    for sentence in missing:
+        for mark, short in words.items():
+            if mark in sentence:
+                return short
+    return "; ".join(missing)
+
+
+def write_page(rows: dict[Key, Medians]) -> str:
+    """Return the page: how many cells are inside, and every one that is not."""
+    results = {key: compare(key, rows[key]) for key in list_cells() if key in rows}
+    full = {key: result for key, result in results.items() if result.said == key[3]}
+    inside = [key for key, result in full.items() if result.inside == result.said]
+    partly = {key: result for key, result in results.items() if key not in full}
+    layers = sum(result.said for result in results.values())
+    good = sum(result.inside for result in results.values())
+    lines = [
+        "# Theory and measurement",
+        "",
+        "Made by `make theory`. A cell is an activation, an initialization, a depth and a width. "
+        f"{SEEDS} networks of each are measured by autograd, and the medians of ‖∂𝓛/∂W‖ and of ‖δ‖ "
+        "are compared with the band that `chainrule.theory.predict` gives for this width. A cell "
+        "is inside only if both medians of all of its layers are. The bands have no constant that "
+        "was fitted to measurements.",
+        "",
+        f"**{len(inside)} of {len(full)} cells ({_share(len(inside), len(full))}) are inside. "
+        f"Of single layers, {good} of {layers} ({_share(good, layers)}) are.** In "
+        f"{len(partly)} more cells theory says nothing about some or all layers, and says why: "
+        + ", ".join(
+            f"{reason} ({count})"
+            for reason, count in Counter(each.reason for each in partly.values()).most_common()
+        )
+        + f". Measured so far: {len(results)} of {len(list(list_cells()))} cells.",
+        "",
+        "## By initialization",
+        "",
+        "| width | depth | " + " | ".join(INITIALIZERS) + " | all |",
+        "|---|---|" + "---|" * (len(INITIALIZERS) + 1),
+    ]
+    for width in WIDTHS:
+        for depth in DEPTHS:
+            row = {k: r for k, r in full.items() if k[0] == width and k[3] == depth}
+            if not any(k[0] == width and k[3] == depth for k in results):
+                continue
+            entries = [
+                [r.inside == r.said for k, r in row.items() if init in (k[2], "")]
+                for init in INITIALIZERS
+            ]
+            every = [r.inside == r.said for r in row.values()]
+            cells = [f"{sum(each)}/{len(each)}" if each else "–" for each in [*entries, every]]
+            lines.append(f"| {width} | {depth} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Cells of which theory says all layers: inside / all.",
+        "",
+        "## By activation",
+        "",
+        "| activation | inside | median of the largest factor | median half width of the band |",
+        "|---|---|---|---|",
+    ]
+    for activation in ACTIVATIONS:
+        own = [result for key, result in full.items() if key[1] == activation]
+        if own:
+            count = sum(result.inside == result.said for result in own)
+            factors = sorted(result.factor for result in own)
+            halves = sorted(result.half for result in own)
+            middle = len(own) // 2
+            lines.append(
+                f"| {activation} | {count}/{len(own)} | {factors[middle]:.2f} | "
+                f"{halves[middle]:.2f} |"
+            )
+    lines += ["", "## Outside, or without a statement", ""]
+    lines += ["| width | activation | initialization | depth | why |", "|---|---|---|---|---|"]
+    for key, result in results.items():
+        if result.reason:
+            lines.append(f"| {' | '.join(map(str, key))} | {result.reason} |")
+    return "\n".join(lines) + "\n"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def main() -> None:
+    """Measure what is not measured yet, as long as there is time, and write the page."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--minutes", type=float, default=math.inf, help="time to measure")
+    options = arguments.parse_args()
+    torch.set_num_threads(1)
+    end = time.monotonic() + 60 * options.minutes
+    rows = read_table()
+    saved = time.monotonic()
+    try:
+        for key in list_cells():
+            if key in rows:
+                continue
+            if time.monotonic() > end:
+                break
+            rows[key] = measure(key)
+            if time.monotonic() - saved > 20:
+                write_table(rows)
+                saved = time.monotonic()
+                print(f"{len(rows)} cells measured, last {key}", flush=True)
+    finally:
+        write_table(rows)
+    PAGE.write_text(write_page(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""Predictions against known values, an independent quadrature, and measurements."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chainrule import INITIALIZERS, NetworkSpec, simulate
+from chainrule.errors import ChainruleError, SpecError
+from chainrule.measure.networks import run_stack, stack_networks
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.theory import critical_line, predict
+from chainrule.theory.expected import find_layers_outside
+from chainrule.theory.fluctuations import compute_spreads
+from chainrule.theory.mean_field import compute_chi, read_setting, run_backward, run_forward
+from test_quadrature import PHI, average
+
+PAIRS = [(activation, init) for activation in ACTIVATIONS for init in INITIALIZERS]
+
+
+class TestKnownValues:
+    @pytest.mark.parametrize(
+        ("activation", "bias", "weight"),
+        [("relu", 0.0, 2.0), ("tanh", 0.0, 1.0), ("tanh", 0.05, 1.76095464), ("gelu", 0.0, 4.0)],
+    )
+    def test_critical_weights(self, activation, bias, weight):
+        point = critical_line(activation, math.sqrt(bias))
+        assert point.weight_variance == pytest.approx(weight, abs=5e-9)
+
+    def test_selu_contracts(self):
+        spec = NetworkSpec(activation="selu", init="lecun", width=4096)
+        scales = predict(spec.replace(depth=1)).depth_scales
+        assert scales.q == pytest.approx(1.0, abs=1e-8)
+        assert math.exp(-1 / scales.xi_q) == pytest.approx(0.782648, abs=5e-7)
+
+    def test_batch_normalized_rectifiers_explode(self):
+        rates = {}
+        for batch in (64, 4096):
+            spec = NetworkSpec(
+                depth=2, activation="relu", init="he", normalization="batchnorm", batch_size=batch
+            )
+            rates[batch] = predict(spec).depth_scales.chi
+        limit = math.pi / (math.pi - 1)
+        assert rates[4096] == pytest.approx(limit, rel=1e-3)
+        assert rates[4096] - limit == pytest.approx((rates[64] - limit) / 64, rel=0.2)
+
+    @pytest.mark.parametrize(("residual", "chi"), [("plain", 2.0), ("scaled", 1.1)])
+    def test_residual_connections_add_one(self, residual, chi):
+        spec = NetworkSpec(depth=10, activation="relu", init="he", residual=residual)
+        prediction = predict(spec)
+        assert prediction.layers[4].chi == pytest.approx(chi, rel=1e-12)
+        assert prediction.depth_scales is None
+        assert "residual" in prediction.missing[0]
+
+    def test_linear_layer_by_hand(self):
+        width, batch = 64, 8
+        spec = NetworkSpec(
+            depth=1, width=width, batch_size=batch, activation="identity", init="lecun"
+        )
+        (layer,) = predict(spec).layers
+        # 𝓛 = |h − t|²/(B·n) with h and t of variance 1.
+        delta = 2 / (batch * width) * math.sqrt(2)
+        assert layer.delta_norm == pytest.approx(delta * math.sqrt(batch * width), rel=1e-12)
+        gradient = delta * math.sqrt(batch) * width
+        assert layer.weight_gradient_norm == pytest.approx(gradient, rel=1e-12)
+
+    def test_orthogonal_linear_network_keeps_everything(self):
+        spec = NetworkSpec(depth=30, activation="identity", init="orthogonal")
+        norms = predict(spec).weight_gradient_norms
+        assert norms == pytest.approx([norms[0]] * 30, rel=1e-10)
+
+
+@pytest.mark.parametrize(("activation", "init"), PAIRS)
+def test_signals_equal_an_independent_quadrature(activation, init):
+    spec = NetworkSpec(depth=3, width=200, activation=activation, init=init)
+    phi, derivative = PHI[activation], ACTIVATIONS[activation].derivative
+    entry = INITIALIZERS[init]
+    variance = 200 * entry.variance(200, 200, 1.0)
+    half = 0.0 if entry.bias_bound is None else entry.bias_bound(200)
+    biases, weights = np.polynomial.legendre.leggauss(12) if half else ([0.0], [2.0])
+
+    def expect(function, m):
+        each = [average(function, math.sqrt(variance * m), shift=half * bias) for bias in biases]
+        return float(np.dot(weights, each)) / 2
+
+    m, pair = 1.0, 0.0
+    for layer in predict(spec).layers[:2]:
+        q = variance * m + half**2 / 3
+        assert layer.q == pytest.approx(q, rel=1e-8)
+        assert layer.correlation == pytest.approx((variance * pair + half**2 / 3) / q, rel=1e-8)
+        chi = variance * expect(lambda z: derivative(z) ** 2, m)
+        assert layer.chi == pytest.approx(chi, rel=1e-8)
+        if not half:  # two examples share nothing at the first layer
+            pair = expect(phi, m) ** 2
+        m = expect(lambda z: phi(z) ** 2, m)
+        assert layer.m == pytest.approx(m, rel=1e-8)
+        if half:
+            return
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
+    bias=st.floats(0.0, 2.0),
+)
+def test_chi_is_one_on_the_critical_line(activation, bias):
+    point = critical_line(activation, bias)
+    if point is None:
+        return
+    scale = math.sqrt(point.q)
+    if point.q == 0.0:
+        return
+    derivative = ACTIVATIONS[activation].derivative
+    chi = point.weight_variance * average(lambda z: derivative(z) ** 2, scale)
+    assert chi == pytest.approx(1.0, abs=1e-8)
+    m = average(lambda z: PHI[activation](z) ** 2, scale)
+    assert point.weight_variance * m + bias**2 == pytest.approx(point.q, rel=1e-7)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    activation=st.sampled_from(["relu", "leaky_relu", "identity"]),
+    size=st.floats(0.01, 0.3),
+    factor=st.floats(0.5, 2.0),
+)
+def test_homogeneous_networks_scale_with_their_weights(activation, size, factor):
+    spec = NetworkSpec(depth=3, width=64, activation=activation, init="random", weight_std=size)
+    small, large = predict(spec), predict(spec.replace(weight_std=size * factor))
+    for number, (one, other) in enumerate(zip(small.layers, large.layers, strict=True), start=1):
+        assert other.q == pytest.approx(one.q * factor ** (2 * number), rel=1e-10)
+        assert other.chi == pytest.approx(one.chi * factor**2, rel=1e-10)
+        assert other.correlation == pytest.approx(one.correlation, abs=1e-12)
+
+
+MEASURED = [
+    {"activation": "tanh", "init": "lecun"},
+    {"activation": "relu", "init": "he", "residual": "scaled"},
+    {"activation": "sigmoid", "init": "pytorch"},
+    {"activation": "identity", "init": "orthogonal"},
+    {"activation": "gelu", "init": "he", "normalization": "layernorm"},
+    {"activation": "relu", "init": "he", "normalization": "batchnorm"},
+]
+
+
+@pytest.mark.parametrize("fields", MEASURED, ids=lambda fields: " ".join(fields.values()))
+def test_measured_medians_are_inside_the_bands(fields):
+    spec = NetworkSpec(depth=4, width=256, **fields)
+    prediction, flow = predict(spec, 8), simulate(spec, 8)
+    assert find_layers_outside(prediction.weight_gradient_norms, flow.weight_gradient_norms) == []
+    assert find_layers_outside(prediction.delta_norms, flow.delta_norms) == []
+    for layer, measured in zip(prediction.layers, flow.weight_layers, strict=True):
+        band = layer.weight_gradient_norm
+        assert band.high / band.low < 1.6  # a band that says something
+        assert measured.delta_norm == pytest.approx(layer.delta_norm.median, rel=0.25)
+
+
+@pytest.mark.parametrize("residual", ["none", "plain"])
+def test_spread_equals_that_of_many_networks(residual):
+    spec = NetworkSpec(
+        depth=4, width=64, batch_size=4, activation="relu", init="he", residual=residual
+    )
+    setting = read_setting(spec)
+    forward, _ = run_forward(setting)
+    spreads = compute_spreads(setting, forward, run_backward(setting, forward))
+    count = 300
+    stack = stack_networks([spec.replace(seed=seed) for seed in range(count)])
+    for tensors in stack.values():
+        for tensor in tensors:
+            tensor.requires_grad_()
+    generator = torch.Generator().manual_seed(1)
+    inputs, targets = torch.randn(2, count, 4, 64, generator=generator)
+    *_, (_, outputs) = run_stack(spec, stack, inputs)
+    ((outputs - targets) ** 2).mean((1, 2)).sum().backward()
+    for spread, weight in zip(spreads, stack["weight", "weight"], strict=True):
+        measured = weight.grad.pow(2).sum((1, 2)).log().var().item()
+        assert 0.6 * measured < spread.weight_gradient < 1.4 * measured
+
+
+class TestWhatTheoryLeavesOut:
+    def test_depth_too_large_for_the_width(self):
+        prediction = predict(NetworkSpec(depth=60, width=16, activation="relu", init="he"))
+        assert prediction.weight_gradient_norms[0] is None
+        assert prediction.layers[0].q == pytest.approx(2.0)
+        assert any("too large for the width" in each for each in prediction.missing)
+
+    def test_small_batches_of_batch_normalization(self):
+        prediction = predict(NetworkSpec(depth=2, normalization="batchnorm", batch_size=4))
+        assert prediction.layers[0].q is None
+        assert any("at least 6" in each and "4" in each for each in prediction.missing)
+
+    def test_numbers_that_float32_cannot_hold(self):
+        spec = NetworkSpec(depth=40, width=256, activation="identity", init="random")
+        assert any("float32" in each for each in predict(spec).missing)
+
+    def test_dead_start(self):
+        spec = NetworkSpec(depth=2, activation="tanh", init="random", weight_std=0.0)
+        prediction = predict(spec)
+        assert prediction.layers[0].q is None
+        assert any("exactly 0" in each for each in prediction.missing)
+
+    def test_signals_beyond_every_number_end_there(self):
+        spec = NetworkSpec(depth=1000, activation="relu", init="random", weight_std=1e6)
+        prediction = predict(spec)
+        assert prediction.layers[0].q is not None
+        assert prediction.layers[-1].q is None
+
+    @pytest.mark.parametrize("seeds", [0, -1, 2.0, True])
+    def test_ensembles_have_whole_numbers_of_networks(self, seeds):
+        with pytest.raises(SpecError, match="seeds"):
+            predict(NetworkSpec(), seeds)
+
+    def test_critical_line_of_rectifiers_needs_biases_of_zero(self):
+        assert critical_line("relu", 0.1) is None
+        with pytest.raises(SpecError, match="bias_std"):
+            critical_line("relu", math.nan)
+        with pytest.raises(SpecError, match="relux"):
+            critical_line("relux")
+
+
+class TestDepthScales:
+    def test_reach_in_words(self):
+        spec = NetworkSpec(depth=1, activation="tanh", init="random", width=100, weight_std=0.095)
+        scales = predict(spec).depth_scales
+        assert scales.chi == pytest.approx(0.9025, rel=1e-8)
+        assert scales.reach == pytest.approx(-1 / math.log(0.9025), rel=1e-6)
+        assert "about 10 layers far" in predict(spec).sentence
+
+    def test_critical_start_has_no_scale(self):
+        prediction = predict(NetworkSpec(depth=1, activation="relu", init="he"))
+        assert prediction.depth_scales.reach == math.inf
+        assert "critical line" in prediction.sentence
+
+    def test_fixed_correlation_of_a_chaotic_start(self):
+        spec = NetworkSpec(depth=60, width=256, activation="tanh", init="random", weight_std=0.15)
+        spec = spec.replace(bias_std=0.3)
+        prediction = predict(spec)
+        scales = prediction.depth_scales
+        assert scales.chi > 1.0
+        assert prediction.layers[-1].correlation == pytest.approx(scales.correlation, rel=1e-4)
+        assert prediction.layers[-1].q == pytest.approx(scales.q, rel=1e-9)
+
+    def test_chi_is_what_a_layer_does_to_an_independent_gradient(self):
+        setting = read_setting(NetworkSpec(depth=8, activation="tanh", init="he"))
+        layers, _ = run_forward(setting)
+        steps = run_backward(setting, layers)
+        # Far from the loss, the part along the signal has faded.
+        ratio = steps[0].inward
+        assert ratio == pytest.approx(compute_chi(setting, layers[0]), rel=1e-3)
+
+
+class TestAgreement:
+    def test_words_name_both_numbers_and_the_count(self):
+        spec = NetworkSpec(depth=3, width=128, activation="tanh", init="xavier")
+        words = predict(spec, 8).describe_agreement(simulate(spec, 8))
+        assert words.startswith("Layer 1: measured ")
+        assert "all 3 layers" in words
+
+    def test_parting_is_explained(self):
+        spec = NetworkSpec(depth=3, width=128, activation="tanh", init="xavier")
+        other = simulate(spec.replace(init="he"), 8)
+        assert "part in 3 of 3 layers" in predict(spec, 8).describe_agreement(other)
+
+    def test_other_number_of_layers_is_an_error(self):
+        with pytest.raises(ChainruleError, match="3 for 2"):
+            predict(NetworkSpec(depth=3)).describe_agreement(simulate(NetworkSpec(depth=2), 1))
+
+    def test_values_are_floats_with_bands_that_survive_pickling(self):
+        value = predict(NetworkSpec(depth=2)).layers[0].weight_gradient_norm
+        copy = pickle.loads(pickle.dumps(value))
+        assert (copy, copy.low, copy.median, copy.high) == (
+            value,
+            value.low,
+            value.median,
+            value.high,
+        )
+        assert value.low < value.median < value.high
+        assert not value.contains(math.nan)
