@@ -300,7 +300,8 @@ def _assemble(
             wide_inputs.add(name)
         if sizes.has_children:
             containers.add(name)
-        rows[name] = sum(math.prod(shape[:-1]) for shape in small.shapes)
+        if kind != "scores":
+            rows[name] = max((math.prod(shape[:-1]) for shape in small.shapes), default=0)
         modules.append(_assemble_module(name, kind, grid, widths))
     facts = Facts(
         wide_inputs=frozenset(wide_inputs),
