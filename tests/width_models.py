@@ -174,6 +174,8 @@ def transformer_groups(model: nn.Module, rate: float, fault: str) -> list[dict[s
             lr = rate
         if fault == "bias rate" and name == "blocks.1.up.bias":
             lr = rate * model.m
+        if "gate" in name and fault == "norm inside":  # its weights are √width times as large
+            lr = rate / model.m**0.5
         groups.append({"params": [parameter], "lr": lr})
     return groups
 

@@ -113,9 +113,7 @@ def check_width(
                 where = f"at width {width}, seed {number}"
                 seed(devices, number)
                 model = _make(make_model, width, seen, where)
-                runs[width, number] = measure_run(
-                    model, batch, loss, build, steps, number, where
-                )
+                runs[width, number] = measure_run(model, batch, loss, build, steps, number, where)
             if number == 0:
                 _check_alike([runs[width, 0] for width in ordered], ordered)
     return _assemble(runs, ordered, seeds, steps)
@@ -307,7 +305,7 @@ def _assemble(
         wide_inputs=frozenset(wide_inputs),
         containers=frozenset(containers),
         rows=rows,
-        eps=tuple(row[0].eps for row in grid),
+        eps=widest.eps,
         optimizer=first.optimizer,
     )
     findings, undecided, decided = judge_modules(modules, widths, facts)
@@ -363,12 +361,14 @@ def _assemble_module(
         ]
         return fit_scaling(widths, ratios)
 
-    measured = [metric for metric in METRICS if not metric.endswith("gain")]
+    passed_on = "aligned" if kind == "output" else "inherited"
+    measured = [metric for metric in METRICS if not metric.endswith(("gain", "inherited"))]
     return ModuleScaling(
         name=name,
         kind=kind,
+        inherited=fit_scaling(widths, read(passed_on)),
         gain=fit_ratio("output", "input"),
-        change_gain=fit_ratio("inherited", "input_change"),
+        change_gain=fit_ratio(passed_on, "input_change"),
         parameters=_assemble_parameters(name, grid, widths),
         **{metric: fit_scaling(widths, read(metric)) for metric in measured},
     )
@@ -388,7 +388,9 @@ def _assemble_parameters(
                 name=name,
                 shapes=tuple(row[0][0] for row in known),
                 **{
-                    metric: fit_scaling(widths, [[cell[1][metric] for cell in row] for row in known])
+                    metric: fit_scaling(
+                        widths, [[cell[1][metric] for cell in row] for row in known]
+                    )
                     for metric in ("size", "gradient", "update", "effect")
                 },
             )

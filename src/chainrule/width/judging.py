@@ -11,20 +11,24 @@ large one that does not: the effect of every parameter's change, and the part of
 weights from the start pass on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from chainrule._utils.numbers import format_number
 from chainrule.width.records import (
+    MODEL,
     Metric,
     ModuleScaling,
     ParameterScaling,
     WidthFinding,
 )
-from chainrule.width.scaling import Scaling, write_exponent, write_power
+from chainrule.width.scaling import Scaling, round_exponent, write_power
 
 ORDER_ONE = 10.0
 """From here on a size is no longer of order 1."""
+
+SMALL_EPS = 0.1
+"""From this share of a gradient on, an optimizer's ε takes more than 9 % of a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,18 +36,17 @@ class Facts:
     """What is known besides the exponents.
 
     Attributes:
-        children: For every module, the names of modules inside it.
         wide_inputs: Modules that are given something whose size goes with the width.
         containers: Modules that contain others.
-        rows: For every module, the rows of its output: examples, tokens or places.
-        eps: The ε of the optimizer, at every width; zeros if it has none.
+        rows: For every module, the rows of its output at most: examples, tokens or places.
+        eps: The ε of the optimizer at the largest width; 0 if it has none.
         optimizer: Its class.
     """
 
     wide_inputs: frozenset[str]
     containers: frozenset[str]
     rows: dict[str, int]
-    eps: tuple[float, ...]
+    eps: float
     optimizer: str
 
 
@@ -57,38 +60,27 @@ class _Judge:
     undecided: list[tuple[str, str]] = field(default_factory=list)
     decided: int = 0
 
-    def check(
-        self, name: str, metric: str, scaling: Scaling | None, low: float | None
-    ) -> int:
+    def check(self, name: str, metric: str, scaling: Scaling | None, low: float | None) -> int:
         """Return 1 if it grows, −1 if it falls, else 0; `low` is the least exponent it may have."""
         if scaling is None:
             return 0
-        if scaling.is_above(0.0):
-            self.decided += 1
-            return 1
+        way = 1 if scaling.is_above(0.0) else 0
         if low is not None and scaling.is_below(low):
-            self.decided += 1
-            return -1
-        clear = _Clear(scaling)
-        if clear.is_not_above and (low is None or clear.is_not_below(low)):
+            way = -1
+        if way or (scaling.may_not_exceed(0.0) and (low is None or scaling.may_not_fall(low))):
             self.decided += 1
         else:
             self.undecided.append((name, metric))
-        return 0
+        return way
 
+    def find_low(self, module: ModuleScaling, *, is_sum: bool) -> float:
+        """Return the least exponent of a change.
 
-@dataclass(frozen=True, slots=True)
-class _Clear:
-    """What an interval excludes."""
-
-    scaling: Scaling
-
-    @property
-    def is_not_above(self) -> bool:
-        return self.scaling.exponent + self.scaling.error <= 0.25
-
-    def is_not_below(self, low: float) -> bool:
-        return self.scaling.exponent - self.scaling.error >= low - 0.25
+        An update is a sum over rows. With more rows than coordinates, what the other rows add at
+        random (√n) outweighs what a row adds to itself (n): half a power less.
+        """
+        many = self.facts.rows.get(module.name, 0) > self.widths[0]
+        return -0.5 if is_sum and many else 0.0
 
 
 def judge_modules(
@@ -104,6 +96,7 @@ def judge_modules(
     judge = _Judge(widths, facts)
     for module in modules:
         _judge_start(judge, module)
+        _judge_inherited(judge, module)
         for parameter in module.parameters:
             _judge_effect(judge, module, parameter)
         _judge_change(judge, module)
@@ -112,137 +105,148 @@ def judge_modules(
 
 
 def _judge_start(judge: _Judge, module: ModuleScaling) -> None:
-    """Judge the output at the start, and what the weights of the start do to a change."""
-    low = 0.0 if module.kind == "hidden" else None
-    way = judge.check(module.name, "output", module.output, low)
+    """Judge the output at the start."""
     scaling = module.output
-    if way:
-        assert scaling is not None
-        cause = _find_cause(judge, module, "output", way, module.gain)
-        _add(judge, module, "output", scaling, cause, _advise_start(judge, module, way))
+    low = 0.0 if module.kind == "hidden" else None
+    way = judge.check(module.name, "output", scaling, low)
+    if not way or scaling is None:
         return
-    passed = module.inherited
-    if passed is None or not module.parameters or module.kind == "scores":
-        return
-    if judge.check(module.name, "inherited", passed, None) and (
-        module.change_gain is None or module.change_gain.is_above(0.0)
-    ):
-        cause = "" if module.input_change else _find_cause(judge, module, "change", 1, None)
-        text = f"its initial weights pass on the change of its input with {passed.describe()}"
-        action = f"scale its initialization by {write_power(-passed.exponent)}"
-        _add(judge, module, "change", passed, cause, action, text=f"{text} (expected 0)")
-
-
-def _advise_start(judge: _Judge, module: ModuleScaling, way: int) -> str:
-    scaling, factor = module.output, module.factor
-    assert scaling is not None
-    if factor is not None and (factor.is_above(0.0) or factor.is_below(0.0)):
-        raw = scaling.exponent - factor.exponent
-        if abs(raw) < abs(scaling.exponent):
-            return (
-                f"the constant that it is multiplied by goes with {factor.describe()}: multiply it "
-                f"by {write_power(-scaling.exponent)}"
-            )
-    exponent = scaling.exponent
-    if module.kind == "output" and module.inherited is not None and way > 0:
-        exponent = max(exponent, module.inherited.exponent)  # what training aligns grows faster
+    exponent = round_exponent(scaling.exponent)
+    if module.kind == "output" and module.change_gain is not None and way > 0:
+        # What training lines up grows faster than what is drawn at random.
+        exponent = max(exponent, round_exponent(module.change_gain.exponent))
     power = write_power(-exponent)
     if module.parameters:
-        return f"scale its initialization by {power}"
-    if module.kind == "scores":
-        return f"multiply the scores by {power}"
-    return f"multiply its output by {power}"
+        action = f"scale its initialization by {power}"
+    else:
+        action = f"multiply {'the scores' if module.kind == 'scores' else 'its output'} by {power}"
+    own = module.gain
+    if module.parameters and own is None:  # an embedding: nothing before it has a size
+        own = scaling
+    text = f"output {_word(way)} with {scaling.describe()}"
+    expected = "expected 0" if module.kind == "hidden" else "expected 0 or less"
+    cause = _find_cause(judge, module, way, own)
+    action = _blame_factor(module, scaling) or action
+    _add(judge, module, "output", scaling, cause, f"{text} ({expected})", action)
+
+
+def _judge_inherited(judge: _Judge, module: ModuleScaling) -> None:
+    """Judge what the weights from the start make of a change of their input."""
+    gain, passed = module.change_gain, module.inherited
+    if not module.parameters or gain is None or passed is None:
+        return
+    if any(f.module == module.name and f.exponent > 0 for f in judge.findings):
+        return
+    if module.kind == "hidden" and not passed.is_above(0.0):
+        return
+    if not judge.check(module.name, "inherited", gain, None):
+        return
+    power = write_power(-round_exponent(gain.exponent))
+    _add(
+        judge,
+        module,
+        "change",
+        passed,
+        _find_cause(judge, module, 1, gain),
+        f"its initial weights multiply the change of its input by {gain.describe()} (expected 0)",
+        _blame_factor(module, gain) or f"scale its initialization by {power}",
+        exponent=gain,
+    )
 
 
 def _judge_effect(judge: _Judge, module: ModuleScaling, parameter: ParameterScaling) -> None:
     scaling = parameter.effect
-    low = 0.0
-    if module.name in judge.facts.wide_inputs and any(len(s) > 1 for s in parameter.shapes):
-        # An update is a sum of rows. With more rows than coordinates, what other rows contribute at
-        # random (√n) outweighs what a row contributes to itself (n): half a power less.
-        low = -0.5 if judge.facts.rows.get(module.name, 0) > judge.widths[0] else 0.0
-    way = judge.check(parameter.name, "effect", scaling, low)
-    if not way:
+    is_sum = module.name in judge.facts.wide_inputs and any(len(s) > 1 for s in parameter.shapes)
+    way = judge.check(parameter.name, "effect", scaling, judge.find_low(module, is_sum=is_sum))
+    if not way or scaling is None:
         return
-    assert scaling is not None
-    own = None
-    if module.input is not None and len(scaling.sizes) == len(module.input.sizes):
-        own = Scaling(
-            (), scaling.exponent - module.input.exponent, scaling.error + module.input.error
-        )
-    cause = _find_cause(judge, module, "effect", way, own)
-    ending = "" if way > 0 else "; it learns less and less"
-    text = f"the effect of its update {_word(way)} with {scaling.describe()} (expected 0){ending}"
-    action = f"multiply its learning rate by {write_power(-scaling.exponent)}"
-    if way < 0 and (reason := _blame_eps(judge, parameter)):
-        action = reason
-    _add(judge, module, "effect", scaling, cause, action, text=text, parameter=parameter.name)
-
-
-def _blame_eps(judge: _Judge, parameter: ParameterScaling) -> str:
-    """Return a sentence if the optimizer's ε is as large as a gradient at the largest width.
-
-    From one tenth of √v on, ε takes more than 9 % of a step, and more at every larger width.
-    """
-    gradient, eps = parameter.gradient, judge.facts.eps[-1]
-    if gradient is None or eps < 0.1 * gradient.sizes[-1]:
-        return ""
-    return (
-        f"the ε of {judge.facts.optimizer} ({format_number(eps)}) is not small against its "
-        f"gradient ({format_number(gradient.sizes[-1])} at width {judge.widths[-1]}): lower it, or "
-        f"scale it as the gradient, by {gradient.describe()}"
+    own = scaling if module.input is None else scaling.divide(module.input)
+    ending = "" if way > 0 else ", so that it learns less and less"
+    power = write_power(-round_exponent(scaling.exponent))
+    action = _blame_factor(module, scaling) or f"multiply its learning rate by {power}"
+    if way < 0:
+        action = _blame_eps(judge, parameter) or action
+    _add(
+        judge,
+        module,
+        "effect",
+        scaling,
+        _find_cause(judge, module, way, own),
+        f"the effect of its update {_word(way)} with {scaling.describe()} (expected 0){ending}",
+        action,
+        parameter=parameter.name,
     )
 
 
 def _judge_change(judge: _Judge, module: ModuleScaling) -> None:
     """Judge the whole change where its parts do not explain it."""
-    low = None
-    if module.kind != "scores":
-        low = -0.5 if judge.facts.rows.get(module.name, 0) > judge.widths[0] else 0.0
-    way = judge.check(module.name, "change", module.change, low)
-    if not way or any(f.module == module.name for f in judge.findings):
-        return
     scaling = module.change
-    assert scaling is not None
-    own = None
-    if module.input_change is not None:
-        own = Scaling(
-            (),
-            scaling.exponent - module.input_change.exponent,
-            scaling.error + module.input_change.error,
-        )
-    cause = _find_cause(judge, module, "change", way, own)
+    low = None if module.kind == "scores" else judge.find_low(module, is_sum=True)
+    way = judge.check(module.name, "change", scaling, low)
+    if not way or scaling is None or any(f.module == module.name for f in judge.findings):
+        return
+    own = scaling if module.input_change is None else scaling.divide(module.input_change)
     action = ""
     if module.kind == "scores":
         action = "multiply q·k by 1/d (d: the size of a head) where it is 1/√d"
     elif not module.parameters:
-        action = f"multiply its output by {write_power(-scaling.exponent)}"
-    _add(judge, module, "change", scaling, cause, action)
+        action = f"multiply its output by {write_power(-round_exponent(scaling.exponent))}"
+    cause = _find_cause(judge, module, way, own)
+    if module.parameters and not cause:  # its parts are judged: what is left came with its input
+        cause = next((f.module for f in reversed(judge.findings) if not f.cause), "")
+    text = f"change of its output {_word(way)} with {scaling.describe()} (expected 0)"
+    _add(judge, module, "change", scaling, cause, text, action)
 
 
-def _find_cause(
-    judge: _Judge, module: ModuleScaling, metric: Metric, way: int, own: Scaling | None
-) -> str:
+def _find_cause(judge: _Judge, module: ModuleScaling, way: int, own: Scaling) -> str:
     """Return the module that a finding follows from; "" if it begins here.
 
-    It follows if what the module adds by itself (`own`) is not wrong in the same way, and something
-    before it, or in it, was found already.
+    It follows from what was found in the module, or, if its input is wrong already, from the last
+    finding before, unless what the module does by itself (`own`) is wrong in the same way.
     """
     before = [finding for finding in judge.findings if not finding.cause]
     if module.name in judge.facts.containers:
-        prefix = "" if module.name == "(model)" else f"{module.name}."
-        before_in = [f for f in before if f.module.startswith(prefix)]
-        if before_in and not module.parameters:
-            return before_in[-1].module
+        prefix = "" if module.name == MODEL else f"{module.name}."
+        inside = [f for f in before if f.module.startswith(prefix) and f.module != module.name]
+        if inside:
+            return inside[-1].module
+    before = [finding for finding in before if finding.module != module.name]
     if not before:
         return ""
-    adds = own is None or (own.is_above(0.0) if way > 0 else own.is_below(0.0))
-    if adds and own is not None:
+    own_is_wrong = own.is_above(0.0) if way > 0 else own.is_below(0.0)
+    given = (module.input, module.input_change)
+    is_given_wrong = any(each and (each.is_above(0.0) or each.is_below(0.0)) for each in given)
+    if module.parameters:
+        return before[-1].module if is_given_wrong and not own_is_wrong else ""
+    if module.kind == "scores":
+        place = module.name.rpartition(".")[0]
+        near = [f for f in before if f.module.startswith(place)]
+        return near[-1].module if near else ""
+    return before[-1].module if is_given_wrong or not own_is_wrong else ""
+
+
+def _blame_factor(module: ModuleScaling, scaling: Scaling) -> str:
+    """Return what to do if the constant behind the module makes a size go with the width."""
+    factor = module.factor
+    if factor is None or abs(factor.exponent) < 0.25:
         return ""
-    if own is None and module.parameters and metric == "output":
+    if abs(scaling.exponent - factor.exponent) >= abs(scaling.exponent):
         return ""
-    others = [f.module for f in before if f.module != module.name]
-    return others[-1] if others else ""
+    return (
+        f"the constant that it is multiplied by goes with {factor.describe()}: multiply it by "
+        f"{write_power(-round_exponent(scaling.exponent))}"
+    )
+
+
+def _blame_eps(judge: _Judge, parameter: ParameterScaling) -> str:
+    """Return what to do if the optimizer's ε is as large as a gradient at the largest width."""
+    gradient, eps = parameter.gradient, judge.facts.eps
+    if gradient is None or eps < SMALL_EPS * gradient.sizes[-1]:
+        return ""
+    return (
+        f"the ε of {judge.facts.optimizer} ({format_number(eps)}) is not small against the "
+        f"gradient at width {judge.widths[-1]}: lower it, or scale it as the gradient goes"
+    )
 
 
 def _add(  # noqa: PLR0917
@@ -251,50 +255,37 @@ def _add(  # noqa: PLR0917
     metric: Metric,
     scaling: Scaling,
     cause: str,
+    text: str,
     action: str,
     *,
-    text: str = "",
     parameter: str = "",
+    exponent: Scaling | None = None,
 ) -> None:
-    way = 1 if scaling.exponent > 0 else -1
-    at_most = metric == "output" and module.kind != "hidden"
-    if not text:
-        what = {"output": "output", "change": "change of its output"}[metric]
-        expected = "expected 0 or less" if at_most else "expected 0"
-        text = f"{what} {_word(way)} with {scaling.describe()} ({expected})"
+    judged = exponent or scaling
     limit = ORDER_ONE
     if metric != "output" and module.kind == "hidden":
         limit = module.output.sizes[-1] if module.output else 1.0
     size = scaling.sizes[-1]
+    grows = judged.exponent > 0
+    reach = (limit / size) ** (1.0 / round_exponent(judged.exponent)) if grows else 0.0
     judge.findings.append(
         WidthFinding(
             module=module.name,
             metric=metric,
             parameter=parameter,
-            exponent=scaling.exponent,
-            error=scaling.error,
-            at_most=at_most,
+            exponent=judged.exponent,
+            error=judged.error,
+            at_most=metric == "output" and module.kind != "hidden",
             cause=cause,
             text=text,
             action="" if cause else action,
             size=size,
             limit=limit,
-            harmful=way > 0 and size >= limit,
-            harmful_from=_extrapolate(judge.widths[-1], size, limit, scaling.exponent),
+            harmful=grows and size >= limit,
+            harmful_from=judge.widths[-1] * reach if grows else None,
         )
     )
 
 
-def _extrapolate(width: int, size: float, limit: float, exponent: float) -> float | None:
-    """Return the width at which a size that goes on so reaches a limit."""
-    if exponent <= 0:
-        return None
-    with_logs: Callable[[float], float] = lambda ratio: width * ratio ** (1.0 / exponent)  # noqa: E731
-    return with_logs(limit / size)
-
-
 def _word(way: int) -> str:
     return "grows" if way > 0 else "falls"
-
-
-__all__ = ["Facts", "judge_modules", "write_exponent"]

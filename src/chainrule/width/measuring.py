@@ -13,7 +13,8 @@ from chainrule.measure.inspection import describe_error
 from chainrule.measure.sharing import run_modules_one_by_one
 from chainrule.training.batches import call, list_devices, seed
 from chainrule.training.optimizers import needs_closure
-from chainrule.width.recording import MODEL, Recorder, Seen
+from chainrule.width.recording import Recorder, Seen
+from chainrule.width.records import MODEL
 
 _FIRST_PROBE, _FIRST_STEP = 11_000_003, 13_000_003
 """Random states of the passes that are compared (dropout draws the same), and of the steps."""
@@ -233,6 +234,7 @@ def _measure_module(
     values["gradient"] = measure_rms([g for g in own if g is not None])
     values["factor"] = seen.factors[0] if seen.factors else math.nan
     values["change"] = values["inherited"] = values["input_change"] = math.nan
+    values["aligned"] = math.nan
     if later is None or not _match(seen.outputs, later.outputs):
         return sizes
     floor = _find_floor(outputs)
@@ -240,6 +242,8 @@ def _measure_module(
     if _match(later.outputs, later.before):
         moved = _subtract(_scale(later.before, seen.factors), outputs)
         values["inherited"] = _read(moved, floor)
+        if all(g is not None for g in own):
+            values["aligned"] = _measure_along(moved, [g for g in own if g is not None], floor)
     if _match(seen.inputs, later.inputs):
         values["input_change"] = _read(
             _subtract(later.inputs, seen.inputs), _find_floor(seen.inputs)
@@ -297,6 +301,18 @@ def _find_floor(tensors: Sequence[Tensor]) -> float:
         return 0.0
     eps = max(torch.finfo(each.dtype).eps for each in tensors)
     return ROUNDING * eps * measure_rms(tensors)
+
+
+def _measure_along(moved: Sequence[Tensor], along: Sequence[Tensor], floor: float) -> float:
+    """Return the root mean square of the part of a tensor along another one."""
+    count = sum(each.numel() for each in moved)
+    dot = math.fsum(
+        float((one.double() * other.double()).sum())
+        for one, other in zip(moved, along, strict=True)
+    )
+    norm = measure_rms(along) * math.sqrt(count)
+    size = abs(dot) / norm / math.sqrt(count) if norm else math.nan
+    return size if size > floor else 0.0
 
 
 def _read(difference: Sequence[Tensor], floor: float) -> float:

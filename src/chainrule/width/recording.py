@@ -20,12 +20,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from chainrule.measure.attention import BARRED, open_multihead
+from chainrule.width.records import MODEL
 
 SCORES = "(scores)"
 """Follows the name of the module in which a softmax takes scores."""
-
-MODEL = "(model)"
-"""The name of the model itself."""
 
 _TIMES = frozenset("mul mul_ multiply __mul__ __rmul__ __imul__".split())
 _OVER = frozenset("div div_ divide true_divide __truediv__ __itruediv__".split())
@@ -102,6 +100,7 @@ class Recorder(TorchFunctionMode):
         self._owned = _assign_parameters(model, ran) if start is not None else {}
         self._tracked: dict[int, _Track] = {}
         self._inside: list[str] = []
+        self._calls: dict[str, int] = {}
         self._states: list[Tensor | None] = []
         self._is_paused = False
 
@@ -111,9 +110,7 @@ class Recorder(TorchFunctionMode):
         handles = []
         for name, module in self._model.named_modules():
             handles.append(module.register_forward_pre_hook(self._build_enter(name), prepend=True))
-            handles.append(
-                module.register_forward_hook(self._build_note(name), with_kwargs=True)
-            )
+            handles.append(module.register_forward_hook(self._build_note(name), with_kwargs=True))
         try:
             with self:
                 yield
@@ -155,16 +152,24 @@ class Recorder(TorchFunctionMode):
         owned = self._owned.get(name)
         if all(tracks) and not owned and not (self._start is None and module._parameters):
             return  # it only returns what a module in it returned
-        seen = self.seen.setdefault(name or MODEL, Seen())
+        seen = self.seen.setdefault(self._name_call(name, module), Seen())
         seen.has_children = bool(module._modules)
         seen.inputs += [each.detach().clone() for each in list_reals((args, kwargs))]
         for output in outputs:
-            self._tracked[id(output)] = _Track(
-                weakref.ref(output), seen, len(seen.outputs), 1.0
-            )
+            self._tracked[id(output)] = _Track(weakref.ref(output), seen, len(seen.outputs), 1.0)
             _append(seen, output)
         if owned:
             self._measure_effects(module, owned, seen, args, kwargs, state)
+
+    def _name_call(self, name: str, module: nn.Module) -> str:
+        """Return a module's name; each call has its own where it has no weights, as an activation.
+
+        One such module may serve many layers; the calls of a module with weights are one layer's.
+        """
+        if next(module.parameters(), None) is not None:
+            return name or MODEL
+        number = self._calls[name] = self._calls.get(name, 0) + 1
+        return f"{name or MODEL} (call {number})" if number > 1 else name or MODEL
 
     def _measure_effects(  # noqa: PLR0917
         self,

@@ -2,12 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from chainrule._utils.numbers import encode_number, format_number
-from chainrule.width.scaling import Scaling
+from chainrule.width.scaling import Scaling, write_exponent
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -28,6 +28,12 @@ METRICS = (
     "factor",
 )
 """What is known of a module, by the names of its attributes."""
+
+MODEL = "(model)"
+"""The name of the model itself."""
+
+NAMED = 6
+"""Names that a sentence lists; of more, it says how many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +82,9 @@ class ModuleScaling:
         output: Its output at the start, with the constant that it is multiplied by afterwards.
         change: The change of that after the steps, for the same batch.
         gradient: ∂𝓛/∂output at the start.
-        inherited: The part of the change that its weights from the start pass on.
+        inherited: The part of the change that its weights from the start pass on; of an "output",
+            only along ∂𝓛/∂output. Changes that training lines up add there, and others do not
+            cover them.
         input: What it was given, at the start.
         input_change: The change of that.
         gain: output ÷ input.
@@ -253,12 +261,12 @@ class WidthCheck:
             yield f"Undecided: over {span}, no exponent is known well enough. Use more seeds."
         else:
             yield f"Depends on width (measured over {span}, {steps}):"
-        for finding in self.causes:
-            yield f"  {finding}. {describe_harm(finding, self.widths)}"
-            if follow := sorted({f.module for f in self.findings if f.cause == finding.module}):
-                shown = ", ".join(f"`{name}`" for name in follow[:6])
-                more = f" and {len(follow) - 6} more" if len(follow) > 6 else ""
-                yield f"    {shown}{more} follow from it."
+        for group in _group(self.causes):
+            yield f"  {describe_group(group)}. {describe_harm(group, self.widths)}"
+            places = {finding.module for finding in group}
+            if follow := sorted({f.module for f in self.findings if f.cause in places} - places):
+                verb = "follows" if len(follow) == 1 else "follow"
+                yield f"    {_list_names(follow)} {verb} from it."
         if self.findings and self.undecided:
             yield f"  Not decided: {len(self.undecided)} exponents. Use more seeds or widths."
         for note in self.notes:
@@ -329,16 +337,50 @@ class WidthCheck:
         return plot_widths(self, metric)
 
 
-def describe_harm(finding: WidthFinding, widths: tuple[int, ...]) -> str:
+def _group(findings: tuple[WidthFinding, ...]) -> list[tuple[WidthFinding, ...]]:
+    """Put findings together that say the same of several parameters, in their order."""
+    groups: dict[tuple[str, ...], list[WidthFinding]] = {}
+    for finding in findings:
+        own = "" if finding.metric == "effect" else finding.module
+        key = (finding.metric, own, "grows" if finding.exponent > 0 else "falls", finding.action)
+        groups.setdefault(key, []).append(finding)
+    return [tuple(group) for group in groups.values()]
+
+
+def describe_group(findings: tuple[WidthFinding, ...]) -> str:
+    """Return findings that say the same as one sentence."""
+    first = findings[0]
+    if len(findings) == 1:
+        return str(first)
+    exponents = sorted(finding.exponent for finding in findings)
+    span = f"width^{write_exponent(exponents[0])} to width^{write_exponent(exponents[-1])}"
+    way = "grow" if first.exponent > 0 else "fall"
+    names = _list_names([finding.parameter or finding.module for finding in findings])
+    text = f"the effects of their updates {way} with {span} (expected 0)"
+    action = first.action.replace("its learning rate", "their learning rates")
+    return f"{names}: {'; '.join(filter(None, (text, action)))}"
+
+
+def describe_harm(findings: tuple[WidthFinding, ...], widths: tuple[int, ...]) -> str:
     """Return whether what was found does harm at the widths that were measured."""
-    now = f"At width {widths[-1]} it is {format_number(finding.size)}"
-    if finding.harmful_from is None:
-        return f"{now}, and it falls with every wider model."
-    limit = format_number(finding.limit)
-    if finding.harmful:
-        return f"{now}: harmful (from about {limit} on)."
-    reach = format_number(float(f"{finding.harmful_from:.1g}"))
-    return f"{now}: harmless so far, harmful from about {limit} on, at a width of about {reach}."
+    falls = [finding for finding in findings if finding.harmful_from is None]
+    if falls:
+        return f"At width {widths[-1]} it is {format_number(falls[0].size)}; less with every width."
+    worst = min(findings, key=lambda finding: finding.harmful_from or math.inf)
+    assert worst.harmful_from is not None
+    now = f"At width {widths[-1]} it is {format_number(worst.size)}"
+    if len(findings) > 1:
+        now = f"{now} (`{worst.parameter or worst.module}`)"
+    limit = format_number(worst.limit)
+    if worst.harmful:
+        return f"{now}: harmful, being above {limit}."
+    reach = f"{float(f'{worst.harmful_from:.1g}'):,.0f}"
+    return f"{now}: harmless so far, harmful above {limit}, from a width of about {reach} on."
+
+
+def _list_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(f"`{name}`" for name in names[:NAMED]) + more
 
 
 def _encode(scaling: Scaling | None) -> dict[str, Any] | None:

@@ -48,6 +48,19 @@ class Scaling:
         """Whether all of the interval is nearer to the next smaller exponent."""
         return self.exponent + self.error < expected - MIDPOINT
 
+    def may_not_exceed(self, expected: float) -> bool:
+        """Whether none of the interval is nearer to the next larger exponent."""
+        return self.exponent + self.error <= expected + MIDPOINT
+
+    def may_not_fall(self, expected: float) -> bool:
+        """Whether none of the interval is nearer to the next smaller exponent."""
+        return self.exponent - self.error >= expected - MIDPOINT
+
+    def divide(self, other: "Scaling") -> "Scaling":
+        """Return the quotient of two sizes; its error is at most the sum of the two."""
+        sizes = tuple(one / two for one, two in zip(self.sizes, other.sizes, strict=True))
+        return Scaling(sizes, self.exponent - other.exponent, self.error + other.error)
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
         return {
@@ -125,13 +138,27 @@ def write_exponent(exponent: float) -> str:
     return "0.00" if text == f"{MINUS}0.00" else text
 
 
-def write_power(exponent: float) -> str:
-    """Return a power of the width with the nearest multiple of 1/2, as a factor in words.
+def round_exponent(exponent: float) -> float:
+    """Return the multiple of 1/2 that theory means: the nearest, or the next above; never 0.
+
+    Terms that add up at random besides the ones that line up pull an exponent down, by up to 1/2 at
+    small widths, and nothing pulls it up: so it is rounded up from a quarter of a step on.
 
     Example:
-        >>> write_power(-0.97), write_power(0.52), write_power(-1.5)
+        >>> round_exponent(0.74), round_exponent(0.52), round_exponent(-0.97)
+        (1.0, 0.5, -1.0)
+    """
+    nearest = math.ceil(2.0 * exponent - 0.25) / 2.0
+    return max(0.5, nearest) if exponent > 0 else min(-0.5, nearest)
+
+
+def write_power(exponent: float) -> str:
+    """Return a power of the width, with an exponent as theory means it, as a factor.
+
+    Example:
+        >>> write_power(-1.0), write_power(0.5), write_power(-1.5)
         ('1/width', '√width', '1/width^1.5')
     """
-    nearest = max(0.5, round(2 * abs(exponent)) / 2)
-    power = {0.5: "√width", 1.0: "width"}.get(nearest, f"width^{nearest:g}")
+    size = abs(exponent)
+    power = {0.5: "√width", 1.0: "width"}.get(size, f"width^{size:g}")
     return power if exponent > 0 else f"1/{power}"
