@@ -9,7 +9,7 @@ import pytest
 
 import chainrule
 
-FACES = ("spec", "flow", "diagnosis", "remedies", "training", "figures", "report", "chain")
+FACES = ("spec", "flow", "diagnosis", "remedies", "training", "figures", "report", "chain", "width")
 """Packages whose names people import, besides `chainrule` itself."""
 
 

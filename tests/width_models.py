@@ -1,9 +1,9 @@
 """A multilayer perceptron and a transformer in µP, written by hand, and the same with one fault.
 
-Table 8 of Yang et al. 2022 (arXiv 2203.03466): with m = width ÷ 16, hidden weights have the standard
-deviation 1/√width and Adam's rate ÷ m; inputs' weights and biases neither; the readout is divided by
-m (its weights are of order 1, at the rate for inputs), or starts at 1/m and learns at rate ÷ m; q·k is
-divided by d.
+Table 8 of Yang et al. 2022 (arXiv 2203.03466), with m = width ÷ 16: hidden weights have the
+standard deviation 1/√width and Adam's rate ÷ m; weights of inputs and biases neither. The readout
+is divided by m, with weights of order 1 and the rate of inputs, or it starts at 1/m and learns at
+rate ÷ m. q·k is divided by d.
 """
 
 import math

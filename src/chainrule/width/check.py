@@ -62,8 +62,8 @@ def check_width(
     smaller. An exponent counts as wrong only if its whole 95 % interval is nearer to another
     multiple of 1/2.
 
-    Use a batch with fewer rows (examples or tokens) than the smallest width: with many more, updates
-    are sums over rows that average out, and exponents come out up to 1/2 too small. The random
+    Use a batch with fewer rows (examples or tokens) than the smallest width: with many more,
+    updates are sums that average out, and exponents come out up to 1/2 too small. The random
     states of PyTorch, `random` and NumPy are as before afterwards; models are copied before they
     are trained.
 
@@ -122,7 +122,7 @@ def check_width(
 # --- Arguments ------------------------------------------------------------------------------------
 
 
-def _check_arguments(  # noqa: PLR0917
+def _check_arguments(
     make_model: object,
     widths: object,
     make_batch: object,
@@ -206,8 +206,8 @@ def _make(
         )
     if made in seen:
         raise InspectionError(
-            f"make_model must return a new model at every call, but {where} it returned one that it "
-            "had returned before. Build it inside the function."
+            f"make_model must return a new model at every call, but {where} it returned one that "
+            "it had returned before. Build it inside the function."
         )
     seen.add(made)
     return copy_model(made)
@@ -306,6 +306,7 @@ def _assemble(
         containers=frozenset(containers),
         rows=rows,
         eps=widest.eps,
+        shared=widest.shared,
         optimizer=first.optimizer,
     )
     findings, undecided, decided = judge_modules(modules, widths, facts)

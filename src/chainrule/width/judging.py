@@ -11,7 +11,7 @@ large one that does not: the effect of every parameter's change, and the part of
 weights from the start pass on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chainrule._utils.numbers import format_number
@@ -41,6 +41,7 @@ class Facts:
         rows: For every module, the rows of its output at most: examples, tokens or places.
         eps: The ε of the optimizer at the largest width; 0 if it has none.
         optimizer: Its class.
+        shared: Modules whose parameters are also another's, with its name.
     """
 
     wide_inputs: frozenset[str]
@@ -48,6 +49,7 @@ class Facts:
     rows: dict[str, int]
     eps: float
     optimizer: str
+    shared: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -77,8 +79,11 @@ class _Judge:
         """Return the least exponent of a change.
 
         An update is a sum over rows. With more rows than coordinates, what the other rows add at
-        random (√n) outweighs what a row adds to itself (n): half a power less.
+        random (√n) outweighs what a row adds to itself (n): half a power less. So it is with what
+        passes on through other layers: the modules inside of one that owns a parameter itself.
         """
+        if module.name in self.facts.containers:
+            return -0.5
         many = self.facts.rows.get(module.name, 0) > self.widths[0]
         return -0.5 if is_sum and many else 0.0
 
@@ -116,7 +121,9 @@ def _judge_start(judge: _Judge, module: ModuleScaling) -> None:
         # What training lines up grows faster than what is drawn at random.
         exponent = max(exponent, round_exponent(module.change_gain.exponent))
     power = write_power(-exponent)
-    if module.parameters:
+    if other := judge.facts.shared.get(module.name):
+        action = f"multiply its output by {power} (its weights are also those of `{other}`)"
+    elif module.parameters:
         action = f"scale its initialization by {power}"
     else:
         action = f"multiply {'the scores' if module.kind == 'scores' else 'its output'} by {power}"
@@ -127,7 +134,7 @@ def _judge_start(judge: _Judge, module: ModuleScaling) -> None:
     expected = "expected 0" if module.kind == "hidden" else "expected 0 or less"
     cause = _find_cause(judge, module, way, own)
     action = _blame_factor(module, scaling) or action
-    _add(judge, module, "output", scaling, cause, f"{text} ({expected})", action)
+    _add(judge, module, "output", scaling, cause, (f"{text} ({expected})", action))
 
 
 def _judge_inherited(judge: _Judge, module: ModuleScaling) -> None:
@@ -148,8 +155,11 @@ def _judge_inherited(judge: _Judge, module: ModuleScaling) -> None:
         "change",
         passed,
         _find_cause(judge, module, 1, gain),
-        f"its initial weights multiply the change of its input by {gain.describe()} (expected 0)",
-        _blame_factor(module, gain) or f"scale its initialization by {power}",
+        (
+            f"its initial weights multiply the change of its input by {gain.describe()} "
+            "(expected 0)",
+            _blame_factor(module, gain) or f"scale its initialization by {power}",
+        ),
         exponent=gain,
     )
 
@@ -172,8 +182,10 @@ def _judge_effect(judge: _Judge, module: ModuleScaling, parameter: ParameterScal
         "effect",
         scaling,
         _find_cause(judge, module, way, own),
-        f"the effect of its update {_word(way)} with {scaling.describe()} (expected 0){ending}",
-        action,
+        (
+            f"the effect of its update {_word(way)} with {scaling.describe()} (expected 0){ending}",
+            action,
+        ),
         parameter=parameter.name,
     )
 
@@ -195,7 +207,7 @@ def _judge_change(judge: _Judge, module: ModuleScaling) -> None:
     if module.parameters and not cause:  # its parts are judged: what is left came with its input
         cause = next((f.module for f in reversed(judge.findings) if not f.cause), "")
     text = f"change of its output {_word(way)} with {scaling.describe()} (expected 0)"
-    _add(judge, module, "change", scaling, cause, text, action)
+    _add(judge, module, "change", scaling, cause, (text, action))
 
 
 def _find_cause(judge: _Judge, module: ModuleScaling, way: int, own: Scaling) -> str:
@@ -249,14 +261,13 @@ def _blame_eps(judge: _Judge, parameter: ParameterScaling) -> str:
     )
 
 
-def _add(  # noqa: PLR0917
+def _add(
     judge: _Judge,
     module: ModuleScaling,
     metric: Metric,
     scaling: Scaling,
     cause: str,
-    text: str,
-    action: str,
+    says: tuple[str, str],
     *,
     parameter: str = "",
     exponent: Scaling | None = None,
@@ -277,8 +288,8 @@ def _add(  # noqa: PLR0917
             error=judged.error,
             at_most=metric == "output" and module.kind != "hidden",
             cause=cause,
-            text=text,
-            action="" if cause else action,
+            text=says[0],
+            action="" if cause else says[1],
             size=size,
             limit=limit,
             harmful=grows and size >= limit,

@@ -58,6 +58,7 @@ class Run:
         optimizer: Class of the optimizer.
         eps: The largest ε of its groups; 0 if it has none.
         unheld: Parameters that it does not hold.
+        shared: Modules whose parameters other modules use as well, with one of these.
     """
 
     modules: dict[str, ModuleSizes]
@@ -68,9 +69,10 @@ class Run:
     optimizer: str
     eps: float
     unheld: tuple[str, ...]
+    shared: dict[str, str]
 
 
-def measure_run(  # noqa: PLR0917
+def measure_run(
     model: nn.Module,
     batch: Any,
     compute_loss: Callable[..., Any],
@@ -140,7 +142,20 @@ def measure_run(  # noqa: PLR0917
         optimizer=type(optimizer).__name__,
         eps=max(float(group.get("eps") or 0.0) for group in optimizer.param_groups),
         unheld=unheld,
+        shared=_find_shared(parameters),
     )
+
+
+def _find_shared(parameters: Mapping[str, Tensor]) -> dict[str, str]:
+    owners: dict[int, list[str]] = {}
+    for name, parameter in parameters.items():
+        owners.setdefault(id(parameter), []).append(name.rpartition(".")[0] or MODEL)
+    return {
+        owner: next(each for each in places if each != owner)
+        for places in owners.values()
+        for owner in places
+        if len(set(places)) > 1
+    }
 
 
 def _check_held(
@@ -157,7 +172,7 @@ def _check_held(
     return tuple(name for name, p in trained.items() if id(p) not in held)
 
 
-def _train(  # noqa: PLR0917
+def _train(
     model: nn.Module,
     batch: Any,
     compute_loss: Callable[..., Any],
@@ -238,12 +253,16 @@ def _measure_module(
     if later is None or not _match(seen.outputs, later.outputs):
         return sizes
     floor = _find_floor(outputs)
-    values["change"] = _read(_subtract(_scale(later.outputs, later.factors), outputs), floor)
+    moved = _subtract(_scale(later.outputs, later.factors), outputs)
+    values["change"] = _read(moved, floor)
+    known = [g for g in own if g is not None]
+    if seen.is_scores and known and len(known) == len(moved) and values["gradient"] > 0:
+        values["change"] = _measure_along(moved, known, floor)
     if _match(later.outputs, later.before):
         moved = _subtract(_scale(later.before, seen.factors), outputs)
         values["inherited"] = _read(moved, floor)
-        if all(g is not None for g in own):
-            values["aligned"] = _measure_along(moved, [g for g in own if g is not None], floor)
+        if len(known) == len(moved):
+            values["aligned"] = _measure_along(moved, known, floor)
     if _match(seen.inputs, later.inputs):
         values["input_change"] = _read(
             _subtract(later.inputs, seen.inputs), _find_floor(seen.inputs)
@@ -251,7 +270,7 @@ def _measure_module(
     return sizes
 
 
-def _measure_parameter(  # noqa: PLR0917
+def _measure_parameter(
     parameter: Tensor,
     start: Tensor,
     gradient: Tensor | None,

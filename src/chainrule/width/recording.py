@@ -25,16 +25,18 @@ from chainrule.width.records import MODEL
 SCORES = "(scores)"
 """Follows the name of the module in which a softmax takes scores."""
 
-_TIMES = frozenset("mul mul_ multiply __mul__ __rmul__ __imul__".split())
-_OVER = frozenset("div div_ divide true_divide __truediv__ __itruediv__".split())
-_CARRIERS = frozenset(
-    "view reshape transpose permute swapaxes contiguous squeeze unsqueeze flatten unflatten "
-    "float half bfloat16 to type_as __get__ __getitem__ split chunk rearrange clone".split()
+_TIMES = frozenset({"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"})
+_OVER = frozenset({"div", "div_", "divide", "true_divide", "__truediv__", "__itruediv__"})
+_CARRIED_BY = (
+    "view reshape transpose permute swapaxes contiguous squeeze unsqueeze flatten unflatten float "
+    "half bfloat16 to type_as __get__ __getitem__ split chunk clone"
 )
-_PRODUCTS = frozenset(
-    "linear matmul mm bmm baddbmm addmm einsum conv1d conv2d conv3d scaled_dot_product_attention "
-    "multi_head_attention_forward __matmul__ bilinear".split()
+_CARRIERS = frozenset(_CARRIED_BY.split())
+_MULTIPLIED_BY = (
+    "linear matmul mm bmm baddbmm addmm einsum conv1d conv2d conv3d bilinear __matmul__ "
+    "scaled_dot_product_attention multi_head_attention_forward"
 )
+_PRODUCTS = frozenset(_MULTIPLIED_BY.split())
 
 
 @dataclass(slots=True, eq=False)
@@ -141,7 +143,7 @@ class Recorder(TorchFunctionMode):
 
         return note
 
-    def _note(  # noqa: PLR0917
+    def _note(
         self, name: str, module: nn.Module, args: Any, kwargs: Any, result: Any, state: Any
     ) -> None:
         outputs = list(list_reals(result))
@@ -171,7 +173,7 @@ class Recorder(TorchFunctionMode):
         number = self._calls[name] = self._calls.get(name, 0) + 1
         return f"{name or MODEL} (call {number})" if number > 1 else name or MODEL
 
-    def _measure_effects(  # noqa: PLR0917
+    def _measure_effects(
         self,
         module: nn.Module,
         owned: Mapping[str, str],
@@ -219,8 +221,8 @@ class Recorder(TorchFunctionMode):
             with self:
                 return open_multihead()(*args, **kwargs)
         if name == "scaled_dot_product_attention":
-            self._note_scores(_compute_scores(*args, **kwargs), None)
-        elif name == "softmax" and args and isinstance(args[0], Tensor):
+            return self._attend(*args, **kwargs)
+        if name == "softmax" and args and isinstance(args[0], Tensor):
             self._note_softmax(args, kwargs)
         track = self._find(args[0]) if args else None
         other = args[1] if len(args) > 1 else None
@@ -252,9 +254,41 @@ class Recorder(TorchFunctionMode):
         dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
         is_last = dim in (-1, given.dim() - 1)
         if given.dim() >= 2 and is_last and given.is_floating_point() and not self._find(given):
-            self._note_scores(given, given)
+            self._note_scores(given)
 
-    def _note_scores(self, scores: Tensor, given: Tensor | None) -> None:
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        """Do what `scaled_dot_product_attention` does, step by step, so that scores are there."""
+        if enable_gqa:
+            key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
+            value = value.repeat_interleave(query.shape[-3] // value.shape[-3], dim=-3)
+        scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if is_causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(later, -math.inf)
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, -math.inf)
+        elif attn_mask is not None:
+            scores = scores + attn_mask
+        self._note_scores(scores)
+        weights = scores.softmax(-1)
+        barred = (scores == -math.inf).all(-1, keepdim=True)
+        if bool(barred.any()):  # the usual function gives zeros to who may look nowhere
+            weights = weights.masked_fill(barred, 0.0)
+        if dropout_p > 0.0:
+            weights = F.dropout(weights, dropout_p)
+        return weights @ value
+
+    def _note_scores(self, scores: Tensor) -> None:
         """Note scores without what a softmax does not see: barred keys and an offset of a row."""
         place = self._inside[-1] if self._inside else ""
         seen = self.seen.setdefault(f"{place or MODEL} {SCORES}", Seen(is_scores=True))
@@ -265,7 +299,7 @@ class Recorder(TorchFunctionMode):
             mean = values.sum(-1, keepdim=True) / allowed.sum(-1, keepdim=True).clamp(1)
             seen.outputs.append((values - mean).masked_fill(~allowed, 0.0))
         seen.factors.append(1.0)
-        seen.edges.append(None if given is None else _find_edge(given))
+        seen.edges.append(_find_edge(scores))
 
 
 def _holds_tensor(value: Any) -> bool:
@@ -323,28 +357,3 @@ def _read_constant(value: Any) -> float:
     if isinstance(value, (int, float)) and math.isfinite(value):
         return abs(float(value))
     return 0.0
-
-
-def _compute_scores(  # noqa: PLR0917
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """Return what the softmax in `scaled_dot_product_attention` takes, barred keys at −∞."""
-    with torch.no_grad():
-        if enable_gqa:
-            key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
-        scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
-        if is_causal:
-            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-            scores = scores.masked_fill(later, -math.inf)
-        if attn_mask is not None:
-            if attn_mask.dtype == torch.bool:
-                return scores.masked_fill(~attn_mask, -math.inf)
-            scores = scores + attn_mask
-        return scores

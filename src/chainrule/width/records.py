@@ -80,11 +80,11 @@ class ModuleScaling:
         kind: "hidden" if the size of its output goes with the width, "output" if not (as a
             readout's), "scores" for what a softmax takes.
         output: Its output at the start, with the constant that it is multiplied by afterwards.
-        change: The change of that after the steps, for the same batch.
+        change: The change of that after the steps, for the same batch; of scores, only along
+            ∂𝓛/∂scores: what training lines up.
         gradient: ∂𝓛/∂output at the start.
         inherited: The part of the change that its weights from the start pass on; of an "output",
-            only along ∂𝓛/∂output. Changes that training lines up add there, and others do not
-            cover them.
+            only along ∂𝓛/∂output.
         input: What it was given, at the start.
         input_change: The change of that.
         gain: output ÷ input.
