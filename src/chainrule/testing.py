@@ -112,8 +112,8 @@ def assert_width_independent(
         optimizer: Takes the model and returns an optimizer.
         steps: Steps of training.
         seeds: Models per width.
-        allow: Names of modules and parameters whose findings are accepted, also as the cause of
-            others.
+        allow: Names of modules and parameters whose findings are accepted, with what follows from
+            them.
 
     Returns:
         The measurement.
@@ -155,10 +155,10 @@ def assert_width_independent(
     for name in allow:
         if name not in known:
             raise InspectionError(f"allow: unknown {name!r}. {suggest(str(name), sorted(known))}")
+    causes = [f for f in check.causes if not {f.module, f.parameter} & set(allow)]
+    places = {finding.module for finding in causes}
     left = tuple(
-        finding
-        for finding in check.findings
-        if not {finding.module, finding.parameter, finding.cause} & set(allow)
+        finding for finding in check.findings if finding in causes or finding.cause in places
     )
     if left or not check.decided:
         raise AssertionError(replace(check, findings=left).summary)
