@@ -74,7 +74,7 @@ def test_a_planted_fault_is_found_by_name(model, fault, names, metric, exponent)
         ("one layer's rate", "learning rate by 1/width"),
         ("slow first layer", "learning rate by width"),
         ("multiplier", "constant that it is multiplied by"),
-        ("eps", "ε of Adam (0.1)"),
+        ("eps", "ε of Adam (1)"),
     ],
 )
 def test_the_words_say_what_to_do(fault, words):

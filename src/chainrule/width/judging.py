@@ -22,7 +22,7 @@ from chainrule.width.records import (
     ParameterScaling,
     WidthFinding,
 )
-from chainrule.width.scaling import Scaling, round_exponent, write_power
+from chainrule.width.scaling import MIDPOINT, Scaling, round_exponent, write_power
 
 ORDER_ONE = 10.0
 """From here on a size is no longer of order 1."""
@@ -144,7 +144,8 @@ def _judge_inherited(judge: _Judge, module: ModuleScaling) -> None:
         return
     if any(f.module == module.name and f.exponent > 0 for f in judge.findings):
         return
-    if module.kind == "hidden" and not passed.is_above(0.0):
+    grows = passed.is_above(0.0) if module.kind == "hidden" else passed.exponent > MIDPOINT
+    if not grows:  # as behind a constant on its input, which the gain would count twice
         return
     if not judge.check(module.name, "inherited", gain, None):
         return
@@ -240,7 +241,7 @@ def _find_cause(judge: _Judge, module: ModuleScaling, way: int, own: Scaling) ->
 def _blame_factor(module: ModuleScaling, scaling: Scaling) -> str:
     """Return what to do if the constant behind the module makes a size go with the width."""
     factor = module.factor
-    if factor is None or abs(factor.exponent) < 0.25:
+    if factor is None or abs(factor.exponent) < MIDPOINT:
         return ""
     if abs(scaling.exponent - factor.exponent) >= abs(scaling.exponent):
         return ""
