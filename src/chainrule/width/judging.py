@@ -127,9 +127,7 @@ def _judge_start(judge: _Judge, module: ModuleScaling) -> None:
         action = f"scale its initialization by {power}"
     else:
         action = f"multiply {'the scores' if module.kind == 'scores' else 'its output'} by {power}"
-    own = module.gain
-    if module.parameters and own is None:  # an embedding: nothing before it has a size
-        own = scaling
+    own = module.gain or scaling  # nothing before an embedding has a size
     text = f"output {_word(way)} with {scaling.describe()}"
     expected = "expected 0" if module.kind == "hidden" else "expected 0 or less"
     cause = _find_cause(judge, module, way, own)

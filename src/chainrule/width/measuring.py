@@ -113,7 +113,8 @@ def measure_run(
         edges = [edge for seen in first.seen.values() for edge in seen.edges]
         known = [edge for edge in edges if edge is not None]
         unique = list(dict.fromkeys(trained.values()))
-        found = torch.autograd.grad(loss, [*known, *unique], allow_unused=True)
+        targets: Any = [*known, *unique]
+        found = torch.autograd.grad(loss, targets, allow_unused=True)
         gradients = dict(zip(known, found, strict=False))
         weight_gradients = dict(zip(unique, found[len(known) :], strict=True))
         del loss, found
@@ -128,7 +129,9 @@ def measure_run(
     for name, seen in first.seen.items():
         modules[name] = _measure_module(seen, last.seen.get(name), gradients)
         later = last.seen.get(name)
-        for key in () if later is None else later.effects:
+        if later is None:
+            continue
+        for key in later.effects:
             gradient = weight_gradients[trained[key]]
             modules[name].parameters[key] = _measure_parameter(
                 trained[key], start[key], gradient, later, key, modules[name]
@@ -182,19 +185,19 @@ def _train(
     devices: Sequence[torch.device],
     where: str,
 ) -> None:
-    wants = needs_closure(optimizer)
+    step_with: Any = optimizer.step if needs_closure(optimizer) else None
     for step in range(1, steps + 1):
 
         def evaluate() -> Tensor:
             seed(devices, number + _FIRST_STEP + step)  # noqa: B023
             optimizer.zero_grad(set_to_none=True)
             loss = call(compute_loss, model, batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss.detach()
 
         try:
-            if wants:
-                loss: Any = optimizer.step(evaluate)
+            if step_with is not None:
+                loss = step_with(evaluate)
             else:
                 loss = evaluate()
                 optimizer.step()

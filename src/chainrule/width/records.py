@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from chainrule._utils.numbers import encode_number, format_number
+from chainrule.width.figure import Line, plot_widths
 from chainrule.width.scaling import Scaling, write_exponent
 
 if TYPE_CHECKING:
@@ -332,9 +333,24 @@ class WidthCheck:
         Raises:
             ChainruleError: If Plotly is not installed or the metric is unknown.
         """
-        from chainrule.width.figure import plot_widths
+        ways = {
+            finding.parameter or finding.module: 1 if finding.exponent > 0 else -1
+            for finding in self.findings
+            if finding.metric == metric
+        }
+        lines = [
+            Line(name, scaling, ways.get(name, 0)) for name, scaling in self._list_scalings(metric)
+        ]
+        return plot_widths(self.widths, lines, metric)
 
-        return plot_widths(self, metric)
+    def _list_scalings(self, metric: str) -> Iterator[tuple[str, Scaling]]:
+        for module in self.modules:
+            places: list[tuple[str, Any]] = [(module.name, module)]
+            if metric == "effect":
+                places = [(parameter.name, parameter) for parameter in module.parameters]
+            for name, place in places:
+                if (scaling := getattr(place, metric, None)) is not None:
+                    yield name, scaling
 
 
 def _group(findings: tuple[WidthFinding, ...]) -> list[tuple[WidthFinding, ...]]:
