@@ -1,5 +1,7 @@
 """Models in µP with one fault each: found by name; and without it: no alarm."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -7,6 +9,13 @@ from chainrule import check_width
 from width_models import perceptron_case, transformer_case
 
 CASES = {"perceptron": perceptron_case, "transformer": transformer_case}
+
+
+@cache
+def check(model, fault):
+    """Return what is found; the same for every test."""
+    return check_width(**CASES[model](fault))
+
 
 FAULTS = [
     # model, fault, what is named, which of its sizes, the exponent in theory
@@ -46,14 +55,14 @@ FAULTS = [
     ids=[f"{model}, {fault}" for model, fault, *_ in FAULTS],
 )
 def test_a_planted_fault_is_found_by_name(model, fault, names, metric, exponent):
-    check = check_width(**CASES[model](fault))
-    assert check.verdict == "depends on width"
-    assert not check.passed
-    causes = {f.parameter or f.module: f for f in check.causes if f.metric == metric}
+    found = check(model, fault)
+    assert found.verdict == "depends on width"
+    assert not found.passed
+    causes = {f.parameter or f.module: f for f in found.causes if f.metric == metric}
     assert set(names) <= set(causes)
     modules = {name.removesuffix(".weight").removesuffix(".bias") for name in names}
     if fault != "eps":  # which spoils every parameter
-        assert {f.module.partition(" (")[0] for f in check.causes} <= modules | {
+        assert {f.module.partition(" (")[0] for f in found.causes} <= modules | {
             "blocks.0.attn",
             "blocks.1.attn",
         }
@@ -78,7 +87,7 @@ def test_a_planted_fault_is_found_by_name(model, fault, names, metric, exponent)
     ],
 )
 def test_the_words_say_what_to_do(fault, words):
-    assert words in check_width(**perceptron_case(fault)).summary
+    assert words in check("perceptron", fault).summary
 
 
 def shift(case, number):
@@ -97,11 +106,11 @@ def shift(case, number):
 
 @pytest.mark.parametrize("number", range(4))
 def test_a_sound_perceptron_gives_no_alarm(number, fuzz_seed):
-    check = check_width(**shift(perceptron_case(), number + 100 * fuzz_seed))
-    assert not check.findings, check.summary
-    assert check.passed
-    assert check.verdict == "width-independent"
-    assert check["head"].output.exponent < -0.2  # √width ÷ width
+    found = check_width(**shift(perceptron_case(), number + 100 * fuzz_seed))
+    assert not found.findings, found.summary
+    assert found.passed
+    assert found.verdict == "width-independent"
+    assert found["head"].output.exponent < -0.2  # √width ÷ width
 
 
 @pytest.mark.parametrize(
@@ -115,9 +124,9 @@ def test_a_sound_perceptron_gives_no_alarm(number, fuzz_seed):
     ],
 )
 def test_a_sound_transformer_gives_no_alarm(fault, fused, fuzz_seed):
-    check = check_width(**shift(transformer_case(fault, fused=fused), fuzz_seed))
-    assert not check.findings, check.summary
-    assert check.passed
+    found = check_width(**shift(transformer_case(fault, fused=fused), fuzz_seed))
+    assert not found.findings, found.summary
+    assert found.passed
 
 
 def test_fused_attention_is_seen_alike():

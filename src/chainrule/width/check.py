@@ -92,8 +92,8 @@ def check_width(
         ...     return nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 2))
         >>> batch = torch.randn(8, 4), torch.randn(8, 2)
         >>> adam = functools.partial(torch.optim.Adam, lr=1e-3)
-        >>> check_width(make_model, [16, 32, 64], lambda: batch, optimizer=adam)
-        WidthCheck(depends on width; widths 16 to 64, 1 findings)
+        >>> check_width(make_model, [16, 32, 64], lambda: batch, optimizer=adam).verdict
+        'depends on width'
     """
     ordered = _check_arguments(make_model, widths, make_batch, optimizer, steps, seeds)
     loss = compute_loss or _compute_default

@@ -215,7 +215,8 @@ class WidthCheck:
 
     def __repr__(self) -> str:
         widths = f"widths {self.widths[0]} to {self.widths[-1]}"
-        return f"WidthCheck({self.verdict}; {widths}, {len(self.causes)} findings)"
+        count = len(self.causes)
+        return f"WidthCheck({self.verdict}; {widths}, {count} finding{'' if count == 1 else 's'})"
 
     def __getitem__(self, name: str) -> ModuleScaling:
         """Return a module by its name.
@@ -269,7 +270,8 @@ class WidthCheck:
                 verb = "follows" if len(follow) == 1 else "follow"
                 yield f"    {_list_names(follow)} {verb} from it."
         if self.findings and self.undecided:
-            yield f"  Not decided: {len(self.undecided)} exponents. Use more seeds or widths."
+            more = "" if len(self.undecided) == 1 else "s"
+            yield f"  Not decided: {len(self.undecided)} exponent{more}. Use more seeds or widths."
         for note in self.notes:
             yield f"  {note}"
 
