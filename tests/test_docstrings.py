@@ -19,6 +19,7 @@ FACES = (
     "figures",
     "report",
     "chain",
+    "width",
 )
 """Packages whose names people import, besides `chainrule` itself."""
 

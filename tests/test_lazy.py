@@ -80,7 +80,7 @@ def test_star_import_gives_all_names():
 ROOMS = "chain diagnosis display errors figures flow measure presets remedies report spec"
 
 
-@pytest.mark.parametrize("room", [*ROOMS.split(), "testing", "training"])
+@pytest.mark.parametrize("room", [*ROOMS.split(), "testing", "training", "width"])
 def test_rooms_need_no_import_of_their_own(room):
     assert chainrule.__getattr__(room).__name__ == f"chainrule.{room}"
 

@@ -29,8 +29,10 @@ def test_public_names():
         "ScalarGraph",
         "Trial",
         "Verdict",
+        "WidthCheck",
         "apply_remedy",
         "build_network",
+        "check_width",
         "diagnose",
         "find_non_finite",
         "find_remedies",
@@ -70,7 +72,8 @@ PUBLIC = {
     "unroll",
     "errors": "ChainruleError FlowFileError InspectionError LossError RemedyError SpecError "
     "TargetError",
-    "testing": "assert_healthy",
+    "testing": "assert_healthy assert_width_independent",
+    "width": "ModuleScaling ParameterScaling Scaling WidthCheck WidthFinding check_width",
     "presets": "PRESETS Preset get_preset",
     "app": "create_app",
 }

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from chainrule.spec.initializers import INITIALIZERS
     from chainrule.spec.network_spec import NetworkSpec
     from chainrule.training.trial import try_training
+    from chainrule.width.check import check_width
+    from chainrule.width.records import WidthCheck
 
 __all__ = [
     "ACTIVATIONS",
@@ -54,8 +56,10 @@ __all__ = [
     "ScalarGraph",
     "Trial",
     "Verdict",
+    "WidthCheck",
     "apply_remedy",
     "build_network",
+    "check_width",
     "diagnose",
     "find_non_finite",
     "find_remedies",
@@ -83,8 +87,10 @@ _HOMES = {
     "ScalarGraph": "chain",
     "Trial": "flow",
     "Verdict": "diagnosis",
+    "WidthCheck": "width",
     "apply_remedy": "remedies",
     "build_network": "measure",
+    "check_width": "width",
     "diagnose": "diagnosis",
     "find_non_finite": "measure",
     "find_remedies": "remedies",
@@ -116,6 +122,7 @@ _ROOMS = frozenset(
         "testing",
         "theory",
         "training",
+        "width",
     }
 )
 """What is also an attribute: `chainrule.chain.derive` needs no import of its own."""

@@ -1,4 +1,4 @@
-"""Assertions for your tests: they fail when a change breaks a model's gradient flow.
+"""Assertions for your tests: they fail when a change breaks a model's gradient flow, or its µP.
 
 from chainrule.testing import assert_healthy
 
@@ -6,19 +6,22 @@ def test_gradients_flow():
     assert_healthy(build_model(), compute_loss)
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
 from chainrule.diagnosis.diagnosis import diagnose, overlook
 from chainrule.diagnosis.limits import Limits, check_limits
 from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, InspectionError, suggest
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.measure.inspection import inspect
 from chainrule.measure.non_finite import add_origin
 from chainrule.remedies.spec_search import find_remedies
+from chainrule.width.check import SEEDS, STEPS, check_width
+from chainrule.width.records import WidthCheck
 
 OWN_LIMIT = (
     "The diagnosis finds nothing that needs a remedy: undo the change that moved this value, or "
@@ -86,6 +89,80 @@ def assert_healthy(
             hint = _describe_remedy(model, compute_loss, allow) or hint
         raise AssertionError("\n  ".join(map(str, lines)) + f"\n{hint}")
     return flow
+
+
+def assert_width_independent(
+    make_model: Callable[[int], nn.Module],
+    widths: Sequence[int],
+    make_batch: Callable[[], Any],
+    compute_loss: Callable[[Any, Any], Any] | None = None,
+    *,
+    optimizer: Callable[..., optim.Optimizer],
+    steps: int = STEPS,
+    seeds: int = SEEDS,
+    allow: Collection[str] = (),
+) -> WidthCheck:
+    """Train models of several widths, and raise if a size goes with the width and must not.
+
+    Args:
+        make_model: As for `chainrule.check_width`, like all that follows.
+        widths: At least two.
+        make_batch: Returns a batch.
+        compute_loss: Takes the model and the batch.
+        optimizer: Takes the model and returns an optimizer.
+        steps: Steps of training.
+        seeds: Models per width.
+        allow: Names of modules and parameters whose findings are accepted, with what follows from
+            them.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        AssertionError: If something was found, or nothing could be judged. The message names the
+            module, the exponent, what was expected and what to do.
+        InspectionError: If the models cannot be made, measured or trained, or a name in `allow` is
+            neither a module's nor a parameter's.
+        ChainruleError: If a number is not legal.
+
+    Example:
+        >>> import torch
+        >>> def make_model(width):
+        ...     model = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 2))
+        ...     nn.init.zeros_(model[2].weight)
+        ...     return model
+        >>> def make_optimizer(model):
+        ...     groups = [{"params": model[0].parameters()}]
+        ...     groups += [{"params": model[2].parameters(), "lr": 0.01 / model[2].in_features}]
+        ...     return torch.optim.Adam(groups, lr=1e-3, eps=1e-12)
+        >>> batch = torch.randn(8, 4), torch.randn(8, 2)
+        >>> check = assert_width_independent(
+        ...     make_model, [16, 32, 64], lambda: batch, optimizer=make_optimizer, allow=["2.bias"]
+        ... )
+    """
+    __tracebackhide__ = True
+    check = check_width(
+        make_model,
+        widths,
+        make_batch,
+        compute_loss,
+        optimizer=optimizer,
+        steps=steps,
+        seeds=seeds,
+    )
+    known = {module.name for module in check.modules}
+    known |= {parameter.name for module in check.modules for parameter in module.parameters}
+    for name in allow:
+        if name not in known:
+            raise InspectionError(f"allow: unknown {name!r}. {suggest(str(name), sorted(known))}")
+    causes = [f for f in check.causes if not {f.module, f.parameter} & set(allow)]
+    places = {finding.module for finding in causes}
+    left = tuple(
+        finding for finding in check.findings if finding in causes or finding.cause in places
+    )
+    if left or not check.decided:
+        raise AssertionError(replace(check, findings=left).summary)
+    return check
 
 
 def _describe_remedy(

@@ -182,7 +182,7 @@ class AttentionWatch(TorchFunctionMode):
         self._heads.append(args[4] if len(args) > 4 else kwargs["num_heads"])
         try:
             with self._resumed():
-                return _open_multihead()(*args, **kwargs)
+                return open_multihead()(*args, **kwargs)
         finally:
             self._heads.pop()
 
@@ -335,7 +335,7 @@ def unwatched(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @cache
-def _open_multihead() -> Callable[..., Any]:
+def open_multihead() -> Callable[..., Any]:
     """Return `F.multi_head_attention_forward` without its question whether a mode watches.
 
     That question hands the whole function over; the same code without it lets its parts be seen.

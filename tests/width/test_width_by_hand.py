@@ -1,0 +1,174 @@
+"""The numbers of `check_width` equal those of a plain loop with hooks, in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from torch.nn import functional as F
+
+from chainrule import check_width
+from chainrule.width.recording import Recorder
+from chainrule.width.scaling import find_quantile, fit_scaling, round_exponent, write_power
+
+WIDTHS, STEPS, SEEDS, RATE = (8, 16, 32), 3, 2, 0.1
+
+
+def make_model(width):
+    layers = nn.Linear(3, width), nn.Tanh(), nn.Linear(width, width), nn.Linear(width, 2)
+    return nn.Sequential(*layers).double()
+
+
+BATCHES = [(torch.randn(4, 3).double(), torch.randn(4, 2).double()) for _ in range(SEEDS)]
+
+
+def rms(tensor):
+    return tensor.detach().square().mean().sqrt().item()
+
+
+def measure_by_hand(width, seed):
+    """Return sizes of one model by (name, metric)."""
+    torch.manual_seed(seed)
+    model = make_model(width)
+    x, y = BATCHES[seed]
+    outputs = {}
+    handles = [
+        module.register_forward_hook(lambda m, a, out, name=name: outputs.update({name: out}))
+        for name, module in model.named_children()
+    ]
+    loss = F.mse_loss(model(x), y)
+    for output in outputs.values():
+        output.retain_grad()
+    loss.backward()
+    before = {name: output.detach().clone() for name, output in outputs.items()}
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    sizes = {}
+    for name, output in outputs.items():
+        sizes[name, "output"] = rms(output)
+        sizes[name, "gradient"] = rms(output.grad)
+    delta = outputs["3"].grad.clone()
+    for name, p in model.named_parameters():
+        sizes[name, "size"], sizes[name, "gradient"] = rms(p), rms(p.grad)
+    for _ in range(STEPS):
+        model.zero_grad()
+        F.mse_loss(model(x), y).backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.sub_(RATE * p.grad)
+    model(x)
+    for name, output in outputs.items():
+        sizes[name, "change"] = rms(output - before[name])
+    for name, p in model.named_parameters():
+        sizes[name, "update"] = rms(p - start[name])
+    h = outputs["1"].detach()
+    weight, bias = model[2].weight, model[2].bias
+    sizes["2.weight", "effect"] = rms(h @ (weight - start["2.weight"]).T)
+    sizes["2.bias", "effect"] = rms((bias - start["2.bias"]).expand(4, width))
+    passed = h @ start["2.weight"].T + start["2.bias"] - before["2"]
+    sizes["2", "inherited"] = rms(passed)
+    h = outputs["2"].detach()
+    passed = h @ start["3.weight"].T + start["3.bias"] - before["3"]
+    along = (passed * delta).sum() / delta.norm()  # for the readout: along the gradient
+    sizes["3", "inherited"] = abs(along.item()) / math.sqrt(passed.numel())
+    for handle in handles:
+        handle.remove()
+    return sizes
+
+
+def test_sizes_equal_those_of_a_plain_loop():
+    batches = iter(BATCHES)
+    check = check_width(
+        make_model,
+        WIDTHS,
+        lambda: next(batches),
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=RATE),
+        steps=STEPS,
+        seeds=SEEDS,
+    )
+    found = {
+        (row["parameter"] or row["module"], row["metric"], row["width"]): row
+        for row in check.to_records()
+    }
+    expected = {
+        (width, seed): measure_by_hand(width, seed) for width in WIDTHS for seed in range(SEEDS)
+    }
+    for name, metric in expected[8, 0]:
+        logs = np.log([[expected[w, s][name, metric] for s in range(SEEDS)] for w in WIDTHS])
+        slopes = [np.polyfit(np.log(WIDTHS), logs[:, s], 1)[0] for s in range(SEEDS)]
+        for width, row in zip(WIDTHS, logs, strict=True):
+            entry = found[name, metric, width]
+            assert entry["size"] == pytest.approx(np.exp(row.mean()), rel=1e-8)
+            assert entry["exponent"] == pytest.approx(np.mean(slopes), abs=1e-8)
+    for width, losses in zip(WIDTHS, check.losses, strict=True):
+        torch.manual_seed(0)
+        one = F.mse_loss(make_model(width)(BATCHES[0][0]), BATCHES[0][1]).item()
+        torch.manual_seed(1)
+        other = F.mse_loss(make_model(width)(BATCHES[1][0]), BATCHES[1][1]).item()
+        assert losses[0] == pytest.approx((one + other) / 2, rel=1e-8)
+
+
+def test_the_line_is_least_squares_with_an_offset_per_seed():
+    rng = np.random.default_rng(0)
+    widths, seeds = np.array([8, 16, 32, 64]), 3
+    logs = 0.5 * np.log(widths)[:, None] + rng.normal(size=seeds) + 0.1 * rng.normal(size=(4, 3))
+    found = fit_scaling(list(widths), np.exp(logs).tolist())
+    rows = np.kron(np.ones((4, 1)), np.eye(seeds))
+    design = np.column_stack([np.repeat(np.log(widths), seeds), rows])
+    solution, left, *_ = np.linalg.lstsq(design, logs.reshape(-1), rcond=None)
+    freedom = 12 - 4
+    deviation = np.sqrt(left[0] / freedom * np.linalg.inv(design.T @ design)[0, 0])
+    assert found.exponent == pytest.approx(solution[0])
+    assert found.error == pytest.approx(stats.t.ppf(0.975, freedom) * deviation, rel=1e-4)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 8, 20, 100])
+def test_the_quantile_is_that_of_student(freedom):
+    assert find_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, math.inf, math.nan])
+def test_what_has_no_logarithm_has_no_exponent(value):
+    assert fit_scaling([8, 16], [[1.0, 1.0], [1.0, value]]) is None
+
+
+@pytest.mark.parametrize(
+    ("measured", "meant", "factor"),
+    [(0.27, 0.5, "√width"), (0.8, 1.0, "width"), (-0.4, -0.5, "1/√width"), (1.6, 1.5, "width^1.5")],
+)
+def test_exponents_are_multiples_of_one_half(measured, meant, factor):
+    assert round_exponent(measured) == meant
+    assert write_power(meant) == factor
+
+
+class Fused(nn.Module):
+    def forward(self, q, k, v, **options):
+        return F.scaled_dot_product_attention(q, k, v, **options)
+
+
+BARRED_ROW = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"is_causal": True},
+        {"scale": 0.1},
+        {"attn_mask": BARRED_ROW},
+        {"attn_mask": torch.randn(3, 3)},
+        {"enable_gqa": True},
+    ],
+    ids=["plain", "causal", "scale", "barred", "added", "grouped"],
+)
+def test_attention_step_by_step_equals_the_fused_one(options):
+    heads = 2 if "enable_gqa" in options else 4
+    q, k, v = torch.randn(1, 4, 3, 5), torch.randn(1, heads, 3, 5), torch.randn(1, heads, 3, 5)
+    model = Fused()
+    expected = model(q, k, v, **options)
+    recorder = Recorder(model)
+    with recorder.watch():
+        found = model(q, k, v, **options)
+    torch.testing.assert_close(found, expected)
+    assert recorder.seen["(model) (scores)"].outputs[0].shape == (1, 4, 3, 3)
