@@ -1,7 +1,7 @@
 """A whole measurement of one step of the user's own loop, as a `GradientFlow`.
 
 `inspect` runs a forward and backward pass of its own. Here the same recorder listens to the passes
-that the loop makes, and nothing is attached to the model.
+that the loop makes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,20 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
 
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.measure._torch_internals import is_in_backward
 from chainrule.measure.assembly import assemble_flow
-from chainrule.measure.modules import Inventory, is_leaf
+from chainrule.measure.modules import Inventory, is_leaf, is_measured
 from chainrule.measure.recording import Call, Recorder, flatten_nested
 from chainrule.measure.residuals import Residual, find_residuals
 from chainrule.measure.statistics import Table
+from chainrule.watch.hooks import ModuleHook
 from chainrule.watch.sampling import MOST_ENTRIES
 
 
@@ -43,10 +40,13 @@ class FlowRecorder:
         """Record from now on."""
         if not self._handles:
             self._passing = self._finished = None
-            self._handles = [
-                register_module_forward_pre_hook(self._enter),
-                register_module_forward_hook(self._leave, with_kwargs=True),
-            ]
+            enter, leave = ModuleHook(self._enter), ModuleHook(self._leave)
+            for name, module in self._inventory.modules:
+                if is_measured(name, module):
+                    self._handles += [
+                        module.register_forward_pre_hook(enter, with_kwargs=True),
+                        module.register_forward_hook(leave, with_kwargs=True),
+                    ]
 
     def detach(self) -> None:
         """Record nothing more."""
@@ -62,18 +62,16 @@ class FlowRecorder:
                 each.release()
         self._passing = self._finished = None
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        self._guard(module, lambda each: each.enter(module, args, {}))
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._guard(module, lambda each: each.enter(module, args, kwargs))
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         self._guard(module, lambda each: each.leave(module, args, kwargs, result))
 
     def _guard(self, module: nn.Module, note: Callable[["_Pass"], None]) -> None:
-        if torch.compiler.is_compiling():
-            return
         try:
             passing = self._find_pass(module)
-            if passing is not None and module in passing.recorder.subjects:
+            if passing is not None:
                 note(passing)
         except Exception as error:
             self.release()

@@ -55,12 +55,7 @@ def measure_norms(tensors: Sequence[Tensor]) -> Tensor:
             up.
     """
     if any(tensor.layout != torch.strided for tensor in tensors):
-        return torch.stack(
-            [
-                torch.linalg.vector_norm(_to_dense_values(each), dtype=torch.float32)
-                for each in tensors
-            ]
-        )
+        tensors = [_to_dense_values(tensor) for tensor in tensors]
     if any(tensor.dtype in HALF for tensor in tensors):
         tensors = [tensor.float() if tensor.dtype in HALF else tensor for tensor in tensors]
     norms = torch.stack(_align(torch._foreach_norm(tensors)))

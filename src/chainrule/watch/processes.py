@@ -6,19 +6,19 @@ averaging of gradients in the next step is what they wait for each other at anyw
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
-from torch.nn.modules.module import register_module_forward_hook
 
 from chainrule.errors import WatchError
 from chainrule.measure.recording import find_tensors
 from chainrule.watch._torch_internals import find_process_store
 from chainrule.watch.gradients import Lagged, is_spread
+from chainrule.watch.hooks import ModuleHook
 
 ARRIVAL_SECONDS = 60.0
 """How long processes that must all watch wait for each other at the start."""
@@ -140,7 +140,7 @@ class LocalFlags:
             self._nodes.append(node)  # it lives as long as somebody holds it
             self._handles.append(node.register_prehook(self._note))
         if len(whole) < len(parameters):
-            self._handles.append(register_module_forward_hook(self._make_look(model)))
+            self._handles.append(model.register_forward_hook(ModuleHook(self._look)))
 
     def _note(self, gradients: Sequence[Tensor | None]) -> None:
         self._norms += [
@@ -149,17 +149,12 @@ class LocalFlags:
             if each is not None and each.layout == torch.strided
         ]
 
-    def _make_look(self, model: nn.Module) -> Callable[[nn.Module, Any, Any], None]:
-        def look(module: nn.Module, args: Any, result: Any) -> None:
-            if module is not model or torch.compiler.is_compiling():
-                return
-            for _, tensor in find_tensors(result):
-                if tensor.is_floating_point():
-                    self._note([tensor])
-                    if tensor.requires_grad:
-                        tensor.register_hook(lambda gradient: self._note([gradient]))
-
-        return look
+    def _look(self, module: nn.Module, args: Any, result: Any) -> None:
+        for _, tensor in find_tensors(result):
+            if tensor.is_floating_point():
+                self._note([tensor])
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda gradient: self._note([gradient]))
 
     def take(self) -> Lagged | None:
         """Return what was seen since the last time: one number, not finite if something was not."""

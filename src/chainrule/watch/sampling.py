@@ -1,7 +1,7 @@
 """Sampled steps: what modules put out and what comes back to them, and by how much weights move.
 
-Nothing is attached to the model. In a sampled step, hooks for all modules of the process note the
-outputs of the watched ones, and hooks on the outputs their gradients; small tensors are copied and
+Only in a sampled step, hooks of the modules note their outputs, and hooks on the outputs their
+gradients; small tensors are copied and
 summarized together when the optimizer steps. Random numbers are never drawn.
 """
 
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
 from chainrule.measure._torch_internals import is_functorch_wrapped, is_in_backward
 from chainrule.measure.modules import Inventory, classify, is_measured
@@ -22,6 +21,7 @@ from chainrule.measure.statistics import is_cheap_to_read, summarize_distributio
 from chainrule.spec.activations import SATURATION_SHARE
 from chainrule.watch._torch_internals import is_compiled, queue_after_backward
 from chainrule.watch.gradients import Lagged, sharded_norms, subtract
+from chainrule.watch.hooks import ModuleHook
 from chainrule.watch.records import LayerSample, Norms
 
 DENSE = 100
@@ -71,8 +71,14 @@ class LayerSampler:
         missing: Why nothing can be noted; "" if something can.
     """
 
-    def __init__(self, inventory: Inventory, report: Callable[[Exception], None]) -> None:
-        hidden = _list_compiled(inventory)
+    def __init__(
+        self,
+        inventory: Inventory,
+        report: Callable[[Exception], None],
+        *,
+        is_compiled: bool = False,
+    ) -> None:
+        hidden = _list_compiled(inventory, is_compiled)
         self._leaves: dict[nn.Module, _Leaf] = {}
         for name, module in inventory.modules:
             if is_measured(name, module) and id(module) not in hidden:
@@ -111,7 +117,8 @@ class LayerSampler:
             return
         self._reset()
         self._after_backward = after_backward
-        self._handles = [register_module_forward_hook(self._leave)]
+        hook = ModuleHook(self._leave)
+        self._handles = [module.register_forward_hook(hook) for module in self._leaves]
 
     def detach(self) -> None:
         """Note nothing more."""
@@ -120,11 +127,8 @@ class LayerSampler:
         self._handles = []
 
     def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
-        leaf = self._leaves.get(module)
-        if leaf is None or torch.compiler.is_compiling():
-            return
         try:
-            self._note(leaf, module, result)
+            self._note(self._leaves[module], module, result)
         except Exception as error:
             self.detach()
             self._report(error)
@@ -241,12 +245,12 @@ COMPILED = (
 )
 
 
-def _list_compiled(inventory: Inventory) -> set[int]:
+def _list_compiled(inventory: Inventory, everything: bool) -> set[int]:
     """Return the modules (by `id`) that run inside compiled code."""
     return {
         id(inner)
         for _, module in inventory.modules
-        if is_compiled(module)
+        if everything or is_compiled(module)
         for inner in module.modules()
     }
 
@@ -388,15 +392,16 @@ class UpdateMeter:
 
     def __init__(self, positions: Sequence[int], parameters: Sequence[Tensor]) -> None:
         self._positions = list(positions)
-        self._parameters = [parameter.detach() for parameter in parameters]
-        self._before = [parameter.clone() for parameter in self._parameters]
+        self._parameters = list(parameters)
+        self._before = [parameter.detach().clone() for parameter in parameters]
         self._sizes = Lagged(sharded_norms(self._before)) if parameters else None
         self._updates: Lagged | None = None
 
     def finish(self) -> None:
         """After the optimizer's step."""
         if self._before:
-            self._updates = Lagged(sharded_norms(subtract(self._parameters, self._before)))
+            after = [parameter.detach() for parameter in self._parameters]
+            self._updates = Lagged(sharded_norms(subtract(after, self._before)))
         self._before, self._parameters = [], []
 
     def write(self, sizes: Norms, updates: Norms) -> None:

@@ -27,6 +27,7 @@ class Watched:
         optimizers: The optimizers.
         parameters: The parameters, each once.
         positions: Position of each parameter, by `id`.
+        is_compiled: Whether all of the model was compiled by `torch.compile`.
     """
 
     model: nn.Module
@@ -34,6 +35,7 @@ class Watched:
     optimizers: tuple[torch.optim.Optimizer, ...]
     parameters: tuple[Tensor, ...]
     positions: Mapping[int, int]
+    is_compiled: bool
 
     def list_held(self, optimizer: torch.optim.Optimizer) -> list[int]:
         """Return the positions of the parameters that an optimizer holds now."""
@@ -81,7 +83,7 @@ def find_watched(model: Any, optimizers: Any) -> Watched:
                 "optimizer must be a torch.optim.Optimizer or a list of them; got a list with a "
                 f"{type(each).__name__}. Of a wrapper, give the optimizer inside."
             )
-    unwrapped = unwrap_model(model)
+    unwrapped, is_compiled = unwrap_model(model)
     inventory = take_inventory(unwrapped)
     if not inventory.parameters:
         raise WatchError(
@@ -101,17 +103,20 @@ def find_watched(model: Any, optimizers: Any) -> Watched:
         tuple({id(each): each for each in found}.values()),
         tensors,
         MappingProxyType({id(tensor): at for at, tensor in enumerate(tensors)}),
+        is_compiled,
     )
 
 
-def unwrap_model(model: nn.Module) -> nn.Module:
-    """Return the module that somebody wrote, without wrappers for compilation and processes."""
+def unwrap_model(model: nn.Module) -> tuple[nn.Module, bool]:
+    """Return the module without wrappers for compilation and processes, and if it was compiled."""
+    is_compiled = False
     while True:
         inner = unwrap_compiled(model)
+        is_compiled |= inner is not model
         if isinstance(inner, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
             inner = inner.module
         if inner is model:
-            return model
+            return model, is_compiled
         model = inner
 
 

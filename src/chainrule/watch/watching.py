@@ -167,6 +167,7 @@ class _Step:
     logs: list[Mapping[str, Lagged | float]] = field(default_factory=list)
     meters: list[UpdateMeter] = field(default_factory=list)
     layers: Callable[[], tuple[LayerSample, ...]] | None = None
+    gradients: dict[int, Tensor] = field(default_factory=dict)
     flow: GradientFlow | None = None
     loss: list[float] = field(default_factory=list)
 
@@ -232,7 +233,11 @@ class Run:
         self._is_spread = any(is_spread(tensor) for tensor in watched.parameters)
         if self._is_spread or skips:
             processes.wait_for_all()
-        self._sampler = LayerSampler(watched.inventory, self._reporter("sampling modules"))
+        self._sampler = LayerSampler(
+            watched.inventory,
+            self._reporter("sampling modules"),
+            is_compiled=watched.is_compiled,
+        )
         self._flows = FlowRecorder(watched.inventory, self._reporter("recording a flow"))
         self._flow_possible = not self._is_spread and not self._sampler.missing
         self._locals = (
@@ -444,7 +449,7 @@ class Run:
 
     def leave_scaler(self, optimizer: torch.optim.Optimizer) -> None:
         """Note a step that the gradient scaler left out."""
-        if self._scaling.pop(id(optimizer), None) is not None:
+        if id(optimizer) in self._scaling:
             self._skip(optimizer, "gradient scaler")
 
     def note_clipping(self, parameters: Sequence[Tensor], total_norm: Tensor) -> None:
@@ -554,25 +559,39 @@ class Run:
         """Summarize what modules put out; with several optimizers that waits for the last."""
         is_single = len(self._watched.optimizers) == 1
         if is_single:
-            scale = step_scale = self._read_scale_now(step)
-            step.layers = self._sampler.take(scale)
+            step.layers = self._sampler.take(self._read_scale_now(step))
             self._sampler.detach()
-            if self._flow_wanted:
-                self._take_flow(step, float(step_scale), grad_scale)
+        if self._flow_wanted:
+            step.gradients |= self._copy_gradients(optimizer, grad_scale, step, copies=not is_single)
+            if is_single:
+                self._take_flow(step)
 
     def _read_scale_now(self, step: _Step) -> float:
         if step.scale is None:
             return 1.0
         return float(step.scale.read()[0]) if isinstance(step.scale, Lagged) else step.scale
 
-    def _take_flow(
-        self, step: _Step, scale: float, grad_scale: Tensor | None, *, only_finished: bool = False
-    ) -> None:
-        gradients = {
-            at: each.grad if grad_scale is None else each.grad / grad_scale
-            for at, each in enumerate(self._watched.parameters)
-            if each.grad is not None
-        }
+    def _copy_gradients(
+        self,
+        optimizer: torch.optim.Optimizer,
+        grad_scale: Tensor | None,
+        step: _Step,
+        *,
+        copies: bool,
+    ) -> dict[int, Tensor]:
+        """Return the gradients that an optimizer uses, by position; others if nobody holds them."""
+        found: dict[int, Tensor] = {}
+        for positions in self._parts[id(optimizer), not step.gradients]:
+            for at in positions:
+                gradient = self._watched.parameters[at].grad
+                if gradient is not None:
+                    if grad_scale is not None:
+                        gradient = gradient / grad_scale
+                    found[at] = gradient.clone() if copies else gradient
+        return found
+
+    def _take_flow(self, step: _Step, *, only_finished: bool = False) -> None:
+        gradients, step.gradients = step.gradients, {}
         watched, loss = self._watched, step.loss
 
         def read_loss() -> float:
@@ -584,7 +603,11 @@ class Run:
             return read_optimizer(watched.optimizers[0], watched.inventory)
 
         step.flow = self._flows.take(
-            gradients, scale, describe_optimizer, read_loss, only_finished=only_finished
+            gradients,
+            self._read_scale_now(step),
+            describe_optimizer,
+            read_loss,
+            only_finished=only_finished,
         )
 
     def _weigh(self, step: _Step, optimizer: torch.optim.Optimizer) -> None:
@@ -676,11 +699,10 @@ class Run:
         """Read the numbers of a step, and keep them."""
         if step.is_sampled and len(self._watched.optimizers) > 1:
             step.layers = self._sampler.take(self._read_scale_now(step), only_finished=not is_last)
-            self._sampler.detach()
-            if self._flow_wanted:
-                self._take_flow(
-                    step, self._read_scale_now(step), None, only_finished=not is_last
-                )
+            if self._wanted == step.number:  # the next one is not sampled
+                self._sampler.detach()
+            if step.gradients:
+                self._take_flow(step, only_finished=not is_last)
         record = self._make_record(step)
         if record.loss is not None:
             step.loss.append(record.loss)
