@@ -4,6 +4,7 @@ A PyTorch that lacks one of them costs one feature: the functions then say that 
 be had.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,12 @@ from torch import Tensor, nn
 def is_compiled(module: nn.Module) -> bool:
     """Whether calls of a module itself run code that `torch.compile` made."""
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def has_compiled() -> bool:
+    """Whether `torch.compile` has compiled anything in this process, as far as is known."""
+    dynamo: Any = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and bool(dynamo.counters.get("frames"))
 
 
 def read_scale(scaler: Any) -> Tensor | float:

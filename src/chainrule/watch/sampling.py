@@ -19,7 +19,7 @@ from chainrule.measure.modules import Inventory, classify, is_measured
 from chainrule.measure.recording import SMALL, find_tensors, flatten_nested
 from chainrule.measure.statistics import is_cheap_to_read, summarize_distribution, to_real
 from chainrule.spec.activations import SATURATION_SHARE
-from chainrule.watch._torch_internals import is_compiled, queue_after_backward
+from chainrule.watch._torch_internals import has_compiled, is_compiled, queue_after_backward
 from chainrule.watch.gradients import Lagged, sharded_norms, subtract
 from chainrule.watch.hooks import ModuleHook
 from chainrule.watch.records import LayerSample, Norms
@@ -90,7 +90,7 @@ class LayerSampler:
                     traits.unit_dim,
                     traits.dims,
                 )
-        self.missing = "" if self._leaves or not hidden else COMPILED
+        self.missing = "" if self._leaves else COMPILED if hidden else NO_MODULE
         self._report = report
         self._handles: list[Any] = []
         self._reset()
@@ -113,7 +113,7 @@ class LayerSampler:
         Args:
             after_backward: Called when a backward pass through the modules is over.
         """
-        if self._handles or not self._leaves:
+        if self._handles or self.missing:
             return
         self._reset()
         self._after_backward = after_backward
@@ -217,6 +217,8 @@ class LayerSampler:
             self._finish()
         groups = tuple(self._finished.values())
         self._finished = {}
+        if not groups and has_compiled():  # as it is, it would be compiled again at each sample
+            self.missing = COMPILED
         entries = [entry for group in groups for entry in group]
         numbers = {id(entry): at for at, entry in enumerate(entries)}
         with torch.no_grad():
@@ -239,6 +241,8 @@ class LayerSampler:
 
         return read
 
+
+NO_MODULE = "No module of the model ran in this step."
 
 COMPILED = (
     "The model runs as code that torch.compile made, in which modules cannot be seen."

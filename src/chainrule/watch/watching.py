@@ -46,7 +46,7 @@ from chainrule.watch.processes import (
     refuse_flat_shards,
 )
 from chainrule.watch.records import ABSENT, Alarm, LayerSample, RunFacts, Sample, StepRecord
-from chainrule.watch.sampling import LayerSampler, UpdateMeter, is_sampled
+from chainrule.watch.sampling import NO_MODULE, LayerSampler, UpdateMeter, is_sampled
 from chainrule.watch.subject import Watched, describe_run, find_watched
 
 _LOG = logging.getLogger(__name__)
@@ -239,7 +239,6 @@ class Run:
             is_compiled=watched.is_compiled,
         )
         self._flows = FlowRecorder(watched.inventory, self._reporter("recording a flow"))
-        self._flow_possible = not self._is_spread and not self._sampler.missing
         self._locals = (
             LocalFlags(watched.model, watched.parameters) if processes.size > 1 else None
         )
@@ -635,7 +634,7 @@ class Run:
         is_single = len(self._watched.optimizers) == 1
         compares = is_single and not self._is_spread
         self._sampler.attach(self._note_arrived if compares else None)
-        self._flow_wanted = self._flow_possible and (
+        self._flow_wanted = not (self._is_spread or self._sampler.missing) and (
             self._samples_taken % FLOW_EVERY == 0 or self._flow_asked
         )
         self._flow_asked = False
@@ -828,8 +827,6 @@ class Run:
             self._skip(optimizer, "non-finite gradient")
         return bad
 
-
-NO_MODULE = "No module of the model ran outside of compiled code in this step."
 
 _ROUNDING = 1e-4
 
