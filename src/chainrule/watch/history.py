@@ -25,7 +25,7 @@ BLOCK, BLOCKS = 10, 60
 START = 20
 """In the first steps all rules are asked at every step."""
 
-TICK = 5
+TICK = 10
 """Later all rules are asked each so many steps, and at once when a step is unusual."""
 
 AFTER = 12
