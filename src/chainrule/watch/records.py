@@ -183,6 +183,10 @@ class Sample:
         layers: The modules' outputs, in forward order; empty where they could not be measured.
         missing: Why `layers` is empty; "" if it is not.
         flow: The whole measurement of this step, where one was taken.
+        replaced: Names of parameters of the model that are not the tensors they were when the run
+            began.
+        replica_spread: Largest relative difference of a weight's norm between the processes;
+            `None` if there is one process, or it was not compared.
 
     Example:
         >>> import numpy as np
@@ -196,6 +200,8 @@ class Sample:
     layers: tuple[LayerSample, ...] = ()
     missing: str = ""
     flow: "GradientFlow | None" = None
+    replaced: tuple[str, ...] = ()
+    replica_spread: float | None = None
 
     @property
     def ratios(self) -> Norms:
