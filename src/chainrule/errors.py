@@ -8,6 +8,7 @@ Every message states what must hold, what came instead, and how to fix it.
     │   └── LossError     `compute_loss` did not return a differentiable scalar
     ├── RemedyError       a remedy does not fit the model (also a ValueError)
     ├── FlowFileError     a flow file that is damaged or from a newer version (also a ValueError)
+    ├── RunFileError      a run file that is damaged, taken, or none (also a ValueError)
     └── TargetError       the command line's FILE.py:FUNCTION cannot be loaded (also a ValueError)
 """
 
@@ -41,6 +42,10 @@ class RemedyError(ChainruleError, ValueError):
 
 class FlowFileError(ChainruleError, ValueError):
     """A flow file is damaged, too large, or written by a newer chainrule."""
+
+
+class RunFileError(ChainruleError, ValueError):
+    """A run file is damaged, held by another writer, no run at all, or cannot be written."""
 
 
 class TargetError(ChainruleError, ValueError):

@@ -1,0 +1,235 @@
+"""Numbers in few bytes: rounded where that is allowed, as differences, in planes of bytes.
+
+A table [rows, columns] of floats becomes whole numbers: the bits of each float64 without the last
+ones, so that zero, infinite and undefined stay what they are, and the relative error is at most
+2^−(bits + 1). What varies slowly is then kept as differences, and zlib packs the bytes. Each piece
+carries a checksum (zlib's Adler-32). Nothing is unpickled, and no size is believed before it is
+checked.
+"""
+
+import json
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+EXACT = 52
+"""Bits of a float64 after the point: with all of them nothing is rounded."""
+
+MAX_SIZE = 256 * 2**20
+"""Most bytes that one packed piece may unfold to."""
+
+_NOTHING_BITS = np.uint64(0x7FF8000000000001)
+NOTHING = float(_NOTHING_BITS.view(np.float64))
+"""Stands for `None` in a table of floats: an undefined number with a mark of its own."""
+
+_SIGN = np.uint64(0x7FFFFFFFFFFFFFFF)
+
+
+class DamagedError(ValueError):
+    """A packed piece does not hold what it must."""
+
+
+def is_nothing(values: Floats) -> NDArray[np.bool_]:
+    """Return where a table holds `NOTHING`."""
+    return values.view(np.uint64) == _NOTHING_BITS
+
+
+def make_table(rows: Sequence[Sequence[float | None]], columns: int) -> Floats:
+    """Return a table [rows, columns] of numbers; `None` and what is missing is `NOTHING`."""
+    table = np.full((len(rows), columns), NOTHING)
+    for index, row in enumerate(rows):
+        for column, value in enumerate(row):
+            if value is not None:
+                table[index, column] = np.nan if math.isnan(value) else value
+    return table
+
+
+def pack_floats(values: Floats, bits: int = EXACT, level: int = 6) -> bytes:
+    """Return a table [rows, columns] of floats, each rounded to some bits after the point.
+
+    Args:
+        values: The table; `NOTHING` is kept apart from other undefined numbers.
+        bits: Bits after the point that are kept, 1 to 52: the relative error is at most
+            2^−(bits + 1).
+        level: How hard zlib tries, 1 to 9.
+    """
+    return _pack(_encode(values, bits), bits, level)
+
+
+def pack_integers(values: Integers, level: int = 6) -> bytes:
+    """Return a table [rows, columns] of whole numbers."""
+    return _pack(values, 0, level)
+
+
+def unpack_floats(data: bytes) -> Floats:
+    """Return the table that `pack_floats` packed.
+
+    Raises:
+        DamagedError: If it is damaged.
+    """
+    codes, bits = _unpack(data)
+    if not 1 <= bits <= EXACT:
+        raise DamagedError("a table of floats has no precision")
+    return _decode(codes, bits)
+
+
+def unpack_integers(data: bytes) -> Integers:
+    """Return the table that `pack_integers` packed.
+
+    Raises:
+        DamagedError: If it is damaged.
+    """
+    return _unpack(data)[0]
+
+
+def read_precision(data: bytes) -> int:
+    """Return how many bits after the point a packed table of floats kept."""
+    return data[0] if data else 0
+
+
+def pack_parts(head: dict[str, Any], parts: Sequence[bytes]) -> bytes:
+    """Return a description and packed tables as one piece."""
+    text = zlib.compress(json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode())
+    pieces = [text, *parts]
+    sizes = struct.pack(f"<B{len(pieces)}I", len(pieces), *map(len, pieces))
+    return sizes + b"".join(pieces)
+
+
+def unpack_parts(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    """Return the description and the tables of `pack_parts`.
+
+    Raises:
+        DamagedError: If the piece is damaged.
+    """
+    try:
+        count = data[0]
+        sizes = struct.unpack_from(f"<{count}I", data, 1)
+        place, pieces = 1 + 4 * count, []
+        for size in sizes:
+            pieces.append(data[place : place + size])
+            place += size
+        if place != len(data) or not pieces:
+            raise DamagedError("it has another length than it says")
+        head = json.loads(unfold(pieces[0]))
+    except (IndexError, struct.error, ValueError, RecursionError) as error:
+        raise DamagedError(str(error)) from None
+    if not isinstance(head, dict):
+        raise DamagedError("its description is no object")
+    return head, pieces[1:]
+
+
+def unfold(data: bytes) -> bytes:
+    """Return what zlib packed, at most `MAX_SIZE` bytes of it.
+
+    Raises:
+        DamagedError: If it is damaged, not whole, or larger.
+    """
+    worker = zlib.decompressobj()
+    try:
+        text = worker.decompress(data, MAX_SIZE)
+    except (zlib.error, MemoryError) as error:
+        raise DamagedError(str(error)) from None
+    if not worker.eof or worker.unconsumed_tail or worker.unused_data:
+        raise DamagedError("it is cut off, or larger than it may be")
+    return text
+
+
+def _encode(values: Floats, bits: int) -> Integers:
+    """Return floats as whole numbers that grow with them; three of them are no finite number."""
+    raw = np.ascontiguousarray(values).view(np.uint64)
+    size = raw & _SIGN
+    drop = EXACT - bits
+    half = np.uint64((1 << drop) >> 1)
+    codes = ((size + half) >> np.uint64(drop)).astype(np.int64)
+    infinite = 0x7FF << bits
+    finite = np.isfinite(values)
+    np.minimum(codes, infinite - 1, out=codes, where=finite)  # what is finite is never rounded away
+    np.maximum(codes, 1, out=codes, where=finite & (size > 0))  # nor to zero
+    undefined = np.isnan(values)
+    codes[undefined] = infinite + 1
+    codes[undefined & (raw == _NOTHING_BITS)] = infinite + 2
+    return np.where((raw >> np.uint64(63) > 0) & ~undefined, -codes, codes)
+
+
+def _decode(codes: Integers, bits: int) -> Floats:
+    size = np.abs(codes)
+    infinite = 0x7FF << bits
+    raw = np.minimum(size, infinite).astype(np.uint64) << np.uint64(EXACT - bits)
+    values = raw.view(np.float64)
+    values = np.where(codes < 0, -values, values)
+    values[size == infinite + 1] = np.nan
+    values.view(np.uint64)[size > infinite + 1] = _NOTHING_BITS
+    return values
+
+
+def _pack(codes: Integers, bits: int, level: int) -> bytes:
+    """Pack whole numbers: as differences in time, or to the middle of each column, if smaller."""
+    rows, columns = codes.shape
+    steps = np.diff(codes, axis=0, prepend=np.int64(0))  # what does not fit wraps, and wraps back
+    kind, rest = 0, steps
+    if rows > 2 and 0 < bits < EXACT:
+        middle = np.median(codes, axis=0).astype(np.int64)
+        if _guess_size(codes - middle) < _guess_size(steps[1:]):
+            kind, rest = 1, np.vstack([middle, codes - middle])
+    common = np.zeros(len(rest), np.int64)
+    if columns >= 8 and 0 < bits < EXACT:  # often all tensors have a larger gradient at one step
+        common = np.median(rest, axis=1).astype(np.int64)
+        common[0] = 0
+        rest = rest - common[:, None]
+    body = _to_planes(rest.T) + _to_planes(common)
+    worker = zlib.compressobj(level, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    packed = worker.compress(body) + worker.flush()
+    return struct.pack("<BBII", bits, kind, rows, columns) + packed
+
+
+def _guess_size(values: Integers) -> float:
+    return float(np.log1p(np.abs(values)).sum())
+
+
+def _unpack(data: bytes) -> tuple[Integers, int]:
+    try:
+        bits, kind, rows, columns = struct.unpack_from("<BBII", data)
+    except struct.error as error:
+        raise DamagedError(str(error)) from None
+    body = unfold(data[10:])
+    length = rows + (kind == 1)
+    if kind > 1 or bits > EXACT or length * max(columns, 1) * 8 > MAX_SIZE:
+        raise DamagedError("a table has an impossible size")
+    rest, place = _from_planes(body, 0, length * columns)
+    common, place = _from_planes(body, place, length)
+    if place != len(body):
+        raise DamagedError("a table has another size than it says")
+    rest = rest.reshape(columns, length).T + common[:, None]
+    codes = rest[1:] + rest[:1] if kind == 1 else np.cumsum(rest, axis=0, dtype=np.int64)
+    return np.ascontiguousarray(codes), bits
+
+
+def _to_planes(values: Integers) -> bytes:
+    """Return whole numbers as bytes: all lowest ones, then all second ones, as many as needed."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    folded = ((flat << 1) ^ (flat >> 63)).view(np.uint64)  # −1 is 1, 1 is 2, −2 is 3, …
+    width = (int(folded.max(initial=0)).bit_length() + 7) // 8
+    planes = folded.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width].T
+    return bytes([width]) + planes.tobytes()
+
+
+def _from_planes(body: bytes, place: int, count: int) -> tuple[Integers, int]:
+    width = body[place] if place < len(body) else 9
+    end = place + 1 + width * count
+    if width > 8 or end > len(body):
+        raise DamagedError("a table has fewer numbers than it says")
+    planes = np.zeros((count, 8), np.uint8)
+    if width * count:
+        read = np.frombuffer(body, np.uint8, width * count, place + 1)
+        planes[:, :width] = read.reshape(width, count).T
+    folded = planes.view("<u8").reshape(-1).astype(np.uint64)
+    values = (folded >> np.uint64(1)).view(np.int64) ^ -(folded & np.uint64(1)).view(np.int64)
+    return values, end
