@@ -52,7 +52,9 @@ def make_table(rows: Sequence[Sequence[float | None]], columns: int) -> Floats:
     return table
 
 
-def pack_floats(values: Floats, bits: int = EXACT, level: int = 6) -> bytes:
+def pack_floats(
+    values: Floats, bits: int = EXACT, level: int = 6, *, signed: bool = False
+) -> bytes:
     """Return a table [rows, columns] of floats, each rounded to some bits after the point.
 
     Args:
@@ -60,8 +62,9 @@ def pack_floats(values: Floats, bits: int = EXACT, level: int = 6) -> bytes:
         bits: Bits after the point that are kept, 1 to 52: the relative error is at most
             2^−(bits + 1).
         level: How hard zlib tries, 1 to 9.
+        signed: Whether many numbers are below zero, and rounded; then this needs less room.
     """
-    return _pack(_encode(values, bits), bits, level)
+    return _pack(_encode(values, bits), bits, level, signed)
 
 
 def pack_integers(values: Integers, level: int = 6) -> bytes:
@@ -160,56 +163,83 @@ def _encode(values: Floats, bits: int) -> Integers:
 
 
 def _decode(codes: Integers, bits: int) -> Floats:
-    size = np.abs(codes)
     infinite = 0x7FF << bits
-    raw = np.minimum(size, infinite).astype(np.uint64) << np.uint64(EXACT - bits)
-    values = raw.view(np.float64)
-    values = np.where(codes < 0, -values, values)
+    drop = np.uint64(EXACT - bits)
+    if codes.size == 0 or (codes.min() >= 0 and codes.max() < infinite):  # nothing special
+        return (codes.astype(np.uint64) << drop).view(np.float64)
+    size = np.abs(codes)
+    values = (np.minimum(size, infinite).astype(np.uint64) << drop).view(np.float64)
+    np.negative(values, out=values, where=codes < 0)
     values[size == infinite + 1] = np.nan
     values.view(np.uint64)[size > infinite + 1] = _NOTHING_BITS
     return values
 
 
-def _pack(codes: Integers, bits: int, level: int) -> bytes:
+def _pack(codes: Integers, bits: int, level: int, signed: bool = False) -> bytes:
     """Pack whole numbers: as differences in time, or to the middle of each column, if smaller."""
     rows, columns = codes.shape
-    steps = np.diff(codes, axis=0, prepend=np.int64(0))  # what does not fit wraps, and wraps back
-    kind, rest = 0, steps
-    if rows > 2 and 0 < bits < EXACT:
-        middle = np.median(codes, axis=0).astype(np.int64)
-        if _guess_size(codes - middle) < _guess_size(steps[1:]):
-            kind, rest = 1, np.vstack([middle, codes - middle])
-    common = np.zeros(len(rest), np.int64)
-    if columns >= 8 and 0 < bits < EXACT:  # often all tensors have a larger gradient at one step
-        common = np.median(rest, axis=1).astype(np.int64)
-        common[0] = 0
-        rest = rest - common[:, None]
-    body = _to_planes(rest.T) + _to_planes(common)
+    if signed:  # the sign last, so that −0.1 is near to 0.1
+        codes = (np.abs(codes) << 1) | (codes < 0)
+    kind, base, rest, common = _predict(codes, 0 < bits < EXACT)
+    body = _to_planes(base) + _to_planes(rest.T) + _to_planes(common)
     worker = zlib.compressobj(level, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
     packed = worker.compress(body) + worker.flush()
-    return struct.pack("<BBII", bits, kind, rows, columns) + packed
+    return struct.pack("<BBII", bits, kind | signed << 1, rows, columns) + packed
+
+
+def _predict(codes: Integers, rounded: bool) -> tuple[int, Integers, Integers, Integers]:
+    """Return what is foreseen of numbers and what is left.
+
+    Returns:
+        How: 0, each is like the one before; 1, all are like the middle of their column. The first
+        row or the middle [columns], what is left [rows, columns], and what is left of whole rows
+        [rows].
+    """
+    kind, base = 0, codes[0] if len(codes) else codes.reshape(-1)
+    rest = np.diff(codes, axis=0)  # what does not fit wraps, and wraps back
+    if rounded and len(codes) > 8:
+        middle = np.median(codes[::4], axis=0).astype(np.int64)
+        if _guess_size(codes - middle) < _guess_size(rest):
+            kind, base, rest = 1, middle, codes - middle
+    common = np.zeros(len(rest), np.int64)
+    if rounded and codes.shape[1] >= 8 and len(rest):  # often all gradients grow at one step
+        common = np.median(rest, axis=1).astype(np.int64)
+        rest = rest - common[:, None]
+    return kind, base, rest, common
 
 
 def _guess_size(values: Integers) -> float:
-    return float(np.log1p(np.abs(values)).sum())
+    """Return about how much room numbers take: the mean of their logarithms, of a part of them."""
+    return float(np.log1p(np.abs(values[:, ::4]).astype(np.float32)).mean()) if values.size else 0.0
 
 
 def _unpack(data: bytes) -> tuple[Integers, int]:
     try:
-        bits, kind, rows, columns = struct.unpack_from("<BBII", data)
+        bits, flags, rows, columns = struct.unpack_from("<BBII", data)
     except struct.error as error:
         raise DamagedError(str(error)) from None
     body = unfold(data[10:])
-    length = rows + (kind == 1)
-    if kind > 1 or bits > EXACT or length * max(columns, 1) * 8 > MAX_SIZE:
+    kind, length = flags & 1, rows - 1 + (flags & 1)
+    if flags > 3 or bits > EXACT or rows < 1 or rows * max(columns, 1) * 8 > MAX_SIZE:
         raise DamagedError("a table has an impossible size")
-    rest, place = _from_planes(body, 0, length * columns)
+    base, place = _from_planes(body, 0, columns)
+    rest, place = _from_planes(body, place, length * columns)
     common, place = _from_planes(body, place, length)
     if place != len(body):
         raise DamagedError("a table has another size than it says")
-    rest = rest.reshape(columns, length).T + common[:, None]
-    codes = rest[1:] + rest[:1] if kind == 1 else np.cumsum(rest, axis=0, dtype=np.int64)
-    return np.ascontiguousarray(codes), bits
+    rest = rest.reshape(columns, length)
+    codes = np.empty((rows, columns), np.int64)
+    if common.any():
+        rest = rest + common
+    if kind == 1:
+        np.add(rest.T, base, out=codes)
+    else:
+        codes[0] = base
+        np.cumsum(rest.T, axis=0, out=codes[1:])
+        codes[1:] += base
+    if flags & 2:
+        codes = np.where(codes & 1, -(codes >> 1), codes >> 1)
+    return codes, bits
 
 
 def _to_planes(values: Integers) -> bytes:
@@ -226,10 +256,12 @@ def _from_planes(body: bytes, place: int, count: int) -> tuple[Integers, int]:
     end = place + 1 + width * count
     if width > 8 or end > len(body):
         raise DamagedError("a table has fewer numbers than it says")
-    planes = np.zeros((count, 8), np.uint8)
-    if width * count:
-        read = np.frombuffer(body, np.uint8, width * count, place + 1)
-        planes[:, :width] = read.reshape(width, count).T
-    folded = planes.view("<u8").reshape(-1).astype(np.uint64)
-    values = (folded >> np.uint64(1)).view(np.int64) ^ -(folded & np.uint64(1)).view(np.int64)
-    return values, end
+    if width * count == 0:
+        return np.zeros(count, np.int64), end
+    planes = np.frombuffer(body, np.uint8, width * count, place + 1).reshape(width, count)
+    folded = planes[0].astype(np.uint64)
+    for power in range(1, width):
+        folded |= planes[power].astype(np.uint64) << np.uint64(8 * power)
+    signs = (folded & np.uint64(1)).view(np.int64)
+    folded >>= np.uint64(1)
+    return folded.view(np.int64) ^ -signs, end
