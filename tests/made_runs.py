@@ -31,7 +31,10 @@ def make_facts(tensors: int = 4, name: str = "made", **fields: Any) -> RunFacts:
         for index in range(tensors)
     )
     values: dict[str, Any] = {
-        **{"model": "Sequential", "optimizers": (OptimizerFacts(kind="SGD", groups=({"lr": 0.1},)),)},
+        **{
+            "model": "Sequential",
+            "optimizers": (OptimizerFacts(kind="SGD", groups=({"lr": 0.1},)),),
+        },
         **{"created": 1.7e9, "torch_version": "2", "chainrule_version": "0"},
     } | fields
     return RunFacts(name=name, parameters=parameters, **values)  # fmt: skip

@@ -6,15 +6,24 @@ any thread may ask. What cannot be read is left out and named in `RunReader.dama
 
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from chainrule.errors import FlowFileError, RunFileError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loading import decode_flow
+from chainrule.watch.overviews import (
+    LossCurve,
+    NormMap,
+    check_count,
+    fold_losses,
+    fold_norms,
+)
 from chainrule.watch.packing import DamagedError, unfold
 from chainrule.watch.records import Alarm, ParameterFacts, RunFacts, Sample, StepRecord
 from chainrule.watch.rows import (
@@ -97,8 +106,8 @@ class RunReader:
 
     def check(self) -> str:
         """Read everything and return `damage`."""
-        self.read_step_tables()
-        self.read_sample_tables()
+        deque(self.iterate_step_tables(), maxlen=0)
+        deque(self.iterate_sample_tables(), maxlen=0)
         self.alarms()
         for step in self.flow_steps():
             try:
@@ -113,7 +122,7 @@ class RunReader:
         Args:
             after: Only steps above this one.
         """
-        tables = self.read_step_tables(after)
+        tables = self.iterate_step_tables(after)
         return tuple(record for table in tables for record in list_steps(table, after))
 
     def samples(self, after: int = 0) -> tuple[Sample, ...]:
@@ -122,7 +131,7 @@ class RunReader:
         Args:
             after: Only steps above this one.
         """
-        tables = self.read_sample_tables(after)
+        tables = self.iterate_sample_tables(after)
         return tuple(record for table in tables for record in list_samples(table, after))
 
     def alarms(self) -> tuple[Alarm, ...]:
@@ -175,31 +184,59 @@ class RunReader:
             + ("" if near is None else f" The nearest is {near}.")
         )
 
-    def read_step_tables(self, after: int = 0) -> tuple[StepTable, ...]:
-        """Return the steps as columns, piece by piece; the first may begin before `after`.
+    def loss_curve(self, points: int = 1_000) -> LossCurve:
+        """Return the loss in a few points, each with the lowest and the highest of some steps.
+
+        Args:
+            points: How many at most.
+        """
+        check_count("points", points)
+        tables = self.iterate_step_tables(norms=False)
+        return fold_losses([(table.steps, table.fields["loss"]) for table in tables], points=points)
+
+    def norm_map(self, layers: int = 64, bins: int = 200) -> NormMap:
+        """Return layer × steps: gradient, update ÷ weight, saturation and dead units.
+
+        Args:
+            layers: How many rows at most; neighbours are taken together where there are more.
+            bins: How many columns at most; neighbouring steps are taken together.
+        """
+        check_count("layers", layers)
+        check_count("bins", bins)
+        return fold_norms(
+            self.facts,
+            self.iterate_step_tables(),
+            self.iterate_sample_tables(),
+            self._find_range(),
+            most=layers,
+            bins=bins,
+        )
+
+    def iterate_step_tables(self, after: int = 0, *, norms: bool = True) -> Iterator[StepTable]:
+        """Give the steps as columns, piece by piece; the first may begin before `after`.
 
         Args:
             after: Only pieces that hold a step above this one.
+            norms: Whether the norms are wanted; without them reading is some times faster.
         """
-        return self._read_tables("steps", unpack_steps, after)
+        return self._iterate_tables("steps", partial(unpack_steps, norms=norms), after)
 
-    def read_sample_tables(self, after: int = 0) -> tuple[SampleTable, ...]:
-        """Return the samples as columns, piece by piece; the first may begin before `after`.
+    def iterate_sample_tables(self, after: int = 0) -> Iterator[SampleTable]:
+        """Give the samples as columns, piece by piece; the first may begin before `after`.
 
         Args:
             after: Only pieces that hold a sample above this one.
         """
-        return self._read_tables("samples", unpack_samples, after)
+        return self._iterate_tables("samples", unpack_samples, after)
 
-    def _read_tables(
+    def _iterate_tables(
         self, name: str, unpack: Callable[[bytes, int], _Table], after: int
-    ) -> tuple[_Table, ...]:
+    ) -> Iterator[_Table]:
         with self._open() as file:
             rows, lost = _read_rows(file, name, "last", "first, last, data", after, skip=_SKIP)
-        tables: list[_Table] = []
         gaps = []
         newest = 0
-        for first, last, data in sorted(rows, key=lambda row: row[0]):
+        for first, last, data in rows:
             try:
                 table = unpack(data, len(self.facts.parameters))
                 if table.steps[0] <= newest:
@@ -208,7 +245,7 @@ class RunReader:
                 gaps.append((first, last))
                 continue
             newest = int(table.steps[-1])
-            tables.append(table)
+            yield table
         what = {"steps": "steps", "samples": "sampled steps"}[name]
         told = ""
         if gaps:
@@ -218,7 +255,12 @@ class RunReader:
         if lost:
             told = f"{told} A part of the table of {what} is damaged; what is beside it was read."
         self._note(name, told.strip())
-        return tuple(tables)
+
+    def _find_range(self) -> tuple[int, int]:
+        """Return the first and the last step; 1 and 0 if there is none."""
+        with self._open() as file:
+            rows, _ = _read_rows(file, "steps", "last", "first, last", 0, skip=_SKIP)
+        return (rows[0][0], max(row[1] for row in rows)) if rows else (1, 0)
 
     def _read_facts(self, file: sqlite3.Connection) -> RunFacts:
         found = []
@@ -352,7 +394,7 @@ def _open_file(path: Path) -> sqlite3.Connection:
 
 def _read_rows(
     file: sqlite3.Connection, table: str, key: str, columns: str, after: int, *, skip: int
-) -> tuple[list[tuple[int, int, bytes]], bool]:
+) -> tuple[list[tuple[Any, Any, Any]], bool]:
     """Return rows whose key is above `after`, and whether some could not be read.
 
     A damaged page of SQLite ends an ordinary query. Then the rows are asked for one by one, and
@@ -363,7 +405,7 @@ def _read_rows(
         return _keep_sound(file.execute(where, (after,)).fetchall(), False)
     except sqlite3.DatabaseError:
         pass
-    found: dict[int, tuple[int, int, bytes]] = {}
+    found: dict[int, tuple[Any, Any, Any]] = {}
     order = columns.partition(",")[0]
     query = f"SELECT {columns} FROM {table} WHERE {order} > ? ORDER BY 1 LIMIT 1"
     place, misses = 0, 0
@@ -383,10 +425,10 @@ def _read_rows(
         found[row[0]] = row
         place = row[0]
     rows = [row for row in found.values() if key == "id" or row[1] > after]
-    return _keep_sound(rows, True)
+    return _keep_sound(sorted(rows), True)
 
 
-def _keep_sound(rows: list[tuple[int, int, bytes]], lost: bool) -> tuple[list[Any], bool]:
+def _keep_sound(rows: list[Any], lost: bool) -> tuple[list[Any], bool]:
     sound = [row for row in rows if isinstance(row[0], int) and isinstance(row[1], int | float)]
     return sound, lost or len(sound) < len(rows)
 

@@ -6,7 +6,7 @@ says itself (`StepTable.precision`). Sampled norms are kept like float32, what w
 to 2^−9. No step is left out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -151,12 +151,13 @@ def pack_steps(records: Sequence[StepRecord], *, together: bool = False) -> byte
     return pack_parts(head, [pack_integers(whole, level), pack_floats(table, EXACT, level), packed])
 
 
-def unpack_steps(data: bytes, parameters: int) -> StepTable:
+def unpack_steps(data: bytes, parameters: int, *, norms: bool = True) -> StepTable:
     """Return the steps of one piece.
 
     Args:
         data: What `pack_steps` gave.
         parameters: Number of parameters of the run.
+        norms: Whether the norms are wanted; without them `norms` has no columns.
 
     Raises:
         DamagedError: If it is damaged.
@@ -164,16 +165,13 @@ def unpack_steps(data: bytes, parameters: int) -> StepTable:
     head, parts = unpack_parts(data)
     if len(parts) != 3:
         raise DamagedError("a row of steps has three tables")
-    whole, table, norms = (
-        unpack_integers(parts[0]),
-        unpack_floats(parts[1]),
-        unpack_floats(parts[2]),
-    )
+    whole, table = unpack_integers(parts[0]), unpack_floats(parts[1])
+    matrix = unpack_floats(parts[2]) if norms else np.empty((len(whole), 0))
     names = _read_texts(head.get("scalars"))
     first = len(_STEP_FIELDS) + len(names)
     count = len(whole)
     if (
-        (whole.shape[1:], norms.shape) != ((2,), (count, parameters))
+        (whole.shape[1:], matrix.shape) != ((2,), (count, parameters * norms))
         or len(table) != count
         or table.shape[1] < first
         or not _grow(whole[:, 0])
@@ -183,7 +181,7 @@ def unpack_steps(data: bytes, parameters: int) -> StepTable:
     return StepTable(
         steps=whole[:, 0],
         seconds=whole[:, 1] / 1e6,
-        norms=norms,
+        norms=matrix,
         fields={name: np.ascontiguousarray(columns[name]) for name in _STEP_FIELDS},
         scalars={name: np.ascontiguousarray(columns[name]) for name in names},
         rates=np.ascontiguousarray(table[:, first:]),
@@ -364,8 +362,3 @@ def _read_places(entries: Any, kind: type) -> dict[int, Any]:
     if not all(type(value) is kind for value in places.values()):
         raise DamagedError("an exception is of another kind")
     return places
-
-
-def join_layers(tables: Iterable[SampleTable]) -> tuple[tuple[str, str], ...]:
-    """Return every layer of some samples once, in the order in which they first came."""
-    return tuple(dict.fromkeys(layer for table in tables for layer in table.layers))

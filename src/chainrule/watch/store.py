@@ -333,9 +333,10 @@ class RunWriter:
         steps = [each for each in records if isinstance(each, StepRecord)]
         samples = [each for each in records if isinstance(each, Sample)]
         if self._rewind and (steps or samples):
-            self._forget(file, min(each.step for each in (*steps, *samples)))
-        for table, came in zip(self._tables, (steps, samples), strict=True):
-            table.insert(file, came)
+            self._forget(file, min(each.step for each in [*steps[:1], *samples[:1]]))
+        came: tuple[Sequence[Any], ...] = (steps, samples)
+        for table, part in zip(self._tables, came, strict=True):
+            table.insert(file, part)
         file.executemany(
             "INSERT OR REPLACE INTO flows VALUES (?, ?)",
             [
