@@ -30,6 +30,7 @@ _NOTHING_BITS = np.uint64(0x7FF8000000000001)
 NOTHING = float(_NOTHING_BITS.view(np.float64))
 """Stands for `None` in a table of floats: an undefined number with a mark of its own."""
 
+_HEAD = struct.Struct("<BBII")
 _SIGN = np.uint64(0x7FFFFFFFFFFFFFFF)
 
 
@@ -72,8 +73,8 @@ def pack_integers(values: Integers, level: int = 6) -> bytes:
     return _pack(values, 0, level)
 
 
-def unpack_floats(data: bytes) -> Floats:
-    """Return the table that `pack_floats` packed.
+def unpack_floats(data: bytes) -> tuple[Floats, int]:
+    """Return the table that `pack_floats` packed, and how many bits it kept.
 
     Raises:
         DamagedError: If it is damaged.
@@ -81,7 +82,7 @@ def unpack_floats(data: bytes) -> Floats:
     codes, bits = _unpack(data)
     if not 1 <= bits <= EXACT:
         raise DamagedError("a table of floats has no precision")
-    return _decode(codes, bits)
+    return _decode(codes, bits), bits
 
 
 def unpack_integers(data: bytes) -> Integers:
@@ -91,11 +92,6 @@ def unpack_integers(data: bytes) -> Integers:
         DamagedError: If it is damaged.
     """
     return _unpack(data)[0]
-
-
-def read_precision(data: bytes) -> int:
-    """Return how many bits after the point a packed table of floats kept."""
-    return data[0] if data else 0
 
 
 def pack_parts(head: dict[str, Any], parts: Sequence[bytes]) -> bytes:
@@ -181,10 +177,10 @@ def _pack(codes: Integers, bits: int, level: int, signed: bool = False) -> bytes
     if signed:  # the sign last, so that −0.1 is near to 0.1
         codes = (np.abs(codes) << 1) | (codes < 0)
     kind, base, rest, common = _predict(codes, 0 < bits < EXACT)
-    body = _to_planes(base) + _to_planes(rest.T) + _to_planes(common)
+    head = _HEAD.pack(bits, kind | signed << 1, rows, columns)
     worker = zlib.compressobj(level, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
-    packed = worker.compress(body) + worker.flush()
-    return struct.pack("<BBII", bits, kind | signed << 1, rows, columns) + packed
+    pieces = (head, _to_planes(base), _to_planes(rest.T), _to_planes(common))
+    return b"".join([*map(worker.compress, pieces), worker.flush()])
 
 
 def _predict(codes: Integers, rounded: bool) -> tuple[int, Integers, Integers, Integers]:
@@ -214,15 +210,15 @@ def _guess_size(values: Integers) -> float:
 
 
 def _unpack(data: bytes) -> tuple[Integers, int]:
+    body = unfold(data)
     try:
-        bits, flags, rows, columns = struct.unpack_from("<BBII", data)
+        bits, flags, rows, columns = _HEAD.unpack_from(body)
     except struct.error as error:
         raise DamagedError(str(error)) from None
-    body = unfold(data[10:])
     kind, length = flags & 1, rows - 1 + (flags & 1)
     if flags > 3 or bits > EXACT or rows < 1 or rows * max(columns, 1) * 8 > MAX_SIZE:
         raise DamagedError("a table has an impossible size")
-    base, place = _from_planes(body, 0, columns)
+    base, place = _from_planes(body, _HEAD.size, columns)
     rest, place = _from_planes(body, place, length * columns)
     common, place = _from_planes(body, place, length)
     if place != len(body):

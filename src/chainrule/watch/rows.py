@@ -23,7 +23,6 @@ from chainrule.watch.packing import (
     pack_floats,
     pack_integers,
     pack_parts,
-    read_precision,
     unpack_floats,
     unpack_integers,
     unpack_parts,
@@ -165,8 +164,8 @@ def unpack_steps(data: bytes, parameters: int, *, norms: bool = True) -> StepTab
     head, parts = unpack_parts(data)
     if len(parts) != 3:
         raise DamagedError("a row of steps has three tables")
-    whole, table = unpack_integers(parts[0]), unpack_floats(parts[1])
-    matrix = unpack_floats(parts[2]) if norms else np.empty((len(whole), 0))
+    whole, table = unpack_integers(parts[0]), unpack_floats(parts[1])[0]
+    matrix, precision = unpack_floats(parts[2]) if norms else (np.empty((len(whole), 0)), 0)
     names = _read_texts(head.get("scalars"))
     first = len(_STEP_FIELDS) + len(names)
     count = len(whole)
@@ -187,7 +186,7 @@ def unpack_steps(data: bytes, parameters: int, *, norms: bool = True) -> StepTab
         rates=np.ascontiguousarray(table[:, first:]),
         skipped=_read_places(head.get("skipped"), str),
         bad_ranks=_read_places(head.get("bad_ranks"), int),
-        precision=read_precision(parts[2]),
+        precision=precision,
     )
 
 
@@ -198,7 +197,7 @@ def count_parameters(data: bytes) -> int:
         DamagedError: If it is damaged.
     """
     _, parts = unpack_parts(data)
-    return int(unpack_floats(parts[-1]).shape[1]) if parts else 0
+    return int(unpack_floats(parts[-1])[0].shape[1]) if parts else 0
 
 
 def list_steps(table: StepTable, after: int = 0) -> list[StepRecord]:
@@ -272,7 +271,7 @@ def unpack_samples(data: bytes, parameters: int) -> SampleTable:
     if len(parts) != 5:
         raise DamagedError("a row of samples has five tables")
     steps, counts = unpack_integers(parts[0]), unpack_integers(parts[4])
-    weights, updates, values = map(unpack_floats, parts[1:4])
+    weights, updates, values = (unpack_floats(each)[0] for each in parts[1:4])
     listed, missing = head.get("layers"), head.get("missing")
     if not isinstance(listed, list) or not isinstance(missing, str):
         raise DamagedError("a row of samples names its layers")
