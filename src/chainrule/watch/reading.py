@@ -100,6 +100,11 @@ class RunReader:
         return row is not None and row[0] is not None
 
     @property
+    def last_step(self) -> int:
+        """The last step that can be read; 0 if there is none."""
+        return self._find_range()[1]
+
+    @property
     def damage(self) -> str:
         """What could not be read so far, in sentences; "" if nothing was lost."""
         return " ".join(self._lost.values())
@@ -349,11 +354,15 @@ def find_runs(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         raise RunFileError(
             f"The folder of runs must be one that can be read; {place}: {error.strerror}."
         ) from None
-    return tuple(sorted(files, key=lambda each: (-_find_time(each), each.name)))
+    return tuple(sorted(files, key=lambda each: (-find_time(each), each.name)))
 
 
-def _find_time(path: Path) -> float:
-    """Return when a run was last written; its newest steps are in the file beside it."""
+def find_time(path: Path) -> float:
+    """Return when a run was last written, in seconds since 1970.
+
+    Args:
+        path: The run file; its newest steps are in the file beside it.
+    """
     times = [0.0]
     for each in (path, path.with_name(f"{path.name}-wal")):
         try:
