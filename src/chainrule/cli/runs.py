@@ -53,7 +53,7 @@ def list_command(
         open_console().print(render_lines(lines), crop=False)
     else:
         print_note(
-            f'There is no run in {folder}. Write one with: chainrule.watch(…, store="{folder}/a.db")'
+            f"There is no run in {folder}. chainrule.watch(…, store='{folder}/a.db') writes one."
         )
 
 
@@ -67,7 +67,7 @@ def show_command(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show a run: loss, gradient of each block of layers, speed, and its alarms in words."""
+    """Show a run: loss, gradients, speed, alarms in words."""
     from chainrule.display.runs import read_view, render_view, to_run_json
 
     if follow and as_json:
@@ -91,7 +91,7 @@ def compare_command(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Compare two runs: losses at the same steps, where they part, settings, alarms."""
+    """Compare the losses, settings and alarms of two runs."""
     from chainrule.display.runs import compare_runs, render_comparison, to_comparison_json
 
     readers = _read(run, folder), _read(other, folder)
@@ -118,7 +118,7 @@ def export_command(
     folder: FolderOption = Path("runs"),
     debug: DebugOption = False,
 ) -> None:
-    """Write a part of a run as a table: CSV, or Parquet with pyarrow or polars."""
+    """Write a part of a run as CSV or Parquet."""
     from chainrule.watch.export import export_run
 
     reader = _read(run, folder)
@@ -177,8 +177,9 @@ def prune_command(
     console = open_console()
     for each in done:
         console.print(f"{'deleted' if yes else 'would delete'} {each}", soft_wrap=True)
+    noun = "run" if len(done) == 1 else "runs"
     print_note(
-        f"{len(done)} runs, {size / 2**20:.1f} MiB." + ("" if yes or not done else " Add --yes.")
+        f"{len(done)} {noun}, {size / 2**20:.1f} MiB." + ("" if yes or not done else " Add --yes.")
     )
 
 

@@ -236,10 +236,13 @@ def render_view(view: RunView) -> RenderableType:
         return Group(*parts, Text("No step yet."), *_list_alarms(view.alarms))
     parts += [Text(write_step(view.last, view.speed)), Text()]
     rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("", f"steps {_write_range(view)}", "last"):
+    for heading in ("", f"steps {_write_range(view)}", "lately"):
         rows.add_column(heading, overflow="fold", no_wrap=heading.startswith("steps"))
     if len(view.curve.high):
-        rows.add_row("loss", draw_spark(view.curve.high), _write_last(view.curve.high))
+        loss = view.last.loss
+        rows.add_row(
+            "loss", draw_spark(view.curve.high), "" if loss is None else format_number(loss)
+        )
     for name, norms in view.blocks:
         rows.add_row(show(f"‖gradient‖ {name}"), draw_spark(norms), _write_last(norms))
     parts.append(rows)
@@ -338,7 +341,7 @@ def render_alarm(alarm: Alarm) -> RenderableType:
         ("! ", "bold red"), show(f"step {alarm.step:,}: {alarm.kind}{place}", "bold")
     )
     body = [show(each) for each in (alarm.summary, alarm.cause, alarm.action) if each]
-    return Group(head, *(Padding(each, (0, 0, 0, 2)) for each in body))
+    return Group(head, *(Padding(each, (0, 0, 0, 2), expand=False) for each in body))
 
 
 def to_run_json(view: RunView) -> dict[str, Any]:

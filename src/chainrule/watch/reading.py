@@ -5,7 +5,10 @@ any thread may ask. What cannot be read is left out and named in `RunReader.dama
 """
 
 import os
+import shutil
 import sqlite3
+import tempfile
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +38,7 @@ from chainrule.watch.rows import (
     unpack_samples,
     unpack_steps,
 )
+from chainrule.watch.salvage import may_be_run, repair_copy
 from chainrule.watch.schema import (
     SCHEMA_VERSION,
     TABLES,
@@ -44,6 +48,9 @@ from chainrule.watch.schema import (
     read_alarm,
     read_facts,
 )
+
+_NO_PLACE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+"""What SQLite says where it cannot put a file beside the one to read."""
 
 _SKIP = 32
 _MAX_MISSES = 4_000
@@ -77,9 +84,16 @@ class RunReader:
         """
         self.path = Path(path)
         self._lost: dict[str, str] = {}
+        self._source = self.path
         _check_file(self.path)
+        try:
+            version = self._read_version()
+        except RunFileError:
+            if not self._repair():
+                raise
+            version = self._read_version()
+        _check_version(self.path, version)
         with self._open() as file:
-            self._check_version(file)
             self.facts = self._read_facts(file)
 
     @property
@@ -291,24 +305,40 @@ class RunReader:
             optimizers=(),
         )
 
-    def _check_version(self, file: sqlite3.Connection) -> None:
-        version = file.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
+    def _read_version(self) -> int:
+        """Return the version of the tables; raise if the tables of a run cannot be read."""
+        if not is_run_file(self._source):
             raise RunFileError(
-                f"This chainrule reads runs of schema version {SCHEMA_VERSION}; {self.path} has "
-                f"version {version}. Upgrade with: pip install --upgrade chainrule"
+                f"A run must be a file that chainrule.watch wrote; {self.path} is none, or its "
+                "first bytes are damaged."
             )
-        if version < SCHEMA_VERSION:
+        with self._open() as file:
+            version = file.execute("PRAGMA user_version").fetchone()[0]
+            query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+            names = {row[0] for row in file.execute(query)}
+        lacking = set(TABLES) - names
+        if lacking and version == SCHEMA_VERSION:
             raise RunFileError(
-                f"A run must have schema version {SCHEMA_VERSION}; {self.path} has {version}. It "
-                "is damaged, or was not written by chainrule."
+                f"A run must have the tables of one; {self.path} lacks: "
+                f"{', '.join(sorted(lacking))}. It is damaged."
             )
-        names = {
-            row[0] for row in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        }
-        if not names.issuperset(TABLES):
-            lacking = ", ".join(sorted(set(TABLES) - names))
-            raise RunFileError(f"A run must have the tables of one; {self.path} lacks: {lacking}.")
+        return int(version)
+
+    def _repair(self) -> bool:
+        """Read from now on a copy with a new first page, if that gives anything."""
+        if not may_be_run(self.path):
+            return False
+        folder = Path(tempfile.mkdtemp(prefix="chainrule-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        try:
+            copy = repair_copy(self.path, folder)
+        except (OSError, sqlite3.Error):
+            return False
+        if copy is None:
+            return False
+        self._source = copy
+        self._note("head", "The first page of the file is damaged; what is behind it was read.")
+        return True
 
     def _note(self, place: str, lost: str) -> None:
         if lost:
@@ -318,7 +348,7 @@ class RunReader:
     def _open(self) -> Iterator[sqlite3.Connection]:
         file = None
         try:
-            file = _open_file(self.path)
+            file = _open_file(self._source)
             yield file
         except sqlite3.Error as error:
             if not self.path.exists():
@@ -381,10 +411,18 @@ def _check_file(path: Path) -> None:
         raise RunFileError(f"A run must be a file; {path} is none. Name a file in it.")
     if size == 0:
         raise RunFileError(f"A run must be a file that chainrule.watch wrote; {path} is empty.")
-    if not is_run_file(path):
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version > SCHEMA_VERSION:
         raise RunFileError(
-            f"A run must be a file that chainrule.watch wrote; {path} is none, or its first bytes "
-            "are damaged."
+            f"This chainrule reads runs of schema version {SCHEMA_VERSION}; {path} has version "
+            f"{version}. Upgrade with: pip install --upgrade chainrule"
+        )
+    if version < SCHEMA_VERSION:
+        raise RunFileError(
+            f"A run must have schema version {SCHEMA_VERSION}; {path} has {version}. It is "
+            "damaged, or was not written by chainrule."
         )
 
 
@@ -395,8 +433,10 @@ def _open_file(path: Path) -> sqlite3.Connection:
         file.execute("PRAGMA trusted_schema = OFF")
         file.execute("PRAGMA cell_size_check = ON")
         file.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.Error as error:
         file.close()
+        if error.sqlite_errorcode & 0xFF not in _NO_PLACE or is_locked(path):
+            raise
         file = connect(path, "immutable")
     return file
 

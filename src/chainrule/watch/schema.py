@@ -29,6 +29,7 @@ APPLICATION = 0x63_68_72_6E
 TABLES = ("sessions", "steps", "samples", "flows", "alarms")
 
 DDL = f"""
+PRAGMA page_size = 4096;
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {SCHEMA_VERSION};
@@ -42,7 +43,8 @@ CREATE TABLE alarms (id INTEGER PRIMARY KEY, step INTEGER NOT NULL, data TEXT NO
 COMMIT;
 """
 
-_MAGIC = b"SQLite format 3\0"
+MAGIC = b"SQLite format 3\0"
+"""How every SQLite file begins."""
 
 facts_adapter = TypeAdapter(RunFacts)
 alarm_adapter = TypeAdapter(Alarm)
@@ -87,7 +89,7 @@ def is_run_file(path: Path) -> bool:
             head = file.read(72)
     except OSError:
         return False
-    return head[:16] == _MAGIC and head[68:72] == APPLICATION.to_bytes(4, "big")
+    return head[:16] == MAGIC and head[68:72] == APPLICATION.to_bytes(4, "big")
 
 
 def connect(path: Path, mode: str, *, timeout: float = 5.0) -> sqlite3.Connection:
