@@ -10,6 +10,7 @@ Every message states what must hold, what came instead, and how to fix it.
     ├── FlowFileError     a flow file that is damaged or from a newer version (also a ValueError)
     ├── WatchError        a training run that cannot be watched (also a ValueError)
     ├── TrainingStopped   an alarm of a kind that shall stop the run (also a RuntimeError)
+    ├── RunFileError      a run file that is damaged, taken, or none (also a ValueError)
     └── TargetError       the command line's FILE.py:FUNCTION cannot be loaded (also a ValueError)
 """
 
@@ -51,6 +52,10 @@ class WatchError(ChainruleError, ValueError):
 
 class TrainingStopped(ChainruleError, RuntimeError):  # noqa: N818  (an end that was asked for)
     """A watched run raised an alarm that it was told to stop at."""
+
+
+class RunFileError(ChainruleError, ValueError):
+    """A run file is damaged, held by another writer, no run at all, or cannot be written."""
 
 
 class TargetError(ChainruleError, ValueError):
