@@ -23,6 +23,7 @@ class _CallableRoom(ModuleType):
     """This package as an object that can be called, like the function it is named after."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> "Run":
+        """Call `watch`."""
         return import_module(f"{__name__}.watching").watch(*args, **kwargs)  # type: ignore[no-any-return]
 
 

@@ -24,7 +24,7 @@ def has_compiled() -> bool:
 
 
 def read_scale(scaler: Any) -> Tensor | float:
-    """Return the scale of a gradient scaler, where it is, if that is known: nothing waits for it."""
+    """Return the scale of a gradient scaler, on its device if that can be: nothing waits."""
     scale = getattr(scaler, "_scale", None)
     return scale if isinstance(scale, Tensor) else float(scaler.get_scale())
 

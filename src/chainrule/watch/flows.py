@@ -7,7 +7,7 @@ that the loop makes.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,11 @@ from chainrule.measure.assembly import assemble_flow
 from chainrule.measure.modules import Inventory, is_leaf, is_measured
 from chainrule.measure.recording import Call, Recorder, flatten_nested
 from chainrule.measure.residuals import Residual, find_residuals
-from chainrule.measure.statistics import Table
 from chainrule.watch.hooks import ModuleHook
 from chainrule.watch.sampling import MOST_ENTRIES
+
+if TYPE_CHECKING:
+    from chainrule.measure.statistics import Table
 
 
 class FlowRecorder:

@@ -21,6 +21,7 @@ class ModuleHook:
         self._call = call
 
     def __call__(self, *args: Any) -> None:
+        """Call the function."""
         if not torch.compiler.is_compiling():
             self._call(*args)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
@@ -17,7 +18,7 @@ from torch.autograd.graph import get_gradient_edge
 from chainrule.errors import WatchError
 from chainrule.measure.recording import find_tensors
 from chainrule.watch._torch_internals import find_process_store
-from chainrule.watch.gradients import Lagged, is_spread
+from chainrule.watch.gradients import Lagged, Values, is_spread
 from chainrule.watch.hooks import ModuleHook
 
 ARRIVAL_SECONDS = 60.0
@@ -85,6 +86,37 @@ class Processes:
             if time.monotonic() >= end:
                 return None
             time.sleep(0.01)
+
+    def compare(self, step: int, norms: Values) -> float | None:
+        """Return by how much norms of weights differ between processes, in the first of them.
+
+        The others leave theirs. `None` elsewhere, and if they are not to be had in time.
+        """
+        if self.store is None:
+            return None
+        key = f"{self.prefix}/norms/{step}"
+        if self.rank > 0:
+            self.store.set(f"{key}/{self.rank}", norms.tobytes())
+            return None
+        keys = [f"{key}/{rank}" for rank in range(1, self.size)]
+        end = time.monotonic() + _LAST_SECONDS
+        while not self.store.check(keys):
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.001)
+        spread = 0.0
+        for each in keys:
+            other = np.frombuffer(self.store.get(each))
+            if other.shape != norms.shape:
+                return None
+            known = np.isfinite(norms) & np.isfinite(other) & (norms > 0)
+            if known.any():
+                spread = max(
+                    spread,
+                    float(np.abs(other / norms - 1, where=known, out=np.zeros_like(norms)).max()),
+                )
+            self.store.delete_key(each)
+        return spread
 
     def agree(self, flag: bool, device: torch.device) -> bool:
         """Return whether it holds in any process; all of them must ask."""

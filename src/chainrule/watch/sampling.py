@@ -228,10 +228,12 @@ class LayerSampler:
             gradients = _summarize_alike(
                 [(at, None, 0, each) for at, e in enumerate(entries) for each in e.gradients]
             )
-            values += [([at], Lagged(e.columns)) for at, e in enumerate(entries)
-                       if e.columns is not None]
-            gradients += [([at], Lagged(each)) for at, e in enumerate(entries)
-                          for each in e.gradient_columns]
+            values += [
+                ([at], Lagged(e.columns)) for at, e in enumerate(entries) if e.columns is not None
+            ]
+            gradients += [
+                ([at], Lagged(each)) for at, e in enumerate(entries) for each in e.gradient_columns
+            ]
             read_scale = Lagged(scale).read if isinstance(scale, Tensor) else None
         calls = [(group[0].leaf, [numbers[id(entry)] for entry in group]) for group in groups]
 
@@ -244,9 +246,7 @@ class LayerSampler:
 
 NO_MODULE = "No module of the model ran in this step."
 
-COMPILED = (
-    "The model runs as code that torch.compile made, in which modules cannot be seen."
-)
+COMPILED = "The model runs as code that torch.compile made, in which modules cannot be seen."
 
 
 def _list_compiled(inventory: Inventory, everything: bool) -> set[int]:

@@ -172,8 +172,7 @@ def _read_settings(group: Mapping[str, Any]) -> Mapping[str, float]:
             continue
         parts: Sequence[Any] = value if isinstance(value, (tuple, list)) else [value]
         for at, part in enumerate(parts):
-            if isinstance(part, Tensor) and part.numel() == 1:
-                part = part.item()
-            if isinstance(part, (bool, int, float)):
+            is_one = isinstance(part, Tensor) and part.numel() == 1
+            if is_one or isinstance(part, (bool, int, float)):
                 found[f"{name}.{at}" if len(parts) > 1 else name] = float(part)
     return MappingProxyType(found)

@@ -10,10 +10,11 @@ import logging
 import math
 import os
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType, MethodType, TracebackType
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chainrule.errors import TrainingStopped, WatchError, abbreviate
+from chainrule.errors import RunFileError, TrainingStopped, WatchError, abbreviate, suggest
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.measure.optimizers import read_optimizer
@@ -39,14 +40,26 @@ from chainrule.watch.gradients import (
     sharded_norms,
     take_local,
 )
+from chainrule.watch.history import SAMPLES, WINDOW, History
 from chainrule.watch.processes import (
     LocalFlags,
-    Processes,
     find_processes,
     refuse_flat_shards,
 )
-from chainrule.watch.records import ABSENT, Alarm, LayerSample, RunFacts, Sample, StepRecord
+from chainrule.watch.reading import RunReader
+from chainrule.watch.records import (
+    ABSENT,
+    Alarm,
+    Evidence,
+    LayerSample,
+    RunFacts,
+    Sample,
+    StepRecord,
+)
+from chainrule.watch.replay import BatchKeeper, KeptStep
+from chainrule.watch.rules import RULES, find_alarms
 from chainrule.watch.sampling import NO_MODULE, LayerSampler, UpdateMeter, is_sampled
+from chainrule.watch.store import RunWriter
 from chainrule.watch.subject import Watched, describe_run, find_watched
 
 _LOG = logging.getLogger(__name__)
@@ -56,6 +69,9 @@ KEPT_STEPS, KEPT_SAMPLES = 10_000, 200
 
 FLOW_EVERY = 20
 """Of so many samples, one is a whole measurement; so is the first, and the one after an alarm."""
+
+SAMPLED_AFTER = 3
+"""So many steps after an alarm are sampled."""
 
 NON_FINITE = "non_finite"
 """What `skip_step_on` may hold."""
@@ -70,7 +86,7 @@ def watch(
     on_alarm: Callable[[Alarm], object] | None = None,
     raise_on: Collection[str] = (),
     skip_step_on: Collection[str] = (),
-    resume: bool = False,
+    resume: bool | int = False,
     keep_batches: bool = False,
 ) -> "Run":
     """Watch a training run: measure it while it trains, and say in words when it goes wrong.
@@ -94,7 +110,8 @@ def watch(
         raise_on: Names of rules, or kinds of alarms, at which to raise `TrainingStopped`.
         skip_step_on: ("non_finite",) to leave out the optimizer's step, in all processes, when a
             gradient is infinite or undefined in one. The device is then waited for at each step.
-        resume: Go on with the file at `store`, if it exists.
+        resume: Go on with the file at `store`, if it exists: after its last step, or, where the
+            loop goes on from an older checkpoint, after the step that is given.
         keep_batches: Keep the inputs of the last forward pass, and when a gradient is not finite,
             run the step again on a copy to find the operation that began it. The device is then
             waited for at each step.
@@ -104,6 +121,8 @@ def watch(
 
     Raises:
         WatchError: If there is nothing to watch, or an argument cannot be.
+        RunFileError: If the file at `store` is there already (without `resume`), belongs to
+            another model, is damaged, or is being written by another run.
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -119,15 +138,19 @@ def watch(
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
         raise WatchError(f"every must be a whole number of at least 1; got {abbreviate(every)}.")
     if on_alarm is not None and not callable(on_alarm):
-        raise WatchError(
-            f"on_alarm must be a function of an alarm; got {type(on_alarm).__name__}."
-        )
+        raise WatchError(f"on_alarm must be a function of an alarm; got {type(on_alarm).__name__}.")
     unknown = [each for each in _list_names(skip_step_on) if each != NON_FINITE]
     if unknown:
         raise WatchError(
             f"skip_step_on may hold {NON_FINITE!r} only; got {abbreviate(unknown[0])}."
         )
-    if resume and store is None:
+    for name in _list_names(raise_on):
+        if name not in {known for rule in RULES for known in (rule.name, rule.kind)}:
+            raise WatchError(
+                f"raise_on takes names of rules, or their kinds; got {abbreviate(name)}. "
+                f"{suggest(str(name), [rule.name for rule in RULES])}"
+            )
+    if resume is not False and store is None:
         raise WatchError("resume needs the file to go on with. Give it as store.")
     refuse_flat_shards(model) if isinstance(model, nn.Module) else None
     watched = find_watched(model, optimizer)
@@ -195,7 +218,7 @@ class Run:
         on_alarm: Callable[[Alarm], object] | None,
         raise_on: frozenset[str],
         skips: bool,
-        resume: bool,
+        resume: bool | int,
         keep_batches: bool,
     ) -> None:
         self._watched = watched
@@ -222,7 +245,7 @@ class Run:
         self._flow_wanted = self._flow_asked = False
         self._samples_taken = 0
         self._extra = 0
-        self._waits = True
+        self._waits = self._compares = True
         self._frozen: Values | None = None
         self.facts: RunFacts = describe_run(
             watched,
@@ -233,15 +256,24 @@ class Run:
         self._is_spread = any(is_spread(tensor) for tensor in watched.parameters)
         if self._is_spread or skips:
             processes.wait_for_all()
+        self._history = History(self.facts) if processes.rank == 0 else None
+        self._writer: RunWriter | None = None
+        self._path = store
+        if store is not None and processes.rank == 0:
+            self._writer = _open_writer(store, self.facts, resume)
+            self._go_on(self._writer, resume)
+        self._kept: KeptStep | None = None
+        self._keeper = (
+            BatchKeeper(watched.model, self._reporter("keeping batches")) if keep_batches else None
+        )
+        self._was_finite = True
         self._sampler = LayerSampler(
             watched.inventory,
             self._reporter("sampling modules"),
             is_compiled=watched.is_compiled,
         )
         self._flows = FlowRecorder(watched.inventory, self._reporter("recording a flow"))
-        self._locals = (
-            LocalFlags(watched.model, watched.parameters) if processes.size > 1 else None
-        )
+        self._locals = LocalFlags(watched.model, watched.parameters) if processes.size > 1 else None
         self._read_ownership()
         self._handles: list[Any] = []
         self._restore: list[Callable[[], None]] = []
@@ -271,6 +303,11 @@ class Run:
     def samples(self) -> tuple[Sample, ...]:
         """The last samples (up to 200)."""
         return tuple(self._samples)
+
+    @property
+    def kept(self) -> KeptStep | None:
+        """The step that `keep_batches` kept: the last one in which a gradient became not finite."""
+        return self._kept
 
     def log(self, **scalars: Any) -> None:
         """Note numbers of a step, above all `loss`.
@@ -337,6 +374,13 @@ class Run:
                 if sample.step == step:
                     return sample.flow
                 steps.append(sample.step)
+        if self._path is not None and self._path.exists():
+            if self._writer is not None:
+                self._writer.flush()
+            reader = RunReader(self._path)
+            if step in reader.flow_steps():
+                return reader.flow(step)
+            steps = list(reader.flow_steps())
         known = ", ".join(map(str, steps[-20:])) or "none so far"
         raise WatchError(
             f"A flow is there for some sampled steps only ({known}); got {abbreviate(step)}."
@@ -357,6 +401,8 @@ class Run:
         self._flows.release()
         if self._locals is not None:
             self._locals.remove()
+        if self._keeper is not None:
+            self._keeper.remove()
         current, self._current = self._current, None
         try:
             if current is None and not self._number:
@@ -370,6 +416,19 @@ class Run:
             pass  # it ends anyway; the alarm is in `alarms`
         except Exception as error:
             self._report("ending the run", error)
+        finally:
+            self._close_writer()
+
+    def _close_writer(self) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+        except Exception as error:
+            self._report("closing the file", error)
+        if self._writer.failure:
+            self._say("store", self._writer.failure)
+        self._writer = None
 
     def __enter__(self) -> Self:
         """Return the run."""
@@ -391,6 +450,25 @@ class Run:
         if subject not in self._said:
             self._said.add(subject)
             _LOG.warning("chainrule.watch: %s", message)
+
+    def _go_on(self, writer: RunWriter, resume: bool | int) -> None:
+        """Take up a run where its file, or the checkpoint, ends."""
+        last = writer.last_step if resume is True else int(resume)
+        if not writer.last_step or not last:
+            return
+        self._number = last
+        self._start -= writer.last_seconds
+        reader = RunReader(writer.path)
+        records: list[StepRecord | Sample] = [
+            *reader.steps(after=max(0, last - WINDOW)),
+            *reader.samples()[-SAMPLES:],
+        ]
+        assert self._history is not None
+        for record in sorted(records, key=lambda each: each.step):
+            if record.step <= last:
+                self._history.add(record)
+        find_alarms(self._history)  # they were said
+        self._alarms += [alarm for alarm in reader.alarms() if alarm.step <= last]
 
     def _report(self, doing: str, error: Exception) -> None:
         self._say(
@@ -533,6 +611,22 @@ class Run:
                 self._processes.mark_bad(step.number)
         if step.is_sampled:
             self._take_layers(step, optimizer, own)
+        if self._keeper is not None:
+            self._look_into(step, own)
+
+    def _look_into(self, step: _Step, grad_scale: Tensor | None) -> None:
+        """Run a step again whose gradients have just become not finite, before it is taken."""
+        assert self._keeper is not None
+        is_finite = all(np.isfinite(lagged.read()).all() for _, lagged, _ in step.norms)
+        under_scaler = step.skipped or grad_scale is not None  # which tries too large a scale
+        try:
+            if not is_finite and self._was_finite and not under_scaler:
+                self._kept = self._keeper.look(step.number, self._watched.optimizers)
+        except Exception as error:
+            self._report("running a step again", error)
+        self._was_finite = is_finite
+        if len(step.stepped) == len(self._watched.optimizers):
+            self._keeper.clear()
 
     def _measure_part(
         self, step: _Step, positions: Sequence[int], grad_scale: Tensor | None
@@ -561,7 +655,9 @@ class Run:
             step.layers = self._sampler.take(self._read_scale_now(step))
             self._sampler.detach()
         if self._flow_wanted:
-            step.gradients |= self._copy_gradients(optimizer, grad_scale, step, copies=not is_single)
+            step.gradients |= self._copy_gradients(
+                optimizer, grad_scale, step, copies=not is_single
+            )
             if is_single:
                 self._take_flow(step)
 
@@ -705,15 +801,72 @@ class Run:
         record = self._make_record(step)
         if record.loss is not None:
             step.loss.append(record.loss)
+        self._steps.append(record)
         self._keep(record)
         if step.is_sampled:
-            self._keep(self._make_sample(step))
+            sample = self._make_sample(step)
+            self._samples.append(sample)
+            self._keep(sample)
+        if self._history is not None:
+            if self._history.wants_sample:
+                self._extra = max(self._extra, 1)
+            alarms = find_alarms(self._history)
+            if alarms:
+                self._raise_alarms(alarms)
 
     def _keep(self, record: StepRecord | Sample) -> None:
-        if isinstance(record, StepRecord):
-            self._steps.append(record)
-        else:
-            self._samples.append(record)
+        """Give a record to the rules and to the file."""
+        if self._history is not None:
+            self._history.add(record)
+        self._write(record)
+
+    def _write(self, record: StepRecord | Sample | Alarm) -> None:
+        writer = self._writer
+        if writer is None:
+            return
+        if writer.failure:
+            self._close_writer()
+            return
+        try:
+            writer.write(record)
+        except Exception as error:
+            self._report("writing the run's file", error)
+
+    def _raise_alarms(self, alarms: Sequence[Alarm]) -> None:
+        """Keep new alarms, and tell whoever wants to know."""
+        self._extra, self._flow_asked = SAMPLED_AFTER, True
+        found = [self._add_evidence(alarm) for alarm in alarms]
+        for alarm in found:
+            self._alarms.append(alarm)
+            self._write(alarm)
+            if self._on_alarm is not None:
+                try:
+                    self._on_alarm(alarm)
+                except Exception as error:
+                    self._report("calling on_alarm", error)
+        for alarm in found:
+            if self._raise_on & {alarm.rule, alarm.kind}:
+                if self._writer is not None:
+                    self._writer.flush()
+                raise TrainingStopped(
+                    f"Step {alarm.step}: {alarm.summary} {alarm.cause} {alarm.action} (The run was "
+                    f"told to stop at {alarm.rule!r}.)"
+                )
+
+    def _add_evidence(self, alarm: Alarm) -> Alarm:
+        """Add what running the step again has shown to an alarm about numbers that are not finite."""
+        kept = self._kept
+        if alarm.rule != NON_FINITE or kept is None or kept.origin is None:
+            return alarm
+        origin = kept.origin
+        value = float(origin.elements[0].value) if origin.elements else math.nan
+        evidence = Evidence(name=f"origin: {origin.sentence}", value=value, step=kept.step)
+        return replace(
+            alarm,
+            layer=alarm.layer or origin.module or "",
+            cause=origin.cause,
+            evidence=(*alarm.evidence, evidence),
+        )
 
     def _make_record(self, step: _Step) -> StepRecord:
         norms = np.full(len(self._watched.parameters), ABSENT)
@@ -792,7 +945,20 @@ class Run:
             layers=layers,
             missing="" if layers else self._sampler.missing or NO_MODULE,
             flow=step.flow,
+            replaced=tuple(
+                name
+                for name, parameter in self._watched.model.named_parameters()
+                if id(parameter) not in self._watched.positions
+            ),
+            replica_spread=self._compare_replicas(step.number, sizes),
         )
+
+    def _compare_replicas(self, number: int, sizes: Values) -> float | None:
+        if self._processes.size < 2 or self._is_spread or not self._compares:
+            return None
+        spread = self._processes.compare(number, sizes)
+        self._compares = spread is not None or self._processes.rank > 0
+        return spread
 
     def _measure_frozen(self) -> Values:
         """Return ‖W‖ of parameters as it was when first asked: those that nobody moves."""
@@ -868,6 +1034,26 @@ def _describe_value(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)}"
     return abbreviate(value)
+
+
+def _open_writer(path: Path, facts: RunFacts, resume: bool | int) -> RunWriter:
+    """Open the file of a run; where the disk does not let it be made, training goes on without.
+
+    Raises:
+        RunFileError: If there is a file that cannot be gone on with.
+    """
+    resumes = resume is not False
+    try:
+        return RunWriter.open(path, facts, resume=resumes)
+    except RunFileError as error:
+        if path.exists():
+            raise
+        _LOG.warning("chainrule.watch: %s This run is not recorded; training goes on.", error)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            writer = RunWriter.open(path, facts, resume=resumes, strict=False)
+            writer.close()
+        return writer
 
 
 def _make_exit(run: Run) -> Callable[[], None]:
