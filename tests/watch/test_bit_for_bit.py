@@ -1,4 +1,4 @@
-"""A watched run trains exactly as an unwatched one: same losses, same weights, same random numbers."""
+"""A watched run trains exactly as an unwatched one: losses, weights and random numbers."""
 
 import contextlib
 

@@ -274,7 +274,10 @@ def test_a_run_that_cannot_recover_is_stopped(name):
     name = name if name in kinds else kinds["non_finite"]
     model = make()
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    with watch(model, optimizer, raise_on=[name]) as run, pytest.raises(TrainingStopped, match="21"):
+    with (
+        watch(model, optimizer, raise_on=[name]) as run,
+        pytest.raises(TrainingStopped, match="21"),
+    ):
         train(model, optimizer, run, 30, bad={20})
     assert len(run.steps) == 21
     with pytest.raises(WatchError, match="non_finite"):
@@ -338,13 +341,22 @@ class Masked(nn.Module):
 
     def forward(self, x):
         h = self.inner(x)
-        return self.drop(h.masked_fill(x == 0, -math.inf).softmax(-1))
+        return self.drop(h + h.masked_fill(x == 0, -math.inf).softmax(-1))
+
+
+class Rooted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return (self.inner(x) * (x[:, :1] != 0)).abs().sqrt()
 
 
 @pytest.mark.parametrize("where", ["forward", "backward", "loss"])
 def test_the_origin_of_a_bad_number_is_found_by_running_the_step_again(where):
     torch.manual_seed(0)
-    model = Masked() if where == "forward" else make()
+    model = {"forward": Masked, "backward": Rooted, "loss": make}[where]()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     state = None
     with watch(model, optimizer, keep_batches=True) as run:
@@ -352,15 +364,12 @@ def test_the_origin_of_a_bad_number_is_found_by_running_the_step_again(where):
             x = torch.rand(3, 4) + 0.1
             if number == 8:
                 state = torch.get_rng_state()
-                if where == "forward":
+                if where != "loss":
                     x[1] = 0
             out = model(x)
             loss = out.square().mean()
             if number == 8 and where == "loss":
                 loss = (out * 0).sqrt().sum()
-            if number == 8 and where == "backward":
-                loss = loss * 3e38
-                loss = loss * 3e38 * 0 + loss  # NaN in the loss's own terms
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -371,11 +380,37 @@ def test_the_origin_of_a_bad_number_is_found_by_running_the_step_again(where):
     assert run.kept.optimizer_states[0]["state"]
     (alarm,) = [each for each in run.alarms if each.rule == "non_finite"]
     assert any(each.name.startswith("origin") for each in alarm.evidence)
-    assert run.kept.origin.module == ("" if where == "forward" else None)
+    assert run.kept.origin.module == (None if where == "loss" else "")
+    assert run.kept.origin.direction == ("forward" if where == "forward" else "backward")
     if where == "forward":
         assert "softmax" in alarm.cause
         assert "test_watching.py" in run.kept.origin.file
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_loss_that_is_not_finite_is_looked_into_though_gradients_are():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.inner(x).masked_fill(x == 0, -math.inf).softmax(-1)
+
+    model = Head()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with watch(model, optimizer, keep_batches=True) as run:
+        for number in range(12):
+            x = torch.rand(3, 4) + 0.1
+            x[1] *= number != 8
+            loss = model(x).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            run.log(loss=loss)
+    assert run.steps[8].finite
+    assert run.kept.step == 9
+    assert "softmax" in run.kept.origin.op
 
 
 # --- Bad input ------------------------------------------------------------------------------------
@@ -539,7 +574,9 @@ def test_hooks_of_the_user_that_raise_reach_the_user():
 
 
 def test_a_run_that_nobody_closes_is_closed_at_the_end_of_the_process(tmp_path):
-    code = LOOP.replace("with watch", "run = watch").replace(", resume=True) as run:", ")\nif True:")
+    code = LOOP.replace("with watch", "run = watch").replace(
+        ", resume=True) as run:", ")\nif True:"
+    )
     path = tmp_path / "run.db"
     subprocess.run([sys.executable, "-c", code, str(path), "30"], check=True, capture_output=True)
     reader = RunReader(path)

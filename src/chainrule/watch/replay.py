@@ -69,6 +69,7 @@ class BatchKeeper:
         self._model = model
         self._report = report
         self._batches: list[Batch] = []
+        self._before: list[Batch] = []
         self._handles = [
             model.register_forward_pre_hook(ModuleHook(self._enter), with_kwargs=True),
             model.register_forward_hook(ModuleHook(self._leave)),
@@ -78,11 +79,11 @@ class BatchKeeper:
         """Keep nothing more."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._batches = [], []
+        self._handles = []
 
-    def clear(self) -> None:
-        """After a step: begin anew."""
-        self._batches = []
+    def end_step(self) -> None:
+        """After a step: begin anew, and keep what it read until the next one ends."""
+        self._before, self._batches = self._batches, []
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if not torch.is_grad_enabled():
@@ -104,9 +105,17 @@ class BatchKeeper:
             if tensor.requires_grad:
                 tensor.register_hook(partial(_keep, batch.gradients, path))
 
-    def look(self, step: int, optimizers: Sequence[torch.optim.Optimizer]) -> KeptStep:
-        """Return what is kept, with the origin of its first number that is not finite."""
-        batches = tuple(self._batches)
+    def look(
+        self, step: int, optimizers: Sequence[torch.optim.Optimizer], *, before: bool = False
+    ) -> KeptStep:
+        """Return what is kept, with the origin of its first number that is not finite.
+
+        Args:
+            step: The step's number.
+            optimizers: Those of the run.
+            before: Whether the last step is meant that has ended, not the one that goes on.
+        """
+        batches = tuple(self._before if before else self._batches)
         origin = None
         for batch in batches:
             origin = _find_origin(self._model, batch)

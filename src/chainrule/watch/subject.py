@@ -175,4 +175,4 @@ def _read_settings(group: Mapping[str, Any]) -> Mapping[str, float]:
             is_one = isinstance(part, Tensor) and part.numel() == 1
             if is_one or isinstance(part, (bool, int, float)):
                 found[f"{name}.{at}" if len(parts) > 1 else name] = float(part)
-    return MappingProxyType(found)
+    return found

@@ -10,14 +10,13 @@ import logging
 import math
 import os
 import time
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
-from types import MappingProxyType, MethodType, TracebackType
+from types import MethodType, TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -77,7 +76,7 @@ NON_FINITE = "non_finite"
 """What `skip_step_on` may hold."""
 
 
-def watch(
+def watch(  # noqa: PLR0913  (settings, each with a sound default)
     model: nn.Module,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     *,
@@ -209,7 +208,7 @@ class Run:
         ()
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0915  (one object that knows the state of the run)
         self,
         watched: Watched,
         *,
@@ -261,7 +260,8 @@ class Run:
         self._path = store
         if store is not None and processes.rank == 0:
             self._writer = _open_writer(store, self.facts, resume)
-            self._go_on(self._writer, resume)
+            if self._writer is not None:
+                self._go_on(self._writer, resume)
         self._kept: KeptStep | None = None
         self._keeper = (
             BatchKeeper(watched.model, self._reporter("keeping batches")) if keep_batches else None
@@ -626,7 +626,7 @@ class Run:
             self._report("running a step again", error)
         self._was_finite = is_finite
         if len(step.stepped) == len(self._watched.optimizers):
-            self._keeper.clear()
+            self._keeper.end_step()
 
     def _measure_part(
         self, step: _Step, positions: Sequence[int], grad_scale: Tensor | None
@@ -639,10 +639,7 @@ class Run:
         if not gradients:
             return
         with torch.no_grad():
-            if self._is_spread:
-                norms = sharded_norms(gradients)
-            else:
-                norms = measure_norms(gradients)
+            norms = sharded_norms(gradients) if self._is_spread else measure_norms(gradients)
             factor = Lagged(grad_scale) if isinstance(grad_scale, Tensor) else None
             step.norms.append((positions, Lagged(norms), factor))
 
@@ -739,7 +736,7 @@ class Run:
         self._samples_taken += 1
 
     def _note_arrived(self) -> None:
-        """After a backward pass in a sampled step: measure the gradients before they are clipped."""
+        """After a backward pass of a sampled step: measure gradients before they are clipped."""
         try:
             (optimizer,) = self._watched.optimizers
             parameters = self._watched.parameters
@@ -801,6 +798,7 @@ class Run:
         record = self._make_record(step)
         if record.loss is not None:
             step.loss.append(record.loss)
+            self._look_back(step, record.loss)
         self._steps.append(record)
         self._keep(record)
         if step.is_sampled:
@@ -813,6 +811,16 @@ class Run:
             alarms = find_alarms(self._history)
             if alarms:
                 self._raise_alarms(alarms)
+
+    def _look_back(self, step: _Step, loss: float) -> None:
+        """Run a step again whose loss is not finite though its gradients are."""
+        if self._keeper is None or math.isfinite(loss) or not self._was_finite:
+            return
+        try:
+            self._was_finite = False
+            self._kept = self._keeper.look(step.number, self._watched.optimizers, before=True)
+        except Exception as error:
+            self._report("running a step again", error)
 
     def _keep(self, record: StepRecord | Sample) -> None:
         """Give a record to the rules and to the file."""
@@ -854,7 +862,7 @@ class Run:
                 )
 
     def _add_evidence(self, alarm: Alarm) -> Alarm:
-        """Add what running the step again has shown to an alarm about numbers that are not finite."""
+        """Add what running the step again has shown to an alarm about such numbers."""
         kept = self._kept
         if alarm.rule != NON_FINITE or kept is None or kept.origin is None:
             return alarm
@@ -890,7 +898,7 @@ class Run:
             total_norm=total,
             clipped_from=self._find_clipping(step, norms, total, scale),
             loss=logged.pop("loss", None),
-            scalars=MappingProxyType(logged),
+            scalars=logged,
             rates=step.rates,
             scale=None if scale is None else float(scale),
             skipped=skipped,
@@ -1036,7 +1044,7 @@ def _describe_value(value: object) -> str:
     return abbreviate(value)
 
 
-def _open_writer(path: Path, facts: RunFacts, resume: bool | int) -> RunWriter:
+def _open_writer(path: Path, facts: RunFacts, resume: bool | int) -> RunWriter | None:
     """Open the file of a run; where the disk does not let it be made, training goes on without.
 
     Raises:
@@ -1049,11 +1057,7 @@ def _open_writer(path: Path, facts: RunFacts, resume: bool | int) -> RunWriter:
         if path.exists():
             raise
         _LOG.warning("chainrule.watch: %s This run is not recorded; training goes on.", error)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            writer = RunWriter.open(path, facts, resume=resumes, strict=False)
-            writer.close()
-        return writer
+        return None
 
 
 def _make_exit(run: Run) -> Callable[[], None]:
