@@ -1,9 +1,10 @@
-"""What two processes do together, each with a rank: `python watching_ranks.py CASE RANK FOLDER`."""
+"""What two processes do together: `python watching_ranks.py RANK FOLDER [CASE …]`."""
 
 import json
 import math
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -215,12 +216,22 @@ def fsdp1(rank, folder):
     return {"said": ""}
 
 
+CASES = (ddp, fsdp, bad_ddp, bad_fsdp, skip, replicas, norms, absent, fsdp1)
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    case, rank, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    rank, folder, *names = int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
     store = dist.FileStore(str(folder / "rendezvous"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    result = globals()[case](rank, folder)
-    dist.barrier()
-    (folder / f"{rank}.json").write_text(json.dumps(result))
+    for case in CASES:
+        if names and case.__name__ not in names:
+            continue
+        own = folder / case.__name__
+        own.mkdir(exist_ok=True)
+        try:
+            result = case(rank, own)
+        except Exception:
+            result = {"error": traceback.format_exc()}
+        dist.barrier()
+        (own / f"{rank}.json").write_text(json.dumps(result))
     dist.destroy_process_group()

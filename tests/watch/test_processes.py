@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent.parent / "watching_ranks.py"
 
 
-def run(case, folder):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """What both processes found, by case; they go through all cases one after another."""
+    folder = tmp_path_factory.mktemp("ranks")
     started = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(SCRIPT), case, str(rank), str(folder)],
+            [sys.executable, "-W", "ignore", str(SCRIPT), str(rank), str(folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -21,19 +26,24 @@ def run(case, folder):
         for rank in range(2)
     ]
     try:
-        said = [each.communicate(timeout=280)[0] for each in started]
+        said = [each.communicate(timeout=550)[0] for each in started]
     finally:
         for each in started:
             each.kill()
             each.wait()
     assert [each.returncode for each in started] == [0, 0], "\n".join(said)[-6000:]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+    def read(case):
+        found = [json.loads((folder / case / f"{rank}.json").read_text()) for rank in range(2)]
+        assert not [each["error"] for each in found if "error" in each]
+        return found
+
+    return read
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["ddp", "fsdp"])
-def test_training_is_the_same_and_norms_are_those_of_the_whole(case, tmp_path):
-    first, second = run(case, tmp_path)
+def test_training_is_the_same_and_norms_are_those_of_the_whole(run, case):
+    first, second = run(case)
     for each in (first, second):
         assert each["same"]
         assert each["ratio"] < 1e-4
@@ -51,10 +61,9 @@ def test_training_is_the_same_and_norms_are_those_of_the_whole(case, tmp_path):
     assert first["written"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["bad_ddp", "bad_fsdp"])
-def test_a_bad_gradient_is_seen_by_all_and_its_process_is_named(case, tmp_path):
-    first, second = run(case, tmp_path)
+def test_a_bad_gradient_is_seen_by_all_and_its_process_is_named(run, case):
+    first, second = run(case)
     for each in (first, second):
         assert each["finite"] == [True] * 6 + [False] * 6
         assert each["bad"][:6] == [None] * 6
@@ -63,37 +72,32 @@ def test_a_bad_gradient_is_seen_by_all_and_its_process_is_named(case, tmp_path):
     assert second["alarms"] == []
 
 
-@pytest.mark.slow
-def test_all_processes_leave_the_same_step_out(tmp_path):
-    for each in run("skip", tmp_path):
+def test_all_processes_leave_the_same_step_out(run):
+    for each in run("skip"):
         assert each["skipped"] == [""] * 6 + ["non-finite gradient"] + [""] * 5
         assert each["finite"]
 
 
-@pytest.mark.slow
-def test_replicas_that_differ_are_seen(tmp_path):
-    first, second = run("replicas", tmp_path)
+def test_replicas_that_differ_are_seen(run):
+    first, second = run("replicas")
     assert first["spread"] > 0.1
     assert second["spread"] is None
 
 
-@pytest.mark.slow
-def test_norms_of_spread_tensors(tmp_path):
-    for each in run("norms", tmp_path):
+def test_norms_of_spread_tensors(run):
+    for each in run("norms"):
         assert each["found"] == pytest.approx(each["wanted"], rel=1e-6)
         assert each["none"] == []
 
 
-@pytest.mark.slow
-def test_a_process_that_does_not_watch_is_found_out(tmp_path):
-    first, _ = run("absent", tmp_path)
+def test_a_process_that_does_not_watch_is_found_out(run):
+    first, _ = run("absent")
     assert "2 processes" in first["said"]
     assert first["hooks"] == 0
 
 
-@pytest.mark.slow
-def test_flat_shards_are_refused(tmp_path):
-    for each in run("fsdp1", tmp_path):
+def test_flat_shards_are_refused(run):
+    for each in run("fsdp1"):
         if each["said"].startswith("skipped"):
             pytest.skip(each["said"])
         assert "fully_shard" in each["said"]

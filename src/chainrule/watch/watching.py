@@ -806,7 +806,7 @@ class Run:
             self._samples.append(sample)
             self._keep(sample)
         if self._history is not None:
-            if self._history.wants_sample:
+            if self._history.wants_sample and not self._is_spread:
                 self._extra = max(self._extra, 1)
             alarms = find_alarms(self._history)
             if alarms:
@@ -842,7 +842,10 @@ class Run:
 
     def _raise_alarms(self, alarms: Sequence[Alarm]) -> None:
         """Keep new alarms, and tell whoever wants to know."""
-        self._extra, self._flow_asked = SAMPLED_AFTER, True
+        if (
+            not self._is_spread
+        ):  # there all processes sample the same steps, and rank 0 alone judges
+            self._extra, self._flow_asked = SAMPLED_AFTER, True
         found = [self._add_evidence(alarm) for alarm in alarms]
         for alarm in found:
             self._alarms.append(alarm)
@@ -971,6 +974,8 @@ class Run:
     def _measure_frozen(self) -> Values:
         """Return ‖W‖ of parameters as it was when first asked: those that nobody moves."""
         if self._frozen is None:
+            if self._is_spread and self._closed:  # the others may not get here
+                return np.full(len(self._watched.parameters), ABSENT)
             with torch.no_grad():
                 norms = sharded_norms(self._watched.parameters)
             self._frozen = Lagged(norms).read()
