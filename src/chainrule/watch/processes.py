@@ -59,7 +59,8 @@ class Processes:
                 raise WatchError(
                     f"watch must be called in each of the {self.size} processes, as norms of "
                     f"parameters that are spread over them, and skipped steps, need all; only "
-                    f"{count} did within {ARRIVAL_SECONDS:g} seconds. Call it outside of `if rank == 0`."
+                    f"{count} did within {ARRIVAL_SECONDS:g} seconds. Call it outside of "
+                    "`if rank == 0`."
                 )
             time.sleep(0.01)
             count = self.store.add(key, 0)
