@@ -1,0 +1,461 @@
+"""Rules about gradients: not finite, lost in half precision, absent, too large, too small."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chainrule._utils.numbers import format_number
+from chainrule.watch.history import History
+from chainrule.watch.records import ABSENT, Evidence, LayerSample
+from chainrule.watch.rule import Bound, Finding, Rule
+
+HALVINGS = 16
+"""Steps that a gradient scaler skips in a row until its usual first scale, 2^16, is 1."""
+
+LOST = 0.95
+"""Share of ∂𝓛/∂output that is zero or subnormal, above which next to nothing is left of it."""
+
+SUBNORMAL = 0.05
+"""Share of subnormal numbers that tells a gradient lost by its format from one blocked by units."""
+
+UNREACHED = 10
+"""Steps without any gradient after which a weight counts as not reached."""
+
+SENSITIVE = 1000.0
+"""Σ ‖∂𝓛/∂W‖ · ‖W‖ ÷ 𝓛 above which a change of all weights by a thousandth doubles the loss."""
+
+GROWTH = 1e6
+"""Spread of an output ÷ spread of the first, above which a forward pass explodes by its depth."""
+
+JUMP = 1000.0
+"""Total norm ÷ its median so far."""
+
+STILL = 1e-6
+"""‖ΔW‖ ÷ ‖W‖ below which a weight moves by less than 1 % in 10,000 steps."""
+
+APART = 1e-3
+"""Gradient in front ÷ gradient at the end (root mean squares of entries)."""
+
+UNTRAINED = 0.7
+"""Loss ÷ first loss, above which a run has not learned yet."""
+
+
+def is_untrained(history: History) -> bool:
+    """Return whether the loss is near its first value; also where no loss is known, early on."""
+    start = history.start_loss
+    if start is None:
+        return history.count <= 200
+    losses = history.get_losses(10)
+    known = losses[np.isfinite(losses)]
+    return bool(len(known)) and float(np.median(known)) > UNTRAINED * abs(start) > 0.0
+
+
+def name_layer(history: History, index: int) -> str:
+    """Return the layer of a parameter; its own name where the model itself holds it."""
+    facts = history.facts.parameters[index]
+    return facts.layer or facts.name
+
+
+def _find_non_finite(history: History) -> Finding | None:
+    record = history.record
+    if record is None:
+        return None
+    bad_loss = record.loss is not None and not math.isfinite(record.loss)
+    bad = not record.finite or record.bad_rank is not None
+    if not (bad or bad_loss):
+        return None
+    if record.skipped.startswith("gradient scaler") and not bad_loss:
+        # A scaler looks for its scale by skipping; below a scale of 1 the scale is not the reason.
+        skips = history.get_skips(HALVINGS)
+        if len(skips) < HALVINGS or not all(skips):
+            return None
+    norms = record.grad_norms
+    wrong = np.flatnonzero(~np.isfinite(norms))
+    reached = np.flatnonzero(norms != ABSENT)
+    layer, where = "", ""
+    first = _find_bad_output(history)
+    if first is not None:
+        layer = first.name
+        where = f"; its first infinite or undefined output is that of {first.name!r}"
+    elif len(wrong) and wrong[-1] < reached[-1]:
+        # The backward pass runs from the end: the last of the wrong ones was the first.
+        layer = name_layer(history, int(wrong[-1]))
+        where = f"; going backward it begins at {layer!r}: later layers have finite gradients"
+    elif len(wrong) and bad_loss:
+        where = "; the forward pass or the loss made it, since every gradient is concerned"
+    what = (
+        f"the loss is {format_number(record.loss)}"
+        if bad_loss
+        else f"{len(wrong)} of {len(reached)} gradients are infinite or undefined"
+    )
+    if record.bad_rank is not None:
+        where += f"; process {record.bad_rank} is the first with one"
+    evidence = [Evidence(name="gradients not finite", value=float(len(wrong)), step=record.step)]
+    if record.loss is not None:
+        evidence.append(Evidence(name="loss", value=record.loss, step=record.step))
+    return Finding(
+        value=float(len(wrong) or 1),
+        bound=0.0,
+        layer=layer,
+        summary=f"At step {record.step} {what}{where}.",
+        evidence=tuple(evidence),
+    )
+
+
+def _find_bad_output(history: History) -> LayerSample | None:
+    if not history.samples or history.samples[-1].step < history.step - 1:
+        return None
+    return next((each for each in history.samples[-1].layers if each.non_finite), None)
+
+
+def _find_underflow(history: History) -> Finding | None:
+    if not history.samples:
+        return None
+    sample = history.samples[-1]
+    for each in reversed(sample.layers):
+        if each.subnormal_share is None or each.zero_share is None:
+            continue
+        share = each.subnormal_share + each.zero_share
+        if each.subnormal_share >= SUBNORMAL and share >= LOST:
+            return Finding(
+                value=share,
+                bound=LOST,
+                layer=each.name,
+                summary=f"At step {sample.step} {100 * share:.0f} % of the gradient at the output "
+                f"of {each.name!r} is zero or subnormal.",
+                evidence=(
+                    Evidence(
+                        name="share of subnormal numbers",
+                        value=each.subnormal_share,
+                        bound=SUBNORMAL,
+                        step=sample.step,
+                    ),
+                ),
+            )
+    return _find_zero_in_half(history)
+
+
+def _find_zero_in_half(history: History) -> Finding | None:
+    """Return weights of half precision whose gradients are exactly zero, while no unit is dead."""
+    half = [each.dtype in ("float16", "bfloat16") for each in history.facts.parameters]
+    if not any(half) or history.count < 3:
+        return None
+    norms = history.get_norms(3)
+    weights = history.is_weight & history.is_trained & np.array(half)
+    zero = (norms[:, weights] == 0.0).all(0)
+    layers = history.samples[-1].layers
+    if any((each.dead_units or 0.0) >= 1.0 for each in layers) or not is_untrained(history):
+        return None
+    if not len(zero) or zero.mean() < 0.5:
+        return None
+    index = int(np.flatnonzero(weights)[np.flatnonzero(zero)[-1]])
+    return Finding(
+        value=float(zero.mean()),
+        bound=0.5,
+        layer=name_layer(history, index),
+        summary=f"In the last 3 steps the gradients of {int(zero.sum())} of {len(zero)} weights "
+        f"of {history.facts.parameters[index].dtype} were exactly zero.",
+    )
+
+
+def _find_no_gradient(history: History) -> Finding | None:
+    if history.count < 3 or history.record is None:
+        return None
+    norms = history.get_norms(UNREACHED)
+    asked = history.is_trained & history.is_held
+    if not asked.any():
+        asked = history.is_trained
+    if not asked.any() or _is_solved(history):
+        return None
+    nothing = norms <= 0.0  # zero, or absent
+    if nothing[-3:, asked].all():
+        if _awaits_sample(history):
+            return None
+        return Finding(
+            value=0.0,
+            bound=0.0,
+            summary=f"In the last 3 steps up to step {history.step} every gradient was exactly "
+            "zero or absent.",
+            cause="Nothing that the weights do changes the loss: a constant output (a softmax "
+            "over one unit), dead or saturated units, or a loss that is cut off from the model.",
+            action="Look at what the last layer and the loss do to the output; open the step as "
+            "a flow to see where the gradient ends.",
+        )
+    return _find_unreached(history, asked)
+
+
+def _find_unreached(history: History, asked: NDArray[np.bool_]) -> Finding | None:
+    """Return held weights that never had a gradient: the first one, or more than half of all."""
+    norms = history.get_norms(UNREACHED)
+    if len(norms) < UNREACHED:
+        return None
+    weights = np.flatnonzero(asked & history.is_weight)
+    unreached = (norms[:, weights] == ABSENT).all(0)
+    if not len(weights) or unreached.all() or not (unreached[0] or unreached.mean() > 0.5):
+        return None
+    index = int(weights[unreached][0])
+    return Finding(
+        value=float(unreached.mean()),
+        bound=0.5,
+        layer=name_layer(history, index),
+        summary=f"In {UNREACHED} steps {int(unreached.sum())} of {len(weights)} weights that the "
+        f"optimizer holds, {history.facts.parameters[index].name!r} first, never had a gradient.",
+        cause="The loss does not reach them: `detach`, `torch.no_grad`, or a module that is not "
+        "called.",
+        action="Look for what cuts them off; if they are meant to stay, freeze them with "
+        "`requires_grad_(False)` and leave them out of the optimizer.",
+    )
+
+
+def _awaits_sample(history: History) -> bool:
+    """Return whether a sample will soon tell why: units that are dead or saturated."""
+    sampled = history.last_sampled
+    return history.count < 10_000_000 and (
+        sampled is not None and history.count - sampled > 1 and _count_zero(history) < 8
+    )
+
+
+def _count_zero(history: History) -> int:
+    totals = history.get_totals()
+    other = np.flatnonzero(totals > 0.0)
+    return len(totals) if not len(other) else len(totals) - 1 - int(other[-1])
+
+
+def _is_solved(history: History) -> bool:
+    """Return whether the loss is zero or next to nothing, so that no gradient is needed."""
+    start = history.start_loss
+    losses = history.get_losses(3)
+    known = losses[np.isfinite(losses)]
+    if start is None or not len(known):
+        return False
+    return bool(np.abs(known).max() <= 1e-6 * abs(start)) if start else True
+
+
+def _measure_sensitivity(history: History) -> tuple[float, int] | None:
+    """Return Σ ‖g‖ · ‖W‖ ÷ 𝓛 of the last sampled step, and the parameter with most of it."""
+    record = history.record
+    if record is None or not record.loss or not history.samples:
+        return None
+    sample = history.samples[-1]
+    if sample.step != record.step or not math.isfinite(record.loss):
+        return None
+    scale = 1.0
+    if record.clipped_from is not None and record.total_norm > 0.0:
+        scale = record.clipped_from / record.total_norm
+    known = history.is_weight & (record.grad_norms > 0.0) & (sample.weight_norms > 0.0)
+    if not known.any():
+        return None
+    parts = np.where(known, record.grad_norms * sample.weight_norms, 0.0) * scale
+    parts = parts / max(abs(record.loss), _floor(history))
+    return float(parts.sum()), int(parts.argmax())
+
+
+def _floor(history: History) -> float:
+    """Return a tenth of the first loss: near its end a loss is small, and says little."""
+    return 0.1 * abs(history.start_loss or 0.0)
+
+
+def _find_exploding(history: History) -> Finding | None:
+    return _find_growing_outputs(history) or _find_sensitive(history) or _find_jumped_norm(history)
+
+
+def _find_growing_outputs(history: History) -> Finding | None:
+    """Return that a forward pass overflowed because each layer's output is larger than the last."""
+    sample = history.samples[-1] if history.samples else None
+    if sample is None or sample.step < history.step - 1 or not sample.layers:
+        return None
+    if not any(each.non_finite for each in sample.layers):
+        return None
+    finite = [each for each in sample.layers if not each.non_finite and 0 < each.std < math.inf]
+    if len(finite) < 2:
+        return None
+    worst = max(finite, key=lambda each: each.std)
+    growth = worst.std / finite[0].std
+    if growth < GROWTH:
+        return None
+    return Finding(
+        value=growth,
+        bound=GROWTH,
+        layer=worst.name,
+        summary=f"At step {sample.step} the spread of the outputs grows from "
+        f"{format_number(finite[0].std)} in {finite[0].name!r} to {format_number(worst.std)} in "
+        f"{worst.name!r}, and then overflows.",
+    )
+
+
+def _find_sensitive(history: History) -> Finding | None:
+    found = _measure_sensitivity(history)
+    if found is None or not found[0] > SENSITIVE:
+        return None
+    value, index = found
+    return Finding(
+        value=value,
+        bound=SENSITIVE,
+        layer=name_layer(history, index),
+        summary=f"At step {history.step} a change of all weights by a thousandth would change the "
+        f"loss {format_number(value / 1000)}-fold; most of it is due to "
+        f"{history.facts.parameters[index].name!r}.",
+    )
+
+
+def _find_jumped_norm(history: History) -> Finding | None:
+    totals = history.get_totals()
+    if len(totals) < 25:
+        return None
+    before, last = totals[:-5], totals[-5:]
+    middle = float(np.median(before[np.isfinite(before)])) if np.isfinite(before).any() else 0.0
+    if middle <= 0.0 or (last > JUMP * middle).sum() < 3:
+        return None
+    if history.has_loss and not is_untrained(history):
+        return None
+    value = float(np.median(last)) / middle
+    return Finding(
+        value=value,
+        bound=JUMP,
+        layer=_find_largest(history),
+        summary=f"For 3 of the last 5 steps up to step {history.step} the norm of all gradients "
+        f"was {format_number(value)} times what it had been.",
+    )
+
+
+def _find_largest(history: History) -> str:
+    record = history.record
+    if record is None or not len(record.grad_norms):
+        return ""
+    return name_layer(history, int(np.nan_to_num(record.grad_norms).argmax()))
+
+
+def _find_vanishing(history: History) -> Finding | None:
+    """Return that weights in front get far less than those at the end, and hardly move."""
+    if history.count < 5 or len(history.samples) < 2:
+        return None
+    weights = np.flatnonzero(history.is_weight & history.is_trained & history.is_held)
+    if len(weights) < 3 or not is_untrained(history):
+        return None
+    rms = np.median(history.get_norms(10)[:, weights], axis=0) / np.sqrt(history.sizes[weights])
+    third = max(1, len(weights) // 3)
+    front, end = rms[:third], rms[-third:]
+    if (front < 0.0).any() or not end.max() > 0.0:
+        return None
+    ratio = float(np.median(front) / end.max())
+    moved = [np.median(sample.ratios[weights][:third]) for sample in list(history.samples)[-2:]]
+    if ratio >= APART or not all(0.0 <= each < STILL for each in moved) or is_warming(history):
+        return None
+    index = int(weights[int(front.argmin())])
+    return Finding(
+        value=ratio,
+        bound=APART,
+        layer=name_layer(history, index),
+        summary=f"By step {history.step} the gradients of the first weights are "
+        f"{format_number(ratio)} times those of the last, and a step moves them by "
+        f"{format_number(float(moved[-1]))} of their size.",
+        evidence=(
+            Evidence(name="‖ΔW‖ ÷ ‖W‖", value=float(moved[-1]), bound=STILL, step=history.step),
+        ),
+    )
+
+
+def is_warming(history: History) -> bool:
+    """Return whether the learning rate is still rising, or was lowered to below a half."""
+    rates = history.get_rates(10)
+    known = rates[np.isfinite(rates)]
+    if not len(known):
+        return False
+    return bool(known[-1] > known[0] * (1 + 1e-9) or known[-1] < 0.5 * history.peak_rate)
+
+
+GRADIENT_RULES = (
+    Rule(
+        name="exploding",
+        kind="exploding",
+        find=_find_exploding,
+        bounds=(
+            Bound(
+                value=SENSITIVE,
+                unit="Σ ‖∂𝓛/∂W‖ · ‖W‖ ÷ 𝓛",
+                source="first-order Taylor expansion: beyond it a step of a thousandth, which is "
+                "usual (Karpathy, CS231n 2015), changes the loss by more than itself",
+            ),
+            Bound(value=GROWTH, unit="spread of outputs, last ÷ first", source="far beyond depth"),
+            Bound(value=JUMP, unit="total norm ÷ its median", source="three orders of magnitude"),
+        ),
+        cause="Numbers grow from layer to layer or from time step to time step: weights or inputs "
+        "are too large, or an activation has no bound.",
+        action="Scale the inputs, use an initialization for this activation, put normalization "
+        "between the layers, or clip gradients.",
+        follows=("rate_too_high", "non_finite"),
+    ),
+    Rule(
+        name="non_finite",
+        kind="non-finite",
+        find=_find_non_finite,
+        bounds=(Bound(value=0.0, unit="infinite or undefined numbers", source="any is too many"),),
+        cause="An operation got a value it is not defined for (the logarithm of a negative number, "
+        "a division by zero, a softmax over nothing but −∞), or a number overflowed.",
+        action="Open the step as a flow: it names the operation and its inputs; guard that input, "
+        "or skip such batches.",
+        follows=("rate_too_high", "exploding", "spike", "data_changed", "outlier_batch"),
+    ),
+    Rule(
+        name="underflow",
+        kind="underflow",
+        find=_find_underflow,
+        bounds=(
+            Bound(
+                value=LOST,
+                unit="share of zero or subnormal gradients",
+                source="next to no entry is left with its digits (Micikevicius et al. 2018, "
+                "arXiv 1710.03740)",
+            ),
+        ),
+        cause="Gradients are smaller than the smallest numbers of the format, and are rounded to "
+        "zero.",
+        action="Scale the loss (`torch.amp.GradScaler`), use bfloat16 or float32, or leave out "
+        "what divides the loss.",
+        follows=("non_finite", "dead_units"),
+    ),
+    Rule(
+        name="no_gradient",
+        kind="no gradient",
+        find=_find_no_gradient,
+        bounds=(
+            Bound(value=0.0, unit="‖gradient‖", source="exactly zero: no step changes anything"),
+        ),
+        cause="The loss does not depend on the weights.",
+        action="Look for what cuts the loss off from the weights.",
+        follows=(
+            "non_finite",
+            "rate_too_high",
+            "exploding",
+            "underflow",
+            "dead_units",
+            "symmetric",
+            "stale_optimizer",
+            "empty_batches",
+        ),
+    ),
+    Rule(
+        name="vanishing",
+        kind="vanishing",
+        find=_find_vanishing,
+        bounds=(
+            Bound(
+                value=STILL,
+                unit="‖ΔW‖ ÷ ‖W‖ of the first weights",
+                source="less than 1 % in 10,000 steps, by the triangle inequality",
+            ),
+            Bound(
+                value=APART,
+                unit="gradient in front ÷ at the end",
+                source="so that it is the depth and not the rate",
+            ),
+        ),
+        cause="Each layer passes back less than it receives: the activations are flat or the "
+        "weights too small, and the depth multiplies it.",
+        action="Use ReLU-like activations with an initialization made for them, normalization, or "
+        "residual connections.",
+        follows=("underflow", "no_gradient", "dead_units", "saturated", "symmetric", "no_update"),
+    ),
+)
+"""The gravest first."""

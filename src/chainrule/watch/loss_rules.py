@@ -1,0 +1,335 @@
+"""Rules about the course of the loss: jumps, odd and empty batches, new data, no progress."""
+
+import math
+
+import numpy as np
+
+from chainrule._utils.numbers import format_number
+from chainrule.watch.history import History, measure_outlier
+from chainrule.watch.records import Evidence
+from chainrule.watch.rule import Bound, Finding, Rule
+
+LEARNED = 20
+"""Steps of ordinary history that a jump is compared with, at least."""
+
+UNUSUAL = 8.0
+"""Robust distance from the median: in normal noise one value of 10¹⁵ is further away."""
+
+THRICE = 3.0
+"""Loss ÷ median loss of a jump."""
+
+PART = 0.25
+"""Loss of a jump ÷ first loss: noise around a loss of nearly nothing is no trouble."""
+
+LED = 5.0
+"""Norm ÷ median norm in the steps before a jump of the loss."""
+
+WAIT = 4
+"""Steps after a jump that tell what it was."""
+
+LASTED = 10
+"""Steps for which the loss must stay up until the data count as changed."""
+
+EMPTY = 2
+"""Steps without any gradient among the last 20."""
+
+FLAT_STEPS = 20
+"""Means of ten steps without progress."""
+
+PROGRESS = 0.02
+"""Progress ÷ first loss that is next to none."""
+
+LOST_AGAIN = 0.9
+"""Loss ÷ first loss of a run that has lost what it learned."""
+
+
+class _Jump:
+    """A loss that jumped, some steps ago: what the three rules read."""
+
+    __slots__ = ("after", "before", "losses", "middle", "start", "totals")
+
+    def __init__(self, history: History, ago: int) -> None:
+        losses, totals = history.get_losses(), history.get_totals()
+        where = len(losses) - 1 - ago
+        self.start = abs(history.start_loss or 0.0)
+        self.losses, self.totals = losses, totals
+        self.before = losses[max(0, where - 64) : where]
+        self.after = losses[where:]
+        self.middle = math.nan
+
+    def is_jump(self) -> bool:
+        """Whether the loss left its history at this step, by far, and was ordinary before."""
+        known = self.before[np.isfinite(self.before)]
+        value = float(self.after[0])
+        if len(known) < LEARNED or not math.isfinite(value):
+            return False
+        distance, self.middle = measure_outlier(known, value)
+        usual = float(known.max())
+        return (
+            distance > UNUSUAL
+            and value > THRICE * abs(self.middle)
+            and value > 1.5 * abs(usual)
+            and value - self.middle > PART * self.start
+        )
+
+    @property
+    def high(self) -> int:
+        """In how many of the following steps the loss is still more than half as far up."""
+        level = self.middle + 0.3 * (float(self.after[0]) - self.middle)
+        return int((~(self.after[1:] < level)).sum())
+
+    def measure_lead(self) -> float:
+        """Norm ÷ its median in the three steps before the jump."""
+        where = len(self.losses) - len(self.after)
+        old = self.totals[max(0, where - 64) : max(0, where - 3)]
+        old = old[np.isfinite(old) & (old > 0)]
+        lead = self.totals[max(0, where - 3) : where]
+        return float(lead.max() / np.median(old)) if len(old) and len(lead) else 0.0
+
+
+def _find_jump(history: History, least: int, most: int) -> tuple[_Jump, int] | None:
+    """Return the first jump of the loss that is as many steps ago, and how many."""
+    for count in history.jumps:
+        ago = history.count - count
+        if least <= ago <= most and count > LEARNED:
+            jump = _Jump(history, ago)
+            if jump.is_jump():
+                return jump, ago
+    return None
+
+
+def _show(jump: _Jump, history: History, ago: int) -> tuple[Evidence, ...]:
+    step = history.step - ago
+    return (
+        Evidence(name="loss", value=float(jump.after[0]), bound=jump.middle, step=step),
+        Evidence(
+            name="norm of all gradients before ÷ median",
+            value=jump.measure_lead(),
+            bound=LED,
+            step=step - 1,
+        ),
+    )
+
+
+def _find_outlier_batch(history: History) -> Finding | None:
+    """Return that one batch had a large loss, and the next ones had not."""
+    found = _find_jump(history, WAIT, WAIT + 5)
+    if found is None:
+        return None
+    jump, ago = found
+    if jump.measure_lead() > LED or jump.high > 1:
+        return None
+    ratio = float(jump.after[0]) / abs(jump.middle) if jump.middle else math.inf
+    return Finding(
+        value=ratio,
+        bound=THRICE,
+        summary=f"At step {history.step - ago} the loss was {format_number(float(jump.after[0]))}"
+        f", {format_number(ratio)} times the usual one, and came back at once.",
+        evidence=_show(jump, history, ago),
+    )
+
+
+def _find_spike(history: History) -> Finding | None:
+    """Return that the loss went up for several steps, or after a large step, and comes back."""
+    found = _find_jump(history, WAIT, WAIT + 5)
+    if found is None:
+        return None
+    jump, ago = found
+    lead = jump.measure_lead()
+    falling = float(jump.after[-1]) < 0.7 * float(np.nanmax(jump.after))
+    if not (lead > LED or (jump.high > 1 and falling)):
+        return None
+    ratio = float(jump.after[0]) / abs(jump.middle) if jump.middle else math.inf
+    leads = f"; {format_number(lead)} times the usual gradient came before it" if lead > LED else ""
+    return Finding(
+        value=ratio,
+        bound=THRICE,
+        summary=f"At step {history.step - ago} the loss jumped to "
+        f"{format_number(float(jump.after[0]))}, {format_number(ratio)} times the usual one"
+        f"{leads}.",
+        evidence=_show(jump, history, ago),
+    )
+
+
+def _find_data_changed(history: History) -> Finding | None:
+    """Return that the loss went up from one step to the next, and stayed there."""
+    found = _find_jump(history, LASTED, LASTED + 5)
+    if found is None:
+        return None
+    jump, ago = found
+    if jump.measure_lead() > LED or jump.high < LASTED - 1:
+        return None
+    ratio = float(jump.after[0]) / abs(jump.middle) if jump.middle else math.inf
+    return Finding(
+        value=ratio,
+        bound=THRICE,
+        summary=f"At step {history.step - ago} the loss went from {format_number(jump.middle)} to "
+        f"{format_number(float(jump.after[0]))} and stayed there; no large gradient came before.",
+        evidence=_show(jump, history, ago),
+    )
+
+
+def _find_empty_batches(history: History) -> Finding | None:
+    """Return that some steps have no gradient at all, and the others are as ever."""
+    totals = history.get_totals(20)
+    losses = history.get_losses(20)
+    none = totals == 0.0
+    if len(totals) < 8 or none.sum() < EMPTY or none.mean() > 0.7 or none[-5:].all():
+        return None
+    usual = losses[~none & np.isfinite(losses)]
+    start = history.start_loss
+    if start is not None and len(usual) and abs(float(np.median(usual))) < 0.05 * abs(start):
+        return None  # a margin that is kept has no gradient either
+    return Finding(
+        value=float(none.sum()),
+        bound=float(EMPTY),
+        summary=f"In {int(none.sum())} of the last {len(totals)} steps up to step {history.step} "
+        "every gradient was exactly zero.",
+    )
+
+
+def _find_loss_flat(history: History) -> Finding | None:
+    """Return that the loss has made no progress since the first steps."""
+    blocks, first = history.get_blocks(), history.first_block
+    if first is None or len(blocks) < FLAT_STEPS or history.best_block < 0.9 * abs(first):
+        return None
+    last = blocks[-FLAT_STEPS:]
+    noise = float(last.std()) / math.sqrt(len(last))
+    half = len(last) // 2
+    fallen = first - float(last[half:].mean())
+    slope = float(last[:half].mean() - last[half:].mean())
+    if fallen > PROGRESS * abs(first) + noise or slope > PROGRESS * abs(first) + 2 * noise:
+        return None
+    return Finding(
+        value=fallen / abs(first) if first else 0.0,
+        bound=PROGRESS,
+        summary=f"In {history.count} steps the loss went from {format_number(first)} to "
+        f"{format_number(float(last[half:].mean()))}.",
+    )
+
+
+def _find_stalled(history: History) -> Finding | None:
+    """Return that a run had learned, and has lost it again."""
+    blocks, first = history.get_blocks(), history.first_block
+    if first is None or len(blocks) < 8 or first <= 0.0:
+        return None
+    last = blocks[-4:]
+    if history.best_block > 0.6 * first or (last < LOST_AGAIN * first).any():
+        return None
+    return Finding(
+        value=float(last.mean()) / first,
+        bound=LOST_AGAIN,
+        summary=f"The loss had fallen to {format_number(history.best_block)}, and for 40 steps up "
+        f"to step {history.step} it is at {format_number(float(last.mean()))}, where it began.",
+    )
+
+
+_JUMP = Bound(
+    value=UNUSUAL,
+    unit="distance of the loss from its median",
+    source="robust z (Rousseeuw & Croux 1993), and three times the median",
+)
+
+LOSS_RULES = (
+    Rule(
+        name="empty_batches",
+        kind="empty batches",
+        find=_find_empty_batches,
+        bounds=(
+            Bound(
+                value=float(EMPTY),
+                unit="steps without a gradient among 20",
+                source="exactly zero, between steps that are not",
+            ),
+        ),
+        cause="Some batches have nothing to learn from: every example or target is masked.",
+        action="Leave such batches out, or check how the mask is made.",
+        follows=("non_finite", "no_gradient", "dead_units", "underflow"),
+    ),
+    Rule(
+        name="spike",
+        kind="spike",
+        find=_find_spike,
+        bounds=(_JUMP, Bound(value=LED, unit="norm before ÷ median", source="it leads the loss")),
+        cause="A step was too large for where the weights were; often Adam's second moment was "
+        "still small when a large gradient came.",
+        action="Clip gradients, lower the learning rate or Adam's β₂; if it comes back by itself, "
+        "skip such steps.",
+        follows=("non_finite", "rate_too_high", "exploding", "outlier_batch", "data_changed"),
+        repeats=30,
+    ),
+    Rule(
+        name="outlier_batch",
+        kind="outlier batch",
+        find=_find_outlier_batch,
+        bounds=(_JUMP,),
+        cause="One batch is unlike the others: values out of scale, wrong labels, a damaged "
+        "record.",
+        action="Look at the inputs of this step; clip gradients, so that one batch cannot do much.",
+        follows=("non_finite", "rate_too_high", "exploding", "spike", "data_changed"),
+        repeats=30,
+    ),
+    Rule(
+        name="data_changed",
+        kind="data changed",
+        find=_find_data_changed,
+        bounds=(_JUMP,),
+        cause="From this step on the data are others: another scale, another order of classes, "
+        "another source.",
+        action="Compare the inputs and targets of this step with earlier ones.",
+        follows=("non_finite", "rate_too_high", "exploding"),
+    ),
+    Rule(
+        name="stalled",
+        kind="stalled",
+        find=_find_stalled,
+        bounds=(Bound(value=LOST_AGAIN, unit="loss ÷ first loss", source="back where it began"),),
+        cause="The weights have left the region in which they could learn.",
+        action="Go back to an earlier checkpoint with a smaller learning rate.",
+        follows=(
+            "non_finite",
+            "rate_too_high",
+            "exploding",
+            "spike",
+            "data_changed",
+            "dead_units",
+            "saturated",
+            "no_gradient",
+            "stale_optimizer",
+            "no_update",
+        ),
+        repeats=500,
+    ),
+    Rule(
+        name="loss_flat",
+        kind="loss flat",
+        find=_find_loss_flat,
+        bounds=(
+            Bound(
+                value=PROGRESS,
+                unit="progress ÷ first loss in 200 steps",
+                source="within the noise of the loss",
+            ),
+        ),
+        cause="Nothing that the weights do brings the loss down: the rate is too small or too "
+        "large, the targets do not follow from the inputs, or the signal does not arrive.",
+        action="Try to fit a single batch (`chainrule.try_training`), and other learning rates.",
+        follows=(
+            "non_finite",
+            "rate_too_high",
+            "exploding",
+            "underflow",
+            "no_gradient",
+            "vanishing",
+            "dead_units",
+            "saturated",
+            "symmetric",
+            "no_update",
+            "stale_optimizer",
+            "rate_too_low",
+            "empty_batches",
+            "data_changed",
+        ),
+        repeats=500,
+    ),
+)

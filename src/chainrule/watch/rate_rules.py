@@ -1,0 +1,386 @@
+"""Rules about the step: a rate too high or too low, weights that do not move, lost parameters."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chainrule._utils.numbers import format_number
+from chainrule.watch.gradient_rules import STILL, is_untrained, is_warming, name_layer
+from chainrule.watch.history import History
+from chainrule.watch.records import ABSENT, Evidence, Sample
+from chainrule.watch.rule import Bound, Finding, Rule
+
+REPLACED = 1.0
+"""‖ΔW‖ ÷ ‖W‖ of all weights together above which a step replaces what was there."""
+
+WORSE = 1.5
+"""Loss ÷ first loss above which such a step has done harm."""
+
+RISING = 7
+"""Steps in a row of which all but one must rise: by chance one of 600 such rows does."""
+
+TENFOLD = 10.0
+"""By which loss or norm must have grown in these steps."""
+
+FAR = 5.0
+"""Loss ÷ first loss, in most of the last steps, that a run does not come back from by itself."""
+
+LATE = 5
+"""Steps of a learning rate of zero, or without an update, that no schedule needs to begin."""
+
+LOST_STEPS = 8
+"""Steps without any gradient after which parameters that used to have them count as replaced."""
+
+SPREAD = 1e-5
+"""Relative difference of a norm between processes: rounding of float32 is 6·10⁻⁸."""
+
+
+def measure_step(history: History, sample: Sample) -> float | None:
+    """Return ‖ΔW‖ ÷ ‖W‖ of all weights together; `None` if it is unknown."""
+    known = history.is_weight & (sample.update_norms >= 0.0) & (sample.weight_norms > 0.0)
+    if not known.any():
+        return None
+    size = float(np.sqrt(np.square(sample.weight_norms[known]).sum()))
+    step = float(np.sqrt(np.square(sample.update_norms[known]).sum()))
+    return step / size if size > 0.0 else None
+
+
+def _find_rate_too_high(history: History) -> Finding | None:
+    return _find_growth(history) or _find_replaced(history) or _find_far(history)
+
+
+def _find_growth(history: History) -> Finding | None:
+    """Return that loss or norm grows by a factor, step after step."""
+    totals, losses = history.get_totals(RISING + 1), history.get_losses(RISING + 1)
+    for name, values in (("loss", losses), ("norm of all gradients", totals)):
+        if name != "loss" and history.has_loss and not _is_worse(history):
+            continue
+        found = _measure_rise(values)
+        if found is None or found < TENFOLD or (name == "loss" and not _is_worse(history)):
+            continue
+        factor = found ** (1.0 / (len(values) - 1))
+        return Finding(
+            value=found,
+            bound=TENFOLD,
+            summary=f"In the {len(values) - 1} steps up to step {history.step} the {name} grew "
+            f"{format_number(found)}-fold, by {format_number(factor)} per step.",
+            evidence=_show_step(history),
+        )
+    return None
+
+
+def _measure_rise(values: NDArray[np.float64]) -> float | None:
+    """Return last ÷ first if all but one step of a row rise, or the numbers ran out of range.
+
+    A run that goes to infinity in fewer steps counts from three on.
+    """
+    known = values[np.isfinite(values)]
+    if len(known) < 3 or not (known > 0.0).all():
+        return None
+    gone = not np.isfinite(values[-1]) and len(known) < len(values)
+    if len(values) < RISING + 1 and not (gone or known[-1] > 1e6 * known[0]):
+        return None
+    rises = np.diff(np.log(known))
+    if (rises <= 0.0).sum() > (1 if len(rises) >= RISING - 1 else 0):
+        return None
+    return float(known[-1] / known[0])
+
+
+def _is_worse(history: History) -> bool:
+    start, losses = history.start_loss, history.get_losses(3)
+    known = losses[np.isfinite(losses)]
+    if start is None or not len(known):
+        return not history.has_loss
+    return float(known[-1]) > WORSE * max(abs(start), min(history.first_loss, key=abs))
+
+
+def _find_replaced(history: History) -> Finding | None:
+    """Return that a step was larger than the weights, and the loss is worse since."""
+    for sample in reversed(history.samples):
+        if sample.step < history.step - 10:
+            break
+        ratio = measure_step(history, sample)
+        if ratio is None or not ratio > REPLACED or history.step <= sample.step:
+            continue
+        losses = history.get_losses(min(10, history.step - sample.step))
+        known = losses[np.isfinite(losses)]
+        first = history.first_loss[0] if history.first_loss else math.nan
+        if not len(known) or not float(np.median(known)) > WORSE * abs(first):
+            continue
+        return Finding(
+            value=ratio,
+            bound=REPLACED,
+            layer=_find_fastest(history, sample),
+            summary=f"At step {sample.step} the update was {format_number(ratio)} times as large "
+            f"as the weights, and the loss went from {format_number(first)} to "
+            f"{format_number(float(known[-1]))}.",
+            evidence=_show_step(history),
+        )
+    return None
+
+
+def _find_far(history: History) -> Finding | None:
+    """Return that the loss stays far above where it began."""
+    start = history.start_loss
+    if start is None or start <= 0.0 or history.count < 8:
+        return None
+    losses = history.get_losses(8)
+    known = losses[np.isfinite(losses)]
+    if len(known) < 8 or (known > FAR * start).sum() < 6:
+        return None
+    value = float(np.median(known)) / start
+    return Finding(
+        value=value,
+        bound=FAR,
+        summary=f"In the last 8 steps up to step {history.step} the loss was "
+        f"{format_number(value)} times what it was at first.",
+        evidence=_show_step(history),
+    )
+
+
+def _find_fastest(history: History, sample: Sample) -> str:
+    ratios = np.where(history.is_weight, sample.ratios, ABSENT)
+    return name_layer(history, int(ratios.argmax())) if ratios.max() > 0.0 else ""
+
+
+def _show_step(history: History) -> tuple[Evidence, ...]:
+    if not history.samples:
+        return ()
+    sample = history.samples[-1]
+    ratio = measure_step(history, sample)
+    if ratio is None:
+        return ()
+    return (
+        Evidence(name="‖ΔW‖ ÷ ‖W‖ of all weights", value=ratio, bound=REPLACED, step=sample.step),
+    )
+
+
+def _find_rate_too_low(history: History) -> Finding | None:
+    """Return that no weight moves by a usable part of its size, at a rate that does not rise."""
+    if history.count < 10 or len(history.samples) < 3:
+        return None
+    if not is_untrained(history) or is_warming(history) or any(history.get_skips(10)):
+        return None
+    weights = history.is_weight & history.is_trained & history.is_held
+    largest = []
+    for sample in list(history.samples)[-3:]:
+        ratios = sample.ratios[weights]
+        known = ratios[ratios >= 0.0]
+        if not len(known) or not 0.0 < known.max() < STILL:
+            return None
+        largest.append(float(known.max()))
+    value = max(largest)
+    return Finding(
+        value=value,
+        bound=STILL,
+        summary=f"By step {history.step} no weight moves by more than {format_number(value)} of "
+        f"its size in a step, and the loss is where it began.",
+    )
+
+
+def _find_no_update(history: History) -> Finding | None:
+    return _find_unheld(history) or _find_unmoved(history)
+
+
+def _find_unheld(history: History) -> Finding | None:
+    """Return parameters that have gradients, and that no optimizer holds."""
+    if history.count < 2:
+        return None
+    unheld = history.is_trained & ~history.is_held & (history.get_norms(2) > 0.0).all(0)
+    if not unheld.any():
+        return None
+    held = int((history.is_trained & history.is_held).sum())
+    names = [history.facts.parameters[i].name for i in np.flatnonzero(unheld)]
+    return Finding(
+        value=unheld.sum() / max(1, int(history.is_trained.sum())),
+        bound=0.0,
+        layer=name_layer(history, int(np.flatnonzero(unheld)[0])),
+        summary=f"{len(names)} parameters get gradients, {names[0]!r} first, but no optimizer "
+        f"holds them" + ("." if held else "; it holds none of this model's."),
+        cause="The optimizer was built before these parameters: for another copy of the model, or "
+        "before layers were added.",
+        action="Build the optimizer after everything that copies, replaces or adds layers; if "
+        "they are meant to stay, freeze them with `requires_grad_(False)`.",
+    )
+
+
+def _find_unmoved(history: History) -> Finding | None:
+    """Return held parameters with gradients whose update is exactly zero, sample after sample."""
+    recent = [each for each in history.samples if each.step > history.step - 4 * LATE]
+    if history.count < LATE or len(recent) < 3 or any(history.get_skips(LATE)):
+        return None
+    moving = history.is_trained & history.is_held & (history.get_norms(LATE) > 0.0).all(0)
+    weights = moving & history.is_weight
+    if not weights.any():
+        return None
+    still = np.all([each.update_norms[weights] == 0.0 for each in recent[-3:]], axis=0)
+    rates = history.get_rates(LATE)
+    over = history.peak_rate > 0.0 and float(rates[-1]) == 0.0 and not is_untrained(history)
+    if still.mean() < 0.5 or over:  # a schedule may end at zero
+        return None
+    if history.peak_rate > 0.0 and is_warming(history) and rates[-1] > 0.0:
+        return None
+    index = int(np.flatnonzero(weights)[np.flatnonzero(still)[0]])
+    zero = float(rates[-1]) == 0.0
+    dtype = history.facts.parameters[index].dtype
+    return Finding(
+        value=float(still.mean()),
+        bound=0.5,
+        layer=name_layer(history, index),
+        summary=f"Up to step {history.step} {int(still.sum())} of {len(still)} weights with a "
+        "gradient did not move at all, in 3 samples.",
+        cause="The learning rate is zero."
+        if zero
+        else f"The update is smaller than the last digit of {dtype}, or something puts the "
+        "weights back.",
+        action="Look at the schedule of the learning rate."
+        if zero
+        else "Keep the weights in float32 (mixed precision keeps a copy), or look for code that "
+        "restores them.",
+    )
+
+
+def _find_stale_optimizer(history: History) -> Finding | None:
+    """Return that the optimizer steps on parameters that the model no longer has."""
+    if history.samples and history.samples[-1].replaced:
+        names = history.samples[-1].replaced
+        return Finding(
+            value=float(len(names)),
+            bound=0.0,
+            layer=names[0].rpartition(".")[0] or names[0],
+            summary=f"At step {history.samples[-1].step} {len(names)} parameters of the model, "
+            f"{names[0]!r} first, are no longer those that the optimizer holds.",
+        )
+    if history.count < 2 * LOST_STEPS:
+        return None
+    norms = history.get_norms(2 * LOST_STEPS)
+    asked = history.is_trained & history.is_held
+    before = (norms[:LOST_STEPS, asked] > 0.0).all(0)
+    lost = before & (norms[-LOST_STEPS:, asked] == ABSENT).all(0)
+    if not lost.any() or not before.any():
+        return None
+    index = int(np.flatnonzero(asked)[np.flatnonzero(lost)[0]])
+    return Finding(
+        value=float(lost.sum()),
+        bound=0.0,
+        layer=name_layer(history, index),
+        summary=f"{int(lost.sum())} parameters, {history.facts.parameters[index].name!r} first, "
+        f"had gradients until step {history.step - LOST_STEPS} and none since, though the "
+        "optimizer still holds them.",
+    )
+
+
+def _find_replicas(history: History) -> Finding | None:
+    sample = history.samples[-1] if history.samples else None
+    if sample is None or sample.replica_spread is None or history.facts.world_size < 2:
+        return None
+    if sample.replica_spread <= SPREAD:
+        return None
+    return Finding(
+        value=sample.replica_spread,
+        bound=SPREAD,
+        summary=f"At step {sample.step} the weights of the {history.facts.world_size} processes "
+        f"differ by {format_number(sample.replica_spread)} of their size.",
+    )
+
+
+RATE_RULES = (
+    Rule(
+        name="rate_too_high",
+        kind="learning rate too high",
+        find=_find_rate_too_high,
+        bounds=(
+            Bound(
+                value=REPLACED,
+                unit="‖ΔW‖ ÷ ‖W‖ of all weights",
+                source="triangle inequality: beyond it a step replaces the weights; usual is a "
+                "thousandth (Karpathy, CS231n 2015)",
+            ),
+            Bound(
+                value=TENFOLD,
+                unit="growth in 7 steps",
+                source="gradient descent above 2 ÷ λ multiplies the error by a constant factor "
+                "(LeCun et al. 1998)",
+            ),
+            Bound(
+                value=FAR,
+                unit="loss ÷ first loss",
+                source="catapults come back within a few steps (Lewkowycz et al. 2020, "
+                "arXiv 2003.02218)",
+            ),
+        ),
+        cause="The step is longer than the loss is smooth: each one lands further up than the "
+        "last.",
+        action="Divide the learning rate by 10, or scale the inputs; add warm-up, or clip "
+        "gradients.",
+        follows=("exploding", "data_changed", "no_update"),
+    ),
+    Rule(
+        name="no_update",
+        kind="no update",
+        find=_find_no_update,
+        bounds=(Bound(value=0.0, unit="‖ΔW‖", source="exactly zero: nothing is learned"),),
+        cause="Gradients arrive, but no step changes these weights.",
+        action="Build the optimizer after everything that copies or replaces layers.",
+        follows=("non_finite", "underflow", "stale_optimizer"),
+    ),
+    Rule(
+        name="stale_optimizer",
+        kind="stale optimizer",
+        find=_find_stale_optimizer,
+        bounds=(
+            Bound(
+                value=float(LOST_STEPS),
+                unit="steps without a gradient",
+                source="longer than a turn of two networks that train in turns",
+            ),
+        ),
+        cause="The model's parameters were replaced (a new layer, `load_state_dict(assign=True)`, "
+        "a copy), and the optimizer still steps on the old ones; or they were frozen.",
+        action="Build the optimizer anew, or add the new parameters with `add_param_group`; leave "
+        "frozen ones out.",
+        follows=("non_finite", "no_gradient"),
+    ),
+    Rule(
+        name="replicas_diverge",
+        kind="replicas diverge",
+        find=_find_replicas,
+        bounds=(
+            Bound(
+                value=SPREAD,
+                unit="relative difference between processes",
+                source="a hundred times the rounding of float32",
+            ),
+        ),
+        cause="The processes do not apply the same update: gradients that are not averaged, "
+        "parameters outside the wrapper, or other random numbers.",
+        action="Wrap the whole model, start from the same weights, and step on averaged gradients "
+        "only.",
+    ),
+    Rule(
+        name="rate_too_low",
+        kind="learning rate too low",
+        find=_find_rate_too_low,
+        bounds=(
+            Bound(
+                value=STILL,
+                unit="‖ΔW‖ ÷ ‖W‖ of the fastest weight",
+                source="less than 1 % in 10,000 steps, by the triangle inequality",
+            ),
+        ),
+        cause="The learning rate, or the gradient, is too small for weights of this size.",
+        action="Raise the learning rate until a step moves weights by about a thousandth of their "
+        "size, or leave out what divides the loss.",
+        follows=(
+            "no_update",
+            "underflow",
+            "vanishing",
+            "no_gradient",
+            "dead_units",
+            "saturated",
+            "symmetric",
+            "stale_optimizer",
+        ),
+    ),
+)

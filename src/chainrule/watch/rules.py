@@ -1,0 +1,95 @@
+"""The table of rules about a run, and the function that asks them."""
+
+from chainrule.watch.alarm_constants import RECORD
+from chainrule.watch.gradient_rules import GRADIENT_RULES
+from chainrule.watch.history import History, Trouble
+from chainrule.watch.loss_rules import LOSS_RULES
+from chainrule.watch.rate_rules import RATE_RULES
+from chainrule.watch.records import Alarm, Evidence
+from chainrule.watch.rule import Finding, Rule
+from chainrule.watch.unit_rules import UNIT_RULES
+
+_FIRST = ("exploding", "rate_too_high", "non_finite", "symmetric", "underflow", "stale_optimizer")
+_ALL = GRADIENT_RULES + RATE_RULES + UNIT_RULES + LOSS_RULES
+
+RULES: tuple[Rule, ...] = tuple(
+    sorted(_ALL, key=lambda rule: _FIRST.index(rule.name) if rule.name in _FIRST else len(_FIRST))
+)
+"""Every rule, causes before what they bring about."""
+
+LASTING = 60
+"""Steps for which a trouble explains those that follow from it, after it was last seen."""
+
+
+def find_alarms(history: History) -> tuple[Alarm, ...]:
+    """Return the alarms that the last record gives rise to: most often none.
+
+    A trouble that lasts is one alarm, and one that follows from another is none while the other
+    lasts. The history remembers what was said.
+
+    Args:
+        history: What is known of the run; ask after every record.
+
+    Returns:
+        New alarms only.
+
+    Example:
+        >>> from chainrule.watch.records import RunFacts
+        >>> find_alarms(History(RunFacts(name="a", model="M", parameters=(), optimizers=())))
+        ()
+    """
+    if not history.ask():
+        return ()
+    step = history.step
+    alarms = []
+    for rule in RULES:
+        finding = rule.find(history)
+        if finding is None:
+            continue
+        old = history.troubles.get(rule.name)
+        lasts = old is not None and step - old.last <= rule.repeats
+        said = old.said if old is not None and lasts else None
+        if said is None and not _is_explained(rule, history):
+            said = step
+            alarms.append(_make_alarm(rule, finding, step))
+        history.troubles[rule.name] = Trouble(said, step)
+    return tuple(alarms)
+
+
+def _is_explained(rule: Rule, history: History) -> bool:
+    """Return whether a trouble that was said, and lasts, brings this one about."""
+    for name in rule.follows:
+        trouble = history.troubles.get(name)
+        if trouble is None or trouble.said is None:
+            continue
+        if history.step - trouble.last <= LASTING:
+            return True
+    return False
+
+
+def _make_alarm(rule: Rule, finding: Finding, step: int) -> Alarm:
+    return Alarm(
+        step=step,
+        rule=rule.name,
+        kind=rule.kind,
+        layer=finding.layer,
+        value=finding.value,
+        bound=finding.bound,
+        summary=finding.summary,
+        cause=finding.cause or rule.cause,
+        action=finding.action or rule.action,
+        evidence=finding.evidence + _show_record(rule.name),
+    )
+
+
+def _show_record(name: str) -> tuple[Evidence, ...]:
+    """Return how often the rule was right on the truth set, as evidence."""
+    if name not in RECORD:
+        return ()
+    right, said, found, faulty = RECORD[name]
+    shown = []
+    if said:
+        shown.append(Evidence(name="precision of this rule (docs/alarms.md)", value=right / said))
+    if faulty:
+        shown.append(Evidence(name="recall of this rule (docs/alarms.md)", value=found / faulty))
+    return tuple(shown)
