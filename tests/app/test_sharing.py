@@ -16,12 +16,12 @@ from starlette.testclient import TestClient
 from browsing import PATIENCE, empty, watch
 from chainrule import PRESETS, NetworkSpec, Verdict, diagnose, simulate
 from chainrule.app import create_app
+from chainrule.app.answers.stored import Stored
 from chainrule.app.jobs.queue import BOUNDS, Lane
 from chainrule.app.lesson.figures import load_figures
 from chainrule.app.lesson.plots import POWERS
 from chainrule.app.lesson.subjects import PRESET_SUBJECTS
 from chainrule.app.routes.picture_route import PictureStore
-from chainrule.app.site.stored import Stored
 from chainrule.app.site.thumbnails import SIZE, draw_thumbnail, plot_thumbnail
 from chainrule.app.state.view import COVERS
 from chainrule.display.cards import describe_spec

@@ -9,10 +9,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from chainrule.app.answers.picture import cover_picture, rasterize, write_picture_address
+from chainrule.app.answers.stored import Stored
 from chainrule.app.jobs.measuring import Measurer, count_entries, plan_seeds
 from chainrule.app.jobs.queue import Check, JobQueue, Lane
 from chainrule.app.routes.replies import reply
-from chainrule.app.site.stored import Stored
 from chainrule.app.state.view import read_view
 from chainrule.report.picture import draw_picture
 

@@ -17,7 +17,7 @@ from posixpath import dirname, join, normpath
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import Response
 
-from chainrule.app.site.stored import CHECKED, LASTING, Stored
+from chainrule.app.answers.stored import CHECKED, LASTING, Stored
 
 FOLDER = Path(__file__).parent.parent / "assets"
 

@@ -21,13 +21,13 @@ from starlette.exceptions import HTTPException
 
 from chainrule._utils.html import element
 from chainrule.app.answers.picture import QUESTION, write_picture_address
+from chainrule.app.answers.stored import Stored
 from chainrule.app.guard import WORKING
 from chainrule.app.lesson.document import build_lesson
 from chainrule.app.routes.explore_page import describe_vocabulary
 from chainrule.app.routes.model_page import describe_limits, describe_samples
 from chainrule.app.routes.replies import refuse
 from chainrule.app.site.assets import PLOTLY, load_assets
-from chainrule.app.site.stored import Stored
 from chainrule.app.site.thumbnails import draw_thumbnail
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.exercises import EXERCISES
@@ -239,7 +239,7 @@ def write_previewed_page(page: Page, preview: Preview) -> Stored:
         preview: What is shown.
     """
     width, height = SIZE
-    meta = {
+    meta: dict[str, str | float] = {
         "og:type": "website",
         "og:site_name": "chainrule",
         "og:title": preview.title,
