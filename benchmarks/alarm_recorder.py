@@ -7,10 +7,9 @@ as the difference of two copies, hooks on every module at sampled steps. It is s
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -58,7 +57,7 @@ class Outcome:
 
 def describe(setup: Setup) -> RunFacts:
     """Return the facts of a run before its first step."""
-    owners = {name: kind for name, kind in setup.model.named_modules()}
+    owners = dict(setup.model.named_modules())
     held = {
         id(parameter): (number, group)
         for number, optimizer in enumerate(setup.optimizers)
@@ -88,7 +87,10 @@ def describe(setup: Setup) -> RunFacts:
         for each in setup.optimizers
     )
     return RunFacts(
-        name="", model=type(setup.model).__name__, parameters=tuple(parameters), optimizers=optimizers
+        name="",
+        model=type(setup.model).__name__,
+        parameters=tuple(parameters),
+        optimizers=optimizers,
     )
 
 
@@ -142,8 +144,10 @@ def _sample_layer(
     elif isinstance(module, nn.ReLU | nn.ReLU6) and values.dim() > 1:
         axis = 1 if values.dim() == 4 else values.dim() - 1
         others = [each for each in range(values.dim()) if each != axis]
-        dead = float((values == 0).all(dim=others[0]).double().mean()) if len(others) == 1 else (
-            float((values == 0).movedim(axis, 0).flatten(1).all(1).double().mean())
+        dead = (
+            float((values == 0).all(dim=others[0]).double().mean())
+            if len(others) == 1
+            else (float((values == 0).movedim(axis, 0).flatten(1).all(1).double().mean()))
         )
     delta = deltas[-1] if deltas else None
     zero = small = None
@@ -177,7 +181,7 @@ def _open_flow(setup: Setup) -> GradientFlow | None:
         torch.set_rng_state(state)
 
 
-def record_run(setup: Setup, on_alarm: Callable[[Alarm], None] | None = None) -> Outcome:
+def record_run(setup: Setup) -> Outcome:
     """Train a program to its end, watched by the reference, and return what was said of it."""
     began = time.process_time()
     facts = describe(setup)
@@ -195,76 +199,85 @@ def record_run(setup: Setup, on_alarm: Callable[[Alarm], None] | None = None) ->
         layers = _Layers(setup.model) if sampled else None
         for optimizer in setup.optimizers:
             optimizer.zero_grad()
-        loss = setup.backward(setup, step)
-        losses.append(loss)
+        losses.append(setup.backward(setup, step))
         found = layers.close() if layers else ()
         before = [each.detach().clone() for each in watched] if sampled else []
-        scale = setup.scaler.get_scale() if setup.scaler is not None else None
-        if setup.scaler is not None:
-            for optimizer in setup.optimizers:
-                setup.scaler.unscale_(optimizer)
-        norms: Norms = np.array([_norm(each.grad) for each in watched], float)
-        total = float(np.sqrt(np.square(norms[norms >= 0]).sum())) if not np.isnan(norms).any() else math.nan
-        clipped = None
-        if setup.clip is not None and total > setup.clip:
-            clipped = total
-            torch.nn.utils.clip_grad_norm_(setup.model.parameters(), setup.clip)
-            norms = np.array([_norm(each.grad) for each in watched], float)
-            total = float(np.sqrt(np.square(norms[norms >= 0]).sum()))
-        rates = tuple(
-            float(group["lr"]) for each in setup.optimizers for group in each.param_groups
-        )
-        skipped = ""
-        for optimizer in setup.optimizers:
-            if setup.scaler is not None:
-                setup.scaler.step(optimizer)
-                setup.scaler.update()
-                skipped = "" if math.isfinite(total) else "gradient scaler"
-            else:
-                optimizer.step()
-        history.add(
-            StepRecord(
-                step=step,
-                seconds=0.0,
-                grad_norms=norms,
-                total_norm=total,
-                clipped_from=clipped,
-                loss=loss if setup.logged else None,
-                rates=rates,
-                scale=scale,
-                skipped=skipped,
-            )
-        )
+        history.add(_take_step(setup, watched, step, losses[-1]))
         if sampled:
-            updates = [_norm(each - old) for each, old in zip(watched, before, strict=True)]
-            now = dict(setup.model.named_parameters())
-            replaced = tuple(
-                each.name
-                for each, old in zip(facts.parameters, watched, strict=True)
-                if now.get(each.name) is not old
-            )
-            history.add(
-                Sample(
-                    step=step,
-                    weight_norms=np.array([_norm(each) for each in before], float),
-                    update_norms=np.array(updates, float),
-                    layers=found,
-                    flow=flow,
-                    replaced=replaced,
-                )
-            )
+            history.add(_take_sample(setup, facts, watched, before, found, flow, step))
         new = find_alarms(history)
         alarms.extend(new)
-        if new:
-            soon = AFTER_ALARM
-            for each in new:
-                if on_alarm is not None:
-                    on_alarm(each)
+        soon = AFTER_ALARM if new else soon
         for schedule in setup.schedules:
             schedule.step()
-        if not math.isfinite(loss) and len(losses) > 5 and not any(map(math.isfinite, losses[-5:])):
+        if len(losses) > 5 and not any(map(math.isfinite, losses[-5:])):
             break
     trained, word = setup.judge(setup.model, losses)
-    return Outcome(
-        tuple(alarms), tuple(losses), trained, word, cast("Any", time.process_time() - began)
+    return Outcome(tuple(alarms), tuple(losses), trained, word, time.process_time() - began)
+
+
+def _measure_norms(watched: Sequence[Tensor]) -> tuple[Norms, float]:
+    """Return ‖gradient‖ of each parameter, and of all together."""
+    norms: Norms = np.array([_norm(each.grad) for each in watched], float)
+    if np.isnan(norms).any():
+        return norms, math.nan
+    return norms, float(np.sqrt(np.square(norms[norms >= 0]).sum()))
+
+
+def _take_step(setup: Setup, watched: Sequence[Tensor], step: int, loss: float) -> StepRecord:
+    """Let the optimizers step, and return what was measured."""
+    scaler = setup.scaler
+    scale = scaler.get_scale() if scaler is not None else None
+    if scaler is not None:
+        for optimizer in setup.optimizers:
+            scaler.unscale_(optimizer)
+    norms, total = _measure_norms(watched)
+    clipped = None
+    if setup.clip is not None and total > setup.clip:
+        clipped = total
+        torch.nn.utils.clip_grad_norm_(setup.model.parameters(), setup.clip)
+        norms, total = _measure_norms(watched)
+    rates = tuple(float(group["lr"]) for each in setup.optimizers for group in each.param_groups)
+    skipped = ""
+    for optimizer in setup.optimizers:
+        if scaler is None:
+            optimizer.step()
+            continue
+        scaler.step(optimizer)
+        scaler.update()
+        skipped = "" if math.isfinite(total) else "gradient scaler"
+    return StepRecord(
+        step=step,
+        seconds=0.0,
+        grad_norms=norms,
+        total_norm=total,
+        clipped_from=clipped,
+        loss=loss if setup.logged else None,
+        rates=rates,
+        scale=scale,
+        skipped=skipped,
+    )
+
+
+def _take_sample(
+    setup: Setup,
+    facts: RunFacts,
+    watched: Sequence[Tensor],
+    before: Sequence[Tensor],
+    layers: tuple[LayerSample, ...],
+    flow: GradientFlow | None,
+    step: int,
+) -> Sample:
+    """Return what was measured of a sampled step."""
+    now = dict(setup.model.named_parameters())
+    pairs = list(zip(facts.parameters, watched, strict=True))
+    return Sample(
+        step=step,
+        weight_norms=np.array([_norm(each) for each in before], float),
+        update_norms=np.array(
+            [_norm(each - old) for each, old in zip(watched, before, strict=True)], float
+        ),
+        layers=layers,
+        flow=flow,
+        replaced=tuple(each.name for each, old in pairs if now.get(each.name) is not old),
     )

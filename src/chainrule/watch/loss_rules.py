@@ -5,15 +5,16 @@ import math
 import numpy as np
 
 from chainrule._utils.numbers import format_number
-from chainrule.watch.history import History, measure_outlier
-from chainrule.watch.records import Evidence
+from chainrule.watch.history import NEAR, History, measure_outlier
+from chainrule.watch.records import ABSENT, Evidence
 from chainrule.watch.rule import Bound, Finding, Rule
 
 LEARNED = 20
 """Steps of ordinary history that a jump is compared with, at least."""
 
-UNUSUAL = 8.0
-"""Robust distance from the median: in normal noise one value of 10¹⁵ is further away."""
+UNUSUAL = 6.0
+"""Robust distance from the median, of logarithms where all losses are positive: in normal noise one
+value of a billion is further away, and logarithms are near to normal in heavy-tailed noise, too."""
 
 THRICE = 3.0
 """Loss ÷ median loss of a jump."""
@@ -31,13 +32,22 @@ LASTED = 10
 """Steps for which the loss must stay up until the data count as changed."""
 
 EMPTY = 2
-"""Steps without any gradient among the last 20."""
+"""Times among the last 20 steps that a step without any gradient is followed by one with."""
+
+ORDINARY = 0.2
+"""Smallest loss ÷ median loss of the steps with a gradient, among the last 64."""
 
 FLAT_STEPS = 20
 """Means of ten steps without progress."""
 
 PROGRESS = 0.02
 """Progress ÷ first loss that is next to none."""
+
+UNSOLVED = 0.1
+"""Their median ÷ the first loss."""
+
+TURN = 0.2
+"""Share of steps with, and without, a gradient from which on networks train in turns."""
 
 LOST_AGAIN = 0.9
 """Loss ÷ first loss of a run that has lost what it learned."""
@@ -65,6 +75,8 @@ class _Jump:
             return False
         distance, self.middle = measure_outlier(known, value)
         usual = float(known.max())
+        if value > 0.0 and (known > 0.0).all():
+            distance, _ = measure_outlier(np.log(known), math.log(value))
         return (
             distance > UNUSUAL
             and value > THRICE * abs(self.middle)
@@ -172,14 +184,18 @@ def _find_data_changed(history: History) -> Finding | None:
 def _find_empty_batches(history: History) -> Finding | None:
     """Return that some steps have no gradient at all, and the others are as ever."""
     totals = history.get_totals(20)
-    losses = history.get_losses(20)
     none = totals == 0.0
-    if len(totals) < 8 or none.sum() < EMPTY or none.mean() > 0.7 or none[-5:].all():
+    ends = int((none[:-1] & ~none[1:]).sum())
+    if len(totals) < 8 or ends < EMPTY:
         return None
-    usual = losses[~none & np.isfinite(losses)]
-    start = history.start_loss
-    if start is not None and len(usual) and abs(float(np.median(usual))) < 0.05 * abs(start):
-        return None  # a margin that is kept has no gradient either
+    # Where a margin is kept there is no gradient either, but then the others are small, too.
+    wide, more = history.get_losses(64), history.get_totals(64)
+    usual = wide[(more > 0.0) & np.isfinite(wide)]
+    middle = float(np.median(usual)) if len(usual) else 0.0
+    alike = len(usual) >= 6 and bool(usual.min() > ORDINARY * middle)
+    alike = alike and middle > UNSOLVED * abs(history.start_loss or 0.0)
+    if history.has_loss and not alike:
+        return None
     return Finding(
         value=float(none.sum()),
         bound=float(EMPTY),
@@ -198,7 +214,11 @@ def _find_loss_flat(history: History) -> Finding | None:
     half = len(last) // 2
     fallen = first - float(last[half:].mean())
     slope = float(last[:half].mean() - last[half:].mean())
-    if fallen > PROGRESS * abs(first) + noise or slope > PROGRESS * abs(first) + 2 * noise:
+    if (
+        _takes_turns(history)
+        or fallen > PROGRESS * abs(first) + noise
+        or slope > PROGRESS * abs(first) + 2 * noise
+    ):
         return None
     return Finding(
         value=fallen / abs(first) if first else 0.0,
@@ -206,6 +226,12 @@ def _find_loss_flat(history: History) -> Finding | None:
         summary=f"In {history.count} steps the loss went from {format_number(first)} to "
         f"{format_number(float(last[half:].mean()))}.",
     )
+
+
+def _takes_turns(history: History) -> bool:
+    """Return whether parts of the model train in turns, so that there is more than one loss."""
+    absent = (history.get_norms(NEAR) == ABSENT).mean(0)
+    return bool(((absent > TURN) & (absent < 1 - TURN)).any())
 
 
 def _find_stalled(history: History) -> Finding | None:
@@ -244,7 +270,7 @@ LOSS_RULES = (
         ),
         cause="Some batches have nothing to learn from: every example or target is masked.",
         action="Leave such batches out, or check how the mask is made.",
-        follows=("non_finite", "no_gradient", "dead_units", "underflow"),
+        follows=("non_finite", "no_gradient", "dead_units", "underflow", "stale_optimizer"),
     ),
     Rule(
         name="spike",
@@ -277,7 +303,7 @@ LOSS_RULES = (
         cause="From this step on the data are others: another scale, another order of classes, "
         "another source.",
         action="Compare the inputs and targets of this step with earlier ones.",
-        follows=("non_finite", "rate_too_high", "exploding"),
+        follows=("non_finite", "rate_too_high", "exploding", "spike", "dead_units"),
     ),
     Rule(
         name="stalled",

@@ -18,7 +18,8 @@ RULES: tuple[Rule, ...] = tuple(
 """Every rule, causes before what they bring about."""
 
 LASTING = 60
-"""Steps for which a trouble explains those that follow from it, after it was last seen."""
+"""Steps for which a trouble explains those that follow from it, after it was last seen; longer if
+samples are further apart."""
 
 
 def find_alarms(history: History) -> tuple[Alarm, ...]:
@@ -47,7 +48,7 @@ def find_alarms(history: History) -> tuple[Alarm, ...]:
         if finding is None:
             continue
         old = history.troubles.get(rule.name)
-        lasts = old is not None and step - old.last <= rule.repeats
+        lasts = old is not None and step - old.last <= max(rule.repeats, 3 * history.facts.every)
         said = old.said if old is not None and lasts else None
         if said is None and not _is_explained(rule, history):
             said = step
@@ -62,7 +63,7 @@ def _is_explained(rule: Rule, history: History) -> bool:
         trouble = history.troubles.get(name)
         if trouble is None or trouble.said is None:
             continue
-        if history.step - trouble.last <= LASTING:
+        if history.step - trouble.last <= max(LASTING, 2 * history.facts.every + 10):
             return True
     return False
 

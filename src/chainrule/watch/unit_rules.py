@@ -83,7 +83,7 @@ def _find_saturated(history: History) -> Finding | None:
 
 def _find_symmetric(history: History) -> Finding | None:
     """Return weights whose units are copies, from a flow; or weights that are zero and stay so."""
-    if history.symmetric and history.count <= 50:
+    if history.symmetric and (history.count <= 50 or is_untrained(history)):
         name, share = max(history.symmetric, key=lambda each: each[1])
         if share >= ALIKE:
             return Finding(
@@ -126,7 +126,7 @@ UNIT_RULES = (
         "they have no gradient, and stay off.",
         action="Lower the learning rate, use a leaky activation, or leave the rectifier out of the "
         "output.",
-        follows=("non_finite", "rate_too_high", "exploding", "symmetric"),
+        follows=("non_finite", "rate_too_high", "exploding", "symmetric", "vanishing"),
     ),
     Rule(
         name="saturated",
