@@ -115,7 +115,7 @@ def relu_autoencoder_control() -> Setup:
     return Setup(model, adam(model, 0.01), regress((x, x)), judge_values((x, x), 0.7), 600)
 
 
-@faulty("dead units", onset=25, patience=60, group="known")
+@faulty("dead units", onset=11, group="known")
 def relu_output_negative_targets(bug: bool) -> Setup:
     """A ReLU on the output of a regression whose targets are mostly negative."""
     g = torch.Generator().manual_seed(0)

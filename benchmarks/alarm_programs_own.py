@@ -392,7 +392,7 @@ def relu_small_weights(bug: bool) -> Setup:
     return Setup(model, optimizers, classify(data), judge_classes(data, 0.7), 200)
 
 
-@faulty("exploding")
+@faulty("exploding", also=("saturation",))
 def deep_large_weights(bug: bool) -> Setup:
     """Twenty tanh layers with weights of N(0, 1): chaos."""
     data = load_images()
@@ -621,14 +621,14 @@ def normalization_lost(bug: bool) -> Setup:
 
     def scale(batch: Batch, step: int) -> Batch:
         a, b = batch
-        return (5 * a + 3 if bug and step >= 120 else (a - mean) / spread), b
+        return (20 * a + 10 if bug and step >= 120 else (a - mean) / spread), b
 
     model = Conv()
     return Setup(
         model,
-        sgd(model, 0.01),
+        adam(model, 0.005),
         classify((x, y), 32, scale),
-        judge_calm(120),
+        judge_calm(120, 4.0),
     )
 
 

@@ -416,7 +416,7 @@ GRADIENT_RULES = (
         "a division by zero, a softmax over nothing but −∞), or a number overflowed.",
         action="Open the step as a flow: it names the operation and its inputs; guard that input, "
         "or skip such batches.",
-        follows=("rate_too_high", "exploding", "spike", "data_changed", "outlier_batch"),
+        follows=("rate_too_high", "exploding"),
     ),
     Rule(
         name="underflow",
@@ -434,7 +434,7 @@ GRADIENT_RULES = (
         "zero.",
         action="Scale the loss (`torch.amp.GradScaler`), use bfloat16 or float32, or leave out "
         "what divides the loss.",
-        follows=("non_finite", "dead_units"),
+        follows=("non_finite", "dead_units", "stalled"),
     ),
     Rule(
         name="no_gradient",
@@ -476,7 +476,17 @@ GRADIENT_RULES = (
         "weights too small, and the depth multiplies it.",
         action="Use ReLU-like activations with an initialization made for them, normalization, or "
         "residual connections.",
-        follows=("underflow", "no_gradient", "dead_units", "saturated", "symmetric", "no_update"),
+        follows=(
+            "underflow",
+            "no_gradient",
+            "dead_units",
+            "saturated",
+            "symmetric",
+            "no_update",
+            "exploding",
+            "rate_too_high",
+            "stale_optimizer",
+        ),
     ),
 )
 """The gravest first."""

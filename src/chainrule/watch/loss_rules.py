@@ -207,7 +207,11 @@ def _find_empty_batches(history: History) -> Finding | None:
 def _find_loss_flat(history: History) -> Finding | None:
     """Return that the loss has made no progress since the first steps."""
     blocks, first = history.get_blocks(), history.first_block
-    if first is None or len(blocks) < FLAT_STEPS or history.best_block < 0.9 * abs(first):
+    if first is None or len(blocks) < FLAT_STEPS:
+        return None
+    if history.guessing is not None and 0.0 < history.guessing < first:
+        first = history.guessing  # down to the loss of guessing nothing is learned
+    if history.best_block < 0.9 * abs(first):
         return None
     last = blocks[-FLAT_STEPS:]
     noise = float(last.std()) / math.sqrt(len(last))

@@ -29,6 +29,12 @@ RISING = 7
 TENFOLD = 10.0
 """By which loss or norm must have grown in these steps."""
 
+SOON = 20
+"""Steps within which updates are added up."""
+
+DEAD = 0.9
+"""Share of dead units of a layer."""
+
 FAR = 5.0
 """Loss ÷ first loss, in most of the last steps, that a run does not come back from by itself."""
 
@@ -53,7 +59,12 @@ def measure_step(history: History, sample: Sample) -> float | None:
 
 
 def _find_rate_too_high(history: History) -> Finding | None:
-    return _find_growth(history) or _find_replaced(history) or _find_far(history)
+    return (
+        _find_growth(history)
+        or _find_replaced(history)
+        or _find_killed(history)
+        or _find_far(history)
+    )
 
 
 def _find_growth(history: History) -> Finding | None:
@@ -127,6 +138,34 @@ def _find_replaced(history: History) -> Finding | None:
             f"{format_number(float(known[-1]))}.",
             evidence=_show_step(history),
         )
+    return None
+
+
+def _find_killed(history: History) -> Finding | None:
+    """Return that most units of a layer died while a few steps moved the weights by their size."""
+    now = history.samples[-1] if history.samples else None
+    if now is None or now.step < history.step - 1:
+        return None
+    dead = {each.name for each in now.layers if (each.dead_units or 0.0) >= DEAD}
+    moved: list[float] = []
+    for sample in list(history.samples)[-2::-1]:
+        elapsed = now.step - sample.step
+        if elapsed > SOON or not dead:
+            break
+        ratio = measure_step(history, sample)
+        moved.append(0.0 if ratio is None else ratio)
+        alive = [x.name for x in sample.layers if x.name in dead and (x.dead_units or 0.0) < 0.5]
+        value = elapsed * sum(moved) / len(moved)
+        if alive and value > REPLACED:
+            return Finding(
+                value=value,
+                bound=REPLACED,
+                layer=alive[0],
+                summary=f"From step {sample.step} to {now.step} the updates were "
+                f"{format_number(value)} times as large as the weights, and meanwhile the units of "
+                f"{alive[0]!r} died.",
+                evidence=_show_step(history),
+            )
     return None
 
 

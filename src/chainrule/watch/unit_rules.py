@@ -4,11 +4,9 @@ import numpy as np
 
 from chainrule.watch.gradient_rules import is_untrained, name_layer
 from chainrule.watch.history import History
+from chainrule.watch.rate_rules import DEAD
 from chainrule.watch.records import Evidence, LayerSample, Sample
 from chainrule.watch.rule import Bound, Finding, Rule
-
-DEAD = 0.9
-"""Share of dead units of a layer."""
 
 GROWN = 0.3
 """By how much the share has grown since the first sample, if it is below one."""
