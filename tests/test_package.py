@@ -42,6 +42,7 @@ def test_public_names():
         "probe_precision",
         "simulate",
         "try_training",
+        "watch",
         "write_report",
     }
 
@@ -67,6 +68,7 @@ PUBLIC = {
     "explain_erratum find_best_biases find_best_weights find_stable_weights get_expression "
     "measure_depth measure_product measure_recurrence summarize_derivation summarize_recurrence "
     "unroll",
+    "watch": "Run sharded_norms watch",
     "errors": "ChainruleError FlowFileError InspectionError LossError RemedyError SpecError "
     "TargetError",
     "testing": "assert_healthy",

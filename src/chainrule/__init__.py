@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from chainrule.spec.initializers import INITIALIZERS
     from chainrule.spec.network_spec import NetworkSpec
     from chainrule.training.trial import try_training
+    from chainrule.watch.watching import watch
 
 __all__ = [
     "ACTIVATIONS",
@@ -67,6 +68,7 @@ __all__ = [
     "probe_precision",
     "simulate",
     "try_training",
+    "watch",
     "write_report",
 ]
 
@@ -115,9 +117,11 @@ _ROOMS = frozenset(
         "spec",
         "testing",
         "training",
+        "watch",
     }
 )
-"""What is also an attribute: `chainrule.chain.derive` needs no import of its own."""
+"""What is also an attribute: `chainrule.chain.derive` needs no import of its own. The room `watch`
+can be called, as the function that it is named after."""
 
 if not TYPE_CHECKING:  # a type checker must still object to names that do not exist
 

@@ -8,6 +8,9 @@ Every message states what must hold, what came instead, and how to fix it.
     │   └── LossError     `compute_loss` did not return a differentiable scalar
     ├── RemedyError       a remedy does not fit the model (also a ValueError)
     ├── FlowFileError     a flow file that is damaged or from a newer version (also a ValueError)
+    ├── WatchError        a training run that cannot be watched (also a ValueError)
+    ├── TrainingStopped   an alarm of a kind that shall stop the run (also a RuntimeError)
+    ├── RunFileError      a run file that is damaged, taken, or none (also a ValueError)
     └── TargetError       the command line's FILE.py:FUNCTION cannot be loaded (also a ValueError)
 """
 
@@ -41,6 +44,18 @@ class RemedyError(ChainruleError, ValueError):
 
 class FlowFileError(ChainruleError, ValueError):
     """A flow file is damaged, too large, or written by a newer chainrule."""
+
+
+class WatchError(ChainruleError, ValueError):
+    """A training run cannot be watched, or was asked for what it does not have."""
+
+
+class TrainingStopped(ChainruleError, RuntimeError):  # noqa: N818  (an end that was asked for)
+    """A watched run raised an alarm that it was told to stop at."""
+
+
+class RunFileError(ChainruleError, ValueError):
+    """A run file is damaged, held by another writer, no run at all, or cannot be written."""
 
 
 class TargetError(ChainruleError, ValueError):

@@ -19,6 +19,7 @@ from chainrule.cli.explore import explore_command
 from chainrule.cli.inspect import inspect_command
 from chainrule.cli.presets import presets_command
 from chainrule.cli.report import report_command
+from chainrule.cli.runs import COMMANDS as RUN_COMMANDS
 from chainrule.cli.simulate import simulate_command
 from chainrule.cli.streams import close_output, guard_encoding, print_error
 from chainrule.errors import ChainruleError
@@ -67,6 +68,11 @@ class _Command(TyperCommand):
         formatter.write_usage(ctx.command_path, " ".join(pieces))  # type: ignore[attr-defined]
 
 
+def _list_examples(lines: Sequence[str]) -> str:
+    """Return the end of a command's help."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
 app = typer.Typer(
     name="chainrule",
     help="See, explain and fix gradient flow in deep networks.",
@@ -85,8 +91,17 @@ for _name, _function in (
     ("equation", equation_command),
     ("explore", explore_command),
 ):
-    _lines = "\n".join(f"  {_line}" for _line in _EXAMPLES[_name])
-    app.command(_name, cls=_Command, epilog=f"\b\nExamples:\n{_lines}")(_function)
+    app.command(_name, cls=_Command, epilog=_list_examples(_EXAMPLES[_name]))(_function)
+
+_runs = typer.Typer(
+    help="List, show, compare, export and delete training runs that were watched.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=_list_examples([examples[0] for _, _, examples in RUN_COMMANDS]),
+)
+for _name, _function, _lines in RUN_COMMANDS:
+    _runs.command(_name, cls=_Command, epilog=_list_examples(_lines))(_function)
+app.add_typer(_runs, name="runs")
 
 
 def _print_version(wanted: bool) -> None:

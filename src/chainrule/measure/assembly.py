@@ -66,6 +66,7 @@ def assemble_flow(  # noqa: PLR0915  (one table per kind of tensor, one transfer
     residuals: Sequence[Residual] = (),
     attentions: Sequence[AttentionCall] = (),
     facts: Loss | None = None,
+    scale: float = 1.0,
 ) -> GradientFlow:
     """Return the flow of one model, and release the recorder's tensors.
 
@@ -80,12 +81,19 @@ def assemble_flow(  # noqa: PLR0915  (one table per kind of tensor, one transfer
         residuals: Its residual connections.
         attentions: Its computations of attention weights.
         facts: What was found of the loss before the backward pass.
+        scale: What the loss was multiplied with before the backward pass; norms of gradients at
+            edges are divided by it. (Those of parameters are given without it.)
     """
     parameters = inventory.parameters
     tables: list[Table] = [{"loss": loss.reshape(1, 1)}]
     places = _summarize_outputs(recorder.calls, tables)
     of_calls = {e: g for e, g in edge_gradients.items() if e not in recorder.kept}
+    first_of_edges = len(tables)
     edge_places = _summarize_alike(of_calls, tables, summarize_gradients)
+    if scale != 1.0:
+        for table in tables[first_of_edges:]:
+            for name in ("norm", "max_abs"):
+                table[name] = table[name] / scale
 
     def has_zeros(edge: int) -> bool:
         table, entry = edge_places.get(edge, (0, 0))
@@ -114,7 +122,7 @@ def assemble_flow(  # noqa: PLR0915  (one table per kind of tensor, one transfer
     time_tables = len(tables)
     for each in timed:
         direct = each.gradients[:0] if each.read is None else each.read
-        tables.append({"gradients": each.gradients, "read": direct})
+        tables.append({"gradients": each.gradients / scale, "read": direct / scale})
     weights = take_weights(recorder, [p.names[0] for p in parameters], parameter_gradients)
     arriving = take_arriving(recorder, edge_gradients)
     half_tables = len(tables)

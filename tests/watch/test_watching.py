@@ -1,0 +1,585 @@
+"""The run as an object: what it keeps, what it says, and that nothing of it reaches the loop."""
+
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import chainrule
+from chainrule.errors import RunFileError, TrainingStopped, WatchError
+from chainrule.watch import watch, watching
+from chainrule.watch.reading import RunReader
+
+
+def make(width=8):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def train(model, optimizer, run, count, bad=()):
+    generator = torch.Generator().manual_seed(1)
+    for number in range(count):
+        x = torch.randn(6, 4, generator=generator)
+        y = torch.randint(3, (6,), generator=generator)
+        loss = F.cross_entropy(model(x), y)
+        if number in bad:
+            loss = loss * math.nan
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        run.log(loss=loss)
+
+
+def warnings_in(caplog):
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+# --- What is kept ---------------------------------------------------------------------------------
+
+
+def test_the_package_itself_can_be_called():
+    model = make()
+    run = chainrule.watch(model, torch.optim.SGD(model.parameters(), 0.1))
+    run.close()
+    run.close()
+    assert isinstance(run, chainrule.watch.Run)
+    assert run.facts.model == "Sequential"
+
+
+def test_without_a_store_the_last_steps_stay_in_memory(monkeypatch):
+    monkeypatch.setattr(watching, "KEPT_STEPS", 20)
+    monkeypatch.setattr(watching, "KEPT_SAMPLES", 3)
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with watch(model, optimizer, every=5) as run:
+        train(model, optimizer, run, 50)
+    assert [record.step for record in run.steps] == list(range(31, 51))
+    assert [sample.step for sample in run.samples] == [40, 45, 50]
+
+
+def test_more_is_sampled_in_the_beginning():
+    steps = [step for step in range(1, 401) if watching.is_sampled(step, 50)]
+    assert steps == [1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 150, 200, 250, 300, 350, 400]
+    assert all(watching.is_sampled(step, 1) for step in range(1, 20))
+
+
+def test_a_flow_is_that_of_inspect():
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    x, y = torch.randn(6, 4), torch.randint(3, (6,))
+    expected = chainrule.inspect(model, lambda m: F.cross_entropy(m(x), y), optimizer)
+    with watch(model, optimizer) as run:
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        run.log(loss=loss)
+    flow = run.flow(1)
+    assert flow.layers == expected.layers
+    assert flow.parameters == expected.parameters
+    assert flow.loss == expected.loss
+    assert flow.optimizer == expected.optimizer
+    assert flow.is_chain == expected.is_chain if hasattr(flow, "is_chain") else True
+    assert chainrule.diagnose(flow).verdict == chainrule.diagnose(expected).verdict
+    with pytest.raises(WatchError, match=r"\(1\).*2"):
+        run.flow(2)
+
+
+def test_samples_equal_the_flow_of_their_step():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 2)
+    )
+    with torch.no_grad():
+        model[0].weight[1] = 0
+        model[0].bias[1] = -1.0  # a dead unit
+        model[3].weight *= 30  # saturates
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    with watch(model, optimizer) as run:
+        model(torch.randn(5, 1, 6, 6)).square().mean().backward()
+        optimizer.step()
+    (sample,) = run.samples
+    flow = {layer.name: layer for layer in run.flow(1).layers}
+    for layer in sample.layers:
+        wanted = flow[layer.name]
+        assert layer.kind == wanted.kind
+        assert layer.mean == pytest.approx(wanted.statistics.mean, rel=1e-5, abs=1e-7)
+        assert layer.std == pytest.approx(wanted.statistics.std, rel=1e-5)
+        assert layer.delta_norm == pytest.approx(wanted.gradient.norm, rel=1e-5)
+        assert layer.zero_share == pytest.approx(wanted.gradient.zero_share, abs=1e-6)
+        assert layer.non_finite == 0
+    by_name = {layer.name: layer for layer in sample.layers}
+    assert by_name["1"].dead_units == pytest.approx(flow["1"].statistics.dead_share) == 0.25
+    assert by_name["4"].saturation == pytest.approx(flow["4"].statistics.saturation, abs=0.02)
+    assert by_name["4"].saturation > 0.3
+    assert [by_name["0"].dead_units, by_name["0"].saturation] == [None, None]
+
+
+def test_subnormal_gradients_and_bad_outputs_are_counted():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).half()
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    with watch(model, optimizer) as run:
+        out = model(torch.ones(2, 4).half())
+        out.backward(torch.full_like(out, 1e-7))
+        optimizer.step()
+    assert run.samples[0].layers[1].subnormal_share == 1.0
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    with watch(model, optimizer) as run:
+        x = torch.ones(2, 4)
+        x[0, 0] = math.inf
+        model(x).sum().backward()
+        optimizer.step()
+    assert run.samples[0].layers[0].non_finite == 8
+
+
+def test_an_error_in_the_loop_loses_nothing(tmp_path):
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    path = tmp_path / "run.db"
+    for error in (KeyboardInterrupt, ZeroDivisionError):
+        path.unlink(missing_ok=True)
+
+        def go(error=error):
+            with watch(model, optimizer, store=path) as run:
+                train(model, optimizer, run, 7)
+                raise error
+
+        with pytest.raises(error):
+            go()
+        reader = RunReader(path)
+        assert len(reader.steps()) == 7
+        assert reader.steps()[-1].loss is not None
+        assert reader.ended
+        assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_a_store_holds_what_the_run_had(tmp_path):
+    model = make()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    with watch(model, optimizer, store=tmp_path / "new" / "exp.db", every=10) as run:
+        train(model, optimizer, run, 60)
+        assert run.flow(1).layers
+    reader = RunReader(tmp_path / "new" / "exp.db")
+    assert reader.facts.name == run.facts.name == "exp"
+    assert [each.step for each in reader.steps()] == [each.step for each in run.steps]
+    for mine, theirs in zip(run.steps, reader.steps(), strict=True):
+        assert theirs.loss == pytest.approx(mine.loss, rel=1e-3)
+        assert theirs.grad_norms == pytest.approx(mine.grad_norms, rel=0.02)
+    assert [each.step for each in reader.samples()] == [each.step for each in run.samples]
+    assert reader.flow(1).layers == run.flow(1).layers
+
+
+def test_it_goes_on_after_its_last_step_or_a_checkpoint(tmp_path):
+    model = make()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    path = tmp_path / "run.db"
+    for resume, steps in ((False, 10), (True, 15), (12, 17)):
+        with watch(model, optimizer, store=path, resume=resume) as run:
+            train(model, optimizer, run, steps if resume is False else 5)
+        assert [each.step for each in RunReader(path).steps()] == list(range(1, steps + 1))
+        assert run.steps[-1].step == steps
+    with pytest.raises(RunFileError, match="exists"):
+        watch(model, optimizer, store=path)
+    wide = make(16)
+    with pytest.raises(RunFileError, match=r"0\.weight"):
+        watch(wide, torch.optim.SGD(wide.parameters(), 0.1), store=path, resume=True)
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+LOOP = """
+import sys, torch, logging
+from torch import nn
+from chainrule.watch import watch
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+optimizer = torch.optim.Adam(model.parameters(), 0.01)
+with watch(model, optimizer, store=sys.argv[1], every=5, resume=True) as run:
+    for step in range(int(sys.argv[2])):
+        loss = model(torch.randn(6, 4)).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        run.log(loss=loss)
+        if step % 50 == 0:
+            print(step, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_opens_and_goes_on(tmp_path):
+    path = tmp_path / "run.db"
+    command = [sys.executable, "-c", LOOP, str(path)]
+    killed = subprocess.Popen([*command, "1000000"], stdout=subprocess.PIPE, text=True)
+    try:
+        for line in killed.stdout:
+            if int(line) >= 300:
+                break
+        time.sleep(1.5)  # what was written by now is on disk after a second
+    finally:
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
+        killed.stdout.close()
+    reader = RunReader(path)
+    steps = reader.steps()
+    assert not reader.damage
+    assert [each.step for each in steps] == list(range(1, len(steps) + 1))
+    assert len(steps) > 300
+    assert not reader.ended
+    subprocess.run([*command, "20"], check=True, capture_output=True)
+    again = RunReader(path)
+    assert [each.step for each in again.steps()] == list(range(1, len(steps) + 21))
+    assert again.ended
+
+
+# --- Alarms ---------------------------------------------------------------------------------------
+
+
+def test_an_alarm_is_kept_told_and_stored_once(tmp_path, caplog):
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    told = []
+
+    def tell(alarm):
+        told.append(alarm)
+        raise ValueError("mine")
+
+    with watch(model, optimizer, store=tmp_path / "run.db", on_alarm=tell) as run:
+        train(model, optimizer, run, 30, bad={20})
+    (alarm,) = [each for each in run.alarms if each.rule == "non_finite"]
+    assert alarm.step in (20, 21)
+    assert list(run.alarms) == told
+    stored = RunReader(tmp_path / "run.db").alarms()
+    assert [each.rule for each in stored] == [each.rule for each in told]
+    said = [each for each in warnings_in(caplog) if "mine" in each]
+    assert len(said) == 1
+    after = {sample.step for sample in run.samples}
+    assert {alarm.step + 2, alarm.step + 3} <= after  # sampled after an alarm
+    assert len(run.steps) == 30
+
+
+@pytest.mark.parametrize("name", ["non_finite", "non-finite numbers"])
+def test_a_run_that_cannot_recover_is_stopped(name):
+    from chainrule.watch.rules import RULES
+
+    kinds = {rule.name: rule.kind for rule in RULES}
+    name = name if name in kinds else kinds["non_finite"]
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with (
+        watch(model, optimizer, raise_on=[name]) as run,
+        pytest.raises(TrainingStopped, match="21"),
+    ):
+        train(model, optimizer, run, 30, bad={20})
+    assert len(run.steps) == 21
+    with pytest.raises(WatchError, match="non_finite"):
+        watch(model, optimizer, raise_on=["non_finit"])
+
+
+@pytest.mark.parametrize("makes_scheduler", ["before", "after", "never"])
+def test_a_step_with_a_bad_gradient_is_left_out(makes_scheduler):
+    model = make()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    if makes_scheduler == "before":
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5)
+    with watch(model, optimizer, every=1, skip_step_on=["non_finite"]) as run:
+        if makes_scheduler == "after":
+            scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5)
+        for number in range(10):
+            loss = model(torch.ones(2, 4)).square().mean() * (math.nan if number == 4 else 1.0)
+            before = [p.detach().clone() for p in model.parameters()]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if makes_scheduler != "never":
+                scheduler.step()
+            if number == 4:
+                assert all(map(torch.equal, model.parameters(), before))
+                assert optimizer.state[model[0].weight]["step"] == 4
+    skipped = [record.skipped for record in run.steps]
+    assert skipped == [""] * 4 + ["non-finite gradient"] + [""] * 5
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert not run.steps[4].finite
+    optimizer.step()
+
+
+def test_a_closure_with_a_bad_gradient_is_left_out():
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    factor, calls = [1.0], []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(torch.ones(2, 4)).square().mean() * factor[0]
+        loss.backward()
+        calls.append(loss.item())
+        return loss
+
+    with watch(model, optimizer, skip_step_on=["non_finite"]) as run:
+        optimizer.step(closure)
+        factor[0] = math.inf
+        optimizer.step(closure=closure)
+        factor[0] = 1.0
+        assert optimizer.step(closure=closure).item() == calls[-1]
+    assert [record.skipped for record in run.steps] == ["", "non-finite gradient", ""]
+    assert len(calls) == 3
+
+
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        h = self.inner(x)
+        return self.drop(h + h.masked_fill(x == 0, -math.inf).softmax(-1))
+
+
+class Rooted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return (self.inner(x) * (x[:, :1] != 0)).abs().sqrt()
+
+
+@pytest.mark.parametrize("where", ["forward", "backward", "loss"])
+def test_the_origin_of_a_bad_number_is_found_by_running_the_step_again(where):
+    torch.manual_seed(0)
+    model = {"forward": Masked, "backward": Rooted, "loss": make}[where]()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    state = None
+    with watch(model, optimizer, keep_batches=True) as run:
+        for number in range(12):
+            x = torch.rand(3, 4) + 0.1
+            if number == 8:
+                state = torch.get_rng_state()
+                if where != "loss":
+                    x[1] = 0
+            out = model(x)
+            loss = out.square().mean()
+            if number == 8 and where == "loss":
+                loss = (out * 0).sqrt().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            run.log(loss=loss)
+    assert run.kept.step == 9
+    assert len(run.kept.batches) == 1
+    assert torch.equal(run.kept.batches[0].random_states["cpu"], state)
+    assert run.kept.optimizer_states[0]["state"]
+    (alarm,) = [each for each in run.alarms if each.rule == "non_finite"]
+    assert any(each.name.startswith("origin") for each in alarm.evidence)
+    assert run.kept.origin.module == (None if where == "loss" else "")
+    assert run.kept.origin.direction == ("forward" if where == "forward" else "backward")
+    if where == "forward":
+        assert "softmax" in alarm.cause
+        assert "test_watching.py" in run.kept.origin.file
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_loss_that_is_not_finite_is_looked_into_though_gradients_are():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.inner(x).masked_fill(x == 0, -math.inf).softmax(-1)
+
+    model = Head()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with watch(model, optimizer, keep_batches=True) as run:
+        for number in range(12):
+            x = torch.rand(3, 4) + 0.1
+            x[1] *= number != 8
+            loss = model(x).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            run.log(loss=loss)
+    assert run.steps[8].finite
+    assert run.kept.step == 9
+    assert "softmax" in run.kept.origin.op
+
+
+# --- Bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "said"),
+    [
+        (nn.ReLU(), torch.optim.SGD([torch.ones(1)], 0.1), "parameters"),
+        (lambda x: x, torch.optim.SGD([torch.ones(1)], 0.1), "function"),
+        (nn.Linear(2, 1), None, "NoneType|none"),
+        (nn.Linear(2, 1), [], "none"),
+        (nn.Linear(2, 1), [1], "int"),
+        (nn.LazyLinear(2), torch.optim.SGD([torch.ones(1)], 0.1), "lazy"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(model, optimizer, said):
+    with pytest.raises(WatchError, match=said):
+        watch(model, optimizer)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"every": 0},
+        {"every": 2.5},
+        {"every": True},
+        {"on_alarm": 3},
+        {"skip_step_on": ["spike"]},
+        {"resume": True},
+    ],
+)
+def test_wrong_arguments_are_refused_and_change_nothing(wrong):
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(WatchError):
+        watch(model, optimizer, **wrong)
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_an_optimizer_of_another_model_is_an_alarm():
+    model, other = make(), make()
+    optimizer = torch.optim.SGD(other.parameters(), 0.1)
+    with watch(model, optimizer) as run:
+        train(model, optimizer, run, 25)
+    assert run.alarms
+    assert all(facts.optimizer is None for facts in run.facts.parameters)
+    assert all(record.total_norm > 0 for record in run.steps)
+
+
+def test_a_loop_without_steps_is_told(caplog):
+    model = make()
+    with watch(model, torch.optim.SGD(model.parameters(), 0.1)) as run:
+        model(torch.ones(1, 4)).sum().backward()
+        run.log(loss=1.0)
+    assert len(warnings_in(caplog)) == 1
+    assert run.steps == ()
+
+
+def test_a_model_that_changes_goes_on(caplog):
+    model = make()
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    with watch(model, optimizer, every=2) as run:
+        train(model, optimizer, run, 4)
+        model[0].requires_grad_(True)
+        optimizer.add_param_group({"params": list(model[0].parameters()), "lr": 0.5})
+        train(model, optimizer, run, 4)
+        model[2] = nn.Linear(8, 3)
+        optimizer.add_param_group({"params": list(model[2].parameters())})
+        train(model, optimizer, run, 4)
+        model.double().float()
+    assert len(run.steps) == 12
+    assert run.steps[3].grad_norms[0] < 0 < run.steps[4].grad_norms[0]
+    assert run.steps[4].rates == (0.1, 0.5)
+    assert run.steps[-1].grad_norms[2] < 0 or run.steps[-1].grad_norms[2] >= 0
+    assert run.samples[-1].replaced == ("2.weight", "2.bias")
+    assert [each for each in warnings_in(caplog) if "2 parameters" in each]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "sampling.LayerSampler._note",
+        "sampling._summarize",
+        "flows._Pass.assemble",
+        "flows._Pass._listen",
+        "watching.measure_norms",
+        "watching.find_alarms",
+        "watching.Run._make_record",
+        "watching.Run._enter",
+        "watching.UpdateMeter",
+        "store.RunWriter.write",
+    ],
+)
+def test_whatever_fails_in_here_is_told_once_and_training_goes_on(
+    place, monkeypatch, caplog, tmp_path
+):
+    import importlib
+
+    module, *names = place.split(".")
+    owner = importlib.import_module(f"chainrule.watch.{module}")
+    for name in names[:-1]:
+        owner = getattr(owner, name)
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("it broke")
+
+    monkeypatch.setattr(owner, names[-1], fail)
+    model, plain = make(), make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch(model, optimizer, every=2, store=tmp_path / "run.db") as run:
+        train(model, optimizer, run, 12)
+    expected = torch.optim.SGD(plain.parameters(), 0.1)
+    with watch(plain, expected) as other:
+        pass
+    other.log = lambda **_: None
+    train(plain, expected, other, 12)
+    assert all(map(torch.equal, model.parameters(), plain.parameters()))
+    said = [each for each in warnings_in(caplog) if "it broke" in each]
+    assert said
+    assert len(said) == len(set(said))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_disk_that_fails_is_told_once_and_training_goes_on(tmp_path, caplog):
+    (tmp_path / "file").write_text("not a folder")
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch(model, optimizer, store=tmp_path / "file" / "run.db") as run:
+        train(model, optimizer, run, 5)
+    assert len(run.steps) == 5
+    assert len(warnings_in(caplog)) == 1
+
+    caplog.clear()
+    with watch(model, optimizer, store=tmp_path / "run.db") as run:
+        train(model, optimizer, run, 5)
+        run._writer.failure = "the disk is full"
+        run._writer._told = True
+        train(model, optimizer, run, 5)
+    assert len(run.steps) == 10
+    assert [each for each in warnings_in(caplog) if "the disk is full" in each]
+    assert len(warnings_in(caplog)) == 1
+
+
+def test_hooks_of_the_user_that_raise_reach_the_user():
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def fail(*_):
+        raise ValueError("theirs")
+
+    with watch(model, optimizer) as run:
+        train(model, optimizer, run, 2)
+        handle = model[1].register_forward_hook(fail)
+        with pytest.raises(ValueError, match="theirs"):
+            train(model, optimizer, run, 1)
+        handle.remove()
+        train(model, optimizer, run, 2)
+    assert len(run.steps) == 4
+
+
+def test_a_run_that_nobody_closes_is_closed_at_the_end_of_the_process(tmp_path):
+    code = LOOP.replace("with watch", "run = watch").replace(
+        ", resume=True) as run:", ")\nif True:"
+    )
+    path = tmp_path / "run.db"
+    subprocess.run([sys.executable, "-c", code, str(path), "30"], check=True, capture_output=True)
+    reader = RunReader(path)
+    assert len(reader.steps()) == 30
+    assert reader.ended
+    assert Path(path).exists()
