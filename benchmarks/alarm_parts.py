@@ -18,11 +18,6 @@ Judge = Callable[[Any, Sequence[float]], tuple[bool, str]]
 Batch = tuple[Tensor, Tensor]
 
 
-def take_loss(setup: "Setup", model: nn.Module, step: int) -> Tensor:
-    """Return the loss of a step."""
-    return setup.loss(model, step)
-
-
 def run_backward(setup: "Setup", step: int) -> float:
     """Run one backward pass, or several whose gradients are added, and return the loss."""
     total = 0.0
@@ -57,7 +52,6 @@ class Setup:
         scaler: A gradient scaler.
         accumulate: Backward passes per step.
         logged: Whether the loss is logged.
-        flow: Whether the first step is measured as a flow.
     """
 
     model: Any
@@ -72,7 +66,6 @@ class Setup:
     scaler: Any = None
     accumulate: int = 1
     logged: bool = True
-    flow: bool = True
 
 
 @dataclass(frozen=True)

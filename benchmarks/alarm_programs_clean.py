@@ -401,7 +401,7 @@ def gradient_scaler_float16() -> Setup:
 
     model = stack(64, 64, 64, 10, init=he)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**22)
-    return Setup(model, sgd(model, 0.1), loss, judge_classes(data, 0.7), scaler=scaler, flow=False)
+    return Setup(model, sgd(model, 0.1), loss, judge_classes(data, 0.7), scaler=scaler)
 
 
 @clean
@@ -509,7 +509,7 @@ def networks_in_turns() -> Setup:
 
     model = Pair()
     optimizers = adam(model, 0.002, betas=(0.5, 0.9))
-    return Setup(model, optimizers, loss, judge, 300, flow=False)
+    return Setup(model, optimizers, loss, judge, 300)
 
 
 @clean

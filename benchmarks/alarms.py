@@ -25,7 +25,7 @@ import alarm_programs_known
 import alarm_programs_own
 import torch
 from alarm_parts import PROGRAMS, Program
-from alarm_recorder import record_run
+from alarm_training import train_watched
 
 from chainrule.watch import rules as rules_module
 from chainrule.watch.rules import RULES
@@ -93,7 +93,7 @@ def make_digest(program: Program) -> str:
         text = program.name
     rules = Path(rules_module.__file__).parent
     names = ("history", "rule", "rules", "gradient_rules", "rate_rules", "unit_rules", "loss_rules")
-    for path in (*(rules / f"{name}.py" for name in names), HERE / "alarm_recorder.py"):
+    for path in (*(rules / f"{name}.py" for name in names), HERE / "alarm_training.py"):
         text += path.read_text(encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -154,7 +154,7 @@ def train(program: Program, bug: bool) -> Row:
     torch.manual_seed(program.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        outcome = record_run(program.build(bug))
+        outcome = train_watched(program.build(bug))
     alarms = tuple(Said(each.rule, each.step, each.layer) for each in outcome.alarms)
     return Row(
         program,

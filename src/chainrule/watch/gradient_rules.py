@@ -20,6 +20,9 @@ LOST = 0.95
 SUBNORMAL = 0.05
 """Share of subnormal numbers that tells a gradient lost by its format from one blocked by units."""
 
+NOTHING = 6
+"""Steps in which every gradient is zero; by then a sample tells of dead or saturated units."""
+
 UNREACHED = 10
 """Steps without any gradient after which a weight counts as not reached."""
 
@@ -178,14 +181,12 @@ def _find_no_gradient(history: History) -> Finding | None:
     if not asked.any() or _is_solved(history):
         return None
     nothing = norms <= 0.0  # zero, or absent
-    if nothing[-3:, asked].all():
-        if _awaits_sample(history):
-            return None
+    if len(nothing) >= NOTHING and nothing[-NOTHING:, asked].all():
         return Finding(
             value=0.0,
             bound=0.0,
-            summary=f"In the last 3 steps up to step {history.step} every gradient was exactly "
-            "zero or absent.",
+            summary=f"In the last {NOTHING} steps up to step {history.step} every gradient was "
+            "exactly zero or absent.",
             cause="Nothing that the weights do changes the loss: a constant output (a softmax "
             "over one unit), dead or saturated units, or a loss that is cut off from the model.",
             action="Look at what the last layer and the loss do to the output; open the step as "
@@ -222,20 +223,6 @@ def _find_unreached(history: History, asked: NDArray[np.bool_]) -> Finding | Non
         action="Look for what cuts them off; if they are meant to stay, freeze them with "
         "`requires_grad_(False)` and leave them out of the optimizer.",
     )
-
-
-def _awaits_sample(history: History) -> bool:
-    """Return whether a sample will soon tell why: units that are dead or saturated."""
-    sampled = history.last_sampled
-    return history.count < 10_000_000 and (
-        sampled is not None and history.count - sampled > 1 and _count_zero(history) < 8
-    )
-
-
-def _count_zero(history: History) -> int:
-    totals = history.get_totals()
-    other = np.flatnonzero(totals > 0.0)
-    return len(totals) if not len(other) else len(totals) - 1 - int(other[-1])
 
 
 def _is_solved(history: History) -> bool:

@@ -40,8 +40,9 @@ ORDINARY = 0.2
 FLAT_STEPS = 20
 """Means of ten steps without progress."""
 
-PROGRESS = 0.02
-"""Progress ÷ first loss that is next to none."""
+LITTLE, PROGRESS = 0.9, 0.02
+"""Least loss so far ÷ first loss of a run that has learned next to nothing, and the progress in the
+last 200 steps ÷ first loss that is none."""
 
 UNSOLVED = 0.1
 """Their median ÷ the first loss."""
@@ -86,8 +87,8 @@ class _Jump:
 
     @property
     def high(self) -> int:
-        """In how many of the following steps the loss is still more than half as far up."""
-        level = self.middle + 0.3 * (float(self.after[0]) - self.middle)
+        """In how many of the following steps the loss is still higher than it ever was before."""
+        level = max(THRICE * abs(self.middle), float(np.nanmax(self.before)))
         return int((~(self.after[1:] < level)).sum())
 
     def measure_lead(self) -> float:
@@ -211,19 +212,15 @@ def _find_loss_flat(history: History) -> Finding | None:
         return None
     if history.guessing is not None and 0.0 < history.guessing < first:
         first = history.guessing  # down to the loss of guessing nothing is learned
-    if history.best_block < 0.9 * abs(first):
+    if history.best_block < LITTLE * abs(first):
         return None
     last = blocks[-FLAT_STEPS:]
     noise = float(last.std()) / math.sqrt(len(last))
     half = len(last) // 2
-    fallen = first - float(last[half:].mean())
     slope = float(last[:half].mean() - last[half:].mean())
-    if (
-        _takes_turns(history)
-        or fallen > PROGRESS * abs(first) + noise
-        or slope > PROGRESS * abs(first) + 2 * noise
-    ):
+    if _takes_turns(history) or slope > PROGRESS * abs(first) + 2 * noise:
         return None
+    fallen = first - float(last[half:].mean())
     return Finding(
         value=fallen / abs(first) if first else 0.0,
         bound=PROGRESS,
@@ -329,6 +326,7 @@ LOSS_RULES = (
             "no_update",
         ),
         repeats=500,
+        outlasts=True,
     ),
     Rule(
         name="loss_flat",
@@ -337,8 +335,8 @@ LOSS_RULES = (
         bounds=(
             Bound(
                 value=PROGRESS,
-                unit="progress ÷ first loss in 200 steps",
-                source="within the noise of the loss",
+                unit="progress in 200 steps ÷ first loss",
+                source="within the noise of the loss, which never fell by a tenth",
             ),
         ),
         cause="Nothing that the weights do brings the loss down: the rate is too small or too "
@@ -361,5 +359,6 @@ LOSS_RULES = (
             "data_changed",
         ),
         repeats=500,
+        outlasts=True,
     ),
 )

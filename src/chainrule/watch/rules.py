@@ -69,11 +69,12 @@ def find_alarms(history: History) -> tuple[Alarm, ...]:
 
 def _is_explained(rule: Rule, history: History) -> bool:
     """Return whether a trouble that was said, and lasts, brings this one about."""
+    lasting = max(LASTING, 2 * history.facts.every + 10)
     for name in rule.follows:
         trouble = history.troubles.get(name)
         if trouble is None or trouble.said is None:
             continue
-        if history.step - trouble.last <= max(LASTING, 2 * history.facts.every + 10):
+        if rule.outlasts or history.step - trouble.last <= lasting:
             return True
     return False
 
