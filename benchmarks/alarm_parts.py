@@ -82,6 +82,7 @@ class Program:
         group: "known", "own" or "clean".
         seed: Of its random numbers.
         also: Kinds that are true of it as well.
+        source: The function that it was written as.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Program:
     group: str = "own"
     seed: int = 0
     also: tuple[str, ...] = ()
+    source: Any = None
 
 
 PROGRAMS: dict[str, Program] = {}
@@ -118,6 +120,7 @@ def faulty(
             (build.__doc__ or "").strip().rstrip("."),
             group,
             also=also,
+            source=build,
         )
         return build
 
@@ -128,7 +131,11 @@ def clean(build: Callable[[], Setup]) -> Callable[[], Setup]:
     """Register a sound program."""
     name = build.__name__
     PROGRAMS[name] = Program(
-        name, lambda bug: build(), what=(build.__doc__ or "").strip().rstrip("."), group="clean"
+        name,
+        lambda bug: build(),
+        what=(build.__doc__ or "").strip().rstrip("."),
+        group="clean",
+        source=build,
     )
     return build
 

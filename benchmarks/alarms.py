@@ -12,6 +12,7 @@ docs/alarms.md and src/chainrule/watch/alarm_constants.py.
 import argparse
 import csv
 import hashlib
+import importlib
 import inspect
 import json
 import sys
@@ -20,9 +21,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import alarm_programs_clean
-import alarm_programs_known
-import alarm_programs_own
 import torch
 from alarm_parts import PROGRAMS, Program
 from alarm_training import train_watched
@@ -35,7 +33,8 @@ FILE = HERE / "alarms.csv"
 REPORT_FILE = HERE.parent / "docs" / "alarms.md"
 CONSTANTS_FILE = Path(rules_module.__file__).with_name("alarm_constants.py")
 COLUMNS = ("key", "variant", "digest", "trained", "word", "steps", "seconds", "alarms")
-SOURCES = (alarm_programs_clean, alarm_programs_known, alarm_programs_own)
+for _group in ("known", "own", "clean"):  # the order says which are kept aside
+    importlib.import_module(f"alarm_programs_{_group}")
 KINDS = {rule.name: rule.kind for rule in RULES}
 
 
@@ -88,11 +87,9 @@ class Row:
 
 def make_digest(program: Program) -> str:
     """Return what changes when a program, or what watches it, changes."""
-    text = inspect.getsource(program.build if program.kinds else SOURCES[0])
-    if not program.kinds:
-        text = program.name
+    text = inspect.getsource(program.source)
     rules = Path(rules_module.__file__).parent
-    names = ("history", "rule", "rules", "gradient_rules", "rate_rules", "unit_rules", "loss_rules")
+    names = ("history", "rules", "gradient_rules", "rate_rules", "unit_rules", "loss_rules")
     for path in (*(rules / f"{name}.py" for name in names), HERE / "alarm_training.py"):
         text += path.read_text(encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -341,7 +338,11 @@ watched, and writes this page; `benchmarks/alarms.csv` keeps every alarm.
   without progress, units that die one after the other, weights that decay) the program says
   how many.
 - **Bounds** come from theory where there is one. The others were chosen on every second program
-  only; the programs marked † were kept aside meanwhile.
+  only. With these, 28 of the 33 faulty programs of the other half, marked †, had an alarm of the
+  right kind in time, and none of the 39 sound ones that were measured by then had any. The tables
+  below are of today, after what the five had to teach: one had no fault and one knew the wrong
+  onset; in two a rate that replaced the weights had killed units, and only the units were named;
+  one began above the loss of guessing, and fell to it.
 
 Small networks on a processor are what this page can measure: large models, long runs and many
 processes are not among them. Whoever trains only a head without freezing the body is told of a body

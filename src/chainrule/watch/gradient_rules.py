@@ -313,11 +313,12 @@ def _find_jumped_norm(history: History) -> Finding | None:
         return None
     before, last = totals[:-5], totals[-5:]
     middle = float(np.median(before[np.isfinite(before)])) if np.isfinite(before).any() else 0.0
-    if middle <= 0.0 or (last > JUMP * middle).sum() < 3:
+    high = last[np.isfinite(last) & (last > JUMP * middle)]
+    if middle <= 0.0 or len(high) < 3:
         return None
     if history.has_loss and not is_untrained(history):
         return None
-    value = float(np.median(last)) / middle
+    value = float(np.median(high)) / middle
     return Finding(
         value=value,
         bound=JUMP,
@@ -336,7 +337,7 @@ def _find_largest(history: History) -> str:
 
 def _find_vanishing(history: History) -> Finding | None:
     """Return that weights in front get far less than those at the end, and hardly move."""
-    if history.count < 5 or len(history.samples) < 2:
+    if history.count < 10 or len(history.samples) < 2:
         return None
     weights = np.flatnonzero(history.is_weight & history.is_trained & history.is_held)
     if len(weights) < 3 or not is_untrained(history):

@@ -25,6 +25,9 @@ PART = 0.25
 LED = 5.0
 """Norm ÷ median norm in the steps before a jump of the loss."""
 
+FALLING = 0.6
+"""Loss of the last steps ÷ loss of a jump that comes back."""
+
 WAIT = 4
 """Steps after a jump that tell what it was."""
 
@@ -43,6 +46,10 @@ FLAT_STEPS = 20
 LITTLE, PROGRESS = 0.9, 0.02
 """Least loss so far ÷ first loss of a run that has learned next to nothing, and the progress in the
 last 200 steps ÷ first loss that is none."""
+
+EVEN = 0.5
+"""Usual change of the logarithm of these from one to the next: a sum of a few terms that are seldom
+above zero varies by more than that."""
 
 UNSOLVED = 0.1
 """Their median ÷ the first loss."""
@@ -149,7 +156,7 @@ def _find_spike(history: History) -> Finding | None:
         return None
     jump, ago = found
     lead = jump.measure_lead()
-    falling = float(jump.after[-1]) < 0.7 * float(np.nanmax(jump.after))
+    falling = float(np.median(jump.after[-3:])) < FALLING * float(jump.after[0])
     if not (lead > LED or (jump.high > 1 and falling)):
         return None
     ratio = float(jump.after[0]) / abs(jump.middle) if jump.middle else math.inf
@@ -194,6 +201,7 @@ def _find_empty_batches(history: History) -> Finding | None:
     usual = wide[(more > 0.0) & np.isfinite(wide)]
     middle = float(np.median(usual)) if len(usual) else 0.0
     alike = len(usual) >= 6 and bool(usual.min() > ORDINARY * middle)
+    alike = alike and float(np.median(np.abs(np.diff(np.log(usual))))) < EVEN
     alike = alike and middle > UNSOLVED * abs(history.start_loss or 0.0)
     if history.has_loss and not alike:
         return None
