@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 	--constraint constraints.txt
 
 .PHONY: explore test fuzz test-torch check format bench calibrate viability truth remedies
-.PHONY: architectures theory images lesson vendor clean
+.PHONY: architectures theory alarms images lesson vendor clean
 
 # torch comes first and pinned: an unpinned one would bring gigabytes of CUDA libraries.
 $(VENV)/base: pyproject.toml constraints.txt
@@ -91,6 +91,10 @@ architectures: $(VENV)/dev
 # Measures what is not in benchmarks/theory.csv yet, and writes docs/theory.md; ARGS="--minutes 20"
 theory: $(VENV)/dev
 	$(BIN)/python benchmarks/theory.py $(ARGS)
+
+# Trains faulty and sound programs under watch (resumable), and writes docs/alarms.md.
+alarms: $(VENV)/dev
+	$(BIN)/python benchmarks/alarms.py $(ARGS)
 
 lesson: $(VENV)/bench
 	$(BIN)/python docs/make_lesson.py

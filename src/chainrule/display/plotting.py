@@ -13,6 +13,7 @@ from chainrule.figures import (
     build_factor_figure,
     build_gradient_figure,
 )
+from chainrule.figures.theme import INSTALL_PLOTLY
 from chainrule.flow.gradient_flow import GradientFlow
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ _BUILDERS: Mapping[str, Callable[[GradientFlow, GradientFlow | None], dict[str, 
         }
     )
 )
-
-INSTALL_PLOTLY = "pip install plotly"
 
 
 def plot(

@@ -8,6 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+INSTALL_PLOTLY = "pip install plotly"
+"""What to run where Plotly is missing: figures are plain dictionaries, and only it shows them."""
+
 ORANGE = "#E69F00"
 PURPLE = "#CC79A7"
 GREY = "#868E96"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chainrule.errors import ChainruleError, suggest
 from chainrule.figures import theme
-from chainrule.figures.plotting import INSTALL_PLOTLY
+from chainrule.figures.theme import INSTALL_PLOTLY
 from chainrule.width.scaling import Scaling
 
 if TYPE_CHECKING:
