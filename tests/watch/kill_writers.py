@@ -16,11 +16,10 @@ package.__path__ = [str(Path(__file__).parents[2] / "src/chainrule")]
 sys.modules.setdefault("chainrule", package)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from made_runs import make_facts, make_noisy_sample, make_noisy_steps  # noqa: E402
-
 from chainrule.watch import store  # noqa: E402
 from chainrule.watch.reading import RunReader  # noqa: E402
 from chainrule.watch.store import RunWriter  # noqa: E402
+from made_runs import make_facts, make_noisy_sample, make_noisy_steps  # noqa: E402
 
 TENSORS = 30
 RECORDS = list(make_noisy_steps(400, TENSORS))
@@ -75,7 +74,7 @@ def main() -> None:
         samples = [each.step for each in reader.samples()]
         assert steps == list(range(1, len(steps) + 1)), "steps are missing"
         assert len(steps) >= flushed, f"{flushed} were flushed, {len(steps)} are there"
-        assert samples == [step for step in range(5, len(steps) + 1, 5)][: len(samples)]
+        assert samples == list(range(5, len(steps) + 1, 5))[: len(samples)]
         assert len(samples) >= flushed // 5
         assert reader.check() == ""
         assert not reader.live
