@@ -176,13 +176,13 @@ def unpack_steps(data: bytes, parameters: int, *, norms: bool = True) -> StepTab
         or not _grow(whole[:, 0])
     ):
         raise DamagedError("the tables of a row do not fit each other")
-    columns = dict(zip((*_STEP_FIELDS, *names), table.T, strict=False))
+    columns = [np.ascontiguousarray(column) for column in table.T[:first]]
     return StepTable(
         steps=whole[:, 0],
         seconds=whole[:, 1] / 1e6,
         norms=matrix,
-        fields={name: np.ascontiguousarray(columns[name]) for name in _STEP_FIELDS},
-        scalars={name: np.ascontiguousarray(columns[name]) for name in names},
+        fields=dict(zip(_STEP_FIELDS, columns, strict=False)),
+        scalars=dict(zip(names, columns[len(_STEP_FIELDS) :], strict=True)),
         rates=np.ascontiguousarray(table[:, first:]),
         skipped=_read_places(head.get("skipped"), str),
         bad_ranks=_read_places(head.get("bad_ranks"), int),
