@@ -97,8 +97,8 @@ class RunReader:
     def ended(self) -> bool:
         """Whether its last writer closed it; not so while it is written, or when it was killed."""
         query = "SELECT closed FROM sessions ORDER BY id DESC LIMIT 1"
-        rows = self._query(query)
-        return bool(rows) and rows[0][0] is not None
+        rows = self._query(query) or [(None,)]
+        return rows[0][0] is not None
 
     @property
     def last_step(self) -> int:
@@ -120,6 +120,8 @@ class RunReader:
                 self.flow(step)
             except RunFileError:
                 continue  # it is in `damage` now
+        if not self.damage and self._query("PRAGMA quick_check(1)") != [("ok",)]:
+            self._note("file", "SQLite finds the file damaged; some rows may be missing.")
         return self.damage
 
     def steps(self, after: int = 0) -> tuple[StepRecord, ...]:
@@ -341,7 +343,7 @@ class RunReader:
         try:
             file = _open_file(self.path)
             return file.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a message may quote the file
             if not self.path.exists():
                 raise RunFileError(f"Could not read {self.path}: the file is gone.") from None
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _TRANSIENT:
@@ -441,9 +443,11 @@ def _open_file(path: Path) -> sqlite3.Connection:
         file.execute("PRAGMA trusted_schema = OFF")
         file.execute("PRAGMA cell_size_check = ON")
         file.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         file.close()
-        if error.sqlite_errorcode & 0xFF not in _NO_PLACE or is_locked(path):
+        changes = path.with_name(f"{path.name}-wal")  # what is in it would be passed over
+        whole = not changes.exists() or changes.stat().st_size == 0
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NO_PLACE or not whole:
             raise
         file = connect(path, "immutable")
     return file
