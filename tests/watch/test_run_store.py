@@ -1,5 +1,6 @@
 """The store of runs: what was written is read again, whatever happens to writer and file."""
 
+import contextlib
 import math
 import os
 import sqlite3
@@ -463,6 +464,27 @@ def test_bytes_that_were_overwritten_are_left_out_and_named(tmp_path, sound):
         assert samples > 120 / 2
         told += bool(damage)
     assert told >= 15  # some hit free room
+
+
+def test_any_damage_is_a_sentence(tmp_path, fuzz_seed):
+    sound = make_run(tmp_path / "a.db", 300, 12).read_bytes()
+    path = tmp_path / "b.db"
+    generator = np.random.default_rng(fuzz_seed)
+    for _ in range(30):
+        spoiled = bytearray(sound)
+        for _ in range(generator.integers(1, 6)):
+            size = int(generator.choice([1, 4, 32, 512, 4096]))
+            place, other = generator.integers(0, len(sound) - size, 2)
+            pieces = generator.bytes(size), bytes(size), spoiled[other : other + size]
+            spoiled[place : place + size] = pieces[generator.integers(3)]
+        path.write_bytes(spoiled)
+        with contextlib.suppress(RunFileError):
+            counts, damage = read_all(path)
+            assert damage or counts == (300, 7, 1)
+        with contextlib.suppress(RunFileError):
+            RunWriter.open(path, make_facts(12), resume=True).close()
+        for beside in tmp_path.glob("b.db-*"):
+            beside.unlink()
 
 
 def test_a_damaged_first_page_costs_no_step(tmp_path, sound):
