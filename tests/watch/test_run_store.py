@@ -219,6 +219,7 @@ def test_fifty_steps_do_not_wait(tmp_path, monkeypatch):
         wait_for(lambda: len(RunReader(path).steps()) == 50)
 
 
+@pytest.mark.slow
 def test_killed_writers_lose_nothing_that_was_flushed(tmp_path):
     done = subprocess.run(
         [sys.executable, str(KILLER), str(tmp_path / "a.db"), "20"],
@@ -453,7 +454,7 @@ def test_bytes_that_were_overwritten_are_left_out_and_named(tmp_path, sound):
     generator = np.random.default_rng(1)
     path = tmp_path / "a.db"
     told = 0
-    for _ in range(25):
+    for _ in range(15):
         spoiled = bytearray(sound)
         for _ in range(generator.integers(1, 4)):
             place = int(generator.integers(4096, len(sound) - 600))
@@ -463,7 +464,7 @@ def test_bytes_that_were_overwritten_are_left_out_and_named(tmp_path, sound):
         assert steps > 3000 / 2
         assert samples > 120 / 2
         told += bool(damage)
-    assert told >= 15  # some hit free room
+    assert told >= 8  # some hit free room
 
 
 def test_any_damage_is_a_sentence(tmp_path, fuzz_seed):
