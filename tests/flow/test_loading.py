@@ -533,7 +533,10 @@ class TestLimits:
             ('{"schema_version":' + "9" * 10**6 + "}", "a whole number of 1000000 digits"),
             ('{"schema_version":' + "9" * 19 + "}", "Upgrade with"),
             ('{"schema_version":3,"x":"' + "<b>" * 10**6 + '"}', "layers: this field must"),
-            ("{" + ",".join(f'"{at}":1' for at in range(10**5)) + "}", "more than 20 fields"),
+            (
+                "{" + ",".join(f'"{at}":1' for at in range(10**5)) + "}",
+                f"more than {MAX_FIELDS} fields",
+            ),
         ],
         ids=["lists", "objects", "entries", "empty", "integer", "version", "text", "fields"],
     )
