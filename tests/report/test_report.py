@@ -422,7 +422,7 @@ class TestPlot:
         figure = plot(flow, theory=theory)
         assert list(figure.data[1].y) == [each.median for each in theory.weight_gradient_norms]
         assert figure.layout.title.text == theory.describe_agreement(flow)
-        with pytest.raises(ChainruleError, match="theory: .*'factors'"):
+        with pytest.raises(ChainruleError, match=r"theory: .*'factors'"):
             plot(flow, "factors", theory=theory)
 
     def test_without_plotly_says_how_to_install_it(self, monkeypatch):
