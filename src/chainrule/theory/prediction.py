@@ -26,6 +26,10 @@ SURE = 3.0
 WILD = 4.0
 """Variance of ln‖·‖² above which first-order corrections say nothing about typical networks."""
 
+MIN_BATCH = 6
+"""Examples that batch normalization needs here: below, E 1/s² of the batch's variance diverges, or
+two examples have no density on the sphere."""
+
 _RANGES = {"float32": (1e-37, 1e38), "float64": (1e-300, 1e300)}
 
 
@@ -169,11 +173,6 @@ def predict(spec: NetworkSpec, seeds: int = 16) -> Prediction:
 
 def _is_covered(setting: Setting) -> bool:
     return setting.normalization != "batchnorm" or setting.batch >= MIN_BATCH
-
-
-MIN_BATCH = 6
-"""Examples that batch normalization needs here: below, E 1/s² of the batch's variance diverges, or
-two examples have no density on the sphere."""
 
 
 def _predict_layers(
