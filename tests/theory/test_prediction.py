@@ -193,7 +193,7 @@ class TestWhatTheoryLeavesOut:
         assert any("at least 6" in each and "4" in each for each in prediction.missing)
 
     def test_numbers_that_float32_cannot_hold(self):
-        spec = NetworkSpec(depth=40, width=256, activation="identity", init="random")
+        spec = NetworkSpec(depth=60, width=256, activation="sigmoid")
         assert any("float32" in each for each in predict(spec).missing)
 
     def test_dead_start(self):

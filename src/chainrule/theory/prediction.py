@@ -26,6 +26,10 @@ SURE = 3.0
 WILD = 4.0
 """Variance of ln‖·‖² above which first-order corrections say nothing about typical networks."""
 
+MIN_BATCH = 6
+"""Examples that batch normalization needs here: below, E 1/s² of the batch's variance diverges, or
+two examples have no density on the sphere."""
+
 _RANGES = {"float32": (1e-37, 1e38), "float64": (1e-300, 1e300)}
 
 
@@ -171,11 +175,6 @@ def _is_covered(setting: Setting) -> bool:
     return setting.normalization != "batchnorm" or setting.batch >= MIN_BATCH
 
 
-MIN_BATCH = 6
-"""Examples that batch normalization needs here: below, E 1/s² of the batch's variance diverges, or
-two examples have no density on the sphere."""
-
-
 def _predict_layers(
     spec: NetworkSpec, setting: Setting, seeds: int, missing: list[str]
 ) -> tuple[LayerPrediction, ...]:
@@ -257,9 +256,13 @@ class _Writer:
         square = batch * (own + others * pair)
         chance = batch * others * gradient.pair_response * spread.pair_spread * layer.before**2
         by_chance = math.log1p(max(chance / square, -0.5)) if square > 0.0 else 0.0
-        # Products of two examples add up to a sum over the batch whose noise no mean over the
-        # batch makes smaller: it is that of one example, for the part that they have of the whole.
-        together = min(max(others * pair / (own + others * pair), 0.0), 1.0) if own > 0.0 else 0.0
+        # Examples with one direction, of signal or gradient, act as one: Σ_ab G_ab·M_ab is then
+        # |Σ_a δ_a|²·m, whose noise no mean over the batch makes smaller. This part is that of one.
+        together = 0.0
+        if own + others * pair > 0.0:
+            signal = layer.before_pair * (gradient.delta + others * gradient.delta_pair)
+            back = gradient.delta_pair * (layer.before + others * layer.before_pair)
+            together = min(max(signal, back, 0.0) / (own + others * pair), 1.0)
         single = max(shift.weight_gradient, spread.weight_gradient)
         mixed = (1.0 - together) * math.sqrt(spread.weight_gradient) + together * math.sqrt(single)
         return LayerPrediction(
