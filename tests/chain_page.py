@@ -1,6 +1,7 @@
 """How tests read and use the chain-rule page."""
 
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 
 import httpx
 
@@ -40,6 +41,24 @@ def wait_for(page, **query) -> None:
         }""",
         arg={name: str(value) for name, value in query.items()},
     )
+
+
+def count_entries(page) -> Callable[[], int]:
+    """Return a function that says how many entries the page has added to the history since now.
+
+    The length of the history would not do: browsers keep at most 50.
+    """
+    page.evaluate(
+        """() => {
+            const push = history.pushState.bind(history);
+            window.entries = 0;
+            history.pushState = (...given) => {
+                window.entries += 1;
+                push(...given);
+            };
+        }"""
+    )
+    return lambda: page.evaluate("window.entries")
 
 
 def part(page, name: str):

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from browsing import empty, watch
-from chain_page import ask, do, leave, part, read_math, wait_for
+from chain_page import ask, count_entries, do, leave, part, read_math, wait_for
 from chainrule.chain import EXPRESSIONS, ScalarGraph, describe_expression, draw_expression
 
 RESIDUAL = EXPRESSIONS["residual"]
@@ -226,7 +226,7 @@ def test_numbers_on_edges_stand_on_a_ground_of_their_own(page, url, scheme):
 @pytest.mark.browser
 def test_each_finished_edit_of_an_expression_is_undone_by_back(page, url):
     show(page, url, "?expr=x*y&set=x=2,y=3&wrt=x")
-    begun = page.evaluate("history.length")
+    count = count_entries(page)
     field = part(page, "expr")
     field.click()
     field.press("ControlOrMeta+a")
@@ -236,7 +236,7 @@ def test_each_finished_edit_of_an_expression_is_undone_by_back(page, url):
     page.locator("[data-preset=square]").click()
     square = EXPRESSIONS["square"].text
     wait_for_expression(page, expr=square)
-    assert page.evaluate("history.length") == begun + 2
+    assert count() == 2
     page.go_back()
     wait_for_expression(page, expr="x + y", set="x=2,y=3")
     assert field.input_value() == "x + y"
