@@ -168,6 +168,39 @@ def test_a_view_of_the_output_is_seen_through():
     assert facts.guessing == pytest.approx(y.var(correction=0).item())
 
 
+TWICE = {
+    "mean": lambda z: F.mse_loss(z, TARGETS),
+    "sum": lambda z: F.mse_loss(z, TARGETS, reduction="sum"),
+    "entries": lambda z: F.mse_loss(z, TARGETS, reduction="none").mean(),
+    "by hand": lambda z: (z - TARGETS).square().mean(),
+    "classes": lambda z: F.cross_entropy(z, LABELS, weight=WEIGHT),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_part_that_is_added_twice_counts_twice(name):
+    model, x = make()
+
+    def compute(m):
+        loss = TWICE[name](m(x))
+        return loss + loss / 2
+
+    (one,) = inspect(model, lambda m: TWICE[name](m(x))).loss_facts.parts
+    flow = inspect(model, compute)
+    (both,) = flow.loss_facts.parts
+    assert both.value == pytest.approx(float(flow.loss))
+    for field in ("value", "guessing", "constant"):
+        assert getattr(both, field) == pytest.approx(1.5 * getattr(one, field))
+
+
+def test_one_over_a_loss_is_no_part_of_it():
+    model, x = make()
+    facts = inspect(model, lambda m: 1 / F.mse_loss(m(x), TARGETS)).loss_facts
+    assert [part.kind for part in facts.parts] == ["custom"]
+    half = inspect(model, lambda m: F.mse_loss(m(x), TARGETS) / 2).loss_facts
+    assert [part.kind for part in half.parts] == ["mse"]
+
+
 def test_parts_are_told_apart_and_add_up():
     model, x = make()
 
@@ -216,6 +249,16 @@ def test_step_and_reaction_are_those_of_autograd_at_any_scale(factor):
     facts = inspect(model, lambda m: factor * F.cross_entropy(m(x), SOFT)).loss_facts
     assert facts.step == pytest.approx(step / excess)
     assert facts.reaction == pytest.approx(0.01 * size * output.norm().item() / excess)
+
+
+def test_a_constant_changes_neither_step_nor_reaction():
+    model, x = make()
+    plain, shifted = (
+        inspect(model, lambda m, shift=shift: F.mse_loss(m(x), TARGETS) + shift).loss_facts
+        for shift in (0.0, 5.0)
+    )
+    assert shifted.step == pytest.approx(float(plain.step))
+    assert shifted.reaction == pytest.approx(float(plain.reaction))
 
 
 def test_zero_parameters_move_by_what_they_could_be():

@@ -207,7 +207,9 @@ def _list_parts(
         inputs = [each for each in node.next_functions if each[0] is not None]
         seen += 1
         if node in parts:  # reached twice: the gradient there is the sum of both weights
-            parts[node].reduction, parts[node].is_whole = "", False
+            parts[node].is_whole = False
+            if not _reduces(node):
+                parts[node].reduction = ""
             continue
         part = _make_part(node, name, path)
         if part is not None:
@@ -239,6 +241,11 @@ def _list_parts(
 def _is_linear(node: Any, name: str) -> bool:
     """Whether a division divides by a constant: only what is divided may require a gradient."""
     return not name.startswith("Div") or node.next_functions[0][0] is not None
+
+
+def _reduces(node: Any) -> bool:
+    """Whether an operation takes the mean or the sum itself, so that one number comes out."""
+    return read_saved(node, "reduction") in (1, 2)
 
 
 def _make_part(node: Any, name: str, path: tuple[str, ...]) -> Part | None:
