@@ -145,8 +145,6 @@ class Transformer(nn.Module):
         with torch.no_grad():
             if fault == "embedding":
                 self.embed.weight.mul_(self.m)
-            if fault == "one initialization":
-                self.blocks[1].down.weight.mul_(self.m**0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embed(tokens)
@@ -156,8 +154,6 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
-        if self.fault == "output multiplier":
-            return self.head(x) * self.m
         if self.fault in ("readout", "tied"):
             return self.head(x)
         if self.fault == "input of head":

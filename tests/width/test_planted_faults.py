@@ -40,12 +40,10 @@ FAULTS = [
     ("transformer", "embedding", ["embed"], "output", 1.0),
     ("transformer", "embedding multiplier", ["embed"], "output", 0.5),
     ("transformer", "attention", ["blocks.0.attn (scores)"], "change", 0.5),
-    ("transformer", "one initialization", ["blocks.1.down"], "output", 0.5),
     ("transformer", "one layer's rate", ["blocks.0.up.weight"], "effect", 1.0),
     ("transformer", "tied", ["head"], "output", 1.0),
     ("transformer", "norm removed", ["blocks.0.gate", "blocks.1.gate"], "output", 0.5),
     ("transformer", "branch", ["blocks.0.down", "blocks.1.down"], "output", 1.0),
-    ("transformer", "output multiplier", ["head"], "output", 1.5),
 ]
 
 
@@ -104,7 +102,7 @@ def shift(case, number):
     }
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(3))
 def test_a_sound_perceptron_gives_no_alarm(number, fuzz_seed):
     found = check_width(**shift(perceptron_case(), number + 100 * fuzz_seed))
     assert not found.findings, found.summary

@@ -20,10 +20,14 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from chainrule.measure.attention import BARRED, open_multihead
+from chainrule.training.batches import list_devices
 from chainrule.width.records import MODEL
 
 SCORES = "(scores)"
 """Follows the name of the module in which a softmax takes scores."""
+
+Draws = list[tuple[torch.device | None, Tensor]]
+"""Random states: of the CPU (`None`) and of accelerators."""
 
 _TIMES = frozenset({"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"})
 _OVER = frozenset({"div", "div_", "divide", "true_divide", "__truediv__", "__itruediv__"})
@@ -103,7 +107,8 @@ class Recorder(TorchFunctionMode):
         self._tracked: dict[int, _Track] = {}
         self._inside: list[str] = []
         self._calls: dict[str, int] = {}
-        self._states: list[Tensor | None] = []
+        self._states: list[Draws | None] = []
+        self._devices = [d for d in list_devices(model) if d.type not in ("cpu", "meta")]
         self._is_paused = False
 
     @contextmanager
@@ -126,7 +131,7 @@ class Recorder(TorchFunctionMode):
             if not self._is_paused:
                 self._inside.append(name)
                 wanted = self._owned.get(name)
-                self._states.append(torch.get_rng_state() if wanted else None)
+                self._states.append(self._read_random() if wanted else None)
 
         return enter
 
@@ -163,6 +168,13 @@ class Recorder(TorchFunctionMode):
         if owned:
             self._measure_effects(module, owned, seen, args, kwargs, state)
 
+    def _read_random(self) -> Draws:
+        """Return the random states that a module draws from."""
+        states: Draws = [(None, torch.get_rng_state())]
+        for device in self._devices:
+            states.append((device, torch.get_device_module(device).get_rng_state(device)))
+        return states
+
     def _name_call(self, name: str, module: nn.Module) -> str:
         """Return a module's name; each call has its own where it has no weights, as an activation.
 
@@ -180,15 +192,15 @@ class Recorder(TorchFunctionMode):
         seen: Seen,
         args: Any,
         kwargs: Any,
-        state: Tensor,
+        state: Draws,
     ) -> None:
         """Run a module again with old weights, on the inputs that it has now."""
         assert self._start is not None
-        after = torch.get_rng_state()
+        after = self._read_random()
         old = {local: self._start[name] for local, name in owned.items()}
 
         def run(replaced: Mapping[str, Tensor]) -> list[Tensor]:
-            torch.set_rng_state(state)
+            _set_random(state)
             with torch.no_grad():
                 result = functional_call(module, dict(replaced), args, kwargs)
             return [each.clone() for each in list_reals(result)]
@@ -201,7 +213,7 @@ class Recorder(TorchFunctionMode):
             seen.effects.setdefault(name, []).extend(
                 one - other for one, other in zip(now, without, strict=True)
             )
-        torch.set_rng_state(after)
+        _set_random(after)
 
     # --- Between modules --------------------------------------------------------------------------
 
@@ -300,6 +312,14 @@ class Recorder(TorchFunctionMode):
             seen.outputs.append((values - mean).masked_fill(~allowed, 0.0))
         seen.factors.append(1.0)
         seen.edges.append(_find_edge(scores))
+
+
+def _set_random(states: Draws) -> None:
+    for device, state in states:
+        if device is None:
+            torch.set_rng_state(state)
+        else:
+            torch.get_device_module(device).set_rng_state(state, device)
 
 
 def _holds_tensor(value: Any) -> bool:
