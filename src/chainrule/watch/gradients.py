@@ -63,7 +63,7 @@ def measure_norms(tensors: Sequence[Tensor], *, is_plain: bool = False) -> Tenso
     """
     if is_plain:
         try:
-            norms = torch.stack(torch._foreach_norm(tensors))
+            norms = torch.stack(torch._foreach_norm(list(tensors)))
         except RuntimeError:  # one of them is sparse
             return measure_norms(tensors)
         return _mend(norms, tensors) if norms.device.type == "cpu" else norms
@@ -71,7 +71,7 @@ def measure_norms(tensors: Sequence[Tensor], *, is_plain: bool = False) -> Tenso
         tensors = [_to_dense_values(tensor) for tensor in tensors]
     if any(tensor.dtype in HALF for tensor in tensors):
         tensors = [tensor.float() if tensor.dtype in HALF else tensor for tensor in tensors]
-    norms = torch.stack(_align(torch._foreach_norm(tensors)))
+    norms = torch.stack(_align(torch._foreach_norm(list(tensors))))
     return _mend(norms, tensors) if is_cheap_to_read(norms.device) else norms
 
 
@@ -95,7 +95,7 @@ def _mend(norms: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         return norms
     values = norms.numpy()
     wide = norms.double()
-    for at in np.nonzero(~((values > _MODERATE[0]) & (values < _MODERATE[1])))[0]:
+    for at in np.nonzero(~((values > _MODERATE[0]) & (values < _MODERATE[1])))[0].tolist():
         wide[at] = torch.linalg.vector_norm(tensors[at].reshape(-1), dtype=wide.dtype)
     return wide
 
