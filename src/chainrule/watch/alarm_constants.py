@@ -19,7 +19,7 @@ RECORD: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
         "replicas_diverge": (0, 0, 0, 0),
         "rate_too_low": (3, 3, 5, 5),
         "empty_batches": (1, 1, 1, 1),
-        "spike": (3, 4, 6, 7),
+        "spike": (3, 3, 6, 7),
         "outlier_batch": (2, 2, 2, 2),
         "data_changed": (1, 1, 2, 2),
         "stalled": (1, 1, 1, 1),
