@@ -24,7 +24,7 @@ class _CallableRoom(ModuleType):
 
     def __call__(self, *args: Any, **kwargs: Any) -> "Run":
         """Call `watch`."""
-        return import_module(f"{__name__}.watching").watch(*args, **kwargs)  # type: ignore[no-any-return]
+        return import_module(f"{__name__}.watching").watch(*args, **kwargs)
 
 
 sys.modules[__name__].__class__ = _CallableRoom

@@ -54,6 +54,6 @@ def find_process_store() -> Any:
     try:
         from torch.distributed.distributed_c10d import _get_default_store
 
-        return _get_default_store()  # type: ignore[no-untyped-call]
+        return _get_default_store()
     except (ImportError, ValueError, RuntimeError):
         return None

@@ -27,7 +27,13 @@ class Lagged:
 
     __slots__ = ("_event", "_values")
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor, *, is_fresh: bool = False) -> None:
+        """Take numbers.
+
+        Args:
+            values: On any device.
+            is_fresh: Whether nobody else has them, so that they need no copy.
+        """
         self._event: Any = None
         values = values.detach()
         if values.device.type == "cuda":
@@ -36,7 +42,7 @@ class Lagged:
             self._event = torch.cuda.Event()
             self._event.record(torch.cuda.current_stream(values.device))
             values = pinned
-        elif values.device.type == "cpu":
+        elif values.device.type == "cpu" and not is_fresh:
             values = values.clone()
         self._values = values
 
@@ -47,18 +53,25 @@ class Lagged:
         return self._values.reshape(-1).double().cpu().numpy()
 
 
-def measure_norms(tensors: Sequence[Tensor]) -> Tensor:
+def measure_norms(tensors: Sequence[Tensor], *, is_plain: bool = False) -> Tensor:
     """Return the norms of whole tensors of one device, as one tensor [count].
 
     Args:
         tensors: At least one; dense or sparse, of any format. Repeated entries of a sparse one add
             up.
+        is_plain: Whether all of them are float32, or all float64: that needs no look at each.
     """
+    if is_plain:
+        try:
+            norms = torch.stack(torch._foreach_norm(list(tensors)))
+        except RuntimeError:  # one of them is sparse
+            return measure_norms(tensors)
+        return _mend(norms, tensors) if norms.device.type == "cpu" else norms
     if any(tensor.layout != torch.strided for tensor in tensors):
         tensors = [_to_dense_values(tensor) for tensor in tensors]
     if any(tensor.dtype in HALF for tensor in tensors):
         tensors = [tensor.float() if tensor.dtype in HALF else tensor for tensor in tensors]
-    norms = torch.stack(_align(torch._foreach_norm(tensors)))
+    norms = torch.stack(_align(torch._foreach_norm(list(tensors))))
     return _mend(norms, tensors) if is_cheap_to_read(norms.device) else norms
 
 
@@ -77,11 +90,12 @@ def _to_dense_values(tensor: Tensor) -> Tensor:
 
 def _mend(norms: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     """Compute norms of immoderate size again in float64."""
-    values = norms.numpy()
-    if _MODERATE[0] < values.min() and values.max() < _MODERATE[1]:
+    smallest, largest = torch.aminmax(norms)
+    if _MODERATE[0] < smallest.item() and largest.item() < _MODERATE[1]:
         return norms
+    values = norms.numpy()
     wide = norms.double()
-    for at in np.nonzero(~((values > _MODERATE[0]) & (values < _MODERATE[1])))[0]:
+    for at in np.nonzero(~((values > _MODERATE[0]) & (values < _MODERATE[1])))[0].tolist():
         wide[at] = torch.linalg.vector_norm(tensors[at].reshape(-1), dtype=wide.dtype)
     return wide
 

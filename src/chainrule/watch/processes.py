@@ -44,7 +44,7 @@ class Processes:
     store: Any = None
     prefix: str = ""
 
-    def wait_for_all(self, seconds: float = ARRIVAL_SECONDS) -> None:
+    def wait_for_all(self) -> None:
         """Wait until every process watches.
 
         Raises:
@@ -52,14 +52,15 @@ class Processes:
         """
         if self.size < 2 or self.store is None:
             return
-        key, end = f"{self.prefix}/arrived", time.monotonic() + seconds
+        key, end = f"{self.prefix}/arrived", time.monotonic() + ARRIVAL_SECONDS
         count = self.store.add(key, 1)
         while count < self.size:
             if time.monotonic() > end:
                 raise WatchError(
                     f"watch must be called in each of the {self.size} processes, as norms of "
                     f"parameters that are spread over them, and skipped steps, need all; only "
-                    f"{count} did within {seconds:g} seconds. Call it outside of `if rank == 0`."
+                    f"{count} did within {ARRIVAL_SECONDS:g} seconds. Call it outside of "
+                    "`if rank == 0`."
                 )
             time.sleep(0.01)
             count = self.store.add(key, 0)

@@ -131,6 +131,7 @@ def _keep(gradients: dict[str, Tensor], path: str, gradient: Tensor) -> None:
 
 def _find_origin(model: nn.Module, batch: Batch) -> NonFiniteOrigin | None:
     arrived = batch.gradients
+    known = bool(arrived) and all(is_finite(gradient) for gradient in arrived.values())
 
     def compute_loss(copied: nn.Module) -> Tensor:
         with ExitStack() as stack:
@@ -139,7 +140,6 @@ def _find_origin(model: nn.Module, batch: Batch) -> NonFiniteOrigin | None:
             _put_random(batch.random_states)
             result = copied(*batch.args, **batch.kwargs)
         outputs = [(path, t) for path, t in find_tensors(result) if t.requires_grad]
-        known = bool(arrived) and all(is_finite(gradient) for gradient in arrived.values())
         return torch.stack(
             [
                 (tensor * arrived[path]).sum().float() if known else tensor.sum().float()
@@ -150,8 +150,10 @@ def _find_origin(model: nn.Module, batch: Batch) -> NonFiniteOrigin | None:
 
     found = find_non_finite(copy_model(model), compute_loss)
     bad = next(((p, g) for p, g in arrived.items() if not is_finite(g)), None)
-    if found is not None or bad is None:
+    if found is not None and not found.is_harmless:
         return found
+    if bad is None:
+        return None
     path, gradient = bad
     return NonFiniteOrigin(
         op="the derivative of the loss",

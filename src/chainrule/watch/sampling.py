@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from chainrule.measure._torch_internals import is_functorch_wrapped, is_in_backward
 from chainrule.measure.modules import Inventory, classify, is_measured
 from chainrule.measure.recording import SMALL, find_tensors, flatten_nested
-from chainrule.measure.statistics import is_cheap_to_read, summarize_distribution, to_real
+from chainrule.measure.statistics import (
+    HALF,
+    choose_step,
+    is_cheap_to_read,
+    summarize_distribution,
+    to_real,
+)
 from chainrule.spec.activations import SATURATION_SHARE
 from chainrule.watch._torch_internals import has_compiled, is_compiled, queue_after_backward
 from chainrule.watch.gradients import Lagged, sharded_norms, subtract
@@ -182,7 +188,7 @@ class LayerSampler:
                     call = self._after_backward
                     # What others have queued by then, such as the averaging of gradients over
                     # processes, comes first.
-                    queue_after_backward(lambda: queue_after_backward(call) and None)
+                    queue_after_backward(partial(_queue_again, call))
             gradient = flatten_nested(gradient.detach())
             if gradient.layout != torch.strided or gradient.numel() == 0:
                 return
@@ -242,6 +248,10 @@ class LayerSampler:
             return _read_layers(calls, _spread(values), _spread(gradients), float(factor))
 
         return read
+
+
+def _queue_again(call: Callable[[], None]) -> None:
+    queue_after_backward(call)
 
 
 NO_MODULE = "No module of the model ran in this step."
@@ -336,14 +346,31 @@ def _summarize(values: Tensor, activation: str, unit_dim: int) -> Tensor:
 
 
 def _summarize_gradients(gradients: Tensor) -> Tensor:
-    """Return norms, and the shares of zeros and of subnormal numbers, [entries, 3]."""
+    """Return norms, and the shares of zeros and of subnormal numbers, [entries, 3].
+
+    Subnormal numbers of full precision, which are rare, are counted in evenly spaced entries.
+    """
     flat = (torch.view_as_real(gradients) if gradients.is_complex() else gradients).flatten(1)
-    size = flat.abs()
-    zeros = (size == 0).sum(1)
-    small = (size < torch.finfo(flat.dtype).tiny).sum(1)
-    norms = torch.linalg.vector_norm(size, dim=1, dtype=torch.float64)
-    count = flat.shape[1]
-    return torch.stack([norms, zeros.double() / count, (small - zeros).double() / count], 1)
+    norms = torch.linalg.vector_norm(flat, dim=1, dtype=_choose_format(flat))
+    if not is_cheap_to_read(flat.device) or not _is_moderate(norms):
+        norms = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
+    zeros = 1.0 - torch.linalg.vector_norm(to_real(flat), ord=0, dim=1) / flat.shape[1]
+    seen = flat if flat.dtype in HALF else flat[:, :: choose_step(flat.shape[1], _SEEN)]
+    size = seen.abs()
+    small = (size < torch.finfo(flat.dtype).tiny) & (size > 0)
+    return torch.stack([norms.double(), zeros.double(), small.double().mean(1)], 1)
+
+
+_SEEN = 512
+
+
+def _choose_format(flat: Tensor) -> torch.dtype:
+    return torch.float32 if flat.dtype in HALF else flat.dtype
+
+
+def _is_moderate(norms: Tensor) -> bool:
+    smallest, largest = torch.aminmax(norms)
+    return smallest.item() > 1e-15 and largest.item() < 1e15
 
 
 def _spread(tables: Sequence[tuple[list[int], Lagged]]) -> dict[int, list[list[float]]]:

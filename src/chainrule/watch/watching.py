@@ -592,13 +592,13 @@ class Run:
             self._read_ownership()
         is_first = not step.norms
         try:
-            for positions in self._parts[id(optimizer), is_first]:
-                self._measure_part(step, positions, own)
+            for part in self._parts[id(optimizer), is_first]:
+                self._measure_part(step, part, own)
         except RuntimeError:  # parameters have moved to another device
             self._read_ownership()
             step.norms = [] if is_first else step.norms
-            for positions in self._parts[id(optimizer), is_first]:
-                self._measure_part(step, positions, own)
+            for part in self._parts[id(optimizer), is_first]:
+                self._measure_part(step, part, own)
         if self._clips:
             step.clips += self._clips
             self._clips = []
@@ -628,20 +628,25 @@ class Run:
         if len(step.stepped) == len(self._watched.optimizers):
             self._keeper.end_step()
 
-    def _measure_part(
-        self, step: _Step, positions: Sequence[int], grad_scale: Tensor | None
-    ) -> None:
-        parameters = self._watched.parameters
-        gradients = [parameters[at].grad for at in positions]
-        if any(gradient is None for gradient in gradients):
-            positions = [at for at, g in zip(positions, gradients, strict=True) if g is not None]
-            gradients = [g for g in gradients if g is not None]
-        if not gradients:
-            return
+    def _measure_part(self, step: _Step, part: "_Part", grad_scale: Tensor | None) -> None:
+        positions: Any = part.places
+        gradients: list[Any] = [parameter.grad for parameter in part.parameters]
         with torch.no_grad():
-            norms = sharded_norms(gradients) if self._is_spread else measure_norms(gradients)
+            try:
+                norms = self._compute_norms(gradients, part)
+            except (TypeError, AttributeError):  # some have no gradient
+                found = [at for at, each in enumerate(gradients) if each is not None]
+                if not found:
+                    return
+                positions = positions[found]
+                norms = self._compute_norms([gradients[at] for at in found], part)
             factor = Lagged(grad_scale) if isinstance(grad_scale, Tensor) else None
-            step.norms.append((positions, Lagged(norms), factor))
+            step.norms.append((positions, Lagged(norms, is_fresh=True), factor))
+
+    def _compute_norms(self, gradients: Sequence[Tensor], part: "_Part") -> Tensor:
+        if self._is_spread:
+            return sharded_norms(gradients)
+        return measure_norms(gradients, is_plain=part.is_plain)
 
     def _take_layers(
         self, step: _Step, optimizer: torch.optim.Optimizer, grad_scale: Tensor | None
@@ -673,8 +678,8 @@ class Run:
     ) -> dict[int, Tensor]:
         """Return the gradients that an optimizer uses, by position; others if nobody holds them."""
         found: dict[int, Tensor] = {}
-        for positions in self._parts[id(optimizer), not step.gradients]:
-            for at in positions:
+        for part in self._parts[id(optimizer), not step.gradients]:
+            for at in part.positions:
                 gradient = self._watched.parameters[at].grad
                 if gradient is not None:
                     if grad_scale is not None:
@@ -706,8 +711,8 @@ class Run:
         """Copy the weights that may move, to see by how much they do."""
         trained = [
             at
-            for positions in self._parts[id(optimizer), not step.meters]
-            for at in positions
+            for part in self._parts[id(optimizer), not step.meters]
+            for at in part.positions
             if self._watched.parameters[at].requires_grad
         ]
         with torch.no_grad():
@@ -806,7 +811,7 @@ class Run:
             self._samples.append(sample)
             self._keep(sample)
         if self._history is not None:
-            if self._history.wants_sample:
+            if self._history.wants_sample and not self._is_spread:
                 self._extra = max(self._extra, 1)
             alarms = find_alarms(self._history)
             if alarms:
@@ -842,7 +847,10 @@ class Run:
 
     def _raise_alarms(self, alarms: Sequence[Alarm]) -> None:
         """Keep new alarms, and tell whoever wants to know."""
-        self._extra, self._flow_asked = SAMPLED_AFTER, True
+        if (
+            not self._is_spread
+        ):  # there all processes sample the same steps, and rank 0 alone judges
+            self._extra, self._flow_asked = SAMPLED_AFTER, True
         found = [self._add_evidence(alarm) for alarm in alarms]
         for alarm in found:
             self._alarms.append(alarm)
@@ -971,6 +979,8 @@ class Run:
     def _measure_frozen(self) -> Values:
         """Return ‖W‖ of parameters as it was when first asked: those that nobody moves."""
         if self._frozen is None:
+            if self._is_spread and self._closed:  # the others may not get here
+                return np.full(len(self._watched.parameters), ABSENT)
             with torch.no_grad():
                 norms = sharded_norms(self._watched.parameters)
             self._frozen = Lagged(norms).read()
@@ -1015,11 +1025,34 @@ def _read_rates(optimizer: torch.optim.Optimizer) -> Iterable[float]:
         yield rate if type(rate) is float else float(rate)
 
 
-def _split_by_device(positions: Iterable[int], parameters: Sequence[Tensor]) -> list[list[int]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """Parameters on one device, whose norms are computed together.
+
+    Attributes:
+        positions: Where they are among those of the run.
+        places: The same as an array.
+        parameters: The parameters.
+        is_plain: Whether they are all float32, or all float64.
+    """
+
+    positions: list[int]
+    places: Any
+    parameters: list[Tensor]
+    is_plain: bool
+
+
+def _split_by_device(positions: Iterable[int], parameters: Sequence[Tensor]) -> list[_Part]:
     found: dict[torch.device, list[int]] = {}
     for at in positions:
         found.setdefault(parameters[at].device, []).append(at)
-    return list(found.values())
+    parts = []
+    for places in found.values():
+        own = [parameters[at] for at in places]
+        dtypes = {each.dtype for each in own}
+        is_plain = dtypes in ({torch.float32}, {torch.float64})
+        parts.append(_Part(places, np.array(places), own, is_plain))
+    return parts
 
 
 def _split_tensors(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
