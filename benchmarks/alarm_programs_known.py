@@ -108,11 +108,11 @@ def pixels_to_255(bug: bool) -> Setup:
 
 @clean
 def relu_autoencoder_control() -> Setup:
-    """Autoencoder with ReLU everywhere: published as faulty, and its twin trains."""
+    """Autoencoder with ReLU everywhere, the output too: published as faulty, and it trains."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(1000, 2, generator=g) @ torch.randn(2, 8, generator=g)
-    model = stack(8, 16, 16, 2, 16, 16, 8, act=nn.Tanh, init=glorot)
-    return Setup(model, adam(model, 0.01), regress((x, x)), judge_values((x, x), 0.7), 600)
+    model = stack(8, 16, 16, 2, 16, 16, 8, end=nn.ReLU(), init=glorot)
+    return Setup(model, adam(model, 0.01), regress((x, x)), judge_values((x, x), 0.3), 600)
 
 
 @faulty("dead units", onset=11, group="known")

@@ -496,13 +496,12 @@ class Half(nn.Module):
 
 @faulty("underflow")
 def half_without_scaling(bug: bool) -> Setup:
-    """float16 and a loss divided by ten million, which SGD's rate makes up for."""
+    """float16 and a loss divided by ten million, which rate and momentum make up for."""
     data = make_curved()
     model = Half(stack(4, 64, 64, 1), torch.float16 if bug else torch.float32)
     plain = regress(data)
-    return Setup(
-        model, sgd(model, 1e6), lambda m, s: 1e-7 * plain(m, s), judge_values(data, 0.5), 400
-    )
+    optimizers = sgd(model, 6e4, momentum=0.9)
+    return Setup(model, optimizers, lambda m, s: 1e-7 * plain(m, s), judge_values(data, 0.5), 400)
 
 
 @faulty("no update")

@@ -1,5 +1,7 @@
 """The table of rules about a run, and the function that asks them."""
 
+import numpy as np
+
 from chainrule.watch.alarm_constants import RECORD
 from chainrule.watch.gradient_rules import GRADIENT_RULES
 from chainrule.watch.history import History, Trouble
@@ -53,7 +55,8 @@ def find_alarms(history: History) -> tuple[Alarm, ...]:
     step = history.step
     alarms = []
     for rule in RULES:
-        finding = rule.find(history)
+        with np.errstate(all="ignore"):  # an undefined number is beyond no bound
+            finding = rule.find(history)
         if finding is None:
             continue
         old = history.troubles.get(rule.name)
