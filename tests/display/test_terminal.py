@@ -25,8 +25,10 @@ from chainrule.display.terminal_tables import (
 from chainrule.flow.quantity import format_band
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
+from chainrule.remedies.result import Remedies, compare_flows
 from chainrule.remedies.spec_search import find_remedies
 from chainrule.spec.network_spec import NetworkSpec
+from made_flows import make_chain
 
 VANISHING = NetworkSpec(depth=12, width=8, activation="sigmoid", init="xavier")
 
@@ -214,6 +216,30 @@ def test_remedies_are_listed_with_numbers_and_a_command_that_is_never_broken():
     console.print(render_remedies(found), crop=False)
     narrow = console.file.getvalue()
     assert all(f"  {remedy.command}\n" in narrow for remedy in found)
+
+
+def test_remedies_show_what_was_measured_before_and_after_and_what_does_not_help():
+    before = make_chain([1e-9, 1.0, 1.0], loss=[3.0, 3.0])
+    tried = [
+        compare_flows(
+            before, make_chain([w, 1.0, 1.0], loss=[loss] * 2), title=t, reason="r", kinds=()
+        )
+        for w, loss, t in ((1.0, 2.0, "good"), (1.1e-9, 5.0, "useless"))
+    ]
+    found = Remedies(before=before, diagnosis=diagnose(before), tried=tuple(tried))
+    lines = draw(render_remedies(found), width=300)
+    assert "the same 2 networks" in lines[0]
+    rows = {title: line for title in ("good", "useless") for line in lines if title in line}
+    assert "3 → 2" in rows["good"]
+    assert "3 → 5" in rows["useless"]
+
+
+def test_both_ends_of_two_layers_are_shown():
+    text = draw_flow(make_chain([0.25, 0.5]))
+    lines = {line.strip().rpartition("  ")[0].strip(): line for line in text.splitlines()}
+    assert "0.25" in lines["gradient at layer 1"]
+    assert "0.5" in lines["gradient at layer 2"]
+    assert diagnose(make_chain([0.25, 0.5])).summary[:40] in text
 
 
 def test_long_names_keep_their_end_and_wide_characters_count_twice():
