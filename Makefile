@@ -34,8 +34,11 @@ $(VENV)/scripts: $(VENV)/dev package.json package-lock.json
 explore: $(VENV)/base
 	$(BIN)/chainrule explore $(ARGS)
 
+# Containers often forbid Python to keep what it compiled: each of the many processes that tests
+# start would compile PyTorch's and chainrule's sources again.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest $(ARGS)
+	PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/$(VENV)/compiled \
+		$(BIN)/python -m pytest $(ARGS)
 
 # Random search, round after round, for MINUTES; what it finds is mended and kept as an example.
 fuzz: $(VENV)/dev
