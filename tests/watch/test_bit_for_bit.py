@@ -133,7 +133,7 @@ def test_training_is_the_same(case):
     assert own_losses == losses
     assert all(torch.equal(a, b) for a, b in zip(own_weights, weights, strict=True))
     assert torch.equal(own_state, state)
-    assert not run._said
+    assert not run._notices._said
     count = STEPS // 4 if case == "accumulation" else STEPS
     assert run.steps[-1].step == len(run.steps) == count
     if case == "float16 with a scaler":
@@ -182,5 +182,5 @@ def test_compiled_code_is_neither_broken_nor_compiled_again(compiles):
     assert all(record.total_norm > 0 for record in run.steps)
     assert all(sample.update_norms.max() > 0 for sample in run.samples)
     assert all(sample.missing and not sample.layers for sample in run.samples)
-    assert not run._said
+    assert not run._notices._said
     torch._dynamo.reset()

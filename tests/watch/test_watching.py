@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import chainrule
 from chainrule.errors import RunFileError, TrainingStopped, WatchError
-from chainrule.watch import watch, watching
+from chainrule.watch import ledger, sampling, watch
 from chainrule.watch.reading import RunReader
 
 
@@ -56,8 +56,8 @@ def test_the_package_itself_can_be_called():
 
 
 def test_without_a_store_the_last_steps_stay_in_memory(monkeypatch):
-    monkeypatch.setattr(watching, "KEPT_STEPS", 20)
-    monkeypatch.setattr(watching, "KEPT_SAMPLES", 3)
+    monkeypatch.setattr(ledger, "KEPT_STEPS", 20)
+    monkeypatch.setattr(ledger, "KEPT_SAMPLES", 3)
     model = make()
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     with watch(model, optimizer, every=5) as run:
@@ -67,9 +67,9 @@ def test_without_a_store_the_last_steps_stay_in_memory(monkeypatch):
 
 
 def test_more_is_sampled_in_the_beginning():
-    steps = [step for step in range(1, 401) if watching.is_sampled(step, 50)]
+    steps = [step for step in range(1, 401) if sampling.is_sampled(step, 50)]
     assert steps == [1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 150, 200, 250, 300, 350, 400]
-    assert all(watching.is_sampled(step, 1) for step in range(1, 20))
+    assert all(sampling.is_sampled(step, 1) for step in range(1, 20))
 
 
 def test_a_flow_is_that_of_inspect():
@@ -498,11 +498,11 @@ def test_a_model_that_changes_goes_on(caplog):
         "sampling._summarize",
         "flows._Pass.assemble",
         "flows._Pass._listen",
-        "watching.measure_norms",
-        "watching.find_alarms",
-        "watching.Run._make_record",
-        "watching.Run._enter",
-        "watching.UpdateMeter",
+        "run.measure_norms",
+        "ledger.find_alarms",
+        "run.make_record",
+        "run.Run._enter",
+        "run.UpdateMeter",
         "store.RunWriter.write",
     ],
 )
@@ -548,8 +548,8 @@ def test_a_disk_that_fails_is_told_once_and_training_goes_on(tmp_path, caplog):
     caplog.clear()
     with watch(model, optimizer, store=tmp_path / "run.db") as run:
         train(model, optimizer, run, 5)
-        run._writer.failure = "the disk is full"
-        run._writer._told = True
+        run._ledger._writer.failure = "the disk is full"
+        run._ledger._writer._told = True
         train(model, optimizer, run, 5)
     assert len(run.steps) == 10
     assert [each for each in warnings_in(caplog) if "the disk is full" in each]

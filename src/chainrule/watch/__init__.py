@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chainrule.watch.gradients import sharded_norms
-    from chainrule.watch.watching import Run, watch
+    from chainrule.watch.run import Run
+    from chainrule.watch.watching import watch
 
 __all__ = ["Run", "sharded_norms", "watch"]
 
-_HOMES = {"Run": "watching", "sharded_norms": "gradients", "watch": "watching"}
+_HOMES = {"Run": "run", "sharded_norms": "gradients", "watch": "watching"}
 
 
 class _CallableRoom(ModuleType):

@@ -1,0 +1,214 @@
+"""What is kept and said of a run: its last records in memory, its file, its alarms."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from chainrule.errors import RunFileError, TrainingStopped, WatchError, abbreviate
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.watch.history import SAMPLES, WINDOW, History
+from chainrule.watch.notices import Notices
+from chainrule.watch.reading import RunReader
+from chainrule.watch.records import Alarm, Evidence, RunFacts, Sample, StepRecord
+from chainrule.watch.replay import KeptStep
+from chainrule.watch.rules import find_alarms
+from chainrule.watch.store import RunWriter
+
+KEPT_STEPS, KEPT_SAMPLES = 10_000, 200
+"""How many of the last steps and samples stay in memory."""
+
+NON_FINITE = "non_finite"
+"""The rule about infinite and undefined numbers; also what `skip_step_on` may hold."""
+
+
+class Ledger:
+    """The records and alarms of one run, in memory and in its file.
+
+    Args:
+        facts: What is known before the first step.
+        notices: Says what fails.
+        path: The run's file; `None` to keep the run in memory alone.
+        resume: Whether to go on with a file that is there, or the step to go on after.
+        is_first: Whether this process judges and writes; of several, one does.
+        on_alarm: Called with every alarm.
+        raise_on: Names of rules, or kinds of alarms, that end the training.
+
+    Attributes:
+        steps: The last steps.
+        samples: The last samples.
+        alarms: All alarms.
+        last_step: The step after which the run goes on.
+        last_seconds: The time that had passed by then.
+    """
+
+    def __init__(
+        self,
+        facts: RunFacts,
+        notices: Notices,
+        *,
+        path: Path | None,
+        resume: bool | int,
+        is_first: bool,
+        on_alarm: Callable[[Alarm], object] | None,
+        raise_on: frozenset[str],
+    ) -> None:
+        self._notices = notices
+        self._path = path
+        self._on_alarm = on_alarm
+        self._raise_on = raise_on
+        self.steps: deque[StepRecord] = deque(maxlen=KEPT_STEPS)
+        self.samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
+        self.alarms: list[Alarm] = []
+        self.last_step, self.last_seconds = 0, 0.0
+        self._history = History(facts) if is_first else None
+        self._writer: RunWriter | None = None
+        if path is not None and is_first:
+            self._writer = self._open(path, facts, resume)
+            if self._writer is not None:
+                self._go_on(self._writer, resume)
+
+    @property
+    def wants_sample(self) -> bool:
+        """Whether the last step was so unusual that the next one is to be sampled."""
+        return self._history is not None and self._history.wants_sample
+
+    def keep(self, record: StepRecord | Sample) -> None:
+        """Keep a record, and give it to the rules and to the file."""
+        if isinstance(record, Sample):
+            self.samples.append(record)
+        else:
+            self.steps.append(record)
+        if self._history is not None:
+            self._history.add(record)
+        self._write(record)
+
+    def judge(self, kept: KeptStep | None) -> Sequence[Alarm]:
+        """Find new alarms, keep them, and tell whoever wants to know.
+
+        Args:
+            kept: The step that was run again, whose origin is evidence.
+        """
+        if self._history is None:
+            return ()
+        alarms = [_add_evidence(alarm, kept) for alarm in find_alarms(self._history)]
+        for alarm in alarms:
+            self.alarms.append(alarm)
+            self._write(alarm)
+            if self._on_alarm is not None:
+                try:
+                    self._on_alarm(alarm)
+                except Exception as error:
+                    self._notices.report("calling on_alarm", error)
+        return alarms
+
+    def stop_at(self, alarms: Sequence[Alarm]) -> None:
+        """End the training if the user asked for that at one of these alarms.
+
+        Raises:
+            TrainingStopped: If so.
+        """
+        for alarm in alarms:
+            if self._raise_on & {alarm.rule, alarm.kind}:
+                if self._writer is not None:
+                    self._writer.flush()
+                raise TrainingStopped(
+                    f"Step {alarm.step}: {alarm.summary} {alarm.cause} {alarm.action} (The run was "
+                    f"told to stop at {alarm.rule!r}.)"
+                )
+
+    def find_flow(self, step: int) -> GradientFlow:
+        """Return the whole measurement of a step.
+
+        Raises:
+            WatchError: If there is none of that step.
+        """
+        steps = []
+        for sample in self.samples:
+            if sample.flow is not None:
+                if sample.step == step:
+                    return sample.flow
+                steps.append(sample.step)
+        if self._path is not None and self._path.exists():
+            if self._writer is not None:
+                self._writer.flush()
+            reader = RunReader(self._path)
+            if step in reader.flow_steps():
+                return reader.flow(step)
+            steps = list(reader.flow_steps())
+        known = ", ".join(map(str, steps[-20:])) or "none so far"
+        raise WatchError(
+            f"A flow is there for some sampled steps only ({known}); got {abbreviate(step)}."
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+        except Exception as error:
+            self._notices.report("closing the file", error)
+        if self._writer.failure:
+            self._notices.say("store", self._writer.failure)
+        self._writer = None
+
+    def _open(self, path: Path, facts: RunFacts, resume: bool | int) -> RunWriter | None:
+        """Open the file; where the disk does not let it be made, training goes on without.
+
+        Raises:
+            RunFileError: If there is a file that cannot be gone on with.
+        """
+        try:
+            return RunWriter.open(path, facts, resume=resume is not False)
+        except RunFileError as error:
+            if path.exists():
+                raise
+            self._notices.say("store", f"{error} This run is not recorded; training goes on.")
+            return None
+
+    def _go_on(self, writer: RunWriter, resume: bool | int) -> None:
+        """Take up a run where its file, or the checkpoint, ends."""
+        last = writer.last_step if resume is True else int(resume)
+        if not writer.last_step or not last:
+            return
+        self.last_step, self.last_seconds = last, writer.last_seconds
+        reader = RunReader(writer.path)
+        records: list[StepRecord | Sample] = [
+            *reader.steps(after=max(0, last - WINDOW)),
+            *reader.samples()[-SAMPLES:],
+        ]
+        assert self._history is not None
+        for record in sorted(records, key=lambda each: each.step):
+            if record.step <= last:
+                self._history.add(record)
+        find_alarms(self._history)  # they were said
+        self.alarms += [alarm for alarm in reader.alarms() if alarm.step <= last]
+
+    def _write(self, record: StepRecord | Sample | Alarm) -> None:
+        writer = self._writer
+        if writer is None:
+            return
+        if writer.failure:
+            self.close()
+            return
+        try:
+            writer.write(record)
+        except Exception as error:
+            self._notices.report("writing the run's file", error)
+
+
+def _add_evidence(alarm: Alarm, kept: KeptStep | None) -> Alarm:
+    """Add what running the step again has shown to an alarm about such numbers."""
+    if alarm.rule != NON_FINITE or kept is None or kept.origin is None:
+        return alarm
+    origin = kept.origin
+    value = float(origin.elements[0].value) if origin.elements else math.nan
+    evidence = Evidence(name=f"origin: {origin.sentence}", value=value, step=kept.step)
+    return replace(
+        alarm,
+        layer=alarm.layer or origin.module or "",
+        cause=origin.cause,
+        evidence=(*alarm.evidence, evidence),
+    )

@@ -1,0 +1,36 @@
+"""What goes wrong in watching itself: said once each, in the log; training goes on."""
+
+import logging
+from collections.abc import Callable
+
+_LOG = logging.getLogger(__name__)
+
+
+class Notices:
+    """What was said to the user of one run.
+
+    Example:
+        >>> Notices().reporter("reading")  # doctest: +ELLIPSIS
+        <function ...>
+    """
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say(self, subject: str, message: str) -> None:
+        """Say something, if nothing was said of its subject before."""
+        if subject not in self._said:
+            self._said.add(subject)
+            _LOG.warning("chainrule.watch: %s", message)
+
+    def report(self, doing: str, error: Exception) -> None:
+        """Say that something failed."""
+        self.say(
+            doing,
+            f"While {doing}, {type(error).__name__} was raised: {error}. Training goes on; this is "
+            "said once.",
+        )
+
+    def reporter(self, doing: str) -> Callable[[Exception], None]:
+        """Return a function that reports what fails while doing something."""
+        return lambda error: self.report(doing, error)

@@ -1,0 +1,61 @@
+"""Parameters and tensors by device, and the settings of the optimizers that hold them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Parameters on one device, whose norms are computed together.
+
+    Attributes:
+        positions: Where they are among those of the run.
+        places: The same as an array.
+        parameters: The parameters.
+        is_plain: Whether they are all float32, or all float64.
+    """
+
+    positions: list[int]
+    places: Any
+    parameters: list[Tensor]
+    is_plain: bool
+
+
+def split_by_device(positions: Iterable[int], parameters: Sequence[Tensor]) -> list[Part]:
+    """Return parameters by device."""
+    found: dict[torch.device, list[int]] = {}
+    for at in positions:
+        found.setdefault(parameters[at].device, []).append(at)
+    parts = []
+    for places in found.values():
+        own = [parameters[at] for at in places]
+        dtypes = {each.dtype for each in own}
+        is_plain = dtypes in ({torch.float32}, {torch.float64})
+        parts.append(Part(places, np.array(places), own, is_plain))
+    return parts
+
+
+def split_tensors(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Return tensors by device."""
+    found: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        found.setdefault(tensor.device, []).append(tensor)
+    return list(found.values())
+
+
+def has_closure(args: Any, kwargs: Any) -> bool:
+    """Whether an optimizer's step was given a closure."""
+    return (args[1] if len(args) > 1 else kwargs.get("closure")) is not None
+
+
+def read_rates(optimizer: torch.optim.Optimizer) -> Iterable[float]:
+    """Yield the learning rate of each group."""
+    for group in optimizer.param_groups:
+        rate = group.get("lr", math.nan)
+        yield rate if type(rate) is float else float(rate)

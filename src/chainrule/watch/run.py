@@ -1,0 +1,681 @@
+"""`Run`: what happens at each step of a training run that is watched.
+
+Every optimizer step gives a `StepRecord`, every sampled one a `Sample` as well. Hooks of the
+optimizers say when a step comes; the numbers of a step are read when the next one comes, so that
+nothing waits for a device. Whatever fails in here is said once, and training goes on.
+"""
+
+import atexit
+import math
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chainrule.errors import TrainingStopped
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.optimizer import OptimizerFlow
+from chainrule.measure.optimizers import read_optimizer
+from chainrule.measure.statistics import is_cheap_to_read
+from chainrule.watch._torch_internals import is_unscaled, read_scale
+from chainrule.watch.calls import listen, unlisten
+from chainrule.watch.flows import FlowRecorder
+from chainrule.watch.gradients import (
+    Lagged,
+    Values,
+    is_spread,
+    measure_norms,
+    sharded_norms,
+    take_local,
+)
+from chainrule.watch.ledger import Ledger
+from chainrule.watch.notices import Notices
+from chainrule.watch.parts import Part, has_closure, read_rates, split_by_device
+from chainrule.watch.processes import LocalFlags, find_processes
+from chainrule.watch.records import ABSENT, Alarm, LayerSample, RunFacts, Sample, StepRecord
+from chainrule.watch.replay import BatchKeeper, KeptStep
+from chainrule.watch.sampling import NO_MODULE, LayerSampler, UpdateMeter, is_sampled
+from chainrule.watch.skipping import guard_step, has_bad_gradient
+from chainrule.watch.steps import Step, make_record, read_scalars
+from chainrule.watch.subject import Watched, describe_run
+
+FLOW_EVERY = 20
+"""Of so many samples, one is a whole measurement; so is the first, and the one after an alarm."""
+
+SAMPLED_AFTER = 3
+"""So many steps after an alarm are sampled."""
+
+
+class Run:
+    """A training run that is watched. `watch` makes it.
+
+    Attributes:
+        facts: What was known before the first step.
+
+    Example:
+        >>> from chainrule.watch.watching import watch
+        >>> model = nn.Linear(2, 1)
+        >>> run = watch(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> run.close()
+        >>> run.alarms
+        ()
+    """
+
+    def __init__(
+        self,
+        watched: Watched,
+        *,
+        store: Path | None,
+        every: int,
+        on_alarm: Callable[[Alarm], object] | None,
+        raise_on: frozenset[str],
+        skips: bool,
+        resume: bool | int,
+        keep_batches: bool,
+    ) -> None:
+        self._watched = watched
+        self._processes = processes = find_processes()
+        self._every = every
+        self._closed = False
+        self._notices = Notices()
+        self._current: Step | None = None
+        self._early_logs: list[Mapping[str, Lagged | float]] = []
+        self._logs_early: bool | None = None
+        self._clips: list[tuple[list[int], Lagged]] = []
+        self._scaling: dict[int, tuple[Tensor | float, bool]] = {}
+        self._last_scale: Tensor | float | None = None
+        self._arrived: Lagged | None = None
+        self._wanted = 0
+        self._flow_wanted = self._flow_asked = False
+        self._samples_taken = 0
+        self._extra = 0
+        self._waits = self._compares = True
+        self._frozen: Values | None = None
+        self.facts: RunFacts = describe_run(
+            watched,
+            name="run" if store is None else store.stem,
+            every=every,
+            world_size=processes.size,
+        )
+        self._is_spread = any(is_spread(tensor) for tensor in watched.parameters)
+        if self._is_spread or skips:
+            processes.wait_for_all()
+        self._ledger = Ledger(
+            self.facts,
+            self._notices,
+            path=store,
+            resume=resume,
+            is_first=processes.rank == 0,
+            on_alarm=on_alarm,
+            raise_on=raise_on,
+        )
+        self._number = self._ledger.last_step
+        self._start = time.perf_counter() - self._ledger.last_seconds
+        self._kept: KeptStep | None = None
+        self._keeper = (
+            BatchKeeper(watched.model, self._notices.reporter("keeping batches"))
+            if keep_batches
+            else None
+        )
+        self._was_finite = True
+        self._sampler = LayerSampler(
+            watched.inventory,
+            self._notices.reporter("sampling modules"),
+            is_compiled=watched.is_compiled,
+        )
+        self._flows = FlowRecorder(watched.inventory, self._notices.reporter("recording a flow"))
+        self._locals = LocalFlags(watched.model, watched.parameters) if processes.size > 1 else None
+        self._read_ownership()
+        self._handles: list[Any] = []
+        self._restore: list[Callable[[], None]] = []
+        for optimizer in watched.optimizers:
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+            if skips:
+                self._restore.append(guard_step(optimizer, self._decide_skip))
+        listen(self)
+        self._at_exit = _make_exit(self)
+        atexit.register(self._at_exit)
+        self._prepare_next()
+
+    # --- For the user -----------------------------------------------------------------------------
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """The alarms so far, each trouble once."""
+        return tuple(self._ledger.alarms)
+
+    @property
+    def steps(self) -> tuple[StepRecord, ...]:
+        """The last steps (up to 10,000); the one that is going on is not among them."""
+        return tuple(self._ledger.steps)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The last samples (up to 200)."""
+        return tuple(self._ledger.samples)
+
+    @property
+    def kept(self) -> KeptStep | None:
+        """The step that `keep_batches` kept: the last one in which a gradient became not finite."""
+        return self._kept
+
+    def log(self, **scalars: Any) -> None:
+        """Note numbers of a step, above all `loss`.
+
+        What is logged after an optimizer's step belongs to that step. Where the first call comes
+        before the first step, calls belong to the step that follows. Several numbers of one name
+        in one step are averaged.
+
+        Args:
+            **scalars: Numbers, or tensors of one number, which are read a step later.
+
+        Raises:
+            WatchError: If something is not one number.
+
+        Example:
+            >>> model = nn.Linear(2, 1)
+            >>> with watch(model, torch.optim.SGD(model.parameters(), lr=0.1)) as run:
+            ...     run.log(loss=1.0)
+        """
+        found = read_scalars(scalars)
+        if self._closed or not found:
+            return
+        if self._logs_early is None:
+            self._logs_early = self._current is None
+        if self._logs_early or self._current is None:
+            self._early_logs.append(found)
+        else:
+            self._current.logs.append(found)
+
+    def flow(self, step: int) -> GradientFlow:
+        """Return the whole measurement of a sampled step.
+
+        Args:
+            step: One of those that have a flow: the first, every 20th sample, and the sample
+                after an alarm.
+
+        Raises:
+            WatchError: If there is none of that step.
+
+        Example:
+            >>> model = nn.Linear(2, 1)
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> with watch(model, optimizer) as run:
+            ...     model(torch.ones(1, 2)).sum().backward()
+            ...     optimizer.step()
+            >>> run.flow(1).layers[0].kind
+            'Linear'
+        """
+        return self._ledger.find_flow(step)
+
+    def close(self) -> None:
+        """End the run: read what is left, and take all hooks off."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        for handle in self._handles:
+            handle.remove()
+        for undo in self._restore:
+            undo()
+        unlisten(self)
+        self._sampler.detach()
+        self._flows.release()
+        if self._locals is not None:
+            self._locals.remove()
+        if self._keeper is not None:
+            self._keeper.remove()
+        current, self._current = self._current, None
+        try:
+            if current is None and not self._number:
+                self._notices.say(
+                    "no step",
+                    "The run saw no step of its optimizers. Was the model trained by another one?",
+                )
+            if current is not None:
+                self._conclude(current, is_last=True)
+        except TrainingStopped:
+            pass  # it ends anyway; the alarm is in `alarms`
+        except Exception as error:
+            self._notices.report("ending the run", error)
+        finally:
+            self._ledger.close()
+
+    def __enter__(self) -> Self:
+        """Return the run."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the run, also after an error or Ctrl-C."""
+        self.close()
+
+    # --- Hooks ------------------------------------------------------------------------------------
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        try:
+            step = self._enter(optimizer)
+            if not has_closure(args, kwargs):
+                self._measure(step, optimizer)
+            if step.is_sampled:
+                self._weigh(step, optimizer)
+        except TrainingStopped:
+            raise
+        except Exception as error:
+            self._notices.report("measuring a step", error)
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        try:
+            step = self._current
+            if step is None or id(optimizer) not in step.stepped:
+                return
+            if step.meters:
+                step.meters[-1].finish()
+            if has_closure(args, kwargs):
+                self._measure(step, optimizer)
+            if len(step.stepped) == len(self._watched.optimizers):
+                self._prepare_next()
+        except Exception as error:
+            self._notices.report("measuring a step", error)
+
+    def enter_scaler(self, scaler: Any, optimizer: torch.optim.Optimizer) -> None:
+        """Note the scale before a gradient scaler steps one of the optimizers, or does not."""
+        if id(optimizer) in self._held:
+            try:
+                scale = self._last_scale = read_scale(scaler)
+                self._scaling[id(optimizer)] = scale, is_unscaled(scaler, optimizer)
+            except Exception as error:
+                self._notices.report("reading a gradient scaler", error)
+
+    def leave_scaler(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note a step that the gradient scaler left out."""
+        if id(optimizer) in self._scaling:
+            self._skip(optimizer, "gradient scaler")
+
+    def note_clipping(self, parameters: Sequence[Tensor], total_norm: Tensor) -> None:
+        """Note the norm of gradients that are about to be clipped."""
+        try:
+            positions = self._watched.positions
+            found = [positions[id(each)] for each in parameters if id(each) in positions]
+            if found:
+                total: Any = total_norm.detach()
+                total = total.full_tensor() if is_spread(total) else total
+                self._clips.append((found, Lagged(total.reshape(1))))
+        except Exception as error:
+            self._notices.report("seeing gradients clipped", error)
+
+    # --- A step -----------------------------------------------------------------------------------
+
+    def _enter(self, optimizer: torch.optim.Optimizer) -> Step:
+        """Return the step that an optimizer takes part in; a new one if it was in the last."""
+        step = self._current
+        if step is None or id(optimizer) in step.stepped:
+            self._current = None
+            if step is not None:
+                self._conclude(step)
+            self._number += 1
+            step = self._current = Step(
+                self._number,
+                time.perf_counter() - self._start,
+                self._number == self._wanted,
+            )
+            step.logs, self._early_logs = self._early_logs, []
+        step.stepped.add(id(optimizer))
+        return step
+
+    def _skip(self, optimizer: torch.optim.Optimizer, why: str) -> None:
+        """Record a step that the optimizer did not take."""
+        try:
+            step = self._enter(optimizer)
+            step.skipped = why
+            self._measure(step, optimizer)
+            if len(step.stepped) == len(self._watched.optimizers):
+                self._prepare_next()
+        except TrainingStopped:
+            raise
+        except Exception as error:
+            self._notices.report("recording a step that was skipped", error)
+
+    def _measure(self, step: Step, optimizer: torch.optim.Optimizer) -> None:
+        """Measure the gradients as the optimizer uses them."""
+        own = grad_scale = getattr(optimizer, "grad_scale", None)
+        scaling = self._scaling.get(id(optimizer))
+        if scaling is not None or grad_scale is not None:
+            scale = scaling[0] if scaling is not None else grad_scale
+            step.scale = Lagged(scale) if isinstance(scale, Tensor) else scale
+            step.clip_scale = grad_scale is not None or not (scaling is None or scaling[1])
+            found_inf = getattr(optimizer, "found_inf", None)
+            if isinstance(found_inf, Tensor):
+                step.found_bad = Lagged(found_inf)
+            self._scaling.pop(id(optimizer), None)
+        step.rates = tuple(rate for each in self._watched.optimizers for rate in read_rates(each))
+        if sum(len(group["params"]) for group in optimizer.param_groups) != self._counts.get(
+            id(optimizer)
+        ):
+            self._read_ownership()
+        is_first = not step.norms
+        try:
+            for part in self._parts[id(optimizer), is_first]:
+                self._measure_part(step, part, own)
+        except RuntimeError:  # parameters have moved to another device
+            self._read_ownership()
+            step.norms = [] if is_first else step.norms
+            for part in self._parts[id(optimizer), is_first]:
+                self._measure_part(step, part, own)
+        if self._clips:
+            step.clips += self._clips
+            self._clips = []
+        step.arrived, self._arrived = self._arrived, None
+        if self._locals is not None and (local := self._locals.take()) is not None:
+            step.local = local
+            if is_cheap_to_read(self._watched.parameters[0].device) and not np.isfinite(
+                local.read()[0]
+            ):
+                self._processes.mark_bad(step.number)
+        if step.is_sampled:
+            self._take_layers(step, optimizer, own)
+        if self._keeper is not None:
+            self._look_into(step, own)
+
+    def _look_into(self, step: Step, grad_scale: Tensor | None) -> None:
+        """Run a step again whose gradients have just become not finite, before it is taken."""
+        assert self._keeper is not None
+        is_finite = all(np.isfinite(lagged.read()).all() for _, lagged, _ in step.norms)
+        under_scaler = step.skipped or grad_scale is not None  # which tries too large a scale
+        try:
+            if not is_finite and self._was_finite and not under_scaler:
+                self._kept = self._keeper.look(step.number, self._watched.optimizers)
+        except Exception as error:
+            self._notices.report("running a step again", error)
+        self._was_finite = is_finite
+        if len(step.stepped) == len(self._watched.optimizers):
+            self._keeper.end_step()
+
+    def _measure_part(self, step: Step, part: Part, grad_scale: Tensor | None) -> None:
+        positions: Any = part.places
+        gradients: list[Any] = [parameter.grad for parameter in part.parameters]
+        with torch.no_grad():
+            try:
+                norms = self._compute_norms(gradients, part)
+            except (TypeError, AttributeError):  # some have no gradient
+                found = [at for at, each in enumerate(gradients) if each is not None]
+                if not found:
+                    return
+                positions = positions[found]
+                norms = self._compute_norms([gradients[at] for at in found], part)
+            factor = Lagged(grad_scale) if isinstance(grad_scale, Tensor) else None
+            step.norms.append((positions, Lagged(norms, is_fresh=True), factor))
+
+    def _compute_norms(self, gradients: Sequence[Tensor], part: Part) -> Tensor:
+        if self._is_spread:
+            return sharded_norms(gradients)
+        return measure_norms(gradients, is_plain=part.is_plain)
+
+    def _take_layers(
+        self, step: Step, optimizer: torch.optim.Optimizer, grad_scale: Tensor | None
+    ) -> None:
+        """Summarize what modules put out; with several optimizers that waits for the last."""
+        is_single = len(self._watched.optimizers) == 1
+        if is_single:
+            step.layers = self._sampler.take(self._read_scale_now(step))
+            self._sampler.detach()
+        if self._flow_wanted:
+            step.gradients |= self._copy_gradients(
+                optimizer, grad_scale, step, copies=not is_single
+            )
+            if is_single:
+                self._take_flow(step)
+
+    def _read_scale_now(self, step: Step) -> float:
+        if step.scale is None:
+            return 1.0
+        return float(step.scale.read()[0]) if isinstance(step.scale, Lagged) else step.scale
+
+    def _copy_gradients(
+        self,
+        optimizer: torch.optim.Optimizer,
+        grad_scale: Tensor | None,
+        step: Step,
+        *,
+        copies: bool,
+    ) -> dict[int, Tensor]:
+        """Return the gradients that an optimizer uses, by position; others if nobody holds them."""
+        found: dict[int, Tensor] = {}
+        for part in self._parts[id(optimizer), not step.gradients]:
+            for at in part.positions:
+                gradient = self._watched.parameters[at].grad
+                if gradient is not None:
+                    if grad_scale is not None:
+                        gradient = gradient / grad_scale
+                    found[at] = gradient.clone() if copies else gradient
+        return found
+
+    def _take_flow(self, step: Step, *, only_finished: bool = False) -> None:
+        gradients, step.gradients = step.gradients, {}
+        watched, loss = self._watched, step.loss
+
+        def read_loss() -> float:
+            return loss[0] if loss else math.nan
+
+        def describe_optimizer() -> OptimizerFlow | None:
+            if len(watched.optimizers) > 1:
+                return None
+            return read_optimizer(watched.optimizers[0], watched.inventory)
+
+        step.flow = self._flows.take(
+            gradients,
+            self._read_scale_now(step),
+            describe_optimizer,
+            read_loss,
+            only_finished=only_finished,
+        )
+
+    def _weigh(self, step: Step, optimizer: torch.optim.Optimizer) -> None:
+        """Copy the weights that may move, to see by how much they do."""
+        trained = [
+            at
+            for part in self._parts[id(optimizer), not step.meters]
+            for at in part.positions
+            if self._watched.parameters[at].requires_grad
+        ]
+        with torch.no_grad():
+            step.meters.append(
+                UpdateMeter(trained, [self._watched.parameters[at] for at in trained])
+            )
+
+    def _prepare_next(self) -> None:
+        """Attach what listens to the modules, if the next step is sampled."""
+        number = self._number + 1
+        if self._wanted == number or not (is_sampled(number, self._every) or self._extra):
+            return
+        self._extra = max(0, self._extra - 1)
+        self._wanted = number
+        if not self._ids_hold():
+            self._read_ownership()
+        is_single = len(self._watched.optimizers) == 1
+        compares = is_single and not self._is_spread
+        self._sampler.attach(self._note_arrived if compares else None)
+        self._flow_wanted = not (self._is_spread or self._sampler.missing) and (
+            self._samples_taken % FLOW_EVERY == 0 or self._flow_asked
+        )
+        self._flow_asked = False
+        if self._flow_wanted:
+            self._flows.attach()
+        self._samples_taken += 1
+
+    def _note_arrived(self) -> None:
+        """After a backward pass of a sampled step: measure gradients before they are clipped."""
+        try:
+            (optimizer,) = self._watched.optimizers
+            parameters = self._watched.parameters
+            gradients = [
+                gradient
+                for at in self._held[id(optimizer)]
+                if (gradient := parameters[at].grad) is not None
+            ]
+            if gradients:
+                with torch.no_grad():
+                    total = torch.linalg.vector_norm(measure_norms(gradients))
+                    self._arrived = Lagged(total.reshape(1))
+        except Exception as error:
+            self._notices.report("comparing gradients before and after clipping", error)
+
+    def _ids_hold(self) -> bool:
+        """Whether the optimizers still hold the parameters that they did."""
+        return all(
+            self._watched.list_held(optimizer) == self._held[id(optimizer)]
+            for optimizer in self._watched.optimizers
+        )
+
+    def _read_ownership(self) -> None:
+        """Find out which optimizer holds which parameters, and on which devices they are."""
+        watched = self._watched
+        self._held = {id(each): watched.list_held(each) for each in watched.optimizers}
+        self._counts = {
+            id(each): sum(len(group["params"]) for group in each.param_groups)
+            for each in watched.optimizers
+        }
+        held = {at for positions in self._held.values() for at in positions}
+        loose = [at for at in range(len(watched.parameters)) if at not in held]
+        self._parts = {
+            (key, is_first): split_by_device(
+                [*positions, *(loose if is_first else ())], watched.parameters
+            )
+            for key, positions in self._held.items()
+            for is_first in (True, False)
+        }
+        unknown = sum(watched.count_unknown(each) for each in watched.optimizers)
+        if unknown and held:
+            self._notices.say(
+                "unknown parameters",
+                f"{unknown} parameter{'' if unknown == 1 else 's'} of the optimizer are not among "
+                "those that the model had when the run began. They train, but are not measured; "
+                "start a new run to have them measured.",
+            )
+
+    # --- The end of a step ------------------------------------------------------------------------
+
+    def _conclude(self, step: Step, *, is_last: bool = False) -> None:
+        """Read the numbers of a step, and keep them."""
+        if step.is_sampled and len(self._watched.optimizers) > 1:
+            step.layers = self._sampler.take(self._read_scale_now(step), only_finished=not is_last)
+            if self._wanted == step.number:  # the next one is not sampled
+                self._sampler.detach()
+            if step.gradients:
+                self._take_flow(step, only_finished=not is_last)
+        record = make_record(
+            step, len(self._watched.parameters), lambda total: self._find_bad_rank(step, total)
+        )
+        if record.loss is not None:
+            step.loss.append(record.loss)
+            self._look_back(step, record.loss)
+        self._ledger.keep(record)
+        if step.is_sampled:
+            self._ledger.keep(self._make_sample(step))
+        # Spread over processes, all of them sample the same steps, and rank 0 alone judges.
+        if self._ledger.wants_sample and not self._is_spread:
+            self._extra = max(self._extra, 1)
+        alarms = self._ledger.judge(self._kept)
+        if alarms and not self._is_spread:
+            self._extra, self._flow_asked = SAMPLED_AFTER, True
+        self._ledger.stop_at(alarms)
+
+    def _look_back(self, step: Step, loss: float) -> None:
+        """Run a step again whose loss is not finite though its gradients are."""
+        if self._keeper is None or math.isfinite(loss) or not self._was_finite:
+            return
+        try:
+            self._was_finite = False
+            self._kept = self._keeper.look(step.number, self._watched.optimizers, before=True)
+        except Exception as error:
+            self._notices.report("running a step again", error)
+
+    def _find_bad_rank(self, step: Step, total: float) -> int | None:
+        if self._processes.size < 2:
+            return None
+        if step.local is not None and not np.isfinite(step.local.read()[0]):
+            self._processes.mark_bad(step.number)
+        if math.isfinite(total):
+            return None
+        found = self._processes.find_bad(step.number, wait=self._waits)
+        self._waits = found is not None
+        return found
+
+    def _make_sample(self, step: Step) -> Sample:
+        count = len(self._watched.parameters)
+        sizes, updates = np.full(count, ABSENT), np.full(count, ABSENT)
+        for meter in step.meters:
+            meter.write(sizes, updates)
+        frozen = np.flatnonzero(sizes < 0)
+        sizes[frozen] = self._measure_frozen()[frozen]
+        layers: tuple[LayerSample, ...] = ()
+        if step.layers is not None:
+            layers = step.layers()
+        return Sample(
+            step=step.number,
+            weight_norms=sizes,
+            update_norms=updates,
+            layers=layers,
+            missing="" if layers else self._sampler.missing or NO_MODULE,
+            flow=step.flow,
+            replaced=tuple(
+                name
+                for name, parameter in self._watched.model.named_parameters()
+                if id(parameter) not in self._watched.positions
+            ),
+            replica_spread=self._compare_replicas(step.number, sizes),
+        )
+
+    def _compare_replicas(self, number: int, sizes: Values) -> float | None:
+        if self._processes.size < 2 or self._is_spread or not self._compares:
+            return None
+        spread = self._processes.compare(number, sizes)
+        self._compares = spread is not None or self._processes.rank > 0
+        return spread
+
+    def _measure_frozen(self) -> Values:
+        """Return ‖W‖ of parameters as it was when first asked: those that nobody moves."""
+        if self._frozen is None:
+            if self._is_spread and self._closed:  # the others may not get here
+                return np.full(len(self._watched.parameters), ABSENT)
+            with torch.no_grad():
+                norms = sharded_norms(self._watched.parameters)
+            self._frozen = Lagged(norms).read()
+        return self._frozen
+
+    # --- Steps that are left out ------------------------------------------------------------------
+
+    def _decide_skip(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether a step must be left out, because a gradient of some process is not finite."""
+        try:
+            device = take_local(self._watched.parameters[0]).device
+            bad = self._processes.agree(has_bad_gradient(optimizer), device)
+        except Exception as error:
+            self._notices.report("deciding whether to skip a step", error)
+            return False
+        if bad:
+            self._skip(optimizer, "non-finite gradient")
+        return bad
+
+
+def _make_exit(run: Run) -> Callable[[], None]:
+    """Return what closes a run at the end of the process, without keeping it alive."""
+    found = weakref.ref(run)
+
+    def close() -> None:
+        held = found()
+        if held is not None:
+            held.close()
+
+    return close

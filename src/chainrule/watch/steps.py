@@ -1,0 +1,137 @@
+"""A step from its first hook to its record."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from chainrule.errors import WatchError, abbreviate
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.measure.statistics import is_cheap_to_read
+from chainrule.watch.gradients import Lagged, Values, take_local
+from chainrule.watch.records import ABSENT, LayerSample, StepRecord
+from chainrule.watch.sampling import UpdateMeter
+
+_ROUNDING = 1e-4
+"""Relative difference of two norms of the same gradients, by rounding."""
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """A step that is not over yet; its numbers may still be on the device."""
+
+    number: int
+    seconds: float
+    is_sampled: bool
+    norms: list[tuple[Any, Lagged, Lagged | None]] = field(default_factory=list)
+    stepped: set[int] = field(default_factory=set)
+    rates: tuple[float, ...] = ()
+    scale: Lagged | float | None = None
+    skipped: str = ""
+    found_bad: Lagged | None = None
+    clips: list[tuple[list[int], Lagged]] = field(default_factory=list)
+    clip_scale: bool = False
+    arrived: Lagged | None = None
+    local: Lagged | None = None
+    logs: list[Mapping[str, Lagged | float]] = field(default_factory=list)
+    meters: list[UpdateMeter] = field(default_factory=list)
+    layers: Callable[[], tuple[LayerSample, ...]] | None = None
+    gradients: dict[int, Tensor] = field(default_factory=dict)
+    flow: GradientFlow | None = None
+    loss: list[float] = field(default_factory=list)
+
+
+def make_record(step: Step, count: int, find_bad_rank: Callable[[float], int | None]) -> StepRecord:
+    """Read the numbers of a step that is over.
+
+    Args:
+        step: The step.
+        count: Number of parameters of the run.
+        find_bad_rank: Returns whose gradient was not finite, of the total norm.
+    """
+    norms = np.full(count, ABSENT)
+    squares = 0.0
+    for positions, lagged, factor in step.norms:
+        values = lagged.read()
+        if factor is not None:
+            values = values / factor.read()[0]
+        norms[positions] = values
+        squares += float(values @ values)
+    total = math.sqrt(squares) if squares < math.inf else squares
+    skipped = step.skipped
+    if step.found_bad is not None and step.found_bad.read()[0] > 0:
+        skipped = "gradient scaler"
+    scale = step.scale.read()[0] if isinstance(step.scale, Lagged) else step.scale
+    logged = _average_logs(step.logs)
+    return StepRecord(
+        step=step.number,
+        seconds=step.seconds,
+        grad_norms=norms,
+        total_norm=total,
+        clipped_from=_find_clipping(step, norms, total, scale),
+        loss=logged.pop("loss", None),
+        scalars=logged,
+        rates=step.rates,
+        scale=None if scale is None else float(scale),
+        skipped=skipped,
+        bad_rank=find_bad_rank(total),
+    )
+
+
+def _find_clipping(step: Step, norms: Values, total: float, scale: float | None) -> float | None:
+    """Return the total norm before clipping, if there was any."""
+    factor = 1.0 if scale is None else float(scale)
+    if step.clips:
+        seen: dict[int, float] = {}
+        squares = 0.0
+        for positions, before in step.clips:
+            if not seen.keys() & set(positions):
+                squares += float(before.read()[0] / (factor if step.clip_scale else 1.0)) ** 2
+                seen.update(dict.fromkeys(positions, 0.0))
+        rest = [at for at in range(len(norms)) if at not in seen and norms[at] > 0]
+        before_all = math.sqrt(squares + float(norms[rest] @ norms[rest]))
+    elif step.arrived is not None:
+        before_all = float(step.arrived.read()[0]) / factor
+    else:
+        return None
+    return before_all if before_all > total * (1 + _ROUNDING) else None
+
+
+def read_scalars(scalars: Mapping[str, Any]) -> dict[str, Lagged | float]:
+    """Return numbers that were logged; those on a device are read later.
+
+    Raises:
+        WatchError: If something is not one number.
+    """
+    found: dict[str, Lagged | float] = {}
+    for name, value in scalars.items():
+        if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+            detached = take_local(value.detach())
+            is_cheap = is_cheap_to_read(detached.device)
+            found[name] = float(detached) if is_cheap else Lagged(detached)
+        elif isinstance(value, (int, float, np.integer, np.floating)):
+            found[name] = float(value)
+        else:
+            raise WatchError(
+                f"log takes numbers and tensors of one number; {name} is "
+                f"{_describe_value(value)}. Reduce it first, for example by .mean()."
+            )
+    return found
+
+
+def _average_logs(logs: Sequence[Mapping[str, Lagged | float]]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for each in logs:
+        for name, value in each.items():
+            number = float(value.read()[0]) if isinstance(value, Lagged) else value
+            found.setdefault(name, []).append(number)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _describe_value(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    return abbreviate(value)
