@@ -157,8 +157,9 @@ def feature_to_100(bug: bool) -> Setup:
     if not bug:
         x = (x - x.mean()) / x.std()
     x = torch.cat([x, torch.ones(100, 1)], 1)
-    model = nn.Sequential(nn.Linear(2, 1, bias=False))
-    nn.init.zeros_(model[0].weight)
+    line = nn.Linear(2, 1, bias=False)
+    model = nn.Sequential(line)
+    nn.init.zeros_(line.weight)
     return Setup(
         model,
         sgd(model, 0.5),

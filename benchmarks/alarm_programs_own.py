@@ -322,7 +322,8 @@ def units_die_slowly(bug: bool) -> Setup:
     plain = classify(data)
 
     def loss(model: nn.Module, step: int) -> Tensor:
-        biases = model[0].bias.sum() + model[2].bias.sum()
+        hidden = [each for each in model.children() if isinstance(each, nn.Linear)][:2]
+        biases = sum(each.bias.sum() for each in hidden)
         return plain(model, step) + (5.0 * biases if bug and step >= 80 else 0.0)
 
     model = stack(64, 64, 64, 10, init=he)
@@ -565,8 +566,9 @@ def layers_added_afterwards(bug: bool) -> Setup:
     torch.manual_seed(1)
     body = stack(64, 8, 8, init=normal(0.02))
     optimizers = sgd(body, 0.1)
-    model = nn.Sequential(body, nn.ReLU(), nn.Linear(8, 10))
-    nn.init.normal_(model[2].weight, std=1e-3)
+    head = nn.Linear(8, 10)
+    model = nn.Sequential(body, nn.ReLU(), head)
+    nn.init.normal_(head.weight, std=1e-3)
     if not bug:
         optimizers = adam(model, 0.01)
     return Setup(model, optimizers, classify(data), judge_classes(data, 0.5), 300)
