@@ -16,11 +16,10 @@ package.__path__ = [str(Path(__file__).parents[2] / "src/chainrule")]
 sys.modules.setdefault("chainrule", package)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from made_runs import make_facts, make_noisy_sample, make_noisy_steps  # noqa: E402
-
 from chainrule.watch import store  # noqa: E402
 from chainrule.watch.reading import RunReader  # noqa: E402
 from chainrule.watch.store import RunWriter  # noqa: E402
+from made_runs import make_facts, make_noisy_sample, make_noisy_steps  # noqa: E402
 
 TENSORS = 30
 RECORDS = list(make_noisy_steps(400, TENSORS))
@@ -30,6 +29,10 @@ def write_until_killed(path: Path, out: int) -> None:
     """Go on with the run; after each flush say on a pipe up to which step."""
     store._BLOCK_STEPS = (16, 64)  # rows are packed together often
     writer = RunWriter.open(path, make_facts(TENSORS), resume=True)
+    if os.fork() == 0:  # like a data loader's worker: it lives on, and must not keep the lock
+        os.close(out)
+        time.sleep(3)
+        os._exit(0)
     step = writer.last_step
     while True:
         step += 1
@@ -75,7 +78,7 @@ def main() -> None:
         samples = [each.step for each in reader.samples()]
         assert steps == list(range(1, len(steps) + 1)), "steps are missing"
         assert len(steps) >= flushed, f"{flushed} were flushed, {len(steps)} are there"
-        assert samples == [step for step in range(5, len(steps) + 1, 5)][: len(samples)]
+        assert samples == list(range(5, len(steps) + 1, 5))[: len(samples)]
         assert len(samples) >= flushed // 5
         assert reader.check() == ""
         assert not reader.live

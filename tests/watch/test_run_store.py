@@ -1,5 +1,6 @@
-"""The store of runs: what was written is read again, whatever happens to the writer and the file."""
+"""The store of runs: what was written is read again, whatever happens to writer and file."""
 
+import contextlib
 import math
 import os
 import sqlite3
@@ -7,11 +8,19 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from chainrule.errors import RunFileError
+from chainrule.watch import store
+from chainrule.watch.reading import RunReader, find_runs
+from chainrule.watch.records import ABSENT, Sample
+from chainrule.watch.schema import find_lock
+from chainrule.watch.store import RunWriter
 from made_flows import make_chain
 from made_runs import (
     make_alarm,
@@ -23,13 +32,6 @@ from made_runs import (
     make_sample,
     make_step,
 )
-
-from chainrule.errors import RunFileError
-from chainrule.watch import store
-from chainrule.watch.reading import RunReader, find_runs
-from chainrule.watch.records import ABSENT, Sample, StepRecord
-from chainrule.watch.schema import find_lock
-from chainrule.watch.store import RunWriter
 
 KILLER = Path(__file__).parent / "kill_writers.py"
 
@@ -52,23 +54,20 @@ def wait_for(condition):
 
 def is_same(one, other, error=2**-7):
     """Whether two records hold the same, norms up to a relative error."""
-    for name in type(one).__dataclass_fields__:
-        a, b = getattr(one, name), getattr(other, name)
+
+    def agree(name, a, b):
         if isinstance(a, np.ndarray):
-            if not np.allclose(a, b, rtol=error, atol=0, equal_nan=True):
-                return False
-        elif name == "seconds":
-            if abs(a - b) > 1e-6:
-                return False
-        elif isinstance(a, float) and math.isnan(a):
-            if not (isinstance(b, float) and math.isnan(b)):
-                return False
-        elif isinstance(a, tuple) and a and hasattr(a[0], "std"):
-            if not all(is_close(x, y) for x, y in zip(a, b, strict=True)):
-                return False
-        elif a != b:
-            return False
-    return True
+            return np.allclose(a, b, rtol=error, atol=0, equal_nan=True)
+        if name == "seconds":
+            return abs(a - b) <= 1e-6
+        if name == "layers":
+            return all(is_close(x, y) for x, y in zip(a, b, strict=True))
+        if isinstance(a, Mapping):
+            a, b = dict(a), dict(b)
+        return repr(a) == repr(b)
+
+    names = type(one).__dataclass_fields__
+    return all(agree(name, getattr(one, name), getattr(other, name)) for name in names)
 
 
 def is_close(one, other):
@@ -84,7 +83,7 @@ ODD = [
     make_step(2, loss=math.nan, total_norm=math.inf, bad_rank=3, clipped_from=8.5),
     make_step(5, grad_norms=np.array([ABSENT, 0.0, math.inf, math.nan]), total_norm=math.nan),
     make_step(6, scalars={"accuracy": 0.1, "ü": -math.inf}, rates=(0.1, 1e-300)),
-    make_step(9, scalars={"accuracy": math.nan}, grad_norms=np.array([5e-324, 1e308, 1e-45, 1e9])),
+    make_step(9, scalars={"accuracy": math.nan}, grad_norms=np.array([1e-300, 1e308, 1e-45, 1e9])),
 ]
 
 
@@ -110,7 +109,7 @@ def test_what_was_written_is_read(tmp_path):
     assert [each.step for each in reader.samples(after=660)] == [670, 680, 690]
     first, second = reader.alarms()
     assert second == alarms[1]
-    assert is_same(first, replace(alarms[0], bound=first.bound))
+    assert is_same(first, alarms[0])
     assert (first.value, math.isnan(first.bound)) == (math.inf, True)
     assert (reader.live, reader.ended, reader.check(), reader.last_step) == (False, True, "", 699)
     with pytest.raises(ValueError, match="read-only"):
@@ -168,7 +167,8 @@ def test_a_run_has_one_writer(tmp_path):
         "import sys, types; package = types.ModuleType('chainrule'); "
         f"package.__path__ = {list(__import__('chainrule').__path__)!r}; "
         "sys.modules['chainrule'] = package; from chainrule.errors import RunFileError\n"
-        "from chainrule.watch.records import RunFacts; from chainrule.watch.store import RunWriter\n"
+        "from chainrule.watch.records import RunFacts\n"
+        "from chainrule.watch.store import RunWriter\n"
         "facts = RunFacts(name='a', model='M', parameters=(), optimizers=())\n"
         f"try: RunWriter.open({str(path)!r}, facts, resume=True)\n"
         "except RunFileError as error: print(error)\n"
@@ -178,7 +178,9 @@ def test_a_run_has_one_writer(tmp_path):
         writer.write(make_step(1))
         with pytest.raises(RunFileError, match="one writer"):
             RunWriter.open(path, make_facts(), resume=True)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
         assert "one writer" in done.stdout, done.stderr
         assert RunReader(path).live
         with pytest.warns(RuntimeWarning, match=r"one writer.*training goes on"):
@@ -217,6 +219,7 @@ def test_fifty_steps_do_not_wait(tmp_path, monkeypatch):
         wait_for(lambda: len(RunReader(path).steps()) == 50)
 
 
+@pytest.mark.slow
 def test_killed_writers_lose_nothing_that_was_flushed(tmp_path):
     done = subprocess.run(
         [sys.executable, str(KILLER), str(tmp_path / "a.db"), "20"],
@@ -271,7 +274,7 @@ def test_records_that_do_not_fit_are_refused(tmp_path):
         writer.write(make_step(3))
         for record, fact in (
             (make_step(3), "above 3"),
-            (make_step(0), "got 0"),
+            (replace(make_step(1), step=0), "got 0"),
             (make_step(4, tensors=3), "got 3"),
             (make_sample(4, tensors=5), "got 5"),
         ):
@@ -286,10 +289,10 @@ def open_and_train(path, **settings):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         writer = RunWriter.open(path, make_facts(), strict=False, **settings)
-        for record in make_records(200):
+        for record in make_records(4000):
             writer.write(record)
         writer.flush()
-        writer.write(make_step(999))
+        writer.write(make_step(4001))
         writer.close()
     return [str(each.message) for each in said]
 
@@ -332,7 +335,7 @@ def test_a_full_disk_is_reported_once(tmp_path, monkeypatch):
     monkeypatch.undo()
     reader = RunReader(path)
     assert (reader.check(), reader.live, reader.ended) == ("", False, False)
-    assert write(path, [make_step(500)], resume=True).steps()[-1].step == 500
+    assert write(path, [make_step(5000)], resume=True).steps()[-1].step == 5000
 
 
 def test_whatever_fails_in_the_thread_does_not_reach_the_loop(tmp_path, monkeypatch):
@@ -380,7 +383,7 @@ def test_what_is_no_run_is_refused_with_its_reason(tmp_path):
     empty = tmp_path / "empty.db"
     empty.touch()
     for path, fact in (
-        (other, "other.db is none"),
+        (other, "other.db is another"),
         (text, "text.db is none"),
         (empty, "is empty"),
         (tmp_path, "must be a file"),
@@ -409,11 +412,18 @@ def test_another_schema_version_is_refused(tmp_path, version, fact):
 def sound(tmp_path_factory):
     """A run of some hundred pages."""
     path = tmp_path_factory.mktemp("runs") / "a.db"
-    with RunWriter.open(path, make_facts(40)) as writer:
-        for record in make_records(6000, 40, every=25):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_BLOCK_STEPS", (64, 64))
+        writer = RunWriter.open(path, make_facts(40))
+    with writer:
+        for record in make_noisy_steps(3000, 40):
             writer.write(record)
-            if record.step % 1500 == 0 and isinstance(record, StepRecord):
+            if record.step % 25 == 0:
+                writer.write(make_noisy_sample(record.step, 40, 20))
+            if record.step % 1000 == 0:
                 writer.write(make_alarm(record.step))
+            if record.step % 50 == 0:
+                writer.flush()
     return path.read_bytes()
 
 
@@ -430,8 +440,8 @@ def test_a_file_that_is_cut_off_gives_what_is_there(tmp_path, sound):
     for share in (0.99, 0.7, 0.4, 0.2):
         path.write_bytes(sound[: int(len(sound) * share)])
         (steps, _, _), damage = read_all(path)
-        assert damage
-        assert steps > 0.5 * share * 6000
+        assert damage or steps == 3000
+        assert steps > 0.3 * share * 3000
         with pytest.raises(RunFileError, match="damaged"):
             RunWriter.open(path, make_facts(40), resume=True)
     for size in (1, 90, 5000):
@@ -444,16 +454,38 @@ def test_bytes_that_were_overwritten_are_left_out_and_named(tmp_path, sound):
     generator = np.random.default_rng(1)
     path = tmp_path / "a.db"
     told = 0
-    for _ in range(40):
+    for _ in range(15):
         spoiled = bytearray(sound)
         for _ in range(generator.integers(1, 4)):
             place = int(generator.integers(4096, len(sound) - 600))
             spoiled[place : place + 512] = generator.bytes(512)
         path.write_bytes(spoiled)
         (steps, samples, _), damage = read_all(path)
-        assert steps + samples > 1000
+        assert steps > 3000 / 2
+        assert samples > 120 / 2
         told += bool(damage)
-    assert told >= 30  # some hit free room
+    assert told >= 8  # some hit free room
+
+
+def test_any_damage_is_a_sentence(tmp_path, fuzz_seed):
+    sound = make_run(tmp_path / "a.db", 300, 12).read_bytes()
+    path = tmp_path / "b.db"
+    generator = np.random.default_rng(fuzz_seed)
+    for _ in range(30):
+        spoiled = bytearray(sound)
+        for _ in range(generator.integers(1, 6)):
+            size = int(generator.choice([1, 4, 32, 512, 4096]))
+            place, other = generator.integers(0, len(sound) - size, 2)
+            pieces = generator.bytes(size), bytes(size), spoiled[other : other + size]
+            spoiled[place : place + size] = pieces[generator.integers(3)]
+        path.write_bytes(spoiled)
+        with contextlib.suppress(RunFileError):
+            counts, damage = read_all(path)
+            assert damage or counts == (300, 7, 1)
+        with contextlib.suppress(RunFileError):
+            RunWriter.open(path, make_facts(12), resume=True).close()
+        for beside in tmp_path.glob("b.db-*"):
+            beside.unlink()
 
 
 def test_a_damaged_first_page_costs_no_step(tmp_path, sound):
@@ -463,9 +495,41 @@ def test_a_damaged_first_page_costs_no_step(tmp_path, sound):
         spoiled[spoil] = b"\xa5" * (spoil.stop - spoil.start)
         path.write_bytes(spoiled)
         counts, damage = read_all(path)
-        assert counts == (6000, 241, 4)
-        assert "first page" in damage
+        assert counts == (3000, 120, 3)
+        assert "beginning" in damage
     assert path.read_bytes() == bytes(spoiled)
+
+
+def test_rows_are_found_where_sqlite_finds_none(sound, tmp_path):
+    path = tmp_path / "a.db"
+    path.write_bytes(sound)
+    for table in ("steps", "samples", "alarms", "sessions", "flows"):
+        file = sqlite3.connect(path)
+        query = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+        root = file.execute(query, (table,)).fetchone()[0]
+        file.close()
+        spoiled = bytearray(sound)
+        spoiled[(root - 1) * 4096 : root * 4096] = bytes(4096)
+        path.write_bytes(spoiled)
+        (steps, samples, alarms), damage = read_all(path)
+        assert damage
+        assert (steps == 3000) or table == "steps"
+        assert (samples, alarms) == (120, 3) or table in {"samples", "alarms"}
+        path.write_bytes(sound)
+
+
+def test_what_a_killed_writer_left_beside_the_file_is_found_too(tmp_path):
+    path, copy = tmp_path / "a.db", tmp_path / "b.db"
+    with RunWriter.open(path, make_facts()) as writer:
+        for record in make_records(300):
+            writer.write(record)
+        writer.flush()
+        for end in ("", "-wal"):
+            (tmp_path / f"b.db{end}").write_bytes((tmp_path / f"a.db{end}").read_bytes())
+    spoiled = bytearray(copy.read_bytes())
+    spoiled[:4096] = bytes(4096)
+    copy.write_bytes(spoiled)
+    assert read_all(copy)[0] == (300, 7, 0)
 
 
 def test_lost_facts_leave_the_numbers(tmp_path, sound):
@@ -477,7 +541,7 @@ def test_lost_facts_leave_the_numbers(tmp_path, sound):
     file.close()
     reader = RunReader(path)
     assert len(reader.facts.parameters) == 40
-    assert len(reader.steps()) == 6000
+    assert len(reader.steps()) == 3000
     assert "names" in reader.damage
 
 

@@ -250,15 +250,18 @@ def _follow(reader: "RunReader") -> None:
 def _follow_live(reader: "RunReader") -> None:
     from rich.live import Live
 
-    from chainrule.display.runs import read_view, render_view
+    from chainrule.display.runs import BLOCKS, read_view, render_view
 
-    with Live(console=open_console(), auto_refresh=False, vertical_overflow="crop") as screen:
+    console = open_console()
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as screen:
         while True:
             live = reader.live
-            screen.update(render_view(read_view(reader)), refresh=True)
+            begun = time.perf_counter()
+            view = read_view(reader, blocks=max(2, min(BLOCKS, console.height - 20)))
+            screen.update(render_view(view, alarms=2 if live else None), refresh=True)
             if not live:
                 return
-            time.sleep(PERIOD)
+            time.sleep(max(PERIOD, 5 * (time.perf_counter() - begun)))  # a long run takes longer
 
 
 def _follow_lines(reader: "RunReader") -> None:

@@ -217,12 +217,15 @@ def render_lines(lines: Sequence[RunLine], *, now: float | None = None) -> Rende
     return table
 
 
-def render_view(view: RunView) -> RenderableType:
+def render_view(view: RunView, *, alarms: int | None = None) -> RenderableType:
     """Return a run: where it is, its loss, the gradient of each block, its alarms.
 
     Args:
         view: What to show.
+        alarms: How many alarms at most, the last ones; all by default.
     """
+    shown = view.alarms if alarms is None else view.alarms[-alarms:]
+    earlier = len(view.alarms) - len(shown)
     line = view.line
     parts: list[RenderableType] = [
         Text.assemble(show(line.name, "bold"), "  ", show(line.state, _STYLES.get(line.state, ""))),
@@ -233,7 +236,7 @@ def render_view(view: RunView) -> RenderableType:
         ),
     ]
     if view.last is None:
-        return Group(*parts, Text("No step yet."), *_list_alarms(view.alarms))
+        return Group(*parts, Text("No step yet."), *_list_alarms(shown))
     parts += [Text(write_step(view.last, view.speed)), Text()]
     rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("", f"steps {_write_range(view)}", "lately"):
@@ -248,7 +251,13 @@ def render_view(view: RunView) -> RenderableType:
     parts.append(rows)
     if len(view.blocks):
         parts.append(show("Each line has its own logarithmic scale.", "dim"))
-    return Group(*parts, *_list_alarms(view.alarms))
+    if earlier:
+        noun = "alarm" if earlier == 1 else "alarms"
+        parts += [
+            Text(),
+            show(f"{earlier} earlier {noun}: without --follow they are listed.", "dim"),
+        ]
+    return Group(*parts, *_list_alarms(shown))
 
 
 def render_comparison(found: RunComparison) -> RenderableType:

@@ -242,12 +242,14 @@ def _join(norms: Floats, rows: _Rows) -> Floats:
     """
     if not len(rows.starts):
         return np.empty((len(norms), 0))
-    norms = norms[:, rows.order]
+    if np.any(np.diff(rows.order) < 0):
+        norms = norms[:, rows.order]
     ordinary = (norms >= 0) & (norms < np.inf)
     plain = ordinary.all()
     kept = norms if plain else np.where(ordinary, norms, 0)
     unit = kept.max(initial=0.0) or 1.0  # no square of it is too large
-    total = unit * np.sqrt(np.add.reduceat(np.square(kept / unit), rows.starts, axis=1))
+    squares = np.square(kept / unit)
+    total = unit * np.sqrt(np.add.reduceat(squares.T, rows.starts, axis=0)).T
     if not plain:
         absent = norms < 0
         total[np.logical_and.reduceat(absent, rows.starts, axis=1)] = np.nan

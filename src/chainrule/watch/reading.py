@@ -5,17 +5,13 @@ any thread may ask. What cannot be read is left out and named in `RunReader.dama
 """
 
 import os
-import shutil
 import sqlite3
-import tempfile
-import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from chainrule.errors import FlowFileError, RunFileError
 from chainrule.flow.gradient_flow import GradientFlow
@@ -38,8 +34,9 @@ from chainrule.watch.rows import (
     unpack_samples,
     unpack_steps,
 )
-from chainrule.watch.salvage import may_be_run, repair_copy
+from chainrule.watch.salvage import Row, carve
 from chainrule.watch.schema import (
+    APPLICATION,
     SCHEMA_VERSION,
     TABLES,
     connect,
@@ -52,8 +49,10 @@ from chainrule.watch.schema import (
 _NO_PLACE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 """What SQLite says where it cannot put a file beside the one to read."""
 
-_SKIP = 32
-_MAX_MISSES = 4_000
+_TRANSIENT = (*_NO_PLACE, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM)
+"""What it says where the file may be sound."""
+
+_NAMES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 _Table = TypeVar("_Table", StepTable, SampleTable)
 
@@ -84,17 +83,10 @@ class RunReader:
         """
         self.path = Path(path)
         self._lost: dict[str, str] = {}
-        self._source = self.path
+        self._carved: tuple[object, dict[str, list[Row]]] | None = None
         _check_file(self.path)
-        try:
-            version = self._read_version()
-        except RunFileError:
-            if not self._repair():
-                raise
-            version = self._read_version()
-        _check_version(self.path, version)
-        with self._open() as file:
-            self.facts = self._read_facts(file)
+        self._sound = self._check_tables()
+        self.facts = self._read_facts()
 
     @property
     def live(self) -> bool:
@@ -104,14 +96,9 @@ class RunReader:
     @property
     def ended(self) -> bool:
         """Whether its last writer closed it; not so while it is written, or when it was killed."""
-        with self._open() as file:
-            try:
-                row = file.execute(
-                    "SELECT closed FROM sessions ORDER BY id DESC LIMIT 1"
-                ).fetchone()
-            except sqlite3.DatabaseError:
-                return False
-        return row is not None and row[0] is not None
+        query = "SELECT closed FROM sessions ORDER BY id DESC LIMIT 1"
+        rows = self._query(query) or [(None,)]
+        return rows[0][0] is not None
 
     @property
     def last_step(self) -> int:
@@ -133,6 +120,8 @@ class RunReader:
                 self.flow(step)
             except RunFileError:
                 continue  # it is in `damage` now
+        if not self.damage and self._query("PRAGMA quick_check(1)") != [("ok",)]:
+            self._note("file", "SQLite finds the file damaged; some rows may be missing.")
         return self.damage
 
     def steps(self, after: int = 0) -> tuple[StepRecord, ...]:
@@ -155,8 +144,7 @@ class RunReader:
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Return the alarms, in the order in which they came."""
-        with self._open() as file:
-            rows, lost = _read_rows(file, "alarms", "id", "id, id, data", 0, skip=1)
+        rows, lost = self._fetch("alarms", "id, id, data")
         found = []
         for _, _, text in rows:
             try:
@@ -168,12 +156,10 @@ class RunReader:
 
     def flow_steps(self) -> tuple[int, ...]:
         """Return the steps of which the whole measurement is kept."""
-        with self._open() as file:
-            try:
-                return tuple(row[0] for row in file.execute("SELECT step FROM flows ORDER BY step"))
-            except sqlite3.DatabaseError:
-                self._note("flows", "The list of whole measurements is damaged.")
-                return ()
+        rows, lost = self._fetch("flows", "step")
+        if lost:
+            self._note("flows", "Some whole measurements may be lost.")
+        return tuple(row[0] for row in rows)
 
     def flow(self, step: int) -> GradientFlow:
         """Return the whole measurement of a sampled step.
@@ -184,12 +170,13 @@ class RunReader:
         Raises:
             RunFileError: If none is kept of this step, or it is damaged.
         """
+        rows = self._query("SELECT step, data FROM flows WHERE step = ?", (step,))
+        if rows is None:
+            rows = [row for row in self._carve().get("flows", []) if row[0] == step]
         try:
-            with self._open() as file:
-                row = file.execute("SELECT data FROM flows WHERE step = ?", (step,)).fetchone()
-            if row is not None:
-                return decode_flow(unfold(row[0]))
-        except (sqlite3.Error, DamagedError, FlowFileError, TypeError) as error:
+            if rows:
+                return decode_flow(unfold(rows[0][1]))
+        except (DamagedError, FlowFileError, TypeError) as error:
             lost = f"The whole measurement of step {step} is damaged."
             self._note(f"flow {step}", lost)
             raise RunFileError(
@@ -251,8 +238,7 @@ class RunReader:
     def _iterate_tables(
         self, name: str, unpack: Callable[[bytes, int], _Table], after: int
     ) -> Iterator[_Table]:
-        with self._open() as file:
-            rows, lost = _read_rows(file, name, "last", "first, last, data", after, skip=_SKIP)
+        rows, lost = self._fetch(name, "first, last, data", after)
         gaps = []
         newest = 0
         for first, last, data in rows:
@@ -272,18 +258,17 @@ class RunReader:
             more = f" and {len(gaps) - 5} more ranges" if len(gaps) > 5 else ""
             told = f"Damaged and left out: {what} {places}{more}."
         if lost:
-            told = f"{told} A part of the table of {what} is damaged; what is beside it was read."
+            told = f"{told} The table of {what} is damaged; what was found of it is read."
         self._note(name, told.strip())
 
     def _find_range(self) -> tuple[int, int]:
         """Return the first and the last step; 1 and 0 if there is none."""
-        with self._open() as file:
-            rows, _ = _read_rows(file, "steps", "last", "first, last", 0, skip=_SKIP)
+        rows, _ = self._fetch("steps", "first, last")
         return (rows[0][0], max(row[1] for row in rows)) if rows else (1, 0)
 
-    def _read_facts(self, file: sqlite3.Connection) -> RunFacts:
+    def _read_facts(self) -> RunFacts:
         found = []
-        rows, lost = _read_rows(file, "sessions", "id", "id, opened, facts", 0, skip=1)
+        rows, lost = self._fetch("sessions", "id, opened, facts")
         for _, _, text in rows:
             try:
                 found.append(read_facts(text))
@@ -293,7 +278,7 @@ class RunReader:
             if lost:
                 self._note("facts", "A part of what was known of the run is damaged.")
             return replace(found[-1], created=found[0].created)
-        count = _count_parameters(file)
+        count = self._count_parameters()
         self._note("facts", "The names of the parameters and the settings of the run are lost.")
         return RunFacts(
             name=self.path.stem,
@@ -305,61 +290,86 @@ class RunReader:
             optimizers=(),
         )
 
-    def _read_version(self) -> int:
-        """Return the version of the tables; raise if the tables of a run cannot be read."""
-        if not is_run_file(self._source):
-            raise RunFileError(
-                f"A run must be a file that chainrule.watch wrote; {self.path} is none, or its "
-                "first bytes are damaged."
-            )
-        with self._open() as file:
-            version = file.execute("PRAGMA user_version").fetchone()[0]
-            query = "SELECT name FROM sqlite_master WHERE type = 'table'"
-            names = {row[0] for row in file.execute(query)}
-        lacking = set(TABLES) - names
-        if lacking and version == SCHEMA_VERSION:
-            raise RunFileError(
-                f"A run must have the tables of one; {self.path} lacks: "
-                f"{', '.join(sorted(lacking))}. It is damaged."
-            )
-        return int(version)
+    def _count_parameters(self) -> int:
+        """Return how many parameters the first readable step has; 0 if there is none."""
+        for _, _, data in self._fetch("steps", "first, last, data")[0]:
+            try:
+                return count_parameters(data)
+            except (ValueError, TypeError):
+                continue
+        return 0
 
-    def _repair(self) -> bool:
-        """Read from now on a copy with a new first page, if that gives anything."""
-        if not may_be_run(self.path):
-            return False
-        folder = Path(tempfile.mkdtemp(prefix="chainrule-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+    def _check_tables(self) -> bool:
+        """Return whether SQLite finds the tables of a run; raise if not even rows can be found."""
+        mark, version = self._query("PRAGMA application_id"), self._query("PRAGMA user_version")
+        names = self._query(_NAMES)
+        if mark == [(APPLICATION,)] and version and names:
+            _check_version(self.path, version[0][0])
+            if {row[0] for row in names}.issuperset(TABLES):
+                return True
+        elif version and names is not None:
+            raise RunFileError(
+                f"A run must be a file that chainrule.watch wrote; {self.path} is another "
+                "program's. Name a file that it wrote."
+            )
+        if not any(self._carve().values()):
+            raise RunFileError(
+                f"A run must be a file that chainrule.watch wrote; {self.path} is none, or nothing "
+                "of it can be read. Take a copy of it, if there is one."
+            )
+        self._note("head", "The beginning of the file is damaged; what is behind it was read.")
+        return False
+
+    def _fetch(self, table: str, columns: str, after: int = 0) -> tuple[list[Row], bool]:
+        """Return rows in order, those that end above `after`, and whether the table is damaged."""
+        names = columns.split(", ")
+        ends = "last" if "last" in names else names[0]
+        rows = None
+        if self._sound:
+            query = f"SELECT {columns} FROM {table} WHERE {ends} > ? ORDER BY {names[0]}"
+            rows = self._query(query, (after,))
+        lost = rows is None
+        if rows is None:
+            last = 1 if ends == "last" else 0
+            rows = [row for row in self._carve().get(table, []) if row[last] > after]
+            rows = [row[: len(names)] for row in rows]
+        right = [row for row in rows if all(isinstance(each, int | float) for each in row[:2])
+                 or len(row) == 1]  # fmt: skip
+        return right, lost or len(right) < len(rows)
+
+    def _query(self, query: str, values: Sequence[object] = ()) -> list[Row] | None:
+        """Return what SQLite answers; `None` where it says that the file is damaged."""
+        file = None
         try:
-            copy = repair_copy(self.path, folder)
-        except (OSError, sqlite3.Error):
-            return False
-        if copy is None:
-            return False
-        self._source = copy
-        self._note("head", "The first page of the file is damaged; what is behind it was read.")
-        return True
+            file = _open_file(self.path)
+            return file.execute(query, values).fetchall()
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a message may quote the file
+            if not self.path.exists():
+                raise RunFileError(f"Could not read {self.path}: the file is gone.") from None
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _TRANSIENT:
+                raise RunFileError(
+                    f"Could not read {self.path} now: {error}. Try again, or copy the file and "
+                    "the files beside it to a folder that can be written."
+                ) from None
+            return None
+        finally:
+            if file is not None:
+                file.close()
+
+    def _carve(self) -> dict[str, list[Row]]:
+        """Return the rows that stand in the pages of the file, whatever SQLite finds."""
+        try:
+            now = self.path.stat()
+            key = (now.st_mtime_ns, now.st_size)
+            if self._carved is None or self._carved[0] != key:
+                self._carved = (key, carve(self.path))
+        except OSError as error:
+            raise RunFileError(f"Could not read {self.path}: {error.strerror}.") from None
+        return self._carved[1]
 
     def _note(self, place: str, lost: str) -> None:
         if lost:
             self._lost[place] = lost
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        file = None
-        try:
-            file = _open_file(self._source)
-            yield file
-        except sqlite3.Error as error:
-            if not self.path.exists():
-                raise RunFileError(f"Could not read {self.path}: the file is gone.") from None
-            raise RunFileError(
-                f"Nothing can be read of {self.path}: {error}. The file is damaged; take a copy of "
-                "it, if there is one."
-            ) from None
-        finally:
-            if file is not None:
-                file.close()
 
 
 def find_runs(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -433,61 +443,11 @@ def _open_file(path: Path) -> sqlite3.Connection:
         file.execute("PRAGMA trusted_schema = OFF")
         file.execute("PRAGMA cell_size_check = ON")
         file.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         file.close()
-        if error.sqlite_errorcode & 0xFF not in _NO_PLACE or is_locked(path):
+        changes = path.with_name(f"{path.name}-wal")  # what is in it would be passed over
+        whole = not changes.exists() or changes.stat().st_size == 0
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NO_PLACE or not whole:
             raise
         file = connect(path, "immutable")
     return file
-
-
-def _read_rows(
-    file: sqlite3.Connection, table: str, key: str, columns: str, after: int, *, skip: int
-) -> tuple[list[tuple[Any, Any, Any]], bool]:
-    """Return rows whose key is above `after`, and whether some could not be read.
-
-    A damaged page of SQLite ends an ordinary query. Then the rows are asked for one by one, and
-    after each failure some keys further on.
-    """
-    where = f"SELECT {columns} FROM {table} WHERE {key} > ? ORDER BY 1"
-    try:
-        return _keep_sound(file.execute(where, (after,)).fetchall(), False)
-    except sqlite3.DatabaseError:
-        pass
-    found: dict[int, tuple[Any, Any, Any]] = {}
-    order = columns.partition(",")[0]
-    query = f"SELECT {columns} FROM {table} WHERE {order} > ? ORDER BY 1 LIMIT 1"
-    place, misses = 0, 0
-    while misses < _MAX_MISSES:
-        try:
-            row = file.execute(query, (place,)).fetchone()
-        except sqlite3.DatabaseError:
-            place += skip
-            misses += 1
-            continue
-        if row is None:
-            break
-        if not isinstance(row[0], int) or row[0] <= place:
-            place += skip
-            misses += 1
-            continue
-        found[row[0]] = row
-        place = row[0]
-    rows = [row for row in found.values() if key == "id" or row[1] > after]
-    return _keep_sound(sorted(rows), True)
-
-
-def _keep_sound(rows: list[Any], lost: bool) -> tuple[list[Any], bool]:
-    sound = [row for row in rows if isinstance(row[0], int) and isinstance(row[1], int | float)]
-    return sound, lost or len(sound) < len(rows)
-
-
-def _count_parameters(file: sqlite3.Connection) -> int:
-    """Return how many parameters the first readable step has; 0 if there is none."""
-    rows, _ = _read_rows(file, "steps", "last", "first, last, data", 0, skip=_SKIP)
-    for _, _, data in rows:
-        try:
-            return count_parameters(data)
-        except (ValueError, TypeError, OverflowError, MemoryError):
-            continue
-    return 0

@@ -6,6 +6,7 @@ says itself (`StepTable.precision`). Sampled norms are kept like float32, what w
 to 2^−9. No step is left out.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -141,13 +142,20 @@ def pack_steps(records: Sequence[StepRecord], *, together: bool = False) -> byte
     micros = [round(each.seconds * 1e6) for each in records]
     whole = np.array([[each.step for each in records], micros], np.int64).T
     norms = np.array([each.grad_norms for each in records], np.float64)
-    packed = pack_floats(norms, NORM_BITS, level)
-    bits = NORM_BITS
+    bits = _choose_bits(norms) if together and norms.size else NORM_BITS
+    packed = pack_floats(norms, bits, level)
     while together and bits > LEAST_NORM_BITS and len(packed) > NORM_BYTES * norms.size + 256:
-        excess = int(8 * ((len(packed) - 256) / norms.size - NORM_BYTES))  # a bit is 1/8 byte
-        bits = max(bits - max(excess, 1), LEAST_NORM_BITS)
+        bits -= 1
         packed = pack_floats(norms, bits, level)
     return pack_parts(head, [pack_integers(whole, level), pack_floats(table, EXACT, level), packed])
+
+
+def _choose_bits(norms: Floats) -> int:
+    """Return how many bits fit into `NORM_BYTES`, judged by a part of the tensors."""
+    part = np.ascontiguousarray(norms[:, :: max(norms.shape[1] // 32, 1)])
+    size = len(pack_floats(part, NORM_BITS)) - 256
+    excess = math.floor(8 * (size / part.size - NORM_BYTES))  # a bit of each is 1/8 byte of each
+    return min(max(NORM_BITS - excess, LEAST_NORM_BITS), NORM_BITS)
 
 
 def unpack_steps(data: bytes, parameters: int, *, norms: bool = True) -> StepTable:
@@ -176,13 +184,13 @@ def unpack_steps(data: bytes, parameters: int, *, norms: bool = True) -> StepTab
         or not _grow(whole[:, 0])
     ):
         raise DamagedError("the tables of a row do not fit each other")
-    columns = dict(zip((*_STEP_FIELDS, *names), table.T, strict=False))
+    columns = [np.ascontiguousarray(column) for column in table.T[:first]]
     return StepTable(
         steps=whole[:, 0],
         seconds=whole[:, 1] / 1e6,
         norms=matrix,
-        fields={name: np.ascontiguousarray(columns[name]) for name in _STEP_FIELDS},
-        scalars={name: np.ascontiguousarray(columns[name]) for name in names},
+        fields=dict(zip(_STEP_FIELDS, columns, strict=False)),
+        scalars=dict(zip(names, columns[len(_STEP_FIELDS) :], strict=True)),
         rates=np.ascontiguousarray(table[:, first:]),
         skipped=_read_places(head.get("skipped"), str),
         bad_ranks=_read_places(head.get("bad_ranks"), int),

@@ -167,7 +167,7 @@ class RunWriter:
             self._tell()
             return
         kind = type(record)
-        if kind is not Alarm:
+        if not isinstance(record, Alarm):
             self._check(record)
         self._pending.append(record)
         if kind is StepRecord:
@@ -333,7 +333,8 @@ class RunWriter:
         steps = [each for each in records if isinstance(each, StepRecord)]
         samples = [each for each in records if isinstance(each, Sample)]
         if self._rewind and (steps or samples):
-            self._forget(file, min(each.step for each in [*steps[:1], *samples[:1]]))
+            firsts = [each.step for each in steps[:1]] + [each.step for each in samples[:1]]
+            self._forget(file, min(firsts))
         came: tuple[Sequence[Any], ...] = (steps, samples)
         for table, part in zip(self._tables, came, strict=True):
             table.insert(file, part)

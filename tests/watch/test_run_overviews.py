@@ -1,0 +1,107 @@
+"""A long run in few numbers: each must follow from the steps themselves."""
+
+import math
+
+import numpy as np
+import pytest
+
+from chainrule.errors import RunFileError
+from chainrule.watch.overviews import group_names
+from chainrule.watch.reading import RunReader
+from chainrule.watch.records import ABSENT
+from chainrule.watch.store import RunWriter
+from made_runs import make_facts, make_noisy_steps, make_sample, make_step
+
+
+def write(path, records, tensors=4):
+    with RunWriter.open(path, make_facts(tensors)) as writer:
+        for record in records:
+            writer.write(record)
+    return RunReader(path)
+
+
+@pytest.mark.parametrize("points", [1, 7, 100, 5000])
+def test_each_point_of_the_curve_is_the_range_of_its_steps(tmp_path, points):
+    steps = list(make_noisy_steps(700, 4))
+    curve = write(tmp_path / "a.db", steps).loss_curve(points)
+    assert len(curve.low) == min(points, 700)
+    assert curve.first[0] == 1
+    assert curve.last[-1] == 700
+    assert np.array_equal(curve.first[1:], curve.last[:-1] + 1)
+    for first, last, low, high in zip(curve.first, curve.last, curve.low, curve.high, strict=True):
+        losses = [each.loss for each in steps[first - 1 : last]]
+        assert (low, high) == (min(losses), max(losses))
+    assert not curve.non_finite.any()
+
+
+def test_losses_that_are_missing_or_not_finite_are_counted_apart(tmp_path):
+    losses = [None, 3.0, math.nan, 1.0, math.inf, None, 2.0, math.nan]
+    steps = [make_step(number, loss=loss) for number, loss in enumerate(losses, 1)]
+    curve = write(tmp_path / "a.db", steps).loss_curve(3)
+    assert curve.first.tolist() == [2, 4, 7]
+    assert curve.low[:2].tolist() == [3.0, 1.0]
+    assert curve.non_finite.tolist() == [1, 1, 1]
+    assert len(write(tmp_path / "b.db", [make_step(1, loss=None)]).loss_curve().low) == 0
+    only = write(tmp_path / "c.db", [make_step(1, loss=math.nan)]).loss_curve()
+    assert math.isnan(only.low[0])
+
+
+def test_a_row_of_the_map_is_the_norm_of_its_parameters(tmp_path):
+    steps = list(make_noisy_steps(600, 6))
+    samples = [make_sample(step, 6) for step in range(10, 601, 10)]
+    found = write(tmp_path / "a.db", [*steps, *samples], 6).norm_map(bins=7)
+    assert found.layers == ("0", "1", "2")
+    assert found.modules == ("0.act", "1.act", "2.act")
+    norms = np.array([each.grad_norms for each in steps])
+    layers = np.sqrt((norms**2).reshape(600, 3, 2).sum(axis=2))
+    for place, (first, last) in enumerate(zip(found.first, found.last, strict=True)):
+        true = np.exp(np.log(layers[first - 1 : last]).mean(axis=0))
+        assert np.allclose(found.gradient[:, place], true, rtol=2**-6)
+    assert np.allclose(found.update_ratio, 0.01)
+    assert np.allclose(found.dead_units, 0.25)
+    assert np.isnan(found.saturation).all()
+    assert not found.non_finite.any()
+    assert (found.first[0], found.last[-1]) == (1, 600)
+
+
+def test_absent_zero_and_undefined_gradients_are_three_things(tmp_path):
+    norms = [[ABSENT, ABSENT, 0.0, 0.0], [ABSENT, ABSENT, 0.0, math.nan], [ABSENT, ABSENT, 3, 4]]
+    steps = [make_step(number, grad_norms=np.array(each)) for number, each in enumerate(norms, 1)]
+    found = write(tmp_path / "a.db", steps).norm_map(bins=3)
+    assert np.isnan(found.gradient[0]).all()
+    assert found.gradient[1, 0] == 0
+    assert math.isnan(found.gradient[1, 1])
+    assert found.gradient[1, 2] == pytest.approx(5, rel=2**-7)
+    assert found.non_finite.tolist() == [[0, 0, 0], [0, 1, 0]]
+
+
+def test_the_map_is_not_larger_than_asked_for(tmp_path):
+    reader = write(tmp_path / "a.db", [make_step(1, 40), make_sample(1, 40), make_step(90, 40)], 40)
+    found = reader.norm_map(layers=8, bins=10)
+    assert found.gradient.shape == (8, 10)
+    assert found.layers[0] == "0 … 2"
+    assert found.layers[-1].endswith("… 19")
+    assert len(found.modules) == 8
+    empty = write(tmp_path / "b.db", []).norm_map()
+    assert empty.gradient.shape == (2, 0)
+    for wrong in (0, -1, 2.0, True):
+        with pytest.raises(RunFileError, match="bins"):
+            reader.norm_map(bins=wrong)
+        with pytest.raises(RunFileError, match="points"):
+            reader.loss_curve(wrong)
+
+
+@pytest.mark.parametrize(
+    ("names", "most", "expected"),
+    [
+        (["h.0.a", "h.0.b", "h.1.a", "e"], 4, ["h.0.a", "h.0.b", "h.1.a", "e"]),
+        (["h.0.a", "h.0.b", "h.1.a", "e"], 3, ["h.0", "h.1", "e"]),
+        (["h.0.a", "h.0.b", "h.1.a", "e"], 2, ["h", "e"]),
+        (["0", "1", "2", "3"], 2, ["0 … 1", "2 … 3"]),
+        ([], 5, []),
+    ],
+)
+def test_names_are_grouped_by_what_they_share(names, most, expected):
+    groups = group_names(names, most)
+    assert [name for name, _ in groups] == expected
+    assert sorted(index for _, members in groups for index in members) == list(range(len(names)))
