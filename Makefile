@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 	--constraint constraints.txt
 
 .PHONY: explore test fuzz test-torch check format bench calibrate viability truth remedies
-.PHONY: architectures images lesson vendor clean
+.PHONY: architectures alarms images lesson vendor clean
 
 # torch comes first and pinned: an unpinned one would bring gigabytes of CUDA libraries.
 $(VENV)/base: pyproject.toml constraints.txt
@@ -87,6 +87,10 @@ remedies: $(VENV)/dev
 # Judges standard architectures at their standard start, and trains what is not called healthy.
 architectures: $(VENV)/dev
 	$(BIN)/python benchmarks/architectures.py $(ARGS)
+
+# Trains faulty and sound programs under watch (resumable), and writes docs/alarms.md.
+alarms: $(VENV)/dev
+	$(BIN)/python benchmarks/alarms.py $(ARGS)
 
 lesson: $(VENV)/bench
 	$(BIN)/python docs/make_lesson.py

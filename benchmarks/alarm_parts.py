@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,9 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-Loss = Callable[[nn.Module, int], Tensor]
-Judge = Callable[[nn.Module, Sequence[float]], tuple[bool, str]]
+Loss = Callable[[Any, int], Tensor]
+Judge = Callable[[Any, Sequence[float]], tuple[bool, str]]
 Batch = tuple[Tensor, Tensor]
-
-
-def take_loss(setup: "Setup", model: nn.Module, step: int) -> Tensor:
-    """Return the loss of a step."""
-    return setup.loss(model, step)
 
 
 def run_backward(setup: "Setup", step: int) -> float:
@@ -56,10 +52,9 @@ class Setup:
         scaler: A gradient scaler.
         accumulate: Backward passes per step.
         logged: Whether the loss is logged.
-        flow: Whether the first step is measured as a flow.
     """
 
-    model: nn.Module
+    model: Any
     optimizers: list[torch.optim.Optimizer]
     loss: Loss
     judge: Judge
@@ -71,7 +66,6 @@ class Setup:
     scaler: Any = None
     accumulate: int = 1
     logged: bool = True
-    flow: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,6 +81,8 @@ class Program:
         what: What it is, in a few words.
         group: "known", "own" or "clean".
         seed: Of its random numbers.
+        also: Kinds that are true of it as well.
+        source: The function that it was written as.
     """
 
     name: str
@@ -97,20 +93,34 @@ class Program:
     what: str = ""
     group: str = "own"
     seed: int = 0
+    also: tuple[str, ...] = ()
+    source: Any = None
 
 
 PROGRAMS: dict[str, Program] = {}
 
 
 def faulty(
-    *kinds: str, onset: int = 1, patience: int = 20, group: str = "own"
+    *kinds: str,
+    onset: int = 1,
+    patience: int = 20,
+    group: str = "own",
+    also: tuple[str, ...] = (),
 ) -> Callable[[Callable[[bool], Setup]], Callable[[bool], Setup]]:
     """Register a faulty program with its twin; its docstring says what it is."""
 
     def register(build: Callable[[bool], Setup]) -> Callable[[bool], Setup]:
         name = build.__name__
         PROGRAMS[name] = Program(
-            name, build, kinds, onset, patience, (build.__doc__ or "").strip().rstrip("."), group
+            name,
+            build,
+            kinds,
+            onset,
+            patience,
+            (build.__doc__ or "").strip().rstrip("."),
+            group,
+            also=also,
+            source=build,
         )
         return build
 
@@ -121,7 +131,11 @@ def clean(build: Callable[[], Setup]) -> Callable[[], Setup]:
     """Register a sound program."""
     name = build.__name__
     PROGRAMS[name] = Program(
-        name, lambda bug: build(), what=(build.__doc__ or "").strip().rstrip("."), group="clean"
+        name,
+        lambda bug: build(),
+        what=(build.__doc__ or "").strip().rstrip("."),
+        group="clean",
+        source=build,
     )
     return build
 
@@ -266,10 +280,10 @@ def stack(
     init: Callable[[nn.Linear], None] | None = None,
     norm: Callable[[int], nn.Module] | None = None,
     dropout: float = 0.0,
-) -> nn.Sequential:
+) -> Any:
     """Return dense layers in a row."""
     layers: list[nn.Module] = []
-    for number, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for number, (a, b) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(a, b))
         if number < len(widths) - 2:
             if norm is not None:
@@ -320,6 +334,7 @@ class Conv(nn.Module):
 
     def __init__(self, norm: bool = False, width: int = 8, pool: bool = True) -> None:
         super().__init__()
+
         def bn(n: int) -> nn.Module:
             return nn.BatchNorm2d(n) if norm else nn.Identity()
 
@@ -373,8 +388,14 @@ class Transformer(nn.Module):
     """A small transformer that reads tokens, or rows of an image."""
 
     def __init__(
-        self, tokens: int = 8, width: int = 32, layers: int = 2, length: int = 12, images: bool = False,
-        before: bool = True, dropout: float = 0.0,
+        self,
+        tokens: int = 8,
+        width: int = 32,
+        layers: int = 2,
+        length: int = 12,
+        images: bool = False,
+        before: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.images = images
@@ -395,7 +416,9 @@ class Transformer(nn.Module):
 class Recurrent(nn.Module):
     """A recurrent network that answers after the last time step."""
 
-    def __init__(self, cell: str = "rnn", width: int = 24, inputs: int = 2, classes: int = 2) -> None:
+    def __init__(
+        self, cell: str = "rnn", width: int = 24, inputs: int = 2, classes: int = 2
+    ) -> None:
         super().__init__()
         kinds: Mapping[str, Any] = {
             "rnn": nn.RNN,

@@ -123,9 +123,7 @@ def recurrent_tanh() -> Setup:
     """An RNN on sums over time, clipping."""
     data = make_waves()
     model = Recurrent("rnn")
-    return Setup(
-        model, adam(model, 0.005), classify(data), judge_classes(data, 0.8), 300, clip=1.0
-    )
+    return Setup(model, adam(model, 0.005), classify(data), judge_classes(data, 0.8), 300, clip=1.0)
 
 
 @clean
@@ -403,9 +401,7 @@ def gradient_scaler_float16() -> Setup:
 
     model = stack(64, 64, 64, 10, init=he)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**22)
-    return Setup(
-        model, sgd(model, 0.1), loss, judge_classes(data, 0.7), scaler=scaler, flow=False
-    )
+    return Setup(model, sgd(model, 0.1), loss, judge_classes(data, 0.7), scaler=scaler)
 
 
 @clean
@@ -500,7 +496,10 @@ def networks_in_turns() -> Setup:
         fake = model.tell(model.make(z))
         if turn:
             return F.softplus(-fake).mean()
-        return F.softplus(fake).mean() + F.softplus(-model.tell(draw((real, real), 64, step)[0])).mean()
+        return (
+            F.softplus(fake).mean()
+            + F.softplus(-model.tell(draw((real, real), 64, step)[0])).mean()
+        )
 
     def judge(model: nn.Module, losses: Any) -> tuple[bool, str]:
         with torch.no_grad():
@@ -510,7 +509,7 @@ def networks_in_turns() -> Setup:
 
     model = Pair()
     optimizers = adam(model, 0.002, betas=(0.5, 0.9))
-    return Setup(model, optimizers, loss, judge, 300, flow=False)
+    return Setup(model, optimizers, loss, judge, 300)
 
 
 @clean

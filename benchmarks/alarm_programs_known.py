@@ -20,7 +20,6 @@ from alarm_parts import (
     judge_classes,
     judge_values,
     load_images,
-    normal,
     regress,
     sgd,
     stack,
@@ -81,12 +80,10 @@ def softmax_over_one_unit(bug: bool) -> Setup:
     else:
         model = stack(2, 8, 8, 1, act=nn.Tanh, end=nn.Sigmoid(), init=glorot)
         optimizer = adam(model, 0.02)
-    return Setup(
-        model, optimizer, lambda m, s: F.mse_loss(m(x), y), judge_values((x, y), 0.9), 400
-    )
+    return Setup(model, optimizer, lambda m, s: F.mse_loss(m(x), y), judge_values((x, y), 0.9), 400)
 
 
-@faulty("saturation", group="known")
+@faulty("saturation", group="known", also=("no gradient",))
 def unscaled_inputs_tanh(bug: bool) -> Setup:
     """Inputs up to 10,000 into tanh, and a softmax over one unit."""
     g = torch.Generator().manual_seed(0)
@@ -118,7 +115,7 @@ def relu_autoencoder_control() -> Setup:
     return Setup(model, adam(model, 0.01), regress((x, x)), judge_values((x, x), 0.7), 600)
 
 
-@faulty("dead units", onset=25, patience=60, group="known")
+@faulty("dead units", onset=11, group="known")
 def relu_output_negative_targets(bug: bool) -> Setup:
     """A ReLU on the output of a regression whose targets are mostly negative."""
     g = torch.Generator().manual_seed(0)
@@ -189,9 +186,7 @@ def exponential_activations(bug: bool) -> Setup:
     x = torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
     widths = [2, *[5 if bug else 16] * 8, 2]
     model = stack(*widths, act=_Exp if bug else nn.Tanh, init=he if bug else glorot)
-    return Setup(
-        model, adam(model, 0.003), classify((x, y), 128), judge_classes((x, y), 0.9), 600
-    )
+    return Setup(model, adam(model, 0.003), classify((x, y), 128), judge_classes((x, y), 0.9), 600)
 
 
 @faulty("no update", group="known")
@@ -258,6 +253,3 @@ def one_row_all_masked(bug: bool) -> Setup:
     return Setup(
         model, adam(model, 0.005), classify(data, 32, spoil), judge_classes(data, 0.7), 500
     )
-
-
-NORMAL = normal

@@ -1,6 +1,7 @@
 """Rules about gradients: not finite, lost in half precision, absent, too large, too small."""
 
 import math
+import re
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +20,20 @@ LOST = 0.95
 SUBNORMAL = 0.05
 """Share of subnormal numbers that tells a gradient lost by its format from one blocked by units."""
 
+NOTHING = 6
+"""Steps in which every gradient is zero; by then a sample tells of dead or saturated units."""
+
 UNREACHED = 10
 """Steps without any gradient after which a weight counts as not reached."""
 
-SENSITIVE = 1000.0
-"""Σ ‖∂𝓛/∂W‖ · ‖W‖ ÷ 𝓛 above which a change of all weights by a thousandth doubles the loss."""
+SENSITIVE = 1e4
+"""Σ ‖∂𝓛/∂W‖ · ‖W‖ ÷ 𝓛 above which a change of all weights by 10⁻⁴ doubles the loss."""
+
+OVERSHOT = 1.0
+"""Σ ‖∂𝓛/∂W‖ · ‖ΔW‖ ÷ 𝓛 above which the step that was taken is one of that size."""
 
 GROWTH = 1e6
-"""Spread of an output ÷ spread of the first, above which a forward pass explodes by its depth."""
+"""Spread of an output ÷ spread of the first one (of the first, ÷ 1) above which numbers explode."""
 
 JUMP = 1000.0
 """Total norm ÷ its median so far."""
@@ -55,6 +62,11 @@ def name_layer(history: History, index: int) -> str:
     """Return the layer of a parameter; its own name where the model itself holds it."""
     facts = history.facts.parameters[index]
     return facts.layer or facts.name
+
+
+def mask_numbers(name: str) -> str:
+    """Return a parameter's name with the numbers inside it masked, the same for its siblings."""
+    return re.sub(r"\.\d+\.", ".#.", name)
 
 
 def _find_non_finite(history: History) -> Finding | None:
@@ -169,14 +181,12 @@ def _find_no_gradient(history: History) -> Finding | None:
     if not asked.any() or _is_solved(history):
         return None
     nothing = norms <= 0.0  # zero, or absent
-    if nothing[-3:, asked].all():
-        if _awaits_sample(history):
-            return None
+    if len(nothing) >= NOTHING and nothing[-NOTHING:, asked].all():
         return Finding(
             value=0.0,
             bound=0.0,
-            summary=f"In the last 3 steps up to step {history.step} every gradient was exactly "
-            "zero or absent.",
+            summary=f"In the last {NOTHING} steps up to step {history.step} every gradient was "
+            "exactly zero or absent.",
             cause="Nothing that the weights do changes the loss: a constant output (a softmax "
             "over one unit), dead or saturated units, or a loss that is cut off from the model.",
             action="Look at what the last layer and the loss do to the output; open the step as "
@@ -192,8 +202,15 @@ def _find_unreached(history: History, asked: NDArray[np.bool_]) -> Finding | Non
         return None
     weights = np.flatnonzero(asked & history.is_weight)
     unreached = (norms[:, weights] == ABSENT).all(0)
-    if not len(weights) or unreached.all() or not (unreached[0] or unreached.mean() > 0.5):
+    if not len(weights) or unreached.all():
         return None
+    if not unreached[0]:
+        # Of experts only some are chosen: those with a reached sibling do not count.
+        names = [mask_numbers(history.facts.parameters[i].name) for i in weights]
+        reached = {name for name, gone in zip(names, unreached, strict=True) if not gone}
+        unreached &= np.array([name not in reached for name in names])
+        if unreached.mean() <= 0.5:
+            return None
     index = int(weights[unreached][0])
     return Finding(
         value=float(unreached.mean()),
@@ -208,20 +225,6 @@ def _find_unreached(history: History, asked: NDArray[np.bool_]) -> Finding | Non
     )
 
 
-def _awaits_sample(history: History) -> bool:
-    """Return whether a sample will soon tell why: units that are dead or saturated."""
-    sampled = history.last_sampled
-    return history.count < 10_000_000 and (
-        sampled is not None and history.count - sampled > 1 and _count_zero(history) < 8
-    )
-
-
-def _count_zero(history: History) -> int:
-    totals = history.get_totals()
-    other = np.flatnonzero(totals > 0.0)
-    return len(totals) if not len(other) else len(totals) - 1 - int(other[-1])
-
-
 def _is_solved(history: History) -> bool:
     """Return whether the loss is zero or next to nothing, so that no gradient is needed."""
     start = history.start_loss
@@ -232,8 +235,8 @@ def _is_solved(history: History) -> bool:
     return bool(np.abs(known).max() <= 1e-6 * abs(start)) if start else True
 
 
-def _measure_sensitivity(history: History) -> tuple[float, int] | None:
-    """Return Σ ‖g‖ · ‖W‖ ÷ 𝓛 of the last sampled step, and the parameter with most of it."""
+def _measure_sensitivity(history: History) -> tuple[float, float, int] | None:
+    """Return Σ ‖g‖ · ‖W‖ ÷ 𝓛 and Σ ‖g‖ · ‖ΔW‖ ÷ 𝓛 of a sampled step, and the first's main part."""
     record = history.record
     if record is None or not record.loss or not history.samples:
         return None
@@ -246,9 +249,11 @@ def _measure_sensitivity(history: History) -> tuple[float, int] | None:
     known = history.is_weight & (record.grad_norms > 0.0) & (sample.weight_norms > 0.0)
     if not known.any():
         return None
-    parts = np.where(known, record.grad_norms * sample.weight_norms, 0.0) * scale
-    parts = parts / max(abs(record.loss), _floor(history))
-    return float(parts.sum()), int(parts.argmax())
+    slopes = np.where(known, record.grad_norms, 0.0) * scale
+    slopes = slopes / max(abs(record.loss), _floor(history))
+    parts = slopes * np.where(known, sample.weight_norms, 0.0)
+    taken = float((slopes * np.maximum(sample.update_norms, 0.0)).sum())
+    return float(parts.sum()), taken, int(parts.argmax())
 
 
 def _floor(history: History) -> float:
@@ -261,34 +266,32 @@ def _find_exploding(history: History) -> Finding | None:
 
 
 def _find_growing_outputs(history: History) -> Finding | None:
-    """Return that a forward pass overflowed because each layer's output is larger than the last."""
+    """Return that the outputs grow from layer to layer, or within one, beyond all use."""
     sample = history.samples[-1] if history.samples else None
-    if sample is None or sample.step < history.step - 1 or not sample.layers:
+    if sample is None or sample.step < history.step - 1:
         return None
-    if not any(each.non_finite for each in sample.layers):
-        return None
-    finite = [each for each in sample.layers if not each.non_finite and 0 < each.std < math.inf]
-    if len(finite) < 2:
+    finite = [each for each in sample.layers if 0 < each.std < math.inf]
+    if not finite:
         return None
     worst = max(finite, key=lambda each: each.std)
-    growth = worst.std / finite[0].std
-    if growth < GROWTH:
+    first = 1.0 if worst is finite[0] else finite[0].std
+    if not worst.std / max(first, 1.0) > GROWTH:
         return None
+    end = ", and then overflows" if any(each.non_finite for each in sample.layers) else ""
     return Finding(
-        value=growth,
+        value=worst.std / first,
         bound=GROWTH,
         layer=worst.name,
         summary=f"At step {sample.step} the spread of the outputs grows from "
-        f"{format_number(finite[0].std)} in {finite[0].name!r} to {format_number(worst.std)} in "
-        f"{worst.name!r}, and then overflows.",
+        f"{format_number(first)} to {format_number(worst.std)} in {worst.name!r}{end}.",
     )
 
 
 def _find_sensitive(history: History) -> Finding | None:
     found = _measure_sensitivity(history)
-    if found is None or not found[0] > SENSITIVE:
+    if found is None or not (found[0] > SENSITIVE and found[1] > OVERSHOT):
         return None
-    value, index = found
+    value, taken, index = found
     return Finding(
         value=value,
         bound=SENSITIVE,
@@ -296,6 +299,11 @@ def _find_sensitive(history: History) -> Finding | None:
         summary=f"At step {history.step} a change of all weights by a thousandth would change the "
         f"loss {format_number(value / 1000)}-fold; most of it is due to "
         f"{history.facts.parameters[index].name!r}.",
+        evidence=(
+            Evidence(
+                name="Σ ‖gradient‖ · ‖ΔW‖ ÷ loss", value=taken, bound=OVERSHOT, step=history.step
+            ),
+        ),
     )
 
 
@@ -305,11 +313,12 @@ def _find_jumped_norm(history: History) -> Finding | None:
         return None
     before, last = totals[:-5], totals[-5:]
     middle = float(np.median(before[np.isfinite(before)])) if np.isfinite(before).any() else 0.0
-    if middle <= 0.0 or (last > JUMP * middle).sum() < 3:
+    high = last[np.isfinite(last) & (last > JUMP * middle)]
+    if middle <= 0.0 or len(high) < 3:
         return None
     if history.has_loss and not is_untrained(history):
         return None
-    value = float(np.median(last)) / middle
+    value = float(np.median(high)) / middle
     return Finding(
         value=value,
         bound=JUMP,
@@ -328,7 +337,7 @@ def _find_largest(history: History) -> str:
 
 def _find_vanishing(history: History) -> Finding | None:
     """Return that weights in front get far less than those at the end, and hardly move."""
-    if history.count < 5 or len(history.samples) < 2:
+    if history.count < 10 or len(history.samples) < 2:
         return None
     weights = np.flatnonzero(history.is_weight & history.is_trained & history.is_held)
     if len(weights) < 3 or not is_untrained(history):
@@ -374,8 +383,8 @@ GRADIENT_RULES = (
             Bound(
                 value=SENSITIVE,
                 unit="Σ ‖∂𝓛/∂W‖ · ‖W‖ ÷ 𝓛",
-                source="first-order Taylor expansion: beyond it a step of a thousandth, which is "
-                "usual (Karpathy, CS231n 2015), changes the loss by more than itself",
+                source="first-order Taylor expansion: a tenth of a usual step (a thousandth of the "
+                "weights: Karpathy, CS231n 2015) changes the loss by more than itself",
             ),
             Bound(value=GROWTH, unit="spread of outputs, last ÷ first", source="far beyond depth"),
             Bound(value=JUMP, unit="total norm ÷ its median", source="three orders of magnitude"),
@@ -395,7 +404,7 @@ GRADIENT_RULES = (
         "a division by zero, a softmax over nothing but −∞), or a number overflowed.",
         action="Open the step as a flow: it names the operation and its inputs; guard that input, "
         "or skip such batches.",
-        follows=("rate_too_high", "exploding", "spike", "data_changed", "outlier_batch"),
+        follows=("rate_too_high", "exploding"),
     ),
     Rule(
         name="underflow",
@@ -413,7 +422,7 @@ GRADIENT_RULES = (
         "zero.",
         action="Scale the loss (`torch.amp.GradScaler`), use bfloat16 or float32, or leave out "
         "what divides the loss.",
-        follows=("non_finite", "dead_units"),
+        follows=("non_finite", "dead_units", "stalled"),
     ),
     Rule(
         name="no_gradient",
@@ -455,7 +464,17 @@ GRADIENT_RULES = (
         "weights too small, and the depth multiplies it.",
         action="Use ReLU-like activations with an initialization made for them, normalization, or "
         "residual connections.",
-        follows=("underflow", "no_gradient", "dead_units", "saturated", "symmetric", "no_update"),
+        follows=(
+            "underflow",
+            "no_gradient",
+            "dead_units",
+            "saturated",
+            "symmetric",
+            "no_update",
+            "exploding",
+            "rate_too_high",
+            "stale_optimizer",
+        ),
     ),
 )
 """The gravest first."""

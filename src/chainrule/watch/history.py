@@ -40,7 +40,7 @@ class Trouble:
     """What a rule has said: when, and when it was last true.
 
     Attributes:
-        said: Step of its alarm; `None` while another trouble explains it.
+        said: Step of its alarm; `None` if another trouble explained it when it began.
         last: The last step at which it was true.
     """
 
@@ -63,6 +63,7 @@ class History:
         first_sample: The first sample.
         symmetric: Weights whose units are copies of each other, and the share of copies, as the
             first flow had it; `None` if no sample had a flow.
+        guessing: Loss of guessing without a look at the input, where the first flow knew it.
         first_loss: The first finite losses, up to three.
         peak_rate: The largest learning rate so far.
         last_sampled: Number of steps since the last sample with layers, counted in steps added.
@@ -96,6 +97,7 @@ class History:
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         self.first_sample: Sample | None = None
         self.symmetric: tuple[tuple[str, float], ...] | None = None
+        self.guessing: float | None = None
         self.first_loss: list[float] = []
         self.peak_rate = 0.0
         self.last_sampled: int | None = None
@@ -207,6 +209,8 @@ class History:
                 self.symmetric = tuple(
                     (each.parameter, float(share)) for each, share in list_symmetric(sample.flow)
                 )
+                facts = sample.flow.loss_facts
+                self.guessing = None if facts is None else facts.guessing
             sample = replace(sample, flow=None)
         if self.first_sample is None:
             self.first_sample = sample

@@ -5,15 +5,16 @@ import math
 import numpy as np
 
 from chainrule._utils.numbers import format_number
-from chainrule.watch.history import History, measure_outlier
-from chainrule.watch.records import Evidence
+from chainrule.watch.history import NEAR, History, measure_outlier
+from chainrule.watch.records import ABSENT, Evidence
 from chainrule.watch.rule import Bound, Finding, Rule
 
 LEARNED = 20
 """Steps of ordinary history that a jump is compared with, at least."""
 
-UNUSUAL = 8.0
-"""Robust distance from the median: in normal noise one value of 10¹⁵ is further away."""
+UNUSUAL = 6.0
+"""Robust distance from the median, of logarithms where all losses are positive: in normal noise one
+value of a billion is further away, and logarithms are near to normal in heavy-tailed noise, too."""
 
 THRICE = 3.0
 """Loss ÷ median loss of a jump."""
@@ -24,6 +25,9 @@ PART = 0.25
 LED = 5.0
 """Norm ÷ median norm in the steps before a jump of the loss."""
 
+FALLING = 0.6
+"""Loss of the last steps ÷ loss of a jump that comes back."""
+
 WAIT = 4
 """Steps after a jump that tell what it was."""
 
@@ -31,13 +35,27 @@ LASTED = 10
 """Steps for which the loss must stay up until the data count as changed."""
 
 EMPTY = 2
-"""Steps without any gradient among the last 20."""
+"""Times among the last 20 steps that a step without any gradient is followed by one with."""
+
+ORDINARY = 0.2
+"""Smallest loss ÷ median loss of the steps with a gradient, among the last 64."""
 
 FLAT_STEPS = 20
 """Means of ten steps without progress."""
 
-PROGRESS = 0.02
-"""Progress ÷ first loss that is next to none."""
+LITTLE, PROGRESS = 0.9, 0.02
+"""Least loss so far ÷ first loss of a run that has learned next to nothing, and the progress in the
+last 200 steps ÷ first loss that is none."""
+
+EVEN = 0.5
+"""Usual change of the logarithm of these from one to the next: a sum of a few terms that are seldom
+above zero varies by more than that."""
+
+UNSOLVED = 0.1
+"""Their median ÷ the first loss."""
+
+TURN = 0.2
+"""Share of steps with, and without, a gradient from which on networks train in turns."""
 
 LOST_AGAIN = 0.9
 """Loss ÷ first loss of a run that has lost what it learned."""
@@ -65,6 +83,8 @@ class _Jump:
             return False
         distance, self.middle = measure_outlier(known, value)
         usual = float(known.max())
+        if value > 0.0 and (known > 0.0).all():
+            distance, _ = measure_outlier(np.log(known), math.log(value))
         return (
             distance > UNUSUAL
             and value > THRICE * abs(self.middle)
@@ -74,8 +94,8 @@ class _Jump:
 
     @property
     def high(self) -> int:
-        """In how many of the following steps the loss is still more than half as far up."""
-        level = self.middle + 0.3 * (float(self.after[0]) - self.middle)
+        """In how many of the following steps the loss is still higher than it ever was before."""
+        level = max(THRICE * abs(self.middle), float(np.nanmax(self.before)))
         return int((~(self.after[1:] < level)).sum())
 
     def measure_lead(self) -> float:
@@ -136,7 +156,7 @@ def _find_spike(history: History) -> Finding | None:
         return None
     jump, ago = found
     lead = jump.measure_lead()
-    falling = float(jump.after[-1]) < 0.7 * float(np.nanmax(jump.after))
+    falling = float(np.median(jump.after[-3:])) < FALLING * float(jump.after[0])
     if not (lead > LED or (jump.high > 1 and falling)):
         return None
     ratio = float(jump.after[0]) / abs(jump.middle) if jump.middle else math.inf
@@ -172,14 +192,19 @@ def _find_data_changed(history: History) -> Finding | None:
 def _find_empty_batches(history: History) -> Finding | None:
     """Return that some steps have no gradient at all, and the others are as ever."""
     totals = history.get_totals(20)
-    losses = history.get_losses(20)
     none = totals == 0.0
-    if len(totals) < 8 or none.sum() < EMPTY or none.mean() > 0.7 or none[-5:].all():
+    ends = int((none[:-1] & ~none[1:]).sum())
+    if len(totals) < 8 or ends < EMPTY:
         return None
-    usual = losses[~none & np.isfinite(losses)]
-    start = history.start_loss
-    if start is not None and len(usual) and abs(float(np.median(usual))) < 0.05 * abs(start):
-        return None  # a margin that is kept has no gradient either
+    # Where a margin is kept there is no gradient either, but then the others are small, too.
+    wide, more = history.get_losses(64), history.get_totals(64)
+    usual = wide[(more > 0.0) & np.isfinite(wide)]
+    middle = float(np.median(usual)) if len(usual) else 0.0
+    alike = len(usual) >= 6 and bool(usual.min() > ORDINARY * middle)
+    alike = alike and float(np.median(np.abs(np.diff(np.log(usual))))) < EVEN
+    alike = alike and middle > UNSOLVED * abs(history.start_loss or 0.0)
+    if history.has_loss and not alike:
+        return None
     return Finding(
         value=float(none.sum()),
         bound=float(EMPTY),
@@ -191,21 +216,31 @@ def _find_empty_batches(history: History) -> Finding | None:
 def _find_loss_flat(history: History) -> Finding | None:
     """Return that the loss has made no progress since the first steps."""
     blocks, first = history.get_blocks(), history.first_block
-    if first is None or len(blocks) < FLAT_STEPS or history.best_block < 0.9 * abs(first):
+    if first is None or len(blocks) < FLAT_STEPS:
+        return None
+    if history.guessing is not None and 0.0 < history.guessing < first:
+        first = history.guessing  # down to the loss of guessing nothing is learned
+    if history.best_block < LITTLE * abs(first):
         return None
     last = blocks[-FLAT_STEPS:]
     noise = float(last.std()) / math.sqrt(len(last))
     half = len(last) // 2
-    fallen = first - float(last[half:].mean())
     slope = float(last[:half].mean() - last[half:].mean())
-    if fallen > PROGRESS * abs(first) + noise or slope > PROGRESS * abs(first) + 2 * noise:
+    if _takes_turns(history) or slope > PROGRESS * abs(first) + 2 * noise:
         return None
+    fallen = first - float(last[half:].mean())
     return Finding(
         value=fallen / abs(first) if first else 0.0,
         bound=PROGRESS,
         summary=f"In {history.count} steps the loss went from {format_number(first)} to "
         f"{format_number(float(last[half:].mean()))}.",
     )
+
+
+def _takes_turns(history: History) -> bool:
+    """Return whether parts of the model train in turns, so that there is more than one loss."""
+    absent = (history.get_norms(NEAR) == ABSENT).mean(0)
+    return bool(((absent > TURN) & (absent < 1 - TURN)).any())
 
 
 def _find_stalled(history: History) -> Finding | None:
@@ -244,7 +279,7 @@ LOSS_RULES = (
         ),
         cause="Some batches have nothing to learn from: every example or target is masked.",
         action="Leave such batches out, or check how the mask is made.",
-        follows=("non_finite", "no_gradient", "dead_units", "underflow"),
+        follows=("non_finite", "no_gradient", "dead_units", "underflow", "stale_optimizer"),
     ),
     Rule(
         name="spike",
@@ -277,7 +312,7 @@ LOSS_RULES = (
         cause="From this step on the data are others: another scale, another order of classes, "
         "another source.",
         action="Compare the inputs and targets of this step with earlier ones.",
-        follows=("non_finite", "rate_too_high", "exploding"),
+        follows=("non_finite", "rate_too_high", "exploding", "spike", "dead_units"),
     ),
     Rule(
         name="stalled",
@@ -299,6 +334,7 @@ LOSS_RULES = (
             "no_update",
         ),
         repeats=500,
+        outlasts=True,
     ),
     Rule(
         name="loss_flat",
@@ -307,8 +343,8 @@ LOSS_RULES = (
         bounds=(
             Bound(
                 value=PROGRESS,
-                unit="progress ÷ first loss in 200 steps",
-                source="within the noise of the loss",
+                unit="progress in 200 steps ÷ first loss",
+                source="within the noise of the loss, which never fell by a tenth",
             ),
         ),
         cause="Nothing that the weights do brings the loss down: the rate is too small or too "
@@ -331,5 +367,6 @@ LOSS_RULES = (
             "data_changed",
         ),
         repeats=500,
+        outlasts=True,
     ),
 )

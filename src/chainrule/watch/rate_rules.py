@@ -6,8 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule._utils.numbers import format_number
-from chainrule.watch.gradient_rules import STILL, is_untrained, is_warming, name_layer
-from chainrule.watch.history import History
+from chainrule.watch.gradient_rules import (
+    STILL,
+    is_untrained,
+    is_warming,
+    mask_numbers,
+    name_layer,
+)
+from chainrule.watch.history import NEAR, History
 from chainrule.watch.records import ABSENT, Evidence, Sample
 from chainrule.watch.rule import Bound, Finding, Rule
 
@@ -22,6 +28,12 @@ RISING = 7
 
 TENFOLD = 10.0
 """By which loss or norm must have grown in these steps."""
+
+SOON = 20
+"""Steps within which updates are added up."""
+
+DEAD = 0.9
+"""Share of dead units of a layer."""
 
 FAR = 5.0
 """Loss ÷ first loss, in most of the last steps, that a run does not come back from by itself."""
@@ -47,7 +59,12 @@ def measure_step(history: History, sample: Sample) -> float | None:
 
 
 def _find_rate_too_high(history: History) -> Finding | None:
-    return _find_growth(history) or _find_replaced(history) or _find_far(history)
+    return (
+        _find_growth(history)
+        or _find_replaced(history)
+        or _find_killed(history)
+        or _find_far(history)
+    )
 
 
 def _find_growth(history: History) -> Finding | None:
@@ -58,6 +75,10 @@ def _find_growth(history: History) -> Finding | None:
             continue
         found = _measure_rise(values)
         if found is None or found < TENFOLD or (name == "loss" and not _is_worse(history)):
+            continue
+        older = (history.get_losses() if name == "loss" else history.get_totals())[: -len(values)]
+        older = older[np.isfinite(older)]
+        if len(older) and not values[np.isfinite(values)][-1] > WORSE * older.max():
             continue
         factor = found ** (1.0 / (len(values) - 1))
         return Finding(
@@ -117,6 +138,34 @@ def _find_replaced(history: History) -> Finding | None:
             f"{format_number(float(known[-1]))}.",
             evidence=_show_step(history),
         )
+    return None
+
+
+def _find_killed(history: History) -> Finding | None:
+    """Return that most units of a layer died while a few steps moved the weights by their size."""
+    now = history.samples[-1] if history.samples else None
+    if now is None or now.step < history.step - 1:
+        return None
+    dead = {each.name for each in now.layers if (each.dead_units or 0.0) >= DEAD}
+    moved: list[float] = []
+    for sample in list(history.samples)[-2::-1]:
+        elapsed = now.step - sample.step
+        if elapsed > SOON or not dead:
+            break
+        ratio = measure_step(history, sample)
+        moved.append(0.0 if ratio is None else ratio)
+        alive = [x.name for x in sample.layers if x.name in dead and (x.dead_units or 0.0) < 0.5]
+        value = elapsed * sum(moved) / len(moved)
+        if alive and value > REPLACED:
+            return Finding(
+                value=value,
+                bound=REPLACED,
+                layer=alive[0],
+                summary=f"From step {sample.step} to {now.step} the updates were "
+                f"{format_number(value)} times as large as the weights, and meanwhile the units of "
+                f"{alive[0]!r} died.",
+                evidence=_show_step(history),
+            )
     return None
 
 
@@ -207,29 +256,30 @@ def _find_unheld(history: History) -> Finding | None:
 
 def _find_unmoved(history: History) -> Finding | None:
     """Return held parameters with gradients whose update is exactly zero, sample after sample."""
-    recent = [each for each in history.samples if each.step > history.step - 4 * LATE]
-    if history.count < LATE or len(recent) < 3 or any(history.get_skips(LATE)):
+    if history.count < LATE or any(history.get_skips(LATE)):
         return None
     moving = history.is_trained & history.is_held & (history.get_norms(LATE) > 0.0).all(0)
     weights = moving & history.is_weight
-    if not weights.any():
+    if not weights.any() or not is_untrained(history):  # a schedule may end at zero
         return None
-    still = np.all([each.update_norms[weights] == 0.0 for each in recent[-3:]], axis=0)
     rates = history.get_rates(LATE)
-    over = history.peak_rate > 0.0 and float(rates[-1]) == 0.0 and not is_untrained(history)
-    if still.mean() < 0.5 or over:  # a schedule may end at zero
-        return None
-    if history.peak_rate > 0.0 and is_warming(history) and rates[-1] > 0.0:
-        return None
+    zero = bool((rates == 0.0).all())
+    recent = list(history.samples)[-3:]
+    still = weights[weights]
+    if not zero:
+        if len(recent) < 3 or float(rates[-1]) == 0.0 or is_warming(history):
+            return None
+        still = np.all([each.update_norms[weights] == 0.0 for each in recent], axis=0)
+        if still.mean() < 0.5:
+            return None
     index = int(np.flatnonzero(weights)[np.flatnonzero(still)[0]])
-    zero = float(rates[-1]) == 0.0
     dtype = history.facts.parameters[index].dtype
     return Finding(
         value=float(still.mean()),
         bound=0.5,
         layer=name_layer(history, index),
         summary=f"Up to step {history.step} {int(still.sum())} of {len(still)} weights with a "
-        "gradient did not move at all, in 3 samples.",
+        "gradient did not move at all.",
         cause="The learning rate is zero."
         if zero
         else f"The update is smaller than the last digit of {dtype}, or something puts the "
@@ -252,22 +302,29 @@ def _find_stale_optimizer(history: History) -> Finding | None:
             summary=f"At step {history.samples[-1].step} {len(names)} parameters of the model, "
             f"{names[0]!r} first, are no longer those that the optimizer holds.",
         )
-    if history.count < 2 * LOST_STEPS:
+    norms = history.get_norms(NEAR)
+    if len(norms) < 2 * LOST_STEPS:
         return None
-    norms = history.get_norms(2 * LOST_STEPS)
     asked = history.is_trained & history.is_held
-    before = (norms[:LOST_STEPS, asked] > 0.0).all(0)
-    lost = before & (norms[-LOST_STEPS:, asked] == ABSENT).all(0)
-    if not lost.any() or not before.any():
+    absent = norms[:, asked] == ABSENT
+    once = (np.diff(absent.astype(int), axis=0) >= 0).all(0)  # gone once, and never back
+    lost = once & absent[-LOST_STEPS:].all(0) & ~absent[:LOST_STEPS].any(0)
+    if not lost.any():
         return None
+    held = [history.facts.parameters[i].name for i in np.flatnonzero(asked)]
+    alive = {mask_numbers(name) for name, gone in zip(held, absent[-1], strict=True) if not gone}
+    if all(
+        mask_numbers(name) in alive for name, is_lost in zip(held, lost, strict=True) if is_lost
+    ):
+        return None  # experts: a sibling has gradients
     index = int(np.flatnonzero(asked)[np.flatnonzero(lost)[0]])
     return Finding(
         value=float(lost.sum()),
         bound=0.0,
         layer=name_layer(history, index),
         summary=f"{int(lost.sum())} parameters, {history.facts.parameters[index].name!r} first, "
-        f"had gradients until step {history.step - LOST_STEPS} and none since, though the "
-        "optimizer still holds them.",
+        f"had gradients and have had none in the last {LOST_STEPS} steps up to step "
+        f"{history.step}, though the optimizer still holds them.",
     )
 
 

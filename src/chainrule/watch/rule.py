@@ -59,6 +59,7 @@ class Rule:
         follows: Names of rules whose trouble brings this one about: while theirs lasts, this is
             no trouble of its own.
         repeats: Steps without the trouble after which it is a new one.
+        outlasts: Whether such a trouble explains this one however long ago it was.
     """
 
     name: str
@@ -69,3 +70,4 @@ class Rule:
     action: str
     follows: tuple[str, ...] = ()
     repeats: int = 100
+    outlasts: bool = False

@@ -9,7 +9,16 @@ from chainrule.watch.records import Alarm, Evidence
 from chainrule.watch.rule import Finding, Rule
 from chainrule.watch.unit_rules import UNIT_RULES
 
-_FIRST = ("exploding", "rate_too_high", "non_finite", "symmetric", "underflow", "stale_optimizer")
+_FIRST = (
+    "exploding",
+    "rate_too_high",
+    "non_finite",
+    "symmetric",
+    "underflow",
+    "stale_optimizer",
+    "dead_units",
+    "saturated",
+)
 _ALL = GRADIENT_RULES + RATE_RULES + UNIT_RULES + LOSS_RULES
 
 RULES: tuple[Rule, ...] = tuple(
@@ -18,7 +27,8 @@ RULES: tuple[Rule, ...] = tuple(
 """Every rule, causes before what they bring about."""
 
 LASTING = 60
-"""Steps for which a trouble explains those that follow from it, after it was last seen."""
+"""Steps for which a trouble explains those that follow from it, after it was last seen; longer if
+samples are further apart."""
 
 
 def find_alarms(history: History) -> tuple[Alarm, ...]:
@@ -47,22 +57,24 @@ def find_alarms(history: History) -> tuple[Alarm, ...]:
         if finding is None:
             continue
         old = history.troubles.get(rule.name)
-        lasts = old is not None and step - old.last <= rule.repeats
-        said = old.said if old is not None and lasts else None
-        if said is None and not _is_explained(rule, history):
-            said = step
-            alarms.append(_make_alarm(rule, finding, step))
-        history.troubles[rule.name] = Trouble(said, step)
+        if old is None or step - old.last > max(rule.repeats, 3 * history.facts.every):
+            old = Trouble(None, step)
+            if not _is_explained(rule, history):
+                old.said = step
+                alarms.append(_make_alarm(rule, finding, step))
+            history.troubles[rule.name] = old
+        old.last = step
     return tuple(alarms)
 
 
 def _is_explained(rule: Rule, history: History) -> bool:
     """Return whether a trouble that was said, and lasts, brings this one about."""
+    lasting = max(LASTING, 2 * history.facts.every + 10)
     for name in rule.follows:
         trouble = history.troubles.get(name)
         if trouble is None or trouble.said is None:
             continue
-        if history.step - trouble.last <= LASTING:
+        if rule.outlasts or history.step - trouble.last <= lasting:
             return True
     return False
 

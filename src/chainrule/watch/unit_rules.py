@@ -4,11 +4,9 @@ import numpy as np
 
 from chainrule.watch.gradient_rules import is_untrained, name_layer
 from chainrule.watch.history import History
+from chainrule.watch.rate_rules import DEAD
 from chainrule.watch.records import Evidence, LayerSample, Sample
 from chainrule.watch.rule import Bound, Finding, Rule
-
-DEAD = 0.9
-"""Share of dead units of a layer."""
 
 GROWN = 0.3
 """By how much the share has grown since the first sample, if it is below one."""
@@ -83,7 +81,7 @@ def _find_saturated(history: History) -> Finding | None:
 
 def _find_symmetric(history: History) -> Finding | None:
     """Return weights whose units are copies, from a flow; or weights that are zero and stay so."""
-    if history.symmetric and history.count <= 50:
+    if history.symmetric and (history.count <= 50 or is_untrained(history)):
         name, share = max(history.symmetric, key=lambda each: each[1])
         if share >= ALIKE:
             return Finding(
@@ -126,7 +124,7 @@ UNIT_RULES = (
         "they have no gradient, and stay off.",
         action="Lower the learning rate, use a leaky activation, or leave the rectifier out of the "
         "output.",
-        follows=("non_finite", "rate_too_high", "exploding", "symmetric"),
+        follows=("non_finite", "rate_too_high", "exploding", "symmetric", "vanishing"),
     ),
     Rule(
         name="saturated",
