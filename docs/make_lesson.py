@@ -6,13 +6,21 @@ on one core; needs scikit-learn.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from chainrule import NetworkSpec
 from chainrule._utils.version import read_version
-from chainrule.app.lesson.figures import FILE, TRAINED, measure_flows, measure_profiles
+from chainrule.app.lesson.figures import (
+    FILE,
+    SPREAD,
+    STARTS,
+    TRAINED,
+    measure_flows,
+    measure_profiles,
+)
 from chainrule.app.lesson.subjects import SEEDS, SUBJECTS
 from chainrule.training.training import Optimizer, train
 
@@ -25,11 +33,11 @@ STEPS = 300
 TARGET = ROOT / "src/chainrule/app/lesson" / FILE
 
 
-def find_best(spec: NetworkSpec, optimizer: Optimizer) -> float:
+def find_best(spec: NetworkSpec, optimizer: Optimizer, seed: int | None = None) -> float:
     """Return the best training accuracy over the learning rates, in [0, 1]."""
     precise = spec.replace(dtype="float64")
     runs = (
-        train(precise, optimizer=optimizer, learning_rate=rate, steps=STEPS, every=STEPS)
+        train(precise, optimizer=optimizer, learning_rate=rate, steps=STEPS, every=STEPS, seed=seed)
         for rate in RATES[optimizer]
     )
     return max(list(run)[-1].accuracy for run in runs)
@@ -43,6 +51,17 @@ def measure_trainings(names: list[str]) -> dict[str, dict[str, float]]:
         }
         for name in names
     }
+
+
+def measure_spreads(names: Iterable[str]) -> dict[str, dict[str, list[float]]]:
+    """Return the least and the largest accuracy of the named subjects over `STARTS` starts."""
+    spreads: dict[str, dict[str, list[float]]] = {}
+    for name in names:
+        spreads[name] = {}
+        for optimizer in TRAINED[name]:
+            found = [find_best(SUBJECTS[name], optimizer, seed) for seed in range(STARTS)]
+            spreads[name][optimizer] = [round(min(found), 4), round(max(found), 4)]
+    return spreads
 
 
 def main() -> None:
@@ -59,6 +78,7 @@ def main() -> None:
         "flows": measure_flows(),
         "profiles": measure_profiles(),
         "trainings": measure_trainings(list(TRAINED)),
+        "spreads": measure_spreads(SPREAD),
     }
     TARGET.write_text(f"{json.dumps(document, indent=1)}\n", encoding="utf-8")
     print(f"wrote {TARGET.relative_to(ROOT)}")

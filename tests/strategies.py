@@ -9,6 +9,7 @@ from torch import nn
 
 from chainrule.flow.gradient_flow import SCHEMA_VERSION
 from chainrule.flow.loading import decode_flow
+from chainrule.flow.trial import TrialOutcome
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
 from chainrule.spec.activations import ACTIVATIONS
@@ -201,6 +202,36 @@ class FlowWriter:
             "parameter_count": self.pick((0, 1, 5)),
         }
 
+    def trial(self):
+        """Return what was tried: rates whose losses may be anything."""
+        loss = (0.5, 1e300, 0.0, -2.0, "NaN", "Infinity", "-Infinity")
+        rate = {
+            "rate": self.pick((0.1, 0.0, 1e-300, "NaN")),
+            "steps": self.pick((0, 1, 80)),
+            "before": self.pick(loss),
+            "after": self.pick(loss),
+            "learned": self.pick(loss),
+            "outcome": self.pick([str(each) for each in TrialOutcome]),
+            "failed_at": self.pick((1, 3)),
+            "stopped": self.draw(st.booleans()),
+            "guessing": self.pick((None, *loss)),
+        }
+        optimizer = {
+            "name": self.pick(("SGD", "Adam", "<b>")),
+            "rates": [rate] * self.pick((0, 1, 2)),
+            "skipped": self.pick(("", "no room")),
+        }
+        return {
+            "optimizers": [optimizer] * self.pick((0, 1, 2)),
+            "passes": self.pick((0.0, 80.5)),
+            "limit": 300,
+            "fresh": self.draw(st.booleans()),
+            "kept": self.pick((0, 3)),
+            "guessing": self.pick((None, *loss)),
+            "notes": self.pick(([], ["Fewer passes."])),
+            "skipped": self.pick(("", "no room")),
+        }
+
     def entering(self):
         return {
             "reader": self.pick(NAMES),
@@ -369,8 +400,11 @@ def flow_files(draw):
         spec = draw(st.sampled_from(_SPECS))
         document["spec"] = None if spec is None else spec.model_dump()
     loss = document["loss"]
-    if (not isinstance(loss, list) or len(loss) == 1) and draw(st.booleans()):
-        document["origin"] = FlowWriter(draw, members=1).origin()
+    if not isinstance(loss, list) or len(loss) == 1:
+        writer = FlowWriter(draw, members=1)
+        if draw(st.booleans()):
+            document["origin"] = writer.origin()
+        document["trial"] = writer.optional(writer.trial)
     return json.dumps(document)
 
 
@@ -398,6 +432,7 @@ def _made_up(draw):
         "residuals": writer.many(lambda: writer.residual(count, len(parameters)), 5),
         "attentions": writer.many(writer.attention, 3),
         "origin": None,
+        "trial": None,
         "loss_facts": writer.optional(lambda: writer.loss_facts(count, len(parameters))),
         **writer.further_facts(count, len(parameters), layers),
     }

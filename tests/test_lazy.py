@@ -51,6 +51,7 @@ def test_importing_loads_neither_torch_nor_anything_heavy():
         ("NetworkSpec", "torch"),
         ("load_flow", "torch"),
         ("diagnose", "torch"),
+        ("plot", "torch"),
         ("inspect", "plotly"),
         ("simulate", "torch._dynamo"),
         ("find_remedies", "torch._dynamo"),

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from chainrule.chain.scalar_graph import ScalarGraph
     from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
     from chainrule.diagnosis.rule import Verdict
+    from chainrule.display.plotting import plot
     from chainrule.errors import ChainruleError
-    from chainrule.figures.plotting import plot
     from chainrule.flow.gradient_flow import GradientFlow
     from chainrule.flow.loading import load_flow
     from chainrule.flow.trial import Trial
@@ -94,7 +94,7 @@ _HOMES = {
     "load_flow": "flow",
     "make_loss": "measure",
     "measure_sharpness": "measure",
-    "plot": "figures.plotting",
+    "plot": "display.plotting",
     "probe_precision": "measure",
     "simulate": "measure",
     "try_training": "training",

@@ -63,10 +63,10 @@ def test_the_report_holds_the_pinned_network():
         query = f"{spec.to_query()}&pin={pin.to_query().replace('=', '%3D').replace('&', '%26')}"
         text = client.get(f"/files/report.html?{query}").text
         alone = client.get(f"/files/report.html?{spec.to_query()}").text
-    assert f"Pinned: {describe_subject(simulate(pin, 2))}" in text
+    assert f"Before: {describe_subject(simulate(pin, 2))}" in text
     assert str(diagnose(simulate(pin, 16)).verdict).capitalize() in text
     assert text.count("stroke-dasharray") > alone.count("stroke-dasharray")
-    assert "Pinned" not in alone
+    assert "Before and after" not in alone
 
 
 # --- guess first --------------------------------------------------------------------------------

@@ -235,13 +235,30 @@ class TestTour:
         assert not page.locator("[data-part=invite]").is_visible()
 
     def test_all_three_steps_by_keyboard(self, page, url):
+        """By keys alone: Tab goes there, and nothing is focused or chosen by the test itself."""
         resize(page, LAPTOP)
         open_explorer(page, url)
+        wait_for_tour(page)
+
+        def reach(locator, most=45):
+            before = locator.evaluate(
+                "element => Boolean(element.compareDocumentPosition(document.activeElement)"
+                " & Node.DOCUMENT_POSITION_FOLLOWING)"
+            )
+            for _ in range(most):
+                if locator.evaluate("element => element === document.activeElement"):
+                    break
+                page.keyboard.press("Shift+Tab" if before else "Tab")
+            assert locator.evaluate("element => element === document.activeElement")
+            assert is_in_sight(page, locator, page.viewport_size["height"])
 
         def press(name):
-            button = page.get_by_role("button", name=name)
-            button.focus()
+            reach(page.get_by_role("button", name=name))
             page.keyboard.press("Enter")
+
+        def choose(name, option):
+            reach(page.locator(f"#control-{name}"))
+            page.keyboard.type(option)
 
         press("Three steps")
         wait_for_layers(page, 2)
@@ -249,8 +266,7 @@ class TestTour:
         assert page.evaluate("new URLSearchParams(location.search).get('tour')") == "1"
         press("It almost disappears")
         assert page.locator("[data-control=depth].ex-lit").count() == 1
-        slider = page.get_by_role("slider", name="Depth")
-        slider.focus()
+        reach(page.get_by_role("slider", name="Depth"))
         for _ in range(13):
             page.keyboard.press("ArrowRight")
         step = page.locator("[data-tour='1']")
@@ -262,8 +278,8 @@ class TestTour:
         wait_until_settled(page)
         assert read_view(page.evaluate(f"{ROOT}.dataset.address"))[0].pin is not None
         press("Nothing changes")
-        page.locator("#control-activation").select_option("relu")
-        page.locator("#control-init").select_option("he")
+        choose("activation", "ReLU")
+        choose("init", "He")
         page.locator("[data-tour='2']").get_by_text("Not as you guessed.").wait_for()
         press("Next")
         page.locator("[data-tour='3']").wait_for()

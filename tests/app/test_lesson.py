@@ -2,7 +2,6 @@ import importlib.util
 import json
 import math
 import re
-import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
 from html.parser import HTMLParser
@@ -23,6 +22,7 @@ from chainrule.app.lesson.figures import (
     FILE,
     PROFILED,
     READERS,
+    SPREAD,
     TRAINED,
     Figures,
     load_figures,
@@ -117,8 +117,9 @@ def test_the_kept_figures_are_what_is_measured_now(name):
 def test_the_kept_profiles_are_what_is_measured_now():
     measured = measure_profiles()
     assert measured.keys() == DOCUMENT["profiles"].keys() == set(PROFILED)
-    for name, norms in measured.items():
-        assert DOCUMENT["profiles"][name] == pytest.approx(norms, rel=1e-3)
+    for name, profile in measured.items():
+        for what, values in profile.items():
+            assert DOCUMENT["profiles"][name][what] == pytest.approx(values, rel=1e-3)
 
 
 def test_figures_agree_with_inspect_network_by_network():
@@ -132,21 +133,32 @@ def test_figures_agree_with_inspect_network_by_network():
     assert load_figures().number("vanishing.step") == pytest.approx(sum(middle) / 2, rel=1e-3)
 
 
+def load_maker():
+    """Return the script that makes the file."""
+    spec = importlib.util.spec_from_file_location("make_lesson", ROOT / "docs/make_lesson.py")
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    return maker
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sigmoid_xavier_10", "survivor", "tanh_xavier_15", "healthy"])
+def test_the_kept_range_holds_a_start_on_every_pytorch():
+    pytest.importorskip("sklearn")
+    low, high = DOCUMENT["spreads"]["healthy"]["sgd"]
+    assert low <= DOCUMENT["trainings"]["healthy"]["sgd"] <= high
+    assert high - low > 0.05  # else one number would do
+    maker = load_maker()
+    assert low - 0.15 < maker.find_best(SUBJECTS["healthy"], "sgd", 0) < high + 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sigmoid_xavier_10", "survivor", "tanh_xavier_15"])
 def test_the_kept_accuracies_are_what_training_gives_now(name):
     pytest.importorskip("sklearn")
     made_with = DOCUMENT["provenance"]["torch"].partition("+")[0]
     if torch.__version__.partition("+")[0] != made_with:
         pytest.skip(f"trainings are repeated to the digit by PyTorch {made_with} alone")
-    spec = importlib.util.spec_from_file_location("make_lesson", ROOT / "docs/make_lesson.py")
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        maker = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(maker)
-        measured = maker.measure_trainings([name])[name]
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    measured = load_maker().measure_trainings([name])[name]
     kept = DOCUMENT["trainings"][name]
     # Hundreds of steps enlarge a last digit, so another processor may differ a little.
     assert measured == pytest.approx(kept, abs=0.05)
@@ -156,6 +168,7 @@ def test_the_kept_accuracies_are_what_training_gives_now(name):
 def test_the_file_says_how_it_was_made_and_holds_nothing_else():
     assert DOCUMENT["flows"].keys() == SUBJECTS.keys()
     assert {name: tuple(kept) for name, kept in DOCUMENT["trainings"].items()} == dict(TRAINED)
+    assert DOCUMENT["spreads"].keys() == set(SPREAD)
     made = DOCUMENT["provenance"]
     assert made["seeds"] == SEEDS
     assert made["command"] == "make lesson"

@@ -1,6 +1,7 @@
 """The page for one's own model: over HTTP, and in a real browser."""
 
 import json
+import runpy
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from torch import nn
 from browsing import PATIENCE, empty, watch
 from chainrule._utils.numbers import format_number
 from chainrule.app.routes.model_page import LIMITS, describe_model
+from chainrule.app.samples import SAMPLES, read_sample
 from chainrule.diagnosis.attribution import rank_attributions
 from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.rule import Verdict
+from chainrule.display.sentences import explain
 from chainrule.flow.loading import decode_flow
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
@@ -58,6 +62,14 @@ FLOWS = {
     "large": measure_large,
     "no weights": measure_without_weights,
     "undefined": lambda: simulate(OVERFLOWING.replace(activation="identity"), 2),
+}
+
+
+VERDICTS = {
+    "transformer_that_trains": Verdict.HEALTHY,
+    "lost_over_time": Verdict.VANISHING,
+    "undefined_distance": Verdict.NON_FINITE,
+    "flat_loss": Verdict.FLAT_LOSS,
 }
 
 
@@ -209,6 +221,97 @@ class TestRoute:
         response = post(url, (b" " * 2**20 for _ in range(LIMITS.size // 2**20 + 1)))
         assert response.status_code == 413
 
+    @pytest.mark.parametrize("name", SAMPLES)
+    def test_samples_are_flow_files_that_the_page_takes(self, url, name):
+        response = httpx.get(f"{url}/files/samples/{name}.json", timeout=120)
+        assert response.content == read_sample(name)
+        assert len(response.content) < 60_000
+        flow = decode_flow(response.content)
+        assert diagnose(flow).verdict is VERDICTS[name]
+        assert post(url, response.content).json()["verdict"] == VERDICTS[name]
+        missing = httpx.get(f"{url}/files/samples/lost.json", timeout=120)
+        assert missing.status_code == 404
+        assert all(each in missing.json()["error"] for each in SAMPLES)
+
+    @pytest.mark.parametrize("name", SAMPLES)
+    def test_samples_are_what_their_scripts_measure(self, name):
+        """Measured with another PyTorch, values agree up to rounding; the trial is not repeated."""
+        kept = decode_flow(read_sample(name))
+        path = Path(__file__).parents[2] / "examples" / "samples" / f"{name}.py"
+        model, compute_loss = runpy.run_path(str(path))["build"]()
+        flow = inspect(model, compute_loss)
+        assert flow.loss == pytest.approx(kept.loss, rel=1e-3)
+        assert flow.weight_gradient_norms == pytest.approx(
+            kept.weight_gradient_norms, rel=1e-2, nan_ok=True
+        )
+        assert kept.trial is not None
+        assert kept.trial.tried
+        assert name in SAMPLES[name].command
+
+    @pytest.mark.parametrize("name", SAMPLES)
+    def test_all_that_was_measured_is_somewhere_on_the_page(self, name):
+        flow = decode_flow(read_sample(name))
+        answer = describe_model(flow)
+        sections = {each["name"]: each for each in answer["sections"]}
+        expected = {
+            "origin": flow.origin,
+            "trial": flow.trial,
+            "times": flow.times,
+            "loss": flow.loss_facts,
+            "inputs": flow.inputs,
+        }
+        assert set(sections) == {name for name, held in expected.items() if held}
+        cells = {
+            cell
+            for each in sections.values()
+            for t in each["tables"]
+            for r in t["rows"]
+            for cell in r
+        }
+        for optimizer in flow.trial.optimizers:
+            for rate in optimizer.rates:
+                assert f"{format_number(rate.before)} → {format_number(rate.after)}" in cells
+        assert format_number(flow.loss) in cells
+        for entering in flow.inputs:
+            assert {entering.reader, format_number(entering.std)} <= cells
+        for chart, time in zip(
+            sections["times"]["charts"] if flow.times else (), flow.times, strict=True
+        ):
+            (line,) = chart["figure"]["data"]
+            assert line["x"] == [step + 1 for step in time.steps]
+            assert line["y"] == [max(float(share), 1e-12) for share in time.shares]
+        if flow.origin:
+            assert sections["origin"]["code"] == flow.origin.code
+            assert flow.origin.position in sections["origin"]["title"]
+
+    def test_copies_half_precision_and_the_optimizer_have_sections_too(self):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 1))
+        nn.init.constant_(model[0].weight, 0.1)
+        nn.init.zeros_(model[0].bias)
+        nn.init.constant_(model[2].weight, 0.1)
+        x, y = torch.randn(16, 8), torch.randn(16, 1)
+
+        def compute_loss(m):
+            with torch.autocast("cpu", torch.bfloat16):
+                answer = m(x)
+            return {"fit": (answer.float() - y).square().mean(), "size": 0.1 * answer.abs().mean()}
+
+        flow = inspect(model, compute_loss, torch.optim.SGD(model.parameters(), 0.125))
+        sections = {each["name"]: each for each in describe_model(flow)["sections"]}
+        assert flow.symmetries
+        assert flow.precisions
+        assert sections["symmetries"]["first"]
+        (copies,) = sections["symmetries"]["tables"]
+        assert ("0.weight", "4", "3") in [tuple(row[:3]) for row in copies["rows"]]
+        (rounded,) = sections["precisions"]["tables"]
+        assert len(rounded["rows"]) == len(flow.precisions)
+        assert {row[2] for row in rounded["rows"]} == {"bfloat16"}
+        (held,) = sections["optimizer"]["tables"]
+        assert ("learning rate", "0.125") in held["rows"]
+        terms = sections["loss"]["tables"][1]
+        assert [row[0] for row in terms["rows"]] == ["fit", "size"]
+
     def test_only_posts_are_answered(self, url):
         answer = httpx.get(f"{url}/api/flow", timeout=120)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
@@ -267,6 +370,7 @@ class TestInABrowser:
         flow = measure_gpt2(layers=12, std=1e-5)
         page = open_page(viewport={"width": width, "height": 900})
         self.give(page, flow.to_json())
+        page.locator("[data-part=evidence] > summary").click()
         page.wait_for_selector("[data-part=blame] table")
         page.wait_for_function("document.querySelector('.mo-plot')?.data?.length > 3")
         blame = page.locator("[data-part=blame]").inner_text()
@@ -283,6 +387,7 @@ class TestInABrowser:
         flow = measure_transformer()
         page = open_page(viewport={"width": width, "height": 900})
         self.give(page, flow.to_json())
+        page.locator("[data-part=evidence] > summary").click()
         page.wait_for_selector("[data-part=notes]")
         told = page.locator("[data-part=notes]").inner_text()
         for note in diagnose(flow).notes:
@@ -297,6 +402,50 @@ class TestInABrowser:
         entropy = flow.attentions[1].entropy
         assert cells[:4] == ["layers.1.self_attn", "2", "7 × 7", format_number(entropy)]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    @pytest.mark.parametrize("width", [1280, 390])
+    def test_a_sample_is_opened_by_name_and_says_what_to_do_first(self, open_page, url, width):
+        page = open_page(viewport={"width": width, "height": 900})
+        page.get_by_role("button", name="An LSTM over 100 steps").click()
+        page.wait_for_selector("[data-shown]")
+        page.wait_for_function("document.querySelector('.mo-time')?.data?.length > 0")
+        assert page.url == f"{url}/your-model?sample=lost_over_time"
+        flow = decode_flow(read_sample("lost_over_time"))
+        said = explain(flow, diagnose(flow))
+        for name in ("what", "why", "do"):
+            assert page.locator(f"[data-part={name}]").inner_text() == getattr(said, name)
+        assert "0.7 → 0.687" in page.locator("[data-panel=trial]").inner_text()
+        steps = page.evaluate("Array.from(document.querySelector('.mo-time').data[0].x)")
+        assert steps == [step + 1 for step in flow.times[0].steps]
+        page.wait_for_function("document.activeElement.className === 'mo-heading'")
+        heights = [
+            page.locator(f"[data-part={part}]").bounding_box()["y"] for part in ("do", "cards")
+        ]
+        assert heights == sorted(heights)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.get_by_role("button", name="A distance of pictures").click()
+        line = page.locator("[data-panel=origin] code")
+        line.wait_for()
+        assert line.inner_text() == "return difference.square().sum(dim=1).sqrt()"
+        page.go_back()
+        page.wait_for_selector("[data-panel=times]")
+        page.go_back()
+        page.wait_for_selector("#model-root .mo-results", state="hidden")
+        self.give(page, FLOWS["specified"]().to_json(), name="mine.json")
+        page.wait_for_function("document.querySelector('.mo-heading').textContent === 'mine.json'")
+        assert page.locator("[data-part=sample-command]").is_hidden()
+        assert page.locator("[data-sample][aria-pressed=true]").count() == 0
+
+    def test_an_address_opens_its_sample_and_a_wrong_one_says_so(self, open_page, url):
+        page = open_page(viewport={"width": 1280, "height": 900})
+        page.goto(f"{url}/your-model?sample=flat_loss")
+        page.wait_for_selector("[data-shown]")
+        assert "does not change at all" in page.locator("[data-part=what]").inner_text()
+        assert page.locator("[data-sample=flat_loss]").get_attribute("aria-pressed") == "true"
+        page.goto(f"{url}/your-model?sample=%3Cb%3E")
+        error = page.locator(".ex-error:visible")
+        error.wait_for()
+        assert "<b>" in error.inner_text()
 
     def test_switches_measure_and_layer_without_another_choice(self, open_page):
         flow = FLOWS["specified"]()

@@ -2,13 +2,16 @@
 
 import gzip
 import hashlib
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 from starlette.testclient import TestClient
 
+from chainrule import find_remedies, simulate
 from chainrule.app import create_app
+from chainrule.app.answers.flow_answer import describe_flow
 from chainrule.app.lesson.glossary import GLOSSARY
 from chainrule.app.site.assets import FOLDER, PLOTLY, STYLES, load_assets
 from chainrule.app.site.pages import LESSON_WAYS, PAGES, write_json, write_page
@@ -79,6 +82,54 @@ def test_every_element_of_a_page_ends_where_it_must(client, path):
     nesting.feed(client.get(path).text)
     assert nesting.wrong == []
     assert nesting.open == []
+
+
+STOPPED = (
+    "explains itself here",
+    "bound <",
+    "divides the odds",
+    "the odds that",
+    "some usual learning rate trains it",
+    "growth of small differences ÷ that of",
+    "share is of all factors",
+    "(wanted ",
+    "is told",
+    "gradient this short",
+    "gradients so long",
+    "Halves the mean square",
+    "It holds where with He",
+    "arrives with",
+    "Of others, such as ReLU",
+    "average out luck",
+    "averages out luck",
+    "illness",
+    "stays ill",
+    "as it was, and so does the diagnosis",
+    "See its product of factors",
+    "is likely to learn",
+    "(extrapolated)",
+    "Weights that ignore the width",
+)
+"""Parts of sentences at which readers of the pages stopped."""
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_no_page_says_what_stopped_its_readers(client, path):
+    text = read_text(client, path)
+    assert [phrase for phrase in STOPPED if phrase in text] == []
+
+
+def test_no_answer_says_what_stopped_readers():
+    """Every scenario with all of its remedies; Xavier, He and LeCun are never the subject alone."""
+    for preset in PRESETS.values():
+        flow = simulate(preset.spec, 2)
+        remedies = find_remedies(preset.spec.replace(width=16), 1)
+        words = [json.dumps(describe_flow(flow), ensure_ascii=False)]
+        for remedy in remedies.tried:
+            words += [remedy.title, remedy.outcome_text, str(remedy.reason)]
+        text = " ".join(words)
+        assert [phrase for phrase in STOPPED if phrase in text] == []
+        assert not re.search(r"[.:] He (doubles|draws|makes|keeps)", text)
 
 
 def test_the_text_of_the_explorer_is_in_its_page(client):

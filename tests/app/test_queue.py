@@ -147,6 +147,19 @@ def test_memory_is_shared_and_the_largest_works_alone(queue):
     assert third.future.result(PATIENCE) == "third"
 
 
+def test_jobs_that_fit_into_the_memory_together_work_at_once(queue):
+    first, second = Gate(), Gate()
+    queue.submit(first, lane=Lane.LONG, size=MEMORY - SMALL - 1)
+    assert first.begun.wait(PATIENCE)
+    fits = queue.submit(lambda _: "fits", lane=Lane.TRAINING, size=SMALL + 1)
+    assert fits.future.result(PATIENCE) == "fits"
+    queue.submit(second, lane=Lane.SEARCH, size=SMALL + 2)
+    assert not second.begun.wait(0.2)
+    first.open.set()
+    assert second.begun.wait(PATIENCE)
+    second.open.set()
+
+
 class TestMakingWay:
     @pytest.fixture
     def job(self, queue):

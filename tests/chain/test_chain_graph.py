@@ -60,7 +60,11 @@ def test_every_node_and_edge_is_drawn_with_its_values(name):
     nodes, edges = find(root, "node"), find(root, "edge")
     assert set(nodes) == {node.id for node in chain.nodes}
     assert set(edges) == {edge.id for edge in chain.edges}
+    sources = {edge.id: edge.source for edge in chain.edges}
+    starts = {factor.id: sources[factor.edges[0]] for factor in chain.factors(variable)}
     for node in chain.nodes:
+        own = [factor for factor, start in starts.items() if start == node.id]
+        assert nodes[node.id].get("data-factor").split() == own
         texts = read(nodes[node.id])
         assert str(node.value) in texts
         assert texts[-1] == str(node.gradient)

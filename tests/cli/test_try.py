@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from chainrule import diagnose, load_flow
+
 TARGET = """
 import torch
 from torch import nn
@@ -118,3 +120,13 @@ def test_bad_arguments(run, target):
     code, _, err = run("inspect", target("build"), "--passes", 80)
     assert code != 0
     assert "--try" in err
+
+
+def test_a_flow_file_keeps_what_was_tried(run, target, tmp_path):
+    path = tmp_path / "flow.json"
+    code, _, _ = run("inspect", target("build"), "--try", "--output", path)
+    assert code == 0
+    flow = load_flow(path)
+    assert flow.trial is not None
+    assert flow.trial.tried
+    assert diagnose(flow).was_tried

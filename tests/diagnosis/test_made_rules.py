@@ -74,6 +74,13 @@ class TestMetrics:
     def test_of_nothing_is_none(self):
         assert measure_metric(make_flow(), "exploding_gradient") is None
 
+    @pytest.mark.parametrize(
+        ("loss", "cut", "share"), [(5.0, 4.0, 0.8), (1.0, 4.0, 4.0 / 7.0), (5.0, 0.0, None)]
+    )
+    def test_what_is_cut_is_relative_to_itself_and_the_rest(self, loss, cut, share):
+        flow = make_flow(loss=loss, loss_facts=LossFlow(parts=(), cut=quantity(cut)))
+        assert measure_metric(flow, "detached_term") == share
+
     def test_backward_is_first_over_last_delta(self):
         flow = make_chain([1.0, 1.0, 1.0], gradients=[6.0, 9.0, 2.0])
         assert measure_metric(flow, "exploding_backward") == 3.0

@@ -1,6 +1,7 @@
 """The verdict follows a training that was tried: verdict, action and forecast say one thing."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -92,6 +93,18 @@ def test_an_optimizer_that_learned_is_not_said_to_have_done_little(sgd):
     assert "fell little" not in diagnosis.action
     assert "Adam learned the one batch" in diagnosis.action
     assert "batches" in diagnosis.action
+
+
+@pytest.mark.parametrize("flow", [HEALTHY, SICK])
+@pytest.mark.parametrize(("shares", "best"), [((0.6, 0.9), "Adam"), ((0.9, 0.6), "SGD")])
+def test_of_two_that_trained_the_one_that_learned_more_is_recommended(flow, shares, best):
+    found = trial("trained", "trained")
+    optimizers = tuple(
+        replace(each, rates=(replace(each.rates[0], learned=share),))
+        for each, share in zip(found.optimizers, shares, strict=True)
+    )
+    action = chainrule.diagnose(flow, trial=replace(found, optimizers=optimizers)).action
+    assert f"{best} at a learning rate" in action
 
 
 def test_a_model_of_yours_is_measured_only():

@@ -302,3 +302,34 @@ def test_where_the_gradient_becomes_zero_is_marked_and_said():
         if not any(y is not None for y in trace["y"]):
             assert trace["showlegend"] is False
     assert len(build_factor_figure(simulate(NetworkSpec(depth=4), 2))["layout"]["shapes"]) == 1
+
+
+def test_a_spike_of_zeros_is_cut_and_named_and_nothing_else_is():
+    spec = NetworkSpec(depth=4, width=32, activation="relu", init="he")
+    figure = build_layer_figure(simulate(spec, 4), 2)
+    low, top = figure["layout"]["yaxis"]["range"]
+    shares = sorted((y for trace in figure["data"] for y in trace["y"]), reverse=True)
+    assert low == 0
+    assert shares[0] > 4 * top / 1.25 == pytest.approx(4 * shares[1])
+    (note,) = figure["layout"]["annotations"]
+    assert f"{100 * shares[0]:.0f} % of the activations h" in note["text"]
+    even = build_layer_figure(simulate(spec.replace(activation="tanh"), 4), 2)
+    assert "range" not in even["layout"]["yaxis"]
+    assert even["layout"]["annotations"] == []
+
+
+def test_with_residual_connections_what_is_drawn_is_the_branch():
+    spec = NetworkSpec(depth=4, width=8, activation="relu", init="he")
+    names = [
+        build_activation_figure(simulate(each, 2))["layout"]["yaxis"]["title"]["text"]
+        for each in (spec, spec.replace(residual="plain"))
+    ]
+    assert names[0].startswith("activation h")
+    assert names[1].startswith("activation φ(z)")
+
+
+def test_two_shares_on_one_line_are_both_seen():
+    spec = NetworkSpec(depth=4, width=8, activation="tanh")
+    saturated, dead = build_activation_figure(simulate(spec, 2))["data"][1:3]
+    assert saturated["line"]["dash"] != dead["line"]["dash"]
+    assert saturated["marker"]["symbol"] != dead["marker"]["symbol"]

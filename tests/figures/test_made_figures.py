@@ -171,6 +171,12 @@ class TestGradients:
         assert text == "× 4 layers: gradient not finite or exactly zero or no gradient reaches it"
         assert figure["layout"]["shapes"] == []
 
+    def test_zones_are_drawn_up_to_the_largest_number_there_is(self):
+        figure = build_gradient_figure(make_chain([1e308, 1.0]), usable=(1e-3, 1e3))
+        assert figure["layout"]["yaxis"]["range"][1] > 308
+        tops = [shape["y1"] for shape in figure["layout"]["shapes"]]
+        assert max(tops) == 1e308
+
     def test_other_is_drawn_behind_and_widens_the_axes(self):
         flow, other = make_chain([1.0, 1.0]), make_chain([1e-11, 1.0, 1.0])
         figure = build_gradient_figure(flow, other=other)

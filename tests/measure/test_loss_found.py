@@ -246,6 +246,15 @@ def test_large_outputs_are_counted_as_they_pass():
     assert flow.loss_facts.zero_examples == pytest.approx(0.75)
 
 
+def test_one_entry_of_a_large_output_is_enough_for_a_gradient():
+    model = nn.Linear(4, 5_000)
+    x, weight = torch.randn(20, 4), torch.zeros(20, 5_000)
+    weight[:5] = 1.0
+    weight[5:10, 1] = 1.0
+    flow = inspect(model, lambda m: (m(x).square() * weight).sum())
+    assert flow.loss_facts.zero_examples == pytest.approx(0.5)
+
+
 # --- What the loss reads -------------------------------------------------------------------------
 
 

@@ -233,6 +233,7 @@ class Keeping(nn.Module):
         self.runs = 0
         self.seen: list[Tensor] = []
         self.by_name: dict[str, list[Tensor]] = {"outputs": []}
+        self.state = [torch.zeros(4), torch.zeros(4)]
         self.gone = torch.ones(())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -240,6 +241,7 @@ class Keeping(nn.Module):
         self.last, self.fresh = out, out.sum()
         self.runs += 1
         self.seen.append(out)
+        self.state[1] = out
         self.by_name["outputs"].append(out)
         self.by_name["mean"] = [out.mean()]
         del self.gone
@@ -250,12 +252,13 @@ class Keeping(nn.Module):
 def test_attributes_are_put_back(fails: bool) -> None:
     """Nothing of the graph stays, so the model can be copied and saved as before."""
     model = nn.Sequential(Keeping(), nn.Tanh())
-    keeper, last = model[0], model[0].last
+    keeper, last, state = model[0], model[0].last, list(model[0].state)
     with unchanged(model):
         inspect_anyhow(model, lambda m: m(torch.ones(2, 4)).sum().reshape([()] if fails else ()))
     assert keeper.last is last
     assert keeper.runs == 0
     assert keeper.seen == []
+    assert list(map(id, keeper.state)) == list(map(id, state))
     assert keeper.by_name == {"outputs": []}
     assert not hasattr(keeper, "fresh")
     assert keeper.gone == 1

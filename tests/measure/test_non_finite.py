@@ -144,6 +144,21 @@ def test_recomputed_checkpoints_without_modules_keep_their_line():
     assert "# here" in origin.code
 
 
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_of_two_faults_the_one_that_reaches_the_last_parameter_is_named(order):
+    model = nn.ModuleDict({name: nn.Linear(4, 1) for name in "ab"})
+    operations = {"a": torch.sqrt, "b": lambda zeros: torch.acos(1 + zeros)}
+
+    def fail(name):
+        y = model[name](zoo.X)
+        return operations[name](y - y.detach()).sum()
+
+    alone = find_non_finite(model, lambda m: fail("b"))
+    origin = find_non_finite(model, lambda m: sum(map(fail, order)))
+    assert origin.parameter_count == 4
+    assert origin.op == alone.op != find_non_finite(model, lambda m: fail("a")).op
+
+
 def test_gradients_in_half_precision_overflow_on_the_way_back():
     model = nn.Linear(4, 1).half()
 

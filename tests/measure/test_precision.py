@@ -49,6 +49,8 @@ def test_shares_are_those_of_the_gradients(dtype, factor):
         below = ((size > 0) & (size < tiny)).double().mean().item()
         assert found.subnormal_share == pytest.approx(below)
         assert found.size == pytest.approx(size.square().mean().sqrt().item(), rel=1e-5)
+    weights = [each.name for each in flow.precisions if each.of == "weight"]
+    assert weights == [name for name, p in model.named_parameters() if p.dim() > 1]
     outputs = [each for each in flow.precisions if each.of == "output"]
     assert [each.name for each in outputs] == ["0", "1", "2"]
 

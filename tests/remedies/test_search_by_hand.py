@@ -11,6 +11,9 @@ from chainrule.errors import RemedyError
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 from chainrule.remedies.changes import Change
+from chainrule.remedies.edits import Edit
+from chainrule.remedies.model_changes import ModelChange
+from chainrule.remedies.model_search import _list_pairs as list_model_pairs
 from chainrule.remedies.result import (
     Comparison,
     Outcome,
@@ -262,6 +265,23 @@ class TestSearch:
             search.run([], [pair], lambda change, flow=flow: flow)
             assert len(search.tried) == kept
         assert search.pair_up(changes, lambda first, second: None) == []
+
+    def test_of_a_model_pairs_begin_with_what_did_most(self):
+        weakest = [1e-7, 1e-5, 1e-8, 1e-6]
+        search = Search(make_chain([1e-9, 1.0, 1.0]), enough=1)
+        changes = [
+            ModelChange(
+                kinds=("bias",),
+                title=f"{at}",
+                reason="",
+                edits=(Edit(parameter=f"{at}.bias", shape=(4,), action="fill"),),
+            )
+            for at in range(4)
+        ]
+        flows = [make_chain([each, 1.0, 1.0]) for each in weakest]
+        search.run(changes, [], lambda change: flows[changes.index(change)])
+        pairs = [pair.change.title for pair in list_model_pairs(search)]
+        assert pairs == ["1 + 3", "1 + 0", "1 + 2"]
 
     def test_keeps_the_best_of_a_kind(self):
         kinds = ["bias", "bias", "gain"]

@@ -12,15 +12,18 @@ from chainrule._utils.html import Markup, element, render
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.attribution import rank_attributions
 from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.limits import read_usable_range
+from chainrule.display import plotting
+from chainrule.display.cards import describe_subject
+from chainrule.display.plotting import plot
 from chainrule.errors import ChainruleError, FlowFileError
 from chainrule.figures import (
     build_activation_figure,
     build_factor_figure,
     build_gradient_figure,
     build_layer_figure,
-    plotting,
+    theme,
 )
-from chainrule.figures.plotting import plot
 from chainrule.flow.loading import decode_flow
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
@@ -388,6 +391,29 @@ class TestCharts:
         assert [label for _, label in list_ticks(axis, low, high)] == labels
 
 
+class TestBeforeAndAfter:
+    def test_a_second_flow_stands_beside_and_is_named(self, tmp_path):
+        before = simulate(NetworkSpec(depth=15, init="xavier", width=16), 2)
+        after = simulate(NetworkSpec(depth=15, activation="relu", init="he", width=16), 2)
+        path = tmp_path / "report.html"
+        write_report(after, path, other=before)
+        text = path.read_text(encoding="utf-8")
+        assert describe_subject(before) in text
+        table = text.partition("Before and after")[2].partition("</table>")[0]
+        rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td>', table)
+        assert rows[-1][1:] == (str(diagnose(before).verdict).capitalize(), "Healthy")
+        first = format_number(before.weight_gradient_norms[0])
+        assert first.split("·")[0] in rows[0][1]
+        assert theme.PINNED["color"] in text  # the dashed line
+
+    def test_alone_there_is_nothing_to_compare(self, tmp_path):
+        path = tmp_path / "report.html"
+        write_report(simulate(NetworkSpec(depth=3, width=4), 2), path)
+        text = path.read_text(encoding="utf-8")
+        assert "Before and after" not in text
+        assert theme.PINNED["color"] not in text
+
+
 class TestPlot:
     @pytest.mark.parametrize("chart", ["gradients", "activations", "factors"])
     def test_is_a_plotly_figure_of_the_same_numbers(self, chart):
@@ -398,6 +424,18 @@ class TestPlot:
         assert isinstance(figure, Figure)
         if chart == "gradients":
             assert list(figure.data[1].y) == [float(n) for n in flow.weight_gradient_norms]
+
+    def test_the_gradients_lie_over_the_zones_of_the_page(self):
+        flow = simulate(NetworkSpec(depth=15, init="xavier", width=16), 2)
+        low, high = read_usable_range(flow)
+        shapes = plot(flow).layout.shapes
+        assert [shape.fillcolor for shape in shapes] == list(theme.ZONES.values())
+        assert (shapes[1].y0, shapes[1].y1) == pytest.approx((low, high))
+        assert set(plot(flow).data[1].marker.symbol) == {"triangle-down", "circle"}
+
+    def test_another_measurement_is_drawn_with_it(self):
+        flow, other = (simulate(NetworkSpec(depth=depth, width=8), 2) for depth in (4, 3))
+        assert list(plot(flow, other=other).data[3].y) == list(other.weight_gradient_norms)
 
     def test_without_plotly_says_how_to_install_it(self, monkeypatch):
         monkeypatch.setattr(plotting, "find_spec", lambda name: None)

@@ -13,6 +13,7 @@ from chainrule.app.routes import (
     explore_page,
     file_route,
     model_page,
+    picture_route,
     remedy_route,
     training_route,
 )
@@ -41,6 +42,7 @@ def create_app(*, host: str = "0.0.0.0", allowed_hosts: Iterable[str] = ()) -> F
     server.state.queue = queue
     explore_page.register_routes(server, queue, measurer)
     remedy_route.register_routes(server, queue)
+    picture_route.register_routes(server, queue, measurer)
     file_route.register_routes(server, queue, measurer)
     training_route.register_routes(server, queue)
     lesson.register_routes(server, queue, measurer)

@@ -1,5 +1,6 @@
 """`chainrule inspect`: measure a model of yours."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -129,12 +130,13 @@ def inspect_command(  # noqa: PLR0913  (one option per setting)
                 raise InspectionError(
                     f"The model's code must run without errors, but it raised SystemExit: {error}."
                 ) from error
-        diagnosis = diagnose(flow, trial=trial)
+        flow = replace(flow, trial=trial)
+        diagnosis = diagnose(flow)
         show_flow(flow, diagnosis, found, file=out, as_json=as_json, everything=everything)
     if ended:
         print_note(ended)
     write_flow(flow, output)
-    write_page(flow, report, opened=open_report, remedies=found, trial=trial)
+    write_page(flow, report, opened=open_report, remedies=found)
     violations = check_limits(flow, diagnosis, limits) if check else ()
     for violation in violations:
         print_error(f"{violation}", label="check: ")

@@ -13,7 +13,6 @@ from chainrule.errors import FlowFileError
 if TYPE_CHECKING:
     from chainrule.diagnosis.diagnosis import Diagnosis
     from chainrule.flow.gradient_flow import GradientFlow
-    from chainrule.flow.trial import Trial
     from chainrule.remedies.result import Remedies
 
 
@@ -80,7 +79,6 @@ def write_page(
     opened: bool,
     title: str | None = None,
     remedies: "Remedies | None" = None,
-    trial: "Trial | None" = None,
 ) -> None:
     """Write the report if it is asked for, say where it is, and open it if that is asked for."""
     if path is None and not opened:
@@ -88,7 +86,7 @@ def write_page(
     from chainrule.report import write_report
 
     place = path or Path(tempfile.mkdtemp(prefix="chainrule-")) / "report.html"
-    write_report(flow, place, title=title, remedies=remedies, trial=trial)
+    write_report(flow, place, title=title, remedies=remedies)
     print_note(f"Wrote {place}")
     if opened and not webbrowser.open(place.resolve().as_uri()):
         print_note("No browser could be started. Open that file in one.")

@@ -257,7 +257,8 @@ def diagnose(
     Args:
         flow: A measurement by `inspect` or `simulate`.
         rules: What is looked for: the table of rules, or one of your own.
-        trial: What `try_training` showed of the same model and loss.
+        trial: What `try_training` showed of the same model and loss; by default what the flow holds
+            of it.
         sharpness: What `measure_sharpness` found with the optimizer: a learning rate far above the
             limit is a finding.
 
@@ -271,7 +272,8 @@ def diagnose(
     if sharpness is not None and (sharpness.excess or 0.0) > OVERSHOOTS.threshold:
         findings = _add_overshoot(sharpness, findings)
     notes = (*list_notes(flow), *_list_unheld_notes(flow))
-    return _conclude(flow, findings, viability, notes, trial, rules)
+    tried = flow.trial if trial is None else trial
+    return _conclude(flow, findings, viability, notes, tried, rules)
 
 
 def _add_overshoot(sharpness: Sharpness, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
@@ -555,6 +557,8 @@ def _suggest_change(flow: GradientFlow) -> str:
         return "an initialization that suits the activation"
     activation = ACTIVATIONS[spec.activation]
     recommended = get_initializer(activation.initialization)
+    if spec.init == "random" and spec.weight_std == 0.0:  # nothing passes, whatever the activation
+        return f"{recommended.label} initialization"
     if activation.derivative_max < 0.5:  # no initialization of the table makes up for it
         return f"an activation whose largest derivative is above {activation.derivative_max:g}"
     if spec.init == recommended.name:

@@ -24,7 +24,7 @@ from chainrule.flow.records import WeightLayer
 from chainrule.flow.trial import OptimizerTrial, Trial, TrialOutcome
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
-from chainrule.spec.network_spec import FIELD_NAMES
+from chainrule.spec.network_spec import FIELD_NAMES, NetworkSpec
 
 GOOD, WARN, BAD, PLAIN = "good", "warn", "bad", ""
 """States of a card; a page colours them, and never by colour alone."""
@@ -473,6 +473,17 @@ def describe_subject(flow: GradientFlow) -> str:
             (len(flow.parameters), "parameter"),
         )
         return ", ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    return describe_spec(spec)
+
+
+def describe_spec(spec: NetworkSpec) -> str:
+    """Return what a specified network is, in one line.
+
+    Example:
+        >>> from chainrule import NetworkSpec
+        >>> describe_spec(NetworkSpec(depth=3, width=4))
+        '3 layers × 4 units, Sigmoid, PyTorch default initialization'
+    """
     others = spec.model_dump(exclude=_SHOWN, exclude_defaults=True)
     extras = [
         f"{spec.residual} residual connections" if spec.residual != "none" else "",

@@ -1,7 +1,7 @@
 """A diagnosis in three sentences: what is wrong, why, and what to do; filled with measured values.
 
-The table has an entry for every verdict. A verdict without words of its own is told by its gravest
-finding.
+The first table has an entry for kinds of verdicts, the second for single findings. What has no
+words of its own is told by the evidence and the reason of the gravest finding.
 """
 
 import math
@@ -14,6 +14,8 @@ from chainrule.diagnosis.diagnosis import Diagnosis, Finding
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import MEANINGS, Verdict
 from chainrule.diagnosis.rules import RULES
+from chainrule.diagnosis.time_rules import list_lost
+from chainrule.diagnosis.trial_rules import TRIAL_RULES
 from chainrule.display.cards import start_sentence
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import divide
@@ -57,7 +59,9 @@ def explain(flow: GradientFlow, diagnosis: Diagnosis) -> Sentences:
         >>> explain(flow, diagnose(flow)).why.split(".")[0]
         'The slope of Sigmoid is at most 0'
     """
-    what, why = _TABLE.get(diagnosis.verdict, (_tell_evidence, _tell_reason))
+    rule = diagnosis.findings[0].rule if diagnosis.findings else ""
+    usual = _TABLE.get(diagnosis.verdict, (_tell_evidence, _tell_reason))
+    what, why = _TABLE_OF_RULES.get(rule, usual)
     return Sentences(
         what=what(flow, diagnosis) or _tell_evidence(flow, diagnosis),
         why=why(flow, diagnosis) or _tell_reason(flow, diagnosis),
@@ -197,7 +201,64 @@ def _tell_healthy(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     if len(norms) < 2 or not 0 < min(norms) <= max(norms) < math.inf:
         return ""
     low, high = format_number(min(norms)), format_number(max(norms))
-    return f"Every layer gets a gradient that it can learn from: between {low} and {high}."
+    start = "It trains. " if _tell_tried(diagnosis) else ""
+    return f"{start}Every layer gets a gradient that it can learn from: between {low} and {high}."
+
+
+def _tell_tried(diagnosis: Diagnosis) -> str:
+    """Return what the best training did to the loss, if one trained; else ""."""
+    trial = diagnosis.trial
+    best = trial.best if trial is not None and trial.trains else None
+    if best is None or best.best is None:
+        return ""
+    rate = best.best
+    return (
+        f"Tried: with {best.name} at a learning rate of {format_number(rate.rate)}, the loss fell "
+        f"from {format_number(rate.before)} to {format_number(rate.after)} in {rate.steps} steps."
+    )
+
+
+def _tell_origin(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    if flow.origin is None:
+        return ""
+    return flow.origin.cause.replace(f": {flow.origin.code})", ")")  # the line has its own place
+
+
+def _tell_flat(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    facts = flow.loss_facts
+    if facts is None or facts.reaction is None:
+        return ""
+    changes = "does not change at all" if facts.reaction == 0.0 else "hardly changes"
+    return (
+        f"The loss is {format_number(flow.loss)}, and it {changes} when the output of the model "
+        "changes a little."
+    )
+
+
+def _tell_lost(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    finding = diagnosis.findings[0]
+    time = next(
+        (each for each in flow.times if each.name in finding.modules and list_lost(each)), None
+    )
+    if time is None:
+        return ""
+    lost = list_lost(time)
+    first, last = time.steps[lost[0]] + 1, time.steps[lost[-1]] + 1
+    which = f"Step {first}" if first == last else f"Steps {first:,} to {last:,}"
+    gets = "gets" if first == last else "get"
+    return (
+        f"{which} of {time.length:,} of {time.name!r} {gets} less than a millionth of the "
+        "gradient of the best step."
+    )
+
+
+def _tell_failure(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    trial = diagnosis.trial
+    best = trial.best if trial is not None else None
+    if trial is None or best is None or best.best is None:
+        return ""
+    names = " and ".join(each.name for each in trial.tried)
+    return f"Tried with {names}, and it did not train. At best: {best.best.describe_loss()}."
 
 
 def _find(diagnosis: Diagnosis, rule: str) -> Finding | None:
@@ -250,7 +311,37 @@ def _explain_dead(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     )
 
 
+def _explain_origin(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    if flow.origin is None:
+        return ""
+    spread = "" if flow.origin.is_harmless else " At the first step it spreads to these weights."
+    return f"{flow.origin.evidence} {flow.origin.reach}{spread}".strip()
+
+
+def _explain_flat(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    return (
+        "Where the loss is flat, no gradient goes back, whatever the layers do. Typical causes: a "
+        "clamp or a sigmoid at its end, targets for which the loss is constant, a detached part."
+    )
+
+
+def _explain_lost(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    return (
+        "On the way back through time, every step multiplies the gradient by a factor below 1. "
+        "What these steps hold cannot be learned."
+    )
+
+
+def _explain_grown(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    return (
+        "On the way back through time, every step multiplies the gradient by the same recurrent "
+        "weights, and here they are too large. The steps long ago decide the whole gradient."
+    )
+
+
 def _explain_healthy(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    if tried := _tell_tried(diagnosis):
+        return tried
     product = _tell_product(flow)
     if flow.spec is None or not product:
         return "No measured value is beyond its limit."
@@ -347,3 +438,14 @@ _TABLE: Mapping[Verdict, tuple[_Tell, _Tell]] = MappingProxyType(
     }
 )
 """Who says what is wrong and why, by verdict; "" leaves it to the gravest finding."""
+
+_TABLE_OF_RULES: Mapping[str, tuple[_Tell, _Tell]] = MappingProxyType(
+    {
+        "non_finite": (_tell_origin, _explain_origin),
+        "flat_loss": (_tell_flat, _explain_flat),
+        "vanishing_time": (_tell_lost, _explain_lost),
+        "exploding_time": (_tell_evidence, _explain_grown),
+        **{rule.name: (_tell_failure, _tell_reason) for rule in TRIAL_RULES},
+    }
+)
+"""The same for findings that are no matter of layers alone, by rule."""

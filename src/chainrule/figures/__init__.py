@@ -6,6 +6,7 @@ from chainrule.figures.gradients import MEASURES, SCALES, build_gradient_figure
 from chainrule.figures.layers import build_layer_figure
 from chainrule.figures.profile import build_profile_figure, count_hidden
 from chainrule.figures.theme import build_blank_figure
+from chainrule.figures.time import build_time_figure
 
 __all__ = [
     "MEASURES",
@@ -16,5 +17,6 @@ __all__ = [
     "build_gradient_figure",
     "build_layer_figure",
     "build_profile_figure",
+    "build_time_figure",
     "count_hidden",
 ]

@@ -99,7 +99,7 @@ def build_activation_figure(flow: GradientFlow, *, other: GradientFlow | None = 
                 "anchor": "y2",
             },
             yaxis=theme.build_axis(
-                title={"text": f"activation h{' (log)' if scale else ''}"},
+                title={"text": f"{_name_activation(flow)}{' (log)' if scale else ''}"},
                 showgrid=False,
                 domain=[0.3, 1.0],
                 **axis,
@@ -119,9 +119,16 @@ def build_activation_figure(flow: GradientFlow, *, other: GradientFlow | None = 
     }
 
 
+def _name_activation(flow: GradientFlow) -> str:
+    """Return what is drawn: with residual connections, h is the sum of it and what came before."""
+    is_added = flow.spec is not None and flow.spec.residual != "none"
+    return "activation φ(z)" if is_added else "activation h"
+
+
 def _draw_share(
     name: str, color: str, shares: list[Quantity | None], symbol: str
 ) -> dict[str, Any]:
+    """Return one share along the layers; where two lie on each other, both are seen."""
     known = [
         (layer, share)
         for layer, share in enumerate(shares, 1)
@@ -135,8 +142,8 @@ def _draw_share(
         "y": [float(share) for _, share in known],
         "yaxis": "y2",
         "hovertemplate": f"layer %{{x}}<br>%{{y:.0%}} {name}<extra></extra>",
-        "line": {"color": color, "width": 2},
-        "marker": {"color": color, "size": 6, "symbol": symbol},
+        "line": {"color": color, "width": 2, "dash": "dot" if symbol == "x" else "solid"},
+        "marker": {"color": color, "size": 9 if symbol == "x" else 5, "symbol": symbol},
         "showlegend": bool(known),
     }
 

@@ -110,7 +110,7 @@ def build_gradient_figure(
     banded = [i for i in range(len(norms)) if medians[i] is not None and high[i] is not None]
     outside = [index for index, median in enumerate(medians) if median is None]
     last = norms[-1] if norms else None
-    size = 9 if len(norms) <= 40 else 5
+    size = 11 if len(norms) <= 20 else 9 if len(norms) <= 40 else 5
     data: list[dict[str, Any]] = [
         {
             "type": "scatter",
@@ -130,7 +130,7 @@ def build_gradient_figure(
             "y": medians,
             "customdata": [_describe(norm, last) for norm in norms],
             "hovertemplate": "layer %{x}<br>%{customdata}<extra></extra>",
-            "line": {"color": theme.GREY if zones else theme.LINE, "width": 2},
+            "line": {"color": _choose_line(medians, zones), "width": 2.5},
             "marker": {"size": size, **_choose_marks(medians, zones)},
             "connectgaps": False,
             "name": "median",
@@ -149,10 +149,11 @@ def build_gradient_figure(
     ]
     if other:
         data.append(_draw_other(others, other_medians, size))
-    shapes, annotations = _draw_zones(zones, axis) if zones else ([], [])
+    shapes, annotations = _draw_zones(zones, axis, medians) if zones else ([], [])
     annotations += [*_mark_direction(norms), *_mark_first(norms, medians, axis)]
     if outside:
-        annotations.append(theme.build_warning(_describe_outside([norms[i] for i in outside])))
+        words = _describe_outside([norms[i] for i in outside])
+        annotations.append({**theme.build_warning(words), "yshift": 46 if zones else 26})
     layout = theme.build_layout(
         xaxis=theme.build_layer_axis(
             max(len(norms), len(others)), title="layer (1 is next to the input)"
@@ -174,6 +175,14 @@ def _choose_marks(
     return {"color": [color for color, _ in states], "symbol": [symbol for _, symbol in states]}
 
 
+def _choose_line(medians: Sequence[float | None], usable: tuple[float, float] | None) -> str:
+    """Return the colour of the line: that of the state that all layers share, grey for several."""
+    if usable is None:
+        return theme.LINE
+    states = {read_state(median, usable) for median in medians if median is not None}
+    return theme.STATES[states.pop()][0] if len(states) == 1 else theme.GREY
+
+
 _ZONE_WORDS = {
     "small": "too small: layers stand still",
     "usable": "layers learn here",
@@ -182,11 +191,12 @@ _ZONE_WORDS = {
 
 
 def _draw_zones(
-    usable: tuple[float, float], axis: Mapping[str, Any]
+    usable: tuple[float, float], axis: Mapping[str, Any], medians: Sequence[float | None]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return what lies behind the gradients: a zone for each state, and its words."""
     log = axis["type"] == "log"
-    edges = [10.0**power for power in axis["range"]] if log else list(axis["range"])
+    # The axis may end above the largest float.
+    edges = [10.0 ** min(power, 308) if log else power for power in axis["range"]]
     bottom, top = edges[0], edges[1]
     low, high = (min(max(edge, bottom), top) for edge in usable)
     shapes, notes = [], []
@@ -211,8 +221,9 @@ def _draw_zones(
             }
         )
         share = math.log10(end / start) if log else end - start
-        if share < 0.08 * (axis["range"][1] - axis["range"][0]):
-            continue  # no room for words
+        part = share / (axis["range"][1] - axis["range"][0])
+        if part < 0.08 or (part < 0.2 and any(start <= (each or 0.0) <= end for each in medians)):
+            continue  # no room for words beside the marks
         # The words of the lowest zone stand at its foot, at the right: layer 1 is at the left.
         low_end = state == "small"
         edge = start if low_end else end

@@ -14,6 +14,9 @@ Figure = dict[str, Any]
 
 MOST_BINS = 120
 
+SPIKE = 4.0
+"""A bar this many times as high as the next highest one is cut, and said."""
+
 
 def build_layer_figure(
     flow: GradientFlow, layer: int, *, other: GradientFlow | None = None
@@ -47,25 +50,72 @@ def build_layer_figure(
     edges = _choose_edges([histogram for _, _, _, histogram in shown])
     width = edges[1] - edges[0]
     values = f"values of layer {layer}"
+    laid = [
+        (name, color, _read_shares(statistics, histogram, edges))
+        for name, color, statistics, histogram in shown
+    ]
+    top, notes = _cut_spikes([(name, shares) for name, _, shares in laid], edges)
     return {
         "data": [
-            _draw_outline(name, edges, _read_shares(statistics, histogram, edges))
+            _draw_outline(name, edges, shares)
             if "pinned" in name
-            else _draw_bars(name, color, edges, _read_shares(statistics, histogram, edges))
-            for name, color, statistics, histogram in shown
+            else _draw_bars(name, color, edges, shares)
+            for name, color, shares in laid
         ],
         "layout": theme.build_layout(
             xaxis=theme.build_axis(
                 title={"text": f"{values}, in bins of {format_number(width)}" if shown else values},
                 showgrid=False,
             ),
-            yaxis=theme.build_axis(title={"text": "share"}, tickformat=".0%", rangemode="tozero"),
+            yaxis=theme.build_axis(
+                title={"text": "share"},
+                tickformat=".0%",
+                rangemode="tozero",
+                **({"range": [0, top]} if top else {}),
+            ),
+            annotations=notes,
             hovermode="closest",
             showlegend=True,
             barmode="overlay",
             legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         ),
     }
+
+
+def _cut_spikes(
+    laid: list[tuple[str, list[float]]], edges: list[float]
+) -> tuple[float | None, list[dict[str, Any]]]:
+    """Return where the axis ends, and the names of the bars that reach beyond it.
+
+    One bar (ReLU's zeros) may be so high that nothing else could be seen beside it. `None` if all
+    bars are shown in full.
+    """
+    heights = sorted((share for _, shares in laid for share in shares), reverse=True)
+    rest = [share for share in heights if share < heights[0] / SPIKE] if heights else []
+    few = len(heights) - len(rest)
+    if not rest or rest[0] == 0.0 or few > len(laid):
+        return None, []
+    top = 1.25 * rest[0]
+    spikes = [
+        (cell, name, share)
+        for name, shares in laid
+        for cell, share in enumerate(shares)
+        if share > top
+    ]
+    return top, [
+        {
+            "x": edges[cell] / 2 + edges[cell + 1] / 2,
+            "y": top,
+            "yanchor": "top",
+            "xanchor": "left",
+            "xshift": 6,
+            "yshift": -16 * place,
+            "showarrow": False,
+            "text": f"↑ {100 * share:.0f} % of the {name} lie here",
+            "font": {"size": 12},
+        }
+        for place, (cell, name, share) in enumerate(spikes)
+    ]
 
 
 def _choose_edges(histograms: list[Histogram]) -> list[float]:

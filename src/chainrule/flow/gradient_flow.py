@@ -32,12 +32,13 @@ from chainrule.flow.records import (
 )
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.flow.time import TimeFlow
+from chainrule.flow.trial import Trial
 from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 
 SCHEMA_VERSION = 3
 """Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"; files up
 to version 2 know nothing of the loss but its value, and have no origin, inputs, times, symmetries,
-precisions and optimizer."""
+precisions, optimizer and trial."""
 
 _SAME = 1e-3
 """Relative difference up to which two norms of the same gradient are equal, by rounding."""
@@ -104,6 +105,8 @@ class GradientFlow:
         precisions: Gradients that were computed in half precision: those of outputs in forward
             order, then those of weights.
         optimizer: The optimizer that it was inspected with; `None` without one.
+        trial: What a training that was tried showed of the same model and loss; `None` if none was.
+            `diagnose` follows it.
 
     Two flows are equal if all they hold is: every value of every member, undefined ones (NaN)
     included. A flow equals itself read back from its file.
@@ -134,6 +137,7 @@ class GradientFlow:
     symmetries: Annotated[tuple[SymmetryFlow, ...], FailFast()] = field(default_factory=tuple)
     precisions: Annotated[tuple[PrecisionFlow, ...], FailFast()] = field(default_factory=tuple)
     optimizer: OptimizerFlow | None = field(default_factory=lambda: None)
+    trial: Trial | None = field(default_factory=lambda: None)
 
     @classmethod
     def defer(cls, build: Callable[[], Self]) -> Self:

@@ -23,6 +23,7 @@ from chainrule.flow.loss import LossFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import ActivationStatistics, ParameterFlow
 from chainrule.flow.time import TimeFlow
+from chainrule.flow.trial import TrialOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +46,8 @@ class Limits:
 LIMITS = Limits()
 """What is read from a file on your own disk."""
 
-MAX_FIELDS = 20
-"""Most fields of one object in a file; a specification has the most, 14."""
+MAX_FIELDS = 24
+"""Most fields of one object in a file; the flow itself has the most, 20."""
 
 MAX_DOTS = 100
 """Most dots of one name: how deep modules may be nested."""
@@ -84,7 +85,10 @@ def load_flow(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Gradi
     return decode_flow(content, limits=limits)
 
 
-NEW_IN_3 = ("origin", "loss_facts", "inputs", "times", "symmetries", "precisions", "optimizer")
+NEW_IN_3 = (
+    *("origin", "loss_facts", "inputs", "times", "symmetries", "precisions", "optimizer"),
+    "trial",
+)
 """What flow files hold since version 3."""
 
 
@@ -279,6 +283,7 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
     for index, parameter in enumerate(flow.parameters):
         _check_parameter(parameter, index)
     _check_optimizer(flow, limits)
+    _check_trial(flow, limits)
     _check_residuals(flow)
     _check_inputs(flow)
     for index, time in enumerate(flow.times):
@@ -369,6 +374,23 @@ def _check_optimizer(flow: GradientFlow, limits: Limits) -> None:
     if count != needed:
         _refuse("optimizer.rates", f"must have one entry for each of {needed} parameters", count)
     _check_values(flow.optimizer, flow.ensemble_size, limits, "optimizer")
+
+
+def _check_trial(flow: GradientFlow, limits: Limits) -> None:
+    if flow.trial is None:
+        return
+    if flow.ensemble_size != 1:
+        _refuse("trial", "must be null for several networks", flow.ensemble_size)
+    _check_values(flow.trial, 1, limits, "trial")
+    for index, note in enumerate(flow.trial.notes):
+        _check_text(note, limits, f"trial.notes.{index}")
+    for index, optimizer in enumerate(flow.trial.optimizers):
+        _check_values(optimizer, 1, limits, f"trial.optimizers.{index}")
+    for optimizer in flow.trial.optimizers:
+        for number, rate in enumerate(optimizer.rates):
+            if rate.outcome is TrialOutcome.NON_FINITE and rate.failed_at is None:
+                where = f"trial.{optimizer.name}.rates.{number}.failed_at"
+                _refuse(where, "must be a step where outcome is 'non-finite'", None)
 
 
 def _check_statistics(statistics: ActivationStatistics, place: str) -> None:

@@ -126,7 +126,7 @@ class NonFiniteOrigin:
     def sentence(self) -> str:
         """What happens, where, with which values, and what it reaches; three or four sentences."""
         detail = f"{self.detail[:1].upper()}{self.detail[1:]}." if self.detail else ""
-        return " ".join(filter(None, (self.cause, self._evidence, detail, self.reach)))
+        return " ".join(filter(None, (self.cause, self.evidence, detail, self.reach)))
 
     @property
     def cause(self) -> str:
@@ -174,7 +174,8 @@ class NonFiniteOrigin:
         return f"{word} in {self.count:,} of {total:,} places" if self.count > 1 else word
 
     @property
-    def _evidence(self) -> str:
+    def evidence(self) -> str:
+        """The first of them with the values that it was computed from; "" if not known."""
         if not self.elements:
             return ""
         first = self.elements[0]

@@ -65,13 +65,18 @@ def _decode(value: Any) -> list[float]:
         ValueError: If it is anything else, such as a number in quotes or one beyond float64.
     """
     if not isinstance(value, list):
-        return [_decode_number(value)]
+        return [decode_number(value)]
     if not value:
         raise ValueError("must be a number or a list of at least one number")
-    return [_decode_number(member) for member in value]
+    return [decode_number(member) for member in value]
 
 
-def _decode_number(value: Any) -> float:
+def decode_number(value: Any) -> float:
+    """Return the number that `encode_number` wrote.
+
+    Raises:
+        ValueError: If it is anything else, such as a number in quotes or one beyond float64.
+    """
     if type(value) is float and math.isfinite(value):
         return value
     if type(value) is str and value in _NON_FINITE:

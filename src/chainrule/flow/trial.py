@@ -5,9 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import FailFast, Field, PlainSerializer, PlainValidator, Strict, with_config
 
 from chainrule._utils.numbers import encode_number, format_number
+from chainrule.flow.quantity import decode_number
+from chainrule.flow.records import CLOSED, Size, Text
 
 
 class TrialOutcome(StrEnum):
@@ -39,6 +43,11 @@ OUTCOME_MEANINGS: Mapping[TrialOutcome, str] = MappingProxyType(
 """What each outcome means, in a few words."""
 
 
+Number = Annotated[float, PlainValidator(decode_number), PlainSerializer(encode_number)]
+"""How files are read and written: a number, or "Infinity", "-Infinity" or "NaN"."""
+
+_MANY = 1_000
+
 LEARNED = 0.1
 """From this share of the way from guessing to the floor of the loss on, it is said to train."""
 
@@ -49,9 +58,12 @@ HARDLY = 0.01
 """Below this share, nothing was learned."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@with_config(CLOSED)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RateTrial:
     """What became of a copy of the model at one learning rate.
+
+    Two are equal if all they hold is, undefined losses (NaN) included.
 
     Attributes:
         rate: The learning rate; of several groups, the first one's.
@@ -74,15 +86,25 @@ class RateTrial:
         'trained: loss 2.3 → 0.4 in 80 steps'
     """
 
-    rate: float
-    steps: int
-    before: float
-    after: float
-    learned: float
+    rate: Number
+    steps: Size
+    before: Number
+    after: Number
+    learned: Number
     outcome: TrialOutcome
-    failed_at: int | None = None
-    stopped: bool = False
-    guessing: float | None = None
+    failed_at: Size | None = None
+    stopped: Annotated[bool, Strict()] = False
+    guessing: Number | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return self._list_values() == other._list_values() if type(other) is type(self) else False
+
+    def __hash__(self) -> int:
+        return hash(self._list_values())
+
+    def _list_values(self) -> tuple[Any, ...]:
+        values = (getattr(self, name) for name in self.__dataclass_fields__)
+        return tuple(encode_number(each) if type(each) is float else each for each in values)
 
     def describe(self) -> str:
         """Return the outcome with the loss before and after, in a few words."""
@@ -104,6 +126,7 @@ class RateTrial:
         return f"{loss}{', then left for better rates' if self.stopped else ''}"
 
 
+@with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerTrial:
     """What one optimizer did with copies of the model.
@@ -118,9 +141,9 @@ class OptimizerTrial:
         True
     """
 
-    name: str
-    rates: tuple[RateTrial, ...]
-    skipped: str = ""
+    name: Text
+    rates: Annotated[tuple[RateTrial, ...], FailFast(), Field(max_length=_MANY)]
+    skipped: Text = ""
 
     @property
     def best(self) -> RateTrial | None:
@@ -137,6 +160,7 @@ class OptimizerTrial:
         return None if self.best is None else self.best.outcome
 
 
+@with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """What a short real training of copies of a model showed.
@@ -157,14 +181,14 @@ class Trial:
         Trial(not tried: no room)
     """
 
-    optimizers: tuple[OptimizerTrial, ...]
-    passes: float
-    limit: int
-    fresh: bool
-    kept: int
-    guessing: float | None = None
-    notes: tuple[str, ...] = ()
-    skipped: str = ""
+    optimizers: Annotated[tuple[OptimizerTrial, ...], FailFast(), Field(max_length=_MANY)]
+    passes: Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+    limit: Size
+    fresh: Annotated[bool, Strict()]
+    kept: Size
+    guessing: Number | None = None
+    notes: Annotated[tuple[Text, ...], FailFast(), Field(max_length=_MANY)] = ()
+    skipped: Text = ""
 
     def __repr__(self) -> str:
         if self.skipped:

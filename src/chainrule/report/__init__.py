@@ -20,6 +20,7 @@ def write_report(
     title: str | None = None,
     date: str | None = None,
     trial: Trial | None = None,
+    other: GradientFlow | None = None,
 ) -> None:
     """Write a measurement as one HTML file that needs no other file and no network.
 
@@ -35,6 +36,8 @@ def write_report(
         title: What the report is about; what was measured, by default.
         date: When it was measured, in any form; left out by default.
         trial: What `try_training` showed of the same model and loss; the verdict follows it.
+        other: A second measurement to compare with, the one before a change, say: its values
+            stand beside, and it is dashed in the charts.
 
     Raises:
         FlowFileError: If the file cannot be written there.
@@ -47,5 +50,5 @@ def write_report(
         >>> path.exists()
         True
     """
-    text = build_report(flow, remedies=remedies, title=title, date=date, trial=trial)
+    text = build_report(flow, remedies=remedies, title=title, date=date, trial=trial, other=other)
     write_text(path, text)

@@ -66,7 +66,8 @@ def build_report(
         title: What the report is about; what was measured, by default.
         date: When it was measured, in any form; left out by default.
         trial: What `try_training` showed of the same model and loss; the verdict follows it.
-        other: A second measurement to compare with: it is drawn beside, and named.
+        other: A second measurement to compare with, the one before a change, say: its values stand
+            beside, and it is dashed in the charts.
 
     Example:
         >>> import chainrule
@@ -260,22 +261,24 @@ def _build_forecast(forecast: Forecast) -> Markup:
 
 
 def _build_comparison(flow: GradientFlow, diagnosis: Diagnosis, other: GradientFlow) -> Markup:
-    """Return both measurements side by side: what was pinned, and what this report is about."""
+    """Return both measurements side by side."""
     before = diagnose(other)
     pairs = [
         (card.title, _write_value(old), _write_value(card))
         for card, old in zip(build_cards(flow, diagnosis), build_cards(other, before), strict=True)
     ]
-    head = element("tr", [element("th", name, scope="col") for name in ("", "Pinned", "This one")])
+    head = element("tr", [element("th", name, scope="col") for name in ("", "Before", "After")])
     rows = [
         element("tr", element("th", title, scope="row"), element("td", old), element("td", new))
         for title, old, new in pairs
     ]
     return element(
         "section",
-        element("h2", "Compared with the pinned network"),
+        element("h2", "Before and after"),
         element(
-            "p", f"Pinned: {describe_subject(other)}. It is dashed in the charts.", class_="dim"
+            "p",
+            f"Before: {start_sentence(describe_subject(other))} It is dashed in the charts.",
+            class_="dim",
         ),
         element("table", element("thead", head), element("tbody", rows)),
     )

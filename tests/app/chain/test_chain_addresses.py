@@ -347,7 +347,69 @@ def test_back_button_returns_through_the_walk(shown):
     assert text(shown, "walk-title") == "1 of 7: One layer"
     assert_shows(shown, ScalarChain(1.0, [3.0]))
     shown.go_back()
+    wait_for(shown, weights="0.5")
+    shown.go_back()
     wait_for(shown, weights="0.5,-2,1.5")
     assert text(shown, "walk-title") == "A guided walk in seven steps"
     shown.go_forward()
-    wait_for(shown, weights="3")
+    wait_for(shown, weights="0.5")
+
+
+@pytest.mark.browser
+def test_each_finished_edit_is_undone_by_back(shown):
+    def count():
+        return shown.evaluate("history.length")
+
+    begun = count()
+    field = box(shown, "w1")
+    field.click()
+    field.press("ControlOrMeta+a")
+    shown.keyboard.type("1.25")  # one edit, through 1 and 1. and 1.2
+    wait_for(shown, weights="1.25,-2,1.5")
+    assert count() == begun + 1
+    field = box(shown, "w2")
+    field.click()
+    field.press("ControlOrMeta+a")
+    shown.keyboard.type("7")
+    wait_for(shown, weights="1.25,7,1.5")
+    assert count() == begun + 2
+    part(shown, "activation").select_option("tanh")
+    wait_for(shown, activation="tanh")
+    click(shown, node("x"))
+    shown.get_by_label("new value of x").fill("0.5")
+    shown.keyboard.press("Enter")
+    wait_for(shown, x="0.5")
+    assert count() == begun + 4
+    shown.go_back()
+    wait_for(shown, x="1", activation="tanh")
+    shown.go_back()
+    wait_for(shown, activation="sigmoid", weights="1.25,7,1.5")
+    shown.go_back()
+    wait_for(shown, weights="1.25,-2,1.5")
+    assert box(shown, "w2").input_value() == "-2"
+    shown.go_back()
+    wait_for(shown, weights="0.5,-2,1.5")
+    assert_shows(shown, START)
+
+
+@pytest.mark.browser
+def test_showing_the_same_chain_another_way_is_no_edit(shown):
+    begun = shown.evaluate("history.length")
+    do(shown, "order-forward").click()
+    shown.wait_for_function("location.search.includes('order=forward')")
+    assert shown.evaluate("history.length") == begun
+
+
+@pytest.mark.browser
+def test_notices_beyond_four_are_folded_and_can_be_read(page, url):
+    bad = "x=a&weights=b&activation=c&wrt=d&depth_w=e&depth_activation=f&time_w=g&time_steps=h"
+    visit(page, url, f"?{bad}")
+    box = part(page, "notice")
+    shown = box.locator(":scope > p")
+    assert shown.count() == 4
+    folded = box.locator("details > p")
+    assert folded.count() >= 2
+    assert not folded.first.is_visible()
+    box.locator("summary").click()
+    assert folded.first.is_visible()
+    assert str(folded.count()) in box.locator("summary").inner_text()

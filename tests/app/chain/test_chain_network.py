@@ -189,7 +189,7 @@ def test_from_the_explorer_to_the_product_and_back(page, url):
     page.get_by_role("slider", name="depth").focus()
     page.keyboard.press("ArrowRight")
     wait_for_gradients(page, spec)
-    page.get_by_role("link", name="See its product of factors").click()
+    page.get_by_role("link", name="Its gradient as a product, layer by layer").click()
     wait_for(page)
     assert_shows(page, START)
     words = f"16 layers of {spec.width} units, {spec.activation}, {spec.init}:"
@@ -208,7 +208,7 @@ def test_from_the_explorer_to_the_product_and_back(page, url):
 def test_browsers_back_button_returns_to_the_explorer(page, url):
     page.goto(url)
     wait_for_gradients(page, FIRST)
-    page.get_by_role("link", name="See its product of factors").click()
+    page.get_by_role("link", name="Its gradient as a product, layer by layer").click()
     wait_for(page)
     page.go_back()
     wait_for_gradients(page, FIRST)

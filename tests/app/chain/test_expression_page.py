@@ -221,3 +221,26 @@ def test_numbers_on_edges_stand_on_a_ground_of_their_own(page, url, scheme):
         " getComputedStyle(document.querySelector('#expression-root .card')).backgroundColor]"
     )
     assert fill == card
+
+
+@pytest.mark.browser
+def test_each_finished_edit_of_an_expression_is_undone_by_back(page, url):
+    show(page, url, "?expr=x*y&set=x=2,y=3&wrt=x")
+    begun = page.evaluate("history.length")
+    field = part(page, "expr")
+    field.click()
+    field.press("ControlOrMeta+a")
+    page.keyboard.type("x + y", delay=1)
+    field.press("Tab")  # done before the page has asked
+    wait_for_expression(page, expr="x + y")
+    page.locator("[data-preset=square]").click()
+    square = EXPRESSIONS["square"].text
+    wait_for_expression(page, expr=square)
+    assert page.evaluate("history.length") == begun + 2
+    page.go_back()
+    wait_for_expression(page, expr="x + y", set="x=2,y=3")
+    assert field.input_value() == "x + y"
+    page.go_back()
+    wait_for_expression(page, expr="x*y")
+    page.go_forward()
+    wait_for_expression(page, expr="x + y")

@@ -150,8 +150,10 @@ CLAIMS: tuple[Claim, ...] = (
                 Case(f"{depth} layers, trained", subject, "sgd", ">", TRAINED),
             )
         ),
-        "Gradients of a usable size arrive, and still it hardly learns: {healthy.sgd|%} right at "
-        "[{healthy.depth} layers](show:healthy), {relu_he_50.sgd|%} at {relu_he_50.depth} and "
+        "Gradients of a usable size arrive, and still it learns badly: at "
+        "[{healthy.depth} layers](show:healthy) between {healthy.sgd_low|%} and "
+        "{healthy.sgd_high|%} right, depending on the first weights ({lesson.starts} tries); "
+        "{relu_he_50.sgd|%} at {relu_he_50.depth} and "
         "{relu_he_100.sgd|%} at {relu_he_100.depth}. What people quote is the *mean* gradient: at "
         "[{relu_he_100.depth} layers](show:relu_he_100) the mean over {lesson.seeds} networks is "
         "{relu_he_100.mean_first} at the first layer, but the median {relu_he_100.first}. "

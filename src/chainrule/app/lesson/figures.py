@@ -16,8 +16,9 @@ from typing import Any
 
 from chainrule._utils.html import Markup, element
 from chainrule._utils.numbers import format_number, format_times
-from chainrule.app.lesson.subjects import SEEDS, SUBJECTS
+from chainrule.app.lesson.subjects import PRESET_SUBJECTS, SEEDS, SUBJECTS
 from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rules import RULES
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity
@@ -70,8 +71,8 @@ READERS: Mapping[str, Callable[[GradientFlow], float | Quantity | None]] = Mappi
 )
 """What is read of every subject; each gives a number."""
 
-PROFILED = ("vanishing", "healthy", "exploding")
-"""Subjects whose every layer is drawn."""
+PROFILED = tuple(PRESET_SUBJECTS)
+"""Subjects whose every layer is drawn: the scenarios."""
 
 TRAINED: Mapping[str, tuple[Optimizer, ...]] = MappingProxyType(
     {
@@ -94,6 +95,16 @@ TRAINED: Mapping[str, tuple[Optimizer, ...]] = MappingProxyType(
 )
 """Subjects that are really trained, and with which optimizers."""
 
+SPREAD = ("healthy",)
+"""Subjects whose accuracy depends so much on the start that it is stated as a range.
+
+Deep ReLU networks under plain SGD enlarge the last digit of a sum until the runs have nothing in
+common: with another version of PyTorch, one start gives another accuracy.
+"""
+
+STARTS = 8
+"""So many starts (seeds) make a range."""
+
 
 def measure_flow(spec: NetworkSpec) -> dict[str, Value]:
     """Return every figure of one network, measured in float64.
@@ -115,10 +126,20 @@ def measure_flows() -> dict[str, dict[str, Value]]:
     return {name: measure_flow(spec) for name, spec in SUBJECTS.items()}
 
 
-def measure_profiles() -> dict[str, list[float]]:
-    """Return ‖∂𝓛/∂W_l‖ for l = 1 … L of the subjects that are drawn."""
-    precise = {name: SUBJECTS[name].replace(dtype="float64") for name in PROFILED}
-    return {name: list(map(float, _norms(simulate(spec, SEEDS)))) for name, spec in precise.items()}
+def measure_profiles() -> dict[str, dict[str, list[float]]]:
+    """Return what is drawn of subjects: "norms" and "usable".
+
+    "norms" is ‖∂𝓛/∂W_l‖ for l = 1 … L; "usable" the least and the largest with which a layer
+    learns.
+    """
+    profiles = {}
+    for name in PROFILED:
+        flow = simulate(SUBJECTS[name].replace(dtype="float64"), SEEDS)
+        profiles[name] = {
+            "norms": list(map(float, _norms(flow))),
+            "usable": list(read_usable_range(flow, diagnose(flow).verdict)),
+        }
+    return profiles
 
 
 def _compute_others() -> dict[str, float]:
@@ -141,6 +162,7 @@ def _compute_others() -> dict[str, float]:
         "rule.exploding": RULES["exploding_gradient"].threshold,
         "rule.dead": RULES["dead_units"].threshold,
         "lesson.seeds": SEEDS,
+        "lesson.starts": STARTS,
         "lesson.chance": 1.0 / CLASSES,
         "listing.first": 0.000003,
         "listing.last": 0.284719,
@@ -156,12 +178,13 @@ class Figures:
 
     Attributes:
         values: Numbers and words by "subject.figure".
-        profiles: Gradient norms of every layer, of the subjects that are drawn.
+        profiles: Of the subjects that are drawn, the gradient "norms" of every layer, and what is
+            "usable": the least and the largest with which a layer learns.
         provenance: With what they were measured.
     """
 
     values: Mapping[str, Value]
-    profiles: Mapping[str, list[float]]
+    profiles: Mapping[str, Mapping[str, list[float]]]
     provenance: Mapping[str, Any]
 
     def number(self, name: str) -> float:
@@ -199,6 +222,12 @@ def collect_figures(document: Mapping[str, Any]) -> Figures:
     for subject, accuracies in document["trainings"].items():
         for optimizer, accuracy in accuracies.items():
             values[f"{subject}.{optimizer}"] = accuracy
+    for subject, ranges in document["spreads"].items():
+        for optimizer, (low, high) in ranges.items():
+            values |= {
+                f"{subject}.{optimizer}_low": low,
+                f"{subject}.{optimizer}_high": high,
+            }
     for subject, spec in SUBJECTS.items():
         for field in ("depth", "width", "batch_size", "weight_std", "clip_norm"):
             setting = getattr(spec, field)

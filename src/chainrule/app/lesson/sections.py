@@ -116,7 +116,7 @@ def write_looks(writer: Writer) -> Markup:
     """Return a vanishing, a healthy and an exploding network side by side."""
     cards = []
     for name, (title, words) in story.LOOKS.items():
-        norms = writer.figures.profiles[name]
+        norms = writer.figures.profiles[name]["norms"]
         description = (
             f"{title}: gradient norm of layers 1 to {len(norms)}, from "
             f"{format_number(norms[0])} to {format_number(norms[-1])}"

@@ -18,26 +18,30 @@ def _name_spec(depth: int, activation: str, init: str, **others: Any) -> Network
     return NetworkSpec(depth=depth, activation=activation, init=init, **others)
 
 
-_PRESETS = {
-    "vanishing": "Vanishing (Sigmoid)",
-    "healthy": "Healthy (ReLU + He)",
-    "exploding": "Exploding (ReLU + random σ = 1)",
-    "tanh_default": "Vanishing (Tanh, PyTorch default)",
-    "hidden": "Hidden vanishing (ReLU + Xavier)",
-    "selu": "Self-normalizing (SELU + LeCun)",
-    "dying": "Dying ReLU",
-    "survivor": "Sigmoid that survives (random σ = 1)",
-    "rescued": "Deep and rescued (100 layers, residual)",
-}
+PRESET_SUBJECTS: Mapping[str, str] = MappingProxyType(
+    {
+        "vanishing": "Vanishing (Sigmoid)",
+        "healthy": "Healthy (ReLU + He)",
+        "exploding": "Exploding (ReLU + random σ = 1)",
+        "tanh_default": "Vanishing (Tanh, PyTorch default)",
+        "hidden": "Hidden vanishing (ReLU + Xavier)",
+        "selu": "Self-normalizing (SELU + LeCun)",
+        "dying": "Dying ReLU",
+        "survivor": "Sigmoid that survives (random σ = 1)",
+        "rescued": "Deep and rescued (100 layers, residual)",
+    }
+)
+"""What the lesson calls the scenarios, each with its own name."""
 
-_VANISHING = PRESETS[_PRESETS["vanishing"]].spec
-_EXPLODING = PRESETS[_PRESETS["exploding"]].spec
-_DYING = PRESETS[_PRESETS["dying"]].spec
-_RESCUED = PRESETS[_PRESETS["rescued"]].spec
+
+_VANISHING = PRESETS[PRESET_SUBJECTS["vanishing"]].spec
+_EXPLODING = PRESETS[PRESET_SUBJECTS["exploding"]].spec
+_DYING = PRESETS[PRESET_SUBJECTS["dying"]].spec
+_RESCUED = PRESETS[PRESET_SUBJECTS["rescued"]].spec
 
 SUBJECTS: Mapping[str, NetworkSpec] = MappingProxyType(
     {
-        **{name: PRESETS[preset].spec for name, preset in _PRESETS.items()},
+        **{name: PRESETS[preset].spec for name, preset in PRESET_SUBJECTS.items()},
         "sigmoid_pytorch_5": _name_spec(5, "sigmoid", "pytorch"),
         "sigmoid_pytorch_10": _name_spec(10, "sigmoid", "pytorch"),
         "sigmoid_xavier_5": _name_spec(5, "sigmoid", "xavier"),

@@ -2,7 +2,7 @@
 
 The page is `templates/model.html` and `assets/model/model.js`. A file is read as data and
 validated; nothing in it is run, and nothing of it is kept: the browser sends it again when
-something else of it is to be shown.
+something else of it is to be shown. Whoever has no model opens a sample.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,12 @@ from starlette.requests import ClientDisconnect
 from chainrule.app.answers.encoding import encode
 from chainrule.app.answers.flow_answer import describe_flow
 from chainrule.app.jobs.queue import Busy, Check, JobQueue, Lane, Superseded
-from chainrule.app.routes.replies import refuse, reply, send_body
+from chainrule.app.routes.replies import JSON, refuse, reply, send_body
+from chainrule.app.samples import SAMPLES, read_sample
+from chainrule.app.site.stored import Stored
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.time_rules import LOST
 from chainrule.display.cards import (
     describe_attention,
     describe_measurement,
@@ -27,6 +30,7 @@ from chainrule.display.cards import (
     describe_versions,
     start_sentence,
 )
+from chainrule.display.facts import Section, list_sections
 from chainrule.display.tables import (
     ATTENTION_HEAD,
     CALL_HEAD,
@@ -37,7 +41,13 @@ from chainrule.display.tables import (
     write_call_row,
     write_parameter_row,
 )
-from chainrule.figures import MEASURES, SCALES, build_profile_figure, count_hidden
+from chainrule.figures import (
+    MEASURES,
+    SCALES,
+    build_profile_figure,
+    build_time_figure,
+    count_hidden,
+)
 from chainrule.flow.blocks import build_profile, group_blocks, group_calls, is_profiled
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loading import Limits, decode_flow
@@ -50,6 +60,9 @@ LIMITS = Limits(size=16 * 2**20, entries=5_000, members=1_000, text=1_000)
 UPLOADS = 4
 """Files that are received, or wait to be read, at the same time; they are kept in memory."""
 
+TIME_CHARTS = 6
+"""Recurrent modules that get a chart; the others are in the table."""
+
 _DISCARDED = 4 * LIMITS.size
 """So much of a file that is too large is still received, so that its sender hears the reason."""
 
@@ -59,6 +72,11 @@ Answer = dict[str, Any]
 def describe_limits() -> Answer:
     """Return the largest file that the page takes, and what it says of a larger one."""
     return {"bytes": LIMITS.size, "too_large": _describe_limit()}
+
+
+def describe_samples() -> list[Answer]:
+    """Return the samples that the page offers."""
+    return [{**asdict(sample), "command": sample.command} for sample in SAMPLES.values()]
 
 
 class Desk:
@@ -108,6 +126,17 @@ def register_routes(server: FastAPI, queue: JobQueue) -> None:
                 return await send_body(request, body)
 
         return await reply(read())
+
+    stored = {name: Stored(read_sample(name), JSON) for name in SAMPLES}
+
+    @server.get("/files/samples/{name}.json", include_in_schema=False)
+    async def send_sample(name: str, request: Request) -> Response:
+        """Send the flow file of a sample."""
+        if name not in stored:
+            return refuse(
+                404, f"The sample must be one of {', '.join(SAMPLES)}; got {name[:40]!r}."
+            )
+        return stored[name].send(request)
 
 
 async def _receive(request: Request, limit: int) -> bytes | None:
@@ -192,6 +221,7 @@ def describe_model(
         },
         "profile": _describe_profile(flow),
         "changes": _describe_changes(flow),
+        "sections": [_describe_section(each) for each in list_sections(flow, diagnose(flow))],
         "attention": {
             "title": f"Attention ({len(flow.attentions):,})",
             "note": start_sentence(describe_attention(flow)),
@@ -205,6 +235,24 @@ def describe_model(
             "head": PARAMETER_HEAD,
             "rows": [write_parameter_row(parameter) for parameter in flow.parameters],
         },
+    }
+
+
+def _describe_section(section: Section) -> Answer:
+    return {
+        "name": section.name,
+        "title": section.title,
+        "sentences": section.sentences,
+        "code": section.code,
+        "tables": [asdict(table) for table in section.tables],
+        "charts": [
+            {
+                "title": f"{time.name or '(model)'}: {time.length:,} steps",
+                "figure": build_time_figure(time, lost=LOST),
+            }
+            for time in section.times[:TIME_CHARTS]
+        ],
+        "first": section.is_concerned,
     }
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,24 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 
+from chainrule._utils.html import element
+from chainrule.app.answers.picture import QUESTION, write_picture_address
 from chainrule.app.guard import WORKING
 from chainrule.app.lesson.document import build_lesson
 from chainrule.app.routes.explore_page import describe_vocabulary
-from chainrule.app.routes.model_page import describe_limits
+from chainrule.app.routes.model_page import describe_limits, describe_samples
 from chainrule.app.routes.replies import refuse
 from chainrule.app.site.assets import PLOTLY, load_assets
 from chainrule.app.site.stored import Stored
+from chainrule.app.site.thumbnails import draw_thumbnail
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.exercises import EXERCISES
-from chainrule.app.state.view import PANELS
+from chainrule.app.state.view import PANELS, read_view
 from chainrule.app.text import read_sections
 from chainrule.chain.graph_presets import EXPRESSIONS
+from chainrule.display.cards import describe_spec
 from chainrule.presets import PRESETS
+from chainrule.report.picture import SIZE
 from chainrule.spec.activations import ACTIVATIONS
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -46,6 +51,10 @@ SCRIPT_HASHES = (
     f"'sha256-{base64.b64encode(hashlib.sha256(THEME_SCRIPT.encode()).digest()).decode()}'",
 )
 """Of the only script that stands in the pages themselves."""
+
+
+PLACE = b'<meta name="preview">'
+"""Stands in the templates where `write_previewed_page` writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +167,10 @@ def register_routes(server: FastAPI) -> None:
 def _respond(page: Page) -> Any:
     async def respond(request: Request) -> Response:
         panel = request.query_params.get("embed", "") if page.nav == "explore" else ""
-        return write_page(page, panel if panel in PANELS else "").send(request)
+        if panel in PANELS:
+            return write_page(page, panel).send(request)
+        preview = describe_preview(page, request)
+        return write_previewed_page(page, preview).send(request)
 
     return respond
 
@@ -169,6 +181,79 @@ def prepare_pages() -> None:
         _ = write_page(page).packed
         for name in (page.script, f"styles/{page.styles}.css"):
             _ = load_assets().files[name].packed
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a chat or a network shows of a link (Open Graph, ogp.me).
+
+    Attributes:
+        title: Its first line.
+        description: What is written below.
+        address: Of the page.
+        image: The address of a picture.
+        alt: What the picture shows, for those who do not see it.
+    """
+
+    title: str
+    description: str
+    address: str
+    image: str
+    alt: str
+
+
+def describe_preview(page: Page, request: Request) -> Preview:
+    """Return what is shown of a link to a page: the network that its address names, if it has one.
+
+    Nothing is measured here: the picture is, when somebody asks for it.
+
+    Args:
+        page: The page.
+        request: Who asks for it, and under which address.
+    """
+    base, path = str(request.base_url).rstrip("/"), request.url.path
+    query = request.url.query if page.nav in ("explore", "learn") else ""
+    view, _ = read_view(query)
+    address = write_picture_address(view) if query else ""
+    image = f"{base}/files/picture.png" + (f"?{address}" if address else "")
+    title, description = page.title, page.description
+    alt = f"The gradient of each layer: {describe_spec(view.spec)}."
+    if query and view.guess:
+        title, alt = view.ask or QUESTION, describe_spec(view.spec)
+    elif query and view.pin:
+        title = f"Before: {describe_spec(view.pin)}. After: {describe_spec(view.spec)}"
+        alt = f"The gradient of each layer. {title}."
+    elif query:
+        title = describe_spec(view.spec)
+    own = f"{base}{path}" + (f"?{address}" if address else "")
+    return Preview(title, description, own, image, alt)
+
+
+@lru_cache(maxsize=32)
+def write_previewed_page(page: Page, preview: Preview) -> Stored:
+    """Return a page as HTML, with what is shown where somebody shares a link to it.
+
+    Args:
+        page: Which page.
+        preview: What is shown.
+    """
+    width, height = SIZE
+    meta = {
+        "og:type": "website",
+        "og:site_name": "chainrule",
+        "og:title": preview.title,
+        "og:description": preview.description,
+        "og:url": preview.address,
+        "og:image": preview.image,
+        "og:image:type": "image/png",
+        "og:image:width": width,
+        "og:image:height": height,
+        "og:image:alt": preview.alt,
+    }
+    lines = [element("meta", property=name, content=text) for name, text in meta.items()]
+    lines.append(element("meta", name="twitter:card", content="summary_large_image"))
+    head = "\n".join(lines).encode()
+    return Stored(write_page(page).body.replace(PLACE, head, 1), "text/html")
 
 
 @cache
@@ -212,10 +297,12 @@ def load_templates() -> Environment:
         activations=[(entry.name, entry.label) for entry in ACTIVATIONS.values()],
         expressions=list(EXPRESSIONS.values()),
         limits=describe_limits(),
+        samples=describe_samples(),
         lesson=build_lesson,
         lesson_ways=LESSON_WAYS,
         exercises=EXERCISES,
         read_sections=read_sections,
+        draw_thumbnail=draw_thumbnail,
     )
     return environment
 

@@ -50,7 +50,8 @@ class Stored:
         if status == 200 and headers["ETag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         body = self.body
-        if "gzip" in request.headers.get("accept-encoding", "") and len(body) >= _WORTH_PACKING:
+        worth = len(body) >= _WORTH_PACKING and self.media_type != "image/png"
+        if worth and "gzip" in request.headers.get("accept-encoding", ""):
             body = self.packed
             headers["Content-Encoding"] = "gzip"
         return Response(body, status, headers, self.media_type)

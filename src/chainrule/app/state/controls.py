@@ -90,8 +90,8 @@ _TABLE = (
     Control(
         name="width",
         label="Width (units per layer)",
-        help="How many units each layer has; also the number of inputs. Wider layers average out "
-        "luck.",
+        help="How many units each layer has; also the number of inputs. In wider layers, "
+        "networks of different seeds are more alike.",
         kind="range",
         low=1,
         high=MAX_WIDTH,

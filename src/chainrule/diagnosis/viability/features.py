@@ -39,6 +39,8 @@ class Feature:
         range: Between these it is taken as it is; beyond, as the nearer one.
         logarithmic: Whether it is a power of ten (then people are shown the number itself).
         share: Whether people are shown percent.
+        side: "or less" or "or more": on which side of what was computed the value lies where the
+            last layer's differences are lost in rounding, and `RESOLUTION` stands for them.
     """
 
     name: str
@@ -49,14 +51,32 @@ class Feature:
     range: tuple[float, float]
     logarithmic: bool = True
     share: bool = False
+    side: str = ""
 
-    def format(self, value: float) -> str:
-        """Return a value as people read it; at an end of its range, "or less" or "or more"."""
+    def format(self, value: float, *, rounded: bool = False) -> str:
+        """Return a value as people read it; at an end of its range, "or less" or "or more".
+
+        Args:
+            value: The value.
+            rounded: Whether the last layer's differences between examples are lost in rounding.
+        """
         if self.share:
             return f"{100 * value:.0f} %"
         text = format_number(10.0**value if self.logarithmic else value)
+        if rounded and self.side:
+            return f"{text} {self.side}"
         low, high = self.range
         return f"{text} or less" if value <= low else f"{text} or more" if value >= high else text
+
+
+def are_lost(values: Mapping[str, float | None]) -> bool:
+    """Return whether the last layer's differences between examples are lost in rounding.
+
+    Args:
+        values: Features by name.
+    """
+    variation = values.get("variation")
+    return variation is not None and variation <= math.log10(RESOLUTION)
 
 
 def measure_features(flow: GradientFlow) -> dict[str, float | None]:
@@ -236,6 +256,7 @@ _FEATURES = (
         "gradients of different examples disagree",
         read=_read_sensitivity,
         range=(-3.0, 6.0),
+        side="or more",
     ),
     Feature(
         name="forward",
@@ -244,6 +265,7 @@ _FEATURES = (
         high="values grow from layer to layer",
         read=_read_forward,
         range=(-12.0, 12.0),
+        side="or less",
     ),
     Feature(
         name="saturation",

@@ -24,7 +24,7 @@ from enum import StrEnum
 
 from chainrule.diagnosis.structure import is_loss_flat, read_once
 from chainrule.diagnosis.viability.constants import CONSTANTS, Constants
-from chainrule.diagnosis.viability.features import FEATURES, Feature, measure_features
+from chainrule.diagnosis.viability.features import FEATURES, Feature, are_lost, measure_features
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.spec.activations import ACTIVATIONS
 
@@ -243,7 +243,7 @@ def _weigh(
     if value is None:
         words = f"{feature.label}: not measured"
     else:
-        words = f"{feature.label} is {feature.format(value)}"
+        words = f"{feature.label} is {feature.format(value, rounded=are_lost(values))}"
         if log_odds < -NEGLIGIBLE:
             meaning = feature.low if low < high else feature.high
             words += f": {meaning}. This lowers the chance: {describe_odds(log_odds)}"

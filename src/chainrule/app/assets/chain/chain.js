@@ -3,7 +3,7 @@
  * No number is computed here: values, factors, lines of the derivation and the graph come from
  * /api/…; the scripts put them into the places of templates/chain.html.
  */
-import { escapeHtml, find, findAll, part } from "../shared/dom.js";
+import { escapeHtml, find, findAll, part, showNotices } from "../shared/dom.js";
 import "../shared/frame.js";
 import {
   listVariables,
@@ -21,6 +21,7 @@ import { describePlace, findEditable, openEditor } from "./edit.js";
 import { Expression } from "./expression.js";
 import { Game } from "./game.js";
 import { describeErratum, drawGraph, factorTable, saveGraph } from "./graph.js";
+import { Edits } from "./history.js";
 import { Network } from "./layers.js";
 import { describeNudge, listStops } from "./nudge.js";
 import { sendPulse, showPass } from "./pass.js";
@@ -49,6 +50,7 @@ export class Page {
     this.atOutput = false;
     /** @type {string[]} */
     this.notices = [];
+    this.history = new Edits();
     /** @type {string | null} */
     this.focusLater = null;
     this.$("layers").max = MAX_LAYERS;
@@ -162,7 +164,7 @@ export class Page {
     this.root.dataset.shown = JSON.stringify(query);
   }
 
-  /** Write everything on the page into the address; a step of the walk is one to come back to. */
+  /** Write everything on the page into the address; a step of the walk and an edit are ones to come back to. */
   writeAddress({ push = false } = {}) {
     const query = writeAddress({
       state: this.state,
@@ -171,17 +173,12 @@ export class Page {
       network: this.network,
       shown: this.shown,
     });
-    try {
-      history[push ? "pushState" : "replaceState"](null, "", `?${query}`);
-    } catch {
-      /* a browser that has seen too many changes at once: the next one says it all */
-    }
+    this.history.write(`?${query}`, push);
   }
 
   addNotices(notices) {
     this.notices = [...this.notices, ...notices.filter((notice) => !this.notices.includes(notice))];
-    const [shown, more] = [this.notices.slice(0, 4), this.notices.length - 4];
-    this.$("notice").textContent = shown.join("\n") + (more > 0 ? `\n… and ${more} more.` : "");
+    showNotices(this.$("notice"), this.notices);
   }
 
   setNotice(...notices) {
@@ -292,6 +289,7 @@ export class Page {
     const value = control.valueAsNumber;
     const names = this.state.activation.split(",");
     this.setNotice();
+    this.history.begin(control);
     if (name) this.write(name, value);
     else if (phi !== undefined)
       this.set({
@@ -347,7 +345,10 @@ export class Page {
       if (!event.target.closest(".cr-edit")) this.change(event.target);
     });
     root.addEventListener("focusout", (/** @type {any} */ event) => this.settle(event.target));
-    root.addEventListener("change", (/** @type {any} */ event) => this.settle(event.target));
+    root.addEventListener("change", (/** @type {any} */ event) => {
+      this.settle(event.target);
+      this.history.end();
+    });
     root.addEventListener("click", (/** @type {any} */ event) => {
       const button = event.target.closest("button[data-do]");
       if (button) this.act(button.dataset.do);
@@ -394,7 +395,10 @@ export class Page {
     addEventListener(
       "popstate",
       whileHere(() => {
-        if (!root.hidden) this.apply(this.readAddress());
+        if (new URLSearchParams(location.search).has("expr")) return;
+        this.history.end();
+        this.apply(this.readAddress());
+        if (root.contains(document.activeElement)) this.settle(document.activeElement);
       }),
       { signal: left.signal },
     );
@@ -439,7 +443,9 @@ export class Page {
       done: (value) => {
         this.setNotice();
         this.focusLater = place;
+        this.history.begin();
         this.write(name, value);
+        this.history.end();
       },
       close: (refocus) => {
         if (refocus) this.focusOn(place);
@@ -456,8 +462,11 @@ export class Page {
     else if (name === "walk-back-here") this.walk.go(this.walk.at - 1);
     else if (name === "walk-next-here") this.walk.go(this.walk.at + 1);
     else if (this.game.act(name)) return;
-    else if (name === "take-chain") this.cards.take(this.state);
-    else if (name.startsWith("order-")) this.show({ order: name.slice(6) });
+    else if (name === "take-chain") {
+      this.history.begin();
+      this.cards.take(this.state);
+      this.history.end();
+    } else if (name.startsWith("order-")) this.show({ order: name.slice(6) });
     else if (name.startsWith("nudge-")) this.show({ push: name.slice(6) });
     else if (name.startsWith("to-"))
       this.$(`${name.slice(3)}-card`).scrollIntoView({ block: "start", behavior: "instant" });

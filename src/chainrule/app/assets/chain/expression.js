@@ -5,6 +5,7 @@
 import { copy, el, escapeHtml, find, findAll, part } from "../shared/dom.js";
 import { capitalize } from "../shared/numbers.js";
 import { fitGraph, saveGraph } from "./graph.js";
+import { Edits } from "./history.js";
 import { speak } from "./speech.js";
 
 const FIRST = "residual"; // the preset that the page begins with
@@ -21,6 +22,8 @@ export class Expression {
     this.request = null;
     /** @type {any} */
     this.waiting = null;
+    this.history = new Edits();
+    this.fresh = true; // whether the address has just been read
   }
 
   /** @param {string} name */
@@ -36,11 +39,12 @@ export class Expression {
     const { root } = this;
     root.addEventListener("click", (/** @type {any} */ event) => {
       const button = event.target.closest("button");
-      if (button?.dataset.preset) this.take(button);
+      if (button?.dataset.preset) this.choose(button);
       else if (button?.dataset.do === "expr-svg") this.save();
       else if (button?.dataset.do === "expr-copy") this.copy(button);
     });
     root.addEventListener("input", (/** @type {any} */ event) => this.change(event.target));
+    root.addEventListener("change", () => this.finish());
     for (const [on, lit] of /** @type {[string, boolean][]} */ ([
       ["pointerover", true],
       ["focusin", true],
@@ -55,6 +59,10 @@ export class Expression {
 
   /** Show what the address asks for. */
   apply() {
+    clearTimeout(this.waiting);
+    this.waiting = null;
+    this.history.end();
+    this.fresh = true;
     const query = new URLSearchParams(location.search);
     const text = query.get("expr") ?? "";
     if (!text) return this.take(find(this.root, `[data-preset="${FIRST}"]`));
@@ -70,6 +78,16 @@ export class Expression {
     };
     this.field.value = text;
     return this.refresh();
+  }
+
+  /**
+   * Take one of the examples because somebody wants it: Back undoes it.
+   * @param {HTMLElement} button
+   */
+  choose(button) {
+    this.history.begin();
+    this.take(button);
+    this.history.end();
   }
 
   /** Take one of the examples. */
@@ -98,8 +116,25 @@ export class Expression {
         if (twin !== control) twin.value = control.value;
     } else return;
     clearTimeout(this.waiting);
-    if (control === this.field) this.waiting = setTimeout(() => this.refresh(), REST);
-    else this.refresh();
+    this.history.begin(control);
+    if (control !== this.field) {
+      this.refresh();
+      return;
+    }
+    this.waiting = setTimeout(() => {
+      this.waiting = null;
+      this.refresh();
+    }, REST);
+  }
+
+  /** An edit is done; what still waits for a rest between keys is asked now. */
+  finish() {
+    if (this.waiting) {
+      clearTimeout(this.waiting);
+      this.waiting = null;
+      this.refresh();
+    }
+    this.history.end();
   }
 
   toQuery() {
@@ -114,11 +149,7 @@ export class Expression {
 
   async refresh() {
     const query = this.toQuery();
-    try {
-      history.replaceState(null, "", `?${new URLSearchParams(query)}`);
-    } catch {
-      /* a browser that has seen too many changes at once: the next one says it all */
-    }
+    this.history.write(`?${new URLSearchParams(query)}`);
     this.request?.abort();
     this.request = new AbortController();
     let answer;
@@ -248,9 +279,10 @@ export class Expression {
       );
     }
     select.value = answer.wrt;
+    const typed = this.fresh ? null : document.activeElement; // what is typed in stays as it is
+    this.fresh = false;
     for (const control of findAll(this.$("values"), "[data-name]"))
-      if (control !== document.activeElement)
-        control.value = answer.expression.values[control.dataset.name];
+      if (control !== typed) control.value = answer.expression.values[control.dataset.name];
   }
 
   drawPaths() {

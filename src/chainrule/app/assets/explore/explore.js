@@ -13,6 +13,7 @@ import {
   readData,
   scrolling,
   setText,
+  showNotices,
   whenIdle,
   whenNear,
 } from "../shared/dom.js";
@@ -351,6 +352,7 @@ class Explore {
       part(this.root, name).hidden = hide.includes(name);
     }
     part(this.root, "apply-first").hidden = hide.includes("remedies");
+    part(this.root, "share-open").hidden = hide.includes("share");
     part(this.root, "go-train").hidden = hide.includes("train");
   }
 
@@ -381,8 +383,7 @@ class Explore {
 
   /** @param {string[]} notices */
   showNotices(notices) {
-    if (!notices.length && !this.notices.childElementCount) return;
-    this.notices.replaceChildren(...notices.map((notice) => el("p", {}, notice)));
+    if (notices.length || this.notices.childElementCount) showNotices(this.notices, notices);
   }
 
   /** @param {any} answer */

@@ -13,6 +13,58 @@ function nameFile(name, { query, pin }) {
 }
 
 /**
+ * Copy the address of what is on screen, or show it where a browser does not copy.
+ * @param {import("./explore.js").Api} explore
+ * @param {any} said where to say so
+ */
+async function copyLink(explore, said) {
+  const value = `${location.origin}/?${explore.address()}`;
+  if (await copy(value)) {
+    said.textContent = "Copied.";
+    return;
+  }
+  const field = el("input", {
+    class: "ex-copy",
+    readonly: true,
+    value,
+    "aria-label": "address",
+    onfocus: () => field.select(),
+  });
+  said.replaceChildren("Copy it from here: ", field);
+}
+
+const PREVIEW = "Where a link to this page is shared, the same picture is shown.";
+const DRAWING = "Drawing the picture …";
+const FAILED = "The picture could not be drawn: the server is busy. Close this, and try again.";
+
+/**
+ * Show the picture of what is on screen, which the server draws, whenever somebody asks for it.
+ * @param {import("./explore.js").Api} explore
+ */
+function mountPicture(explore) {
+  const dialog = part(document, "picture");
+  const image = part(dialog, "picture-image");
+  const said = part(dialog, "picture-said");
+  const say = (/** @type {string} */ words) => {
+    said.textContent = words;
+  };
+  image.addEventListener("load", () => say(PREVIEW));
+  image.addEventListener("error", () => say(FAILED));
+  const open = () => {
+    for (const link of findAll(dialog, "[data-picture]"))
+      link.href = `/files/picture.${link.dataset.picture}?${explore.address()}`;
+    say(DRAWING);
+    image.alt = "the picture: networks, verdict, chart and address"; // tells nothing that is covered
+    image.src = `/files/picture.png?${explore.address()}`;
+    dialog.showModal();
+  };
+  for (const name of ["share-open", "share-picture"])
+    part(document, name).addEventListener("click", open);
+  part(dialog, "picture-close").addEventListener("click", () => dialog.close());
+  part(dialog, "picture-copy").addEventListener("click", () => copyLink(explore, said));
+}
+
+/**
  * Bring the section to life.
  * @param {HTMLElement} section
  * @param {import("./explore.js").Api} explore
@@ -30,20 +82,8 @@ export function mountShare(section, explore) {
     field.addEventListener("focus", () => field.select());
   const ask = part(section, "ask");
   for (const each of [...groups, panel, ask]) each.addEventListener("change", prepare);
-  part(section, "copy-link").addEventListener("click", async () => {
-    const value = `${location.origin}/?${explore.address()}`;
-    if (await copy(value)) said.textContent = "Copied.";
-    else {
-      const field = el("input", {
-        class: "ex-copy",
-        readonly: true,
-        value,
-        "aria-label": "address",
-        onfocus: () => field.select(),
-      });
-      said.replaceChildren("Copy it from here: ", field);
-    }
-  });
+  part(section, "copy-link").addEventListener("click", () => copyLink(explore, said));
+  mountPicture(explore);
 
   function prepare() {
     const query = new URLSearchParams(explore.address());

@@ -1,4 +1,4 @@
-/* The page for your model: takes a flow file, asks the server what it says, shows that.
+/* The page for your model: takes a flow file or a sample, asks the server what it says, shows that.
  *
  * The file is only ever sent to the server that this page came from, and is kept here alone, in
  * memory, to ask again when another measure, scale or layer is chosen.
@@ -20,6 +20,7 @@ class ModelPage {
     this.asked = 0;
     /** @type {File | null} */
     this.file = null;
+    this.title = ""; // of a sample
     this.input = find(root, "#model-file");
     this.drop = find(root, ".mo-drop");
     this.status = find(root, ".mo-status");
@@ -27,6 +28,10 @@ class ModelPage {
     this.results = find(root, ".mo-results");
     this.heading = find(root, ".mo-heading");
     this.profile = part(root, "profile");
+    this.sections = part(root, "sections");
+    this.firstSections = part(root, "first-sections");
+    /** @type {any[]} */
+    this.samples = readData(root, "samples");
     this.changes = find(root, '[data-panel="changes"]');
     this.modules = find(root, '[data-panel="modules"]');
     this.flow = new FlowView(part(root, "results"), {
@@ -37,7 +42,12 @@ class ModelPage {
       },
     });
     this.input.addEventListener("change", () => this.take(this.input.files));
+    for (const button of findAll(root, "[data-sample]")) {
+      button.addEventListener("click", () => this.openSample(button.dataset.sample, true));
+    }
+    addEventListener("popstate", () => this.openAddress());
     this.catchDrops();
+    this.openAddress();
     root.dataset.ready = "1";
   }
 
@@ -60,6 +70,63 @@ class ModelPage {
     });
   }
 
+  /** The address names the sample that is open, so that it can be sent to somebody. */
+  openAddress() {
+    const name = new URLSearchParams(location.search).get("sample");
+    if (name) this.openSample(name, false);
+    else this.close();
+  }
+
+  /** Show the empty page again. */
+  close() {
+    this.asked += 1;
+    this.file = null;
+    this.nameSample(null);
+    setText(this.status, "");
+    this.error.hidden = true;
+    this.results.hidden = true;
+  }
+
+  /**
+   * @param {string} name
+   * @param {boolean} chosen whether a visitor chose it, and not the address
+   */
+  async openSample(name, chosen) {
+    if (!this.samples.some((sample) => sample.name === name)) {
+      this.fail(`There is no sample of this name: ${name}. Choose one of those below.`);
+      return;
+    }
+    this.asked += 1;
+    const turn = this.asked;
+    try {
+      const response = await fetch(`/files/samples/${name}.json`);
+      const file = new File([await response.blob()], `${name}.json`);
+      if (turn !== this.asked) return; // something else was opened
+      this.file = file;
+      this.view = { ...this.view, layer: 1 };
+      if (chosen) history.pushState(null, "", `?sample=${name}`);
+      this.nameSample(name);
+      await this.ask(file, true);
+    } catch {
+      this.fail("The sample could not be fetched: the server does not answer. Try it again.");
+    }
+  }
+
+  /**
+   * Mark the sample that is open, and say how it was measured; null for a file of one's own.
+   * @param {string | null} name
+   */
+  nameSample(name) {
+    for (const button of findAll(this.root, "[data-sample]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.sample === name));
+    }
+    const sample = this.samples.find((each) => each.name === name);
+    const place = part(this.root, "sample-command");
+    place.hidden = !sample;
+    this.title = sample ? `${sample.title}: ${sample.teaser}` : "";
+    if (sample) place.replaceChildren("A sample. Measured with ", el("code", {}, sample.command));
+  }
+
   /** @param {FileList} files */
   take(files) {
     const [file] = files;
@@ -70,6 +137,8 @@ class ModelPage {
     else {
       this.file = file;
       this.view = { ...this.view, layer: 1 };
+      if (location.search) history.pushState(null, "", location.pathname);
+      this.nameSample(null);
       this.ask(file, true);
     }
     this.input.value = ""; // so that the same file can be chosen again
@@ -120,16 +189,48 @@ class ModelPage {
   show(answer, file, fresh) {
     this.error.hidden = true;
     this.results.hidden = false;
-    setText(this.heading, file.name);
+    setText(this.heading, this.title || file.name);
     setText(part(this.root, "versions"), answer.versions);
     this.flow.show(answer);
     if (!fresh) return;
     setText(this.status, `Read ${file.name}.`);
+    this.showSentences(answer);
+    this.showSections(answer.sections);
     this.showProfile(answer.profile);
     this.showChanges(answer.changes);
     this.showModules(answer);
     this.results.scrollIntoView({ behavior: scrolling(), block: "start" });
     this.heading.focus({ preventScroll: true });
+  }
+
+  /** @param {any} answer */
+  showSentences({ cards, said, findings, limits }) {
+    const { icon, value, state, badge } = cards.at(-1);
+    const word = part(this.root, "verdict");
+    find(this.root, ".mo-verdict").dataset.state = state;
+    word.dataset.state = state;
+    word.replaceChildren(el("span", { "aria-hidden": "true" }, `${icon} `), value.digits);
+    const chance = part(this.root, "chance");
+    chance.dataset.state = badge?.state ?? "";
+    setText(chance, badge ? `${badge.icon} ${badge.text}` : "");
+    for (const name of ["what", "why", "do"]) setText(part(this.root, name), said[name]);
+    const compares = findings.some((/** @type {any} */ finding) => finding.compares);
+    setText(part(this.root, "limits"), compares ? limits : "");
+  }
+
+  /**
+   * What else was measured, a card for each kind; what the diagnosis is about comes first.
+   * @param {any[]} sections
+   */
+  showSections(sections) {
+    const places = { first: this.firstSections, later: this.sections };
+    for (const [when, place] of Object.entries(places)) {
+      const shown = sections.filter(({ first }) => first === (when === "first"));
+      place.replaceChildren(...shown.map(makeSection));
+      place.hidden = !shown.length;
+      for (const [i, plot] of findAll(place, ".mo-time").entries())
+        draw(plot, shown.flatMap(({ charts }) => charts)[i].figure);
+    }
   }
 
   /**
@@ -196,6 +297,37 @@ class ModelPage {
       fold([parameters.title], parameters.head, parameters.rows),
     );
   }
+}
+
+/** @param {any} section */
+function makeSection({ name, title, sentences, code, tables, charts }) {
+  const heading = `mo-section-${name}`;
+  const region = (/** @type {string} */ words) => ({
+    tabindex: "0",
+    role: "region",
+    "aria-label": words,
+  });
+  const plots = charts.map((/** @type {any} */ chart) =>
+    el("figure", {}, [
+      el("figcaption", { class: "strong" }, chart.title),
+      el("div", { class: "fv-plot mo-time", role: "img", "aria-label": chart.title }),
+    ]),
+  );
+  const values = tables.map((/** @type {any} */ table) => {
+    if (table.title) return fold([table.title], table.head, table.rows);
+    const place = el("div", { class: "scroll", ...region(title) });
+    place.append(makeTable(table.head, table.rows, undefined, "mo-cell"));
+    return place;
+  });
+  return el(
+    "section",
+    { class: "card mo-section", "data-panel": name, "aria-labelledby": heading },
+    el("h2", { id: heading }, title),
+    code ? el("pre", { class: "mo-code", ...region("your line") }, el("code", {}, code)) : null,
+    sentences.map((/** @type {string} */ words) => el("p", {}, words)),
+    plots,
+    values,
+  );
 }
 
 /**

@@ -199,3 +199,17 @@ export async function copy(text) {
     return false; // without a secure connection there is none
   }
 }
+
+const NOTICES = 4; // so many are on screen at once
+
+/**
+ * Show notices, each on a line of its own; of many, all but the first ones are folded.
+ * @param {any} box
+ * @param {string[]} notices
+ */
+export function showNotices(box, notices) {
+  const lines = notices.map((notice) => el("p", {}, notice));
+  const folded = lines.splice(NOTICES);
+  const more = el("details", {}, el("summary", {}, `… and ${folded.length} more`), folded);
+  box.replaceChildren(...lines, ...(folded.length ? [more] : []));
+}

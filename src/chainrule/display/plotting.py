@@ -1,8 +1,12 @@
 """`plot`: a chart of a measurement as a Plotly figure, for a notebook."""
 
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
+from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.limits import read_usable_range
 from chainrule.errors import ChainruleError, suggest
 from chainrule.figures import (
     build_activation_figure,
@@ -16,22 +20,36 @@ if TYPE_CHECKING:
 
 Chart = Literal["gradients", "activations", "factors"]
 
-_BUILDERS = {
-    "gradients": build_gradient_figure,
-    "activations": build_activation_figure,
-    "factors": build_factor_figure,
-}
+
+def _build_gradients(flow: GradientFlow, other: GradientFlow | None) -> dict[str, Any]:
+    usable = read_usable_range(flow, diagnose(flow).verdict)
+    return build_gradient_figure(flow, other=other, usable=usable)
+
+
+_BUILDERS: Mapping[str, Callable[[GradientFlow, GradientFlow | None], dict[str, Any]]] = (
+    MappingProxyType(
+        {
+            "gradients": _build_gradients,
+            "activations": lambda flow, other: build_activation_figure(flow, other=other),
+            "factors": lambda flow, other: build_factor_figure(flow, other=other),
+        }
+    )
+)
 
 INSTALL_PLOTLY = "pip install plotly"
 
 
-def plot(flow: GradientFlow, chart: Chart = "gradients") -> "Figure":
+def plot(
+    flow: GradientFlow, chart: Chart = "gradients", *, other: GradientFlow | None = None
+) -> "Figure":
     """Return a chart of a measurement as a Plotly figure, to show, change or save.
 
     Args:
         flow: A measurement with at least one weight layer.
-        chart: "gradients" (‖∂𝓛/∂W‖ per layer), "activations" (their distribution per layer) or
+        chart: "gradients" (‖∂𝓛/∂W‖ per layer, over the zones where layers learn and where they do
+            not, as on the explorer's page), "activations" (their distribution per layer) or
             "factors" (the chain-rule product).
+        other: A second measurement to draw with it, dashed: the one before a change, say.
 
     Raises:
         ChainruleError: If Plotly is not installed, the chart is unknown, or there is no weight
@@ -54,4 +72,4 @@ def plot(flow: GradientFlow, chart: Chart = "gradients") -> "Figure":
         raise ChainruleError(f"plot needs plotly, which must be installed. Run: {INSTALL_PLOTLY}")
     from plotly.graph_objects import Figure
 
-    return Figure(_BUILDERS[chart](flow))
+    return Figure(_BUILDERS[chart](flow, other))
