@@ -6,6 +6,7 @@ Each is real: a network, data, an optimizer, and one mistake as people make it.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
@@ -19,9 +20,8 @@ from chainrule.watch.records import Alarm
 from chainrule.watch.watching import watch
 
 BATCH = 64
-RATE = 0.05
-JUMP = 60.0
-SHRINK = 1e-6
+JUMP = 100.0
+SHRINK = 1e-4
 
 
 def _do_nothing(model: nn.Module, optimizer: torch.optim.Optimizer, since: int) -> None:
@@ -37,12 +37,14 @@ class Fault:
         build: Makes the network.
         loss: The loss of a batch: network, inputs, classes, and whether the mistake is made.
         before: What happens before a step from the mistake on: network, optimizer, steps since.
+        rate: The learning rate at the beginning.
     """
 
     words: str
     build: Callable[[], nn.Module]
     loss: Callable[[nn.Module, Tensor, Tensor, bool], Tensor]
     before: Callable[[nn.Module, torch.optim.Optimizer, int], None] = _do_nothing
+    rate: float = 0.05
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
@@ -61,20 +63,24 @@ def load_digits() -> tuple[Tensor, Tensor]:
     return classes[labels] + 0.3 * torch.randn(1797, 64, generator=generator), labels
 
 
-def build_dense(depth: int = 8, width: int = 48) -> nn.Sequential:
-    """Return a ReLU network with He initialization.
+def build_dense(
+    depth: int = 8, width: int = 48, activation: type[nn.Module] = nn.ReLU
+) -> nn.Sequential:
+    """Return a network of dense layers with the initialization of its activation.
 
     Args:
         depth: Its hidden layers.
         width: Units of each.
+        activation: What follows each of them.
     """
+    kind = "relu" if activation is nn.ReLU else "tanh"
     sizes = [64, *[width] * depth, 10]
     modules: list[nn.Module] = []
     for index, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
         linear = nn.Linear(inputs, outputs)
-        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(linear.weight, nonlinearity=kind)
         nn.init.zeros_(linear.bias)
-        modules += [linear, nn.ReLU()] if index < depth else [linear]
+        modules += [linear, activation()] if index < depth else [linear]
     return nn.Sequential(*modules)
 
 
@@ -158,8 +164,8 @@ def _make_up(model: nn.Module, optimizer: torch.optim.Optimizer, since: int) -> 
 FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
         "rate": Fault(
-            words="from step {step} on, the learning rate is 60 times as large",
-            build=build_dense,
+            words="from step {step} on, the learning rate is 100 times as large",
+            build=partial(build_dense, activation=nn.Tanh),
             loss=_classify,
             before=_raise,
         ),
@@ -173,9 +179,10 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
             words="from step {step} on, all rows of one picture are masked in the attention",
             build=Attention,
             loss=_classify_masked,
+            rate=0.5,
         ),
         "underflow": Fault(
-            words="from step {step} on, the loss in half precision is divided by a million",
+            words="from step {step} on, the loss in half precision is divided by ten thousand",
             build=Half,
             loss=_classify_small,
             before=_make_up,
@@ -212,7 +219,7 @@ def train_demo(  # noqa: PLR0913
         torch.manual_seed(0)
         model = chosen.build()
     generator = torch.Generator().manual_seed(1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    optimizer = torch.optim.SGD(model.parameters(), lr=chosen.rate)
     with watch(
         model, optimizer, store=path, every=10, on_alarm=on_alarm, keep_batches=True
     ) as run:

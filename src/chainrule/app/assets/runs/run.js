@@ -200,8 +200,17 @@ class RunPage {
           },
           "Copy",
         ),
-        alarm.flow === null ? null : this.makeWay(alarm.flow, alarm.step),
+        alarm.flow === null ? null : this.makeWay(alarm.flow),
       ),
+      ...(alarm.flow === null || alarm.flow === alarm.step
+        ? []
+        : [
+            el(
+              "p",
+              { class: "dim" },
+              `Step ${alarm.flow.toLocaleString("en")} is the nearest one that was kept whole.`,
+            ),
+          ]),
       ...(alarm.flow === null
         ? [el("p", { class: "dim" }, "No step of this run was kept whole, so none can be opened.")]
         : []),
@@ -226,15 +235,10 @@ class RunPage {
   /**
    * A link to a step's whole measurement.
    * @param {number} flow
-   * @param {number} step the one that was meant
    */
-  makeWay(flow, step) {
-    const near = flow === step ? "" : " (the nearest that was kept whole)";
-    return el(
-      "a",
-      { class: "button", href: this.addressOf(flow), title: near ? `Step ${flow}${near}` : null },
-      `Open step ${flow.toLocaleString("en")}`,
-    );
+  makeWay(flow) {
+    const words = `Open step ${flow.toLocaleString("en")}`;
+    return el("a", { class: "button", href: this.addressOf(flow) }, words);
   }
 
   /** @param {number} flow */
@@ -333,6 +337,7 @@ class RunPage {
    */
   offer(mark) {
     const flows = this.run?.flows ?? [];
+    find(this.root, ".ru-readout").toggleAttribute("data-marked", Boolean(mark));
     this.open.hidden = !mark || !flows.length;
     if (this.open.hidden) return;
     let flow = flows[0];
