@@ -81,9 +81,7 @@ def demo_command(  # noqa: PLR0913
 
         def train() -> None:
             try:
-                train_demo(
-                    path, fault, at=step, steps=steps, on_alarm=tell, pause=PAUSE, stop=stop
-                )
+                train_demo(path, fault, at=step, steps=steps, on_alarm=tell, pause=PAUSE, stop=stop)
                 if not stop.is_set():
                     console.print(f"The run has ended after {steps:,} steps. Ctrl+C closes it.")
                     console.file.flush()

@@ -220,9 +220,7 @@ def train_demo(  # noqa: PLR0913
         model = chosen.build()
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.SGD(model.parameters(), lr=chosen.rate)
-    with watch(
-        model, optimizer, store=path, every=10, on_alarm=on_alarm, keep_batches=True
-    ) as run:
+    with watch(model, optimizer, store=path, every=10, on_alarm=on_alarm, keep_batches=True) as run:
         for step in range(1, steps + 1):
             wrong = step >= at
             if wrong:

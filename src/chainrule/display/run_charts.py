@@ -112,25 +112,29 @@ def build_charts(
         bins: Columns of a heat map at most.
     """
     norms = reader.norm_map(layers=layers, bins=bins)
+    alarm = min((each.step for each in reader.alarms()), default=None)
     span = (int(norms.first[0]), int(norms.last[-1])) if len(norms.first) else (1, 0)
     kinds = {each.layer: each.kind for each in reader.facts.parameters}
     return RunCharts(
         span=span,
-        loss=build_loss(reader.loss_curve(points)),
-        maps=tuple(each for each in _list_maps(norms, kinds) if np.isfinite(each.shades).any()),
+        loss=build_loss(reader.loss_curve(points), alarm),
+        maps=tuple(
+            each for each in _list_maps(norms, kinds, alarm) if np.isfinite(each.shades).any()
+        ),
     )
 
 
-def build_loss(curve: LossCurve) -> LossChart | None:
+def build_loss(curve: LossCurve, alarm: int | None = None) -> LossChart | None:
     """Return the chart of a loss; `None` if there is none.
 
     Args:
         curve: The loss.
+        alarm: The step of the first alarm; `None` if there is none.
     """
     if not len(curve.first):
         return None
     median = _smooth((curve.low + curve.high) / 2, max(1, round(_NEAR * len(curve.low))))
-    ticks, cut = _choose_axis(curve.low, curve.high, median)
+    ticks, cut = _choose_axis(curve, median, alarm)
     together = int((curve.last - curve.first).max()) + 1
     each = "each step" if together == 1 else f"lowest and highest of {together:,} steps each"
     note = f"{each}, and the median of those around"
@@ -154,20 +158,24 @@ def _smooth(values: Floats, near: int) -> Floats:
     return smooth
 
 
-def _choose_axis(low: Floats, high: Floats, median: Floats) -> tuple[tuple[float, ...], bool]:
+def _choose_axis(
+    curve: LossCurve, median: Floats, alarm: int | None
+) -> tuple[tuple[float, ...], bool]:
     """Return the marks of the axis of a loss, and whether something lies above it.
 
     A loss that grows without end would press everything else to the floor: the axis then ends at
-    three times what the run began with.
+    three times what the run began with, or where the loss was before the first alarm.
     """
-    known = high[~np.isnan(high)]
+    is_known = ~np.isnan(curve.high)
+    known = curve.high[is_known]
     if not len(known):
         return (0.0, 1.0), False
-    bottom, most = min(0.0, float(low[~np.isnan(low)].min())), float(known.max())
-    usual = max(
-        3 * float(np.abs(known[: max(3, len(known) // 20)]).max()),
-        2 * float(np.quantile(median[~np.isnan(median)], 0.75)),
-    )
+    bottom, most = min(0.0, float(curve.low[is_known].min())), float(known.max())
+    usual = 3 * float(np.abs(known[: max(3, len(known) // 20)]).max())
+    if alarm is None:
+        usual = max(usual, 2 * float(np.quantile(median[~np.isnan(median)], 0.75)))
+    else:
+        usual = max(usual, 1.2 * float(curve.high[is_known & (curve.last < alarm)].max(initial=0)))
     top = min(most, usual) if usual > bottom else most
     size = (top - bottom) / 3 or 1.0
     power = 10.0 ** floor(log10(size))
@@ -177,14 +185,23 @@ def _choose_axis(low: Floats, high: Floats, median: Floats) -> tuple[tuple[float
     return ticks, most > ticks[-1]
 
 
-def _list_maps(norms: NormMap, kinds: dict[str, str]) -> Sequence[HeatMap]:
+def _find_usual(norms: NormMap, alarm: int | None) -> float:
+    """Return the median gradient of all layers: before the first alarm, while all was well."""
+    sound = norms.gradient[:, norms.last < alarm] if alarm is not None else norms.gradient
+    for part in (sound, norms.gradient):
+        usable = part[np.isfinite(part) & (part > 0)]
+        if len(usable):
+            return float(np.exp(np.median(np.log(usable))))
+    return 1.0
+
+
+def _list_maps(norms: NormMap, kinds: dict[str, str], alarm: int | None) -> Sequence[HeatMap]:
     rows = tuple(
         f"{name} ({kinds[name]})" if name in kinds and name else name for name in norms.layers
     )
     gradient = norms.gradient
+    usual = _find_usual(norms, alarm)
     with np.errstate(divide="ignore", invalid="ignore"):
-        usable = gradient[np.isfinite(gradient) & (gradient > 0)]
-        usual = float(np.exp(np.median(np.log(usable)))) if len(usable) else 1.0
         shades = np.log10(gradient / usual) / 2
         moves = np.log10(norms.update_ratio / _USUAL_UPDATE)
     shades = np.where(norms.non_finite > 0, BROKEN, shades.clip(-_DEEPEST, _DEEPEST))

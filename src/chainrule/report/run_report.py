@@ -57,7 +57,9 @@ def build_run_report(reader: RunReader) -> str:
     """
     facts, last, alarms = reader.facts, find_last(reader), reader.alarms()
     charts = build_charts(reader)
-    state = "still running" if reader.live else "ended" if reader.ended else "stopped before its end"
+    state = (
+        "still running" if reader.live else "ended" if reader.ended else "stopped before its end"
+    )
     words = [
         facts.model,
         f"{len(facts.parameters):,} parameter tensors",
@@ -137,9 +139,7 @@ def _build_alarm(alarm: Alarm) -> Markup:
 def _build_loss(charts: RunCharts, alarms: Sequence[Alarm]) -> Markup:
     chart = charts.loss
     if chart is None:
-        return element(
-            "p", "No loss was logged: run.log(loss=loss) draws it here.", class_="dim"
-        )
+        return element("p", "No loss was logged: run.log(loss=loss) draws it here.", class_="dim")
     low, high = chart.ticks[0], chart.ticks[-1]
 
     def place(values: np.ndarray) -> list[float]:
@@ -152,9 +152,7 @@ def _build_loss(charts: RunCharts, alarms: Sequence[Alarm]) -> Markup:
     content: list[Content] = []
     for tick in chart.ticks:
         y = place(np.array([tick]))[0]
-        content.append(
-            element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid")
-        )
+        content.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
         content.append(
             element("text", format_number(tick), x=_LEFT - 8, y=y + 4, text_anchor="end")
         )

@@ -13,6 +13,7 @@ const ROW = 12; // pixels
 const [LOWEST, HIGHEST] = [64, 136];
 const NEAR = 26; // alarms nearer than this share a mark
 const LETTER = 7.4; // pixels
+const END = 95; // percent: labels behind it end at their step
 
 /** @typedef {{name: string, row: number, step: number}} Mark */
 
@@ -232,10 +233,10 @@ export class Charts {
       el(
         "span",
         { class: "ru-key" },
+        text,
         el("i", {
           style: `background:${colorOf(shade, map.name === "dead" || map.name === "saturation")}`,
         }),
-        text,
       ),
     );
     const rows = map.rows.length;
@@ -313,7 +314,14 @@ export class Charts {
     part(this.root, "axis").replaceChildren(
       el("span", { class: "ru-axis-name" }, "step"),
       ...ticks.map((at) =>
-        el("span", { style: `left:${this.place(at + 0.5)}%` }, at.toLocaleString("en")),
+        el(
+          "span",
+          {
+            class: this.place(at) > END ? "ru-axis-end" : null,
+            style: `left:${this.place(at + 0.5)}%`,
+          },
+          at.toLocaleString("en"),
+        ),
       ),
     );
   }
@@ -443,7 +451,7 @@ export class Charts {
  * @param {string} text
  */
 function key(name, text) {
-  return el("span", { class: "ru-key" }, el("i", { class: name }), text);
+  return el("span", { class: "ru-key" }, text, el("i", { class: name }));
 }
 
 /**
