@@ -23,7 +23,7 @@ PAUSE = 0.02
 """Seconds after each step: a run of 600 steps can be watched for a quarter of a minute."""
 
 
-def demo_command(  # noqa: PLR0913
+def demo_command(
     fault: Annotated[
         str,
         typer.Option(

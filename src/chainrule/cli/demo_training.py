@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from types import MappingProxyType
@@ -20,7 +21,7 @@ from chainrule.watch.records import Alarm
 from chainrule.watch.watching import watch
 
 BATCH = 64
-JUMP = 100.0
+JUMP = 1000.0
 SHRINK = 1e-4
 
 
@@ -76,7 +77,7 @@ def build_dense(
     kind = "relu" if activation is nn.ReLU else "tanh"
     sizes = [64, *[width] * depth, 10]
     modules: list[nn.Module] = []
-    for index, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (inputs, outputs) in enumerate(pairwise(sizes)):
         linear = nn.Linear(inputs, outputs)
         nn.init.kaiming_normal_(linear.weight, nonlinearity=kind)
         nn.init.zeros_(linear.bias)
@@ -164,7 +165,7 @@ def _make_up(model: nn.Module, optimizer: torch.optim.Optimizer, since: int) -> 
 FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
         "rate": Fault(
-            words="from step {step} on, the learning rate is 100 times as large",
+            words="from step {step} on, the learning rate is 50 instead of 0.05",
             build=partial(build_dense, activation=nn.Tanh),
             loss=_classify,
             before=_raise,
@@ -192,7 +193,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
 """What can go wrong, by name."""
 
 
-def train_demo(  # noqa: PLR0913
+def train_demo(
     path: Path,
     fault: str,
     *,

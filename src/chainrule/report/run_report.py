@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from itertools import groupby
+from math import isnan
 
 import numpy as np
 
@@ -161,7 +162,7 @@ def _build_loss(charts: RunCharts, alarms: Sequence[Alarm]) -> Markup:
         element(
             "path",
             d="".join(
-                f"M{x:.1f} {a:.1f}V{b - 0.8:.1f}" for x, a, b, known in ranges if known == known
+                f"M{x:.1f} {a:.1f}V{b - 0.8:.1f}" for x, a, b, known in ranges if not isnan(known)
             ),
             stroke="currentColor",
             stroke_opacity="0.3",
@@ -169,7 +170,7 @@ def _build_loss(charts: RunCharts, alarms: Sequence[Alarm]) -> Markup:
         )
     )
     points = list(zip(across, place(chart.median), chart.median.tolist(), strict=True))
-    for known, part in groupby(points, key=lambda point: point[2] == point[2]):
+    for known, part in groupby(points, key=lambda point: not isnan(point[2])):
         if known:
             line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in part)
             content.append(
@@ -200,7 +201,7 @@ def _build_map(drawn: HeatMap, charts: RunCharts, alarms: Sequence[Alarm]) -> Ma
         row: list[float | None] = []
         for column in columns.tolist():
             shade = float(shades[column]) if column >= 0 else float("nan")
-            if shade != shade:
+            if isnan(shade):
                 row.append(None)
             elif shade >= BROKEN:
                 row.append(_TOP)

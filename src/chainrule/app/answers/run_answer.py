@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,7 @@ def _describe_map(drawn: HeatMap) -> Answer:
 
 def _round(values: Floats) -> list[float | None]:
     """Return numbers with the digits that are shown; `None` where there is none."""
-    return [None if value != value else float(f"{value:.3g}") for value in values.tolist()]
+    return [None if isnan(value) else float(f"{value:.3g}") for value in values.tolist()]
 
 
 def _hide(sentence: str, path: Path) -> str:

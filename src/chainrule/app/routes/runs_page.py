@@ -219,7 +219,7 @@ def _show_run(shelf: Shelf, request: Request, name: str, other: str) -> Response
 
 def _write_file(path: Path, file: str, request: Request) -> tuple[bytes, str, str] | Response:
     """Return a file's bytes, what they are, and the name to keep it under."""
-    stem = "".join(letter if letter.isascii() and letter.isalnum() or letter in "-_" else "_"
+    stem = "".join(letter if (letter.isascii() and letter.isalnum()) or letter in "-_" else "_"
                    for letter in path.stem)[:80] or "run"  # fmt: skip
     tables = {f"{what}.csv": what for what, _ in EXPORTS}
     try:
