@@ -310,6 +310,12 @@ class TestFiles:
         assert "The loss jumped." in text
 
 
+@pytest.fixture(scope="module")
+def site(folder):
+    with serve_app(create_app(runs=folder)) as address:
+        yield address
+
+
 def rectangles(page, selector):
     return [box.bounding_box() for box in page.locator(selector).all() if box.is_visible()]
 
@@ -323,11 +329,6 @@ def overlap(a, b):
 
 @pytest.mark.browser
 class TestInABrowser:
-    @pytest.fixture(scope="class")
-    def site(self, folder):
-        with serve_app(create_app(runs=folder)) as address:
-            yield address
-
     @pytest.fixture
     def page(self, kept_page, site):
         with watch(kept_page, site, expected=lambda text: "404" in text or "422" in text,

@@ -74,12 +74,12 @@ def build_dense(
         width: Units of each.
         activation: What follows each of them.
     """
-    kind = "relu" if activation is nn.ReLU else "tanh"
     sizes = [64, *[width] * depth, 10]
     modules: list[nn.Module] = []
     for index, (inputs, outputs) in enumerate(pairwise(sizes)):
         linear = nn.Linear(inputs, outputs)
-        nn.init.kaiming_normal_(linear.weight, nonlinearity=kind)
+        gain = nn.init.calculate_gain("relu" if activation is nn.ReLU else "tanh")
+        nn.init.normal_(linear.weight, std=gain / math.sqrt(inputs))
         nn.init.zeros_(linear.bias)
         modules += [linear, activation()] if index < depth else [linear]
     return nn.Sequential(*modules)
@@ -153,7 +153,7 @@ def _kill(model: nn.Module, optimizer: torch.optim.Optimizer, since: int) -> Non
     if since == 0:
         layer = model.get_submodule("8")
         with torch.no_grad():
-            layer.bias.sub_(30.0)  # type: ignore[operator, union-attr]
+            layer.bias.sub_(30.0)  # type: ignore[operator]
 
 
 def _make_up(model: nn.Module, optimizer: torch.optim.Optimizer, since: int) -> None:

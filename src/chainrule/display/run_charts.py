@@ -246,7 +246,7 @@ def _list_maps(norms: NormMap, kinds: dict[str, str], alarm: int | None) -> Sequ
         ("saturation", "Saturation", "share of outputs where the activation is flat",
          norms.saturation),
     ):  # fmt: skip
-        used = np.flatnonzero(~np.isnan(values).all(axis=1)) if values.size else []
+        used = np.flatnonzero(~np.isnan(values).all(axis=1)) if values.size else np.zeros(0, int)
         if not len(used):
             continue
         maps.append(
