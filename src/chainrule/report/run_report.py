@@ -104,7 +104,7 @@ def _write_day(created: float) -> str:
 
 
 def _build_alarm(alarm: Alarm) -> Markup:
-    place = f" in {alarm.layer}" if alarm.layer else ""
+    place = f" in module {alarm.layer}" if alarm.layer else ""
     said = (("What", alarm.summary), ("Why", alarm.cause), ("Do", alarm.action))
     rows = [
         element(

@@ -156,7 +156,7 @@ def describe_record(alarm: Alarm) -> str:
 
 
 def _describe_alarm(alarm: Alarm, flows: Sequence[int]) -> Answer:
-    place = f" in {alarm.layer}" if alarm.layer else ""
+    place = f" in module {alarm.layer}" if alarm.layer else ""
     near = min(flows, key=lambda step: (abs(step - alarm.step), step), default=None)
     return {
         "step": alarm.step,
