@@ -364,7 +364,11 @@ class TestInABrowser:
         page.wait_for_selector("#run-root[data-ready]")
         assert page.locator("h1").inner_text() == "many"
         assert page.locator("nav [aria-current=page]").inner_text() == "Runs"
-        assert page.locator("[data-part=alarm-title]").inner_text().endswith("Step 90: spike in module 0")
+        assert (
+            page.locator("[data-part=alarm-title]")
+            .inner_text()
+            .endswith("Step 90: spike in module 0")
+        )
 
     def test_alarms_by_keyboard(self, page, site):
         self.open(page, f"{site}/runs/many")

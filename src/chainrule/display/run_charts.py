@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from math import floor, log10
 
 import numpy as np
-from numpy.typing import NDArray
 
 from chainrule._utils.numbers import format_number
 from chainrule.watch.overviews import LossCurve, NormMap
@@ -273,7 +272,7 @@ def _list_maps(norms: NormMap, kinds: dict[str, str], alarm: int | None) -> Sequ
 def _hold(norms: NormMap, drawn: HeatMap) -> HeatMap:
     """Return a map of sampled steps: a sample stands until the next one."""
     known = ~np.isnan(drawn.values).all(axis=0) if len(drawn.rows) else np.zeros(0, bool)
-    places: NDArray[np.intp] = np.flatnonzero(known)
+    places = np.flatnonzero(known)
     if not len(places):
         return drawn
     first = norms.first[places]

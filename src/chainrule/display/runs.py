@@ -20,6 +20,7 @@ from rich.text import Text
 from chainrule._utils.numbers import encode_number, format_number
 from chainrule.display.terminal_tables import SPARKS, show
 from chainrule.errors import RunFileError
+from chainrule.watch.alarm_constants import RECORD
 from chainrule.watch.overviews import LossCurve, NormMap, group_names
 from chainrule.watch.packing import Floats, is_nothing
 from chainrule.watch.reading import RunReader
@@ -34,6 +35,8 @@ BLOCKS = 12
 
 ROWS = 16
 """Steps in the table of two runs."""
+
+_PRECISION = "precision of this rule (docs/alarms.md)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,6 +354,22 @@ def render_alarm(alarm: Alarm) -> RenderableType:
     )
     body = [show(each) for each in (alarm.summary, alarm.cause, alarm.action) if each]
     return Group(head, *(Padding(each, (0, 0, 0, 2), expand=False) for each in body))
+
+
+def describe_record(alarm: Alarm) -> str:
+    """Return how often the rule of an alarm was right on known programs, as a sentence.
+
+    Args:
+        alarm: The alarm.
+    """
+    if alarm.rule in RECORD:
+        right, said, _, _ = RECORD[alarm.rule]
+        if said:
+            return f"On known programs, this alarm was right in {right} of {said} cases."
+    for each in alarm.evidence:
+        if each.name == _PRECISION:
+            return f"On known programs, this alarm was right in {100 * each.value:.0f} % of cases."
+    return "How often this alarm is right was not measured."
 
 
 def to_run_json(view: RunView) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from chainrule._utils.html import Content, Markup, element
 from chainrule._utils.numbers import format_number
 from chainrule.display.run_charts import BROKEN, HeatMap, LossChart, RunCharts, build_charts
-from chainrule.display.runs import find_last
+from chainrule.display.runs import describe_record, find_last
 from chainrule.report.page import build_document
 from chainrule.report.raster import draw_cells
 from chainrule.watch.reading import RunReader
@@ -125,6 +125,7 @@ def _build_alarm(alarm: Alarm) -> Markup:
         "div",
         element("p", element("b", f"Step {alarm.step:,}: {alarm.kind}{place}"), class_="bad"),
         [element("p", element("b", f"{name}. "), text) for name, text in said if text],
+        element("p", describe_record(alarm), class_="dim"),
         element(
             "details",
             element("summary", "The evidence"),
@@ -157,18 +158,14 @@ def _build_loss(charts: RunCharts, alarms: Sequence[Alarm]) -> Markup:
         content.append(
             element("text", format_number(tick), x=_LEFT - 8, y=y + 4, text_anchor="end")
         )
-    ranges = zip(across, place(chart.low), place(chart.high), chart.low.tolist(), strict=True)
-    content.append(
-        element(
-            "path",
-            d="".join(
-                f"M{x:.1f} {a:.1f}V{b - 0.8:.1f}" for x, a, b, known in ranges if not isnan(known)
-            ),
-            stroke="currentColor",
-            stroke_opacity="0.3",
-            fill="none",
-        )
-    )
+    ranges = list(zip(across, place(chart.low), place(chart.high), chart.low.tolist(), strict=True))
+    for known, members in groupby(ranges, key=lambda point: not isnan(point[3])):
+        if known:
+            steps = "L".join(f"{x:.1f} {low_y:.1f}V{high_y:.1f}" for x, low_y, high_y, _ in members)
+            content.append(
+                element("path", d=f"M{steps}", stroke="currentColor", stroke_opacity="0.3",
+                        fill="none")
+            )  # fmt: skip
     points = list(zip(across, place(chart.median), chart.median.tolist(), strict=True))
     for known, part in groupby(points, key=lambda point: not isnan(point[2])):
         if known:

@@ -12,12 +12,12 @@ from chainrule._utils.numbers import format_number
 from chainrule.display.run_charts import HeatMap, LossChart, build_charts
 from chainrule.display.runs import (
     compare_runs,
+    describe_record,
     find_last,
     measure_speed,
     read_line,
     write_time,
 )
-from chainrule.watch.alarm_constants import RECORD
 from chainrule.watch.export import What
 from chainrule.watch.packing import Floats
 from chainrule.watch.reading import RunReader
@@ -44,7 +44,6 @@ EXPORTS: tuple[tuple[What, str], ...] = (
 """Tables that can be downloaded, and what is in them."""
 
 _STATES = {"running": "live", "ended": "ended", "stopped": "stopped", "unreadable": "damaged"}
-_RECORDED = " of this rule (docs/alarms.md)"
 
 
 def describe_line(path: Path, name: str) -> Answer:
@@ -137,22 +136,6 @@ def describe_comparison(one: RunReader, other: RunReader, name: str) -> Answer:
         "loss": _describe_loss(charts.loss),
         "alarms": [_describe_alarm(alarm, ()) for alarm in found.alarms[1][:ALARMS]],
     }
-
-
-def describe_record(alarm: Alarm) -> str:
-    """Return how often the rule of an alarm was right on known programs, as a sentence.
-
-    Args:
-        alarm: The alarm.
-    """
-    if alarm.rule in RECORD:
-        right, said, _, _ = RECORD[alarm.rule]
-        if said:
-            return f"On known programs, this alarm was right in {right} of {said} cases."
-    for each in alarm.evidence:
-        if each.name == f"precision{_RECORDED}":
-            return f"On known programs, this alarm was right in {100 * each.value:.0f} % of cases."
-    return "How often this alarm is right was not measured."
 
 
 def _describe_alarm(alarm: Alarm, flows: Sequence[int]) -> Answer:
