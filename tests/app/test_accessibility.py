@@ -25,6 +25,7 @@ PAGES = {
     "your model": ("/your-model", "#model-root[data-ready]"),
     "sample": ("/your-model?sample=undefined_distance", "[data-shown]"),
     "sample over time": ("/your-model?sample=lost_over_time", ".mo-time .point"),
+    "runs": ("/runs", "#runs-root[data-ready]"),
     "no such page": ("/lost", "main"),
 }
 

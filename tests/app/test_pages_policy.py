@@ -12,6 +12,7 @@ DRAWN = {
     "chain-rule": "#graph-title",
     "learn": "#gradient-chart .main-svg",
     "your-model": "#model-root[data-ready]",
+    "runs": "#runs-root[data-ready]",
 }
 """What shows that the scripts of a page have done their work."""
 

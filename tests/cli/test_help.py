@@ -46,6 +46,7 @@ def test_examples_run(run, tmp_path, monkeypatch, opened, command):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.py").write_text(code)
     (tmp_path / "my_package").mkdir()
+    (tmp_path / "runs").mkdir()
     (tmp_path / "my_package/__init__.py").touch()
     (tmp_path / "my_package/model.py").write_text(code)
     run("simulate", "--depth", "2", "--width", "4", "--seeds", "1", "-o", "flow.json")

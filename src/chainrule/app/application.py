@@ -1,6 +1,8 @@
 """The application: the pages, what their scripts ask for, and the guard before all of it."""
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -15,12 +17,18 @@ from chainrule.app.routes import (
     model_page,
     picture_route,
     remedy_route,
+    runs_page,
     training_route,
 )
 from chainrule.app.site import assets, pages
 
 
-def create_app(*, host: str = "0.0.0.0", allowed_hosts: Iterable[str] = ()) -> FastAPI:
+def create_app(
+    *,
+    host: str = "0.0.0.0",
+    allowed_hosts: Iterable[str] = (),
+    runs: str | os.PathLike[str] | None = None,
+) -> FastAPI:
     """Return the explorer, an ASGI application for any server.
 
     It keeps no state between requests, so any number of workers can serve it, and it loads nothing
@@ -32,6 +40,7 @@ def create_app(*, host: str = "0.0.0.0", allowed_hosts: Iterable[str] = ()) -> F
             of the machine itself. With 0.0.0.0 or :: any address in numbers is served too.
         allowed_hosts: Further names under which it is served, such as that of a proxy before it;
             "*" for every name.
+        runs: Folder of training runs that the page Runs shows.
 
     Example:
         >>> create_app(allowed_hosts=["chainrule.example.org"]).title
@@ -48,6 +57,7 @@ def create_app(*, host: str = "0.0.0.0", allowed_hosts: Iterable[str] = ()) -> F
     lesson.register_routes(server, queue, measurer)
     chain_page.register_routes(server, queue, measurer)
     model_page.register_routes(server, queue)
+    runs_page.register_routes(server, None if runs is None else Path(runs))
     assets.register_routes(server)
     pages.register_routes(server)
     server.add_middleware(

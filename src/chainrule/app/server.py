@@ -10,6 +10,7 @@ import webbrowser
 from contextlib import suppress
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -36,6 +37,8 @@ def serve(
     open_browser: bool,
     workers: int = 1,
     allowed_hosts: tuple[str, ...] = (),
+    runs: Path | None = None,
+    path: str = "",
 ) -> None:
     """Serve the explorer until interrupted.
 
@@ -46,17 +49,19 @@ def serve(
         open_browser: Whether to open the page in the user's browser.
         workers: Processes that answer, each on one core; one that dies is replaced.
         allowed_hosts: Further names under which the explorer is served; see `create_app`.
+        runs: Folder of training runs that the page Runs shows.
+        path: Of the page that is printed and opened; the first one by default.
 
     Raises:
         ChainruleError: If the address cannot be listened on.
     """
     bare = host.removeprefix("[").removesuffix("]")
     listeners = listen(bare, port)
-    url = f"http://{f'[{bare}]' if ':' in bare else bare}:{listeners[0].getsockname()[1]}"
+    url = f"http://{f'[{bare}]' if ':' in bare else bare}:{listeners[0].getsockname()[1]}{path}"
     print(f"chainrule explorer: {url}  (stop with Ctrl+C)", flush=True)
     if open_browser:
         threading.Timer(0.5, webbrowser.open, [url]).start()
-    make = partial(create_worker, bare, allowed_hosts)
+    make = partial(create_worker, bare, allowed_hosts, runs)
     options = {"http": TimedProtocol, "log_level": "warning", "access_log": False, **OPTIONS}
     with suppress(KeyboardInterrupt):
         if workers > 1:
@@ -137,7 +142,9 @@ class _Supervisor(Multiprocess):  # type: ignore[misc]  # as above
         self.handle_term()
 
 
-def create_worker(host: str = "127.0.0.1", allowed_hosts: tuple[str, ...] = ()) -> Any:
+def create_worker(
+    host: str = "127.0.0.1", allowed_hosts: tuple[str, ...] = (), runs: Path | None = None
+) -> Any:
     """Return the application for a process that does nothing but serve it.
 
     In a worker process this also sees to it that the worker ends with its parent, however that
@@ -146,6 +153,7 @@ def create_worker(host: str = "127.0.0.1", allowed_hosts: tuple[str, ...] = ()) 
     Args:
         host: The address that the server listens on.
         allowed_hosts: Further names under which it is served.
+        runs: Folder of training runs.
     """
     import torch  # a process that only supervises workers does without
 
@@ -155,7 +163,7 @@ def create_worker(host: str = "127.0.0.1", allowed_hosts: tuple[str, ...] = ()) 
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)  # small networks run fastest so, and other workers need the cores
-    server = create_app(host=host, allowed_hosts=allowed_hosts)
+    server = create_app(host=host, allowed_hosts=allowed_hosts, runs=runs)
     # The first visitor is not to wait for what is done once.
     prepare_pages()
     simulate(get_preset(DEFAULT_PRESET).spec, 2)

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from chainrule._utils.version import read_version
+from chainrule.cli.demo import demo_command
 from chainrule.cli.equation import equation_command
 from chainrule.cli.explore import explore_command
 from chainrule.cli.inspect import inspect_command
@@ -53,7 +54,12 @@ _EXAMPLES = {
         "chainrule equation --tied 1.5 --layers 30 --activation tanh --clip 0.1",
         'chainrule equation --expr "x + sigmoid(w*x)" --value x=0.5,w=1.2',
     ),
-    "explore": ("chainrule explore", "chainrule explore --port 0 --no-browser"),
+    "explore": (
+        "chainrule explore",
+        "chainrule explore --runs runs",
+        "chainrule explore --port 0 --no-browser",
+    ),
+    "demo": ("chainrule demo", "chainrule demo --fault masked --step 100 --folder runs"),
 }
 
 _UsageError = typer.BadParameter.__mro__[1]
@@ -90,6 +96,7 @@ for _name, _function in (
     ("presets", presets_command),
     ("equation", equation_command),
     ("explore", explore_command),
+    ("demo", demo_command),
 ):
     app.command(_name, cls=_Command, epilog=_list_examples(_EXAMPLES[_name]))(_function)
 

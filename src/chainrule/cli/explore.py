@@ -1,6 +1,7 @@
 """`chainrule explore`: the web pages."""
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,16 +38,22 @@ def explore_command(
             help="Answer to this host name, too, for example that of a proxy. May be repeated.",
         ),
     ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Show the training runs of this folder on the page Runs."
+        ),
+    ] = None,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Do not open a browser.")
     ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Open the explorer: web pages about the gradients of a network."""
-    missing = [name for name in NEEDED if not find_spec(name)]
-    if missing:
+    check_packages()
+    if runs is not None and not runs.is_dir():
         raise ChainruleError(
-            f"The explorer needs {', '.join(missing)}, which must be installed. Run: {INSTALL_APP}"
+            f"--runs must be a folder; got {runs}. chainrule.watch(…, store='runs/a.db') makes one."
         )
     from chainrule.app.server import serve
 
@@ -56,4 +63,18 @@ def explore_command(
         open_browser=not no_browser,
         workers=workers,
         allowed_hosts=tuple(allow_host or ()),
+        runs=runs,
     )
+
+
+def check_packages() -> None:
+    """Raise unless everything is installed that serving the pages needs.
+
+    Raises:
+        ChainruleError: If a package is missing.
+    """
+    missing = [name for name in NEEDED if not find_spec(name)]
+    if missing:
+        raise ChainruleError(
+            f"The explorer needs {', '.join(missing)}, which must be installed. Run: {INSTALL_APP}"
+        )

@@ -20,6 +20,7 @@ from rich.text import Text
 from chainrule._utils.numbers import encode_number, format_number
 from chainrule.display.terminal_tables import SPARKS, show
 from chainrule.errors import RunFileError
+from chainrule.watch.alarm_constants import RECORD
 from chainrule.watch.overviews import LossCurve, NormMap, group_names
 from chainrule.watch.packing import Floats, is_nothing
 from chainrule.watch.reading import RunReader
@@ -34,6 +35,8 @@ BLOCKS = 12
 
 ROWS = 16
 """Steps in the table of two runs."""
+
+_PRECISION = "precision of this rule (docs/alarms.md)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +123,7 @@ def read_line(path: Path) -> RunLine:
     size = sum(each.stat().st_size for each in list_files(path))
     try:
         reader = RunReader(path)
-        return _describe(reader, _find_last(reader), len(reader.alarms()), size)
+        return _describe(reader, find_last(reader), len(reader.alarms()), size)
     except RunFileError as error:
         return RunLine(name=path.stem, path=path, state="unreadable", size=size, damage=str(error))
 
@@ -143,7 +146,7 @@ def read_view(reader: RunReader, *, cells: int = CELLS, blocks: int = BLOCKS) ->
         cells: Cells of a sparkline.
         blocks: Blocks of layers at most.
     """
-    last = _find_last(reader)
+    last = find_last(reader)
     alarms = reader.alarms()
     layers = len({each.layer for each in reader.facts.parameters})
     norms = reader.norm_map(layers=max(layers, 1), bins=cells)
@@ -154,7 +157,7 @@ def read_view(reader: RunReader, *, cells: int = CELLS, blocks: int = BLOCKS) ->
         parameters=len(reader.facts.parameters),
         optimizers=tuple(each.kind for each in reader.facts.optimizers),
         last=last,
-        speed=_measure_speed(reader, last),
+        speed=measure_speed(reader, last),
         alarms=alarms,
     )
 
@@ -211,7 +214,7 @@ def render_lines(lines: Sequence[RunLine], *, now: float | None = None) -> Rende
             f"{line.step:,}" if line.step else "",
             "" if line.loss is None else format_number(line.loss),
             show(str(line.alarms), "bold" if line.alarms else "dim"),
-            _write_time(line.created, time.time() if now is None else now),
+            write_time(line.created, time.time() if now is None else now),
             _write_size(line.size),
         )
     return table
@@ -353,6 +356,22 @@ def render_alarm(alarm: Alarm) -> RenderableType:
     return Group(head, *(Padding(each, (0, 0, 0, 2), expand=False) for each in body))
 
 
+def describe_record(alarm: Alarm) -> str:
+    """Return how often the rule of an alarm was right on known programs, as a sentence.
+
+    Args:
+        alarm: The alarm.
+    """
+    if alarm.rule in RECORD:
+        right, said, _, _ = RECORD[alarm.rule]
+        if said:
+            return f"On known programs, this alarm was right in {right} of {said} cases."
+    for each in alarm.evidence:
+        if each.name == _PRECISION:
+            return f"On known programs, this alarm was right in {100 * each.value:.0f} % of cases."
+    return "How often this alarm is right was not measured."
+
+
 def to_run_json(view: RunView) -> dict[str, Any]:
     """Return a run as plain data, ready for JSON.
 
@@ -456,12 +475,23 @@ def _describe(reader: RunReader, last: StepRecord | None, alarms: int, size: int
     )
 
 
-def _find_last(reader: RunReader) -> StepRecord | None:
+def find_last(reader: RunReader) -> StepRecord | None:
+    """Return the last step of a run; `None` if there is none.
+
+    Args:
+        reader: The run.
+    """
     records = reader.steps(after=max(reader.last_step - 1, 0))
     return records[-1] if records else None
 
 
-def _measure_speed(reader: RunReader, last: StepRecord | None) -> float | None:
+def measure_speed(reader: RunReader, last: StepRecord | None) -> float | None:
+    """Return the steps per second over the last steps; `None` if that cannot be known.
+
+    Args:
+        reader: The run.
+        last: Its last step.
+    """
     if last is None:
         return None
     near = reader.steps(after=max(last.step - 50, 0))
@@ -541,8 +571,13 @@ def _write_last(values: Floats) -> str:
     return format_number(float(known[-1])) if len(known) else ""
 
 
-def _write_time(created: float, now: float) -> str:
-    """Return when something was, today without the date."""
+def write_time(created: float, now: float) -> str:
+    """Return when something was, today without the date.
+
+    Args:
+        created: The time, in seconds since 1970.
+        now: The present time, likewise.
+    """
     try:
         there, today = time.localtime(created), time.localtime(now)
     except (OverflowError, ValueError, OSError):

@@ -109,10 +109,16 @@ def build_report(
             ),
         ),
     ]
-    return _build_document(f"{heading} · chainrule", main)
+    return build_document(f"{heading} · chainrule", main)
 
 
-def _build_document(title: str, main: list[Content]) -> str:
+def build_document(title: str, main: list[Content]) -> str:
+    """Return an HTML page that needs nothing but itself.
+
+    Args:
+        title: Its title.
+        main: What is on it.
+    """
     style, script = _read("style.css"), _read("tips.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; "

@@ -11,7 +11,9 @@ Rgba = tuple[int, int, int, int]
 
 
 def draw_cells(
-    rows: Sequence[Sequence[float | None]], colorscale: Sequence[Sequence[object]]
+    rows: Sequence[Sequence[float | None]],
+    colorscale: Sequence[Sequence[object]],
+    largest: float | None = None,
 ) -> str:
     """Return a data address of the picture; cells that are `None` stay transparent.
 
@@ -19,9 +21,11 @@ def draw_cells(
         rows: Values from 0 to the largest one, which gets the scale's last colour; first row at
             the bottom.
         colorscale: Plotly's: pairs of a place in [0, 1] and a colour.
+        largest: The value that gets the last colour instead.
     """
     stops = [(float(str(place)), _parse(str(color))) for place, color in colorscale]
-    largest = max((v for row in rows for v in row if v is not None), default=0.0) or 1.0
+    if largest is None:
+        largest = max((v for row in rows for v in row if v is not None), default=0.0) or 1.0
     lines = []
     for row in reversed(rows):
         pixels = bytearray(b"\0")  # no filter

@@ -44,6 +44,7 @@ STYLES: Mapping[str, tuple[str, ...]] = {
         "explore/explore.css",
         "model/model.css",
     ),
+    "runs": ("shared/base.css", "runs/runs.css"),
     "plain": ("shared/base.css",),
 }
 """The style sheets of each page; they are sent as one."""

@@ -120,8 +120,27 @@ PAGES: Mapping[str, Page] = {
         nav="model",
         charts=True,
     ),
+    "/runs": Page(
+        template="runs.html",
+        title="Training runs",
+        description="Training runs that chainrule.watch kept: live, with alarms in words.",
+        styles="runs",
+        script="runs/list.js",
+        nav="runs",
+    ),
 }
 """The pages by path."""
+
+RUN = Page(
+    template="run.html",
+    title="A training run",
+    description="A training run: its loss, its gradients layer by layer and step by step, and its "
+    "alarms in words.",
+    styles="runs",
+    script="runs/run.js",
+    nav="runs",
+)
+"""The page of one run; which one is in its address."""
 
 LESSON_WAYS = (
     ("backprop", "Backpropagation in one picture"),
@@ -153,6 +172,10 @@ def register_routes(server: FastAPI) -> None:
     for path, page in PAGES.items():
         server.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(_respond(page))
 
+    server.api_route("/runs/{name}", methods=["GET", "HEAD"], include_in_schema=False)(
+        _respond(RUN)
+    )
+
     @server.exception_handler(HTTPException)
     async def explain(request: Request, error: HTTPException) -> Response:
         path = request.url.path
@@ -177,7 +200,7 @@ def _respond(page: Page) -> Any:
 
 def prepare_pages() -> None:
     """Write and compress every page, so that the first visitor does not wait for it."""
-    for page in (*PAGES.values(), NOT_FOUND):
+    for page in (*PAGES.values(), RUN, NOT_FOUND):
         _ = write_page(page).packed
         for name in (page.script, f"styles/{page.styles}.css"):
             _ = load_assets().files[name].packed

@@ -72,8 +72,10 @@ class ModelPage {
 
   /** The address names the sample that is open, so that it can be sent to somebody. */
   openAddress() {
-    const name = new URLSearchParams(location.search).get("sample");
+    const query = new URLSearchParams(location.search);
+    const [name, run] = [query.get("sample"), query.get("run")];
     if (name) this.openSample(name, false);
+    else if (run) this.openStep(run, query.get("step") ?? "");
     else this.close();
   }
 
@@ -109,6 +111,37 @@ class ModelPage {
       await this.ask(file, true);
     } catch {
       this.fail("The sample could not be fetched: the server does not answer. Try it again.");
+    }
+  }
+
+  /**
+   * Open the whole measurement of one step of a training run.
+   * @param {string} run
+   * @param {string} step
+   */
+  async openStep(run, step) {
+    this.asked += 1;
+    const turn = this.asked;
+    this.nameSample(null);
+    const address = encodeURIComponent(run);
+    try {
+      const path = `/files/runs/${address}/flow.json?step=${encodeURIComponent(step)}`;
+      const response = await fetch(path);
+      const content = await response.blob();
+      if (turn !== this.asked) return; // something else was opened
+      if (!response.ok) {
+        this.fail(JSON.parse(await content.text()).error);
+        return;
+      }
+      this.file = new File([content], `${run}-step-${step}.json`);
+      this.view = { ...this.view, layer: 1 };
+      this.title = `Step ${step} of the run ${run}`;
+      const place = part(this.root, "sample-command");
+      place.hidden = false;
+      place.replaceChildren(el("a", { href: `/runs/${address}` }, `← Back to the run ${run}`));
+      await this.ask(this.file, true);
+    } catch {
+      this.fail("The step could not be fetched: the server does not answer. Try it again.");
     }
   }
 
