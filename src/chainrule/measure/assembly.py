@@ -57,7 +57,7 @@ Place = tuple[int, int]
 """Where a value will be found: (number of the table, entry in it)."""
 
 
-def assemble_flow(  # noqa: PLR0915  (one table per kind of tensor, one transfer)
+def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of tensor)
     inventory: Inventory,
     loss: Tensor,
     recorder: Recorder,
