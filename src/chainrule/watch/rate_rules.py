@@ -134,8 +134,8 @@ def _find_replaced(history: History) -> Finding | None:
             bound=REPLACED,
             layer=_find_fastest(history, sample),
             summary=f"At step {sample.step} the update was {format_number(ratio)} times as large "
-            f"as the weights, and the loss went from {format_number(first)} to "
-            f"{format_number(float(known[-1]))}.",
+            f"as the weights. The loss is now {format_number(float(known[-1]))}; at the first step "
+            f"it was {format_number(first)}.",
             evidence=_show_step(history),
         )
     return None
