@@ -162,6 +162,33 @@ def photograph_terminal(browser: Browser) -> None:
     page.close()
 
 
+def photograph_runs(browser: Browser) -> None:
+    """Photograph a training run that went wrong: desktop and phone, light and dark."""
+    from chainrule.cli.demo_training import train_demo
+
+    with tempfile.TemporaryDirectory() as folder:
+        train_demo(
+            Path(folder) / "demo-dead.db", "dead", at=250, steps=400, on_alarm=lambda alarm: None
+        )
+        with serve_explorer("--runs", folder) as url:
+            for name, width, height, scheme in (
+                ("runs", 1440, 900, "light"),
+                ("runs-dark", 1440, 900, "dark"),
+                ("runs-phone", 390, 1500, "light"),
+                ("runs-phone-dark", 390, 1500, "dark"),
+            ):
+                page = browser.new_page(
+                    bypass_csp=True,
+                    viewport={"width": width, "height": height},
+                    color_scheme=scheme,  # type: ignore[arg-type]
+                )
+                page.goto(f"{url}/runs/demo-dead")
+                page.wait_for_selector("[data-ready]")
+                page.wait_for_timeout(500)
+                page.screenshot(path=IMAGES / f"{name}.png")
+                page.close()
+
+
 def main() -> None:
     """Start the explorer, take the pictures, stop it."""
     IMAGES.mkdir(exist_ok=True)
@@ -174,6 +201,7 @@ def main() -> None:
         photograph_chain(browser, url)
         photograph_terminal(browser)
         photograph_tutorial(browser)
+        photograph_runs(browser)
         browser.close()
 
 

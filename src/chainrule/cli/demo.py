@@ -2,6 +2,7 @@
 
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ FAULTS = ("rate", "dead", "masked", "underflow")
 
 PAUSE = 0.02
 """Seconds after each step: a run of 600 steps can be watched for a quarter of a minute."""
+
+PATIENCE = 60
+"""Seconds in which the training must have begun; loading PyTorch takes long on a busy machine."""
 
 
 def demo_command(
@@ -91,6 +95,7 @@ def demo_command(
 
         trainer = threading.Thread(target=train, daemon=True)
         trainer.start()
+        _wait_for(path, trainer)
         try:
             serve(
                 "127.0.0.1", port, open_browser=not no_browser, runs=place,
@@ -117,6 +122,13 @@ def _choose_folder(folder: Path | None) -> Iterator[Path]:
             f"--folder must be a folder that can be made; {folder}: {error.strerror}."
         ) from None
     yield folder
+
+
+def _wait_for(path: Path, trainer: threading.Thread) -> None:
+    """Return when a run is there to be shown, or none will come."""
+    end = time.monotonic() + PATIENCE
+    while trainer.is_alive() and not path.exists() and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def _choose_name(folder: Path, fault: str) -> Path:

@@ -8,7 +8,7 @@ import { copy, el, find, makeTable, part, scrolling, setText } from "../shared/d
 import { ask, stateNodes } from "./asking.js";
 import { Charts } from "./charts.js";
 
-const LIVE = 700; // milliseconds between two looks at a run that trains
+const LIVE = 500; // milliseconds between two looks at a run that trains
 const STILL = 4000;
 const COPIED = 1500;
 
@@ -98,7 +98,7 @@ class RunPage {
       if (status !== 304) this.show(answer);
     }
     const took = performance.now() - begun;
-    const wait = this.run?.state === "live" ? Math.max(LIVE, 4 * took) : STILL;
+    const wait = this.run?.state === "live" ? Math.max(LIVE, 2 * took) : STILL;
     setTimeout(() => turn === this.turn && this.look(), wait);
   }
 
