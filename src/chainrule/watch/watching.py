@@ -51,6 +51,7 @@ from chainrule.watch.records import (
     Alarm,
     Evidence,
     LayerSample,
+    Record,
     RunFacts,
     Sample,
     StepRecord,
@@ -58,6 +59,7 @@ from chainrule.watch.records import (
 from chainrule.watch.replay import BatchKeeper, KeptStep
 from chainrule.watch.rules import RULES, find_alarms
 from chainrule.watch.sampling import NO_MODULE, LayerSampler, UpdateMeter, is_sampled
+from chainrule.watch.sinks import Sink
 from chainrule.watch.store import RunWriter
 from chainrule.watch.subject import Watched, describe_run, find_watched
 
@@ -87,6 +89,7 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
     skip_step_on: Collection[str] = (),
     resume: bool | int = False,
     keep_batches: bool = False,
+    sinks: Sequence[Sink] = (),
 ) -> "Run":
     """Watch a training run: measure it while it trains, and say in words when it goes wrong.
 
@@ -114,6 +117,10 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
         keep_batches: Keep the inputs of the last forward pass, and when a gradient is not finite,
             run the step again on a copy to find the operation that began it. The device is then
             waited for at each step.
+        sinks: Functions of a record (`StepRecord`, `Sample` or `Alarm`) and the run's facts, called
+            with each record once it is complete, on rank 0. If one has a method `close`, the end of
+            the run calls it. What a sink raises is said once in the log. Ready ones are in
+            `chainrule.watch.integrations`.
 
     Returns:
         The run, to be used with `with`, or to be closed by `close()`.
@@ -149,6 +156,13 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
                 f"raise_on takes names of rules, or their kinds; got {abbreviate(name)}. "
                 f"{suggest(str(name), [rule.name for rule in RULES])}"
             )
+    outlets = (sinks,) if callable(sinks) else tuple(sinks)
+    for at, sink in enumerate(outlets):
+        if not callable(sink):
+            raise WatchError(
+                "sinks must be functions of a record and the run's facts; sinks"
+                f"[{at}] is {abbreviate(sink)}. See chainrule.watch.integrations for ready ones."
+            )
     if resume is not False and store is None:
         raise WatchError("resume needs the file to go on with. Give it as store.")
     refuse_flat_shards(model) if isinstance(model, nn.Module) else None
@@ -162,6 +176,7 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
         skips=bool(_list_names(skip_step_on)),
         resume=resume,
         keep_batches=keep_batches,
+        sinks=outlets,
     )
 
 
@@ -176,6 +191,7 @@ class _Step:
     number: int
     seconds: float
     is_sampled: bool
+    is_measured: bool = False
     norms: list[tuple[Any, Lagged, Lagged | None]] = field(default_factory=list)
     stepped: set[int] = field(default_factory=set)
     rates: tuple[float, ...] = ()
@@ -208,7 +224,7 @@ class Run:
         ()
     """
 
-    def __init__(  # noqa: PLR0915  (one object that knows the state of the run)
+    def __init__(  # noqa: PLR0913, PLR0915  (one object that knows the state of the run)
         self,
         watched: Watched,
         *,
@@ -219,6 +235,7 @@ class Run:
         skips: bool,
         resume: bool | int,
         keep_batches: bool,
+        sinks: tuple[Sink, ...] = (),
     ) -> None:
         self._watched = watched
         self._processes = processes = find_processes()
@@ -226,6 +243,7 @@ class Run:
         self._on_alarm = on_alarm
         self._raise_on = raise_on
         self._skips = skips
+        self._sinks = sinks if processes.rank == 0 else ()
         self._said: set[str] = set()
         self._closed = False
         self._steps: deque[StepRecord] = deque(maxlen=KEPT_STEPS)
@@ -410,7 +428,7 @@ class Run:
                     "no step",
                     "The run saw no step of its optimizers. Was the model trained by another one?",
                 )
-            if current is not None:
+            if current is not None and current.is_measured:  # no error came out of its closure
                 self._conclude(current, is_last=True)
         except TrainingStopped:
             pass  # it ends anyway; the alarm is in `alarms`
@@ -418,6 +436,16 @@ class Run:
             self._report("ending the run", error)
         finally:
             self._close_writer()
+            self._close_sinks()
+
+    def _close_sinks(self) -> None:
+        for at, sink in enumerate(self._sinks):
+            close = getattr(sink, "close", None)
+            if callable(close):
+                try:
+                    close()
+                except Exception as error:
+                    self._report(f"closing sinks[{at}]", error)
 
     def _close_writer(self) -> None:
         if self._writer is None:
@@ -575,6 +603,7 @@ class Run:
 
     def _measure(self, step: _Step, optimizer: torch.optim.Optimizer) -> None:
         """Measure the gradients as the optimizer uses them."""
+        step.is_measured = True
         own = grad_scale = getattr(optimizer, "grad_scale", None)
         scaling = self._scaling.get(id(optimizer))
         if scaling is not None or grad_scale is not None:
@@ -832,8 +861,17 @@ class Run:
         if self._history is not None:
             self._history.add(record)
         self._write(record)
+        self._send(record)
 
-    def _write(self, record: StepRecord | Sample | Alarm) -> None:
+    def _send(self, record: Record) -> None:
+        """Give a record to the sinks."""
+        for at, sink in enumerate(self._sinks):
+            try:
+                sink(record, self.facts)
+            except Exception as error:
+                self._report(f"giving a record to sinks[{at}]", error)
+
+    def _write(self, record: Record) -> None:
         writer = self._writer
         if writer is None:
             return
@@ -855,6 +893,7 @@ class Run:
         for alarm in found:
             self._alarms.append(alarm)
             self._write(alarm)
+            self._send(alarm)
             if self._on_alarm is not None:
                 try:
                     self._on_alarm(alarm)
