@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
 	--constraint constraints.txt
 
-.PHONY: explore test fuzz test-torch check format bench calibrate viability truth remedies
+.PHONY: explore test test-integrations fuzz test-torch check format bench calibrate viability truth remedies
 .PHONY: architectures theory alarms images lesson vendor clean
 
 # torch comes first and pinned: an unpinned one would bring gigabytes of CUDA libraries.
@@ -43,6 +43,17 @@ test: $(VENV)/dev
 # Random search, round after round, for MINUTES; what it finds is mended and kept as an example.
 fuzz: $(VENV)/dev
 	$(BIN)/python tests/fuzz.py --minutes $(or $(MINUTES),60) $(ARGS)
+
+# `watch` in trainers and loggers of others, each in a real training. These packages are large, and
+# some refuse what is pinned for the rest, so they have an environment of their own.
+test-integrations:
+	$(PYTHON) -m venv $(VENV)-integrations
+	grep -vE '^(certifi|pillow)==' constraints.txt > $(VENV)-integrations/constraints.txt
+	$(VENV)-integrations/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
+		--constraint $(VENV)-integrations/constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(VENV)-integrations/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
+		--constraint $(VENV)-integrations/constraints.txt --editable ".[app,dev,integrations]"
+	$(VENV)-integrations/bin/python -m pytest tests/integrations $(ARGS)
 
 # The tests without a browser, on another PyTorch (which pins its own SymPy): VERSION=2.6.0
 test-torch:

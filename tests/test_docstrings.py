@@ -8,6 +8,7 @@ import pkgutil
 import pytest
 
 import chainrule
+from chainrule.errors import PackageError
 
 FACES = (
     "spec",
@@ -31,7 +32,10 @@ def list_modules():
 
 @pytest.mark.parametrize("name", list_modules())
 def test_examples_run(name):
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except PackageError as error:  # a callback for a trainer that is not there
+        pytest.skip(str(error))
     failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert failed == 0
 

@@ -11,6 +11,7 @@ Every message states what must hold, what came instead, and how to fix it.
     ├── WatchError        a training run that cannot be watched (also a ValueError)
     ├── TrainingStopped   an alarm of a kind that shall stop the run (also a RuntimeError)
     ├── RunFileError      a run file that is damaged, taken, or none (also a ValueError)
+    ├── PackageError      a package is needed that is not installed (also an ImportError)
     └── TargetError       the command line's FILE.py:FUNCTION cannot be loaded (also a ValueError)
 """
 
@@ -56,6 +57,10 @@ class TrainingStopped(ChainruleError, RuntimeError):  # noqa: N818  (an end that
 
 class RunFileError(ChainruleError, ValueError):
     """A run file is damaged, held by another writer, no run at all, or cannot be written."""
+
+
+class PackageError(ChainruleError, ImportError):
+    """A package that somebody asked for by name is not installed."""
 
 
 class TargetError(ChainruleError, ValueError):

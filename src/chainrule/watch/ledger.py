@@ -11,9 +11,10 @@ from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.watch.history import SAMPLES, WINDOW, History
 from chainrule.watch.notices import Notices
 from chainrule.watch.reading import RunReader
-from chainrule.watch.records import Alarm, Evidence, RunFacts, Sample, StepRecord
+from chainrule.watch.records import Alarm, Evidence, Record, RunFacts, Sample, StepRecord
 from chainrule.watch.replay import KeptStep
 from chainrule.watch.rules import find_alarms
+from chainrule.watch.sinks import Sink
 from chainrule.watch.store import RunWriter
 
 KEPT_STEPS, KEPT_SAMPLES = 10_000, 200
@@ -34,6 +35,7 @@ class Ledger:
         is_first: Whether this process judges and writes; of several, one does.
         on_alarm: Called with every alarm.
         raise_on: Names of rules, or kinds of alarms, that end the training.
+        sinks: Functions that get every record and the run's facts.
 
     Attributes:
         steps: The last steps.
@@ -53,11 +55,14 @@ class Ledger:
         is_first: bool,
         on_alarm: Callable[[Alarm], object] | None,
         raise_on: frozenset[str],
+        sinks: tuple[Sink, ...] = (),
     ) -> None:
         self._notices = notices
         self._path = path
         self._on_alarm = on_alarm
         self._raise_on = raise_on
+        self._facts = facts
+        self._sinks = sinks if is_first else ()
         self.steps: deque[StepRecord] = deque(maxlen=KEPT_STEPS)
         self.samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
         self.alarms: list[Alarm] = []
@@ -83,6 +88,7 @@ class Ledger:
         if self._history is not None:
             self._history.add(record)
         self._write(record)
+        self._send(record)
 
     def judge(self, kept: KeptStep | None) -> Sequence[Alarm]:
         """Find new alarms, keep them, and tell whoever wants to know.
@@ -96,6 +102,7 @@ class Ledger:
         for alarm in alarms:
             self.alarms.append(alarm)
             self._write(alarm)
+            self._send(alarm)
             if self._on_alarm is not None:
                 try:
                     self._on_alarm(alarm)
@@ -143,7 +150,17 @@ class Ledger:
         )
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and the sinks."""
+        self._close_writer()
+        for at, sink in enumerate(self._sinks):
+            close = getattr(sink, "close", None)
+            if callable(close):
+                try:
+                    close()
+                except Exception as error:
+                    self._notices.report(f"closing sinks[{at}]", error)
+
+    def _close_writer(self) -> None:
         if self._writer is None:
             return
         try:
@@ -186,12 +203,20 @@ class Ledger:
         find_alarms(self._history)  # they were said
         self.alarms += [alarm for alarm in reader.alarms() if alarm.step <= last]
 
-    def _write(self, record: StepRecord | Sample | Alarm) -> None:
+    def _send(self, record: Record) -> None:
+        """Give a record to the sinks."""
+        for at, sink in enumerate(self._sinks):
+            try:
+                sink(record, self._facts)
+            except Exception as error:
+                self._notices.report(f"giving a record to sinks[{at}]", error)
+
+    def _write(self, record: Record) -> None:
         writer = self._writer
         if writer is None:
             return
         if writer.failure:
-            self.close()
+            self._close_writer()
             return
         try:
             writer.write(record)

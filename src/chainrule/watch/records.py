@@ -264,3 +264,7 @@ class Alarm:
     action: str
     layer: str = ""
     evidence: tuple[Evidence, ...] = ()
+
+
+Record = StepRecord | Sample | Alarm
+"""What a run is made of."""

@@ -41,6 +41,7 @@ from chainrule.watch.processes import LocalFlags, find_processes
 from chainrule.watch.records import ABSENT, Alarm, LayerSample, RunFacts, Sample, StepRecord
 from chainrule.watch.replay import BatchKeeper, KeptStep
 from chainrule.watch.sampling import NO_MODULE, LayerSampler, UpdateMeter, is_sampled
+from chainrule.watch.sinks import Sink
 from chainrule.watch.skipping import guard_step, has_bad_gradient
 from chainrule.watch.steps import Step, make_record, read_scalars
 from chainrule.watch.subject import Watched, describe_run
@@ -78,6 +79,7 @@ class Run:
         skips: bool,
         resume: bool | int,
         keep_batches: bool,
+        sinks: tuple[Sink, ...] = (),
     ) -> None:
         self._watched = watched
         self._processes = processes = find_processes()
@@ -114,6 +116,7 @@ class Run:
             is_first=processes.rank == 0,
             on_alarm=on_alarm,
             raise_on=raise_on,
+            sinks=sinks,
         )
         self._number = self._ledger.last_step
         self._start = time.perf_counter() - self._ledger.last_seconds
@@ -239,7 +242,7 @@ class Run:
                     "no step",
                     "The run saw no step of its optimizers. Was the model trained by another one?",
                 )
-            if current is not None:
+            if current is not None and current.is_measured:  # no error came out of its closure
                 self._conclude(current, is_last=True)
         except TrainingStopped:
             pass  # it ends anyway; the alarm is in `alarms`
@@ -349,6 +352,7 @@ class Run:
 
     def _measure(self, step: Step, optimizer: torch.optim.Optimizer) -> None:
         """Measure the gradients as the optimizer uses them."""
+        step.is_measured = True
         own = grad_scale = getattr(optimizer, "grad_scale", None)
         scaling = self._scaling.get(id(optimizer))
         if scaling is not None or grad_scale is not None:

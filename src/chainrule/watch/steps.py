@@ -26,6 +26,7 @@ class Step:
     number: int
     seconds: float
     is_sampled: bool
+    is_measured: bool = False
     norms: list[tuple[Any, Lagged, Lagged | None]] = field(default_factory=list)
     stepped: set[int] = field(default_factory=set)
     rates: tuple[float, ...] = ()

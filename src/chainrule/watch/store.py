@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from chainrule.errors import RunFileError, abbreviate
 from chainrule.watch.packing import DamagedError
-from chainrule.watch.records import Alarm, RunFacts, Sample, StepRecord
+from chainrule.watch.records import Alarm, Record, RunFacts, Sample, StepRecord
 from chainrule.watch.rows import (
     describe_layers,
     list_samples,
@@ -57,8 +57,6 @@ MAX_PENDING = 20_000
 _BLOCK_VALUES = 2**16
 _BLOCK_STEPS = (64, 512)
 _BLOCK_SAMPLES = 16
-
-Record = StepRecord | Sample | Alarm
 
 
 class RunWriter:

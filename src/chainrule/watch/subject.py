@@ -77,6 +77,7 @@ def find_watched(model: Any, optimizers: Any) -> Watched:
             "optimizer must be a torch.optim.Optimizer or a list of them; got "
             f"{type(optimizers).__name__ if found else 'none'}. Call it as watch(model, optimizer)."
         )
+    found = [_unwrap_optimizer(each) for each in found]
     for each in found:
         if not isinstance(each, torch.optim.Optimizer):
             raise WatchError(
@@ -105,6 +106,16 @@ def find_watched(model: Any, optimizers: Any) -> Watched:
         MappingProxyType({id(tensor): at for at, tensor in enumerate(tensors)}),
         is_compiled,
     )
+
+
+def _unwrap_optimizer(optimizer: Any) -> Any:
+    """Return the optimizer that steps, of a wrapper that has no hooks of its own (Accelerate's)."""
+    inner = getattr(optimizer, "optimizer", None)
+    if isinstance(inner, torch.optim.Optimizer) and not hasattr(
+        optimizer, "_optimizer_step_pre_hooks"
+    ):
+        return _unwrap_optimizer(inner)
+    return optimizer
 
 
 def unwrap_model(model: nn.Module) -> tuple[nn.Module, bool]:

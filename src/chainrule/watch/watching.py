@@ -13,6 +13,7 @@ from chainrule.watch.processes import refuse_flat_shards
 from chainrule.watch.records import Alarm
 from chainrule.watch.rules import RULES
 from chainrule.watch.run import Run
+from chainrule.watch.sinks import Sink
 from chainrule.watch.subject import find_watched
 
 
@@ -27,6 +28,7 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
     skip_step_on: Collection[str] = (),
     resume: bool | int = False,
     keep_batches: bool = False,
+    sinks: Sequence[Sink] = (),
 ) -> Run:
     """Watch a training run: measure it while it trains, and say in words when it goes wrong.
 
@@ -54,6 +56,10 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
         keep_batches: Keep the inputs of the last forward pass, and when a gradient is not finite,
             run the step again on a copy to find the operation that began it. The device is then
             waited for at each step.
+        sinks: Functions of a record (`StepRecord`, `Sample` or `Alarm`) and the run's facts, called
+            with each record once it is complete, on rank 0. If one has a method `close`, the end of
+            the run calls it. What a sink raises is said once in the log. Ready ones are in
+            `chainrule.watch.integrations`.
 
     Returns:
         The run, to be used with `with`, or to be closed by `close()`.
@@ -89,6 +95,13 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
                 f"raise_on takes names of rules, or their kinds; got {abbreviate(name)}. "
                 f"{suggest(str(name), [rule.name for rule in RULES])}"
             )
+    outlets = (sinks,) if callable(sinks) else tuple(sinks)
+    for at, sink in enumerate(outlets):
+        if not callable(sink):
+            raise WatchError(
+                "sinks must be functions of a record and the run's facts; sinks"
+                f"[{at}] is {abbreviate(sink)}. See chainrule.watch.integrations for ready ones."
+            )
     if resume is not False and store is None:
         raise WatchError("resume needs the file to go on with. Give it as store.")
     refuse_flat_shards(model) if isinstance(model, nn.Module) else None
@@ -102,6 +115,7 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
         skips=bool(_list_names(skip_step_on)),
         resume=resume,
         keep_batches=keep_batches,
+        sinks=outlets,
     )
 
 
