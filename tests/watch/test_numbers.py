@@ -525,3 +525,62 @@ def test_nothing_keeps_a_closed_run_or_its_model_alive():
     assert found() is None
     assert not optimizer._optimizer_step_pre_hooks
     assert not any(module._forward_hooks for module in model)
+
+
+def test_what_no_optimizer_holds_is_not_in_the_total():
+    model = make()
+    head = model[2]
+    optimizer = torch.optim.SGD(head.parameters(), 0.1)
+    expected = []
+    with watch(model, optimizer) as run:
+        for x, y in batches(5):  # the body's gradients are never cleared, and grow
+            F.cross_entropy(model(x), y).backward()
+            expected.append(total(norms(head)))
+            optimizer.step()
+            optimizer.zero_grad()
+    assert [record.total_norm for record in run.steps] == pytest.approx(expected, rel=1e-6)
+    assert all(record.clipped_from is None for record in run.steps)
+
+
+@pytest.mark.parametrize("looks_with_gradients", [False, True])
+def test_a_look_between_the_backward_pass_and_the_step_changes_no_sample(looks_with_gradients):
+    def train(looks):
+        model = make()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        with watch(model, optimizer, every=1) as run:
+            for x, y in batches(3):
+                F.cross_entropy(model(x), y).backward()
+                if looks:
+                    with torch.set_grad_enabled(looks_with_gradients):
+                        model(100 * x)
+                optimizer.step()
+                optimizer.zero_grad()
+        return [sample.layers for sample in run.samples]
+
+    assert train(looks=True) == train(looks=False)
+
+
+def test_layers_added_to_the_optimizer_are_not_called_lost():
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch(model, optimizer, every=1) as run:
+        for step, (x, y) in enumerate(batches(30)):
+            if step == 5:
+                model.append(nn.Linear(3, 3))
+                optimizer.add_param_group({"params": list(model[3].parameters())})
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert run.samples[-1].replaced == ()
+    assert not [alarm for alarm in run.alarms if alarm.rule == "stale_optimizer"]
+
+
+def test_any_single_number_can_be_logged():
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch(model, optimizer) as run:
+        ((x, y),) = batches(1)
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        run.log(array=np.array(4.0), one=np.ones(1), large=10**400, true=True)
+    assert run.steps[0].scalars == {"array": 4.0, "one": 1.0, "large": math.inf, "true": 1.0}

@@ -105,8 +105,9 @@ class StepRecord:
         step: Its number, from 1.
         seconds: Time since the run began.
         grad_norms: ‖gradient‖ of each parameter as the optimizer used it: accumulated, unscaled,
-            averaged over the processes.
-        total_norm: ‖all gradients together‖; infinite or undefined where one of them is.
+            averaged over the processes. Of a parameter that no optimizer holds, ‖.grad‖.
+        total_norm: ‖all gradients that an optimizer holds together‖; infinite or undefined where
+            one of them is.
         clipped_from: The total norm before clipping, where clipping was seen.
         loss: What `run.log(loss=…)` gave for this step.
         scalars: Other numbers that were logged.

@@ -68,7 +68,7 @@ class Run:
         ()
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (settings, each with a sound default)
         self,
         watched: Watched,
         *,
@@ -551,6 +551,7 @@ class Run:
             for each in watched.optimizers
         }
         held = {at for positions in self._held.values() for at in positions}
+        self._is_held = np.array([at in held or not held for at in range(len(watched.parameters))])
         loose = [at for at in range(len(watched.parameters)) if at not in held]
         self._parts = {
             (key, is_first): split_by_device(
@@ -578,9 +579,7 @@ class Run:
                 self._sampler.detach()
             if step.gradients:
                 self._take_flow(step, only_finished=not is_last)
-        record = make_record(
-            step, len(self._watched.parameters), lambda total: self._find_bad_rank(step, total)
-        )
+        record = make_record(step, self._is_held, lambda total: self._find_bad_rank(step, total))
         if record.loss is not None:
             step.loss.append(record.loss)
             self._look_back(step, record.loss)
@@ -633,11 +632,7 @@ class Run:
             layers=layers,
             missing="" if layers else self._sampler.missing or NO_MODULE,
             flow=step.flow,
-            replaced=tuple(
-                name
-                for name, parameter in self._watched.model.named_parameters()
-                if id(parameter) not in self._watched.positions
-            ),
+            replaced=self._watched.list_replaced(),
             replica_spread=self._compare_replicas(step.number, sizes),
         )
 

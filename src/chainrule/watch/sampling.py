@@ -205,7 +205,10 @@ class LayerSampler:
         fresh: dict[str, list[_Entry]] = {}
         for entry in self._entries:
             fresh.setdefault(entry.leaf.name, []).append(entry)
-        self._finished.update(fresh)
+        if self._had_backward:
+            self._finished.update(fresh)
+        else:  # a look at the model between the backward pass and the step replaces nothing
+            self._finished = fresh | self._finished
         self._entries = []
         self._had_backward = False
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from chainrule.errors import WatchError, abbreviate
@@ -45,23 +46,23 @@ class Step:
     loss: list[float] = field(default_factory=list)
 
 
-def make_record(step: Step, count: int, find_bad_rank: Callable[[float], int | None]) -> StepRecord:
+def make_record(
+    step: Step, held: NDArray[np.bool_], find_bad_rank: Callable[[float], int | None]
+) -> StepRecord:
     """Read the numbers of a step that is over.
 
     Args:
         step: The step.
-        count: Number of parameters of the run.
+        held: Which parameters of the run an optimizer holds; only these make the total norm.
         find_bad_rank: Returns whose gradient was not finite, of the total norm.
     """
-    norms = np.full(count, ABSENT)
-    squares = 0.0
+    norms = np.full(len(held), ABSENT)
     for positions, lagged, factor in step.norms:
         values = lagged.read()
         if factor is not None:
             values = values / factor.read()[0]
         norms[positions] = values
-        squares += float(values @ values)
-    total = math.sqrt(squares) if squares < math.inf else squares
+    total = _add_up(norms[held])
     skipped = step.skipped
     if step.found_bad is not None and step.found_bad.read()[0] > 0:
         skipped = "gradient scaler"
@@ -72,7 +73,7 @@ def make_record(step: Step, count: int, find_bad_rank: Callable[[float], int | N
         seconds=step.seconds,
         grad_norms=norms,
         total_norm=total,
-        clipped_from=_find_clipping(step, norms, total, scale),
+        clipped_from=_find_clipping(step, norms, scale),
         loss=logged.pop("loss", None),
         scalars=logged,
         rates=step.rates,
@@ -82,7 +83,14 @@ def make_record(step: Step, count: int, find_bad_rank: Callable[[float], int | N
     )
 
 
-def _find_clipping(step: Step, norms: Values, total: float, scale: float | None) -> float | None:
+def _add_up(norms: Values) -> float:
+    """Return the norm of several tensors together."""
+    known = norms[~(norms < 0)]  # undefined ones stay
+    squares = float(known @ known)
+    return math.sqrt(squares) if squares < math.inf else squares
+
+
+def _find_clipping(step: Step, norms: Values, scale: float | None) -> float | None:
     """Return the total norm before clipping, if there was any."""
     factor = 1.0 if scale is None else float(scale)
     if step.clips:
@@ -98,7 +106,7 @@ def _find_clipping(step: Step, norms: Values, total: float, scale: float | None)
         before_all = float(step.arrived.read()[0]) / factor
     else:
         return None
-    return before_all if before_all > total * (1 + _ROUNDING) else None
+    return before_all if before_all > _add_up(norms) * (1 + _ROUNDING) else None
 
 
 def read_scalars(scalars: Mapping[str, Any]) -> dict[str, Lagged | float]:
@@ -114,13 +122,23 @@ def read_scalars(scalars: Mapping[str, Any]) -> dict[str, Lagged | float]:
             is_cheap = is_cheap_to_read(detached.device)
             found[name] = float(detached) if is_cheap else Lagged(detached)
         elif isinstance(value, (int, float, np.integer, np.floating)):
-            found[name] = float(value)
+            found[name] = _read_float(value)
+        elif isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "biuf":
+            found[name] = float(value.item())
         else:
             raise WatchError(
                 f"log takes numbers and tensors of one number; {name} is "
                 f"{_describe_value(value)}. Reduce it first, for example by .mean()."
             )
     return found
+
+
+def _read_float(value: Any) -> float:
+    """Return a number as a float; a whole number beyond the largest float is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _average_logs(logs: Sequence[Mapping[str, Lagged | float]]) -> dict[str, float]:

@@ -47,6 +47,20 @@ class Watched:
             if id(parameter) in positions
         ]
 
+    def list_replaced(self) -> tuple[str, ...]:
+        """Return the names of parameters that are new since the run began and in no optimizer."""
+        held = {
+            id(parameter)
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        return tuple(
+            name
+            for name, parameter in self.model.named_parameters()
+            if id(parameter) not in self.positions and id(parameter) not in held
+        )
+
     def count_unknown(self, optimizer: torch.optim.Optimizer) -> int:
         """Return how many parameters an optimizer holds that the model did not have."""
         return sum(
