@@ -251,11 +251,11 @@ def test_tensorboard_has_the_numbers_and_the_alarm(tmp_path):
     assert values("chainrule/loss") == pytest.approx(losses, nan_ok=True, rel=1e-5)
     assert set(values("chainrule/gradient/0.weight")) == {1, 5, 10}
     ratios = {each.step: each.ratios[2] for each in run.samples}
-    assert values("chainrule/update_ratio/2.weight") == pytest.approx(
-        ratios, nan_ok=True, rel=1e-5
-    )
+    assert values("chainrule/update_ratio/2.weight") == pytest.approx(ratios, nan_ok=True, rel=1e-5)
     (alarm,) = [each for each in run.alarms if each.rule == "non_finite"]
-    (tag,) = [tag for tag in read.Tags()["tensors"] if tag.startswith("chainrule/alarms/non_finite")]
+    (tag,) = [
+        tag for tag in read.Tags()["tensors"] if tag.startswith("chainrule/alarms/non_finite")
+    ]
     assert alarm.summary.encode() in read.Tensors(tag)[0].tensor_proto.string_val[0]
 
 
