@@ -253,8 +253,9 @@ def test_tensorboard_has_the_numbers_and_the_alarm(tmp_path):
     ratios = {each.step: each.ratios[2] for each in run.samples}
     assert values("chainrule/update_ratio/2.weight") == pytest.approx(ratios, nan_ok=True, rel=1e-5)
     (alarm,) = [each for each in run.alarms if each.rule == "non_finite"]
-    tags = read.Tags()["tensors"]
-    (tag,) = [tag for tag in tags if tag.startswith("chainrule/alarms/non_finite")]
+    (tag,) = [
+        tag for tag in read.Tags()["tensors"] if tag.startswith("chainrule/alarms/non_finite")
+    ]
     assert alarm.summary.encode() in read.Tensors(tag)[0].tensor_proto.string_val[0]
 
 
