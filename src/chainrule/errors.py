@@ -11,10 +11,11 @@ Every message states what must hold, what came instead, and how to fix it.
     ├── WatchError        a training run that cannot be watched (also a ValueError)
     ├── TrainingStopped   an alarm of a kind that shall stop the run (also a RuntimeError)
     ├── RunFileError      a run file that is damaged, taken, or none (also a ValueError)
+    ├── SweepError        a sweep that cannot start or go on (also a ValueError)
     └── TargetError       the command line's FILE.py:FUNCTION cannot be loaded (also a ValueError)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class ChainruleError(Exception):
@@ -56,6 +57,16 @@ class TrainingStopped(ChainruleError, RuntimeError):  # noqa: N818  (an end that
 
 class RunFileError(ChainruleError, ValueError):
     """A run file is damaged, held by another writer, no run at all, or cannot be written."""
+
+
+class SweepError(ChainruleError, ValueError):
+    """A sweep cannot start, or cannot go on.
+
+    Attributes:
+        results: The results it had until then, whether or not they are in a store.
+    """
+
+    results: Sequence[object] = ()
 
 
 class TargetError(ChainruleError, ValueError):
