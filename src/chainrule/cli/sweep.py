@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +25,8 @@ from chainrule.errors import SweepError
 from chainrule.spec.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from chainrule.sweeps.cells import Cell
     from chainrule.sweeps.records import Progress, Sweep
 
@@ -156,12 +157,14 @@ def _read_settings(texts: Sequence[str] | None) -> dict[str, Any]:
     for text in texts or ():
         name, equals, word = text.partition("=")
         if not equals or not name.strip():
-            raise SweepError(f"--set must be NAME=VALUE, such as --set width=128; got {text!r:.60}.")
+            raise SweepError(
+                f"--set must be NAME=VALUE, such as --set width=128; got {text!r:.60}."
+            )
         settings[name.strip().replace("-", "_")] = parse_value(word.strip())
     return settings
 
 
-def _make_cells(  # noqa: PLR0913  (what the options say)
+def _make_cells(
     target: str | None,
     axes: dict[str, Sequence[Any]],
     settings: dict[str, Any],
@@ -202,7 +205,7 @@ def _keep_words(name: str, values: Sequence[Any]) -> Sequence[Any]:
 
 
 def _repair_words(axes: dict[str, Sequence[Any]], settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what the base must have so that it is legal alone, and named settings that are none."""
+    """Return what the base must have to be legal alone, and settings whose name is "none"."""
     fields = {name: "none" for name in _NAMED_NONE if settings.get(name, "") is None}
     if "weight_std" in settings and "init" not in settings and "init" in axes:
         fields["init"] = "random"
@@ -305,7 +308,9 @@ def _print(sweep: "Sweep", axes: Sequence[str]) -> None:
         console.print(f"… and {len(rows) - MAX_ROWS} more; --csv FILE has all.")
     failed = sweep.failed
     if failed:
-        console.print(f"{len(failed)} of {len(rows)} cells failed. The first: {failed[0].outcome.error}")
+        console.print(
+            f"{len(failed)} of {len(rows)} cells failed. The first: {failed[0].outcome.error}"
+        )
 
 
 def _write(value: Any) -> str:
