@@ -35,6 +35,10 @@ class Measured:
         sgd: The estimated probability that plain SGD trains the network, `None` where nothing is
             estimated.
         adam: The same for Adam.
+
+    Example:
+        >>> Measured.__slots__[0]
+        'verdict'
     """
 
     verdict: str
@@ -61,6 +65,13 @@ class Foreseen:
         chi: χ at the fixed point; `None` where there is none.
         depth_scale: How many layers far the start carries a signal; `None` where unknown.
         missing: What theory does not say, and why.
+
+    Example:
+        >>> said = Foreseen(
+        ...     weight_gradient_bands=(), layers_outside=None, chi=1.0, depth_scale=None, missing=()
+        ... )
+        >>> said.chi
+        1.0
     """
 
     weight_gradient_bands: tuple[tuple[float, float, float] | None, ...]
@@ -82,6 +93,13 @@ class Trained:
         accuracy: Share of the training examples that the network names right, in [0, 1].
         diverged: Whether the loss became infinite or undefined.
         trained: Whether the accuracy is above that of a trained network.
+
+    Example:
+        >>> end = Trained(
+        ...     optimizer="sgd", steps=9, loss=0.1, accuracy=0.9, diverged=False, trained=True
+        ... )
+        >>> end.trained
+        True
     """
 
     optimizer: str
@@ -102,6 +120,10 @@ class Outcome:
         measured: What was measured; `None` after an error.
         foreseen: What theory says; `None` for a factory, or if it says nothing at all.
         trained: What training gave; `None` if none was asked for.
+
+    Example:
+        >>> Outcome(error="No.").measured is None
+        True
     """
 
     error: str = ""
