@@ -55,7 +55,7 @@ _EXAMPLES = {
         'chainrule equation --expr "x + sigmoid(w*x)" --value x=0.5,w=1.2',
     ),
     "sweep": (
-        "chainrule sweep --axis depth=2..4 --axis init=he,xavier --set width=8 --seeds 2",
+        "chainrule sweep --axis depth=2..4 --axis init=he,xavier --seeds 2",
         "chainrule sweep --axis depth=5,10 --train sgd --steps 20 --store a.db",
     ),
     "explore": ("chainrule explore", "chainrule explore --port 0 --no-browser"),

@@ -40,10 +40,10 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILE.py:FUNCTION]",
+            metavar="TARGET",
             show_default=False,
-            help="A function that takes the axes as arguments and returns (model, compute_loss). "
-            "Without it, networks of the specification are measured.",
+            help="FILE.py:FUNCTION, which takes the axes as arguments and returns (model, "
+            "compute_loss). Without it, networks of the specification are measured.",
         ),
     ] = None,
     axis: Annotated[
@@ -96,7 +96,7 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Measure all combinations of some settings, and keep each result as it comes."""
+    """Measure all combinations of some settings."""
     from chainrule.sweeps.cells import list_axes
     from chainrule.sweeps.pools import check_arguments, connect_dask
     from chainrule.sweeps.running import run

@@ -212,7 +212,7 @@ def connect_dask(address: str) -> Iterator[Executor]:
 def _make_pipe() -> tuple[Connection, Connection]:
     """Return our end and that of the workers, on which they notice that we have ended."""
     theirs, ours = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    return ours, theirs  # type: ignore[return-value]
+    return ours, theirs
 
 
 def _prepare(alive: Connection) -> None:

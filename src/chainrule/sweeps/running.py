@@ -167,7 +167,7 @@ def _measure(cells: Iterable[Cell], pool: Pool | GivenPool, job: _Job) -> None:
         while todo or suspects or running:
             lost = list(_fill(pool, todo, suspects, running))
             done = wait(running, return_when=FIRST_COMPLETED).done if running else set()
-            fresh = []
+            fresh: list[CellResult] = []
             for answer in done:
                 cell = running.pop(answer)
                 _sort(answer, cell, fresh, lost)
