@@ -21,6 +21,7 @@ FACES = (
     "report",
     "chain",
     "width",
+    "sweeps",
 )
 """Packages whose names people import, besides `chainrule` itself."""
 

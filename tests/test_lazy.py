@@ -78,7 +78,9 @@ def test_star_import_gives_all_names():
 ROOMS = "chain diagnosis display errors figures flow measure presets remedies report spec"
 
 
-@pytest.mark.parametrize("room", [*ROOMS.split(), "testing", "training", "watch", "width"])
+@pytest.mark.parametrize(
+    "room", [*ROOMS.split(), "testing", "training", "watch", "width", "sweeps"]
+)
 def test_rooms_need_no_import_of_their_own(room):
     assert chainrule.__getattr__(room).__name__ == f"chainrule.{room}"
 

@@ -121,6 +121,7 @@ _ROOMS = frozenset(
         "remedies",
         "report",
         "spec",
+        "sweeps",
         "testing",
         "theory",
         "training",

@@ -12,10 +12,11 @@ Every message states what must hold, what came instead, and how to fix it.
     ├── TrainingStopped   an alarm of a kind that shall stop the run (also a RuntimeError)
     ├── RunFileError      a run file that is damaged, taken, or none (also a ValueError)
     ├── PackageError      a package is needed that is not installed (also an ImportError)
+    ├── SweepError        a sweep that cannot start or go on (also a ValueError)
     └── TargetError       the command line's FILE.py:FUNCTION cannot be loaded (also a ValueError)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class ChainruleError(Exception):
@@ -61,6 +62,16 @@ class RunFileError(ChainruleError, ValueError):
 
 class PackageError(ChainruleError, ImportError):
     """A package that somebody asked for by name is not installed."""
+
+
+class SweepError(ChainruleError, ValueError):
+    """A sweep cannot start, or cannot go on.
+
+    Attributes:
+        results: The results it had until then, whether or not they are in a store.
+    """
+
+    results: Sequence[object] = ()
 
 
 class TargetError(ChainruleError, ValueError):

@@ -8,7 +8,7 @@ import polars
 import pytest
 
 from chainrule.errors import FlowFileError, RunFileError
-from chainrule.watch import export
+from chainrule._utils import tables
 from chainrule.watch.export import export_run
 from chainrule.watch.reading import RunReader
 from chainrule.watch.records import ABSENT
@@ -77,7 +77,7 @@ def test_what_cannot_be_exported_says_why(reader, tmp_path, monkeypatch):
     ):
         with pytest.raises(error, match=fact):
             export_run(reader, tmp_path / path, what)
-    monkeypatch.setattr(export, "PARQUET_PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(tables, "PARQUET_PACKAGES", ("no_such_package",))
     with pytest.raises(RunFileError, match="pip install pyarrow"):
         export_run(reader, tmp_path / "a.parquet")
     assert list(tmp_path.iterdir()) == []

@@ -23,6 +23,7 @@ from chainrule.cli.report import report_command
 from chainrule.cli.runs import COMMANDS as RUN_COMMANDS
 from chainrule.cli.simulate import simulate_command
 from chainrule.cli.streams import close_output, guard_encoding, print_error
+from chainrule.cli.sweep import sweep_command
 from chainrule.errors import ChainruleError
 
 NOT_HEALTHY, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
@@ -53,6 +54,10 @@ _EXAMPLES = {
         "chainrule equation --weights 0.5,-2,1.5 --activation tanh --wrt x",
         "chainrule equation --tied 1.5 --layers 30 --activation tanh --clip 0.1",
         'chainrule equation --expr "x + sigmoid(w*x)" --value x=0.5,w=1.2',
+    ),
+    "sweep": (
+        "chainrule sweep --axis depth=2..4 --axis init=he,xavier --seeds 2",
+        "chainrule sweep --axis depth=5,10 --train sgd --steps 20 --store a.db",
     ),
     "explore": (
         "chainrule explore",
@@ -95,6 +100,7 @@ for _name, _function in (
     ("report", report_command),
     ("presets", presets_command),
     ("equation", equation_command),
+    ("sweep", sweep_command),
     ("explore", explore_command),
     ("demo", demo_command),
 ):

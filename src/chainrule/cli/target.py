@@ -38,20 +38,7 @@ def load_target(
         TargetError: If there is no such file or function, its code raises (chained with `from`),
             or it returns anything else.
     """
-    place, colon, name = target.rpartition(":")
-    if not colon or not place or not name:
-        raise TargetError(f"The target must be {_FORM}; got {target!r}.")
-    file = get_file(target)
-    module = _run(place, lambda: _load_file(Path(file)) if file else _load_module(place))
-    function = getattr(module, name, None)
-    if not callable(function):
-        functions = [
-            key
-            for key, value in vars(module).items()
-            if callable(value) and not key.startswith("_") and not isinstance(value, type)
-        ]
-        hint = suggest(name, functions) if functions else "It defines no function."
-        raise TargetError(f"{place} must define a function {name!r}, but does not. {hint}")
+    function = load_function(target)
     result = _run(target, function)
     if not isinstance(result, tuple) or len(result) not in (2, 3):
         raise TargetError(
@@ -74,6 +61,29 @@ def load_target(
             f"optimizer); got {type(optimizer).__name__}. Leave it out to try SGD and Adam."
         )
     return model, compute_loss, optimizer
+
+
+def load_function(target: str) -> Callable[..., Any]:
+    """Return the function that a target names, without calling it.
+
+    Raises:
+        TargetError: If there is no such file or function, or the code of its module raises.
+    """
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        raise TargetError(f"The target must be {_FORM}; got {target!r}.")
+    file = get_file(target)
+    module = _run(place, lambda: _load_file(Path(file)) if file else _load_module(place))
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and not key.startswith("_") and not isinstance(value, type)
+        ]
+        hint = suggest(name, functions) if functions else "It defines no function."
+        raise TargetError(f"{place} must define a function {name!r}, but does not. {hint}")
+    return function
 
 
 def _run(what: str, action: Callable[[], Any]) -> Any:

@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from chainrule._utils.databases import find_lock
 from chainrule._utils.numbers import encode_number, format_number
 from chainrule.display.terminal_tables import SPARKS, show
 from chainrule.errors import RunFileError
@@ -25,7 +26,6 @@ from chainrule.watch.overviews import LossCurve, NormMap, group_names
 from chainrule.watch.packing import Floats, is_nothing
 from chainrule.watch.reading import RunReader
 from chainrule.watch.records import Alarm, StepRecord
-from chainrule.watch.schema import find_lock
 
 CELLS = 48
 """Cells of a sparkline."""

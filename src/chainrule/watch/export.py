@@ -1,27 +1,15 @@
-"""A run as tables for other programs: CSV with the standard library, Parquet where it is installed.
+"""A run as tables for other programs."""
 
-A cell is empty where there was nothing; what is undefined or infinite is NaN, inf or -inf.
-"""
-
-import contextlib
-import csv
 import os
-import secrets
-from collections.abc import Iterator, Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from chainrule._utils.files import check_writable
+from chainrule._utils.tables import Rows, check_table, write_table
 from chainrule.errors import RunFileError, abbreviate
 from chainrule.watch.packing import Floats, is_nothing
 from chainrule.watch.reading import RunReader
 
 What = Literal["steps", "norms", "updates", "layers", "alarms"]
-
-PARQUET_PACKAGES = ("pyarrow", "polars")
-"""Packages that can write Parquet, the first that is installed is used."""
 
 _STEP_HEAD = ("step", "seconds", "loss", "total_norm", "clipped_from", "scale")
 _LAYER_FIELDS = (
@@ -30,8 +18,6 @@ _LAYER_FIELDS = (
 _ALARM_FIELDS = (
     *("step", "rule", "kind", "layer", "value", "bound", "summary", "cause", "action"),
 )
-
-Rows = Iterator[Sequence[Any]]
 
 
 def export_run(
@@ -60,17 +46,9 @@ def export_run(
     if what not in get_args(What):
         known = ", ".join(get_args(What))
         raise RunFileError(f"What to export must be one of {known}; got {abbreviate(what)}.")
-    ending = target.suffix.lower()
-    if ending not in {".csv", ".parquet"}:
-        raise RunFileError(
-            f"The file to export to must end with .csv or .parquet; got {abbreviate(target.name)}."
-        )
-    check_writable(target)
+    check_table(target, RunFileError)
     head, rows = _TABLES[what](reader)
-    if ending == ".csv":
-        count = _write_csv(target, head, rows)
-    else:
-        count = _write_parquet(target, head, rows)
+    count = write_table(target, head, rows, RunFileError)
     return count, len(head)
 
 
@@ -166,50 +144,3 @@ def _fill(values: Floats | None, count: int) -> list[Any]:
     return [
         None if absent else value for absent, value in zip(nothing, values.tolist(), strict=True)
     ]
-
-
-@contextlib.contextmanager
-def _draft(target: Path) -> Iterator[Path]:
-    """Give a name to write to, and move what was written to its place when all is well."""
-    draft = target.with_name(f".{target.name[:80]}.{secrets.token_hex(8)}")
-    try:
-        yield draft
-        os.replace(draft, target)
-    except OSError as error:
-        raise RunFileError(f"Could not write {target}: {error.strerror or error}.") from None
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _write_csv(target: Path, head: list[str], rows: Rows) -> int:
-    count = 0
-    with _draft(target) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(head)
-        for count, row in enumerate(rows, 1):  # noqa: B007  (the last one is how many)
-            writer.writerow(row)
-    return count
-
-
-def _write_parquet(target: Path, head: list[str], rows: Rows) -> int:
-    installed = next((name for name in PARQUET_PACKAGES if find_spec(name)), None)
-    if installed is None:
-        raise RunFileError(
-            "Parquet needs pyarrow or polars, and neither is installed. Run: pip install pyarrow. "
-            "Or export to .csv."
-        )
-    if len(set(head)) < len(head):
-        twice = next(name for name in head if head.count(name) > 1)
-        raise RunFileError(
-            f"The columns of a Parquet file must have different names; {abbreviate(twice)} is "
-            "there twice. Export to .csv."
-        )
-    table = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in head]
-    columns = dict(zip(head, table, strict=True))
-    package = import_module(installed)
-    with _draft(target) as draft:
-        if installed == "pyarrow":
-            import_module("pyarrow.parquet").write_table(package.table(columns), str(draft))
-        else:
-            package.DataFrame(columns, strict=False).write_parquet(draft)
-    return len(table[0])

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from chainrule._utils.databases import connect
 from chainrule.errors import FlowFileError, RunFileError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loading import decode_flow
@@ -39,7 +40,6 @@ from chainrule.watch.schema import (
     APPLICATION,
     SCHEMA_VERSION,
     TABLES,
-    connect,
     is_locked,
     is_run_file,
     read_alarm,

@@ -4,8 +4,9 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
+from chainrule._utils.databases import find_lock
 from chainrule.errors import RunFileError
-from chainrule.watch.schema import find_lock, is_locked, take_lock
+from chainrule.watch.schema import is_locked, take_lock
 
 
 def remove_run(path: Path, *, really: bool = True) -> None:

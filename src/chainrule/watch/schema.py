@@ -7,8 +7,7 @@
     alarms     one row per alarm, JSON
 
 The file is in WAL mode while a writer has it, so it can be read at any time. Beside it lies
-`NAME-lock`, an empty SQLite file on which the writer holds SQLite's exclusive lock: the system
-releases it when the process ends, however it ends, and no child process inherits it.
+`NAME-lock`, the lock of `_utils.databases`.
 """
 
 import json
@@ -17,6 +16,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from chainrule._utils import databases
+from chainrule._utils.databases import connect, find_lock
 from chainrule.errors import RunFileError
 from chainrule.watch.records import Alarm, RunFacts
 
@@ -42,9 +43,6 @@ CREATE TABLE flows (step INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE alarms (id INTEGER PRIMARY KEY, step INTEGER NOT NULL, data TEXT NOT NULL);
 COMMIT;
 """
-
-MAGIC = b"SQLite format 3\0"
-"""How every SQLite file begins."""
 
 facts_adapter = TypeAdapter(RunFacts)
 alarm_adapter = TypeAdapter(Alarm)
@@ -84,38 +82,7 @@ def _dump(adapter: TypeAdapter[RunFacts] | TypeAdapter[Alarm], value: object) ->
 
 def is_run_file(path: Path) -> bool:
     """Return whether a file says of itself that it is a run of chainrule."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(72)
-    except OSError:
-        return False
-    return head[:16] == MAGIC and head[68:72] == APPLICATION.to_bytes(4, "big")
-
-
-def connect(path: Path, mode: str, *, timeout: float = 5.0) -> sqlite3.Connection:
-    """Return a connection to a SQLite file.
-
-    Args:
-        path: The file.
-        mode: "ro", "rw", "rwc", or "immutable": read only, and nobody writes it meanwhile.
-        timeout: Seconds to wait for another connection's lock.
-
-    Raises:
-        sqlite3.Error: If it cannot be opened.
-    """
-    query = "mode=ro&immutable=1" if mode == "immutable" else f"mode={mode}"
-    return sqlite3.connect(
-        f"{path.resolve().as_uri()}?{query}",
-        uri=True,
-        timeout=timeout,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-
-
-def find_lock(path: Path) -> Path:
-    """Return the lock file of a run file."""
-    return path.with_name(f"{path.name}-lock")
+    return databases.has_mark(path, APPLICATION)
 
 
 def take_lock(path: Path) -> sqlite3.Connection:
@@ -125,20 +92,12 @@ def take_lock(path: Path) -> sqlite3.Connection:
         RunFileError: If another writer has it.
         sqlite3.Error: If the lock file cannot be made.
     """
-    lock = connect(find_lock(path), "rwc", timeout=1.0)  # a reader may be looking just now
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        lock.close()
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-            raise RunFileError(
-                f"A run must have one writer, and another one is writing {path} now. Give this "
-                "run another file, or wait until the other one has ended."
-            ) from None
-        raise
-    except BaseException:
-        lock.close()
-        raise
+    lock = databases.take_lock(path)
+    if lock is None:
+        raise RunFileError(
+            f"A run must have one writer, and another one is writing {path} now. Give this "
+            "run another file, or wait until the other one has ended."
+        )
     return lock
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from chainrule._utils.databases import connect
 from chainrule.errors import RunFileError, abbreviate
 from chainrule.watch.packing import DamagedError
 from chainrule.watch.records import Alarm, Record, RunFacts, Sample, StepRecord
@@ -37,7 +38,6 @@ from chainrule.watch.rows import (
 from chainrule.watch.schema import (
     DDL,
     SCHEMA_VERSION,
-    connect,
     is_run_file,
     read_facts,
     take_lock,

@@ -1,0 +1,227 @@
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+import torch
+
+import chainrule
+from chainrule.errors import SweepError
+from chainrule.spec.network_spec import NetworkSpec
+from chainrule.sweeps import FactoryCell, SpecCell, Training, make_factory_grid, make_grid, run
+from chainrule.sweeps.store import SweepStore
+from sweep_factories import build, build_slowly, die_at, fail_at, interrupt_at, tell_threads
+
+SPEC = NetworkSpec(width=8, activation="tanh", init="xavier")
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+def test_a_cell_is_measured_as_by_simulate_and_beside_theory(threads):
+    spec = SPEC.replace(depth=3, width=64)
+    (result,) = run([SpecCell(spec, 4, Training(steps=5))], threads)
+    flow = chainrule.simulate(spec, 4)
+    measured, foreseen, trained = (
+        getattr(result.outcome, name) for name in ("measured", "foreseen", "trained")
+    )
+    assert measured.weight_gradient_norms == tuple(map(float, flow.weight_gradient_norms))
+    assert measured.gradient_ratio == float(flow.gradient_ratio)
+    assert measured.verdict == str(chainrule.diagnose(flow).verdict)
+    assert list(foreseen.weight_gradient_bands) == chainrule.theory.predict(spec, 4).list_bands()
+    assert trained.steps == 5
+    assert not trained.trained
+
+
+def test_a_factory_is_measured_as_by_inspect_and_draws_from_its_seed(threads):
+    state = torch.get_rng_state(), random.getstate(), torch.get_num_threads()
+    first, second = run([FactoryCell(build, {"width": 4}, seed) for seed in (1, 2)], threads)
+    assert torch.equal(state[0], torch.get_rng_state())
+    assert state[1:] == (random.getstate(), torch.get_num_threads())
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        flow = chainrule.inspect(*build(4))
+    assert first.outcome.measured.loss == float(flow.loss)
+    assert first.outcome.measured.loss != second.outcome.measured.loss
+
+
+def test_results_are_the_same_bits_whatever_measures_them(threads, tmp_path):
+    cells = [
+        *make_grid({"depth": [2, 4], "activation": ["relu", "gelu"]}, SPEC, seeds=2),
+        *make_factory_grid(tell_threads, {"width": [2, 3]}, seeds=(0, 1)),
+    ]
+    sweeps = [run(cells, threads), run(cells, processes=1), run(cells, processes=2)]
+    run(cells[:3], threads, store=tmp_path / "a.db")
+    sweeps.append(run(cells, threads, store=tmp_path / "a.db"))
+    sweeps.append(run(cells, threads, store=tmp_path / "a.db"))
+    assert all(sweep == sweeps[0] for sweep in sweeps)
+    assert not sweeps[0].failed
+    assert [each.kept for each in sweeps[-2]] == [True] * 3 + [False] * 5
+    assert all(each.kept for each in sweeps[-1])
+
+
+def test_what_a_store_has_is_not_measured_again(threads, tmp_path):
+    log, store = tmp_path / "log", tmp_path / "deep/a.db"
+    cells = make_factory_grid(build, {"width": [1, 2, 3]}, arguments={"log": str(log)})
+    run([cells[0], cells[0]], threads, store=store)
+    seen = []
+    run(cells, threads, store=store, progress=seen.append)
+    assert sorted(log.read_text().split()) == ["1", "2", "3"]
+    assert (seen[0].done, seen[0].kept, seen[0].total) == (1, 1, 3)
+    assert (seen[-1].done, seen[-1].seconds_left) == (3, 0.0)
+
+
+def test_an_error_is_the_result_of_its_cell(threads, tmp_path):
+    cells = make_factory_grid(fail_at, {"width": [1, 2, 3]}, arguments={"bad": 2})
+    sweep = run(cells, threads, store=tmp_path / "a.db")
+    assert [each.status for each in sweep] == ["measured", "failed", "measured"]
+    assert "ValueError: a bad width" in sweep.failed[0].outcome.error
+    again = run(cells, threads, store=tmp_path / "a.db")
+    assert again == sweep
+    assert [each.kept for each in again] == [True, True, True]
+    retried = run(cells, threads, store=tmp_path / "a.db", retry_failed=True)
+    assert [each.kept for each in retried] == [True, False, True]
+
+
+def test_a_worker_that_dies_is_reported_and_its_cells_are_tried_once_more(tmp_path):
+    settings = {"bad": 2, "marks": str(tmp_path), "always": False}
+    cells = make_factory_grid(die_at, {"width": [1, 2, 3, 4]}, arguments=settings)
+    with pytest.warns(RuntimeWarning, match="worker died"):
+        sweep = run(cells, processes=1)
+    assert not sweep.failed
+    always = make_factory_grid(die_at, {"width": [1, 2, 3]}, arguments={**settings, "always": True})
+    notes = []
+    sweep = run(always, processes=1, progress=lambda each: notes.append(each.note))
+    assert [each.status for each in sweep] == ["measured", "failed", "measured"]
+    assert "died twice" in sweep.failed[0].outcome.error
+    assert sum(bool(note) for note in notes) == 2
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path):
+    cells = make_factory_grid(
+        interrupt_at, {"width": [1, 2, 3]}, arguments={"bad": 2, "parent": os.getpid()}
+    )
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(cells, processes=1, store=tmp_path / "a.db")
+    assert time.monotonic() - begin < 50
+    assert not multiprocessing.active_children()
+    with SweepStore.open(tmp_path / "a.db") as store:
+        assert [*store.find(each.address for each in cells)] == [cells[0].address]
+
+
+def test_bad_input_is_refused_before_anything_runs(tmp_path):
+    cell = FactoryCell(build, {"width": 2})
+    for arguments, settings, fact in (
+        (([],), {}, "at least one"),
+        ((iter([cell] * 5),), {"limit": 4}, "limit"),
+        (([cell] * 5,), {"limit": 4}, "limit=5"),
+        (([3],), {}, "SpecCell"),
+        ((3,), {}, "list of cells"),
+        (([cell],), {"processes": 0}, "1 to 1024"),
+        (([cell], "pool"), {}, "Executor"),
+    ):
+        with pytest.raises(SweepError, match=fact):
+            run(*arguments, store=tmp_path / "a.db", **settings)
+    assert not list(tmp_path.iterdir())
+    with ProcessPoolExecutor(1) as pool, pytest.raises(SweepError, match="pickled"):
+        run([FactoryCell(lambda: build(2))], pool)
+    with pytest.raises(SweepError, match="pickled"):
+        run([FactoryCell(lambda: build(2))])
+
+
+def test_a_store_that_cannot_be_used_says_why(threads, tmp_path):
+    cells, path = [FactoryCell(build, {"width": 2})], tmp_path / "a.db"
+    run(cells, threads, store=path)
+    with SweepStore.open(path), pytest.raises(SweepError, match="another one"):
+        run(cells, threads, store=path)
+    file = sqlite3.connect(path)
+    file.execute("PRAGMA user_version = 7")
+    file.close()
+    before = path.read_bytes()
+    with pytest.raises(SweepError, match=r"version 1.*has 7"):
+        run(cells, threads, store=path)
+    (tmp_path / "text").write_text("no store")
+    with pytest.raises(SweepError, match="something else"):
+        run(cells, threads, store=tmp_path / "text")
+    assert path.read_bytes() == before
+    assert (tmp_path / "text").read_text() == "no store"
+
+
+def test_a_full_disk_keeps_what_was_kept(threads, tmp_path, monkeypatch):
+    cells, path = make_grid({"depth": range(2, 22)}, SPEC, seeds=1), tmp_path / "a.db"
+    original = SweepStore.open.__func__
+
+    def open_small(cls, path):
+        store = original(cls, path)
+        store._file.execute("PRAGMA max_page_count = 8")
+        return store
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SweepStore, "open", classmethod(open_small))
+        with pytest.raises(SweepError, match="full") as caught:
+            run(cells, threads, store=path)
+    assert caught.value.results
+    sweep = run(cells, threads, store=path)
+    assert 0 < sum(each.kept for each in sweep) < len(cells)
+    assert not sweep.failed
+
+
+def read_rows(path):
+    with sqlite3.connect(path) as file:
+        rows = file.execute("SELECT address, settings, outcome, finished FROM results").fetchall()
+    file.close()
+    return {row[0]: row[1:] for row in rows}
+
+
+def make_killed_cells(log):
+    return make_factory_grid(build_slowly, {"width": range(1, 501)}, arguments={"log": str(log)})
+
+
+def sweep_in_thread(store, log):
+    with ThreadPoolExecutor(1) as threads:
+        run(make_killed_cells(log), threads, store=store)
+
+
+def sweep_in_process(store, log):
+    run(make_killed_cells(log), processes=1, store=store)
+
+
+def test_killed_at_random_moments_it_loses_nothing_and_computes_nothing_twice(tmp_path):
+    """20 times SIGKILL; a cell is finished when the store has it."""
+    store, log = tmp_path / "a.db", tmp_path / "log"
+    log.touch()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["chainrule.sweeps", "sweep_factories"])
+    chance = random.Random(0)
+    kept = {}
+    for kill in range(20):
+        process = context.Process(
+            target=sweep_in_process if kill == 10 else sweep_in_thread, args=(store, log)
+        )
+        begun = len(log.read_text().split())
+        process.start()
+        while process.is_alive() and len(log.read_text().split()) == begun:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0.0, 0.25))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        time.sleep(0.1)  # its worker ends with it
+        fresh = {int(each) for each in log.read_text().split()[begun:]}
+        assert fresh
+        assert not fresh & {json.loads(each[0])["width"] for each in kept.values()}
+        rows = read_rows(store)
+        assert kept.items() <= rows.items()  # none lost, none written anew
+        kept = rows
+    assert kept
+    with SweepStore.open(store) as again:  # it checks that the file is sound
+        assert len(again.find(kept)) == len(kept)

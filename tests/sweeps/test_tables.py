@@ -1,0 +1,51 @@
+import csv
+import math
+
+import polars
+import pytest
+
+from chainrule.errors import SweepError
+from chainrule.sweeps import CellResult, Measured, Outcome, Sweep
+from chainrule.sweeps.records import read_outcome, write_outcome
+
+MEASURED = Measured(
+    verdict="exploding",
+    rules=("a", "b"),
+    loss=math.inf,
+    gradient_norm=None,
+    gradient_ratio=0.1 + 0.2,
+    delta_ratio=-math.inf,
+    weight_gradient_norms=(1e-310, None, math.nan),
+    delta_norms=(),
+    sgd=None,
+    adam=0.25,
+)
+
+
+def make(outcome, **settings):
+    return CellResult(address="a", settings=settings, seed=0, seeds=1, outcome=outcome)
+
+
+def test_an_outcome_is_read_back_bit_for_bit():
+    text = write_outcome(Outcome(measured=MEASURED))
+    again = read_outcome(text)
+    assert repr(again) == repr(Outcome(measured=MEASURED))
+    assert write_outcome(again) == text
+
+
+def test_rows_have_the_same_columns_in_every_format(tmp_path):
+    sweep = Sweep(
+        (make(Outcome(measured=MEASURED), width=2), make(Outcome(error="No."), width=3, kind="b"))
+    )
+    rows = sweep.to_records()
+    assert [list(row) for row in rows] == [list(rows[0])] * 2
+    assert [row["status"] for row in rows] == ["measured", "failed"]
+    assert [row["width"] for row in rows] == [2, 3]
+    assert sweep.write(tmp_path / "a.csv") == 2
+    with open(tmp_path / "a.csv", newline="") as file:
+        assert float(next(csv.DictReader(file))["gradient_ratio"]) == 0.1 + 0.2
+    assert sweep.write(tmp_path / "a.parquet") == 2
+    assert polars.read_parquet(tmp_path / "a.parquet")["loss"].to_list() == [math.inf, None]
+    assert sweep.to_json()[0]["loss"] == "Infinity"
+    with pytest.raises(SweepError, match=r"\.csv or \.parquet"):
+        sweep.write(tmp_path / "a.txt")
