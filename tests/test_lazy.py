@@ -51,7 +51,9 @@ def test_a_name_that_measures_nothing_loads_no_torch(name):
 
 def test_measuring_loads_neither_plotly_nor_the_compiler():
     names = "chainrule.inspect, chainrule.simulate, chainrule.find_remedies"
-    run(f"import sys, chainrule; {names}; assert not {{'plotly', 'torch._dynamo'}} & {{*sys.modules}}")
+    run(
+        f"import sys, chainrule; {names}; assert not {{'plotly', 'torch._dynamo'}} & {{*sys.modules}}"
+    )
 
 
 def test_names_are_the_same_for_python_and_for_type_checkers():
