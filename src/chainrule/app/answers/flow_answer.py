@@ -160,7 +160,7 @@ def describe_bridge(flow: GradientFlow) -> str:
         if weight is None or delta is None or not (0 < weight < math.inf and 0 < delta < math.inf):
             return ""
         parts.append(
-            f"layer {layer.layer}: {format_number(delta)} × {format_number(weight / delta)} = "
+            f"layer {layer.layer}: {format_number(delta)} × {format_number(weight / delta)} ≈ "
             f"{format_number(weight)}"
         )
     if not parts:
