@@ -31,6 +31,16 @@ class Preset:
     verdict: Verdict
 
     @property
+    def label(self) -> str:
+        """The name as pages show it, without a letter that has another meaning beside it.
+
+        Example:
+            >>> get_preset("exploding-relu-random-1").label
+            'Exploding (ReLU + random, spread 1)'
+        """
+        return self.name.replace("random σ = 1", "random, spread 1").replace("(random, ", "(")
+
+    @property
     def slug(self) -> str:
         """The name as one word that needs no quotes in a shell: "dying-relu".
 

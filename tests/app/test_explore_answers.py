@@ -12,12 +12,23 @@ from hypothesis import strategies as st
 
 from chainrule import PRESETS, NetworkSpec, Verdict, diagnose, inspect, simulate
 from chainrule._utils.numbers import format_number
-from chainrule.app.answers.flow_answer import compare, describe_clipping, describe_flow
+from chainrule.app.answers.flow_answer import (
+    compare,
+    describe_bridge,
+    describe_clipping,
+    describe_flow,
+)
 from chainrule.app.jobs.measuring import NETWORK_BUDGET, PAGE_BUDGET, plan_seeds
-from chainrule.app.state.controls import CONTROLS
+from chainrule.app.state.controls import (
+    ACTIVATION_MEANINGS,
+    CONTROLS,
+    INITIALIZATION_MEANINGS,
+)
 from chainrule.app.state.view import DEFAULT_PRESET, View, read_view, write_query
 from chainrule.diagnosis.viability.model import LEAST, Outlook
 from chainrule.errors import SpecError
+from chainrule.spec.activations import ACTIVATIONS
+from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import MAX_SEED
 from strategies import legal_specs
 
@@ -300,3 +311,18 @@ class TestPlanning:
         assert first["ensemble"]["partial"]
         assert "pinned" in first["ensemble"]["note"]
         assert not whole["ensemble"]["partial"]
+
+
+@pytest.mark.parametrize("name", ["Vanishing (Sigmoid)", "Deep and rescued (100 layers, residual)"])
+def test_gradient_of_weights_is_shown_as_what_it_is_the_product_of(name):
+    flow = simulate(PRESETS[name].spec, 2)
+    text = describe_bridge(flow)
+    for layer in (flow.weight_layers[0], flow.weight_layers[-1]):
+        weight, delta = layer.weight_gradient_norm, layer.delta_norm
+        product = f"{format_number(delta)} × {format_number(weight / delta)}"
+        assert f"ayer {layer.layer}: {product} ≈ {format_number(weight)}" in text
+
+
+def test_every_activation_and_initialization_says_in_one_line_what_it_is():
+    assert set(ACTIVATION_MEANINGS) == set(ACTIVATIONS)
+    assert set(INITIALIZATION_MEANINGS) == set(INITIALIZERS)

@@ -160,7 +160,7 @@ def test_the_number_of_networks(page, url):
 
 def test_sigma_matters_only_for_random_weights(page, url):
     open_explorer(page, url, SMALL)
-    sigma = page.locator(".ex-configure").get_by_label("σ of the weights", exact=True)
+    sigma = page.locator(".ex-configure").get_by_label("Spread of the weights", exact=True)
     assert not sigma.is_visible()
     page.locator(".ex-configure").get_by_label("Initialization", exact=True).select_option("random")
     wait_until_settled(page)
@@ -737,7 +737,7 @@ class TestFixed:
 def test_changes_of_the_network_before_are_not_offered(explorer):
     explorer.wait_for_selector(".ex-remedy", timeout=PATIENCE)
     explorer.route("**/api/remedies?*", lambda route: None)  # never answered
-    explorer.get_by_role("button", name="Exploding (ReLU + random σ = 1)").click()
+    explorer.get_by_role("button", name="Exploding (ReLU + random, spread 1)").click()
     wait_until_settled(explorer)
     assert explorer.locator(".ex-remedy").count() == 0
     assert "Measuring changes" in explorer.locator("#what-to-change").inner_text()

@@ -283,7 +283,7 @@ def test_examples_set_the_game_and_the_picture(page):
     assert part(page, "layers").input_value() == str(SUBJECTS["vanishing"].depth)
     assert "·10⁻" in part(page, "result").inner_text()
     wait_for_picture(page, ADDRESSES["vanishing"])
-    page.get_by_role("button", name="like ReLU + σ = 1").click()
+    page.get_by_role("button", name="like ReLU + spread 1").click()
     assert float(part(page, "multiplier").input_value()) == pytest.approx(6.2, abs=0.1)
     assert "it explodes" in part(page, "result").inner_text()
     wait_for_picture(page, ADDRESSES["exploding"])

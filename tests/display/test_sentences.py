@@ -1,6 +1,7 @@
 """The diagnosis in three sentences: every number in them is measured."""
 
 import re
+from statistics import median
 
 import pytest
 from torch import nn
@@ -35,12 +36,13 @@ def test_every_scenario_is_said_in_whole_short_sentences(name):
 
 def test_vanishing_names_the_part_that_layer_1_gets_and_the_factor():
     flow, diagnosis, said = say(NetworkSpec(depth=15, init="xavier"))
-    ratio = flow.weight_gradient_norms[0] / flow.weight_gradient_norms[-1]
+    ratio = flow.gradient_ratio  # of each network first, as the card of the ratio has it
     assert f"{format_part(ratio)} layer 15" in said.what
     assert f"{len(diagnosis.findings[0].layers)} of 15 layers" in said.what
-    product = flow.delta_norms[0] / flow.delta_norms[-1]
-    assert f"about {format_number(product ** (1 / 14))}." in said.why
-    assert f"14 such factors leave about {format_number(product)} of it" in said.why
+    product = flow.delta_ratio
+    step = median(value ** (1 / 14) for value in product.values)
+    assert f"about {format_number(step)}." in said.why
+    assert f"14 steps from layer 15 to layer 1 leave about {format_number(product)} of" in said.why
     assert "at most 0.25" in said.why
 
 
@@ -98,6 +100,16 @@ def test_the_limits_are_the_rules_bounds_times_the_error():
 def test_what_to_do_is_the_first_remedy():
     remedies = find_remedies(NetworkSpec(depth=15, width=16, activation="relu"), 2)
     assert recommend(remedies).startswith(f"{remedies[0].title}: every layer then gets")
+
+
+def test_advice_says_what_came_of_the_initialization_that_the_reason_names():
+    spec = NetworkSpec(depth=30, activation="relu", init="xavier")
+    remedies = find_remedies(spec, 2)
+    he = next(each for each in remedies if dict(each.changes) == {"init": "he"})
+    assert remedies[0] is not he
+    said = recommend(remedies)
+    assert remedies[0].reason in said
+    assert f"{he.title} alone: {he.outcome_text}" in said
 
 
 def test_nothing_to_do_for_a_healthy_network():

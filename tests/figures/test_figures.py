@@ -5,7 +5,7 @@ import math
 import pytest
 
 from chainrule import NetworkSpec, inspect, simulate
-from chainrule._utils.numbers import format_number
+from chainrule._utils.numbers import format_number, format_part
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.rules import RULES
@@ -83,16 +83,24 @@ def test_other_measures_have_no_zones():
     assert figure["data"][1]["marker"]["color"] == theme.LINE
 
 
-def test_what_the_first_layer_gets_of_the_last_is_said_at_its_place():
+def test_words_of_zones_stand_on_no_line():
+    flow = simulate(NetworkSpec(depth=15, activation="relu", init="he"), 2)
+    high = 5.0 * max(flow.weight_gradient_norms)  # just above the line, which is flat
+    figure = build_gradient_figure(flow, usable=(1e-6, high))
+    assert not [n for n in figure["layout"]["annotations"] if "layers learn" in n["text"]]
+    roomy = build_gradient_figure(flow, usable=(1e-6, 1e4 * high))
+    assert [n for n in roomy["layout"]["annotations"] if "layers learn" in n["text"]]
+
+
+def test_what_the_first_layer_gets_of_the_last_is_the_ratio_of_the_card():
     flow = simulate(PRESETS["Vanishing (Sigmoid)"].spec, 3)
     (note,) = [
         note
         for note in build_gradient_figure(flow)["layout"]["annotations"]
         if "layer 1" in note["text"]
     ]
-    assert note["y"] == pytest.approx(math.log10(flow.weight_gradient_norms[0]))
-    assert note["x"] == 1
-    assert "billionth" in note["text"]
+    assert format_part(flow.gradient_ratio) in note["text"]
+    assert note["yref"] == "paper"  # above the chart, on no line
     assert "layer 15" in note["text"]
 
 

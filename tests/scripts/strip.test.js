@@ -24,7 +24,7 @@ test("what is said holds the factors passed, from the loss on, and what is left"
   assert.ok(tell(steps, 3).endsWith("× 0.2"));
   assert.ok(tell(steps, 2).includes("0.2 × 0.2 = 0.04"));
   assert.ok(tell(steps, 1).includes("0.2 × 0.2 × 0.5 = 0.02"));
-  assert.ok(tell(steps, 1).includes("all 4 layers"));
+  assert.ok(tell(steps, 1).includes("layer 4 back to layer 1, 3 factors"));
 });
 
 test("a long product is cut, and its result stays", () => {

@@ -184,9 +184,15 @@ class MeasuredProduct:
             return f"The product of all {count} factors is not a finite number in every network."
         if not self.value.sign:
             return f"All {count} factors multiply to 0: no gradient reaches the input."
+        layers = len(self.delta_norms)
+        each = (
+            f" ({layers} layers of two factors: the slope of the activation, and the weights)"
+            if count == 2 * layers
+            else ""
+        )
         return (
-            f"All {count} factors multiply to {self.value}: the norm of the gradient at the input, "
-            "divided by its norm at the output."
+            f"All {count} factors{each} multiply to {self.value}: the norm of the gradient at the "
+            "input, divided by its norm at the output."
         )
 
     @property

@@ -5,7 +5,7 @@ words of its own is told by the evidence and the reason of the gravest finding.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -18,7 +18,7 @@ from chainrule.diagnosis.time_rules import list_lost
 from chainrule.diagnosis.trial_rules import TRIAL_RULES
 from chainrule.display.cards import start_sentence
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.quantity import divide
+from chainrule.flow.quantity import Quantity, divide
 from chainrule.remedies.result import Outcome, Remedies
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
@@ -81,11 +81,22 @@ def recommend(remedies: Remedies) -> str:
         best = remedies[0]
         well = best.outcome is Outcome.MEASURES and best.trial_after is None
         came = "every layer then gets a usable gradient" if well else best.outcome_text
-        return f"{best.title}: {came}."
+        return " ".join((f"{best.title}: {came}. {best.reason}", *_tell_suited(remedies)))
     if remedies.diagnosis.verdict is Verdict.HEALTHY:
         return remedies.diagnosis.action
     count = len(remedies.refuted)
     return f"{count} changes were measured, and none of them helps. {remedies.diagnosis.action}"
+
+
+def _tell_suited(remedies: Remedies) -> Iterator[str]:
+    """Yield what came of the initialization that the reason may name, where another is advised."""
+    spec = remedies.before.spec
+    if spec is None:
+        return
+    suited = {"init": ACTIVATIONS[spec.activation].initialization}
+    for remedy in (*remedies[1:], *remedies.refuted):
+        if dict(remedy.changes) == suited:
+            yield f"{remedy.title} alone: {remedy.outcome_text}."
 
 
 def explain_limits(flow: GradientFlow) -> str:
@@ -130,8 +141,8 @@ def _tell_small(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     few = f"{len(finding.layers)} of {count} layers get"
     if norm == 0.0:
         return f"Layer {layer} gets no gradient at all: it is exactly zero."
-    ratio = divide(first, last)
-    if ratio < _ALIKE[0]:
+    ratio = flow.gradient_ratio
+    if ratio is not None and ratio < _ALIKE[0]:
         part = format_part(ratio)
         return f"Layer 1 gets {part} layer {count}'s gradient. {few} too little to learn."
     who = f"All {count} layers get" if len(finding.layers) == count else few
@@ -350,34 +361,52 @@ def _explain_healthy(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     return f"The residual connections carry it around the layers. {product}"
 
 
-def _measure_product(flow: GradientFlow) -> float:
-    """Return ‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer; NaN where there is none."""
-    norms = flow.delta_norms
-    if len(norms) < 2 or norms[0] is None or norms[-1] is None:
-        return math.nan
-    ratio = divide(norms[0], norms[-1])
-    return ratio if 0 < ratio < math.inf else math.nan
+def _measure_product(flow: GradientFlow) -> Quantity | None:
+    """Return ‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer, in each network; `None` if there is none."""
+    ratio = flow.delta_ratio
+    if len(flow.delta_norms) < 2 or ratio is None or not 0 < ratio < math.inf:
+        return None
+    return ratio
+
+
+def measure_step(flow: GradientFlow) -> Quantity | None:
+    """Return what one layer multiplies ‖δ‖ by on the way back; `None` where that is undefined.
+
+    It is the geometric mean over the steps between layers, worked out in each network.
+
+    Args:
+        flow: A measurement of at least two layers.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
+        >>> measure_step(flow) == Quantity(ratio**0.5 for ratio in flow.delta_ratio.values)
+        True
+    """
+    ratio, steps = flow.delta_ratio, len(flow.delta_norms) - 1
+    return None if ratio is None or not steps else Quantity(v ** (1 / steps) for v in ratio.values)
 
 
 def _shrinks(flow: GradientFlow) -> bool:
-    return _measure_product(flow) < 1.0
+    product = _measure_product(flow)
+    return product is not None and product < 1.0
 
 
 def _tell_product(flow: GradientFlow) -> str:
     """Return what a layer multiplies the gradient by, and what comes of all of them."""
-    ratio = _measure_product(flow)
-    if math.isnan(ratio):
+    ratio, factor = _measure_product(flow), measure_step(flow)
+    if ratio is None:
         return ""
-    count = len(flow.delta_norms) - 1
-    factor = ratio ** (1 / count)
+    last = len(flow.delta_norms)
     start = f"On its way back, each layer multiplies the gradient by about {format_number(factor)}"
-    these = "This factor" if count == 1 else f"{count} such factors"
+    these = "The step" if last == 2 else f"The {last - 1} steps"
+    these += f" from layer {last} to layer 1"
     if ratio < 1.0:
         left = format_number(ratio) if ratio < 0.01 else format_share(ratio)
-        result = f"{'leaves' if count == 1 else 'leave'} about {left} of it"
+        result = f"{'leaves' if last == 2 else 'leave'} about {left} of it"
     else:
         times = format_times(float(f"{ratio:.2g}"))
-        result = f"{'makes' if count == 1 else 'make'} it {times} as large"
+        result = f"{'makes' if last == 2 else 'make'} it {times} as large"
     return f"{start}. {these} {result}."
 
 
@@ -419,8 +448,7 @@ def _tell_hidden(flow: GradientFlow) -> str:
     if ratio is None or not _ALIKE[0] <= ratio <= _ALIKE[1]:
         return ""
     return (
-        "On the way forward the values shrink, too. A gradient is the product of both: about the "
-        "same at all layers."
+        "On the way forward the values shrink, too, and a weight's gradient is the product of both."
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from chainrule._utils.numbers import format_number, format_part
 from chainrule.figures import theme
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.quantity import Quantity, divide, format_band
+from chainrule.flow.quantity import Quantity, divide_members, format_band
 from chainrule.flow.records import WeightLayer
 
 Figure = dict[str, Any]
@@ -159,8 +159,8 @@ def build_gradient_figure(
         data.append(_draw_other(others, other_medians, size))
     if any(median is not None for median in expected):
         data = [*_draw_theory(bands, expected, axis), *data]
-    shapes, annotations = _draw_zones(zones, axis, medians) if zones else ([], [])
-    annotations += [*_mark_direction(norms), *_mark_first(norms, medians, axis)]
+    shapes, annotations = _draw_zones(zones, axis, (medians, other_medians)) if zones else ([], [])
+    annotations += [*_mark_direction(norms), *_mark_first(norms, medians)]
     if outside:
         words = _describe_outside([norms[i] for i in outside])
         annotations.append({**theme.build_warning(words), "yshift": 46 if zones else 26})
@@ -172,7 +172,7 @@ def build_gradient_figure(
         shapes=shapes,
         annotations=annotations,
     )
-    return {"data": data, "layout": {**layout, "margin": {**layout["margin"], "t": 30, "r": 56}}}
+    return {"data": data, "layout": {**layout, "margin": {**layout["margin"], "t": 44, "r": 56}}}
 
 
 def _choose_marks(
@@ -201,7 +201,9 @@ _ZONE_WORDS = {
 
 
 def _draw_zones(
-    usable: tuple[float, float], axis: Mapping[str, Any], medians: Sequence[float | None]
+    usable: tuple[float, float],
+    axis: Mapping[str, Any],
+    lines: Sequence[Sequence[float | None]],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return what lies behind the gradients: a zone for each state, and its words."""
     log = axis["type"] == "log"
@@ -232,17 +234,24 @@ def _draw_zones(
         )
         share = math.log10(end / start) if log else end - start
         part = share / (axis["range"][1] - axis["range"][0])
-        if part < 0.08 or (part < 0.2 and any(start <= (each or 0.0) <= end for each in medians)):
-            continue  # no room for words beside the marks
-        # The words of the lowest zone stand at its foot, at the right: layer 1 is at the left.
+        if part < 0.08:
+            continue  # no room for words
+        # The words of the lowest zone stand at its foot, those of the others at their head.
         low_end = state == "small"
         edge = start if low_end else end
+        place = (math.log10(edge) if log else edge, axis["range"][1] - axis["range"][0])
+        right = next(
+            (side for side in (low_end, not low_end) if _is_free(side, place, low_end, lines, log)),
+            None,
+        )
+        if right is None:
+            continue  # a line runs through both corners
         notes.append(
             {
                 "xref": "paper",
-                "x": 0.99 if low_end else 0.01,
-                "xanchor": "right" if low_end else "left",
-                "y": math.log10(edge) if log else edge,
+                "x": 0.99 if right else 0.01,
+                "xanchor": "right" if right else "left",
+                "y": place[0],
                 "yshift": 17 if low_end else -11,
                 "text": f"<b>{_ZONE_WORDS[state]}</b>",
                 "showarrow": False,
@@ -250,6 +259,38 @@ def _draw_zones(
             }
         )
     return shapes, notes
+
+
+_WORDS_HIGH, _WORDS_LONG = 0.17, 0.5
+"""Shares of the axes that the words of a zone take, with room for the marks beside them."""
+
+
+def _is_free(
+    right: bool,
+    place: tuple[float, float],
+    above: bool,
+    lines: Sequence[Sequence[float | None]],
+    log: bool,
+) -> bool:
+    """Return whether no line runs where a zone's words would stand.
+
+    Args:
+        right: Whether they stand at the right end of the chart.
+        place: Their edge of the zone, and the length of the axis, in the axis's own measure.
+        above: Whether they stand above that edge, else below it.
+        lines: The values of each line, layer by layer.
+        log: Whether the axis is logarithmic.
+    """
+    edge, length = place
+    low, high = (
+        (edge, edge + _WORDS_HIGH * length) if above else (edge - _WORDS_HIGH * length, edge)
+    )
+    for line in lines:
+        room = math.ceil(_WORDS_LONG * len(line))
+        for value in line[len(line) - room :] if right else line[:room]:
+            if value is not None and low <= (math.log10(value) if log else value) <= high:
+                return False
+    return True
 
 
 def _mark_direction(norms: Sequence[Quantity | None]) -> list[dict[str, Any]]:
@@ -272,24 +313,26 @@ def _mark_direction(norms: Sequence[Quantity | None]) -> list[dict[str, Any]]:
 
 
 def _mark_first(
-    norms: Sequence[Quantity | None], medians: Sequence[float | None], axis: Mapping[str, Any]
+    norms: Sequence[Quantity | None], medians: Sequence[float | None]
 ) -> list[dict[str, Any]]:
-    """Return what layer 1 gets of the last layer's gradient, in words, at its place."""
+    """Return what layer 1 gets of the last layer's gradient, in words above the chart.
+
+    It is the median of the ratio in each network, as `GradientFlow.gradient_ratio` is.
+    """
     if len(norms) < 2 or medians[0] is None or norms[0] is None or norms[-1] is None:
         return []
-    part = divide(norms[0], norms[-1])
+    part = divide_members(norms[0], norms[-1])
     if not math.isfinite(part):
         return []
-    log = axis["type"] == "log"
-    place = math.log10(medians[0]) if log else medians[0]
-    low, high = axis["range"]
-    below = (place - low) / (high - low) > 0.08
     return [
         {
-            "x": 1,
+            "xref": "paper",
+            "x": 0.0,
             "xanchor": "left",
-            "y": place,
-            "yshift": -18 if below else 18,
+            "yref": "paper",
+            "y": 1.0,
+            "yanchor": "bottom",
+            "yshift": 21,
             "text": f"<b>layer 1 gets {format_part(part)} layer {len(norms)}’s</b>",
             "showarrow": False,
             "font": {"size": 12, "color": theme.TEXT},
@@ -427,7 +470,7 @@ def _describe(norm: Quantity | None, last: Quantity | None = None) -> str:
     text = f"<b>{format_number(norm)}</b>"
     if len(norm.values) > 1:
         text += f" ({format_band(norm)})"
-    share = math.nan if last is None else divide(norm, last)
+    share = math.nan if last is None else divide_members(norm, last)
     return f"{text}<br>{format_number(share)} × the last layer" if math.isfinite(share) else text
 
 

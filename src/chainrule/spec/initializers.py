@@ -99,7 +99,7 @@ _TABLE = (
     ),
     Initializer(
         name="random",
-        label="Random (fixed σ)",
+        label="Random (fixed spread)",
         formula=r"\operatorname{Var}(w) = \sigma^2",
         variance=lambda _fan_in, _fan_out, weight_std: weight_std**2,
         default_distribution="normal",

@@ -77,6 +77,7 @@ def describe_flow(
         "cards": [describe_card(card) for card in build_cards(flow, diagnosis)],
         "figures": figures,
         "journey": describe_journey(flow),
+        "bridge": describe_bridge(flow),
         "layer": describe_layer(layers[layer - 1]) if layers else "",
         "layers": [describe_gradient(entry) for entry in layers],
         "table": {
@@ -137,12 +138,37 @@ def describe_journey(flow: GradientFlow) -> list[Answer]:
             {
                 "factor": None
                 if factor is None or math.isnan(factor)
-                else format_number(float(f"{factor:.2g}")),
+                else format_number(float(f"{factor:.{3 if 0.95 < factor < 10 else 2}g}")),
                 "left": format_number(left),
                 "power": math.log10(left) if placed and left is not None else None,
             }
         )
     return steps
+
+
+def describe_bridge(flow: GradientFlow) -> str:
+    """Return how the gradient of weights comes from what travels back, at both ends.
+
+    ∂𝓛/∂W_l is δ_l · h_{l−1}ᵀ, added up over the batch. What came forward is measured as
+    ‖∂𝓛/∂W_l‖ ÷ ‖δ_l‖: for one example that is ‖h_{l−1}‖. "" where there is none.
+    """
+    layers = flow.weight_layers
+    ends = [layers[0], layers[-1]] if len(layers) > 1 else list(layers)
+    parts = []
+    for layer in ends if flow.spec is not None else ():
+        weight, delta = layer.weight_gradient_norm, layer.delta_norm
+        if weight is None or delta is None or not (0 < weight < math.inf and 0 < delta < math.inf):
+            return ""
+        parts.append(
+            f"layer {layer.layer}: {format_number(delta)} × {format_number(weight / delta)} ≈ "
+            f"{format_number(weight)}"
+        )
+    if not parts:
+        return ""
+    return (
+        "Two things make a weight's gradient: what travels back (‖δ‖, the boxes) × what came "
+        f"forward (h) = ‖∂𝓛/∂W‖, the chart. {start_sentence('; '.join(parts))}"
+    )
 
 
 def describe_blame(flow: GradientFlow, diagnosis: Diagnosis) -> Answer:

@@ -4,7 +4,9 @@ import math
 from typing import Any
 
 from chainrule._utils.numbers import format_number
+from chainrule.app.state.paths import write_paths
 from chainrule.app.state.view import write_query
+from chainrule.chain.graph_presets import EXPRESSIONS
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import Verdict
 from chainrule.display.cards import LOOKS
@@ -44,6 +46,9 @@ def _describe_remedy(remedy: Remedy, powers: tuple[float, float]) -> Answer:
         "query": "" if remedy.spec is None else write_query(remedy.spec),
         "meaning": remedy.outcome_text,
         "icon_after": look.icon,
+        "paths": write_paths(EXPRESSIONS["residual"])
+        if remedy.changes.get("residual", "none") != "none"
+        else None,
         "bar": describe_bar(remedy, powers),
     }
 

@@ -111,10 +111,10 @@ CLAIMS: tuple[Claim, ...] = (
                 )
                 for depth in (5, 10)
             ),
-            _check("survivor", "random σ = 1, 10 layers", "is not", Verdict.HEALTHY),
+            _check("survivor", "random, spread 1, 10 layers", "is not", Verdict.HEALTHY),
         ),
         "True for the three usual initializations: none of them makes up for a slope of at most "
-        "{sigmoid.most}. Large weights do. With [σ = {survivor.weight_std} at {survivor.depth} "
+        "{sigmoid.most}. Large weights do. With [spread {survivor.weight_std} at {survivor.depth} "
         "layers](show:survivor) the first layer still receives {survivor.ratio|%} of what the last "
         "one does. Trained for real, that network gets {survivor.sgd|%} right, and "
         "[the same with Xavier](show:sigmoid_xavier_10) {sigmoid_xavier_10.sgd|%}, which is "
@@ -171,8 +171,8 @@ CLAIMS: tuple[Claim, ...] = (
                 ("sigmoid_pytorch_10", "PyTorch default"),
                 ("sigmoid_xavier_10", "Xavier"),
                 ("sigmoid_he_10", "He"),
-                ("survivor", "random σ = 1, width 64"),
-                ("sigmoid_random_wide", "random σ = 1, width 256"),
+                ("survivor", "random, spread 1, width 64"),
+                ("sigmoid_random_wide", "random, spread 1, width 256"),
             )
         ),
         "The slope alone takes at least {sigmoid.loss|%}. But a layer's factor is slope times "
@@ -201,7 +201,7 @@ CLAIMS: tuple[Claim, ...] = (
         (
             _check("healthy", "ReLU with He", "is", Verdict.HEALTHY),
             _check("hidden", "ReLU with Xavier", "is", Verdict.HEALTHY),
-            _check("exploding", "ReLU with random σ = 1", "is", Verdict.HEALTHY),
+            _check("exploding", "ReLU with random weights of spread 1", "is", Verdict.HEALTHY),
             _check("silu_he_30", "SiLU with He", "is", Verdict.HEALTHY),
         ),
         "A ratio near one says that the layers are alike, not that they are well. It is "
@@ -211,7 +211,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "random",
-        "Random weights with σ = 1 explode.",
+        "Random weights of spread 1 explode.",
         "the diagnosis is “exploding”",
         tuple(
             _check(f"{name}_random_15", label, "is", Verdict.EXPLODING)

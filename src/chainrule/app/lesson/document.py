@@ -14,6 +14,7 @@ from chainrule.app.lesson.sections import (
     write_pytorch,
     write_questions,
     write_readings,
+    write_residual,
     write_steps,
     write_why,
 )
@@ -35,6 +36,7 @@ def write_lesson(figures: Figures) -> Markup:
         ("tool", "What this tool does", write_paragraphs(writer, story.TOOL)),
         ("steps", "How to use the explorer", write_steps(writer)),
         ("why", "Why gradients vanish or explode", write_why(writer)),
+        ("residual", "Residual connections: a path around", write_residual(writer)),
         ("looks", "Vanishing, healthy, exploding", write_looks(writer)),
         ("activations", "Activations", write_activations(writer)),
         ("initializations", "Initializations", write_initializations(writer)),

@@ -20,6 +20,7 @@ from chainrule.app.lesson.subjects import PRESET_SUBJECTS, SEEDS, SUBJECTS
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rules import RULES
+from chainrule.display.sentences import measure_step
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.measure.simulation import simulate
@@ -39,13 +40,6 @@ def _norms(flow: GradientFlow) -> list[Quantity]:
     return [norm for norm in flow.weight_gradient_norms if norm is not None]
 
 
-def _measure_step(flow: GradientFlow) -> float:
-    """Return what one layer multiplies ‖δ‖ by, as a geometric mean over layers; the median."""
-    ratio, steps = flow.delta_ratio, len(flow.delta_norms) - 1
-    assert ratio is not None
-    return Quantity(value ** (1.0 / steps) if steps else value for value in ratio.values)
-
-
 def _largest(values: list[Quantity | None]) -> float:
     return max((float(value) for value in values if value is not None), default=math.nan)
 
@@ -53,13 +47,14 @@ def _largest(values: list[Quantity | None]) -> float:
 READERS: Mapping[str, Callable[[GradientFlow], float | Quantity | None]] = MappingProxyType(
     {
         "first": lambda flow: _norms(flow)[0],
+        "first_delta": lambda flow: flow.delta_norms[0],
         "last": lambda flow: _norms(flow)[-1],
         "mean_first": lambda flow: statistics.fmean(_norms(flow)[0].values),
         "smallest": lambda flow: min(map(float, _norms(flow))),
         "largest": lambda flow: max(map(float, _norms(flow))),
         "ratio": lambda flow: flow.gradient_ratio,
         "delta_ratio": lambda flow: flow.delta_ratio,
-        "step": _measure_step,
+        "step": measure_step,
         "std_first": lambda flow: flow.weight_layers[0].std,
         "std_last": lambda flow: flow.weight_layers[-1].std,
         "dead": lambda flow: _largest([layer.dead_share for layer in flow.weight_layers]),
@@ -205,7 +200,9 @@ class Figures:
         value = self.values[name]
         if isinstance(value, str):
             return element("span", value, class_="ls-figure")
-        if style == "%":
+        if style == "about%":  # two digits, as the page's own sums have them
+            text = f"{format_number(float(f'{100.0 * value:.2g}'))}{SPACE}%"
+        elif style == "%":
             text = f"{format_number(100.0 * value)}{SPACE}%"
         else:
             text = format_times(value) if style == "times" else format_number(value)

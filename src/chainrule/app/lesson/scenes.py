@@ -96,6 +96,16 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
             _deepen("vanishing"),
             DEPTHS.index(15),
         ),
+        "residual": Scene(
+            "Guess first: does the gradient reach layer 1 of 100 layers? Then add the paths "
+            "around.",
+            "100 layers of ReLU",
+            "chips",
+            _name(("No paths around", "relu_pytorch_100"), ("Residual connections", "rescued")),
+            0,
+            "Without them {relu_pytorch_100.first} reaches layer 1, with them {rescued.first}: "
+            "depth, weights and activation are the same.",
+        ),
         "looks": Scene(
             "Are the points at about the same height? And are they in the green band?",
             "Network",
@@ -131,7 +141,7 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
             _name(
                 ("ReLU + He", "healthy"),
                 ("ReLU + Xavier", "hidden"),
-                ("ReLU, σ = 1", "exploding"),
+                ("ReLU, spread 1", "exploding"),
                 ("SiLU + He", "silu_he_30"),
             ),
             1,

@@ -12,6 +12,8 @@ from chainrule.app.lesson.questions import QUESTIONS
 from chainrule.app.lesson.readings import READINGS
 from chainrule.app.lesson.subjects import ADDRESSES, SUBJECTS
 from chainrule.app.lesson.writer import Writer, write_code, write_formula
+from chainrule.app.state.paths import write_paths
+from chainrule.chain.graph_presets import EXPRESSIONS
 from chainrule.spec.network_spec import NetworkSpec
 
 
@@ -45,7 +47,7 @@ def write_game(writer: Writer) -> Markup:
                 for words, name in (
                     ("like sigmoid", "vanishing"),
                     ("like ReLU + He", "healthy"),
-                    ("like ReLU + σ = 1", "exploding"),
+                    ("like ReLU + spread 1", "exploding"),
                 )
             ),
         )
@@ -62,8 +64,8 @@ def write_game(writer: Writer) -> Markup:
         element("div", class_="ls-row", data_part="row", aria_hidden="true"),
         element(
             "div",
-            element("span", "what was said"),
-            element("span", "what arrives"),
+            element("span", "← what arrives (layer 1)"),
+            element("span", "what was said (loss)"),
             class_="ls-ends",
             aria_hidden="true",
         ),
@@ -112,6 +114,16 @@ def write_why(writer: Writer) -> Markup:
     )
 
 
+def write_residual(writer: Writer) -> Markup:
+    """Return what residual connections do to the product, and where to see its paths."""
+    first, second, third = map(writer.paragraph, story.RESIDUAL)
+    preset = EXPRESSIONS["residual"]
+    way = element("a", "See the four paths, with numbers to change", href=write_paths(preset))
+    return render(
+        first, write_formula(story.RESIDUAL_FORMULA), second, third, element("p", way, ".")
+    )
+
+
 def write_looks(writer: Writer) -> Markup:
     """Return a vanishing, a healthy and an exploding network side by side."""
     cards = []
@@ -129,9 +141,7 @@ def write_looks(writer: Writer) -> Markup:
                 element("figcaption", writer.text(words)),
             )
         )
-    return render(
-        element("div", *cards, class_="ls-three"), writer.paragraph(story.LOOKS_NOTE, "ls-note")
-    )
+    return render(writer.paragraph(story.LOOKS_NOTE), element("div", *cards, class_="ls-three"))
 
 
 def write_pytorch(writer: Writer) -> Markup:

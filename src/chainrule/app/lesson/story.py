@@ -23,7 +23,13 @@ STEPS_AFTER = _TEXT["steps after"][0]
 
 WHY = _TEXT["why"]
 
+RESIDUAL = _TEXT["residual"]
+
+RESIDUAL_FORMULA = r"(1 + a)\,(1 + b) = 1 + a + b + a\,b"
+
 WHY_FORMULAS = (
+    r"\frac{\partial \mathcal{L}}{\partial w_{ij}} = \delta_i \, h_j, \qquad"
+    r" \frac{\partial \mathcal{L}}{\partial W_l} = \delta_l \, h_{l-1}^\top",
     r"\delta_{l-1} = \phi'(z_{l-1}) \odot W_l^\top \delta_l",
     r"\delta_l = \left( \prod_{k=l}^{L-1} D_k W_{k+1}^\top \right) \delta_L",
     r"\frac{\partial \mathcal{L}}{\partial h_l} = \frac{\partial \mathcal{L}}{\partial h_L}"

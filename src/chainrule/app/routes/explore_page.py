@@ -192,6 +192,12 @@ def _describe_scenario(view: View, verdict: str) -> str:
     return f"Your own configuration: {meaning}."
 
 
+_RATIOS = (
+    " Ratios are worked out in each network first: their median can differ a little from the ratio "
+    "of two medians."
+)
+
+
 def _describe_ensemble(plan: _Plan, whole: _Plan, wanted: int) -> str:
     seeds = plan.seeds
     networks = "network" if seeds == 1 else "networks"
@@ -209,8 +215,8 @@ def _describe_ensemble(plan: _Plan, whole: _Plan, wanted: int) -> str:
     else:
         text = f"Median of {seeds} networks and the band of the middle 80 %, measured by autograd"
     if seeds < wanted:
-        return f"{text}; {wanted} of this size would take too long on a page."
-    return f"{text}."
+        text += f"; {wanted} of this size would take too long on a page"
+    return f"{text}.{_RATIOS}" if seeds > 1 else f"{text}."
 
 
 def _write_chain_query(view: View) -> str:

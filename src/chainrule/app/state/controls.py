@@ -24,6 +24,7 @@ class Control:
         help: One line that explains it, shown under its label when it is asked for.
         kind: "range" is a slider with a box beside it, "choice" a list, "number" a box.
         choices: Value and label of each choice; an empty value stands for "not given".
+        meanings: What each choice is, in one line, where its name alone does not say it.
         low: Smallest value that may be typed.
         high: Largest value that may be typed.
         slider: Values the slider stops at, from first to last.
@@ -38,6 +39,7 @@ class Control:
     help: str
     kind: Kind
     choices: tuple[tuple[str, str], ...] = ()
+    meanings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     low: float | None = None
     high: float | None = None
     slider: tuple[int, ...] = ()
@@ -55,6 +57,7 @@ class Control:
             "help": self.help,
             "kind": self.kind,
             "choices": [list(choice) for choice in self.choices],
+            "meanings": dict(self.meanings),
             "low": self.low,
             "high": self.high,
             "slider": list(self.slider),
@@ -74,6 +77,33 @@ def write_setting(value: Any) -> str:
 def _get_default(name: str) -> Any:
     return NetworkSpec.model_fields[name].default
 
+
+ACTIVATION_MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "sigmoid": "S-curve from 0 to 1; slope at most 0.25",
+        "tanh": "S-curve from −1 to 1; slope at most 1",
+        "relu": "keeps positive values, else 0; slope 1 or 0",
+        "leaky_relu": "like ReLU, but slope 0.01 below 0",
+        "elu": "like ReLU, but bends smoothly to −1",
+        "selu": "ELU, scaled so that sizes settle near 1",
+        "gelu": "a smooth ReLU that dips a little below 0",
+        "silu": "z times its sigmoid: another smooth ReLU",
+        "identity": "no curve at all: slope 1 everywhere",
+    }
+)
+"""What each activation is, in one line."""
+
+INITIALIZATION_MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "xavier": "keeps sizes alike both ways, if slopes are near 1",
+        "he": "for ReLU: twice the variance of LeCun",
+        "lecun": "keeps the size of values on the way forward",
+        "random": "one spread for all widths: you choose it",
+        "orthogonal": "directions at right angles: stretches none",
+        "pytorch": "what nn.Linear starts with: rather small",
+    }
+)
+"""What each initialization does, in one line."""
 
 _TABLE = (
     Control(
@@ -104,18 +134,22 @@ _TABLE = (
         help="The function φ after each weight layer. Its derivative is one factor of the product.",
         kind="choice",
         choices=tuple((entry.name, entry.label) for entry in ACTIVATIONS.values()),
+        meanings=ACTIVATION_MEANINGS,
     ),
     Control(
         name="init",
         label="Initialization",
-        help="How the first weights are drawn. Their size is the other factor of the product.",
+        help="How the first weights are chosen: at random, and how large. Their size is the other "
+        "factor of the product.",
         kind="choice",
         choices=tuple((entry.name, entry.label) for entry in INITIALIZERS.values()),
+        meanings=INITIALIZATION_MEANINGS,
     ),
     Control(
         name="weight_std",
-        label="σ of the weights",
-        help="Standard deviation of one weight of the random initialization, whatever the width.",
+        label="Spread of the weights",
+        help="The standard deviation σ of one random weight, whatever the width: how far from 0 "
+        "weights usually lie.",
         kind="number",
         low=0,
         high=1e6,
@@ -171,7 +205,7 @@ _TABLE = (
     ),
     Control(
         name="bias_std",
-        label="σ of the biases",
+        label="Spread of the biases",
         help="Standard deviation of the first biases. Empty: as the initialization has them.",
         kind="number",
         low=0,

@@ -22,7 +22,7 @@ SPECS: Mapping[str, tuple[NetworkSpec, str]] = MappingProxyType(
             NetworkSpec(depth=50, activation="relu", init="he", residual="plain"),
             f"50 layers of ReLU with He, and a residual path around each. {_QUESTION}",
         ),
-        "Sigmoid with weights of σ = 1, 10 layers": (
+        "Sigmoid with weights of spread 1, 10 layers": (
             NetworkSpec(depth=10, activation="sigmoid", init="random"),
             f"10 layers of sigmoid, and weights much larger than usual. {_QUESTION}",
         ),

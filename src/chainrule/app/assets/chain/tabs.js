@@ -1,5 +1,6 @@
 /* The page's two parts: a network with one path, and any expression (`?expr=`). */
 import { find, findAll } from "../shared/dom.js";
+import { keepChain, recallChain } from "../shared/frame.js";
 
 const WORDS = {
   expr: {
@@ -14,8 +15,6 @@ const WORDS = {
  * @param {import("./expression.js").Expression} expression
  */
 export function startTabs(page, expression) {
-  /** @type {Record<string, string>} */
-  const kept = {};
   const started = { chain: false, expr: false };
   const [title, lead] = ["title", "lead"].map((name) => find(document, `[data-part="${name}"]`));
   const own = { title: title.textContent, lead: lead.textContent };
@@ -44,10 +43,14 @@ export function startTabs(page, expression) {
     event.preventDefault();
     const { tab } = link.dataset;
     if (tab === read()) return;
-    kept[read()] = location.search;
+    keepChain(location.search);
     const { search } = new URL(link.href);
     const named = new URLSearchParams(search).get("expr"); // this expression, not the last one
-    history.pushState(null, "", `${location.pathname}${named ? search : (kept[tab] ?? search)}`);
+    history.pushState(
+      null,
+      "",
+      `${location.pathname}${named ? search : recallChain(tab) || search}`,
+    );
     if (!show() && named) expression.apply();
     scrollTo({ top: 0, behavior: "instant" });
   });

@@ -1,6 +1,6 @@
 /* The explorer's controls: what stands in the page's template, described by the server's table. */
 
-import { find } from "../shared/dom.js";
+import { find, setText } from "../shared/dom.js";
 
 const TYPING = 200; // ms after the last key until a number counts as typed
 
@@ -11,6 +11,7 @@ const TYPING = 200; // ms after the last key until a number counts as typed
  * @property {string} help
  * @property {"range" | "choice" | "number"} kind
  * @property {[string, string][]} choices
+ * @property {Record<string, string>} meanings
  * @property {number[]} slider
  * @property {string | null} placeholder
  * @property {Record<string, string[]>} when
@@ -75,8 +76,20 @@ export class Controls {
     const ask = find(box, ".ex-ask");
     ask.addEventListener("click", () => {
       const help = find(box, ".ex-help");
+      for (const { box: other } of Object.values(this.fields)) {
+        if (other === box) continue; // one at a time
+        find(other, ".ex-help").hidden = true;
+        find(other, ".ex-ask").setAttribute("aria-expanded", "false");
+      }
       help.hidden = !help.hidden;
       ask.setAttribute("aria-expanded", String(!help.hidden));
+    });
+    box.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+      const help = find(box, ".ex-help");
+      if (event.key !== "Escape" || help.hidden) return;
+      help.hidden = true;
+      ask.setAttribute("aria-expanded", "false");
+      ask.focus();
     });
     return { control, box, input, slider };
   }
@@ -92,6 +105,7 @@ export class Controls {
     if (value === "" && control.kind !== "choice" && control.placeholder === null) return;
     if (this.values[name] === value && !done) return;
     this.values[name] = value;
+    if (control.kind === "choice") this.write(name);
     this.setUse();
     this.onChange(name, done);
   }
@@ -112,7 +126,9 @@ export class Controls {
 
   /** @param {string} name */
   write(name) {
-    const { input } = this.fields[name];
+    const { input, box, control } = this.fields[name];
+    const meaning = find(box, ".ex-meaning");
+    if (meaning) setText(meaning, control.meanings[this.values[name]] ?? "");
     if (input.value !== this.values[name]) input.value = this.values[name];
     this.moveSlider(name);
   }

@@ -28,6 +28,7 @@ export function mountRemedies(root, explore) {
   let timer = null;
   /** @type {any} */
   let best = null; // the remedy that the button applies
+  let fallback = ""; // what to do where nothing was measured
   let networks = 0; // how many the page shows
 
   addEventListener("pagehide", () => leaving.abort());
@@ -48,7 +49,8 @@ export function mountRemedies(root, explore) {
       return;
     }
     list.replaceChildren(); // they belong to the network before
-    setText(sentence, answer.said.do);
+    setText(sentence, "First, changes are tried on this network."); // no advice that the next answer takes back
+    fallback = answer.said.do;
     setText(state, "Measuring changes …");
     timer = setTimeout(() => ask(query), CALM);
   });
@@ -57,7 +59,6 @@ export function mountRemedies(root, explore) {
   async function ask(query) {
     asked = query;
     control = new AbortController();
-    setText(state, "Measuring changes …");
     try {
       const response = await fetch(`/api/remedies?${query}`, { signal: control.signal });
       const answer = await response.json();
@@ -88,13 +89,14 @@ export function mountRemedies(root, explore) {
   /** @param {any} answer */
   function show(answer) {
     section.dataset.shown = asked || "";
-    if (answer.do) setText(sentence, answer.do);
+    setText(sentence, answer.do || fallback);
     if (answer.error || answer.verdict === "healthy") {
       setText(state, answer.error || "");
       list.replaceChildren();
       return;
     }
     const { remedies, refuted, seeds } = answer;
+    if (remedies[0]?.paths) sentence.append(" ", showPaths(remedies[0]));
     const fewer = seeds < networks ? " (fewer than above, to be quick)" : "";
     setText(
       state,
@@ -186,6 +188,7 @@ export function mountRemedies(root, explore) {
             `${remedy.reason} ${remedy.verdict_before} → ${remedy.verdict_after}: ${remedy.meaning}.`,
             fixed ? " What it changes is fixed on this page." : "",
           ),
+          remedy.paths ? showPaths(remedy) : null,
         ),
         el(
           "button",
@@ -237,6 +240,11 @@ export function mountRemedies(root, explore) {
     if (top.getBoundingClientRect().top < 0)
       top.scrollIntoView({ block: "start", behavior: scrolling() });
   }
+}
+
+/** @param {any} remedy */
+function showPaths({ paths }) {
+  return el("a", { href: paths }, "See why, path by path");
 }
 
 /**

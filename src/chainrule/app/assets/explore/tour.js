@@ -69,6 +69,7 @@ export function mountTour(root, explore, arrived) {
     }
     if (step !== shown) open(step);
     if (!step || !STEPS[step].done(answer.view.settings) || answer.ensemble.partial) return;
+    setText(part(card, "tour-bridge"), answer.bridge);
     reveal(step, answer.said.what);
   });
 
@@ -91,6 +92,7 @@ export function mountTour(root, explore, arrived) {
     right = null;
     race?.abort();
     card.hidden = !step;
+    part(root, "apply-first").classList.toggle("primary", !step); // no louder than the tour
     if (step) invite.hidden = true;
     for (const box of findAll(card, "[data-tour]")) {
       box.hidden = box.dataset.tour !== step;
@@ -154,8 +156,11 @@ export function mountTour(root, explore, arrived) {
     part(card, "race-lanes").hidden = false;
     find(card, '[data-tour="3"] [data-task]').hidden = true;
     const ends = [];
+    for (const lane of lanes)
+      setText(find(lane, "b"), lane === lanes[0] ? "training …" : "is next");
     for (const [i, query] of [RESCUED, DEEP].entries()) {
       const [bar, number] = [find(lanes[i], "progress"), find(lanes[i], "b")];
+      setText(number, "training …");
       const end = await tryNetwork(
         query,
         (line) => {

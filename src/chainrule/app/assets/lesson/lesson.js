@@ -59,7 +59,7 @@ function playGame(toy) {
       person.firstChild.style.height = `${(100 * factor ** passed) / most}%`;
       return person;
     });
-    row.replaceChildren(...people);
+    row.replaceChildren(...people.reverse()); // from right to left, as a gradient travels
     const fate = left < 0.1 ? "fades" : left > 10 ? "swells" : "keeps";
     row.dataset.fate = fate;
     const words =

@@ -121,6 +121,11 @@ export class FlowView {
       this.charts.hidden = !figures;
     }
     this.strip?.show(answer.journey);
+    const bridge = part(this.root, "bridge");
+    if (bridge) {
+      setText(part(bridge, "bridge-words"), answer.bridge || "");
+      bridge.hidden = !answer.bridge;
+    }
     if (figures) this.draw(first, figures[first]);
     this.later = whenIdle(() => this.showRest(answer));
   }

@@ -5,6 +5,7 @@ import { findAll } from "./dom.js";
 const THEME = "theme";
 const EXPLORER = "explorer"; // the explorer's last address in this tab
 const CHAIN = "/chain-rule";
+const EXPRESSION = "/chain-rule?expr"; // what is kept of its other part
 
 /** Whether the page is dark now. */
 function isDark() {
@@ -66,6 +67,30 @@ function leadTo(address) {
 const last = recallExplorer();
 if (last) leadTo(last);
 
-// The chain-rule page's address holds its whole state: what was built there is found again.
-if (location.pathname === CHAIN) addEventListener("pagehide", () => keep(CHAIN, location.search));
-for (const link of findAll(document, `nav.pages a[href="${CHAIN}"]`)) link.href += recall(CHAIN);
+// The chain-rule page's address holds its whole state: what was built there is found again. An
+// expression has a place of its own, so the menu leads to the network that was there before.
+if (location.pathname === CHAIN) addEventListener("pagehide", () => keepChain(location.search));
+
+/**
+ * Keep an address of the chain-rule page: of its network, or of its expression.
+ * @param {string} search
+ */
+export function keepChain(search) {
+  keep(new URLSearchParams(search).has("expr") ? EXPRESSION : CHAIN, search);
+}
+
+/**
+ * The last address of one part of the chain-rule page in this tab; empty if there is none.
+ * @param {string} tab
+ */
+export function recallChain(tab) {
+  return recall(tab === "expr" ? EXPRESSION : CHAIN);
+}
+
+for (const link of findAll(document, `nav.pages a[href="${CHAIN}"]`)) {
+  link.href = CHAIN + recall(CHAIN);
+  link.addEventListener("click", () => {
+    if (location.pathname === CHAIN) keepChain(location.search);
+    link.href = CHAIN + recall(CHAIN);
+  });
+}

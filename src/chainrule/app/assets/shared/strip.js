@@ -10,7 +10,7 @@ const COLUMN = { top: 4, height: 48, most: 34 };
 const DIM = 9; // powers of ten over which the light fades
 const GLARE = 6; // powers of ten over which it turns hot
 const FAINT = 0.05;
-const READABLE = 30; // px that a factor needs under its layer
+const READABLE = 42; // px that a factor needs under its layer
 const SHOWN = 4; // factors written out before the dots
 const STEP = 230; // ms that the pulse takes for a layer, in a short network
 const LONGEST = 6500; // ms for a whole pass
@@ -42,7 +42,8 @@ export function tell(steps, layer) {
   const passed = steps.slice(layer - 1, count - 1).reverse();
   const factors = passed.map(({ factor }) => factor ?? "none");
   const words = factors.slice(0, SHOWN).join(" × ") + (factors.length > SHOWN ? " × …" : "");
-  const where = layer === 1 ? `After all ${count} layers` : `At layer ${layer}`;
+  const many = `${factors.length} factor${factors.length === 1 ? "" : "s"}`;
+  const where = `From layer ${count} back to layer ${layer}, ${many}`;
   return factors.length > 1 ? `${where}: ${words} = ${left}` : `${where}: × ${words}`;
 }
 
