@@ -7,8 +7,8 @@ import numpy as np
 import polars
 import pytest
 
-from chainrule.errors import FlowFileError, RunFileError
 from chainrule._utils import tables
+from chainrule.errors import FlowFileError, RunFileError
 from chainrule.watch.export import export_run
 from chainrule.watch.reading import RunReader
 from chainrule.watch.records import ABSENT

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from chainrule.watch.integrations.packages import load
-from chainrule.watch.watching import Run, watch
+from chainrule.watch.run import Run
+from chainrule.watch.watching import watch
 
 
 def watch_accelerator(accelerator: Any, model: Any, optimizer: Any, **settings: Any) -> Run:

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from chainrule.watch.integrations.packages import load
-from chainrule.watch.watching import Run, watch
+from chainrule.watch.run import Run
+from chainrule.watch.watching import watch
 
 if find_spec("lightning") is None and find_spec("pytorch_lightning") is not None:  # its older name
     Callback: Any = load("pytorch_lightning").Callback

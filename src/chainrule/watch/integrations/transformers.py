@@ -3,7 +3,8 @@
 from typing import Any
 
 from chainrule.watch.integrations.packages import load
-from chainrule.watch.watching import Run, watch
+from chainrule.watch.run import Run
+from chainrule.watch.watching import watch
 
 TrainerCallback: Any = load("transformers").TrainerCallback
 
