@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from chainrule.watch.integrations.packages import load
-from chainrule.watch.run import Run
 from chainrule.watch.watching import watch
 
+if TYPE_CHECKING:
+    from chainrule.watch.run import Run
 
-def watch_accelerator(accelerator: Any, model: Any, optimizer: Any, **settings: Any) -> Run:
+
+def watch_accelerator(accelerator: Any, model: Any, optimizer: Any, **settings: Any) -> "Run":
     """Watch a model that an `Accelerator` has prepared.
 
     Call it after `accelerator.prepare` and, if you call it, `accelerator.init_trackers`. What is

@@ -1,13 +1,15 @@
 """A callback for Lightning."""
 
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from chainrule.watch.integrations.packages import load
-from chainrule.watch.run import Run
 from chainrule.watch.watching import watch
+
+if TYPE_CHECKING:
+    from chainrule.watch.run import Run
 
 if find_spec("lightning") is None and find_spec("pytorch_lightning") is not None:  # its older name
     Callback: Any = load("pytorch_lightning").Callback

@@ -1,10 +1,12 @@
 """A callback for the `Trainer` of Hugging Face transformers."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chainrule.watch.integrations.packages import load
-from chainrule.watch.run import Run
 from chainrule.watch.watching import watch
+
+if TYPE_CHECKING:
+    from chainrule.watch.run import Run
 
 TrainerCallback: Any = load("transformers").TrainerCallback
 
