@@ -81,7 +81,8 @@ def recommend(remedies: Remedies) -> str:
         best = remedies[0]
         well = best.outcome is Outcome.MEASURES and best.trial_after is None
         came = "every layer then gets a usable gradient" if well else best.outcome_text
-        return " ".join((f"{best.title}: {came}. {best.reason}", *_tell_suited(remedies)))
+        advice, suited = f"{best.title}: {came}.", tuple(_tell_suited(remedies))
+        return " ".join((advice, best.reason, *suited)) if suited else advice
     if remedies.diagnosis.verdict is Verdict.HEALTHY:
         return remedies.diagnosis.action
     count = len(remedies.refuted)
@@ -89,11 +90,13 @@ def recommend(remedies: Remedies) -> str:
 
 
 def _tell_suited(remedies: Remedies) -> Iterator[str]:
-    """Yield what came of the initialization that the reason may name, where another is advised."""
+    """Yield what came of the initialization that the reason names, where another is advised."""
     spec = remedies.before.spec
     if spec is None:
         return
     suited = {"init": ACTIVATIONS[spec.activation].initialization}
+    if INITIALIZERS[suited["init"]].label not in _blame_small(spec) + _blame_large(spec):
+        return
     for remedy in (*remedies[1:], *remedies.refuted):
         if dict(remedy.changes) == suited:
             yield f"{remedy.title} alone: {remedy.outcome_text}."

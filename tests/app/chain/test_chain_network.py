@@ -63,7 +63,8 @@ def test_real_network_is_an_equation_of_measured_gains(shown):
     said = wait_for_network(shown, "15 layers of 64 units, sigmoid, xavier: gains of 8 ")
     product = measure_product(simulate(spec, 8))
     document = describe_product(product)
-    assert f"All 30 factors multiply to {document['gradient']['text']}:" in said
+    assert f" multiply to {document['gradient']['text']}:" in said
+    assert "All 30 factors (15 layers of two factors" in said
     lines = shown.locator(f"{REAL} [data-part='real-lines'] math")
     shown_lines = lines.evaluate_all("all => all.map(one => one.textContent)")
     assert shown_lines == [read_math(line["mathml"]) for line in document["lines"]]

@@ -96,7 +96,6 @@ export function mountRemedies(root, explore) {
       return;
     }
     const { remedies, refuted, seeds } = answer;
-    if (remedies[0]?.paths) sentence.append(" ", showPaths(remedies[0]));
     const fewer = seeds < networks ? " (fewer than above, to be quick)" : "";
     setText(
       state,
@@ -188,8 +187,8 @@ export function mountRemedies(root, explore) {
             `${remedy.reason} ${remedy.verdict_before} → ${remedy.verdict_after}: ${remedy.meaning}.`,
             fixed ? " What it changes is fixed on this page." : "",
           ),
-          remedy.paths ? showPaths(remedy) : null,
         ),
+        remedy.paths ? showPaths(remedy) : null,
         el(
           "button",
           {
