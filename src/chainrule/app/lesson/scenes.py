@@ -97,14 +97,14 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
             DEPTHS.index(15),
         ),
         "residual": Scene(
-            "Guess first: does the gradient reach layer 1 of 100 layers? Then add the paths "
-            "around.",
+            "Guess first: does the gradient reach the first of {rescued.depth} layers? Then add "
+            "the paths around.",
             "100 layers of ReLU",
             "chips",
             _name(("No paths around", "relu_pytorch_100"), ("Residual connections", "rescued")),
             0,
-            "Without them {relu_pytorch_100.first} reaches layer 1, with them {rescued.first}: "
-            "depth, weights and activation are the same.",
+            "Without them {relu_pytorch_100.first} reaches the first layer, with them "
+            "{rescued.first}: depth, weights and activation are the same.",
         ),
         "looks": Scene(
             "Are the points at about the same height? And are they in the green band?",
