@@ -132,7 +132,7 @@ def test_the_backward_pass_is_played(page):
     page.get_by_role("button", name="Play the backward pass").click()
     page.wait_for_selector(".st.playing", state="attached")
     page.wait_for_selector(".st:not(.playing)", state="attached")
-    assert "all 5 layers" in part(page, "strip-words").inner_text()
+    assert "4 factors" in part(page, "strip-words").inner_text()
 
 
 def test_show_me_sets_the_picture_where_one_reads(page, url):

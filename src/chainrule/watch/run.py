@@ -60,6 +60,7 @@ class Run:
         facts: What was known before the first step.
 
     Example:
+        >>> from torch import nn
         >>> from chainrule.watch.watching import watch
         >>> model = nn.Linear(2, 1)
         >>> run = watch(model, torch.optim.SGD(model.parameters(), lr=0.1))
