@@ -86,7 +86,7 @@ def test_choosing_a_scenario_sets_every_control_and_shows_its_numbers(explorer, 
     assert [value is None for value in shown] == [value is None for value in expected]
     assert [v for v in shown if v] == pytest.approx([v for v in expected if v], rel=1e-12)
     pressed = explorer.locator(".ex-preset[aria-pressed=true]")
-    assert pressed.all_inner_texts() == [name]
+    assert pressed.all_inner_texts() == [preset.label]
 
 
 TYPED = {
@@ -509,7 +509,7 @@ class TestStrip:
         explorer.wait_for_function("!document.querySelector('.st.playing')", timeout=PATIENCE)
         depth = PRESETS[DEFAULT_PRESET].spec.depth
         words = explorer.locator("[data-part=strip-words]").inner_text()
-        assert f"all {depth} layers" in words
+        assert f"{depth - 1} factors" in words
 
     def test_with_less_motion_nothing_moves(self, explorer):
         explorer.emulate_media(reduced_motion="reduce")

@@ -184,6 +184,8 @@ class Run:
             WatchError: If something is not one number.
 
         Example:
+            >>> from torch import nn
+            >>> from chainrule.watch.watching import watch
             >>> model = nn.Linear(2, 1)
             >>> with watch(model, torch.optim.SGD(model.parameters(), lr=0.1)) as run:
             ...     run.log(loss=1.0)
@@ -209,6 +211,8 @@ class Run:
             WatchError: If there is none of that step.
 
         Example:
+            >>> from torch import nn
+            >>> from chainrule.watch.watching import watch
             >>> model = nn.Linear(2, 1)
             >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
             >>> with watch(model, optimizer) as run:
