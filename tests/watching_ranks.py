@@ -102,7 +102,7 @@ def compare(wrap, rank, folder):
     return {
         "same": found[False] == found[True],
         "ratio": ratio,
-        "said": sorted(run._said),
+        "said": sorted(run._notices._said),
         "steps": len(run.steps),
         "bad": [record.bad_rank for record in run.steps if record.bad_rank is not None],
         "written": (Path(folder) / "run.db").exists(),
