@@ -110,7 +110,7 @@ def compare(wrap, rank, folder):
         "layers": [layer.name for layer in sample.layers],
         "deltas": [layer.delta_norm for layer in sample.layers],
         "updates": sample.update_norms.tolist(),
-        "spread": sample.replica_spread,
+        "spreads": [each.replica_spread for each in run.samples],
         "shapes": [list(facts.shape) for facts in run.facts.parameters],
     }
 

@@ -54,14 +54,14 @@ def test_this_torch_has_all_of_them() -> None:
 
 
 def test_no_other_module_uses_private_names() -> None:
-    package = Path(internals.__file__).parent
+    package = Path(chainrule.__file__).parent
     private = re.compile(
         r"torch\._[a-zC]|_functorch\b|\._saved_|\._backward_hooks|\._post_accumulate|\._base\b"
         r"|\._version\b|\._is_view|\._sequence_nr|_orig_mod|_non_persistent_buffers_set"
     )
     found = [
         f"{path.name}: {line.strip()}"
-        for path in package.glob("*.py")
+        for path in package.rglob("*.py")
         if path.name != "_torch_internals.py"
         for line in path.read_text(encoding="utf-8").splitlines()
         if private.search(line)
@@ -353,3 +353,17 @@ def test_without_what_nodes_keep_it_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(internals, "_compute_examples", lambda one: [torch.stack([one, one])])
     sentences = internals.list_missing()
     assert any("MseLossBackward0._saved_target" in each for each in sentences)
+
+
+# --- Training runs -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["_foreach_norm", "_foreach_sub", None])
+def test_many_tensors_are_measured_with_and_without_operations_for_many(name, monkeypatch) -> None:
+    if name:
+        monkeypatch.delattr(torch, name)
+    after, before = ([torch.randn(3, 2), torch.randn(5)] for _ in range(2))
+    norms = [each.double().square().sum().sqrt() for each in after]
+    torch.testing.assert_close(internals.compute_norms(after, torch.float64), norms)
+    found = internals.compute_differences(after, before)
+    assert all(map(torch.equal, found, [a - b for a, b in zip(after, before, strict=True)]))

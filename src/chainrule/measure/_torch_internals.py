@@ -1,11 +1,12 @@
-"""Every private name of PyTorch that measuring uses, each behind a function of its own.
+"""Every private name of PyTorch that chainrule uses, each behind a function of its own.
 
 Private names change without notice. A PyTorch that lacks one costs one feature, never more: the
-functions then fall back to what needs no such name, and `list_missing` says what is lost.
+functions then fall back to what needs no such name, and `list_missing` says what is lost to a
+measurement. Those of training runs say in their own text what comes without the name.
 """
 
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
@@ -295,3 +296,71 @@ def read_sequence_number(node: Any) -> int | None:
         return node._sequence_nr()
     except AttributeError:
         return None
+
+
+# --- Training runs --------------------------------------------------------------------------------
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of a module itself run code that `torch.compile` made."""
+    return hasattr(module, COMPILED) or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def has_compiled() -> bool:
+    """Whether `torch.compile` has compiled anything in this process, as far as is known."""
+    dynamo: Any = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and bool(dynamo.counters.get("frames"))
+
+
+def read_scale(scaler: Any) -> Tensor | float:
+    """Return the scale of a gradient scaler, on its device if that can be: nothing waits."""
+    scale = getattr(scaler, "_scale", None)
+    return scale if isinstance(scale, Tensor) else float(scaler.get_scale())
+
+
+def is_unscaled(scaler: Any, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a scaler has divided the gradients of an optimizer already in this step."""
+    states = getattr(scaler, "_per_optimizer_states", {})
+    stage = states[id(optimizer)]["stage"] if id(optimizer) in states else None
+    return getattr(stage, "name", "") == "UNSCALED"
+
+
+def queue_after_backward(call: Callable[[], None]) -> bool:
+    """Have a function called at the end of the backward pass that runs; `False` if it cannot be."""
+    engine: Any = getattr(torch.autograd.Variable, "_execution_engine", None)
+    if engine is None:
+        return False
+    engine.queue_callback(call)
+    return True
+
+
+CLIPPING = "_clip_grads_with_norm_"
+"""The function of `torch.nn.utils.clip_grad` that scales gradients down, and gets their norm."""
+
+
+def find_process_store() -> Any:
+    """Return what processes exchange small values by without waiting for each other, or `None`."""
+    try:
+        from torch.distributed.distributed_c10d import _get_default_store
+
+        return _get_default_store()
+    except (ImportError, ValueError, RuntimeError):
+        return None
+
+
+def compute_norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
+    """Return the norm of each of many dense tensors, in one operation or, without it, in many.
+
+    Raises:
+        RuntimeError: If one is sparse.
+    """
+    if hasattr(torch, "_foreach_norm"):
+        return list(torch._foreach_norm(list(tensors), 2, dtype))
+    return [torch.linalg.vector_norm(each, dtype=dtype) for each in tensors]
+
+
+def compute_differences(after: Sequence[Tensor], before: Sequence[Tensor]) -> list[Tensor]:
+    """Return differences of many tensors, in one operation or, without it, in many."""
+    if hasattr(torch, "_foreach_sub"):
+        return list(torch._foreach_sub(list(after), list(before)))
+    return [one - other for one, other in zip(after, before, strict=True)]

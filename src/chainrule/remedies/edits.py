@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from chainrule.errors import RemedyError, suggest
+from chainrule.measure._torch_internals import unwrap_compiled
 from chainrule.measure.modules import take_inventory
 
 Action = Literal["normal", "orthogonal", "fill", "scale", "shift"]
@@ -145,7 +146,7 @@ def check_edits(model: nn.Module, edits: Sequence[Edit]) -> dict[str, nn.Paramet
     Raises:
         RemedyError: If they do not.
     """
-    inventory = take_inventory(getattr(model, "_orig_mod", model))
+    inventory = take_inventory(unwrap_compiled(model))
     found = {name: entry.tensor for entry in inventory.parameters for name in entry.names}
     for edit in edits:
         tensor = found.get(edit.parameter)

@@ -13,6 +13,7 @@ from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import ChainruleError, InspectionError, RemedyError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.trial import Trial
+from chainrule.measure._torch_internals import unwrap_compiled
 from chainrule.measure.copying import copy_model, find_shared_memory
 from chainrule.measure.inspection import inspect
 from chainrule.measure.modules import take_inventory
@@ -127,7 +128,7 @@ def find_model_remedies(  # noqa: PLR0913  (one argument per setting)
     train, compute_loss = compute_loss, _fix_batch(compute_loss, held)
     held_by = optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
     before = add_origin(inspect(model, compute_loss, held_by), model, compute_loss)
-    model = getattr(model, "_orig_mod", model)
+    model = unwrap_compiled(model)
     search: Search[ModelChange] = Search(before, enough, progress, measurements)
     diagnosis = search.diagnosis
     note = ""
@@ -277,7 +278,7 @@ def apply_remedy(
 def _check_same_model(remedy: Remedy, model: nn.Module) -> None:
     """Raise unless a remedy's edits do to this model what they did to the copy measured."""
     found = check_edits(model, remedy.edits)
-    inventory = take_inventory(getattr(model, "_orig_mod", model))
+    inventory = take_inventory(unwrap_compiled(model))
     there = {p.names[0]: _read_shape(p.tensor) for p in inventory.parameters}
     measured = {p.name: p.shape for p in remedy.before.parameters}
     if there != measured:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad
 
-from chainrule.watch._torch_internals import CLIPPING
+from chainrule.measure._torch_internals import CLIPPING
 
 
 class Listener(Protocol):

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from chainrule.measure._torch_internals import compute_differences, compute_norms
 from chainrule.measure.statistics import HALF, is_cheap_to_read
 
 _MODERATE = (1e-15, 1e15)
@@ -63,7 +64,7 @@ def measure_norms(tensors: Sequence[Tensor], *, is_plain: bool = False) -> Tenso
     """
     if is_plain:
         try:
-            norms = torch.stack(torch._foreach_norm(list(tensors)))
+            norms = torch.stack(compute_norms(tensors))
         except RuntimeError:  # one of them is sparse
             return measure_norms(tensors)
         return _mend(norms, tensors) if norms.device.type == "cpu" else norms
@@ -71,7 +72,7 @@ def measure_norms(tensors: Sequence[Tensor], *, is_plain: bool = False) -> Tenso
         tensors = [_to_dense_values(tensor) for tensor in tensors]
     if any(tensor.dtype in HALF for tensor in tensors):
         tensors = [tensor.float() if tensor.dtype in HALF else tensor for tensor in tensors]
-    norms = torch.stack(_align(torch._foreach_norm(list(tensors))))
+    norms = torch.stack(_align(compute_norms(tensors)))
     return _mend(norms, tensors) if is_cheap_to_read(norms.device) else norms
 
 
@@ -105,7 +106,7 @@ def measure_norms_exactly(tensors: Sequence[Tensor]) -> Tensor:
     reals = [torch.view_as_real(each) if each.is_complex() else each for each in tensors]
     wide = torch.float32 if reals[0].device.type == "mps" else torch.float64
     halves = [each.float() if each.dtype in HALF else each for each in reals]
-    return torch.stack(list(torch._foreach_norm(halves, 2, wide)))
+    return torch.stack(compute_norms(halves, wide))
 
 
 def subtract(after: Sequence[Tensor], before: Sequence[Tensor]) -> list[Tensor]:
@@ -115,7 +116,7 @@ def subtract(after: Sequence[Tensor], before: Sequence[Tensor]) -> list[Tensor]:
         return [a.float() - b.float() if a.dtype in HALF else a - b for a, b in pairs]
     if any(is_spread(tensor) for tensor in before):
         return [a - b for a, b in zip(after, before, strict=True)]
-    return list(torch._foreach_sub(list(after), list(before)))
+    return compute_differences(after, before)
 
 
 def sharded_norms(tensors: Sequence[Tensor]) -> Tensor:

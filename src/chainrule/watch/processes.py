@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from chainrule.errors import WatchError
+from chainrule.measure._torch_internals import find_process_store
 from chainrule.measure.recording import find_tensors
-from chainrule.watch._torch_internals import find_process_store
 from chainrule.watch.gradients import Lagged, Values, is_spread
 from chainrule.watch.hooks import ModuleHook
 
@@ -88,10 +88,15 @@ class Processes:
                 return None
             time.sleep(0.01)
 
-    def compare(self, step: int, norms: Values) -> float | None:
+    def compare(self, step: int, norms: Values, *, wait: bool) -> float | None:
         """Return by how much norms of weights differ between processes, in the first of them.
 
         The others leave theirs. `None` elsewhere, and if they are not to be had in time.
+
+        Args:
+            step: The step.
+            norms: Those of this process.
+            wait: Whether others may not have got so far yet.
         """
         if self.store is None:
             return None
@@ -100,7 +105,7 @@ class Processes:
             self.store.set(f"{key}/{self.rank}", norms.tobytes())
             return None
         keys = [f"{key}/{rank}" for rank in range(1, self.size)]
-        end = time.monotonic() + _LAST_SECONDS
+        end = time.monotonic() + (_LAST_SECONDS if wait else 0.0)
         while not self.store.check(keys):
             if time.monotonic() > end:
                 return None

@@ -21,9 +21,9 @@ from torch import Tensor
 from chainrule.errors import TrainingStopped
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.optimizer import OptimizerFlow
+from chainrule.measure._torch_internals import is_unscaled, read_scale
 from chainrule.measure.optimizers import read_optimizer
 from chainrule.measure.statistics import is_cheap_to_read
-from chainrule.watch._torch_internals import is_unscaled, read_scale
 from chainrule.watch.calls import listen, unlisten
 from chainrule.watch.flows import FlowRecorder
 from chainrule.watch.gradients import (
@@ -642,10 +642,11 @@ class Run:
         )
 
     def _compare_replicas(self, number: int, sizes: Values) -> float | None:
-        if self._processes.size < 2 or self._is_spread or not self._compares:
+        # Samples after an unusual step are taken by the first process alone.
+        if self._processes.size < 2 or self._is_spread or not is_sampled(number, self._every):
             return None
-        spread = self._processes.compare(number, sizes)
-        self._compares = spread is not None or self._processes.rank > 0
+        spread = self._processes.compare(number, sizes, wait=self._compares)
+        self._compares = spread is not None
         return spread
 
     def _measure_frozen(self) -> Values:

@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chainrule.measure._torch_internals import is_functorch_wrapped, is_in_backward
+from chainrule.measure._torch_internals import (
+    has_compiled,
+    is_compiled,
+    is_functorch_wrapped,
+    is_in_backward,
+    queue_after_backward,
+)
 from chainrule.measure.modules import Inventory, classify, is_measured
 from chainrule.measure.recording import SMALL, find_tensors, flatten_nested
 from chainrule.measure.statistics import (
@@ -25,7 +31,6 @@ from chainrule.measure.statistics import (
     to_real,
 )
 from chainrule.spec.activations import SATURATION_SHARE
-from chainrule.watch._torch_internals import has_compiled, is_compiled, queue_after_backward
 from chainrule.watch.gradients import Lagged, sharded_norms, subtract
 from chainrule.watch.hooks import ModuleHook
 from chainrule.watch.records import LayerSample, Norms
