@@ -80,6 +80,7 @@ def open_explorer(
         "document.querySelector('[data-part=results]')?.dataset.shown && "
         "!document.querySelector('#explore-root').dataset.pending"
     )
+    page.wait_for_function("document.querySelector('[data-part=remedies]').dataset.shown")
     page.wait_for_timeout(800)
     return page
 
