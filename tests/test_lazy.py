@@ -56,6 +56,10 @@ def test_measuring_loads_neither_plotly_nor_the_compiler():
     run(f"import sys, chainrule; {names}; assert not {heavy} & {{*sys.modules}}")
 
 
+def test_a_process_that_only_supervises_workers_loads_no_torch():
+    run("import sys, chainrule.app.server; assert 'torch' not in sys.modules")
+
+
 def test_names_are_the_same_for_python_and_for_type_checkers():
     assert set(list_typed_names()) == set(chainrule.__all__)
 

@@ -17,11 +17,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from chainrule.app.connections import OPTIONS, TimedProtocol
-from chainrule.app.site.pages import prepare_pages
-from chainrule.app.state.view import DEFAULT_PRESET
 from chainrule.errors import ChainruleError
-from chainrule.measure.simulation import simulate
-from chainrule.presets import get_preset
 
 _PATIENCE = 60
 """Seconds that a worker may take to start; loading PyTorch takes long on a busy machine."""
@@ -155,9 +151,15 @@ def create_worker(
         allowed_hosts: Further names under which it is served.
         runs: Folder of training runs.
     """
-    import torch  # a process that only supervises workers does without
+    # All that loads PyTorch is loaded here: a process that only supervises workers does without,
+    # and the address is printed at once.
+    import torch
 
     from chainrule.app.application import create_app
+    from chainrule.app.site.pages import prepare_pages
+    from chainrule.app.state.view import DEFAULT_PRESET
+    from chainrule.measure.simulation import simulate
+    from chainrule.presets import get_preset
 
     parent = multiprocessing.parent_process()
     if parent is not None:
