@@ -1,6 +1,6 @@
 """Writes a run in processes that are killed at random moments, and checks what they left.
 
-Run as a program: the file, and how many kills. Nothing of torch is loaded, so a fork is cheap.
+Run as a program: the file, how many kills, and a seed. Nothing of torch is loaded, so a fork is cheap.
 """
 
 import os
@@ -64,8 +64,8 @@ def kill_one(path: Path, moment: float) -> int:
 
 def main() -> None:
     """Kill, look, go on."""
-    path, kills = Path(sys.argv[1]), int(sys.argv[2])
-    moments = random.Random(0)
+    path, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    moments = random.Random(seed)
     flushed = 0
     for number in range(kills):
         moment = moments.random() * (0.05 if number < kills // 3 else 0.6)
