@@ -1,6 +1,6 @@
 """Writes a run in processes that are killed at random moments, and checks what they left.
 
-Run as a program: the file, how many kills, and a seed. Nothing of torch is loaded, so a fork is cheap.
+Run as a program: the file, how many kills, and a seed. Nothing of torch is loaded: a fork is cheap.
 """
 
 import os
