@@ -2,8 +2,9 @@
  *
  * One question at a time: while the server measures, the newest setting waits and goes next, so
  * that a drag is followed instead of queued. An answer is shown only if nothing newer was shown,
- * and whatever takes long is given up as soon as something newer is wanted. Where the whole
- * ensemble takes long, a first answer from fewer networks comes at once and is then refined.
+ * and whatever takes long is given up as soon as something newer is wanted. A quick answer, one
+ * network and the main chart, comes at once; it is then refined by the others, in two steps where
+ * the whole ensemble takes long.
  */
 import {
   el,
@@ -49,12 +50,14 @@ const LOST =
  */
 
 /** @typedef {"whole" | "draft" | "none"} Step a finished change, one under way, none at all */
+/** @typedef {"quick" | "first" | "whole"} Stage how much is asked for; the server names the next one */
 
 /**
  * @typedef {object} Question
  * @property {string} query
  * @property {Step} step
- * @property {boolean} refining whether a first answer is on screen already
+ * @property {Stage} stage
+ * @property {boolean} refining whether an answer with fewer networks is on screen already
  * @property {number} since
  * @property {AbortController} control
  */
@@ -90,6 +93,7 @@ class Explore {
     this.flow = new FlowView(part(root, "results"), {
       panels: this.words.panels,
       only: this.panel,
+      quick: true,
       onSwitch: (name, value) => this.switch(name, value),
     });
   }
@@ -247,19 +251,25 @@ class Explore {
   /**
    * Too many others are being served: what is on screen stays, and the page asks again.
    * @param {{busy: string, seconds: number}} answer
-   * @param {boolean} refining
+   * @param {Stage} stage
    */
-  wait({ busy, seconds }, refining) {
+  wait({ busy, seconds }, stage) {
     this.showBusy(true);
     setText(this.progress, busy);
-    this.again = setTimeout(() => this.send(refining), 1000 * seconds);
+    this.again = setTimeout(() => this.send(stage), 1000 * seconds);
   }
 
-  async send(refining = false) {
+  /** A quick answer has the main chart alone. @returns {Stage} */
+  begin() {
+    return this.panel && this.panel !== "gradient" ? "first" : "quick";
+  }
+
+  async send(stage = this.begin()) {
     clearTimeout(this.again);
     const control = new AbortController();
+    const refining = stage !== this.begin();
     /** @type {Question} */
-    const question = { ...this.wanted, refining, since: performance.now(), control };
+    const question = { ...this.wanted, stage, refining, since: performance.now(), control };
     this.busy = question;
     clearTimeout(this.waiting);
     this.waiting = setTimeout(() => this.showBusy(true), LOADING);
@@ -268,14 +278,15 @@ class Explore {
     this.busy = null;
     clearTimeout(this.waiting);
     if (answer?.busy) {
-      this.wait(answer, refining);
+      this.wait(answer, stage);
       return;
     }
     if (answer) this.hear(answer, question);
     if (this.wanted.query !== question.query) this.send();
-    else if (answer?.ensemble?.partial && !refining) {
-      if (question.step === "draft") this.again = setTimeout(() => this.send(true), REST);
-      else this.send(true);
+    else if (answer?.ensemble?.next) {
+      const { next } = answer.ensemble;
+      if (question.step === "draft") this.again = setTimeout(() => this.send(next), REST);
+      else this.send(next);
     } else {
       this.showBusy(false);
       delete this.root.dataset.pending;
@@ -286,11 +297,10 @@ class Explore {
    * Return the server's answer, an error in words, or nothing where the question was given up.
    * @param {Question} question
    */
-  async fetch({ query, step, refining, control }) {
-    const mark = step === "draft" ? "draft=1" : "first=1"; // while a slider moves: one network
-    const first = refining ? "" : `${query ? "&" : ""}${mark}`;
+  async fetch({ query, stage, control }) {
+    const mark = stage === "whole" ? "" : `${query ? "&" : ""}${stage}=1`;
     try {
-      const response = await fetch(`/api/explore?${query}${first}`, { signal: control.signal });
+      const response = await fetch(`/api/explore?${query}${mark}`, { signal: control.signal });
       const answer = await response.json();
       if (response.status !== 503) return answer;
       return { busy: answer.error, seconds: Number(response.headers.get("Retry-After")) };

@@ -85,11 +85,10 @@ export class Strip {
 
   /**
    * Stand above the layers of the chart below.
-   * @param {any} full layout of the chart, as it is drawn
+   * @param {{left: number, width: number, whole: number}} chart where it lies, px
    */
-  align(full) {
-    const { l: left, w: width } = full._size;
-    const place = { left, width, right: full.width - left - width };
+  align({ left, width, whole }) {
+    const place = { left, width, right: whole - left - width };
     if (JSON.stringify(place) === JSON.stringify(this.place)) return;
     this.place = place;
     this.paint();
