@@ -7,6 +7,7 @@
  * the whole ensemble takes long.
  */
 import {
+  afterPaint,
   el,
   find,
   findAll,
@@ -24,7 +25,6 @@ import { compose, follow, nameNetwork, START, setPanel } from "./address.js";
 import { Controls } from "./controls.js";
 import { mountGuess } from "./guess.js";
 import { mountRemedies } from "./remedies.js";
-import { mountShare } from "./share.js";
 
 // After so many ms an unanswered question is given up for a newer one. Every time that happens
 // the patience doubles until an answer comes: at a busy server somebody who asks anew again and
@@ -79,6 +79,8 @@ class Explore {
     this.patience = PATIENCE;
     this.wanted = { query: "", step: /** @type {Step} */ ("none") };
     this.drafting = false;
+    /** @type {(() => void) | null} */
+    this.following = null; // what is left to show of the answer on screen
     this.panel = root.dataset.embed || null;
     this.progress = part(root, "progress");
     this.notices = part(root, "notices");
@@ -148,7 +150,15 @@ class Explore {
       train.scrollIntoView({ behavior: scrolling(), block: "start" });
       begin();
     });
-    mountShare(part(root, "share"), api);
+    const share = part(root, "share");
+    /** @type {Promise<() => void> | null} */
+    let shared = null;
+    const openShare = () => {
+      shared ??= import("./share.js").then(({ mountShare }) => mountShare(share, api));
+      return shared;
+    };
+    whenNear(share, openShare);
+    part(root, "share-open").addEventListener("click", async () => (await openShare())());
   }
 
   /**
@@ -315,6 +325,7 @@ class Explore {
    */
   hear(answer, question) {
     this.patience = PATIENCE;
+    this.following?.();
     const newest = this.wanted.query === question.query;
     this.error.hidden = !answer.error;
     setText(this.error, answer.error || "");
@@ -331,12 +342,25 @@ class Explore {
       setText(part(this.root, "caption"), answer.caption); // before the chart takes its place
     }
     this.flow.show(answer);
-    if (!this.panel) {
-      this.showWords(answer);
-      if (newest && !question.refining) this.keep(answer.view.address, this.wanted.step);
-    }
     this.answer = answer;
-    for (const listener of this.listeners) listener(answer, answer.view.query);
+    if (!this.panel) this.showSentences(answer);
+    const { step } = this.wanted;
+    const follow = () => {
+      this.following = null;
+      if (answer.quick) this.flow.showWords(answer);
+      if (!this.panel) {
+        this.showWords(answer);
+        if (newest && !question.refining) this.keep(answer.view.address, step);
+      }
+      for (const listener of this.listeners) listener(answer, answer.view.query);
+    };
+    // The chart of a moving slider first, all that is read after the next frame. What an address
+    // covers is covered before anything is painted.
+    if (!answer.quick || answer.view.guess.length) follow();
+    else {
+      this.following = follow;
+      afterPaint(() => this.following === follow && follow());
+    }
   }
 
   /**
@@ -399,7 +423,6 @@ class Explore {
   /** @param {any} answer */
   showWords(answer) {
     setText(this.look, answer.look_at);
-    this.showSentences(answer);
     for (const [index, button] of this.scenarios.entries()) {
       const on = String(this.words.presets[index].name === answer.scenario);
       if (button.getAttribute("aria-pressed") !== on) button.setAttribute("aria-pressed", on);

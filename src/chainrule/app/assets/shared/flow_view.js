@@ -22,6 +22,7 @@ import { Strip } from "./strip.js";
 
 const NARROW = 420; // px below which every other number of a layer is left out
 const LINKED = ["gradient", "activation", "factor"];
+const BEHIND = 400; // ms after which what is not of the setting on screen looks so
 const PICTURE = { width: 900, height: 520 };
 
 /** @typedef {"measure" | "scale" | "layer"} Switch */
@@ -42,6 +43,8 @@ export class FlowView {
     this.only = only;
     /** @type {number | null} */
     this.layer = null;
+    /** @type {number | undefined} */
+    this.behind = undefined;
     /** @type {any} */
     this.answer = null;
     /** @type {any} */
@@ -108,7 +111,7 @@ export class FlowView {
   show(answer) {
     this.answer = answer;
     dropIdle(this.later);
-    this.root.classList.toggle("fv-behind", Boolean(answer.quick));
+    this.fallBehind(answer.quick);
     const { figures } = answer;
     const first = this.only || "gradient";
     if (!this.only) {
@@ -116,6 +119,31 @@ export class FlowView {
       this.charts.hidden = !figures;
     }
     if (figures) this.sketch(first, figures[first]);
+    this.strip?.show(answer.journey);
+    if (!answer.quick) this.showWords(answer);
+    this.root.dataset.painted = answer.view ? answer.view.address : "whole";
+    this.later = whenIdle(() => this.showRest(answer));
+  }
+
+  /**
+   * Mark what a quick answer leaves as it was, if that takes a moment.
+   * @param {boolean} behind
+   */
+  fallBehind(behind) {
+    if (behind) {
+      this.behind ??= setTimeout(() => this.root.classList.add("fv-behind"), BEHIND);
+      return;
+    }
+    clearTimeout(this.behind);
+    this.behind = undefined;
+    this.root.classList.remove("fv-behind");
+  }
+
+  /**
+   * Show what is read beside the chart; of a quick answer, whoever shows it asks for this.
+   * @param {any} answer
+   */
+  showWords(answer) {
     if (!this.only) this.showCards(answer.cards);
     if (this.note) setText(this.note, answer.ensemble?.note || "");
     if (this.clip) {
@@ -127,14 +155,11 @@ export class FlowView {
       const radio = find(this.root, `[data-choice="${name}"] input[value="${wanted}"]`);
       if (radio && !radio.checked) radio.checked = true;
     }
-    this.strip?.show(answer.journey);
     const bridge = part(this.root, "bridge");
     if (bridge) {
       setText(part(bridge, "bridge-words"), answer.bridge || "");
       bridge.hidden = !answer.bridge;
     }
-    this.root.dataset.painted = answer.view ? answer.view.address : "whole";
-    this.later = whenIdle(() => this.showRest(answer));
   }
 
   /**

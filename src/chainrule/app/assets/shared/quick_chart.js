@@ -58,12 +58,14 @@ export function writeChart({ data, layout }, width, height) {
   });
   const grid = [];
   const labels = [];
-  for (let power = Math.ceil(low / yaxis.dtick) * yaxis.dtick; power <= high; power += yaxis.dtick) {
+  for (
+    let power = Math.ceil(low / yaxis.dtick) * yaxis.dtick;
+    power <= high;
+    power += yaxis.dtick
+  ) {
     const at = round(rise(power));
     if (power > low && power < high) grid.push(`M${left} ${at}H${right}`);
-    labels.push(
-      `<text x="${left - 3.4}" y="${round(at + 5.25)}">${writePower(power)}</text>`,
-    );
+    labels.push(`<text x="${left - 3.4}" y="${round(at + 5.25)}">${writePower(power)}</text>`);
   }
   const ticks = xaxis.tickvals.map(
     (/** @type {number} */ at, /** @type {number} */ i) =>
