@@ -170,8 +170,11 @@ def _measure(
 ) -> tuple[float, Measured]:
     """Return an answer, and when everything had been measured."""
     plan, whole = _plan(view, stage), _plan(view)
-    flow = measurer.measure(view.spec, plan.seeds, check)
-    other = measurer.measure(view.pin, plan.pinned, check) if view.pin else None
+    shown = stage != "quick"  # the charts of activations
+    flow = measurer.measure(view.spec, plan.seeds, check, histograms=shown)
+    other = None
+    if view.pin is not None:
+        other = measurer.measure(view.pin, plan.pinned, check, histograms=shown)
     measured = time.perf_counter()
     answer = _describe(view, flow, other, notices, plan, whole, stage)
     described = Measured(encode(answer), JSON)
