@@ -4,9 +4,9 @@ Beside each edit of a chain, taking turns with it, a bare fetch of the smallest 
 server sends: what no page can be faster than. Beside each key on the explorer's slider the same key
 on a bare page of the same stack (bare_page.py).
 
-"First picture" is the first truthful one of a new setting: the main chart, the strip and the verdict
-of one network, measured by autograd. "Refined" is the main chart of all of its networks, which the
-page asks for after 150 ms of rest.
+"First picture" is the first truthful one of a new setting: the main chart, the strip and the
+verdict of one network, measured by autograd. "Refined" is the main chart of all of its networks,
+which the page asks for after 150 ms of rest.
 """
 
 import argparse
@@ -471,8 +471,8 @@ def main() -> None:
                 row, drawn, speed = measure_drags(browser, url, few, depth, width)
                 rows.append(row)
                 print(
-                    f"{depth}×{width}: settings drawn during each drag of {DRAG_KEYS} keys: {drawn}, "
-                    f"{speed:.0f} a second; keys came every {KEY_PAUSE} ms or more"
+                    f"{depth}×{width}: settings drawn in each drag of {DRAG_KEYS} keys, at least "
+                    f"{KEY_PAUSE} ms apart: {drawn}; {speed:.0f} a second"
                 )
         if only in (None, "visits"):
             row, loaded = measure_visits(browser, url, few)

@@ -51,9 +51,9 @@ class Endless:
         self.begun = []
         self.ended = []
 
-    def __call__(self, spec, seeds, *, progress):
+    def __call__(self, spec, seeds, *, progress, **options):
         if spec.depth < 50:
-            return simulate(spec, seeds, progress=progress)
+            return simulate(spec, seeds, progress=progress, **options)
         self.begun.append(spec)
         try:
             while True:

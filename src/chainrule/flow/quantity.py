@@ -115,10 +115,11 @@ class Quantity(float):
         Raises:
             ValueError: If there is no value.
         """
-        members = tuple(map(float, values))
-        if len(members) == 1:
+        members = tuple(values)
+        if len(members) == 1 and type(members[0]) is float:  # most of them
             median = members[0]
         elif members:
+            members = tuple(map(float, members))
             median = compute_quantile(_sort_nan_last(members), 0.5)
         else:
             raise ValueError("a Quantity needs the value of at least one ensemble member; got none")
