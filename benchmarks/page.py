@@ -71,11 +71,12 @@ WATCH = """async () => {
         answer.json = async () => {
             const parsed = await parse();
             const server = {};
-            for (const part of answer.headers.get("Server-Timing").split(", ")) {
+            for (const part of answer.headers.get("Server-Timing")?.split(", ") ?? []) {
                 const [name, time] = part.split(";dur=");
                 server[name] = Number(time);
             }
-            Object.assign(marks, { asked, heard, parsed: now(), server });
+            const whole = !/(quick|first)=1$/.test(question[0]);
+            Object.assign(marks, { asked, heard, parsed: now(), server, whole });
             return parsed;
         };
         return answer;
@@ -107,10 +108,10 @@ WATCH = """async () => {
 
 AWAIT_DEPTH = """depth => {
     const { dataset } = document.querySelector("[data-part=results]");
-    const note = document.querySelector("[data-part=ensemble]");
+    marks.whole = false;
     const is = () => Number(new URLSearchParams(dataset.painted).get("depth")) === depth;
     window.answer = painted(is);
-    window.refined = painted(() => is() && note.textContent.startsWith("Median"));
+    window.refined = painted(() => is() && marks.whole);
 }"""
 
 AWAIT_TEXT = """text => {
