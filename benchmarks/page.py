@@ -3,6 +3,10 @@
 Beside each edit of a chain, taking turns with it, a bare fetch of the smallest file that the same
 server sends: what no page can be faster than. Beside each key on the explorer's slider the same key
 on a bare page of the same stack (bare_page.py).
+
+"First picture" is the first truthful one of a new setting: the main chart, the strip and the
+verdict of one network, measured by autograd. "Refined" is the main chart of all of its networks,
+which the page asks for after 150 ms of rest.
 """
 
 import argparse
@@ -53,7 +57,7 @@ FETCH = """async path => {
     return performance.now() - start;
 }"""
 
-WATCH = """() => {
+WATCH = """async () => {
     const marks = (window.marks = {});
     const now = () => performance.now();
     addEventListener("keydown", event => (marks.key = event.timeStamp), { capture: true });
@@ -67,22 +71,26 @@ WATCH = """() => {
         answer.json = async () => {
             const parsed = await parse();
             const server = {};
-            for (const part of answer.headers.get("Server-Timing").split(", ")) {
+            for (const part of answer.headers.get("Server-Timing")?.split(", ") ?? []) {
                 const [name, time] = part.split(";dur=");
                 server[name] = Number(time);
             }
-            Object.assign(marks, { asked, heard, parsed: now(), server });
+            const whole = !/(quick|first)=1$/.test(question[0]);
+            Object.assign(marks, { asked, heard, parsed: now(), server, whole });
             return parsed;
         };
         return answer;
     };
-    const draw = globalThis.Plotly.react;
-    globalThis.Plotly.react = (chart, ...figure) => {
-        const begun = now();
-        const done = draw(chart, ...figure);
-        if (chart.id === "gradient-chart") Object.assign(marks, { begun, drawn: now() });
-        return done;
-    };
+    const script = document.querySelector('link[href$="/shared/quick_chart.js"]');
+    if (script) {
+        const { QuickChart } = await import(script.href);
+        const draw = QuickChart.prototype.show;
+        QuickChart.prototype.show = function (figure) {
+            marks.begun = now();
+            draw.call(this, figure);
+            marks.drawn = now();
+        };
+    }
     // Painted: the frame after the drawing has been made. A frame's callbacks run before it.
     window.painted = (shown) => new Promise(done => {
         const look = () => {
@@ -99,8 +107,11 @@ WATCH = """() => {
 }"""
 
 AWAIT_DEPTH = """depth => {
-    const shown = () => document.getElementById("gradient-chart").data?.[1].x.length === depth;
-    window.answer = painted(shown);
+    const { dataset } = document.querySelector("[data-part=results]");
+    marks.whole = false;
+    const is = () => Number(new URLSearchParams(dataset.painted).get("depth")) === depth;
+    window.answer = painted(is);
+    window.refined = painted(() => is() && marks.whole);
 }"""
 
 AWAIT_TEXT = """text => {
@@ -121,9 +132,9 @@ APPLY = """query => {
     go(query);
     const wanted = new URLSearchParams(query);
     const shown = () => {
-        const view = read();
-        const drawn = document.getElementById("gradient-chart").data[1].x.length;
-        return view.get("seed") === wanted.get("seed") && drawn === Number(wanted.get("depth"));
+        const { painted } = document.querySelector("[data-part=results]").dataset;
+        const view = new URLSearchParams(painted);
+        return ["seed", "depth"].every(name => view.get(name) === wanted.get(name));
     };
     return painted(shown).then(marks => marks.painted - start);
 }""".replace("GO", GO)
@@ -139,14 +150,32 @@ SETTLED = """query => {
 }"""
 
 DRAG = """last => {
-    const seen = (window.seen = { answers: 0, time: null });
-    const root = document.getElementById("explore-root");
-    new MutationObserver(() => {
-        if (seen.time !== null) return;
-        seen.answers += 1;
-        if (Number(new URLSearchParams(root.dataset.address).get("depth")) !== last) return;
+    const seen = (window.seen = { depths: new Set(), time: null });
+    const results = document.querySelector("[data-part=results]");
+    const watcher = new MutationObserver(() => {
+        const depth = Number(new URLSearchParams(results.dataset.painted).get("depth"));
+        seen.depths.add(depth);
+        if (depth !== last) return;
+        watcher.disconnect();
         painted(() => true).then(marks => (seen.time = marks.painted - marks.key));
-    }).observe(root, { attributeFilter: ["data-address"] });
+    });
+    watcher.observe(results, { attributeFilter: ["data-painted"] });
+}"""
+
+FIRST_PAINT = """() => {
+    const look = new MutationObserver(() => {
+        if (!document.querySelector(".fv-quick path, .scatterlayer path")) return;
+        look.disconnect();
+        requestAnimationFrame(() => setTimeout(() => (window.first = performance.now())));
+    });
+    look.observe(document, { childList: true, subtree: true });
+}"""
+"""From the request for the page to the frame with the first chart."""
+
+LOADED = """() => {
+    const all = [...performance.getEntriesByType("navigation"),
+        ...performance.getEntriesByType("resource")];
+    return [all.length, all.reduce((sum, { transferSize }) => sum + transferSize, 0)];
 }"""
 
 REST = "() => new Promise(done => requestIdleCallback(() => done()))"
@@ -156,7 +185,7 @@ REST = "() => new Promise(done => requestIdleCallback(() => done()))"
 class Row:
     what: str
     milliseconds: list[float]
-    median_budget: float
+    median_budget: float | None = None
     p95_budget: float | None = None
     bare: list[float] | None = None
 
@@ -171,7 +200,12 @@ class Row:
     @property
     def kept(self) -> bool:
         in_time = self.p95_budget is None or self.p95 <= self.p95_budget
-        return self.median <= self.median_budget and in_time
+        return (self.median_budget is None or self.median <= self.median_budget) and in_time
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as long as the bare page or fetch beside it."""
+        return None if self.bare is None else self.median / statistics.median(self.bare)
 
 
 Spent = dict[str, list[float]]
@@ -218,20 +252,23 @@ def measure_edits(browser: Browser, url: str, layers: int, budget: float, rounds
     return Row(what, edits[WARM_UP:], budget, bare=bare[WARM_UP:])
 
 
-def measure_keys(browser: Browser, url: str, bare_url: str, rounds: int) -> tuple[Row, Spent]:
+def measure_keys(browser: Browser, url: str, bare_url: str, rounds: int) -> tuple[Row, Row, Spent]:
     """Press keys on the explorer's slider for the depth; see the chart follow.
 
     Every press asks for networks that nobody has measured before, and the page is at rest before.
     A bare page takes turns with it.
+
+    Returns:
+        The first picture and the refined one, and where the time until the first went.
     """
     bare_page = browser.new_page(bypass_csp=True, viewport={"width": 1280, "height": 900})
     bare_page.goto(bare_url)
     bare_page.wait_for_selector("#slider")
-    bare_page.evaluate("globalThis.Plotly = { react() {} }")
     bare_page.evaluate(WATCH)
     page = open_page(browser, url)
     page.evaluate(WATCH)
     times: list[float] = []
+    refined: list[float] = []
     bare: list[float] = []
     spent: Spent = {}
     for turn in range(WARM_UP + rounds):
@@ -244,13 +281,14 @@ def measure_keys(browser: Browser, url: str, bare_url: str, rounds: int) -> tupl
         page.locator("#control-depth-slider").focus()
         marks = press(page, "ArrowRight", AWAIT_DEPTH, 16)
         times.append(marks["painted"] - marks["key"])
+        refined.append(page.evaluate("() => window.refined")["painted"] - marks["key"])
         if turn >= WARM_UP:
             for part, milliseconds in split_time(marks).items():
                 spent.setdefault(part, []).append(milliseconds)
     page.close()
     bare_page.close()
-    what = "explorer, 15×64, 16 networks: key → chart"
-    return Row(what, times[WARM_UP:], 60.0, 90.0, bare=bare[WARM_UP:]), spent
+    first = Row("explorer, 15×64: key → first picture", times[WARM_UP:], 60.0, 90.0, bare[WARM_UP:])
+    return first, Row("explorer, 15×64: key → refined, 16 networks", refined[WARM_UP:]), spent
 
 
 def press(page: Page, key: str, watch: str, wanted: Any) -> dict[str, Any]:
@@ -277,46 +315,83 @@ def split_time(marks: dict[str, Any]) -> dict[str, float]:
         "server: describing": server["describe"],
         "on the way": marks["heard"] - marks["asked"] - sum(server.values()),
         "parsing": marks["parsed"] - marks["heard"],
-        "cards and controls": marks["begun"] - marks["parsed"],
+        "controls": marks["begun"] - marks["parsed"],
         "drawing": marks["drawn"] - marks["begun"],
-        "painting": marks["painted"] - marks["drawn"],
+        "words, strip, painting": marks["painted"] - marks["drawn"],
     }
 
 
-def measure_first_answer(browser: Browser, url: str, rounds: int) -> Row:
-    """Show networks of 1000 layers that nobody has measured; see the first answer."""
-    page = open_page(browser, url)
-    page.evaluate(WATCH)
-    times = []
-    for turn in range(rounds):
-        settle(page, f"depth=4&width=8&activation=relu&init=he&seed={turn + 1}")
-        query = f"depth=1000&width=64&activation=relu&init=he&seed={1000 * turn + 50}"
-        times.append(page.evaluate(APPLY, query))
-    page.close()
-    return Row("explorer, 1000×64, 16 networks: → first answer", times, 600.0)
-
-
-def measure_drags(browser: Browser, url: str, rounds: int) -> tuple[Row, list[int]]:
-    """Hold a key on the slider for the depth of wide networks; see when the last is shown.
+def measure_first_pictures(browser: Browser, url: str, rounds: int) -> list[Row]:
+    """Show networks that nobody has measured, of 15 and of 1000 layers in turns.
 
     Returns:
-        The row, and how many answers were shown on the way.
+        The times until the first picture of either.
     """
     page = open_page(browser, url)
     page.evaluate(WATCH)
-    times, answers = [], []
+    times: dict[int, list[float]] = {15: [], 1000: []}
     for turn in range(rounds):
-        settle(page, f"depth=100&width=256&activation=relu&init=he&seed={1000 * turn + 99}")
+        for depth, found in times.items():
+            settle(page, f"depth=4&width=8&activation=relu&init=he&seed={turn + 1}")
+            seed = 1000 * turn + 50
+            found.append(page.evaluate(APPLY, f"depth={depth}&activation=relu&init=he&seed={seed}"))
+    page.close()
+    usual, large = times.values()
+    return [
+        Row("explorer, 15×64: → first picture", usual),
+        Row("explorer, 1000×64: → first picture", large, 600.0),
+    ]
+
+
+def measure_drags(
+    browser: Browser, url: str, rounds: int, depth: int, width: int
+) -> tuple[Row, list[int], float]:
+    """Hold a key on the slider for the depth; see when the last setting is shown.
+
+    Returns:
+        The row, how many settings were drawn in each drag, and how many a second.
+    """
+    page = open_page(browser, url)
+    page.evaluate(WATCH)
+    times, drawn, speeds = [], [], []
+    for turn in range(rounds):
+        seed = 1000 * turn + 99
+        settle(page, f"depth={depth}&width={width}&activation=relu&init=he&seed={seed}")
         page.locator("#control-depth-slider").focus()
-        page.evaluate(DRAG, 100 - DRAG_KEYS)
+        page.evaluate(DRAG, depth - DRAG_KEYS)
+        begun = page.evaluate("() => performance.now()")
         for _ in range(DRAG_KEYS):
             page.keyboard.press("ArrowLeft")
             page.wait_for_timeout(KEY_PAUSE)
         page.wait_for_function("() => window.seen.time !== null", timeout=60_000)
         times.append(page.evaluate("() => window.seen.time"))
-        answers.append(page.evaluate("() => window.seen.answers"))
+        drawn.append(page.evaluate("() => window.seen.depths.size"))
+        until = page.evaluate("() => marks.key + window.seen.time")
+        speeds.append(1000 * drawn[-1] / (until - begun))
     page.close()
-    return Row("explorer, 100×256: last of 20 keys → its first answer", times, 600.0), answers
+    what = f"explorer, {depth}×{width}: last of {DRAG_KEYS} keys → its first picture"
+    return Row(what, times, 600.0), drawn, statistics.median(speeds)
+
+
+def measure_visits(browser: Browser, url: str, rounds: int) -> tuple[Row, list[tuple[int, int]]]:
+    """Visit the explorer with an empty cache; see the first chart.
+
+    Returns:
+        The row, and of each visit the requests and bytes until half a second after that.
+    """
+    times, loaded = [], []
+    for _ in range(rounds):
+        context = browser.new_context(bypass_csp=True, viewport={"width": 1280, "height": 900})
+        page = context.new_page()
+        page.add_init_script(f"({FIRST_PAINT})()")
+        page.goto(url)
+        page.wait_for_function("() => window.first", timeout=60_000)
+        times.append(page.evaluate("() => window.first"))
+        page.wait_for_timeout(500)
+        requests, size = page.evaluate(LOADED)
+        loaded.append((requests, size))
+        context.close()
+    return Row("explorer: request → first chart, nothing cached", times, 1000.0), loaded
 
 
 def open_page(browser: Browser, url: str) -> Page:
@@ -331,10 +406,10 @@ def show_rows(rows: list[Row]) -> Table:
     """Return the main table."""
     table = Table(title="chainrule pages in headless Chromium: milliseconds")
     table.add_column("what")
-    for heading in ("times", "fastest", "median", "p95", "bare", "budget", ""):
+    for heading in ("times", "fastest", "median", "p95", "bare", "ratio", "budget", ""):
         table.add_column(heading, justify="right")
     for row in rows:
-        budget = f"≤ {row.median_budget:g}"
+        budget = "–" if row.median_budget is None else f"≤ {row.median_budget:g}"
         if row.p95_budget is not None:
             budget += f", p95 ≤ {row.p95_budget:g}"
         table.add_row(
@@ -344,6 +419,7 @@ def show_rows(rows: list[Row]) -> Table:
             f"{row.median:.1f}",
             f"{row.p95:.1f}",
             "–" if row.bare is None else f"{statistics.median(row.bare):.1f}",
+            "–" if row.ratio is None else f"{row.ratio:.2f}",
             budget,
             "✔" if row.kept else "missed",
         )
@@ -369,7 +445,9 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description="The pages' benchmark.")
     parser.add_argument("--rounds", type=int, default=60, help="presses and edits of each kind")
-    parser.add_argument("--only", choices=["edits", "keys", "large"], help="one part of it")
+    parser.add_argument(
+        "--only", choices=["edits", "keys", "large", "drags", "visits"], help="one part of it"
+    )
     options = parser.parse_args()
     rounds, only = options.rounds, options.only
     rows: list[Row] = []
@@ -383,15 +461,24 @@ def main() -> None:
             rows.append(measure_edits(browser, url, 3, 30.0, rounds))
             rows.append(measure_edits(browser, url, 12, 60.0, rounds))
         if only in (None, "keys"):
-            row, spent = measure_keys(browser, url, bare_url, rounds)
-            rows.append(row)
+            first, refined, spent = measure_keys(browser, url, bare_url, rounds)
+            rows += first, refined
             console.print(show_spent(spent))
+        few = max(3, rounds // 10)
         if only in (None, "large"):
-            few = max(3, rounds // 10)
-            rows.append(measure_first_answer(browser, url, few))
-            row, answers = measure_drags(browser, url, few)
+            rows += measure_first_pictures(browser, url, few)
+        if only in (None, "drags"):
+            for depth, width in ((35, 64), (100, 256)):
+                row, drawn, speed = measure_drags(browser, url, few, depth, width)
+                rows.append(row)
+                print(
+                    f"{depth}×{width}: settings drawn in each drag of {DRAG_KEYS} keys, at least "
+                    f"{KEY_PAUSE} ms apart: {drawn}; {speed:.0f} a second"
+                )
+        if only in (None, "visits"):
+            row, loaded = measure_visits(browser, url, few)
             rows.append(row)
-            print(f"answers shown during each drag of {DRAG_KEYS} keys: {answers}")
+            print(f"requests and bytes of each first visit: {loaded}")
         browser.close()
     console.print(show_rows(rows))
     print(f"load averages: {describe_load()}")

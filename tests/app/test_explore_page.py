@@ -489,7 +489,7 @@ class TestStrip:
         steps = explorer.evaluate(
             "fetch('/api/explore' + location.search).then(r => r.json()).then(a => a.journey)"
         )
-        explorer.locator(".st-hit").nth(6).hover()
+        explorer.locator(".st-column").nth(6).hover()
         assert explorer.locator(".st-column.at").count() == 1
         words = explorer.locator("[data-part=strip-words]").inner_text()
         assert "layer 7" in words

@@ -211,7 +211,7 @@ def test_while_a_slider_moves_one_network_is_drawn(page, url):
     )
     wait_for_layers(page, 20)
     wait_until_settled(page)
-    assert [each.endswith("&draft=1") for each in asked] == [True, False]
+    assert [each.endswith("&quick=1") for each in asked] == [True, False]
     assert "Median of 16 networks" in read_part(page, "ensemble")
 
 

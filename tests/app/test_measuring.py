@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from browsing import serve_explorer
 from chainrule import NetworkSpec, simulate
 from chainrule.app.jobs import measuring
+from chainrule.app.answers.stored import AnswerStore
 from chainrule.app.jobs.measuring import (
     FIRST_SECONDS,
     QUICK_SECONDS,
@@ -36,7 +37,7 @@ def queue():
 def site(queue):
     app = FastAPI()
     measurer = Measurer()
-    explore_page.register_routes(app, queue, measurer)
+    explore_page.register_routes(app, queue, measurer, AnswerStore())
     remedy_route.register_routes(app, queue)
     chain_page.register_routes(app, queue, measurer)
     with serve_app(app) as address:
@@ -50,9 +51,9 @@ class Endless:
         self.begun = []
         self.ended = []
 
-    def __call__(self, spec, seeds, *, progress):
+    def __call__(self, spec, seeds, *, progress, **options):
         if spec.depth < 50:
-            return simulate(spec, seeds, progress=progress)
+            return simulate(spec, seeds, progress=progress, **options)
         self.begun.append(spec)
         try:
             while True:

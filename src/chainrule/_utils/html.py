@@ -11,7 +11,20 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-
 """Characters that HTML does not allow or that change how their surroundings are read."""
 
 VOID = frozenset(
-    ("meta", "br", "hr", "input", "path", "line", "rect", "circle", "image", "polygon", "polyline")
+    (
+        "meta",
+        "link",
+        "br",
+        "hr",
+        "input",
+        "path",
+        "line",
+        "rect",
+        "circle",
+        "image",
+        "polygon",
+        "polyline",
+    )
 )
 """Elements without content; those of SVG are closed in themselves."""
 

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
 
 from chainrule.app import lesson
+from chainrule.app.answers.stored import AnswerStore
 from chainrule.app.guard import Guard, choose_hosts
 from chainrule.app.jobs.measuring import Measurer
 from chainrule.app.jobs.queue import JobQueue
@@ -47,9 +49,10 @@ def create_app(
         'chainrule'
     """
     server = FastAPI(title="chainrule", docs_url=None, redoc_url=None, openapi_url=None)
-    queue, measurer = JobQueue(), Measurer()
+    queue, measurer, answers = JobQueue(), Measurer(), AnswerStore()
     server.state.queue = queue
-    explore_page.register_routes(server, queue, measurer)
+    server.state.prepare = partial(explore_page.prepare_answers, measurer, answers)
+    explore_page.register_routes(server, queue, measurer, answers)
     remedy_route.register_routes(server, queue)
     picture_route.register_routes(server, queue, measurer)
     file_route.register_routes(server, queue, measurer)

@@ -169,6 +169,7 @@ def create_worker(
     # The first visitor is not to wait for what is done once.
     prepare_pages()
     simulate(get_preset(DEFAULT_PRESET).spec, 2)
+    server.state.prepare()
     # What is loaded by now stays; looking through it for garbage would take longer than an answer.
     gc.collect()
     gc.freeze()

@@ -77,6 +77,8 @@ def measure_gates(flow: GradientFlow, layer: int) -> float:
         1.0
     """
     names = {each.name for each in flow.times if each.of == "input"}
+    if not names:
+        return 1.0
     gains = (
         float(call.gain)
         for call in flow.layers

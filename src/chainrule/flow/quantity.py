@@ -115,15 +115,16 @@ class Quantity(float):
         Raises:
             ValueError: If there is no value.
         """
-        members = tuple(map(float, values))
-        if len(members) == 1:
+        members = tuple(values)
+        if len(members) == 1 and type(members[0]) is float:  # most of them
             median = members[0]
         elif members:
+            members = tuple(map(float, members))
             median = compute_quantile(_sort_nan_last(members), 0.5)
         else:
             raise ValueError("a Quantity needs the value of at least one ensemble member; got none")
-        quantity = super().__new__(cls, median)
-        object.__setattr__(quantity, "values", members)
+        quantity = float.__new__(cls, median)
+        _keep(quantity, members)
         return quantity
 
     def __eq__(self, other: object) -> bool:
@@ -172,6 +173,10 @@ class Quantity(float):
             python_schema=decode,
             serialization=core_schema.plain_serializer_function_ser_schema(_encode),
         )
+
+
+_keep = Quantity.values.__set__  # type: ignore[attr-defined]
+"""Sets the members of a new `Quantity`; a measurement makes tens of thousands of them."""
 
 
 def divide(numerator: float, denominator: float) -> float:

@@ -57,6 +57,7 @@ def simulate(
     *,
     budget: int | None = BUDGET,
     progress: Progress | None = None,
+    histograms: bool = True,
 ) -> GradientFlow:
     """Measure several networks of one specification, each drawn with another seed.
 
@@ -70,6 +71,8 @@ def simulate(
         budget: Most weights (depth · width² · seeds) that are allowed; `None` for any number.
         progress: Called with (members done, members in all) at least once per layer. To cancel the
             simulation, raise an exception in it.
+        histograms: Whether to count how activations are distributed. Everything else is measured
+            as with them.
 
     Returns:
         The measurement; every value in it holds those of all members.
@@ -90,7 +93,9 @@ def simulate(
             "smaller, use fewer seeds, or run it on the command line with --no-budget."
         )
     size = max(1, CHUNK // (spec.depth * spec.width * (spec.width + spec.batch_size)))
-    step = choose_step(spec.batch_size * spec.width * len(members), HISTOGRAM_ENTRIES)
+    step = None
+    if histograms:
+        step = choose_step(spec.batch_size * spec.width * len(members), HISTOGRAM_ENTRIES)
     parts = []
     for start in range(0, len(members), size):
 
@@ -149,7 +154,9 @@ class _Part:
     samples: dict[Key, Tensor]
 
 
-def _measure(spec: NetworkSpec, seeds: Sequence[int], step: int, tick: Callable[[], None]) -> _Part:
+def _measure(
+    spec: NetworkSpec, seeds: Sequence[int], step: int | None, tick: Callable[[], None]
+) -> _Part:
     """Return the statistics of some members, and every `step`-th entry for the histograms."""
     specs = [spec.replace(seed=seed) for seed in seeds]
     stack = stack_networks(specs, tick)
@@ -183,7 +190,7 @@ def _summarize(
     gradients: dict[Key, list[Tensor]],
     input_gradient: Tensor,
     loss: Tensor,
-    step: int,
+    step: int | None,
     tick: Callable[[], None],
 ) -> _Part:
     tables: dict[Key, Table] = {
@@ -200,7 +207,8 @@ def _summarize(
     for key, tensors in outputs.items():
         tick()
         tables[key] = summarize_distribution(tensors)
-        samples[key] = sample_entries(tensors, step)
+        if step is not None:
+            samples[key] = sample_entries(tensors, step)
     activation = get_activation(spec.activation)
     before = outputs.get(("normalization",), outputs["weight",])
     tables["activation",] |= summarize_derivative(before, activation, None, -1)
@@ -213,16 +221,20 @@ def _summarize(
 
 def _join(parts: Sequence[_Part]) -> dict[Key, Columns]:
     """Return the statistics of all members together, with histograms over all of them."""
-    joined: dict[Key, Columns] = {
-        key: {
-            name: [
-                [value for part in parts for value in part.columns[key][name][layer]]
-                for layer in range(len(column))
-            ]
-            for name, column in columns.items()
+    joined: dict[Key, Columns] = (
+        parts[0].columns
+        if len(parts) == 1
+        else {
+            key: {
+                name: [
+                    [value for part in parts for value in part.columns[key][name][layer]]
+                    for layer in range(len(column))
+                ]
+                for name, column in columns.items()
+            }
+            for key, columns in parts[0].columns.items()
         }
-        for key, columns in parts[0].columns.items()
-    }
+    )
     for key in parts[0].samples:
         samples = torch.cat([part.samples[key] for part in parts], 1)
         low, high = (samples.new_tensor(joined[key][name]) for name in ("min", "max"))

@@ -340,7 +340,7 @@ def read_activation(row: Mapping[str, Any], units: int) -> ActivationStatistics:
     def read(name: str) -> Quantity | None:
         return Quantity(row[name]) if name in row else None
 
-    counts = tuple(map(int, row["counts"]))
+    counts = tuple(row["counts"]) if "counts" in row else ()
     return ActivationStatistics(
         mean=Quantity(row["mean"]),
         std=Quantity(row["std"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from chainrule._utils.numbers import format_number, format_share, format_times, to_subscript
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
-from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
+from chainrule.diagnosis.diagnosis import Diagnosis, Finding, diagnose
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rules import RULES
 from chainrule.display.cards import (
@@ -55,29 +55,15 @@ def describe_flow(
     diagnosis = diagnose(flow)
     layers = flow.weight_layers
     layer = min(max(layer, 1), max(len(layers), 1))
-    figures: Answer | None = None
+    quick = _describe_at_once(flow, diagnosis, measure, scale, other)
     if layers:
-        figures = {
-            "gradient": build_gradient_figure(
-                flow,
-                measure=measure,
-                scale=scale,
-                other=other,
-                usable=read_usable_range(flow, diagnosis.verdict),
-            ),
+        quick["figures"] |= {
             "activation": build_activation_figure(flow, other=other),
             "factor": build_factor_figure(flow, other=other),
             "layer": build_layer_figure(flow, layer, other=other),
         }
-    said = explain(flow, diagnosis)
     return {
-        "verdict": str(diagnosis.verdict),
-        "said": {"what": said.what, "why": said.why, "do": said.do},
-        "limits": explain_limits(flow) if layers else "",
-        "cards": [describe_card(card) for card in build_cards(flow, diagnosis)],
-        "figures": figures,
-        "journey": describe_journey(flow),
-        "bridge": describe_bridge(flow),
+        **quick,
         "layer": describe_layer(layers[layer - 1]) if layers else "",
         "layers": [describe_gradient(entry) for entry in layers],
         "table": {
@@ -90,7 +76,7 @@ def describe_flow(
                 "reason": finding.consequence,
                 "source": finding.source,
                 "layers": list(finding.layers),
-                "compares": RULES[finding.rule].of_gradients if finding.rule in RULES else False,
+                "compares": _compares(finding),
             }
             for finding in diagnosis.findings
         ],
@@ -116,9 +102,61 @@ def describe_flow(
         "difference": explain_difference(diagnosis),
         "summary": diagnosis.summary,
         "action": diagnosis.action,
+    }
+
+
+def describe_quickly(
+    flow: GradientFlow,
+    *,
+    measure: str = "weight",
+    scale: str = "log",
+    other: GradientFlow | None = None,
+) -> Answer:
+    """Return what a page shows at once: the verdict, the main chart and the strip of layers.
+
+    Args:
+        flow: What was measured; its weight layers may be none.
+        measure: What the main chart shows; a name of `MEASURES`.
+        scale: "log" or "linear".
+        other: A second measurement to compare with.
+    """
+    return _describe_at_once(flow, diagnose(flow), measure, scale, other)
+
+
+def _describe_at_once(
+    flow: GradientFlow,
+    diagnosis: Diagnosis,
+    measure: str,
+    scale: str,
+    other: GradientFlow | None,
+) -> Answer:
+    layers = flow.weight_layers
+    figures: Answer | None = None
+    if layers:
+        usable = read_usable_range(flow, diagnosis.verdict)
+        figures = {
+            "gradient": build_gradient_figure(
+                flow, measure=measure, scale=scale, other=other, usable=usable
+            )
+        }
+    said = explain(flow, diagnosis)
+    return {
+        "verdict": str(diagnosis.verdict),
+        "said": {"what": said.what, "why": said.why, "do": said.do},
+        "limits": explain_limits(flow) if layers else "",
+        "cards": [describe_card(card) for card in build_cards(flow, diagnosis)],
+        "figures": figures,
+        "journey": describe_journey(flow),
+        "bridge": describe_bridge(flow),
+        "findings": [{"compares": _compares(finding)} for finding in diagnosis.findings],
         "clip": describe_clipping(flow),
         "comparison": compare(flow, other) if other else None,
     }
+
+
+def _compares(finding: Finding) -> bool:
+    """Return whether a finding compares gradients with the limits."""
+    return finding.rule in RULES and RULES[finding.rule].of_gradients
 
 
 def describe_journey(flow: GradientFlow) -> list[Answer]:

@@ -2,8 +2,11 @@
 
 import gzip
 import hashlib
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -14,8 +17,8 @@ LASTING = "public, max-age=31536000, immutable"
 CHECKED = "no-cache"
 """For an address that stays: a browser keeps the answer, but asks whether it is still the same."""
 
-_WORTH_PACKING = 512
-"""Bytes from which on compressing saves anything."""
+MOST_BYTES = 2**25
+"""Of measured answers that a process keeps."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class Stored:
 
     body: bytes
     media_type: str
+
+    worth_packing: ClassVar[int] = 512
+    """Bytes from which on compressing saves anything."""
 
     @cached_property
     def packed(self) -> bytes:
@@ -50,8 +56,55 @@ class Stored:
         if status == 200 and headers["ETag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         body = self.body
-        worth = len(body) >= _WORTH_PACKING and self.media_type != "image/png"
+        worth = len(body) >= self.worth_packing and self.media_type != "image/png"
         if worth and "gzip" in request.headers.get("accept-encoding", ""):
             body = self.packed
             headers["Content-Encoding"] = "gzip"
         return Response(body, status, headers, self.media_type)
+
+
+@dataclass(frozen=True)
+class Measured(Stored):
+    """An answer that was measured for somebody: it is compressed in a hurry, if at all."""
+
+    worth_packing: ClassVar[int] = 2**14
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The bytes compressed by gzip."""
+        return gzip.compress(self.body, 1, mtime=0)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return len(self.body) + (len(self.packed) if len(self.body) >= self.worth_packing else 0)
+
+
+class AnswerStore:
+    """Answers that were measured lately: the same question has the same answer."""
+
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._most = most
+        self._kept: OrderedDict[str, Measured] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def find(self, question: str) -> Measured | None:
+        """Return the answer to a question, if it is still kept."""
+        with self._lock:
+            if question in self._kept:
+                self._kept.move_to_end(question)
+            return self._kept.get(question)
+
+    def keep(self, question: str, answer: Measured) -> None:
+        """Keep an answer; those that nobody asked for the longest give way."""
+        with self._lock:
+            self._bytes -= _weigh(question, self._kept.pop(question, None))
+            self._kept[question] = answer
+            self._bytes += _weigh(question, answer)
+            while self._bytes > self._most and len(self._kept) > 1:
+                self._bytes -= _weigh(*self._kept.popitem(last=False))
+
+
+def _weigh(question: str, answer: Measured | None) -> int:
+    return 0 if answer is None else len(question) + answer.size

@@ -82,23 +82,26 @@ class Measurer:
     """
 
     def __init__(self) -> None:
-        self._store: OrderedDict[tuple[NetworkSpec, int], GradientFlow] = OrderedDict()
+        self._store: OrderedDict[tuple[NetworkSpec, int, bool], GradientFlow] = OrderedDict()
         self._lock = threading.Lock()
 
-    def measure(self, spec: NetworkSpec, seeds: int, check: Check) -> GradientFlow:
+    def measure(
+        self, spec: NetworkSpec, seeds: int, check: Check, *, histograms: bool = True
+    ) -> GradientFlow:
         """Return the measurement of an ensemble, from the store or anew.
 
         Args:
             spec: The network.
             seeds: How many.
             check: Called again and again; may raise to give up.
+            histograms: Whether the distribution of activations is wanted, too.
         """
-        key = (spec, seeds)
+        key = (spec, seeds, histograms)
         with self._lock:
             if key in self._store:
                 self._store.move_to_end(key)
                 return self._store[key]
-        flow = simulate(spec, seeds, progress=lambda _done, _all: check())
+        flow = simulate(spec, seeds, progress=lambda _done, _all: check(), histograms=histograms)
         with self._lock:
             self._store[key] = flow
             while len(self._store) > 1 and self._count_weights() > _CACHED_WEIGHTS:
@@ -107,4 +110,4 @@ class Measurer:
 
     def _count_weights(self) -> int:
         """Return a measure of the memory that the store takes: values go with the layers."""
-        return sum(2**12 * spec.depth * seeds for spec, seeds in self._store)
+        return sum(2**12 * spec.depth * seeds for spec, seeds, _ in self._store)

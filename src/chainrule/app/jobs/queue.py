@@ -43,9 +43,10 @@ class Lane(IntEnum):
     """A kind of work; the lower the number, the more urgent."""
 
     QUICK = 0  # what somebody sees while moving a slider
-    LONG = 1  # whole ensembles that follow a first answer
-    SEARCH = 2  # remedies and files
-    TRAINING = 3  # trainings, which somebody watches
+    REFINE = 1  # whole ensembles that follow a quick answer
+    LONG = 2  # the same where it takes long
+    SEARCH = 3  # remedies and files
+    TRAINING = 4  # trainings, which somebody watches
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,10 @@ class Bounds:
 BOUNDS = MappingProxyType(
     {
         Lane.QUICK: Bounds(64, 30.0),
-        Lane.LONG: Bounds(12, 60.0, (Lane.QUICK,)),
-        Lane.SEARCH: Bounds(12, 180.0, (Lane.QUICK, Lane.LONG)),
-        Lane.TRAINING: Bounds(4, 600.0, (Lane.QUICK,)),
+        Lane.REFINE: Bounds(64, 30.0, (Lane.QUICK,)),
+        Lane.LONG: Bounds(12, 60.0, (Lane.QUICK, Lane.REFINE)),
+        Lane.SEARCH: Bounds(12, 180.0, (Lane.QUICK, Lane.REFINE, Lane.LONG)),
+        Lane.TRAINING: Bounds(4, 600.0, (Lane.QUICK, Lane.REFINE)),
     }
 )
 """What each lane allows."""

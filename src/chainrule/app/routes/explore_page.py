@@ -6,13 +6,14 @@ with what the route here answers: every number and every word about it comes fro
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from chainrule.app.answers.encoding import encode
-from chainrule.app.answers.flow_answer import describe_flow
+from chainrule.app.answers.flow_answer import describe_flow, describe_quickly
+from chainrule.app.answers.stored import AnswerStore, Measured
 from chainrule.app.jobs.measuring import (
     QUICK_SECONDS,
     Measurer,
@@ -21,7 +22,7 @@ from chainrule.app.jobs.measuring import (
     plan_seeds,
 )
 from chainrule.app.jobs.queue import Check, JobQueue, Lane
-from chainrule.app.routes.replies import refuse, reply, send_body
+from chainrule.app.routes.replies import JSON, refuse, reply
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import COVERS, PANELS, PARTS, View, read_view, write_query
 from chainrule.diagnosis.rule import MEANINGS
@@ -35,6 +36,9 @@ BAND_SEEDS = 5
 """From so many networks on, a band of percentiles means something."""
 
 Answer = dict[str, Any]
+
+Stage = Literal["quick", "first", ""]
+"""How much is asked for: one network and the main chart, what can be measured at once, all."""
 
 
 def describe_vocabulary() -> Answer:
@@ -66,18 +70,18 @@ class _Plan:
     seconds: float
 
 
-def _plan(view: View, *, first: bool = False, draft: bool = False) -> _Plan:
+def _plan(view: View, stage: Stage = "") -> _Plan:
     """Return how many networks of a view to measure, and what that takes, roughly.
 
     Args:
         view: What to show.
-        first: Whether a quick first answer is wanted.
-        draft: Whether the setting still moves: one network is enough.
+        stage: How much is wanted.
 
     Raises:
         SpecError: If even one network of either is more than the page measures.
     """
-    seeds = plan_seeds(view.spec, 1 if draft else view.seeds, first=first)
+    first = stage != ""
+    seeds = plan_seeds(view.spec, 1 if stage == "quick" else view.seeds, first=first)
     seconds = estimate_seconds(view.spec, seeds)
     if view.pin is None:
         return _Plan(seeds, 0, seconds)
@@ -88,53 +92,103 @@ def _plan(view: View, *, first: bool = False, draft: bool = False) -> _Plan:
     return _Plan(seeds, pinned, seconds + estimate_seconds(view.pin, pinned))
 
 
-def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> None:
+def register_routes(
+    server: FastAPI, queue: JobQueue, measurer: Measurer, answers: AnswerStore
+) -> None:
     """Answer what the page asks for.
 
     Args:
         server: Where the routes go.
         queue: Where the measurements wait.
         measurer: What measures.
+        answers: Where answers are kept.
     """
 
     @server.get("/api/explore", include_in_schema=False)
     async def answer(request: Request) -> Response:
         """Answer with everything that the page shows for an address.
 
-        With `first=1` at its end, fewer networks may be measured so that the answer comes at once;
-        with `draft=1`, while a slider moves, one. The answer says so, and the page asks again for
-        all of them.
+        With `quick=1` at its end, one network is measured, and only what the page shows at once is
+        described. With `first=1`, fewer networks may be measured so that the answer comes soon.
+        The answer says so, and what the page asks for next.
         """
         asked = time.perf_counter()
-        query, mark = _split_mark(request.url.query)
+        kept = answers.find(request.url.query)
+        if kept is not None:
+            return kept.send(request)
+        query, stage = _split_stage(request.url.query)
         view, notices = read_view(query)
         try:
-            plan, whole = _plan(view, first=bool(mark), draft=mark == "draft=1"), _plan(view)
+            plan = _plan(view, stage)
+            _plan(view)  # what follows must be possible, too
         except SpecError as error:
             return refuse(422, str(error), view=view.describe(), notices=notices)
 
-        def work(check: Check) -> tuple[bytes, str]:
+        def work(check: Check) -> tuple[Measured, str]:
             start = time.perf_counter()
-            flow = measurer.measure(view.spec, plan.seeds, check)
-            other = measurer.measure(view.pin, plan.pinned, check) if view.pin else None
-            measured = time.perf_counter()
-            body = encode(_describe(view, flow, other, notices, plan, whole))
-            return body, _tell_times(asked, start, measured)
+            measured, described = _measure(view, notices, stage, measurer, check)
+            answers.keep(request.url.query, described)
+            return described, _tell_times(asked, start, measured)
 
         async def measure() -> Response:
-            lane = Lane.QUICK if plan.seconds <= QUICK_SECONDS else Lane.LONG
             size = max(count_entries(spec) for spec in (view.spec, view.pin) if spec is not None)
+            lane = choose_lane(plan.seconds, quick=stage == "quick")
             body, times = await queue.run(request, work, lane=lane, size=size)
-            return await send_body(request, body, headers={"Server-Timing": times})
+            response = body.send(request)
+            response.headers["Server-Timing"] = times
+            return response
 
         return await reply(measure(), view=view.describe(), notices=notices)
 
 
-def _split_mark(query: str) -> tuple[str, str]:
-    """Return an address and what stands at its end: "first=1", "draft=1" or nothing."""
-    for mark in ("first=1", "draft=1"):
+def prepare_answers(measurer: Measurer, answers: AnswerStore) -> None:
+    """Measure what every first visitor asks for, so that nobody waits for it.
+
+    Args:
+        measurer: What measures.
+        answers: Where the answer is kept.
+    """
+    view, notices = read_view("")
+    _, described = _measure(view, notices, "quick", measurer, lambda: None)
+    answers.keep("quick=1", described)
+
+
+def choose_lane(seconds: float, *, quick: bool) -> Lane:
+    """Return where a measurement waits.
+
+    Args:
+        seconds: What it takes, roughly.
+        quick: Whether somebody waits for the first picture of a network.
+    """
+    if seconds > QUICK_SECONDS:
+        return Lane.LONG
+    return Lane.QUICK if quick else Lane.REFINE
+
+
+def _measure(
+    view: View, notices: tuple[str, ...], stage: Stage, measurer: Measurer, check: Check
+) -> tuple[float, Measured]:
+    """Return an answer, and when everything had been measured."""
+    plan, whole = _plan(view, stage), _plan(view)
+    shown = stage != "quick"  # the charts of activations
+    flow = measurer.measure(view.spec, plan.seeds, check, histograms=shown)
+    other = None
+    if view.pin is not None:
+        other = measurer.measure(view.pin, plan.pinned, check, histograms=shown)
+    measured = time.perf_counter()
+    answer = _describe(view, flow, other, notices, plan, whole, stage)
+    described = Measured(encode(answer), JSON)
+    _ = described.size, described.digest  # made here, in the thread that measures
+    return measured, described
+
+
+def _split_stage(query: str) -> tuple[str, Stage]:
+    """Return an address, and what stands at its end: "quick=1", "first=1" or nothing."""
+    stages: tuple[Stage, ...] = ("quick", "first")
+    for stage in stages:
+        mark = f"{stage}=1"
         if query == mark or query.endswith(f"&{mark}"):
-            return query.removesuffix(mark).removesuffix("&"), mark
+            return query.removesuffix(mark).removesuffix("&"), stage
     return query, ""
 
 
@@ -155,12 +209,17 @@ def _describe(
     notices: tuple[str, ...],
     plan: _Plan,
     whole: _Plan,
+    stage: Stage,
 ) -> Answer:
-    answer = describe_flow(
-        flow, measure=view.measure, scale=view.scale, layer=view.layer, other=other
-    )
+    if stage == "quick":
+        answer = describe_quickly(flow, measure=view.measure, scale=view.scale, other=other)
+    else:
+        answer = describe_flow(
+            flow, measure=view.measure, scale=view.scale, layer=view.layer, other=other
+        )
     return {
         **answer,
+        "quick": stage == "quick",
         "view": view.describe(),
         "notices": list(notices),
         "scenario": _name_scenario(view),
@@ -168,11 +227,19 @@ def _describe(
         "caption": _caption(flow, other),
         "ensemble": {
             "seeds": plan.seeds,
-            "partial": plan != whole,
+            "partial": stage == "quick" or plan != whole,
+            "next": _name_next(stage, plan, whole),
             "note": _describe_ensemble(plan, whole, view.seeds),
         },
         "chain": f"/chain-rule?{_write_chain_query(view)}",
     }
+
+
+def _name_next(stage: Stage, plan: _Plan, whole: _Plan) -> str | None:
+    """Return what the page asks for next; `None` where this is all."""
+    if stage == "quick":
+        return "whole" if whole.seconds <= QUICK_SECONDS else "first"
+    return None if plan == whole else "whole"
 
 
 def _caption(flow: GradientFlow, other: GradientFlow | None) -> str:

@@ -194,7 +194,8 @@ def _respond(page: Page) -> Any:
         if panel in PANELS:
             return write_page(page, panel).send(request)
         preview = describe_preview(page, request)
-        return write_previewed_page(page, preview).send(request)
+        query = request.url.query if page.nav == "explore" else None
+        return write_previewed_page(page, preview, query).send(request)
 
     return respond
 
@@ -255,12 +256,14 @@ def describe_preview(page: Page, request: Request) -> Preview:
 
 
 @lru_cache(maxsize=32)
-def write_previewed_page(page: Page, preview: Preview) -> Stored:
+def write_previewed_page(page: Page, preview: Preview, query: str | None = None) -> Stored:
     """Return a page as HTML, with what is shown where somebody shares a link to it.
 
     Args:
         page: Which page.
         preview: What is shown.
+        query: What the explorer is asked for; a browser then asks for the answer at once, before
+            the page's scripts do.
     """
     width, height = SIZE
     meta: dict[str, str | float] = {
@@ -277,6 +280,11 @@ def write_previewed_page(page: Page, preview: Preview) -> Stored:
     }
     lines = [element("meta", property=name, content=text) for name, text in meta.items()]
     lines.append(element("meta", name="twitter:card", content="summary_large_image"))
+    if query is not None:
+        question = f"/api/explore?{query}{'&' if query else ''}quick=1"
+        lines.append(
+            element("link", rel="preload", as_="fetch", href=question, crossorigin="anonymous")
+        )
     head = "\n".join(lines).encode()
     return Stored(write_page(page).body.replace(PLACE, head, 1), "text/html")
 

@@ -2,10 +2,12 @@
  *
  * One question at a time: while the server measures, the newest setting waits and goes next, so
  * that a drag is followed instead of queued. An answer is shown only if nothing newer was shown,
- * and whatever takes long is given up as soon as something newer is wanted. Where the whole
- * ensemble takes long, a first answer from fewer networks comes at once and is then refined.
+ * and whatever takes long is given up as soon as something newer is wanted. A quick answer, one
+ * network and the main chart, comes at once; it is then refined by the others, in two steps where
+ * the whole ensemble takes long.
  */
 import {
+  afterPaint,
   el,
   find,
   findAll,
@@ -23,7 +25,6 @@ import { compose, follow, nameNetwork, START, setPanel } from "./address.js";
 import { Controls } from "./controls.js";
 import { mountGuess } from "./guess.js";
 import { mountRemedies } from "./remedies.js";
-import { mountShare } from "./share.js";
 
 // After so many ms an unanswered question is given up for a newer one. Every time that happens
 // the patience doubles until an answer comes: at a busy server somebody who asks anew again and
@@ -49,12 +50,14 @@ const LOST =
  */
 
 /** @typedef {"whole" | "draft" | "none"} Step a finished change, one under way, none at all */
+/** @typedef {"quick" | "first" | "whole"} Stage how much is asked for; the server names the next one */
 
 /**
  * @typedef {object} Question
  * @property {string} query
  * @property {Step} step
- * @property {boolean} refining whether a first answer is on screen already
+ * @property {Stage} stage
+ * @property {boolean} refining whether an answer with fewer networks is on screen already
  * @property {number} since
  * @property {AbortController} control
  */
@@ -76,6 +79,8 @@ class Explore {
     this.patience = PATIENCE;
     this.wanted = { query: "", step: /** @type {Step} */ ("none") };
     this.drafting = false;
+    /** @type {(() => void) | null} */
+    this.following = null; // what is left to show of the answer on screen
     this.panel = root.dataset.embed || null;
     this.progress = part(root, "progress");
     this.notices = part(root, "notices");
@@ -90,6 +95,7 @@ class Explore {
     this.flow = new FlowView(part(root, "results"), {
       panels: this.words.panels,
       only: this.panel,
+      quick: true,
       onSwitch: (name, value) => this.switch(name, value),
     });
   }
@@ -144,7 +150,15 @@ class Explore {
       train.scrollIntoView({ behavior: scrolling(), block: "start" });
       begin();
     });
-    mountShare(part(root, "share"), api);
+    const share = part(root, "share");
+    /** @type {Promise<() => void> | null} */
+    let shared = null;
+    const openShare = () => {
+      shared ??= import("./share.js").then(({ mountShare }) => mountShare(share, api));
+      return shared;
+    };
+    whenNear(share, openShare);
+    part(root, "share-open").addEventListener("click", async () => (await openShare())());
   }
 
   /**
@@ -247,19 +261,25 @@ class Explore {
   /**
    * Too many others are being served: what is on screen stays, and the page asks again.
    * @param {{busy: string, seconds: number}} answer
-   * @param {boolean} refining
+   * @param {Stage} stage
    */
-  wait({ busy, seconds }, refining) {
+  wait({ busy, seconds }, stage) {
     this.showBusy(true);
     setText(this.progress, busy);
-    this.again = setTimeout(() => this.send(refining), 1000 * seconds);
+    this.again = setTimeout(() => this.send(stage), 1000 * seconds);
   }
 
-  async send(refining = false) {
+  /** A quick answer has the main chart alone. @returns {Stage} */
+  begin() {
+    return this.panel && this.panel !== "gradient" ? "first" : "quick";
+  }
+
+  async send(stage = this.begin()) {
     clearTimeout(this.again);
     const control = new AbortController();
+    const refining = stage !== this.begin();
     /** @type {Question} */
-    const question = { ...this.wanted, refining, since: performance.now(), control };
+    const question = { ...this.wanted, stage, refining, since: performance.now(), control };
     this.busy = question;
     clearTimeout(this.waiting);
     this.waiting = setTimeout(() => this.showBusy(true), LOADING);
@@ -268,14 +288,15 @@ class Explore {
     this.busy = null;
     clearTimeout(this.waiting);
     if (answer?.busy) {
-      this.wait(answer, refining);
+      this.wait(answer, stage);
       return;
     }
     if (answer) this.hear(answer, question);
     if (this.wanted.query !== question.query) this.send();
-    else if (answer?.ensemble?.partial && !refining) {
-      if (question.step === "draft") this.again = setTimeout(() => this.send(true), REST);
-      else this.send(true);
+    else if (answer?.ensemble?.next) {
+      const { next } = answer.ensemble;
+      if (question.step === "draft") this.again = setTimeout(() => this.send(next), REST);
+      else this.send(next);
     } else {
       this.showBusy(false);
       delete this.root.dataset.pending;
@@ -286,11 +307,10 @@ class Explore {
    * Return the server's answer, an error in words, or nothing where the question was given up.
    * @param {Question} question
    */
-  async fetch({ query, step, refining, control }) {
-    const mark = step === "draft" ? "draft=1" : "first=1"; // while a slider moves: one network
-    const first = refining ? "" : `${query ? "&" : ""}${mark}`;
+  async fetch({ query, stage, control }) {
+    const mark = stage === "whole" ? "" : `${query ? "&" : ""}${stage}=1`;
     try {
-      const response = await fetch(`/api/explore?${query}${first}`, { signal: control.signal });
+      const response = await fetch(`/api/explore?${query}${mark}`, { signal: control.signal });
       const answer = await response.json();
       if (response.status !== 503) return answer;
       return { busy: answer.error, seconds: Number(response.headers.get("Retry-After")) };
@@ -305,6 +325,7 @@ class Explore {
    */
   hear(answer, question) {
     this.patience = PATIENCE;
+    this.following?.();
     const newest = this.wanted.query === question.query;
     this.error.hidden = !answer.error;
     setText(this.error, answer.error || "");
@@ -321,12 +342,25 @@ class Explore {
       setText(part(this.root, "caption"), answer.caption); // before the chart takes its place
     }
     this.flow.show(answer);
-    if (!this.panel) {
-      this.showWords(answer);
-      if (newest && !question.refining) this.keep(answer.view.address, this.wanted.step);
-    }
     this.answer = answer;
-    for (const listener of this.listeners) listener(answer, answer.view.query);
+    if (!this.panel) this.showSentences(answer);
+    const { step } = this.wanted;
+    const follow = () => {
+      this.following = null;
+      if (answer.quick) this.flow.showWords(answer);
+      if (!this.panel) {
+        this.showWords(answer);
+        if (newest && !question.refining) this.keep(answer.view.address, step);
+      }
+      for (const listener of this.listeners) listener(answer, answer.view.query);
+    };
+    // The chart of a moving slider first, all that is read after the next frame. What an address
+    // covers is covered before anything is painted.
+    if (!answer.quick || answer.view.guess.length) follow();
+    else {
+      this.following = follow;
+      afterPaint(() => this.following === follow && follow());
+    }
   }
 
   /**
@@ -389,7 +423,6 @@ class Explore {
   /** @param {any} answer */
   showWords(answer) {
     setText(this.look, answer.look_at);
-    this.showSentences(answer);
     for (const [index, button] of this.scenarios.entries()) {
       const on = String(this.words.presets[index].name === answer.scenario);
       if (button.getAttribute("aria-pressed") !== on) button.setAttribute("aria-pressed", on);

@@ -40,6 +40,7 @@ const FAILED = "The picture could not be drawn: the server is busy. Close this, 
 /**
  * Show the picture of what is on screen, which the server draws, whenever somebody asks for it.
  * @param {import("./explore.js").Api} explore
+ * @returns {() => void} what shows it
  */
 function mountPicture(explore) {
   const dialog = part(document, "picture");
@@ -58,16 +59,17 @@ function mountPicture(explore) {
     image.src = `/files/picture.png?${explore.address()}`;
     dialog.showModal();
   };
-  for (const name of ["share-open", "share-picture"])
-    part(document, name).addEventListener("click", open);
+  part(document, "share-picture").addEventListener("click", open);
   part(dialog, "picture-close").addEventListener("click", () => dialog.close());
   part(dialog, "picture-copy").addEventListener("click", () => copyLink(explore, said));
+  return open;
 }
 
 /**
  * Bring the section to life.
  * @param {HTMLElement} section
  * @param {import("./explore.js").Api} explore
+ * @returns {() => void} what shows the picture of what is on screen
  */
 export function mountShare(section, explore) {
   const { panels } = readData(find(document, "#explore-root"), "vocabulary");
@@ -83,7 +85,7 @@ export function mountShare(section, explore) {
   const ask = part(section, "ask");
   for (const each of [...groups, panel, ask]) each.addEventListener("change", prepare);
   part(section, "copy-link").addEventListener("click", () => copyLink(explore, said));
-  mountPicture(explore);
+  const showPicture = mountPicture(explore);
 
   function prepare() {
     const query = new URLSearchParams(explore.address());
@@ -117,4 +119,5 @@ export function mountShare(section, explore) {
     }
     prepare();
   });
+  return showPicture;
 }

@@ -163,6 +163,21 @@ export function dropIdle(ticket) {
 }
 
 /**
+ * Do something when what was changed has been painted; soon, where nothing is painted at all.
+ * @param {() => void} work
+ */
+export function afterPaint(work) {
+  let done = false;
+  const once = () => {
+    if (done) return;
+    done = true;
+    work();
+  };
+  requestAnimationFrame(() => setTimeout(once));
+  setTimeout(once, 200); // in a window that nobody sees
+}
+
+/**
  * Do something once an element is about to come into sight.
  * @param {Element} element
  * @param {() => void} work

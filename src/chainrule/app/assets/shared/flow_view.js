@@ -16,11 +16,13 @@ import {
   whenIdle,
 } from "./dom.js";
 import { findCell } from "./heat_map.js";
-import { draw, toImage } from "./plotly.js";
+import { draw, load, toImage } from "./plotly.js";
+import { isPlain, QuickChart } from "./quick_chart.js";
 import { Strip } from "./strip.js";
 
 const NARROW = 420; // px below which every other number of a layer is left out
 const LINKED = ["gradient", "activation", "factor"];
+const BEHIND = 400; // ms after which what is not of the setting on screen looks so
 const PICTURE = { width: 900, height: 520 };
 
 /** @typedef {"measure" | "scale" | "layer"} Switch */
@@ -32,14 +34,17 @@ export class FlowView {
    * @param {Record<string, string>} options.panels titles of the charts by name
    * @param {(name: Switch, value: any) => void} [options.onSwitch] what was chosen
    * @param {string | null} [options.only] the one chart that is shown alone
+   * @param {boolean} [options.quick] whether the main chart is a plain picture until there is time
    */
-  constructor(root, { panels, onSwitch = () => {}, only = null }) {
+  constructor(root, { panels, onSwitch = () => {}, only = null, quick = false }) {
     this.root = root;
     this.panels = panels;
     this.onSwitch = onSwitch;
     this.only = only;
     /** @type {number | null} */
     this.layer = null;
+    /** @type {number | undefined} */
+    this.behind = undefined;
     /** @type {any} */
     this.answer = null;
     /** @type {any} */
@@ -71,6 +76,8 @@ export class FlowView {
       const [plot, mark] = [find(chart, ".fv-plot"), find(chart, ".fv-mark")];
       this.marks[chart.dataset.chart] = { plot, mark };
     }
+    const { gradient } = this.marks;
+    this.quick = quick && gradient ? new QuickChart(gradient.plot) : null;
     this.listen();
   }
 
@@ -97,13 +104,46 @@ export class FlowView {
   // --- showing ----------------------------------------------------------------------------------
 
   /**
-   * Show an answer: cards and the main chart at once, the rest as soon as there is time.
+   * Show an answer: words and the main chart at once, the rest as soon as there is time. A quick
+   * answer has no more than that; what it leaves as it was is marked until the next one.
    * @param {any} answer
    */
   show(answer) {
     this.answer = answer;
     dropIdle(this.later);
+    this.fallBehind(answer.quick);
+    const { figures } = answer;
     const first = this.only || "gradient";
+    if (!this.only) {
+      this.empty.hidden = Boolean(figures);
+      this.charts.hidden = !figures;
+    }
+    if (figures) this.sketch(first, figures[first]);
+    this.strip?.show(answer.journey);
+    if (!answer.quick) this.showWords(answer);
+    this.root.dataset.painted = answer.view ? answer.view.address : "whole";
+    this.later = whenIdle(() => this.showRest(answer));
+  }
+
+  /**
+   * Mark what a quick answer leaves as it was, if that takes a moment.
+   * @param {boolean} behind
+   */
+  fallBehind(behind) {
+    if (behind) {
+      this.behind ??= setTimeout(() => this.root.classList.add("fv-behind"), BEHIND);
+      return;
+    }
+    clearTimeout(this.behind);
+    this.behind = undefined;
+    this.root.classList.remove("fv-behind");
+  }
+
+  /**
+   * Show what is read beside the chart; of a quick answer, whoever shows it asks for this.
+   * @param {any} answer
+   */
+  showWords(answer) {
     if (!this.only) this.showCards(answer.cards);
     if (this.note) setText(this.note, answer.ensemble?.note || "");
     if (this.clip) {
@@ -115,33 +155,58 @@ export class FlowView {
       const radio = find(this.root, `[data-choice="${name}"] input[value="${wanted}"]`);
       if (radio && !radio.checked) radio.checked = true;
     }
-    const { figures } = answer;
-    if (!this.only) {
-      this.empty.hidden = Boolean(figures);
-      this.charts.hidden = !figures;
-    }
-    this.strip?.show(answer.journey);
     const bridge = part(this.root, "bridge");
     if (bridge) {
       setText(part(bridge, "bridge-words"), answer.bridge || "");
       bridge.hidden = !answer.bridge;
     }
-    if (figures) this.draw(first, figures[first]);
-    this.later = whenIdle(() => this.showRest(answer));
   }
 
-  /** @param {any} answer */
-  showRest(answer) {
-    const { figures } = answer;
-    if (!this.only) {
-      if (figures) {
-        for (const name of ["activation", "factor", "layer"]) this.draw(name, figures[name]);
-      }
-      setText(this.layerNote, answer.layer || "");
-      this.showFindings(answer);
+  /**
+   * Show the main chart at once: as a plain picture where it can be, which the library's chart
+   * follows with the rest.
+   * @param {string} name
+   * @param {import("./plotly.js").Figure} figure
+   */
+  sketch(name, figure) {
+    if (name === "gradient" && isPlain(figure)) this.quick?.show(figure);
+    else this.quick?.hide();
+    const place = this.quick?.place;
+    if (!place) {
+      this.draw(name, figure);
+      return;
     }
-    this.fillTable();
-    this.root.dataset.shown = answer.view ? answer.view.address : "whole";
+    this.strip?.align(place);
+    if (this.layer !== null) this.place(name);
+  }
+
+  /**
+   * Draw what the main chart need not wait for, a piece at a time: a key pressed meanwhile comes
+   * next.
+   * @param {any} answer
+   */
+  async showRest(answer) {
+    const { figures } = answer;
+    if (figures) await load().catch(() => {}); // `draw` says so
+    const isNewest = () => this.answer === answer;
+    if (answer.quick || !isNewest()) return;
+    const names = !figures || this.only ? [] : ["activation", "factor", "layer"];
+    if (this.quick?.place) names.unshift("gradient");
+    const pieces = names.map((name) => () => this.draw(name, figures[name]));
+    pieces.push(() => {
+      if (!this.only) {
+        setText(this.layerNote, answer.layer || "");
+        this.showFindings(answer);
+      }
+      this.fillTable();
+      this.root.dataset.shown = answer.view ? answer.view.address : "whole";
+    });
+    const next = () => {
+      if (!isNewest()) return;
+      pieces.shift()?.();
+      if (pieces.length) this.later = whenIdle(next);
+    };
+    next();
   }
 
   /** @param {any[]} cards */
@@ -208,7 +273,11 @@ export class FlowView {
     if (plot.clientWidth < NARROW && figure.layout.xaxis.dtick) figure.layout.xaxis.dtick *= 2;
     draw(plot, figure, () => {
       if (!plot.dataset.linked) this.link(plot, name);
-      if (name === "gradient") this.strip?.align(plot._fullLayout);
+      if (name === "gradient") {
+        this.quick?.hide();
+        const { _size, width } = plot._fullLayout;
+        this.strip?.align({ left: _size.l, width: _size.w, whole: width });
+      }
       if (this.layer !== null && LINKED.includes(name)) this.place(name);
     });
   }
@@ -275,12 +344,17 @@ export class FlowView {
    * @param {number | null} layer
    */
   point(layer) {
-    const count = this.answer?.layers.length || 0;
+    const count = this.count();
     this.layer = layer === null || layer < 1 || layer > count ? null : layer;
-    const words = this.layer === null ? "" : this.answer.layers[this.layer - 1];
+    const words = this.layer === null ? "" : (this.answer.layers?.[this.layer - 1] ?? "");
     if (this.readout) setText(this.readout, words);
     this.strip?.mark(this.layer);
     for (const name of LINKED) if (this.marks[name]) this.place(name);
+  }
+
+  /** How many layers there are. */
+  count() {
+    return this.answer?.journey.length ?? 0;
   }
 
   /** @param {number} layer */
@@ -290,19 +364,31 @@ export class FlowView {
 
   /** @param {string} name */
   place(name) {
-    const { plot, mark } = this.marks[name];
-    const full = plot._fullLayout;
-    mark.hidden = this.layer === null || !full?.xaxis;
-    if (mark.hidden || this.layer === null) return;
-    const { l, t, h } = full._size;
-    const left = full.xaxis.l2p(this.layer - 0.5);
-    const right = full.xaxis.l2p(this.layer + 0.5);
+    const { mark } = this.marks[name];
+    const chart = this.locate(name);
+    mark.hidden = this.layer === null || !chart;
+    if (!chart || this.layer === null) return;
+    const { left, top, width, height, range } = chart;
+    const step = width / (range[1] - range[0]);
     Object.assign(mark.style, {
-      left: `${l + left}px`,
-      width: `${Math.max(3, right - left)}px`,
-      top: `${t}px`,
-      height: `${h}px`,
+      left: `${left + (this.layer - 0.5 - range[0]) * step}px`,
+      width: `${Math.max(3, step)}px`,
+      top: `${top}px`,
+      height: `${height}px`,
     });
+  }
+
+  /**
+   * Return where a chart lies in its place, px, and which layers it spans; null before it is drawn.
+   * @param {string} name
+   */
+  locate(name) {
+    const quick = name === "gradient" && this.quick?.place;
+    if (quick) return quick;
+    const full = this.marks[name].plot._fullLayout;
+    if (!full?.xaxis) return null;
+    const { l: left, t: top, w: width, h: height } = full._size;
+    return { left, top, width, height, range: full.xaxis.range };
   }
 
   /**
@@ -311,7 +397,7 @@ export class FlowView {
    */
   walk(event, name) {
     if (name === "layer") return;
-    const count = this.answer?.layers.length || 0;
+    const count = this.count();
     const from = this.layer ?? (event.key === "ArrowLeft" ? count + 1 : 0);
     /** @type {Record<string, number>} */
     const steps = { ArrowRight: from + 1, ArrowLeft: from - 1, Home: 1, End: count };

@@ -1,27 +1,33 @@
-/* The chart library: loaded beside everything else, so that nothing but the charts waits for it. */
+/* The chart library: nothing but the charts waits for it. */
 
 import { find } from "./dom.js";
 import { paintHeatMap } from "./heat_map.js";
 
 const CONFIG = { displayModeBar: false, responsive: true, displaylogo: false };
 
-/** @type {Promise<any>} */
-const loaded = new Promise((resolve, reject) => {
-  const script = document.createElement("script");
-  script.src = find(document, "#plotly-script").href;
-  script.addEventListener("load", () => resolve(/** @type {any} */ (globalThis).Plotly));
-  script.addEventListener("error", () => reject(new Error("The charts could not be loaded.")));
-  document.head.append(script);
-});
-
+/** @type {Promise<any> | null} */
+let loading = null;
 /** @type {any} */
 let library = null;
-loaded.then(
-  (plotly) => {
-    library = plotly;
-  },
-  () => {},
-);
+
+/**
+ * Load the library, when the first chart is about to be drawn: to run it takes longer than all else
+ * on a page, so what can be shown without it comes first.
+ * @returns {Promise<any>}
+ */
+export function load() {
+  loading ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = find(document, "#plotly-script").href;
+    script.addEventListener("load", () => {
+      library = /** @type {any} */ (globalThis).Plotly;
+      resolve(library);
+    });
+    script.addEventListener("error", () => reject(new Error("The charts could not be loaded.")));
+    document.head.append(script);
+  });
+  return loading;
+}
 
 /** @typedef {{data: any[], layout: any}} Figure */
 
@@ -41,7 +47,7 @@ export function draw(plot, figure, after = () => {}) {
   };
   if (library) work();
   else
-    loaded.then(work, () =>
+    load().then(work, () =>
       plot.replaceChildren("The charts could not be loaded. Load the page again."),
     );
 }
@@ -53,5 +59,5 @@ export function draw(plot, figure, after = () => {}) {
  * @returns {Promise<string>}
  */
 export async function toImage(figure, options) {
-  return (await loaded).toImage(paintHeatMap(figure), options);
+  return (await load()).toImage(paintHeatMap(figure), options);
 }

@@ -3,7 +3,7 @@
  * How bright a layer is says what is left of the gradient there, by the measured norms; the server
  * gives every number (flow_answer.py, describe_journey).
  */
-import { find, part, setText, svg } from "./dom.js";
+import { escapeHtml, find, findAll, part, setText } from "./dom.js";
 
 const HEIGHT = 74;
 const COLUMN = { top: 4, height: 48, most: 34 };
@@ -47,6 +47,26 @@ export function tell(steps, layer) {
   return factors.length > 1 ? `${where}: ${words} = ${left}` : `${where}: × ${words}`;
 }
 
+/**
+ * The outline of a layer, as a piece of a path.
+ * @param {number} middle
+ * @param {number} size
+ * @param {number} corner
+ */
+function outline(middle, size, corner) {
+  const [flat, tall, r] = [size - 2 * corner, COLUMN.height - 2 * corner, round(corner)];
+  const turn = (/** @type {number} */ x, /** @type {number} */ y) => `a${r} ${r} 0 0 1 ${x} ${y}`;
+  return (
+    `M${round(middle - size / 2 + corner)} ${COLUMN.top}h${round(flat)}${turn(r, r)}v${round(tall)}` +
+    `${turn(-r, r)}h${round(-flat)}${turn(-r, -r)}v${round(-tall)}${turn(r, -r)}z`
+  );
+}
+
+/** @param {number} value */
+function round(value) {
+  return Math.round(100 * value) / 100;
+}
+
 export class Strip {
   /**
    * @param {HTMLElement} root
@@ -66,12 +86,17 @@ export class Strip {
     this.columns = [];
     /** @type {any} */
     this.pulse = null;
+    /** @type {any} */
+    this.halo = null;
+    /** @type {any} */
+    this.dot = null;
     /** @type {number | null} */
     this.running = null;
     this.place = { left: 64, width: 0, right: 56 };
     this.button.addEventListener("click", () =>
       this.running === null ? this.play() : this.stop(),
     );
+    this.listen();
   }
 
   /** @param {Step[]} steps */
@@ -85,11 +110,10 @@ export class Strip {
 
   /**
    * Stand above the layers of the chart below.
-   * @param {any} full layout of the chart, as it is drawn
+   * @param {{left: number, width: number, whole: number}} chart where it lies, px
    */
-  align(full) {
-    const { l: left, w: width } = full._size;
-    const place = { left, width, right: full.width - left - width };
+  align({ left, width, whole }) {
+    const place = { left, width, right: whole - left - width };
     if (JSON.stringify(place) === JSON.stringify(this.place)) return;
     this.place = place;
     this.paint();
@@ -102,81 +126,65 @@ export class Strip {
     const gap = width / count;
     const size = Math.min(COLUMN.most, Math.max(1.5, 0.72 * gap));
     const middle = COLUMN.top + COLUMN.height / 2;
-    const place = (/** @type {number} */ layer) => left + (layer - 0.5) * gap;
-    const line = svg("line", {
-      class: "st-line",
-      x1: left - 18,
-      x2: left + width + 14,
-      y1: middle,
-      y2: middle,
-    });
-    this.columns = this.steps.map(({ power }, i) => {
-      const column = svg("rect", {
-        class: "st-column",
-        x: place(i + 1) - size / 2,
-        y: COLUMN.top,
-        width: size,
-        height: COLUMN.height,
-        rx: Math.min(6, size / 3),
-      });
-      const { light, heat } = shine(power);
-      column.style.setProperty("--light", String(light));
-      column.style.setProperty("--heat", `${Math.round(100 * heat)}%`);
-      if (power === null) column.classList.add("none");
-      return column;
-    });
-    const grounds = this.steps.map((_, i) =>
-      svg("rect", {
-        class: "st-ground",
-        x: place(i + 1) - size / 2,
-        y: COLUMN.top,
-        width: size,
-        height: COLUMN.height,
-        rx: Math.min(6, size / 3),
-      }),
-    );
+    const place = (/** @type {number} */ layer) => round(left + (layer - 0.5) * gap);
     const every = Math.ceil(READABLE / gap);
+    const corner = Math.min(6, size / 3);
+    const box = `y="${COLUMN.top}" width="${round(size)}" height="${COLUMN.height}" rx="${round(corner)}"`;
+    const columns = this.steps.map(({ power }, i) => {
+      const { light, heat } = shine(power);
+      const name = power === null ? "st-column none" : "st-column";
+      const style = `--light:${round(light)};--heat:${Math.round(100 * heat)}%`;
+      return `<rect class="${name}" x="${round(place(i + 1) - size / 2)}" ${box} style="${style}"/>`;
+    });
     const factors = this.steps.map(({ factor }, i) =>
       factor === null || (count - 2 - i) % every
-        ? null
-        : svg("text", { class: "st-factor", x: place(i + 1), y: HEIGHT - 8 }, `×${factor}`),
+        ? ""
+        : `<text class="st-factor" x="${place(i + 1)}" y="${HEIGHT - 8}">×${escapeHtml(factor)}</text>`,
     );
-    const hits = this.steps.map((_, i) =>
-      svg("rect", {
-        class: "st-hit",
-        x: left + i * gap,
-        y: 0,
-        width: gap,
-        height: HEIGHT,
-        onpointerenter: () => this.onPoint(i + 1),
-        onpointerleave: () => this.onPoint(null),
-        onclick: () => this.onChoose(i + 1),
-      }),
-    );
-    this.halo = svg("circle", { class: "st-halo", cy: middle, r: 16 });
-    this.dot = svg("circle", { class: "st-dot", cy: middle, r: 7 });
-    this.pulse = svg("g", { class: "st-pulse", visibility: "hidden" }, this.halo, this.dot);
     const loss = left + width + Math.min(right, 56) / 2;
     this.ends = { from: loss, place };
-    this.picture.replaceChildren(
-      svg(
-        "svg",
-        { width: left + width + right, height: HEIGHT, "aria-hidden": "true" },
-        line,
-        svg("text", { class: "st-end", x: left - 30, y: middle + 5 }, "x"),
-        grounds,
-        this.columns,
-        factors,
-        svg("circle", { class: "st-loss", cx: loss, cy: middle, r: 21 }),
-        svg("text", { class: "st-loss-word", x: loss, y: middle + 4 }, "loss"),
-        this.pulse,
-        hits,
-      ),
-    );
+    // As text, and few elements: it is painted anew while a slider moves.
+    this.picture.innerHTML =
+      `<svg width="${left + width + right}" height="${HEIGHT}" aria-hidden="true">` +
+      `<path class="st-line" d="M${left - 18} ${middle}H${left + width + 14}"/>` +
+      `<text class="st-end" x="${left - 30}" y="${middle + 5}">x</text>` +
+      `<path class="st-ground" d="${this.steps.map((_, i) => outline(place(i + 1), size, corner)).join("")}"/>` +
+      `<g>${columns.join("")}</g>${factors.join("")}` +
+      `<circle class="st-loss" cx="${loss}" cy="${middle}" r="21"/>` +
+      `<text class="st-loss-word" x="${loss}" y="${middle + 4}">loss</text>` +
+      `<g class="st-pulse" visibility="hidden"><circle class="st-halo" cy="${middle}" r="16"/>` +
+      `<circle class="st-dot" cy="${middle}" r="7"/></g></svg>`;
+    this.columns = findAll(this.picture, ".st-column");
+    this.pulse = find(this.picture, ".st-pulse");
+    [this.halo, this.dot] = this.pulse.children;
     this.picture.setAttribute(
       "aria-label",
       `${count} layers between input and loss. ${tell(this.steps, 1)}`,
     );
+  }
+
+  /** Let the picture say which layer is pointed at, and which is chosen. */
+  listen() {
+    /** @type {number | null} */
+    let at = null;
+    const point = (/** @type {number | null} */ layer) => {
+      if (layer !== at) this.onPoint(layer);
+      at = layer;
+    };
+    const read = (/** @type {PointerEvent} */ event) => {
+      const { left, width } = this.place;
+      const share = (event.clientX - this.picture.getBoundingClientRect().left - left) / width;
+      const layer = Math.floor(share * this.steps.length) + 1;
+      return layer < 1 || layer > this.steps.length ? null : layer;
+    };
+    this.picture.addEventListener("pointermove", (/** @type {PointerEvent} */ event) =>
+      point(read(event)),
+    );
+    this.picture.addEventListener("pointerleave", () => point(null));
+    this.picture.addEventListener("click", (/** @type {PointerEvent} */ event) => {
+      const layer = read(event);
+      if (layer !== null) this.onChoose(layer);
+    });
   }
 
   /**
