@@ -37,12 +37,12 @@ def test_every_scenario_is_said_in_whole_short_sentences(name):
 def test_vanishing_names_the_part_that_layer_1_gets_and_the_factor():
     flow, diagnosis, said = say(NetworkSpec(depth=15, init="xavier"))
     ratio = flow.gradient_ratio  # of each network first, as the card of the ratio has it
-    assert f"{format_part(ratio)} layer 15" in said.what
+    assert f"weight gradient of layer 1 is almost nothing: {format_part(ratio)} layer 15" in said.what
     assert f"{len(diagnosis.findings[0].layers)} of 15 layers" in said.what
     product = flow.delta_ratio
     step = median(value ** (1 / 14) for value in product.values)
     assert f"about {format_number(step)}." in said.why
-    assert f"14 steps from layer 15 to layer 1 leave about {format_number(product)} of" in said.why
+    assert f"14 steps from layer 15 to layer 1 leave about {format_number(product)} of δ" in said.why
     assert "at most 0.25" in said.why
 
 
@@ -59,7 +59,7 @@ def test_exploding_names_the_largest_gradient():
     flow, _, said = say(PRESETS["Exploding (ReLU + random σ = 1)"].spec)
     largest = max(flow.weight_gradient_norms)
     layer = 1 + list(flow.weight_gradient_norms).index(largest)
-    assert f"Layer {layer} gets a gradient of {format_number(largest)}" in said.what
+    assert f"Layer {layer} gets a weight gradient of {format_number(largest)}" in said.what
     assert "5.7 times as large as ReLU needs them" in said.why
 
 

@@ -202,7 +202,7 @@ def _is_known(share: float | None) -> bool:
 def describe_gradient(layer: WeightLayer) -> str:
     """Return a layer's figures in one sentence."""
     parts = [
-        f"gradient {format_number(layer.weight_gradient_norm)}",
+        f"weight gradient {format_number(layer.weight_gradient_norm)}",
         f"‖δ‖ {format_number(layer.delta_norm)}",
     ]
     if _is_known(saturation := read_saturation(layer)):
@@ -281,8 +281,8 @@ def _name_value(name: str, value: Any) -> str:
 
 def _compare_results(before: GradientFlow, after: GradientFlow) -> Iterator[str]:
     pairs = (
-        ("gradient at layer 1", _first(before), _first(after)),
-        ("gradient at the last layer", _last(before), _last(after)),
+        ("weight gradient at layer 1", _first(before), _first(after)),
+        ("weight gradient at the last layer", _last(before), _last(after)),
         ("gradient ratio", before.gradient_ratio, after.gradient_ratio),
     )
     for name, old, new in pairs:

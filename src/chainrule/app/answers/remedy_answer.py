@@ -68,7 +68,7 @@ def describe_bar(remedy: Remedy, powers: tuple[float, float]) -> Answer:
     before, after = (_read_worst(flow, largest=largest) for flow in (remedy.before, remedy.after))
     usable = read_usable_range(remedy.after, remedy.diagnosis_after.verdict)
     return {
-        "name": "largest gradient" if largest else "smallest gradient",
+        "name": f"{'largest' if largest else 'smallest'} of all weight gradients",
         "before": _place(before, read_usable_range(remedy.before), powers),
         "after": _place(after, usable, powers),
         "usable": [_share(edge, powers) for edge in usable],
