@@ -108,8 +108,13 @@ def test_advice_says_what_came_of_the_initialization_that_the_reason_names():
     he = next(each for each in remedies if dict(each.changes) == {"init": "he"})
     assert remedies[0] is not he
     said = recommend(remedies)
-    assert remedies[0].reason in said
-    assert f"{he.title} alone: {he.outcome_text}" in said
+    assert said.startswith(remedies[0].title)
+    chances = [each.diagnosis_after.viability.sgd.probability for each in (he, remedies[0])]
+    assert he.title in said
+    assert [int(each) for each in re.findall(r"(\d+) %", said)] == [round(100 * p) for p in chances]
+    assert he.verdict_after is Verdict.HEALTHY
+    assert "makes the gradients healthy" in said  # as the list below says
+    assert chances[0] < chances[1]
 
 
 def test_nothing_to_do_for_a_healthy_network():

@@ -16,10 +16,11 @@ from chainrule.diagnosis.rule import MEANINGS, Verdict
 from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.time_rules import list_lost
 from chainrule.diagnosis.trial_rules import TRIAL_RULES
+from chainrule.diagnosis.viability.model import Outlook, describe_probability
 from chainrule.display.cards import start_sentence
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, divide
-from chainrule.remedies.result import Outcome, Remedies
+from chainrule.remedies.result import Outcome, Remedies, Remedy
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import NetworkSpec
@@ -84,8 +85,7 @@ def recommend(remedies: Remedies) -> str:
         best = remedies[0]
         well = best.outcome is Outcome.MEASURES and best.trial_after is None
         came = "every layer then gets a usable gradient" if well else best.outcome_text
-        advice, suited = f"{best.title}: {came}.", tuple(_tell_suited(remedies))
-        return " ".join((advice, best.reason, *suited)) if suited else advice
+        return " ".join((f"{best.title}: {came}.", *_tell_suited(remedies)))
     if remedies.diagnosis.verdict is Verdict.HEALTHY:
         return remedies.diagnosis.action
     count = len(remedies.refuted)
@@ -93,7 +93,7 @@ def recommend(remedies: Remedies) -> str:
 
 
 def _tell_suited(remedies: Remedies) -> Iterator[str]:
-    """Yield what came of the initialization that the reason names, where another is advised."""
+    """Yield why the initialization that the reason names is not advised first, if it is not."""
     spec = remedies.before.spec
     if spec is None:
         return
@@ -101,8 +101,30 @@ def _tell_suited(remedies: Remedies) -> Iterator[str]:
     if INITIALIZERS[suited["init"]].label not in _blame_small(spec) + _blame_large(spec):
         return
     for remedy in (*remedies[1:], *remedies.refuted):
-        if dict(remedy.changes) == suited:
+        if dict(remedy.changes) != suited:
+            continue
+        best, other = (_read_chance(each) for each in (remedies[0], remedy))
+        if best is None or other is None:
             yield f"{remedy.title} alone: {remedy.outcome_text}."
+        elif remedy.verdict_after is Verdict.HEALTHY:
+            yield (
+                f"{remedy.title}, which mends the cause, makes the gradients healthy, too. But the "
+                f"estimated chance that plain SGD then trains the network is {other}, and with "
+                f"the first change {best}."
+            )
+        else:
+            yield (
+                f"{remedy.title}, which mends the cause, is not enough alone: "
+                f"{remedy.verdict_after}. The estimated chance that plain SGD then trains the "
+                f"network is {other}, and with the first change {best}."
+            )
+
+
+def _read_chance(remedy: Remedy) -> str | None:
+    """Return the estimated chance that plain SGD trains the changed network, in words."""
+    sgd = remedy.diagnosis_after.viability.sgd
+    known = sgd.probability is not None and sgd.word is not Outlook.UNKNOWN
+    return describe_probability(sgd.probability) if known and sgd.probability else None
 
 
 def explain_limits(flow: GradientFlow) -> str:

@@ -166,8 +166,7 @@ def describe_bridge(flow: GradientFlow) -> str:
     if not parts:
         return ""
     return (
-        "Two things make a weight's gradient: what travels back (‖δ‖, the boxes) × what came "
-        f"forward (h) = ‖∂𝓛/∂W‖, the chart. {start_sentence('; '.join(parts))}"
+        f"Measured, ‖δ‖ × what came forward ≈ ‖∂𝓛/∂W‖: {'; '.join(parts)}."
     )
 
 
