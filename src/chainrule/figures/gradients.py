@@ -39,14 +39,14 @@ class Measure:
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
         "weight": Measure(
-            "‖∂𝓛/∂W‖",
+            "weight gradient",
             "‖∂𝓛/∂W‖",
             "weight gradient",
             "weight gradient ‖∂𝓛/∂W‖",
             lambda layer: layer.weight_gradient_norm,
         ),
         "delta": Measure(
-            "‖δ‖", "‖δ‖", "δ", "backpropagated gradient ‖δ‖", lambda layer: layer.delta_norm
+            "δ", "‖δ‖", "δ", "backpropagated gradient ‖δ‖", lambda layer: layer.delta_norm
         ),
         "relative": Measure(
             "gradient ÷ weight",

@@ -253,7 +253,7 @@ function showChance(chance) {
 
 /** @param {any} remedy */
 function showPaths({ paths }) {
-  return el("a", { href: paths }, "See why, path by path");
+  return el("a", { href: paths }, "Path by path");
 }
 
 /**
