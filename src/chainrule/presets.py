@@ -54,15 +54,15 @@ class Preset:
 _TABLE = (
     Preset(
         "Vanishing (Sigmoid)",
-        "Each step back towards the input multiplies the gradient by less than a quarter, so layer "
-        "1 receives about a billionth of the last layer's gradient.",
+        "Each step back towards the input multiplies the gradient by less than a quarter, so the "
+        "weight gradient of layer 1 is about a billionth of the last layer's.",
         NetworkSpec(depth=15, activation="sigmoid", init="xavier"),
         Verdict.VANISHING,
     ),
     Preset(
         "Healthy (ReLU + He)",
-        "All layers receive gradients of the same size: the first and the last differ by less "
-        "than a factor of 3.",
+        "All layers receive weight gradients of the same size: the first and the last differ by "
+        "less than a factor of 3.",
         NetworkSpec(depth=15, activation="relu", init="he"),
         Verdict.HEALTHY,
     ),
@@ -82,8 +82,8 @@ _TABLE = (
     ),
     Preset(
         "Hidden vanishing (ReLU + Xavier)",
-        "The gradient ratio is near 1, but every gradient is close to zero. Values shrink forward "
-        "as fast as gradients shrink backward, and in the ratio the two cancel.",
+        "The gradient ratio is near 1, but every weight gradient is close to zero. Values shrink "
+        "forward as fast as gradients shrink backward, and in the ratio the two cancel.",
         NetworkSpec(depth=30, activation="relu", init="xavier"),
         Verdict.VANISHING,
     ),
@@ -103,8 +103,8 @@ _TABLE = (
     ),
     Preset(
         "Sigmoid that survives (random σ = 1)",
-        "Large weights make up for the small derivative of the sigmoid. With 10 layers, layer "
-        "1 still receives more than a tenth of the last layer's gradient.",
+        "Large weights make up for the small slope of the sigmoid. With 10 layers, the weight "
+        "gradient of layer 1 is still more than a tenth of the last layer's.",
         NetworkSpec(depth=10, activation="sigmoid", init="random"),
         Verdict.HEALTHY,
     ),

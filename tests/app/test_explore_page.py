@@ -433,7 +433,7 @@ class TestCharts:
         assert sum(shown["activations h"]) == pytest.approx(1)
 
     @pytest.mark.parametrize(
-        ("label", "symbol"), [("‖δ‖", "‖δ‖"), ("gradient ÷ weight", "‖W‖"), ("‖∂𝓛/∂W‖", "∂W")]
+        ("label", "symbol"), [("δ", "‖δ‖"), ("gradient ÷ weight", "‖W‖"), ("weight gradient", "∂W")]
     )
     def test_the_switch_of_the_main_chart(self, explorer, label, symbol):
         explorer.get_by_text("linear", exact=True).click()

@@ -5,6 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from browsing import PATIENCE, empty, watch
 from chainrule import PRESETS, NetworkSpec, diagnose, simulate
+from chainrule.app.lesson.glossary import GLOSSARY
 from chainrule.app.state.view import DEFAULT_PRESET, read_view
 from chainrule.display.sentences import explain
 from explorer import (
@@ -117,16 +118,71 @@ class TestInSight:
         resize(page, LAPTOP)
         open_explorer(page, url, DEEP)
         page.wait_for_selector(".ex-remedy")
-        bottom = find_bar(page)["top"]
+        bottom = LAPTOP[1]
         for name in ("depth", "width", "activation", "init"):
             assert is_in_sight(page, page.locator(f"#control-{name}"), bottom)
         for selector in (".st", "#gradient-chart", ".ex-verdict-word", ".ex-say"):
             assert is_in_sight(page, page.locator(selector), bottom)
-        assert is_in_sight(page, page.locator(".ex-remedy-head").first, bottom)
+        card = page.locator(".ex-remedy").first
+        assert is_in_sight(page, card, bottom)  # whole
+        assert not any(
+            overlap(find_bar(page), measure(page.locator(name).first))
+            for name in (".ex-configure", ".ex-main", ".ex-remedy", "header.site")
+        )
         left, middle, right = (
             measure(page.locator(name)) for name in (".ex-configure", ".ex-main", ".ex-verdict")
         )
         assert left["right"] < middle["left"] < middle["right"] < right["left"]
+
+    @pytest.mark.parametrize("query", [DEEP, f"{DEEP}&tour=1", f"{DEEP}&tour=3"])
+    def test_the_axis_of_the_chart_is_free_in_the_tour_too(self, page, url, query):
+        resize(page, LAPTOP)
+        open_explorer(page, url, query)
+        wait_for_tour(page)
+        page.wait_for_selector(".ex-remedy")
+        for name in (".xtick text", ".xtitle"):
+            axis = page.locator(f"#gradient-chart {name}").last
+            box = measure(axis)
+            assert is_in_sight(page, axis, LAPTOP[1])
+            covering = page.evaluate(
+                "([x, y]) => document.elementsFromPoint(x, y).map(node => node.closest("
+                "'.ex-bar, .ex-tour, .ex-verdict')?.className).filter(Boolean)",
+                [(box["left"] + box["right"]) / 2, (box["top"] + box["bottom"]) / 2],
+            )
+            assert covering == []
+
+    def test_scrolled_the_actions_cover_no_panel(self, page, url):
+        """What stays in sight stands below them."""
+        resize(page, LAPTOP)
+        open_explorer(page, url, DEEP)
+        page.wait_for_selector(".ex-remedy")
+        page.evaluate("scrollTo(0, 700)")
+        page.wait_for_function("scrollY > 600")
+        bar, header = find_bar(page), measure(page.locator("header.site"))
+        assert header["bottom"] <= bar["top"] + 1
+        for name in (".ex-configure", ".ex-verdict"):
+            panel = measure(page.locator(name))
+            assert not overlap(bar, panel)
+            assert panel["bottom"] <= LAPTOP[1]
+
+    def test_after_a_change_the_verdict_is_seen_whole(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url, DEEP)
+        page.wait_for_selector(".ex-remedy")
+        page.locator("[data-part=evidence] > summary").click()
+        panel = page.locator(".ex-verdict")
+        panel.evaluate("node => { node.scrollTop = node.scrollHeight; }")
+        assert panel.evaluate("node => node.scrollTop") > 50
+        page.locator("[data-part=apply-first]").click()
+        page.wait_for_function(
+            "document.querySelector('[data-part=verdict]').innerText.includes('Healthy')"
+        )
+        wait_until_settled(page)
+        page.wait_for_function("document.querySelector('.ex-verdict').scrollTop === 0")
+        box, word = measure(panel), measure(page.locator(".ex-verdict-word"))
+        assert box["top"] <= word["top"] < word["bottom"] <= box["bottom"]
+        assert is_in_sight(page, page.locator(".ex-verdict-word"), LAPTOP[1])
+        assert word["top"] >= find_bar(page)["bottom"] - 1
 
     def test_on_a_phone_a_moved_slider_changes_something_in_sight(self, page, url):
         resize(page, PHONE)
@@ -267,22 +323,31 @@ class TestTour:
         press("It almost disappears")
         assert page.locator("[data-control=depth].ex-lit").count() == 1
         reach(page.get_by_role("slider", name="Depth"))
-        for _ in range(13):
+        for _ in range(15):
             page.keyboard.press("ArrowRight")
         step = page.locator("[data-tour='1']")
         step.get_by_text("Your guess was right.").wait_for()
-        flow = simulate(NetworkSpec(depth=15, init="xavier"), 16)
-        assert explain(flow, diagnose(flow)).what in step.inner_text()
+        wait_for_layers(page, 17)
+        wait_until_settled(page)
+        flow = simulate(NetworkSpec(depth=17, init="xavier"), 16)
+        what = explain(flow, diagnose(flow)).what
+        assert what in step.inner_text()
+        assert "‖" not in step.inner_text()  # words first: symbols are folded
+        assert "δ" not in step.inner_text()
         press("Next")
         page.locator("[data-tour='2']").wait_for()
         wait_until_settled(page)
-        assert read_view(page.evaluate(f"{ROOT}.dataset.address"))[0].pin is not None
+        view = read_view(page.evaluate(f"{ROOT}.dataset.address"))[0]
+        assert (view.spec.depth, view.pin.depth) == (17, 17)  # the learner's own network
+        assert "17 Sigmoid layers" in page.locator("[data-tour='2']").inner_text()
         press("Nothing changes")
         choose("activation", "ReLU")
         choose("init", "He")
         page.locator("[data-tour='2']").get_by_text("Not as you guessed.").wait_for()
         press("Next")
         page.locator("[data-tour='3']").wait_for()
+        view = read_view(page.evaluate(f"{ROOT}.dataset.address"))[0]
+        assert (view.spec.depth, view.pin.depth) == (17, 17)
         press("as by chance")
         press("Start the race")
         page.locator("[data-tour='3'] [data-end]").wait_for()
@@ -293,6 +358,28 @@ class TestTour:
         wait_until_settled(page)
         assert not page.locator("[data-part=tour]").is_visible()
         assert "tour" not in page.evaluate(f"{ROOT}.dataset.address")
+
+    def test_far_from_what_is_asked_it_says_what_will_do(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url, "tour=1")
+        page.locator("[data-tour='1']").wait_for()
+        wait_for_layers(page, 2)
+        wait_until_settled(page)
+        page.get_by_role("button", name="It grows").click()
+        slider = page.locator("#control-depth-slider")
+        move = (
+            "(node, depth) => { node.value = depth - 2;"
+            " node.dispatchEvent(new Event('input', {bubbles: true}));"
+            " node.dispatchEvent(new Event('change', {bubbles: true})); }"
+        )
+        end = page.locator("[data-tour='1'] [data-end]")
+        for depth, done in ((40, False), (12, True), (25, False), (10, True)):
+            slider.evaluate(move, depth)
+            wait_for_layers(page, depth)
+            wait_until_settled(page)
+            assert end.is_visible() is done
+            told = read_part(page, "tour-hint")
+            assert (str(depth) in told and "10 to 20" in told) is not done
 
     def test_the_address_holds_the_step_and_skip_leaves_it(self, page, url):
         resize(page, PHONE)
@@ -313,6 +400,75 @@ class TestTour:
         open_explorer(page, url, f"{DEEP}&tour=1")
         page.locator("[data-tour='1']").wait_for()
         page.wait_for_selector(".ex-remedy", state="attached")
+        violations = Axe().run(page).response["violations"]
+        serious = [v for v in violations if v["impact"] in ("serious", "critical")]
+        assert not serious, [(v["id"], v["nodes"][0]["html"][:200]) for v in serious]
+
+
+class TestWords:
+    """Words of the field are explained where they stand, from the one glossary."""
+
+    def test_terms_of_the_first_screen_have_an_explanation(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url, "preset=hidden-vanishing-relu-xavier")
+        page.wait_for_selector(".ex-remedy")
+        page.wait_for_selector("[data-part=chance] button.term")
+        page.locator("[data-part=evidence] > summary").click()
+        page.locator("[data-part=bridge] > summary").click()
+        page.locator("[data-part=remedies-list] > details > summary").first.click()
+        words = {each.lower() for each in page.locator("button.term:visible").all_inner_texts()}
+        for word in (
+            "loss", "gradient", "weight gradient", "δ", "‖δ‖", "sgd", "adam", "not viable",
+            "xavier", "he (kaiming)", "batch normalization", "autograd", "median", "slope",
+            "gradient ratio", "residual connections",
+        ):  # fmt: skip
+            assert word in words
+
+    def test_each_is_opened_and_closed_by_keyboard(self, page, url):
+        resize(page, PHONE)
+        open_explorer(page, url, DEEP)
+        word = page.locator("[data-part=why] button.term", has_text="slope").first
+        word.wait_for()
+        word.focus()
+        page.keyboard.press("Enter")
+        card = page.locator(".term-card")
+        card.wait_for()
+        assert word.get_attribute("aria-expanded") == "true"
+        meaning = dict(GLOSSARY)["Slope (derivative)"]
+        assert meaning.split(". ")[0] in " ".join(card.inner_text().split())
+        box = measure(card)
+        assert 0 <= box["left"] < box["right"] <= PHONE[0]
+        assert 0 <= box["top"] < box["bottom"] <= PHONE[1]
+        page.keyboard.press("Escape")
+        card.wait_for(state="hidden")
+        assert word.get_attribute("aria-expanded") == "false"
+        assert word.evaluate("node => node === document.activeElement")
+
+    def test_the_sentences_stay_as_the_server_wrote_them(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url, DEEP)
+        page.wait_for_selector("[data-part=why] button.term")
+        page.locator("#control-activation").select_option("tanh")
+        wait_until_settled(page)
+        page.wait_for_selector("[data-part=what] button.term")
+        flow = simulate(NetworkSpec(depth=15, activation="tanh", init="xavier"), 16)
+        said = explain(flow, diagnose(flow))
+        assert (read_part(page, "what"), read_part(page, "why")) == (said.what, said.why)
+
+    def test_the_whole_glossary_is_a_link_away(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url, DEEP)
+        page.locator("[data-part=chance] button.term").first.click()
+        page.get_by_role("link", name="All words").click()
+        glossary = page.locator("#words")
+        assert glossary.locator("dt").count() == len(GLOSSARY)
+        assert glossary.get_by_text("One number that says how wrong").is_visible()
+
+    def test_with_a_card_open_it_is_accessible(self, page, url):
+        resize(page, LAPTOP)
+        open_explorer(page, url, DEEP)
+        page.locator("[data-part=why] button.term").first.click()
+        page.locator(".term-card").wait_for()
         violations = Axe().run(page).response["violations"]
         serious = [v for v in violations if v["impact"] in ("serious", "critical")]
         assert not serious, [(v["id"], v["nodes"][0]["html"][:200]) for v in serious]

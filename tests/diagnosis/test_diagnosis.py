@@ -391,8 +391,9 @@ def test_findings_and_what_no_finding_tells_add_up_to_the_odds(spec):
     total = sgd.base + sum(each.log_odds for each in diagnosis.findings) + sum(untold)
     assert total == pytest.approx(sgd.log_odds, abs=1e-9)
     for finding in diagnosis.findings:
-        said = re.search(r"50 % would become (less than 1|\d+) %\.$", finding.consequence)
+        said = re.search(r"the chance would (?:still )?be ([a-z\d ]+) %", finding.consequence)
         assert bool(said) == (finding.log_odds < -0.05)
         if said:
-            chance = 100 / (1 + math.exp(-finding.log_odds))
-            assert said[1] == ("less than 1" if chance < 1 else f"{chance:.0f}")
+            chance = 100 / (1 + math.exp(finding.log_odds - sgd.log_odds))
+            low = "less than 1" if chance < 1 else f"{chance:.0f}"
+            assert said[1] == ("more than 99" if chance > 99 else low)

@@ -12,7 +12,7 @@ from chainrule.diagnosis.viability.model import (
     Contribution,
     Outlook,
     assess_viability,
-    describe_odds,
+    describe_cost,
     describe_probability,
     find_hopeless,
     is_fitted_kind,
@@ -135,7 +135,12 @@ class TestOdds:
     )
     def test_are_shown_in_percent(self, value, text):
         assert describe_probability(value) == text
-        assert describe_odds(0.0) == "a chance of 50 % would become 50 %"
+
+
+    def test_without_a_cost_are_those_of_the_other_odds(self):
+        even = math.log(0.5 / 0.5)
+        assert "be 50 % instead of 12 %" in describe_cost(even - 2.0, -2.0)
+        assert "still be less than 1 %" in describe_cost(-20.0, -2.0)
 
 
 class TestKinds:

@@ -20,7 +20,7 @@ from chainrule.diagnosis.viability.model import (
     VIABLE,
     Outlook,
     assess_viability,
-    describe_odds,
+    describe_cost,
     describe_probability,
     estimate_like_networks,
     is_fitted_kind,
@@ -271,11 +271,11 @@ class TestWords:
         prospect = assess_viability(simulate(SIGMOID, 8)).sgd
         worst = prospect.contributions[0]
         assert worst.log_odds < -1
-        assert worst.words.endswith(f"{describe_odds(worst.log_odds)}.")
+        assert worst.words.endswith(f"{describe_cost(prospect.log_odds, worst.log_odds)[1:]}.")
 
     def test_what_costs_nothing_does_not(self):
         prospect = assess_viability(simulate(RELU.replace(depth=2), 8)).adam
-        assert not any("would become" in c.words for c in prospect.contributions if c.log_odds == 0)
+        assert not any("the chance would" in c.words for c in prospect.contributions if c.log_odds == 0)
 
     def test_every_cost_has_its_words(self):
         for constants in CONSTANTS.values():

@@ -37,12 +37,12 @@ def test_every_scenario_is_said_in_whole_short_sentences(name):
 def test_vanishing_names_the_part_that_layer_1_gets_and_the_factor():
     flow, diagnosis, said = say(NetworkSpec(depth=15, init="xavier"))
     ratio = flow.gradient_ratio  # of each network first, as the card of the ratio has it
-    assert f"{format_part(ratio)} layer 15" in said.what
+    assert f"weight gradient of layer 1 is almost nothing: {format_part(ratio)} layer 15" in said.what
     assert f"{len(diagnosis.findings[0].layers)} of 15 layers" in said.what
     product = flow.delta_ratio
     step = median(value ** (1 / 14) for value in product.values)
     assert f"about {format_number(step)}." in said.why
-    assert f"14 steps from layer 15 to layer 1 leave about {format_number(product)} of" in said.why
+    assert f"14 steps from layer 15 to layer 1 leave about {format_number(product)} of δ" in said.why
     assert "at most 0.25" in said.why
 
 
@@ -59,7 +59,7 @@ def test_exploding_names_the_largest_gradient():
     flow, _, said = say(PRESETS["Exploding (ReLU + random σ = 1)"].spec)
     largest = max(flow.weight_gradient_norms)
     layer = 1 + list(flow.weight_gradient_norms).index(largest)
-    assert f"Layer {layer} gets a gradient of {format_number(largest)}" in said.what
+    assert f"Layer {layer} gets a weight gradient of {format_number(largest)}" in said.what
     assert "5.7 times as large as ReLU needs them" in said.why
 
 
@@ -108,8 +108,13 @@ def test_advice_says_what_came_of_the_initialization_that_the_reason_names():
     he = next(each for each in remedies if dict(each.changes) == {"init": "he"})
     assert remedies[0] is not he
     said = recommend(remedies)
-    assert remedies[0].reason in said
-    assert f"{he.title} alone: {he.outcome_text}" in said
+    assert said.startswith(remedies[0].title)
+    chances = [each.diagnosis_after.viability.sgd.probability for each in (he, remedies[0])]
+    assert he.title in said
+    assert [int(each) for each in re.findall(r"(\d+) %", said)] == [round(100 * p) for p in chances]
+    assert he.verdict_after is Verdict.HEALTHY
+    assert "makes the gradients healthy" in said  # as the list below says
+    assert chances[0] < chances[1]
 
 
 def test_nothing_to_do_for_a_healthy_network():

@@ -237,8 +237,8 @@ def test_remedies_show_what_was_measured_before_and_after_and_what_does_not_help
 def test_both_ends_of_two_layers_are_shown():
     text = draw_flow(make_chain([0.25, 0.5]))
     lines = {line.strip().rpartition("  ")[0].strip(): line for line in text.splitlines()}
-    assert "0.25" in lines["gradient at layer 1"]
-    assert "0.5" in lines["gradient at layer 2"]
+    assert "0.25" in lines["weight gradient at layer 1"]
+    assert "0.5" in lines["weight gradient at layer 2"]
     assert diagnose(make_chain([0.25, 0.5])).summary[:40] in text
 
 

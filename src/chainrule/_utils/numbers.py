@@ -76,18 +76,15 @@ def format_part(ratio: float) -> str:
     """Return which part of another value something is, to be followed by that value.
 
     Example:
-        >>> [f"{format_part(ratio)} it" for ratio in (1.1e-9, 3.4e-5, 0.21, 240.0)]
-        ['a billionth of it', '34 millionths of it', '21 % of it', '240 times it']
+        >>> [f"{format_part(ratio)} it" for ratio in (1.1e-9, 5.8e-11, 0.0034, 0.21, 240.0)]
+        ['a billionth of it', '5.8·10⁻¹¹ times it', '0.34 % of it', '21 % of it', '240 times it']
     """
     if ratio == 0:
         return "nothing of"
-    if not 0.95e-12 <= ratio < 1.5:
-        return format_times(float(f"{ratio:.2g}"))
-    if ratio >= 0.01:
-        return f"{100 * ratio:.0f} % of"
-    size, name = next(each for each in _SMALL if ratio >= 0.95 * each[0])
-    count = float(f"{ratio / size:.2g}")
-    return f"a {name} of" if count < 1.5 else f"{count:.0f} {name}s of"
+    if 0.0015 <= ratio < 1.5:
+        return f"{100 * ratio:.2g} % of" if ratio < 0.01 else f"{100 * ratio:.0f} % of"
+    name = next((name for size, name in _SMALL if 0.95 * size <= ratio < 1.5 * size), None)
+    return format_times(float(f"{ratio:.2g}")) if name is None else f"a {name} of"
 
 
 def format_share(share: float | None) -> str:

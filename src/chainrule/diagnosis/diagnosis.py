@@ -33,7 +33,7 @@ from chainrule.diagnosis.viability.model import (
     Prospect,
     Viability,
     assess_viability,
-    describe_odds,
+    describe_cost,
 )
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.sharpness import Sharpness
@@ -118,6 +118,7 @@ class Finding:
         source: Where reason or threshold come from.
         log_odds: By how much it moves the verdict on training with plain SGD: what its feature
             adds to the log-odds of `viability.sgd`, below 0 or 0.
+        total: These log-odds; `None` where no estimate was made.
         worst: Name of the module that `value` was measured at; `None` if it is no single one's.
 
     Example:
@@ -138,17 +139,15 @@ class Finding:
     reason: str
     source: str
     log_odds: float = 0.0
+    total: float | None = None
     worst: str | None = None
 
     @property
     def consequence(self) -> str:
-        """Why it matters, and how much it lowers the chance that plain SGD trains the network."""
-        if self.log_odds > -NEGLIGIBLE:
+        """Why it matters, and what the chance of training with plain SGD would be without it."""
+        if self.log_odds > -NEGLIGIBLE or self.total is None:
             return self.reason
-        return (
-            f"{self.reason} It lowers the chance that plain SGD trains the network: "
-            f"{describe_odds(self.log_odds)}."
-        )
+        return f"{self.reason} For plain SGD: {describe_cost(self.total, self.log_odds)}."
 
     def __repr__(self) -> str:
         return f"Finding({self.rule}: {self.evidence})"
@@ -464,9 +463,11 @@ def _weigh(
     Two findings that rest on one feature are one thing seen twice: the gravest carries what it
     does, so only the first of them carries it.
     """
-    shares = {each.feature: each.log_odds for each in viability.sgd.contributions}
+    sgd = viability.sgd
+    shares = {each.feature: each.log_odds for each in sgd.contributions}
     for finding in findings:
-        yield replace(finding, log_odds=shares.pop(rules[finding.rule].feature, 0.0))
+        share = shares.pop(rules[finding.rule].feature, 0.0)
+        yield replace(finding, log_odds=share, total=sgd.log_odds)
 
 
 def _conclude(

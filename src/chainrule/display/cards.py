@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainrule._utils.numbers import format_number, format_times, split_number
+from chainrule._utils.numbers import format_number, format_part, split_number
 from chainrule.diagnosis.diagnosis import Diagnosis
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import MEANINGS, Verdict
@@ -115,7 +115,7 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
         >>> from chainrule import NetworkSpec, diagnose, simulate
         >>> flow = simulate(NetworkSpec(depth=3, width=4), 2)
         >>> [card.title for card in build_cards(flow, diagnose(flow))][0]
-        'Gradient at layer 1'
+        'Weight gradient at layer 1'
     """
     layers = flow.weight_layers
     look = LOOKS[diagnosis.verdict]
@@ -140,13 +140,13 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
     if len(layers) == 1:
         return (
             _show("Loss", flow.loss, note="what gradients are taken of"),
-            _judge_norm("Gradient at the only layer", first, flow, diagnosis),
+            _judge_norm("Weight gradient at the only layer", first, flow, diagnosis),
             Card(title="Weight layers", digits="1", note="a ratio needs two layers"),
             verdict,
         )
     return (
-        _judge_norm("Gradient at layer 1", first, flow, diagnosis),
-        _judge_norm(f"Gradient at layer {len(layers)}, the last", last, flow, diagnosis),
+        _judge_norm("Weight gradient at layer 1", first, flow, diagnosis),
+        _judge_norm(f"Weight gradient at layer {len(layers)}, the last", last, flow, diagnosis),
         _judge_ratio(flow.gradient_ratio, norms, diagnosis),
         verdict,
     )
@@ -400,20 +400,40 @@ def _judge_norm(title: str, layer: WeightLayer, flow: GradientFlow, diagnosis: D
     )
 
 
+_RATIO_WORDS: tuple[tuple[float, str, str, str], ...] = (
+    (0.01, "▼", WARN, "shrinks on the way back"),
+    (0.1, "▽", PLAIN, "far smaller at layer 1"),
+    (0.5, "▽", PLAIN, "smaller at layer 1"),
+    (2.0, "✔", GOOD, "similar at both ends"),
+    (10.0, "△", PLAIN, "larger at layer 1"),
+    (100.0, "△", PLAIN, "far larger at layer 1"),
+    (math.inf, "▲", BAD, "grows on the way back"),
+)
+"""What is said of the ratio of the first to the last weight gradient: up to which ratio, with which
+sign, state and words. Similar is within a factor of two."""
+
+_PARTS = ("half", "a third", "a quarter", "a fifth", "a sixth", "a seventh", "an eighth", "a ninth",
+          "a tenth")  # fmt: skip
+
+
+def _say_ratio(ratio: float) -> tuple[str, str, str]:
+    """Return sign, state and words for a ratio; for one of some size, about how much it is."""
+    row = next((row for row in _RATIO_WORDS if ratio < row[0]), _RATIO_WORDS[-1])
+    icon, state, words = row[1:]
+    if 0.1 <= ratio < 0.5:
+        words += f": about {_PARTS[round(1 / ratio) - 2]}"
+    elif 2.0 <= ratio < 10.0:
+        words += f": about {ratio:.0f} times"
+    return icon, state, words
+
+
 def _judge_ratio(
     ratio: Quantity | None, norms: Sequence[Quantity | None], diagnosis: Diagnosis
 ) -> Card:
-    icon, state, word = "✔", GOOD, "similar at both ends"
     if ratio is None or math.isnan(ratio):
         icon, state, word = "∅", BAD, "undefined"
-    elif ratio < 0.01:
-        icon, state, word = "▼", WARN, "shrinks on the way back"
-    elif ratio > 100:
-        icon, state, word = "▲", BAD, "grows on the way back"
-    elif ratio < 0.1:
-        icon, state, word = "▽", PLAIN, "smaller at layer 1"
-    elif ratio > 10:
-        icon, state, word = "△", PLAIN, "larger at layer 1"
+    else:
+        icon, state, word = _say_ratio(ratio)
     if diagnosis.verdict is Verdict.HEALTHY and state != GOOD:  # a ratio alone is no fault
         icon, state = {"▼": "▽", "▲": "△"}.get(icon, icon), PLAIN
     digits, exponent = _split(ratio)
@@ -434,13 +454,7 @@ def _read_ratio(ratio: float | None, norms: Sequence[Quantity | None]) -> str:
     if math.isnan(ratio):
         zero = norms[0] == 0.0 and norms[-1] == 0.0
         return "both gradients are zero" if zero else "one of the gradients is not a number"
-    if ratio < 0.01:
-        return "layer 1 receives almost nothing, compared with the last layer"
-    if ratio > 10:
-        return "layer 1 receives a far larger gradient than the last layer"
-    if ratio >= 1.995:
-        return f"layer 1 receives {format_times(ratio)} the gradient of the last layer"
-    return f"layer 1 receives {100 * ratio:.0f} % of the last layer's gradient"
+    return f"the weight gradient of layer 1 is {format_part(ratio)} the last layer's"
 
 
 _SHOWN = {

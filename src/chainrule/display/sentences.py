@@ -16,16 +16,20 @@ from chainrule.diagnosis.rule import MEANINGS, Verdict
 from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.time_rules import list_lost
 from chainrule.diagnosis.trial_rules import TRIAL_RULES
+from chainrule.diagnosis.viability.model import Outlook, describe_probability
 from chainrule.display.cards import start_sentence
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, divide
-from chainrule.remedies.result import Outcome, Remedies
+from chainrule.remedies.result import Outcome, Remedies, Remedy
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import NetworkSpec
 
-_ALIKE = (0.1, 10.0)
-"""Gradients of the first and the last layer whose ratio is between these look alike."""
+_NEAR = (0.1, 10.0)
+"""A ratio of the first to the last weight gradient between these raises no alarm by itself."""
+
+_TINY = 0.001
+"""Below this part of another gradient, one is called almost nothing."""
 
 _OTHER_SIZE = 1.05
 """From this factor on, weights are said to be larger or smaller than those that suit."""
@@ -81,8 +85,7 @@ def recommend(remedies: Remedies) -> str:
         best = remedies[0]
         well = best.outcome is Outcome.MEASURES and best.trial_after is None
         came = "every layer then gets a usable gradient" if well else best.outcome_text
-        advice, suited = f"{best.title}: {came}.", tuple(_tell_suited(remedies))
-        return " ".join((advice, best.reason, *suited)) if suited else advice
+        return " ".join((f"{best.title}: {came}.", *_tell_suited(remedies)))
     if remedies.diagnosis.verdict is Verdict.HEALTHY:
         return remedies.diagnosis.action
     count = len(remedies.refuted)
@@ -90,7 +93,7 @@ def recommend(remedies: Remedies) -> str:
 
 
 def _tell_suited(remedies: Remedies) -> Iterator[str]:
-    """Yield what came of the initialization that the reason names, where another is advised."""
+    """Yield why the initialization that the reason names is not advised first, if it is not."""
     spec = remedies.before.spec
     if spec is None:
         return
@@ -98,8 +101,30 @@ def _tell_suited(remedies: Remedies) -> Iterator[str]:
     if INITIALIZERS[suited["init"]].label not in _blame_small(spec) + _blame_large(spec):
         return
     for remedy in (*remedies[1:], *remedies.refuted):
-        if dict(remedy.changes) == suited:
+        if dict(remedy.changes) != suited:
+            continue
+        best, other = (_read_chance(each) for each in (remedies[0], remedy))
+        if best is None or other is None:
             yield f"{remedy.title} alone: {remedy.outcome_text}."
+        elif remedy.verdict_after is Verdict.HEALTHY:
+            yield (
+                f"{remedy.title}, which mends the cause, makes the gradients healthy, too. But the "
+                f"estimated chance that plain SGD then trains the network is {other}, and with "
+                f"the first change {best}."
+            )
+        else:
+            yield (
+                f"{remedy.title}, which mends the cause, is not enough alone: "
+                f"{remedy.verdict_after}. The estimated chance that plain SGD then trains the "
+                f"network is {other}, and with the first change {best}."
+            )
+
+
+def _read_chance(remedy: Remedy) -> str | None:
+    """Return the estimated chance that plain SGD trains the changed network, in words."""
+    sgd = remedy.diagnosis_after.viability.sgd
+    known = sgd.probability is not None and sgd.word is not Outlook.UNKNOWN
+    return describe_probability(sgd.probability) if known and sgd.probability else None
 
 
 def explain_limits(flow: GradientFlow) -> str:
@@ -135,6 +160,8 @@ def _tell_evidence(flow: GradientFlow, diagnosis: Diagnosis) -> str:
 def _tell_small(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     finding = diagnosis.findings[0]
     count, norms = len(flow.weight_layers), flow.weight_gradient_norms
+    if finding.rule == "vanishing_backward" and flow.spec is not None:
+        return _tell_lost_on_the_way(flow)
     if finding.rule != "vanishing_gradient" or count < 2:
         return ""
     layer = finding.layers[0]
@@ -145,14 +172,40 @@ def _tell_small(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     if norm == 0.0:
         return f"Layer {layer} gets no gradient at all: it is exactly zero."
     ratio = flow.gradient_ratio
-    if ratio is not None and ratio < _ALIKE[0]:
-        part = format_part(ratio)
-        return f"Layer 1 gets {part} layer {count}'s gradient. {few} too little to learn."
+    if ratio is not None and ratio < _NEAR[0]:
+        tiny = "almost nothing: " if ratio < _TINY else ""
+        return (
+            f"The weight gradient of layer 1 is {tiny}{format_part(ratio)} layer {count}'s. "
+            f"{few} too little to learn."
+        )
     who = f"All {count} layers get" if len(finding.layers) == count else few
     return (
-        f"{who} too small a gradient: {format_number(norm)} at layer {layer}, and a layer needs "
+        f"{who} too small a weight gradient: {format_number(norm)} at layer {layer}, and a layer needs "
         f"{format_number(read_usable_range(flow)[0])} to learn."
     )
+
+
+def _tell_lost_on_the_way(flow: GradientFlow) -> str:
+    """Return what is left of δ at layer 1, and whether the weight gradients show it."""
+    left, ratio = _measure_product(flow), flow.gradient_ratio
+    if left is None:
+        return ""
+    tiny = "almost nothing: " if left < _TINY else "only "
+    text = f"Of δ, the gradient that travels back, layer 1 gets {tiny}{_write_left(left)}."
+    if ratio is not None and _NEAR[0] <= ratio <= _NEAR[1]:
+        last = len(flow.weight_layers)
+        text += (
+            " The weight gradients hide it: layer 1's is "
+            f"{format_part(ratio)} layer {last}'s."
+        )
+    return text
+
+
+def _write_left(left: float) -> str:
+    """Return what is left of something: a number where it is tiny, else a share."""
+    if left < _TINY:
+        return format_number(left)
+    return f"{100 * left:.2g} %" if left < 0.01 else format_share(left)
 
 
 def _tell_large(flow: GradientFlow, diagnosis: Diagnosis) -> str:
@@ -166,7 +219,7 @@ def _tell_large(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     layer, norm = max(known.items(), key=lambda pair: pair[1] or 0.0)
     high = read_usable_range(flow)[1]
     return (
-        f"Layer {layer} gets a gradient of {format_number(norm)}, "
+        f"Layer {layer} gets a weight gradient of {format_number(norm)}, "
         f"{format_times(float(f'{divide(norm or 0.0, high):.2g}'))} the most that a layer can use. "
         "One training step throws its weights far away."
     )
@@ -180,7 +233,7 @@ def _tell_dead(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     text = f"{format_share(finding.value)} of the units of {layer} are off for every example."
     norms = flow.weight_gradient_norms
     if flow.spec is not None and norms and norms[0] == 0.0:
-        text += " In most of these networks, the gradient at layer 1 is exactly zero."
+        text += " In most of these networks, the weight gradient of layer 1 is exactly zero."
     return text
 
 
@@ -207,7 +260,7 @@ def _tell_alike(flow: GradientFlow, diagnosis: Diagnosis) -> str:
 def _tell_unlikely(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     if diagnosis.was_tried:
         return ""
-    return "Every layer gets a gradient of a usable size, but the network is unlikely to learn."
+    return "Every layer gets a weight gradient of a usable size, but the network is unlikely to learn."
 
 
 def _tell_healthy(flow: GradientFlow, diagnosis: Diagnosis) -> str:
@@ -216,7 +269,10 @@ def _tell_healthy(flow: GradientFlow, diagnosis: Diagnosis) -> str:
         return ""
     low, high = format_number(min(norms)), format_number(max(norms))
     start = "It trains. " if _tell_tried(diagnosis) else ""
-    return f"{start}Every layer gets a gradient that it can learn from: between {low} and {high}."
+    return (
+        f"{start}Every layer gets a weight gradient that it can learn from: between {low} and "
+        f"{high}."
+    )
 
 
 def _tell_tried(diagnosis: Diagnosis) -> str:
@@ -359,9 +415,21 @@ def _explain_healthy(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     product = _tell_product(flow)
     if flow.spec is None or not product:
         return "No measured value is beyond its limit."
-    if flow.spec.residual == "none":
-        return product
-    return f"The residual connections carry it around the layers. {product}"
+    around = "The residual connections carry δ around the layers."
+    carried = "" if flow.spec.residual == "none" else around
+    return " ".join(filter(None, (carried, product, _tell_both(flow))))
+
+
+def _tell_both(flow: GradientFlow) -> str:
+    """Return why the weight gradient and δ differ from end to end, where one grows and one not."""
+    ratio, product = flow.gradient_ratio, _measure_product(flow)
+    if ratio is None or product is None or (ratio < 1.0) == (product < 1.0):
+        return ""
+    count = len(flow.weight_layers)
+    return (
+        "A weight gradient is δ times what came forward, so it differs: layer 1's is "
+        f"{format_part(ratio)} layer {count}'s."
+    )
 
 
 def _measure_product(flow: GradientFlow) -> Quantity | None:
@@ -401,15 +469,17 @@ def _tell_product(flow: GradientFlow) -> str:
     if ratio is None:
         return ""
     last = len(flow.delta_norms)
-    start = f"On its way back, each layer multiplies the gradient by about {format_number(factor)}"
+    start = (
+        "Each layer multiplies δ, the gradient that travels back, by about "
+        f"{format_number(factor)}"
+    )
     these = "The step" if last == 2 else f"The {last - 1} steps"
     these += f" from layer {last} to layer 1"
     if ratio < 1.0:
-        left = format_number(ratio) if ratio < 0.01 else format_share(ratio)
-        result = f"{'leaves' if last == 2 else 'leave'} about {left} of it"
+        result = f"{'leaves' if last == 2 else 'leave'} about {_write_left(ratio)} of δ"
     else:
         times = format_times(float(f"{ratio:.2g}"))
-        result = f"{'makes' if last == 2 else 'make'} it {times} as large"
+        result = f"{'makes' if last == 2 else 'make'} δ {times} as large"
     return f"{start}. {these} {result}."
 
 
@@ -448,11 +518,9 @@ def _compare_weights(spec: NetworkSpec) -> float:
 def _tell_hidden(flow: GradientFlow) -> str:
     """Return why the ratio of the first to the last layer's gradient shows nothing, if so."""
     ratio = flow.gradient_ratio
-    if ratio is None or not _ALIKE[0] <= ratio <= _ALIKE[1]:
+    if ratio is None or not _NEAR[0] <= ratio <= _NEAR[1]:
         return ""
-    return (
-        "On the way forward the values shrink, too, and a weight's gradient is the product of both."
-    )
+    return "On the way forward the values shrink, too, and a weight gradient is the product of both."
 
 
 _Tell = Callable[[GradientFlow, Diagnosis], str]

@@ -104,8 +104,8 @@ def _render_values(flow: GradientFlow) -> RenderableType:
     values: list[tuple[str, Quantity | None]] = [("loss", flow.loss)]
     if norms:
         values += [
-            ("gradient at layer 1", norms[0]),
-            *([(f"gradient at layer {len(norms)}", norms[-1])] if len(norms) > 1 else []),
+            ("weight gradient at layer 1", norms[0]),
+            *([(f"weight gradient at layer {len(norms)}", norms[-1])] if len(norms) > 1 else []),
             *([("ratio, first ÷ last", flow.gradient_ratio)] if len(norms) > 1 else []),
         ]
     values += [

@@ -24,12 +24,14 @@ class Measure:
     Attributes:
         label: Its name, for a switch.
         symbol: Its symbol.
+        words: What it is of a layer, in words.
         title: What the axis says.
         read: Reads it from a layer.
     """
 
     label: str
     symbol: str
+    words: str
     title: str
     read: Callable[[WeightLayer], Quantity | None]
 
@@ -37,17 +39,19 @@ class Measure:
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
         "weight": Measure(
+            "weight gradient",
             "‖∂𝓛/∂W‖",
-            "‖∂𝓛/∂W‖",
-            "gradient magnitude ‖∂𝓛/∂W‖",
+            "weight gradient",
+            "weight gradient ‖∂𝓛/∂W‖",
             lambda layer: layer.weight_gradient_norm,
         ),
         "delta": Measure(
-            "‖δ‖", "‖δ‖", "backpropagated gradient ‖δ‖", lambda layer: layer.delta_norm
+            "δ", "‖δ‖", "δ", "backpropagated gradient ‖δ‖", lambda layer: layer.delta_norm
         ),
         "relative": Measure(
             "gradient ÷ weight",
             "‖∂𝓛/∂W‖ ÷ ‖W‖",
+            "gradient ÷ weight",
             "gradient ÷ weight, ‖∂𝓛/∂W‖ ÷ ‖W‖",
             lambda layer: layer.grad_to_weight,
         ),
@@ -92,7 +96,8 @@ def build_gradient_figure(
 
     Returns:
         A Plotly figure as a dictionary ("data" and "layout"). The first three traces are band,
-        median and layers without a place; a fourth is the other measurement's median. With
+        median and layers without a place; a fourth is the other measurement's median, which lies
+        beneath. With
         `theory`, its band and median come before all of these.
 
     Example:
@@ -160,7 +165,7 @@ def build_gradient_figure(
     if any(median is not None for median in expected):
         data = [*_draw_theory(bands, expected, axis), *data]
     shapes, annotations = _draw_zones(zones, axis, (medians, other_medians)) if zones else ([], [])
-    annotations += [*_mark_direction(norms), *_mark_first(norms, medians)]
+    annotations += [*_mark_direction(norms), *_mark_first(entry.words, norms, medians)]
     if outside:
         words = _describe_outside([norms[i] for i in outside])
         annotations.append({**theme.build_warning(words), "yshift": 46 if zones else 26})
@@ -305,7 +310,7 @@ def _mark_direction(norms: Sequence[Quantity | None]) -> list[dict[str, Any]]:
             "y": 1.0,
             "yanchor": "bottom",
             "yshift": 5,
-            "text": "← the gradient travels back from the loss",
+            "text": "← δ travels back from the loss",
             "showarrow": False,
             "font": {"size": 12, "color": theme.TEXT},
         }
@@ -313,9 +318,9 @@ def _mark_direction(norms: Sequence[Quantity | None]) -> list[dict[str, Any]]:
 
 
 def _mark_first(
-    norms: Sequence[Quantity | None], medians: Sequence[float | None]
+    name: str, norms: Sequence[Quantity | None], medians: Sequence[float | None]
 ) -> list[dict[str, Any]]:
-    """Return what layer 1 gets of the last layer's gradient, in words above the chart.
+    """Return which part of the last layer's value layer 1 has, in words above the chart.
 
     It is the median of the ratio in each network, as `GradientFlow.gradient_ratio` is.
     """
@@ -333,7 +338,8 @@ def _mark_first(
             "y": 1.0,
             "yanchor": "bottom",
             "yshift": 21,
-            "text": f"<b>layer 1 gets {format_part(part)} layer {len(norms)}’s</b>",
+            "xshift": -46,  # above the numbers of the axis, too: there is more room in narrow pages
+            "text": f"<b>{name} of layer 1: {format_part(part)} layer {len(norms)}’s</b>",
             "showarrow": False,
             "font": {"size": 12, "color": theme.TEXT},
         }
@@ -396,7 +402,8 @@ def _draw_other(
         "customdata": [_describe(norm) for norm in norms],
         "hovertemplate": "pinned: %{customdata}<extra></extra>",
         "line": theme.PINNED,
-        "marker": {"size": size - 2, "color": theme.PINNED["color"], "symbol": "diamond"},
+        "marker": {"size": size - 2, "color": theme.PINNED["color"], "symbol": "diamond-open"},
+        "zorder": -1,  # its marks must not pass for those of the network on screen
         "connectgaps": False,
         "name": "pinned",
     }

@@ -64,7 +64,7 @@ def build_profile_figure(stack: Stack) -> Figure:
                 tickangle=0,
                 showgrid=False,
             ),
-            yaxis=theme.build_log_axis("gradient magnitude ‖∂𝓛/∂W‖", known),
+            yaxis=theme.build_log_axis("weight gradient ‖∂𝓛/∂W‖", known),
             showlegend=True,
             legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         ),

@@ -62,7 +62,7 @@ def draw_figure(figure: Figure, *, width: int, height: int, name: str) -> Markup
     content += _draw_horizontal(scale, across, bottom, height)
     content += [_draw_shape(shape, scale, vertical["y"], left, right) for shape in _shapes(layout)]
     marks: list[Content] = []
-    for trace in traces:
+    for trace in sorted(traces, key=lambda each: each.get("zorder", 0)):
         own = vertical[trace.get("yaxis", "y")]
         content.append(_clip(_draw_trace(trace, scale, own), left, right, own))
         marks += _draw_markers(trace, scale, own)
@@ -278,6 +278,9 @@ def _draw_marker(marker: Mapping[str, Any], x: float, y: float) -> Content:
     }
     if symbol in shapes:
         return element("path", d=shapes[symbol], fill=color)
+    if symbol.removesuffix("-open") in shapes:
+        shape = shapes[symbol.removesuffix("-open")]
+        return element("path", d=shape, fill="none", stroke=color, stroke_width=1.5)
     if symbol == "x":
         cross = (
             f"M{_r(x - half)} {_r(y - half)}l{2 * half} {2 * half}m0 {-2 * half}l{-2 * half} "

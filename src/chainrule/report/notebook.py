@@ -77,7 +77,7 @@ def show_html(flow: GradientFlow) -> str:
     ]
     layers = flow.weight_layers
     if layers:
-        name = "gradient magnitude ‖∂𝓛/∂W‖ per layer"
+        name = "weight gradient ‖∂𝓛/∂W‖ per layer"
         width, height = SIZE
         parts.append(
             draw_figure(

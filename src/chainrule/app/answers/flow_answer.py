@@ -204,8 +204,7 @@ def describe_bridge(flow: GradientFlow) -> str:
     if not parts:
         return ""
     return (
-        "Two things make a weight's gradient: what travels back (‖δ‖, the boxes) × what came "
-        f"forward (h) = ‖∂𝓛/∂W‖, the chart. {start_sentence('; '.join(parts))}"
+        f"Measured, ‖δ‖ × what came forward ≈ ‖∂𝓛/∂W‖: {'; '.join(parts)}."
     )
 
 
@@ -240,7 +239,7 @@ def _is_known(share: float | None) -> bool:
 def describe_gradient(layer: WeightLayer) -> str:
     """Return a layer's figures in one sentence."""
     parts = [
-        f"gradient {format_number(layer.weight_gradient_norm)}",
+        f"weight gradient {format_number(layer.weight_gradient_norm)}",
         f"‖δ‖ {format_number(layer.delta_norm)}",
     ]
     if _is_known(saturation := read_saturation(layer)):
@@ -319,8 +318,8 @@ def _name_value(name: str, value: Any) -> str:
 
 def _compare_results(before: GradientFlow, after: GradientFlow) -> Iterator[str]:
     pairs = (
-        ("gradient at layer 1", _first(before), _first(after)),
-        ("gradient at the last layer", _last(before), _last(after)),
+        ("weight gradient at layer 1", _first(before), _first(after)),
+        ("weight gradient at the last layer", _last(before), _last(after)),
         ("gradient ratio", before.gradient_ratio, after.gradient_ratio),
     )
     for name, old, new in pairs:

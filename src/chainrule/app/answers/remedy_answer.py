@@ -9,7 +9,8 @@ from chainrule.app.state.view import write_query
 from chainrule.chain.graph_presets import EXPRESSIONS
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import Verdict
-from chainrule.display.cards import LOOKS
+from chainrule.diagnosis.viability.model import Outlook, describe_probability
+from chainrule.display.cards import LOOKS, OUTLOOK_LOOKS
 from chainrule.display.sentences import recommend
 from chainrule.figures.gradients import choose_powers, read_state
 from chainrule.flow.gradient_flow import GradientFlow
@@ -46,11 +47,22 @@ def _describe_remedy(remedy: Remedy, powers: tuple[float, float]) -> Answer:
         "query": "" if remedy.spec is None else write_query(remedy.spec),
         "meaning": remedy.outcome_text,
         "icon_after": look.icon,
+        "chance_after": _describe_chance(remedy),
         "paths": write_paths(EXPRESSIONS["residual"])
         if remedy.changes.get("residual", "none") != "none"
         else None,
         "bar": describe_bar(remedy, powers),
     }
+
+
+def _describe_chance(remedy: Remedy) -> Answer | None:
+    """Return the estimated chance of training after a change; `None` where none is estimated."""
+    sgd = remedy.diagnosis_after.viability.sgd
+    if sgd.probability is None or sgd.word is Outlook.UNKNOWN:
+        return None
+    look = OUTLOOK_LOOKS[sgd.word]
+    text = f"chance with SGD: {describe_probability(sgd.probability)}"
+    return {"icon": look.icon, "state": look.state, "text": text}
 
 
 def describe_bar(remedy: Remedy, powers: tuple[float, float]) -> Answer:
@@ -68,7 +80,7 @@ def describe_bar(remedy: Remedy, powers: tuple[float, float]) -> Answer:
     before, after = (_read_worst(flow, largest=largest) for flow in (remedy.before, remedy.after))
     usable = read_usable_range(remedy.after, remedy.diagnosis_after.verdict)
     return {
-        "name": "largest gradient" if largest else "smallest gradient",
+        "name": f"{'largest' if largest else 'smallest'} of all weight gradients",
         "before": _place(before, read_usable_range(remedy.before), powers),
         "after": _place(after, usable, powers),
         "usable": [_share(edge, powers) for edge in usable],

@@ -15,12 +15,16 @@ from chainrule.app.lesson.sections import (
     write_questions,
     write_readings,
     write_residual,
+    write_step,
     write_steps,
     write_why,
 )
 from chainrule.app.lesson.tables import write_activations, write_fix, write_initializations
 from chainrule.app.lesson.verdicts import write_claims
 from chainrule.app.lesson.writer import Writer
+
+SHORT = ("problem", "game", "step", "residual")
+"""The sections of the short way: what vanishes, why a product, what a factor is, and a cure."""
 
 FIRST = frozenset(("why", "activations", "initializations", "fix", "claims"))
 """Sections so long that their control comes before their text."""
@@ -35,6 +39,7 @@ def write_lesson(figures: Figures) -> Markup:
         ("game", "The telephone game", write_game(writer)),
         ("tool", "What this tool does", write_paragraphs(writer, story.TOOL)),
         ("steps", "How to use the explorer", write_steps(writer)),
+        ("step", "What one layer multiplies by", write_step(writer)),
         ("why", "Why gradients vanish or explode", write_why(writer)),
         ("residual", "Residual connections: a path around", write_residual(writer)),
         ("looks", "Vanishing, healthy, exploding", write_looks(writer)),
@@ -50,9 +55,18 @@ def write_lesson(figures: Figures) -> Markup:
     entries = [
         element("li", element("a", title, href=f"#lesson-{name}")) for name, title, _ in sections
     ]
+    titles = {name: title for name, title, _ in sections}
+    short = [element("li", element("a", titles[name], href=f"#lesson-{name}")) for name in SHORT]
     return element(
         "div",
         writer.paragraph(story.INTRODUCTION, "ls-lead"),
+        element(
+            "nav",
+            writer.paragraph(story.SHORT),
+            element("ol", *short),
+            class_="ls-short",
+            aria_label="the short way",
+        ),
         element(
             "nav", element("ol", *entries), class_="ls-contents", aria_label="the lesson's sections"
         ),
@@ -76,6 +90,13 @@ def _place_scene(writer: Writer, name: str, body: Markup) -> tuple[Markup, ...]:
         return (body,)
     scene = write_scene(writer, name, SCENES[name])
     return (scene, body) if name in FIRST else (body, scene)
+
+
+@cache
+def build_glossary() -> Markup:
+    """Return the glossary as HTML for a page that is not the lesson's."""
+    glossary = write_glossary(Writer(load_figures()))
+    return Markup(glossary.replace('href="#lesson-', 'href="/learn#lesson-'))
 
 
 @cache

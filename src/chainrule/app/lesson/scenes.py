@@ -88,6 +88,20 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
             "chips",
             _name(("as it was", "vanishing"), ("with residual connections", "vanishing_residual")),
         ),
+        "step": Scene(
+            "The same layers with three curves. Guess first: which slope is largest near zero?",
+            "Slope at zero",
+            "chips",
+            _name(
+                ("Sigmoid: a quarter", "vanishing"),
+                ("Tanh: one", "vanishing_tanh"),
+                ("ReLU: zero or one", "relu_with_xavier"),
+            ),
+            0,
+            "With the same Xavier weights a layer passes on {vanishing.step} with sigmoid, "
+            "{vanishing_tanh.step} with tanh and {relu_with_xavier.step} with ReLU: the slope is "
+            "one of the two factors.",
+        ),
         "why": Scene(
             "Every layer adds one factor to the product. On this axis, whose steps are powers of "
             "ten, equal factors give a straight line.",
@@ -99,12 +113,14 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
         "residual": Scene(
             "Guess first: does the gradient reach the first of {rescued.depth} layers? Then add "
             "the paths around.",
-            "100 layers of ReLU",
+            "100 layers of ReLU, PyTorch's default weights",
             "chips",
             _name(("No paths around", "relu_pytorch_100"), ("Residual connections", "rescued")),
             0,
             "Without them {relu_pytorch_100.first} reaches the first layer, with them "
-            "{rescued.first}: depth, weights and activation are the same.",
+            "{rescued.first}: depth, weights and activation are the same. At its left end the line turns "
+            "flat: the values that come forward are larger there, near the input, and a weight "
+            "gradient is $\\delta$ times these values.",
         ),
         "looks": Scene(
             "Are the points at about the same height? And are they in the green band?",

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from chainrule._utils.html import Markup, element, render
 from chainrule._utils.numbers import format_number
 from chainrule.app.lesson import story
-from chainrule.app.lesson.glossary import GLOSSARY
+from chainrule.app.lesson.glossary import GLOSSARY, WORDS
 from chainrule.app.lesson.markup import render_link
 from chainrule.app.lesson.plots import plot_profile
 from chainrule.app.lesson.questions import QUESTIONS
@@ -85,6 +85,12 @@ def write_steps(writer: Writer) -> Markup:
     return render(element("ol", *steps, class_="ls-steps"), writer.paragraph(story.STEPS_AFTER))
 
 
+def write_step(writer: Writer) -> Markup:
+    """Return what one layer multiplies by, with one unit: the step from the game to the product."""
+    first, second, *others = map(writer.paragraph, story.STEP)
+    return render(first, second, write_formula(story.STEP_FORMULA), *others)
+
+
 def write_why(writer: Writer) -> Markup:
     """Return the product formula and the variance rules."""
     texts = [writer.paragraph(words) for words in story.WHY]
@@ -116,11 +122,11 @@ def write_why(writer: Writer) -> Markup:
 
 def write_residual(writer: Writer) -> Markup:
     """Return what residual connections do to the product, and where to see its paths."""
-    first, second, third = map(writer.paragraph, story.RESIDUAL)
+    first, *others = map(writer.paragraph, story.RESIDUAL)
     preset = EXPRESSIONS["residual"]
     way = element("a", "See the four paths, with numbers to change", href=write_paths(preset))
     return render(
-        first, write_formula(story.RESIDUAL_FORMULA), second, third, element("p", way, ".")
+        first, write_formula(story.RESIDUAL_FORMULA), *others, element("p", way, ".")
     )
 
 
@@ -202,9 +208,13 @@ def write_questions(writer: Writer) -> Markup:
 
 
 def write_glossary(writer: Writer) -> Markup:
-    """Return the glossary."""
+    """Return the glossary; a term that pages mark carries the words by which they know it."""
     entries = [
-        element("div", element("dt", writer.text(term)), element("dd", writer.text(meaning)))
+        element(
+            "div",
+            element("dt", writer.text(term), data_words="|".join(WORDS.get(term, ())) or None),
+            element("dd", writer.text(meaning)),
+        )
         for term, meaning in GLOSSARY
     ]
     return element("dl", *entries, class_="ls-glossary")

@@ -5,7 +5,7 @@ from chainrule.app.text import read_paragraphs
 _TEXT = read_paragraphs("story")
 
 
-INTRODUCTION = _TEXT["introduction"][0]
+INTRODUCTION, SHORT = _TEXT["introduction"]
 
 PROBLEM = _TEXT["problem"]
 
@@ -20,6 +20,10 @@ GAME_AFTER = _TEXT["game after"][0]
 STEPS = tuple((title, paragraphs[0]) for title, paragraphs in read_paragraphs("steps").items())
 
 STEPS_AFTER = _TEXT["steps after"][0]
+
+STEP = _TEXT["step"]
+
+STEP_FORMULA = r"\frac{\partial\,\text{out}}{\partial\,\text{in}} = w \cdot \phi'(z)"
 
 WHY = _TEXT["why"]
 
@@ -90,7 +94,7 @@ LOOKS_NOTE = _TEXT["looks note"][0]
 
 ACTIVATION_NOTE = _TEXT["activation note"][0]
 
-INITIALIZATION_NOTE = _TEXT["initialization note"][0]
+INITIALIZATION_NOTE = _TEXT["initialization note"]
 
 CLAIMS_NOTE = _TEXT["claims note"][0]
 

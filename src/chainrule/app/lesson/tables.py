@@ -99,7 +99,7 @@ def write_initializations(writer: Writer) -> Markup:
     head = ("Initialization", "A weight is drawn from", "Measured at layer one")
     rows = [_write_initialization(writer, entry) for entry in INITIALIZERS.values()]
     return render(
-        writer.paragraph(story.INITIALIZATION_NOTE),
+        *map(writer.paragraph, story.INITIALIZATION_NOTE),
         write_table("Initializations", head, rows),
     )
 

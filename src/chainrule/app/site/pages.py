@@ -23,7 +23,7 @@ from chainrule._utils.html import element
 from chainrule.app.answers.picture import QUESTION, write_picture_address
 from chainrule.app.answers.stored import Stored
 from chainrule.app.guard import WORKING
-from chainrule.app.lesson.document import build_lesson
+from chainrule.app.lesson.document import build_glossary, build_lesson
 from chainrule.app.routes.explore_page import describe_vocabulary
 from chainrule.app.routes.model_page import describe_limits, describe_samples
 from chainrule.app.routes.replies import refuse
@@ -145,6 +145,7 @@ RUN = Page(
 LESSON_WAYS = (
     ("backprop", "Backpropagation in one picture"),
     ("game", "The telephone game"),
+    ("step", "What one layer multiplies by"),
     ("why", "Why gradients vanish or explode"),
     ("residual", "Residual connections: a path around"),
     ("activations", "Activations, with their slopes"),
@@ -332,6 +333,7 @@ def load_templates() -> Environment:
         limits=describe_limits(),
         samples=describe_samples(),
         lesson=build_lesson,
+        glossary=build_glossary,
         lesson_ways=LESSON_WAYS,
         exercises=EXERCISES,
         read_sections=read_sections,

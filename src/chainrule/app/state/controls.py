@@ -95,9 +95,9 @@ ACTIVATION_MEANINGS: Mapping[str, str] = MappingProxyType(
 
 INITIALIZATION_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
-        "xavier": "keeps sizes alike both ways, if slopes are near 1",
-        "he": "for ReLU: twice the variance of LeCun",
-        "lecun": "keeps the size of values on the way forward",
+        "xavier": "Xavier keeps sizes alike both ways, if slopes are near 1",
+        "he": "He is for ReLU: twice the variance of LeCun",
+        "lecun": "LeCun keeps the size of values on the way forward",
         "random": "one spread for all widths: you choose it",
         "orthogonal": "directions at right angles: stretches none",
         "pytorch": "what nn.Linear starts with: rather small",

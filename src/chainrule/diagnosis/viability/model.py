@@ -19,7 +19,7 @@ networks over long sequences, tasks that are hard for a healthy network too, and
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from chainrule.diagnosis.structure import is_loss_flat, read_once
@@ -207,9 +207,10 @@ def judge_features(
         further: Contributions to add.
     """
     constants = CONSTANTS[optimizer]
-    found = [*further, *(_weigh(feature, values, constants) for feature in FEATURES.values())]
-    log_odds = constants.base + math.fsum(each.log_odds for each in found)
-    probability = 1.0 / (1.0 + math.exp(-log_odds))
+    weighed = [_weigh(feature, values, constants) for feature in FEATURES.values()]
+    log_odds = constants.base + math.fsum(each.log_odds for each in (*further, *weighed))
+    found = [*further, *(_add_cost(each, log_odds) for each in weighed)]
+    probability = _to_probability(log_odds)
     return Prospect(
         optimizer=optimizer,
         probability=probability,
@@ -246,7 +247,7 @@ def _weigh(
         words = f"{feature.label} is {feature.format(value, rounded=are_lost(values))}"
         if log_odds < -NEGLIGIBLE:
             meaning = feature.low if low < high else feature.high
-            words += f": {meaning}. This lowers the chance: {describe_odds(log_odds)}"
+            words += f": {meaning}"
     return Contribution(feature=feature.name, value=value, log_odds=log_odds, words=f"{words}.")
 
 
@@ -254,19 +255,34 @@ NEGLIGIBLE = 0.05
 """Log-odds below this are not worth a word."""
 
 
-def describe_odds(log_odds: float) -> str:
-    """Return what a contribution to the log-odds does to an even chance, in words.
+def _add_cost(contribution: Contribution, total: float) -> Contribution:
+    """Return a contribution whose words say what the chance would be without it, if it matters."""
+    if contribution.value is None or contribution.log_odds >= -NEGLIGIBLE:
+        return contribution
+    cost = describe_cost(total, contribution.log_odds)
+    return replace(contribution, words=f"{contribution.words} {cost[0].upper()}{cost[1:]}.")
+
+
+def describe_cost(total: float, log_odds: float) -> str:
+    """Return what the chance of a network would be without one contribution, in words.
 
     Args:
+        total: The network's log-odds.
         log_odds: The contribution, 0 or below.
 
     Example:
-        >>> describe_odds(-2.0)
-        'a chance of 50 % would become 12 %'
+        >>> describe_cost(-1.8, -2.3), describe_cost(-12.0, -2.3)
+        ('without this, the chance would be 62 % instead of 14 %', 'without this alone, the chance \
+would still be less than 1 %')
     """
-    return (
-        f"a chance of 50 % would become {describe_probability(1.0 / (1.0 + math.exp(-log_odds)))}"
-    )
+    now, else_ = (describe_probability(_to_probability(v)) for v in (total, total - log_odds))
+    if now == else_:
+        return f"without this alone, the chance would still be {now}"
+    return f"without this, the chance would be {else_} instead of {now}"
+
+
+def _to_probability(log_odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(-log_odds))
 
 
 def describe_probability(value: float) -> str:

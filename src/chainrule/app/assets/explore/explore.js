@@ -134,7 +134,7 @@ class Explore {
       step: () => this.extra.tour,
     };
     mountGuess(part(root, "guess"), api);
-    mountRemedies(find(root, ".ex-columns"), api);
+    mountRemedies(find(root, ".ex-work"), api);
     this.loadLater(api);
     // Loaded when it is needed: what trains is far below the first screen.
     const train = part(root, "train");

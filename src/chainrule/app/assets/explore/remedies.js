@@ -173,6 +173,7 @@ export function mountRemedies(root, explore) {
         el("b", { "data-state": bar.after.state }, bar.after.text),
         " ",
         el("span", { class: "ex-remedy-verdict" }, `${remedy.icon_after} ${remedy.verdict_after}`),
+        showChance(remedy.chance_after),
       ),
       el(
         "div",
@@ -235,15 +236,24 @@ export function mountRemedies(root, explore) {
     const seeds = new URLSearchParams(explore.query()).get("seeds");
     if (seeds) query.set("seeds", seeds);
     explore.apply(query.toString());
+    // The verdict is read from its start, also by who had scrolled to the evidence.
+    find(document, ".ex-verdict").scrollTop = 0;
     const top = find(document, ".ex-columns");
     if (top.getBoundingClientRect().top < 0)
       top.scrollIntoView({ block: "start", behavior: scrolling() });
   }
 }
 
+/** @param {{icon: string, state: string, text: string} | null} chance whether SGD trains it then */
+function showChance(chance) {
+  if (!chance) return null;
+  const { icon, state, text } = chance;
+  return el("span", { class: "ex-remedy-chance", "data-state": state }, `${icon} ${text}`);
+}
+
 /** @param {any} remedy */
 function showPaths({ paths }) {
-  return el("a", { href: paths }, "See why, path by path");
+  return el("a", { href: paths }, "Path by path");
 }
 
 /**

@@ -8,22 +8,54 @@ import { formatShare } from "../shared/numbers.js";
 import { tryNetwork } from "./trial.js";
 
 const SEEN = "tour";
-const DEEP = "depth=15&activation=sigmoid&init=xavier";
-const RESCUED = "depth=15&activation=relu&init=he";
-/** @type {Record<string, {show: {query: string, pin: string | null}, done: (settings: any) => boolean, controls: string[]}>} */
+const USUAL = 15; // layers where an address does not say
+const [LEAST, MOST] = [10, 20]; // layers that are near enough to what the first step asks for
+
+/**
+ * The network that cannot learn.
+ * @param {number} depth
+ */
+const sink = (depth) => `depth=${depth}&activation=sigmoid&init=xavier`;
+
+/**
+ * The same with other layers.
+ * @param {number} depth
+ */
+const rescue = (depth) => `depth=${depth}&activation=relu&init=he`;
+
+/** @typedef {{query: string, pin: string | null}} Show */
+/** @type {Record<string, {show: (depth: number) => Show, done: (settings: any) => boolean, controls: string[]}>} */
 const STEPS = {
   1: {
-    show: { query: "depth=2&activation=sigmoid&init=xavier", pin: null },
-    done: ({ depth, activation }) => Number(depth) >= 15 && activation === "sigmoid",
+    show: () => ({ query: sink(2), pin: null }),
+    done: ({ depth, activation }) => isNear(depth) && activation === "sigmoid",
     controls: ["depth"],
   },
   2: {
-    show: { query: DEEP, pin: DEEP },
+    show: (depth) => ({ query: sink(depth), pin: sink(depth) }),
     done: ({ activation, init }) => activation === "relu" && init === "he",
     controls: ["activation", "init"],
   },
-  3: { show: { query: RESCUED, pin: DEEP }, done: () => false, controls: [] },
+  3: {
+    show: (depth) => ({ query: rescue(depth), pin: sink(depth) }),
+    done: () => false,
+    controls: [],
+  },
 };
+
+/** @param {string | number} depth */
+function isNear(depth) {
+  return Number(depth) >= LEAST && Number(depth) <= MOST;
+}
+
+/**
+ * What a learner who has moved the slider elsewhere is told.
+ * @param {number} depth
+ */
+export function hint(depth) {
+  if (depth === 2 || isNear(depth)) return "";
+  return `There are ${depth} now: anything from ${LEAST} to ${MOST} will do.`;
+}
 
 /**
  * Bring the tour to life.
@@ -37,6 +69,7 @@ export function mountTour(root, explore, arrived) {
   /** @type {string | null} */
   let shown = null;
   let right = /** @type {boolean | null} */ (null); // whether the guess was; null before it
+  let depth = USUAL; // of the learner's own network: later steps go on with it
   /** @type {AbortController | null} */
   let race = null;
 
@@ -68,7 +101,17 @@ export function mountTour(root, explore, arrived) {
       return;
     }
     if (step !== shown) open(step);
-    if (!step || !STEPS[step].done(answer.view.settings) || answer.ensemble.partial) return;
+    if (!step) return;
+    const now = Number(answer.view.settings.depth);
+    if (step === "1") setText(part(card, "tour-hint"), hint(now));
+    if (step === "1" ? isNear(now) : explore.pinnedQuery()) depth = readDepth(now);
+    setText(part(card, "tour-depth"), String(depth));
+    if (answer.ensemble.partial) return;
+    if (!STEPS[step].done(answer.view.settings)) {
+      if (right !== null) ask(step); // what was seen is on screen no more
+      return;
+    }
+    setText(part(card, "tour-why"), answer.said.why);
     setText(part(card, "tour-bridge"), answer.bridge);
     reveal(step, answer.said.what);
   });
@@ -76,7 +119,16 @@ export function mountTour(root, explore, arrived) {
   /** @param {string} step */
   function go(step) {
     remember();
-    explore.walk(step, STEPS[step].show);
+    explore.walk(step, STEPS[step].show(depth));
+  }
+
+  /**
+   * The depth of the network that the learner has made: from the second step on it is pinned.
+   * @param {number} now the depth on screen
+   */
+  function readDepth(now) {
+    const pinned = new URLSearchParams(explore.pinnedQuery() ?? "").get("depth");
+    return shown !== "1" && pinned ? Number(pinned) : now;
   }
 
   function remember() {
@@ -148,6 +200,18 @@ export function mountTour(root, explore, arrived) {
     light(null);
   }
 
+  /**
+   * Ask again for what a step asks for.
+   * @param {string} step
+   */
+  function ask(step) {
+    const box = find(card, `[data-tour="${step}"]`);
+    if (step === "3" || find(box, "[data-end]").hidden) return;
+    find(box, "[data-end]").hidden = true;
+    find(box, "[data-task]").hidden = false;
+    light(step);
+  }
+
   async function run() {
     const control = new AbortController();
     race = control;
@@ -158,7 +222,7 @@ export function mountTour(root, explore, arrived) {
     const ends = [];
     for (const lane of lanes)
       setText(find(lane, "b"), lane === lanes[0] ? "training …" : "is next");
-    for (const [i, query] of [RESCUED, DEEP].entries()) {
+    for (const [i, query] of [rescue(depth), sink(depth)].entries()) {
       const [bar, number] = [find(lanes[i], "progress"), find(lanes[i], "b")];
       setText(number, "training …");
       const end = await tryNetwork(

@@ -1,6 +1,6 @@
 /* What surrounds every page: the switch between light and dark, and links that keep the network. */
 
-import { findAll } from "./dom.js";
+import { find, findAll, whenIdle } from "./dom.js";
 
 const THEME = "theme";
 const EXPLORER = "explorer"; // the explorer's last address in this tab
@@ -93,4 +93,9 @@ for (const link of findAll(document, `nav.pages a[href="${CHAIN}"]`)) {
     if (location.pathname === CHAIN) keepChain(location.search);
     link.href = CHAIN + recall(CHAIN);
   });
+}
+
+// Words are explained where a page has a glossary; nothing on screen waits for that.
+if (find(document, "[data-terms]") && find(document, "dt[data-words]")) {
+  addEventListener("load", () => whenIdle(async () => (await import("./terms.js")).mountTerms()));
 }

@@ -43,7 +43,7 @@ export function tell(steps, layer) {
   const factors = passed.map(({ factor }) => factor ?? "none");
   const words = factors.slice(0, SHOWN).join(" × ") + (factors.length > SHOWN ? " × …" : "");
   const many = `${factors.length} factor${factors.length === 1 ? "" : "s"}`;
-  const where = `From layer ${count} back to layer ${layer}, ${many}`;
+  const where = `δ from layer ${count} back to layer ${layer}, ${many}`;
   return factors.length > 1 ? `${where}: ${words} = ${left}` : `${where}: × ${words}`;
 }
 
