@@ -13,7 +13,6 @@ from chainrule.chain.notation import (
     name_relation,
     render_latex,
     render_mathml,
-    render_text,
     wrap_mathml,
     write_math,
     write_name,

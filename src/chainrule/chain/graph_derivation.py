@@ -147,9 +147,7 @@ class Equation:
 
     def to_mathml(self) -> str:
         """Return it as a math element, in one line."""
-        sides = (
-            f"<mo>{escape(line.relation)}</mo>{line.write_math()}" for line in self.lines
-        )
+        sides = (f"<mo>{escape(line.relation)}</mo>{line.write_math()}" for line in self.lines)
         return wrap_mathml(write_math(self.subject), *sides)
 
 

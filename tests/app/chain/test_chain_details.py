@@ -42,6 +42,7 @@ from chainrule.chain import (
     draw_graph,
     find_stable_weights,
 )
+from serving import wait_until
 
 
 @pytest.mark.browser
@@ -105,7 +106,7 @@ def test_a_folded_middle_unfolds_where_it_stands(page, url, view, way):
     else:
         page.locator(f"{row} .fold").focus()
         page.keyboard.press("Enter")
-    assert page.locator(f"{row} .factor").count() == count
+    wait_until(lambda: page.locator(f"{row} .factor").count() == count)
     other = {"chain": "real", "real": "chain"}[view]
     assert page.locator(f'[data-view="{other}"] li[data-kind="formulas"] .fold').count() == 1
     fold = "document.activeElement.dataset.do"
