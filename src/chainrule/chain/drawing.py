@@ -160,7 +160,7 @@ def _draw_edge(edge: Edge, layout: Layout, identifier: str, marked: frozenset[st
         top, bottom = source.y + PILL[1], target.y - _reach(target) - ARROW
         line = f"M{source.x:.1f} {top:.1f}V{bottom:.1f}"
         x, y, anchor = source.x - 10, (top + bottom) / 2 + 2, "end"
-        marks = ((x, y - 3), (x, y + 12))
+        marks = ((x, y - 4), (x, y + 13))
     else:
         start, end = source.x + _reach(source), target.x - _reach(target) - ARROW
         if source.row == target.row:
@@ -241,7 +241,7 @@ def _draw_node(
         shape = draw_pill(x, y, *PILL)
         shape += set_term(node.symbol, x, y + 5, "symbol", size=17)[0]
     aside = kind in ("multiply", "add")
-    above = (x + 9, "start") if aside else (x, "middle")
+    above = (x + 14, "start") if aside else (x, "middle")  # clear of the edge from the weight
     height = {"weight": PILL[1], "bias": PILL[1], "fold": _FOLD[1]}.get(kind, RADIUS)
     labels = set_text(value, above[0], y - height - 7, "value", anchor=above[1])
     if kind in ("multiply", "add", "activation", "fold"):
@@ -393,12 +393,15 @@ STYLE = (
 )
 """The style sheet of a graph."""
 
+_WIDE = 7
+"""Longer numbers stay small where a page writes the others larger."""
+
 _SHIFT = 3.5
 """How far an index is lowered, in pixels at 13 px."""
 
 
 def set_text(x_text: str, x: float, y: float, style: str, *, anchor: str = "middle") -> str:
-    """Return a line of text.
+    """Return a line of text; one that takes much room has the class "wide".
 
     Args:
         x_text: The text.
@@ -407,8 +410,9 @@ def set_text(x_text: str, x: float, y: float, style: str, *, anchor: str = "midd
         style: Its classes.
         anchor: "start", "middle" or "end".
     """
+    wide = " wide" if len(x_text) > _WIDE else ""
     return (
-        f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
+        f'<text class="{style}{wide}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
         f"{escape(x_text)}</text>"
     )
 

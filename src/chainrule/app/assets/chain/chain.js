@@ -481,7 +481,10 @@ export class Page {
       if (this.measured.view.answer) this.measured.view.act(name.slice(5));
     } else if (name === "walk-next" || name === "walk-back")
       this.walk.go(this.walk.at + (name === "walk-next" ? 1 : -1));
-    else if (name === "walk-back-here") this.walk.go(this.walk.at - 1);
+    else if (name === "walk-again") {
+      this.walk.go(1);
+      find(this.root, '[data-do="walk-next"]').focus({ preventScroll: true });
+    } else if (name === "walk-back-here") this.walk.go(this.walk.at - 1);
     else if (name === "walk-next-here") this.walk.go(this.walk.at + 1);
     else if (this.game.act(name)) return;
     else if (name === "take-chain") {
