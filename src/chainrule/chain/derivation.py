@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeVar
 
 from chainrule.chain.network import Factor
 from chainrule.chain.notation import (
+    NUMERIC,
     Piece,
     align_latex,
     align_mathml,
@@ -23,6 +24,8 @@ from chainrule.chain.notation import (
     split_text,
     wrap_mathml,
     wrap_pieces,
+    write_math,
+    write_name,
 )
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.terms import NAMES, NOTES, Fold, Mark, Number, Partial, Product, Term
@@ -72,7 +75,7 @@ def skip_hidden(lines: Sequence[AnyLine], *, fold: bool) -> Iterator[AnyLine | N
         yield line
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Line:
     """One line of a derivation.
 
@@ -101,7 +104,11 @@ class Line:
     @property
     def count(self) -> int:
         """How many factors are written in full."""
-        return len(self._build())
+        return len(self._marks)
+
+    @cached_property
+    def _marks(self) -> tuple[Mark, ...]:
+        return self._build()
 
     @property
     def folds(self) -> bool:
@@ -111,7 +118,7 @@ class Line:
     @property
     def full(self) -> Term:
         """The line with every factor."""
-        marks = self._build()
+        marks = self._marks
         return marks[0] if len(marks) == 1 else Product(marks)
 
     @property
@@ -125,7 +132,7 @@ class Line:
         Args:
             kept: Factors at each end that stay.
         """
-        marks = self._build()
+        marks = self._marks
         middle = marks[kept:-kept]
         if not middle:
             return self.full
@@ -147,7 +154,8 @@ class Line:
         Args:
             fold: Whether to fold the middle of a long product.
         """
-        return f"{self.relation} {render_text(self.get_term(fold=fold))}".lstrip()
+        write = write_name if self._stays(fold=fold) else render_text
+        return f"{self.relation} {write(self.get_term(fold=fold))}".lstrip()
 
     def to_latex(self, *, fold: bool = True) -> str:
         """Return the line in LaTeX, without the relation sign.
@@ -166,7 +174,12 @@ class Line:
             fold: Whether to fold the middle of a long product.
         """
         sign = f"<mo>{escape(self.relation)}</mo>" if self.relation else ""
-        return wrap_mathml(sign, render_mathml(self.get_term(fold=fold)))
+        write = write_math if self._stays(fold=fold) else render_mathml
+        return wrap_mathml(sign, write(self.get_term(fold=fold)))
+
+    def _stays(self, *, fold: bool) -> bool:
+        """Whether its text is short and holds no numbers, so that it is worth remembering."""
+        return self.kind not in NUMERIC and (fold or not self.folds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,8 +407,8 @@ class Derivation:
     def _explain_expansion(self, expanded: int, name: str) -> str:
         before = self.factors[expanded - 1].partial
         if self.order == "backward":
-            return f"{render_text(before.of)} depends on {name} through {render_text(before.by)}."
-        return f"{render_text(before.by)} reaches p through {render_text(before.of)}."
+            return f"{write_name(before.of)} depends on {name} through {write_name(before.by)}."
+        return f"{write_name(before.by)} reaches p through {write_name(before.of)}."
 
 
 def derive(chain: ScalarChain, wrt: str = "w1", *, order: Order = "backward") -> Derivation:

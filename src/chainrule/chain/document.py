@@ -13,8 +13,9 @@ from chainrule.chain.notation import (
     name_relation,
     render_latex,
     render_mathml,
-    render_text,
     wrap_mathml,
+    write_math,
+    write_name,
 )
 from chainrule.chain.nudge import Nudge
 from chainrule.chain.scalar_chain import ScalarChain
@@ -37,7 +38,12 @@ MAX_UNFOLDED_LINES = 24
 
 
 def describe_chain(
-    chain: ScalarChain, wrt: str = "w1", *, order: Order = "backward", whole: bool = False
+    chain: ScalarChain,
+    wrt: str = "w1",
+    *,
+    order: Order = "backward",
+    whole: bool = False,
+    brief: bool = False,
 ) -> dict[str, Any]:
     """Return nodes, edges, factors and derivation as data that JSON can hold.
 
@@ -51,6 +57,8 @@ def describe_chain(
         wrt: The variable that p is differentiated by.
         order: The order in which the derivation writes its factors.
         whole: Whether to give every line of a long expansion, too.
+        brief: Whether to leave out what is not seen beside a drawing of the graph: nodes, edges,
+            LaTeX, and the full forms of folded lines.
 
     Raises:
         SpecError: If there is no such variable or order.
@@ -64,6 +72,7 @@ def describe_chain(
     erratum = explain_erratum(chain, wrt)
     running = chain.running_products(wrt)
     lines = derivation.lines
+    describe = describe_line_briefly if brief else describe_line
     whole = whole or len(lines) <= MAX_UNFOLDED_LINES
     return {
         "version": DOCUMENT_VERSION,
@@ -78,14 +87,15 @@ def describe_chain(
         "order": order,
         "symbols": list(derivation.describe_symbols()),
         "definitions": _describe_definitions(shown),
-        "nodes": [describe_node(node) for node in shown.nodes],
-        "edges": [describe_edge(edge) for edge in shown.edges],
+        "nodes": [] if brief else [describe_node(node) for node in shown.nodes],
+        "edges": [] if brief else [describe_edge(edge) for edge in shown.edges],
         "factors": [
-            describe_factor(factor) | {"running_product": describe_number(product)}
+            (describe_factor_briefly if brief else describe_factor)(factor)
+            | {"running_product": describe_number(product)}
             for factor, product in zip(chain.factors(wrt), running, strict=True)
         ],
         "subject": _describe_subject(derivation),
-        "lines": [describe_line(line) for line in lines if whole or not line.hidden],
+        "lines": [describe(line) for line in lines if whole or not line.hidden],
         "hidden_lines": sum(line.hidden for line in lines),
         "gradient": describe_number(derivation.value),
         "outcome": name_outcome(derivation.value),
@@ -116,7 +126,7 @@ def describe_nudge(nudge: Nudge) -> dict[str, Any]:
         "amount": nudge.amount,
         "stops": [
             {
-                "symbol": render_text(stop.node.symbol),
+                "symbol": write_name(stop.node.symbol),
                 "factor": stop.factor.id if stop.factor else None,
                 "local": describe_number(stop.factor.exact) if stop.factor else None,
                 "predicted": _describe_change(stop.predicted),
@@ -168,7 +178,7 @@ def describe_node(node: Node) -> dict[str, Any]:
         "id": node.id,
         "kind": node.kind,
         "layer": node.layer,
-        "symbol": render_text(node.symbol),
+        "symbol": write_name(node.symbol),
         "latex": render_latex(node.symbol),
         "value": describe_number(node.value),
         "gradient": describe_number(node.gradient),
@@ -182,7 +192,7 @@ def describe_edge(edge: Edge) -> dict[str, Any]:
         "source": edge.source,
         "target": edge.target,
         "layer": edge.layer,
-        "derivative": render_text(edge.derivative),
+        "derivative": write_name(edge.derivative),
         "value": describe_number(edge.value),
         "effect": classify(edge.value),
         "factors": list(edge.factors),
@@ -191,6 +201,14 @@ def describe_edge(edge: Edge) -> dict[str, Any]:
 
 def describe_factor(factor: Factor) -> dict[str, Any]:
     """Return a local derivative as data that JSON can hold."""
+    return describe_factor_briefly(factor) | {
+        "symbol_latex": render_latex(factor.partial),
+        "substituted_latex": render_latex(factor.formula),
+    }
+
+
+def describe_factor_briefly(factor: Factor) -> dict[str, Any]:
+    """Return a local derivative as `describe_factor` does, without LaTeX."""
     return {
         "id": factor.id,
         "kind": factor.kind,
@@ -199,9 +217,7 @@ def describe_factor(factor: Factor) -> dict[str, Any]:
         "edges": list(factor.edges),
         "symbol": factor.symbol,
         "substituted": factor.substituted,
-        "short": render_text(factor.prime),
-        "symbol_latex": render_latex(factor.partial),
-        "substituted_latex": render_latex(factor.formula),
+        "short": write_name(factor.prime),
         "value": describe_number(factor.exact),
         "effect": classify(factor.exact),
         "sentence": factor.sentence,
@@ -228,8 +244,8 @@ def _describe_definitions(chain: ScalarChain) -> list[dict[str, Any]]:
     found.append((Symbol("p"), Symbol("h", depth), "p"))
     return [
         {
-            "text": f"{render_text(left)} = {render_text(right)}",
-            "mathml": wrap_mathml(render_mathml(left), "<mo>=</mo>", render_mathml(right)),
+            "text": f"{write_name(left)} = {write_name(right)}",
+            "mathml": wrap_mathml(write_math(left), "<mo>=</mo>", write_math(right)),
             "factors": _list_into(chain, into),
             "gap": not whole and left == Symbol("z", depth) and depth > 3,
         }
@@ -246,7 +262,7 @@ def _list_into(chain: ScalarChain, target: str) -> list[str]:
 def _describe_subject(derivation: Derivation) -> dict[str, str]:
     subject = derivation.subject
     return {
-        "text": render_text(subject),
+        "text": write_name(subject),
         "latex": render_latex(subject),
         "mathml": render_mathml(derivation.lines[0].full),
     }
@@ -259,6 +275,20 @@ def describe_line(line: Line, limit: int = MAX_UNFOLDED_FACTORS) -> dict[str, An
         line: The line.
         limit: The most factors of a full form.
     """
+    unfolds = line.folds and line.count <= limit
+    return describe_line_briefly(line, limit) | {
+        "latex": line.to_latex(),
+        "unfolded": _unfold_line(line) if unfolds else None,
+    }
+
+
+def describe_line_briefly(line: Line, limit: int = MAX_UNFOLDED_FACTORS) -> dict[str, Any]:
+    """Return a line in its folded form, without LaTeX.
+
+    Args:
+        line: The line.
+        limit: The most factors of a full form; whether there is one is said.
+    """
     return {
         "number": line.number,
         "kind": line.kind,
@@ -266,16 +296,17 @@ def describe_line(line: Line, limit: int = MAX_UNFOLDED_FACTORS) -> dict[str, An
         "note": line.note,
         "hidden": line.hidden,
         "folds": line.folds,
-        **_render_line(line, fold=True),
-        "unfolded": _render_line(line, fold=False) if line.folds and line.count <= limit else None,
+        "unfolds": line.folds and line.count <= limit,
+        "text": line.to_text(),
+        "mathml": line.to_mathml(),
     }
 
 
-def _render_line(line: Line, *, fold: bool) -> dict[str, str]:
+def _unfold_line(line: Line) -> dict[str, str]:
     return {
-        "text": line.to_text(fold=fold),
-        "latex": line.to_latex(fold=fold),
-        "mathml": line.to_mathml(fold=fold),
+        "text": line.to_text(fold=False),
+        "latex": line.to_latex(fold=False),
+        "mathml": line.to_mathml(fold=False),
     }
 
 

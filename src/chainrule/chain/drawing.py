@@ -5,12 +5,14 @@ Colours are from the Okabe-Ito palette, darkened or lightened until text of them
 """
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 from html import escape
 
 from chainrule._utils.numbers import MINUS
 from chainrule.chain.layout import MARGIN, MAX_LAYERS_SHOWN, Folded, Layout, Place, arrange
 from chainrule.chain.network import Edge, Factor, Graph
-from chainrule.chain.notation import format_equal, render_text
+from chainrule.chain.notation import format_equal, render_text, write_name
 from chainrule.chain.terms import NAMES, Apply, Partial, Product, Symbol, Term
 from chainrule.chain.wide_float import LONGEST_POWER, WideFloat
 from chainrule.errors import SpecError
@@ -76,6 +78,9 @@ def draw_graph(
         if not marked.isdisjoint(edge.factors)
         for name in (edge.source, edge.target)
     }
+    starts: dict[str, list[str]] = {}  # the factors whose value a node's operation gives
+    for factor in factors:
+        starts.setdefault(factor.id.split("-")[0], []).append(factor.id)
     subject = Partial(Symbol("p"), factors[-1].partial.by)
     title = f"{render_text(subject)} {format_equal(chain.gradient(wrt))}"
     kinds = {classify(edge.value) for edge in layout.edges if edge.target != "p"}
@@ -88,7 +93,7 @@ def draw_graph(
         f'<g transform="translate(0 {HEADER:.0f})">',
         *(_draw_edge(edge, layout, identifier, marked) for edge in layout.edges),
         *(
-            _draw_node(place, chain, identifier, name in on_path, _list_own(name, factors))
+            _draw_node(place, chain, identifier, name in on_path, starts.get(name, ()))
             for name, place in layout.places.items()
         ),
         "</g>",
@@ -125,15 +130,10 @@ def compute_thickness(value: WideFloat) -> float:
 def _describe(chain: Graph, factors: tuple[Factor, ...]) -> str:
     names = dict.fromkeys(layer.activation.label for layer in chain.layers)
     shown = factors if len(factors) <= 24 else factors[:3]
-    product = " · ".join(f"{render_text(f.prime)} {format_equal(f.exact)}" for f in shown)
+    product = " · ".join(f"{write_name(f.prime)} {format_equal(f.exact)}" for f in shown)
     more = "" if len(shown) == len(factors) else f" and {len(factors) - 3} more"
     layers = f"{chain.depth} layer{'s' if chain.depth > 1 else ''}"
     return f"{layers}, {' or '.join(names)}. Factors from output to input: {product}{more}."
-
-
-def _list_own(name: str, factors: tuple[Factor, ...]) -> tuple[str, ...]:
-    """Return the factors whose value a node's operation gives: those that start at it."""
-    return tuple(factor.id for factor in factors if factor.id.split("-")[0] == name)
 
 
 def _draw_header(chain: Graph, subject: Term, value: WideFloat) -> str:
@@ -160,7 +160,7 @@ def _draw_edge(edge: Edge, layout: Layout, identifier: str, marked: frozenset[st
         top, bottom = source.y + PILL[1], target.y - _reach(target) - ARROW
         line = f"M{source.x:.1f} {top:.1f}V{bottom:.1f}"
         x, y, anchor = source.x - 10, (top + bottom) / 2 + 2, "end"
-        marks = ((x, y - 3), (x, y + 12))
+        marks = ((x, y - 4), (x, y + 13))
     else:
         start, end = source.x + _reach(source), target.x - _reach(target) - ARROW
         if source.row == target.row:
@@ -175,9 +175,10 @@ def _draw_edge(edge: Edge, layout: Layout, identifier: str, marked: frozenset[st
     plain = edge.target == "p" or not edge.factors
     number = shorten(edge.value)
     labels = "" if plain else set_text(number, *marks[0], "local number", anchor=anchor)
-    if not plain and render_text(edge.derivative) != number:
+    derivative = write_name(edge.derivative)
+    if not plain and derivative != number:
         labels += symbol
-    name = f"local derivative {render_text(edge.derivative)} {format_equal(edge.value)}"
+    name = f"local derivative {derivative} {format_equal(edge.value)}"
     state = "off-path" if marked.isdisjoint(edge.factors) else "on-path"
     return (
         f'<g class="edge {kind} {state}" id="{identifier}-edge-{edge.id}" data-edge="{edge.id}" '
@@ -217,7 +218,7 @@ def _reach(place: Place) -> float:
 
 
 def _draw_node(
-    place: Place, chain: Graph, identifier: str, lit: bool, factors: tuple[str, ...]
+    place: Place, chain: Graph, identifier: str, lit: bool, factors: Sequence[str]
 ) -> str:
     item, x, y = place.item, place.x, place.y
     node = item.node if isinstance(item, Folded) else item
@@ -240,7 +241,7 @@ def _draw_node(
         shape = draw_pill(x, y, *PILL)
         shape += set_term(node.symbol, x, y + 5, "symbol", size=17)[0]
     aside = kind in ("multiply", "add")
-    above = (x + 9, "start") if aside else (x, "middle")
+    above = (x + 14, "start") if aside else (x, "middle")  # clear of the edge from the weight
     height = {"weight": PILL[1], "bias": PILL[1], "fold": _FOLD[1]}.get(kind, RADIUS)
     labels = set_text(value, above[0], y - height - 7, "value", anchor=above[1])
     if kind in ("multiply", "add", "activation", "fold"):
@@ -253,7 +254,7 @@ def _draw_node(
         subject = Partial(Symbol("p"), node.symbol)
         labels += set_term(subject, below[0], top, "words subject", anchor=below[1])[0]
     labels += set_text(gradient, below[0], top + 17, "gradient", anchor=below[1])
-    name = f"{render_text(node.symbol)} {format_equal(node.value)}; "
+    name = f"{write_name(node.symbol)} {format_equal(node.value)}; "
     name += f"gradient {format_equal(node.gradient)}"
     state = "on-path" if lit else "off-path"
     return (
@@ -392,12 +393,15 @@ STYLE = (
 )
 """The style sheet of a graph."""
 
+_WIDE = 7
+"""Longer numbers stay small where a page writes the others larger."""
+
 _SHIFT = 3.5
 """How far an index is lowered, in pixels at 13 px."""
 
 
 def set_text(x_text: str, x: float, y: float, style: str, *, anchor: str = "middle") -> str:
-    """Return a line of text.
+    """Return a line of text; one that takes much room has the class "wide".
 
     Args:
         x_text: The text.
@@ -406,8 +410,9 @@ def set_text(x_text: str, x: float, y: float, style: str, *, anchor: str = "midd
         style: Its classes.
         anchor: "start", "middle" or "end".
     """
+    wide = " wide" if len(x_text) > _WIDE else ""
     return (
-        f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
+        f'<text class="{style}{wide}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
         f"{escape(x_text)}</text>"
     )
 
@@ -425,6 +430,16 @@ def set_term(
         anchor: "start", "middle" or "end".
         size: Its font size in pixels.
     """
+    spans, width = _write_spans(term, size)
+    return (
+        f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{spans}</text>',
+        width,
+    )
+
+
+@lru_cache(maxsize=2048)
+def _write_spans(term: Term, size: float) -> tuple[str, float]:
+    """Return the inside of a term's text and its width."""
     spans = []
     level = 0.0
     tokens = _split(term)
@@ -434,11 +449,7 @@ def set_term(
         spans.append(f'<tspan class="{kind}"{move}>{escape(text)}</tspan>')
         level = target
     width = sum(measure_text(text, size * (0.76 if kind == "i" else 1.0)) for text, kind in tokens)
-    return (
-        f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
-        f"{''.join(spans)}</text>",
-        width,
-    )
+    return "".join(spans), width
 
 
 def measure_text(text: str, size: float) -> float:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 
 from chainrule.chain.operations import ALIASES, FUNCTIONS, OPERATIONS, write_value_symbol
@@ -116,6 +117,11 @@ def parse_program(text: str) -> Program:
         raise SpecError(
             f"expression: must have at most {MAX_CHARACTERS} characters; got {len(text)}. {_SHARE}"
         )
+    return _parse_text(text)
+
+
+@lru_cache(maxsize=32)
+def _parse_text(text: str) -> Program:
     statements = list(_split(text, list(_read_tokens(text))))
     if not statements:
         _fail(text, 0, "must be a formula", _EXAMPLE, "nothing")

@@ -23,6 +23,7 @@ from chainrule.chain.derivation import (
 )
 from chainrule.chain.network import Factor
 from chainrule.chain.notation import (
+    NUMERIC,
     Piece,
     align_mathml,
     format_equal,
@@ -35,6 +36,8 @@ from chainrule.chain.notation import (
     stack_latex,
     wrap_groups,
     wrap_mathml,
+    write_math,
+    write_name,
 )
 from chainrule.chain.operations import OPERATIONS
 from chainrule.chain.paths import MAX_PATHS, PathSum
@@ -87,7 +90,8 @@ class SumLine:
 
     def to_text(self) -> str:
         """Return the line in Unicode plain text, relation sign first."""
-        return f"{self.relation} {render_text(self.term)}".lstrip()
+        write = render_text if self.kind in NUMERIC else write_name
+        return f"{self.relation} {write(self.term)}".lstrip()
 
     def to_latex(self) -> str:
         """Return the line in LaTeX, without the relation sign."""
@@ -96,7 +100,11 @@ class SumLine:
     def to_mathml(self) -> str:
         """Return the line as a math element, relation sign first; factors are marked with ids."""
         sign = f"<mo>{escape(self.relation)}</mo>" if self.relation else ""
-        return wrap_mathml(sign, render_mathml(self.term))
+        return wrap_mathml(sign, self.write_math())
+
+    def write_math(self) -> str:
+        """Return the right-hand side alone as MathML elements."""
+        return render_mathml(self.term) if self.kind in NUMERIC else write_math(self.term)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -120,7 +128,7 @@ class Equation:
     note: str = ""
 
     def __repr__(self) -> str:
-        return " ".join((render_text(self.subject), *(line.to_text() for line in self.lines)))
+        return " ".join((write_name(self.subject), *(line.to_text() for line in self.lines)))
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
@@ -139,10 +147,8 @@ class Equation:
 
     def to_mathml(self) -> str:
         """Return it as a math element, in one line."""
-        sides = (
-            f"<mo>{escape(line.relation)}</mo>{render_mathml(line.term)}" for line in self.lines
-        )
-        return wrap_mathml(render_mathml(self.subject), *sides)
+        sides = (f"<mo>{escape(line.relation)}</mo>{line.write_math()}" for line in self.lines)
+        return wrap_mathml(write_math(self.subject), *sides)
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,6 +6,7 @@ from chainrule.chain.document import (
     DOCUMENT_VERSION,
     describe_edge,
     describe_factor,
+    describe_factor_briefly,
     describe_node,
     describe_number,
 )
@@ -30,7 +31,11 @@ from chainrule.chain.terms import Symbol, Term
 
 
 def describe_expression(
-    graph: ScalarGraph, wrt: str | None = None, *, limit: int = SHOWN_PATHS
+    graph: ScalarGraph,
+    wrt: str | None = None,
+    *,
+    limit: int = SHOWN_PATHS,
+    brief: bool = False,
 ) -> dict[str, Any]:
     """Return nodes, edges, paths and derivation as data that JSON can hold.
 
@@ -42,6 +47,8 @@ def describe_expression(
         graph: The graph.
         wrt: The variable that the output is differentiated by; `None` for the first one.
         limit: How many paths the derivation writes out.
+        brief: Whether to leave out what is not seen beside a drawing of the graph: nodes,
+            definitions, and LaTeX.
 
     Raises:
         SpecError: If there is no such variable, or the limit is out of range.
@@ -64,20 +71,28 @@ def describe_expression(
         },
         "wrt": derivation.wrt,
         "symbols": list(derivation.notes),
-        "definitions": [_describe_equation(each) for each in derivation.definitions],
-        "nodes": [_describe_node(graph, node) for node in graph.nodes],
+        "definitions": []
+        if brief
+        else [_describe_equation(each) for each in derivation.definitions],
+        "nodes": [] if brief else [_describe_node(graph, node) for node in graph.nodes],
         "edges": [describe_edge(edge) for edge in graph.edges],
-        "factors": [describe_factor(factor) for factor in graph.derivatives.values()],
+        "factors": [
+            describe_factor_briefly(factor) if brief else describe_factor(factor)
+            for factor in graph.derivatives.values()
+        ],
         "way": [factor.id for factor in graph.factors(derivation.wrt)],
         "subject": {
             "text": render_text(derivation.subject),
             "latex": render_latex(derivation.subject),
             "mathml": wrap_mathml(render_mathml(derivation.subject)),
         },
-        "lines": [_describe_line(line) for line in derivation.lines],
+        "lines": [_describe_line(line, brief) for line in derivation.lines],
         "hidden_lines": sum(line.hidden for line in derivation.lines),
         "paths": _describe_paths(paths, derivation),
-        "backward": [_describe_equation(each) for each in derivation.backward],
+        "backward": [
+            _describe_briefly(each) if brief else _describe_equation(each)
+            for each in derivation.backward
+        ],
         "multiplications": {
             "by_path": _describe_count(paths.multiplications),
             "factored": _describe_count(paths.factored),
@@ -101,30 +116,37 @@ def _describe_node(graph: ScalarGraph, node: Node) -> dict[str, Any]:
     }
 
 
-def _describe_line(line: SumLine) -> dict[str, Any]:
+def _describe_line(line: SumLine, brief: bool) -> dict[str, Any]:
+    latex = {} if brief else {"latex": line.to_latex()}
     return {
         "kind": line.kind,
         "relation": line.relation,
         "note": line.note,
         "hidden": line.hidden,
         "text": line.to_text(),
-        "latex": line.to_latex(),
         "mathml": line.to_mathml(),
+        **latex,
+    }
+
+
+def _describe_briefly(equation: Equation) -> dict[str, Any]:
+    return {
+        "node": equation.node,
+        "note": equation.note,
+        "text": repr(equation),
+        "mathml": equation.to_mathml(),
     }
 
 
 def _describe_equation(equation: Equation) -> dict[str, Any]:
     return {
-        "node": equation.node,
-        "note": equation.note,
-        "text": repr(equation),
+        **_describe_briefly(equation),
         "subject": render_text(equation.subject),
         "sides": [
             {"kind": line.kind, "relation": line.relation, "text": render_text(line.term)}
             for line in equation.lines
         ],
         "latex": equation.to_latex(),
-        "mathml": equation.to_mathml(),
     }
 
 

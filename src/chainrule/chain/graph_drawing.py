@@ -31,7 +31,7 @@ from chainrule.chain.drawing import (
 from chainrule.chain.graph_layout import Arrangement, Spot, arrange_graph
 from chainrule.chain.layout import MARGIN
 from chainrule.chain.network import Edge, Factor, Node
-from chainrule.chain.notation import format_equal, render_text
+from chainrule.chain.notation import format_equal, render_text, write_name
 from chainrule.chain.operations import OPERATIONS
 from chainrule.chain.terms import Symbol, Total
 from chainrule.chain.wide_float import WideFloat
@@ -193,7 +193,7 @@ class _Shape:
     def name(self) -> str:
         """What stands above an operation: its formula, or its symbol alone if that is too long."""
         long = measure_text(self.formula, 13) > _LONGEST
-        return render_text(self.node.symbol) if long else self.formula
+        return write_name(self.node.symbol) if long else self.formula
 
     @cached_property
     def half(self) -> tuple[float, float]:
@@ -241,7 +241,7 @@ class _Label:
     def texts(self) -> tuple[str, ...]:
         """Its lines: the number, and the formula unless that says the same."""
         number = shorten(self.edge.value)
-        formula = render_text(self.edge.derivative)
+        formula = write_name(self.edge.derivative)
         long = measure_text(formula, 13) > _LONGEST
         return (number,) if formula == number or long else (number, formula)
 
@@ -361,7 +361,7 @@ def _draw_edge(
     texts += set_text(label.texts[0], x, y, "local number")
     if len(label.texts) > 1:
         texts += set_term(edge.derivative, x, y + _LINE, "words local")[0]
-    name = f"local derivative {render_text(edge.derivative)} {format_equal(edge.value)}"
+    name = f"local derivative {write_name(edge.derivative)} {format_equal(edge.value)}"
     state = "on-path" if edge.id in marked else "off-path"
     return (
         f'<g class="edge {kind} {state}" id="{identifier}-edge-{edge.id}" data-edge="{edge.id}" '

@@ -8,6 +8,7 @@ References:
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TypeVar
 
@@ -54,6 +55,27 @@ def arrange_graph(
         edges: Source and target of each edge by its id.
         labels: The width of an edge's label by its id, where it has one.
     """
+    columns, routes, heights = _arrange_ends(tuple(nodes), tuple(edges.items()))
+    top, bottom = min(heights.values()), max(heights.values())
+    across = _space(columns, nodes, edges, labels)
+    spots = {name: (across[columns[name]], heights[name] - top) for name in columns}
+    return Arrangement(
+        places={name: spots[name] for name in nodes},
+        routes={name: tuple(spots[stop] for stop in stops) for name, stops in routes.items()},
+        width=across[-1],
+        height=bottom - top,
+    )
+
+
+@lru_cache(maxsize=32)
+def _arrange_ends(
+    nodes: tuple[str, ...], ends: tuple[tuple[str, Ends], ...]
+) -> tuple[Mapping[str, int], Mapping[str, Sequence[str]], Mapping[str, float]]:
+    """Return columns, the stops of the edges, and heights: what does not depend on any number.
+
+    It is remembered, for pages whose numbers change while the graph stays.
+    """
+    edges = dict(ends)
     columns = _assign_columns(nodes, edges)
     routes = {
         name: [f"{name}|{number}" for number in range(columns[source] + 1, columns[target])]
@@ -68,16 +90,7 @@ def arrange_graph(
         columns |= {stop: int(stop.rpartition("|")[2]) for stop in stops}
     below, above = _list_neighbours(steps)
     rows = _order(columns, below, above)
-    heights = _place(rows, below, above, set(nodes))
-    top, bottom = min(heights.values()), max(heights.values())
-    across = _space(columns, nodes, edges, labels)
-    spots = {name: (across[columns[name]], heights[name] - top) for name in columns}
-    return Arrangement(
-        places={name: spots[name] for name in nodes},
-        routes={name: tuple(spots[stop] for stop in stops) for name, stops in routes.items()},
-        width=across[-1],
-        height=bottom - top,
-    )
+    return columns, routes, _place(rows, below, above, set(nodes))
 
 
 def _pair(names: Sequence[T]) -> Iterable[tuple[T, T]]:
@@ -108,7 +121,7 @@ def _assign_columns(nodes: Iterable[str], edges: Mapping[str, Ends]) -> dict[str
 
 
 def _space(
-    columns: dict[str, int],
+    columns: Mapping[str, int],
     nodes: Mapping[str, Spot],
     edges: Mapping[str, Ends],
     labels: Mapping[str, float],

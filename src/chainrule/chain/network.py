@@ -1,11 +1,12 @@
 """What a scalar chain is made of: layers with values, factors of its product, nodes and edges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Protocol
 
 from chainrule._utils.numbers import to_subscript
-from chainrule.chain.notation import format_equal, render_text
+from chainrule.chain.notation import format_equal, render_text, write_name
 from chainrule.chain.terms import (
     Number,
     Partial,
@@ -22,6 +23,9 @@ from chainrule.chain.wide_float import (
     apply_derivative,
 )
 from chainrule.spec.activations import Activation
+
+_REMEMBERED = 512
+"""Factors whose formulas are remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -152,12 +156,12 @@ class Factor:
     @property
     def symbol(self) -> str:
         """The derivative in plain text: ∂z₂/∂h₁."""
-        return render_text(self.partial)
+        return write_name(self.partial)
 
     @property
     def substituted(self) -> str:
         """Its formula in plain text: w₂, or h₁(1 − h₁) for a sigmoid."""
-        return render_text(self.formula)
+        return write_name(self.formula)
 
     @property
     def value(self) -> float:
@@ -167,7 +171,7 @@ class Factor:
     @property
     def sentence(self) -> str:
         """What multiplying by it does: "× σ′(z₂) ≈ 0.105: keeps 10 %"."""
-        name = render_text(self.prime)
+        name = write_name(self.prime)
         shown = name if name == str(self.exact) else f"{name} {format_equal(self.exact)}"
         return f"× {shown}: {describe_effect(self.exact)}"
 
@@ -193,44 +197,56 @@ def list_factors(
 
 def _build_activation_factor(layer: ChainLayer, *, final: bool) -> Factor:
     """Return ∂h_l/∂z_l, of the last layer ∂p/∂z_n."""
-    n, name = layer.number, layer.activation.name
-    edge = f"z{n}-h{n}"
     return Factor(
-        id=edge,
-        kind="activation",
-        layer=n,
-        edges=(edge, f"h{n}-p") if final else (edge,),
-        partial=Partial(Symbol("p") if final else Symbol("h", n), Symbol("z", n)),
-        formula=write_slope(name, n),
-        prime=write_prime(name, n),
-        exact=layer.slope,
+        **_write_activation(layer.number, layer.activation.name, final), exact=layer.slope
     )
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _write_activation(n: int, name: str, final: bool) -> Mapping[str, Any]:
+    """Return all of an activation's factor but its value."""
+    edge = f"z{n}-h{n}"
+    return {
+        "id": edge,
+        "kind": "activation",
+        "layer": n,
+        "edges": (edge, f"h{n}-p") if final else (edge,),
+        "partial": Partial(Symbol("p") if final else Symbol("h", n), Symbol("z", n)),
+        "formula": write_slope(name, n),
+        "prime": write_prime(name, n),
+    }
 
 
 def _build_linear_factor(layer: ChainLayer, letter: str, biased: bool) -> Factor:
     """Return ∂z_l/∂h_{l−1}, ∂z_l/∂w_l or ∂z_l/∂b_l."""
-    n, z = layer.number, f"z{layer.number}"
+    value = {"h": layer.weight, "w": layer.input, "b": ONE}[letter]
+    return Factor(**_write_linear(layer.number, letter, biased), exact=value)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _write_linear(n: int, letter: str, biased: bool) -> Mapping[str, Any]:
+    """Return all of the factor of a weight, an input or a bias but its value."""
+    z = f"z{n}"
     source = name_activation(n - 1) if letter == "h" else f"{letter}{n}"
     by = write_activation(n - 1) if letter == "h" else Symbol(letter, n)
     kind: str
     formula: Term
     if letter == "h":
-        kind, formula, value = "weight", Symbol("w", n), layer.weight
+        kind, formula = "weight", Symbol("w", n)
     elif letter == "w":
-        kind, formula, value = "input", write_activation(n - 1), layer.input
+        kind, formula = "input", write_activation(n - 1)
     else:
-        kind, formula, value = "bias", Number(ONE), ONE
+        kind, formula = "bias", Number(ONE)
     through_product = biased and letter != "b"
-    return Factor(
-        id=f"{source}-{z}",
-        kind=kind,
-        layer=n,
-        edges=(f"{source}-m{n}", f"m{n}-{z}") if through_product else (f"{source}-{z}",),
-        partial=Partial(Symbol("z", n), by),
-        formula=formula,
-        prime=formula,
-        exact=value,
-    )
+    return {
+        "id": f"{source}-{z}",
+        "kind": kind,
+        "layer": n,
+        "edges": (f"{source}-m{n}", f"m{n}-{z}") if through_product else (f"{source}-{z}",),
+        "partial": Partial(Symbol("z", n), by),
+        "formula": formula,
+        "prime": formula,
+    }
 
 
 def describe_effect(value: WideFloat) -> str:

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from typing import Literal
 
@@ -43,6 +44,12 @@ _LATEX_SYMBOLS = {
 }
 _PLACES = ("", "⁽¹⁾", "⁽²⁾")
 """Marks of the first and the second of two equal operands."""
+
+_REMEMBERED = {"names": 2048, "math": 512}
+"""How many terms' text and MathML is remembered; the longest of a page takes 60 KB."""
+
+NUMERIC = frozenset({"numbers", "products", "value"})
+"""Kinds of lines that change with every number, so that nothing of them is remembered."""
 
 _LATEX_RELATIONS = {">": ">", "≤": r"\le", "≈": r"\approx", "=": "="}
 
@@ -98,6 +105,16 @@ def format_equal(value: WideFloat) -> str:
 def name_relation(value: WideFloat) -> Literal["=", "≈"]:
     """Return the sign between a number and the digits that people read."""
     return "=" if value.reads_exactly else "≈"
+
+
+@lru_cache(maxsize=_REMEMBERED["names"])
+def write_name(term: Term) -> str:
+    """Return a term without numbers of its own in plain text; it is remembered.
+
+    A name, a derivative or a formula stays the same while the numbers of a page change, and is
+    written several times. What holds numbers is better written anew, with `render_text`.
+    """
+    return render_text(term)
 
 
 def render_text(term: Term) -> str:  # noqa: PLR0911, PLR0912  (one return per kind of term)
@@ -404,6 +421,12 @@ def _mathml_name(name: str) -> str:
 
 def _data(factors: tuple[str, ...]) -> str:
     return f' data-factor="{escape(" ".join(factors))}"'
+
+
+@lru_cache(maxsize=_REMEMBERED["math"])
+def write_math(term: Term) -> str:
+    """Return a term without numbers of its own as MathML; it is remembered, as by `write_name`."""
+    return render_mathml(term)
 
 
 def render_mathml(term: Term) -> str:  # noqa: PLR0911, PLR0912  (one return per kind of term)

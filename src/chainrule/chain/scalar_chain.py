@@ -7,7 +7,7 @@ References:
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -155,8 +155,7 @@ class ScalarChain:
             (Factor(∂p/∂z₁ = h₁(1 − h₁) ≈ 0.235), Factor(∂z₁/∂w₁ = x = 1))
         """
         letter, last = self._find_variable(wrt)
-        biased = self.biases is not None or letter == "b"
-        return list_factors(self.layers, letter, last, biased=biased)
+        return _list_factors(self, letter, last)
 
     def gradient(self, wrt: str) -> WideFloat:
         """Return ∂p/∂wrt, whatever its size.
@@ -250,6 +249,13 @@ class ScalarChain:
             letter + ("1" if self.depth == 1 else f"1 … {letter}{self.depth}") for letter in "wb"
         ]
         return f"{guess}Known: x, {', '.join(ends)}."
+
+
+@lru_cache(maxsize=4)
+def _list_factors(chain: ScalarChain, letter: str, last: int) -> tuple[Factor, ...]:
+    """Return the factors of a gradient; drawing and derivation of one chain share them."""
+    biased = chain.biases is not None or letter == "b"
+    return list_factors(chain.layers, letter, last, biased=biased)
 
 
 def _list_values(name: str, values: Any) -> tuple[Any, ...]:

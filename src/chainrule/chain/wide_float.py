@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 from numbers import Rational, Real
 from types import MappingProxyType
 from typing import Any, Literal, Self
@@ -38,6 +39,9 @@ _HASH_BITS = 61
 
 _MOST_BITS = 2**22
 """Whole numbers and fractions with more bits than this are not written out."""
+
+_REMEMBERED = 4096
+"""Numbers whose digits are remembered: those of the largest graph that a page shows."""
 
 _FORMAT = re.compile(r"(?P<layout>.*?)(\.(?P<digits>[0-9]+))?(?P<kind>[eEfFgGn%]?)")
 
@@ -252,12 +256,7 @@ class WideFloat(Real):
 
     def __str__(self) -> str:
         """The text that people read: −2, 0.235, 3.1·10⁻⁷⁰², 10^(−4.3·10⁹)."""
-        digits, power = self.split()
-        if power is None:
-            return digits
-        if abs(power) > LONGEST_POWER:  # the digits no longer matter
-            return f"{MINUS if self.sign < 0 else ''}10^({WideFloat.from_ratio(power)})"
-        return f"{digits}·10{to_superscript(power)}"
+        return _write(self.mantissa, self.exponent)
 
     def __format__(self, spec: str) -> str:
         """As a float is formatted, with any power of ten; without a specification as `str` does."""
@@ -307,9 +306,7 @@ class WideFloat(Real):
         """Whether the digits that people read are the whole number, but for the last bits."""
         if self.rounded or self.range != "normal":
             return False
-        digits, power = self.split()
-        shown = float(f"{digits.replace(MINUS, '-')}e{power or 0}")
-        return math.isclose(shown, float(self), rel_tol=1e-15)
+        return _reads_exactly(self.mantissa, self.exponent)
 
     def split(self) -> tuple[str, int | None]:
         """Return its digits and its power of ten, `None` where people need none.
@@ -320,17 +317,7 @@ class WideFloat(Real):
             >>> WideFloat.from_float(-3.1e-13).split()
             ('−3.1', -13)
         """
-        if self.mantissa == 0.0:
-            return "0", None
-        if self.range == "normal":
-            digits, ten = split_number(float(self))
-            return digits.replace(",", ""), ten
-        size = int(math.ldexp(math.log10(abs(self.mantissa)), _LOG10_SCALE))
-        power, rest = divmod(self.exponent * _LOG10_2_SCALED + size, 1 << _LOG10_SCALE)
-        digits = f"{10.0 ** math.ldexp(rest, -_LOG10_SCALE):.1f}"
-        if digits == "10.0":
-            digits, power = "1.0", power + 1
-        return (f"{MINUS}{digits}" if self.sign < 0 else digits), power
+        return _split(self.mantissa, self.exponent)
 
     @property
     def _whole(self) -> int:
@@ -349,6 +336,39 @@ class WideFloat(Real):
         if shift >= 0:
             return Fraction(self._whole << shift)
         return Fraction(self._whole, 1 << -shift)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _split(mantissa: float, exponent: int) -> tuple[str, int | None]:
+    """Return a number's digits and its power of ten; a page writes the same one several times."""
+    if mantissa == 0.0:
+        return "0", None
+    if -1021 <= exponent <= 1024:
+        digits, ten = split_number(float(WideFloat(mantissa, exponent)))
+        return digits.replace(",", ""), ten
+    size = int(math.ldexp(math.log10(abs(mantissa)), _LOG10_SCALE))
+    power, rest = divmod(exponent * _LOG10_2_SCALED + size, 1 << _LOG10_SCALE)
+    digits = f"{10.0 ** math.ldexp(rest, -_LOG10_SCALE):.1f}"
+    if digits == "10.0":
+        digits, power = "1.0", power + 1
+    return (f"{MINUS}{digits}" if mantissa < 0 else digits), power
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _write(mantissa: float, exponent: int) -> str:
+    digits, power = _split(mantissa, exponent)
+    if power is None:
+        return digits
+    if abs(power) > LONGEST_POWER:  # the digits no longer matter
+        return f"{MINUS if mantissa < 0 else ''}10^({WideFloat.from_ratio(power)})"
+    return f"{digits}·10{to_superscript(power)}"
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _reads_exactly(mantissa: float, exponent: int) -> bool:
+    digits, power = _split(mantissa, exponent)
+    shown = float(f"{digits.replace(MINUS, '-')}e{power or 0}")
+    return math.isclose(shown, math.ldexp(mantissa, exponent), rel_tol=1e-15)
 
 
 ONE = WideFloat.from_float(1.0)

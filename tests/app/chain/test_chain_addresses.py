@@ -30,6 +30,7 @@ from chain_page import (
     wait_for_network,
 )
 from chainrule.chain import ScalarChain, derive, describe_chain
+from serving import wait_until
 
 
 @pytest.mark.browser
@@ -54,7 +55,7 @@ def test_thirty_layers_are_folded_and_unfold(page, url):
     )
     assert do(page, "fold").inner_text() == "Show all factors"
     do(page, "fold").click()
-    assert page.locator(f"{row} .factor").count() == 60
+    wait_until(lambda: page.locator(f"{row} .factor").count() == 60)
     assert page.locator(f"{row} .fold").count() == 0
     hover(page, term("h14-z15"))
     assert read_lit(page)["chart"] == ["h14-z15"]

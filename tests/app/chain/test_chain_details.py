@@ -27,6 +27,7 @@ from chain_page import (
     part,
     read_lit,
     read_math,
+    term,
     text,
     visit,
     wait_for,
@@ -42,6 +43,7 @@ from chainrule.chain import (
     draw_graph,
     find_stable_weights,
 )
+from serving import wait_until
 
 
 @pytest.mark.browser
@@ -105,7 +107,7 @@ def test_a_folded_middle_unfolds_where_it_stands(page, url, view, way):
     else:
         page.locator(f"{row} .fold").focus()
         page.keyboard.press("Enter")
-    assert page.locator(f"{row} .factor").count() == count
+    wait_until(lambda: page.locator(f"{row} .factor").count() == count)
     other = {"chain": "real", "real": "chain"}[view]
     assert page.locator(f'[data-view="{other}"] li[data-kind="formulas"] .fold').count() == 1
     fold = "document.activeElement.dataset.do"
@@ -395,3 +397,92 @@ def test_graph_downloaded_is_the_librarys(shown):
     assert svg == draw_graph(START, "w1", identifier="graph")
     root = ET.fromstring(svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+TOUCHING = """() => {
+    const svg = document.querySelector("#chain-root svg.chain-graph");
+    const texts = [...svg.querySelectorAll(".node > text, .edge > text")]
+        .filter(text => !text.matches(".operation, .symbol"));
+    const shapes = [...svg.querySelectorAll(".node > .shape")];
+    const measure = element => {
+        const { x, y, width, height } = element.getBoundingClientRect();
+        const air = element.matches("text") ? height / 5 : 0;  // above and below the digits
+        return { element, left: x, right: x + width, top: y + air, bottom: y + height - air };
+    };
+    const boxes = [...texts, ...shapes].map(measure);
+    const found = [];
+    for (const [i, a] of boxes.entries())
+        for (const b of boxes.slice(i + 1))
+            if (a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
+                found.push([a, b].map(each => each.element.textContent || each.element.outerHTML));
+    return { found, smallest: Math.min(...texts.map(t =>
+        parseFloat(getComputedStyle(t).fontSize) * svg.getScreenCTM().a)) };
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "query",
+    ["", "?weights=-1.234,-2.11,1.5&biases=0.5,-1.25,1", "?weights=1,1,1&activation=tanh&wrt=w2"],
+)
+def test_labels_of_a_graph_can_be_read_on_a_laptop_and_do_not_touch(page, url, query):
+    page.set_viewport_size({"width": 1366, "height": 768})
+    visit(page, url, query)
+    measured = page.evaluate(TOUCHING)
+    assert measured["found"] == []
+    assert measured["smallest"] > 12
+
+
+@pytest.mark.browser
+def test_an_edit_keeps_every_element_that_it_does_not_change(page, url):
+    visit(page, url, "?weights=0.5,-2,1.5&wrt=w1")
+    page.evaluate(
+        """() => {
+            const parts = ".node[data-node], .edge[data-edge], .bar";
+            window.kept = [...document.querySelectorAll(`#chain-root :is(${parts})`)];
+        }"""
+    )
+    for value in ("0.75", "-0.75", "1e-9", "0", "0.5"):
+        box(page, "w1").fill(value)
+        chain = ScalarChain(1.0, [float(value), -2.0, 1.5])
+        page.wait_for_function(
+            "w => JSON.parse(document.getElementById('chain-root').dataset.shown)"
+            ".weights.split(',')[0] === String(w)",
+            arg=float(value),
+        )
+        assert_shows(page, chain)
+        assert_same_as_new(page, url)
+    assert page.evaluate("kept.length > 20 && kept.every(element => element.isConnected)")
+
+
+def assert_same_as_new(page, url) -> None:
+    """What edits have left on the page is what a page shows that was opened with the address."""
+    other = page.context.new_page()
+    other.set_viewport_size({"width": 1280, "height": 900})
+    visit(other, url, page.evaluate("location.search"))
+    for name in ("graph", "lines", "factors", "strip", "factor-table", "nudge", "headline"):
+        shown, fresh = (
+            each.evaluate(
+                """name => document.querySelector(`[data-part="${name}"]`).innerHTML
+                    .replace(/ (tabindex|data-forward|style)="[^"]*"/g, "")
+                    .replace(/class="([^"]*)"/g, (_, all) => all.split(" ").sort().join(" "))""",
+                name,
+            )
+            for each in (page, other)
+        )
+        assert shown == fresh, name
+    other.close()
+
+
+@pytest.mark.browser
+def test_the_keyboard_stays_where_it_is_while_a_value_changes(shown):
+    shown.locator(term("z2-h2", "numbers")).focus()
+    shown.evaluate(
+        """() => {
+            const box = document.querySelector('[data-part="values"] [data-name="w1"]');
+            box.value = 2.5;
+            box.dispatchEvent(new Event("input", { bubbles: true }));
+        }"""
+    )
+    wait_for(shown, weights="2.5,-2,1.5")
+    assert shown.evaluate("document.activeElement.dataset.factor") == "z2-h2"

@@ -73,6 +73,7 @@ def test_axe_finds_nothing_serious_on_the_chain_page(page, url, axe, scheme):
 def test_axe_finds_nothing_serious_in_thirty_layers(page, url, axe):
     visit(page, url, f"?weights={equal('1', 30)}")
     do(page, "fold").click()
+    page.locator('[data-view="chain"] li[data-kind="formulas"] .factor').nth(59).wait_for()
     assert find_violations(axe, page) == []
 
 

@@ -61,7 +61,30 @@ def test_walk_from_its_first_sentence_to_the_weight_of_four(shown):
             }""",
             arg=card,
         )
-    assert do(shown, "walk-next").is_disabled()
+    assert do(shown, "walk-next").is_hidden()
+    end = part(shown, "walk-end")
+    assert end.inner_text().startswith("Done")
+    assert "Next:" in end.inner_text()
+    assert shown.evaluate("document.activeElement.dataset.part") == "walk-end"
+    assert end.locator("a").evaluate_all("all => all.map(link => link.pathname)") == [
+        "/chain-rule",
+        "/learn",
+        "/",
+    ]
+    do(shown, "walk-again").click()
+    wait_for(shown, weights="0.5")
+    assert text(shown, "walk-title") == "1 of 7: One layer"
+    assert end.is_hidden()
+    assert shown.evaluate("document.activeElement.dataset.do") == "walk-next"
+
+
+@pytest.mark.browser
+def test_no_two_buttons_in_sight_have_one_name(page, url):
+    visit(page, url, "?walk=3")
+    names = page.locator("[data-part='walk-card'] .cr-head button, [data-part='steps'] button")
+    names = names.evaluate_all("all => all.filter(b => b.offsetParent).map(b => b.textContent)")
+    assert len(names) == len(set(names)) == 6
+    assert not {"Next", "Back"} & set(names)
 
 
 @pytest.mark.browser

@@ -93,7 +93,8 @@ def answer_chain(query: dict[str, str]) -> Answer:
         query: x, weights, activation, wrt and, if there are any, biases (numbers with commas);
             lines=all for every line of the derivation, graph=all for a graph that folds nothing,
             in one row; order=forward for a derivation from input to output; nudge for how far wrt
-            is moved; identifier for what begins the ids of the graph.
+            is moved; identifier for what begins the ids of the graph; form=brief for what the page
+            shows at first, without LaTeX and without the full forms of folded lines.
 
     Raises:
         SpecError: If the query does not describe a chain.
@@ -120,6 +121,7 @@ def answer_chain(query: dict[str, str]) -> Answer:
             wrt,
             order="forward" if query.get("order") == "forward" else "backward",
             whole=query.get("lines") == "all",
+            brief=query.get("form") == "brief",
         ),
         "nudge": describe_nudge(nudge_chain(chain, wrt, _read_number(query, "nudge", 0.01))),
         "svg": draw_graph(
@@ -137,7 +139,8 @@ def answer_expression(query: dict[str, str]) -> Answer:
 
     Args:
         query: expr, set (values such as "x=1,w=0.5"; 1 for every other name) and wrt; or preset
-            for a known expression with its own values, of which set changes some.
+            for a known expression with its own values, of which set changes some; form=brief for
+            what the page shows, without LaTeX.
 
     Raises:
         SpecError: If it is no expression, or a larger one than the page shows.
@@ -156,7 +159,7 @@ def answer_expression(query: dict[str, str]) -> Answer:
     first = known.wrt if known else graph.variables[0]
     wrt = query["wrt"] if query.get("wrt") in graph.variables else first
     return {
-        **describe_expression(graph, wrt, limit=MOST_PATHS),
+        **describe_expression(graph, wrt, limit=MOST_PATHS, brief=query.get("form") == "brief"),
         "variables": list(graph.variables),
         "svg": draw_expression(graph, wrt, identifier="expression"),
     }

@@ -3,7 +3,7 @@
  * No number is computed here: values, factors, lines of the derivation and the graph come from
  * /api/…; the scripts put them into the places of templates/chain.html.
  */
-import { escapeHtml, find, findAll, part, showNotices } from "../shared/dom.js";
+import { escapeHtml, find, findAll, part, setText, showNotices } from "../shared/dom.js";
 import "../shared/frame.js";
 import {
   listVariables,
@@ -24,7 +24,9 @@ import { describeErratum, drawGraph, factorTable, saveGraph } from "./graph.js";
 import { Edits } from "./history.js";
 import { Network } from "./layers.js";
 import { describeNudge, listStops } from "./nudge.js";
+import { afterPaint } from "./paint.js";
 import { sendPulse, showPass } from "./pass.js";
+import { showInside, writeInside } from "./patch.js";
 import { bringIntoSight } from "./sight.js";
 import { startTabs } from "./tabs.js";
 import { View } from "./view.js";
@@ -64,7 +66,8 @@ export class Page {
       draw: () => this.draw(),
       pass: (step, moved) => this.showPass(step, moved),
       lit: (ids) => this.lightWeights(ids),
-      wantLines: () => this.refresh({ write: false }),
+      wantMore: () => this.refresh({ write: false }),
+      askWhole: () => this.ask("/api/chain", this.toQuestion({ whole: true }), "latex"),
       canEdit: (id) =>
         this.view.answer.factors.some((/** @type {any} */ f) => f.id === id && isEditable(f)),
       start: "∂p/∂p = 1: the backward pass starts at the output.",
@@ -135,33 +138,52 @@ export class Page {
     }
   }
 
-  /** Ask for the chain in force and show it. */
-  async refresh({ push = false, write = true } = {}) {
-    const query = toQuery(this.state);
-    if (write) this.writeAddress({ push });
-    this.showControls();
-    const more = {
+  /**
+   * What the server is asked.
+   * @param {{whole?: boolean}} [options] whether it is to give LaTeX and the full forms of lines
+   */
+  toQuestion({ whole = false } = {}) {
+    return {
+      ...toQuery(this.state),
+      ...(whole || this.view.unfolded ? {} : { form: "brief" }),
       ...(this.view.allLines ? { lines: "all" } : {}),
       ...(this.wholeGraph ? { graph: "all" } : {}),
       ...(this.shown.order === "forward" ? { order: "forward" } : {}),
       nudge: this.shown.push,
     };
-    const answer = await this.ask("/api/chain", { ...query, ...more });
+  }
+
+  /** Ask for the chain in force and show it: graph and equation at once, then all the rest. */
+  async refresh({ push = false, write = true } = {}) {
+    const query = JSON.stringify(toQuery(this.state));
+    const asked = this.ask("/api/chain", this.toQuestion());
+    if (write) this.writeAddress({ push }); // while the server is at work
+    this.showControls();
+    const answer = await asked;
     if (!answer) return;
-    this.$("error").textContent = answer.error || "";
+    setText(this.$("error"), answer.error || "");
     if (answer.error) return;
+    const first = !this.view.answer;
     const place = this.focusLater ?? describePlace(document.activeElement);
     this.focusLater = null;
     this.view.show(answer);
     this.showStepInWalk();
-    if (
-      place &&
-      !this.root.contains(
-        /** @type {any} */ (document.activeElement)?.closest("[data-part], .cr-edit"),
-      )
-    )
-      this.focusOn(place);
-    this.root.dataset.shown = JSON.stringify(query);
+    this.keepFocus(place);
+    this.root.dataset.drawn = query;
+    if (!first) await afterPaint();
+    if (this.view.answer !== answer) return; // a newer one is here
+    this.drawRest();
+    this.keepFocus(place);
+    this.root.dataset.shown = query;
+  }
+
+  /**
+   * Give the keyboard back to where it was, unless it is somewhere else by now.
+   * @param {string | null} place
+   */
+  keepFocus(place) {
+    const focused = document.activeElement?.closest("[data-part], .cr-edit");
+    if (place && !this.root.contains(focused ?? null)) this.focusOn(place);
   }
 
   /** Write everything on the page into the address; a step of the walk and an edit are ones to come back to. */
@@ -459,7 +481,10 @@ export class Page {
       if (this.measured.view.answer) this.measured.view.act(name.slice(5));
     } else if (name === "walk-next" || name === "walk-back")
       this.walk.go(this.walk.at + (name === "walk-next" ? 1 : -1));
-    else if (name === "walk-back-here") this.walk.go(this.walk.at - 1);
+    else if (name === "walk-again") {
+      this.walk.go(1);
+      find(this.root, '[data-do="walk-next"]').focus({ preventScroll: true });
+    } else if (name === "walk-back-here") this.walk.go(this.walk.at - 1);
     else if (name === "walk-next-here") this.walk.go(this.walk.at + 1);
     else if (this.game.act(name)) return;
     else if (name === "take-chain") {
@@ -522,41 +547,52 @@ export class Page {
 
   // --- drawing ----------------------------------------------------------------------------
 
+  /** Draw the graph; its definitions are part of it. */
   draw() {
     const { answer } = this.view;
-    const before = this.measure(); // before anything is written, or the browser lays out twice
-    const moved = drawGraph(this.root, answer, this.wholeGraph);
-    const widths = moved ? this.measure() : before;
+    drawGraph(this.root, answer, this.wholeGraph);
     if (!this.atOutput) {
       // the backward pass starts at the right
       this.atOutput = true;
       this.$("graph").scrollLeft = this.$("graph").scrollWidth;
     }
-    this.drawCharts(widths);
-    this.$("erratum-card").hidden = !answer.erratum;
-    this.$("erratum").innerHTML = answer.erratum ? describeErratum(answer.erratum) : "";
-    this.$("range").textContent = answer.range_note || "";
+    setText(this.$("range"), answer.range_note || "");
     this.drawDefinitions(answer);
-    this.$("nudge-name").textContent = letter(answer.wrt);
-    this.$("nudge").replaceChildren(...listStops(answer.nudge).flat());
-    this.$("nudge-sentence").textContent = describeNudge(answer.nudge);
+  }
+
+  /** Draw what stands below: the factors as charts and as a table, the push, and the note. */
+  drawRest() {
+    const { answer } = this.view;
+    this.drawCharts();
+    this.$("erratum-card").hidden = !answer.erratum;
+    writeInside(this.$("erratum"), answer.erratum ? describeErratum(answer.erratum) : "");
+    setText(this.$("nudge-name"), letter(answer.wrt));
+    showInside(this.$("nudge"), listStops(answer.nudge).flat());
+    setText(this.$("nudge-sentence"), describeNudge(answer.nudge));
     for (const [name, on] of [
       ...["backward", "forward"].map((order) => [`order-${order}`, order === this.shown.order]),
       ...PUSHES.map((push) => [`nudge-${push}`, push === this.shown.push]),
     ])
       find(this.root, `[data-do="${name}"]`).setAttribute("aria-pressed", String(on));
+    this.view.shade();
+    this.view.light(null);
   }
 
   /** What the letters mean, each part linked to the factors that it stands for. */
   drawDefinitions({ definitions, symbols }) {
     const [, ...notes] = symbols;
-    this.$("definitions").innerHTML =
+    writeInside(
+      this.$("definitions"),
       definitions
         .map(
-          (each) =>
+          (/** @type {any} */ each) =>
             `${each.gap ? "<span>⋯</span> " : ""}<span class="cr-def" data-factor="${each.factors.join(" ")}">${each.mathml}</span>`,
         )
-        .join(" ") + notes.map((note) => `<span class="dim">${escapeHtml(note)}</span>`).join(" ");
+        .join(" ") +
+        notes
+          .map((/** @type {string} */ note) => `<span class="dim">${escapeHtml(note)}</span>`)
+          .join(" "),
+    );
   }
 
   measure() {
@@ -564,11 +600,12 @@ export class Page {
     return { factors: widthOf(this.$("factors")), strip: widthOf(this.$("strip").parentElement) };
   }
 
-  drawCharts(widths = this.measure()) {
+  drawCharts() {
+    const widths = this.measure(); // before anything is written, or the browser lays out twice
     const { factors, wrt } = this.view.answer;
-    this.$("factors").innerHTML = factorChart(factors, widths.factors);
-    this.$("strip").innerHTML = stripChart(factors, widths.strip, [letter(wrt), "p"]);
-    this.$("factor-table").innerHTML = factorTable(factors);
+    writeInside(this.$("factors"), factorChart(factors, widths.factors));
+    writeInside(this.$("strip"), stripChart(factors, widths.strip, [letter(wrt), "p"]));
+    writeInside(this.$("factor-table"), factorTable(factors));
   }
 
   /** Give the keyboard back to where it was. */

@@ -2,14 +2,39 @@
  *
  * As on the rest of the page, no number is computed here: all come from /api/expression.
  */
-import { copy, el, escapeHtml, find, findAll, part } from "../shared/dom.js";
+import { copy, el, escapeHtml, find, findAll, part, setText } from "../shared/dom.js";
 import { capitalize } from "../shared/numbers.js";
-import { fitGraph, saveGraph } from "./graph.js";
+import { cropGraph, saveGraph } from "./graph.js";
 import { Edits } from "./history.js";
+import { afterPaint } from "./paint.js";
+import { writeDrawing, writeEntries, writeInside } from "./patch.js";
 import { speak } from "./speech.js";
+import { COLOURED, EFFECTS } from "./view.js";
 
 const FIRST = "residual"; // the preset that the page begins with
+/**
+ * A line of a derivation.
+ * @param {any} line
+ */
+const writeLine = (line) =>
+  `<li${line.kind ? ` data-kind="${line.kind}"` : ""}><span class="cr-note">${escapeHtml(line.note)}</span><div class="cr-scroll" tabindex="0" role="group" aria-label="${escapeHtml(speak(line.text))}">${line.mathml}</div></li>`;
+
 const REST = 250; // milliseconds without a key before the server is asked
+
+/**
+ * Ask the server; an answer that a newer question has overtaken is `null`.
+ * @param {Record<string, string>} query
+ * @param {AbortSignal} [signal]
+ */
+async function ask(query, signal) {
+  try {
+    const found = await fetch(`/api/expression?${new URLSearchParams(query)}`, { signal });
+    const answer = await found.json();
+    return found.ok || answer.error ? answer : { error: "The server could not answer." };
+  } catch (/** @type {any} */ error) {
+    return error.name === "AbortError" ? null : { error: "The server does not answer." };
+  }
+}
 
 export class Expression {
   /** @param {HTMLElement} root */
@@ -147,32 +172,31 @@ export class Expression {
     };
   }
 
+  /** Ask for the expression in force and show it: graph, sums and value at once, then the rest. */
   async refresh() {
     const query = this.toQuery();
-    this.history.write(`?${new URLSearchParams(query)}`);
     this.request?.abort();
     this.request = new AbortController();
-    let answer;
-    try {
-      const found = await fetch(`/api/expression?${new URLSearchParams(query)}`, {
-        signal: this.request.signal,
-      });
-      answer = await found.json();
-      if (!found.ok && !answer.error) answer = { error: "The server could not answer." };
-    } catch (/** @type {any} */ error) {
-      if (error.name === "AbortError") return;
-      answer = { error: "The server does not answer." };
-    }
+    const asked = ask({ ...query, form: "brief" }, this.request.signal);
+    this.history.write(`?${new URLSearchParams(query)}`); // while the server is at work
+    const answer = await asked;
+    if (!answer) return;
     this.showError(answer.error);
     for (const box of findAll(this.root, ".cr-bench, .cr-equations")) {
       box.classList.toggle("cr-stale", Boolean(answer.error));
       box.hidden = Boolean(answer.error && !this.answer);
     }
+    const first = !this.answer;
+    const shown = JSON.stringify(query);
     if (!answer.error) {
       this.answer = answer;
       this.draw();
+      this.root.dataset.drawn = shown;
+      if (!first) await afterPaint();
+      if (this.answer !== answer) return; // a newer one is here
+      this.drawRest();
     }
-    this.root.dataset.shown = JSON.stringify(query);
+    this.root.dataset.shown = shown;
   }
 
   /** Say what is wrong with the text, and point at the character. */
@@ -207,41 +231,42 @@ export class Expression {
 
   // --- drawing ----------------------------------------------------------------------------
 
+  /** Draw the graph, the sum over paths and the derivation. */
   draw() {
     const { answer } = this;
     this.state.wrt = answer.wrt;
     this.showControls();
-    this.$("graph").innerHTML = answer.svg;
-    const svg = find(this.$("graph"), "svg");
-    const { width, height } = svg.viewBox.baseVal;
-    for (const text of findAll(svg, ":scope > text")) text.remove();
-    svg.setAttribute("viewBox", `0 60 ${width} ${height - 68}`);
-    fitGraph(svg);
-    this.$("bench").classList.toggle("cr-beside", width <= 980);
+    const drawing = writeDrawing(this.$("graph"), answer.svg);
+    cropGraph(drawing, 60, 68);
+    this.$("bench").classList.toggle("cr-beside", drawing.width <= 980);
     const { subject, gradient } = answer;
-    this.$("headline").innerHTML =
-      `${escapeHtml(subject.text)} <strong>${escapeHtml(`${gradient.relation} ${gradient.text}`)}</strong>`;
+    writeInside(
+      this.$("headline"),
+      `<span>${escapeHtml(subject.text)}</span> <strong>${escapeHtml(`${gradient.relation} ${gradient.text}`)}</strong>`,
+    );
     this.drawPaths();
-    this.$("lines").innerHTML = answer.lines
-      .map(
-        (line) =>
-          `<li data-kind="${line.kind}"><span class="cr-note">${escapeHtml(line.note)}</span><div class="cr-scroll" tabindex="0" role="group" aria-label="${escapeHtml(speak(line.text))}">${line.mathml}</div></li>`,
-      )
-      .join("");
-    this.$("backward").innerHTML = answer.backward
-      .map(
-        (line) =>
-          `<li><span class="cr-note">${escapeHtml(line.note)}</span><div class="cr-scroll" tabindex="0" role="group" aria-label="${escapeHtml(speak(line.text))}">${line.mathml}</div></li>`,
-      )
-      .join("");
-    const effects = new Map(answer.factors.map((f) => [f.id, f.effect]));
-    for (const term of findAll(this.root, "math .factor[data-factor]")) {
-      const line = term.closest("li").dataset.kind;
-      const effect = effects.get(term.dataset.factor);
-      if (effect && (line === "formulas" || line === "numbers")) term.classList.add(effect);
-    }
+    writeEntries(this.$("lines"), answer.lines.map(writeLine));
+    this.colourTerms(this.$("lines"));
+    setText(this.$("range"), [answer.range_note, ...answer.kinks].filter(Boolean).join(" "));
+  }
+
+  /** Draw what stands below: the gradient as reverse mode computes it, and what that costs. */
+  drawRest() {
+    writeEntries(this.$("backward"), this.answer.backward.map(writeLine));
     this.drawCosts();
-    this.$("range").textContent = [answer.range_note, ...answer.kinks].filter(Boolean).join(" ");
+    this.light(null);
+  }
+
+  /**
+   * Colour formulas and numbers by what they do to the gradient.
+   * @param {HTMLElement} box
+   */
+  colourTerms(box) {
+    const effects = new Map(this.answer.factors.map((/** @type {any} */ f) => [f.id, f.effect]));
+    for (const term of findAll(box, COLOURED)) {
+      const effect = effects.get(term.dataset.factor);
+      for (const each of EFFECTS) term.classList.toggle(each, each === effect);
+    }
   }
 
   showControls() {
@@ -251,7 +276,7 @@ export class Expression {
     );
     for (const button of findAll(this.root, "[data-preset]"))
       button.setAttribute("aria-pressed", String(button === preset));
-    this.$("sentence").textContent = preset?.dataset.sentence ?? "";
+    setText(this.$("sentence"), preset?.dataset.sentence ?? "");
     const select = this.$("wrt");
     const names = answer.variables.join();
     if (select.dataset.names !== names) {
@@ -281,54 +306,47 @@ export class Expression {
     select.value = answer.wrt;
     const typed = this.fresh ? null : document.activeElement; // what is typed in stays as it is
     this.fresh = false;
-    for (const control of findAll(this.$("values"), "[data-name]"))
-      if (control !== typed) control.value = answer.expression.values[control.dataset.name];
+    for (const control of findAll(this.$("values"), "[data-name]")) {
+      const value = String(answer.expression.values[control.dataset.name]);
+      if (control !== typed && control.value !== value) control.value = value;
+    }
   }
 
   drawPaths() {
-    const { paths } = this.answer;
-    this.$("count").textContent = paths.sentence;
-    const effects = new Map(this.answer.factors.map((f) => [f.id, f]));
-    this.$("paths").innerHTML = paths.listed
-      .map((path, i) => {
-        const product = path.factors.map((id) => effects.get(id)?.value.text ?? "?").join(" · ");
-        const share = `${Math.round(100 * path.share)} %`;
-        const sign = path.product.sign < 0 ? " cr-negative" : "";
-        return `<li data-path="${i}" tabindex="0" class="cr-path${sign}"><span class="cr-way">${escapeHtml(path.text)}</span><span class="cr-product">${escapeHtml(path.factors.length > 1 ? `${product} ${path.product.relation} ` : "")}<b>${escapeHtml(path.product.text)}</b></span><span class="cr-share"><i style="width:${(100 * path.share).toFixed(1)}%"></i></span><span class="cr-percent">${share}</span></li>`;
-      })
-      .join("");
+    const { paths, factors } = this.answer;
+    setText(this.$("count"), paths.sentence);
+    const byId = new Map(factors.map((/** @type {any} */ f) => [f.id, f]));
+    const entries = paths.listed.map((/** @type {any} */ path, /** @type {number} */ i) => {
+      const product = path.factors
+        .map((/** @type {string} */ id) => byId.get(id)?.value.text ?? "?")
+        .join(" · ");
+      const share = `${Math.round(100 * path.share)} %`;
+      const sign = path.product.sign < 0 ? " cr-negative" : "";
+      return `<li data-path="${i}" tabindex="0" class="cr-path${sign}"><span class="cr-way">${escapeHtml(path.text)}</span><span class="cr-product">${escapeHtml(path.factors.length > 1 ? `${product} ${path.product.relation} ` : "")}<b>${escapeHtml(path.product.text)}</b></span><span class="cr-share"><i style="width:${(100 * path.share).toFixed(1)}%"></i></span><span class="cr-percent">${share}</span></li>`;
+    });
     if (paths.omitted.value)
-      this.$("paths").append(
-        el(
-          "li",
-          { class: "dim" },
-          `⋯ ${paths.omitted.text} more paths, together ${paths.rest.text} ⋯`,
-        ),
+      entries.push(
+        `<li class="dim">⋯ ${escapeHtml(paths.omitted.text)} more paths, together ${escapeHtml(paths.rest.text)} ⋯</li>`,
       );
     const { total } = paths;
-    this.$("paths").append(
-      el(
-        "li",
-        { class: "cr-total" },
-        "sum of the paths ",
-        el("b", {}, `${total.relation} ${total.text}`),
-      ),
+    entries.push(
+      `<li class="cr-total">sum of the paths <b>${escapeHtml(`${total.relation} ${total.text}`)}</b></li>`,
     );
+    writeEntries(this.$("paths"), entries);
   }
 
   drawCosts() {
     const { by_path: slow, factored: fast, sentence } = this.answer.multiplications;
     const most = Math.max(slow.value, fast.value, 1);
-    this.$("costs").innerHTML = [
+    const bars = /** @type {[string, any][]} */ ([
       ["path by path", slow],
       ["each node once", fast],
-    ]
-      .map(
-        ([name, count]) =>
-          `<dt>${name}</dt><dd><i style="width:${Math.max(1, (60 * count.value) / most).toFixed(1)}%"></i><b>${escapeHtml(count.text)}</b></dd>`,
-      )
-      .join("");
-    this.$("cost").textContent = sentence;
+    ]).map(
+      ([name, count]) =>
+        `<dt>${name}</dt><dd><i style="width:${Math.max(1, (60 * count.value) / most).toFixed(1)}%"></i><b>${escapeHtml(count.text)}</b></dd>`,
+    );
+    writeInside(this.$("costs"), bars.join(""));
+    setText(this.$("cost"), sentence);
   }
 
   /** Light a path, or a factor, wherever it is. */
@@ -362,18 +380,27 @@ export class Expression {
     if (this.answer) saveGraph(this.answer.svg, "expression.svg");
   }
 
+  /** @param {HTMLElement} button */
   async copy(button) {
     if (!this.answer) return;
-    const rows = this.answer.lines.filter((/** @type {any} */ line) => line.relation);
-    const { latex } = this.answer.subject;
-    const text = rows.map(
-      (/** @type {any} */ line, /** @type {number} */ i) =>
-        `  ${i ? "" : `${latex} `}&${line.latex.trim()}`,
-    );
-    const done = await copy(`\\begin{aligned}\n${text.join(" \\\\\n")}\n\\end{aligned}`);
+    const whole = await ask(this.toQuery());
+    const done = !whole.error && (await copy(writeLatex(whole)));
     button.textContent = done ? "Copied" : "Could not copy";
     setTimeout(() => {
       button.textContent = "Copy LaTeX";
     }, 1500);
   }
+}
+
+/**
+ * The derivation in LaTeX.
+ * @param {any} answer
+ */
+function writeLatex({ lines, subject }) {
+  const rows = lines.filter((/** @type {any} */ line) => line.relation);
+  const text = rows.map(
+    (/** @type {any} */ line, /** @type {number} */ i) =>
+      `  ${i ? "" : `${subject.latex} `}&${line.latex.trim()}`,
+  );
+  return `\\begin{aligned}\n${text.join(" \\\\\n")}\n\\end{aligned}`;
 }

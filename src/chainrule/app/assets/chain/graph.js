@@ -1,5 +1,6 @@
 /* The chain-rule page's graph as the server drew it, made reachable; and what is told in tables. */
 import { escapeHtml, find, findAll } from "../shared/dom.js";
+import { writeDrawing, writeInside } from "./patch.js";
 
 const BESIDE = { width: 980, height: 400 }; // pixels: a graph that is not larger stands beside the equation
 const SHOWN_LAYERS = 12;
@@ -9,42 +10,70 @@ const ROW = 288; // from one row of the graph to the next
 
 /**
  * Place the graph; its variables can be edited, its fold opened, its edges focused.
+ * @param {HTMLElement} root
+ * @param {any} answer
+ * @param {boolean} whole whether nothing is folded
  * @returns {boolean} whether it now stands elsewhere on the page, beside or above the equation
  */
 export const drawGraph = (root, answer, whole) => {
   const box = find(root, '[data-part="graph"]');
-  box.innerHTML = answer.svg;
-  const svg = find(box, "svg");
-  const { width, height } = svg.viewBox.baseVal;
+  const drawing = writeDrawing(box, answer.svg);
+  const { svg, anew, width, height, headline } = drawing;
+  sayHeadline(find(root, '[data-part="headline"]'), answer.subject.text, headline);
+  for (const node of drawing.changed) if (node.matches(CHANGEABLE)) nameNode(node);
+  cropGraph(drawing, CROPPED, CROPPED + BELOW);
+  if (!anew) return false;
   const beside = width <= BESIDE.width && height <= BESIDE.height;
   const bench = find(root, ".cr-bench").classList;
   const moved = bench.contains("cr-beside") !== beside;
   bench.toggle("cr-beside", beside);
-  moveHeadline(svg, find(root, '[data-part="headline"]'), answer.subject.text);
   const folded = find(box, ".node.fold");
   const button = find(root, '[data-do="graph"]');
   button.hidden = !folded && !(whole && answer.chain.depth > SHOWN_LAYERS);
   button.setAttribute("aria-pressed", String(whole));
   button.textContent = whole ? "Fold the graph" : "Show all layers";
-  for (const node of findAll(box, ".node.weight, .node.bias, .node.input, .node.fold")) {
-    node.setAttribute("role", "button");
-    const name = find(node, "title")?.textContent || node.dataset.node;
-    node.setAttribute(
-      "aria-label",
-      `${node.matches(".fold") ? "show the folded layers;" : "change"} ${name}`,
-    );
-  }
   setOrder(svg);
   return moved;
 };
 
-/** Say the result beside the card's title instead: what stays in sight is to be low. */
-const moveHeadline = (svg, headline, subject) => {
-  const [, value, words] = [...findAll(svg, ":scope > text")].map((text) => text.textContent);
-  headline.innerHTML = `${escapeHtml(subject)} <strong>${escapeHtml(value)}</strong> <span class="dim">${escapeHtml(words)}</span>`;
-  for (const text of findAll(svg, ":scope > text")) text.remove();
-  const { width, height } = svg.viewBox.baseVal;
-  svg.setAttribute("viewBox", `0 ${CROPPED} ${width} ${height - CROPPED - BELOW}`);
+const CHANGEABLE = ".node.weight, .node.bias, .node.input, .node.fold";
+
+/**
+ * Say what pressing a node does.
+ * @param {any} node
+ */
+const nameNode = (node) => {
+  node.setAttribute("role", "button");
+  const name = find(node, "title")?.textContent || node.dataset.node;
+  node.setAttribute(
+    "aria-label",
+    `${node.matches(".fold") ? "show the folded layers;" : "change"} ${name}`,
+  );
+};
+
+/**
+ * Say the result beside the card's title: what stays in sight is to be low.
+ * @param {HTMLElement} headline
+ * @param {string} subject
+ * @param {string[]} texts what the server wrote: the derivative, its value, and words
+ */
+const sayHeadline = (headline, subject, [, value, words]) => {
+  writeInside(
+    headline,
+    `<span>${escapeHtml(subject)}</span> <strong>${escapeHtml(value)}</strong> <span class="dim">${escapeHtml(words)}</span>`,
+  );
+};
+
+/**
+ * Show a drawing without the lines above the graph, and fit it into its card.
+ * @param {import("./patch.js").Drawing} drawing
+ * @param {number} above pixels that are left out there
+ * @param {number} less pixels that are left out in all
+ */
+export const cropGraph = ({ svg, anew, width, height }, above, less) => {
+  const seen = `0 ${above} ${width} ${height - less}`;
+  if (!anew && svg.getAttribute("viewBox") === seen) return;
+  svg.setAttribute("viewBox", seen);
   fitGraph(svg);
 };
 

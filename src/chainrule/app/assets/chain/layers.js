@@ -183,7 +183,8 @@ export class Network {
     page.$("real-sentence").textContent = `${answer.sentence} ${answer.summary}`;
     page.$("real-extremes").textContent = answer.extremes;
     page.$("real-check").textContent = answer.check || "";
-    page.$("real-link").href = page.$("explorer-link").href = `/?${answer.query}`;
+    for (const link of ["real-link", "explorer-link", "walk-explorer"])
+      page.$(link).href = `/?${answer.query}`;
     page.addNotices(answer.notices);
     this.view.show(answer);
     page.$("real-table").innerHTML = factorTable(answer.factors);

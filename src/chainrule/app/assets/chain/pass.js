@@ -14,7 +14,7 @@ const startOf = (/** @type {string} */ node) =>
  * @param {number | null} step how many factors are done; `null` shows all of it
  */
 export function showPass(graph, answer, step) {
-  if (!graph) return;
+  if (!graph || (step === null && !graph.classList.contains("stepping"))) return;
   graph.classList.toggle("stepping", step !== null);
   const own = new Set(answer.factors.map((/** @type {any} */ f) => f.id));
   const done = new Set(

@@ -1,13 +1,6 @@
 /* The page's two parts: a network with one path, and any expression (`?expr=`). */
-import { find, findAll } from "../shared/dom.js";
+import { find, findAll, setText } from "../shared/dom.js";
 import { keepChain, recallChain } from "../shared/frame.js";
-
-const WORDS = {
-  expr: {
-    title: "The chain rule: a gradient is a sum of products",
-    lead: "Where a variable acts in several ways, the chain rule multiplies along each path and adds the paths. Type any expression.",
-  },
-};
 
 /**
  * Show the part that the address asks for, and keep the other's address.
@@ -16,17 +9,17 @@ const WORDS = {
  */
 export function startTabs(page, expression) {
   const started = { chain: false, expr: false };
-  const [title, lead] = ["title", "lead"].map((name) => find(document, `[data-part="${name}"]`));
-  const own = { title: title.textContent, lead: lead.textContent };
+  const words = ["title", "lead"].map((name) => {
+    const box = find(document, `[data-part="${name}"]`);
+    return { box, chain: box.textContent, expr: box.dataset.expr };
+  });
   const read = () => (new URLSearchParams(location.search).has("expr") ? "expr" : "chain");
 
   const show = () => {
     const now = read();
     page.root.hidden = now !== "chain";
     expression.root.hidden = now !== "expr";
-    const words = now === "expr" ? WORDS.expr : own;
-    title.textContent = words.title;
-    lead.textContent = words.lead;
+    for (const each of words) setText(each.box, each[now]);
     for (const link of findAll(document, ".cr-tabs [data-tab]")) {
       if (link.dataset.tab === now) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");

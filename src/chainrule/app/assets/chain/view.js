@@ -4,22 +4,66 @@
  * several), so lighting is one query within the view. The page has two views: that of the chain,
  * and that of a measured network.
  */
-import { escapeHtml, find, findAll, part } from "../shared/dom.js";
+import { copy, escapeHtml, find, findAll, part, setText } from "../shared/dom.js";
 import { equal } from "./charts.js";
+import { writeEntries } from "./patch.js";
 import { speak } from "./speech.js";
 
 const PACE = 1100; // milliseconds for a factor while playing
+/** Terms that are coloured by what they do to the gradient, and how. */
+export const COLOURED =
+  'li:is([data-kind="formulas"], [data-kind="numbers"]) math .factor[data-factor]';
+export const EFFECTS = ["shrinks", "keeps", "grows", "blocks"];
+
+/**
+ * Show whether a button is pressed, and what it does next.
+ * @param {HTMLElement} button
+ * @param {boolean} on
+ * @param {string} off what it says while it is pressed
+ * @param {string} words what it says otherwise
+ */
+const press = (button, on, off, words) => {
+  setText(button, on ? off : words);
+  button.setAttribute("aria-pressed", String(on));
+};
+
+/**
+ * A line of the derivation, as it is shown.
+ * @param {any} line
+ * @param {{text: string, mathml: string}} shown
+ */
+const writeLine = (line, shown) =>
+  `<li data-row data-kind="${line.kind}" data-text="${escapeHtml(shown.text)}"><span class="cr-note">${escapeHtml(line.note)}</span><div class="cr-scroll" tabindex="-1">${shown.mathml}</div></li>`;
+
+/**
+ * Let Tab reach some terms once, and the arrow keys the others.
+ * @param {any[]} terms
+ * @param {(term: any) => [string, string]} describe gives a term's role and name
+ */
+const reach = (terms, describe) => {
+  const at = Math.max(
+    terms.findIndex((term) => term.getAttribute("tabindex") === "0"),
+    0,
+  );
+  for (const [i, term] of terms.entries()) {
+    const [role, name] = describe(term);
+    term.setAttribute("tabindex", i === at ? "0" : "-1");
+    term.setAttribute("role", role);
+    term.setAttribute("aria-label", name);
+  }
+};
 
 export class View {
   /**
    * @param {HTMLElement} box the element that holds the view
    * @param {string} prefix begins the names of its parts and buttons
    * @param {object} hooks
-   * @param {() => void} hooks.draw draws graph and charts
+   * @param {() => void} hooks.draw draws the graph
    * @param {string} hooks.start what is said before the first factor
    * @param {(step: number | null, moved: boolean) => void} [hooks.pass] shows how far the backward pass is
    * @param {(ids: Set<string>) => void} [hooks.lit] lights what else belongs to factors
-   * @param {() => void} [hooks.wantLines] asks for the lines left out
+   * @param {() => void} [hooks.wantMore] asks for lines left out, or for full forms of folded ones
+   * @param {() => Promise<any>} [hooks.askWhole] asks for the answer with LaTeX, if it has none yet
    * @param {(id: string) => boolean} [hooks.canEdit] whether a factor can be changed
    */
   constructor(box, prefix, hooks) {
@@ -33,8 +77,10 @@ export class View {
     this.unfolded = false;
     this.allLines = false;
     this.hovering = false;
-    /** @type {any} */
-    this.timer = null;
+    this.isLit = false; // whether anything is
+    this.isShaded = false;
+    /** @type {ReturnType<typeof setInterval> | undefined} */
+    this.timer = undefined;
   }
 
   /** @param {string} name */
@@ -47,7 +93,10 @@ export class View {
     return find(this.box, `[data-do="${this.prefix}${name}"]`);
   }
 
-  /** Show another product; a step stays where it still means the same factor. */
+  /**
+   * Show another product; a step stays where it still means the same factor.
+   * @param {any} answer
+   */
   show(answer) {
     const before = this.answer;
     this.answer = answer;
@@ -60,7 +109,10 @@ export class View {
     this.showStep(same ? this.step : null);
   }
 
-  /** Do what a button says; return whether it is one of this view's. */
+  /**
+   * Do what a button says; return whether it is one of this view's.
+   * @param {string} name
+   */
   act(name) {
     const count = this.answer?.factors.length || 0;
     if (name === "next") this.showStep(Math.min((this.step ?? 0) + 1, count));
@@ -69,8 +121,13 @@ export class View {
     else if (name === "play") this.play();
     else if (name === "fold") {
       this.unfolded = !this.unfolded;
-      this.showEquation();
-      this.shade();
+      const { lines } = this.answer;
+      if (this.unfolded && lines.some((/** @type {any} */ line) => line.unfolds && !line.unfolded))
+        this.hooks.wantMore?.();
+      else {
+        this.showEquation();
+        this.shade();
+      }
     } else if (name === "lines" || name === "lines-here") this.toggleLines(name);
     else if (name === "copy") this.copy();
     else return false;
@@ -80,91 +137,77 @@ export class View {
   // --- the equation -------------------------------------------------------------------------
 
   showEquation() {
-    const { lines, factors, subject, gradient, hidden_lines: left } = this.answer;
-    const folds = lines.some((line) => line.folds && line.unfolded);
-    const press = (button, on, words) => {
-      button.textContent = words;
-      button.setAttribute("aria-pressed", String(on));
-    };
+    const { lines, factors, hidden_lines: left } = this.answer;
+    const folds = lines.some((/** @type {any} */ line) => line.unfolds);
     this.button("fold").hidden = !folds;
-    press(
-      this.button("fold"),
-      this.unfolded,
-      this.unfolded ? "Fold the middle" : "Show all factors",
-    );
+    press(this.button("fold"), this.unfolded, "Fold the middle", "Show all factors");
     const more = this.button("lines");
     if (more) {
       more.hidden = !left;
-      press(more, this.allLines, this.allLines ? "Fold the lines" : "Show all lines");
+      press(more, this.allLines, "Fold the lines", "Show all lines");
     }
-    const byId = new Map(factors.map((f) => [f.id, f]));
-    /** What stands there is what is said. */
-    const say = (kind, term) => {
-      const f = byId.get(term.dataset.factor);
-      const written = { product: f?.symbol, formulas: f?.substituted, numbers: f?.value.text }[
-        kind
-      ];
-      const edit = this.hooks.canEdit?.(term.dataset.factor) ? "; change it" : "";
-      return `${speak(written ?? term.textContent)}${edit}`;
-    };
-    const visible = lines.filter((line) => !line.hidden || this.allLines);
-    const at = visible.findIndex((line, i) => i && line.number > visible[i - 1].number + 1);
-    const items = visible.map((line, index) => {
-      const gap =
-        index === at
-          ? `<li class="cr-note">⋯ ${left} more line${left > 1 ? "s" : ""}, each with one more intermediate variable ⋯ <button data-do="${this.prefix}lines-here">Show them</button></li>`
-          : "";
-      const shown = this.pick(line);
-      return `${gap}<li data-row data-kind="${line.kind}" data-text="${escapeHtml(shown.text)}"><span class="cr-note">${escapeHtml(line.note)}</span><div class="cr-scroll" tabindex="-1">${shown.mathml}</div></li>`;
+    const visible = lines.filter((/** @type {any} */ line) => !line.hidden || this.allLines);
+    const entries = visible.flatMap((/** @type {any} */ line, /** @type {number} */ i) => {
+      const skips = i && line.number > visible[i - 1].number + 1;
+      return [...(skips ? [this.writeGap(left)] : []), writeLine(line, this.pick(line))];
     });
-    this.$("lines").innerHTML = items.join("");
-    const reach = (row, selector, role, describe) => {
-      findAll(row, selector).forEach((term, index) => {
-        term.setAttribute("tabindex", index ? "-1" : "0");
-        term.setAttribute("role", role(term));
-        term.setAttribute("aria-label", describe(term));
-      });
-    };
-    const kinds = { product: 1, formulas: 1, numbers: 1, derivative: 2, value: 2 };
-    const whole = `${subject.text} ${equal(gradient)}: all ${factors.length} factors`;
-    for (const row of this.$("lines").querySelectorAll("li[data-kind]")) {
-      const kind = kinds[row.dataset.kind];
-      // A formula's parts are nothing to assistive technology; a group's can be reached.
-      find(row, "math")?.setAttribute("role", "group");
-      find(row, "math")?.setAttribute("aria-label", speak(row.dataset.text));
-      if (kind === 1) {
-        reach(
-          row,
-          ".factor[data-factor], .fold[data-factor]",
-          (term) =>
-            (term.matches(".fold") && folds) || this.hooks.canEdit?.(term.dataset.factor)
-              ? "button"
-              : "img",
-          (term) =>
-            term.matches(".fold")
-              ? `${term.dataset.factor.split(" ").length} factors folded${folds ? "; show them" : ""}`
-              : say(row.dataset.kind, term),
-        );
-        for (const term of findAll(row, ".factor[data-factor]")) {
-          const effect = byId.get(term.dataset.factor)?.effect;
-          if (effect && row.dataset.kind !== "product") term.classList.add(effect);
-        }
-      } else if (kind === 2)
-        reach(
-          row,
-          "[data-factor]",
-          () => "img",
-          () => whole,
-        );
+    const byId = new Map(factors.map((/** @type {any} */ f) => [f.id, f]));
+    const written = writeEntries(this.$("lines"), entries);
+    for (const row of findAll(this.$("lines"), "li[data-kind]"))
+      if (written.includes(row) || /derivative|value/.test(row.dataset.kind))
+        this.nameTerms(row, byId, folds);
+    for (const term of findAll(this.$("lines"), COLOURED)) {
+      const effect = byId.get(term.dataset.factor)?.effect;
+      for (const each of EFFECTS) term.classList.toggle(each, each === effect);
     }
   }
 
+  /**
+   * What stands in place of lines that are left out.
+   * @param {number} left how many
+   */
+  writeGap(left) {
+    return `<li class="cr-note">⋯ ${left} more line${left > 1 ? "s" : ""}, each with one more intermediate variable ⋯ <button data-do="${this.prefix}lines-here">Show them</button></li>`;
+  }
+
+  /**
+   * Let the keyboard and assistive technology reach the parts of a line.
+   * @param {any} row
+   * @param {Map<string, any>} byId
+   * @param {boolean} folds whether folded factors can be shown
+   */
+  nameTerms(row, byId, folds) {
+    const { factors, subject, gradient } = this.answer;
+    const { kind, text } = row.dataset;
+    // A formula's parts are nothing to assistive technology; a group's can be reached.
+    const math = find(row, "math");
+    math?.setAttribute("role", "group");
+    math?.setAttribute("aria-label", speak(text));
+    if (kind === "derivative" || kind === "value") {
+      const whole = `${subject.text} ${equal(gradient)}: all ${factors.length} factors`;
+      reach(findAll(row, "[data-factor]"), () => ["img", whole]);
+    } else if (kind === "product" || kind === "formulas" || kind === "numbers")
+      reach(findAll(row, ".factor[data-factor], .fold[data-factor]"), (term) => {
+        if (term.matches(".fold")) {
+          const count = term.dataset.factor.split(" ").length;
+          return [folds ? "button" : "img", `${count} factors folded${folds ? "; show them" : ""}`];
+        }
+        // What stands there is what is said.
+        const f = byId.get(term.dataset.factor);
+        const written = { product: f?.symbol, formulas: f?.substituted, numbers: f?.value.text };
+        const edit = Boolean(this.hooks.canEdit?.(term.dataset.factor));
+        const said = speak(written[/** @type {keyof typeof written} */ (kind)] ?? term.textContent);
+        return [edit ? "button" : "img", `${said}${edit ? "; change it" : ""}`];
+      });
+  }
+
+  /** @param {string} name of the button that was pressed */
   toggleLines(name) {
     this.allLines = !this.allLines;
     if (name === "lines-here") this.button("lines").focus();
     const { lines, hidden_lines: left } = this.answer;
-    if (this.allLines && lines.filter((line) => line.hidden).length < left)
-      this.hooks.wantLines?.();
+    const here = lines.filter((/** @type {any} */ line) => line.hidden).length;
+    if (this.allLines && here < left) this.hooks.wantMore?.();
     else {
       this.showEquation();
       this.shade();
@@ -173,31 +216,39 @@ export class View {
 
   // --- the steps ----------------------------------------------------------------------------
 
-  /** Show the backward pass up to a step: 0 is before the first factor, `null` all of it. */
+  /**
+   * Show the backward pass up to a step: 0 is before the first factor, `null` all of it.
+   * @param {number | null} step
+   */
   showStep(step) {
     const { factors, gradient, subject } = this.answer;
     const moved = step !== null && step === (this.step ?? 0) + 1;
     this.step = step;
     const done = step ?? factors.length;
     const factor = done > 0 ? factors[done - 1] : null;
-    this.$("step-count").textContent = `${done} of ${factors.length} factors`;
-    this.$("step-product").textContent = factor ? factor.running_product.text : "1";
-    this.$("step-sentence").textContent =
+    setText(this.$("step-count"), `${done} of ${factors.length} factors`);
+    setText(this.$("step-product"), factor ? factor.running_product.text : "1");
+    setText(
+      this.$("step-sentence"),
       step === null
         ? `The whole product: ${subject.text} ${equal(gradient)}.`
         : factor
           ? `${factor.sentence}.`
-          : this.hooks.start;
+          : this.hooks.start,
+    );
     // Not `disabled`: that would take the keyboard's place away at either end.
-    const mark = (name, off) => this.button(name).setAttribute("aria-disabled", String(off));
+    const mark = (/** @type {string} */ name, /** @type {boolean} */ off) =>
+      this.button(name).setAttribute("aria-disabled", String(off));
     mark("next", step !== null && done >= factors.length);
     mark("back", done <= 0);
     const written = this.$("step-math");
     if (written)
-      written.textContent =
+      setText(
+        written,
         step && factor
           ? `${step > 1 ? factors[step - 2].running_product.text : "1"} × ${factor.value.text} ≈ ${factor.running_product.text}`
-          : "";
+          : "",
+      );
     this.shade();
     this.hooks.pass?.(step, moved);
     this.light(null);
@@ -206,8 +257,12 @@ export class View {
 
   /** Pale what the stepped backward pass has not reached yet. */
   shade() {
+    if (this.step === null && !this.isShaded) return;
+    this.isShaded = this.step !== null;
     const later = new Set(
-      this.step === null ? [] : this.answer.factors.slice(this.step).map((f) => f.id),
+      this.step === null
+        ? []
+        : this.answer.factors.slice(this.step).map((/** @type {any} */ f) => f.id),
     );
     for (const entry of findAll(
       this.box,
@@ -231,10 +286,11 @@ export class View {
 
   pause() {
     clearInterval(this.timer);
-    this.timer = null;
+    this.timer = undefined;
     this.press(false);
   }
 
+  /** @param {boolean} playing */
   press(playing) {
     this.button("play").textContent = playing ? "Pause" : "Play";
     this.button("play").setAttribute("aria-pressed", String(playing));
@@ -242,7 +298,10 @@ export class View {
 
   // --- linking ------------------------------------------------------------------------------
 
-  /** Light what belongs to an element; to none, what the focus or the step is at. */
+  /**
+   * Light what belongs to an element; to none, what the focus or the step is at.
+   * @param {any} element
+   */
   light(element) {
     this.hovering = Boolean(element);
     if (!element) {
@@ -257,10 +316,16 @@ export class View {
     this.lightIds(new Set(ids));
   }
 
+  /** @param {Set<string>} ids */
   lightIds(ids) {
+    if (!ids.size && !this.isLit) return;
+    this.isLit = ids.size > 0;
     for (const entry of findAll(this.box, "[data-factor]")) {
       const own = entry.dataset.factor.split(" ");
-      entry.classList.toggle("lit", ids.size > 0 && own.some((id) => ids.has(id)));
+      entry.classList.toggle(
+        "lit",
+        own.some((/** @type {string} */ id) => ids.has(id)),
+      );
     }
     this.hooks.lit?.(ids);
     if (ids.size === 1) this.bringBar();
@@ -291,12 +356,14 @@ export class View {
 
   // --- taking along -------------------------------------------------------------------------
 
-  /** The derivation as it is on screen: what is folded there is folded here. */
-  writeLatex() {
-    const { lines, subject } = this.answer;
+  /**
+   * The derivation as it is on screen: what is folded there is folded here.
+   * @param {any} answer
+   */
+  writeLatex({ lines, subject }) {
     const rows = [];
     let last = 0;
-    for (const line of lines.filter((each) => !each.hidden || this.allLines)) {
+    for (const line of lines.filter((/** @type {any} */ each) => !each.hidden || this.allLines)) {
       const skipped = last && line.number > last + 1;
       last = line.number;
       if (!line.relation) continue;
@@ -306,19 +373,21 @@ export class View {
     return `\\begin{aligned}\n${rows.map((row, i) => `  ${i ? "" : `${subject.latex} `}&${row}`).join(" \\\\\n")}\n\\end{aligned}`;
   }
 
-  /** A line as it is on screen. */
+  /**
+   * A line as it is on screen.
+   * @param {any} line
+   */
   pick(line) {
     return this.unfolded && line.unfolded ? line.unfolded : line;
   }
 
   async copy() {
     const button = this.button("copy");
-    try {
-      await navigator.clipboard.writeText(this.writeLatex());
-      button.textContent = "Copied";
-    } catch {
-      button.textContent = "Could not copy";
-    }
-    setTimeout(() => (button.textContent = "Copy LaTeX"), 1500);
+    const whole = (await this.hooks.askWhole?.()) ?? this.answer;
+    const done = !whole.error && (await copy(this.writeLatex(whole)));
+    button.textContent = done ? "Copied" : "Could not copy";
+    setTimeout(() => {
+      button.textContent = "Copy LaTeX";
+    }, 1500);
   }
 }

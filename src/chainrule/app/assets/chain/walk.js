@@ -88,8 +88,12 @@ export class Walk {
     const here = step?.goto === "depth";
     this.$("walk-title").textContent = step ? this.heading : this.title;
     this.$("walk-text").replaceChildren(...words.text);
-    button("walk-next").textContent = step ? "Next" : "Start";
-    button("walk-next").disabled = this.at >= WALK.length;
+    const done = this.at >= WALK.length;
+    button("walk-next").textContent = step ? "Next step" : "Start";
+    const focused = document.activeElement === button("walk-next");
+    button("walk-next").hidden = done;
+    this.$("walk-end").hidden = !done;
+    if (done && focused) this.$("walk-end").focus({ preventScroll: true });
     button("walk-back").disabled = this.at <= 1;
     button("reveal").hidden = !words.answer;
     for (const name of ["walk-step", "walk-step-back"]) button(name).hidden = !step?.buttons;
@@ -114,9 +118,9 @@ export class Walk {
       el(
         "div",
         { class: "cr-tools" },
-        button("walk-back-here", "Back"),
+        button("walk-back-here", "Previous step"),
         button("reveal-here", "Show the answer"),
-        button("walk-next-here", "Next"),
+        button("walk-next-here", "Next step"),
         button("to-real", "On to a real network"),
         el("a", { href: "/learn", "data-nav": "learn" }, "Back to the lesson"),
       ),
