@@ -23,7 +23,7 @@ const NARROW = 420; // px below which every other number of a layer is left out
 const LINKED = ["gradient", "activation", "factor"];
 const PICTURE = { width: 900, height: 520 };
 
-/** @typedef {"measure" | "scale" | "layer"} Switch */
+/** @typedef {"measure" | "scale" | "theory" | "layer"} Switch */
 
 export class FlowView {
   /**
@@ -110,7 +110,7 @@ export class FlowView {
       setText(this.clip, answer.clip || "");
       this.clip.hidden = !answer.clip;
     }
-    for (const name of ["measure", "scale"]) {
+    for (const name of ["measure", "scale", "theory"]) {
       const wanted = answer.view?.[name];
       const radio = find(this.root, `[data-choice="${name}"] input[value="${wanted}"]`);
       if (radio && !radio.checked) radio.checked = true;
@@ -211,6 +211,16 @@ export class FlowView {
       if (name === "gradient") this.strip?.align(plot._fullLayout);
       if (this.layer !== null && LINKED.includes(name)) this.place(name);
     });
+  }
+
+  /**
+   * Draw a chart of the answer on screen anew, with more in it.
+   * @param {string} name
+   * @param {import("./plotly.js").Figure} figure
+   */
+  redraw(name, figure) {
+    this.answer.figures[name] = figure;
+    this.draw(name, figure);
   }
 
   /**
