@@ -67,6 +67,7 @@ class TestViews:
             hide=tuple(sorted(hide)),
             lock=tuple(sorted(lock)),
             embed=embed,
+            theory=data.draw(st.booleans()),
         )
         assert read_view(view.address) == (view, ())
 
@@ -93,6 +94,7 @@ class TestViews:
             ("depth=5&lock=depth,colour", "colour"),
             ("depth=5&hide=%3Cscript%3E", "<script>"),
             ("depth=5&embed=all", "embed"),
+            ("depth=5&theory=yes", "theory"),
             ("depth=5&pin=depth%3Dten", "Pinned"),
             ("depth=5&nonsense=1", "nonsense"),
             ("nonsense=1", "nonsense"),

@@ -10,7 +10,15 @@ from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import NetworkSpec
 
-COMMANDS = ("inspect", "simulate", "report", "presets", "equation", "sweep", "explore")
+COMMANDS = ("inspect", "simulate", "report", "presets", "equation", "sweep", "width", "explore")
+
+WIDTH_CODE = """
+
+def build_width(width):
+    x = torch.randn(8, 4)
+    model = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 2))
+    return model, lambda m: m(x).square().mean()
+"""
 
 
 def read_help(run, *args):
@@ -44,7 +52,7 @@ def test_examples_run(run, tmp_path, monkeypatch, opened, command):
     code = (Path(__file__).parents[2] / "examples/classic_sigmoid.py").read_text()
     monkeypatch.setattr("chainrule.app.server.serve", lambda *args, **settings: None)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.py").write_text(code)
+    (tmp_path / "model.py").write_text(code + WIDTH_CODE)
     (tmp_path / "my_package").mkdir()
     (tmp_path / "runs").mkdir()
     (tmp_path / "my_package/__init__.py").touch()
@@ -77,6 +85,7 @@ def test_defaults_are_those_of_the_specification(run):
         ("simulate --residual s", ["scaled"]),
         ("equation --activation tanh,si", ["tanh,sigmoid", "tanh,silu"]),
         ("equation --order f", ["forward"]),
+        ("width model.py:build --metric c", ["change"]),
         ("pre", ["presets"]),
     ],
 )

@@ -29,6 +29,7 @@ test("everything else is", () => {
     embed: "factor",
     guess: ["cards", "charts"],
     ask: "Which & why?",
+    theory: "1",
   };
   assert.deepEqual(Object.fromEntries(compose(SETTINGS, extra)), {
     depth: "15",
@@ -42,6 +43,7 @@ test("everything else is", () => {
     embed: "factor",
     guess: "cards,charts",
     ask: "Which & why?",
+    theory: "1",
   });
 });
 

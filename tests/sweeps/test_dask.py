@@ -27,8 +27,12 @@ def test_two_workers_give_the_same_bits_and_one_that_dies_loses_nothing(tmp_path
         connect_dask(cluster.scheduler_address) as executor,
     ):
         far = run(cells, executor, store=tmp_path / "a.db", progress=lambda _: None)
+    assert (tmp_path / "died-3").exists()  # a worker was lost while it measured
     assert not far.failed
     assert run(cells, processes=1) == far
+    again = run(cells, processes=1, store=tmp_path / "a.db")
+    assert again == far
+    assert all(each.kept for each in again)
 
 
 def test_a_cluster_that_does_not_answer_says_so(monkeypatch):

@@ -14,6 +14,7 @@ import chainrule
 from chainrule.errors import SweepError
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.sweeps import FactoryCell, SpecCell, Training, make_factory_grid, make_grid, run
+from chainrule.sweeps.pools import Pool
 from chainrule.sweeps.store import SweepStore
 from sweep_factories import build, build_slowly, die_at, fail_at, interrupt_at, tell_threads
 
@@ -89,6 +90,16 @@ def test_an_error_is_the_result_of_its_cell(threads, tmp_path):
     assert [each.kept for each in again] == [True, True, True]
     retried = run(cells, threads, store=tmp_path / "a.db", retry_failed=True)
     assert [each.kept for each in retried] == [True, False, True]
+
+
+def test_all_processes_start_at_once():
+    """Each loads PyTorch for seconds: one after the other, they would cost a sweep twice that."""
+    pool = Pool(2)
+    try:
+        assert len(multiprocessing.active_children()) == 2
+    finally:
+        pool.stop()
+    assert not multiprocessing.active_children()
 
 
 def test_a_worker_that_dies_is_reported_and_its_cells_are_tried_once_more(tmp_path):

@@ -20,6 +20,7 @@ from chainrule.app.routes import (
     picture_route,
     remedy_route,
     runs_page,
+    theory_route,
     training_route,
 )
 from chainrule.app.site import assets, pages
@@ -57,6 +58,7 @@ def create_app(
     picture_route.register_routes(server, queue, measurer)
     file_route.register_routes(server, queue, measurer)
     training_route.register_routes(server, queue)
+    theory_route.register_routes(server, queue, measurer)
     lesson.register_routes(server, queue, measurer)
     chain_page.register_routes(server, queue, measurer)
     model_page.register_routes(server, queue)

@@ -1,6 +1,6 @@
 """The program: its commands, its exit codes, and how it says that something went wrong.
 
-Exit codes: 0, done; 1, with `--check`, the diagnosis is not healthy, and nothing else; 2, the
+Exit codes: 0, done; 1, with `--check`, what was measured is not healthy, and nothing else; 2, the
 command, the model's code or a file is wrong, or chainrule failed; 130, interrupted by Ctrl-C;
 141, the program that read the output has ended.
 """
@@ -24,12 +24,13 @@ from chainrule.cli.runs import COMMANDS as RUN_COMMANDS
 from chainrule.cli.simulate import simulate_command
 from chainrule.cli.streams import close_output, guard_encoding, print_error
 from chainrule.cli.sweep import sweep_command
+from chainrule.cli.width import width_command
 from chainrule.errors import ChainruleError
 
 NOT_HEALTHY, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 _CODES = (
-    "Exit codes: 0, done; 1, with --check, the diagnosis is not healthy; 2, the command, the "
+    "Exit codes: 0, done; 1, with --check, what was measured is not healthy; 2, the command, the "
     "model's code or a file is wrong; 130, interrupted."
 )
 
@@ -58,6 +59,10 @@ _EXAMPLES = {
     "sweep": (
         "chainrule sweep --axis depth=2..4 --axis init=he,xavier --seeds 2",
         "chainrule sweep --axis depth=5,10 --train sgd --steps 20 --store a.db",
+    ),
+    "width": (
+        "chainrule width model.py:build_width",
+        "chainrule width model.py:build_width --widths 32,64,128 --seeds 2 --json",
     ),
     "explore": (
         "chainrule explore",
@@ -101,6 +106,7 @@ for _name, _function in (
     ("presets", presets_command),
     ("equation", equation_command),
     ("sweep", sweep_command),
+    ("width", width_command),
     ("explore", explore_command),
     ("demo", demo_command),
 ):

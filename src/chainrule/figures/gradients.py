@@ -383,10 +383,10 @@ def _draw_theory(
             and f"{format_number(band[1])} ({format_number(band[0])} to {format_number(band[2])})"
             for band in bands
         ],
-        "hovertemplate": "theory: %{customdata}<extra></extra>",
+        "hovertemplate": "theory for infinite width: %{customdata}<extra></extra>",
         "line": theme.THEORY,
         "connectgaps": False,
-        "name": "theory",
+        "name": "theory for infinite width",
     }
     return [*areas, line]
 

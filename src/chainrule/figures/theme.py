@@ -41,7 +41,7 @@ SEQUENTIAL = [
 REFERENCE = "rgba(134, 142, 150, 0.9)"
 PINNED = {"color": ORANGE, "width": 2, "dash": "dash"}
 """The line of the pinned network; nothing else is orange, nothing else is dashed so."""
-THEORY = {"color": PURPLE, "width": 6, "dash": "dot"}
+THEORY = {"color": PURPLE, "width": 6, "dash": "12px,6px"}
 """The line of what theory says: wide, so that it is seen behind what was measured."""
 THEORY_BAND = "rgba(204, 121, 167, 0.25)"
 HOVER, HOVER_TEXT = "#262c33", "#f1f3f5"  # a dark label reads on light and dark pages

@@ -355,7 +355,7 @@ def _ask_theory(flow: GradientFlow) -> Prediction | None:
 def _describe_theory(flow: GradientFlow, theory: Prediction | None) -> str:
     if theory is None:
         return ""
-    words = f" Dotted, with its band: what theory gives. {theory.describe_agreement(flow)}"
+    words = f" Dashed, with its band: what theory gives. {theory.describe_agreement(flow)}"
     return f"{words} {theory.sentence}".rstrip()
 
 

@@ -51,7 +51,9 @@ class Pool:
             self._processes, mp_context=context, initializer=_prepare, initargs=(self._theirs,)
         )
         try:
-            self._executor.submit(os.getpid).result()
+            # One task per process starts all of them now: they take seconds to load PyTorch.
+            probes = [self._executor.submit(os.getpid) for _ in range(self._processes)]
+            probes[0].result()
         except (BrokenExecutor, OSError) as error:
             self.stop()
             raise SweepError(

@@ -78,6 +78,7 @@ def run(
                 if not (retry_failed and result.status == "failed")
             }
             job.kept = len(job.results)
+            job.failed = sum(each.status == "failed" for each in job.results.values())
         missing = [cell for address, cell in addressed.items() if address not in job.results]
         job.tell()
         if missing:
@@ -129,6 +130,7 @@ class _Job:
     store: SweepStore | None = None
     results: dict[str, CellResult] = field(default_factory=dict)
     kept: int = 0
+    failed: int = 0
     begin: float = field(default_factory=time.perf_counter)
 
     def keep(self, fresh: Sequence[CellResult]) -> None:
@@ -136,6 +138,7 @@ class _Job:
         if not fresh:
             return
         self.results |= {each.address: each for each in fresh}
+        self.failed += sum(each.status == "failed" for each in fresh)
         if self.store is not None:
             self.store.add(fresh)
         self.tell()
@@ -147,7 +150,7 @@ class _Job:
                 done=len(self.results),
                 total=self.total,
                 kept=self.kept,
-                failed=sum(each.status == "failed" for each in self.results.values()),
+                failed=self.failed,
                 seconds=time.perf_counter() - self.begin,
                 note=note,
             )

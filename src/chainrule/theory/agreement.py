@@ -13,14 +13,18 @@ NARROW = 64
 
 
 def describe_agreement(
-    expected: Sequence[Expected | None], flow: GradientFlow, reason: str = ""
+    expected: Sequence[Expected | None],
+    flow: GradientFlow,
+    reason: str = "",
+    measure: str = "weight",
 ) -> str:
-    """Return whether the medians of ‖∂𝓛/∂W‖ lie in their bands, and if not, why.
+    """Return whether measured medians lie in their bands, and if not, why.
 
     Args:
-        expected: What theory says of ‖∂𝓛/∂W_l‖, l = 1 … L.
+        expected: What theory says of ‖∂𝓛/∂W_l‖ or ‖δ_l‖, l = 1 … L.
         flow: A measurement with as many weight layers.
         reason: Why theory leaves something out.
+        measure: "weight" for ‖∂𝓛/∂W‖, "delta" for ‖δ‖.
 
     Raises:
         ChainruleError: If the numbers of layers differ.
@@ -31,7 +35,7 @@ def describe_agreement(
         >>> describe_agreement([None], flow, "the width is too small")
         'Theory says nothing about these gradients: the width is too small.'
     """
-    measured = flow.weight_gradient_norms
+    measured = flow.delta_norms if measure == "delta" else flow.weight_gradient_norms
     if len(measured) != len(expected):
         raise ChainruleError(
             f"theory: must be about as many weight layers as were measured; got {len(expected)} "

@@ -110,11 +110,12 @@ class Prediction:
         values = {"weight": self.weight_gradient_norms, "delta": self.delta_norms}.get(measure, ())
         return [None if each is None else (each.low, each.median, each.high) for each in values]
 
-    def describe_agreement(self, flow: GradientFlow) -> str:
-        """Return in words whether measured weight gradients have the medians that theory gives.
+    def describe_agreement(self, flow: GradientFlow, measure: str = "weight") -> str:
+        """Return in words whether measured gradients have the medians that theory gives.
 
         Args:
             flow: A measurement of the same specification, with as many seeds.
+            measure: "weight" for ‖∂𝓛/∂W‖, "delta" for ‖δ‖.
 
         Raises:
             ChainruleError: If it has another number of weight layers.
@@ -125,10 +126,12 @@ class Prediction:
             >>> predict(spec, 4).describe_agreement(chainrule.simulate(spec, 4))[:18]
             'Layer 1: measured '
         """
-        starts = ("weight_gradient_norm: ", "layers: ")
+        name = "delta_norm" if measure == "delta" else "weight_gradient_norm"
+        starts = (f"{name}: ", "layers: ")
         reasons = [each.partition(": ")[2] for each in self.missing if each.startswith(starts)]
         reason = reasons[0] if reasons else ""
-        return describe_agreement(self.weight_gradient_norms, flow, reason)
+        norms = self.delta_norms if measure == "delta" else self.weight_gradient_norms
+        return describe_agreement(norms, flow, reason, measure)
 
 
 def predict(spec: NetworkSpec, seeds: int = 16) -> Prediction:

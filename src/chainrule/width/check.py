@@ -42,6 +42,8 @@ MOST_STEPS, MOST_SEEDS = 1000, 100
 
 OptimizerMaker = Callable[..., torch.optim.Optimizer]
 
+Progress = Callable[[int, int], None]
+
 
 def check_width(
     make_model: Callable[[int], nn.Module],
@@ -52,6 +54,7 @@ def check_width(
     optimizer: OptimizerMaker,
     steps: int = STEPS,
     seeds: int = SEEDS,
+    progress: Progress | None = None,
 ) -> WidthCheck:
     """Train copies of a model at several widths, and say which sizes go with the width.
 
@@ -78,6 +81,7 @@ def check_width(
             be; or a class of `torch.optim`, or a `functools.partial` of one.
         steps: Steps of training.
         seeds: Models per width.
+        progress: Called with (models done, models in all) after each model.
 
     Returns:
         Exponents of every module, findings, and a verdict in words (`print(check.summary)`).
@@ -114,8 +118,12 @@ def check_width(
                 seed(devices, number)
                 model = _make(make_model, width, seen, where)
                 runs[width, number] = measure_run(model, batch, loss, build, steps, number, where)
+                if progress is not None:
+                    progress(len(runs), len(ordered) * seeds)
             if number == 0:
                 _check_alike([runs[width, 0] for width in ordered], ordered)
+            if number == 1 and _is_seed_ignored(runs, ordered):
+                return _assemble(runs, ordered, 1, steps, [_SAME])
     return _assemble(runs, ordered, seeds, steps)
 
 
@@ -253,6 +261,29 @@ def _compute_default(model: nn.Module, batch: Any) -> Any:
     return F.cross_entropy(answer.flatten(0, -2), y.flatten())
 
 
+_SAME = (
+    "Every seed gave the same model and batch, so there is one model of each width. Leave "
+    "torch.manual_seed out of the function that makes the model, for several and a smaller error."
+)
+
+
+def _is_seed_ignored(runs: Mapping[tuple[int, int], Run], widths: tuple[int, ...]) -> bool:
+    """Return whether the first two seeds gave the same models: they would count twice.
+
+    Raises:
+        InspectionError: If then too few models are left for a slope with an error.
+    """
+    pairs = [(runs[width, 0], runs[width, 1]) for width in widths]
+    if any((one.loss, one.trained) != (other.loss, other.trained) for one, other in pairs):
+        return False
+    if len(widths) == 2:
+        raise InspectionError(
+            "Two widths need different models for every seed, but all seeds gave the same one. "
+            "Leave torch.manual_seed out of make_model, or use three widths or more."
+        )
+    return True
+
+
 def _check_alike(runs: Sequence[Run], widths: Sequence[int]) -> None:
     """Raise unless the models of all widths have the same modules and really differ."""
     for (one, some), (other, others) in pairwise(zip(widths, runs, strict=True)):
@@ -279,7 +310,11 @@ def _check_alike(runs: Sequence[Run], widths: Sequence[int]) -> None:
 
 
 def _assemble(
-    runs: Mapping[tuple[int, int], Run], widths: tuple[int, ...], seeds: int, steps: int
+    runs: Mapping[tuple[int, int], Run],
+    widths: tuple[int, ...],
+    seeds: int,
+    steps: int,
+    notes: Sequence[str] = (),
 ) -> WidthCheck:
     grid = [[runs[width, number] for number in range(seeds)] for width in widths]
     first, widest = grid[0][0], grid[-1][0]
@@ -323,7 +358,7 @@ def _assemble(
             (_average([run.loss for run in row]), _average([run.trained for run in row]))
             for row in grid
         ),
-        notes=tuple(_list_notes(grid, widths, rows, partly)),
+        notes=(*notes, *_list_notes(grid, widths, rows, partly)),
     )
 
 

@@ -46,7 +46,7 @@ STEPS = ("1", "2", "3")
 """The steps of the tour by which a first visitor gets to know the page."""
 
 _OWN = ("preset", "seeds", "measure", "scale", "layer", "pin", "hide", "lock", "embed", "tour",
-        "guess", "ask")  # fmt: skip
+        "guess", "ask", "theory")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,7 @@ class View:
         tour: The step of the tour that is shown, one of `STEPS`, or `None`.
         guess: What is covered until the visitor has guessed; names of `COVERS`.
         ask: The question that is asked before; "" for the usual one.
+        theory: Whether the main chart shows what theory says, too.
     """
 
     spec: NetworkSpec
@@ -80,6 +81,7 @@ class View:
     tour: str | None = None
     guess: tuple[str, ...] = ()
     ask: str = ""
+    theory: bool = False
 
     @property
     def query(self) -> str:
@@ -104,6 +106,7 @@ class View:
             "tour": self.tour or "",
             "guess": ",".join(self.guess),
             "ask": self.ask,
+            "theory": "1" if self.theory else "",
         }
         extra = urlencode({name: value for name, value in fields.items() if value}, safe=",")
         return f"{self.query}&{extra}" if extra else self.query
@@ -126,6 +129,7 @@ class View:
             "tour": self.tour,
             "guess": list(self.guess),
             "ask": self.ask,
+            "theory": "1" if self.theory else "",
             "query": self.query,
             "address": self.address,
         }
@@ -175,6 +179,7 @@ def read_view(query: str) -> tuple[View, tuple[str, ...]]:
         tour=_read_name("tour", own.get("tour"), STEPS, None, notices),
         guess=_read_names("guess", own.get("guess"), COVERS, notices),
         ask=_read_question(own.get("ask") or ""),
+        theory=_read_name("theory", own.get("theory"), ("1",), None, notices) is not None,
     )
     return view, tuple(notices)
 

@@ -13,6 +13,7 @@
  * @property {string | null} tour step of the tour
  * @property {string[]} [guess]
  * @property {string} [ask]
+ * @property {string} [theory] "1" to show what theory says, too
  */
 
 /** @type {Extra} */
@@ -27,9 +28,10 @@ export const START = {
   tour: null,
   guess: [],
   ask: "",
+  theory: "",
 };
 
-const KEPT = ["measure", "scale", "pin", "hide", "lock", "embed", "tour", "guess", "ask"];
+const KEPT = ["measure", "scale", "pin", "hide", "lock", "embed", "tour", "guess", "ask", "theory"];
 
 /**
  * Return the address of a network and of how it is shown.
@@ -38,6 +40,7 @@ const KEPT = ["measure", "scale", "pin", "hide", "lock", "embed", "tour", "guess
  */
 export function compose(settings, extra) {
   const { measure, scale, layer, pin, hide, lock, embed, tour, guess = [], ask = "" } = extra;
+  const { theory = "" } = extra;
   const query = new URLSearchParams(settings);
   if (measure !== START.measure) query.set("measure", measure);
   if (scale !== START.scale) query.set("scale", scale);
@@ -49,6 +52,7 @@ export function compose(settings, extra) {
   if (tour) query.set("tour", tour);
   if (guess.length) query.set("guess", guess.join(","));
   if (ask) query.set("ask", ask);
+  if (theory) query.set("theory", theory);
   return query;
 }
 

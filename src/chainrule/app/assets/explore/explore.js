@@ -104,6 +104,8 @@ class Explore {
     addEventListener("popstate", () => this.ask(location.search.slice(1), "none"));
     this.ask(location.search.slice(1), "none"); // before all else: the answer takes longest
     if (!this.panel) this.connect();
+    const theory = part(this.root, "theory");
+    if (theory) this.listeners.push((answer) => this.askTheory(theory, answer));
   }
 
   // --- the page ---------------------------------------------------------------------------------
@@ -376,8 +378,8 @@ class Explore {
       find(this.pinWord.parentElement, ".ex-wide").hidden = Boolean(view.pin);
     }
     if (!newest) return;
-    const { measure, scale, layer, pin, hide, lock, embed, tour, guess, ask } = view;
-    this.extra = { measure, scale, layer, pin, hide, lock, embed, tour, guess, ask };
+    const { measure, scale, layer, pin, hide, lock, embed, tour, guess, ask, theory } = view;
+    this.extra = { measure, scale, layer, pin, hide, lock, embed, tour, guess, ask, theory };
     if (!this.controls) return;
     this.controls.hidden = new Set(hide);
     this.controls.locked = new Set(lock);
@@ -432,6 +434,19 @@ class Explore {
     setText(this.inForce, `${inForce.join(". ")}.`);
     part(this.root, "chain-link").href = answer.chain;
     this.showComparison(answer);
+  }
+
+  /**
+   * Ask for theory where it is wanted, once the whole ensemble is on screen.
+   * @param {HTMLElement} place
+   * @param {any} answer
+   */
+  async askTheory(place, answer) {
+    if (!answer.view.theory) place.hidden = true;
+    else if (!answer.ensemble.partial) {
+      const { showTheory } = await import("./theory.js");
+      await showTheory(place, answer, this.flow);
+    }
   }
 
   /**

@@ -25,7 +25,7 @@ const LINKED = ["gradient", "activation", "factor"];
 const BEHIND = 400; // ms after which what is not of the setting on screen looks so
 const PICTURE = { width: 900, height: 520 };
 
-/** @typedef {"measure" | "scale" | "layer"} Switch */
+/** @typedef {"measure" | "scale" | "theory" | "layer"} Switch */
 
 export class FlowView {
   /**
@@ -150,7 +150,7 @@ export class FlowView {
       setText(this.clip, answer.clip || "");
       this.clip.hidden = !answer.clip;
     }
-    for (const name of ["measure", "scale"]) {
+    for (const name of ["measure", "scale", "theory"]) {
       const wanted = answer.view?.[name];
       const radio = find(this.root, `[data-choice="${name}"] input[value="${wanted}"]`);
       if (radio && !radio.checked) radio.checked = true;
@@ -280,6 +280,16 @@ export class FlowView {
       }
       if (this.layer !== null && LINKED.includes(name)) this.place(name);
     });
+  }
+
+  /**
+   * Draw a chart of the answer on screen anew, with more in it.
+   * @param {string} name
+   * @param {import("./plotly.js").Figure} figure
+   */
+  redraw(name, figure) {
+    this.answer.figures[name] = figure;
+    this.draw(name, figure);
   }
 
   /**
