@@ -536,7 +536,7 @@ class Run:
             if gradients:
                 with torch.no_grad():
                     total = torch.linalg.vector_norm(measure_norms(gradients))
-                    self._arrived = Lagged(total.reshape(1))
+                    self._arrived = Lagged(total.reshape(1), is_fresh=True)
         except Exception as error:
             self._notices.report("comparing gradients before and after clipping", error)
 

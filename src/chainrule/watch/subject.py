@@ -49,6 +49,9 @@ class Watched:
 
     def list_replaced(self) -> tuple[str, ...]:
         """Return the names of parameters that are new since the run began and in no optimizer."""
+        positions = self.positions
+        if all(id(parameter) in positions for parameter in self.model.parameters()):
+            return ()
         held = {
             id(parameter)
             for optimizer in self.optimizers
@@ -58,7 +61,7 @@ class Watched:
         return tuple(
             name
             for name, parameter in self.model.named_parameters()
-            if id(parameter) not in self.positions and id(parameter) not in held
+            if id(parameter) not in positions and id(parameter) not in held
         )
 
     def count_unknown(self, optimizer: torch.optim.Optimizer) -> int:
