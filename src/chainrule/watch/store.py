@@ -107,6 +107,7 @@ class RunWriter:
         *,
         resume: bool = False,
         strict: bool = True,
+        warns: bool = True,
     ) -> Self:
         """Make a run file, or go on with one, and become its only writer.
 
@@ -120,12 +121,15 @@ class RunWriter:
             resume: Go on with the file if it exists. Its parameters must be the same.
             strict: Raise if the file cannot be written. Otherwise that is a warning, said once,
                 and the writer takes records and keeps none.
+            warns: Whether to warn when the file can no longer be written. Otherwise only `failure`
+                says so.
 
         Raises:
             RunFileError: If the file exists and `resume` is false; if it is another model's, is
                 damaged or not a run; if another writer has it; or if it cannot be written.
         """
         writer = cls(Path(path), len(facts.parameters))
+        writer._told = not warns
         try:
             writer._open(facts, resume=resume)
         except (sqlite3.Error, OSError, ValueError) as error:

@@ -266,9 +266,20 @@ export class Charts {
           ? ""
           : `${i && loss.median[i - 1] !== null ? "L" : "M"}${across(loss, i).toFixed(1)} ${up(value).toFixed(1)}`,
       );
+      // What is above the axis is dots at its end, not a line: the loss is not that value.
+      const above = (/** @type {number} */ i) => loss.median[i] > high;
+      const cut = line.filter((/** @type {string} */ _, /** @type {number} */ i) => above(i));
+      const kept = line.map((/** @type {string} */ piece, /** @type {number} */ i) =>
+        above(i) && (i === 0 || above(i - 1))
+          ? ""
+          : i && above(i - 1)
+            ? piece.replace("L", "M")
+            : piece,
+      );
       drawn.append(
         svg("path", { class: `${name} ru-thin`, d: range.join("") }),
-        svg("path", { class: name, d: line.join("") }),
+        svg("path", { class: name, d: kept.join("") }),
+        svg("path", { class: `${name} ru-cut`, d: cut.join("").replace(/^L/, "M") }),
       );
       const bad = loss.bad.map((/** @type {number} */ count, /** @type {number} */ i) =>
         count ? `M${across(loss, i).toFixed(1)} 0V5` : "",
