@@ -1,18 +1,27 @@
 """What watching a training run costs: the bare loop against the watched one, interleaved.
 
-    python benchmarks/watching.py [STEPS] [ROUNDS]
+    python benchmarks/watching.py [--model mlp|transformer] [--windows N] [--no-memory]
 
-CPU time of the training thread and wall time per step, each as a ratio to the bare loop: the median
-over rounds in which all variants take turns on one machine, so that what else runs there meets all
-of them. One thread. A run is written to a file in a temporary folder, as users do it.
+CPU time of the training thread and wall time, each as a ratio to the bare loop. All variants take
+turns of a few steps on one machine, so that what else runs there meets all of them; the turns of a
+window, in which every variant takes 50 steps (one sample at the defaults, five at every=10), are
+added up, and the median over the windows is given. One thread. A run is written to a file in a
+temporary folder, as users do it. Lightning's `grad_norm` and `wandb.watch` (offline) are measured
+where they are installed: in the environment of `make test-integrations`.
+
+Memory is the peak of a process of its own that trains 120 steps, less what it held before the model
+was made (Linux).
 """
 
+import argparse
 import gc
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,7 +54,14 @@ def make_transformer() -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
     return model, lambda m: F.mse_loss(m(x), y)
 
 
-MODELS = {"15×64 MLP": make_mlp, "4-layer transformer, 128": make_transformer}
+MODELS = {"mlp": make_mlp, "transformer": make_transformer}
+
+WORDS = {"mlp": "15×64 MLP", "transformer": "4-layer transformer, 128"}
+
+BARE = "bare loop"
+
+TURN, WINDOW = 10, 50
+"""Steps of one turn, and of all turns of a window."""
 
 
 class Variant:
@@ -106,46 +122,137 @@ def enter_naive(
     return after
 
 
-def measure(name: str, steps: int, rounds: int) -> list[tuple[str, str, float, float]]:
-    """Return (model, variant, CPU ratio, wall ratio)."""
-    found: dict[str, list[tuple[float, float]]] = {}
+def enter_lightning(
+    stack: ExitStack, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Callable[[Tensor], Any]:
+    """Return what a loop does that calls Lightning's `grad_norm` at every step."""
+    from lightning.pytorch.utilities import grad_norm
+
+    history: list[Any] = []
+    return lambda loss: history.append((loss.item(), grad_norm(model, 2)))
+
+
+def enter_wandb(
+    folder: Path, **settings: Any
+) -> Callable[[ExitStack, nn.Module, torch.optim.Optimizer], Callable[[Tensor], Any]]:
+    """Return what has `wandb.watch` look at a model."""
+
+    def enter(
+        stack: ExitStack, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> Callable[[Tensor], Any]:
+        import wandb
+
+        run = wandb.init(
+            mode="offline", dir=folder, reinit="create_new", settings=wandb.Settings(silent=True)
+        )
+        stack.callback(run.finish)
+        run.watch(model, **settings)
+        return lambda loss: run.log({"loss": loss.item()})
+
+    return enter
+
+
+def list_variants(folder: Path) -> dict[str, Any]:
+    """Return how each variant is entered, by its name."""
+    variants: dict[str, Any] = {
+        BARE: lambda *_: lambda loss: None,
+        "naive loop with .item()": enter_naive,
+        "watch, defaults": enter_watched(folder),
+        "watch, every=10": enter_watched(folder, every=10),
+    }
+    if find_spec("lightning"):
+        variants["Lightning's grad_norm"] = enter_lightning
+    if find_spec("wandb"):
+        variants["wandb.watch, gradients"] = enter_wandb(folder, log="gradients", log_freq=1)
+        variants["wandb.watch, all, every 10"] = enter_wandb(folder, log="all", log_freq=10)
+    return variants
+
+
+def measure(name: str, windows: int) -> Iterator[tuple[str, float, float]]:
+    """Yield (variant, CPU ratio, wall ratio).
+
+    Args:
+        name: Of the model.
+        windows: How many times every variant takes `WINDOW` steps.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        make = MODELS[name]
         variants = {
-            "bare loop": Variant(make, lambda *_: lambda loss: None),
-            "naive loop with .item()": Variant(make, enter_naive),
-            "watch, defaults": Variant(make, enter_watched(Path(folder))),
-            "watch, every=10": Variant(make, enter_watched(Path(folder), every=10)),
+            key: Variant(MODELS[name], enter) for key, enter in list_variants(Path(folder)).items()
         }
-        for variant in variants.values():
-            variant.run(105)  # past the first hundred, where more is sampled
-        for number in range(rounds):
-            order = list(variants)
-            for key in order[number % len(order) :] + order[: number % len(order)]:
+        for key, variant in variants.items():
+            variant.run(105 if "watch," in key else 5)  # past the first hundred: more samples
+        order = list(variants)
+        sums: dict[str, list[list[float]]] = {key: [] for key in order}
+        for _ in range(windows):
+            for each in sums.values():
+                each.append([0.0, 0.0])
+            for turn in range(WINDOW // TURN):
                 gc.collect()
-                found.setdefault(key, []).append(variants[key].run(steps))
+                for key in order[turn % len(order) :] + order[: turn % len(order)]:
+                    cpu, wall = variants[key].run(TURN)
+                    sums[key][-1][0] += cpu
+                    sums[key][-1][1] += wall
+        for key in order:
+            pairs = list(zip(sums[key], sums[BARE], strict=True))
+            cpu, wall = (median(own[at] / bare[at] for own, bare in pairs) for at in (0, 1))
+            yield key, cpu, wall
         for variant in variants.values():
             variant.close()
-    bare = found["bare loop"]
-    return [
-        (
-            name,
-            key,
-            median(a[0] / b[0] for a, b in zip(times, bare, strict=True)),
-            median(a[1] / b[1] for a, b in zip(times, bare, strict=True)),
-        )
-        for key, times in found.items()
-    ]
+
+
+def read_memory(field: str) -> float:
+    """Return a field of this process's memory, in MB: VmRSS now, VmHWM at most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def train_alone(name: str, variant: str) -> None:
+    """Train in this process, and print the memory before, and the most that was held."""
+    before = read_memory("VmRSS")
+    with tempfile.TemporaryDirectory() as folder:
+        held = Variant(MODELS[name], list_variants(Path(folder))[variant])
+        held.run(120)
+        print(before, read_memory("VmHWM"))
+        held.close()
+
+
+def measure_memory(name: str, variant: str) -> tuple[float, float]:
+    """Return the memory of a process, and what of it came with the training, in MB."""
+    found = []
+    for _ in range(3):
+        command = [sys.executable, __file__, "--alone", variant, "--model", name]
+        result = subprocess.run(command, check=True, capture_output=True, text=True)
+        before, most = map(float, result.stdout.split())
+        found.append((most, most - before))
+    return median(each[0] for each in found), median(each[1] for each in found)
 
 
 def main() -> None:
-    """Print the table."""
-    steps, rounds = (int(sys.argv[at]) if len(sys.argv) > at else 0 for at in (1, 2))
+    """Print the tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", choices=MODELS, action="append")
+    parser.add_argument("--windows", type=int, default=9)
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    print("| model | variant | CPU time of the thread | wall time |\n|---|---|---|---|")
-    for name in MODELS:
-        for model, variant, cpu, wall in measure(name, steps or 100, rounds or 9):
-            print(f"| {model} | {variant} | {cpu:.3f} | {wall:.3f} |", flush=True)
+    models = given.model or list(MODELS)
+    if given.alone:
+        train_alone(models[0], given.alone)
+        return
+    print("| model | variant | CPU time of the thread | wall time |\n|---|---|---|---|", flush=True)
+    for name in models:
+        for variant, cpu, wall in measure(name, given.windows):
+            print(f"| {WORDS[name]} | {variant} | {cpu:.3f} | {wall:.3f} |", flush=True)
+    if given.no_memory:
+        return
+    print("\n| model | variant | peak, MB | of the training, MB | ratio |\n|---|---|---|---|---|")
+    for name in models:
+        _, bare = measure_memory(name, BARE)
+        for variant in (BARE, "watch, defaults", "watch, every=10"):
+            peak, own = measure_memory(name, variant)
+            row = f"| {WORDS[name]} | {variant} | {peak:.1f} | {own:.1f} | {own / bare:.3f} |"
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -237,6 +237,26 @@ class TestRun:
         assert answer["loss"]["low"][1] is None
         assert answer["maps"][0]["shades"][0][1] == 100 * BROKEN
 
+    def test_learning_rates_that_change_are_drawn_and_on_the_time_line(self, client, tmp_path):
+        assert client.get("/api/runs/plain").json()["rate"] is None
+        rates = [(0.1, 0.2) if step < 20 else (0.001, 0.2) for step in range(1, 41)]
+        with RunWriter.open(tmp_path / "a.db", make_facts(name="a")) as writer:
+            for step, each in enumerate(rates, 1):
+                writer.write(make_step(step, rates=each))
+            writer.write(make_alarm(20))
+        client = make_client(tmp_path)
+        answer = client.get("/api/runs/a").json()
+        assert [row[19] for row in answer["rate"]["rates"]] == ["0.001", "0.2"]
+        assert answer["rate"]["heights"][0][-1] == 0.0
+        assert answer["rate"]["heights"][1] == [1.0] * 40
+        assert [tick[1] for tick in answer["rate"]["ticks"]] == ["0.001", "0.2"]
+        events = [(event["step"], event["text"]) for event in answer["events"]]
+        assert events[1] == (20, "learning rate of group 1: 0.1 → 0.001")
+        assert events[2][0] == 20
+        report = client.get("/files/runs/a/report.html").text
+        assert "Learning rate" in report
+        assert "step 20: learning rate of group 1" in report
+
     def test_a_run_without_a_step(self, tmp_path):
         RunWriter.open(tmp_path / "a.db", make_facts(name="a")).close()
         answer = make_client(tmp_path).get("/api/runs/a").json()
@@ -462,6 +482,38 @@ class TestInABrowser:
             assert "Step 20" in page.locator("[data-part=alarm-title]").inner_text()
             assert "dead units" in page.locator("[data-part=said]").inner_text()
         page.wait_for_function("document.querySelector('[data-run=ended]')")
+
+    def test_says_that_a_run_was_deleted_and_goes_on_when_it_is_back(self, page, site, folder):
+        path = make_run(folder / "leaving.db", steps=9)
+        page.clock.install()
+        self.open(page, f"{site}/runs/leaving")
+        path.rename(folder / "leaving.gone")
+        alert = page.get_by_role("alert")
+        page.clock.run_for(5000)
+        alert.wait_for()
+        assert "deleted" in alert.inner_text()
+        assert "step 9" in alert.inner_text()
+        assert "gone" in page.locator("[data-part=facts]").inner_text()
+        assert page.locator("[data-chart=loss]").is_visible()
+        assert page.locator("[data-part=tools]").is_hidden()
+        (folder / "leaving.gone").rename(path)
+        page.clock.run_for(5000)
+        alert.wait_for(state="hidden")
+        assert "ended" in page.locator("[data-part=facts]").inner_text()
+        assert page.locator("[data-part=tools]").is_visible()
+
+    def test_the_learning_rate_is_read_out_by_arrow_keys(self, page, site, folder):
+        with RunWriter.open(folder / "rates.db", make_facts(name="rates")) as writer:
+            for step in range(1, 41):
+                writer.write(make_step(step, rates=(0.1 if step < 20 else 0.001, 0.2)))
+        self.open(page, f"{site}/runs/rates")
+        page.locator("[data-chart=rate]").focus()
+        page.keyboard.press("End")
+        readout = page.locator("[data-part=readout]")
+        assert readout.inner_text() == "step 40: learning rate 1 0.001"
+        page.keyboard.press("ArrowUp")
+        assert readout.inner_text() == "step 40: learning rate 2 0.2"
+        assert "learning rate" in page.locator("[data-part=events]").inner_text()
 
     def test_without_a_folder_the_page_says_how(self, kept_page):
         with (

@@ -75,7 +75,7 @@ def test_show_says_alarms_in_words(run, runs):
     assert max(map(len, out.splitlines())) <= 80
     for fact in ("step 120", "loss 0.00833", "64 steps/s", "‖gradient‖ 0", "SGD", "ended"):
         assert fact in out
-    for fact in ("step 60: spike in 0", "The loss jumped.", "Clip the gradients."):
+    for fact in ("step 60: spike in module 0", "The loss jumped.", "Clip the gradients."):
         assert fact in out
     assert "Net[x]" in run("runs", "show", runs / "exp2.db")[1]
     document = json.loads(run("runs", "show", "exp1", "--json")[1])
@@ -202,6 +202,6 @@ def test_a_run_is_followed_line_by_line_until_it_ends(runs):
     assert follower.returncode == 0
     text = "".join(rest)
     assert "step 11 " in text
-    assert "step 11: spike in 0" in text
+    assert "step 11: spike in module 0" in text
     assert "Clip the gradients." in text
     assert text.endswith("The run has ended.\n")

@@ -46,6 +46,40 @@ def test_losses_that_are_missing_or_not_finite_are_counted_apart(tmp_path):
     assert math.isnan(only.low[0])
 
 
+def test_rates_are_those_of_the_steps_and_sudden_changes_are_listed(tmp_path):
+    warm = [0.01 * min(step, 10) for step in range(1, 31)]
+    stairs = [*warm, *[0.1] * 20, *[0.01] * 20, *[0.01 * 0.99**step for step in range(30)], 0.2]
+    steps = [make_step(at, rates=(rate, rate, 1.0)) for at, rate in enumerate(stairs, 1)]
+    steps += [make_step(102 + at, rates=(0.2, 0.2, 2.0, 5.0)) for at in range(20)]
+    curve = write(tmp_path / "a.db", steps).rate_curve(1000)
+    assert curve.rates[0].tolist() == [*stairs, *[0.2] * 20]
+    assert len(curve.rates) == 3  # the first two are always the same
+    assert np.isnan(curve.rates[2][:101]).all()
+    assert [(each.step, each.before, each.after, each.group) for each in curve.changes] == [
+        (51, 0.1, 0.01, 0),
+        (101, stairs[-2], 0.2, 0),
+        (102, 1.0, 2.0, 2),
+    ]
+    assert not curve.is_constant
+    few = write(tmp_path / "b.db", steps).rate_curve(7)
+    assert few.rates.shape == (3, 7)
+    assert (few.first[0], few.last[-1], few.changes) == (1, 121, curve.changes)
+    for place, last in enumerate(few.last):
+        assert few.rates[0, place] == steps[last - 1].rates[0]
+
+
+def test_one_rate_is_constant_and_none_is_empty(tmp_path):
+    constant = write(tmp_path / "a.db", [make_step(at) for at in range(1, 9)]).rate_curve()
+    assert constant.is_constant
+    assert constant.changes == ()
+    nothing = write(tmp_path / "b.db", [make_step(1, rates=())]).rate_curve()
+    assert nothing.is_constant
+    assert nothing.rates.size == 0
+    zero = [make_step(at, rates=(0.0 if at < 5 else 0.1,)) for at in range(1, 9)]
+    (change,) = write(tmp_path / "c.db", zero).rate_curve().changes
+    assert (change.step, change.before, change.after, change.group) == (5, 0.0, 0.1, None)
+
+
 def test_a_row_of_the_map_is_the_norm_of_its_parameters(tmp_path):
     steps = list(make_noisy_steps(600, 6))
     samples = [make_sample(step, 6) for step in range(10, 601, 10)]

@@ -340,6 +340,74 @@ def test_a_full_disk_is_reported_once(tmp_path, monkeypatch):
     assert write(path, [make_step(5000)], resume=True).steps()[-1].step == 5000
 
 
+def test_a_file_that_is_deleted_while_it_is_written_is_reported_once(tmp_path):
+    for name, change in (
+        ("deleted.db", lambda path: path.unlink()),
+        ("moved.db", lambda path: path.rename(tmp_path / "elsewhere.db")),
+        ("replaced.db", lambda path: make_run(tmp_path / "new.db").replace(path)),
+    ):
+        path = tmp_path / name
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            writer = RunWriter.open(path, make_facts())
+            writer.write(make_step(1))
+            writer.flush()
+            change(path)
+            for step in range(2, 300):
+                writer.write(make_step(step))
+            writer.flush()
+            writer.close()
+        (message,) = [str(each.message) for each in said]
+        assert name in message
+        assert "deleted, moved or replaced" in message
+        assert "training goes on" in message
+    # What was flushed is there again once the file is back.
+    back = (tmp_path / "elsewhere.db").rename(tmp_path / "moved.db")
+    assert RunReader(back).last_step == 1
+    assert RunReader(tmp_path / "replaced.db").ended
+
+
+FULL = """
+import resource, sys
+import torch
+from torch import nn
+from chainrule.watch.watching import watch
+torch.set_num_threads(1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # as on a disk that is full then
+model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(20)])
+optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+with watch(model, optimizer, store=sys.argv[1]) as run:
+    for _ in range(1500):
+        loss = model(torch.rand(2, 2)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        run.log(loss=loss)
+print("trained", run.steps[-1].step)
+"""
+
+
+def test_training_goes_on_when_the_disk_takes_no_more(tmp_path):
+    pytest.importorskip("resource")
+    path = tmp_path / "full.db"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "trained 1500"
+    assert done.stderr.count("could not be written") == 1, done.stderr
+    assert "training goes on" in done.stderr
+    reader = RunReader(path)
+    assert (reader.check(), reader.live, reader.ended) == ("", False, False)
+    assert 0 < reader.last_step < 1500
+    assert reader.steps()[-1].step == reader.last_step
+    assert len(list(reader.iterate_step_tables())) > 0
+
+
 def test_whatever_fails_in_the_thread_does_not_reach_the_loop(tmp_path, monkeypatch):
     def fail(*args, **settings):
         raise ZeroDivisionError("by zero")

@@ -413,6 +413,54 @@ def test_a_loss_that_is_not_finite_is_looked_into_though_gradients_are():
     assert "softmax" in run.kept.origin.op
 
 
+class Logarithm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.inner(x).exp() * x.log()
+
+
+@pytest.mark.parametrize("compiles", ["the model", "inside", "in place", "around"])
+def test_a_step_of_a_compiled_model_is_run_again_without_the_compiler(compiles, caplog):
+    torch.manual_seed(0)
+    model = Logarithm()
+    watched = called = model
+    if compiles == "the model":
+        watched = called = torch.compile(model, backend="aot_eager")
+    elif compiles == "inside":
+        model.inner = torch.compile(model.inner, backend="aot_eager")
+    elif compiles == "in place":
+        model.compile(backend="aot_eager")
+    else:
+        called = torch.compile(lambda x: model(x), backend="aot_eager")
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with watch(watched, optimizer, keep_batches=True) as run:
+        for number in range(5):
+            x = torch.rand(3, 4) + 0.1
+            x[1, 1] *= -1 if number == 3 else 1
+            loss = called(x).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            run.log(loss=loss)
+    assert run.kept.step == 4
+    (alarm,) = [each for each in run.alarms if each.rule == "non_finite"]
+    if compiles in {"the model", "inside"}:
+        assert "log" in run.kept.origin.op
+        assert "test_watching.py" in run.kept.origin.file
+        assert "log" in alarm.cause
+        assert not run.kept.missing
+    else:
+        assert run.kept.origin is None
+        assert "compiled" in run.kept.missing
+        assert "Step 4" in caplog.text
+        assert "torch.compile" in caplog.text
+    assert not called._forward_hooks if compiles == "the model" else True
+    assert not model._forward_hooks
+
+
 # --- Bad input ------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from math import floor, log10
 import numpy as np
 
 from chainrule._utils.numbers import format_number
-from chainrule.watch.overviews import LossCurve, NormMap
+from chainrule.watch.overviews import LossCurve, NormMap, RateChange, RateCurve
 from chainrule.watch.packing import Floats, Integers
 from chainrule.watch.reading import RunReader
 
@@ -20,6 +20,12 @@ POINTS, LAYERS, BINS = 600, 48, 160
 
 BROKEN = 9.0
 """The shade of a cell with a value that is infinite or undefined."""
+
+GROUPS = 4
+"""Groups of parameters whose learning rates are drawn at most."""
+
+_WIDE = 30.0
+"""Highest ÷ lowest learning rate above which the axis is logarithmic."""
 
 _DEEPEST = 3.0
 _USUAL_UPDATE = 1e-3
@@ -49,6 +55,27 @@ class LossChart:
     median: Floats
     non_finite: Integers
     ticks: tuple[float, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateChart:
+    """The learning rates over the steps.
+
+    Attributes:
+        first: First step of each point [points].
+        last: Last step of each point [points].
+        rates: The rate of each group [groups, points]; undefined where there was none.
+        heights: Where on the axis each is, from 0 to 1 [groups, points].
+        ticks: Marks of the axis: where, and which rate that is.
+        note: What is drawn, in words.
+    """
+
+    first: Integers
+    last: Integers
+    rates: Floats
+    heights: Floats
+    ticks: tuple[tuple[float, float], ...]
     note: str
 
 
@@ -91,11 +118,15 @@ class RunCharts:
     Attributes:
         span: First and last step.
         loss: The loss; `None` if none was logged.
+        rate: The learning rates; `None` if they never changed.
+        changes: Sudden changes of learning rates.
         maps: The heat maps, those with values.
     """
 
     span: tuple[int, int]
     loss: LossChart | None
+    rate: RateChart | None
+    changes: tuple[RateChange, ...]
     maps: tuple[HeatMap, ...]
 
 
@@ -114,8 +145,11 @@ def build_charts(
     alarm = min((each.step for each in reader.alarms()), default=None)
     span = (int(norms.first[0]), int(norms.last[-1])) if len(norms.first) else (1, 0)
     kinds = {each.layer: each.kind for each in reader.facts.parameters}
+    rates = reader.rate_curve(points)
     return RunCharts(
         span=span,
+        rate=build_rate(rates),
+        changes=rates.changes,
         loss=build_loss(reader.loss_curve(points), alarm),
         maps=tuple(
             each for each in _list_maps(norms, kinds, alarm) if np.isfinite(each.shades).any()
@@ -145,6 +179,49 @@ def build_loss(curve: LossCurve, alarm: int | None = None) -> LossChart | None:
         ticks=ticks,
         note=note,
     )
+
+
+def build_rate(curve: RateCurve) -> RateChart | None:
+    """Return the chart of learning rates; `None` if they never changed.
+
+    Args:
+        curve: The learning rates.
+    """
+    known = curve.rates[np.isfinite(curve.rates)]
+    if not len(known) or curve.is_constant:
+        return None
+    rates = curve.rates[:GROUPS]
+    high, low = float(known.max()), float(known.min())
+    if low > 0 and high / low > _WIDE:
+        heights = np.log(rates / low) / np.log(high / low)
+        ticks: tuple[tuple[float, float], ...] = ((0.0, low), (1.0, high))
+        note = "logarithmic"
+    else:
+        top = max(high, 0.0) or 1.0
+        heights = rates / top
+        ticks, note = ((0.0, 0.0), (1.0, top)), ""
+    groups = len(curve.rates)
+    if groups > len(rates):
+        note = "; ".join(filter(None, (note, f"the first {len(rates)} of {groups} groups")))
+    return RateChart(
+        first=curve.first,
+        last=curve.last,
+        rates=rates,
+        heights=np.clip(heights, 0.0, 1.0),
+        ticks=ticks,
+        note=note,
+    )
+
+
+def describe_change(change: RateChange) -> str:
+    """Return a sudden change of the learning rate in words.
+
+    Args:
+        change: The change.
+    """
+    whose = "" if change.group is None else f" of group {change.group + 1}"
+    before, after = format_number(change.before), format_number(change.after)
+    return f"learning rate{whose}: {before} → {after}"
 
 
 def _smooth(values: Floats, near: int) -> Floats:

@@ -348,7 +348,7 @@ def render_alarm(alarm: Alarm) -> RenderableType:
     Args:
         alarm: The alarm.
     """
-    place = f" in {alarm.layer}" if alarm.layer else ""
+    place = f" in module {alarm.layer}" if alarm.layer else ""
     head = Text.assemble(
         ("! ", "bold red"), show(f"step {alarm.step:,}: {alarm.kind}{place}", "bold")
     )

@@ -9,7 +9,14 @@ import numpy as np
 
 from chainrule._utils.html import Content, Markup, element
 from chainrule._utils.numbers import format_number
-from chainrule.display.run_charts import BROKEN, HeatMap, LossChart, RunCharts, build_charts
+from chainrule.display.run_charts import (
+    BROKEN,
+    HeatMap,
+    LossChart,
+    RunCharts,
+    build_charts,
+    describe_change,
+)
 from chainrule.display.runs import describe_record, find_last
 from chainrule.report.page import build_document
 from chainrule.report.raster import draw_cells
@@ -83,6 +90,7 @@ def build_run_report(reader: RunReader) -> str:
         [_build_alarm(alarm) for alarm in alarms] or element("p", "No alarm.", class_="good"),
         element("h2", "The run"),
         _build_loss(charts, alarms),
+        _build_rate(charts, alarms),
         [_build_map(drawn, charts, alarms) for drawn in charts.maps],
         element(
             "footer",
@@ -181,6 +189,38 @@ def _build_loss(charts: RunCharts, alarms: Sequence[Alarm]) -> Markup:
     ]
     content += _draw_alarms(charts, alarms, 24.0, _HEIGHT + 24)
     return _frame("Loss", _note_loss(chart), content, _HEIGHT + 24, charts)
+
+
+def _build_rate(charts: RunCharts, alarms: Sequence[Alarm]) -> Markup | None:
+    chart = charts.rate
+    if chart is None:
+        return None
+    top, height = 24.0, 60.0
+    content: list[Content] = []
+    for share, rate in chart.ticks:
+        y = top + height * (1 - share)
+        content.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
+        content.append(
+            element("text", format_number(rate), x=_LEFT - 8, y=y + 4, text_anchor="end")
+        )
+    ends = [
+        (_find_x(first - 0.5, charts.span), _find_x(last + 0.5, charts.span))
+        for first, last in zip(chart.first.tolist(), chart.last.tolist(), strict=True)
+    ]
+    for row in chart.heights.tolist():
+        points = zip(ends, row, strict=True)
+        for known, members in groupby(points, key=lambda point: not isnan(point[1])):
+            if known:
+                steps = [(place, top + height * (1 - share)) for place, share in members]
+                line = " ".join(f"{x:.1f},{y:.1f}" for pair, y in steps for x in pair)
+                content.append(
+                    element("polyline", points=line, stroke="currentColor", stroke_width="1.8",
+                            fill="none")
+                )  # fmt: skip
+    content += _draw_alarms(charts, alarms, top, top + height)
+    sudden = [f"step {each.step:,}: {describe_change(each)}" for each in charts.changes[:10]]
+    note = "; ".join(filter(None, (chart.note, *sudden))) or "of every step"
+    return _frame("Learning rate", note, content, top + height, charts)
 
 
 def _note_loss(chart: LossChart) -> str:

@@ -312,6 +312,8 @@ def _find_jumped_norm(history: History) -> Finding | None:
     if len(totals) < 25:
         return None
     before, last = totals[:-5], totals[-5:]
+    if (last <= JUMP * before.min()).all():  # and so none is above the median
+        return None
     middle = float(np.median(before[np.isfinite(before)])) if np.isfinite(before).any() else 0.0
     high = last[np.isfinite(last) & (last > JUMP * middle)]
     if middle <= 0.0 or len(high) < 3:
@@ -348,8 +350,10 @@ def _find_vanishing(history: History) -> Finding | None:
     if (front < 0.0).any() or not end.max() > 0.0:
         return None
     ratio = float(np.median(front) / end.max())
+    if ratio >= APART:
+        return None
     moved = [np.median(sample.ratios[weights][:third]) for sample in list(history.samples)[-2:]]
-    if ratio >= APART or not all(0.0 <= each < STILL for each in moved) or is_warming(history):
+    if not all(0.0 <= each < STILL for each in moved) or is_warming(history):
         return None
     index = int(weights[int(front.argmin())])
     return Finding(

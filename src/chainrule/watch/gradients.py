@@ -4,18 +4,21 @@ A norm in float32 is infinite from entries of 1e19 on, and zero below 1e-23, whe
 format. On a CPU, where a look costs nothing, such norms are computed again in float64.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from chainrule.measure._torch_internals import compute_differences, compute_norms
 from chainrule.measure.statistics import HALF, is_cheap_to_read
 
 _MODERATE = (1e-15, 1e15)
+_WHOLE = (Tensor, nn.Parameter)
+_FULL = (torch.float32, torch.float64)
 
 Values = NDArray[np.float64]
 
@@ -51,7 +54,10 @@ class Lagged:
         """Return the numbers, as a flat array."""
         if self._event is not None:
             self._event.synchronize()
-        return self._values.reshape(-1).double().cpu().numpy()
+        values = self._values
+        if values.device.type == "cpu" and values.dtype in _FULL:
+            return np.array(values.numpy(), np.float64).reshape(-1)
+        return values.reshape(-1).double().cpu().numpy()
 
 
 def measure_norms(tensors: Sequence[Tensor], *, is_plain: bool = False) -> Tensor:
@@ -91,11 +97,11 @@ def _to_dense_values(tensor: Tensor) -> Tensor:
 
 def _mend(norms: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     """Compute norms of immoderate size again in float64."""
-    smallest, largest = torch.aminmax(norms)
-    if _MODERATE[0] < smallest.item() and largest.item() < _MODERATE[1]:
+    # Plain numbers: at so few, a function of an array library costs more than what it computes.
+    known = norms.tolist()
+    if _MODERATE[0] < min(known) and math.hypot(*known) < _MODERATE[1]:  # no undefined one either
         return norms
-    values = norms.numpy()
-    wide = norms.double()
+    values, wide = norms.numpy(), norms.double()
     for at in np.nonzero(~((values > _MODERATE[0]) & (values < _MODERATE[1])))[0].tolist():
         wide[at] = torch.linalg.vector_norm(tensors[at].reshape(-1), dtype=wide.dtype)
     return wide
@@ -138,6 +144,12 @@ def sharded_norms(tensors: Sequence[Tensor]) -> Tensor:
         >>> sharded_norms([torch.ones(4), torch.zeros(2, 2)]).tolist()
         [2.0, 0.0]
     """
+    if tensors and not any(map(is_spread, tensors)):
+        try:
+            with torch.no_grad():
+                return measure_norms_exactly(tensors)
+        except RuntimeError:  # some are sparse, or they are on several devices
+            pass
     found: dict[int, Tensor] = {}
     alike: dict[Any, list[int]] = {}
     with torch.no_grad():
@@ -174,7 +186,7 @@ def _take_part(tensor: Tensor) -> tuple[Tensor, Any, tuple[int, ...]]:
 
 def is_spread(tensor: Tensor) -> bool:
     """Whether a tensor is a `DTensor`, of which each process may hold a part."""
-    return hasattr(tensor, "device_mesh")
+    return type(tensor) not in _WHOLE and hasattr(tensor, "device_mesh")
 
 
 def take_local(tensor: Tensor) -> Tensor:

@@ -178,7 +178,7 @@ class Ledger:
             RunFileError: If there is a file that cannot be gone on with.
         """
         try:
-            return RunWriter.open(path, facts, resume=resume is not False)
+            return RunWriter.open(path, facts, resume=resume is not False, warns=False)
         except RunFileError as error:
             if path.exists():
                 raise

@@ -33,6 +33,47 @@ class LossCurve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RateChange:
+    """A learning rate that was set to another value from one step to the next.
+
+    Attributes:
+        step: The first step with the new rate.
+        before: The rate before.
+        after: The new rate.
+        group: The optimizer's group, counted over all optimizers; `None` if all changed.
+    """
+
+    step: int
+    before: float
+    after: float
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateCurve:
+    """The learning rates of a run, some steps together.
+
+    Attributes:
+        first: First step of each point [points].
+        last: Last step of each point [points].
+        rates: The rate of each group at the last step of each point [groups, points]; undefined
+            where there was none. Groups that always had the same rate are one.
+        changes: Sudden changes: by hand, by a schedule in stairs, by a restart.
+    """
+
+    first: Integers
+    last: Integers
+    rates: Floats
+    changes: tuple[RateChange, ...]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether no rate ever changed."""
+        known = [row[~np.isnan(row)] for row in self.rates]
+        return not self.changes and all(len(row) == 0 or np.ptp(row) == 0 for row in known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NormMap:
     """Layer × steps, some steps together.
 
@@ -100,6 +141,65 @@ def fold_losses(tables: Sequence[tuple[Integers, Floats]], *, points: int) -> Lo
         high=np.where(known, high, np.nan),
         non_finite=np.add.reduceat((~finite).astype(np.int64), starts),
     )
+
+
+SUDDEN, CALM = 1.25, 1.02
+"""A change by this factor is sudden if the step before changed the rate by less than the other."""
+
+
+def fold_rates(tables: Sequence[tuple[Integers, Floats]], *, points: int) -> RateCurve:
+    """Return the learning rates in at most so many points, and where they changed suddenly.
+
+    Args:
+        tables: Step numbers and rates [steps, groups], in order; undefined where there was none.
+        points: How many points at most.
+    """
+    tables = [(steps, rates) for steps, rates in tables if rates.size]
+    if not tables:
+        none = np.empty(0, np.int64)
+        return RateCurve(first=none, last=none, rates=np.empty((0, 0)), changes=())
+    steps = np.concatenate([each for each, _ in tables])
+    groups = max(rates.shape[1] for _, rates in tables)
+    rates = np.full((len(steps), groups), np.nan)
+    place = 0
+    for _, part in tables:
+        rates[place : place + len(part), : part.shape[1]] = part
+        place += len(part)
+    count = min(points, len(steps))
+    starts = np.arange(count) * len(steps) // count
+    ends = np.append(starts[1:], len(steps)) - 1
+    _, firsts = np.unique(rates, axis=1, return_index=True)
+    return RateCurve(
+        first=steps[starts],
+        last=steps[ends],
+        rates=np.ascontiguousarray(rates[np.ix_(ends, np.sort(firsts))].T),
+        changes=_list_changes(steps, rates),
+    )
+
+
+def _list_changes(steps: Integers, rates: Floats) -> tuple[RateChange, ...]:
+    """Return sudden changes; what a schedule changes a little at every step is none."""
+    if len(steps) < 3:
+        return ()
+    before, after = rates[:-1], rates[1:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.abs(np.log(after / before))
+    factor[before == after] = 0.0
+    sudden = factor[1:] > np.log(SUDDEN)
+    sudden &= factor[:-1] < np.log(CALM)
+    found = []
+    for place in np.flatnonzero(sudden.any(axis=1)):
+        groups = np.flatnonzero(sudden[place])
+        group = int(groups[0])
+        found.append(
+            RateChange(
+                step=int(steps[place + 2]),
+                before=float(rates[place + 1, group]),
+                after=float(rates[place + 2, group]),
+                group=None if len(groups) == rates.shape[1] else group,
+            )
+        )
+    return tuple(found)
 
 
 def fold_norms(

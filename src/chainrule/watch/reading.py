@@ -20,9 +20,11 @@ from chainrule.flow.loading import decode_flow
 from chainrule.watch.overviews import (
     LossCurve,
     NormMap,
+    RateCurve,
     check_count,
     fold_losses,
     fold_norms,
+    fold_rates,
 )
 from chainrule.watch.packing import DamagedError, unfold
 from chainrule.watch.records import Alarm, ParameterFacts, RunFacts, Sample, StepRecord
@@ -199,6 +201,16 @@ class RunReader:
         check_count("points", points)
         tables = self.iterate_step_tables(norms=False)
         return fold_losses([(table.steps, table.fields["loss"]) for table in tables], points=points)
+
+    def rate_curve(self, points: int = 1_000) -> RateCurve:
+        """Return the learning rates in a few points, and where they changed suddenly.
+
+        Args:
+            points: How many at most.
+        """
+        check_count("points", points)
+        tables = self.iterate_step_tables(norms=False)
+        return fold_rates([(table.steps, table.rates) for table in tables], points=points)
 
     def norm_map(self, layers: int = 64, bins: int = 200) -> NormMap:
         """Return layer × steps: gradient, update ÷ weight, saturation and dead units.

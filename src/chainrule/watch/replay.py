@@ -5,7 +5,7 @@ The sum of the outputs, each times its gradient, has the same derivative in ever
 user's loss, so the model is run again without that loss being known.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from chainrule.flow.non_finite import NonFiniteOrigin
 from chainrule.flow.quantity import Quantity
+from chainrule.measure._torch_internals import has_compiled, start_running_eagerly
 from chainrule.measure.copying import copy_model
 from chainrule.measure.elements import is_finite
 from chainrule.measure.non_finite import find_non_finite
 from chainrule.measure.recording import find_tensors
 from chainrule.watch.hooks import ModuleHook
+from chainrule.watch.notices import Notices
 
 MOST_BATCHES = 16
 """Most forward passes of one step that are kept, the last ones."""
@@ -54,25 +56,46 @@ class KeptStep:
         batches: Its forward passes.
         optimizer_states: `state_dict()` of each optimizer before the step.
         origin: What began it; `None` if running it again did not show it.
+        missing: Why it could not be run again; "" if it could.
     """
 
     step: int
     batches: tuple[Batch, ...]
     optimizer_states: tuple[Mapping[str, Any], ...]
     origin: NonFiniteOrigin | None
+    missing: str = ""
+
+
+COMPILED = (
+    "The model ran as compiled code, in which its inputs cannot be seen. Give watch what "
+    "torch.compile(model) returned and call that; after model.compile(), or in a compiled function "
+    "around the model, run the step without compilation to find the origin."
+)
+
+UNSEEN = "No forward pass of the model was seen in this step."
 
 
 class BatchKeeper:
-    """Keeps what a model reads from one optimizer step to the next."""
+    """Keeps what a model reads from one optimizer step to the next.
 
-    def __init__(self, model: nn.Module, report: Callable[[Exception], None]) -> None:
+    A compiled model is run again as plain Python: what its compiled code computes cannot be seen.
+    """
+
+    def __init__(self, model: nn.Module, called: nn.Module, notices: Notices) -> None:
+        """Keep from now on.
+
+        Args:
+            model: The model.
+            called: Whose hooks run when it is called.
+            notices: Says what fails.
+        """
         self._model = model
-        self._report = report
+        self._notices = notices
         self._batches: list[Batch] = []
         self._before: list[Batch] = []
         self._handles = [
-            model.register_forward_pre_hook(ModuleHook(self._enter), with_kwargs=True),
-            model.register_forward_hook(ModuleHook(self._leave)),
+            called.register_forward_pre_hook(ModuleHook(self._enter), with_kwargs=True),
+            called.register_forward_hook(ModuleHook(self._leave)),
         ]
 
     def remove(self) -> None:
@@ -95,7 +118,7 @@ class BatchKeeper:
                 Batch(tuple(args), dict(kwargs), _read_random(device), _read_autocast(device))
             )
         except Exception as error:
-            self._report(error)
+            self._notices.report("keeping batches", error)
 
     def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
         if not torch.is_grad_enabled() or not self._batches:
@@ -116,13 +139,25 @@ class BatchKeeper:
             before: Whether the last step is meant that has ended, not the one that goes on.
         """
         batches = tuple(self._before if before else self._batches)
+        missing = "" if batches else COMPILED if has_compiled() else UNSEEN
         origin = None
-        for batch in batches:
-            origin = _find_origin(self._model, batch)
-            if origin is not None:
-                break
+        restart = start_running_eagerly()
+        try:
+            for batch in batches:
+                origin = _find_origin(self._model, batch)
+                if origin is not None:
+                    break
+        finally:
+            if restart is not None:
+                restart()
+        if missing:
+            self._notices.say(
+                "running a step again",
+                f"Step {step} could not be run again to find where its first number began that is "
+                f"not finite. {missing}",
+            )
         states = tuple(_copy_state(each.state_dict()) for each in optimizers)
-        return KeptStep(step, batches, states, origin)
+        return KeptStep(step, batches, states, origin, missing)
 
 
 def _keep(gradients: dict[str, Tensor], path: str, gradient: Tensor) -> None:

@@ -52,6 +52,10 @@ FLOW_EVERY = 20
 SAMPLED_AFTER = 3
 """So many steps after an alarm are sampled."""
 
+COMPARED, COMPARED_EVERY = 12, 5
+"""Gradients before and after clipping by hand are compared in so many first samples, then in each
+fifth while nobody was seen to clip: who does so does it from the beginning."""
+
 
 class Run:
     """A training run that is watched. `watch` makes it.
@@ -98,6 +102,7 @@ class Run:
         self._flow_wanted = self._flow_asked = False
         self._samples_taken = 0
         self._extra = 0
+        self._clips_by_hand = False
         self._waits = self._compares = True
         self._frozen: Values | None = None
         self.facts: RunFacts = describe_run(
@@ -123,9 +128,7 @@ class Run:
         self._start = time.perf_counter() - self._ledger.last_seconds
         self._kept: KeptStep | None = None
         self._keeper = (
-            BatchKeeper(watched.model, self._notices.reporter("keeping batches"))
-            if keep_batches
-            else None
+            BatchKeeper(watched.model, watched.called, self._notices) if keep_batches else None
         )
         self._was_finite = True
         self._sampler = LayerSampler(
@@ -512,11 +515,12 @@ class Run:
         self._wanted = number
         if not self._ids_hold():
             self._read_ownership()
-        is_single = len(self._watched.optimizers) == 1
-        compares = is_single and not self._is_spread
+        taken = self._samples_taken
+        is_due = self._clips_by_hand or taken < COMPARED or taken % COMPARED_EVERY == 0
+        compares = is_due and len(self._watched.optimizers) == 1 and not self._is_spread
         self._sampler.attach(self._note_arrived if compares else None)
         self._flow_wanted = not (self._is_spread or self._sampler.missing) and (
-            self._samples_taken % FLOW_EVERY == 0 or self._flow_asked
+            taken % FLOW_EVERY == 0 or self._flow_asked
         )
         self._flow_asked = False
         if self._flow_wanted:
@@ -536,7 +540,7 @@ class Run:
             if gradients:
                 with torch.no_grad():
                     total = torch.linalg.vector_norm(measure_norms(gradients))
-                    self._arrived = Lagged(total.reshape(1))
+                    self._arrived = Lagged(total.reshape(1), is_fresh=True)
         except Exception as error:
             self._notices.report("comparing gradients before and after clipping", error)
 
@@ -585,6 +589,8 @@ class Run:
             if step.gradients:
                 self._take_flow(step, only_finished=not is_last)
         record = make_record(step, self._is_held, lambda total: self._find_bad_rank(step, total))
+        if step.arrived is not None:
+            self._clips_by_hand = record.clipped_from is not None
         if record.loss is not None:
             step.loss.append(record.loss)
             self._look_back(step, record.loss)

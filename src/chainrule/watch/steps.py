@@ -85,9 +85,7 @@ def make_record(
 
 def _add_up(norms: Values) -> float:
     """Return the norm of several tensors together."""
-    known = norms[~(norms < 0)]  # undefined ones stay
-    squares = float(known @ known)
-    return math.sqrt(squares) if squares < math.inf else squares
+    return math.hypot(*[norm for norm in norms.tolist() if not norm < 0])  # undefined ones stay
 
 
 def _find_clipping(step: Step, norms: Values, scale: float | None) -> float | None:

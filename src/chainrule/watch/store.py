@@ -97,6 +97,7 @@ class RunWriter:
         self._file: sqlite3.Connection | None = None
         self._thread: threading.Thread | None = None
         self._tables: tuple[_Table, ...] = ()
+        self._place = 0, 0
 
     @classmethod
     def open(
@@ -106,6 +107,7 @@ class RunWriter:
         *,
         resume: bool = False,
         strict: bool = True,
+        warns: bool = True,
     ) -> Self:
         """Make a run file, or go on with one, and become its only writer.
 
@@ -119,12 +121,15 @@ class RunWriter:
             resume: Go on with the file if it exists. Its parameters must be the same.
             strict: Raise if the file cannot be written. Otherwise that is a warning, said once,
                 and the writer takes records and keeps none.
+            warns: Whether to warn when the file can no longer be written. Otherwise only `failure`
+                says so.
 
         Raises:
             RunFileError: If the file exists and `resume` is false; if it is another model's, is
                 damaged or not a run; if another writer has it; or if it cannot be written.
         """
         writer = cls(Path(path), len(facts.parameters))
+        writer._told = not warns
         try:
             writer._open(facts, resume=resume)
         except (sqlite3.Error, OSError, ValueError) as error:
@@ -227,6 +232,8 @@ class RunWriter:
         elif not resume:  # another writer made it a moment ago
             raise RunFileError(f"A new run must have a new file; {path} exists. Give another name.")
         self._file = file = connect(path, "rw")
+        state = os.stat(path)
+        self._place = state.st_dev, state.st_ino
         if not fresh:
             self._resume(file, facts)
             _add_session(file, facts)
@@ -319,6 +326,7 @@ class RunWriter:
             if not records or self._file is None or self.failure:
                 return
             try:
+                self._check_place()
                 self._file.execute("BEGIN IMMEDIATE")
                 self._insert(self._file, records)
                 self._file.execute("COMMIT")
@@ -326,6 +334,19 @@ class RunWriter:
                 with contextlib.suppress(sqlite3.Error):
                     self._file.execute("ROLLBACK")
                 self._fail(error)
+
+    def _check_place(self) -> None:
+        """Raise unless the file is where it was: what is written to a deleted one is lost.
+
+        Raises:
+            OSError: If it was deleted, moved or replaced.
+        """
+        try:
+            state = os.stat(self.path)
+        except FileNotFoundError:
+            state = None
+        if state is None or (state.st_dev, state.st_ino) != self._place:
+            raise OSError("it was deleted, moved or replaced while the run was writing it")
 
     def _insert(self, file: sqlite3.Connection, records: Sequence[Record]) -> None:
         steps = [each for each in records if isinstance(each, StepRecord)]

@@ -28,6 +28,8 @@ class Watched:
         parameters: The parameters, each once.
         positions: Position of each parameter, by `id`.
         is_compiled: Whether all of the model was compiled by `torch.compile`.
+        called: Whose hooks run when the model is called: of a compiled model, what `torch.compile`
+            returned, since hooks of the module inside are no part of the compiled code.
     """
 
     model: nn.Module
@@ -36,6 +38,7 @@ class Watched:
     parameters: tuple[Tensor, ...]
     positions: Mapping[int, int]
     is_compiled: bool
+    called: nn.Module
 
     def list_held(self, optimizer: torch.optim.Optimizer) -> list[int]:
         """Return the positions of the parameters that an optimizer holds now."""
@@ -49,6 +52,9 @@ class Watched:
 
     def list_replaced(self) -> tuple[str, ...]:
         """Return the names of parameters that are new since the run began and in no optimizer."""
+        positions = self.positions
+        if all(id(parameter) in positions for parameter in self.model.parameters()):
+            return ()
         held = {
             id(parameter)
             for optimizer in self.optimizers
@@ -58,7 +64,7 @@ class Watched:
         return tuple(
             name
             for name, parameter in self.model.named_parameters()
-            if id(parameter) not in self.positions and id(parameter) not in held
+            if id(parameter) not in positions and id(parameter) not in held
         )
 
     def count_unknown(self, optimizer: torch.optim.Optimizer) -> int:
@@ -98,7 +104,7 @@ def find_watched(model: Any, optimizers: Any) -> Watched:
                 "optimizer must be a torch.optim.Optimizer or a list of them; got a list with a "
                 f"{type(each).__name__}. Of a wrapper, give the optimizer inside."
             )
-    unwrapped, is_compiled = unwrap_model(model)
+    unwrapped, compiled = unwrap_model(model)
     inventory = take_inventory(unwrapped)
     if not inventory.parameters:
         raise WatchError(
@@ -118,7 +124,8 @@ def find_watched(model: Any, optimizers: Any) -> Watched:
         tuple({id(each): each for each in found}.values()),
         tensors,
         MappingProxyType({id(tensor): at for at, tensor in enumerate(tensors)}),
-        is_compiled,
+        compiled is not None,
+        unwrapped if compiled is None else compiled,
     )
 
 
@@ -132,16 +139,19 @@ def _unwrap_optimizer(optimizer: Any) -> Any:
     return optimizer
 
 
-def unwrap_model(model: nn.Module) -> tuple[nn.Module, bool]:
-    """Return the module without wrappers for compilation and processes, and if it was compiled."""
-    is_compiled = False
+def unwrap_model(model: nn.Module) -> tuple[nn.Module, nn.Module | None]:
+    """Return the module without wrappers for compilation and processes, and the compiled one.
+
+    The second is what `torch.compile` made of it; `None` if it was not compiled.
+    """
+    compiled = None
     while True:
         inner = unwrap_compiled(model)
-        is_compiled |= inner is not model
+        compiled = compiled if inner is model else model
         if isinstance(inner, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
             inner = inner.module
         if inner is model:
-            return model, is_compiled
+            return model, compiled
         model = inner
 
 

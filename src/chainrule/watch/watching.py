@@ -54,8 +54,8 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
         resume: Go on with the file at `store`, if it exists: after its last step, or, where the
             loop goes on from an older checkpoint, after the step that is given.
         keep_batches: Keep the inputs of the last forward pass, and when a gradient is not finite,
-            run the step again on a copy to find the operation that began it. The device is then
-            waited for at each step.
+            run the step again on a copy to find the operation that began it; of a compiled model
+            as plain Python. The device is then waited for at each step.
         sinks: Functions of a record (`StepRecord`, `Sample` or `Alarm`) and the run's facts, called
             with each record once it is complete, on rank 0. If one has a method `close`, the end of
             the run calls it. What a sink raises is said once in the log. Ready ones are in

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from chainrule._utils.numbers import format_number
-from chainrule.display.run_charts import HeatMap, LossChart, build_charts
+from chainrule.display.run_charts import (
+    HeatMap,
+    LossChart,
+    RateChart,
+    build_charts,
+    describe_change,
+)
 from chainrule.display.runs import (
     compare_runs,
     describe_record,
@@ -19,6 +25,7 @@ from chainrule.display.runs import (
     write_time,
 )
 from chainrule.watch.export import What
+from chainrule.watch.overviews import RateChange
 from chainrule.watch.packing import Floats
 from chainrule.watch.reading import RunReader
 from chainrule.watch.records import Alarm, Evidence
@@ -27,6 +34,9 @@ Answer = dict[str, Any]
 
 ALARMS = 60
 """Alarms that are shown at most, the first ones."""
+
+CHANGES = 40
+"""Sudden changes of the learning rate that are shown at most, the first ones."""
 
 FLOWS = 500
 """Whole measurements that are offered at most, the last ones."""
@@ -102,12 +112,13 @@ def describe_run(reader: RunReader, name: str) -> Answer:
         "step": last.step if last else 0,
         "span": charts.span,
         "loss": _describe_loss(charts.loss),
+        "rate": _describe_rate(charts.rate),
         "maps": [_describe_map(each) for each in charts.maps],
         "alarms": shown,
         "hidden": max(len(alarms) - ALARMS, 0),
         "flows": flows,
         "exports": EXPORTS,
-        "events": _list_events(reader, shown, state),
+        "events": _list_events(reader, shown, charts.changes, state),
     }
 
 
@@ -164,16 +175,23 @@ def _describe_evidence(evidence: Evidence) -> list[str]:
     ]
 
 
-def _list_events(reader: RunReader, alarms: Sequence[Answer], state: str) -> list[Answer]:
-    """Return the time line: the beginning, the alarms, the end."""
+def _list_events(
+    reader: RunReader, alarms: Sequence[Answer], changes: Sequence[RateChange], state: str
+) -> list[Answer]:
+    """Return the time line: the beginning, the alarms, changes of the learning rate, the end."""
     facts = reader.facts
     rates = [group["lr"] for each in facts.optimizers for group in each.groups if "lr" in group]
     rate = f", learning rate {format_number(rates[0])}" if rates else ""
     events = [{"step": 0, "text": f"start: {facts.model[:80]}{rate}", "alarm": None}]
-    events += [
+    happened = [
         {"step": each["step"], "text": each["title"].partition(": ")[2], "alarm": index}
         for index, each in enumerate(alarms)
     ]
+    happened += [
+        {"step": each.step, "text": describe_change(each), "alarm": None}
+        for each in changes[:CHANGES]
+    ]
+    events += sorted(happened, key=lambda each: (each["step"], each["alarm"] is not None))
     ends = {"ended": "end of the run", "stopped": "the run was stopped before its end"}
     if state in ends:
         events.append({"step": reader.last_step, "text": ends[state], "alarm": None})
@@ -191,6 +209,22 @@ def _describe_loss(chart: LossChart | None) -> Answer | None:
         "median": _round(chart.median),
         "bad": chart.non_finite.tolist(),
         "ticks": [[tick, format_number(tick)] for tick in chart.ticks],
+        "note": chart.note,
+    }
+
+
+def _describe_rate(chart: RateChart | None) -> Answer | None:
+    if chart is None:
+        return None
+    return {
+        "first": chart.first.tolist(),
+        "last": chart.last.tolist(),
+        "rates": [
+            ["" if isnan(rate) else format_number(rate) for rate in row]
+            for row in chart.rates.tolist()
+        ],
+        "heights": [_round(row) for row in chart.heights],
+        "ticks": [[height, format_number(rate)] for height, rate in chart.ticks],
         "note": chart.note,
     }
 

@@ -8,6 +8,7 @@ const STATES = {
   live: ["●", "good"],
   ended: ["✓", ""],
   stopped: ["■", "warn"],
+  gone: ["■", "warn"],
   damaged: ["!", "bad"],
 };
 

@@ -64,6 +64,7 @@ export class Charts {
     const focused = find(document, ":focus")?.dataset;
     const [chart, alarm] = [focused?.chart, focused?.at];
     this.drawLoss();
+    this.drawRate();
     part(this.root, "maps").replaceChildren(
       ...this.run.maps.map((/** @type {any} */ map) => this.makeMap(map)),
     );
@@ -127,6 +128,56 @@ export class Charts {
     plot.append(...this.makeLines(), el("div", { class: "ru-cell", hidden: true }));
     this.listen(plot, "loss");
     part(this.root, "loss").replaceChildren(head, this.makeLane(), plot);
+  }
+
+  /** The learning rates, where they change: a line for each group that has one of its own. */
+  drawRate() {
+    const { rate } = this.run;
+    const chart = part(this.root, "rate");
+    chart.hidden = !rate;
+    if (!rate) {
+      chart.replaceChildren();
+      return;
+    }
+    const head = el(
+      "div",
+      { class: "ru-head" },
+      el("h3", {}, "Learning rate"),
+      el("p", { class: "dim" }, rate.note),
+    );
+    const plot = el("div", {
+      class: "ru-plot ru-rate",
+      tabindex: "0",
+      role: "group",
+      "data-chart": "rate",
+      "aria-label":
+        "Learning rate: chart. Left and right arrow keys go through the steps, up and down through the groups.",
+    });
+    const ticks = rate.ticks.map(([height, text]) =>
+      el("div", { class: "ru-tick", style: `bottom:${100 * height}%` }, el("span", {}, text)),
+    );
+    const drawn = svg("svg", {
+      viewBox: `0 0 ${WIDE} ${HIGH}`,
+      preserveAspectRatio: "none",
+      "aria-hidden": "true",
+    });
+    for (const heights of rate.heights) {
+      let before = false;
+      const d = heights.map((/** @type {number | null} */ height, /** @type {number} */ i) => {
+        const known = height !== null;
+        const from = ((this.place(rate.first[i]) * WIDE) / 100).toFixed(1);
+        const to = ((this.place(rate.last[i] + 1) * WIDE) / 100).toFixed(1);
+        const y = known ? (HIGH * (1 - height)).toFixed(1) : "";
+        const piece = known ? `${before ? `V${y}` : `M${from} ${y}`}H${to}` : "";
+        before = known;
+        return piece;
+      });
+      drawn.append(svg("path", { class: "ru-own-line", d: d.join("") }));
+    }
+    plot.append(...ticks, drawn, ...this.makeLines());
+    plot.append(el("div", { class: "ru-cell", hidden: true }));
+    this.listen(plot, "rate");
+    chart.replaceChildren(head, plot);
   }
 
   /** Marks above the loss that open an alarm's words; those that are too near share one. */
@@ -215,9 +266,20 @@ export class Charts {
           ? ""
           : `${i && loss.median[i - 1] !== null ? "L" : "M"}${across(loss, i).toFixed(1)} ${up(value).toFixed(1)}`,
       );
+      // What is above the axis is dots at its end, not a line: the loss is not that value.
+      const above = (/** @type {number} */ i) => loss.median[i] > high;
+      const cut = line.filter((/** @type {string} */ _, /** @type {number} */ i) => above(i));
+      const kept = line.map((/** @type {string} */ piece, /** @type {number} */ i) =>
+        above(i) && (i === 0 || above(i - 1))
+          ? ""
+          : i && above(i - 1)
+            ? piece.replace("L", "M")
+            : piece,
+      );
       drawn.append(
         svg("path", { class: `${name} ru-thin`, d: range.join("") }),
-        svg("path", { class: name, d: line.join("") }),
+        svg("path", { class: name, d: kept.join("") }),
+        svg("path", { class: `${name} ru-cut`, d: cut.join("").replace(/^L/, "M") }),
       );
       const bad = loss.bad.map((/** @type {number} */ count, /** @type {number} */ i) =>
         count ? `M${across(loss, i).toFixed(1)} 0V5` : "",
@@ -329,6 +391,8 @@ export class Charts {
   /** @param {string} name */
   find(name) {
     if (name === "loss") return this.run.loss ? { ...this.run.loss, rows: [""] } : null;
+    if (name === "rate")
+      return this.run.rate ? { ...this.run.rate, rows: this.run.rate.rates } : null;
     return this.run.maps.find((/** @type {any} */ map) => map.name === name) ?? null;
   }
 
@@ -439,8 +503,9 @@ export class Charts {
     cell.hidden = false;
     cell.style.left = `${this.place(from)}%`;
     cell.style.width = `max(3px, ${this.place(to + 1) - this.place(from)}%)`;
-    cell.style.top = `${(100 * (rows - 1 - row)) / rows}%`;
-    cell.style.height = `${100 / rows}%`;
+    const whole = !chart.shades; // a line has no rows to mark
+    cell.style.top = whole ? "0" : `${(100 * (rows - 1 - row)) / rows}%`;
+    cell.style.height = whole ? "100%" : `${100 / rows}%`;
     setText(this.readout, `${nameSteps(from, to)}: ${nameValue(chart, row, column)}`);
     this.listeners.onMark({ ...mark, step: from });
   }
@@ -469,6 +534,10 @@ function nameSteps(from, to) {
  * @param {number} column
  */
 function nameValue(chart, row, column) {
+  if (chart.rates) {
+    const whose = chart.rates.length > 1 ? `learning rate ${row + 1}` : "learning rate";
+    return `${whose} ${chart.rates[row][column] || "is not known"}`;
+  }
   if (!chart.values) {
     const [low, high, bad] = [chart.low[column], chart.high[column], chart.bad[column]];
     if (low === null) return "the loss is infinite or undefined";

@@ -95,11 +95,27 @@ class RunPage {
       const { status, answer, tag } = await ask(path, this.tag);
       if (turn !== this.turn) return; // something else was asked for
       this.tag = tag;
-      if (status !== 304) this.show(answer);
+      if (status === 404 && this.run) this.showGone();
+      else if (status !== 304) this.show(answer);
     }
     const took = performance.now() - begun;
     const wait = this.run?.state === "live" ? Math.max(LIVE, 2 * took) : STILL;
     setTimeout(() => turn === this.turn && this.look(), wait);
+  }
+
+  /** The file that was shown is there no more: what was read of it stays. */
+  showGone() {
+    const failed = part(this.root, "error");
+    const words = `The file of this run is gone: it was deleted, moved or renamed. The page shows what it held at step ${this.run.step.toLocaleString("en")}, and goes on when the file is back.`;
+    if (failed.textContent !== words) {
+      setText(failed, words);
+      failed.hidden = false;
+    }
+    const [state] = stateNodes("gone");
+    find(this.root, ".ru-state").replaceWith(state);
+    this.run.state = "gone";
+    part(this.root, "tools").hidden = true; // nothing can be exported or compared
+    this.tag = "";
   }
 
   /** @param {any} answer */
