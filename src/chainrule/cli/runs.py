@@ -288,6 +288,8 @@ def _follow_lines(reader: "RunReader") -> None:
         told = len(alarms)
         sys.stdout.flush()
         if not live:
-            console.print("The run has ended." if reader.ended else "The run was stopped.")
+            by = f" by {reader.ending}" if reader.ending else ""
+            is_over = reader.ended and not by
+            console.print("The run has ended." if is_over else f"The run was stopped{by}.")
             return
         time.sleep(PERIOD)

@@ -46,7 +46,7 @@ class RunLine:
     Attributes:
         name: The file without its ending.
         path: The file.
-        state: "running", "ended", "stopped" (killed, or the machine failed) or "unreadable".
+        state: "running", "ended", "stopped" (by an error, Ctrl-C or a kill) or "unreadable".
         step: Its last step; 0 if there is none.
         loss: The loss of that step; `None` if it was not logged.
         alarms: Number of alarms.
@@ -54,6 +54,7 @@ class RunLine:
         created: When it began, in seconds since 1970.
         size: Bytes of the file.
         damage: What could not be read.
+        ending: What stopped it before its end, where that is known.
     """
 
     name: str
@@ -66,6 +67,7 @@ class RunLine:
     created: float = 0.0
     size: int = 0
     damage: str = ""
+    ending: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +233,12 @@ def render_view(view: RunView, *, alarms: int | None = None) -> RenderableType:
     earlier = len(view.alarms) - len(shown)
     line = view.line
     parts: list[RenderableType] = [
-        Text.assemble(show(line.name, "bold"), "  ", show(line.state, _STYLES.get(line.state, ""))),
+        Text.assemble(
+            show(line.name, "bold"),
+            "  ",
+            show(line.state, _STYLES.get(line.state, "")),
+            show(f" by {line.ending}" if line.ending else ""),
+        ),
         show(
             f"{line.model}, {view.parameters:,} parameter tensors"
             + (f", {' and '.join(view.optimizers)}" if view.optimizers else ""),
@@ -464,7 +471,7 @@ def _describe(reader: RunReader, last: StepRecord | None, alarms: int, size: int
     return RunLine(
         name=reader.path.stem,
         path=reader.path,
-        state="running" if reader.live else "ended" if reader.ended else "stopped",
+        state=reader.outcome,
         step=0 if last is None else last.step,
         loss=None if last is None else last.loss,
         alarms=alarms,
@@ -472,6 +479,7 @@ def _describe(reader: RunReader, last: StepRecord | None, alarms: int, size: int
         created=reader.facts.created,
         size=size,
         damage=reader.damage,
+        ending=reader.ending,
     )
 
 

@@ -65,9 +65,8 @@ def build_run_report(reader: RunReader) -> str:
     """
     facts, last, alarms = reader.facts, find_last(reader), reader.alarms()
     charts = build_charts(reader)
-    state = (
-        "still running" if reader.live else "ended" if reader.ended else "stopped before its end"
-    )
+    stopped = f"stopped by {reader.ending}" if reader.ending else "stopped before its end"
+    state = {"running": "still running", "stopped": stopped}.get(reader.outcome, "ended")
     words = [
         facts.model,
         f"{len(facts.parameters):,} parameter tensors",

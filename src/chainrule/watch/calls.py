@@ -26,6 +26,9 @@ class Listener(Protocol):
     def leave_scaler(self, optimizer: torch.optim.Optimizer) -> None:
         """After it returned."""
 
+    def abandon_scaler(self, optimizer: torch.optim.Optimizer) -> None:
+        """After it raised an error."""
+
     def note_clipping(self, parameters: Sequence[Tensor], total_norm: Tensor) -> None:
         """Before gradients are scaled down, if their norm is above a bound."""
 
@@ -68,7 +71,12 @@ def _replace_scaler_step() -> Callable[[], None]:
         listeners = _LISTENING.listeners if self.is_enabled() else ()
         for listener in listeners:
             listener.enter_scaler(self, optimizer)
-        result = original(self, optimizer, *args, **kwargs)
+        try:
+            result = original(self, optimizer, *args, **kwargs)
+        except BaseException:
+            for listener in listeners:
+                listener.abandon_scaler(optimizer)
+            raise
         for listener in listeners:
             listener.leave_scaler(optimizer)
         return result

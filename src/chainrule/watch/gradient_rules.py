@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule._utils.numbers import format_number
-from chainrule.watch.history import History
+from chainrule.watch.history import FROZEN, History
 from chainrule.watch.records import ABSENT, Evidence, LayerSample
 from chainrule.watch.rule import Bound, Finding, Rule
 
@@ -25,6 +25,12 @@ NOTHING = 6
 
 UNREACHED = 10
 """Steps without any gradient after which a weight counts as not reached."""
+
+FROZEN_STEPS = 8
+"""Steps in which no weight asks for a gradient: longer than a turn of networks in turns."""
+
+KEPT = 2
+"""Looks, of the last four, that found the gradients of the step before: one is a slip."""
 
 SENSITIVE = 1e4
 """Σ ‖∂𝓛/∂W‖ · ‖W‖ ÷ 𝓛 above which a change of all weights by 10⁻⁴ doubles the loss."""
@@ -178,6 +184,9 @@ def _find_no_gradient(history: History) -> Finding | None:
     asked = history.is_trained & history.is_held
     if not asked.any():
         asked = history.is_trained
+    frozen = _find_frozen(history)
+    if frozen is not None:
+        return frozen
     if not asked.any() or _is_solved(history):
         return None
     nothing = norms <= 0.0  # zero, or absent
@@ -189,10 +198,33 @@ def _find_no_gradient(history: History) -> Finding | None:
             "exactly zero or absent.",
             cause="Nothing that the weights do changes the loss: a constant output (a softmax "
             "over one unit), dead or saturated units, or a loss that is cut off from the model.",
-            action="Look at what the last layer and the loss do to the output; open the step as "
-            "a flow to see where the gradient ends.",
+            action="Look at what the last layer and the loss do to the output; "
+            "`chainrule.inspect` of one batch shows where the gradient ends.",
         )
+    if history.has_turns:
+        return None
     return _find_unreached(history, asked)
+
+
+def _find_frozen(history: History) -> Finding | None:
+    """Return that every weight was frozen in mid-run, before anything was learned."""
+    weights = history.is_weight & history.is_held & history.had_gradient
+    norms = history.get_norms(FROZEN_STEPS)
+    if len(norms) < FROZEN_STEPS or not weights.any() or not (norms[:, weights] == FROZEN).all():
+        return None
+    if not is_untrained(history) or not (history.is_trained & history.is_held).any():
+        return None
+    index = int(np.flatnonzero(weights)[0])
+    return Finding(
+        value=float(weights.sum()),
+        bound=0.0,
+        layer=name_layer(history, index),
+        summary=f"In the last {FROZEN_STEPS} steps up to step {history.step} no weight asks for a "
+        f"gradient: all {int(weights.sum())} of them, {history.facts.parameters[index].name!r} "
+        "first, were frozen, and the loss is near where it began.",
+        cause="Something has set `requires_grad` of every weight to false while the run went on.",
+        action="Look for what freezes them; `requires_grad_(True)` lets them train again.",
+    )
 
 
 def _find_unreached(history: History, asked: NDArray[np.bool_]) -> Finding | None:
@@ -216,8 +248,9 @@ def _find_unreached(history: History, asked: NDArray[np.bool_]) -> Finding | Non
         value=float(unreached.mean()),
         bound=0.5,
         layer=name_layer(history, index),
-        summary=f"In {UNREACHED} steps {int(unreached.sum())} of {len(weights)} weights that the "
-        f"optimizer holds, {history.facts.parameters[index].name!r} first, never had a gradient.",
+        summary=f"In the {UNREACHED} steps up to step {history.step} {int(unreached.sum())} of "
+        f"{len(weights)} weights that the optimizer holds, "
+        f"{history.facts.parameters[index].name!r} first, had no gradient.",
         cause="The loss does not reach them: `detach`, `torch.no_grad`, or a module that is not "
         "called.",
         action="Look for what cuts them off; if they are meant to stay, freeze them with "
@@ -337,11 +370,35 @@ def _find_largest(history: History) -> str:
     return name_layer(history, int(np.nan_to_num(record.grad_norms).argmax()))
 
 
+def _find_not_zeroed(history: History) -> Finding | None:
+    """Return that steps use the gradients of the steps before as well."""
+    looks = history.leftovers
+    kept = [step for step, is_left in looks if is_left]
+    if len(kept) < KEPT or not looks[-1][1] or looks[-1][0] < history.step - 1:
+        return None
+    return Finding(
+        value=float(len(kept)),
+        bound=float(KEPT),
+        summary=f"At steps {', '.join(map(str, kept))} the backward pass added its gradient to the "
+        "one that the step before had used: that was still there, number for number.",
+        evidence=(
+            Evidence(
+                name="steps that were looked at and kept older gradients",
+                value=float(len(kept)),
+                bound=float(KEPT),
+                step=history.step,
+            ),
+        ),
+    )
+
+
 def _find_vanishing(history: History) -> Finding | None:
     """Return that weights in front get far less than those at the end, and hardly move."""
     if history.count < 10 or len(history.samples) < 2:
         return None
-    weights = np.flatnonzero(history.is_weight & history.is_trained & history.is_held)
+    moved_at_all = history.get_current_rates() != 0.0
+    trained = history.is_weight & history.is_trained & history.is_held
+    weights = np.flatnonzero(trained & moved_at_all)
     if len(weights) < 3 or not is_untrained(history):
         return None
     rms = np.median(history.get_norms(10)[:, weights], axis=0) / np.sqrt(history.sizes[weights])
@@ -380,6 +437,24 @@ def is_warming(history: History) -> bool:
 
 GRADIENT_RULES = (
     Rule(
+        name="not_zeroed",
+        kind="gradients not zeroed",
+        find=_find_not_zeroed,
+        bounds=(
+            Bound(
+                value=float(KEPT),
+                unit="looks of the last four that found the last step's gradient",
+                source="equal in every number; where several backward passes make one step, it is "
+                "gone before the first",
+            ),
+        ),
+        cause="Nothing sets the gradients to zero between the steps, so that each step repeats all "
+        "earlier ones.",
+        action="Call `optimizer.zero_grad()` once per step, before the backward pass or after the "
+        "step.",
+        follows=("non_finite",),
+    ),
+    Rule(
         name="exploding",
         kind="exploding",
         find=_find_exploding,
@@ -397,7 +472,7 @@ GRADIENT_RULES = (
         "are too large, or an activation has no bound.",
         action="Scale the inputs, use an initialization for this activation, put normalization "
         "between the layers, or clip gradients.",
-        follows=("rate_too_high", "non_finite"),
+        follows=("rate_too_high", "non_finite", "not_zeroed"),
     ),
     Rule(
         name="non_finite",
@@ -406,9 +481,9 @@ GRADIENT_RULES = (
         bounds=(Bound(value=0.0, unit="infinite or undefined numbers", source="any is too many"),),
         cause="An operation got a value it is not defined for (the logarithm of a negative number, "
         "a division by zero, a softmax over nothing but −∞), or a number overflowed.",
-        action="Open the step as a flow: it names the operation and its inputs; guard that input, "
-        "or skip such batches.",
-        follows=("rate_too_high", "exploding"),
+        action="Guard the input of that operation, or leave such batches out; `watch(…, "
+        "keep_batches=True)` runs the step again on a copy and names the operation.",
+        follows=("rate_too_high", "exploding", "not_zeroed"),
     ),
     Rule(
         name="underflow",

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from chainrule.diagnosis.symmetry_rules import list_symmetric
 from chainrule.watch.records import ABSENT, RunFacts, Sample, StepRecord
+from chainrule.watch.standing import Standing, read_standing
 
 WINDOW = 128
 """Steps of which the loss and the total norm are kept."""
@@ -31,8 +33,19 @@ TICK = 10
 AFTER = 12
 """Steps after an unusual one in which the rules are asked at every step."""
 
+FROZEN = -2.0
+"""Stands for the norm of a parameter that has no gradient because it asks for none."""
+
+DEAD = 0.9
+"""Share of a layer's units that are dead, or have no gradient, at which the layer is in trouble."""
+
+CHECKS = 4
+"""So many looks at what is left of older gradients are kept."""
+
 _RATE = 0.05
 _ODD = 5.0
+_FLIPS = 3
+_CHANGES = 4
 
 
 @dataclass(slots=True)
@@ -69,6 +82,10 @@ class History:
         last_sampled: Number of steps since the last sample with layers, counted in steps added.
         troubles: What the rules have said, by their name.
         jumps: Counts of the last steps whose loss was unusual.
+        standing: How the parameters stand: what asks for gradients, and who moves it.
+        unfrozen: Which parameters began to ask for gradients in mid-run.
+        leftovers: Steps that were looked at, and whether they kept the gradients of the one before.
+        has_players: Whether several losses are trained against each other, or in turns.
         due: Whether the rules should be asked now: most steps are usual, and are not.
         wants_sample: Whether the next step should be sampled, because this one is unusual.
 
@@ -89,8 +106,16 @@ class History:
         self.facts = facts
         self.sizes = np.array([max(1, math.prod(each.shape)) for each in parameters], float)
         self.is_weight = np.array([len(each.shape) >= 2 for each in parameters], bool)
-        self.is_trained = np.array([each.trained for each in parameters], bool)
-        self.is_held = np.array([each.optimizer is not None for each in parameters], bool)
+        self.standing = read_standing(facts)
+        self.is_trained, self.is_held = self.standing.asked, self.standing.held
+        self.unfrozen = np.zeros(len(parameters), bool)
+        self._ever_asked = self.standing.asked.copy()
+        self.leftovers: deque[tuple[int, bool]] = deque(maxlen=CHECKS)
+        self.has_players = False
+        self._had = np.zeros(len(parameters), bool)
+        self._zero = np.zeros(len(parameters), bool)
+        self._flips = np.zeros(len(parameters), int)
+        self._idle_units: dict[int, float] = {}
         self.step = 0
         self.count = 0
         self.record: StepRecord | None = None
@@ -136,7 +161,8 @@ class History:
         total = record.total_norm if record.clipped_from is None else record.clipped_from
         loss = math.nan if record.loss is None else record.loss
         row = self.count % NEAR
-        self._near[row] = self._near[row + NEAR] = norms
+        frozen = (norms <= 0.0) & ~self.standing.asked
+        self._near[row] = self._near[row + NEAR] = np.where(frozen, FROZEN, norms)
         row = self.count % WINDOW
         rate = max(record.rates) if record.rates else math.nan
         self._recent[:, row] = self._recent[:, row + WINDOW] = (total, loss, rate)
@@ -148,6 +174,7 @@ class History:
         self.wants_sample = False
         jumped = self._follow_loss(loss, record)
         odd = self._follow_total(total) or jumped
+        odd = self._follow_zeros(norms) or odd
         if jumped:
             self.jumps.append(self.count)
         if record.skipped or record.bad_rank is not None:
@@ -161,6 +188,39 @@ class History:
         if odd and self.count > 1 and self._asked < 3 * AFTER:
             self.wants_sample = True
             self._asked += AFTER
+
+    def stand(self, standing: Standing) -> None:
+        """Take in how the parameters stand now."""
+        self.unfrozen |= standing.asked & ~self._ever_asked
+        self._ever_asked |= standing.asked
+        lost = len(standing.strays) > len(self.standing.strays)
+        self.due = self.due or lost or standing.unused > self.standing.unused
+        self.standing = standing
+        self.is_trained, self.is_held = standing.asked, standing.held
+
+    def note_leftover(self, step: int, is_left: bool) -> None:
+        """Take in whether a step kept the gradients of the one before."""
+        self.leftovers.append((step, is_left))
+        self.due = self.due or is_left
+
+    def note_idle_units(self, shares: Mapping[int, float]) -> None:
+        """Take in, by parameter, the share of units whose gradient is exactly zero.
+
+        Where that became most of a layer, the next step is worth a sample.
+        """
+        for at, share in shares.items():
+            if share >= DEAD > self._idle_units.get(at, 0.0):
+                self.wants_sample = True
+            self._idle_units[at] = share
+
+    def _follow_zeros(self, norms: NDArray[np.float64]) -> bool:
+        """Return whether the gradient of a weight has become exactly zero."""
+        zero = (norms == 0.0) & self.is_weight & self.is_trained & self.is_held
+        fresh = zero & ~self._zero & self._had & (self._flips < _FLIPS)
+        self._flips += fresh
+        self._zero = zero
+        self._had |= norms > 0.0
+        return bool(fresh.any())
 
     def _follow_total(self, total: float) -> bool:
         """Return whether the total norm is unusual, and follow its logarithm."""
@@ -214,6 +274,8 @@ class History:
             sample = replace(sample, flow=None)
         if self.first_sample is None:
             self.first_sample = sample
+        elif self.samples and _has_died(sample, self.samples[-1]):
+            self.wants_sample = True  # another one tells whether it lasts
         self.samples.append(sample)
         if sample.layers:
             self.last_sampled = self.count
@@ -274,9 +336,34 @@ class History:
         return sorted(self.first_loss)[len(self.first_loss) // 2] if self.first_loss else None
 
     @property
+    def has_turns(self) -> bool:
+        """Whether parts of the model are trained in turns, so that there is more than one loss."""
+        away = self.get_norms(NEAR) < 0.0
+        changes = (away[1:] != away[:-1]).sum(0)
+        return self.has_players or bool((changes >= _CHANGES).any())
+
+    def get_current_rates(self) -> NDArray[np.float64]:
+        """Return the learning rate of each parameter in the last step; undefined if unknown."""
+        rates = () if self.record is None else self.record.rates
+        groups = self.standing.groups
+        table = np.append(np.asarray(rates, float), math.nan)
+        return table[np.where((groups >= 0) & (groups < len(rates)), groups, -1)]
+
+    @property
+    def had_gradient(self) -> NDArray[np.bool_]:
+        """Which parameters have ever had a gradient that was not zero."""
+        return self._had
+
+    @property
     def has_loss(self) -> bool:
         """Whether the last step has a loss."""
         return self.record is not None and self.record.loss is not None
+
+
+def _has_died(sample: Sample, before: Sample) -> bool:
+    """Return whether most units of a layer are dead that were not in the sample before."""
+    alive = {each.name for each in before.layers if (each.dead_units or 0.0) < DEAD}
+    return any(each.name in alive and (each.dead_units or 0.0) >= DEAD for each in sample.layers)
 
 
 def measure_outlier(values: NDArray[np.float64], value: float) -> tuple[float, float]:

@@ -41,6 +41,7 @@ class Ledger:
         steps: The last steps.
         samples: The last samples.
         alarms: All alarms.
+        history: What the rules see of the run; `None` in a process that does not judge.
         last_step: The step after which the run goes on.
         last_seconds: The time that had passed by then.
     """
@@ -67,7 +68,7 @@ class Ledger:
         self.samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
         self.alarms: list[Alarm] = []
         self.last_step, self.last_seconds = 0, 0.0
-        self._history = History(facts) if is_first else None
+        self.history = History(facts) if is_first else None
         self._writer: RunWriter | None = None
         if path is not None and is_first:
             self._writer = self._open(path, facts, resume)
@@ -77,16 +78,22 @@ class Ledger:
     @property
     def wants_sample(self) -> bool:
         """Whether the last step was so unusual that the next one is to be sampled."""
-        return self._history is not None and self._history.wants_sample
+        return self.history is not None and self.history.wants_sample
 
-    def keep(self, record: StepRecord | Sample) -> None:
-        """Keep a record, and give it to the rules and to the file."""
+    def keep(self, record: StepRecord | Sample, *, is_judged: bool = True) -> None:
+        """Keep a record, and give it to the rules and to the file.
+
+        Args:
+            record: What to keep.
+            is_judged: Whether the rules see it; not so where measuring it failed.
+        """
         if isinstance(record, Sample):
             self.samples.append(record)
         else:
             self.steps.append(record)
-        if self._history is not None:
-            self._history.add(record)
+        if self.history is not None and is_judged:
+            with self._notices.guard("giving a record to the rules"):
+                self.history.add(record)
         self._write(record)
         self._send(record)
 
@@ -96,9 +103,9 @@ class Ledger:
         Args:
             kept: The step that was run again, whose origin is evidence.
         """
-        if self._history is None:
+        if self.history is None:
             return ()
-        alarms = [_add_evidence(alarm, kept) for alarm in find_alarms(self._history)]
+        alarms = [_add_evidence(alarm, kept) for alarm in find_alarms(self.history)]
         for alarm in alarms:
             self.alarms.append(alarm)
             self._write(alarm)
@@ -149,9 +156,13 @@ class Ledger:
             f"A flow is there for some sampled steps only ({known}); got {abbreviate(step)}."
         )
 
-    def close(self) -> None:
-        """Close the file and the sinks."""
-        self._close_writer()
+    def close(self, ending: str = "") -> None:
+        """Close the file and the sinks.
+
+        Args:
+            ending: What stopped the run before its end; "" if nothing did.
+        """
+        self._close_writer(ending)
         for at, sink in enumerate(self._sinks):
             close = getattr(sink, "close", None)
             if callable(close):
@@ -160,11 +171,11 @@ class Ledger:
                 except Exception as error:
                     self._notices.report(f"closing sinks[{at}]", error)
 
-    def _close_writer(self) -> None:
+    def _close_writer(self, ending: str = "") -> None:
         if self._writer is None:
             return
         try:
-            self._writer.close()
+            self._writer.close(ending)
         except Exception as error:
             self._notices.report("closing the file", error)
         if self._writer.failure:
@@ -196,11 +207,11 @@ class Ledger:
             *reader.steps(after=max(0, last - WINDOW)),
             *reader.samples()[-SAMPLES:],
         ]
-        assert self._history is not None
+        assert self.history is not None
         for record in sorted(records, key=lambda each: each.step):
             if record.step <= last:
-                self._history.add(record)
-        find_alarms(self._history)  # they were said
+                self.history.add(record)
+        find_alarms(self.history)  # they were said
         self.alarms += [alarm for alarm in reader.alarms() if alarm.step <= last]
 
     def _send(self, record: Record) -> None:

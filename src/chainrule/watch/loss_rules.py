@@ -3,10 +3,11 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chainrule._utils.numbers import format_number
-from chainrule.watch.history import NEAR, History, measure_outlier
-from chainrule.watch.records import ABSENT, Evidence
+from chainrule.watch.history import History, measure_outlier
+from chainrule.watch.records import Evidence
 from chainrule.watch.rule import Bound, Finding, Rule
 
 LEARNED = 20
@@ -54,8 +55,14 @@ above zero varies by more than that."""
 UNSOLVED = 0.1
 """Their median ÷ the first loss."""
 
-TURN = 0.2
-"""Share of steps with, and without, a gradient from which on networks train in turns."""
+AT_LEVEL, LEARNED_LEVEL = 0.85, 0.7
+"""Loss ÷ loss of guessing of a run that guesses, and of one that has learned something."""
+
+HALF = 0.5
+"""Share of the rise that the five steps on both sides of a change show: less is a climb."""
+
+MIXED = 0.1
+"""Share of the pairs of a loss before and one after a change that are the other way round."""
 
 LOST_AGAIN = 0.9
 """Loss ÷ first loss of a run that has lost what it learned."""
@@ -64,13 +71,13 @@ LOST_AGAIN = 0.9
 class _Jump:
     """A loss that jumped, some steps ago: what the three rules read."""
 
-    __slots__ = ("after", "before", "losses", "middle", "start", "totals")
+    __slots__ = ("after", "before", "losses", "middle", "rates", "start", "totals")
 
     def __init__(self, history: History, ago: int) -> None:
         losses, totals = history.get_losses(), history.get_totals()
         where = len(losses) - 1 - ago
         self.start = abs(history.start_loss or 0.0)
-        self.losses, self.totals = losses, totals
+        self.losses, self.totals, self.rates = losses, totals, history.get_rates()
         self.before = losses[max(0, where - 64) : where]
         self.after = losses[where:]
         self.middle = math.nan
@@ -99,12 +106,16 @@ class _Jump:
         return int((~(self.after[1:] < level)).sum())
 
     def measure_lead(self) -> float:
-        """Norm ÷ its median in the three steps before the jump."""
+        """Norm or learning rate ÷ its median, the larger one, in the three steps before."""
         where = len(self.losses) - len(self.after)
-        old = self.totals[max(0, where - 64) : max(0, where - 3)]
-        old = old[np.isfinite(old) & (old > 0)]
-        lead = self.totals[max(0, where - 3) : where]
-        return float(lead.max() / np.median(old)) if len(old) and len(lead) else 0.0
+        leads = [0.0]
+        for values in (self.totals, self.rates):
+            old = values[max(0, where - 64) : max(0, where - 3)]
+            old = old[np.isfinite(old) & (old > 0)]
+            lead = values[max(0, where - 3) : where]
+            if len(old) and len(lead):
+                leads.append(float(lead.max() / np.median(old)))
+        return max(leads)
 
 
 def _find_jump(history: History, least: int, most: int) -> tuple[_Jump, int] | None:
@@ -123,7 +134,7 @@ def _show(jump: _Jump, history: History, ago: int) -> tuple[Evidence, ...]:
     return (
         Evidence(name="loss", value=float(jump.after[0]), bound=jump.middle, step=step),
         Evidence(
-            name="norm of all gradients before ÷ median",
+            name="norm of all gradients, or rate, before ÷ median",
             value=jump.measure_lead(),
             bound=LED,
             step=step - 1,
@@ -156,11 +167,12 @@ def _find_spike(history: History) -> Finding | None:
         return None
     jump, ago = found
     lead = jump.measure_lead()
-    falling = float(np.median(jump.after[-3:])) < FALLING * float(jump.after[0])
+    last = float(np.median(jump.after[-3:]))
+    falling = last < FALLING * float(jump.after[0]) and not _is_at_guessing(history, last)
     if not (lead > LED or (jump.high > 1 and falling)):
         return None
     ratio = float(jump.after[0]) / abs(jump.middle) if jump.middle else math.inf
-    leads = f"; {format_number(lead)} times the usual gradient came before it" if lead > LED else ""
+    leads = f"; {format_number(lead)} times the usual step came before it" if lead > LED else ""
     return Finding(
         value=ratio,
         bound=THRICE,
@@ -173,19 +185,109 @@ def _find_spike(history: History) -> Finding | None:
 
 def _find_data_changed(history: History) -> Finding | None:
     """Return that the loss went up from one step to the next, and stayed there."""
+    if history.has_turns:
+        return None
     found = _find_jump(history, LASTED, LASTED + 5)
-    if found is None:
+    if found is not None:
+        jump, ago = found
+        if jump.measure_lead() <= LED and jump.high >= LASTED - 1:
+            return _describe_change(history, jump, ago)
+    return _find_shift(history)
+
+
+def _find_shift(history: History) -> Finding | None:
+    """Return that the loss changed at one step to the level of guessing, and stays there.
+
+    A jump of the loss that is small beside its noise is seen from more steps.
+    """
+    level, _ = _find_level(history)
+    losses = history.get_losses()
+    if level <= 0.0 or len(losses) < LEARNED + LASTED or not np.isfinite(losses).all():
         return None
-    jump, ago = found
-    if jump.measure_lead() > LED or jump.high < LASTED - 1:
+    if float(losses[-LASTED:].mean()) < AT_LEVEL * level:
         return None
+    values = np.minimum(losses, 2.0 * level)
+    split = _find_split(values)
+    before, after = values[max(0, split - 64) : split], values[split:]
+    if before.mean() > LEARNED_LEVEL * level or after.mean() < AT_LEVEL * level:
+        return None
+    ago = len(losses) - 1 - split
+    jump = _Jump(history, ago)
+    jump.middle = float(np.median(before))
+    is_data = jump.measure_lead() <= LED and _keeps_weights(history, ago)
+    return _describe_change(history, jump, ago) if is_data and _is_step(before, after) else None
+
+
+def _find_split(values: NDArray[np.float64]) -> int:
+    """Return where values change their level: where two means fit them best (least squares)."""
+    count = len(values)
+    splits = np.arange(LEARNED, count - LASTED + 1)
+    sums = np.cumsum(values)
+    apart = (sums[-1] - sums[splits - 1]) / (count - splits) - sums[splits - 1] / splits
+    return int(splits[(apart * np.sqrt(splits * (count - splits))).argmax()])
+
+
+def _is_step(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
+    """Return whether values went up for certain, and from one to the next: they did not climb."""
+    rise = float(after.mean() - before.mean())
+    error = math.sqrt(before.var() / len(before) + after.var() / len(after))
+    inverted = float((after[:, None] <= before[None, :]).mean())
+    if rise < UNUSUAL * error or inverted > MIXED:
+        return False
+    edge = LASTED // 2
+    return bool(after[:edge].mean() - before[-edge:].mean() >= HALF * rise)
+
+
+def _find_level(history: History) -> tuple[float, str]:
+    """Return the loss of guessing and what it is: where it is not known, where the run began."""
+    if history.guessing is not None and history.guessing > 0.0:
+        return history.guessing, "the level of guessing"
+    return abs(history.start_loss or 0.0), "where the run began"
+
+
+def _is_at_guessing(history: History, loss: float) -> bool:
+    level, _ = _find_level(history)
+    return level > 0.0 and loss >= AT_LEVEL * level
+
+
+def _keeps_weights(history: History, ago: int) -> bool:
+    """Return whether the weights have the size they had before a step, as far as samples tell."""
+    step = history.step - ago
+    sizes = [
+        (each.step, float(np.square(each.weight_norms[history.is_weight]).sum()))
+        for each in history.samples
+    ]
+    old = [size for number, size in sizes if number < step and size > 0.0]
+    new = [size for number, size in sizes if number > step]
+    return not old or not new or 0.25 <= new[-1] / old[-1] <= 4.0
+
+
+def _describe_change(history: History, jump: _Jump, ago: int) -> Finding:
+    step = history.step - ago
+    level, name = _find_level(history)
+    last = float(np.mean(jump.after[-LASTED:]))
     ratio = float(jump.after[0]) / abs(jump.middle) if jump.middle else math.inf
+    evidence = [*_show(jump, history, ago), Evidence(name="loss since", value=last, bound=level)]
+    split = len(jump.totals) - len(jump.after)
+    old = jump.totals[max(0, split - 64) : split]
+    old, new = old[np.isfinite(old)], jump.totals[split + 1 :]
+    new = new[np.isfinite(new)]
+    if len(old) and len(new) and np.median(old) > 0.0:
+        grown = float(np.median(new) / np.median(old))
+        evidence.append(Evidence(name="norm of all gradients since ÷ before", value=grown))
+    at_level = level > 0.0 and last >= AT_LEVEL * level
+    where = f", {name} ({format_number(level)})" if at_level else ""
     return Finding(
         value=ratio,
         bound=THRICE,
-        summary=f"At step {history.step - ago} the loss went from {format_number(jump.middle)} to "
-        f"{format_number(float(jump.after[0]))} and stayed there; no large gradient came before.",
-        evidence=_show(jump, history, ago),
+        summary=f"At step {step} the loss jumped from {format_number(jump.middle)} to "
+        f"{format_number(float(jump.after[0]))}, and since then it is at {format_number(last)}"
+        f"{where}: targets or inputs changed at step {step}. No large step came before.",
+        cause="From this step on the targets do not follow from the inputs as they did: they are "
+        "shuffled, shifted against the inputs, renumbered, or the inputs are others."
+        if at_level
+        else "",
+        evidence=tuple(evidence),
     )
 
 
@@ -226,7 +328,7 @@ def _find_loss_flat(history: History) -> Finding | None:
     noise = float(last.std()) / math.sqrt(len(last))
     half = len(last) // 2
     slope = float(last[:half].mean() - last[half:].mean())
-    if _takes_turns(history) or slope > PROGRESS * abs(first) + 2 * noise:
+    if history.has_turns or slope > PROGRESS * abs(first) + 2 * noise:
         return None
     fallen = first - float(last[half:].mean())
     return Finding(
@@ -237,16 +339,10 @@ def _find_loss_flat(history: History) -> Finding | None:
     )
 
 
-def _takes_turns(history: History) -> bool:
-    """Return whether parts of the model train in turns, so that there is more than one loss."""
-    absent = (history.get_norms(NEAR) == ABSENT).mean(0)
-    return bool(((absent > TURN) & (absent < 1 - TURN)).any())
-
-
 def _find_stalled(history: History) -> Finding | None:
     """Return that a run had learned, and has lost it again."""
     blocks, first = history.get_blocks(), history.first_block
-    if first is None or len(blocks) < 8 or first <= 0.0:
+    if first is None or len(blocks) < 8 or first <= 0.0 or history.has_turns:
         return None
     last = blocks[-4:]
     if history.best_block > 0.6 * first or (last < LOST_AGAIN * first).any():
@@ -285,12 +381,23 @@ LOSS_RULES = (
         name="spike",
         kind="spike",
         find=_find_spike,
-        bounds=(_JUMP, Bound(value=LED, unit="norm before ÷ median", source="it leads the loss")),
+        bounds=(
+            _JUMP,
+            Bound(value=LED, unit="norm or rate before ÷ median", source="it leads the loss"),
+        ),
         cause="A step was too large for where the weights were; often Adam's second moment was "
         "still small when a large gradient came.",
         action="Clip gradients, lower the learning rate or Adam's β₂; if it comes back by itself, "
         "skip such steps.",
-        follows=("non_finite", "rate_too_high", "exploding", "outlier_batch", "data_changed"),
+        follows=(
+            "non_finite",
+            "rate_too_high",
+            "exploding",
+            "outlier_batch",
+            "data_changed",
+            "stale_optimizer",
+            "not_zeroed",
+        ),
         repeats=30,
     ),
     Rule(
@@ -301,18 +408,45 @@ LOSS_RULES = (
         cause="One batch is unlike the others: values out of scale, wrong labels, a damaged "
         "record.",
         action="Look at the inputs of this step; clip gradients, so that one batch cannot do much.",
-        follows=("non_finite", "rate_too_high", "exploding", "spike", "data_changed"),
+        follows=(
+            "non_finite",
+            "rate_too_high",
+            "exploding",
+            "spike",
+            "data_changed",
+            "stale_optimizer",
+            "not_zeroed",
+        ),
         repeats=30,
     ),
     Rule(
         name="data_changed",
         kind="data changed",
         find=_find_data_changed,
-        bounds=(_JUMP,),
+        bounds=(
+            _JUMP,
+            Bound(
+                value=AT_LEVEL,
+                unit="loss since ÷ loss of guessing, of smaller jumps",
+                source="who guesses is there; nine of ten pairs of losses before and after must "
+                "show the change, and its mean be six standard errors",
+            ),
+        ),
         cause="From this step on the data are others: another scale, another order of classes, "
         "another source.",
         action="Compare the inputs and targets of this step with earlier ones.",
-        follows=("non_finite", "rate_too_high", "exploding", "spike", "dead_units"),
+        follows=(
+            "non_finite",
+            "rate_too_high",
+            "exploding",
+            "spike",
+            "dead_units",
+            "saturated",
+            "no_gradient",
+            "no_update",
+            "stale_optimizer",
+            "not_zeroed",
+        ),
     ),
     Rule(
         name="stalled",
@@ -332,6 +466,7 @@ LOSS_RULES = (
             "no_gradient",
             "stale_optimizer",
             "no_update",
+            "not_zeroed",
         ),
         repeats=500,
         outlasts=True,
@@ -365,6 +500,7 @@ LOSS_RULES = (
             "rate_too_low",
             "empty_batches",
             "data_changed",
+            "not_zeroed",
         ),
         repeats=500,
         outlasts=True,

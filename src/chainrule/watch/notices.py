@@ -1,7 +1,10 @@
 """What goes wrong in watching itself: said once each, in the log; training goes on."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from chainrule.errors import TrainingStopped
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,11 +28,22 @@ class Notices:
 
     def report(self, doing: str, error: Exception) -> None:
         """Say that something failed."""
+        said = str(error).rstrip(". ")
         self.say(
             doing,
-            f"While {doing}, {type(error).__name__} was raised: {error}. Training goes on; this is "
-            "said once.",
+            f"While {doing}, {type(error).__name__} was raised{': ' * bool(said)}{said}. Training "
+            "goes on; this is said once.",
         )
+
+    @contextmanager
+    def guard(self, doing: str) -> Iterator[None]:
+        """Report what fails in a block, and go on after it; what ends a training is let through."""
+        try:
+            yield
+        except TrainingStopped:
+            raise
+        except Exception as error:
+            self.report(doing, error)
 
     def reporter(self, doing: str) -> Callable[[Exception], None]:
         """Return a function that reports what fails while doing something."""

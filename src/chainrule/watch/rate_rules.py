@@ -10,11 +10,10 @@ from chainrule.watch.gradient_rules import (
     STILL,
     is_untrained,
     is_warming,
-    mask_numbers,
     name_layer,
 )
-from chainrule.watch.history import NEAR, History
-from chainrule.watch.records import ABSENT, Evidence, Sample
+from chainrule.watch.history import DEAD, History
+from chainrule.watch.records import ABSENT, NO_MODULE, Evidence, Sample
 from chainrule.watch.rule import Bound, Finding, Rule
 
 REPLACED = 1.0
@@ -32,9 +31,6 @@ TENFOLD = 10.0
 SOON = 20
 """Steps within which updates are added up."""
 
-DEAD = 0.9
-"""Share of dead units of a layer."""
-
 FAR = 5.0
 """Loss ÷ first loss, in most of the last steps, that a run does not come back from by itself."""
 
@@ -42,7 +38,13 @@ LATE = 5
 """Steps of a learning rate of zero, or without an update, that no schedule needs to begin."""
 
 LOST_STEPS = 8
-"""Steps without any gradient after which parameters that used to have them count as replaced."""
+"""Steps with a gradient, and without an optimizer, of parameters of which the others are held."""
+
+MOST = 0.5
+"""Share of the numbers that get gradients, of which an optimizer holds so many by intention."""
+
+IDLE = 3
+"""Steps without a gradient and without a module that runs."""
 
 SPREAD = 1e-5
 """Relative difference of a norm between processes: rounding of float32 is 6·10⁻⁸."""
@@ -70,6 +72,8 @@ def _find_rate_too_high(history: History) -> Finding | None:
 def _find_growth(history: History) -> Finding | None:
     """Return that loss or norm grows by a factor, step after step."""
     totals, losses = history.get_totals(RISING + 1), history.get_losses(RISING + 1)
+    if history.has_turns:  # what one part gains there, the other one loses
+        losses = np.full(len(losses), np.nan)
     for name, values in (("loss", losses), ("norm of all gradients", totals)):
         if name != "loss" and history.has_loss and not _is_worse(history):
             continue
@@ -172,7 +176,7 @@ def _find_killed(history: History) -> Finding | None:
 def _find_far(history: History) -> Finding | None:
     """Return that the loss stays far above where it began."""
     start = history.start_loss
-    if start is None or start <= 0.0 or history.count < 8:
+    if start is None or start <= 0.0 or history.count < 8 or history.has_turns:
         return None
     losses = history.get_losses(8)
     known = losses[np.isfinite(losses)]
@@ -233,25 +237,53 @@ def _find_no_update(history: History) -> Finding | None:
 
 
 def _find_unheld(history: History) -> Finding | None:
-    """Return parameters that have gradients, and that no optimizer holds."""
+    """Return parameters that have gradients, and that no optimizer holds, though one should.
+
+    Who trains a part on purpose leaves out the front (a probe), or most of the model (adapters).
+    """
     if history.count < 2:
         return None
-    unheld = history.is_trained & ~history.is_held & (history.get_norms(2) > 0.0).all(0)
-    if not unheld.any():
+    lost = list_unheld(history)
+    if not lost.any():
         return None
-    held = int((history.is_trained & history.is_held).sum())
-    names = [history.facts.parameters[i].name for i in np.flatnonzero(unheld)]
+    held = history.is_trained & history.is_held
+    what = ""
+    if held.any():
+        lost = lost if _is_by_accident(history, lost, held) else lost & history.unfrozen
+        if history.count < LOST_STEPS or not lost.any():
+            return None
+        what = " They began to ask for gradients in mid-run." * bool(history.unfrozen[lost].all())
+    names = [history.facts.parameters[i].name for i in np.flatnonzero(lost)]
     return Finding(
-        value=unheld.sum() / max(1, int(history.is_trained.sum())),
+        value=lost.sum() / max(1, int(history.is_trained.sum())),
         bound=0.0,
-        layer=name_layer(history, int(np.flatnonzero(unheld)[0])),
+        layer=name_layer(history, int(np.flatnonzero(lost)[0])),
         summary=f"{len(names)} parameters get gradients, {names[0]!r} first, but no optimizer "
-        f"holds them" + ("." if held else "; it holds none of this model's."),
-        cause="The optimizer was built before these parameters: for another copy of the model, or "
-        "before layers were added.",
-        action="Build the optimizer after everything that copies, replaces or adds layers; if "
-        "they are meant to stay, freeze them with `requires_grad_(False)`.",
+        f"holds them" + ("." if held.any() else "; it holds none of this model's.") + what,
+        cause="They were not given to the optimizer: it was built before them, or for another "
+        "copy of the model, or they were frozen then.",
+        action="Build the optimizer after everything that copies, replaces or adds layers, or "
+        "call `add_param_group`; if they are meant to stay, freeze them with "
+        "`requires_grad_(False)`.",
     )
+
+
+def list_unheld(history: History) -> NDArray[np.bool_]:
+    """Return which parameters have gradients, and no optimizer of the process that moves them."""
+    loose = history.is_trained & ~history.is_held & ~history.standing.elsewhere
+    return loose & (history.get_norms(2) > 0.0).all(0)
+
+
+def _is_by_accident(history: History, lost: NDArray[np.bool_], held: NDArray[np.bool_]) -> bool:
+    """Return whether the optimizer holds most of the model, but not what comes behind it."""
+    behind, front = (
+        np.flatnonzero(lost & history.is_weight),
+        np.flatnonzero(held & history.is_weight),
+    )
+    if not len(behind) or not len(front) or behind.max() < front.min():
+        return False
+    own, others = history.sizes[held].sum(), history.sizes[lost].sum()
+    return bool(own >= MOST * (own + others))
 
 
 def _find_unmoved(history: History) -> Finding | None:
@@ -264,6 +296,10 @@ def _find_unmoved(history: History) -> Finding | None:
         return None
     rates = history.get_rates(LATE)
     zero = bool((rates == 0.0).all())
+    if not zero:  # a group with a rate of zero is frozen on purpose
+        weights &= history.get_current_rates() != 0.0
+        if not weights.any():
+            return None
     recent = list(history.samples)[-3:]
     still = weights[weights]
     if not zero:
@@ -292,39 +328,63 @@ def _find_unmoved(history: History) -> Finding | None:
 
 
 def _find_stale_optimizer(history: History) -> Finding | None:
-    """Return that the optimizer steps on parameters that the model no longer has."""
-    if history.samples and history.samples[-1].replaced:
-        names = history.samples[-1].replaced
-        return Finding(
-            value=float(len(names)),
-            bound=0.0,
-            layer=names[0].rpartition(".")[0] or names[0],
-            summary=f"At step {history.samples[-1].step} {len(names)} parameters of the model, "
-            f"{names[0]!r} first, are no longer those that the optimizer holds.",
-        )
-    norms = history.get_norms(NEAR)
-    if len(norms) < 2 * LOST_STEPS:
+    return _find_strays(history) or _find_exchanged(history) or _find_abandoned(history)
+
+
+def _find_strays(history: History) -> Finding | None:
+    """Return parameters that came into the model in mid-run, and that no optimizer holds."""
+    names = history.standing.strays
+    step = history.step
+    if not names and history.samples:
+        names, step = history.samples[-1].replaced, history.samples[-1].step
+    if not names:
         return None
-    asked = history.is_trained & history.is_held
-    absent = norms[:, asked] == ABSENT
-    once = (np.diff(absent.astype(int), axis=0) >= 0).all(0)  # gone once, and never back
-    lost = once & absent[-LOST_STEPS:].all(0) & ~absent[:LOST_STEPS].any(0)
-    if not lost.any():
-        return None
-    held = [history.facts.parameters[i].name for i in np.flatnonzero(asked)]
-    alive = {mask_numbers(name) for name, gone in zip(held, absent[-1], strict=True) if not gone}
-    if all(
-        mask_numbers(name) in alive for name, is_lost in zip(held, lost, strict=True) if is_lost
-    ):
-        return None  # experts: a sibling has gradients
-    index = int(np.flatnonzero(asked)[np.flatnonzero(lost)[0]])
     return Finding(
-        value=float(lost.sum()),
+        value=float(len(names)),
         bound=0.0,
-        layer=name_layer(history, index),
-        summary=f"{int(lost.sum())} parameters, {history.facts.parameters[index].name!r} first, "
-        f"had gradients and have had none in the last {LOST_STEPS} steps up to step "
-        f"{history.step}, though the optimizer still holds them.",
+        layer=names[0].rpartition(".")[0] or names[0],
+        summary=f"At step {step} {len(names)} parameters of the model, {names[0]!r} first, are not "
+        "those that it began with: they get gradients, and no optimizer holds them.",
+    )
+
+
+def _find_exchanged(history: History) -> Finding | None:
+    """Return that the optimizer holds tensors without use instead of parameters of the model."""
+    unused = history.standing.unused
+    if history.count < 2 or not unused or not (history.is_trained & history.is_held).any():
+        return None
+    lost = np.flatnonzero(list_unheld(history))
+    if not len(lost):
+        return None
+    name = history.facts.parameters[lost[0]].name
+    return Finding(
+        value=float(unused),
+        bound=0.0,
+        layer=name_layer(history, int(lost[0])),
+        summary=f"The optimizer holds {unused} tensors that are not in the model and have no "
+        f"gradient; {len(lost)} parameters of the model, {name!r} first, have gradients, and no "
+        "optimizer holds them.",
+    )
+
+
+def _find_abandoned(history: History) -> Finding | None:
+    """Return that optimizers step, and the model that is watched is not called any more."""
+    norms = history.get_norms(IDLE)
+    held = history.is_trained & history.is_held
+    if len(norms) < IDLE or not held.any() or not history.samples or any(history.get_skips(IDLE)):
+        return None
+    sample = history.samples[-1]
+    if sample.layers or sample.missing != NO_MODULE or sample.step <= history.step - IDLE:
+        return None
+    if (norms[:, held] > 0.0).any():
+        return None
+    return Finding(
+        value=0.0,
+        bound=0.0,
+        summary=f"In the last {IDLE} steps up to step {history.step} no parameter had a gradient, "
+        f"and no module of the model ran at step {sample.step}.",
+        cause="Another model is trained than the one that the optimizer and `watch` got: it was "
+        "made anew or copied after they were.",
     )
 
 
@@ -371,7 +431,7 @@ RATE_RULES = (
         "last.",
         action="Divide the learning rate by 10, or scale the inputs; add warm-up, or clip "
         "gradients.",
-        follows=("exploding", "data_changed", "no_update"),
+        follows=("exploding", "data_changed", "no_update", "stale_optimizer", "not_zeroed"),
     ),
     Rule(
         name="no_update",
@@ -388,15 +448,15 @@ RATE_RULES = (
         find=_find_stale_optimizer,
         bounds=(
             Bound(
-                value=float(LOST_STEPS),
-                unit="steps without a gradient",
-                source="longer than a turn of two networks that train in turns",
+                value=0.0,
+                unit="parameters with a gradient that no optimizer holds",
+                source="any is too many where the optimizer holds tensors in their place, or they "
+                "came in mid-run",
             ),
         ),
-        cause="The model's parameters were replaced (a new layer, `load_state_dict(assign=True)`, "
-        "a copy), and the optimizer still steps on the old ones; or they were frozen.",
-        action="Build the optimizer anew, or add the new parameters with `add_param_group`; leave "
-        "frozen ones out.",
+        cause="The model's parameters were replaced or added (a new layer, "
+        "`load_state_dict(assign=True)`, a copy), and the optimizer does not hold the new ones.",
+        action="Build the optimizer anew, or add the new parameters with `add_param_group`.",
         follows=("non_finite", "no_gradient"),
     ),
     Rule(

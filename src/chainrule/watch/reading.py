@@ -103,6 +103,24 @@ class RunReader:
         return rows[0][0] is not None
 
     @property
+    def ending(self) -> str:
+        """What stopped its last writer, for example "ValueError at step 123"; "" if nothing did."""
+        query = "SELECT text FROM endings WHERE id = (SELECT max(id) FROM sessions)"
+        rows = self._query(query)
+        return rows[0][0][:200] if rows and isinstance(rows[0][0], str) else ""
+
+    @property
+    def outcome(self) -> str:
+        """How it stands with the run: "running", "ended", or "stopped" before its end.
+
+        A run is stopped by an error or Ctrl-C, which `ending` names, or by a kill, which nobody
+        could note.
+        """
+        if self.live:
+            return "running"
+        return "ended" if self.ended and not self.ending else "stopped"
+
+    @property
     def last_step(self) -> int:
         """The last step that can be read; 0 if there is none."""
         return self._find_range()[1]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 ABSENT = -1.0
 """Stands for a norm where there was nothing to measure: no gradient at this step, no update."""
 
+NO_MODULE = "No module of the model ran in this step."
+"""`Sample.missing` where the model itself was not called."""
+
 Norms = NDArray[np.float64]
 """One number per parameter, in the order of `RunFacts.parameters`; `ABSENT` where there is none."""
 

@@ -12,6 +12,7 @@ from chainrule.watch.rule import Finding, Rule
 from chainrule.watch.unit_rules import UNIT_RULES
 
 _FIRST = (
+    "not_zeroed",
     "exploding",
     "rate_too_high",
     "non_finite",

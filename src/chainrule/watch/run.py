@@ -7,6 +7,7 @@ nothing waits for a device. Whatever fails in here is said once, and training go
 
 import atexit
 import math
+import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from chainrule.errors import TrainingStopped
 from chainrule.flow.gradient_flow import GradientFlow
@@ -35,15 +37,24 @@ from chainrule.watch.gradients import (
     take_local,
 )
 from chainrule.watch.ledger import Ledger
+from chainrule.watch.leftovers import Leftovers, is_due
+from chainrule.watch.measuring import look_at_units, measure_gradients
 from chainrule.watch.notices import Notices
-from chainrule.watch.parts import Part, has_closure, read_rates, split_by_device
+from chainrule.watch.ownership import Ownership
+from chainrule.watch.parts import has_closure, read_rates
 from chainrule.watch.processes import LocalFlags, find_processes
 from chainrule.watch.records import ABSENT, Alarm, LayerSample, RunFacts, Sample, StepRecord
 from chainrule.watch.replay import BatchKeeper, KeptStep
-from chainrule.watch.sampling import NO_MODULE, LayerSampler, UpdateMeter, is_sampled
+from chainrule.watch.sampling import LayerSampler, UpdateMeter, is_sampled
 from chainrule.watch.sinks import Sink
 from chainrule.watch.skipping import guard_step, has_bad_gradient
-from chainrule.watch.steps import Step, make_record, read_scalars
+from chainrule.watch.steps import (
+    Step,
+    describe_ending,
+    make_record,
+    read_idle_units,
+    read_scalars,
+)
 from chainrule.watch.subject import Watched, describe_run
 
 FLOW_EVERY = 20
@@ -55,6 +66,12 @@ SAMPLED_AFTER = 3
 COMPARED, COMPARED_EVERY = 12, 5
 """Gradients before and after clipping by hand are compared in so many first samples, then in each
 fifth while nobody was seen to clip: who does so does it from the beginning."""
+
+TURNS = 3
+"""So many times must a loss have been seen to be trained in turns with another one."""
+
+LOOK_EVERY = 8
+"""In one of so many steps it is looked for units without a gradient, and for new parameters."""
 
 
 class Run:
@@ -104,6 +121,7 @@ class Run:
         self._extra = 0
         self._clips_by_hand = False
         self._waits = self._compares = True
+        self._is_left, self._turns = False, 0
         self._frozen: Values | None = None
         self.facts: RunFacts = describe_run(
             watched,
@@ -138,8 +156,10 @@ class Run:
         )
         self._flows = FlowRecorder(watched.inventory, self._notices.reporter("recording a flow"))
         self._locals = LocalFlags(watched.model, watched.parameters) if processes.size > 1 else None
-        self._read_ownership()
-        self._handles: list[Any] = []
+        self._owners = Ownership(watched, self._notices)
+        self._idle: Any = None
+        self._leftovers = Leftovers(self._notices.reporter("looking at older gradients"))
+        self._handles: list[Any] = [register_optimizer_step_post_hook(self._note_other)]
         self._restore: list[Callable[[], None]] = []
         for optimizer in watched.optimizers:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
@@ -226,8 +246,12 @@ class Run:
         """
         return self._ledger.find_flow(step)
 
-    def close(self) -> None:
-        """End the run: read what is left, and take all hooks off."""
+    def close(self, error: BaseException | None = None) -> None:
+        """End the run: read what is left, and take all hooks off.
+
+        Args:
+            error: What stopped the training before its end; it is kept with the run.
+        """
         if self._closed:
             return
         self._closed = True
@@ -239,6 +263,7 @@ class Run:
         unlisten(self)
         self._sampler.detach()
         self._flows.release()
+        self._leftovers.drop()
         if self._locals is not None:
             self._locals.remove()
         if self._keeper is not None:
@@ -254,10 +279,8 @@ class Run:
                 self._conclude(current, is_last=True)
         except TrainingStopped:
             pass  # it ends anyway; the alarm is in `alarms`
-        except Exception as error:
-            self._notices.report("ending the run", error)
         finally:
-            self._ledger.close()
+            self._ledger.close(describe_ending(error, self._number))
 
     def __enter__(self) -> Self:
         """Return the run."""
@@ -269,40 +292,51 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the run, also after an error or Ctrl-C."""
-        self.close()
+        """Close the run, also after an error or Ctrl-C, which is kept with it."""
+        self.close(error)
 
     # --- Hooks ------------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        try:
+        with self._notices.guard("beginning a step"):
             step = self._enter(optimizer)
             if not has_closure(args, kwargs):
-                self._measure(step, optimizer)
+                with self._notices.guard("measuring a step"):
+                    self._measure(step, optimizer)
             if step.is_sampled:
                 self._weigh(step, optimizer)
-        except TrainingStopped:
-            raise
-        except Exception as error:
-            self._notices.report("measuring a step", error)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        try:
-            step = self._current
-            if step is None or id(optimizer) not in step.stepped:
-                return
+        step = self._current
+        if step is None or id(optimizer) not in step.stepped:
+            return
+        with self._notices.guard("measuring updates"):
             if step.meters:
                 step.meters[-1].finish()
-            if has_closure(args, kwargs):
+        if has_closure(args, kwargs):
+            with self._notices.guard("measuring a step"):
                 self._measure(step, optimizer)
+        self._leave(step, optimizer)
+
+    def _leave(self, step: Step, optimizer: torch.optim.Optimizer) -> None:
+        """After an optimizer stepped, or did not: prepare what the next step needs."""
+        with self._notices.guard("preparing a step"):
+            key = id(optimizer)
+            self._leftovers.mark(step.stepped)
+            if is_due(step.number + 1) or self._is_left:
+                parameters = self._watched.parameters
+                self._leftovers.arm(key, [parameters[at] for at in self._owners.held[key]])
             if len(step.stepped) == len(self._watched.optimizers):
                 self._prepare_next()
-        except Exception as error:
-            self._notices.report("measuring a step", error)
+
+    def _note_other(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Note that any optimizer of the process stepped."""
+        with self._notices.guard("seeing another optimizer"):
+            self._turns += self._owners.note_other(optimizer)
 
     def enter_scaler(self, scaler: Any, optimizer: torch.optim.Optimizer) -> None:
         """Note the scale before a gradient scaler steps one of the optimizers, or does not."""
-        if id(optimizer) in self._held:
+        if id(optimizer) in self._owners.held:
             try:
                 scale = self._last_scale = read_scale(scaler)
                 self._scaling[id(optimizer)] = scale, is_unscaled(scaler, optimizer)
@@ -311,8 +345,12 @@ class Run:
 
     def leave_scaler(self, optimizer: torch.optim.Optimizer) -> None:
         """Note a step that the gradient scaler left out."""
-        if id(optimizer) in self._scaling:
+        if self._scaling.pop(id(optimizer), None) is not None:
             self._skip(optimizer, "gradient scaler")
+
+    def abandon_scaler(self, optimizer: torch.optim.Optimizer) -> None:
+        """Forget the scale of a step out of which an error came."""
+        self._scaling.pop(id(optimizer), None)
 
     def note_clipping(self, parameters: Sequence[Tensor], total_norm: Tensor) -> None:
         """Note the norm of gradients that are about to be clipped."""
@@ -329,12 +367,18 @@ class Run:
     # --- A step -----------------------------------------------------------------------------------
 
     def _enter(self, optimizer: torch.optim.Optimizer) -> Step:
-        """Return the step that an optimizer takes part in; a new one if it was in the last."""
+        """Return the step that an optimizer takes part in; a new one if it was in the last.
+
+        Whatever fails while the last one is read, this one is a step of its own.
+        """
         step = self._current
         if step is None or id(optimizer) in step.stepped:
             self._current = None
-            if step is not None:
+            if step is not None and step.is_measured:
+                self._turns += len(step.stepped) < len(self._watched.optimizers)
                 self._conclude(step)
+            elif step is not None:  # an error came out of its closure: it was not taken
+                self._number -= 1
             self._number += 1
             step = self._current = Step(
                 self._number,
@@ -347,22 +391,19 @@ class Run:
 
     def _skip(self, optimizer: torch.optim.Optimizer, why: str) -> None:
         """Record a step that the optimizer did not take."""
-        try:
+        with self._notices.guard("recording a step that was skipped"):
             step = self._enter(optimizer)
             step.skipped = why
-            self._measure(step, optimizer)
-            if len(step.stepped) == len(self._watched.optimizers):
-                self._prepare_next()
-        except TrainingStopped:
-            raise
-        except Exception as error:
-            self._notices.report("recording a step that was skipped", error)
+            with self._notices.guard("measuring a step"):
+                self._measure(step, optimizer)
+            self._leave(step, optimizer)
 
     def _measure(self, step: Step, optimizer: torch.optim.Optimizer) -> None:
         """Measure the gradients as the optimizer uses them."""
+        key = id(optimizer)
         step.is_measured = True
         own = grad_scale = getattr(optimizer, "grad_scale", None)
-        scaling = self._scaling.get(id(optimizer))
+        scaling = self._scaling.pop(key, None)
         if scaling is not None or grad_scale is not None:
             scale = scaling[0] if scaling is not None else grad_scale
             step.scale = Lagged(scale) if isinstance(scale, Tensor) else scale
@@ -370,21 +411,14 @@ class Run:
             found_inf = getattr(optimizer, "found_inf", None)
             if isinstance(found_inf, Tensor):
                 step.found_bad = Lagged(found_inf)
-            self._scaling.pop(id(optimizer), None)
         step.rates = tuple(rate for each in self._watched.optimizers for rate in read_rates(each))
-        if sum(len(group["params"]) for group in optimizer.param_groups) != self._counts.get(
-            id(optimizer)
-        ):
-            self._read_ownership()
-        is_first = not step.norms
-        try:
-            for part in self._parts[id(optimizer), is_first]:
-                self._measure_part(step, part, own)
-        except RuntimeError:  # parameters have moved to another device
-            self._read_ownership()
-            step.norms = [] if is_first else step.norms
-            for part in self._parts[id(optimizer), is_first]:
-                self._measure_part(step, part, own)
+        measure_gradients(step, self._owners, optimizer, own, is_spread=self._is_spread)
+        left = self._leftovers.finish(key)
+        if left is not None:
+            step.leftovers.append(left[0])
+            self._turns += left[1]
+        if step.number % LOOK_EVERY == 0:
+            look_at_units(step, self._owners, key)
         if self._clips:
             step.clips += self._clips
             self._clips = []
@@ -396,7 +430,8 @@ class Run:
             ):
                 self._processes.mark_bad(step.number)
         if step.is_sampled:
-            self._take_layers(step, optimizer, own)
+            with self._notices.guard("sampling a step"):
+                self._take_layers(step, optimizer, own)
         if self._keeper is not None:
             self._look_into(step, own)
 
@@ -414,34 +449,18 @@ class Run:
         if len(step.stepped) == len(self._watched.optimizers):
             self._keeper.end_step()
 
-    def _measure_part(self, step: Step, part: Part, grad_scale: Tensor | None) -> None:
-        positions: Any = part.places
-        gradients: list[Any] = [parameter.grad for parameter in part.parameters]
-        with torch.no_grad():
-            try:
-                norms = self._compute_norms(gradients, part)
-            except (TypeError, AttributeError):  # some have no gradient
-                found = [at for at, each in enumerate(gradients) if each is not None]
-                if not found:
-                    return
-                positions = positions[found]
-                norms = self._compute_norms([gradients[at] for at in found], part)
-            factor = Lagged(grad_scale) if isinstance(grad_scale, Tensor) else None
-            step.norms.append((positions, Lagged(norms, is_fresh=True), factor))
-
-    def _compute_norms(self, gradients: Sequence[Tensor], part: Part) -> Tensor:
-        if self._is_spread:
-            return sharded_norms(gradients)
-        return measure_norms(gradients, is_plain=part.is_plain)
-
     def _take_layers(
         self, step: Step, optimizer: torch.optim.Optimizer, grad_scale: Tensor | None
     ) -> None:
         """Summarize what modules put out; with several optimizers that waits for the last."""
         is_single = len(self._watched.optimizers) == 1
         if is_single:
-            step.layers = self._sampler.take(self._read_scale_now(step))
-            self._sampler.detach()
+            try:
+                step.layers = self._sampler.take(
+                    self._read_scale_now(step), has_gradients=bool(step.norms)
+                )
+            finally:
+                self._sampler.detach()
         if self._flow_wanted:
             step.gradients |= self._copy_gradients(
                 optimizer, grad_scale, step, copies=not is_single
@@ -464,7 +483,7 @@ class Run:
     ) -> dict[int, Tensor]:
         """Return the gradients that an optimizer uses, by position; others if nobody holds them."""
         found: dict[int, Tensor] = {}
-        for part in self._parts[id(optimizer), not step.gradients]:
+        for part in self._owners.parts[id(optimizer), not step.gradients]:
             for at in part.positions:
                 gradient = self._watched.parameters[at].grad
                 if gradient is not None:
@@ -497,7 +516,7 @@ class Run:
         """Copy the weights that may move, to see by how much they do."""
         trained = [
             at
-            for part in self._parts[id(optimizer), not step.meters]
+            for part in self._owners.parts[id(optimizer), not step.meters]
             for at in part.positions
             if self._watched.parameters[at].requires_grad
         ]
@@ -513,8 +532,8 @@ class Run:
             return
         self._extra = max(0, self._extra - 1)
         self._wanted = number
-        if not self._ids_hold():
-            self._read_ownership()
+        if not self._owners.is_valid():
+            self._owners.read()
         taken = self._samples_taken
         is_due = self._clips_by_hand or taken < COMPARED or taken % COMPARED_EVERY == 0
         compares = is_due and len(self._watched.optimizers) == 1 and not self._is_spread
@@ -534,7 +553,7 @@ class Run:
             parameters = self._watched.parameters
             gradients = [
                 gradient
-                for at in self._held[id(optimizer)]
+                for at in self._owners.held[id(optimizer)]
                 if (gradient := parameters[at].grad) is not None
             ]
             if gradients:
@@ -544,66 +563,63 @@ class Run:
         except Exception as error:
             self._notices.report("comparing gradients before and after clipping", error)
 
-    def _ids_hold(self) -> bool:
-        """Whether the optimizers still hold the parameters that they did."""
-        return all(
-            self._watched.list_held(optimizer) == self._held[id(optimizer)]
-            for optimizer in self._watched.optimizers
-        )
-
-    def _read_ownership(self) -> None:
-        """Find out which optimizer holds which parameters, and on which devices they are."""
-        watched = self._watched
-        self._held = {id(each): watched.list_held(each) for each in watched.optimizers}
-        self._counts = {
-            id(each): sum(len(group["params"]) for group in each.param_groups)
-            for each in watched.optimizers
-        }
-        held = {at for positions in self._held.values() for at in positions}
-        self._is_held = np.array([at in held or not held for at in range(len(watched.parameters))])
-        loose = [at for at in range(len(watched.parameters)) if at not in held]
-        self._parts = {
-            (key, is_first): split_by_device(
-                [*positions, *(loose if is_first else ())], watched.parameters
-            )
-            for key, positions in self._held.items()
-            for is_first in (True, False)
-        }
-        unknown = sum(watched.count_unknown(each) for each in watched.optimizers)
-        if unknown and held:
-            self._notices.say(
-                "unknown parameters",
-                f"{unknown} parameter{'' if unknown == 1 else 's'} of the optimizer are not among "
-                "those that the model had when the run began. They train, but are not measured; "
-                "start a new run to have them measured.",
-            )
-
     # --- The end of a step ------------------------------------------------------------------------
 
     def _conclude(self, step: Step, *, is_last: bool = False) -> None:
-        """Read the numbers of a step, and keep them."""
+        """Read the numbers of a step, and keep them; what fails of it, the rest does not miss."""
+        ledger, guard = self._ledger, self._notices.guard
         if step.is_sampled and len(self._watched.optimizers) > 1:
-            step.layers = self._sampler.take(self._read_scale_now(step), only_finished=not is_last)
-            if self._wanted == step.number:  # the next one is not sampled
-                self._sampler.detach()
-            if step.gradients:
-                self._take_flow(step, only_finished=not is_last)
-        record = make_record(step, self._is_held, lambda total: self._find_bad_rank(step, total))
-        if step.arrived is not None:
-            self._clips_by_hand = record.clipped_from is not None
-        if record.loss is not None:
-            step.loss.append(record.loss)
-            self._look_back(step, record.loss)
-        self._ledger.keep(record)
+            with guard("sampling a step"):
+                self._take_together(step, is_last=is_last)
+        with guard("reading a step"):
+            held = self._owners.is_held
+            record = make_record(step, held, lambda total: self._find_bad_rank(step, total))
+            if step.arrived is not None:
+                self._clips_by_hand = record.clipped_from is not None
+            if record.loss is not None:
+                step.loss.append(record.loss)
+                self._look_back(step, record.loss)
+            ledger.keep(record, is_judged=step.is_whole)
+            self._inform(step, record)
         if step.is_sampled:
-            self._ledger.keep(self._make_sample(step))
+            with guard("reading a sample"):
+                ledger.keep(self._make_sample(step))
         # Spread over processes, all of them sample the same steps, and rank 0 alone judges.
-        if self._ledger.wants_sample and not self._is_spread:
+        if ledger.wants_sample and not self._is_spread:
             self._extra = max(self._extra, 1)
-        alarms = self._ledger.judge(self._kept)
+        alarms: Sequence[Alarm] = ()
+        with guard("judging a step"):
+            alarms = ledger.judge(self._kept)
         if alarms and not self._is_spread:
             self._extra, self._flow_asked = SAMPLED_AFTER, True
-        self._ledger.stop_at(alarms)
+        ledger.stop_at(alarms)
+
+    def _take_together(self, step: Step, *, is_last: bool) -> None:
+        """Summarize what modules put out in a step of several optimizers."""
+        try:
+            step.layers = self._sampler.take(self._read_scale_now(step), only_finished=not is_last)
+        finally:
+            if self._wanted == step.number:  # the next one is not sampled
+                self._sampler.detach()
+        if step.gradients:
+            self._take_flow(step, only_finished=not is_last)
+
+    def _inform(self, step: Step, record: StepRecord) -> None:
+        """Give the rules what is no record: how parameters stand, what older gradients left."""
+        history = self._ledger.history
+        if history is None:
+            return
+        idle = record.grad_norms <= 0.0
+        changed = self._idle is None or bool((idle != self._idle).any())
+        if changed or step.is_sampled or step.number % LOOK_EVERY == 0:
+            history.stand(self._owners.make_standing())
+        self._idle = idle
+        history.has_players = self._turns >= TURNS
+        known = [found for read in step.leftovers if (found := read()) is not None]
+        self._is_left = any(known)
+        if known:
+            history.note_leftover(step.number, self._is_left)
+        history.note_idle_units(read_idle_units(step))
 
     def _look_back(self, step: Step, loss: float) -> None:
         """Run a step again whose loss is not finite though its gradients are."""
@@ -641,9 +657,9 @@ class Run:
             weight_norms=sizes,
             update_norms=updates,
             layers=layers,
-            missing="" if layers else self._sampler.missing or NO_MODULE,
+            missing="" if layers else self._sampler.missing or self._sampler.reason,
             flow=step.flow,
-            replaced=self._watched.list_replaced(),
+            replaced=self._owners.list_strays(),
             replica_spread=self._compare_replicas(step.number, sizes),
         )
 
@@ -687,6 +703,6 @@ def _make_exit(run: Run) -> Callable[[], None]:
     def close() -> None:
         held = found()
         if held is not None:
-            held.close()
+            held.close(getattr(sys, "last_value", None))  # an error that nobody caught
 
     return close

@@ -1,8 +1,8 @@
 """Sampled steps: what modules put out and what comes back to them, and by how much weights move.
 
 Only in a sampled step, hooks of the modules note their outputs, and hooks on the outputs their
-gradients; small tensors are copied and
-summarized together when the optimizer steps. Random numbers are never drawn.
+gradients; small tensors are copied and summarized together when the optimizer steps. Random
+numbers are never drawn.
 """
 
 import math
@@ -35,7 +35,7 @@ from chainrule.measure.statistics import (
 from chainrule.spec.activations import SATURATION_SHARE
 from chainrule.watch.gradients import Lagged, sharded_norms, subtract
 from chainrule.watch.hooks import ModuleHook
-from chainrule.watch.records import LayerSample, Norms
+from chainrule.watch.records import NO_MODULE, LayerSample, Norms
 
 DENSE = 100
 """Among the first so many steps, more are sampled."""
@@ -82,6 +82,7 @@ class LayerSampler:
 
     Attributes:
         missing: Why nothing can be noted; "" if something can.
+        reason: Why nothing was noted in the last step, if nothing was.
     """
 
     def __init__(
@@ -103,7 +104,8 @@ class LayerSampler:
                     traits.unit_dim,
                     traits.dims,
                 )
-        self.missing = "" if self._leaves else COMPILED if hidden else NO_MODULE
+        self.missing = "" if self._leaves else COMPILED if hidden else NO_LEAF
+        self.reason = NO_MODULE
         self._report = report
         self._handles: list[Any] = []
         self._reset()
@@ -111,7 +113,7 @@ class LayerSampler:
     def _reset(self) -> None:
         self._entries: list[_Entry] = []
         self._finished: dict[str, list[_Entry]] = {}
-        self._had_backward = False
+        self._had_backward = self._is_functional = False
         self._layout: tuple[int, int | None] = -1, None
         self._after_backward: Callable[[], None] | None = None
 
@@ -160,6 +162,7 @@ class LayerSampler:
             self._finish()
         if leaf.unit_dim is not None:
             self._layout = leaf.unit_dim, leaf.dims
+        self._is_functional |= is_functorch_wrapped(tensor)
         if not _has_numbers(tensor) or len(self._entries) >= MOST_ENTRIES:
             return
         values = flatten_nested(tensor.detach())
@@ -220,12 +223,13 @@ class LayerSampler:
         self._had_backward = False
 
     def take(
-        self, scale: Tensor | float, *, only_finished: bool = False
+        self, scale: Tensor | float, *, has_gradients: bool = True, only_finished: bool = False
     ) -> Callable[[], tuple[LayerSample, ...]]:
         """Return a function that returns what was noted; the numbers are computed now.
 
         Args:
             scale: What the loss was multiplied with; gradients are divided by it.
+            has_gradients: Whether the parameters have any, so that something has used them.
             only_finished: Leave out what ran after the last backward pass that was followed by a
                 forward pass: it belongs to the next step.
         """
@@ -233,8 +237,9 @@ class LayerSampler:
             self._finish()
         groups = tuple(self._finished.values())
         self._finished = {}
-        if not groups and has_compiled():  # as it is, it would be compiled again at each sample
-            self.missing = COMPILED
+        self.reason = FUNCTIONAL if self._is_functional else NO_MODULE
+        if not groups and not self._is_functional and has_gradients and has_compiled():
+            self.missing = UNSEEN  # as it is, it would be compiled again at each sample
         entries = [entry for group in groups for entry in group]
         numbers = {id(entry): at for at, entry in enumerate(entries)}
         with torch.no_grad():
@@ -268,7 +273,17 @@ def _queue_again(call: Callable[[], None]) -> None:
     queue_after_backward(call)
 
 
-NO_MODULE = "No module of the model ran in this step."
+NO_LEAF = "The model has no modules whose outputs could be measured."
+
+FUNCTIONAL = (
+    "The model ran inside a transform of torch.func (grad, vmap), where outputs of modules cannot "
+    "be read."
+)
+
+UNSEEN = (
+    "No module was seen to run in this step: code that torch.compile made, or "
+    "torch.func.functional_call of another module, used the parameters."
+)
 
 COMPILED = "The model runs as code that torch.compile made, in which modules cannot be seen."
 

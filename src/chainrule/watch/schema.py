@@ -5,6 +5,7 @@
     samples    the same for sampled steps
     flows      the whole measurement of a sampled step: JSON, packed by zlib
     alarms     one row per alarm, JSON
+    endings    what stopped a session before its end; only where something did
 
 The file is in WAL mode while a writer has it, so it can be read at any time. Beside it lies
 `NAME-lock`, the lock of `_utils.databases`.
@@ -56,6 +57,17 @@ def write_facts(facts: RunFacts) -> str:
 def write_alarm(alarm: Alarm) -> str:
     """Return an alarm as JSON."""
     return _dump(alarm_adapter, alarm)
+
+
+def write_ending(file: sqlite3.Connection, text: str) -> None:
+    """Note what stopped the last session before its end.
+
+    Args:
+        file: The run file, open for writing.
+        text: For example "ValueError at step 123".
+    """
+    file.execute("CREATE TABLE IF NOT EXISTS endings (id INTEGER PRIMARY KEY, text TEXT NOT NULL)")
+    file.execute("INSERT OR REPLACE INTO endings SELECT max(id), ? FROM sessions", (text,))
 
 
 def read_facts(text: str) -> RunFacts:

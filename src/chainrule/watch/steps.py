@@ -28,6 +28,7 @@ class Step:
     seconds: float
     is_sampled: bool
     is_measured: bool = False
+    is_whole: bool = True
     norms: list[tuple[Any, Lagged, Lagged | None]] = field(default_factory=list)
     stepped: set[int] = field(default_factory=set)
     rates: tuple[float, ...] = ()
@@ -44,6 +45,8 @@ class Step:
     gradients: dict[int, Tensor] = field(default_factory=dict)
     flow: GradientFlow | None = None
     loss: list[float] = field(default_factory=list)
+    leftovers: list[Callable[[], bool | None]] = field(default_factory=list)
+    idle_units: list[tuple[list[tuple[int, int]], Lagged]] = field(default_factory=list)
 
 
 def make_record(
@@ -105,6 +108,31 @@ def _find_clipping(step: Step, norms: Values, scale: float | None) -> float | No
     else:
         return None
     return before_all if before_all > _add_up(norms) * (1 + _ROUNDING) else None
+
+
+def read_idle_units(step: Step) -> dict[int, float]:
+    """Return the share of units without a gradient, by position of the bias that tells."""
+    shares: dict[int, float] = {}
+    for places, zero in step.idle_units:
+        begin, flags = 0, zero.read()
+        for at, size in places:
+            shares[at] = float(flags[begin : begin + size].mean())
+            begin += size
+    return shares
+
+
+def describe_ending(error: BaseException | None, step: int) -> str:
+    """Return what stopped a run at a step; "" if it came to its end.
+
+    Args:
+        error: What came out of the training, or the end of it that was asked for.
+        step: The last step that began.
+    """
+    if error is None or isinstance(error, GeneratorExit):
+        return ""
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return ""
+    return f"{type(error).__name__} at step {step}"
 
 
 def read_scalars(scalars: Mapping[str, Any]) -> dict[str, Lagged | float]:

@@ -42,6 +42,7 @@ from chainrule.watch.schema import (
     read_facts,
     take_lock,
     write_alarm,
+    write_ending,
     write_facts,
 )
 
@@ -186,8 +187,13 @@ class RunWriter:
             self._commit()
             self._tell()
 
-    def close(self) -> None:
-        """Commit what is left, note that the run ended properly, and let others write the file."""
+    def close(self, ending: str = "") -> None:
+        """Commit what is left, note how the run ended, and let others write the file.
+
+        Args:
+            ending: What stopped it before its end, for example "ValueError at step 123"; "" if
+                nothing did.
+        """
         if self._closed or os.getpid() != self._owner:
             return
         self._closed = True
@@ -198,7 +204,7 @@ class RunWriter:
             self._thread.join()
         with self._busy:
             self._commit()
-            self._finish()
+            self._finish(ending)
             self._release()
         self._tell()
 
@@ -387,7 +393,7 @@ class RunWriter:
         file.execute("DELETE FROM alarms WHERE step >= ?", (step,))
         self._rewind = False
 
-    def _finish(self) -> None:
+    def _finish(self, ending: str) -> None:
         """Pack the last rows, note the end, and leave one plain file behind."""
         file = self._file
         if file is None or self.failure:
@@ -400,6 +406,8 @@ class RunWriter:
                 "UPDATE sessions SET closed = ? WHERE id = (SELECT max(id) FROM sessions)",
                 (time.time(),),
             )
+            if ending:
+                write_ending(file, ending)
             file.execute("COMMIT")
             file.execute("PRAGMA incremental_vacuum").fetchall()
             file.execute("PRAGMA busy_timeout = 100")

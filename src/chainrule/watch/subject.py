@@ -50,23 +50,6 @@ class Watched:
             if id(parameter) in positions
         ]
 
-    def list_replaced(self) -> tuple[str, ...]:
-        """Return the names of parameters that are new since the run began and in no optimizer."""
-        positions = self.positions
-        if all(id(parameter) in positions for parameter in self.model.parameters()):
-            return ()
-        held = {
-            id(parameter)
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        }
-        return tuple(
-            name
-            for name, parameter in self.model.named_parameters()
-            if id(parameter) not in positions and id(parameter) not in held
-        )
-
     def count_unknown(self, optimizer: torch.optim.Optimizer) -> int:
         """Return how many parameters an optimizer holds that the model did not have."""
         return sum(
@@ -104,6 +87,12 @@ def find_watched(model: Any, optimizers: Any) -> Watched:
                 "optimizer must be a torch.optim.Optimizer or a list of them; got a list with a "
                 f"{type(each).__name__}. Of a wrapper, give the optimizer inside."
             )
+    for at, each in enumerate(found):
+        if any(each is before for before in found[:at]):
+            raise WatchError(
+                "Each optimizer must be given once; got a list in which optimizer "
+                f"{at} ({type(each).__name__}) is there twice. Leave it out of the list."
+            )
     unwrapped, compiled = unwrap_model(model)
     inventory = take_inventory(unwrapped)
     if not inventory.parameters:
@@ -121,7 +110,7 @@ def find_watched(model: Any, optimizers: Any) -> Watched:
     return Watched(
         unwrapped,
         inventory,
-        tuple({id(each): each for each in found}.values()),
+        tuple(found),
         tensors,
         MappingProxyType({id(tensor): at for at, tensor in enumerate(tensors)}),
         compiled is not None,

@@ -3,8 +3,7 @@
 import numpy as np
 
 from chainrule.watch.gradient_rules import is_untrained, name_layer
-from chainrule.watch.history import History
-from chainrule.watch.rate_rules import DEAD
+from chainrule.watch.history import DEAD, History
 from chainrule.watch.records import Evidence, LayerSample, Sample
 from chainrule.watch.rule import Bound, Finding, Rule
 
@@ -124,7 +123,14 @@ UNIT_RULES = (
         "they have no gradient, and stay off.",
         action="Lower the learning rate, use a leaky activation, or leave the rectifier out of the "
         "output.",
-        follows=("non_finite", "rate_too_high", "exploding", "symmetric", "vanishing"),
+        follows=(
+            "non_finite",
+            "rate_too_high",
+            "exploding",
+            "symmetric",
+            "vanishing",
+            "not_zeroed",
+        ),
     ),
     Rule(
         name="saturated",
@@ -141,7 +147,7 @@ UNIT_RULES = (
         "hardly any gradient passes it.",
         action="Standardize the inputs, lower the learning rate or the weights, or use another "
         "activation.",
-        follows=("non_finite", "rate_too_high", "exploding", "symmetric"),
+        follows=("non_finite", "rate_too_high", "exploding", "symmetric", "not_zeroed"),
     ),
     Rule(
         name="symmetric",

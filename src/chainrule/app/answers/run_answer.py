@@ -86,14 +86,14 @@ def describe_run(reader: RunReader, name: str) -> Answer:
         reader: The run.
         name: Its name in addresses.
     """
-    live, ended = reader.live, reader.ended  # before the rest: what ends meanwhile is asked again
+    outcome = reader.outcome  # before the rest: what ends meanwhile is asked again
     charts, last, alarms = build_charts(reader), find_last(reader), reader.alarms()
     flows = reader.flow_steps()[-FLOWS:]
     facts = reader.facts
-    speed = measure_speed(reader, last) if live else None
+    speed = measure_speed(reader, last) if outcome == "running" else None
     layers = len({each.layer for each in facts.parameters})
     kinds = list(dict.fromkeys(each.kind for each in facts.optimizers))
-    state = "live" if live else "ended" if ended else "stopped"
+    state = _STATES[outcome]
     words = [
         f"step {last.step:,}" if last else "no step yet",
         f"loss {format_number(last.loss)}" if last and last.loss is not None else "",
@@ -192,7 +192,8 @@ def _list_events(
         for each in changes[:CHANGES]
     ]
     events += sorted(happened, key=lambda each: (each["step"], each["alarm"] is not None))
-    ends = {"ended": "end of the run", "stopped": "the run was stopped before its end"}
+    by = f"stopped by {reader.ending}" if reader.ending else "stopped before its end"
+    ends = {"ended": "end of the run", "stopped": f"the run was {by}"}
     if state in ends:
         events.append({"step": reader.last_step, "text": ends[state], "alarm": None})
     return events
