@@ -1,7 +1,10 @@
 """Sweeps: many measurements, on one machine or on many, that go on where they stopped."""
 
+from chainrule.sweeps.axes import Axis
 from chainrule.sweeps.cells import FactoryCell, SpecCell, Training, list_axes
 from chainrule.sweeps.grids import count_cells, make_factory_grid, make_grid, parse_axis
+from chainrule.sweeps.mapping import phase_map
+from chainrule.sweeps.phases import Agreement, PhaseCell, PhaseMap
 from chainrule.sweeps.pools import connect_dask
 from chainrule.sweeps.records import (
     CellResult,
@@ -15,11 +18,15 @@ from chainrule.sweeps.records import (
 from chainrule.sweeps.running import run
 
 __all__ = [
+    "Agreement",
+    "Axis",
     "CellResult",
     "FactoryCell",
     "Foreseen",
     "Measured",
     "Outcome",
+    "PhaseCell",
+    "PhaseMap",
     "Progress",
     "SpecCell",
     "Sweep",
@@ -31,5 +38,6 @@ __all__ = [
     "make_factory_grid",
     "make_grid",
     "parse_axis",
+    "phase_map",
     "run",
 ]

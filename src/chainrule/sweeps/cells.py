@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -156,9 +156,14 @@ Cell = SpecCell | FactoryCell
 
 
 def _hash(content: dict[str, Any]) -> str:
-    versions = {"chainrule": read_version(), "torch": version("torch")}
-    text = json.dumps({**content, "versions": versions}, sort_keys=True, ensure_ascii=False)
+    text = json.dumps({**content, "versions": _read_versions()}, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _read_versions() -> dict[str, str]:
+    """Return what the bits of a result depend on; looking it up takes 2 ms, so once."""
+    return {"chainrule": read_version(), "torch": version("torch")}
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

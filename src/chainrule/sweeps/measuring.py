@@ -94,6 +94,7 @@ def _foresee(cell: SpecCell, flow: GradientFlow) -> Foreseen | None:
         chi=None if scales is None else scales.chi,
         depth_scale=None if scales is None else scales.reach,
         missing=prediction.missing,
+        delta_bands=tuple(prediction.list_bands("delta")),
     )
 
 

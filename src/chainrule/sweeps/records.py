@@ -16,6 +16,7 @@ from chainrule.errors import SweepError
 _CLOSED = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
 Numbers = tuple[float | None, ...]
+Bands = tuple[tuple[float, float, float] | None, ...]
 
 
 @with_config(_CLOSED)
@@ -65,6 +66,7 @@ class Foreseen:
         chi: χ at the fixed point; `None` where there is none.
         depth_scale: How many layers far the start carries a signal; `None` where unknown.
         missing: What theory does not say, and why.
+        delta_bands: Per layer, the same as `weight_gradient_bands` for ‖δ_l‖.
 
     Example:
         >>> said = Foreseen(
@@ -74,11 +76,12 @@ class Foreseen:
         1.0
     """
 
-    weight_gradient_bands: tuple[tuple[float, float, float] | None, ...]
+    weight_gradient_bands: Bands
     layers_outside: tuple[int, ...] | None
     chi: float | None
     depth_scale: float | None
     missing: tuple[str, ...]
+    delta_bands: Bands = ()
 
 
 @with_config(_CLOSED)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from chainrule.errors import SpecError
 from chainrule.spec.activations import get_activation
@@ -197,6 +198,13 @@ def find_depth_scales(setting: Setting) -> tuple[DepthScales | None, str]:
         return None, "depth_scales: all weights are 0, so no signal passes a layer"
     if setting.normalization != "none":
         return _find_normalized_scales(setting)
+    # What only a finite network has does not matter: networks of all depths share the answer.
+    return _find_plain_scales(replace(setting, depth=1, width=1, batch=1)), ""
+
+
+@lru_cache(maxsize=512)
+def _find_plain_scales(setting: Setting) -> DepthScales:
+    """Return the depth scales of a plain network."""
     q = _find_fixed_variance(setting)
     activation, variance = setting.activation, setting.weight_variance
     share = setting.bias_variance / q if setting.uniform_bias and q > 0.0 else 0.0
@@ -210,16 +218,13 @@ def find_depth_scales(setting: Setting) -> tuple[DepthScales | None, str]:
         correlation, rate = 1.0, chi
     else:  # far from 0, φ is two straight lines: all examples slowly become one
         correlation, rate = 1.0, 1.0
-    return (
-        DepthScales(
-            xi_q=_measure_depth(size),
-            xi_c=_measure_depth(rate),
-            xi_grad=_measure_depth(chi),
-            chi=chi,
-            q=q,
-            correlation=correlation,
-        ),
-        "",
+    return DepthScales(
+        xi_q=_measure_depth(size),
+        xi_c=_measure_depth(rate),
+        xi_grad=_measure_depth(chi),
+        chi=chi,
+        q=q,
+        correlation=correlation,
     )
 
 

@@ -12,10 +12,11 @@ that changes the density of r alone.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,48 @@ def vectorize(function: Callable[[float], float]) -> Callable[[Array], Array]:
 
 
 _erf = vectorize(math.erf)
+
+
+def _sigmoid(z: Array) -> Array:
+    tail = np.exp(-np.abs(z))
+    return np.where(z >= 0.0, 1.0, tail) / (1.0 + tail)
+
+
+def _slope_tanh(z: Array) -> Array:
+    return np.asarray(np.cosh(np.clip(z, -350.0, 350.0)) ** -2.0)
+
+
+_ARRAYS: Mapping[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = MappingProxyType(
+    {
+        "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
+        "tanh": (np.tanh, _slope_tanh),
+        "relu": (lambda z: np.maximum(z, 0.0), lambda z: np.where(z > 0.0, 1.0, 0.0)),
+        "silu": (
+            lambda z: z * _sigmoid(z),
+            lambda z: _sigmoid(z) * (1.0 + z * _sigmoid(-z)),
+        ),
+        "elu": (
+            lambda z: np.where(z > 0.0, z, np.expm1(np.minimum(z, 0.0))),
+            lambda z: np.exp(np.minimum(z, 0.0)),
+        ),
+        "identity": (lambda z: z, np.ones_like),
+    }
+)
+"""φ and φ' of the table for whole arrays, where that is simple: ten times as fast."""
+
+
+def get_arrays(activation: str) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """Return φ and φ' of the table of activations, for arrays of any shape.
+
+    Example:
+        >>> phi, slope = get_arrays("relu")
+        >>> phi(np.array([-1.0, 2.0])).tolist(), slope(np.array([-1.0, 2.0])).tolist()
+        ([0.0, 2.0], [0.0, 1.0])
+    """
+    if activation in _ARRAYS:
+        return _ARRAYS[activation]
+    entry = get_activation(activation)
+    return vectorize(entry.function), vectorize(entry.derivative)
 
 
 @cache
@@ -186,7 +229,7 @@ def expect_one(activation: str, law: Law) -> OnePoint:
         >>> round(one.mean(one.phi**2), 12)
         0.5
     """
-    entry = get_activation(activation)
+    phi, slope = get_arrays(activation)
     fineness = _choose_fineness(activation, law)
     radii, lengths = integrate(_list_radii(law, fineness), _RADIAL_NODES + 4)
     x = np.concatenate([-radii[::-1], radii])
@@ -204,8 +247,8 @@ def expect_one(activation: str, law: Law) -> OnePoint:
         law=law,
         z=z,
         weights=widths * density,
-        phi=vectorize(entry.function)(z),
-        slope=vectorize(entry.derivative)(z),
+        phi=phi(z),
+        slope=slope(z),
         scores=widths * falling / scale,
     )
 
@@ -278,7 +321,7 @@ def expect_two(activation: str, law: Law) -> TwoPoint:
         >>> round(two.mean(two.phi, two.phi), 12)
         0.5
     """
-    entry = get_activation(activation)
+    phi, slope = get_arrays(activation)
     rho = min(max(law.correlation, -1.0), 1.0)
     gamma = 0.5 * math.acos(rho)
     fineness = _choose_fineness(activation, law)
@@ -312,7 +355,6 @@ def expect_two(activation: str, law: Law) -> TwoPoint:
         tangent = math.tan(gamma)
         change = tangent * (across**2 - 1.0) + (1.0 - along**2) / tangent
         turns = weights * change / (2.0 * math.sin(2.0 * gamma))
-    phi, slope = vectorize(entry.function), vectorize(entry.derivative)
     return TwoPoint(
         law=law,
         z=(z_a, z_b),
