@@ -101,11 +101,11 @@ def _measure_ties(
     recorder: Recorder, call: Call, targets: Tensor, read: Tensor | None, *, reads_end: bool
 ) -> Tensor | None:
     """Return the chances of ties with the targets, by step; that of the state that is read last."""
-    inward = _look_at(recorder, call.sequence)
+    inward, before = _look_at(recorder, call.sequence)
     if inward is None:
         return None
-    chances = measure_chances(inward, targets)
-    outward = _look_at(recorder, call.outputs[0].edge) if call.outputs else None
+    chances = measure_chances(inward, targets, before)
+    outward, _ = _look_at(recorder, call.outputs[0].edge) if call.outputs else (None, None)
     if chances is None or outward is None or len(outward) != len(inward):
         return chances
     if read is None or not bool(read.any()):
@@ -115,20 +115,25 @@ def _measure_ties(
         at = [] if reads_end and at != [len(outward) - 1] else at
     if len(at) != 1:
         return chances
-    state = measure_chances(outward[at], targets)
+    state = measure_chances(outward[at], targets, simple=True)
     return chances if state is None else torch.cat([chances, state])
 
 
-def _look_at(recorder: Recorder, edge: int | None) -> Tensor | None:
-    """Return the steps of a sequence that are kept, [steps, examples, features], if unchanged."""
+def _look_at(recorder: Recorder, edge: int | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return the steps of a sequence that are kept, and those before, if it is unchanged.
+
+    Both are [steps, examples, features]; before the first step are zeros.
+    """
     if edge is None or edge not in recorder.sequences:
-        return None
+        return None, None
     sequence, version = recorder.sequences[edge]
     if sequence.dim() != 3 or version is None or read_version(sequence) != version:
-        return None
-    time_dim = recorder.timed[edge]
-    steps = torch.tensor(choose_steps(sequence.shape[time_dim]), device=sequence.device)
-    return sequence.index_select(time_dim, steps).movedim(time_dim, 0)
+        return None, None
+    by_step = sequence.movedim(recorder.timed[edge], 0)
+    steps = torch.tensor(choose_steps(len(by_step)), device=sequence.device)
+    before = by_step.index_select(0, (steps - 1).clamp(min=0))
+    before[0] = 0
+    return by_step.index_select(0, steps), before
 
 
 def take_stepwise(calls: Sequence[Call], targets: Tensor | None) -> dict[str, Tensor]:
@@ -147,17 +152,18 @@ def take_stepwise(calls: Sequence[Call], targets: Tensor | None) -> dict[str, Te
     for name, own in _group(calls).items():
         if len(own) < SHORTEST or any(call.step is None for call in own):
             continue
-        kept = [own[at].step for at in choose_steps(len(own))]
-        steps = [
-            tensor
-            for tensor, version in filter(None, kept)
-            if version is not None and read_version(tensor) == version
-        ]
-        stacked = stack_steps(steps) if len(steps) == len(kept) else None
-        chances = None if stacked is None else measure_chances(stacked, targets)
+        steps = [_read_unchanged(call) for call in own]
+        stacked = stack_steps(steps, choose_steps(len(own)))
+        chances = None if stacked is None else measure_chances(stacked[0], targets, stacked[1])
         if chances is not None:
             found[name] = chances
     return found
+
+
+def _read_unchanged(call: Call) -> Tensor | None:
+    tensor, version = call.step or (None, None)
+    unchanged = tensor is not None and version is not None and read_version(tensor) == version
+    return tensor if unchanged else None
 
 
 def _group(calls: Sequence[Call]) -> dict[str, list[Call]]:

@@ -16,6 +16,9 @@ FEWEST, MOST = 16, 64
 """Examples from which on a tie is looked for, and most examples that are looked at: so a weak tie
 does not count as a strong one in a large batch."""
 
+ROUNDING = 1e-6
+"""Differences between examples, relative to the largest value, that are rounding."""
+
 LARGEST = 2**22
 """Most entries that are looked at: steps × examples × features."""
 
@@ -41,12 +44,20 @@ def take_targets(loss: Loss | None) -> Tensor | None:
     return torch.nn.functional.one_hot(classes).to(torch.float32)
 
 
-def measure_chances(read: Tensor, targets: Tensor) -> Tensor | None:
+def measure_chances(
+    read: Tensor, targets: Tensor, before: Tensor | None = None, *, simple: bool = False
+) -> Tensor | None:
     """Return how likely such a tie with the targets would be by chance, for several readings.
+
+    Targets may go with the values, with their squares (the size of a signal), or with their
+    products with the values one step before (its pace): the closest of the three counts, and that
+    there were three.
 
     Args:
         read: [readings, examples, features]
         targets: [examples, numbers]
+        before: What was read one step before each; `None` if there is none.
+        simple: Whether the values alone count, as for what a linear layer reads.
 
     Returns:
         A probability for each reading, [readings]; 1 where all examples have the same values.
@@ -59,34 +70,59 @@ def measure_chances(read: Tensor, targets: Tensor) -> Tensor | None:
     if len(read) * len(kept) * read[0, 0].numel() > LARGEST:
         return None
     wide = torch.float32 if read.device.type == "mps" else torch.float64
-    every = read.index_select(1, kept).to(wide)
-    target = targets.to(read.device).index_select(0, kept).to(wide).unsqueeze(0)
-    values, traces = _compare(every)
-    (answers, size) = _compare(target)
+
+    def take(rows: Tensor) -> Tensor:
+        values = rows.index_select(1, kept).to(wide)
+        largest = values.abs().amax((1, 2), keepdim=True)
+        return values / torch.where(largest > 0, largest, torch.ones_like(largest))
+
+    values = take(read)
+    answers, size = _compare(take(targets.to(read.device).unsqueeze(0)))
+    if simple:
+        return _test(*_compare(values), answers, size)
+    found = [_test(*_compare(each), answers, size) for each in (values, values.square())]
+    if before is not None and before.shape == read.shape:
+        found.append(_test(*_compare(values * take(before)), answers, size))
+    return (len(found) * torch.stack(found).amin(0)).clamp(max=1.0)
+
+
+def _test(values: Tensor, traces: Tensor, answers: Tensor, size: Tensor) -> Tensor:
+    """Return the chance of such a tie or a closer one, from inner products and their traces."""
     both = traces * size
-    examples = len(kept)
-    # Relative to its mean over all orders, tr K · tr L ÷ (examples − 1).
-    statistic = (values * answers).sum((1, 2)) * (examples - 1) / both
+    # Relative to its mean over all orders of the targets, tr K · tr L ÷ (examples − 1).
+    statistic = (values * answers).sum((1, 2)) * (values.shape[1] - 1) / both
     spread = 2 * values.square().sum((1, 2)) * answers.square().sum((1, 2)) / both.square()
     shape = 1 / spread
     chances = torch.special.gammaincc(shape, shape * statistic)
-    return torch.where(traces > 0, chances, torch.ones_like(chances))
+    return torch.where(both > 0, chances, torch.ones_like(chances))
 
 
 def _compare(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the inner products of all examples, less their mean, and their traces."""
-    largest = rows.abs().amax((1, 2), keepdim=True)
-    scaled = rows / torch.where(largest > 0, largest, torch.ones_like(largest))
-    centered = scaled - scaled.mean(1, keepdim=True)
+    """Return the inner products of all examples, less their mean, and their traces.
+
+    Args:
+        rows: [readings, examples, features], the largest of each reading is 1.
+    """
+    centered = rows - rows.mean(1, keepdim=True)
     # What is left of equal values is rounding.
-    same = centered.abs().amax((1, 2), keepdim=True) < 1e-6
+    same = centered.abs().amax((1, 2), keepdim=True) < ROUNDING
     centered = torch.where(same, torch.zeros_like(centered), centered)
     products = centered @ centered.mT
     return products, products.diagonal(dim1=1, dim2=2).sum(1)
 
 
-def stack_steps(steps: Sequence[Tensor]) -> Tensor | None:
-    """Return what was read at several steps, [steps, examples, features]; `None` if it differs."""
-    if len({each.shape for each in steps}) != 1 or steps[0].dim() < 2:
+def stack_steps(
+    every: Sequence[Tensor | None], kept: Sequence[int]
+) -> tuple[Tensor, Tensor] | None:
+    """Return what was read at the steps that are kept, and before: [steps, examples, features].
+
+    `None` if it is not known, or differs in shape.
+    """
+    steps = [each for each in every if each is not None]
+    if len(steps) < len(every) or len({each.shape for each in steps}) != 1 or steps[0].dim() < 2:
         return None
-    return torch.stack([each.detach().flatten(1) for each in steps])
+    before = [steps[at - 1] if at else torch.zeros_like(steps[0]) for at in kept]
+    return (
+        torch.stack([steps[at].flatten(1) for at in kept]),
+        torch.stack([each.flatten(1) for each in before]),
+    )
