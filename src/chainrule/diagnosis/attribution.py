@@ -121,6 +121,8 @@ def explain_attributions(diagnosis: Diagnosis, attributions: tuple[Attribution, 
         if diagnosis.findings[0].rule == "zero_product":
             return "There is no factor to show: it is zero."
         return "There is no factor to show: no path leads from the loss to these weights."
+    if diagnosis.findings[0].rule == "untold_steps":
+        return "There is no factor to show: no gradient is wrong."
     if diagnosis.verdict is Verdict.HARD_TO_TRAIN:
         return "No single module is the cause: the verdict comes from all values together."
     return "No module makes it worse: the value is already beyond its limit where it starts."

@@ -26,7 +26,14 @@ from chainrule.diagnosis.structure import (
     list_streams,
 )
 from chainrule.diagnosis.symmetry_rules import count_copies, list_symmetric
-from chainrule.diagnosis.time_rules import describe_lost, measure_lost
+from chainrule.diagnosis.time_rules import (
+    LONG,
+    UNGATED,
+    describe_lost,
+    describe_untold,
+    is_untold,
+    measure_lost,
+)
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.precision import FORMATS
 from chainrule.flow.records import (
@@ -374,6 +381,12 @@ def _find_fading_time(flow: GradientFlow) -> Iterator[Note]:
             yield _note("fading_time", share, describe_lost(each), [each.name])
 
 
+def _find_untold(flow: GradientFlow) -> Iterator[Note]:
+    for each in flow.times:
+        if each.kind not in UNGATED and each.length > LONG and is_untold(each):
+            yield _note("untold_steps", each.length, describe_untold(each), [each.name])
+
+
 def _find_copied_units(flow: GradientFlow) -> Iterator[Note]:
     low, high = OBSERVATIONS["copied_units"].threshold, RULES["symmetric_units"].threshold
     for each, share in list_symmetric(flow):
@@ -472,6 +485,7 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_constant_columns,
     _find_repeated,
     _find_fading_time,
+    _find_untold,
     _find_copied_units,
     _find_partly_saturated,
     _find_near_overflow,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from chainrule.diagnosis.rules import RULES
+from chainrule.diagnosis.time_rules import LONG
 from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM
 
 
@@ -234,6 +235,16 @@ _OBSERVATIONS = (
         "needs them, start the forget gates open (a bias of 3 to 5), or read the outputs of all "
         "steps. Many tasks do not: there this is no fault.",
         source="Hochreiter 1991; Jozefowicz et al. 2015",
+    ),
+    Observation(
+        name="untold_steps",
+        metric="time steps, none of which tells anything of the targets",
+        threshold=LONG,
+        beyond=">",
+        meaning="What decides the answer may lie in several steps together, far back, or nowhere "
+        "in this batch: a measurement cannot say which. With gates such networks learned at times "
+        "with Adam, and never with plain SGD. chainrule.try_training(model, compute_loss) tells.",
+        source="measured on small networks, docs/truth.md; Gretton et al. 2007 on the test",
     ),
     Observation(
         name="copied_units",

@@ -543,6 +543,8 @@ _TABLE_OF_RULES: Mapping[str, tuple[_Tell, _Tell]] = MappingProxyType(
         "non_finite": (_tell_origin, _explain_origin),
         "flat_loss": (_tell_flat, _explain_flat),
         "vanishing_time": (_tell_lost, _explain_lost),
+        "unheard_steps": (_tell_evidence, _explain_lost),
+        "untold_steps": (_tell_evidence, _tell_reason),
         "exploding_time": (_tell_evidence, _explain_grown),
         **{rule.name: (_tell_failure, _tell_reason) for rule in TRIAL_RULES},
     }

@@ -325,7 +325,7 @@ def _check_time(time: TimeFlow, place: str) -> None:
     if any(a >= b for a, b in pairwise(time.steps)) or time.steps[-1] >= time.length:
         need = f"must grow, and end below length, {time.length}"
         _refuse(f"{place}.steps", need, list(time.steps))
-    for name in ("gradients", "read"):
+    for name in ("gradients", "read", "chances"):
         values = getattr(time, name)
         if len(values) != len(time.steps) and (values or name == "gradients"):
             need = f"must be one for each of {len(time.steps)} steps"

@@ -8,7 +8,7 @@ from pydantic import FailFast, Field, with_config
 
 from chainrule._utils.numbers import format_number
 from chainrule.flow.quantity import Quantity, divide_members
-from chainrule.flow.records import CLOSED, Magnitude, Position, PositiveSize, Text
+from chainrule.flow.records import CLOSED, Magnitude, Position, PositiveSize, Share, Text
 
 MAX_STEPS = 64
 """Most time steps of one module that are kept: of longer sequences evenly spaced ones."""
@@ -39,6 +39,13 @@ class TimeFlow:
         read: ‖∂loss/∂h_t‖ at each of these steps: what the loss, or the next module, reads of the
             output directly. Zero where it reads nothing; empty if that was not measured: for
             states, and where the output gets no gradient.
+        chances: For each of these steps, the probability that what the module reads there goes with
+            the targets as closely as it does by accident alone: near 0 where the input tells
+            something of the answer. Only simple ties are seen (linear ones, of one step by itself).
+            Empty if that was not measured: it takes 16 examples and a loss that compares each with
+            a target of its own.
+        state_chance: The same of the values that the loss, or the next module, reads of the output,
+            if it reads a single step; `None` if that was not measured.
 
     Example:
         >>> TimeFlow(
@@ -63,6 +70,8 @@ class TimeFlow:
         tuple[Magnitude, ...], FailFast(), Field(min_length=1, max_length=MAX_STEPS)
     ]
     read: Annotated[tuple[Magnitude, ...], FailFast(), Field(max_length=MAX_STEPS)] = ()
+    chances: Annotated[tuple[Share, ...], FailFast(), Field(max_length=MAX_STEPS)] = ()
+    state_chance: Share | None = None
 
     def __repr__(self) -> str:
         return (

@@ -34,7 +34,7 @@ from chainrule.measure.residuals import (
     describe_residuals,
     place_edges,
 )
-from chainrule.measure.sequences import assemble_times, take_times
+from chainrule.measure.sequences import assemble_times, take_stepwise, take_times
 from chainrule.measure.statistics import (
     Row,
     Table,
@@ -51,6 +51,7 @@ from chainrule.measure.statistics import (
 )
 from chainrule.measure.symmetry import find_symmetries
 from chainrule.measure.terms import assemble_terms
+from chainrule.measure.ties import take_targets
 
 _Key = TypeVar("_Key")
 Place = tuple[int, int]
@@ -118,11 +119,17 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
     size_tables = {edge: len(tables) + at for at, edge in enumerate(sums)}
     tables += [{"size": size.reshape(1, 1)} for size in sums.values()]
     connections = describe_residuals(residuals, recorder.calls)
-    timed = take_times(recorder, edge_gradients)
+    targets = take_targets(facts)
+    timed = take_times(recorder, edge_gradients, targets)
     time_tables = len(tables)
     for each in timed:
         direct = each.gradients[:0] if each.read is None else each.read
-        tables.append({"gradients": each.gradients / scale, "read": direct / scale})
+        tables.append(
+            {"gradients": each.gradients / scale, "read": direct / scale, "chances": each.chances}
+        )
+    stepwise = take_stepwise(recorder.calls, targets)
+    step_tables = len(tables)
+    tables += [{"chances": chances} for chances in stepwise.values()]
     weights = take_weights(recorder, [p.names[0] for p in parameters], parameter_gradients)
     arriving = take_arriving(recorder, edge_gradients)
     half_tables = len(tables)
@@ -245,9 +252,13 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
             times=tuple(
                 assemble_times(
                     [
-                        (each, row["gradients"], row["read"])
+                        (each, row["gradients"], row["read"], row["chances"])
                         for each, row in zip(timed, rows[time_tables:], strict=False)
                     ],
+                    {
+                        name: row["chances"]
+                        for name, row in zip(stepwise, rows[step_tables:], strict=False)
+                    },
                     calls,
                     gradients,
                     layers,

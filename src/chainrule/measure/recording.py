@@ -109,7 +109,8 @@ class Call:
     """One call of one module.
 
     `sequence` is the edge of what a recurrent module reads step by step; `is_cell` says that it
-    reads a single step.
+    reads a single step. `step` is what a module read that may be one step of a sequence, with its
+    version.
     """
 
     subject: Subject
@@ -118,6 +119,7 @@ class Call:
     input_edges: tuple[int, ...] = ()
     sequence: int | None = None
     is_cell: bool = False
+    step: tuple[Tensor, int | None] | None = None
     outputs: list[Output] = field(default_factory=list)
 
 
@@ -146,6 +148,7 @@ class Recorder:
         lent: Edges of sequences from outside that require a gradient only while this records, so
             that it can be had step by step (`lend_gradient`); to calls they are no inputs.
         timed: Edge of a sequence that a recurrent module reads or returns → dimension of its time.
+        sequences: Edge of such a sequence → its values, not copied, with their version.
         steps: Those of them that are large → the gradient's norm at each step.
         arriving: Edge behind a change to a wider format → the output in half precision before it.
         has_half: Whether some output is in half precision.
@@ -180,6 +183,7 @@ class Recorder:
         self.entering: list[Entering] = []
         self.lent: set[int] = set()
         self.timed: dict[int, int] = {}
+        self.sequences: dict[int, tuple[Tensor, int | None]] = {}
         self.steps: dict[int, Tensor] = {}
         self.arriving: dict[int, Output] = {}
         self.has_half = False
@@ -227,6 +231,10 @@ class Recorder:
                 _, call.sequence, length = self._sequence
                 call.is_cell = length == 1
             self._sequence = None
+        if args and subject.role == "weight" and (call.is_cell or not call.input_edges):
+            read = args[0]
+            if isinstance(read, Tensor) and read.is_floating_point():
+                call.step = read.detach(), read_version(read)
         if subject.unit_dim is not None:
             self._layout = subject.unit_dim, subject.dims
         if isinstance(result, Tensor):
@@ -287,11 +295,13 @@ class Recorder:
         self.active.clear()
         self.entering.clear()
         self.steps.clear()
+        self.sequences.clear()
         self.arriving.clear()
         for subject in self.subjects.values():
             subject.module = None
         self.subjects.clear()
         for call in self.calls:
+            call.step = None
             for output in call.outputs:
                 output.values = output.pre_activation = output.fingerprint = output.table = None
 
@@ -339,6 +349,7 @@ class Recorder:
             self.lent.add(edge)
         if edge is not None:
             time_dim = self.timed[edge] = find_time_dim(module, sequence)
+            self.sequences[edge] = sequence.detach(), read_version(sequence)
             self._sequence = module, edge, sequence.shape[time_dim]
         if edge not in self.lent:
             return None
@@ -461,6 +472,7 @@ class Recorder:
             module = call.subject.module
             if isinstance(module, nn.RNNBase):
                 self.timed[output.edge] = find_time_dim(module, tensor)
+                self.sequences[output.edge] = tensor.detach(), read_version(tensor)
 
     def _note_base(self, tensor: Tensor, *, only_private: bool) -> None:
         """Note the edge of the tensor of which this one is a view, for when it is overwritten.

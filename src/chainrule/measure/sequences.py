@@ -1,17 +1,21 @@
 """Gradients at the time steps of recurrent modules, of one backward pass."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from chainrule.flow.quantity import Quantity, combine_norms
 from chainrule.flow.records import GradientStatistics, LayerFlow
 from chainrule.flow.time import TimeFlow
+from chainrule.measure._torch_internals import read_version
 from chainrule.measure.recording import Call, Recorder
 from chainrule.measure.statistics import Table
+from chainrule.measure.ties import measure_chances, stack_steps
 from chainrule.measure.time import choose_steps, measure_steps
 
 MAX_CALLS = 16
@@ -32,6 +36,8 @@ class TimedCall:
         length: Time steps.
         gradients: Norms at the input's steps.
         read: Norms at the output's steps, or `None`.
+        chances: `TimeFlow.chances`, and `TimeFlow.state_chance` behind them; or fewer, if there are
+            none.
     """
 
     name: str
@@ -40,10 +46,19 @@ class TimedCall:
     length: int
     gradients: Tensor
     read: Tensor | None
+    chances: Tensor
 
 
-def take_times(recorder: Recorder, edge_gradients: Mapping[int, Tensor | Table]) -> list[TimedCall]:
-    """Return the gradients of what recurrent modules read and returned, by step."""
+def take_times(
+    recorder: Recorder, edge_gradients: Mapping[int, Tensor | Table], targets: Tensor | None
+) -> list[TimedCall]:
+    """Return the gradients of what recurrent modules read and returned, by step.
+
+    Args:
+        recorder: The forward pass.
+        edge_gradients: What arrived at its edges.
+        targets: What the loss compares the examples with, [examples, numbers].
+    """
     if not recorder.timed:
         return []
 
@@ -64,14 +79,103 @@ def take_times(recorder: Recorder, edge_gradients: Mapping[int, Tensor | Table])
         read = measure(call.outputs[0].edge) if call.outputs else None
         output = call.outputs[0].shape if call.outputs else ()
         length = output[recorder.timed[sequence]] if output else len(gradients)
+        chances = gradients[:0]
+        if targets is not None and length > 1:
+            reads_end = any(output.edge in edge_gradients for output in call.outputs[1:])
+            chances = _measure_ties(recorder, call, targets, read, reads_end=reads_end)
         found.append(
-            TimedCall(call.subject.name, call.subject.kind, call.number, length, gradients, read)
+            TimedCall(
+                call.subject.name,
+                call.subject.kind,
+                call.number,
+                length,
+                gradients,
+                read,
+                gradients[:0] if chances is None else chances,
+            )
         )
     return found
 
 
+def _measure_ties(
+    recorder: Recorder, call: Call, targets: Tensor, read: Tensor | None, *, reads_end: bool
+) -> Tensor | None:
+    """Return the chances of ties with the targets, by step; that of the state that is read last."""
+    inward, before = _look_at(recorder, call.sequence)
+    if inward is None:
+        return None
+    chances = measure_chances(inward, targets, before)
+    outward, _ = _look_at(recorder, call.outputs[0].edge) if call.outputs else (None, None)
+    if chances is None or outward is None or len(outward) != len(inward):
+        return chances
+    if read is None or not bool(read.any()):
+        at = [len(outward) - 1] if reads_end else []
+    else:
+        at = read.nonzero().flatten().tolist()
+        at = [] if reads_end and at != [len(outward) - 1] else at
+    if len(at) != 1:
+        return chances
+    state = measure_chances(outward[at], targets, simple=True)
+    return chances if state is None else torch.cat([chances, state])
+
+
+def _look_at(recorder: Recorder, edge: int | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return the steps of a sequence that are kept, and those before, if it is unchanged.
+
+    Both are [steps, examples, features]; before the first step are zeros.
+    """
+    if edge is None or edge not in recorder.sequences:
+        return None, None
+    sequence, version = recorder.sequences[edge]
+    if sequence.dim() != 3 or version is None or read_version(sequence) != version:
+        return None, None
+    by_step = sequence.movedim(recorder.timed[edge], 0)
+    steps = torch.tensor(choose_steps(len(by_step)), device=sequence.device)
+    before = by_step.index_select(0, (steps - 1).clamp(min=0))
+    before[0] = 0
+    return by_step.index_select(0, steps), before
+
+
+def take_stepwise(calls: Sequence[Call], targets: Tensor | None) -> dict[str, Tensor]:
+    """Return the chances of ties with the targets at the calls of modules that read step by step.
+
+    Args:
+        calls: All calls.
+        targets: What the loss compares the examples with, [examples, numbers].
+
+    Returns:
+        By module: of the calls that are kept, [steps].
+    """
+    if targets is None:
+        return {}
+    found: dict[str, Tensor] = {}
+    for name, own in _group(calls).items():
+        if len(own) < SHORTEST or any(call.step is None for call in own):
+            continue
+        steps = [_read_unchanged(call) for call in own]
+        stacked = stack_steps(steps, choose_steps(len(own)))
+        chances = None if stacked is None else measure_chances(stacked[0], targets, stacked[1])
+        if chances is not None:
+            found[name] = chances
+    return found
+
+
+def _read_unchanged(call: Call) -> Tensor | None:
+    tensor, version = call.step or (None, None)
+    unchanged = tensor is not None and version is not None and read_version(tensor) == version
+    return tensor if unchanged else None
+
+
+def _group(calls: Sequence[Call]) -> dict[str, list[Call]]:
+    by_name: dict[str, list[Call]] = defaultdict(list)
+    for call in calls:
+        by_name[call.subject.name].append(call)
+    return by_name
+
+
 def assemble_times(
-    timed: Sequence[tuple[TimedCall, list[float], list[float]]],
+    timed: Sequence[tuple[TimedCall, list[float], list[float], list[float]]],
+    stepwise: Mapping[str, list[float]],
     calls: Sequence[Call],
     gradients: Mapping[int, GradientStatistics],
     layers: Sequence[LayerFlow],
@@ -79,13 +183,16 @@ def assemble_times(
     """Yield the gradients along time of sequences, then those of modules called step by step.
 
     Args:
-        timed: Calls that read a whole sequence, with the norms at its input and its output.
+        timed: Calls that read a whole sequence, with the norms at its input and its output, and
+            the chances of ties.
+        stepwise: Those of modules called step by step, by name.
         calls: All calls.
         gradients: Their edges' gradients.
         layers: What they were assembled to.
     """
-    for call, inward, read in timed:
+    for call, inward, read, chances in timed:
         if call.length > 1:
+            ties = _write_chances(chances)
             yield TimeFlow(
                 name=call.name,
                 kind=call.kind,
@@ -95,22 +202,22 @@ def assemble_times(
                 steps=tuple(choose_steps(call.length)),
                 gradients=_write(inward),
                 read=_write(read),
+                chances=ties[: len(inward)],
+                state_chance=ties[len(inward)] if len(ties) > len(inward) else None,
             )
-    yield from _assemble_steps(calls, gradients, layers)
+    yield from _assemble_steps(stepwise, calls, gradients, layers)
 
 
 def _assemble_steps(
+    stepwise: Mapping[str, list[float]],
     calls: Sequence[Call],
     gradients: Mapping[int, GradientStatistics],
     layers: Sequence[LayerFlow],
 ) -> Iterator[TimeFlow]:
-    by_name: dict[str, list[Call]] = defaultdict(list)
-    for call in calls:
-        by_name[call.subject.name].append(call)
     outputs: dict[str, list[LayerFlow]] = defaultdict(list)
     for layer in layers:
         outputs[layer.name].append(layer)
-    for name, own in by_name.items():
+    for name, own in _group(calls).items():
         length = len(own)
         if length < SHORTEST or own[0].subject.role != "weight":
             continue
@@ -137,6 +244,7 @@ def _assemble_steps(
             length=length,
             steps=tuple(choose_steps(length)),
             gradients=tuple(norms),
+            chances=_write_chances(stepwise.get(name, [])),
         )
 
 
@@ -150,6 +258,10 @@ def _reads_steps(calls: Sequence[Call], outputs: Sequence[LayerFlow]) -> bool:
         return False
     sizes = {float(out.statistics.std) for out in outputs if out.statistics is not None}
     return 2 * len(sizes) > len(calls)
+
+
+def _write_chances(chances: Sequence[float]) -> tuple[Quantity, ...]:
+    return () if any(map(math.isnan, chances)) else _write(chances)
 
 
 def _write(norms: Sequence[float]) -> tuple[Quantity, ...]:

@@ -248,6 +248,8 @@ BY_RULE: Mapping[str, tuple[Advice, ...]] = MappingProxyType(
         "diverges": (_WARM_UP,),
         "detached_term": (_SOFT,),
         "vanishing_time": (_SHORTER,),
+        "unheard_steps": (_SHORTER,),
+        "untold_steps": (_SHORTER,),
     }
 )
 """Advice by the rule that found something, for causes that lie outside of most weights."""

@@ -182,7 +182,8 @@ def list_model_changes(
 ) -> Iterator[ModelChange]:
     """Yield the changes that need no further measurement."""
     rules = {finding.rule for finding in diagnosis.findings}
-    if "vanishing_time" in rules:
+    forgets = bool({"vanishing_time", "unheard_steps"} & rules)
+    if forgets:
         yield from _list_gates(model, flow)
     weights = list_weights(model, flow)
     zeros = list_biases(model, flow, weights)
@@ -218,7 +219,7 @@ def list_model_changes(
         )
     if "fading_stream" in rules or diagnosis.verdict in (Verdict.EXPLODING, Verdict.NON_FINITE):
         yield from _list_branches(model, flow)
-    if "vanishing_time" not in rules:
+    if not forgets:
         yield from _list_gates(model, flow)
 
 
