@@ -88,6 +88,25 @@ function fill(node, attributes, children) {
   return node;
 }
 
+/** @type {WeakMap<Element, string[]>} */
+const pieces = new WeakMap();
+
+/**
+ * Let an element of SVG hold pieces, each in a group of its own. Those that stay as they are are
+ * left alone: to style and lay out everything anew takes most of a frame.
+ * @param {Found} picture
+ * @param {string[]} markup of each piece
+ */
+export function setPieces(picture, markup) {
+  const before = pieces.get(picture) ?? [];
+  for (const [i, text] of markup.entries()) {
+    if (i >= picture.childElementCount) picture.append(svg("g"));
+    if (text !== before[i]) picture.children[i].innerHTML = text;
+  }
+  while (picture.childElementCount > markup.length) picture.lastElementChild.remove();
+  pieces.set(picture, markup);
+}
+
 /**
  * Set an element's text, unless it says so already.
  * @param {Found} node

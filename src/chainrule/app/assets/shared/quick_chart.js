@@ -4,7 +4,7 @@
  *
  * It knows what `chainrule.figures.gradients` draws on an axis of powers of ten, and no more.
  */
-import { el, escapeHtml } from "./dom.js";
+import { el, escapeHtml, setPieces, svg } from "./dom.js";
 
 const LABELS = 67; // px left of the chart for "10⁻¹²"
 const DIGIT = 6; // px more for each further digit of the power
@@ -36,7 +36,7 @@ export function findPlace({ margin, yaxis: { range } }, width, height) {
 }
 
 /**
- * Return the picture of a figure as the text of an SVG element.
+ * Return the picture of a figure as SVG, in pieces that lie one over the other.
  * @param {Figure} figure
  * @param {number} width
  * @param {number} height
@@ -76,17 +76,16 @@ export function writeChart({ data, layout }, width, height) {
   const draw = (/** @type {any} */ trace) => drawTrace(trace, scales);
   const middle = top + tall / 2;
   const turned = left - 45.7; // the foot of the words that stand upright
-  return (
-    `<g>${zones.join("")}</g><path class="grid" d="${grid.join("")}" stroke="${yaxis.gridcolor}"/>` +
-    `<svg x="${left}" y="${top}" width="${inner}" height="${tall}" viewBox="${left} ${top} ${inner} ${tall}" overflow="hidden">` +
-    `${inside.map(draw).join("")}</svg>` +
+  return [
+    `${zones.join("")}<path class="grid" d="${grid.join("")}" stroke="${yaxis.gridcolor}"/>`,
+    `<svg x="${left}" y="${top}" width="${inner}" height="${tall}" viewBox="${left} ${top} ${inner} ${tall}" overflow="hidden">${inside.map(draw).join("")}</svg>`,
     `<path class="axes" d="M${left - 1} ${foot + 0.5}H${right}M${left - 0.5} ${top}V${foot}" stroke="${yaxis.linecolor}"/>` +
-    `${beyond.map(draw).join("")}` +
-    `<g class="xtick">${ticks.join("")}</g><g class="ytick">${labels.join("")}</g>` +
-    `<text class="xtitle" x="${left + inner / 2}" y="${height - 5}">${escapeHtml(xaxis.title.text)}</text>` +
-    `<text class="ytitle" x="${turned}" y="${middle}" transform="rotate(-90 ${turned} ${middle})">${escapeHtml(yaxis.title.text)}</text>` +
-    layout.annotations.map((/** @type {any} */ note) => writeNote(note, place, rise)).join("")
-  );
+      `<g class="ytick">${labels.join("")}</g>` +
+      `<text class="xtitle" x="${left + inner / 2}" y="${height - 5}">${escapeHtml(xaxis.title.text)}</text>` +
+      `<text class="ytitle" x="${turned}" y="${middle}" transform="rotate(-90 ${turned} ${middle})">${escapeHtml(yaxis.title.text)}</text>`,
+    `${beyond.map(draw).join("")}<g class="xtick">${ticks.join("")}</g>`,
+    ...layout.annotations.map((/** @type {any} */ note) => writeNote(note, place, rise)),
+  ];
 }
 
 /** The picture over the place of the library's chart. */
@@ -95,8 +94,8 @@ export class QuickChart {
   constructor(plot) {
     this.plot = plot;
     this.box = plot.parentElement;
-    this.picture = el("div", { class: "fv-quick", "aria-hidden": "true" });
-    this.box?.append(this.picture);
+    this.svg = svg("svg");
+    this.box?.append(el("div", { class: "fv-quick", "aria-hidden": "true" }, this.svg));
     /** @type {Figure | null} */
     this.figure = null; // what is shown; null while the library's chart is
     this.size = [0, 0];
@@ -112,7 +111,9 @@ export class QuickChart {
       return;
     }
     this.figure = figure;
-    this.picture.innerHTML = `<svg width="${width}" height="${height}">${writeChart(figure, width, height)}</svg>`;
+    this.svg.setAttribute("width", width);
+    this.svg.setAttribute("height", height);
+    setPieces(this.svg, writeChart(figure, width, height));
     this.box?.classList.add("quick");
   }
 

@@ -3,7 +3,7 @@
  * How bright a layer is says what is left of the gradient there, by the measured norms; the server
  * gives every number (flow_answer.py, describe_journey).
  */
-import { escapeHtml, find, findAll, part, setText } from "./dom.js";
+import { escapeHtml, find, findAll, part, setPieces, setText, svg } from "./dom.js";
 
 const HEIGHT = 74;
 const COLUMN = { top: 4, height: 48, most: 34 };
@@ -143,17 +143,22 @@ export class Strip {
     );
     const loss = left + width + Math.min(right, 56) / 2;
     this.ends = { from: loss, place };
+    const picture = find(this.picture, "svg") ?? svg("svg", { "aria-hidden": "true" });
+    picture.setAttribute("width", left + width + right);
+    picture.setAttribute("height", HEIGHT);
     // As text, and few elements: it is painted anew while a slider moves.
-    this.picture.innerHTML =
-      `<svg width="${left + width + right}" height="${HEIGHT}" aria-hidden="true">` +
+    setPieces(picture, [
       `<path class="st-line" d="M${left - 18} ${middle}H${left + width + 14}"/>` +
-      `<text class="st-end" x="${left - 30}" y="${middle + 5}">x</text>` +
-      `<path class="st-ground" d="${this.steps.map((_, i) => outline(place(i + 1), size, corner)).join("")}"/>` +
-      `<g>${columns.join("")}</g>${factors.join("")}` +
-      `<circle class="st-loss" cx="${loss}" cy="${middle}" r="21"/>` +
-      `<text class="st-loss-word" x="${loss}" y="${middle + 4}">loss</text>` +
+        `<text class="st-end" x="${left - 30}" y="${middle + 5}">x</text>` +
+        `<circle class="st-loss" cx="${loss}" cy="${middle}" r="21"/>` +
+        `<text class="st-loss-word" x="${loss}" y="${middle + 4}">loss</text>`,
+      `<path class="st-ground" d="${this.steps.map((_, i) => outline(place(i + 1), size, corner)).join("")}"/>`,
+      columns.join(""),
+      factors.join(""),
       `<g class="st-pulse" visibility="hidden"><circle class="st-halo" cy="${middle}" r="16"/>` +
-      `<circle class="st-dot" cy="${middle}" r="7"/></g></svg>`;
+        `<circle class="st-dot" cy="${middle}" r="7"/></g>`,
+    ]);
+    if (!picture.parentElement) this.picture.append(picture);
     this.columns = findAll(this.picture, ".st-column");
     this.pulse = find(this.picture, ".st-pulse");
     [this.halo, this.dot] = this.pulse.children;
