@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chainrule import PRESETS, NetworkSpec, Verdict, diagnose, inspect, simulate
+from chainrule import PRESETS, NetworkSpec, Verdict, diagnose, find_remedies, inspect, simulate
 from chainrule._utils.numbers import format_number
 from chainrule.app.answers.flow_answer import (
     compare,
@@ -18,6 +18,7 @@ from chainrule.app.answers.flow_answer import (
     describe_clipping,
     describe_flow,
 )
+from chainrule.app.answers.remedy_answer import describe_remedies
 from chainrule.app.jobs.measuring import NETWORK_BUDGET, PAGE_BUDGET, plan_seeds
 from chainrule.app.state.controls import (
     ACTIVATION_MEANINGS,
@@ -25,7 +26,8 @@ from chainrule.app.state.controls import (
     INITIALIZATION_MEANINGS,
 )
 from chainrule.app.state.view import DEFAULT_PRESET, View, read_view, write_query
-from chainrule.diagnosis.viability.model import LEAST, Outlook
+from chainrule.diagnosis.viability.model import LEAST, Outlook, describe_probability
+from chainrule.display.cards import OUTLOOK_LOOKS
 from chainrule.errors import SpecError
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
@@ -323,6 +325,18 @@ def test_gradient_of_weights_is_shown_as_what_it_is_the_product_of(name):
         weight, delta = layer.weight_gradient_norm, layer.delta_norm
         product = f"{format_number(delta)} × {format_number(weight / delta)}"
         assert f"ayer {layer.layer}: {product} ≈ {format_number(weight)}" in text
+
+
+def test_a_change_says_how_likely_it_then_trains_beside_what_it_is_called():
+    """Healthy is said of gradients; whether the network trains is another matter."""
+    spec = NetworkSpec(depth=30, width=16, activation="relu", init="xavier")
+    remedies = find_remedies(spec, 2)
+    described = describe_remedies(remedies)
+    shown = [*described["remedies"], *described["refuted"]]
+    for each, remedy in zip(shown, (*remedies, *remedies.refuted), strict=True):
+        sgd = remedy.diagnosis_after.viability.sgd
+        assert describe_probability(sgd.probability) in each["chance_after"]["text"]
+        assert each["chance_after"]["state"] == OUTLOOK_LOOKS[sgd.word].state
 
 
 def test_every_activation_and_initialization_says_in_one_line_what_it_is():

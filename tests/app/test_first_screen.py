@@ -290,7 +290,7 @@ class TestTour:
         wait_for_tour(page)
         assert not page.locator("[data-part=invite]").is_visible()
 
-    def test_all_three_steps_by_keyboard(self, page, url):
+    def test_all_three_steps_by_keyboard(self, page, url):  # noqa: PLR0915
         """By keys alone: Tab goes there, and nothing is focused or chosen by the test itself."""
         resize(page, LAPTOP)
         open_explorer(page, url)

@@ -17,7 +17,7 @@ from chainrule.app import create_app
 from chainrule.app.jobs.measuring import plan_seeds
 from chainrule.app.lesson import story
 from chainrule.app.lesson.claims import CLAIMS, RELATIONS, Case, Claim, Standing
-from chainrule.app.lesson.document import build_lesson
+from chainrule.app.lesson.document import SHORT, build_lesson
 from chainrule.app.lesson.figures import (
     FILE,
     PROFILED,
@@ -29,7 +29,7 @@ from chainrule.app.lesson.figures import (
     measure_flow,
     measure_profiles,
 )
-from chainrule.app.lesson.glossary import GLOSSARY
+from chainrule.app.lesson.glossary import GLOSSARY, WORDS
 from chainrule.app.lesson.markup import (
     find_figures,
     find_targets,
@@ -44,6 +44,7 @@ from chainrule.app.lesson.scenes import SCENES
 from chainrule.app.lesson.subjects import ADDRESSES, SEEDS, SUBJECTS
 from chainrule.app.lesson.tables import BOUNDS, write_slopes
 from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.viability.model import NOT_VIABLE, VIABLE
 from chainrule.display.script import format_listing_output, write_listing
 from chainrule.measure.inspection import inspect
 from chainrule.measure.networks import build_network, make_loss
@@ -446,6 +447,63 @@ def test_the_tables_hold_the_whole_vocabulary(tree):
         for part in (entry.label, entry.best_for, entry.source):
             assert part in text
         assert ("𝒰" in text or "U(" in text) == (entry.name in BOUNDS)
+
+
+def test_a_word_of_the_glossary_belongs_to_one_term():
+    words = [word.lower() for each in WORDS.values() for word in each]
+    assert len(words) == len(set(words))
+    assert set(WORDS) <= {title for title, _ in GLOSSARY}
+    for term in ("loss", "gradient", "sgd", "adam", "autograd", "xavier", "he", "median", "‖δ‖"):
+        assert term in words
+
+
+def test_what_the_glossary_calls_viable_is_what_the_estimate_does():
+    (meaning,) = (text for title, text in GLOSSARY if title.startswith("Viable"))
+    assert (VIABLE, NOT_VIABLE) == (0.7, 0.3)
+    assert "seven in ten or more" in meaning
+    assert "less than three in ten" in meaning
+
+
+def test_the_short_way_is_read_in_five_minutes(tree):
+    """At 200 words a minute, with what is folded away; a minute is left for the controls."""
+    (short,) = (each for each in tree.iter("nav") if each.get("class") == "ls-short")
+    targets = [link.get("href") for link in short.iter("a")]
+    assert targets == [f"#lesson-{name}" for name in SHORT]
+    sections = {
+        each.get("aria-labelledby"): read(each)
+        for each in tree.iter("section")
+    }
+    words = sum(len(sections[target[1:]].split()) for target in targets)
+    assert 300 < words < 4 * 200
+
+
+def test_lecun_is_xavier_where_all_layers_are_as_wide():
+    lecun, xavier = INITIALIZERS["lecun"], INITIALIZERS["xavier"]
+    assert lecun.standard_deviation(64, 64) == xavier.standard_deviation(64, 64)
+    assert lecun.standard_deviation(64, 16) != xavier.standard_deviation(64, 16)
+    flows = DOCUMENT["flows"]
+    for name in ("tanh", "relu"):
+        assert flows[f"{name}_with_lecun"] == flows[f"{name}_with_xavier"]
+
+
+def test_a_layer_of_one_unit_multiplies_by_weight_times_slope():
+    h = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    for w in (1.0, -2.5):
+        out = torch.sigmoid(w * h)
+        (slope,) = torch.autograd.grad(out, h)
+        assert slope.item() == pytest.approx(w * ACTIVATIONS["sigmoid"].derivative(w * 0.3))
+    assert ACTIVATIONS["sigmoid"].derivative_max == 0.25  # "at most a quarter"
+    assert ACTIVATIONS["tanh"].derivative(0.0) == 1.0
+
+
+def test_where_the_line_of_a_hundred_layers_turns_flat_values_still_shrink_forward():
+    flow = simulate(SUBJECTS["relu_pytorch_100"], 4)
+    norms, deltas = flow.weight_gradient_norms, flow.delta_norms
+    assert max(norms[:5]) < 2 * min(norms[:5])  # flat
+    assert all(before < after / 2 for before, after in pairwise(deltas[:5]))  # δ is not
+    forward = [norm / delta for norm, delta in zip(norms[:6], deltas[:6], strict=True)]
+    assert forward == sorted(forward, reverse=True)
+    assert forward[0] > 20 * forward[5]
 
 
 def test_glossary_questions_and_readings_are_complete():

@@ -157,7 +157,7 @@ def test_the_text_of_the_lesson_is_in_its_page_alone(client):
         assert words in text
     assert "Self-normalizing" in text
     assert "What this tool does" not in other
-    assert GLOSSARY[0][1].partition("[")[0].strip() in other  # explained where it is read
+    assert GLOSSARY[0][1].partition("'")[0] in other  # explained where it is read
     for place, _ in LESSON_WAYS:
         assert f'id="lesson-{place}"' in client.get("/learn").text
 

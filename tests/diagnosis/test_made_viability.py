@@ -136,7 +136,6 @@ class TestOdds:
     def test_are_shown_in_percent(self, value, text):
         assert describe_probability(value) == text
 
-
     def test_without_a_cost_are_those_of_the_other_odds(self):
         even = math.log(0.5 / 0.5)
         assert "be 50 % instead of 12 %" in describe_cost(even - 2.0, -2.0)

@@ -275,7 +275,9 @@ class TestWords:
 
     def test_what_costs_nothing_does_not(self):
         prospect = assess_viability(simulate(RELU.replace(depth=2), 8)).adam
-        assert not any("the chance would" in c.words for c in prospect.contributions if c.log_odds == 0)
+        assert not any(
+            "the chance would" in c.words for c in prospect.contributions if c.log_odds == 0
+        )
 
     def test_every_cost_has_its_words(self):
         for constants in CONSTANTS.values():

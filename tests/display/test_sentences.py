@@ -37,12 +37,16 @@ def test_every_scenario_is_said_in_whole_short_sentences(name):
 def test_vanishing_names_the_part_that_layer_1_gets_and_the_factor():
     flow, diagnosis, said = say(NetworkSpec(depth=15, init="xavier"))
     ratio = flow.gradient_ratio  # of each network first, as the card of the ratio has it
-    assert f"weight gradient of layer 1 is almost nothing: {format_part(ratio)} layer 15" in said.what
+    assert (
+        f"weight gradient of layer 1 is almost nothing: {format_part(ratio)} layer 15" in said.what
+    )
     assert f"{len(diagnosis.findings[0].layers)} of 15 layers" in said.what
     product = flow.delta_ratio
     step = median(value ** (1 / 14) for value in product.values)
     assert f"about {format_number(step)}." in said.why
-    assert f"14 steps from layer 15 to layer 1 leave about {format_number(product)} of δ" in said.why
+    assert (
+        f"14 steps from layer 15 to layer 1 leave about {format_number(product)} of δ" in said.why
+    )
     assert "at most 0.25" in said.why
 
 

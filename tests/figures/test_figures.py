@@ -17,7 +17,8 @@ from chainrule.figures import (
     theme,
 )
 from chainrule.figures.bins import SymmetricLog, spread
-from chainrule.figures.gradients import POWERS
+from chainrule.figures.gradients import MEASURES, POWERS
+from chainrule.flow.quantity import divide_members
 from chainrule.flow.records import Histogram
 from chainrule.presets import PRESETS
 
@@ -102,6 +103,27 @@ def test_what_the_first_layer_gets_of_the_last_is_the_ratio_of_the_card():
     assert format_part(flow.gradient_ratio) in note["text"]
     assert note["yref"] == "paper"  # above the chart, on no line
     assert "layer 15" in note["text"]
+
+
+@pytest.mark.parametrize(
+    ("measure", "name"),
+    [("weight", "weight gradient of"), ("delta", "δ of"), ("relative", "gradient ÷ weight of")],
+)
+def test_what_stands_over_the_chart_says_which_gradient_it_is(measure, name):
+    flow = simulate(NetworkSpec(depth=5, init="xavier"), 3)
+    notes = build_gradient_figure(flow, measure=measure)["layout"]["annotations"]
+    (note,) = [each["text"] for each in notes if "layer 1" in each["text"]]
+    first, last = (MEASURES[measure].read(flow.weight_layers[at]) for at in (0, -1))
+    assert note == f"<b>{name} layer 1: {format_part(divide_members(first, last))} layer 5’s</b>"
+
+
+def test_marks_of_the_pinned_network_are_hollow_and_lie_beneath():
+    flow, other = (simulate(NetworkSpec(depth=4, init=init), 2) for init in ("he", "xavier"))
+    data = build_gradient_figure(flow, other=other)["data"]
+    pinned = data[3]
+    assert pinned["marker"]["symbol"].endswith("-open")
+    assert all(pinned["zorder"] < trace.get("zorder", 0) for trace in data[:3])
+    assert pinned["marker"]["size"] < data[1]["marker"]["size"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 12, 13, 15, 30, 33, 99, 100, 101, 1000])

@@ -100,6 +100,14 @@ class TestMarks:
         (circle,) = root.iter("circle")
         assert read(circle, "cx", "cy", "r") == [across(1), 64.0, 4.0]
 
+    def test_open_marks_are_hollow_and_what_lies_beneath_comes_first(self):
+        over = line([1], [50.0], mode="markers", marker={"color": "#123456", "size": 8})
+        hollow = {"color": "#654321", "size": 6, "symbol": "diamond-open"}
+        beneath = line([1], [50.0], mode="markers", marker=hollow, zorder=-1)
+        marks = [e for e in draw(over, beneath).iter() if "#" in (e.get("stroke") or e.get("fill") or "")]
+        found = [e for e in marks if {"#123456", "#654321"} & {e.get("stroke"), e.get("fill")}]
+        assert [e.get("fill") for e in found] == ["none", "#123456"]
+
     def test_bars_stand_on_the_axis(self):
         bars = {"type": "bar", "width": 2, "marker": {"color": "#123456"}, "name": "b"}
         root = draw(bars | {"x": [3, 6], "y": [25.0, 75.0]})

@@ -108,15 +108,15 @@ def _tell_suited(remedies: Remedies) -> Iterator[str]:
             yield f"{remedy.title} alone: {remedy.outcome_text}."
         elif remedy.verdict_after is Verdict.HEALTHY:
             yield (
-                f"{remedy.title}, which mends the cause, makes the gradients healthy, too. But the "
-                f"estimated chance that plain SGD then trains the network is {other}, and with "
-                f"the first change {best}."
+                f"{remedy.title}, which mends the cause, makes the gradients healthy, too, but the "
+                f"estimated chance that SGD then trains the network is {other}; with the first "
+                f"change it is {best}."
             )
         else:
             yield (
-                f"{remedy.title}, which mends the cause, is not enough alone: "
-                f"{remedy.verdict_after}. The estimated chance that plain SGD then trains the "
-                f"network is {other}, and with the first change {best}."
+                f"{remedy.title} alone is not enough ({remedy.verdict_after}): the estimated "
+                f"chance that SGD then trains the network is {other}; with the first change it is "
+                f"{best}."
             )
 
 
@@ -180,8 +180,8 @@ def _tell_small(flow: GradientFlow, diagnosis: Diagnosis) -> str:
         )
     who = f"All {count} layers get" if len(finding.layers) == count else few
     return (
-        f"{who} too small a weight gradient: {format_number(norm)} at layer {layer}, and a layer needs "
-        f"{format_number(read_usable_range(flow)[0])} to learn."
+        f"{who} too small a weight gradient: {format_number(norm)} at layer {layer}, and a layer "
+        f"needs {format_number(read_usable_range(flow)[0])} to learn."
     )
 
 
@@ -194,10 +194,7 @@ def _tell_lost_on_the_way(flow: GradientFlow) -> str:
     text = f"Of δ, the gradient that travels back, layer 1 gets {tiny}{_write_left(left)}."
     if ratio is not None and _NEAR[0] <= ratio <= _NEAR[1]:
         last = len(flow.weight_layers)
-        text += (
-            " The weight gradients hide it: layer 1's is "
-            f"{format_part(ratio)} layer {last}'s."
-        )
+        text += f" The weight gradients hide it: layer 1's is {format_part(ratio)} layer {last}'s."
     return text
 
 
@@ -260,7 +257,9 @@ def _tell_alike(flow: GradientFlow, diagnosis: Diagnosis) -> str:
 def _tell_unlikely(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     if diagnosis.was_tried:
         return ""
-    return "Every layer gets a weight gradient of a usable size, but the network is unlikely to learn."
+    return (
+        "Every layer gets a weight gradient of a usable size, but the network is unlikely to learn."
+    )
 
 
 def _tell_healthy(flow: GradientFlow, diagnosis: Diagnosis) -> str:
@@ -470,8 +469,7 @@ def _tell_product(flow: GradientFlow) -> str:
         return ""
     last = len(flow.delta_norms)
     start = (
-        "Each layer multiplies δ, the gradient that travels back, by about "
-        f"{format_number(factor)}"
+        f"Each layer multiplies δ, the gradient that travels back, by about {format_number(factor)}"
     )
     these = "The step" if last == 2 else f"The {last - 1} steps"
     these += f" from layer {last} to layer 1"
@@ -520,7 +518,9 @@ def _tell_hidden(flow: GradientFlow) -> str:
     ratio = flow.gradient_ratio
     if ratio is None or not _NEAR[0] <= ratio <= _NEAR[1]:
         return ""
-    return "On the way forward the values shrink, too, and a weight gradient is the product of both."
+    return (
+        "On the way forward the values shrink, too, and a weight gradient is the product of both."
+    )
 
 
 _Tell = Callable[[GradientFlow, Diagnosis], str]

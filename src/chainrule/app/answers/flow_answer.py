@@ -203,9 +203,7 @@ def describe_bridge(flow: GradientFlow) -> str:
         )
     if not parts:
         return ""
-    return (
-        f"Measured, ‖δ‖ × what came forward ≈ ‖∂𝓛/∂W‖: {'; '.join(parts)}."
-    )
+    return f"Measured, ‖δ‖ × what came forward ≈ ‖∂𝓛/∂W‖: {'; '.join(parts)}."
 
 
 def describe_blame(flow: GradientFlow, diagnosis: Diagnosis) -> Answer:

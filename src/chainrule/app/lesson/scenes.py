@@ -118,9 +118,9 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
             _name(("No paths around", "relu_pytorch_100"), ("Residual connections", "rescued")),
             0,
             "Without them {relu_pytorch_100.first} reaches the first layer, with them "
-            "{rescued.first}: depth, weights and activation are the same. At its left end the line turns "
-            "flat: the values that come forward are larger there, near the input, and a weight "
-            "gradient is $\\delta$ times these values.",
+            "{rescued.first}: depth, weights and activation are the same. At its left end the line "
+            "turns flat: the values that come forward are larger there, near the input, and a "
+            "weight gradient is $\\delta$ times these values.",
         ),
         "looks": Scene(
             "Are the points at about the same height? And are they in the green band?",

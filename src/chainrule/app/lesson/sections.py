@@ -125,9 +125,7 @@ def write_residual(writer: Writer) -> Markup:
     first, *others = map(writer.paragraph, story.RESIDUAL)
     preset = EXPRESSIONS["residual"]
     way = element("a", "See the four paths, with numbers to change", href=write_paths(preset))
-    return render(
-        first, write_formula(story.RESIDUAL_FORMULA), *others, element("p", way, ".")
-    )
+    return render(first, write_formula(story.RESIDUAL_FORMULA), *others, element("p", way, "."))
 
 
 def write_looks(writer: Writer) -> Markup:
