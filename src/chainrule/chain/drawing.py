@@ -393,6 +393,23 @@ STYLE = (
 )
 """The style sheet of a graph."""
 
+
+def write_out_style(svg: str) -> str:
+    """Return a drawing with its light colours written out and in one font.
+
+    For programs that know no variables of style sheets, and have few fonts.
+
+    Args:
+        svg: A drawing by `draw_graph` or `draw_expression`.
+    """
+    start, end = svg.index("<style>"), svg.index("</style>")
+    style = re.sub(r"@media[^{]*\{[^{}]*\{[^{}]*\}\}", "", svg[start:end])
+    style = re.sub(r"\.chain-graph \.v\{[^}]*\}", "", style)  # italics
+    style = re.sub(r"--[a-z]+:var\([^()]*\);", "", style)
+    style = re.sub(r"var\(--([a-z]+)\)", lambda found: _LIGHT[found[1]], style)
+    return svg[:start] + style + svg[end:]
+
+
 _WIDE = 7
 """Longer numbers stay small where a page writes the others larger."""
 
