@@ -418,7 +418,7 @@ _SHIFT = 3.5
 
 
 def set_text(x_text: str, x: float, y: float, style: str, *, anchor: str = "middle") -> str:
-    """Return a line of text; one that takes much room has the class "wide".
+    """Return a line of text; a number that takes much room has the class "wide".
 
     Args:
         x_text: The text.
@@ -427,7 +427,7 @@ def set_text(x_text: str, x: float, y: float, style: str, *, anchor: str = "midd
         style: Its classes.
         anchor: "start", "middle" or "end".
     """
-    wide = " wide" if len(x_text) > _WIDE else ""
+    wide = " wide" if len(x_text) > _WIDE and "words" not in style else ""
     return (
         f'<text class="{style}{wide}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
         f"{escape(x_text)}</text>"
