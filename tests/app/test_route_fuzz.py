@@ -41,13 +41,15 @@ TINY = {**SMALL, "depth": ["1", "2", "5", "x"]}
 
 ROUTES = {
     "/": (VIEW, {}),
-    "/chain-rule": (VIEW, {}),
+    "/chain-rule": ([*VIEW, "weights", "biases", "expr", "set"], {}),
     "/your-model": (VIEW, {}),
     "/api/chain": (
-        ["x", "weights", "activation", "wrt", "biases", "lines", "graph", "order", "nudge"],
+        ["x", "weights", "activation", "wrt", "biases", "lines", "graph", "order", "nudge", "form"],
         {},
     ),
-    "/api/expression": (["expr", "preset", "set", "wrt"], {}),
+    "/api/expression": (["expr", "preset", "set", "wrt", "form"], {}),
+    "/files/chain.svg": (["x", "weights", "activation", "wrt", "biases", "expr", "set"], {}),
+    "/files/model.svg": (["sample", "run"], {}),
     "/api/depth": (["w", "x", "activation", "depth"], {}),
     "/api/recurrence": (["w", "steps", "x", "activation", "clip"], {}),
     "/api/network": (NETWORK, TINY),

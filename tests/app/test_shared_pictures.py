@@ -22,9 +22,13 @@ from chainrule.app.lesson.figures import load_figures
 from chainrule.app.lesson.plots import POWERS
 from chainrule.app.lesson.subjects import PRESET_SUBJECTS
 from chainrule.app.routes.picture_route import PictureStore
+from chainrule.app.samples import SAMPLES, read_sample
 from chainrule.app.site.thumbnails import SIZE, draw_thumbnail, plot_thumbnail
 from chainrule.app.state.view import COVERS
+from chainrule.chain import ScalarChain
+from chainrule.chain.notation import format_equal
 from chainrule.display.cards import describe_spec
+from chainrule.flow.loading import decode_flow
 from chainrule.report.picture import draw_picture
 from explorer import measure, open_explorer
 from serving import wait_until
@@ -171,7 +175,8 @@ def test_each_page_says_what_a_link_to_it_shows(client, path):
     assert meta["og:title"]
     assert meta["og:description"] == meta["description"]
     assert meta["og:url"] == f"http://localhost{path}"
-    assert meta["og:image"].startswith("http://localhost/files/picture.png")
+    own = {"/chain-rule": "chain", "/your-model": "model"}.get(path, "picture")
+    assert meta["og:image"].startswith(f"http://localhost/files/{own}.png")
     assert meta["twitter:card"] == "summary_large_image"
     assert 'name="preview"' not in page
 
@@ -192,6 +197,64 @@ def test_a_link_shows_the_network_of_its_address(client, path):
 )
 def test_a_link_leads_to_the_whole_address(client, path):
     assert read_meta(client.get(path).text)["og:url"] == f"http://localhost{path}"
+
+
+EXPRESSION = "h = x + tanh(w*x); h*h + max(h, 1)"
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("weights=0.5,3&wrt=w2", ["∂p/∂w₂", "2 layers", "h₂(1 − h₂)"]),
+        ("weights=1,2&activation=tanh,relu&biases=0,0.5&wrt=b1", ["∂p/∂b₁", "Tanh and ReLU"]),
+        (f"expr={quote(EXPRESSION)}&set=x=1,w=0.5&wrt=w", ["dp/dw", "max(h, 1)", "3 paths"]),
+        ("expr=", ["dp/dx", "4 paths"]),
+        ("walk=3&depth=7", ["∂p/∂w₁", "3 layers"]),
+        ("weights=many", ["∂p/∂w₁", "3 layers"]),
+        ("expr=x+%2B+(", ["∂p/∂w₁", "3 layers"]),
+        ("weights=" + ",".join(["1e-300"] * 50), ["50 layers", "⋯"]),
+    ],
+)
+def test_a_link_to_the_chain_rule_shows_its_own_graph_and_equation(client, query, words):
+    meta = read_meta(client.get(f"/chain-rule?{query}").text)
+    image = meta["og:image"].removeprefix("http://localhost")
+    answer = client.get(image)
+    assert answer.headers["content-type"] == "image/png"
+    assert struct.unpack(">II", answer.content[16:24]) == (1200, 630)
+    drawn = client.get(image.replace(".png", ".svg")).text
+    said = read_words(drawn)
+    assert [word for word in words if word not in said] == []
+    assert "var(" not in drawn
+    assert drawn.count("data-node") >= 4
+    usual = image.endswith(".png")  # nothing that could be drawn was asked for
+    assert (meta["og:title"] == "The chain rule") == usual
+    assert meta["og:image:alt"].startswith("The chain rule: ")
+
+
+def test_the_picture_of_a_chain_says_what_the_library_computes(client):
+    chain = ScalarChain(1.0, [0.5, -2.0, 1.5])
+    svg = client.get("/files/chain.svg").text
+    assert f"∂p/∂w₁ {format_equal(chain.gradient('w1'))}" in read_words(svg)
+    for node in chain.nodes:
+        assert f'data-node="{node.id}"' in svg
+    assert "0.243 · 1.5 · 0.174 · (−2) · 0.235 · 1" in read_words(svg)
+
+
+@pytest.mark.parametrize("name", ["", *SAMPLES, "none"])
+def test_a_link_to_your_model_shows_the_sample_that_is_open(client, name):
+    meta = read_meta(client.get(f"/your-model?sample={name}").text)
+    image = meta["og:image"].removeprefix("http://localhost")
+    answer = client.get(image)
+    assert struct.unpack(">II", answer.content[16:24]) == (1200, 630)
+    words = read_words(client.get(image.replace(".png", ".svg")).text)
+    if name in SAMPLES:
+        flow = decode_flow(read_sample(name))
+        assert str(diagnose(flow).verdict).capitalize() in words
+        assert meta["og:title"].startswith(SAMPLES[name].title)
+    else:
+        assert "Your own model" in words
+        assert "chainrule inspect" in words
+        assert meta["og:title"] == "Your model"
 
 
 def test_what_an_address_says_cannot_leave_its_place(client):

@@ -393,6 +393,23 @@ STYLE = (
 )
 """The style sheet of a graph."""
 
+
+def write_out_style(svg: str) -> str:
+    """Return a drawing with its light colours written out and in one font.
+
+    For programs that know no variables of style sheets, and have few fonts.
+
+    Args:
+        svg: A drawing by `draw_graph` or `draw_expression`.
+    """
+    start, end = svg.index("<style>"), svg.index("</style>")
+    style = re.sub(r"@media[^{]*\{[^{}]*\{[^{}]*\}\}", "", svg[start:end])
+    style = re.sub(r"\.chain-graph \.v\{[^}]*\}", "", style)  # italics
+    style = re.sub(r"--[a-z]+:var\([^()]*\);", "", style)
+    style = re.sub(r"var\(--([a-z]+)\)", lambda found: _LIGHT[found[1]], style)
+    return svg[:start] + style + svg[end:]
+
+
 _WIDE = 7
 """Longer numbers stay small where a page writes the others larger."""
 
@@ -401,7 +418,7 @@ _SHIFT = 3.5
 
 
 def set_text(x_text: str, x: float, y: float, style: str, *, anchor: str = "middle") -> str:
-    """Return a line of text; one that takes much room has the class "wide".
+    """Return a line of text; a number that takes much room has the class "wide".
 
     Args:
         x_text: The text.
@@ -410,7 +427,7 @@ def set_text(x_text: str, x: float, y: float, style: str, *, anchor: str = "midd
         style: Its classes.
         anchor: "start", "middle" or "end".
     """
-    wide = " wide" if len(x_text) > _WIDE else ""
+    wide = " wide" if len(x_text) > _WIDE and "words" not in style else ""
     return (
         f'<text class="{style}{wide}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
         f"{escape(x_text)}</text>"

@@ -106,6 +106,48 @@ def draw_question(question: str, subject: str, address: str = "") -> str:
     return _draw_sheet(body, f"{question} {subject}")
 
 
+def draw_card(
+    heading: str,
+    lines: Sequence[str],
+    drawing: Markup,
+    size: tuple[float, float],
+    *,
+    note: str,
+    address: str = "",
+) -> str:
+    """Return a picture of any drawing: what it is, in words, and the drawing as large as fits.
+
+    Args:
+        heading: Its first line.
+        lines: What is written below, each shortened to one line.
+        drawing: The drawing, as SVG elements.
+        size: Its width and height in its own units.
+        note: Written at the foot.
+        address: Where to see it live; written at the foot.
+
+    Example:
+        >>> draw_card("A dot", [], element("circle", r=1), (2, 2), note="small")[:4]
+        '<svg'
+    """
+    width = SIZE[0] - 2 * _MARGIN
+    written = [line for text in lines for line in _wrap(text, 20, width, 1)]
+    top = 100 + 27 * len(written)
+    room = _FOOT - 40 - top
+    zoom = min(width / size[0], room / size[1])
+    left = _MARGIN + (width - zoom * size[0]) / 2
+    body: list[Content] = [
+        *_write(_wrap(heading, 40, width, 1), _MARGIN, 78, 40, bold=True),
+        *_write(written, _MARGIN, 116, 20, class_="dim"),
+        element(
+            "g",
+            drawing,
+            transform=f"translate({left:g} {top + (room - zoom * size[1]) / 2:g}) scale({zoom:g})",
+        ),
+        _draw_foot(address, note),
+    ]
+    return _draw_sheet(body, heading)
+
+
 def _draw_sheet(body: Sequence[Content], name: str) -> str:
     width, height = SIZE
     sheet = element(

@@ -5,7 +5,6 @@ Every number comes from the library. Addresses that do not describe a chain are 
 reason.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +21,8 @@ from chainrule.app.jobs.measuring import (
 )
 from chainrule.app.jobs.queue import Check, JobQueue, Lane
 from chainrule.app.routes.replies import reply, send_body
+from chainrule.app.state.chain_query import read_chain, read_expression, read_number
 from chainrule.chain import (
-    ScalarChain,
     count_stable_layers,
     describe_chain,
     describe_expression,
@@ -37,24 +36,14 @@ from chainrule.chain import (
     measure_recurrence,
     nudge_chain,
 )
-from chainrule.chain.arguments import parse_numbers, parse_settings
 from chainrule.chain.document import describe_nudge, describe_number
-from chainrule.chain.expressions import parse_program
-from chainrule.chain.graph_presets import get_expression
 from chainrule.chain.layout import MAX_LAYERS_SHOWN
-from chainrule.chain.scalar_graph import ScalarGraph
 from chainrule.errors import SpecError
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.spec.query import repair_query
 
 SEEDS = 8
 """Networks whose median gains the page shows for the real network."""
-
-MOST_LAYERS = 50
-"""Layers of a chain that the page can ask for; more would be megabytes of derivation."""
-
-MOST_NODES = 40
-"""Nodes of an expression that the page can ask for."""
 
 MOST_PATHS = 12
 """Paths of an expression that are written out."""
@@ -99,21 +88,7 @@ def answer_chain(query: dict[str, str]) -> Answer:
     Raises:
         SpecError: If the query does not describe a chain.
     """
-    names = query.get("activation", "sigmoid").split(",")
-    biases = query.get("biases")
-    written = query.get("weights", "0.5,-2,1.5")
-    if (count := written.count(",") + 1) > MOST_LAYERS:
-        raise SpecError(
-            f"weights: must be at most {MOST_LAYERS} here; got {count}. "
-            "The command line, chainrule equation, takes up to 1000."
-        )
-    chain = ScalarChain(
-        _read_number(query, "x", 1.0),
-        parse_numbers("weights", written),
-        names if len(names) > 1 else names[0],
-        parse_numbers("biases", biases) if biases else None,
-    )
-    wrt = query.get("wrt", "w1")
+    chain, wrt = read_chain(query)
     unfold = query.get("graph") == "all"
     return {
         **describe_chain(
@@ -123,7 +98,7 @@ def answer_chain(query: dict[str, str]) -> Answer:
             whole=query.get("lines") == "all",
             brief=query.get("form") == "brief",
         ),
-        "nudge": describe_nudge(nudge_chain(chain, wrt, _read_number(query, "nudge", 0.01))),
+        "nudge": describe_nudge(nudge_chain(chain, wrt, read_number(query, "nudge", 0.01))),
         "svg": draw_graph(
             chain,
             wrt,
@@ -145,19 +120,7 @@ def answer_expression(query: dict[str, str]) -> Answer:
     Raises:
         SpecError: If it is no expression, or a larger one than the page shows.
     """
-    known = get_expression(query["preset"]) if "preset" in query else None
-    program = parse_program(known.text if known else query.get("expr", ""))
-    if len(program.steps) > MOST_NODES:
-        raise SpecError(
-            f"expression: must have at most {MOST_NODES} nodes here; got {len(program.steps)}. "
-            "The command line, chainrule equation --expr, takes up to 200."
-        )
-    values = dict(known.values) if known else {}
-    if settings := query.get("set"):  # values of names that an edit has removed are left out
-        values |= {n: v for n, v in parse_settings(settings) if n in program.variables}
-    graph = ScalarGraph.parse(program.text, values, default=1.0)
-    first = known.wrt if known else graph.variables[0]
-    wrt = query["wrt"] if query.get("wrt") in graph.variables else first
+    graph, wrt = read_expression(query)
     return {
         **describe_expression(graph, wrt, limit=MOST_PATHS, brief=query.get("form") == "brief"),
         "variables": list(graph.variables),
@@ -167,7 +130,7 @@ def answer_expression(query: dict[str, str]) -> Answer:
 
 def answer_depth(query: dict[str, str]) -> Answer:
     """Return the running product of equal layers over depth, and the stable weights."""
-    weight, x = _read_number(query, "w", 1.0), _read_number(query, "x", 1.0)
+    weight, x = read_number(query, "w", 1.0), read_number(query, "x", 1.0)
     activation = query.get("activation", "sigmoid")
     depth = _read_count(query, "depth", 50)
     curve = measure_depth(weight, activation, x=x, depth=depth)
@@ -191,11 +154,11 @@ def answer_recurrence(query: dict[str, str]) -> Answer:
     """Return the gradient through time of a network that uses one weight at every step."""
     clip = query.get("clip")
     recurrence = measure_recurrence(
-        _read_number(query, "w", 1.0),
+        read_number(query, "w", 1.0),
         _read_count(query, "steps", 20),
-        x=_read_number(query, "x", 1.0),
+        x=read_number(query, "x", 1.0),
         activation=query.get("activation", "tanh"),
-        clip=_read_number(query, "clip", 1.0) if clip else None,
+        clip=read_number(query, "clip", 1.0) if clip else None,
     )
     return {
         "steps": [
@@ -277,17 +240,6 @@ def _respond(queue: JobQueue, answer: Callable[[dict[str, str]], Answer]) -> Any
         return await reply(work())
 
     return respond
-
-
-def _read_number(query: dict[str, str], name: str, default: float) -> float:
-    if name not in query:
-        return default
-    numbers = parse_numbers(name, query[name])
-    if len(numbers) != 1:
-        raise SpecError(f"{name}: must be one number; got {len(numbers)}.")
-    if not math.isfinite(numbers[0]):
-        raise SpecError(f"{name}: must be a finite number; got {query[name][:40]!r}.")
-    return numbers[0]
 
 
 def _read_count(query: dict[str, str], name: str, default: int) -> int:

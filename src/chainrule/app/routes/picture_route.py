@@ -2,12 +2,20 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from chainrule.app.answers.page_picture import (
+    SAFE,
+    draw_chain,
+    draw_model,
+    select_chain,
+    select_sample,
+)
 from chainrule.app.answers.picture import cover_picture, rasterize, write_picture_address
 from chainrule.app.answers.stored import Stored
 from chainrule.app.jobs.measuring import Measurer, count_entries, plan_seeds
@@ -20,6 +28,18 @@ KINDS: Mapping[str, tuple[str, Callable[[str], bytes]]] = MappingProxyType(
     {"png": ("image/png", rasterize), "svg": ("image/svg+xml", str.encode)}
 )
 """Media type of each kind of picture, and what makes it of the SVG."""
+
+Query = Mapping[str, str]
+
+PAGES: Mapping[str, tuple[str, Callable[[Query], dict[str, str]], Callable[[Query, str], str]]] = (
+    MappingProxyType(
+        {
+            "chain": ("chain-rule", select_chain, draw_chain),
+            "model": ("your-model", select_sample, draw_model),
+        }
+    )
+)
+"""Of each picture of another page: its path, what of its address is drawn, and what draws it."""
 
 KEPT = 64
 """Most pictures that are kept: about 100 KB each."""
@@ -66,8 +86,22 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
     """
     store = PictureStore()
 
+    async def send_picture(
+        request: Request, kind: str, shown: str, draw: Callable[[], Awaitable[bytes]]
+    ) -> Response:
+        async def answer() -> Response:
+            picture = store.find(kind, shown)
+            if picture is None:
+                picture = Stored(await draw(), KINDS[kind][0])
+                store.keep(kind, shown, picture)
+            response = picture.send(request, CACHING)
+            response.headers["Content-Disposition"] = f'inline; filename="chainrule.{kind}"'
+            return response
+
+        return await reply(answer())
+
     def add_route(kind: str) -> None:
-        media_type, make = KINDS[kind]
+        make = KINDS[kind][1]
 
         @server.api_route(
             f"/files/picture.{kind}", methods=["GET", "HEAD"], include_in_schema=False
@@ -76,15 +110,6 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
             """Send the picture of what an address describes."""
             view, _ = read_view(request.url.query)
             shown = f"{request.base_url}?{write_picture_address(view)}"
-
-            async def answer() -> Response:
-                picture = store.find(kind, shown)
-                if picture is None:
-                    picture = Stored(await draw(), media_type)
-                    store.keep(kind, shown, picture)
-                response = picture.send(request, CACHING)
-                response.headers["Content-Disposition"] = f'inline; filename="chainrule.{kind}"'
-                return response
 
             async def draw() -> bytes:
                 seeds = plan_seeds(view.spec, view.seeds, first=False)
@@ -100,7 +125,28 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
                 size = max(count_entries(spec) for spec in (view.spec, view.pin) if spec)
                 return await queue.run(request, work, lane=Lane.SEARCH, size=size)
 
-            return await reply(answer())
+            return await send_picture(request, kind, shown, draw)
+
+    def add_page_route(name: str, kind: str) -> None:
+        path, select, draw_page = PAGES[name]
+        make = KINDS[kind][1]
+
+        @server.api_route(f"/files/{name}.{kind}", methods=["GET", "HEAD"], include_in_schema=False)
+        async def send(request: Request) -> Response:
+            """Send the picture of what an address of another page describes."""
+            query = select(request.query_params)
+            shown = f"{request.base_url}{path}" + (
+                f"?{urlencode(query, safe=SAFE)}" if query else ""
+            )
+
+            async def draw() -> bytes:
+                return await queue.run(
+                    request, lambda _: make(draw_page(query, shown)), lane=Lane.SEARCH
+                )
+
+            return await send_picture(request, kind, shown, draw)
 
     for kind in KINDS:
         add_route(kind)
+        for name in PAGES:
+            add_page_route(name, kind)

@@ -7,11 +7,12 @@ kept. The templates are in `templates/`, longer texts in `text/`.
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -20,6 +21,13 @@ from markupsafe import Markup
 from starlette.exceptions import HTTPException
 
 from chainrule._utils.html import element
+from chainrule.app.answers.page_picture import (
+    SAFE,
+    select_chain,
+    select_sample,
+    title_chain,
+    title_sample,
+)
 from chainrule.app.answers.picture import QUESTION, write_picture_address
 from chainrule.app.answers.stored import Stored
 from chainrule.app.guard import WORKING
@@ -52,6 +60,14 @@ SCRIPT_HASHES = (
 )
 """Of the only script that stands in the pages themselves."""
 
+
+OWN_PICTURES: Mapping[
+    str, tuple[Callable[[Mapping[str, str]], dict[str, str]], Callable[[Mapping[str, str]], str]]
+] = {
+    "chain": (select_chain, title_chain),
+    "model": (select_sample, title_sample),
+}
+"""Of pages with pictures of their own: what of the address is drawn, and what it is in words."""
 
 PLACE = b'<meta name="preview">'
 """Stands in the templates where `write_previewed_page` writes."""
@@ -238,6 +254,8 @@ def describe_preview(page: Page, request: Request) -> Preview:
         request: Who asks for it, and under which address.
     """
     base, path = str(request.base_url).rstrip("/"), request.url.path
+    if page.nav in OWN_PICTURES:
+        return _preview_own(page, request, base)
     of_network = page.nav in ("explore", "learn")
     view, (usual, _) = read_view(request.url.query if of_network else "")[0], read_view("")
     address = "" if view == usual else write_picture_address(view)
@@ -254,6 +272,20 @@ def describe_preview(page: Page, request: Request) -> Preview:
         title = describe_spec(view.spec)
     own = f"{base}{path}" + (f"?{whole}" if whole else "")
     return Preview(title, description, own, image, alt)
+
+
+def _preview_own(page: Page, request: Request, base: str) -> Preview:
+    """Return what is shown of a link to a page that has pictures of its own."""
+    select, describe = OWN_PICTURES[page.nav]
+    query = select(request.query_params)
+    asked = request.url.query
+    return Preview(
+        title=describe(query) if query else page.title,
+        description=page.description,
+        address=f"{base}{request.url.path}" + (f"?{asked}" if asked else ""),
+        image=f"{base}/files/{page.nav}.png" + (f"?{urlencode(query, safe=SAFE)}" if query else ""),
+        alt=describe(query),
+    )
 
 
 @lru_cache(maxsize=32)

@@ -5,9 +5,21 @@ import { MAX_STEPS } from "./address.js";
 import { lineChart, regionChart, widthOf } from "./charts.js";
 import { setValue } from "./controls.js";
 
+/** @typedef {import("./answers.js").Quantity} Quantity */
+
+/**
+ * The points of a line over the layers.
+ * @param {Quantity[]} list
+ * @returns {[number, number | null][]}
+ */
 const line = (list) => list.map((p, i) => [i + 1, p.log10]);
 
-/** Return what a number box says, or the last good value, with a word about that in the note. */
+/**
+ * Return what a number box says, or the last good value, with a word about that in the note.
+ * @param {HTMLInputElement} box
+ * @param {number} last
+ * @param {string[]} note
+ */
 const readBox = (box, last, note) => {
   if (Number.isFinite(box.valueAsNumber)) return box.valueAsNumber;
   note.push(`${box.dataset.name || "w"}: a finite number is needed; keeping ${last}.`);
@@ -54,7 +66,10 @@ export class Cards {
     return Promise.all([this.refreshDepth(), this.refreshTime()]);
   }
 
-  /** Show many layers like the first one of a chain. */
+  /**
+   * Show many layers like the first one of a chain.
+   * @param {import("./address.js").Chain} chain
+   */
   take({ weights, activation }) {
     Object.assign(this.values.depth, { w: weights[0], activation: activation.split(",")[0] });
     this.showControls();
@@ -62,7 +77,9 @@ export class Cards {
     return this.refreshDepth();
   }
 
+  /** @param {HTMLElement} source the control that was moved */
   readDepth(source) {
+    /** @type {string[]} */
     const note = [];
     const range = this.$("depth-w-range");
     const depth = this.values.depth;
@@ -111,7 +128,9 @@ export class Cards {
     this.$("region-chart").innerHTML = regionChart(answer, widthOf(this.$("depth-chart")));
   }
 
+  /** @param {HTMLElement} source the control that was moved */
   readTime(source) {
+    /** @type {string[]} */
     const note = [];
     const range = this.$("rnn-w-range");
     const time = this.values.time;
@@ -150,7 +169,8 @@ export class Cards {
   drawTime() {
     const answer = this.timeAnswer;
     if (!answer) return;
-    const points = (name) => answer.steps.map((step) => [step.back, step[name].log10]);
+    const points = (/** @type {string} */ name) =>
+      answer.steps.map((/** @type {any} */ step) => [step.back, step[name].log10]);
     this.$("rnn-chart").innerHTML = lineChart({
       width: widthOf(this.$("rnn-chart")),
       label: `Gradient through time; after ${answer.steps.at(-1).back} steps ${answer.steps.at(-1).product.text}.`,
@@ -173,7 +193,10 @@ export class Cards {
         {
           name: "what each use of w adds to ∂p/∂w",
           color: "var(--cr-lit)",
-          points: answer.uses.map((use, back) => [back, use.log10]),
+          points: answer.uses.map((/** @type {Quantity} */ use, /** @type {number} */ back) => [
+            back,
+            use.log10,
+          ]),
         },
         ...(answer.clip
           ? [

@@ -33,6 +33,8 @@ import { View } from "./view.js";
 import { WALK, Walk } from "./walk.js";
 
 const SHOWN_VALUES = 12; // of longer chains the boxes scroll, and one box sets them all
+/** @type {Record<string, string>} what the keys do in the backward pass */
+const KEYS = { ArrowLeft: "back", ArrowRight: "next", " ": "play" };
 const FALLBACK = { weight: 1, bias: 0 };
 
 export class Page {
@@ -104,7 +106,10 @@ export class Page {
     });
   }
 
-  /** Show what an address asked for. */
+  /**
+   * Show what an address asked for.
+   * @param {ReturnType<typeof readAddress>} found
+   */
   apply({ state, cards, walk, network, shown, notices, chosen }) {
     this.state = walk && !chosen ? structuredClone(WALK[walk - 1].state) : state;
     this.network = network;
@@ -122,7 +127,13 @@ export class Page {
 
   // --- asking the server ------------------------------------------------------------------
 
-  /** Ask for something; an answer that a newer question has overtaken is dropped. */
+  /**
+   * Ask for something; an answer that a newer question has overtaken is dropped.
+   * @param {string} path
+   * @param {Record<string, any>} query
+   * @param {string} [key] questions of one key overtake each other
+   * @returns {Promise<any>}
+   */
   async ask(path, query, key = path) {
     this.requests[key]?.abort();
     const control = new AbortController();
@@ -198,11 +209,13 @@ export class Page {
     this.history.write(`?${query}`, push);
   }
 
+  /** @param {string[]} notices */
   addNotices(notices) {
     this.notices = [...this.notices, ...notices.filter((notice) => !this.notices.includes(notice))];
     showNotices(this.$("notice"), this.notices);
   }
 
+  /** @param {string[]} notices */
   setNotice(...notices) {
     this.notices = [];
     this.addNotices(notices);
@@ -213,7 +226,8 @@ export class Page {
   /** Whether one box stands for all layers. */
   get isShared() {
     const { weights, biases } = this.state;
-    const same = (list) => !list || list.every((value) => value === list[0]);
+    const same = (/** @type {number[] | null} */ list) =>
+      !list || list.every((value) => value === list[0]);
     return same(weights) && same(biases) && (this.equal ?? weights.length > SHOWN_VALUES);
   }
 
@@ -236,7 +250,7 @@ export class Page {
     }
     setValue(select, wrt);
     const many = weights.length > SHOWN_VALUES && !shared;
-    const list = (letter) =>
+    const list = (/** @type {string} */ letter) =>
       shared
         ? [letter]
         : [...(many ? [letter] : []), ...weights.map((_, i) => `${letter}${i + 1}`)];
@@ -252,7 +266,10 @@ export class Page {
     for (const input of findAll(box, "[data-name]")) setValue(input, this.read(input.dataset.name));
   }
 
-  /** Return a value; of "w" and "b", which stand for all layers, "" where those differ. */
+  /**
+   * Return a value; of "w" and "b", which stand for all layers, "" where those differ.
+   * @param {string} name
+   */
   read(name) {
     if (name === "x") return this.state.x;
     const list = (name[0] === "w" ? this.state.weights : this.state.biases) ?? [];
@@ -260,7 +277,11 @@ export class Page {
     return list.every((value) => value === list[0]) ? list[0] : "";
   }
 
-  /** Set one value; "w" and "b" alone mean all layers. */
+  /**
+   * Set one value; "w" and "b" alone mean all layers.
+   * @param {string} name
+   * @param {number} value
+   */
   write(name, value) {
     if (!Number.isFinite(value)) return;
     const state = structuredClone(this.state);
@@ -276,6 +297,7 @@ export class Page {
     this.refresh();
   }
 
+  /** @param {number} count how many layers */
   resize(count) {
     const layers = Math.max(1, Math.min(MAX_LAYERS, Math.round(count) || 1));
     if (layers !== count)
@@ -285,7 +307,11 @@ export class Page {
     const state = structuredClone(this.state);
     const shared = this.isShared;
     // Typing "12" passes through 1 layer: values of layers that were there before come back.
-    const grow = (key, fallback, list = state[key]) => {
+    const grow = (
+      /** @type {string} */ key,
+      /** @type {any} */ fallback,
+      /** @type {any[]} */ list,
+    ) => {
       this.before[key] = [...list, ...(this.before[key] || []).slice(list.length)];
       const kept = shared ? [] : this.before[key];
       return Array.from(
@@ -293,8 +319,8 @@ export class Page {
         (_, i) => list[i] ?? kept[i] ?? (shared ? list[0] : fallback),
       );
     };
-    state.weights = grow("weights", FALLBACK.weight);
-    if (state.biases) state.biases = grow("biases", FALLBACK.bias);
+    state.weights = grow("weights", FALLBACK.weight, state.weights);
+    if (state.biases) state.biases = grow("biases", FALLBACK.bias, state.biases);
     const names = state.activation.split(",");
     const mixed =
       names.length > 1 ||
@@ -305,7 +331,10 @@ export class Page {
     this.refresh();
   }
 
-  /** Take over what a control says. */
+  /**
+   * Take over what a control says.
+   * @param {any} control
+   */
   change(control) {
     const { part, name, phi } = control.dataset;
     const value = control.valueAsNumber;
@@ -337,12 +366,16 @@ export class Page {
     else if (part?.startsWith("rnn-")) this.cards.readTime(control);
   }
 
+  /** @param {Partial<import("./address.js").Chain>} changes */
   set(changes) {
     this.state = { ...this.state, ...changes };
     this.refresh();
   }
 
-  /** A box that is left shows what is in force, whatever was typed. */
+  /**
+   * A box that is left shows what is in force, whatever was typed.
+   * @param {any} control
+   */
   settle(control) {
     const { name, part } = control.dataset;
     if (control.type !== "number" || control.closest(".cr-edit")) return;
@@ -362,7 +395,8 @@ export class Page {
 
   listen() {
     const { root } = this;
-    const viewOf = (target) => this.views.find((view) => view.box.contains(target));
+    const viewOf = (/** @type {Node} */ target) =>
+      this.views.find((view) => view.box.contains(target));
     root.addEventListener("input", (/** @type {any} */ event) => {
       if (!event.target.closest(".cr-edit")) this.change(event.target);
     });
@@ -399,7 +433,8 @@ export class Page {
     root.addEventListener("keydown", (/** @type {any} */ event) => this.press(event));
 
     const left = new AbortController();
-    const whileHere = (act) => () => (root.isConnected ? act() : left.abort());
+    const whileHere = (/** @type {() => void} */ act) => () =>
+      root.isConnected ? act() : left.abort();
     let drawn = innerWidth;
     addEventListener(
       "resize",
@@ -426,13 +461,14 @@ export class Page {
     );
   }
 
+  /** @param {any} event a key that was pressed */
   press(event) {
     const steps = event.target.closest('[data-part="steps"], [data-part="real-steps"]');
     if (steps && ["ArrowLeft", "ArrowRight", " "].includes(event.key)) {
       if (event.key === " " && event.target.closest("button, summary")) return;
       event.preventDefault();
       const prefix = steps.dataset.part === "steps" ? "" : "real-";
-      this.act(prefix + { ArrowLeft: "back", ArrowRight: "next", " ": "play" }[event.key]);
+      this.act(prefix + KEYS[event.key]);
       return;
     }
     const factor = event.target.closest("[data-factor][tabindex], .node[tabindex]");
@@ -447,7 +483,10 @@ export class Page {
     } else if (event.key === "Enter" && this.activate(factor)) event.preventDefault();
   }
 
-  /** Edit or unfold what was clicked, or chosen by Enter; return whether it was such a thing. */
+  /**
+   * Edit or unfold what was clicked, or chosen by Enter; return whether it was such a thing.
+   * @param {any} target
+   */
   activate(target) {
     if (target.closest(".fold")) {
       const view = this.views.find((entry) => entry.box.contains(target));
@@ -476,6 +515,10 @@ export class Page {
     return true;
   }
 
+  /**
+   * Do what a button says.
+   * @param {string} name
+   */
   act(name) {
     if (name.startsWith("real-")) {
       if (this.measured.view.answer) this.measured.view.act(name.slice(5));
@@ -508,13 +551,19 @@ export class Page {
     this.showStepInWalk();
   }
 
-  /** Show the same chain another way. */
+  /**
+   * Show the same chain another way.
+   * @param {Partial<Page["shown"]>} changes
+   */
   show(changes) {
     this.shown = { ...this.shown, ...changes };
     this.refresh();
   }
 
-  /** A factor that is a weight comes from that weight's node. */
+  /**
+   * A factor that is a weight comes from that weight's node.
+   * @param {Set<string>} ids
+   */
   lightWeights(ids) {
     for (const f of this.view.answer?.factors ?? []) {
       if (f.kind !== "weight") continue;
@@ -525,7 +574,11 @@ export class Page {
     }
   }
 
-  /** Show in the graph how far the backward pass is, and let the number travel there. */
+  /**
+   * Show in the graph how far the backward pass is, and let the number travel there.
+   * @param {number | null} step
+   * @param {boolean} moved
+   */
   showPass(step, moved) {
     const { answer } = this.view;
     const graph = find(this.$("graph"), "svg");
@@ -578,7 +631,10 @@ export class Page {
     this.view.light(null);
   }
 
-  /** What the letters mean, each part linked to the factors that it stands for. */
+  /**
+   * What the letters mean, each part linked to the factors that it stands for.
+   * @param {{definitions: any[], symbols: string[]}} answer
+   */
   drawDefinitions({ definitions, symbols }) {
     const [, ...notes] = symbols;
     writeInside(
@@ -608,7 +664,10 @@ export class Page {
     writeInside(this.$("factor-table"), factorTable(factors));
   }
 
-  /** Give the keyboard back to where it was. */
+  /**
+   * Give the keyboard back to where it was.
+   * @param {string | null} place
+   */
   focusOn(place) {
     if (!place) return;
     const found = find(this.view.box, place);

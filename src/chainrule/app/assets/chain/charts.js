@@ -3,17 +3,36 @@ import { writePath } from "../shared/axes.js";
 import { escapeHtml } from "../shared/dom.js";
 import { formatPower, subscript } from "../shared/numbers.js";
 
-/** A number after its sign: "= 0.25", or "≈ 0.235" where the digits are not all of it. */
+/** @typedef {import("./answers.js").Factor} Factor */
+/** @typedef {import("./answers.js").Quantity} Quantity */
+/** @typedef {{factor: Factor, from: number, to: number}} Place where a factor stands across a chart */
+
+/**
+ * A number after its sign: "= 0.25", or "≈ 0.235" where the digits are not all of it.
+ * @param {Quantity} number
+ */
 export const equal = ({ relation, text }) => `${relation} ${text}`;
-/** How much room the longest of some words needs. */
+/**
+ * How much room the longest of some words needs.
+ * @param {string[]} words
+ * @param {number} least
+ */
 const room = (words, least) =>
   Math.max(least, ...words.map((word) => 14 + 7.2 * String(word).length));
+/** @param {string} name of a variable: w1 */
 export const letter = (name) => `${name[0]}${subscript(name.slice(1))}`;
 
-/** A chart is drawn at the width it is shown at, so that its text keeps its size. */
+/**
+ * A chart is drawn at the width it is shown at, so that its text keeps its size.
+ * @param {Element} box
+ */
 export const widthOf = (box) => Math.max(280, Math.floor(box.clientWidth));
 
-/** One bar per factor on a log scale, growing from 1: left of it shrinks, right of it grows. */
+/**
+ * One bar per factor on a log scale, growing from 1: left of it shrinks, right of it grows.
+ * @param {Factor[]} factors
+ * @param {number} width
+ */
 export function factorChart(factors, width) {
   const logs = factors.map((f) => f.value.log10).filter((v) => v !== null);
   const reach = Math.max(1, Math.ceil(Math.max(0, ...logs.map(Math.abs))));
@@ -39,17 +58,25 @@ export function factorChart(factors, width) {
     const y = 26 + i * row;
     const log = f.value.log10;
     const size = log === null ? 0 : Math.max(1.5, Math.abs(log) * scale);
-    const from = log < 0 ? middle - size : middle;
+    const from = log !== null && log < 0 ? middle - size : middle;
     return `<g class="bar ${f.effect}${isEditable(f) ? " editable" : ""}" data-factor="${f.id}" tabindex="${i ? -1 : 0}" role="${isEditable(f) ? "button" : "img"}" aria-label="${escapeHtml(f.sentence)}${isEditable(f) ? "; change it" : ""}"><title>${escapeHtml(f.sentence)}</title><rect class="hit" x="0" y="${y}" width="${width}" height="${row - 2}" rx="4"/><text x="${left - 8}" y="${y + 19}" text-anchor="end">${escapeHtml(f.short)}</text><rect class="value" x="${from}" y="${y + 7}" width="${size}" height="${row - 16}" rx="2"/><text x="${width - right + 8}" y="${y + 19}">${escapeHtml(f.value.text)}</text></g>`;
   });
   return `<svg class="cr-chart" data-row viewBox="0 0 ${width} ${height}" role="group" aria-label="The factors of the product on a logarithmic scale">${ticks.join("")}${bars.join("")}</svg>`;
 }
 
-/** Whether a factor is a number that people can set: a weight, or the input. */
+/**
+ * Whether a factor is a number that people can set: a weight, or the input.
+ * @param {Factor} factor
+ */
 export const isEditable = (factor) =>
   factor.kind === "weight" || (factor.kind === "input" && factor.layer === 1);
 
-/** Edges between small nodes in one line, coloured and as thick as their factors are. */
+/**
+ * Edges between small nodes in one line, coloured and as thick as their factors are.
+ * @param {Place[]} places
+ * @param {number} y
+ * @param {{labels?: boolean}} [options]
+ */
 export const stripEdges = (places, y, { labels = true } = {}) =>
   places
     .map(({ factor: f, from, to }, index) => {
@@ -75,7 +102,12 @@ export const stripEdges = (places, y, { labels = true } = {}) =>
     )
     .join("");
 
-/** The whole chain in one line, input at the left: it stays in sight where the graph cannot. */
+/**
+ * The whole chain in one line, input at the left: it stays in sight where the graph cannot.
+ * @param {Factor[]} factors
+ * @param {number} width
+ * @param {string[]} ends what stands at both ends
+ */
 export const stripChart = (factors, width, ends) => {
   const forward = [...factors].reverse();
   const [left, right, y] = [30, 30, 26];
@@ -88,20 +120,30 @@ export const stripChart = (factors, width, ends) => {
   return `<svg class="cr-chart cr-line" data-row viewBox="0 0 ${width} 54" role="group" aria-label="The factors from input to output, in one line">${stripEdges(places, y)}<text x="${left - 8}" y="${y + 4}" text-anchor="end">${escapeHtml(ends[0])}</text><text x="${width - right + 8}" y="${y + 4}">${escapeHtml(ends[1])}</text></svg>`;
 };
 
-/** Lines over a logarithmic axis; points are [x, log10 y], with null for a gap. */
+/**
+ * Lines over a logarithmic axis; points are [x, log10 y], with null for a gap.
+ * @param {object} chart
+ * @param {{name: string, color: string, dash?: string, points: [number, number | null][]}[]} chart.series
+ * @param {string} chart.x what the horizontal axis counts
+ * @param {[number, number]} [chart.band] what is shaded
+ * @param {string} chart.label
+ * @param {number} chart.width
+ */
 export function lineChart({ series, x, band, label, width }) {
   const [height, right, top, bottom] = [280, 12, 12, 40];
   const points = series.flatMap((entry) => entry.points).filter(([, y]) => y !== null);
   const xs = points.map(([value]) => value);
-  const ys = points.map(([, value]) => value);
+  const ys = points.map(([, value]) => /** @type {number} */ (value));
   const [low, high] = [Math.floor(Math.min(-1, ...ys)), Math.ceil(Math.max(1, ...ys))];
   const [first, final] = [Math.min(...xs, 1), Math.max(...xs, 2)];
-  const py = (v) => top + ((high - v) / (high - low)) * (height - top - bottom);
+  const py = (/** @type {number} */ v) =>
+    top + ((high - v) / (high - low)) * (height - top - bottom);
   const step = Math.max(1, Math.ceil((high - low) / 7));
   const ticks = [];
   for (let t = Math.ceil(low / step) * step; t <= high; t += step) ticks.push(t);
   const left = room(ticks.map(formatPower), 46);
-  const px = (v) => left + ((v - first) / (final - first)) * (width - left - right);
+  const px = (/** @type {number} */ v) =>
+    left + ((v - first) / (final - first)) * (width - left - right);
   const grid = ticks.map(
     (t) =>
       `<line class="${t ? "grid" : "zero"}" x1="${left}" x2="${width - right}" y1="${py(t)}" y2="${py(t)}"/><text x="${left - 8}" y="${py(t) + 4}" text-anchor="end">${t ? formatPower(t) : "1"}</text>`,
@@ -129,24 +171,28 @@ export function lineChart({ series, x, band, label, width }) {
   return `<svg class="cr-chart" viewBox="0 0 ${width} ${height}" role="img" aria-label="${escapeHtml(label)}">${shade}${grid.join("")}${lines.join("")}<text x="${(left + width - right) / 2}" y="${height - 4}" text-anchor="middle">${escapeHtml(x)}</text></svg><div class="cr-key">${key}</div>`;
 }
 
-/** Which |w| keep the product within 10× of 1, for each number of layers: a funnel. */
+/**
+ * Which |w| keep the product within 10× of 1, for each number of layers: a funnel.
+ * @param {import("./answers.js").Depth} answer
+ * @param {number} width
+ */
 export const regionChart = (
   { funnel, reach, size, negative, threshold, region, intervals },
   width,
 ) => {
   const [height, left, right, top, bottom] = [250, 40, 14, 12, 66];
   const [low, high] = [Math.log10(0.03), Math.log10(100)];
-  const px = (w) =>
+  const px = (/** @type {number} */ w) =>
     left +
     ((Math.min(high, Math.max(low, Math.log10(Math.max(w, 1e-9)))) - low) / (high - low)) *
       (width - left - right);
   const depth = funnel.length;
-  const py = (layers) => top + (layers / depth) * (height - top - bottom);
-  const edge = (side) =>
+  const py = (/** @type {number} */ layers) => top + (layers / depth) * (height - top - bottom);
+  const edge = (/** @type {number} */ side) =>
     [funnel[0], ...funnel].map((pair, i) => `${px(pair[side]).toFixed(3)} ${py(i).toFixed(1)}`);
   const best = `M${edge(0).join("L")}L${edge(1).reverse().join("L")}Z`;
   const own = reach.filter(([w]) => w >= 0.03);
-  const mine = `M${px(own[0][0])} ${top}${own.map(([w, layers]) => `L${px(w).toFixed(1)} ${py(layers).toFixed(1)}`).join("")}L${px(own.at(-1)[0])} ${top}Z`;
+  const mine = `M${px(own[0][0])} ${top}${own.map(([w, layers]) => `L${px(w).toFixed(1)} ${py(layers).toFixed(1)}`).join("")}L${px(own[own.length - 1][0])} ${top}Z`;
   const grid = [0.1, 1, 10, 100].map(
     (w) =>
       `<line class="grid" x1="${px(w)}" x2="${px(w)}" y1="${top}" y2="${height - bottom}"/><text x="${px(w)}" y="${height - bottom + 34}" text-anchor="middle">${w}</text>`,
@@ -155,7 +201,7 @@ export const regionChart = (
     grid.push(`<text x="${left - 8}" y="${py(layers) + 4}" text-anchor="end">${layers}</text>`);
   // The intervals at the full depth, on the axis of |w| itself.
   const y = height - bottom + 8;
-  const bar = (from, to, kind) =>
+  const bar = (/** @type {number} */ from, /** @type {number} */ to, /** @type {string} */ kind) =>
     `<rect class="${kind}" x="${px(from)}" width="${Math.max(2, px(to) - px(from))}" y="${y}" height="10"/>`;
   const ownBars = intervals
     .filter(([a]) => a < 0 === negative)

@@ -2,7 +2,11 @@
 import { find } from "../shared/dom.js";
 import { isEditable, letter } from "./charts.js";
 
-/** Return the variable that a node of the graph, a factor or its bar stands for. */
+/**
+ * Return the variable that a node of the graph, a factor or its bar stands for.
+ * @param {any} target
+ * @param {import("./answers.js").Factor[]} factors
+ */
 export const findEditable = (target, factors) => {
   const node = target.closest?.(".node.weight, .node.bias, .node.input");
   if (node) return node.dataset.node;
@@ -12,7 +16,11 @@ export const findEditable = (target, factors) => {
   return factor.kind === "weight" ? `w${factor.layer}` : "x";
 };
 
-/** Where the keyboard was: what to give it back to once everything is drawn anew. */
+/**
+ * Where the keyboard was: what to give it back to once everything is drawn anew.
+ * @param {any} target
+ * @returns {string | null} a selector
+ */
 export const describePlace = (target) => {
   const term = target.closest?.("[data-factor][tabindex], .node[data-node]");
   if (!term) return null;
@@ -23,7 +31,15 @@ export const describePlace = (target) => {
   return `${term.matches(".bar") ? ".bar" : term.matches(".link") ? ".link" : ".edge"}${own}`;
 };
 
-/** Open a small form below a target, above it where there is no room; call `done(value)` with what is set. */
+/**
+ * Open a small form below a target, above it where there is no room.
+ * @param {HTMLElement} root
+ * @param {string} name of the value
+ * @param {string | number} value
+ * @param {Element} target
+ * @param {{done: (value: number) => void, close: (refocus: boolean) => void}} then what to do with
+ *     what is set, and once the form is gone
+ */
 export const openEditor = (root, name, value, target, { done, close: after }) => {
   find(root, ".cr-edit")?.remove();
   const form = document.createElement("form");

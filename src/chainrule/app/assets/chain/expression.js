@@ -115,7 +115,10 @@ export class Expression {
     this.history.end();
   }
 
-  /** Take one of the examples. */
+  /**
+   * Take one of the examples.
+   * @param {any} button
+   */
   take(button) {
     const { text, set, wrt } = button.dataset;
     const pairs = set.split(",").map((/** @type {string} */ each) => each.split("="));
@@ -130,6 +133,7 @@ export class Expression {
     return this.refresh();
   }
 
+  /** @param {any} control */
   change(control) {
     const { name } = control.dataset;
     if (control === this.field) this.state.text = control.value;
@@ -199,7 +203,10 @@ export class Expression {
     this.root.dataset.shown = shown;
   }
 
-  /** Say what is wrong with the text, and point at the character. */
+  /**
+   * Say what is wrong with the text, and point at the character.
+   * @param {string | undefined} error
+   */
   showError(error) {
     const box = this.$("error");
     this.field.setAttribute("aria-invalid", String(Boolean(error)));
@@ -282,10 +289,12 @@ export class Expression {
     if (select.dataset.names !== names) {
       select.dataset.names = names;
       select.replaceChildren(
-        ...answer.variables.map((name) => el("option", { value: name }, name)),
+        ...answer.variables.map((/** @type {string} */ name) =>
+          el("option", { value: name }, name),
+        ),
       );
       this.$("values").replaceChildren(
-        ...answer.variables.map((name) =>
+        ...answer.variables.map((/** @type {string} */ name) =>
           el(
             "div",
             { class: "cr-value" },
@@ -349,7 +358,10 @@ export class Expression {
     setText(this.$("cost"), sentence);
   }
 
-  /** Light a path, or a factor, wherever it is. */
+  /**
+   * Light a path, or a factor, wherever it is.
+   * @param {any} element
+   */
   light(element) {
     const focused = document.activeElement?.closest?.("[data-path]");
     const at = element ?? (focused && this.root.contains(focused) ? focused : null);

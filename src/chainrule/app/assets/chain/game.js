@@ -3,6 +3,10 @@ import { escapeHtml, find, findAll } from "../shared/dom.js";
 import { lineChart, widthOf } from "./charts.js";
 import { speak } from "./speech.js";
 
+/** @typedef {"vanishes" | "holds" | "explodes"} Outcome */
+/** @typedef {import("./answers.js").Factor} Factor */
+/** @typedef {import("./answers.js").Line} Line */
+
 /** The networks, each with a gradient that the graph does not show. */
 export const ROUNDS = [
   { weights: [2, 1.5, 2, 1.5, 2, 1.5, 2, 1.5], activation: "sigmoid" },
@@ -72,7 +76,10 @@ export class Game {
     } else this.reveal();
   }
 
-  /** Leave what a usual picture of a network shows: no gradients, no local derivatives. */
+  /**
+   * Leave what a usual picture of a network shows: no gradients, no local derivatives.
+   * @param {SVGSVGElement} svg
+   */
   blind(svg) {
     for (const extra of findAll(svg, ":scope > text")) extra.remove();
     for (const named of findAll(svg, "title, desc")) named.remove();
@@ -95,13 +102,13 @@ export class Game {
   writeEquation() {
     const { lines, subject } = this.answer;
     const own = lines
-      .filter((line) => line.kind === "formulas" || line.kind === "numbers")
-      .map((line) => line.unfolded ?? line);
-    const effects = new Map(this.answer.factors.map((f) => [f.id, f.effect]));
+      .filter((/** @type {Line} */ line) => line.kind === "formulas" || line.kind === "numbers")
+      .map((/** @type {Line} */ line) => line.unfolded ?? line);
+    const effects = new Map(this.answer.factors.map((/** @type {Factor} */ f) => [f.id, f.effect]));
     const box = document.createElement("div");
     box.innerHTML = own
       .map(
-        (line) =>
+        (/** @type {{text: string, mathml: string}} */ line) =>
           `<div class="cr-equation" role="img" aria-label="${escapeHtml(`${speak(subject.text)} ${speak(line.text)}`)}">${line.mathml}</div>`,
       )
       .join("");
@@ -113,7 +120,7 @@ export class Game {
     return `<p class="cr-subject">${escapeHtml(subject.text)}</p>${box.innerHTML}`;
   }
 
-  /** @param {"vanishes" | "holds" | "explodes"} guess */
+  /** @param {Outcome} guess */
   guess(guess) {
     if (!this.answer || this.phase === "answer") return;
     const right = guess === this.answer.outcome;
@@ -149,7 +156,13 @@ export class Game {
         {
           name: "the product so far",
           color: outcome === "explodes" ? "var(--cr-grows)" : "var(--cr-shrinks)",
-          points: [[0, 0], ...factors.map((f, i) => [i + 1, f.running_product.log10])],
+          points: [
+            [0, 0],
+            ...factors.map((/** @type {Factor} */ f, /** @type {number} */ i) => [
+              i + 1,
+              f.running_product.log10,
+            ]),
+          ],
         },
       ],
     });
@@ -169,8 +182,12 @@ export class Game {
       : "";
   }
 
+  /**
+   * Do what a button says; return whether it is one of the game's.
+   * @param {string} name
+   */
   act(name) {
-    if (name.startsWith("guess-")) this.guess(name.slice(6));
+    if (name.startsWith("guess-")) this.guess(/** @type {Outcome} */ (name.slice(6)));
     else if (name === "game-again") {
       this.start();
       this.show();

@@ -77,7 +77,10 @@ export const cropGraph = ({ svg, anew, width, height }, above, less) => {
   fitGraph(svg);
 };
 
-/** Let a graph fill its card, as far as its text stays readable. */
+/**
+ * Let a graph fill its card, as far as its text stays readable.
+ * @param {SVGSVGElement} svg
+ */
 export const fitGraph = (svg) => {
   const { width, height } = svg.viewBox.baseVal;
   svg.removeAttribute("width");
@@ -87,12 +90,15 @@ export const fitGraph = (svg) => {
   svg.style.aspectRatio = `${width} / ${height}`;
 };
 
-/** Let Tab reach the graph once and the arrow keys walk it: row by row, input to output. */
+/**
+ * Let Tab reach the graph once and the arrow keys walk it: row by row, input to output.
+ * @param {SVGSVGElement} svg
+ */
 const setOrder = (svg) => {
-  const describe = (entry) => {
+  const describe = (/** @type {any} */ entry) => {
     const line = find(entry, "path.line");
     const shape = find(entry, ".shape");
-    const size = (name) => Number(shape.getAttribute(name) || 0);
+    const size = (/** @type {string} */ name) => Number(shape.getAttribute(name) || 0);
     const [x, y] = line
       ? line
           .getAttribute("d")
@@ -113,6 +119,11 @@ const setOrder = (svg) => {
   svg.dataset.row = "";
 };
 
+/**
+ * Save a drawing as a file.
+ * @param {string} svg
+ * @param {string} [name]
+ */
 export const saveGraph = (svg, name = "chain.svg") => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
@@ -121,7 +132,12 @@ export const saveGraph = (svg, name = "chain.svg") => {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 };
 
-/** Where the two forms differ is what there is to see; where z and h are equal, they agree. */
+/** @typedef {import("./answers.js").Erratum} Erratum */
+
+/**
+ * Where the two forms differ is what there is to see; where z and h are equal, they agree.
+ * @param {Erratum} erratum
+ */
 export const describeErratum = (erratum) => {
   const differ = erratum.layers.filter((l) => l.right.text !== l.wrong.text);
   const same = erratum.layers.length - differ.length;
@@ -131,6 +147,7 @@ export const describeErratum = (erratum) => {
   return `<p>${escapeHtml(erratum.sentence)}</p>${differ.length ? tabulateErratum(differ) : ""}${note}`;
 };
 
+/** @param {Erratum["layers"]} layers */
 const tabulateErratum = (layers) =>
   `<table><thead><tr><th scope="col">layer</th><th scope="col">h(1 − h)</th><th scope="col">z(1 − z)</th></tr></thead><tbody>` +
   layers
@@ -142,6 +159,10 @@ const tabulateErratum = (layers) =>
     .join("") +
   `</tbody></table>`;
 
+/**
+ * The factors as rows of a table.
+ * @param {import("./answers.js").Factor[]} factors
+ */
 export const factorTable = (factors) =>
   `<thead><tr><th scope="col">factor</th><th scope="col">formula</th><th scope="col">value</th><th scope="col">product so far</th></tr></thead><tbody>` +
   factors

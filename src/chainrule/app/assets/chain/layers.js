@@ -13,12 +13,24 @@ import { View } from "./view.js";
 const CLASSIC = { depth: 15, activation: "sigmoid", init: "xavier" };
 const [LEFT, RIGHT] = [56, 34];
 
-/** Return where each factor stands, input to output: every layer has a slot of the same width. */
+/** @typedef {import("./answers.js").Factor} Factor */
+/** @typedef {import("./answers.js").Quantity} Quantity */
+/** @typedef {import("./answers.js").NetworkAnswer} NetworkAnswer */
+/** @typedef {import("./charts.js").Place} Place */
+/** @typedef {[number, number | null]} Point */
+
+/**
+ * Return where each factor stands, input to output: every layer has a slot of the same width.
+ * @param {Factor[]} factors
+ * @param {number} slot
+ * @returns {Place[]}
+ */
 const placeFactors = (factors, slot) => {
+  /** @type {Map<number, Factor[]>} */
   const layers = new Map();
   for (const factor of [...factors].reverse()) {
-    if (!layers.has(factor.layer)) layers.set(factor.layer, []);
-    layers.get(factor.layer).push(factor);
+    const own = layers.get(factor.layer) ?? [];
+    layers.set(factor.layer, [...own, factor]);
   }
   return [...layers.values()].flatMap((own, index) => {
     const size = slot / own.length;
@@ -30,6 +42,13 @@ const placeFactors = (factors, slot) => {
   });
 };
 
+/**
+ * @param {number[]} ticks powers of ten
+ * @param {(log: number) => number} py where a power stands
+ * @param {number} width
+ * @param {string} title
+ * @param {number} y of the title
+ */
 const drawGrid = (ticks, py, width, title, y) =>
   `${ticks
     .map(
@@ -38,12 +57,19 @@ const drawGrid = (ticks, py, width, title, y) =>
     )
     .join("")}<text class="strong" x="${LEFT}" y="${y}">${escapeHtml(title)}</text>`;
 
-/** One bar per factor, up from 1 where it grows the gradient and down where it shrinks it. */
+/**
+ * One bar per factor, up from 1 where it grows the gradient and down where it shrinks it.
+ * @param {Place[]} places
+ * @param {number} width
+ * @param {number} top
+ * @param {number} height
+ */
 function drawGains(places, width, top, height) {
   const logs = places.map(({ factor }) => factor.value.log10).filter((log) => log !== null);
-  const reach = (side) => Math.max(0.3, ...logs.map((log) => side * log)) * 1.1;
+  const reach = (/** @type {number} */ side) =>
+    Math.max(0.3, ...logs.map((log) => side * log)) * 1.1;
   const [high, low] = [reach(1), -reach(-1)];
-  const py = (log) => top + ((high - log) / (high - low)) * height;
+  const py = (/** @type {number} */ log) => top + ((high - log) / (high - low)) * height;
   const whole = listPowers(low, high);
   const grid = drawGrid(whole.length > 1 ? whole : [0], py, width, "the factors", top - 6);
   const numbers =
@@ -72,32 +98,39 @@ function drawGains(places, width, top, height) {
   );
 }
 
-/** ‖δ_l‖ and ‖∂L/∂W_l‖, and the running product beside them: it passes through every ‖δ_l‖. */
+/**
+ * ‖δ_l‖ and ‖∂L/∂W_l‖, and the running product beside them: it passes through every ‖δ_l‖.
+ * @param {NetworkAnswer} answer
+ * @param {Place[]} places
+ * @param {number} slot
+ * @param {number} width
+ * @param {number} top
+ * @param {number} height
+ */
 function drawGradients(answer, places, slot, width, top, height) {
   const { deltas, weight_gradients: weights, output } = answer;
-  const own = (layer, role) =>
+  const own = (/** @type {number} */ layer, /** @type {string} */ role) =>
     places.find(({ factor }) => factor.layer === layer && factor.kind === role);
-  const at = (index, end) => {
+  const at = (/** @type {number} */ index, /** @type {boolean} */ end) => {
     const weight = own(index + 1, "weight");
     return weight ? (end ? weight.to : (weight.from + weight.to) / 2) : LEFT + (index + 0.5) * slot;
   };
+  /** @type {[string, Point[]][]} */
   const series = [
     ["delta", deltas.map((n, i) => [at(i, true), n.log10])],
     ["weights", weights.map((n, i) => [at(i, false), n.log10])],
   ];
+  const start = output.log10;
+  /** @type {Point[]} */
   const product =
-    output.log10 === null
+    start === null
       ? []
       : [
-          [places.at(-1).to, output.log10],
-          ...[...places]
-            .reverse()
-            .map(({ factor, from }) => [
-              from,
-              factor.running_product.log10 === null
-                ? null
-                : output.log10 + factor.running_product.log10,
-            ]),
+          [places[places.length - 1].to, start],
+          ...[...places].reverse().map(({ factor, from }) => {
+            const { log10 } = factor.running_product;
+            return /** @type {Point} */ ([from, log10 === null ? null : start + log10]);
+          }),
         ];
   const logs = [...series.flatMap(([, points]) => points), ...product]
     .map(([, log]) => log)
@@ -108,8 +141,9 @@ function drawGradients(answer, places, slot, width, top, height) {
     Math.floor(Math.min(...logs)),
     Math.max(Math.ceil(Math.max(...logs)), Math.floor(Math.min(...logs)) + 1),
   ];
-  const py = (log) => top + ((high - log) / (high - low)) * height;
-  const path = (points) => writePath(points.map(([x, log]) => [x, log === null ? null : py(log)]));
+  const py = (/** @type {number} */ log) => top + ((high - log) / (high - low)) * height;
+  const path = (/** @type {Point[]} */ points) =>
+    writePath(points.map(([x, log]) => [x, log === null ? null : py(log)]));
   const lines =
     `<path class="line product" d="${path(product)}"/>` +
     series
@@ -121,7 +155,7 @@ function drawGradients(answer, places, slot, width, top, height) {
                 .filter(([, log]) => log !== null)
                 .map(
                   ([x, log]) =>
-                    `<circle class="${kind}" cx="${x.toFixed(1)}" cy="${py(log).toFixed(1)}" r="3.2"/>`,
+                    `<circle class="${kind}" cx="${x.toFixed(1)}" cy="${py(log ?? 0).toFixed(1)}" r="3.2"/>`,
                 )
                 .join("")
             : ""),
@@ -142,6 +176,11 @@ function drawGradients(answer, places, slot, width, top, height) {
   );
 }
 
+/**
+ * The whole chart.
+ * @param {NetworkAnswer} answer
+ * @param {number} width
+ */
 export const layersChart = (answer, width) => {
   const { factors, deltas } = answer;
   const count = deltas.length;
@@ -157,10 +196,11 @@ export const layersChart = (answer, width) => {
         : `<text x="${LEFT + (i + 0.5) * slot}" y="490" text-anchor="middle">${i + 1}</text>`,
     )
     .join("");
-  return `<svg class="cr-chart cr-layers" style="width:${full}px" viewBox="0 0 ${full} 496" role="group" aria-label="The network as a chain, its factors and its gradients, layer by layer"><g data-row>${stripEdges(places, line)}</g><text class="strong" x="${LEFT - 12}" y="${line + 4}" text-anchor="end">x</text><text class="strong" x="${places.at(-1).to + 10}" y="${line + 4}">𝓛</text>${drawGains(places, full, gains, 140)}${drawGradients(answer, places, slot, full, gradients, 190)}${numbers}</svg>`;
+  return `<svg class="cr-chart cr-layers" style="width:${full}px" viewBox="0 0 ${full} 496" role="group" aria-label="The network as a chain, its factors and its gradients, layer by layer"><g data-row>${stripEdges(places, line)}</g><text class="strong" x="${LEFT - 12}" y="${line + 4}" text-anchor="end">x</text><text class="strong" x="${places[places.length - 1].to + 10}" y="${line + 4}">𝓛</text>${drawGains(places, full, gains, 140)}${drawGradients(answer, places, slot, full, gradients, 190)}${numbers}</svg>`;
 };
 
 export class Network {
+  /** @param {import("./chain.js").Page} page */
   constructor(page) {
     const box = find(page.root, '[data-view="real"]');
     this.page = page;

@@ -2,7 +2,10 @@
 
 const HEADER = 64;
 
-/** Scroll so that the header does not lie over what has the focus. */
+/**
+ * Scroll so that the header does not lie over what has the focus.
+ * @param {Element} focused
+ */
 export const bringIntoSight = (focused) => {
   if (focused.closest(".cr-edit")) return;
   const { top } = focused.getBoundingClientRect();

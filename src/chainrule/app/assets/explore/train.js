@@ -46,6 +46,7 @@ class Panel {
     /** @type {number | null} */
     this.pointed = null; // where the pointer is, as a share of the width
     this.hint = this.$("readout").textContent;
+    this.keyed = ""; // what the key says
   }
 
   /** @param {string} name */

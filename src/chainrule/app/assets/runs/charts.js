@@ -291,7 +291,7 @@ export class Charts {
 
   /** @param {any} map */
   makeMap(map) {
-    const legend = map.legend.map(([shade, text]) =>
+    const legend = map.legend.map((/** @type {[number, string]} */ [shade, text]) =>
       el(
         "span",
         { class: "ru-key" },

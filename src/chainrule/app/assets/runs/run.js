@@ -158,7 +158,7 @@ class RunPage {
     const list = part(this.root, "exports");
     if (list.childElementCount) return;
     list.replaceChildren(
-      ...this.run.exports.map(([what, words]) =>
+      ...this.run.exports.map((/** @type {[string, string]} */ [what, words]) =>
         el(
           "li",
           {},
