@@ -3,7 +3,8 @@
 A cell is an activation, an initialization, a depth and a width. Of 16 networks of it, autograd
 gives δ of every layer. The medians of ‖∂𝓛/∂W‖ and ‖δ‖ are kept in theory.csv, so an interrupted run
 goes on from there, and a new theory needs no new measurement. A cell counts as inside only if the
-medians of all of its layers are. Writes docs/theory.md.
+medians of all of its layers are. Cells outside are measured again with other networks: chance, or
+not? Writes docs/theory.md.
 
 `simulate` would draw every network anew for each depth and each activation. But its networks of one
 seed have the same weights whatever their activation, and the same first layers whatever their
@@ -16,7 +17,7 @@ import csv
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -32,7 +33,11 @@ from chainrule.theory import Expected, predict
 
 HERE = Path(__file__).parent
 TABLE, PAGE = HERE / "theory.csv", HERE.parent / "docs" / "theory.md"
+AGAIN = HERE / "theory_again.csv"
+"""Cells that were outside, measured with the networks of other seeds."""
+
 SEEDS = 16
+MORE = range(SEEDS, SEEDS + 64)
 WIDTHS, DEPTHS = (256, 1024), (2, 5, 10, 20, 35, 50)
 FIELDS = ("width", "activation", "init", "depth", "weight_gradient_norms", "delta_norms")
 
@@ -52,39 +57,44 @@ def make_spec(key: Key) -> NetworkSpec:
     return NetworkSpec(depth=depth, width=width, activation=activation, init=init)
 
 
-def measure(width: int, init: str) -> dict[Key, Medians]:
-    """Return the medians of ‖∂𝓛/∂W‖ and ‖δ‖ of all cells of a width and an initialization."""
-    weights: dict[tuple[str, int], list[list[float]]] = {}
-    deltas: dict[tuple[str, int], list[list[float]]] = {}
-    for seed in range(SEEDS):
-        spec = NetworkSpec(depth=max(DEPTHS), width=width, init=init, seed=seed)
-        for depth, weight_norms, delta_norms in measure_network(spec):
-            for number, activation in enumerate(ACTIVATIONS):
-                weights.setdefault((activation, depth), []).append(weight_norms[:, number].tolist())
-                deltas.setdefault((activation, depth), []).append(delta_norms[:, number].tolist())
-    return {
-        (width, activation, init, depth): (
-            find_medians(weights[activation, depth]),
-            find_medians(deltas[activation, depth]),
-        )
-        for activation, depth in weights
-    }
+def measure(
+    width: int,
+    init: str,
+    depths: Sequence[int] = DEPTHS,
+    activations: Sequence[str] = tuple(ACTIVATIONS),
+    seeds: Iterable[int] = range(SEEDS),
+) -> dict[Key, Medians]:
+    """Return the medians of ‖∂𝓛/∂W‖ and ‖δ‖ of the cells of a width and an initialization."""
+    weights: dict[Key, list[list[float]]] = {}
+    deltas: dict[Key, list[list[float]]] = {}
+    for seed in seeds:
+        spec = NetworkSpec(depth=max(depths), width=width, init=init, seed=seed)
+        for depth, weight_norms, delta_norms in measure_network(spec, depths, activations):
+            for number, activation in enumerate(activations):
+                key = width, activation, init, depth
+                weights.setdefault(key, []).append(weight_norms[:, number].tolist())
+                deltas.setdefault(key, []).append(delta_norms[:, number].tolist())
+    return {key: (find_medians(weights[key]), find_medians(deltas[key])) for key in weights}
 
 
-def measure_network(spec: NetworkSpec) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield ‖∂𝓛/∂W_l‖ and ‖δ_l‖ of one network, cut off after each of `DEPTHS` layers.
+def measure_network(
+    spec: NetworkSpec, depths: Sequence[int], names: Sequence[str]
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield ‖∂𝓛/∂W_l‖ and ‖δ_l‖ of one network, cut off after some numbers of layers.
 
     ∂𝓛/∂W_l is the sum over the batch of δ_a h_aᵀ, so the square of its norm is
     Σ_ab (δ_a·δ_b)(h_a·h_b), here in float64: no matrix as large as the weights is needed.
 
     Args:
-        spec: The deepest network; its activation does not matter, all of them are computed.
+        spec: The deepest network; its activation does not matter.
+        depths: Where it is cut off.
+        names: The activations that are computed.
 
     Yields:
         A depth, and the norms, each [depth, activations].
     """
     stack = stack_networks([spec])
-    activations = [getattr(nn, entry.module)() for entry in ACTIVATIONS.values()]
+    activations = [getattr(nn, ACTIVATIONS[name].module)() for name in names]
     inputs, targets = draw_batch(spec)
     h = inputs.expand(len(activations), *inputs.shape)
     before: list[Tensor] = []  # z of each layer, [activations, batch, width]
@@ -96,7 +106,7 @@ def measure_network(spec: NetworkSpec) -> Iterator[tuple[int, Tensor, Tensor]]:
         before.append(F.linear(h, weight[0], bias[0]).requires_grad_())
         h = torch.stack([activate(z) for activate, z in zip(activations, before[-1], strict=True)])
         outputs[number] = h
-    for depth in DEPTHS:
+    for depth in depths:
         losses = [F.mse_loss(output, targets) for output in outputs[depth]]
         gradients = torch.autograd.grad(losses, before[:depth], retain_graph=True)
         pairs = [multiply_pairs(each) for each in gradients]
@@ -116,12 +126,12 @@ def find_medians(members: list[list[float]]) -> list[float]:
     return [float(Quantity(layer)) for layer in zip(*members, strict=True)]
 
 
-def read_table() -> dict[Key, Medians]:
+def read_table(path: Path) -> dict[Key, Medians]:
     """Return what was measured so far; a row that was cut off is left out."""
-    if not TABLE.exists():
+    if not path.exists():
         return {}
     rows: dict[Key, Medians] = {}
-    with TABLE.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if any(row.get(field) is None for field in FIELDS):
                 continue
@@ -135,16 +145,16 @@ def read_table() -> dict[Key, Medians]:
     return rows
 
 
-def write_table(rows: dict[Key, Medians]) -> None:
+def write_table(path: Path, rows: dict[Key, Medians]) -> None:
     """Write all rows; an interruption leaves the old file."""
-    new = TABLE.with_suffix(".new")
+    new = path.with_suffix(".new")
     with new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(FIELDS)
         for key in list_cells():
             if key in rows:
                 writer.writerow((*key, *(" ".join(f"{v:.4g}" for v in each) for each in rows[key])))
-    new.replace(TABLE)
+    new.replace(path)
 
 
 @dataclass(frozen=True)
@@ -157,6 +167,7 @@ class Result:
         factor: The largest of measured ÷ expected median or its inverse, over these layers.
         half: Half of the width of the widest band, as a factor.
         reason: Why theory says nothing, or why a median is outside; "" where all is well.
+        outside: Whether a median is outside though theory says all layers.
     """
 
     said: int
@@ -164,11 +175,12 @@ class Result:
     factor: float
     half: float
     reason: str
+    outside: bool
 
 
-def compare(key: Key, medians: Medians) -> Result:
+def compare(key: Key, medians: Medians, seeds: int = SEEDS) -> Result:
     """Return how theory and measurement compare in one cell."""
-    prediction = predict(make_spec(key), SEEDS)
+    prediction = predict(make_spec(key), seeds)
     said = inside = 0
     factor, half = 1.0, 1.0
     odd = ""
@@ -190,7 +202,7 @@ def compare(key: Key, medians: Medians) -> Result:
         reason = _shorten(prediction.missing)
     elif inside < said:
         reason = odd or f"{said - inside} of {said} layers, by a factor of {factor:.2f} at most"
-    return Result(said, inside, factor, half, reason)
+    return Result(said, inside, factor, half, reason, said == key[3] and inside < said)
 
 
 def _fits(expected: Expected, median: float) -> bool:
@@ -210,9 +222,18 @@ def _shorten(missing: tuple[str, ...]) -> str:
     return "; ".join(missing)
 
 
-def write_page(rows: dict[Key, Medians]) -> str:
+def describe_again(key: Key, again: dict[Key, Medians]) -> str:
+    """Return what the networks of other seeds say of a cell that was outside."""
+    if key not in again:
+        return ""
+    found = compare(key, again[key], len(MORE))
+    if not found.outside:
+        return f"; chance: of {len(MORE)} other networks, all {found.said} layers are inside"
+    return f"; of {len(MORE)} other networks, {found.reason}"
+
+
+def write_page(results: dict[Key, Result], again: dict[Key, Medians]) -> str:
     """Return the page: how many cells are inside, and every one that is not."""
-    results = {key: compare(key, rows[key]) for key in list_cells() if key in rows}
     full = {key: result for key, result in results.items() if result.said == key[3]}
     inside = [key for key, result in full.items() if result.inside == result.said]
     partly = {key: result for key, result in results.items() if key not in full}
@@ -277,7 +298,8 @@ def write_page(rows: dict[Key, Medians]) -> str:
     lines += ["| width | activation | initialization | depth | why |", "|---|---|---|---|---|"]
     for key, result in results.items():
         if result.reason:
-            lines.append(f"| {' | '.join(map(str, key))} | {result.reason} |")
+            more = describe_again(key, again) if result.outside else ""
+            lines.append(f"| {' | '.join(map(str, key))} | {result.reason}{more} |")
     return "\n".join(lines) + "\n"
 
 
@@ -292,7 +314,7 @@ def main() -> None:
     options = arguments.parse_args()
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * options.minutes
-    rows = read_table()
+    rows = read_table(TABLE)
     for width, init in product(WIDTHS, INITIALIZERS):
         own = [key for key in list_cells() if (key[0], key[2]) == (width, init)]
         if all(key in rows for key in own):
@@ -301,10 +323,16 @@ def main() -> None:
             break
         begin = time.process_time()
         rows |= measure(width, init)
-        write_table(rows)
+        write_table(TABLE, rows)
         seconds = time.process_time() - begin
         print(f"{len(rows)} cells measured, last {width} {init}: {seconds:.0f} s", flush=True)
-    PAGE.write_text(write_page(rows), encoding="utf-8")
+    results = {key: compare(key, rows[key]) for key in list_cells() if key in rows}
+    again = read_table(AGAIN)
+    for (width, activation, init, depth), result in results.items():
+        if result.outside and (width, activation, init, depth) not in again:
+            again |= measure(width, init, (depth,), (activation,), MORE)
+            write_table(AGAIN, again)
+    PAGE.write_text(write_page(results, again), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ PAGES = {
         "/?depth=6&activation=relu&init=he&pin=depth%3D6",
         "[data-part=compare-result]:not([hidden])",
     ),
+    "theory": ("/?depth=4&width=16&theory=1", "[data-part=theory]:not([hidden])"),
     "tour": ("/?tour=1", ".ex-tour:not([hidden])"),
     "exercise": (EXERCISES[0][1], "[data-part=guess]:not([hidden])"),
     "embedded chart": ("/?embed=gradient&depth=6", ".js-plotly-plot .point"),

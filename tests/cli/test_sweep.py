@@ -3,6 +3,9 @@ import json
 
 import pytest
 
+from chainrule.cli.sweep import COLORS
+from chainrule.report.sweep_report import METRICS
+
 
 @pytest.fixture
 def sweep(run, tmp_path):
@@ -24,6 +27,19 @@ def test_a_sweep_is_kept_and_goes_on(sweep, tmp_path):
         assert [row["depth"] for row in csv.DictReader(file)] == ["2", "3"]
 
 
+def test_a_page_is_written(sweep, tmp_path):
+    place = tmp_path / "page.html"
+    axes = ("--axis", "depth=2,3", "--axis", "init=he,xavier")
+    code, _, err = sweep(*axes, "--report", place, "--columns", "init", "--color", "loss")
+    assert code == 0
+    assert str(place) in err.replace("\n", "")
+    assert "init he, depth 2" in place.read_text(encoding="utf-8")
+
+
+def test_what_can_be_shown_is_what_the_page_shows():
+    assert tuple(METRICS) == COLORS
+
+
 @pytest.mark.parametrize(
     ("words", "fact"),
     [
@@ -35,6 +51,9 @@ def test_a_sweep_is_kept_and_goes_on(sweep, tmp_path):
         (("--axis", "width=2"), "not both"),
         (("--axis", "depth=2", "--csv", "a.txt"), ".csv"),
         (("--axis", "depth=2", "--train", "lion"), "sgd"),
+        (("--axis", "depth=2", "--color", "los"), "loss"),
+        (("--axis", "depth=2", "--rows", "depth"), "--report"),
+        (("--axis", "depth=2", "--report", "a.html", "--rows", "dept"), "depth"),
         (("--axis", "depth=2", "--dask", "tcp://x:1"), "--processes"),
     ],
 )

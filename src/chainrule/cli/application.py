@@ -57,7 +57,7 @@ _EXAMPLES = {
         'chainrule equation --expr "x + sigmoid(w*x)" --value x=0.5,w=1.2',
     ),
     "sweep": (
-        "chainrule sweep --axis depth=2..4 --axis init=he,xavier --seeds 2",
+        "chainrule sweep --axis depth=2..4 --axis init=he,xavier --report a.html",
         "chainrule sweep --axis depth=5,10 --train sgd --steps 20 --store a.db",
     ),
     "width": (

@@ -17,11 +17,11 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from chainrule.cli.options import DebugOption
+from chainrule.cli.options import DebugOption, complete
 from chainrule.cli.results import check_outputs
 from chainrule.cli.streams import open_console, print_json, print_note
 from chainrule.cli.target import load_function
-from chainrule.errors import SweepError
+from chainrule.errors import SweepError, suggest
 from chainrule.spec.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -31,6 +31,20 @@ if TYPE_CHECKING:
     from chainrule.sweeps.records import Progress, Sweep
 
 LIMIT = 10_000
+COLORS = (
+    "verdict",
+    "gradient_ratio",
+    "delta_ratio",
+    "chi",
+    "depth_scale",
+    "gradient_norm",
+    "loss",
+    "sgd",
+    "adam",
+    "training_accuracy",
+)
+"""The metrics of `chainrule.report.sweep_report`, which is not loaded for a help text."""
+
 MAX_ROWS = 50
 LINE_SECONDS = 10.0
 """Without a terminal, a line comes after so many seconds at the earliest."""
@@ -93,6 +107,29 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
     parquet: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a row per cell (.parquet).")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a page (HTML): a heat map over two axes, one for each value of the others.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --report, the axis to the right. [default: first]"),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --report, the axis down. [default: second]"),
+    ] = None,
+    color: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"With --report, what cells show: {', '.join(COLORS)}.",
+            autocompletion=complete(COLORS),
+        ),
+    ] = COLORS[0],
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -104,8 +141,10 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
     if dask is not None and processes is not None:
         raise SweepError("--processes: the Dask cluster decides how many; leave one of them out.")
     check_arguments(None, processes)
-    _check_tables(csv, parquet)
-    cells = _make_cells(target, _read_axes(axis), _read_settings(fixed), seeds, train, steps, limit)
+    _check_tables(csv, parquet, report)
+    named = _read_axes(axis)
+    _check_report(report, [*named, "seed"], columns, rows, color)
+    cells = _make_cells(target, named, _read_settings(fixed), seeds, train, steps, limit)
     with ExitStack() as stack:
         executor: Executor | None = None
         if dask is not None:
@@ -128,6 +167,12 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
     for path in (csv, parquet):
         if path is not None:
             print_note(f"{sweep.write(path)} rows are in {path}.")
+    if report is not None:
+        from chainrule._utils.files import write_text
+        from chainrule.report.sweep_report import build_sweep_report
+
+        write_text(report, build_sweep_report(sweep, columns=columns, rows=rows, color=color))
+        print_note(f"Wrote {report}")
     if as_json:
         print_json(sweep.to_json())
     else:
@@ -215,7 +260,24 @@ def _repair_words(axes: dict[str, Sequence[Any]], settings: dict[str, Any]) -> d
 _NAMED_NONE = ("residual", "normalization")
 
 
-def _check_tables(csv: Path | None, parquet: Path | None) -> None:
+def _check_report(
+    report: Path | None, axes: list[str], columns: str | None, rows: str | None, color: str
+) -> None:
+    """Raise unless the page can show what is asked for, before anything is measured."""
+    if color not in COLORS:
+        raise SweepError(f"--color: unknown {color!r:.60}. {suggest(color, COLORS)}")
+    for option, name in (("--columns", columns), ("--rows", rows)):
+        if name is None:
+            continue
+        if report is None:
+            raise SweepError(f"{option} must come with --report, whose map it arranges.")
+        if name not in axes:
+            raise SweepError(f"{option}: {name!r:.60} is no axis. {suggest(name, axes)}")
+    if columns is not None and columns == rows:
+        raise SweepError(f"--columns and --rows must be two axes; got {columns!r} for both.")
+
+
+def _check_tables(csv: Path | None, parquet: Path | None, report: Path | None) -> None:
     from chainrule._utils.tables import check_table
 
     for option, path in ((".csv", csv), (".parquet", parquet)):
@@ -224,7 +286,7 @@ def _check_tables(csv: Path | None, parquet: Path | None) -> None:
         if path.suffix.lower() != option:
             raise SweepError(f"--{option[1:]}: the file must end with {option}; got {path.name}.")
         check_table(path, SweepError)
-    check_outputs({"--csv": csv, "--parquet": parquet})
+    check_outputs({"--csv": csv, "--parquet": parquet, "--report": report})
 
 
 @contextmanager

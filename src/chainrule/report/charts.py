@@ -18,7 +18,7 @@ Figure = Mapping[str, Any]
 CHARACTER = 7.2
 """Width of a character of 13 pixels, roughly."""
 
-_DASHES = {"dot": "2 4", "dash": "8 5"}
+_DASHES = {"dot": "2 4", "dash": "8 5", "12px,6px": "12 6"}
 _PLACEHOLDER = re.compile(r"%\{(\w+)(?::([^}]*))?\}")
 
 
