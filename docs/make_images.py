@@ -214,7 +214,7 @@ def photograph_demo(browser: Browser) -> None:
         process.stdout.close()
     console = Console(record=True, width=92, file=io.StringIO())
     console.print("[bold]$ chainrule demo[/]")
-    console.print(said)
+    console.print(said, end="")
     photograph_svg(browser, console.export_svg(title="chainrule demo"), "demo")
 
 
