@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -126,8 +127,7 @@ def enter_lightning(
     stack: ExitStack, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Callable[[Tensor], Any]:
     """Return what a loop does that calls Lightning's `grad_norm` at every step."""
-    from lightning.pytorch.utilities import grad_norm
-
+    grad_norm = import_module("lightning.pytorch.utilities").grad_norm
     history: list[Any] = []
     return lambda loss: history.append((loss.item(), grad_norm(model, 2)))
 
@@ -140,8 +140,7 @@ def enter_wandb(
     def enter(
         stack: ExitStack, model: nn.Module, optimizer: torch.optim.Optimizer
     ) -> Callable[[Tensor], Any]:
-        import wandb
-
+        wandb = import_module("wandb")
         run = wandb.init(
             mode="offline", dir=folder, reinit="create_new", settings=wandb.Settings(silent=True)
         )

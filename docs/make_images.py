@@ -3,8 +3,11 @@
 Run `make images`; it needs Chromium on the path.
 """
 
+import io
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 from playwright.sync_api import Browser, Page, sync_playwright
+from rich.console import Console
+from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -155,39 +160,62 @@ def photograph_terminal(browser: Browser) -> None:
         check=True,
         cwd=IMAGES.parent.parent,
     )
-    svg = re.sub(r"@font-face \{.*?\}", "", done.stdout, flags=re.DOTALL)
-    svg = svg.replace("Fira Code", "DejaVu Sans Mono")
+    photograph_svg(browser, done.stdout, "terminal")
+
+
+def photograph_svg(browser: Browser, text: str, name: str) -> None:
+    """Photograph a terminal that rich has drawn, in a font that is here."""
+    drawn = re.sub(r"@font-face \{.*?\}", "", text, flags=re.DOTALL)
+    drawn = drawn.replace("Fira Code", "DejaVu Sans Mono")
     page = browser.new_page(bypass_csp=True, viewport={"width": 1240, "height": 800})
-    page.set_content(f"<body style='margin:0'>{svg}</body>")
-    page.locator("svg").first.screenshot(path=IMAGES / "terminal.png")
+    page.set_content(f"<body style='margin:0'>{drawn}</body>")
+    page.locator("svg").first.screenshot(path=IMAGES / f"{name}.png")
     page.close()
 
 
-def photograph_runs(browser: Browser) -> None:
-    """Photograph a training run that went wrong: desktop and phone, light and dark."""
-    from chainrule.cli.demo_training import train_demo
-
-    with tempfile.TemporaryDirectory() as folder:
-        train_demo(
-            Path(folder) / "demo-dead.db", "dead", at=250, steps=400, on_alarm=lambda alarm: None
-        )
-        with serve_explorer("--runs", folder) as url:
-            for name, width, height, scheme in (
-                ("runs", 1440, 900, "light"),
-                ("runs-dark", 1440, 900, "dark"),
-                ("runs-phone", 390, 1500, "light"),
-                ("runs-phone-dark", 390, 1500, "dark"),
-            ):
-                page = browser.new_page(
-                    bypass_csp=True,
-                    viewport={"width": width, "height": height},
-                    color_scheme=scheme,  # type: ignore[arg-type]
-                )
-                page.goto(f"{url}/runs/demo-dead")
-                page.wait_for_selector("[data-ready]")
-                page.wait_for_timeout(500)
-                page.screenshot(path=IMAGES / f"{name}.png")
-                page.close()
+def photograph_demo(browser: Browser) -> None:
+    """Do what the README says, `chainrule demo`: the alarm in the terminal and on the page."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chainrule", "demo", "--no-browser"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "92"},
+    )
+    assert process.stdout is not None
+    lines = []
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if "has ended" in line:
+                break
+        said = Text.from_ansi("".join(lines))
+        address = re.search(r"http://\S+", said.plain)
+        assert address, said.plain
+        for name, width, height, scheme in (
+            ("runs", 1440, 900, "light"),
+            ("runs-dark", 1440, 900, "dark"),
+            ("runs-phone", 390, 844, "light"),
+            ("runs-phone-dark", 390, 844, "dark"),
+        ):
+            page = browser.new_page(
+                bypass_csp=True,
+                viewport={"width": width, "height": height},
+                color_scheme=scheme,  # type: ignore[arg-type]
+            )
+            page.goto(address.group())
+            page.wait_for_selector("[data-ready]")
+            page.wait_for_timeout(500)
+            page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
+            page.close()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=120)
+        process.stdout.close()
+    console = Console(record=True, width=92, file=io.StringIO())
+    console.print("[bold]$ chainrule demo[/]")
+    console.print(said, end="")
+    photograph_svg(browser, console.export_svg(title="chainrule demo"), "demo")
 
 
 def main() -> None:
@@ -202,7 +230,7 @@ def main() -> None:
         photograph_chain(browser, url)
         photograph_terminal(browser)
         photograph_tutorial(browser)
-        photograph_runs(browser)
+        photograph_demo(browser)
         browser.close()
 
 

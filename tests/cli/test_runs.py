@@ -86,6 +86,19 @@ def test_show_says_alarms_in_words(run, runs):
     assert document["loss_curve"][0]["high"] == 1.0
 
 
+def test_learning_rates_that_change_are_shown(run, runs):
+    assert "learning rate" not in run("runs", "show", "exp1")[1]
+    with RunWriter.open(runs / "rates.db", make_facts()) as writer:
+        for step in range(1, 41):
+            writer.write(make_step(step, rates=(0.1 if step < 20 else 0.001,)))
+    out = run("runs", "show", "rates", columns=80)[1]
+    assert "learning rate  █" in out
+    assert "step 20: learning rate: 0.1 → 0.001" in out
+    document = json.loads(run("runs", "show", "rates", "--json")[1])
+    change = {"step": 20, "before": 0.1, "after": 0.001, "group": None}
+    assert document["rate_changes"] == [change]
+
+
 def test_an_empty_run_is_shown(run, runs):
     RunWriter.open(runs / "new.db", make_facts()).close()
     out = run("runs", "show", "new")[1]

@@ -25,7 +25,9 @@ GROUPS = 4
 """Groups of parameters whose learning rates are drawn at most."""
 
 _WIDE = 30.0
-"""Highest ÷ lowest learning rate above which the axis is logarithmic."""
+_OFTEN = 0.2
+"""The axis of learning rates is logarithmic if the highest is more than `_WIDE` times one below
+which some group is in this part of the steps: a warm-up that begins near zero changes nothing."""
 
 _DEEPEST = 3.0
 _USUAL_UPDATE = 1e-3
@@ -191,9 +193,14 @@ def build_rate(curve: RateCurve) -> RateChart | None:
     if not len(known) or curve.is_constant:
         return None
     rates = curve.rates[:GROUPS]
-    high, low = float(known.max()), float(known.min())
-    if low > 0 and high / low > _WIDE:
-        heights = np.log(rates / low) / np.log(high / low)
+    high = float(known.max())
+    usual = min(
+        float(np.quantile(row[np.isfinite(row)], _OFTEN)) for row in rates if np.isfinite(row).any()
+    )
+    if usual > 0 and high / usual > _WIDE:
+        low = float(known[known > 0].min())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            heights = np.log(rates / low) / np.log(high / low)
         ticks: tuple[tuple[float, float], ...] = ((0.0, low), (1.0, high))
         note = "logarithmic"
     else:

@@ -19,10 +19,11 @@ from rich.text import Text
 
 from chainrule._utils.databases import find_lock
 from chainrule._utils.numbers import encode_number, format_number
+from chainrule.display.run_charts import describe_change
 from chainrule.display.terminal_tables import SPARKS, show
 from chainrule.errors import RunFileError
 from chainrule.watch.alarm_constants import RECORD
-from chainrule.watch.overviews import LossCurve, NormMap, group_names
+from chainrule.watch.overviews import LossCurve, NormMap, RateChange, group_names
 from chainrule.watch.packing import Floats, is_nothing
 from chainrule.watch.reading import RunReader
 from chainrule.watch.records import Alarm, StepRecord
@@ -32,6 +33,9 @@ CELLS = 48
 
 BLOCKS = 12
 """Blocks of layers that are shown at most."""
+
+CHANGES = 5
+"""Sudden changes of the learning rate that are shown at most, the last ones."""
 
 ROWS = 16
 """Steps in the table of two runs."""
@@ -81,6 +85,8 @@ class RunView:
         last: Its last step; `None` if there is none.
         speed: Steps per second, over the last steps; `None` if that cannot be known.
         curve: The loss.
+        rates: The highest learning rate [cells]; `None` if none ever changed.
+        changes: Sudden changes of learning rates.
         blocks: Names of blocks of layers, and the gradient of each [bins].
         alarms: The alarms.
     """
@@ -91,6 +97,8 @@ class RunView:
     last: StepRecord | None
     speed: float | None
     curve: LossCurve
+    rates: Floats | None
+    changes: tuple[RateChange, ...]
     blocks: tuple[tuple[str, Floats], ...]
     alarms: tuple[Alarm, ...]
 
@@ -152,7 +160,10 @@ def read_view(reader: RunReader, *, cells: int = CELLS, blocks: int = BLOCKS) ->
     alarms = reader.alarms()
     layers = len({each.layer for each in reader.facts.parameters})
     norms = reader.norm_map(layers=max(layers, 1), bins=cells)
+    rates = reader.rate_curve(cells)
     return RunView(
+        rates=None if rates.is_constant else np.fmax.reduce(rates.rates),
+        changes=rates.changes,
         curve=reader.loss_curve(cells),
         blocks=tuple(_join_blocks(norms, blocks)),
         line=_describe(reader, last, len(alarms), 0),
@@ -256,11 +267,17 @@ def render_view(view: RunView, *, alarms: int | None = None) -> RenderableType:
         rows.add_row(
             "loss", draw_spark(view.curve.high), "" if loss is None else format_number(loss)
         )
+    if view.rates is not None:
+        rows.add_row("learning rate", draw_spark(view.rates), _write_last(view.rates))
     for name, norms in view.blocks:
         rows.add_row(show(f"‖gradient‖ {name}"), draw_spark(norms), _write_last(norms))
     parts.append(rows)
     if len(view.blocks):
         parts.append(show("Each line has its own logarithmic scale.", "dim"))
+    if view.changes:
+        parts.append(Text())
+    for change in view.changes[-CHANGES:]:
+        parts.append(show(f"step {change.step:,}: {describe_change(change)}"))
     if earlier:
         noun = "alarm" if earlier == 1 else "alarms"
         parts += [
@@ -393,6 +410,15 @@ def to_run_json(view: RunView) -> dict[str, Any]:
         "total_norm": None if last is None else encode_number(last.total_norm),
         "rates": [] if last is None else [encode_number(each) for each in last.rates],
         "speed": encode_number(view.speed),
+        "rate_changes": [
+            {
+                "step": each.step,
+                "before": encode_number(each.before),
+                "after": encode_number(each.after),
+                "group": each.group,
+            }
+            for each in view.changes
+        ],
         "loss_curve": [
             {
                 "first": int(first),
