@@ -209,7 +209,11 @@ def _find_shift(history: History) -> Finding | None:
     values = np.minimum(losses, 2.0 * level)
     split = _find_split(values)
     before, after = values[max(0, split - 64) : split], values[split:]
-    if before.mean() > LEARNED_LEVEL * level or after.mean() < AT_LEVEL * level:
+    late = int((after > 0.5 * (before.mean() + after.mean())).argmax())
+    split, after = split + late, after[late:]
+    if len(after) < LASTED or before.mean() > LEARNED_LEVEL * level:
+        return None
+    if after.mean() < AT_LEVEL * level:
         return None
     ago = len(losses) - 1 - split
     jump = _Jump(history, ago)
