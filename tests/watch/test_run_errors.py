@@ -142,7 +142,9 @@ def test_a_step_that_calls_the_step_of_its_parent_is_one():
     with watch(model, optimizer, every=1) as run:
         before = [parameter.detach().clone() for parameter in model.parameters()]
         taken = train(model, optimizer, run, 1)
-        moved = [float((p - b).norm()) for p, b in zip(model.parameters(), before, strict=True)]
+        moved = [
+            float((p - b).detach().norm()) for p, b in zip(model.parameters(), before, strict=True)
+        ]
         taken += train(model, optimizer, run, 5)
     check(run, taken)
     assert run.samples[0].update_norms.tolist() == pytest.approx(moved, rel=1e-5)
