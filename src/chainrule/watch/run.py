@@ -115,7 +115,7 @@ class Run:
         self._samples_taken = 0
         self._extra = 0
         self._waits = self._compares = True
-        self._is_left, self._turns = False, 0
+        self._is_left, self._has_changed, self._turns = False, True, 0
         self._nesting = Nesting()
         self._frozen: Values | None = None
         self.facts: RunFacts = describe_run(
@@ -413,6 +413,8 @@ class Run:
             self._turns += left[1]
         if step.number % LOOK_EVERY == 0:
             look_at_units(step, self._owners, key)
+        if self._has_changed or step.is_sampled or step.number % LOOK_EVERY == 0:
+            step.standing = self._owners.make_standing()
         if self._clips:
             step.clips += self._clips
             self._clips = []
@@ -568,6 +570,8 @@ class Run:
             if record.loss is not None:
                 step.loss.append(record.loss)
                 self._look_back(step, record.loss)
+            if step.standing is not None and ledger.history is not None:
+                ledger.history.stand(step.standing)
             ledger.keep(record, is_judged=step.is_whole)
             self._inform(step, record)
         if step.is_sampled:
@@ -594,15 +598,13 @@ class Run:
             self._take_flow(step, only_finished=not is_last)
 
     def _inform(self, step: Step, record: StepRecord) -> None:
-        """Give the rules what is no record: how parameters stand, what older gradients left."""
+        """Give the rules what is no record: what older gradients left, who plays in turns."""
+        idle = record.grad_norms <= 0.0
+        self._has_changed = self._idle is None or bool((idle != self._idle).any())
+        self._idle = idle
         history = self._ledger.history
         if history is None:
             return
-        idle = record.grad_norms <= 0.0
-        changed = self._idle is None or bool((idle != self._idle).any())
-        if changed or step.is_sampled or step.number % LOOK_EVERY == 0:
-            history.stand(self._owners.make_standing())
-        self._idle = idle
         history.has_players = self._turns >= TURNS
         known = [found for read in step.leftovers if (found := read()) is not None]
         self._is_left = any(known)
@@ -646,7 +648,7 @@ class Run:
             layers=layers,
             missing="" if layers else self._sampler.missing or self._sampler.reason,
             flow=step.flow,
-            replaced=self._owners.list_strays(),
+            replaced=() if step.standing is None else step.standing.strays,
             replica_spread=self._compare_replicas(step.number, sizes),
         )
 
