@@ -52,6 +52,8 @@ class Setup:
         scaler: A gradient scaler.
         accumulate: Backward passes per step.
         logged: Whether the loss is logged.
+        zeroes: Whether gradients are set to zero before a step.
+        loop: Does all of a step instead, and returns the loss.
     """
 
     model: Any
@@ -66,6 +68,8 @@ class Setup:
     scaler: Any = None
     accumulate: int = 1
     logged: bool = True
+    zeroes: Callable[[int], bool] = lambda step: True
+    loop: Callable[["Setup", int], float] | None = None
 
 
 @dataclass(frozen=True)

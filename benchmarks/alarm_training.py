@@ -40,10 +40,7 @@ def train_watched(setup: Setup) -> Outcome:
     with watch(setup.model, setup.optimizers) as run:
         for step in range(1, setup.steps + 1):
             setup.before(setup, step)
-            for optimizer in setup.optimizers:
-                optimizer.zero_grad()
-            losses.append(setup.backward(setup, step))
-            _step(setup)
+            losses.append((setup.loop or _take_step)(setup, step))
             if setup.logged:
                 run.log(loss=losses[-1])
             for schedule in setup.schedules:
@@ -54,7 +51,11 @@ def train_watched(setup: Setup) -> Outcome:
     return Outcome(run.alarms, tuple(losses), trained, word, time.process_time() - began)
 
 
-def _step(setup: Setup) -> None:
+def _take_step(setup: Setup, step: int) -> float:
+    if setup.zeroes(step):
+        for optimizer in setup.optimizers:
+            optimizer.zero_grad()
+    loss = setup.backward(setup, step)
     if setup.scaler is not None:
         for optimizer in setup.optimizers:
             setup.scaler.unscale_(optimizer)
@@ -66,3 +67,4 @@ def _step(setup: Setup) -> None:
         else:
             setup.scaler.step(optimizer)
             setup.scaler.update()
+    return loss

@@ -79,7 +79,7 @@ def wrap_fsdp():
 def compare(wrap, rank, folder):
     """Watched and unwatched, what they train to; and the norms that were recorded."""
     found = {}
-    steps = 500 if wrap is wrap_ddp else 200
+    steps = 500
     for watched in (False, True):
         model = wrap()
         optimizer = torch.optim.Adam(model.parameters(), 0.01)

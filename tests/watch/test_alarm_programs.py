@@ -39,8 +39,10 @@ FAULTY = (
     "class_weights_of_zero",
     "layers_added_afterwards",
     "most_targets_ignored",
+    "never_zeroed",
+    "convolution_dies",
 )
-SOUND = ("fine_tuned_head", "dense_momentum_cosine", "small_batches")
+SOUND = ("fine_tuned_head", "dense_momentum_cosine", "small_batches", "probe_of_open_body", "two_players")
 
 
 class TestPrograms:

@@ -546,7 +546,7 @@ def test_a_model_that_changes_goes_on(caplog):
         "sampling._summarize",
         "flows._Pass.assemble",
         "flows._Pass._listen",
-        "run.measure_norms",
+        "measuring.measure_norms",
         "ledger.find_alarms",
         "run.make_record",
         "run.Run._enter",

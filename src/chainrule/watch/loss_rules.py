@@ -61,6 +61,9 @@ AT_LEVEL, LEARNED_LEVEL = 0.85, 0.7
 HALF = 0.5
 """Share of the rise that the five steps on both sides of a change show: less is a climb."""
 
+ROUNDING = 1e-5
+"""Relative difference of two norms, by rounding."""
+
 MIXED = 0.1
 """Share of the pairs of a loss before and one after a change that are the other way round."""
 
@@ -168,7 +171,9 @@ def _find_spike(history: History) -> Finding | None:
     jump, ago = found
     lead = jump.measure_lead()
     last = float(np.median(jump.after[-3:]))
-    falling = last < FALLING * float(jump.after[0]) and not _is_at_guessing(history, last)
+    falling = last < FALLING * float(jump.after[0])
+    if _is_at_guessing(history, last) and _keeps_weights(history, ago):
+        falling = False  # then it may stay there
     if not (lead > LED or (jump.high > 1 and falling)):
         return None
     ratio = float(jump.after[0]) / abs(jump.middle) if jump.middle else math.inf
@@ -190,7 +195,8 @@ def _find_data_changed(history: History) -> Finding | None:
     found = _find_jump(history, LASTED, LASTED + 5)
     if found is not None:
         jump, ago = found
-        if jump.measure_lead() <= LED and jump.high >= LASTED - 1:
+        is_data = jump.measure_lead() <= LED and _keeps_weights(history, ago)
+        if is_data and jump.high >= LASTED - 1:
             return _describe_change(history, jump, ago)
     return _find_shift(history)
 
@@ -209,7 +215,11 @@ def _find_shift(history: History) -> Finding | None:
     values = np.minimum(losses, 2.0 * level)
     split = _find_split(values)
     before, after = values[max(0, split - 64) : split], values[split:]
-    if before.mean() > LEARNED_LEVEL * level or after.mean() < AT_LEVEL * level:
+    late = int((after > 0.5 * (before.mean() + after.mean())).argmax())
+    split, after = split + late, after[late:]
+    if len(after) < LASTED or before.mean() > LEARNED_LEVEL * level:
+        return None
+    if after.mean() < AT_LEVEL * level:
         return None
     ago = len(losses) - 1 - split
     jump = _Jump(history, ago)
@@ -251,15 +261,24 @@ def _is_at_guessing(history: History, loss: float) -> bool:
 
 
 def _keeps_weights(history: History, ago: int) -> bool:
-    """Return whether the weights have the size they had before a step, as far as samples tell."""
-    step = history.step - ago
-    sizes = [
-        (each.step, float(np.square(each.weight_norms[history.is_weight]).sum()))
-        for each in history.samples
-    ]
-    old = [size for number, size in sizes if number < step and size > 0.0]
-    new = [size for number, size in sizes if number > step]
-    return not old or not new or 0.25 <= new[-1] / old[-1] <= 4.0
+    """Return whether the weights are those that the optimizer made, as far as samples tell.
+
+    Their size must be near the one before the step, and by the triangle inequality no norm may
+    change by more than the updates add up to.
+    """
+    step, weights = history.step - ago, history.is_weight
+    old = [each for each in history.samples if each.step < step]
+    new = [each for each in history.samples if each.step >= step]
+    if not old or not new:
+        return True
+    before, after = old[-1], new[-1]
+    first, last = before.weight_norms[weights], after.weight_norms[weights]
+    moved = [each.update_norms[weights] for each in (before, *new)]
+    most = (after.step - before.step) * np.maximum(np.max(moved, axis=0), 0.0)
+    if (np.abs(last - first) > THRICE * most + ROUNDING * first).any():
+        return False
+    sizes = float(np.square(first).sum()), float(np.square(last).sum())
+    return sizes[0] <= 0.0 or 0.25 <= sizes[1] / sizes[0] <= 4.0
 
 
 def _describe_change(history: History, jump: _Jump, ago: int) -> Finding:

@@ -41,7 +41,7 @@ from chainrule.watch.leftovers import Leftovers, is_due
 from chainrule.watch.measuring import look_at_units, measure_gradients
 from chainrule.watch.notices import Notices
 from chainrule.watch.ownership import Ownership
-from chainrule.watch.parts import has_closure, read_rates
+from chainrule.watch.parts import Nesting, has_closure, read_rates
 from chainrule.watch.processes import LocalFlags, find_processes
 from chainrule.watch.records import ABSENT, Alarm, LayerSample, RunFacts, Sample, StepRecord
 from chainrule.watch.replay import BatchKeeper, KeptStep
@@ -113,7 +113,6 @@ class Run:
         self._logs_early: bool | None = None
         self._clips: list[tuple[list[int], Lagged]] = []
         self._scaling: dict[int, tuple[Tensor | float, bool]] = {}
-        self._last_scale: Tensor | float | None = None
         self._arrived: Lagged | None = None
         self._wanted = 0
         self._flow_wanted = self._flow_asked = False
@@ -121,7 +120,8 @@ class Run:
         self._extra = 0
         self._clips_by_hand = False
         self._waits = self._compares = True
-        self._is_left, self._turns = False, 0
+        self._is_left, self._has_changed, self._turns = False, True, 0
+        self._nesting = Nesting()
         self._frozen: Values | None = None
         self.facts: RunFacts = describe_run(
             watched,
@@ -299,6 +299,8 @@ class Run:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         with self._notices.guard("beginning a step"):
+            if not self._nesting.enter(optimizer):
+                return
             step = self._enter(optimizer)
             if not has_closure(args, kwargs):
                 with self._notices.guard("measuring a step"):
@@ -308,7 +310,7 @@ class Run:
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         step = self._current
-        if step is None or id(optimizer) not in step.stepped:
+        if not self._nesting.leave(optimizer) or step is None or id(optimizer) not in step.stepped:
             return
         with self._notices.guard("measuring updates"):
             if step.meters:
@@ -337,15 +339,12 @@ class Run:
     def enter_scaler(self, scaler: Any, optimizer: torch.optim.Optimizer) -> None:
         """Note the scale before a gradient scaler steps one of the optimizers, or does not."""
         if id(optimizer) in self._owners.held:
-            try:
-                scale = self._last_scale = read_scale(scaler)
-                self._scaling[id(optimizer)] = scale, is_unscaled(scaler, optimizer)
-            except Exception as error:
-                self._notices.report("reading a gradient scaler", error)
+            with self._notices.guard("reading a gradient scaler"):
+                self._scaling[id(optimizer)] = read_scale(scaler), is_unscaled(scaler, optimizer)
 
     def leave_scaler(self, optimizer: torch.optim.Optimizer) -> None:
         """Note a step that the gradient scaler left out."""
-        if self._scaling.pop(id(optimizer), None) is not None:
+        if id(optimizer) in self._scaling:
             self._skip(optimizer, "gradient scaler")
 
     def abandon_scaler(self, optimizer: torch.optim.Optimizer) -> None:
@@ -354,15 +353,13 @@ class Run:
 
     def note_clipping(self, parameters: Sequence[Tensor], total_norm: Tensor) -> None:
         """Note the norm of gradients that are about to be clipped."""
-        try:
+        with self._notices.guard("seeing gradients clipped"):
             positions = self._watched.positions
             found = [positions[id(each)] for each in parameters if id(each) in positions]
             if found:
                 total: Any = total_norm.detach()
                 total = total.full_tensor() if is_spread(total) else total
                 self._clips.append((found, Lagged(total.reshape(1))))
-        except Exception as error:
-            self._notices.report("seeing gradients clipped", error)
 
     # --- A step -----------------------------------------------------------------------------------
 
@@ -419,6 +416,8 @@ class Run:
             self._turns += left[1]
         if step.number % LOOK_EVERY == 0:
             look_at_units(step, self._owners, key)
+        if self._has_changed or step.is_sampled or step.number % LOOK_EVERY == 0:
+            step.standing = self._owners.make_standing()
         if self._clips:
             step.clips += self._clips
             self._clips = []
@@ -548,7 +547,7 @@ class Run:
 
     def _note_arrived(self) -> None:
         """After a backward pass of a sampled step: measure gradients before they are clipped."""
-        try:
+        with self._notices.guard("comparing gradients before and after clipping"):
             (optimizer,) = self._watched.optimizers
             parameters = self._watched.parameters
             gradients = [
@@ -560,8 +559,6 @@ class Run:
                 with torch.no_grad():
                     total = torch.linalg.vector_norm(measure_norms(gradients))
                     self._arrived = Lagged(total.reshape(1), is_fresh=True)
-        except Exception as error:
-            self._notices.report("comparing gradients before and after clipping", error)
 
     # --- The end of a step ------------------------------------------------------------------------
 
@@ -579,6 +576,8 @@ class Run:
             if record.loss is not None:
                 step.loss.append(record.loss)
                 self._look_back(step, record.loss)
+            if step.standing is not None and ledger.history is not None:
+                ledger.history.stand(step.standing)
             ledger.keep(record, is_judged=step.is_whole)
             self._inform(step, record)
         if step.is_sampled:
@@ -605,15 +604,13 @@ class Run:
             self._take_flow(step, only_finished=not is_last)
 
     def _inform(self, step: Step, record: StepRecord) -> None:
-        """Give the rules what is no record: how parameters stand, what older gradients left."""
+        """Give the rules what is no record: what older gradients left, who plays in turns."""
+        idle = record.grad_norms <= 0.0
+        self._has_changed = self._idle is None or bool((idle != self._idle).any())
+        self._idle = idle
         history = self._ledger.history
         if history is None:
             return
-        idle = record.grad_norms <= 0.0
-        changed = self._idle is None or bool((idle != self._idle).any())
-        if changed or step.is_sampled or step.number % LOOK_EVERY == 0:
-            history.stand(self._owners.make_standing())
-        self._idle = idle
         history.has_players = self._turns >= TURNS
         known = [found for read in step.leftovers if (found := read()) is not None]
         self._is_left = any(known)
@@ -625,11 +622,9 @@ class Run:
         """Run a step again whose loss is not finite though its gradients are."""
         if self._keeper is None or math.isfinite(loss) or not self._was_finite:
             return
-        try:
+        with self._notices.guard("running a step again"):
             self._was_finite = False
             self._kept = self._keeper.look(step.number, self._watched.optimizers, before=True)
-        except Exception as error:
-            self._notices.report("running a step again", error)
 
     def _find_bad_rank(self, step: Step, total: float) -> int | None:
         if self._processes.size < 2:
@@ -659,7 +654,7 @@ class Run:
             layers=layers,
             missing="" if layers else self._sampler.missing or self._sampler.reason,
             flow=step.flow,
-            replaced=self._owners.list_strays(),
+            replaced=() if step.standing is None else step.standing.strays,
             replica_spread=self._compare_replicas(step.number, sizes),
         )
 

@@ -15,6 +15,7 @@ from chainrule.measure.statistics import is_cheap_to_read
 from chainrule.watch.gradients import Lagged, Values, take_local
 from chainrule.watch.records import ABSENT, LayerSample, StepRecord
 from chainrule.watch.sampling import UpdateMeter
+from chainrule.watch.standing import Standing
 
 _ROUNDING = 1e-4
 """Relative difference of two norms of the same gradients, by rounding."""
@@ -45,6 +46,7 @@ class Step:
     gradients: dict[int, Tensor] = field(default_factory=dict)
     flow: GradientFlow | None = None
     loss: list[float] = field(default_factory=list)
+    standing: Standing | None = None
     leftovers: list[Callable[[], bool | None]] = field(default_factory=list)
     idle_units: list[tuple[list[tuple[int, int]], Lagged]] = field(default_factory=list)
 
