@@ -46,6 +46,7 @@ class Lane(IntEnum):
     LONG = 1  # whole ensembles that follow a first answer
     SEARCH = 2  # remedies and files
     TRAINING = 3  # trainings, which somebody watches
+    MAP = 4  # maps of many networks, cell by cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ BOUNDS = MappingProxyType(
         Lane.LONG: Bounds(12, 60.0, (Lane.QUICK,)),
         Lane.SEARCH: Bounds(12, 180.0, (Lane.QUICK, Lane.LONG)),
         Lane.TRAINING: Bounds(4, 600.0, (Lane.QUICK,)),
+        Lane.MAP: Bounds(4, 900.0, (Lane.QUICK, Lane.LONG)),
     }
 )
 """What each lane allows."""
