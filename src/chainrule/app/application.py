@@ -16,6 +16,7 @@ from chainrule.app.routes import (
     chain_page,
     explore_page,
     file_route,
+    map_page,
     model_page,
     picture_route,
     remedy_route,
@@ -62,6 +63,7 @@ def create_app(
     lesson.register_routes(server, queue, measurer)
     chain_page.register_routes(server, queue, measurer)
     model_page.register_routes(server, queue)
+    map_page.register_routes(server, queue)
     runs_page.register_routes(server, None if runs is None else Path(runs))
     assets.register_routes(server)
     pages.register_routes(server)

@@ -22,8 +22,8 @@ SYMBOLS: Mapping[str, str] = MappingProxyType(
 )
 """What axes of theory are called; others are called as in sentences."""
 
-LINE_POINTS = 12
-"""Most points at which a critical line is computed: it is smooth, and each takes some 20 ms."""
+LINE_POINTS = 24
+"""Most points at which a critical line is computed: it is smooth, and each takes some 10 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Axis:
         if self.name == "activation":
             return get_activation(value).label
         if self.name == "init":
-            return get_initializer(value).label
+            return get_initializer(value).label.partition(" (")[0]
         return f"{value:.6g}" if isinstance(value, float) else str(value)
 
     def describe(self, value: Any) -> str:

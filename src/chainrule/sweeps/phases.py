@@ -24,9 +24,9 @@ CRITICAL = 1e-6
 """A χ that differs from 1 by less is called critical."""
 
 _FATES: dict[Phase, str] = {
-    "ordered": "gradients vanish",
-    "critical": "gradients keep their size",
-    "chaotic": "gradients explode",
+    "ordered": "gradients vanish with depth",
+    "critical": "gradients keep their size with depth",
+    "chaotic": "gradients explode with depth",
 }
 
 
@@ -108,7 +108,7 @@ class PhaseCell:
             return f"Theory says nothing about the phase ({reason})"
         text = f"Theory says {_FATES[self.phase]}"
         if self.expected_ratio is not None:
-            text += f", first ÷ last {format_number(self.expected_ratio)}"
+            text += f", here first ÷ last {format_number(self.expected_ratio)}"
         if self.depth_scale is None:
             return text
         if math.isinf(self.depth_scale):
@@ -302,6 +302,9 @@ class PhaseMap:
                 f"Measurement: in {self.measured} cells all layers are as theory says, within its "
                 "band."
             )
+        bare = sum(cell.fits is None for cell in cells) - failed
+        if bare > 0:
+            parts.append(f"Of {bare} cells theory gives no band.")
         silent = sum(cell.phase is None for cell in cells) - failed
         if silent > 0:
             parts.append(f"Of {silent} cells theory says no phase.")

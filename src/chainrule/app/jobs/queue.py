@@ -47,6 +47,7 @@ class Lane(IntEnum):
     LONG = 2  # the same where it takes long
     SEARCH = 3  # remedies and files
     TRAINING = 4  # trainings, which somebody watches
+    MAP = 5  # maps of many networks, cell by cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ BOUNDS = MappingProxyType(
         Lane.LONG: Bounds(12, 60.0, (Lane.QUICK, Lane.REFINE)),
         Lane.SEARCH: Bounds(12, 180.0, (Lane.QUICK, Lane.REFINE, Lane.LONG)),
         Lane.TRAINING: Bounds(4, 600.0, (Lane.QUICK, Lane.REFINE)),
+        Lane.MAP: Bounds(4, 900.0, (Lane.QUICK, Lane.REFINE, Lane.LONG)),
     }
 )
 """What each lane allows."""

@@ -44,6 +44,7 @@ STYLES: Mapping[str, tuple[str, ...]] = {
         "explore/explore.css",
         "model/model.css",
     ),
+    "map": ("shared/base.css", "map/map.css"),
     "runs": ("shared/base.css", "runs/runs.css"),
     "plain": ("shared/base.css",),
 }

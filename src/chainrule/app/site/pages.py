@@ -33,6 +33,7 @@ from chainrule.app.answers.stored import Stored
 from chainrule.app.guard import WORKING
 from chainrule.app.lesson.document import build_glossary, build_lesson
 from chainrule.app.routes.explore_page import describe_vocabulary
+from chainrule.app.routes.map_page import describe_map_form
 from chainrule.app.routes.model_page import describe_limits, describe_samples
 from chainrule.app.routes.replies import refuse
 from chainrule.app.site.assets import PLOTLY, load_assets
@@ -125,6 +126,15 @@ PAGES: Mapping[str, Page] = {
         script="lesson/learn.js",
         nav="learn",
         charts=True,
+    ),
+    "/map": Page(
+        template="map.html",
+        title="Phase map",
+        description="Where do gradients vanish, where do they explode, and where do networks learn? "
+        "Theory, measurement and training on one map.",
+        styles="map",
+        script="map/map.js",
+        nav="map",
     ),
     "/your-model": Page(
         template="model.html",
@@ -364,6 +374,7 @@ def load_templates() -> Environment:
         expressions=list(EXPRESSIONS.values()),
         limits=describe_limits(),
         samples=describe_samples(),
+        map_form=describe_map_form,
         lesson=build_lesson,
         glossary=build_glossary,
         lesson_ways=LESSON_WAYS,
