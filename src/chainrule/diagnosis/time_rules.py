@@ -346,7 +346,7 @@ def describe_untold(time: TimeFlow) -> str:
 def _describe_untold(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
-    worst, value = find_worst(rule, wrong)
+    worst, _ = find_worst(rule, wrong)
     time = next(each for each in flow.times if each.name == worst.modules[0])
     return f"{describe_untold(time)}; it has no gates (above the limit of {rule.threshold:g} steps)"
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from chainrule.flow.quantity import Quantity, combine_norms
@@ -79,7 +78,7 @@ def take_times(
         read = measure(call.outputs[0].edge) if call.outputs else None
         output = call.outputs[0].shape if call.outputs else ()
         length = output[recorder.timed[sequence]] if output else len(gradients)
-        chances = gradients[:0]
+        chances: Tensor | None = None
         if targets is not None and length > 1:
             reads_end = any(output.edge in edge_gradients for output in call.outputs[1:])
             chances = _measure_ties(recorder, call, targets, gradients, read, reads_end=reads_end)
@@ -97,7 +96,7 @@ def take_times(
     return found
 
 
-def _measure_ties(  # noqa: PLR0913, PLR0917  (what is known of one call)
+def _measure_ties(
     recorder: Recorder,
     call: Call,
     targets: Tensor,
