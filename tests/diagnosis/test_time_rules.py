@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.rules import RULES
+from chainrule.diagnosis.time_rules import measure_lost
 from chainrule.measure.inspection import inspect
 from faults import Reader, draw_sequences, open_gates
 
@@ -147,3 +149,139 @@ def test_gates_before_an_embedding_are_no_vanishing_gradient():
         compute_loss(model).backward()
         update.step()
     assert compute_loss(model) < 1.0
+
+
+def draw_told(length, at, examples=32):
+    """Return sequences whose class, one of three, stands in one step among noise."""
+    y = torch.randint(3, (examples,))
+    x = 0.5 * torch.randn(examples, length, 5)
+    x[:, at, :3] += 2.0 * F.one_hot(y, 3)
+    return x, y
+
+
+def judge_told(model, length, at):
+    return judge(model, *draw_told(length, at))
+
+
+def learn_told(model, length, at, rate=0.3, steps=100):
+    """Return how often plain SGD gets it right."""
+    update = torch.optim.SGD(model.parameters(), rate)
+    for _ in range(steps):
+        x, y = draw_told(length, at)
+        update.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        update.step()
+    x, y = draw_told(length, at, 256)
+    return (model(x).argmax(1) == y).float().mean().item()
+
+
+class Three(nn.Module):
+    """Reads the last output of a module, or the mean over all."""
+
+    def __init__(self, rnn, width=16, *, mean=False):
+        super().__init__()
+        self.rnn, self.head, self.mean = rnn, nn.Linear(width, 3), mean
+
+    def forward(self, x):
+        outputs = self.rnn(x)[0]
+        return self.head(outputs.mean(1) if self.mean else outputs[:, -1])
+
+
+class TestStepsThatTell:
+    @pytest.mark.parametrize(
+        "build",
+        [
+            lambda: Three(nn.RNN(5, 16, batch_first=True)),
+            lambda: Three(nn.LSTM(5, 16, batch_first=True)),
+            lambda: Three(nn.GRU(5, 16, num_layers=2, batch_first=True)),
+            lambda: Three(nn.LSTM(5, 16, batch_first=True, bidirectional=True), 32),
+        ],
+        ids=["rnn", "lstm", "layers", "both ways"],
+    )
+    def test_what_tells_is_named_where_the_loss_does_not_hear_it(self, build):
+        diagnosis = judge_told(build(), 24, 1)
+        assert diagnosis.verdict is Verdict.VANISHING
+        (finding,) = [each for each in diagnosis.findings if each.rule == "unheard_steps"]
+        assert finding.modules == ("rnn",)
+        assert finding.evidence.startswith("step 2 of 24 of 'rnn' tells")
+        assert finding.value < RULES["unheard_steps"].threshold
+
+    def test_such_a_network_is_not_trained(self):
+        assert learn_told(Three(nn.LSTM(5, 16, batch_first=True)), 24, 1) < 0.5
+
+    @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+    def test_late_steps_that_tell_are_heard_however_long_it_is(self, kind):
+        model = Three(kind(5, 16, batch_first=True))
+        diagnosis = judge_told(model, 90, -3)
+        assert diagnosis.verdict is Verdict.HEALTHY
+        assert measure_lost(inspect_told(model, 90, -3).times[0]) > 0.5
+
+    def test_and_are_learned(self):
+        assert learn_told(Three(nn.RNN(5, 16, batch_first=True)), 60, -3) > 0.9
+
+    def test_a_mean_over_all_outputs_hears_the_first_step(self):
+        model = Three(nn.GRU(5, 16, batch_first=True), mean=True)
+        assert judge_told(model, 50, 0).verdict is Verdict.HEALTHY
+
+    def test_cells_in_a_loop_are_judged_alike(self):
+        class Cells(Three):
+            def forward(self, x):
+                state = None
+                for t in range(x.shape[1]):
+                    state = self.rnn(x[:, t], state)
+                return self.head(state)
+
+        early = judge_told(Cells(nn.GRUCell(5, 16)), 24, 1)
+        assert early.findings[0].rule == "unheard_steps"
+        assert judge_told(Cells(nn.GRUCell(5, 16)), 24, -2).verdict is Verdict.HEALTHY
+
+    def test_a_recurrence_written_by_hand(self):
+        class Elman(Three):
+            def __init__(self):
+                super().__init__(nn.Linear(5, 16))
+                self.back = nn.Linear(16, 16)
+
+            def forward(self, x):
+                state = torch.zeros(len(x), 16)
+                for t in range(x.shape[1]):
+                    state = torch.tanh(self.rnn(x[:, t]) + self.back(state))
+                return self.head(state)
+
+        assert "unheard_steps" in {e.rule for e in judge_told(Elman(), 24, 1).findings}
+        assert judge_told(Elman(), 24, -2).verdict is Verdict.HEALTHY
+
+
+def inspect_told(model, length, at):
+    x, y = draw_told(length, at)
+    return inspect(model, lambda m: F.cross_entropy(m(x), y))
+
+
+class TestNothingTells:
+    @pytest.fixture
+    def batch(self):
+        """The answer lies in the products of steps far apart."""
+        x = torch.randn(32, 30, 5)
+        return x, (x[:, 2, 0] * x[:, 20, 1] > 0).long()
+
+    def test_a_module_without_gates_is_hard_to_train(self, batch):
+        diagnosis = judge(Three(nn.RNN(5, 16, batch_first=True)), *batch)
+        assert diagnosis.verdict is Verdict.HARD_TO_TRAIN
+        assert [each.rule for each in diagnosis.findings] == ["untold_steps"]
+        assert "30 steps" in diagnosis.findings[0].evidence
+
+    def test_with_gates_it_is_a_note(self, batch):
+        diagnosis = judge(Three(nn.GRU(5, 16, batch_first=True)), *batch)
+        assert diagnosis.verdict is Verdict.HEALTHY
+        assert "untold_steps" in {each.name for each in diagnosis.notes}
+
+    def test_short_sequences_and_small_batches_are_left_alone(self, batch):
+        x, y = batch
+        model = Three(nn.RNN(5, 16, batch_first=True))
+        assert judge(model, x[:, -12:], y).verdict is Verdict.HEALTHY
+        assert judge(model, x[:8], y[:8]).verdict is Verdict.HEALTHY
+
+    def test_many_steps_may_show_a_little_each(self):
+        y = torch.randint(2, (32,))
+        x = torch.randn(32, 30, 2) * (0.5 + y.float()).view(-1, 1, 1)
+        diagnosis = judge(Three(nn.RNN(2, 16, batch_first=True)), x, y)
+        assert diagnosis.verdict is Verdict.HEALTHY

@@ -7,6 +7,7 @@ modules whose factors push the product furthest beyond its bound are named.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.diagnosis import Diagnosis, diagnose
@@ -117,15 +118,25 @@ def explain_attributions(diagnosis: Diagnosis, attributions: tuple[Attribution, 
         return f"The factor is {factors}.{share}"
     if diagnosis.verdict is Verdict.HEALTHY:
         return ""
-    if diagnosis.verdict is Verdict.NO_GRADIENT:
-        if diagnosis.findings[0].rule == "zero_product":
-            return "There is no factor to show: it is zero."
-        return "There is no factor to show: no path leads from the loss to these weights."
-    if diagnosis.findings[0].rule == "untold_steps":
-        return "There is no factor to show: no gradient is wrong."
-    if diagnosis.verdict is Verdict.HARD_TO_TRAIN:
-        return "No single module is the cause: the verdict comes from all values together."
-    return "No module makes it worse: the value is already beyond its limit where it starts."
+    rule, verdict = diagnosis.findings[0].rule, diagnosis.verdict
+    return _WITHOUT_FACTORS.get(rule) or _WITHOUT_FACTORS.get(verdict, _WHERE_IT_STARTS)
+
+
+_WHERE_IT_STARTS = (
+    "No module makes it worse: the value is already beyond its limit where it starts."
+)
+
+_WITHOUT_FACTORS: Mapping[str, str] = MappingProxyType(
+    {
+        "zero_product": "There is no factor to show: it is zero.",
+        "untold_steps": "There is no factor to show: no gradient is wrong.",
+        Verdict.NO_GRADIENT: "There is no factor to show: no path leads from the loss to these "
+        "weights.",
+        Verdict.HARD_TO_TRAIN: "No single module is the cause: the verdict comes from all values "
+        "together.",
+    }
+)
+"""Why there is none, by rule or verdict."""
 
 
 def _merge(parts: Iterable[Part]) -> list[Attribution]:

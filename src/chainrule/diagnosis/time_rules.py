@@ -29,8 +29,9 @@ HOLDING = 0.01
 """What is read last holds something of the targets if such a tie is less likely than this."""
 
 LONG = 16
-"""Steps beyond which a module without gates seldom finds what the targets depend on, if no single
-step shows it. Measured: of 7 such networks of 20 to 80 steps none trained, with any optimizer."""
+"""Steps beyond which a module without gates seldom finds what the targets depend on, if neither a
+step nor what the loss hears shows it. Measured: of 8 such networks of 18 to 80 steps plain SGD
+trained none, and Adam 3; with gates, SGD trained 1 of 9, and Adam 6."""
 
 
 def list_lost(time: TimeFlow) -> tuple[int, ...]:
@@ -194,11 +195,15 @@ def find_faded(flow: GradientFlow) -> float | None:
 
 
 def _read_lost(flow: GradientFlow) -> list[Reading]:
-    """Return the lost share of every module, but where a step that tells is heard."""
+    """Return the lost share of every module, but where the loss hears what tells."""
 
     def measure(time: TimeFlow) -> float | None:
-        heard = measure_heard(time)
-        return None if heard is not None and heard >= USABLE_IN_CHAIN else measure_lost(time)
+        heard, state = measure_heard(time), time.state_chance
+        if (heard is not None and heard >= USABLE_IN_CHAIN) or (
+            state is not None and state < TELLING
+        ):
+            return None
+        return measure_lost(time)
 
     return _read_times(flow, measure)
 
@@ -220,9 +225,7 @@ def _read_growth(flow: GradientFlow) -> list[Reading]:
     return _read_times(flow, _measure_growth)
 
 
-def _read_times(
-    flow: GradientFlow, measure: Callable[[TimeFlow], float | None]
-) -> list[Reading]:
+def _read_times(flow: GradientFlow, measure: Callable[[TimeFlow], float | None]) -> list[Reading]:
     return [
         Reading(
             value=measure(each),
@@ -327,25 +330,25 @@ def word_steps(time: TimeFlow, positions: Sequence[int]) -> str:
 
 
 def describe_untold(time: TimeFlow) -> str:
-    """Return that neither a step nor what is read last tells anything of the targets.
+    """Return that neither a step nor the output that is read tells anything of the targets.
 
     Example:
         >>> from chainrule.flow.quantity import Quantity
         >>> one = Quantity([1.0])
         >>> describe_untold(TimeFlow(name="a", kind="RNN", call=0, of="input", length=2,
         ...                          steps=(0, 1), gradients=(one, one)))[:42]
-        "no single step of the 2 that 'a' reads sho"
+        "none of the 2 steps that 'a' reads shows w"
     """
     return (
-        f"no single step of the {time.length:,} that {time.name!r} reads shows what the targets "
-        "depend on, and neither does its output that is read last"
+        f"none of the {time.length:,} steps that {time.name!r} reads shows what the targets depend "
+        "on, and neither does the output that is read"
     )
 
 
 def _describe_untold(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
-    worst, value = find_worst(rule, wrong)
+    worst, _ = find_worst(rule, wrong)
     time = next(each for each in flow.times if each.name == worst.modules[0])
     return f"{describe_untold(time)}; it has no gates (above the limit of {rule.threshold:g} steps)"
 
@@ -419,10 +422,10 @@ TIME_RULES = (
         beyond=">",
         reason="What decides the answer lies in several steps together, far back, or nowhere in "
         "this batch. A recurrent module without gates writes over what it holds at every step, so "
-        "it seldom finds it.",
+        "plain SGD seldom finds it.",
         source="Bengio et al. 1994; Hochreiter & Schmidhuber 1997; threshold measured",
-        action="Worth trying: a module with gates (nn.LSTM, nn.GRU), or a mean over the outputs of "
-        "all steps. If the targets of this batch are made up, measure with real ones.",
+        action="Worth trying: a module with gates (nn.LSTM, nn.GRU), a mean over the outputs of "
+        "all steps, or Adam. If the targets of this batch are made up, measure with real ones.",
         read=_read_untold,
         describe=_describe_untold,
         scale="count",

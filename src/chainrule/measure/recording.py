@@ -231,10 +231,7 @@ class Recorder:
                 _, call.sequence, length = self._sequence
                 call.is_cell = length == 1
             self._sequence = None
-        if args and subject.role == "weight" and (call.is_cell or not call.input_edges):
-            read = args[0]
-            if isinstance(read, Tensor) and read.is_floating_point():
-                call.step = read.detach(), read_version(read)
+        _note_step(call, args)
         if subject.unit_dim is not None:
             self._layout = subject.unit_dim, subject.dims
         if isinstance(result, Tensor):
@@ -529,6 +526,19 @@ def record(inventory: Inventory) -> Iterator[Recorder]:
         yield recorder
     finally:
         finish_all(handle.remove for handle in (*handles, *recorder.handles))
+
+
+def _note_step(call: Call, args: Sequence[Any]) -> None:
+    """Note what a module read that may be one step of a sequence; it is not copied."""
+    if call.subject.role != "weight" or (call.input_edges and not call.is_cell):
+        return
+    read = args[0] if args else None
+    if (
+        isinstance(read, Tensor)
+        and read.is_floating_point()
+        and not (read.is_nested or read.is_sparse or is_functorch_wrapped(read))
+    ):
+        call.step = read.detach(), read_version(read)
 
 
 def flatten_nested(tensor: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from chainrule.flow.quantity import Quantity, combine_norms
@@ -79,10 +78,10 @@ def take_times(
         read = measure(call.outputs[0].edge) if call.outputs else None
         output = call.outputs[0].shape if call.outputs else ()
         length = output[recorder.timed[sequence]] if output else len(gradients)
-        chances = gradients[:0]
+        chances: Tensor | None = None
         if targets is not None and length > 1:
             reads_end = any(output.edge in edge_gradients for output in call.outputs[1:])
-            chances = _measure_ties(recorder, call, targets, read, reads_end=reads_end)
+            chances = _measure_ties(recorder, call, targets, gradients, read, reads_end=reads_end)
         found.append(
             TimedCall(
                 call.subject.name,
@@ -98,42 +97,39 @@ def take_times(
 
 
 def _measure_ties(
-    recorder: Recorder, call: Call, targets: Tensor, read: Tensor | None, *, reads_end: bool
+    recorder: Recorder,
+    call: Call,
+    targets: Tensor,
+    gradients: Tensor,
+    read: Tensor | None,
+    *,
+    reads_end: bool,
 ) -> Tensor | None:
-    """Return the chances of ties with the targets, by step; that of the state that is read last."""
-    inward, before = _look_at(recorder, call.sequence)
+    """Return the chances of ties with the targets, by step; that of what the loss hears last."""
+    inward = _look_at(recorder, call.sequence)
     if inward is None:
         return None
-    chances = measure_chances(inward, targets, before)
-    outward, _ = _look_at(recorder, call.outputs[0].edge) if call.outputs else (None, None)
-    if chances is None or outward is None or len(outward) != len(inward):
-        return chances
-    if read is None or not bool(read.any()):
-        at = [len(outward) - 1] if reads_end else []
-    else:
-        at = read.nonzero().flatten().tolist()
-        at = [] if reads_end and at != [len(outward) - 1] else at
-    if len(at) != 1:
-        return chances
-    state = measure_chances(outward[at], targets, simple=True)
-    return chances if state is None else torch.cat([chances, state])
+    outward = _look_at(recorder, call.outputs[0].edge) if call.outputs else None
+    steps, state = choose_steps(len(inward)), None
+    if outward is not None and len(outward) == len(inward):
+        last = len(steps) - 1
+        if read is None or not bool(read.any()):
+            at = [last] if reads_end else []
+        else:
+            at = read.nonzero().flatten().tolist()
+            at = [] if reads_end and at != [last] else at
+        state = outward[steps[at[0]]] if len(at) == 1 else None
+    return measure_chances(inward, targets, steps, state, gradients)
 
 
-def _look_at(recorder: Recorder, edge: int | None) -> tuple[Tensor | None, Tensor | None]:
-    """Return the steps of a sequence that are kept, and those before, if it is unchanged.
-
-    Both are [steps, examples, features]; before the first step are zeros.
-    """
+def _look_at(recorder: Recorder, edge: int | None) -> Tensor | None:
+    """Return a sequence with time first, [length, examples, features], if it is unchanged."""
     if edge is None or edge not in recorder.sequences:
-        return None, None
+        return None
     sequence, version = recorder.sequences[edge]
     if sequence.dim() != 3 or version is None or read_version(sequence) != version:
-        return None, None
-    by_step = sequence.movedim(recorder.timed[edge], 0)
-    steps = torch.tensor(choose_steps(len(by_step)), device=sequence.device)
-    before = by_step.index_select(0, (steps - 1).clamp(min=0))
-    before[0] = 0
-    return by_step.index_select(0, steps), before
+        return None
+    return sequence.movedim(recorder.timed[edge], 0)
 
 
 def take_stepwise(calls: Sequence[Call], targets: Tensor | None) -> dict[str, Tensor]:
@@ -152,11 +148,11 @@ def take_stepwise(calls: Sequence[Call], targets: Tensor | None) -> dict[str, Te
     for name, own in _group(calls).items():
         if len(own) < SHORTEST or any(call.step is None for call in own):
             continue
-        steps = [_read_unchanged(call) for call in own]
-        stacked = stack_steps(steps, choose_steps(len(own)))
-        chances = None if stacked is None else measure_chances(stacked[0], targets, stacked[1])
-        if chances is not None:
-            found[name] = chances
+        stacked = stack_steps([_read_unchanged(call) for call in own])
+        if stacked is not None:
+            chances = measure_chances(stacked, targets, choose_steps(len(own)))
+            if chances is not None:
+                found[name] = chances
     return found
 
 

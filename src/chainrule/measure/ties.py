@@ -45,45 +45,66 @@ def take_targets(loss: Loss | None) -> Tensor | None:
 
 
 def measure_chances(
-    read: Tensor, targets: Tensor, before: Tensor | None = None, *, simple: bool = False
+    read: Tensor,
+    targets: Tensor,
+    steps: Sequence[int],
+    state: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor | None:
-    """Return how likely such a tie with the targets would be by chance, for several readings.
+    """Return how likely such a tie with the targets would be by chance, for every step and the end.
 
-    Targets may go with the values, with their squares (the size of a signal), or with their
-    products with the values one step before (its pace): the closest of the three counts, and that
-    there were three.
+    Targets may go with the values of a step, with their squares (the size of a signal), or with
+    their products with the values one step before (its pace): the closest of the three counts, and
+    that there were three. Many steps may show a little each; so for the end, what the loss hears
+    counts: the state that it reads, and the means of values, squares and products over all steps,
+    weighted by the gradient that each receives.
 
     Args:
-        read: [readings, examples, features]
+        read: All steps, [length, examples, features].
         targets: [examples, numbers]
-        before: What was read one step before each; `None` if there is none.
-        simple: Whether the values alone count, as for what a linear layer reads.
+        steps: Those that are kept. One that is kept speaks for those before it that are not, too.
+        state: What the loss reads of the output at a single step, [examples, units], or `None`.
+        weights: Of the kept steps, [steps]; needed for a state.
 
     Returns:
-        A probability for each reading, [readings]; 1 where all examples have the same values.
-        `None` if examples do not fit, are too few, or too large, or numbers are not finite.
+        A probability for each kept step, and one for the end if there is a state; 1 where all
+        examples have the same values. `None` if examples do not fit, or are too few.
     """
     count = read.shape[1]
     if count != len(targets) or count < FEWEST or read.is_complex():
         return None
     kept = torch.linspace(0, count - 1, min(count, MOST), device=read.device).round().long()
-    if len(read) * len(kept) * read[0, 0].numel() > LARGEST:
+    if len(kept) * read[:, 0].numel() > LARGEST:
         return None
     wide = torch.float32 if read.device.type == "mps" else torch.float64
 
     def take(rows: Tensor) -> Tensor:
-        values = rows.index_select(1, kept).to(wide)
-        largest = values.abs().amax((1, 2), keepdim=True)
-        return values / torch.where(largest > 0, largest, torch.ones_like(largest))
+        return _scale(rows.index_select(1, kept).to(wide))
 
-    values = take(read)
     answers, size = _compare(take(targets.to(read.device).unsqueeze(0)))
-    if simple:
-        return _test(*_compare(values), answers, size)
-    found = [_test(*_compare(each), answers, size) for each in (values, values.square())]
-    if before is not None and before.shape == read.shape:
-        found.append(_test(*_compare(values * take(before)), answers, size))
-    return (len(found) * torch.stack(found).amin(0)).clamp(max=1.0)
+    values = take(read)
+    looks = (values, values.square(), values * torch.cat([0 * values[:1], values[:-1]]))
+
+    def pick(groups: Sequence[Tensor]) -> Tensor:
+        found = torch.stack([_test(*_compare(each), answers, size) for each in groups])
+        return (len(groups) * found.amin(0)).clamp(max=1.0)
+
+    chances = pick(looks)
+    places = torch.tensor(steps, device=read.device)
+    if len(steps) < len(read):
+        parts = chances.split(torch.diff(places, prepend=places.new_tensor([-1])).tolist())
+        chances = torch.stack([(len(part) * part.amin()).clamp(max=1.0) for part in parts])
+    if state is None or weights is None or len(state) != count:
+        return chances
+    heard = (weights / weights.sum()).to(values).view(-1, 1, 1)
+    pooled = [_scale((look[places] * heard).sum(0, keepdim=True)) for look in looks]
+    return torch.cat([chances, pick([take(state.unsqueeze(0)), *pooled])])
+
+
+def _scale(rows: Tensor) -> Tensor:
+    """Return values so that the largest of each reading is 1."""
+    largest = rows.abs().amax((1, 2), keepdim=True)
+    return rows / torch.where(largest > 0, largest, torch.ones_like(largest))
 
 
 def _test(values: Tensor, traces: Tensor, answers: Tensor, size: Tensor) -> Tensor:
@@ -111,18 +132,12 @@ def _compare(rows: Tensor) -> tuple[Tensor, Tensor]:
     return products, products.diagonal(dim1=1, dim2=2).sum(1)
 
 
-def stack_steps(
-    every: Sequence[Tensor | None], kept: Sequence[int]
-) -> tuple[Tensor, Tensor] | None:
-    """Return what was read at the steps that are kept, and before: [steps, examples, features].
+def stack_steps(every: Sequence[Tensor | None]) -> Tensor | None:
+    """Return what was read step by step, [length, examples, features].
 
     `None` if it is not known, or differs in shape.
     """
     steps = [each for each in every if each is not None]
     if len(steps) < len(every) or len({each.shape for each in steps}) != 1 or steps[0].dim() < 2:
         return None
-    before = [steps[at - 1] if at else torch.zeros_like(steps[0]) for at in kept]
-    return (
-        torch.stack([steps[at].flatten(1) for at in kept]),
-        torch.stack([each.flatten(1) for each in before]),
-    )
+    return torch.stack([each.flatten(1) for each in steps])
