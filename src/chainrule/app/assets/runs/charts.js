@@ -153,7 +153,7 @@ export class Charts {
       "aria-label":
         "Learning rate: chart. Left and right arrow keys go through the steps, up and down through the groups.",
     });
-    const ticks = rate.ticks.map(([height, text]) =>
+    const ticks = rate.ticks.map((/** @type {[number, string]} */ [height, text]) =>
       el("div", { class: "ru-tick", style: `bottom:${100 * height}%` }, el("span", {}, text)),
     );
     const drawn = svg("svg", {
