@@ -160,7 +160,8 @@ class Visitor:
         """Ask until the newest setting is answered, and its quick answer refined."""
         while True:
             self.refining = False
-            query, stage = self.wanted, "quick"
+            query = self.wanted
+            stage: str | None = "quick"
             while stage and self.wanted == query:
                 answer = await self.fetch(query, stage)
                 self.refining = True
