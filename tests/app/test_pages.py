@@ -296,7 +296,7 @@ def test_a_browser_is_told_to_ask_for_the_first_answer_at_once(client, query):
     assert path == "/api/explore"
     assert asked in (f"{query}&quick=1", f"{quote(query, safe='=&%')}&quick=1", "quick=1")
     assert client.get(html.unescape(link)).json()["quick"]
-    assert "fetch" not in client.get("/?embed=factor").text
+    assert 'as="fetch"' not in client.get("/?embed=factor").text
     assert "/api/explore" not in client.get("/learn").text
 
 
