@@ -1,9 +1,13 @@
 """Many visitors at once: is every answer right, does each belong to its question, how long is it?
 
 Visitors drag sliders as people do and ask as the page does (`assets/explore/explore.js`): one
-question at a time, the newest setting next, what takes long given up for something newer, a first
-answer refined. They come from this process, which shares the machine with the server; so the times
+question at a time, the newest setting next, what takes long given up for something newer, a quick
+answer refined after a moment of rest. Every setting has a seed of its own, so that nothing has been
+measured before. They come from this process, which shares the machine with the server; so the times
 are an upper bound. Whether the numbers are right is checked when the load is over.
+
+`--largest` lets one more visitor in, who asks for the largest network of the page again and again,
+and compares the others' times with and without.
 """
 
 import argparse
@@ -40,6 +44,15 @@ STEP = 0.04
 
 PATIENCE = 0.3
 """Seconds after which the page gives up an unanswered question for a newer one (explore.js)."""
+
+REST = 0.15
+"""Seconds of rest after which the page lets the others refine what one network showed."""
+
+USUAL = 128
+"""Widths up to this are usual; the slider of the page goes up to 512."""
+
+LARGEST = ("depth=26&width=1024&batch_size=1024&activation=relu&init=he", "depth=1000&width=240")
+"""Of the largest networks that the page measures: a wide and a deep one."""
 
 PIN_SHARE, CHECK_SHARE = 0.15, 0.25
 
@@ -144,27 +157,26 @@ class Visitor:
             self.tally.counts["given up"] += 1
 
     async def follow(self) -> None:
-        """Ask until the newest setting is answered, and its first answer refined."""
+        """Ask until the newest setting is answered, and its quick answer refined."""
         while True:
             self.refining = False
             query = self.wanted
-            answer = await self.fetch(query, first=True)
-            if self.wanted != query:
-                continue
-            if answer and answer["ensemble"]["partial"]:
+            stage: str | None = "quick"
+            while stage and self.wanted == query:
+                answer = await self.fetch(query, stage)
                 self.refining = True
-                await self.fetch(query, first=False)
-                if self.wanted != query:
-                    continue
-            return
+                stage = answer["ensemble"]["next"] if answer else None
+                if stage:
+                    await asyncio.sleep(REST)
+            if self.wanted == query:
+                return
 
-    async def fetch(self, query: str, *, first: bool) -> dict[str, Any] | None:
-        tally = self.tally
+    async def fetch(self, query: str, stage: str) -> dict[str, Any] | None:
+        tally, first = self.tally, stage == "quick"
+        mark = "" if stage == "whole" else f"&{stage}=1"
         self.since = start = time.monotonic()
         try:
-            response = await self.client.get(
-                f"{self.url}/api/explore?{query}{'&first=1' if first else ''}"
-            )
+            response = await self.client.get(f"{self.url}/api/explore?{query}{mark}")
         except httpx.HTTPError as error:
             tally.counts["failed"] += 1
             tally.wrong.append(f"{type(error).__name__}: {query}")
@@ -180,15 +192,16 @@ class Visitor:
             return None
         self.asked = query
         self.patience = PATIENCE
-        self.compare(query, answer, first=first)
+        self.compare(query, answer, stage)
         return answer
 
-    def compare(self, query: str, answer: dict[str, Any], *, first: bool) -> None:
+    def compare(self, query: str, answer: dict[str, Any], stage: str) -> None:
         """Compare an answer with its question; keep some to check their numbers later."""
         view, _ = read_view(query)
         is_its_own = answer["view"]["address"] == view.address
-        is_whole = len(answer["layers"]) == view.spec.depth
-        if not is_its_own or not is_whole or (answer["ensemble"]["partial"] and not first):
+        is_whole = len(answer["journey"]) == view.spec.depth
+        is_refined = not answer["ensemble"]["partial"] or stage != "whole"
+        if not (is_its_own and is_whole and is_refined):
             self.tally.wrong.append(f"another question's answer: {query}")
         if self.random.random() < CHECK_SHARE:
             norms = answer["figures"]["gradient"]["data"][1]["y"]
@@ -205,13 +218,37 @@ def serve(workers: int) -> Iterator[str]:
         yield url
 
 
-async def visit(url: str, visitors: int, seconds: float, widest: int) -> Tally:
-    """Let visitors in for some seconds; return what they found."""
+async def visit(
+    url: str, visitors: int, seconds: float, widest: int, *, largest: bool = False
+) -> Tally:
+    """Let visitors in for some seconds; return what they found.
+
+    Args:
+        url: Of the explorer.
+        visitors: How many.
+        seconds: For how long.
+        widest: The widest network that they drag to.
+        largest: Whether one more asks for the largest networks all the time.
+    """
     tally = Tally()
     until = time.monotonic() + seconds
-    crowd = [Visitor(url, number, widest, tally) for number in range(visitors)]
-    await asyncio.gather(*(visitor.visit(until) for visitor in crowd))
+    crowd = [Visitor(url, number, widest, tally).visit(until) for number in range(visitors)]
+    if largest:
+        crowd.append(ask_largest(url, until, tally))
+    await asyncio.gather(*crowd)
     return tally
+
+
+async def ask_largest(url: str, until: float, tally: Tally) -> None:
+    """Ask for the largest networks, one after the other, each with a seed of its own."""
+    async with httpx.AsyncClient(timeout=None) as client:
+        seed = 10**7
+        while (left := until - time.monotonic()) > 0:
+            seed += 1
+            query = f"{LARGEST[seed % len(LARGEST)]}&seed={seed}"
+            with contextlib.suppress(TimeoutError):
+                answer = await asyncio.wait_for(client.get(f"{url}/api/explore?{query}"), left)
+                tally.counts[f"largest: {answer.status_code}"] += 1
 
 
 def check_numbers(samples: list[Sample]) -> list[str]:
@@ -233,7 +270,7 @@ def check_bytes(url: str, samples: list[Sample]) -> tuple[int, list[str]]:
     wrong, count = [], 0
     for sample in samples:
         answers = {
-            httpx.get(f"{url}/api/explore?{sample.query}&first=1", timeout=60).content
+            httpx.get(f"{url}/api/explore?{sample.query}&quick=1", timeout=60).content
             for _ in range(8)
         }
         count += 8
@@ -247,28 +284,9 @@ def spend(usage: resource.struct_rusage) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def main() -> int:
-    """Print the table; return 1 if anything was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--visitors", type=int, default=40)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--widest", type=int, default=512, help="widest network that is dragged to")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    print("load averages before:", *(f"{load:.1f}" for load in os.getloadavg()))
-    with serve(options.workers) as url:
-        before = spend(resource.getrusage(resource.RUSAGE_SELF))
-        tally = asyncio.run(visit(url, options.visitors, options.seconds, options.widest))
-        crowd = spend(resource.getrusage(resource.RUSAGE_SELF)) - before
-        print("load averages after:", *(f"{load:.1f}" for load in os.getloadavg()))
-        repeated, differing = check_bytes(url, tally.samples[:12])
-    samples = tally.samples[:100]
-    wrong = [*tally.wrong, *check_numbers(samples), *differing]
-    table = Table(
-        title=f"{options.visitors} visitors dragging sliders for {options.seconds:g} s against "
-        f"{options.workers} workers, up to {options.widest} wide"
-    )
+def show_times(title: str, tally: Tally) -> Table:
+    """Return the table of what visitors waited for."""
+    table = Table(title=title)
     for heading in ("what", "number", "median", "p95", "p99"):
         table.add_column(heading, justify="left" if heading == "what" else "right")
     for what, times in (
@@ -279,13 +297,61 @@ def main() -> int:
         if len(times) > 1:
             cuts = statistics.quantiles(times, n=100, method="inclusive")
             table.add_row(what, str(len(times)), *(f"{cuts[i]:.2f} s" for i in (49, 94, 98)))
-    Console(width=110).print(table)
+    return table
+
+
+def main() -> int:
+    """Print the tables; return 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--visitors", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument(
+        "--widest",
+        type=int,
+        default=512,
+        help=f"widest network that is dragged to: up to {USUAL} is usual, 512 the slider's end",
+    )
+    parser.add_argument(
+        "--largest", action="store_true", help="once more beside a visitor of the largest networks"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    console = Console(width=110)
+    print("load averages before:", *(f"{load:.1f}" for load in os.getloadavg()))
+    tallies: list[Tally] = []
+    repeated, differing = 0, list[str]()
+    with serve(options.workers) as url:
+        before = spend(resource.getrusage(resource.RUSAGE_SELF))
+        for largest in (False, True) if options.largest else (False,):
+            begun = visit(url, options.visitors, options.seconds, options.widest, largest=largest)
+            tallies.append(asyncio.run(begun))
+        crowd = spend(resource.getrusage(resource.RUSAGE_SELF)) - before
+        print("load averages after:", *(f"{load:.1f}" for load in os.getloadavg()))
+        for tally in tallies:
+            count, wrong = check_bytes(url, tally.samples[:12])
+            repeated, differing = repeated + count, [*differing, *wrong]
+    for tally, beside in zip(tallies, ("", ", beside one of the largest networks"), strict=False):
+        title = (
+            f"{options.visitors} visitors dragging sliders for {options.seconds:g} s against "
+            f"{options.workers} workers, up to {options.widest} wide{beside}"
+        )
+        console.print(show_times(title, tally))
+        print(f"statuses {dict(tally.counts)}")
+    if len(tallies) > 1:
+        alone, together = (statistics.median(tally.first) for tally in tallies)
+        print(f"the median first answer takes {together / alone:.2f} times as long beside it")
+    samples = [sample for tally in tallies for sample in tally.samples[:100]]
+    wrong = [
+        *(each for tally in tallies for each in tally.wrong),
+        *check_numbers(samples),
+        *differing,
+    ]
     others = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(
         f"processor time of visitors {crowd:.0f} s, of the server {spend(others):.0f} s (with its "
-        f"start) in {options.seconds:g} s on {os.cpu_count()} cores"
+        f"start) in {len(tallies) * options.seconds:g} s on {os.cpu_count()} cores"
     )
-    print(f"statuses {dict(tally.counts)}")
     print(
         f"every answer compared with its question; the numbers of {len(samples)} with simulate; "
         f"the bytes of {repeated} repetitions with each other"

@@ -204,6 +204,38 @@ class TestAnswers:
         drawn = first["figures"]["gradient"]["data"][1]["y"]
         assert drawn == pytest.approx(list(flow.weight_gradient_norms), rel=1e-12)
 
+    @pytest.mark.parametrize(
+        "query", [SMALL, "depth=60&width=128&activation=relu&init=he", "seeds=1"]
+    )
+    def test_a_quick_answer_is_what_one_network_gives(self, url, query):
+        quick, whole = ask(url, f"{query}&quick=1"), ask(url, f"{query}&seeds=1")
+        assert quick["ensemble"]["seeds"] == 1
+        assert quick["ensemble"]["partial"]
+        assert quick["figures"].keys() == {"gradient"}
+        assert quick["figures"]["gradient"] == whole["figures"]["gradient"]
+        for name in ("verdict", "said", "cards", "journey", "bridge", "limits", "clip"):
+            assert quick[name] == whole[name]
+
+    def test_the_server_says_what_is_asked_for_next(self, url):
+        usual, large = f"{SMALL}&seeds=3", "depth=200&width=128&activation=relu&init=he"
+        assert ask(url, f"{usual}&quick=1")["ensemble"]["next"] == "whole"
+        assert ask(url, usual)["ensemble"]["next"] is None
+        assert ask(url, f"{usual}&first=1")["ensemble"]["next"] is None
+        assert ask(url, f"{large}&quick=1")["ensemble"]["next"] == "first"
+        assert ask(url, f"{large}&first=1")["ensemble"]["next"] == "whole"
+
+    def test_an_answer_is_kept_and_asked_for_by_its_tag(self, url):
+        address = f"{url}/api/explore?{SMALL}&seed=77&quick=1"
+        first = httpx.get(address, timeout=120)
+        again = httpx.get(address, timeout=120)
+        assert first.content == again.content
+        assert "Server-Timing" not in again.headers  # nothing was measured
+        tag = {"If-None-Match": first.headers["ETag"]}
+        kept = httpx.get(address, headers=tag, timeout=120)
+        assert (kept.status_code, kept.content) == (304, b"")
+        other = httpx.get(address.replace("seed=77", "seed=78"), headers=tag, timeout=120)
+        assert other.status_code == 200
+
     def test_what_is_too_large_is_refused_in_words(self, url):
         answer = ask(url, "depth=1000&width=4096", 422)
         assert "depth · width · (width + batch size) must be at most" in answer["error"]

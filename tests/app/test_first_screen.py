@@ -256,6 +256,34 @@ class TestInSight:
             assert 0 < box["top"] < box["bottom"] <= 900
 
 
+@pytest.mark.parametrize("size", [LAPTOP, PHONE])
+@pytest.mark.parametrize(
+    "query", [DEEP, "depth=5&activation=relu&init=random&weight_std=2", "preset=Dying ReLU"]
+)
+def test_the_quick_picture_stands_where_the_librarys_chart_does(page, url, size, query):
+    resize(page, size)
+    open_explorer(page, url, query)
+    places = page.evaluate(
+        """async () => {
+          const script = document.querySelector("link[href$='shared/quick_chart.js']").href;
+          const { findPlace } = await import(script);
+          const plot = document.querySelector("#gradient-chart");
+          const place = findPlace(plot.layout, plot.clientWidth, plot.clientHeight);
+          const { l, t, w, h } = plot._fullLayout._size;
+          return [[place.left, place.top, place.width, place.height], [l, t, w, h]];
+        }"""
+    )
+    assert places[0] == pytest.approx(places[1], abs=1.5)
+
+
+def test_the_first_answer_is_asked_for_once(page, url):
+    """By the page's head; its script takes that answer over."""
+    asked = []
+    page.on("request", lambda each: asked.append(each.url))
+    open_explorer(page, url, DEEP)
+    assert sum(each.endswith("&quick=1") for each in asked) == 1
+
+
 def test_while_a_slider_moves_one_network_is_drawn(page, url):
     """It is a true one: the first seed's; at rest the others refine it."""
     resize(page, LAPTOP)

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 
 from browsing import serve_explorer
 from chainrule import NetworkSpec, simulate
-from chainrule.app.jobs import measuring
 from chainrule.app.answers.stored import AnswerStore
+from chainrule.app.jobs import measuring
 from chainrule.app.jobs.measuring import (
     FIRST_SECONDS,
     QUICK_SECONDS,

@@ -2,9 +2,11 @@
 
 import gzip
 import hashlib
+import html
 import json
 import re
 from html.parser import HTMLParser
+from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
@@ -280,10 +282,23 @@ def test_a_first_visit_is_light(client):
     """What a browser loads before the first chart: at most 700 KB, in at most 20 requests."""
     text = client.get("/").text
     named = re.findall(r'(?:<link[^>]+|<script[^>]+)(?:href|src)="(/assets/[^"]+)"', text)
-    addresses = ["/", *named, "/api/explore?first=1", "/api/remedies?depth=15&init=xavier"]
+    answers = ["/api/explore?quick=1", "/api/explore?", "/api/remedies?depth=15&init=xavier"]
+    addresses = ["/", *named, *answers]
     sizes = [int(client.get(address).headers["content-length"]) for address in addresses]
-    assert len(addresses) <= 19  # and one more where a first answer is refined
+    assert len(addresses) <= 20
     assert sum(sizes) <= 700_000
+
+
+@pytest.mark.parametrize("query", ["", "depth=6&activation=tanh&pin=depth%3D4", 'x="<b>'])
+def test_a_browser_is_told_to_ask_for_the_first_answer_at_once(client, query):
+    text = client.get(f"/?{query}").text
+    (link,) = re.findall(r'<link rel="preload" as="fetch" href="([^"]+)" crossorigin', text)
+    path, _, asked = html.unescape(link).partition("?")
+    assert path == "/api/explore"
+    assert asked in (f"{query}&quick=1", f"{quote(query, safe='=&%')}&quick=1", "quick=1")
+    assert client.get(html.unescape(link)).json()["quick"]
+    assert 'as="fetch"' not in client.get("/?embed=factor").text
+    assert "/api/explore" not in client.get("/learn").text
 
 
 def test_every_style_sheet_is_used_by_some_page():

@@ -60,6 +60,25 @@ def test_first_come_first_served_one_at_a_time(queue):
     assert queue.count_taken(Lane.LONG) == 0
 
 
+def test_the_short_comes_before_the_long_that_has_not_waited_long(queue, monkeypatch):
+    gate, order = Gate(), []
+    queue.submit(gate, lane=Lane.QUICK)
+    assert gate.begun.wait(PATIENCE)
+    now = 100.0
+    monkeypatch.setattr(queue_module.time, "monotonic", lambda: now)
+    jobs = []
+    for name, seconds in (("long", 1.0), ("short", 0.1), ("as short", 0.1)):
+        work = lambda _, name=name: order.append(name)  # noqa: E731
+        jobs.append(queue.submit(work, lane=Lane.QUICK, seconds=seconds))
+    now += queue_module.WEIGHT
+    late = queue.submit(lambda _: order.append("late"), lane=Lane.QUICK, seconds=0.1)
+    assert [job.ahead for job in (*jobs, late)] == [3, 1, 2, 4]
+    monkeypatch.undo()
+    gate.open.set()
+    late.future.result(PATIENCE)
+    assert order == ["short", "as short", "long", "late"]
+
+
 @pytest.mark.parametrize("lane", Lane)
 def test_every_lane_is_bounded(queue, lane):
     gate = Gate()

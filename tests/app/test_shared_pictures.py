@@ -16,12 +16,11 @@ from starlette.testclient import TestClient
 from browsing import PATIENCE, empty, watch
 from chainrule import PRESETS, NetworkSpec, Verdict, diagnose, simulate
 from chainrule.app import create_app
-from chainrule.app.answers.stored import Stored
+from chainrule.app.answers.stored import AnswerStore, Stored
 from chainrule.app.jobs.queue import BOUNDS, Lane
 from chainrule.app.lesson.figures import load_figures
 from chainrule.app.lesson.plots import POWERS
 from chainrule.app.lesson.subjects import PRESET_SUBJECTS
-from chainrule.app.routes.picture_route import PictureStore
 from chainrule.app.samples import SAMPLES, read_sample
 from chainrule.app.site.thumbnails import SIZE, draw_thumbnail, plot_thumbnail
 from chainrule.app.state.view import COVERS
@@ -124,14 +123,18 @@ def test_a_picture_is_kept_and_asked_for_by_its_tag(client):
 
 
 def test_the_store_is_bounded_and_lets_the_oldest_go():
-    store = PictureStore(most=2)
-    for name in ("a", "b"):
-        store.keep("png", name, Stored(name.encode(), "image/png"))
-    assert store.find("png", "a")
-    store.keep("png", "c", Stored(b"c", "image/png"))
-    assert store.find("png", "b") is None
-    assert {store.find("png", name).body for name in "ac"} == {b"a", b"c"}
-    assert store.find("svg", "a") is None
+    store = AnswerStore(most=4)  # a question and an answer of a byte each
+    for name in "ab":
+        store.keep(name, Stored(name.encode(), "image/png"))
+    assert store.find("a")
+    store.keep("c", Stored(b"c", "image/png"))
+    assert store.find("b") is None
+    assert {store.find(name).body for name in "ac"} == {b"a", b"c"}
+    store.keep("a", Stored(b"d", "image/png"))
+    assert store.find("a").body == b"d"
+    store.keep("e", Stored(b"much too long", "image/png"))
+    assert store.find("e") is None
+    assert all(store.find(name) for name in "ac")
 
 
 def test_another_sites_page_cannot_make_the_server_draw(client):

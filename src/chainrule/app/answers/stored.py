@@ -18,7 +18,7 @@ CHECKED = "no-cache"
 """For an address that stays: a browser keeps the answer, but asks whether it is still the same."""
 
 MOST_BYTES = 2**25
-"""Of measured answers that a process keeps."""
+"""Of answers that a store keeps."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Stored:
     def digest(self) -> str:
         """What tells one content from another."""
         return hashlib.sha256(self.body).hexdigest()[:16]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, without what is compressed."""
+        return len(self.body)
 
     def send(self, request: Request, caching: str = CHECKED, status: int = 200) -> Response:
         """Return the answer, or that it is still what the browser has."""
@@ -81,30 +86,45 @@ class Measured(Stored):
 
 
 class AnswerStore:
-    """Answers that were measured lately: the same question has the same answer."""
+    """Answers that somebody asked for lately: the same question always has the same answer.
+
+    Like measurements, they change no answer.
+    """
 
     def __init__(self, most: int = MOST_BYTES) -> None:
+        """Keep some answers.
+
+        Args:
+            most: Bytes of all of them; the one that was asked for longest ago goes first.
+        """
         self._most = most
-        self._kept: OrderedDict[str, Measured] = OrderedDict()
+        self._kept: OrderedDict[str, Stored] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def find(self, question: str) -> Measured | None:
-        """Return the answer to a question, if it is still kept."""
+    def find(self, question: str) -> Stored | None:
+        """Return the answer to a question, if it is kept."""
         with self._lock:
             if question in self._kept:
                 self._kept.move_to_end(question)
             return self._kept.get(question)
 
-    def keep(self, question: str, answer: Measured) -> None:
-        """Keep an answer; those that nobody asked for the longest give way."""
+    def keep(self, question: str, answer: Stored) -> None:
+        """Keep an answer, unless it is larger than all that may be kept."""
         with self._lock:
-            self._bytes -= _weigh(question, self._kept.pop(question, None))
+            self._drop(question)
+            if _weigh(question, answer) > self._most:
+                return
             self._kept[question] = answer
             self._bytes += _weigh(question, answer)
-            while self._bytes > self._most and len(self._kept) > 1:
-                self._bytes -= _weigh(*self._kept.popitem(last=False))
+            while self._bytes > self._most:
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, question: str) -> None:
+        answer = self._kept.pop(question, None)
+        if answer is not None:
+            self._bytes -= _weigh(question, answer)
 
 
-def _weigh(question: str, answer: Measured | None) -> int:
-    return 0 if answer is None else len(question) + answer.size
+def _weigh(question: str, answer: Stored) -> int:
+    return len(question) + answer.size

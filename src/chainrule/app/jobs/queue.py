@@ -34,6 +34,9 @@ SMALL = MEMORY // 64
 RETRY_SECONDS = 5
 """After so many seconds it makes sense to ask a busy server again."""
 
+WEIGHT = 5.0
+"""So many times as long as a job takes, what comes after it may be done first if it is shorter."""
+
 _NOTICEABLE = 0.002
 _PATIENCE = 4.0
 _LOOK_SECONDS = 0.05
@@ -98,6 +101,7 @@ class Job:
     Attributes:
         lane: Its lane.
         size: Tensor entries that it works on.
+        due: When its turn is; the earliest comes first.
         future: Its outcome. A job that was cancelled before it began has none, and one that was
             cancelled later ends with `Superseded`.
     """
@@ -105,6 +109,7 @@ class Job:
     lane: Lane
     work: Work[Any]
     size: int
+    due: float
     queue: "JobQueue"
     future: Future[Any] = field(default_factory=Future)
     gone: threading.Event = field(default_factory=threading.Event)
@@ -140,7 +145,7 @@ class JobQueue:
         self._changed = threading.Condition()  # guards the lines; told about every change
         self.closing = False
 
-    def submit(self, work: Work[Any], *, lane: Lane, size: int = 0) -> Job:
+    def submit(self, work: Work[Any], *, lane: Lane, size: int = 0, seconds: float = 0.0) -> Job:
         """Return a job that will be done.
 
         Args:
@@ -149,11 +154,13 @@ class JobQueue:
                 makes way for more urgent work.
             lane: What kind of work it is.
             size: Tensor entries that it works on.
+            seconds: What it takes, roughly: of what waits in a lane, the short comes before the
+                long, unless that has waited for long.
 
         Raises:
             Busy: If too many wait already, or the server is about to end.
         """
-        job = Job(lane, work, size, self)
+        job = Job(lane, work, size, time.monotonic() + WEIGHT * seconds, self)
         with self._changed:
             line = self._lines[lane]
             if self.closing:
@@ -162,7 +169,10 @@ class JobQueue:
                 raise Busy(
                     f"The server is busy: {line.taken} jobs come first. Ask again in a few seconds."
                 )
-            line.waiting.append(job)
+            place = len(line.waiting)
+            while place and line.waiting[place - 1].due > job.due:
+                place -= 1
+            line.waiting.insert(place, job)
             if line.thread is None:
                 line.thread = threading.Thread(
                     target=self._serve, args=(line,), name=f"chainrule-{lane.name}", daemon=True
@@ -171,7 +181,15 @@ class JobQueue:
             self._changed.notify_all()
         return job
 
-    async def run(self, request: Request, work: Work[T], *, lane: Lane, size: int = 0) -> T:
+    async def run(
+        self,
+        request: Request,
+        work: Work[T],
+        *,
+        lane: Lane,
+        size: int = 0,
+        seconds: float = 0.0,
+    ) -> T:
         """Do some work in a thread; give it up if the visitor goes away.
 
         Args:
@@ -179,13 +197,14 @@ class JobQueue:
             work: Does it; see `submit`.
             lane: What kind of work it is.
             size: Tensor entries that it works on.
+            seconds: What it takes, roughly; see `submit`.
 
         Raises:
             Superseded: If the visitor went away.
             Busy: If too many wait already, or the server is about to end.
             TooLong: If it took too long.
         """
-        job = self.submit(work, lane=lane, size=size)
+        job = self.submit(work, lane=lane, size=size, seconds=seconds)
         answer = asyncio.wrap_future(job.future)
         leaving = asyncio.ensure_future(_await_leaving(request))
         watched: set[asyncio.Future[Any]] = {answer, leaving}

@@ -133,7 +133,7 @@ def register_routes(
         async def measure() -> Response:
             size = max(count_entries(spec) for spec in (view.spec, view.pin) if spec is not None)
             lane = choose_lane(plan.seconds, quick=stage == "quick")
-            body, times = await queue.run(request, work, lane=lane, size=size)
+            body, times = await queue.run(request, work, lane=lane, size=size, seconds=plan.seconds)
             response = body.send(request)
             response.headers["Server-Timing"] = times
             return response

@@ -1,7 +1,5 @@
 """The picture of what is on screen, to share, and to show where a link to the page is shown."""
 
-import threading
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from urllib.parse import urlencode
@@ -17,7 +15,7 @@ from chainrule.app.answers.page_picture import (
     select_sample,
 )
 from chainrule.app.answers.picture import cover_picture, rasterize, write_picture_address
-from chainrule.app.answers.stored import Stored
+from chainrule.app.answers.stored import AnswerStore, Stored
 from chainrule.app.jobs.measuring import Measurer, count_entries, plan_seeds
 from chainrule.app.jobs.queue import Check, JobQueue, Lane
 from chainrule.app.routes.replies import reply
@@ -41,39 +39,11 @@ PAGES: Mapping[str, tuple[str, Callable[[Query], dict[str, str]], Callable[[Quer
 )
 """Of each picture of another page: its path, what of its address is drawn, and what draws it."""
 
-KEPT = 64
-"""Most pictures that are kept: about 100 KB each."""
+KEPT = 2**23
+"""Bytes of pictures that are kept: about 100 KB each."""
 
 CACHING = "public, max-age=3600"
 """The same address always gives the same picture; another version may draw another one."""
-
-
-class PictureStore:
-    """The pictures asked for lately; like measurements, they change no answer."""
-
-    def __init__(self, most: int = KEPT) -> None:
-        """Keep some pictures.
-
-        Args:
-            most: How many; the one that was asked for longest ago goes first.
-        """
-        self.most = most
-        self._kept: OrderedDict[tuple[str, str], Stored] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def find(self, kind: str, address: str) -> Stored | None:
-        """Return a picture, if it is kept."""
-        with self._lock:
-            if (kind, address) in self._kept:
-                self._kept.move_to_end((kind, address))
-            return self._kept.get((kind, address))
-
-    def keep(self, kind: str, address: str, picture: Stored) -> None:
-        """Keep a picture."""
-        with self._lock:
-            self._kept[kind, address] = picture
-            while len(self._kept) > self.most:
-                self._kept.popitem(last=False)
 
 
 def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> None:
@@ -84,16 +54,16 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
         queue: Where the measurements wait.
         measurer: What measures.
     """
-    store = PictureStore()
+    store = AnswerStore(KEPT)
 
     async def send_picture(
         request: Request, kind: str, shown: str, draw: Callable[[], Awaitable[bytes]]
     ) -> Response:
         async def answer() -> Response:
-            picture = store.find(kind, shown)
+            picture = store.find(f"{kind} {shown}")
             if picture is None:
                 picture = Stored(await draw(), KINDS[kind][0])
-                store.keep(kind, shown, picture)
+                store.keep(f"{kind} {shown}", picture)
             response = picture.send(request, CACHING)
             response.headers["Content-Disposition"] = f'inline; filename="chainrule.{kind}"'
             return response

@@ -129,3 +129,12 @@ export function setPanel(address, panel) {
   else query.set("embed", panel);
   return `/?${query}`;
 }
+
+/**
+ * Return the address of what is in a file: the report shows the pinned network, too.
+ * @param {string} name
+ * @param {any} view
+ */
+export function nameFile(name, { query, pin }) {
+  return name === "report.html" && pin ? `${query}&${new URLSearchParams({ pin })}` : query;
+}

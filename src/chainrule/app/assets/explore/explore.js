@@ -21,7 +21,7 @@ import {
 } from "../shared/dom.js";
 import { FlowView } from "../shared/flow_view.js";
 import { keepExplorer } from "../shared/frame.js";
-import { compose, follow, nameNetwork, START, setPanel } from "./address.js";
+import { compose, follow, nameFile, nameNetwork, START, setPanel } from "./address.js";
 import { Controls } from "./controls.js";
 import { mountGuess } from "./guess.js";
 import { mountRemedies } from "./remedies.js";
@@ -90,6 +90,7 @@ class Explore {
     this.pinWord = part(root, "pin-word");
     this.compare = part(root, "compare-result");
     this.scenarios = findAll(root, ".ex-preset");
+    this.files = findAll(root, "[data-file]");
     /** @type {Controls | null} */
     this.controls = null;
     this.flow = new FlowView(part(root, "results"), {
@@ -433,6 +434,10 @@ class Explore {
     this.inForce.hidden = !inForce.length;
     setText(this.inForce, `${inForce.join(". ")}.`);
     part(this.root, "chain-link").href = answer.chain;
+    for (const link of this.files) {
+      const { file } = link.dataset;
+      link.href = `/files/${file}?${nameFile(file, answer.view)}`;
+    }
     this.showComparison(answer);
   }
 

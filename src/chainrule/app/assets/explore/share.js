@@ -4,15 +4,6 @@ import { copy, el, find, findAll, part, readData } from "../shared/dom.js";
 import { setPanel } from "./address.js";
 
 /**
- * Return the address of what is in a file: the report shows the pinned network, too.
- * @param {string} name
- * @param {any} view
- */
-function nameFile(name, { query, pin }) {
-  return name === "report.html" && pin ? `${query}&${new URLSearchParams({ pin })}` : query;
-}
-
-/**
  * Copy the address of what is on screen, or show it where a browser does not copy.
  * @param {import("./explore.js").Api} explore
  * @param {any} said where to say so
@@ -106,8 +97,6 @@ export function mountShare(section, explore) {
   }
 
   explore.onAnswer((answer) => {
-    for (const link of findAll(section, "[data-file]"))
-      link.href = `/files/${link.dataset.file}?${nameFile(link.dataset.file, answer.view)}`;
     said.textContent = "";
     if (ask.dataset.view !== answer.view.ask) ask.value = answer.view.ask;
     ask.dataset.view = answer.view.ask;
