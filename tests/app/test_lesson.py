@@ -469,10 +469,7 @@ def test_the_short_way_is_read_in_five_minutes(tree):
     (short,) = (each for each in tree.iter("nav") if each.get("class") == "ls-short")
     targets = [link.get("href") for link in short.iter("a")]
     assert targets == [f"#lesson-{name}" for name in SHORT]
-    sections = {
-        each.get("aria-labelledby"): read(each)
-        for each in tree.iter("section")
-    }
+    sections = {each.get("aria-labelledby"): read(each) for each in tree.iter("section")}
     words = sum(len(sections[target[1:]].split()) for target in targets)
     assert 300 < words < 4 * 200
 
