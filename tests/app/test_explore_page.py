@@ -397,7 +397,7 @@ class TestCharts:
             explorer.wait_for_function(
                 "[...document.querySelectorAll('.fv-mark')].filter(m => !m.hidden).length === 3"
             )
-            assert "Layer 8: gradient" in read_part(explorer, "readout")
+            assert "Layer 8: weight gradient" in read_part(explorer, "readout")
             explorer.mouse.move(5, 5)
             explorer.wait_for_function(
                 "[...document.querySelectorAll('.fv-mark')].every(m => m.hidden)"
@@ -407,9 +407,9 @@ class TestCharts:
         explorer.locator(".fv-chart").first.focus()
         explorer.keyboard.press("ArrowRight")
         explorer.keyboard.press("ArrowRight")
-        assert "Layer 2: gradient" in read_part(explorer, "readout")
+        assert "Layer 2: weight gradient" in read_part(explorer, "readout")
         explorer.keyboard.press("End")
-        assert "Layer 15: gradient" in read_part(explorer, "readout")
+        assert "Layer 15: weight gradient" in read_part(explorer, "readout")
         explorer.keyboard.press("Enter")
         wait_until_settled(explorer)
         assert "h₁₅" in read_part(explorer, "layer-note")

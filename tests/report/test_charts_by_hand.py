@@ -104,7 +104,9 @@ class TestMarks:
         over = line([1], [50.0], mode="markers", marker={"color": "#123456", "size": 8})
         hollow = {"color": "#654321", "size": 6, "symbol": "diamond-open"}
         beneath = line([1], [50.0], mode="markers", marker=hollow, zorder=-1)
-        marks = [e for e in draw(over, beneath).iter() if "#" in (e.get("stroke") or e.get("fill") or "")]
+        marks = [
+            e for e in draw(over, beneath).iter() if "#" in (e.get("stroke") or e.get("fill") or "")
+        ]
         found = [e for e in marks if {"#123456", "#654321"} & {e.get("stroke"), e.get("fill")}]
         assert [e.get("fill") for e in found] == ["none", "#123456"]
 
