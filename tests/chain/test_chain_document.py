@@ -7,7 +7,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from chainrule.chain import derive, describe_chain
+from chainrule.chain import (
+    derive,
+    describe_chain,
+    drawing,
+    network,
+    notation,
+    scalar_chain,
+    wide_float,
+)
 from chainrule.chain.document import describe_number
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.wide_float import ZERO, WideFloat
@@ -113,3 +121,42 @@ def test_bad_input():
         describe_chain(ScalarChain(1.0, [0.5]), "q")
     with pytest.raises(SpecError, match=r"order: .*'up'"):
         describe_chain(ScalarChain(1.0, [0.5]), order="up")
+
+
+@pytest.mark.parametrize("wrt", ["w1", "x", "b2"])
+@pytest.mark.parametrize("layers", [2, 9, 30])
+def test_a_brief_document_says_the_same_and_leaves_out_what_a_page_does_not_show(layers, wrt):
+    chain = ScalarChain(0.7, [1.3] * layers, "tanh")
+    whole, brief = (describe_chain(chain, wrt, brief=each) for each in (False, True))
+    assert brief["nodes"] == brief["edges"] == []
+    assert "latex" not in json.dumps(brief["lines"])
+    for name in whole.keys() - {"nodes", "edges", "lines", "factors", "erratum"}:
+        assert brief[name] == whole[name]
+    for short, full in zip(
+        brief["lines"] + brief["factors"], whole["lines"] + whole["factors"], strict=True
+    ):
+        assert short.items() <= full.items()
+    assert [line["unfolds"] for line in brief["lines"]] == [
+        line["unfolded"] is not None for line in whole["lines"]
+    ]
+
+
+def test_what_is_remembered_of_one_chain_is_not_said_of_another():
+    """Names and formulas are remembered; numbers, signs and brackets never are."""
+    settings = [
+        (x, weights, activation)
+        for x in (1.0, -1.0)
+        for weights in ((0.5, -2.0), (-0.5, 2.0), (1.0, 1.0), (0.0, 3e-320))
+        for activation in ("sigmoid", "identity", "leaky_relu")
+    ]
+    first = [json.dumps(describe_chain(ScalarChain(*each), "w1")) for each in settings]
+    for each, document in reversed([*zip(settings, first, strict=True)]):
+        forget()
+        assert json.dumps(describe_chain(ScalarChain(*each), "w1")) == document
+
+
+def forget() -> None:
+    for module in (notation, wide_float, network, drawing, scalar_chain):
+        for each in vars(module).values():
+            if hasattr(each, "cache_clear"):
+                each.cache_clear()

@@ -101,3 +101,27 @@ def test_what_has_to_be_said_is_in_it():
 def test_an_unknown_variable():
     with pytest.raises(SpecError, match="wrt: unknown 'z'"):
         describe_expression(ScalarGraph.parse("x", {"x": 1}), "z")
+
+
+@EACH
+def test_a_brief_document_says_the_same_and_leaves_out_what_a_page_does_not_show(name):
+    preset, whole = describe(name)
+    brief = describe_expression(preset.build(), preset.wrt, brief=True)
+    assert brief["nodes"] == brief["definitions"] == []
+    lists = ("lines", "factors", "backward")
+    for part in whole.keys() - {"nodes", "definitions", *lists}:
+        assert brief[part] == whole[part]
+    for part in lists:
+        assert "latex" not in json.dumps(brief[part])
+        for short, full in zip(brief[part], whole[part], strict=True):
+            assert short.items() <= full.items()
+
+
+def test_what_is_remembered_of_an_expression_holds_none_of_its_numbers():
+    program = "h = x + tanh(w*x); h*h + 2*h"
+    shown = []
+    for x in (0.5, -3.0, 1e-200, 0.5):
+        graph = ScalarGraph.parse(program, {"x": x, "w": -x})
+        shown.append(json.dumps(describe_expression(graph, "x")) + draw_expression(graph, "x"))
+    assert shown[0] == shown[-1]
+    assert len(set(shown)) == 3

@@ -58,7 +58,7 @@ def describe_chain(
         order: The order in which the derivation writes its factors.
         whole: Whether to give every line of a long expansion, too.
         brief: Whether to leave out what is not seen beside a drawing of the graph: nodes, edges,
-            LaTeX, and the full forms of folded lines.
+            LaTeX, the full forms of folded lines, and a sentence for each layer's slip.
 
     Raises:
         SpecError: If there is no such variable or order.
@@ -100,7 +100,7 @@ def describe_chain(
         "gradient": describe_number(derivation.value),
         "outcome": name_outcome(derivation.value),
         "range_note": derivation.describe_range(),
-        "erratum": None if erratum is None else _describe_erratum(erratum),
+        "erratum": None if erratum is None else _describe_erratum(erratum, brief),
     }
 
 
@@ -310,7 +310,7 @@ def _unfold_line(line: Line) -> dict[str, str]:
     }
 
 
-def _describe_erratum(erratum: Erratum) -> dict[str, Any]:
+def _describe_erratum(erratum: Erratum, brief: bool) -> dict[str, Any]:
     return {
         "sentence": erratum.sentence,
         "right": describe_number(erratum.right),
@@ -320,7 +320,7 @@ def _describe_erratum(erratum: Erratum) -> dict[str, Any]:
                 "layer": layer.layer,
                 "right": describe_number(layer.right),
                 "wrong": describe_number(layer.wrong),
-                "sentence": layer.sentence,
+                **({} if brief else {"sentence": layer.sentence}),
             }
             for layer in erratum.layers
         ],

@@ -383,7 +383,7 @@ def test_latex_copied_is_the_derivations(page, url, layers):
         )
         page.evaluate("navigator.clipboard.writeText('')")
         do(page, "copy").click()
-        page.wait_for_function("async () => (await navigator.clipboard.readText()) !== ''")
+        wait_until(lambda: page.evaluate("navigator.clipboard.readText()") != "")
         copied = page.evaluate("navigator.clipboard.readText()")
         assert split_latex(copied) == split_latex(derivation.to_latex(fold=False))
 

@@ -5,6 +5,7 @@ Every number comes from the library. Addresses that do not describe a chain are 
 reason.
 """
 
+import gzip
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from chainrule.app.jobs.measuring import (
     plan_seeds,
 )
 from chainrule.app.jobs.queue import Check, JobQueue, Lane
-from chainrule.app.routes.replies import reply, send_body
+from chainrule.app.routes.replies import JSON, reply, send_body
 from chainrule.app.state.chain_query import read_chain, read_expression, read_number
 from chainrule.chain import (
     count_stable_layers,
@@ -230,12 +231,29 @@ def answer_network(spec: NetworkSpec, seeds: int, measurer: Measurer, check: Che
     }
 
 
+def write_body(answer: Answer, *, packed: bool) -> bytes:
+    """Return an answer as JSON, compressed where it is made: handing it on would take longer.
+
+    Args:
+        answer: The answer.
+        packed: Whether whoever asks reads gzip.
+    """
+    body = encode(answer)
+    return gzip.compress(body, 1, mtime=0) if packed else body
+
+
 def _respond(queue: JobQueue, answer: Callable[[dict[str, str]], Answer]) -> Any:
     async def respond(request: Request) -> Response:
         async def work() -> Response:
             query = dict(request.query_params)
-            body = await queue.run(request, lambda _: encode(answer(query)), lane=Lane.QUICK)
-            return await send_body(request, body)
+            packed = "gzip" in request.headers.get("accept-encoding", "")
+            body = await queue.run(
+                request, lambda _: write_body(answer(query), packed=packed), lane=Lane.QUICK
+            )
+            headers = {"Vary": "Accept-Encoding"}
+            if packed:
+                headers["Content-Encoding"] = "gzip"
+            return Response(body, media_type=JSON, headers=headers)
 
         return await reply(work())
 
