@@ -246,7 +246,9 @@ def write_page(results: dict[Key, Result], again: dict[Key, Medians]) -> str:
         f"{SEEDS} networks of each are measured by autograd, and the medians of ‖∂𝓛/∂W‖ and of ‖δ‖ "
         "are compared with the band that `chainrule.theory.predict` gives for this width. A cell "
         "is inside only if both medians of all of its layers are. The bands have no constant that "
-        "was fitted to measurements.",
+        "was fitted to measurements. Networks of one seed have the same weights whatever their "
+        "activation, and the same first layers whatever their depth: neighbouring cells are not "
+        "independent.",
         "",
         f"**{len(inside)} of {len(full)} cells ({_share(len(inside), len(full))}) are inside. "
         f"Of single layers, {good} of {layers} ({_share(good, layers)}) are.** In "

@@ -12,14 +12,6 @@ from chainrule.spec.network_spec import NetworkSpec
 
 COMMANDS = ("inspect", "simulate", "report", "presets", "equation", "sweep", "width", "explore")
 
-WIDTH_CODE = """
-
-def build_width(width):
-    x = torch.randn(8, 4)
-    model = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 2))
-    return model, lambda m: m(x).square().mean()
-"""
-
 
 def read_help(run, *args):
     code, out, err = run(*args, "--help", columns=80)
@@ -43,6 +35,15 @@ def test_every_command_names_what_it_takes_and_shows_examples(run, command):
     examples = re.findall(rf"^ +(chainrule {command}.*)$", out.partition("Examples:")[2], re.M)
     assert len(examples) >= 2
     assert max(map(len, out.splitlines())) <= 80
+
+
+WIDTH_CODE = """
+
+def build_width(width):
+    x = torch.randn(8, 4)
+    model = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 2))
+    return model, lambda m: m(x).square().mean()
+"""
 
 
 @pytest.mark.parametrize("command", COMMANDS)

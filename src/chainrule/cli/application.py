@@ -40,6 +40,10 @@ _EXAMPLES = {
         "chainrule inspect model.py:build --remedies --report report.html --open",
         "chainrule inspect my_package.model:build --check --max-ratio 1000",
     ),
+    "width": (
+        "chainrule width model.py:build_width",
+        "chainrule width model.py:build_width --widths 32,64,128 --seeds 2 --json",
+    ),
     "simulate": (
         "chainrule simulate --depth 15 --activation relu --init he",
         "chainrule simulate --preset dying-relu --all",
@@ -59,10 +63,6 @@ _EXAMPLES = {
     "sweep": (
         "chainrule sweep --axis depth=2..4 --axis init=he,xavier --report a.html",
         "chainrule sweep --axis depth=5,10 --train sgd --steps 20 --store a.db",
-    ),
-    "width": (
-        "chainrule width model.py:build_width",
-        "chainrule width model.py:build_width --widths 32,64,128 --seeds 2 --json",
     ),
     "explore": (
         "chainrule explore",
@@ -101,12 +101,12 @@ app = typer.Typer(
 
 for _name, _function in (
     ("inspect", inspect_command),
+    ("width", width_command),
     ("simulate", simulate_command),
     ("report", report_command),
     ("presets", presets_command),
     ("equation", equation_command),
     ("sweep", sweep_command),
-    ("width", width_command),
     ("explore", explore_command),
     ("demo", demo_command),
 ):

@@ -138,18 +138,18 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
     from chainrule.sweeps.pools import check_arguments, connect_dask
     from chainrule.sweeps.running import run
 
+    _check_report(report, [*read_axes(axis), "seed"], columns, rows, color)
+    check_outputs({"--csv": csv, "--parquet": parquet, "--report": report})
     if dask is not None and processes is not None:
         raise SweepError("--processes: the Dask cluster decides how many; leave one of them out.")
     check_arguments(None, processes)
-    _check_tables(csv, parquet, report)
-    named = _read_axes(axis)
-    _check_report(report, [*named, "seed"], columns, rows, color)
-    cells = _make_cells(target, named, _read_settings(fixed), seeds, train, steps, limit)
+    _check_tables(csv, parquet)
+    cells = _make_cells(target, read_axes(axis), read_settings(fixed), seeds, train, steps, limit)
     with ExitStack() as stack:
         executor: Executor | None = None
         if dask is not None:
             executor = stack.enter_context(connect_dask(dask))
-        show = stack.enter_context(_show_progress())
+        show = stack.enter_context(show_progress())
         try:
             sweep = run(
                 cells,
@@ -179,7 +179,8 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
         _print(sweep, list_axes(cells))
 
 
-def _read_axes(texts: Sequence[str] | None) -> dict[str, Sequence[Any]]:
+def read_axes(texts: Sequence[str] | None) -> dict[str, Sequence[Any]]:
+    """Return the axes that the options of a command give."""
     from chainrule.sweeps.grids import parse_axis
 
     axes: dict[str, Sequence[Any]] = {}
@@ -195,7 +196,8 @@ def _read_axes(texts: Sequence[str] | None) -> dict[str, Sequence[Any]]:
     return axes
 
 
-def _read_settings(texts: Sequence[str] | None) -> dict[str, Any]:
+def read_settings(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Return the settings that the options of a command give."""
     from chainrule.sweeps.grids import parse_value
 
     settings = {}
@@ -277,7 +279,7 @@ def _check_report(
         raise SweepError(f"--columns and --rows must be two axes; got {columns!r} for both.")
 
 
-def _check_tables(csv: Path | None, parquet: Path | None, report: Path | None) -> None:
+def _check_tables(csv: Path | None, parquet: Path | None) -> None:
     from chainrule._utils.tables import check_table
 
     for option, path in ((".csv", csv), (".parquet", parquet)):
@@ -286,11 +288,11 @@ def _check_tables(csv: Path | None, parquet: Path | None, report: Path | None) -
         if path.suffix.lower() != option:
             raise SweepError(f"--{option[1:]}: the file must end with {option}; got {path.name}.")
         check_table(path, SweepError)
-    check_outputs({"--csv": csv, "--parquet": parquet, "--report": report})
+    check_outputs({"--csv": csv, "--parquet": parquet})
 
 
 @contextmanager
-def _show_progress() -> "Iterator[Callable[[Progress], None]]":
+def show_progress() -> "Iterator[Callable[[Progress], None]]":
     """Show a bar with the time left on standard error; plain lines where that is no terminal."""
     console = open_console(stderr=True)
     if not console.is_terminal:
