@@ -42,7 +42,13 @@ FAULTY = (
     "never_zeroed",
     "convolution_dies",
 )
-SOUND = ("fine_tuned_head", "dense_momentum_cosine", "small_batches", "probe_of_open_body", "two_players")
+SOUND = (
+    "fine_tuned_head",
+    "dense_momentum_cosine",
+    "small_batches",
+    "probe_of_open_body",
+    "two_players",
+)
 
 
 class TestPrograms:

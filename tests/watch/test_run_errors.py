@@ -105,6 +105,26 @@ def test_an_error_between_modules_spoils_no_sample():
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_error_in_the_model_spoils_no_flow(place):
+    flows = []
+    for calls in (set(), {1, 2}):
+        model = make()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        fail = Fails(ValueError, calls)
+        with watch(model, optimizer) as run:
+            model[place].register_forward_pre_hook(lambda *_, fail=fail: fail())
+            for _ in range(1 + len(calls)):
+                try:
+                    loss = compute_loss(model, 1)
+                except ValueError:
+                    continue
+                loss.backward()
+                optimizer.step()
+        flows.append(run.flow(1))
+    assert flows[1].layers == flows[0].layers
+
+
 def test_an_error_in_the_optimizer_itself():
     class Breaks(torch.optim.SGD):
         fail = Fails(ValueError, {3, 8})

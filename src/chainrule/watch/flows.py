@@ -43,7 +43,10 @@ class FlowRecorder:
         if not self._handles:
             self._passing = self._finished = None
             enter, leave = ModuleHook(self._enter), ModuleHook(self._leave)
+            begin = ModuleHook(self._begin)
             for name, module in self._inventory.modules:
+                if not name:
+                    self._handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
                 if is_measured(name, module):
                     self._handles += [
                         module.register_forward_pre_hook(enter, with_kwargs=True),
@@ -63,6 +66,13 @@ class FlowRecorder:
             if each is not None:
                 each.release()
         self._passing = self._finished = None
+
+    def _begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Before the model itself runs: what an error broke off was no pass."""
+        passing = self._passing
+        if passing is not None and passing.inside and not is_in_backward():
+            passing.release()
+            self._passing = None
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._guard(module, lambda each: each.enter(module, args, kwargs))
@@ -135,6 +145,7 @@ class _Pass:
     def __init__(self, inventory: Inventory, fail: Callable[[Exception], None]) -> None:
         self.recorder = Recorder(inventory)
         self.had_backward = False
+        self.inside: set[nn.Module] = set()
         self._inventory = inventory
         self._fail = fail
         self._listened = 0
@@ -150,12 +161,14 @@ class _Pass:
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Before a module runs."""
+        self.inside.add(module)
         if module in self._opens:
             self.recorder.enter(module, args, kwargs)
             self._listen()
 
     def leave(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         """After a module ran."""
+        self.inside.discard(module)
         if len(self.recorder.calls) >= MOST_ENTRIES:
             raise RuntimeError(f"more than {MOST_ENTRIES:,} module calls in one step")
         self.recorder.leave(module, args, kwargs, result)

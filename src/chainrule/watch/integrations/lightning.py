@@ -52,9 +52,9 @@ class LightningWatch(Callback):  # type: ignore[misc]
             self.run.log(loss=sum(self._losses) / len(self._losses))
             self._losses, self._step = [], trainer.global_step
 
-    def on_train_end(self, *_: Any) -> None:
-        """Close the run; also after an error or Ctrl-C."""
+    def on_train_end(self, *given: Any) -> None:
+        """Close the run; also after an error or Ctrl-C, which is then the third argument."""
         if self.run is not None:
-            self.run.close()
+            self.run.close(given[2] if len(given) > 2 else None)
 
     on_exception = on_train_end
