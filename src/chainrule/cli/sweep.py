@@ -105,12 +105,12 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
         raise SweepError("--processes: the Dask cluster decides how many; leave one of them out.")
     check_arguments(None, processes)
     _check_tables(csv, parquet)
-    cells = _make_cells(target, _read_axes(axis), _read_settings(fixed), seeds, train, steps, limit)
+    cells = _make_cells(target, read_axes(axis), read_settings(fixed), seeds, train, steps, limit)
     with ExitStack() as stack:
         executor: Executor | None = None
         if dask is not None:
             executor = stack.enter_context(connect_dask(dask))
-        show = stack.enter_context(_show_progress())
+        show = stack.enter_context(show_progress())
         try:
             sweep = run(
                 cells,
@@ -134,7 +134,8 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
         _print(sweep, list_axes(cells))
 
 
-def _read_axes(texts: Sequence[str] | None) -> dict[str, Sequence[Any]]:
+def read_axes(texts: Sequence[str] | None) -> dict[str, Sequence[Any]]:
+    """Return the axes that the options of a command give."""
     from chainrule.sweeps.grids import parse_axis
 
     axes: dict[str, Sequence[Any]] = {}
@@ -150,7 +151,8 @@ def _read_axes(texts: Sequence[str] | None) -> dict[str, Sequence[Any]]:
     return axes
 
 
-def _read_settings(texts: Sequence[str] | None) -> dict[str, Any]:
+def read_settings(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Return the settings that the options of a command give."""
     from chainrule.sweeps.grids import parse_value
 
     settings = {}
@@ -228,7 +230,7 @@ def _check_tables(csv: Path | None, parquet: Path | None) -> None:
 
 
 @contextmanager
-def _show_progress() -> "Iterator[Callable[[Progress], None]]":
+def show_progress() -> "Iterator[Callable[[Progress], None]]":
     """Show a bar with the time left on standard error; plain lines where that is no terminal."""
     console = open_console(stderr=True)
     if not console.is_terminal:
