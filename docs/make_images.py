@@ -23,7 +23,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from browsing import CHROMIUM_ARGUMENTS, serve_explorer
 
-IMAGES = Path(__file__).parent / "images"
+ROOT = Path(__file__).parent.parent
+IMAGES = ROOT / "docs/images"
+MAP_STORE, MAP_TABLE = ROOT / ".venv/phase-map.db", ROOT / "benchmarks/phase_map.csv"
+"""What the phase map of README goes on from, and the values that it shows."""
 
 STILL = "header.site, .cr-graph, .cr-strip { position: static !important }"
 """What stays in sight on a screen would lie over a picture higher than the screen."""
@@ -218,6 +221,32 @@ def photograph_demo(browser: Browser) -> None:
     photograph_svg(browser, console.export_svg(title="chainrule demo"), "demo")
 
 
+def photograph_map(browser: Browser) -> None:
+    """Draw a phase map: theory, measurement and training of 72 networks. Minutes, at first."""
+    from plotly.offline import get_plotlyjs
+
+    from chainrule.sweeps import Training, phase_map
+
+    axes = {
+        "weight_scale": [round(0.5 + 0.2 * step, 1) for step in range(12)],
+        "depth": range(8, 49, 8),
+    }
+    training = Training(optimizer="adam", steps=100)
+    found = phase_map(axes, training=training, store=MAP_STORE)
+    found.write(MAP_TABLE)
+    print(found.summary)
+    figure = found.plot().update_layout(width=900, height=520, paper_bgcolor="white")
+    page = browser.new_page(
+        bypass_csp=True, viewport={"width": 900, "height": 520}, device_scale_factor=1.5
+    )
+    page.set_content("<body style='margin:0'><div id='map'></div>")
+    page.add_script_tag(content=get_plotlyjs())
+    page.evaluate(f"Plotly.newPlot('map', {figure.to_json()})")
+    page.wait_for_selector("#map .legend")
+    page.screenshot(path=IMAGES / "phase-map.png")
+    page.close()
+
+
 def main() -> None:
     """Start the explorer, take the pictures, stop it."""
     IMAGES.mkdir(exist_ok=True)
@@ -231,6 +260,7 @@ def main() -> None:
         photograph_terminal(browser)
         photograph_tutorial(browser)
         photograph_demo(browser)
+        photograph_map(browser)
         browser.close()
 
 

@@ -77,7 +77,7 @@ PUBLIC = {
     "testing": "assert_healthy assert_width_independent",
     "width": "ModuleScaling ParameterScaling Scaling WidthCheck WidthFinding check_width",
     "sweeps": "CellResult FactoryCell Outcome Progress SpecCell Sweep Training make_factory_grid "
-    "make_grid parse_axis run",
+    "make_grid parse_axis phase_map PhaseCell PhaseMap run",
     "presets": "PRESETS Preset get_preset",
     "app": "create_app",
 }

@@ -10,7 +10,9 @@ from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import NetworkSpec
 
-COMMANDS = ("inspect", "simulate", "report", "presets", "equation", "sweep", "width", "explore")
+COMMANDS = (
+    *("inspect", "simulate", "report", "presets", "equation", "sweep", "width", "map", "explore"),
+)
 
 
 def read_help(run, *args):

@@ -18,6 +18,7 @@ from chainrule.cli.demo import demo_command
 from chainrule.cli.equation import equation_command
 from chainrule.cli.explore import explore_command
 from chainrule.cli.inspect import inspect_command
+from chainrule.cli.map import map_command
 from chainrule.cli.presets import presets_command
 from chainrule.cli.report import report_command
 from chainrule.cli.runs import COMMANDS as RUN_COMMANDS
@@ -64,6 +65,10 @@ _EXAMPLES = {
         "chainrule sweep --axis depth=2..4 --axis init=he,xavier --report a.html",
         "chainrule sweep --axis depth=5,10 --train sgd --steps 20 --store a.db",
     ),
+    "map": (
+        "chainrule map --axis weight_scale=1,1.3,2 --axis depth=3,6 --set width=8",
+        "chainrule map --axis init=he,xavier --axis depth=3,6 --store map.db",
+    ),
     "explore": (
         "chainrule explore",
         "chainrule explore --runs runs",
@@ -107,6 +112,7 @@ for _name, _function in (
     ("presets", presets_command),
     ("equation", equation_command),
     ("sweep", sweep_command),
+    ("map", map_command),
     ("explore", explore_command),
     ("demo", demo_command),
 ):

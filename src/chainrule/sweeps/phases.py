@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from chainrule._utils.numbers import encode_number, format_number, format_share
+from chainrule._utils.tables import check_table, write_table
 from chainrule.errors import SweepError
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.sweeps.axes import Axis
@@ -22,6 +25,9 @@ Phase = Literal["ordered", "critical", "chaotic"]
 
 CRITICAL = 1e-6
 """A χ that differs from 1 by less is called critical."""
+
+USUAL = 20
+"""Ratios within this factor of 1 are drawn as neither small nor large."""
 
 _FATES: dict[Phase, str] = {
     "ordered": "gradients vanish with depth",
@@ -334,6 +340,36 @@ class PhaseMap:
             for x, cell in zip(self.x.values, row, strict=True)
         ]
 
+    def write(self, path: str | os.PathLike[str]) -> int:
+        """Write `to_records` to a file ending with .csv or .parquet, and return the rows.
+
+        Raises:
+            SweepError: If it has another ending, or no package for Parquet is installed.
+            FlowFileError: If the file cannot be written.
+        """
+        target = Path(path)
+        check_table(target, SweepError)
+        rows = self.to_records()
+        return write_table(target, list(rows[0]), (list(row.values()) for row in rows), SweepError)
+
+    def draw_text(self) -> str:
+        """Return the map as text, a sign for each cell: what was measured, and what learned.
+
+        A measured ratio of 1/20 to 20 is "·", a smaller one "-", a larger one "+", none "?"; "●"
+        follows where the network learned, "○" where it did not.
+        """
+        dots = {"filled": "●", "empty": "○", "": " "}
+        names = [self.y.write(value) for value in self.y.values]
+        width = max(map(len, names))
+        lines = [
+            f"{name:>{width}} │{''.join(_sign(c.measured_ratio) + dots[c.dot] for c in row)}"
+            for name, row in zip(names, self.rows, strict=True)
+        ]
+        first, last = (self.x.write(self.x.values[end]) for end in (0, -1))
+        gap = max(2 * len(self.x.values) - len(first) - len(last), 1)
+        foot = f"{' ' * width}  {first}{' ' * gap}{last}  {self.x.label} →"
+        return "\n".join([f"{self.y.label} ↑", *reversed(lines), foot])
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it: "Infinity" and "NaN" where a number is not finite."""
         plan = self.training
@@ -387,6 +423,12 @@ class PhaseMap:
             dots=tuple(tuple(cell.dot for cell in row) for row in self.rows),
             sentences=tuple(tuple(cell.sentence for cell in row) for row in self.rows),
         )
+
+
+def _sign(ratio: float | None) -> str:
+    if ratio is None or math.isnan(ratio):
+        return "?"
+    return "-" if ratio < 1 / USUAL else "+" if ratio > USUAL else "·"
 
 
 def _count(layers: int) -> str:

@@ -132,9 +132,7 @@ def describe_cells(
     whole = PhaseMap(
         x=x,
         y=y,
-        rows=tuple(
-            tuple(found[i, j] for i in range(len(x.values))) for j in range(len(y.values))
-        ),
+        rows=tuple(tuple(found[i, j] for i in range(len(x.values))) for j in range(len(y.values))),
         seeds=SEEDS,
         training=view.training,
     )

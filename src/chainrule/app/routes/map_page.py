@@ -74,7 +74,7 @@ def register_routes(server: FastAPI, queue: JobQueue) -> None:
             if view.training is not None:
                 check_installed()
             start = await run_in_threadpool(describe_start, view, notices)
-            x, y = view.axes
+            y = view.axes[1]
             deepest = max(y.values) if y.name == "depth" else view.base.depth
             return LineResponse(
                 start,

@@ -58,6 +58,7 @@ class LineResponse(StreamingResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the lines, and end the work with them."""
         try:
             await super().__call__(scope, receive, send)
         finally:

@@ -130,8 +130,8 @@ PAGES: Mapping[str, Page] = {
     "/map": Page(
         template="map.html",
         title="Phase map",
-        description="Where do gradients vanish, where do they explode, and where do networks learn? "
-        "Theory, measurement and training on one map.",
+        description="Where gradients vanish, where they explode, and where networks learn: theory, "
+        "measurement and training on one map.",
         styles="map",
         script="map/map.js",
         nav="map",
