@@ -129,7 +129,7 @@ def test_a_mean_over_steps_reaches_the_first():
     model = Reader(nn.LSTM(2, 24, batch_first=True))
     x, labels = draw_sequences(80)
     found = find_remedies(model, lambda m: F.cross_entropy(m(x), labels), measurements=2)
-    assert found.diagnosis.findings[0].rule == "vanishing_time"
+    assert found.diagnosis.findings[0].rule == "unheard_steps"
 
     def compute(m):
         return F.cross_entropy(m.head(run(found.advice[0], rnn=m.rnn, x=x)["hidden"]), labels)

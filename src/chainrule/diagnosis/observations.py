@@ -243,7 +243,7 @@ _OBSERVATIONS = (
         beyond=">",
         meaning="What decides the answer may lie in several steps together, far back, or nowhere "
         "in this batch: a measurement cannot say which. Of 9 such networks with gates, Adam "
-        "trained 6, and plain SGD 1. chainrule.try_training(model, compute_loss) tells.",
+        "trained 7, and plain SGD 1. chainrule.try_training(model, compute_loss) tells.",
         source="measured on networks of 20 units; Gretton et al. 2007 on the test",
     ),
     Observation(

@@ -31,7 +31,7 @@ HOLDING = 0.01
 LONG = 16
 """Steps beyond which a module without gates seldom finds what the targets depend on, if neither a
 step nor what the loss hears shows it. Measured: of 8 such networks of 18 to 80 steps plain SGD
-trained none, and Adam 3; with gates, SGD trained 1 of 9, and Adam 6."""
+trained none, and Adam 3; with gates, SGD trained 1 of 9, and Adam 7."""
 
 
 def list_lost(time: TimeFlow) -> tuple[int, ...]:

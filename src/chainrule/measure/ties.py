@@ -76,10 +76,9 @@ def measure_chances(
     kept = torch.linspace(0, count - 1, min(count, MOST), device=read.device).round().long()
     if len(kept) * read[:, 0].numel() > LARGEST:
         return None
-    wide = torch.float32 if read.device.type == "mps" else torch.float64
 
     def take(rows: Tensor) -> Tensor:
-        return _scale(rows.index_select(1, kept).to(wide))
+        return _scale(rows.index_select(1, kept).to(torch.float32))
 
     answers, size = _compare(take(targets.to(read.device).unsqueeze(0)))
     values = take(read)
@@ -109,12 +108,15 @@ def _scale(rows: Tensor) -> Tensor:
 
 def _test(values: Tensor, traces: Tensor, answers: Tensor, size: Tensor) -> Tensor:
     """Return the chance of such a tie or a closer one, from inner products and their traces."""
-    both = traces * size
+    wide = torch.float32 if values.device.type == "mps" else torch.float64
+    examples = values.shape[1]
+    flat, flat_answers = values.flatten(1), answers.flatten()
+    both = (traces * size).to(wide)
     # Relative to its mean over all orders of the targets, tr K · tr L ÷ (examples − 1).
-    statistic = (values * answers).sum((1, 2)) * (values.shape[1] - 1) / both
-    spread = 2 * values.square().sum((1, 2)) * answers.square().sum((1, 2)) / both.square()
-    shape = 1 / spread
-    chances = torch.special.gammaincc(shape, shape * statistic)
+    statistic = (flat @ flat_answers).to(wide) * (examples - 1) / both
+    sizes = torch.linalg.vector_norm(flat, dim=1) * torch.linalg.vector_norm(flat_answers)
+    shape = (both / sizes.to(wide)).square() / 2
+    chances = torch.special.gammaincc(shape, (shape * statistic).clamp(min=0.0))
     return torch.where(both > 0, chances, torch.ones_like(chances))
 
 
