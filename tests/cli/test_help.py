@@ -10,9 +10,7 @@ from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import NetworkSpec
 
-COMMANDS = (
-    *("inspect", "simulate", "report", "presets", "equation", "sweep", "width", "map", "explore"),
-)
+COMMANDS = tuple("inspect simulate report presets equation sweep width map explore".split())
 
 
 def read_help(run, *args):
