@@ -43,6 +43,7 @@ export class FlowView {
     this.only = only;
     /** @type {number | null} */
     this.layer = null;
+    this.sketched = false; // whether the library's main chart is still to be drawn
     /** @type {number | undefined} */
     this.behind = undefined;
     /** @type {any} */
@@ -172,6 +173,7 @@ export class FlowView {
     if (name === "gradient" && isPlain(figure)) this.quick?.show(figure);
     else this.quick?.hide();
     const place = this.quick?.place;
+    this.sketched = Boolean(place);
     if (!place) {
       this.draw(name, figure);
       return;
@@ -191,7 +193,7 @@ export class FlowView {
     const isNewest = () => this.answer === answer;
     if (answer.quick || !isNewest()) return;
     const names = !figures || this.only ? [] : ["activation", "factor", "layer"];
-    if (this.quick?.place) names.unshift("gradient");
+    if (this.sketched) names.unshift("gradient");
     const pieces = names.map((name) => () => this.draw(name, figures[name]));
     pieces.push(() => {
       if (!this.only) {

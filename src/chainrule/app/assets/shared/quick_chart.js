@@ -31,7 +31,10 @@ export function isPlain({ data, layout }) {
 export function findPlace({ margin, yaxis: { range } }, width, height) {
   const digits = Math.max(...range.map((/** @type {number} */ at) => String(Math.abs(at)).length));
   const left = LABELS + DIGIT * Math.max(0, digits - 2);
-  const inner = { width: width - left - margin.r, height: height - margin.t - margin.b - BELOW };
+  const inner = {
+    width: Math.max(1, width - left - margin.r), // a frame may have no room for it yet
+    height: Math.max(1, height - margin.t - margin.b - BELOW),
+  };
   return { left, top: margin.t, ...inner, whole: width };
 }
 
