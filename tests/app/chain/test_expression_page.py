@@ -244,3 +244,18 @@ def test_each_finished_edit_of_an_expression_is_undone_by_back(page, url):
     wait_for_expression(page, expr="x*y")
     page.go_forward()
     wait_for_expression(page, expr="x + y")
+
+
+@pytest.mark.browser
+def test_the_first_key_does_not_wait_and_says_nothing_of_what_is_not_finished(page, url):
+    page.goto(f"{url}/chain-rule?expr=x*w&set=x=3,w=2&wrt=w")
+    page.wait_for_selector("#expression-root[data-shown]", state="attached")
+    field = part(page, "expr")
+    field.focus()
+    page.evaluate("window.setTimeout = () => 1")  # no rest between keys ever comes
+    field.press("End")
+    field.press("1")  # x*w1
+    page.wait_for_function(
+        "JSON.parse(document.getElementById('expression-root').dataset.drawn).expr === 'x*w1'"
+    )
+    assert field.get_attribute("aria-invalid") == "false"

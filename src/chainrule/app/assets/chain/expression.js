@@ -144,15 +144,17 @@ export class Expression {
       for (const twin of findAll(this.$("values"), `[data-name="${name}"]`))
         if (twin !== control) twin.value = control.value;
     } else return;
+    const typing = Boolean(this.waiting);
     clearTimeout(this.waiting);
     this.history.begin(control);
     if (control !== this.field) {
       this.refresh();
       return;
     }
+    if (!typing) this.refresh({ quiet: true }); // the first key does not wait
     this.waiting = setTimeout(() => {
       this.waiting = null;
-      this.refresh();
+      if (this.state.text !== this.answer?.asked) this.refresh();
     }, REST);
   }
 
@@ -176,15 +178,19 @@ export class Expression {
     };
   }
 
-  /** Ask for the expression in force and show it: graph, sums and value at once, then the rest. */
-  async refresh() {
+  /**
+   * Ask for the expression in force and show it: graph, sums and value at once, then the rest.
+   * @param {{quiet?: boolean}} [options] whether to say nothing of an expression that is not
+   *     finished
+   */
+  async refresh({ quiet = false } = {}) {
     const query = this.toQuery();
     this.request?.abort();
     this.request = new AbortController();
     const asked = ask({ ...query, form: "brief" }, this.request.signal);
     this.history.write(`?${new URLSearchParams(query)}`); // while the server is at work
     const answer = await asked;
-    if (!answer) return;
+    if (!answer || (quiet && answer.error)) return;
     this.showError(answer.error);
     for (const box of findAll(this.root, ".cr-bench, .cr-equations")) {
       box.classList.toggle("cr-stale", Boolean(answer.error));
@@ -193,11 +199,14 @@ export class Expression {
     const first = !this.answer;
     const shown = JSON.stringify(query);
     if (!answer.error) {
-      this.answer = answer;
+      const now = { ...answer, asked: query.expr };
+      this.answer = now;
+      const { wrt } = this.state;
       this.draw();
+      if (quiet) this.state.wrt = wrt; // what is typed next may have it again
       this.root.dataset.drawn = shown;
       if (!first) await afterPaint();
-      if (this.answer !== answer) return; // a newer one is here
+      if (this.answer !== now) return; // a newer one is here
       this.drawRest();
     }
     this.root.dataset.shown = shown;
