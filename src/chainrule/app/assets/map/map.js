@@ -250,10 +250,13 @@ class PhaseMap {
     const [width, height] = [this.plot.clientWidth, this.plot.clientHeight];
     const longest = (/** @type {string[]} */ ticks) =>
       ticks.reduce((a, b) => (b.length > a.length ? b : a), "");
-    // Words stand upright, so that each has room.
-    const words = this.map.x.ticks.some((/** @type {string} */ tick) => Number.isNaN(Number(tick)));
+    // Where words have no room next to each other, they stand upright: none is left out.
+    const needed = longest(this.map.x.ticks).length * 7 + 14;
+    const words =
+      width / columns < needed &&
+      this.map.x.ticks.some((/** @type {string} */ tick) => Number.isNaN(Number(tick)));
     this.$("x").classList.toggle("mp-words", words);
-    const room = words ? columns : width / (longest(this.map.x.ticks).length * 7 + 14);
+    const room = words ? columns : width / needed;
     const across = thin(columns, room);
     const up = thin(rows, height / 20);
     this.$("x").replaceChildren(
