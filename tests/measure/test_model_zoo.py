@@ -66,7 +66,7 @@ VERDICTS = {
     "encoder 18, pre-norm": HEALTHY,
     "translator 6, post-norm": HEALTHY,
     "translator 6, pre-norm": HEALTHY,
-    "rnn, 10 steps": Verdict.SIGNAL_COLLAPSE,
+    "rnn, 10 steps": Verdict.VANISHING,
     "rnn, 100 steps": Verdict.VANISHING,
     "rnn, 20 steps, recurrent ×4": HEALTHY,
     "lstm, 60 steps": Verdict.VANISHING,

@@ -72,6 +72,12 @@ def test_a_step_that_is_kept_speaks_for_those_before_it():
     assert some.tolist() == pytest.approx(expected)
 
 
+def test_the_only_step_that_differs_is_the_one():
+    x, y, _ = draw(2)
+    x[1:] = x[1:, :1]
+    assert look(x, y).tolist() == [0.0, *[1.0] * 5]
+
+
 def test_equal_values_and_equal_targets_tell_nothing():
     x, y, _ = draw(1)
     assert look(torch.ones_like(x), y).tolist() == [1.0] * 6

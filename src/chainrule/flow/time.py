@@ -41,9 +41,10 @@ class TimeFlow:
             states, and where the output gets no gradient.
         chances: For each of these steps, the probability that the targets go with what the module
             reads there as closely as they do by accident alone: near 0 where the step tells
-            something of the answer. Only simple ties are seen: with the values, their squares, and
-            their products with the step before. Empty if that was not measured: it takes 16
-            examples and a loss that compares each with a target of its own.
+            something of the answer, and 0 if the examples differ at that step alone. Only simple
+            ties are seen: with the values, their squares, and their products with the step before.
+            Empty if that was not measured: it takes 16 examples and a loss that compares each with
+            a target of its own.
         state_chance: The same of what the loss, or the next module, hears of the whole: the output
             at the step that it reads, and the means over all steps, weighted by their gradients.
             `None` if it reads more than one step, or it was not measured.

@@ -68,7 +68,8 @@ def measure_chances(
 
     Returns:
         A probability for each kept step, and one for the end if there is a state; 1 where all
-        examples have the same values. `None` if examples do not fit, or are too few.
+        examples have the same values, and 0 for the only step where they differ: what the targets
+        depend on can stand nowhere else. `None` if examples do not fit, or are too few.
     """
     count = read.shape[1]
     if count != len(targets) or count < FEWEST or read.is_complex():
@@ -89,6 +90,9 @@ def measure_chances(
         return (len(groups) * found.amin(0)).clamp(max=1.0)
 
     chances = pick(looks)
+    differs = (values.amax(1) - values.amin(1)).amax(-1) > ROUNDING
+    is_only = differs & (differs.sum() == 1)
+    chances = torch.where(is_only, torch.zeros_like(chances), chances)
     places = torch.tensor(steps, device=read.device)
     if len(steps) < len(read):
         parts = chances.split(torch.diff(places, prepend=places.new_tensor([-1])).tolist())
