@@ -10,7 +10,8 @@ from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import NetworkSpec
 
-COMMANDS = tuple("inspect simulate report presets equation sweep width map explore".split())
+MEASURING = ("inspect", "simulate", "sweep", "width", "map")
+COMMANDS = (*MEASURING, "report", "presets", "equation", "explore")
 
 
 def read_help(run, *args):

@@ -12,7 +12,6 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -64,8 +63,7 @@ SAMPLED_AFTER = 3
 """So many steps after an alarm are sampled."""
 
 COMPARED, COMPARED_EVERY = 12, 5
-"""Gradients before and after clipping by hand are compared in so many first samples, then in each
-fifth while nobody was seen to clip: who does so does it from the beginning."""
+"""Clipping by hand is looked for in so many first samples; until it is seen, then in each fifth."""
 
 TURNS = 3
 """So many times must a loss have been seen to be trained in turns with another one."""
@@ -286,12 +284,7 @@ class Run:
         """Return the run."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Close the run, also after an error or Ctrl-C, which is kept with it."""
         self.close(error)
 
@@ -534,8 +527,8 @@ class Run:
         if not self._owners.is_valid():
             self._owners.read()
         taken = self._samples_taken
-        is_due = self._clips_by_hand or taken < COMPARED or taken % COMPARED_EVERY == 0
-        compares = is_due and len(self._watched.optimizers) == 1 and not self._is_spread
+        looks = self._clips_by_hand or taken < COMPARED or taken % COMPARED_EVERY == 0
+        compares = looks and len(self._watched.optimizers) == 1 and not self._is_spread
         self._sampler.attach(self._note_arrived if compares else None)
         self._flow_wanted = not (self._is_spread or self._sampler.missing) and (
             taken % FLOW_EVERY == 0 or self._flow_asked
