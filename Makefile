@@ -80,6 +80,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/load.py --seconds 20
+	$(BIN)/python benchmarks/watching.py
 
 # Trains what is not in benchmarks/outcomes.csv yet; ARGS="--minutes 60 --processes 8"
 calibrate: $(VENV)/dev
