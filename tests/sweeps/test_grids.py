@@ -116,7 +116,7 @@ def test_an_address_follows_the_version_and_what_the_factory_uses(monkeypatch):
     before = FactoryCell(build, {"width": 2}).address
     monkeypatch.setattr("sweep_factories.SCALE", 3.0)
     changed = FactoryCell(build, {"width": 2}).address
-    monkeypatch.setattr("chainrule.sweeps.cells.read_version", lambda: "9.9")
+    monkeypatch.setattr("chainrule.sweeps.cells._read_versions", lambda: {"chainrule": "9.9"})
     assert len({before, changed, FactoryCell(build, {"width": 2}).address}) == 3
 
 

@@ -123,7 +123,7 @@ def build_gradient_figure(
     banded = [i for i in range(len(norms)) if medians[i] is not None and high[i] is not None]
     outside = [index for index, median in enumerate(medians) if median is None]
     last = norms[-1] if norms else None
-    size = 11 if len(norms) <= 20 else 9 if len(norms) <= 40 else 5
+    size = 14 if len(norms) <= 20 else 11 if len(norms) <= 40 else 6
     data: list[dict[str, Any]] = [
         {
             "type": "scatter",
@@ -143,7 +143,7 @@ def build_gradient_figure(
             "y": medians,
             "customdata": [_describe(norm, last) for norm in norms],
             "hovertemplate": "layer %{x}<br>%{customdata}<extra></extra>",
-            "line": {"color": _choose_line(medians, zones), "width": 2.5},
+            "line": {"color": _choose_line(medians, zones), "width": 3.5},
             "marker": {"size": size, **_choose_marks(medians, zones)},
             "connectgaps": False,
             "name": "median",

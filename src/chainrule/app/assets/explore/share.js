@@ -12,6 +12,7 @@ async function copyLink(explore, said) {
   const value = `${location.origin}/?${explore.address()}`;
   if (await copy(value)) {
     said.textContent = "Copied.";
+    said.dataset.address = explore.address(); // a refined answer leaves it
     return;
   }
   const field = el("input", {
@@ -97,7 +98,7 @@ export function mountShare(section, explore) {
   }
 
   explore.onAnswer((answer) => {
-    said.textContent = "";
+    if (said.dataset.address !== explore.address()) said.textContent = "";
     if (ask.dataset.view !== answer.view.ask) ask.value = answer.view.ask;
     ask.dataset.view = answer.view.ask;
     for (const group of groups) {
