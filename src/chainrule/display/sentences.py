@@ -405,10 +405,12 @@ def _explain_behind(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     off = next(
         (each for each in flow.weight_layers if finding and each.name == finding.worst), None
     )
-    if off is None or off.output is None or not off.output.min == off.output.max == 0:
+    if off is None or off.output is None:
+        return ""
+    if any(end is None or float(end) != 0.0 for end in (off.output.min, off.output.max)):
         return ""
     after = flow.weight_gradient_norms[off.layer :]
-    if not after or any(norm is None or norm != 0.0 for norm in after):
+    if not after or any(norm is None or float(norm) != 0.0 for norm in after):
         return ""
     return (
         " Only zeros come out of it. They are the inputs of the layers after it, so the weight "
