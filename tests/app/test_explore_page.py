@@ -604,6 +604,13 @@ class TestRemedies:
         assert read_view_of(explorer).spec == found[0].spec
         explorer.locator("[data-part=do]", has_text="Nothing needs to change").wait_for()
         assert explorer.locator(".ex-remedy").count() == 0
+        assert str(found[0].verdict_before) in read_part(explorer, "undo")
+        explorer.locator("[data-part=undo] button").click()
+        wait_until_settled(explorer)
+        assert read_view_of(explorer).spec == spec
+        assert not explorer.locator("[data-part=undo]").is_visible()
+        explorer.go_back()
+        wait_until_settled(explorer)
         explorer.go_back()
         explorer.wait_for_selector(".ex-remedy", timeout=PATIENCE)
 

@@ -248,7 +248,7 @@ def test_half_over_five_layers_leaves_three_percent(page):
 
 
 def test_the_game_is_played_by_keyboard(page):
-    layers = page.get_by_role("slider", name="Number of layers")
+    layers = page.get_by_role("slider", name="Number of steps")
     layers.focus()
     page.keyboard.press("ArrowRight")
     assert part(page, "result").inner_text().startswith("1.6 % of the message is left.")

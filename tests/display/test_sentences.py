@@ -11,7 +11,8 @@ from chainrule._utils.numbers import format_number, format_part
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.rules import RULES
-from chainrule.display.sentences import explain, explain_limits, recommend
+from chainrule.display.cards import build_cards, describe_verdict
+from chainrule.display.sentences import explain, explain_band, explain_limits, recommend
 from sick_models import plain
 
 NUMBER = r"\d(?:[\d.,]*\d)?(?:·10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?"
@@ -78,6 +79,38 @@ def test_dead_units_name_their_share_and_layer():
     finding = next(each for each in diagnosis.findings if each.rule == "dead_units")
     assert said.what.startswith(f"{100 * finding.value:.0f} % of the units of layer ")
     assert "slope of ReLU is 0" in said.why
+
+
+def test_layers_after_a_dead_one_get_zeros_where_that_is_measured():
+    flow, _, said = say(PRESETS["Dying ReLU"].spec, 16)
+    assert all(norm == 0.0 for norm in flow.weight_gradient_norms[17:])
+    assert "layers after it" in said.why
+    flow, diagnosis, said = say(PRESETS["Dying ReLU"].spec, 6)  # no layer is off as a whole
+    assert diagnosis.verdict is Verdict.DEAD_UNITS
+    assert flow.weight_gradient_norms[-1] > 0
+    assert "layers after it" not in said.why
+
+
+@pytest.mark.parametrize(
+    ("spec", "who"),
+    [
+        (PRESETS["Hidden vanishing (ReLU + Xavier)"].spec, "all 30"),
+        (NetworkSpec(depth=15, init="xavier"), "11 of 15"),
+    ],
+)
+def test_how_many_layers_get_too_little_is_said_in_one_wording(spec, who):
+    flow, diagnosis, said = say(spec)
+    words = f"{who} layers get too small a weight gradient to learn"
+    assert describe_verdict(flow, diagnosis) == words
+    assert words[1:] in said.what
+    assert words[1:] in build_cards(flow, diagnosis)[-1].note
+
+
+def test_a_moved_band_is_explained_by_the_error_at_the_output():
+    flow = simulate(PRESETS["Exploding (ReLU + random σ = 1)"].spec, 4)
+    assert "higher than usual" in explain_band(flow)
+    assert format_number(flow.output_error) in explain_band(flow)
+    assert explain_band(simulate(PRESETS["Vanishing (Sigmoid)"].spec, 4)) == ""
 
 
 def test_weights_of_zero_are_the_reason():

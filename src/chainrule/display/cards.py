@@ -108,6 +108,28 @@ class Card:
     badge: tuple[Look, str] | None = None
 
 
+def describe_verdict(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    """Return what the verdict means, in a few words; how many layers get too little, if known.
+
+    Args:
+        flow: A measurement.
+        diagnosis: What it means.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> flow = simulate(NetworkSpec(depth=30, activation="relu", init="xavier"), 2)
+        >>> describe_verdict(flow, diagnose(flow))
+        'all 30 layers get too small a weight gradient to learn'
+    """
+    first = diagnosis.findings[0] if diagnosis.findings else None
+    count = len(flow.weight_layers)
+    if first is None or first.rule != "vanishing_gradient" or not first.layers or count < 2:
+        return MEANINGS[diagnosis.verdict]
+    few = len(first.layers)
+    who = f"all {count}" if few == count else f"{few} of {count}"
+    return f"{who} layers {'gets' if few == 1 else 'get'} too small a weight gradient to learn"
+
+
 def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
     """Return the four status cards of a measurement, with or without weight layers.
 
@@ -124,7 +146,7 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
         digits=str(diagnosis.verdict).capitalize(),
         icon=look.icon,
         state=look.state,
-        note=start_sentence(MEANINGS[diagnosis.verdict]),
+        note=start_sentence(describe_verdict(flow, diagnosis)),
         badge=(_choose_look(diagnosis), describe_viability(diagnosis)),
     )
     if not layers:

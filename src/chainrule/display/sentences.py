@@ -17,7 +17,7 @@ from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.time_rules import list_lost
 from chainrule.diagnosis.trial_rules import TRIAL_RULES
 from chainrule.diagnosis.viability.model import Outlook, describe_probability
-from chainrule.display.cards import start_sentence
+from chainrule.display.cards import describe_verdict, start_sentence
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, divide
 from chainrule.remedies.result import Outcome, Remedies, Remedy
@@ -30,6 +30,9 @@ _NEAR = (0.1, 10.0)
 
 _TINY = 0.001
 """Below this part of another gradient, one is called almost nothing."""
+
+_USUAL = (0.1, 10.0)
+"""An error at the output between these leaves the limits about where they mostly are."""
 
 _OTHER_SIZE = 1.05
 """From this factor on, weights are said to be larger or smaller than those that suit."""
@@ -148,6 +151,24 @@ def explain_limits(flow: GradientFlow) -> str:
     )
 
 
+def explain_band(flow: GradientFlow) -> str:
+    """Return why the range where layers learn is not at its usual place; "" where it is.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> explain_band(simulate(NetworkSpec(depth=3, width=4), 2))
+        ''
+    """
+    error = flow.output_error
+    if error is None or not 0 < error < math.inf or _USUAL[0] <= error <= _USUAL[1]:
+        return ""
+    side = "higher" if error > _USUAL[1] else "lower"
+    return (
+        f"The band “layers learn here” lies {side} than usual. It moves with the error at the "
+        f"output, which is {format_number(error)} here and often about 1."
+    )
+
+
 # --- what ------------------------------------------------------------------------------------
 
 
@@ -168,7 +189,6 @@ def _tell_small(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     norm, first, last = norms[layer - 1], norms[0], norms[-1]
     if norm is None or first is None or last is None:
         return ""
-    few = f"{len(finding.layers)} of {count} layers get"
     if norm == 0.0:
         return f"Layer {layer} gets no gradient at all: it is exactly zero."
     ratio = flow.gradient_ratio
@@ -176,12 +196,11 @@ def _tell_small(flow: GradientFlow, diagnosis: Diagnosis) -> str:
         tiny = "almost nothing: " if ratio < _TINY else ""
         return (
             f"The weight gradient of layer 1 is {tiny}{format_part(ratio)} layer {count}'s. "
-            f"{few} too little to learn."
+            f"{start_sentence(describe_verdict(flow, diagnosis))}"
         )
-    who = f"All {count} layers get" if len(finding.layers) == count else few
     return (
-        f"{who} too small a weight gradient: {format_number(norm)} at layer {layer}, and a layer "
-        f"needs {format_number(read_usable_range(flow)[0])} to learn."
+        f"{start_sentence(describe_verdict(flow, diagnosis))[:-1]}: it is {format_number(norm)} at "
+        f"layer {layer}, and a layer needs {format_number(read_usable_range(flow)[0])}."
     )
 
 
@@ -376,7 +395,26 @@ def _explain_dead(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     label = ACTIVATIONS[flow.spec.activation].label
     return (
         f"A unit that is off passes no gradient back: the slope of {label} is 0 there. Where a "
-        "whole layer is off, no layer before it can learn."
+        f"whole layer is off, no layer before it can learn.{_explain_behind(flow, diagnosis)}"
+    )
+
+
+def _explain_behind(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    """Return why the layers after a dead one get no weight gradient either; "" where they do."""
+    finding = _find(diagnosis, "dead_units")
+    off = next(
+        (each for each in flow.weight_layers if finding and each.name == finding.worst), None
+    )
+    if off is None or off.output is None:
+        return ""
+    if any(end is None or float(end) != 0.0 for end in (off.output.min, off.output.max)):
+        return ""
+    after = flow.weight_gradient_norms[off.layer :]
+    if not after or any(norm is None or float(norm) != 0.0 for norm in after):
+        return ""
+    return (
+        " Only zeros come out of it. They are the inputs of the layers after it, so the weight "
+        "gradients there are zero, too."
     )
 
 

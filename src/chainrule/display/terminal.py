@@ -13,7 +13,7 @@ from rich.text import Text
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.attribution import explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import Diagnosis
-from chainrule.diagnosis.rule import MEANINGS, Verdict
+from chainrule.diagnosis.rule import Verdict
 from chainrule.display.cards import (
     BAD,
     GOOD,
@@ -25,6 +25,7 @@ from chainrule.display.cards import (
     describe_measurement,
     describe_subject,
     describe_trial,
+    describe_verdict,
 )
 from chainrule.display.tables import (
     ATTENTION_HEAD,
@@ -157,7 +158,7 @@ def render_diagnosis(diagnosis: Diagnosis, flow: GradientFlow) -> RenderableType
                 f"{LOOKS[diagnosis.verdict].icon} {diagnosis.verdict.upper()}",
                 _get_style(diagnosis.verdict),
             ),
-            f": {MEANINGS[diagnosis.verdict]}",
+            f": {describe_verdict(flow, diagnosis)}",
         )
     ]
     if not diagnosis.findings:

@@ -17,7 +17,7 @@ from chainrule.display.cards import (
     explain_difference,
     start_sentence,
 )
-from chainrule.display.sentences import explain, explain_limits
+from chainrule.display.sentences import explain, explain_band, explain_limits
 from chainrule.display.tables import BLAME_HEAD, list_layer_head, write_blame_row, write_layer_row
 from chainrule.figures import (
     build_activation_figure,
@@ -144,6 +144,7 @@ def _describe_at_once(
         "verdict": str(diagnosis.verdict),
         "said": {"what": said.what, "why": said.why, "do": said.do},
         "limits": explain_limits(flow) if layers else "",
+        "band": explain_band(flow) if layers and measure == "weight" else "",
         "cards": [describe_card(card) for card in build_cards(flow, diagnosis)],
         "figures": figures,
         "journey": describe_journey(flow),

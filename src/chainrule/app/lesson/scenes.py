@@ -98,7 +98,8 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
                 ("ReLU: zero or one", "relu_with_xavier"),
             ),
             0,
-            "With the same Xavier weights a layer passes on {vanishing.step} with sigmoid, "
+            "With the same Xavier weights and {vanishing.depth} layers, a layer passes on "
+            "{vanishing.step} of $\\delta$ (its weights and its slope together) with sigmoid, "
             "{vanishing_tanh.step} with tanh and {relu_with_xavier.step} with ReLU: the slope is "
             "one of the two factors.",
         ),

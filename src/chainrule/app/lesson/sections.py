@@ -41,7 +41,7 @@ def write_game(writer: Writer) -> Markup:
                 (
                     words,
                     writer.figures.number(f"{name}.step"),
-                    SUBJECTS[name].depth,
+                    SUBJECTS[name].depth - 1,
                     ADDRESSES[name],
                 )
                 for words, name in (
@@ -57,7 +57,7 @@ def write_game(writer: Writer) -> Markup:
         element(
             "div",
             _write_slider("multiplier", "Each layer multiplies by", 0.1, 2, 0.01, multiplier),
-            _write_slider("layers", "Number of layers", 1, 50, 1, layers),
+            _write_slider("layers", "Number of steps", 1, 50, 1, layers),
             class_="ls-sliders",
         ),
         element("div", *tries, class_="ls-tries", role="group", aria_label="examples"),

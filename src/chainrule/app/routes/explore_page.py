@@ -25,7 +25,6 @@ from chainrule.app.jobs.queue import Check, JobQueue, Lane
 from chainrule.app.routes.replies import JSON, refuse, reply
 from chainrule.app.state.controls import CONTROLS
 from chainrule.app.state.view import COVERS, PANELS, PARTS, View, read_view, write_query
-from chainrule.diagnosis.rule import MEANINGS
 from chainrule.display.cards import describe_subject
 from chainrule.errors import SpecError
 from chainrule.figures import MEASURES
@@ -223,7 +222,8 @@ def _describe(
         "view": view.describe(),
         "notices": list(notices),
         "scenario": _name_scenario(view),
-        "look_at": _describe_scenario(view, answer["verdict"]),
+        "look_at": _describe_scenario(view, answer["cards"][-1]["note"]),
+        "subject": describe_subject(flow),
         "caption": _caption(flow, other),
         "ensemble": {
             "seeds": plan.seeds,
@@ -251,12 +251,11 @@ def _name_scenario(view: View) -> str | None:
     return next((name for name, preset in PRESETS.items() if preset.spec == view.spec), None)
 
 
-def _describe_scenario(view: View, verdict: str) -> str:
+def _describe_scenario(view: View, meaning: str) -> str:
     name = _name_scenario(view)
     if name is not None:
         return PRESETS[name].look_at
-    meaning = next(text for key, text in MEANINGS.items() if key == verdict)
-    return f"Your own configuration: {meaning}."
+    return f"Your own configuration: {meaning[0].lower()}{meaning[1:]}"
 
 
 _RATIOS = (

@@ -19,6 +19,7 @@ export function mountRemedies(root, explore) {
   const list = part(root, "remedies-list");
   const sentence = part(root, "do");
   const first = part(root, "apply-first");
+  const undo = part(root, "undo");
   const leaving = new AbortController();
   /** @type {string | null} */
   let asked = null; // query that is asked for or shown
@@ -30,13 +31,23 @@ export function mountRemedies(root, explore) {
   let best = null; // the remedy that the button applies
   let fallback = ""; // what to do where nothing was measured
   let networks = 0; // how many the page shows
+  let words = ""; // the network on screen
+  /** @type {{query: string, words: string, applied: string | null} | null} */
+  let before = null; // the network that a change was applied to
 
   addEventListener("pagehide", () => leaving.abort());
   first.addEventListener("click", () => best && apply(best));
+  find(undo, "button").addEventListener("click", () => before && explore.apply(before.query));
 
   explore.onAnswer((answer) => {
     networks = answer.ensemble.seeds;
     const query = new URLSearchParams(answer.view.query).toString();
+    words = `${answer.subject}: ${answer.verdict}`;
+    if (before && query !== before.query) {
+      before.applied ??= query;
+      if (query !== before.applied) before = null;
+    }
+    showBefore(query);
     if (query === asked) return;
     clearTimeout(timer);
     control?.abort();
@@ -54,6 +65,15 @@ export function mountRemedies(root, explore) {
     setText(state, "Measuring changes …");
     timer = setTimeout(() => ask(query), CALM);
   });
+
+  /**
+   * Offer the way back, while the changed network is on screen.
+   * @param {string} query
+   */
+  function showBefore(query) {
+    undo.hidden = before?.applied !== query;
+    setText(find(undo, "span"), before ? `Before: ${before.words}.` : "");
+  }
 
   /** @param {string} query */
   async function ask(query) {
@@ -96,12 +116,12 @@ export function mountRemedies(root, explore) {
       return;
     }
     const { remedies, refuted, seeds } = answer;
-    const fewer = seeds < networks ? " (fewer than above, to be quick)" : "";
+    const which = seeds < networks ? `first ${seeds} of the ${networks}` : `same ${seeds}`;
     setText(
       state,
       remedies.length
-        ? `Measured on the same ${seeds} networks${fewer}; the cheapest change first.`
-        : `${refuted.length} changes were measured on the same ${seeds} networks; none helps.`,
+        ? `Each change was measured on the ${which} networks; the cheapest change comes first.`
+        : `${refuted.length} changes were measured on the ${which} networks; none helps.`,
     );
     offer(remedies[0] ?? null);
     const more = remedies.slice(SHOWN);
@@ -235,6 +255,7 @@ export function mountRemedies(root, explore) {
     const query = new URLSearchParams(remedy.query);
     const seeds = new URLSearchParams(explore.query()).get("seeds");
     if (seeds) query.set("seeds", seeds);
+    before = { query: new URLSearchParams(explore.query()).toString(), words, applied: null };
     explore.apply(query.toString());
     // The verdict is read from its start, also by who had scrolled to the evidence.
     find(document, ".ex-verdict").scrollTop = 0;

@@ -58,6 +58,16 @@ export function hint(depth) {
 }
 
 /**
+ * What the first step begins with, in words that stay true while the slider moves.
+ * @param {number} depth
+ */
+export function tellDepth(depth) {
+  if (depth === 2) return "This network has 2 layers, and both learn.";
+  const layers = depth === 1 ? "1 layer" : `${depth} layers`;
+  return `With 2 layers, both learned. Now there ${depth === 1 ? "is" : "are"} ${layers}.`;
+}
+
+/**
  * Bring the tour to life.
  * @param {HTMLElement} root
  * @param {import("./explore.js").Api} explore
@@ -103,7 +113,10 @@ export function mountTour(root, explore, arrived) {
     if (step !== shown) open(step);
     if (!step) return;
     const now = Number(answer.view.settings.depth);
-    if (step === "1") setText(part(card, "tour-hint"), hint(now));
+    if (step === "1") {
+      setText(part(card, "tour-hint"), hint(now));
+      setText(part(card, "tour-now"), tellDepth(now));
+    }
     if (step === "1" ? isNear(now) : explore.pinnedQuery()) depth = readDepth(now);
     setText(part(card, "tour-depth"), String(depth));
     if (answer.ensemble.partial) return;

@@ -346,7 +346,7 @@ class Panel {
     if (!this.$("details").open) return;
     const tables = this.runs.filter((run) => run.start).map((run) => this.makeTable(run));
     this.$("tables").replaceChildren(
-      ...(tables.length ? tables : [el("p", { class: "dim" }, "Nothing is trained yet.")]),
+      ...(tables.length ? tables : [el("p", { class: "dim" }, "Nothing is trained here yet.")]),
     );
   }
 

@@ -63,6 +63,7 @@ export class FlowView {
     this.way = find(root, ".fv-way");
     this.note = part(root, "ensemble");
     this.clip = part(root, "clip");
+    this.band = part(root, "band");
     this.readout = part(root, "readout");
     this.details = part(root, "table");
     this.layerNote = part(root, "layer-note");
@@ -147,6 +148,10 @@ export class FlowView {
   showWords(answer) {
     if (!this.only) this.showCards(answer.cards);
     if (this.note) setText(this.note, answer.ensemble?.note || "");
+    if (this.band) {
+      setText(this.band, answer.band || "");
+      this.band.hidden = !answer.band;
+    }
     if (this.clip) {
       setText(this.clip, answer.clip || "");
       this.clip.hidden = !answer.clip;
