@@ -105,7 +105,7 @@ class Ledger:
         """
         if self.history is None:
             return ()
-        alarms = [_add_evidence(alarm, kept) for alarm in find_alarms(self.history)]
+        alarms = [_add_evidence(alarm, kept) for alarm in find_alarms(self.history, self._raise_on)]
         for alarm in alarms:
             self.alarms.append(alarm)
             self._write(alarm)
@@ -212,6 +212,8 @@ class Ledger:
             if record.step <= last:
                 self.history.add(record)
         find_alarms(self.history)  # they were said
+        if NON_FINITE in self._raise_on:  # it looks at the newest step alone
+            self.history.troubles.pop(NON_FINITE, None)
         self.alarms += [alarm for alarm in reader.alarms() if alarm.step <= last]
 
     def _send(self, record: Record) -> None:

@@ -48,7 +48,8 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
         store: File to keep the run in; without one, the last steps and samples stay in memory.
         every: A sample is taken each so many steps, more often in the first 100 and after alarms.
         on_alarm: Called with every alarm. What it raises is said in the log.
-        raise_on: Names of rules, or kinds of alarms, at which to raise `TrainingStopped`.
+        raise_on: Names of rules, or kinds of alarms, at which to raise `TrainingStopped`. They are
+            said also where another alarm explains them.
         skip_step_on: ("non_finite",) to leave out the optimizer's step, in all processes, when a
             gradient is infinite or undefined in one. The device is then waited for at each step.
         resume: Go on with the file at `store`, if it exists: after its last step, or, where the
