@@ -392,17 +392,20 @@ def test_a_run_stops_at_the_rule_asked_for_whatever_was_said_before(rate, asked)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 1))
     optimizer = torch.optim.SGD(model.parameters(), rate)
-    with (
-        pytest.raises(TrainingStopped, match="infinite or undefined|loss is") as caught,
-        watch(model, optimizer, raise_on=[asked]) as run,
-    ):
-        for _ in range(60):
-            x = torch.randn(32, 20)
-            loss = F.mse_loss(model(x), 2 * x[:, :1])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            run.log(loss=loss)
+    run = watch(model, optimizer, raise_on=[asked])
+
+    def go_on():
+        with run:
+            for _ in range(60):
+                x = torch.randn(32, 20)
+                loss = F.mse_loss(model(x), 2 * x[:, :1])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                run.log(loss=loss)
+
+    with pytest.raises(TrainingStopped, match=r"infinite or undefined|loss is") as caught:
+        go_on()
     assert run.alarms[0].rule != "non_finite"
     assert run.alarms[-1].rule == "non_finite"
     assert "'non_finite'" in str(caught.value)
@@ -418,8 +421,6 @@ def test_a_resumed_run_stops_though_its_numbers_were_not_finite_before(tmp_path)
         train(model, optimizer, run, 5)
     with (
         pytest.raises(TrainingStopped),
-        watch(
-            model, optimizer, store=tmp_path / "a.db", resume=True, raise_on="non_finite"
-        ) as run,
+        watch(model, optimizer, store=tmp_path / "a.db", resume=True, raise_on="non_finite") as run,
     ):
         train(model, optimizer, run, 5)
