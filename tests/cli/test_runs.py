@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import time
@@ -218,3 +219,24 @@ def test_a_run_is_followed_line_by_line_until_it_ends(runs):
     assert "step 11: spike in module 0" in text
     assert "Clip the gradients." in text
     assert text.endswith("The run has ended.\n")
+
+
+def test_files_that_cannot_be_read_are_listed_with_the_reason(run, runs):
+    (runs / "zero.db").touch()
+    (runs / "noise.db").write_bytes(bytes(range(256)) * 64)
+    sqlite3.connect(runs / "other.db").execute("CREATE TABLE a (b)").connection.close()
+    code, out, err = run("runs", "list")
+    assert code == 0
+    states = {line.split()[0]: line.split()[1] for line in out.splitlines()}
+    assert states["zero"] == states["noise"] == "unreadable"
+    assert "other" not in states
+    assert re.search(r"zero\.db.* empty", err)
+    assert "noise.db" in err
+    found = json.loads(run("runs", "list", "--json")[1])
+    assert {each["name"] for each in found if each["state"] == "unreadable"} == {"zero", "noise"}
+    for name in ("zero", "noise"):
+        code, out, err = run("runs", "show", name)
+        assert code != 0
+        assert f"{name}.db is there, but it cannot be read" in " ".join(err.split())
+    assert run("runs", "prune", "--keep", "0", "--yes")[0] == 0
+    assert {each.name for each in runs.glob("*.db")} >= {"zero.db", "noise.db"}

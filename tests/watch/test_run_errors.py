@@ -384,3 +384,43 @@ def test_an_error_that_nobody_caught_is_known_without_with(tmp_path, end, ending
     command = [sys.executable, "-c", LOOP.format(end=end), str(path)]
     subprocess.run(command, check=False, capture_output=True)
     assert RunReader(path).ending == ending
+
+
+@pytest.mark.parametrize("rate", [1e3, 1e9])
+@pytest.mark.parametrize("asked", ["non_finite", "non-finite"])
+def test_a_run_stops_at_the_rule_asked_for_whatever_was_said_before(rate, asked):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 1))
+    optimizer = torch.optim.SGD(model.parameters(), rate)
+    run = watch(model, optimizer, raise_on=[asked])
+
+    def go_on():
+        with run:
+            for _ in range(60):
+                x = torch.randn(32, 20)
+                loss = F.mse_loss(model(x), 2 * x[:, :1])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                run.log(loss=loss)
+
+    with pytest.raises(TrainingStopped, match=r"infinite or undefined|loss is") as caught:
+        go_on()
+    assert run.alarms[0].rule != "non_finite"
+    assert run.alarms[-1].rule == "non_finite"
+    assert "'non_finite'" in str(caught.value)
+    assert len(run.steps) < 20
+
+
+def test_a_resumed_run_stops_though_its_numbers_were_not_finite_before(tmp_path):
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with torch.no_grad():
+        model[0].weight.fill_(torch.nan)
+    with watch(model, optimizer, store=tmp_path / "a.db") as run:
+        train(model, optimizer, run, 5)
+    with (
+        pytest.raises(TrainingStopped),
+        watch(model, optimizer, store=tmp_path / "a.db", resume=True, raise_on="non_finite") as run,
+    ):
+        train(model, optimizer, run, 5)

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -308,6 +309,9 @@ def test_a_step_with_a_bad_gradient_is_left_out(makes_scheduler):
     assert skipped == [""] * 4 + ["non-finite gradient"] + [""] * 5
     assert all(p.isfinite().all() for p in model.parameters())
     assert not run.steps[4].finite
+    (alarm,) = [each for each in run.alarms if each.rule == "non_finite"]
+    assert "left out" in alarm.summary
+    assert "skip_step_on" in alarm.summary
     optimizer.step()
 
 
@@ -489,14 +493,88 @@ def test_what_cannot_be_watched_is_refused(model, optimizer, said):
         {"on_alarm": 3},
         {"skip_step_on": ["spike"]},
         {"resume": True},
+        {"store": 3},
+        {"store": b"run.db"},
+        {"sinks": 3},
+        {"sinks": None},
+        {"raise_on": 3},
+        {"raise_on": None},
+        {"raise_on": [["spike"]]},
+        {"skip_step_on": None},
     ],
 )
 def test_wrong_arguments_are_refused_and_change_nothing(wrong):
     model = make()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    with pytest.raises(WatchError):
+    (name,) = wrong
+    with pytest.raises(WatchError, match=name):
         watch(model, optimizer, **wrong)
     assert not optimizer._optimizer_step_pre_hooks
+
+
+@pytest.mark.parametrize("resume", [-1, "x", None, 1.5, 6, 99999, math.nan])
+def test_a_wrong_step_to_go_on_after_changes_nothing_and_holds_no_lock(tmp_path, resume):
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    path = tmp_path / "run.db"
+    with watch(model, optimizer, store=path) as run:
+        train(model, optimizer, run, 5)
+    before = path.read_bytes()
+    with pytest.raises(WatchError, match=r"resume .*" + str(resume)):
+        watch(model, optimizer, store=path, resume=resume)
+    assert path.read_bytes() == before
+    assert not optimizer._optimizer_step_pre_hooks
+    with watch(model, optimizer, store=path, resume=np.int64(5)) as run:
+        train(model, optimizer, run, 1)
+    assert [each.step for each in RunReader(path).steps()] == [1, 2, 3, 4, 5, 6]
+    with watch(model, optimizer, store=path, resume=0) as run:
+        train(model, optimizer, run, 2)
+    assert [each.step for each in RunReader(path).steps()] == [1, 2]
+
+
+@pytest.mark.parametrize("place", ["BatchKeeper", "LayerSampler", "listen"])
+def test_an_error_while_a_run_begins_holds_no_lock(tmp_path, monkeypatch, place):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    path = tmp_path / "run.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"chainrule.watch.run.{place}", fail)
+        with pytest.raises(KeyboardInterrupt):
+            watch(model, optimizer, store=path, keep_batches=True)
+    with watch(model, optimizer, store=path, resume=True) as run:
+        train(model, optimizer, run, 2)
+    assert len(run.steps) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("chainrule.watch.ledger.find_alarms", fail)
+        with pytest.raises(KeyboardInterrupt):
+            watch(model, optimizer, store=path, resume=True)
+    watch(model, optimizer, store=path, resume=True).close()
+
+
+def test_names_that_can_be_read_once_are_kept():
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    names = (name for name in ["non_finite"])
+    with (
+        pytest.raises(TrainingStopped),
+        watch(model, optimizer, raise_on=names) as run,
+    ):
+        train(model, optimizer, run, 5, bad=[2])
+
+
+def test_a_run_shows_how_far_it_is(tmp_path):
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch(model, optimizer) as run:
+        assert repr(run) == "Run(0 steps, 0 alarms)"
+        train(model, optimizer, run, 3)
+    assert repr(run) == "Run(3 steps, 0 alarms)"
+    with watch(model, optimizer, store=tmp_path / "a.db") as run:
+        train(model, optimizer, run, 2, bad=[1])
+    assert repr(run) == f"Run(2 steps, 1 alarm, store={tmp_path / 'a.db'})"
 
 
 def test_an_optimizer_of_another_model_is_an_alarm():

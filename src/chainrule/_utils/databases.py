@@ -33,6 +33,15 @@ def connect(path: Path, mode: str, *, timeout: float = 5.0) -> sqlite3.Connectio
     )
 
 
+def is_database(path: Path) -> bool:
+    """Return whether a file can be read and begins as a SQLite file does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
 def has_mark(path: Path, application: int) -> bool:
     """Return whether a file is a SQLite file with this application id."""
     try:

@@ -41,9 +41,9 @@ def list_command(
 ) -> None:
     """List the runs of a folder, those written last first."""
     from chainrule.display.runs import read_line, render_lines, to_line_json
-    from chainrule.watch.reading import find_runs
+    from chainrule.watch.reading import find_runs, find_unreadable
 
-    lines = [read_line(path) for path in find_runs(folder)]
+    lines = [read_line(path) for path in (*find_runs(folder), *find_unreadable(folder))]
     for line in lines:
         if line.damage:
             print_note(f"{line.path}: {line.damage}")
@@ -220,6 +220,9 @@ def _read(run: str, folder: Path) -> "RunReader":
     if not path.exists():
         paths = find_runs(folder) if folder.is_dir() else ()
         named = [each for each in paths if run in {each.stem, each.name}]
+        beside = [folder / name for name in (run, f"{run}.db") if (folder / name).is_file()]
+        if not named and beside:
+            return _read_anyway(beside[0])
         if not named:
             known = suggest(run, [each.stem for each in paths]) if paths else "There are none."
             raise RunFileError(
@@ -228,6 +231,20 @@ def _read(run: str, folder: Path) -> "RunReader":
             )
         path = named[0]
     return RunReader(path)
+
+
+def _read_anyway(path: Path) -> "RunReader":
+    """Return what can be read of a file that does not look like a run.
+
+    Raises:
+        RunFileError: If that is nothing.
+    """
+    from chainrule.watch.reading import RunReader
+
+    try:
+        return RunReader(path)
+    except RunFileError as error:
+        raise RunFileError(f"{path} is there, but it cannot be read: {error}") from None
 
 
 def _note_damage(reader: "RunReader") -> None:

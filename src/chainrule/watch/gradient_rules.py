@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from chainrule._utils.numbers import format_number
 from chainrule.watch.history import FROZEN, History
-from chainrule.watch.records import ABSENT, Evidence, LayerSample
+from chainrule.watch.records import ABSENT, BAD_GRADIENT, Evidence, LayerSample
 from chainrule.watch.rule import Bound, Finding, Rule
 
 HALVINGS = 16
@@ -109,6 +109,8 @@ def _find_non_finite(history: History) -> Finding | None:
     )
     if record.bad_rank is not None:
         where += f"; process {record.bad_rank} is the first with one"
+    if record.skipped == BAD_GRADIENT:
+        where += "; the optimizer's step was left out, as skip_step_on asks"
     evidence = [Evidence(name="gradients not finite", value=float(len(wrong)), step=record.step)]
     if record.loss is not None:
         evidence.append(Evidence(name="loss", value=record.loss, step=record.step))

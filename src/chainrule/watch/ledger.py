@@ -2,7 +2,8 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,7 +74,8 @@ class Ledger:
         if path is not None and is_first:
             self._writer = self._open(path, facts, resume)
             if self._writer is not None:
-                self._go_on(self._writer, resume)
+                with self.closing_on_error():
+                    self._go_on(self._writer, resume)
 
     @property
     def wants_sample(self) -> bool:
@@ -105,7 +107,7 @@ class Ledger:
         """
         if self.history is None:
             return ()
-        alarms = [_add_evidence(alarm, kept) for alarm in find_alarms(self.history)]
+        alarms = [_add_evidence(alarm, kept) for alarm in find_alarms(self.history, self._raise_on)]
         for alarm in alarms:
             self.alarms.append(alarm)
             self._write(alarm)
@@ -131,6 +133,23 @@ class Ledger:
                     f"Step {alarm.step}: {alarm.summary} {alarm.cause} {alarm.action} (The run was "
                     f"told to stop at {alarm.rule!r}.)"
                 )
+
+    @contextmanager
+    def closing_on_error(self) -> Iterator[None]:
+        """Release the file if an error comes out of what is done in here."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def describe(self) -> str:
+        """Return in a few words how far the run is: its steps, its alarms, its file."""
+        step = self.steps[-1].step if self.steps else self.last_step
+        parts = [_count(step, "step"), _count(len(self.alarms), "alarm")]
+        if self._path is not None:
+            parts.append(f"store={self._path}")
+        return ", ".join(parts)
 
     def find_flow(self, step: int) -> GradientFlow:
         """Return the whole measurement of a step.
@@ -187,9 +206,11 @@ class Ledger:
 
         Raises:
             RunFileError: If there is a file that cannot be gone on with.
+            WatchError: If it ends before the step to go on after.
         """
         try:
-            return RunWriter.open(path, facts, resume=resume is not False, warns=False)
+            after = None if isinstance(resume, bool) else resume
+            return RunWriter.open(path, facts, resume=resume is not False, after=after, warns=False)
         except RunFileError as error:
             if path.exists():
                 raise
@@ -198,7 +219,7 @@ class Ledger:
 
     def _go_on(self, writer: RunWriter, resume: bool | int) -> None:
         """Take up a run where its file, or the checkpoint, ends."""
-        last = writer.last_step if resume is True else int(resume)
+        last = writer.last_step if resume is True else resume
         if not writer.last_step or not last:
             return
         self.last_step, self.last_seconds = last, writer.last_seconds
@@ -212,6 +233,8 @@ class Ledger:
             if record.step <= last:
                 self.history.add(record)
         find_alarms(self.history)  # they were said
+        if NON_FINITE in self._raise_on:  # it looks at the newest step alone
+            self.history.troubles.pop(NON_FINITE, None)
         self.alarms += [alarm for alarm in reader.alarms() if alarm.step <= last]
 
     def _send(self, record: Record) -> None:
@@ -233,6 +256,10 @@ class Ledger:
             writer.write(record)
         except Exception as error:
             self._notices.report("writing the run's file", error)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _add_evidence(alarm: Alarm, kept: KeptStep | None) -> Alarm:

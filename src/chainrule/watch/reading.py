@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from chainrule._utils.databases import connect
+from chainrule._utils.databases import connect, is_database
 from chainrule.errors import FlowFileError, RunFileError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loading import decode_flow
@@ -417,14 +417,27 @@ def find_runs(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
         >>> find_runs(".")
         ()
     """
-    place = Path(folder)
-    try:
-        files = [each for each in place.iterdir() if each.is_file() and is_run_file(each)]
-    except OSError as error:
-        raise RunFileError(
-            f"The folder of runs must be one that can be read; {place}: {error.strerror}."
-        ) from None
+    files = [each for each in _list_folder(folder) if is_run_file(each)]
     return tuple(sorted(files, key=lambda each: (-find_time(each), each.name)))
+
+
+def find_unreadable(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Return the files of a folder that are named like runs and are no SQLite database.
+
+    They are empty, damaged, or may not be read. Databases of other programs are none of them.
+
+    Args:
+        folder: The folder; folders in it are not looked into.
+
+    Raises:
+        RunFileError: If there is no such folder.
+
+    Example:
+        >>> find_unreadable(".")
+        ()
+    """
+    found = [each for each in _list_folder(folder) if each.suffix == ".db"]
+    return tuple(sorted(each for each in found if each.name[0] != "." and not is_database(each)))
 
 
 def find_time(path: Path) -> float:
@@ -440,6 +453,16 @@ def find_time(path: Path) -> float:
         except OSError:
             continue
     return max(times)
+
+
+def _list_folder(folder: str | os.PathLike[str]) -> list[Path]:
+    place = Path(folder)
+    try:
+        return [each for each in place.iterdir() if each.is_file()]
+    except OSError as error:
+        raise RunFileError(
+            f"The folder of runs must be one that can be read; {place}: {error.strerror}."
+        ) from None
 
 
 def _check_file(path: Path) -> None:

@@ -17,6 +17,9 @@ ABSENT = -1.0
 NO_MODULE = "No module of the model ran in this step."
 """`Sample.missing` where the model itself was not called."""
 
+BAD_GRADIENT = "non-finite gradient"
+"""`StepRecord.skipped` of a step that `skip_step_on` left out."""
+
 Norms = NDArray[np.float64]
 """One number per parameter, in the order of `RunFacts.parameters`; `ABSENT` where there is none."""
 

@@ -1,5 +1,7 @@
 """The table of rules about a run, and the function that asks them."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from chainrule.watch.alarm_constants import RECORD
@@ -34,7 +36,7 @@ LASTING = 60
 samples are further apart."""
 
 
-def find_alarms(history: History) -> tuple[Alarm, ...]:
+def find_alarms(history: History, demanded: Collection[str] = ()) -> tuple[Alarm, ...]:
     """Return the alarms that the last record gives rise to: most often none.
 
     A trouble that lasts is one alarm, and one that follows from another is none while the other
@@ -42,6 +44,8 @@ def find_alarms(history: History) -> tuple[Alarm, ...]:
 
     Args:
         history: What is known of the run; ask after every record.
+        demanded: Names of rules, or kinds of alarms, that are said also where they follow from
+            another trouble.
 
     Returns:
         New alarms only.
@@ -63,7 +67,7 @@ def find_alarms(history: History) -> tuple[Alarm, ...]:
         old = history.troubles.get(rule.name)
         if old is None or step - old.last > max(rule.repeats, 3 * history.facts.every):
             old = Trouble(None, step)
-            if not _is_explained(rule, history):
+            if rule.name in demanded or rule.kind in demanded or not _is_explained(rule, history):
                 old.said = step
                 alarms.append(_make_alarm(rule, finding, step))
             history.troubles[rule.name] = old

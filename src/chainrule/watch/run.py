@@ -7,9 +7,7 @@ nothing waits for a device. Whatever fails in here is said once, and training go
 
 import atexit
 import math
-import sys
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -42,7 +40,15 @@ from chainrule.watch.notices import Notices
 from chainrule.watch.ownership import Ownership
 from chainrule.watch.parts import Nesting, has_closure, read_rates
 from chainrule.watch.processes import LocalFlags, find_processes
-from chainrule.watch.records import ABSENT, Alarm, LayerSample, RunFacts, Sample, StepRecord
+from chainrule.watch.records import (
+    ABSENT,
+    BAD_GRADIENT,
+    Alarm,
+    LayerSample,
+    RunFacts,
+    Sample,
+    StepRecord,
+)
 from chainrule.watch.replay import BatchKeeper, KeptStep
 from chainrule.watch.sampling import LayerSampler, UpdateMeter, is_sampled
 from chainrule.watch.sinks import Sink
@@ -50,6 +56,7 @@ from chainrule.watch.skipping import guard_step, has_bad_gradient
 from chainrule.watch.steps import (
     Step,
     describe_ending,
+    make_exit,
     make_record,
     read_idle_units,
     read_scalars,
@@ -140,12 +147,16 @@ class Run:
             raise_on=raise_on,
             sinks=sinks,
         )
+        with self._ledger.closing_on_error():
+            self._attach(skips=skips, keeps=keep_batches)
+
+    def _attach(self, *, skips: bool, keeps: bool) -> None:
+        """Prepare what measures the steps, and attach it to the optimizers."""
+        watched, processes = self._watched, self._processes
         self._number = self._ledger.last_step
         self._start = time.perf_counter() - self._ledger.last_seconds
         self._kept: KeptStep | None = None
-        self._keeper = (
-            BatchKeeper(watched.model, watched.called, self._notices) if keep_batches else None
-        )
+        self._keeper = BatchKeeper(watched.model, watched.called, self._notices) if keeps else None
         self._was_finite = True
         self._sampler = LayerSampler(
             watched.inventory,
@@ -165,7 +176,7 @@ class Run:
             if skips:
                 self._restore.append(guard_step(optimizer, self._decide_skip))
         listen(self)
-        self._at_exit = _make_exit(self)
+        self._at_exit = make_exit(self)
         atexit.register(self._at_exit)
         self._prepare_next()
 
@@ -279,6 +290,9 @@ class Run:
             pass  # it ends anyway; the alarm is in `alarms`
         finally:
             self._ledger.close(describe_ending(error, self._number))
+
+    def __repr__(self) -> str:
+        return f"Run({self._ledger.describe()})"
 
     def __enter__(self) -> Self:
         """Return the run."""
@@ -680,17 +694,5 @@ class Run:
             self._notices.report("deciding whether to skip a step", error)
             return False
         if bad:
-            self._skip(optimizer, "non-finite gradient")
+            self._skip(optimizer, BAD_GRADIENT)
         return bad
-
-
-def _make_exit(run: Run) -> Callable[[], None]:
-    """Return what closes a run at the end of the process, without keeping it alive."""
-    found = weakref.ref(run)
-
-    def close() -> None:
-        held = found()
-        if held is not None:
-            held.close(getattr(sys, "last_value", None))  # an error that nobody caught
-
-    return close

@@ -1,6 +1,8 @@
 """A step from its first hook to its record."""
 
 import math
+import sys
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,6 +137,18 @@ def describe_ending(error: BaseException | None, step: int) -> str:
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return ""
     return f"{type(error).__name__} at step {step}"
+
+
+def make_exit(run: Any) -> Callable[[], None]:
+    """Return what closes a run at the end of the process, without keeping it alive."""
+    found = weakref.ref(run)
+
+    def close() -> None:
+        held = found()
+        if held is not None:
+            held.close(getattr(sys, "last_value", None))  # an error that nobody caught
+
+    return close
 
 
 def read_scalars(scalars: Mapping[str, Any]) -> dict[str, Lagged | float]:

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from chainrule._utils.databases import connect
-from chainrule.errors import RunFileError, abbreviate
+from chainrule.errors import ChainruleError, RunFileError, WatchError, abbreviate
 from chainrule.watch.packing import DamagedError
 from chainrule.watch.records import Alarm, Record, RunFacts, Sample, StepRecord
 from chainrule.watch.rows import (
@@ -107,6 +107,7 @@ class RunWriter:
         facts: RunFacts,
         *,
         resume: bool = False,
+        after: int | None = None,
         strict: bool = True,
         warns: bool = True,
     ) -> Self:
@@ -120,30 +121,32 @@ class RunWriter:
             path: The file; folders that are missing are made.
             facts: What is known of the run.
             resume: Go on with the file if it exists. Its parameters must be the same.
+            after: The step after which the run goes on; by default the last one of the file.
             strict: Raise if the file cannot be written. Otherwise that is a warning, said once,
                 and the writer takes records and keeps none.
             warns: Whether to warn when the file can no longer be written. Otherwise only `failure`
                 says so.
 
         Raises:
+            WatchError: If a file that exists ends before the step `after`.
             RunFileError: If the file exists and `resume` is false; if it is another model's, is
                 damaged or not a run; if another writer has it; or if it cannot be written.
         """
         writer = cls(Path(path), len(facts.parameters))
         writer._told = not warns
         try:
-            writer._open(facts, resume=resume)
+            writer._open(facts, resume=resume, after=after)
         except (sqlite3.Error, OSError, ValueError) as error:
             writer._release()
             refusal = (
                 error
-                if isinstance(error, RunFileError)
+                if isinstance(error, ChainruleError)
                 else RunFileError(
                     f"A run file must be in a folder that can be written; {writer.path} could not "
                     f"be opened: {_describe(error)}. Choose another place, or free it."
                 )
             )
-            if strict:
+            if strict or isinstance(error, WatchError):
                 raise refusal from None
             writer.failure = f"{refusal} This run is not recorded; training goes on."
             writer._tell()
@@ -221,7 +224,7 @@ class RunWriter:
         """Close the writer."""
         self.close()
 
-    def _open(self, facts: RunFacts, *, resume: bool) -> None:
+    def _open(self, facts: RunFacts, *, resume: bool, after: int | None) -> None:
         path = self.path
         if path.exists() and not path.is_file():
             raise RunFileError(f"A run file must be a file; {path} is none. Give another name.")
@@ -242,6 +245,12 @@ class RunWriter:
         self._place = state.st_dev, state.st_ino
         if not fresh:
             self._resume(file, facts)
+            if after is not None and not 0 <= after <= self.last_step:
+                raise WatchError(
+                    f"resume must be a step from 0 to the last one of the file; {path} ends at "
+                    f"step {self.last_step}, got {abbreviate(after)}. A run that was killed lacks "
+                    "the last second: resume=True goes on after the last step that the file has."
+                )
             _add_session(file, facts)
         file.execute("PRAGMA journal_mode = WAL")
         file.execute("PRAGMA synchronous = NORMAL")

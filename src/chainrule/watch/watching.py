@@ -1,8 +1,10 @@
 """`watch`: a training run is measured while it trains, and left exactly as it would have been."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import index
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,11 +50,13 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
         store: File to keep the run in; without one, the last steps and samples stay in memory.
         every: A sample is taken each so many steps, more often in the first 100 and after alarms.
         on_alarm: Called with every alarm. What it raises is said in the log.
-        raise_on: Names of rules, or kinds of alarms, at which to raise `TrainingStopped`.
+        raise_on: Names of rules, or kinds of alarms, at which to raise `TrainingStopped`. They are
+            said also where another alarm explains them.
         skip_step_on: ("non_finite",) to leave out the optimizer's step, in all processes, when a
             gradient is infinite or undefined in one. The device is then waited for at each step.
-        resume: Go on with the file at `store`, if it exists: after its last step, or, where the
-            loop goes on from an older checkpoint, after the step that is given.
+        resume: Go on with the file at `store`, if it exists: after its last step (True), or, where
+            the loop goes on from an older checkpoint, after the step that is given: from 0 to the
+            file's last one.
         keep_batches: Keep the inputs of the last forward pass, and when a gradient is not finite,
             run the step again on a copy to find the operation that began it; of a compiled model
             as plain Python. The device is then waited for at each step.
@@ -84,40 +88,98 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
         raise WatchError(f"every must be a whole number of at least 1; got {abbreviate(every)}.")
     if on_alarm is not None and not callable(on_alarm):
         raise WatchError(f"on_alarm must be a function of an alarm; got {type(on_alarm).__name__}.")
-    unknown = [each for each in _list_names(skip_step_on) if each != NON_FINITE]
+    skipped = _list_names("skip_step_on", skip_step_on)
+    unknown = [each for each in skipped if each != NON_FINITE]
     if unknown:
         raise WatchError(
             f"skip_step_on may hold {NON_FINITE!r} only; got {abbreviate(unknown[0])}."
         )
-    for name in _list_names(raise_on):
+    stops = _list_names("raise_on", raise_on)
+    for name in stops:
         if name not in {known for rule in RULES for known in (rule.name, rule.kind)}:
             raise WatchError(
                 f"raise_on takes names of rules, or their kinds; got {abbreviate(name)}. "
-                f"{suggest(str(name), [rule.name for rule in RULES])}"
+                f"{suggest(name, [rule.name for rule in RULES])}"
             )
-    outlets = (sinks,) if callable(sinks) else tuple(sinks)
-    for at, sink in enumerate(outlets):
-        if not callable(sink):
-            raise WatchError(
-                "sinks must be functions of a record and the run's facts; sinks"
-                f"[{at}] is {abbreviate(sink)}. See chainrule.watch.integrations for ready ones."
-            )
-    if resume is not False and store is None:
+    outlets = _list_sinks(sinks)
+    path, after = _read_path(store), _read_resume(resume)
+    if after is not False and path is None:
         raise WatchError("resume needs the file to go on with. Give it as store.")
     refuse_flat_shards(model) if isinstance(model, nn.Module) else None
     watched = find_watched(model, optimizer)
     return Run(
         watched,
-        store=None if store is None else Path(store),
+        store=path,
         every=every,
         on_alarm=on_alarm,
-        raise_on=frozenset(_list_names(raise_on)),
-        skips=bool(_list_names(skip_step_on)),
-        resume=resume,
+        raise_on=frozenset(stops),
+        skips=bool(skipped),
+        resume=after,
         keep_batches=keep_batches,
         sinks=outlets,
     )
 
 
-def _list_names(given: Collection[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)
+def _list_names(argument: str, given: Any) -> list[str]:
+    """Return names that were given: one alone, or several.
+
+    Raises:
+        WatchError: If they are none.
+    """
+    if isinstance(given, str):
+        return [given]
+    names = list(given) if isinstance(given, Iterable) else [given]
+    wrong = [each for each in names if not isinstance(each, str)]
+    if wrong:
+        raise WatchError(
+            f"{argument} must be a name or several, for example [{NON_FINITE!r}]; got "
+            f"{abbreviate(wrong[0])}."
+        )
+    return names
+
+
+def _list_sinks(given: Any) -> tuple[Sink, ...]:
+    if not callable(given) and not isinstance(given, Iterable):
+        raise WatchError(
+            "sinks must be functions of a record and the run's facts, in a list; got "
+            f"{abbreviate(given)}. Leave it out to have none."
+        )
+    sinks: tuple[Sink, ...] = (given,) if callable(given) else tuple(given)
+    for at, sink in enumerate(sinks):
+        if not callable(sink):
+            raise WatchError(
+                "sinks must be functions of a record and the run's facts; sinks"
+                f"[{at}] is {abbreviate(sink)}. See chainrule.watch.integrations for ready ones."
+            )
+    return sinks
+
+
+def _read_path(store: Any) -> Path | None:
+    if store is None:
+        return None
+    path = os.fspath(store) if isinstance(store, os.PathLike) else store
+    if not isinstance(path, str):
+        raise WatchError(
+            f"store must be the path of a file, as text or pathlib.Path; got {abbreviate(store)}."
+        )
+    return Path(path)
+
+
+def _read_resume(resume: Any) -> bool | int:
+    """Return whether a run goes on, or the step after which it does.
+
+    Raises:
+        WatchError: If it is neither.
+    """
+    if isinstance(resume, bool):
+        return resume
+    try:
+        step = index(resume)  # also whole numbers of NumPy and of tensors
+    except TypeError:
+        step = -1
+    if step < 0:
+        raise WatchError(
+            "resume must be True, False, or the step of the checkpoint, a whole number of at least "
+            f"0; got {abbreviate(resume)}."
+        )
+    return step
