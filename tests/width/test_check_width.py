@@ -280,3 +280,47 @@ def test_bad_input_is_refused_with_the_facts(changes, facts):
 
 def test_the_name_is_public():
     assert chainrule.check_width is check_width
+
+
+# --- What is not decided --------------------------------------------------------------------------
+
+
+def draw_elsewhere(width):
+    model = plain(width)
+    source = random.SystemRandom()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 10 ** source.uniform(-2, 2)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("changes", "facts"),
+    [
+        ({"optimizer": partial(torch.optim.SGD, lr=0.0)}, ["Nothing changed", "2 steps", "rate"]),
+        ({"optimizer": partial(torch.optim.SGD, lr=1e-9)}, ["did not change", "rate"]),
+        ({"make_model": draw_elsewhere}, ["make_model draws", "differ between calls"]),
+        ({"widths": [1, 2], "steps": 4}, ["more widths"]),
+    ],
+)
+def test_too_little_that_is_decided_is_no_pass(changes, facts):
+    case = {"make_model": plain} | QUICK | changes
+    check = check_width(**case)
+    assert not check.passed
+    if check.verdict != "undecided":  # of random models, a finding may come by chance
+        assert case["make_model"] is draw_elsewhere
+        return
+    assert check.summary.startswith("Not decided")
+    assert all(fact in check.summary for fact in facts), check.summary
+    assert check.to_dict()["reason"] == check.reason
+    if case["make_model"] is plain:
+        with pytest.raises(AssertionError, match="Not decided"):
+            assert_width_independent(**case)
+
+
+def test_a_pass_names_how_many_are_not_decided():
+    check = check_width(**perceptron_case())
+    undecided = dataclasses.replace(check, undecided=(("third", "change"),))
+    assert check.passed
+    assert undecided.passed
+    assert "Not decided: 1 exponent" in undecided.summary

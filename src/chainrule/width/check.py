@@ -9,6 +9,7 @@ import inspect
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -37,6 +38,12 @@ STEPS = 4
 
 SEEDS = 3
 """Models of every width by default."""
+
+_MORE = "Use more widths, widths that lie further apart, or more seeds."
+_RANDOM = (
+    "The models of one seed differ between calls: make_model draws from somewhere else than the "
+    "random states of PyTorch, `random` and NumPy."
+)
 
 MOST_STEPS, MOST_SEEDS = 1000, 100
 
@@ -124,7 +131,28 @@ def check_width(
                 _check_alike([runs[width, 0] for width in ordered], ordered)
             if number == 1 and _is_seed_ignored(runs, ordered):
                 return _assemble(runs, ordered, 1, steps, [_SAME])
-    return _assemble(runs, ordered, seeds, steps)
+        check = _assemble(runs, ordered, seeds, steps)
+        if check.undecided and check.reason and _is_random(make_model, ordered[0], devices, seen):
+            return replace(check, reason=_RANDOM)
+    return check
+
+
+def _is_random(
+    make_model: Callable[[int], nn.Module],
+    width: int,
+    devices: tuple[torch.device, ...],
+    seen: "weakref.WeakSet[nn.Module]",
+) -> bool:
+    """Whether two models of one seed differ."""
+    made = []
+    for _ in range(2):
+        seed(devices, 0)
+        made.append(_make(make_model, width, seen, f"at width {width}, seed 0").state_dict())
+    one, other = made
+    return one.keys() != other.keys() or any(
+        isinstance(value, Tensor) and not torch.equal(value, other[name])
+        for name, value in one.items()
+    )
 
 
 # --- Arguments ------------------------------------------------------------------------------------
@@ -344,7 +372,7 @@ def _assemble(
         shared=widest.shared,
         optimizer=first.optimizer,
     )
-    findings, undecided, decided = judge_modules(modules, widths, facts)
+    findings, undecided, decided, changes = judge_modules(modules, widths, facts)
     return WidthCheck(
         widths=widths,
         seeds=seeds,
@@ -359,7 +387,41 @@ def _assemble(
             for row in grid
         ),
         notes=(*notes, *_list_notes(grid, widths, rows, partly)),
+        reason=_find_reason(modules, first.unheld, steps, (decided, changes, len(undecided))),
     )
+
+
+def _find_reason(
+    modules: Sequence[ModuleScaling],
+    unheld: Sequence[str],
+    steps: int,
+    counts: tuple[int, int, int],
+) -> str:
+    """Return why too little is decided for a pass; "" if enough is.
+
+    Args:
+        modules: With their exponents.
+        unheld: Parameters that are not trained.
+        steps: Of training.
+        counts: Exponents that are decided, those of changes among them, those that are not decided.
+    """
+    decided, changes, undecided = counts
+    held = [each for m in modules for each in m.parameters if each.name not in unheld]
+    still = [each for each in held if each.effect is None and each.update is None]
+    span = f"{steps} step{'' if steps == 1 else 's'}"
+    if len(still) == len(held):
+        return (
+            f"Nothing changed in {span}: the learning rate may be 0, or so small that rounding "
+            "hides its updates."
+        )
+    if 2 * len(still) > len(held):
+        return (
+            f"{len(still)} of {len(held)} parameters did not change in {span}, among them "
+            f"`{still[0].name}`: the learning rate may be too small, or there are too few steps."
+        )
+    if not changes:
+        return f"No change after {span} is among them. {_MORE}"
+    return _MORE if undecided > decided else ""
 
 
 def _list_notes(

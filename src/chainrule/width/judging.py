@@ -61,6 +61,7 @@ class _Judge:
     findings: list[WidthFinding] = field(default_factory=list)
     undecided: list[tuple[str, str]] = field(default_factory=list)
     decided: int = 0
+    decided_changes: int = 0
 
     def check(self, name: str, metric: str, scaling: Scaling | None, low: float | None) -> int:
         """Return 1 if it grows, −1 if it falls, else 0; `low` is the least exponent it may have."""
@@ -71,6 +72,7 @@ class _Judge:
             way = -1
         if way or (scaling.may_not_exceed(0.0) and (low is None or scaling.may_not_fall(low))):
             self.decided += 1
+            self.decided_changes += metric != "output"
         else:
             self.undecided.append((name, metric))
         return way
@@ -90,8 +92,10 @@ class _Judge:
 
 def judge_modules(
     modules: Sequence[ModuleScaling], widths: tuple[int, ...], facts: Facts
-) -> tuple[tuple[WidthFinding, ...], tuple[tuple[str, str], ...], int]:
-    """Return the findings (what something else explains last), what is undecided, what is not.
+) -> tuple[tuple[WidthFinding, ...], tuple[tuple[str, str], ...], int, int]:
+    """Return the findings (what something else explains last) and what is undecided.
+
+    At last: how many exponents are decided, and how many of these are of what training changes.
 
     Args:
         modules: In the order in which they returned.
@@ -106,7 +110,7 @@ def judge_modules(
             _judge_effect(judge, module, parameter)
         _judge_change(judge, module)
     ordered = sorted(judge.findings, key=lambda finding: bool(finding.cause))
-    return tuple(ordered), tuple(judge.undecided), judge.decided
+    return tuple(ordered), tuple(judge.undecided), judge.decided, judge.decided_changes
 
 
 def _judge_start(judge: _Judge, module: ModuleScaling) -> None:

@@ -195,6 +195,7 @@ class WidthCheck:
         decided: Number of exponents that were judged.
         losses: Mean loss before and after, at every width.
         notes: What to know about the measurement.
+        reason: Why too little was decided for a pass; "" if enough was.
 
     Example:
         >>> check = WidthCheck(widths=(16, 32), seeds=2, steps=3, optimizer="Adam", decided=4)
@@ -212,6 +213,7 @@ class WidthCheck:
     undecided: tuple[tuple[str, str], ...] = ()
     losses: tuple[tuple[float, float], ...] = ()
     notes: tuple[str, ...] = ()
+    reason: str = ""
 
     def __repr__(self) -> str:
         widths = f"widths {self.widths[0]} to {self.widths[-1]}"
@@ -231,15 +233,15 @@ class WidthCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was found, and something could be judged."""
-        return not self.findings and self.decided > 0
+        """Whether nothing was found, and enough was decided: changes, and most exponents."""
+        return self.verdict == "width-independent"
 
     @property
     def verdict(self) -> str:
         """Return "width-independent", "depends on width" or "undecided"."""
         if self.findings:
             return "depends on width"
-        return "width-independent" if self.decided else "undecided"
+        return "width-independent" if self.decided and not self.reason else "undecided"
 
     @property
     def causes(self) -> tuple[WidthFinding, ...]:
@@ -254,13 +256,15 @@ class WidthCheck:
     def _list_lines(self) -> Iterator[str]:
         span = f"widths {self.widths[0]} to {self.widths[-1]}"
         steps = f"{self.steps} step{'' if self.steps == 1 else 's'} of {self.optimizer}"
-        if not self.findings and self.decided:
+        if self.passed:
             yield (
                 f"Width-independent: over {span}, no output and no change of one after {steps} "
                 f"goes with the width where it must not ({self.decided} exponents)."
             )
         elif not self.findings:
-            yield f"Undecided: over {span}, no exponent is known well enough. Use more seeds."
+            known = f"{self.decided} of {self.decided + len(self.undecided)} exponents"
+            reason = self.reason or "Use more seeds."
+            yield f"Not decided: over {span}, {known} are known well enough. {reason}"
         else:
             yield f"Depends on width (measured over {span}, {steps}):"
         for group in _group(self.causes):
@@ -269,7 +273,7 @@ class WidthCheck:
             if follow := sorted({f.module for f in self.findings if f.cause in places} - places):
                 verb = "follows" if len(follow) == 1 else "follow"
                 yield f"    {_list_names(follow)} {verb} from it."
-        if self.findings and self.undecided:
+        if self.undecided and (self.findings or self.passed):
             more = "" if len(self.undecided) == 1 else "s"
             yield f"  Not decided: {len(self.undecided)} exponent{more}. Use more seeds or widths."
         for note in self.notes:
@@ -318,6 +322,7 @@ class WidthCheck:
             "undecided": [list(each) for each in self.undecided],
             "losses": [[encode_number(each) for each in pair] for pair in self.losses],
             "notes": list(self.notes),
+            "reason": self.reason,
             "findings": [finding.to_dict() for finding in self.findings],
             "modules": [module.to_dict() for module in self.modules],
         }
