@@ -289,8 +289,8 @@ def draw_elsewhere(width):
     model = plain(width)
     source = random.SystemRandom()
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= 10 ** source.uniform(-2, 2)
+        for each in model.parameters():
+            each *= 10 ** source.uniform(-2, 2)
     return model
 
 
