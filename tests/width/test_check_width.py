@@ -290,7 +290,7 @@ def draw_elsewhere(width):
     source = random.SystemRandom()
     with torch.no_grad():
         for each in model.parameters():
-            each *= 10 ** source.uniform(-2, 2)
+            each.mul_(10 ** source.uniform(-2, 2))
     return model
 
 
