@@ -417,7 +417,8 @@ def _find_reason(
     if 2 * len(still) > len(held):
         return (
             f"{len(still)} of {len(held)} parameters did not change in {span}, among them "
-            f"`{still[0].name}`: the learning rate may be too small, or there are too few steps."
+            f"`{still[0].name}`: the learning rate may be too small, there may be too few steps, "
+            "or units may be dead."
         )
     if not changes:
         return f"No change after {span} is among them. {_MORE}"
