@@ -83,11 +83,12 @@ def phase_map(  # noqa: PLR0913  (one argument per setting)
     """
     axes = AXES if axes is None else axes
     base = BASE if base is None else base
-    for name, value, kind, form in (
+    checks: tuple[tuple[str, object, Any, str], ...] = (
         ("axes", axes, Mapping, 'a dictionary of two axes: {"weight_scale": [1, 2], "depth": [5]}'),
         ("base", base, NetworkSpec, "a chainrule.NetworkSpec"),
         ("training", training, Training | None, 'chainrule.sweeps.Training(optimizer="sgd")'),
-    ):
+    )
+    for name, value, kind, form in checks:
         if not isinstance(value, kind):
             raise SweepError(f"{name}: must be {form}; got {abbreviate(value)}.")
     x, y = read_axes(axes, limit)
