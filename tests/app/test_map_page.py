@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from browsing import PATIENCE, empty, read_scheme, watch
 from chainrule.app.answers import map_answer
-from chainrule.app.answers.map_answer import CellStore, describe_cells
+from chainrule.app.answers.map_answer import CellStore, describe_cells, describe_start
 from chainrule.app.application import create_app
 from chainrule.app.jobs.queue import BOUNDS, Lane, TooLong
 from chainrule.app.routes import map_page
@@ -21,6 +21,7 @@ from chainrule.sweeps.cells import SpecCell
 from chainrule.sweeps.mapping import SEEDS, make_cells
 from chainrule.sweeps.measuring import measure_cell
 from chainrule.sweeps.phase_figure import shade
+from chainrule.theory.critical import critical_line
 from serving import serve_app, wait_until
 
 QUICK = "map=names&depth=5&width=32"
@@ -96,6 +97,19 @@ class TestStream:
                 assert line["measured"] == round(300 * shade(cell.measured_ratio))
                 assert line["theory"] == round(300 * shade(cell.expected_ratio))
                 assert line["expects"] == cell.expects_training
+
+    @pytest.mark.parametrize(
+        ("query", "is_critical"),
+        [("activation=relu", False), ("activation=relu&bias_std=0.0", True), ("", True)],
+    )
+    def test_the_line_has_its_right_name(self, query, is_critical):
+        view, _ = read_map(query)
+        start = describe_start(view, ())
+        assert ("The critical line of theory" in start["line_text"]) == is_critical
+        assert ("critical" in start["line_name"]) == is_critical
+        assert ("no fixed point" in start["line_text"]) != is_critical
+        point = critical_line(view.base.activation, view.base.bias_std)
+        assert (point is not None) == is_critical
 
     def test_a_cell_leads_to_its_network_in_the_explorer(self):
         view, _ = read_map("size=12")

@@ -2,11 +2,15 @@
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
 from browsing import PATIENCE, empty, watch
 from chainrule import NetworkSpec, simulate
+from chainrule.app.application import create_app
+from chainrule.app.jobs.measuring import Measurer
 from chainrule.app.routes.theory_route import DEEPEST
 from chainrule.app.state.view import read_view
+from chainrule.figures import MEASURES
 from chainrule.theory import predict
 from explorer import CHART, open_explorer, wait_until_settled
 
@@ -48,7 +52,7 @@ def test_the_answer_is_the_chart_with_the_numbers_of_predict(url, measure):
     ("query", "fact"),
     [
         (f"depth={DEEPEST + 1}&width=4", f"{DEEPEST + 1}"),
-        (f"{QUERY}&measure=relative", "‖δ‖"),
+        (f"{QUERY}&measure=relative", MEASURES["delta"].label),
         ("depth=40&width=8&activation=relu&init=he&seeds=2", "too large for the width"),
     ],
 )
@@ -56,6 +60,16 @@ def test_where_theory_says_nothing_a_sentence_says_why(url, query, fact):
     answer = ask(url, query)
     assert answer["figure"] is None
     assert fact in answer["words"]
+
+
+def test_what_is_refused_is_not_measured_before(monkeypatch):
+    def measure(*_):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(Measurer, "measure", measure)
+    with TestClient(create_app(), base_url="http://127.0.0.1") as client:
+        answer = client.get("/api/theory?depth=1000&width=4&seeds=2").json()
+    assert "1000" in answer["words"]
 
 
 def wait_for_theory(page):
@@ -103,6 +117,6 @@ def test_the_switch_shows_theory_and_the_address_keeps_it(page, url):
 def test_where_there_is_none_the_chart_stays_and_a_sentence_says_why(page, url):
     open_explorer(page, url, f"{QUERY}&measure=relative&theory=1")
     wait_for_theory(page)
-    assert "‖δ‖" in page.locator("[data-part=theory]").inner_text()
+    assert MEASURES["delta"].label in page.locator("[data-part=theory]").inner_text()
     assert not page.locator(".fv-theory-name").is_visible()
     assert NAME not in read_names(page)

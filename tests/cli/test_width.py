@@ -1,3 +1,4 @@
+import errno
 import inspect
 import json
 
@@ -112,3 +113,15 @@ def test_defaults_are_those_of_the_function(run):
     for name in ("steps", "seeds"):
         default = inspect.signature(check_width).parameters[name].default
         assert f"[default: {default}]" in out.partition(f"--{name}")[2][:80]
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_the_work(width, monkeypatch, tmp_path):
+    def refuse(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("chainrule._utils.files.tempfile.TemporaryFile", refuse)
+    code, _, err = width("build_sound", "--plot", str(tmp_path / "a.html"))
+    assert code != 0
+    assert "must take files" in err
+    assert "from the model" not in err
+    assert "Traceback" not in err

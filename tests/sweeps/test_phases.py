@@ -185,7 +185,7 @@ class TestCells:
         said = small.at(0.8, 9).sentence
         assert said.count(";") == 2
         assert "vanish" in said
-        assert f"measured {format_number(small.at(0.8, 9).measured_ratio)}" in said
+        assert f"measured δ first ÷ last {format_number(small.at(0.8, 9).measured_ratio)}" in said
         assert "8 steps" in said
         assert "explode" in small.at(2.2, 9).sentence
 
@@ -363,3 +363,24 @@ def count_rows(path):
         return 0
     finally:
         file.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [({"axes": 3}, "axes"), ({"base": "x"}, "base"), ({"training": "sgd"}, "training")],
+)
+def test_wrong_kinds_are_refused_with_the_name(given, name):
+    with pytest.raises(SweepError, match=f"{name}: must be .*; got"):
+        phase_map(**given)
+
+
+def test_a_line_of_rectifiers_with_biases_is_not_called_critical():
+    axes = {"weight_scale": [1.0, 2.0], "depth": [2, 3]}
+    base = NetworkSpec(width=8, activation="relu", bias_std=0.2)
+    with ThreadPoolExecutor(1) as threads:
+        found = phase_map(axes, base, seeds=1, executor=threads)
+    names = [trace["name"] for trace in build_phase_figure(found.read_grid())["data"]
+             if "name" in trace]  # fmt: skip
+    assert not found.is_critical
+    assert any("χ = 1" in name for name in names)
+    assert not any("critical" in name for name in names)

@@ -1,4 +1,5 @@
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -15,6 +16,7 @@ from chainrule.errors import SweepError
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.sweeps import FactoryCell, SpecCell, Training, make_factory_grid, make_grid, run
 from chainrule.sweeps.pools import Pool
+from chainrule.sweeps.records import Progress
 from chainrule.sweeps.store import SweepStore
 from sweep_factories import build, build_slowly, die_at, fail_at, interrupt_at, tell_threads
 
@@ -238,3 +240,14 @@ def test_killed_at_random_moments_it_loses_nothing_and_computes_nothing_twice(tm
     assert kept
     with SweepStore.open(store) as again:  # it checks that the file is sound
         assert len(again.find(kept)) == len(kept)
+
+
+def test_time_left_does_not_count_the_start_of_workers():
+    def tell(done, seconds):
+        return Progress(
+            done=done, total=300, kept=51, failed=0, seconds=seconds, first=1, first_seconds=10.0
+        ).seconds_left
+
+    assert tell(52, 10.0) == tell(53, 11.0) == math.inf
+    assert tell(54, 12.0) == 246.0
+    assert tell(300, 900.0) == 0.0

@@ -221,6 +221,27 @@ class TestWhatTheoryLeavesOut:
             critical_line("relux")
 
 
+class TestWrongKinds:
+    @pytest.mark.parametrize("spec", [None, {"depth": 3}, "x"])
+    def test_a_specification_must_be_one(self, spec):
+        with pytest.raises(SpecError, match=r"spec: .*NetworkSpec; got"):
+            predict(spec)
+
+    @pytest.mark.parametrize(
+        ("given", "name"),
+        [((None,), "activation"), (("tanh", "0.1"), "bias_std"), (("tanh", True), "bias_std"),
+         (([],), "activation"), (("tanh", None), "bias_std")],
+    )  # fmt: skip
+    def test_the_critical_line_needs_a_name_and_a_number(self, given, name):
+        with pytest.raises(SpecError, match=f"{name}: must be .*; got"):
+            critical_line(*given)
+
+    @pytest.mark.parametrize("measure", ["foo", None, []])
+    def test_bands_are_of_a_known_measure(self, measure):
+        with pytest.raises(SpecError, match="measure: must be 'weight' or 'delta'; got"):
+            predict(NetworkSpec(depth=2)).list_bands(measure)
+
+
 class TestDepthScales:
     def test_reach_in_words(self):
         spec = NetworkSpec(depth=1, activation="tanh", init="random", width=100, weight_std=0.095)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import math
 import pickle
 import random
 from functools import partial
@@ -289,8 +290,8 @@ def draw_elsewhere(width):
     model = plain(width)
     source = random.SystemRandom()
     with torch.no_grad():
-        for each in model.parameters():
-            each.mul_(10 ** source.uniform(-2, 2))
+        for parameter in model.parameters():
+            parameter.mul_(10 ** source.uniform(-2, 2))
     return model
 
 
@@ -298,9 +299,9 @@ def draw_elsewhere(width):
     ("changes", "facts"),
     [
         ({"optimizer": partial(torch.optim.SGD, lr=0.0)}, ["Nothing changed", "2 steps", "rate"]),
-        ({"optimizer": partial(torch.optim.SGD, lr=1e-9)}, ["did not change", "rate"]),
+        ({"optimizer": partial(torch.optim.SGD, lr=1e-9)}, ["Nothing changed", "rounding"]),
         ({"make_model": draw_elsewhere}, ["make_model draws", "differ between calls"]),
-        ({"widths": [1, 2], "steps": 4}, ["more widths"]),
+        ({"widths": [1, 2], "steps": 4}, ["1 to 2", "did not change"]),
     ],
 )
 def test_too_little_that_is_decided_is_no_pass(changes, facts):
@@ -324,3 +325,23 @@ def test_a_pass_names_how_many_are_not_decided():
     assert check.passed
     assert undecided.passed
     assert "Not decided: 1 exponent" in undecided.summary
+
+
+# --- Bad data -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "facts", "never"),
+    [
+        ((torch.tensor([[1.0, 2, 3, math.nan]]), torch.tensor([1])),
+         ["batch[0]", "nan", "[0, 3]"], "learning rate"),
+        ((torch.ones(6, 4), torch.full((6,), 7)), ["usual loss", "out of bounds.", "labels"], ".."),
+        ((torch.ones(6, 4), torch.full((6,), 7)), ["make_batch"], "batches"),
+        ((torch.ones(6, 4), torch.full((6,), 7)), ["make_batch"], "compute_loss"),
+    ],
+)  # fmt: skip
+def test_bad_data_is_named(data, facts, never):
+    with pytest.raises(InspectionError) as caught:
+        check_width(**{"make_model": plain} | QUICK | {"make_batch": lambda: data})
+    assert all(fact in str(caught.value) for fact in facts), caught.value
+    assert never not in str(caught.value)

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from chainrule.errors import FlowFileError
@@ -28,6 +29,13 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         )
     if not os.access(target.parent, os.W_OK):
         raise FlowFileError(f"The output folder must be writable; {target.parent} is not.")
+    try:  # permissions do not tell all: a file system may take no files
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise FlowFileError(
+            f"The output folder must take files; {target.parent} does not: {error.strerror}."
+        ) from None
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

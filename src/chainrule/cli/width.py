@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from chainrule._utils.files import write_text
 from chainrule.cli.options import DebugOption, complete
 from chainrule.cli.progress import show_progress
 from chainrule.cli.results import check_outputs
@@ -90,7 +91,7 @@ def width_command(  # noqa: PLR0913  (one argument per option)
         else:
             open_console(out).print(found.summary, soft_wrap=True)
     if plot is not None:
-        plot.write_text(found.plot(metric).to_html(), encoding="utf-8")
+        write_text(plot, found.plot(metric).to_html())
         print_note(f"Wrote {plot}")
     if check and not found.passed:
         raise typer.Exit(1)

@@ -274,7 +274,10 @@ def call_loss(
 
 def describe_error(error: BaseException) -> str:
     """Return what `compute_loss` raised: its class and what it says, if it says anything."""
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = str(error).rstrip()
+    if text.endswith(".") and not text.endswith(".."):
+        text = text[:-1]  # a sentence goes on after it
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if isinstance(error, StopIteration):
         return f"{said} (an iterator that it reads has ended)"
     return said

@@ -158,6 +158,24 @@ def trace_critical_line(x: Axis, y: Axis, base: NetworkSpec) -> tuple[tuple[floa
     return tuple(points)
 
 
+def is_line_critical(x: Axis, y: Axis, base: NetworkSpec) -> bool:
+    """Return whether the line of `trace_critical_line` is the critical line everywhere.
+
+    For ReLU and other pairs of straight lines, χ = 1 at one σ_w; but with biases no fixed point
+    exists there (`critical_line` is None), and the line is that of χ = 1 alone.
+
+    Example:
+        >>> x, y = Axis(name="weight_scale", values=(1.0,)), Axis(name="depth", values=(2,))
+        >>> is_line_critical(x, y, NetworkSpec(activation="relu", bias_std=0.2))
+        False
+    """
+    if not is_homogeneous(base.activation):
+        return True
+    axes = [axis for axis in (x, y) if axis.name == "bias_std"]
+    spreads = axes[0].values if axes else (base.bias_std,)
+    return not any(spreads)
+
+
 def _thin(axis: Axis) -> tuple[Any, ...]:
     """Return the values at which a line is computed: both ends, and some between."""
     values = axis.values

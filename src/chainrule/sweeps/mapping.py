@@ -6,9 +6,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from chainrule.errors import SweepError
+from chainrule.errors import SweepError, abbreviate
 from chainrule.spec.network_spec import NetworkSpec
-from chainrule.sweeps.axes import WEIGHT_SCALE, Axis, make_spec, read_axes, trace_critical_line
+from chainrule.sweeps.axes import (
+    WEIGHT_SCALE,
+    Axis,
+    is_line_critical,
+    make_spec,
+    read_axes,
+    trace_critical_line,
+)
 from chainrule.sweeps.cells import SpecCell, Training
 from chainrule.sweeps.grids import LIMIT
 from chainrule.sweeps.phases import PhaseMap, read_cell
@@ -74,8 +81,17 @@ def phase_map(  # noqa: PLR0913  (one argument per setting)
         >>> found.at(0.8, 4).phase, found.at(1.8, 4).phase
         ('ordered', 'chaotic')
     """
-    x, y = read_axes(AXES if axes is None else axes, limit)
+    axes = AXES if axes is None else axes
     base = BASE if base is None else base
+    checks: tuple[tuple[str, object, Any, str], ...] = (
+        ("axes", axes, Mapping, 'a dictionary of two axes: {"weight_scale": [1, 2], "depth": [5]}'),
+        ("base", base, NetworkSpec, "a chainrule.NetworkSpec"),
+        ("training", training, Training | None, 'chainrule.sweeps.Training(optimizer="sgd")'),
+    )
+    for name, value, kind, form in checks:
+        if not isinstance(value, kind):
+            raise SweepError(f"{name}: must be {form}; got {abbreviate(value)}.")
+    x, y = read_axes(axes, limit)
     cells = make_cells(x, y, base, seeds=seeds, training=training)
     in_order = order_cells(x, y, cells)
     sweep = run(
@@ -86,7 +102,15 @@ def phase_map(  # noqa: PLR0913  (one argument per setting)
         tuple(read_cell(cell.spec, outcomes[cell.address]) for cell in row) for row in cells
     )
     line = trace_critical_line(x, y, base)
-    return PhaseMap(x=x, y=y, rows=rows, line=line, seeds=seeds, training=training)
+    return PhaseMap(
+        x=x,
+        y=y,
+        rows=rows,
+        line=line,
+        seeds=seeds,
+        training=training,
+        is_critical=is_line_critical(x, y, base),
+    )
 
 
 def make_cells(

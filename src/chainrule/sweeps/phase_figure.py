@@ -46,7 +46,8 @@ class Grid:
     Attributes:
         x: The axis to the right.
         y: The axis upwards.
-        line: The critical line, as (x, y) points.
+        line: The line of theory, as (x, y) points.
+        line_name: What it is called.
         measured: ‖δ_1‖ ÷ ‖δ_L‖ as measured.
         theory: The same of theory.
         accuracy: After training.
@@ -64,6 +65,7 @@ class Grid:
     expects: Rows[bool | None]
     dots: Rows[Dot]
     sentences: Rows[str]
+    line_name: str = "critical line"
 
 
 def plot_phases(grid: Grid, colour: Colour = "measured") -> "Figure":
@@ -100,7 +102,7 @@ def build_phase_figure(grid: Grid, colour: Colour = "measured") -> dict[str, Any
         )
     line = place_line(grid)
     if line:
-        data.append(_build_line("theory: critical line", line, {"width": 3}))
+        data.append(_build_line(f"theory: {grid.line_name}", line, {"width": 3}))
     size = max(3.0, min(11.0, 260 / max(columns, rows)))
     for dot, name, symbol in (
         ("filled", "trained", "circle"),

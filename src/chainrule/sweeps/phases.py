@@ -114,7 +114,7 @@ class PhaseCell:
             return f"Theory says nothing about the phase ({reason})"
         text = f"Theory says {_FATES[self.phase]}"
         if self.expected_ratio is not None:
-            text += f", here first ÷ last {format_number(self.expected_ratio)}"
+            text += f", here δ first ÷ last {format_number(self.expected_ratio)}"
         if self.depth_scale is None:
             return text
         if math.isinf(self.depth_scale):
@@ -127,7 +127,7 @@ class PhaseCell:
             return f"measured nothing ({self.error})"
         if self.measured_ratio is None:
             return "measured no gradient"
-        text = f"measured {format_number(self.measured_ratio)}"
+        text = f"measured δ first ÷ last {format_number(self.measured_ratio)}"
         if self.fits is None:
             return text
         if self.fits:
@@ -230,6 +230,8 @@ class PhaseMap:
         y: The axis upwards.
         rows: The cells, a row for each value of `y`, the first value first.
         line: The critical line of theory as (x, y) points; empty where there is none to draw.
+        is_critical: Whether that is the critical line; else only χ = 1 holds on it: with biases,
+            ReLU has no fixed point there.
         seeds: Networks per cell that the measurement is the median of.
         training: How each cell's first network was trained; `None` if none was.
 
@@ -246,6 +248,7 @@ class PhaseMap:
     seeds: int
     line: tuple[tuple[float, float], ...] = ()
     training: Training | None = None
+    is_critical: bool = True
 
     def __repr__(self) -> str:
         size = f"{len(self.x.values)} × {len(self.y.values)} over {self.x.name} and {self.y.name}"
@@ -381,6 +384,7 @@ class PhaseMap:
             if plan is None
             else {"optimizer": plan.optimizer, "steps": plan.steps, "rate": plan.learning_rate},
             "line": [list(point) for point in self.line],
+            "line_is_critical": self.is_critical,
             "summary": self.summary,
             "cells": [
                 {
@@ -413,6 +417,7 @@ class PhaseMap:
             x=self.x,
             y=self.y,
             line=self.line,
+            line_name="critical line" if self.is_critical else "χ = 1, gradients keep their size",
             measured=tuple(tuple(cell.measured_ratio for cell in row) for row in self.rows),
             theory=tuple(tuple(cell.expected_ratio for cell in row) for row in self.rows),
             accuracy=tuple(

@@ -279,10 +279,15 @@ class Progress:
         failed: Cells that could not be measured.
         seconds: Time since the start.
         note: What just happened, in a sentence; "" if nothing unusual did.
+        first: Cells that were measured at the first report of some.
+        first_seconds: When that was, from the start: workers start until then.
 
     Example:
-        >>> Progress(done=30, total=40, kept=10, failed=0, seconds=4.0).seconds_left
-        2.0
+        >>> progress = Progress(
+        ...     done=30, total=40, kept=10, failed=0, seconds=9.0, first=4, first_seconds=1.0
+        ... )
+        >>> progress.seconds_left
+        5.0
     """
 
     done: int
@@ -291,12 +296,21 @@ class Progress:
     failed: int
     seconds: float
     note: str = ""
+    first: int = 0
+    first_seconds: float = 0.0
 
     @property
     def seconds_left(self) -> float:
-        """How long the rest takes at the mean speed so far; infinite before the first result."""
-        fresh = self.done - self.kept
-        return self.seconds / fresh * (self.total - self.done) if fresh > 0 else math.inf
+        """How long the rest takes at the mean speed since the first results.
+
+        It is infinite until two more cells are measured.
+        """
+        if self.done >= self.total:
+            return 0.0
+        later = self.done - self.kept - self.first
+        if not self.first or later < 2:
+            return math.inf
+        return (self.seconds - self.first_seconds) / later * (self.total - self.done)
 
 
 _outcomes = TypeAdapter(Outcome)

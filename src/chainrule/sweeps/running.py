@@ -132,12 +132,16 @@ class _Job:
     kept: int = 0
     failed: int = 0
     begin: float = field(default_factory=time.perf_counter)
+    first: int = 0
+    first_seconds: float = 0.0
 
     def keep(self, fresh: Sequence[CellResult]) -> None:
         """Take results and commit them."""
         if not fresh:
             return
         self.results |= {each.address: each for each in fresh}
+        if not self.first:
+            self.first, self.first_seconds = len(fresh), time.perf_counter() - self.begin
         self.failed += sum(each.status == "failed" for each in fresh)
         if self.store is not None:
             self.store.add(fresh)
@@ -153,6 +157,8 @@ class _Job:
                 failed=self.failed,
                 seconds=time.perf_counter() - self.begin,
                 note=note,
+                first=self.first,
+                first_seconds=self.first_seconds,
             )
         )
 

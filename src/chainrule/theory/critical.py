@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from numbers import Real
 
-from chainrule.errors import SpecError
+from chainrule.errors import SpecError, abbreviate
 from chainrule.spec.activations import get_activation
 from chainrule.theory.mean_field import Setting, compute_chi, compute_moments, run_forward
 from chainrule.theory.quadrature import Law, OnePoint, expect_one, expect_two, is_homogeneous
@@ -130,9 +131,14 @@ def critical_line(activation: str, bias_std: float = 0.0) -> CriticalPoint | Non
         >>> round(critical_line("tanh", 0.05**0.5).weight_variance, 6)
         1.760955
     """
+    if not isinstance(activation, str):
+        raise SpecError(
+            f"activation: must be a name, such as 'tanh'; got {abbreviate(activation)}."
+        )
     name = get_activation(activation).name
-    if not (0.0 <= bias_std <= 1e6):
-        raise SpecError(f"bias_std: must be a number from 0 to 1e6; got {bias_std!r}.")
+    is_number = isinstance(bias_std, Real) and not isinstance(bias_std, bool)
+    if not is_number or not 0.0 <= bias_std <= 1e6:
+        raise SpecError(f"bias_std: must be a number from 0 to 1e6; got {abbreviate(bias_std)}.")
     wanted = bias_std**2
 
     def place(log_q: float) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from chainrule.errors import SpecError
+from chainrule.errors import SpecError, abbreviate, suggest
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.theory.agreement import describe_agreement
@@ -103,11 +103,20 @@ class Prediction:
         Args:
             measure: "weight" for ‖∂𝓛/∂W‖ or "delta" for ‖δ‖; of others theory says nothing here.
 
+        Raises:
+            SpecError: If the measure is another one.
+
         Example:
             >>> len(predict(NetworkSpec(depth=3)).list_bands("delta"))
             3
         """
-        values = {"weight": self.weight_gradient_norms, "delta": self.delta_norms}.get(measure, ())
+        known = {"weight": self.weight_gradient_norms, "delta": self.delta_norms}
+        values = known.get(measure) if isinstance(measure, str) else None
+        if values is None:
+            raise SpecError(
+                f"measure: must be 'weight' or 'delta'; got {abbreviate(measure)}. "
+                f"{suggest(str(measure), known)}"
+            )
         return [None if each is None else (each.low, each.median, each.high) for each in values]
 
     def describe_agreement(self, flow: GradientFlow, measure: str = "weight") -> str:
@@ -154,13 +163,18 @@ def predict(spec: NetworkSpec, seeds: int = 16) -> Prediction:
         seeds: Size of the ensemble whose medians are to be compared.
 
     Raises:
-        SpecError: If `seeds` is not a whole number of at least 1.
+        SpecError: If `spec` is no specification, or `seeds` is not a whole number of at least 1.
 
     Example:
         >>> prediction = predict(NetworkSpec(depth=5, width=256, activation="relu", init="he"))
         >>> round(prediction.layers[4].chi, 12)
         1.0
     """
+    if not isinstance(spec, NetworkSpec):
+        raise SpecError(
+            f"spec: must be a chainrule.NetworkSpec; got {abbreviate(spec)}. Write for example "
+            "NetworkSpec(depth=20, activation='tanh')."
+        )
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise SpecError(f"seeds: must be a whole number of at least 1; got {seeds!r}.")
     setting = read_setting(spec)

@@ -107,7 +107,7 @@ def check_width(
         'depends on width'
     """
     ordered = _check_arguments(make_model, widths, make_batch, optimizer, steps, seeds)
-    loss = compute_loss or _compute_default
+    loss = _guard(compute_loss)
     build = _build_maker(optimizer)
     runs: dict[tuple[int, int], Run] = {}
     seen: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -268,6 +268,31 @@ def _list_accelerators() -> tuple[torch.device, ...]:
     return tuple(torch.device("cuda", at) for at in range(torch.cuda.device_count()))
 
 
+def _guard(compute_loss: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any]:
+    """Return the loss, whose errors say what to do here."""
+    function = compute_loss or _compute_default
+
+    def compute(model: nn.Module, batch: Any) -> Any:
+        try:
+            return function(model, batch)
+        except InspectionError:
+            raise
+        except (Exception, SystemExit) as error:
+            said = describe_error(error)
+            if compute_loss is None:
+                raise InspectionError(
+                    f"The usual loss must fit the model and the batch, but it raised {said}. Check "
+                    "what make_batch returns: the shapes, and labels from 0 to classes − 1. Or "
+                    "give your own function of (model, batch) for the loss."
+                ) from error
+            raise InspectionError(
+                f"compute_loss must run many times on copies of the model, but it raised {said}. "
+                "Make it use the model and the batch that it is given."
+            ) from error
+
+    return compute
+
+
 def _compute_default(model: nn.Module, batch: Any) -> Any:
     if isinstance(batch, Mapping):
         answer = model(**batch)
@@ -417,7 +442,8 @@ def _find_reason(
     if 2 * len(still) > len(held):
         return (
             f"{len(still)} of {len(held)} parameters did not change in {span}, among them "
-            f"`{still[0].name}`: the learning rate may be too small, or there are too few steps."
+            f"`{still[0].name}`: the learning rate may be too small, there may be too few steps, "
+            "or units may be dead."
         )
     if not changes:
         return f"No change after {span} is among them. {_MORE}"

@@ -109,7 +109,7 @@ def measure_run(
         with first.watch():
             loss = call(compute_loss, model, batch)
         before = float(loss.detach())
-        _check_finite(before, first, f"{where} before the first step")
+        _check_start(before, first, batch, where)
         edges = [edge for seen in first.seen.values() for edge in seen.edges]
         known = [edge for edge in edges if edge is not None]
         unique = list(dict.fromkeys(trained.values()))
@@ -213,6 +213,47 @@ def _train(
                 f"{float(loss)} at step {step}. Use a smaller learning rate or smaller widths."
             )
     optimizer.zero_grad(set_to_none=True)
+
+
+def _check_start(loss: float, recorder: Recorder, batch: Any, where: str) -> None:
+    """Raise if a model is not finite before anything was trained: a rate is no reason for it."""
+    outputs = (each for seen in recorder.seen.values() for each in seen.outputs)
+    if math.isfinite(loss) and all(bool(each.isfinite().all()) for each in outputs):
+        return
+    if place := _find_non_finite(batch, "batch"):
+        raise InspectionError(
+            f"The batch must hold finite numbers where the model needs them, but {place}, and "
+            f"{where} the model is infinite or undefined before the first step. Mend make_batch."
+        )
+    name = next(
+        (
+            name
+            for name, seen in recorder.seen.items()
+            if not all(bool(each.isfinite().all()) for each in seen.outputs)
+        ),
+        "the loss",
+    )
+    raise InspectionError(
+        f"The model must be finite at the start, but {where} before the first step {name!r} is "
+        f"infinite or undefined (loss {loss}). Check the data, the initial weights and the loss."
+    )
+
+
+def _find_non_finite(batch: Any, name: str) -> str:
+    """Return where a batch holds the first NaN or infinity; "" if nowhere."""
+    if isinstance(batch, Tensor):
+        bad = (~batch.isfinite()).nonzero()
+        if not len(bad):
+            return ""
+        at = tuple(bad[0].tolist())
+        return f"{name} holds {batch[at].item()} at {list(at)}"
+    if isinstance(batch, Mapping):
+        parts = [(f"{name}[{key!r}]", each) for key, each in batch.items()]
+    elif isinstance(batch, (tuple, list)):
+        parts = [(f"{name}[{at}]", each) for at, each in enumerate(batch)]
+    else:
+        return ""
+    return next(filter(None, (_find_non_finite(each, part) for part, each in parts)), "")
 
 
 def _check_finite(loss: float, recorder: Recorder, when: str) -> None:

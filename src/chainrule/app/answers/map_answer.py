@@ -9,7 +9,7 @@ from chainrule._utils.numbers import format_number
 from chainrule.app.state.maps import MapView
 from chainrule.app.state.view import write_query
 from chainrule.spec.network_spec import NetworkSpec
-from chainrule.sweeps.axes import WEIGHT_SCALE, trace_critical_line
+from chainrule.sweeps.axes import WEIGHT_SCALE, is_line_critical, trace_critical_line
 from chainrule.sweeps.cells import SpecCell, Training
 from chainrule.sweeps.mapping import SEEDS, make_cells, order_cells
 from chainrule.sweeps.measuring import measure_cell
@@ -60,6 +60,7 @@ def describe_start(view: MapView, notices: tuple[str, ...]) -> Line:
     """
     x, y = view.axes
     line = trace_critical_line(x, y, view.base)
+    critical = is_line_critical(x, y, view.base)
     empty = PhaseMap(x=x, y=y, rows=(), line=line, seeds=SEEDS)
     return {
         "type": "start",
@@ -69,7 +70,8 @@ def describe_start(view: MapView, notices: tuple[str, ...]) -> Line:
         "y": {"label": y.label, "ticks": [y.write(value) for value in y.values]},
         "total": len(x.values) * len(y.values),
         "line": place_line(empty.read_grid()),
-        "line_text": _tell_line(line, across=x.name == WEIGHT_SCALE),
+        "line_name": "theory: the critical line" if critical else "theory: χ = 1",
+        "line_text": _tell_line(line, across=x.name == WEIGHT_SCALE, critical=critical),
         "settings": _tell_settings(view.base, view.training),
         "legend": {
             "measured": [
@@ -82,12 +84,18 @@ def describe_start(view: MapView, notices: tuple[str, ...]) -> Line:
     }
 
 
-def _tell_line(line: tuple[tuple[float, float], ...], *, across: bool) -> str:
+def _tell_line(line: tuple[tuple[float, float], ...], *, across: bool, critical: bool) -> str:
     if not line:
         return "On this map theory has no critical line to draw."
     scales = sorted(point[0 if across else 1] for point in line)
     low, high = format_number(scales[0]), format_number(scales[-1])
     where = f"σ_w = {low}" if low == high else f"σ_w from {low} to {high}"
+    if not critical:
+        return (
+            f"χ = 1 at {where}: there gradients keep their size. With biases the signal grows with "
+            "every layer there, so no fixed point exists, and this is no critical line. Smaller "
+            "weights let gradients vanish, larger ones let them explode."
+        )
     return (
         f"The critical line of theory is at {where}: smaller weights let gradients vanish, larger "
         "ones let them explode."

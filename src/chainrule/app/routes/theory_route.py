@@ -42,13 +42,13 @@ def register_routes(server: FastAPI, queue: JobQueue, measurer: Measurer) -> Non
         view, _ = read_view(request.url.query)
 
         def work(check: Check) -> bytes:
+            if words := _find_obstacle(view):
+                return encode({"figure": None, "words": words})
             seeds = plan_seeds(view.spec, view.seeds, first=False)
             flow = measurer.measure(view.spec, seeds, check)
             other = None
             if view.pin is not None:
                 other = measurer.measure(view.pin, plan_seeds(view.pin, seeds, first=False), check)
-            if words := _find_obstacle(view):
-                return encode({"figure": None, "words": words})
             check()
             return encode(describe_theory(view, flow, other, ask(view.spec, seeds)))
 

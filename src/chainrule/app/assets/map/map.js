@@ -14,7 +14,8 @@ const UNIT = 10; // a cell, in the picture's own units
 
 /** @type {Record<string, string>} */
 const COLOURS = {
-  measured: "Colour: the measured gradient of the first layer, divided by that of the last one",
+  measured:
+    "Colour: measured δ of the first layer ÷ δ of the last. δ is the gradient that travels back; the gradient of the weights, ∂𝓛/∂W, may differ",
   theory: "Colour: the same as theory says it, whether or not it is measured so",
   accuracy: "Colour: how many digits the network names right after training",
 };
@@ -160,9 +161,11 @@ class PhaseMap {
       find(this.root, "input[value=measured]").checked = true;
       this.colour = "measured";
     }
-    setText(this.$("x-name"), `${map.x.label} →`);
-    setText(this.$("y-name"), `${map.y.label} →`);
-    setText(this.$("line-text"), map.line_text);
+    this.$("x-name").replaceChildren(...writeSymbols(`${map.x.label} →`));
+    this.$("y-name").replaceChildren(...writeSymbols(`${map.y.label} →`));
+    this.$("line-text").replaceChildren(...writeSymbols(map.line_text));
+    setText(this.$("line-name"), map.line_name);
+    for (const name of ["dot-key", "dot-key-empty"]) this.$(name).hidden = !trains;
     setText(this.$("settings"), map.settings);
     setText(this.$("summary"), "");
     const size = `${map.x.ticks.length} × ${map.y.ticks.length}`;
@@ -351,7 +354,7 @@ class PhaseMap {
     });
     const cell = this.cells.get(String(this.mark));
     const ticks = `${this.map.x.label} ${this.map.x.ticks[x]}, ${this.map.y.label} ${this.map.y.ticks[y]}`;
-    setText(this.$("where"), capitalize(cell?.where ?? ticks));
+    this.$("where").replaceChildren(...writeSymbols(capitalize(cell?.where ?? ticks)));
     if (!cell) {
       this.$("text").replaceChildren(el("p", {}, "Not computed yet."));
       return;
@@ -396,6 +399,16 @@ function splitText(text) {
   return parts.map((each, i) =>
     capitalize(each.replace([/^Theory says:? /, /^measured /, /^training /][i] ?? /^$/, "")),
   );
+}
+
+/**
+ * A text with σ_w and σ_b as symbols with a subscript.
+ * @param {string} text
+ */
+function writeSymbols(text) {
+  return text
+    .split(/(σ_[wb])/)
+    .map((each, i) => (i % 2 ? el("span", {}, "σ", el("sub", {}, each.slice(2))) : each));
 }
 
 /** @param {string} text */
