@@ -206,11 +206,9 @@ class Ledger:
 
         Raises:
             RunFileError: If there is a file that cannot be gone on with.
-            WatchError: If it ends before the step to go on after.
         """
         try:
-            after = None if isinstance(resume, bool) else resume
-            return RunWriter.open(path, facts, resume=resume is not False, after=after, warns=False)
+            return RunWriter.open(path, facts, resume=resume is not False, warns=False)
         except RunFileError as error:
             if path.exists():
                 raise

@@ -107,7 +107,6 @@ class RunWriter:
         facts: RunFacts,
         *,
         resume: bool = False,
-        after: int | None = None,
         strict: bool = True,
         warns: bool = True,
     ) -> Self:
@@ -121,21 +120,19 @@ class RunWriter:
             path: The file; folders that are missing are made.
             facts: What is known of the run.
             resume: Go on with the file if it exists. Its parameters must be the same.
-            after: The step after which the run goes on; by default the last one of the file.
             strict: Raise if the file cannot be written. Otherwise that is a warning, said once,
                 and the writer takes records and keeps none.
             warns: Whether to warn when the file can no longer be written. Otherwise only `failure`
                 says so.
 
         Raises:
-            WatchError: If a file that exists ends before the step `after`.
             RunFileError: If the file exists and `resume` is false; if it is another model's, is
                 damaged or not a run; if another writer has it; or if it cannot be written.
         """
         writer = cls(Path(path), len(facts.parameters))
         writer._told = not warns
         try:
-            writer._open(facts, resume=resume, after=after)
+            writer._open(facts, resume=resume)
         except (sqlite3.Error, OSError, ValueError) as error:
             writer._release()
             refusal = (
@@ -224,7 +221,7 @@ class RunWriter:
         """Close the writer."""
         self.close()
 
-    def _open(self, facts: RunFacts, *, resume: bool, after: int | None) -> None:
+    def _open(self, facts: RunFacts, *, resume: bool) -> None:
         path = self.path
         if path.exists() and not path.is_file():
             raise RunFileError(f"A run file must be a file; {path} is none. Give another name.")
@@ -245,12 +242,6 @@ class RunWriter:
         self._place = state.st_dev, state.st_ino
         if not fresh:
             self._resume(file, facts)
-            if after is not None and not 0 <= after <= self.last_step:
-                raise WatchError(
-                    f"resume must be a step from 0 to the last one of the file; {path} ends at "
-                    f"step {self.last_step}, got {abbreviate(after)}. A run that was killed lacks "
-                    "the last second: resume=True goes on after the last step that the file has."
-                )
             _add_session(file, facts)
         file.execute("PRAGMA journal_mode = WAL")
         file.execute("PRAGMA synchronous = NORMAL")

@@ -55,8 +55,8 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
         skip_step_on: ("non_finite",) to leave out the optimizer's step, in all processes, when a
             gradient is infinite or undefined in one. The device is then waited for at each step.
         resume: Go on with the file at `store`, if it exists: after its last step (True), or, where
-            the loop goes on from an older checkpoint, after the step that is given: from 0 to the
-            file's last one.
+            the loop goes on from a checkpoint, after the step that is given. A killed run lacks
+            its last second: steps between its last one and a newer checkpoint are then missing.
         keep_batches: Keep the inputs of the last forward pass, and when a gradient is not finite,
             run the step again on a copy to find the operation that began it; of a compiled model
             as plain Python. The device is then waited for at each step.
