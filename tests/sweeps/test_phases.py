@@ -253,7 +253,7 @@ class TestMap:
     def test_a_killed_map_goes_on(self, tmp_path):
         store = tmp_path / "a.db"
         context = multiprocessing.get_context("forkserver")
-        process = context.Process(target=map_slowly, args=(store,))
+        process = context.Process(target=map_three_cells, args=(store,))
         process.start()
         while process.is_alive() and count_rows(store) < 3:
             time.sleep(0.01)
@@ -351,6 +351,11 @@ SLOW = {"weight_scale": [0.9, 1.5], "depth": [4, 8, 12, 16, 20]}
 def map_slowly(store, progress=None):
     with ThreadPoolExecutor(1) as threads:
         return phase_map(SLOW, TANH, seeds=1, executor=threads, store=store, progress=progress)
+
+
+def map_three_cells(store):
+    """Stop there, and wait to be killed."""
+    map_slowly(store, lambda progress: time.sleep(3600 if progress.done >= 3 else 0))
 
 
 def count_rows(path):
