@@ -90,13 +90,19 @@ def test_before_and_after_are_on_the_same_axis(client):
     ]
 
 
+def find_middle(mark):
+    """Return the height at which a circle, or a triangle (its top, then how high it is), stands."""
+    if mark.get("cy"):
+        return float(mark.get("cy"))
+    numbers = [float(each) for each in re.findall(r"-?[\d.]+", mark.get("d"))]
+    return numbers[1] + numbers[-1] / 2
+
+
 def test_the_marks_of_a_picture_stand_where_the_gradients_are():
     flow = simulate(NetworkSpec(depth=6, width=8), 2)
     chart = ET.fromstring(draw_picture(flow)).find(f".//{SVG}svg")
     marks = [node for node in chart if node.tag in (f"{SVG}circle", f"{SVG}path")]
-    places = [
-        float(node.get("cy") or re.findall(r"-?[\d.]+", node.get("d"))[1]) for node in marks[-6:]
-    ]
+    places = [find_middle(node) for node in marks[-6:]]
     norms = [float(norm) for norm in flow.weight_gradient_norms]
     assert np.corrcoef(np.log10(norms), places)[0, 1] < -0.99
 

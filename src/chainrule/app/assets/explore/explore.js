@@ -62,6 +62,26 @@ const LOST =
  * @property {AbortController} control
  */
 
+/**
+ * Load a part of the page when it comes into sight. A click that is quicker is done afterwards.
+ * @param {HTMLElement} section
+ * @param {() => Promise<unknown>} open
+ */
+function loadNear(section, open) {
+  const whenLoaded = async () => {
+    await open();
+    section.removeEventListener("click", wait, true);
+  };
+  const wait = async (/** @type {any} */ event) => {
+    event.stopImmediatePropagation();
+    event.preventDefault();
+    await whenLoaded();
+    event.target.click();
+  };
+  section.addEventListener("click", wait, true);
+  whenNear(section, whenLoaded);
+}
+
 class Explore {
   /** @param {HTMLElement} root */
   constructor(root) {
@@ -147,7 +167,7 @@ class Explore {
       ready ??= import("./train.js").then(({ mountTrain }) => mountTrain(train, api));
       return ready;
     };
-    whenNear(train, open);
+    loadNear(train, open);
     part(root, "go-train").addEventListener("click", async () => {
       const begin = await open();
       train.scrollIntoView({ behavior: scrolling(), block: "start" });
@@ -160,7 +180,7 @@ class Explore {
       shared ??= import("./share.js").then(({ mountShare }) => mountShare(share, api));
       return shared;
     };
-    whenNear(share, openShare);
+    loadNear(share, openShare);
     part(root, "share-open").addEventListener("click", async () => (await openShare())());
   }
 
