@@ -280,7 +280,7 @@ def test_results_are_written_as_people_read_them(page):
 
 def test_examples_set_the_game_and_the_picture(page):
     page.get_by_role("button", name="like sigmoid").click()
-    assert part(page, "layers").input_value() == str(SUBJECTS["vanishing"].depth)
+    assert part(page, "layers").input_value() == str(SUBJECTS["vanishing"].depth - 1)  # steps
     assert "·10⁻" in part(page, "result").inner_text()
     wait_for_picture(page, ADDRESSES["vanishing"])
     page.get_by_role("button", name="like ReLU + spread 1").click()
