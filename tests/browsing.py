@@ -113,7 +113,8 @@ def watch(
         for event, listener in listeners.items():
             page.remove_listener(event, listener)
         leave(page)
-    assert [problem for problem in problems if not expected(problem)] == []
+    found = [problem for problem in problems if not expected(problem)]
+    assert not found, found
 
 
 def empty(page) -> None:
