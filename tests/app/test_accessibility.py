@@ -42,10 +42,16 @@ def list_serious(page: Any, scheme: str) -> list[str]:
     ]
 
 
+def leave(page: Any) -> None:
+    """Leave a page when nothing is under way any more: what is cut off is no fault of the page."""
+    page.wait_for_load_state("networkidle")
+    empty(page)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_serious_is_in_the_way_of_anybody(kept_page, url, name):
     path, ready = PAGES[name]
-    with watch(kept_page, url, expected=lambda text: "404" in text, leave=empty) as page:
+    with watch(kept_page, url, expected=lambda text: "404" in text, leave=leave) as page:
         page.set_default_timeout(PATIENCE)
         page.set_viewport_size({"width": 1280, "height": 900})
         page.emulate_media(reduced_motion="reduce")
