@@ -5,17 +5,15 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from chainrule._utils.numbers import encode_number, format_number, format_share
-from chainrule._utils.tables import check_table, write_table
 from chainrule.errors import SweepError
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.sweeps.axes import Axis
 from chainrule.sweeps.cells import Training
 from chainrule.sweeps.phase_figure import Colour, Dot, Grid, plot_phases
-from chainrule.sweeps.records import Outcome, Trained
+from chainrule.sweeps.records import Outcome, Trained, write_rows
 from chainrule.theory.critical import TRAINABLE
 
 if TYPE_CHECKING:
@@ -350,10 +348,7 @@ class PhaseMap:
             SweepError: If it has another ending, or no package for Parquet is installed.
             FlowFileError: If the file cannot be written.
         """
-        target = Path(path)
-        check_table(target, SweepError)
-        rows = self.to_records()
-        return write_table(target, list(rows[0]), (list(row.values()) for row in rows), SweepError)
+        return write_rows(path, self.to_records())
 
     def draw_text(self) -> str:
         """Return the map as text, a sign for each cell: what was measured, and what learned.

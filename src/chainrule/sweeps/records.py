@@ -246,20 +246,29 @@ class Sweep:
             SweepError: If it has another ending, or no package for Parquet is installed.
             FlowFileError: If the file cannot be written.
         """
-        target = Path(path)
-        check_table(target, SweepError)
-        rows = self.to_records()
-        head = list(rows[0]) if rows else ["address"]
-        mixed = {name for name in head if _is_mixed([row[name] for row in rows])}
-        return write_table(
-            target,
-            head,
-            (
-                [str(row[n]) if n in mixed and row[n] is not None else row[n] for n in head]
-                for row in rows
-            ),
-            SweepError,
-        )
+        return write_rows(path, self.to_records())
+
+
+def write_rows(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> int:
+    """Write flat rows, one per cell, to a file ending with .csv or .parquet; return how many.
+
+    Raises:
+        SweepError: If it has another ending, or no package for Parquet is installed.
+        FlowFileError: If the file cannot be written.
+    """
+    target = Path(path)
+    check_table(target, SweepError)
+    head = list(rows[0]) if rows else ["address"]
+    mixed = {name for name in head if _is_mixed([row[name] for row in rows])}
+    return write_table(
+        target,
+        head,
+        (
+            [str(row[n]) if n in mixed and row[n] is not None else row[n] for n in head]
+            for row in rows
+        ),
+        SweepError,
+    )
 
 
 def _is_mixed(values: list[Any]) -> bool:
