@@ -5,7 +5,7 @@
  */
 import "../shared/frame.js";
 import { readLines } from "../explore/trial.js";
-import { colorOf, onTheme } from "../runs/colors.js";
+import { colorOf, onTheme } from "../shared/colors.js";
 import { el, find, findAll, makeTable, part, setText, showNotices, svg } from "../shared/dom.js";
 import { capitalize } from "../shared/numbers.js";
 import { move, outline, thin } from "./grid.js";

@@ -3,9 +3,10 @@
  * Every value is the server's; here they are only placed and painted. One cell is marked at a time:
  * arrow keys move the mark, and so does the mouse. It stays at its step when new steps come.
  */
+
+import { colorOf, onTheme } from "../shared/colors.js";
 import { el, find, findAll, part, setText, svg } from "../shared/dom.js";
 import { formatNumber, formatRounded } from "../shared/numbers.js";
-import { colorOf, onTheme } from "./colors.js";
 
 const WIDE = 1000; // of the loss, in its own units
 const HIGH = 100;
