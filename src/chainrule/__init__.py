@@ -16,6 +16,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from chainrule import chain as chain
+    from chainrule import diagnosis as diagnosis
+    from chainrule import display as display
+    from chainrule import errors as errors
+    from chainrule import figures as figures
+    from chainrule import flow as flow
+    from chainrule import measure as measure
+    from chainrule import presets as presets
+    from chainrule import remedies as remedies
+    from chainrule import report as report
+    from chainrule import spec as spec
+    from chainrule import sweeps as sweeps
+    from chainrule import testing as testing
+    from chainrule import theory as theory
+    from chainrule import training as training
+    from chainrule import width as width
     from chainrule.chain.scalar_chain import ScalarChain
     from chainrule.chain.scalar_graph import ScalarGraph
     from chainrule.diagnosis.diagnosis import Diagnosis, diagnose

@@ -244,6 +244,32 @@ def test_late_answers_never_overwrite_newer_ones(explorer):
     assert explorer.locator("#control-depth").input_value() == "9"
 
 
+def test_what_a_quick_answer_lacks_is_read_from_the_one_before(explorer):
+    """The whole answer is held back: a chart that is still the old one tells of the old network."""
+    held = []
+
+    def hold(route):
+        if "depth=18" in route.request.url and "quick=1" not in route.request.url:
+            held.append(route)
+        else:
+            route.continue_()
+
+    explorer.route("**/api/explore?*", hold)
+    box = explorer.locator(".ex-configure").get_by_label("Depth (weight layers)", exact=True)
+    box.fill("18")
+    painted = "document.querySelector('[data-part=results]').dataset.painted"
+    explorer.wait_for_function(f"{painted}.includes('depth=18')", timeout=PATIENCE)
+    explorer.locator("#activation-chart").hover()
+    assert "% of activations" in explorer.locator(".fv-tip").inner_text()
+    details = explorer.locator("details[data-part=table]")
+    details.locator("summary").click()
+    assert details.locator("tbody tr").count() == 0
+    for route in held:
+        route.continue_()
+    wait_until_settled(explorer)
+    assert details.locator("tbody tr").count() == 18
+
+
 def test_every_control_explains_itself_where_one_looks(explorer):
     explorer.locator(".ex-configure summary").click()
     for control in CONTROLS.values():

@@ -11,7 +11,7 @@ from chainrule.app.lesson.subjects import ADDRESSES, SUBJECTS
 from chainrule.display.script import format_listing_output, write_listing
 from chainrule.measure.simulation import simulate
 from chainrule.spec.network_spec import NetworkSpec
-from explorer import encode, open_explorer, wait_until_settled
+from explorer import encode, measure, open_explorer, wait_until_settled
 
 pytestmark = pytest.mark.browser
 
@@ -138,10 +138,10 @@ def test_the_backward_pass_is_played(page):
 def test_show_me_sets_the_picture_where_one_reads(page, url):
     link = page.locator("#lesson-claim-hidden a[data-show]").first
     link.evaluate("link => link.scrollIntoView({ block: 'center' })")
-    before = page.evaluate("scrollY")
+    before = measure(link)["top"]  # what one reads stays there, also where something above grows
     link.click()
     wait_for_picture(page, ADDRESSES["hidden"])
-    assert page.evaluate("scrollY") == pytest.approx(before, abs=2)
+    assert measure(link)["top"] == pytest.approx(before, abs=2)
     shown = f"show={encode(ADDRESSES['hidden'].removeprefix('/?'))}"
     assert shown in page.evaluate("location.search")
     # The address shows the same again, wherever the section's own picture would be another.

@@ -49,7 +49,7 @@ export class FlowView {
     /** @type {any} */
     this.answer = null;
     /** @type {any} */
-    this.filled = null; // the answer that the table shows
+    this.filled = null; // the table that is shown
     /** @type {number | undefined} */
     this.later = undefined;
     this.cards = findAll(root, ".fv-card").map((box) => ({
@@ -262,9 +262,10 @@ export class FlowView {
   }
 
   fillTable() {
-    if (!this.details?.open || !this.answer || this.filled === this.answer) return;
-    this.filled = this.answer;
-    const { head, rows } = this.answer.table;
+    const table = this.answer?.table; // a quick answer has none: the whole one fills it
+    if (!this.details?.open || !table || this.filled === table) return;
+    this.filled = table;
+    const { head, rows } = table;
     const describe = (/** @type {string[]} */ row) => ({
       onmouseenter: () => this.point(Number(row[0])),
     });
@@ -325,8 +326,8 @@ export class FlowView {
       const { left, top } = plot.getBoundingClientRect();
       const [x, y] = [event.clientX - left - size.l, event.clientY - top - yaxis._offset];
       const inside = x >= 0 && x <= size.w && y >= 0 && y <= yaxis._length;
-      const cell =
-        inside && findCell(this.answer.figures.activation.data[0], xaxis.p2l(x), yaxis.p2l(y));
+      // What is drawn, not the newest answer: a quick one leaves this chart as it was.
+      const cell = inside && findCell(plot.wanted.data[0], xaxis.p2l(x), yaxis.p2l(y));
       return cell ? { ...cell, x: event.clientX - left, y: event.clientY - top } : null;
     };
     const hide = () => {
