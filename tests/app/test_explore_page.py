@@ -247,9 +247,10 @@ def test_late_answers_never_overwrite_newer_ones(explorer):
 def test_what_a_quick_answer_lacks_is_read_from_the_one_before(explorer):
     """The whole answer is held back: a chart that is still the old one tells of the old network."""
     held = []
+    holding = True
 
     def hold(route):
-        if "depth=18" in route.request.url and "quick=1" not in route.request.url:
+        if holding and "depth=18" in route.request.url and "quick=1" not in route.request.url:
             held.append(route)
         else:
             route.continue_()
@@ -264,6 +265,7 @@ def test_what_a_quick_answer_lacks_is_read_from_the_one_before(explorer):
     details = explorer.locator("details[data-part=table]")
     details.locator("summary").click()
     assert details.locator("tbody tr").count() == 0
+    holding = False
     for route in held:
         route.continue_()
     wait_until_settled(explorer)
