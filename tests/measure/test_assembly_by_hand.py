@@ -12,7 +12,6 @@ from chainrule.measure.assembly import (
     _compute_gain,
     _is_chain,
     _list_suspects,
-    _summarize_alike,
     number_layers,
 )
 from chainrule.measure.residuals import assemble_residuals, describe_residuals, place_edges
@@ -174,27 +173,6 @@ class TestParameters:
             for row in rows
         ]
         assert list(_list_suspects(places, tables, lambda: rows)) == [4]
-
-    def test_are_summarized_together_by_shape_and_precision(self):
-        tensors = {
-            "a": torch.ones(2),
-            "b": torch.ones(3),
-            "c": 2 * torch.ones(2),
-            "d": torch.ones(2).double(),
-            "e": {"norm": torch.zeros(1, 1)},
-        }
-        tables, seen = [{}], []
-
-        def summarize(group):
-            seen.append([each.sum().item() for each in group])
-            return {"norm": torch.zeros(len(group), 1)}
-
-        places = _summarize_alike(tensors, tables, summarize)
-        assert sorted(seen) == [[2.0], [2.0, 4.0], [3.0]]
-        assert places["e"] == (1, 0)
-        assert places["a"][0] == places["c"][0] != places["d"][0]
-        assert (places["a"][1], places["c"][1]) == (0, 1)
-        assert len(tables) == 5
 
     def test_attention_without_a_choice_is_left_out_and_still_counted(self):
         sizes = (2, 3, 4)

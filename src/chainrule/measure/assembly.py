@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import accumulate, pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,28 +35,28 @@ from chainrule.measure.residuals import (
     place_edges,
 )
 from chainrule.measure.sequences import assemble_times, take_stepwise, take_times
+from chainrule.measure.stacks import (
+    DELTAS,
+    GRADIENTS,
+    VALUES,
+    WEIGHTS,
+    Place,
+    summarize_alike,
+    summarize_kinds,
+)
 from chainrule.measure.statistics import (
+    HostTable,
     Row,
     Table,
     gather_rows,
     is_cheap_to_read,
     read_activation,
     read_gradient,
-    stack_alike,
     summarize_derivative,
-    summarize_gradients,
-    summarize_sparse_gradient,
-    summarize_values,
-    summarize_weights,
 )
 from chainrule.measure.symmetry import find_symmetries
 from chainrule.measure.terms import assemble_terms
 from chainrule.measure.ties import take_targets
-
-_Key = TypeVar("_Key")
-Place = tuple[int, int]
-"""Where a value will be found: (number of the table, entry in it)."""
-
 
 def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of tensor)
     inventory: Inventory,
@@ -86,30 +86,35 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
             edges are divided by it. (Those of parameters are given without it.)
     """
     parameters = inventory.parameters
-    tables: list[Table] = [{"loss": loss.reshape(1, 1)}]
-    places = _summarize_outputs(recorder.calls, tables)
+    tables: list[Table | HostTable] = [{"loss": loss.reshape(1, 1)}]
+    outputs, activated = _gather_outputs(recorder.calls)
     of_calls = {e: g for e, g in edge_gradients.items() if e not in recorder.kept}
-    first_of_edges = len(tables)
-    edge_places = _summarize_alike(of_calls, tables, summarize_gradients)
+    output_places, edge_places, gradient_places, norm_places = summarize_kinds(
+        (
+            (VALUES, outputs),
+            (DELTAS, of_calls),
+            (GRADIENTS, parameter_gradients),
+            (WEIGHTS, {position: p.tensor for position, p in enumerate(parameters)}),
+        ),
+        tables,
+    )
     if scale != 1.0:
-        for table in tables[first_of_edges:]:
+        for at in {at for at, _ in edge_places.values()}:
             for name in ("norm", "max_abs"):
-                table[name] = table[name] / scale
+                tables[at][name] = tables[at][name] / scale
+    places = {key: [place] for key, place in output_places.items()}
+    _summarize_activations(activated, places, tables)
 
     def has_zeros(edge: int) -> bool:
         table, entry = edge_places.get(edge, (0, 0))
         share = tables[table].get("zero_share")
-        return share is None or not is_cheap_to_read(share.device) or bool(share[entry] != 0)
+        if share is None or (isinstance(share, Tensor) and not is_cheap_to_read(share.device)):
+            return True
+        return bool(share[entry] != 0)
 
     loss_table = len(tables)
     if facts is not None:
         tables.append(summarize_loss(facts, loss, edge_gradients, recorder, has_zeros))
-    gradient_places = _summarize_alike(parameter_gradients, tables, summarize_gradients)
-    norm_places = _summarize_alike(
-        {position: p.tensor.detach() for position, p in enumerate(parameters)},
-        tables,
-        summarize_weights,
-    )
     sums = {
         total.edge: total.size
         for each in residuals
@@ -301,15 +306,17 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
 
 
 def _list_suspects(
-    places: Mapping[int, Place], tables: Sequence[Table], read_rows: Callable[[], Sequence[Row]]
+    places: Mapping[int, Place],
+    tables: Sequence[Table | HostTable],
+    read_rows: Callable[[], Sequence[Row]],
 ) -> Iterator[int]:
     """Yield the parameters of which some units may be the same."""
     found = {
         table: tables[table]["first"] for table, _ in places.values() if "first" in tables[table]
     }
     firsts: dict[int, list[Any]]
-    if all(is_cheap_to_read(tensor.device) for tensor in found.values()):
-        firsts = {table: tensor.tolist() for table, tensor in found.items()}
+    if all(is_cheap_to_read(each.device) for each in found.values() if isinstance(each, Tensor)):
+        firsts = {table: each.tolist() for table, each in found.items()}
     else:
         rows = read_rows()
         firsts = {table: rows[table]["first"] for table in found}
@@ -320,16 +327,18 @@ def _list_suspects(
                 yield position
 
 
-def _summarize_outputs(calls: Sequence[Call], tables: list[Table]) -> dict[int, list[Place]]:
-    """Summarize all outputs, the small ones of one shape together; return places by `id`."""
-    places: dict[int, list[Place]] = {}
-    values: dict[int, Tensor] = {}
-    activated: dict[tuple[object, ...], list[tuple[Subject, Output]]] = {}
+_Activated = dict[tuple[object, ...], list[tuple[Subject, Output]]]
+"""Outputs of activations of the same kind and settings."""
+
+
+def _gather_outputs(calls: Sequence[Call]) -> tuple[dict[int, Tensor | Table], _Activated]:
+    """Return what is known of outputs by `id`: copies of small ones, tables of large ones."""
+    values: dict[int, Tensor | Table] = {}
+    activated: _Activated = {}
     for call in calls:
         for output in call.outputs:
             if output.table is not None:
-                places[id(output)] = [(len(tables), 0)]
-                tables.append(output.table)
+                values[id(output)] = output.table
             elif output.values is not None:
                 values[id(output)] = output.values
                 if output.pre_activation is not None:
@@ -337,8 +346,13 @@ def _summarize_outputs(calls: Sequence[Call], tables: list[Table]) -> dict[int, 
                     settings = subject.module.extra_repr() if subject.module else ""
                     kind = (subject.kind, settings, output.unit_dim)
                     activated.setdefault(kind, []).append((subject, output))
-    for key, place in _summarize_alike(values, tables, summarize_values).items():
-        places[key] = [place]
+    return values, activated
+
+
+def _summarize_activations(
+    activated: _Activated, places: Mapping[int, list[Place]], tables: list[Table | HostTable]
+) -> None:
+    """Add the places of what derivatives of activations say of their outputs."""
     for group in activated.values():
         subject, example = group[0]
         assert subject.activation is not None
@@ -349,35 +363,8 @@ def _summarize_outputs(calls: Sequence[Call], tables: list[Table]) -> dict[int, 
             module=subject.module,
             unit_dim=example.unit_dim,
         )
-        for key, place in _summarize_alike(inputs, tables, derive).items():
+        for key, place in summarize_alike(inputs, tables, derive).items():
             places[key].append(place)
-    return places
-
-
-def _summarize_alike(
-    tensors: Mapping[_Key, Tensor] | Mapping[_Key, Tensor | Table],
-    tables: list[Table],
-    summarize: Callable[[Sequence[Tensor] | Tensor], Table],
-) -> dict[_Key, Place]:
-    """Summarize tensors, those of one shape together; return places by key."""
-    places: dict[_Key, Place] = {}
-    alike: dict[tuple[torch.Size, torch.dtype, torch.device], list[_Key]] = {}
-    dense: dict[_Key, Tensor] = {}
-    for key, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            places[key] = len(tables), 0
-            tables.append(tensor)
-        elif tensor.is_sparse:
-            places[key] = len(tables), 0
-            tables.append(summarize_sparse_gradient(tensor))
-        else:
-            dense[key] = tensor
-            alike.setdefault((tensor.shape, tensor.dtype, tensor.device), []).append(key)
-    for group in alike.values():
-        for entry, key in enumerate(group):
-            places[key] = len(tables), entry
-        tables.append(summarize(stack_alike([dense[key] for key in group])))
-    return places
 
 
 def number_layers(

@@ -34,11 +34,11 @@ from chainrule.measure._torch_internals import (
 )
 from chainrule.measure.alignments import find_short
 from chainrule.measure.autograd_graph import find_overwritten
-from chainrule.measure.broadcasts import Broadcasts
+from chainrule.measure.broadcasts import COMPARES, Broadcasts
 from chainrule.measure.constants import SUMS, Constants
 from chainrule.measure.modules import Inventory, is_leaf
 from chainrule.measure.sharing import finish_all
-from chainrule.measure.source_lines import call_from
+from chainrule.measure.source_lines import Callers
 
 if TYPE_CHECKING:
     from chainrule.flow.loss import AlignmentFlow
@@ -57,6 +57,10 @@ _OF_CTC = ("log_probs", "targets", "input_lengths", "target_lengths")
 _SOFTMAX = frozenset({"softmax", "special_softmax"})
 _PRODUCTS = frozenset({"matmul", "bmm", "mm", "baddbmm", "einsum"})
 _ADDS_IN_PLACE = frozenset({"add_", "__iadd__"})
+_LOOKED_AT = (
+    COMPARES | SUMS | _ADDS_IN_PLACE | _PRODUCTS | {"scaled_dot_product_attention", "ctc_loss"}
+)
+"""Functions that are looked at where nothing is followed and their result needs a gradient."""
 _CARRIED_BY = (
     "add add_ sub sub_ mul mul_ div div_ true_divide masked_fill masked_fill_ where to float half "
     "bfloat16 double type type_as view reshape transpose permute swapaxes contiguous clone clamp "
@@ -109,6 +113,7 @@ class AttentionWatch(TorchFunctionMode):
         self.constants = Constants()
         self.broadcasts = Broadcasts()
         self.alignment: AlignmentFlow | None = None
+        self._callers = Callers()
         self._names = {module: name for name, module in inventory.modules}
         self._inside: list[nn.Module] = []
         self._heads: list[int] = []
@@ -147,7 +152,15 @@ class AttentionWatch(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "multi_head_attention_forward" and func is F.multi_head_attention_forward:
             return self._run_multihead(args, kwargs)
-        result = call_from(_find_caller(), func, args, kwargs)
+        result = self._callers.find(_find_caller())(func, args, kwargs)
+        if (
+            name not in _LOOKED_AT
+            and type(result) is Tensor
+            and result.requires_grad
+            and not self._tracked
+            and not self.broadcasts.are_followed
+        ):
+            return result  # most of them
         self.broadcasts.note(name, args, kwargs, result)
         if name == "ctc_loss":
             self._note_alignment(args, kwargs)

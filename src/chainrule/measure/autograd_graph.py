@@ -36,6 +36,15 @@ _VIEWS = frozenset(f"{each[:-1]}Backward{each[-1]}" for each in _VIEWED_BY.split
 what overwriting a view in place leaves; written by hand it may pick single values.)"""
 
 
+_NEITHER_BY = (
+    "Addmm0 Mm0 Bmm0 Baddbmm0 Convolution0 Relu0 Sigmoid0 Tanh0 Gelu0 Silu0 Elu0 LeakyRelu0 "
+    "NativeLayerNorm0 NativeBatchNorm0 NativeGroupNorm0 Embedding0 NativeDropout0 Softmax0 Mul0"
+)
+_NEITHER = frozenset(f"{each[:-1]}Backward{each[-1]}" for each in _NEITHER_BY.split())
+"""Classes of nodes that are neither views nor sums. Asking for the class is quicker than for the
+name, which is written anew each time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Graph:
     """What a walk through a whole graph finds.
@@ -164,9 +173,10 @@ def find_sum(tensor: Tensor, overwritten: set[Any]) -> Edge | None:
         overwritten: Nodes that are known to be additions in place to a whole tensor behind a view:
             the graph does not tell these from other operations in place.
     """
-    if tensor.grad_fn is None:
+    node = tensor.grad_fn
+    if node is None or (type(node).__name__ in _NEITHER and not overwritten):
         return None
-    edge = list_views(tensor.grad_fn, tensor.output_nr)[-1]
+    edge = list_views(node, tensor.output_nr)[-1]
     return edge if edge[0] in overwritten or _list_inputs(edge[0]) else None
 
 

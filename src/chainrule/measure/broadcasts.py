@@ -37,7 +37,8 @@ _LOSSES = frozenset(
     )
 )
 """Losses of PyTorch that broadcast."""
-_COMPARES = _LOSSES | _OPERATIONS.keys()
+COMPARES = _LOSSES | _OPERATIONS.keys()
+"""Functions that may make such a matrix."""
 
 _PLAIN_BY = (
     "pow __pow__ square abs __abs__ absolute neg __neg__ mul __mul__ __rmul__ multiply div "
@@ -99,11 +100,16 @@ class Broadcasts:
         self._found: list[_Broadcast] = []
         self._followed: dict[int, tuple[weakref.ref[Tensor], _Broadcast]] = {}
 
+    @property
+    def are_followed(self) -> bool:
+        """Whether there is such a matrix whose way is followed."""
+        return bool(self._followed)
+
     def note(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """After a function of PyTorch: whether it makes such a matrix, or goes on with one."""
         if self._followed and self._carry(name, args, kwargs, result):
             return
-        if name not in _COMPARES or not isinstance(result, Tensor) or not result.requires_grad:
+        if name not in COMPARES or not isinstance(result, Tensor) or not result.requires_grad:
             return
         operands = [x for x in (*args[:2], *_list_named(kwargs)) if isinstance(x, Tensor)]
         if len(operands) == 2 and len(self._found) < _MOST:

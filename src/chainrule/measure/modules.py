@@ -52,6 +52,8 @@ class ModuleClass:
     """What the class of a module says about it.
 
     Attributes:
+        kind: What it is called.
+        is_known: Whether it is one of PyTorch's.
         activation: The table's entry, for an activation of the table.
         role: Its role if it owns no weights.
         unit_dim: Which dimension of its outputs counts the units, from the end: −3 for a
@@ -59,6 +61,8 @@ class ModuleClass:
         dims: Number of dimensions of outputs for which `unit_dim` holds, or `None` for any.
     """
 
+    kind: str
+    is_known: bool
     activation: Activation | None
     role: Role
     unit_dim: int | None
@@ -89,13 +93,20 @@ def _classify(cls: Hashable) -> ModuleClass:
     elif issubclass(cls, _CHANNELS_FIRST) and digit in "123":
         unit_dim = -1 - int(digit)
         dims = None if issubclass(cls, _CONVOLUTIONS) else 2 + int(digit)
-    return ModuleClass(activation, role, unit_dim, dims)
+    return ModuleClass(
+        kind=cls.__name__.removeprefix("Parametrized"),
+        is_known=cls.__module__.startswith("torch.nn."),
+        activation=activation,
+        role=role,
+        unit_dim=unit_dim,
+        dims=dims,
+    )
 
 
 def has_weights(module: nn.Module) -> bool:
     """Whether a module itself owns a weight matrix or kernel, parametrized or not."""
     owned = list(module._parameters.values())
-    if hasattr(module, PARAMETRIZATIONS):
+    if PARAMETRIZATIONS in module._modules:
         owned += getattr(module, PARAMETRIZATIONS).parameters()
     return any(p is not None and p.dim() >= 2 for p in owned)
 

@@ -29,6 +29,7 @@ from chainrule.measure._torch_internals import (
 )
 from chainrule.measure.attention import unwatched
 from chainrule.measure.autograd_graph import (
+    Edge,
     Target,
     find_sum,
     find_viewed,
@@ -38,13 +39,14 @@ from chainrule.measure.autograd_graph import (
 from chainrule.measure.inputs import MAX_ENTERING, Entering, take_entering
 from chainrule.measure.modules import Inventory, classify, has_weights, is_leaf, is_measured
 from chainrule.measure.sharing import finish_all
+from chainrule.measure.stacks import DELTAS, VALUES, summarize_one
 from chainrule.measure.statistics import (
     HALF,
+    HostTable,
     Table,
     is_cheap_to_read,
     measure_norm,
     summarize_derivative,
-    summarize_gradients,
     summarize_sparse_gradient,
     summarize_values,
 )
@@ -74,7 +76,7 @@ class Output:
     edge: int | None
     values: Tensor | None = None
     pre_activation: Tensor | None = None
-    table: Table | None = None
+    table: Table | HostTable | None = None
     fingerprint: Tensor | None = None
 
 
@@ -91,6 +93,7 @@ class Subject:
     dims: int | None
     watched: bool
     recurrent: bool = False
+    is_leaf: bool = True
     runs: int = 0
 
 
@@ -177,7 +180,7 @@ class Recorder:
         self._positions: dict[tuple[Any, int], int] = {}
         self._open: list[Call] = []
         self._before: dict[nn.Module, tuple[Tensor | None, tuple[int, ...]]] = {}
-        self._tables: dict[int, Table] | None = None
+        self._tables: dict[int, Any] | None = None
         self._layout: tuple[int, int | None] = -1, None
         self._latest: tuple[Tensor, int | None, Output] | None = None
         self.entering: list[Entering] = []
@@ -321,7 +324,7 @@ class Recorder:
                 self._tables[edge] = (
                     summarize_sparse_gradient(gradient)
                     if gradient.is_sparse
-                    else summarize_gradients([gradient.detach().unsqueeze(0)])
+                    else summarize_one(DELTAS, gradient.detach())
                 )
 
     def lend_gradient(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -395,14 +398,13 @@ class Recorder:
             edge = self.note_edge(tensor)
             if edge is not None and edge not in self.lent:
                 edges.append(edge)
-                self._note_sum(subject, tensor, edge)
+                if (key := find_sum(tensor, self.overwritten)) is not None:
+                    self._note_sum(key, subject, tensor, edge)
         return tuple(edges)
 
-    def _note_sum(self, reader: Subject, tensor: Tensor, edge: int) -> None:
-        key = find_sum(tensor, self.overwritten)
+    def _note_sum(self, key: Edge, reader: Subject, tensor: Tensor, edge: int) -> None:
         if (
-            key is None
-            or key in self.sums
+            key in self.sums
             or tensor.numel() == 0
             or tensor.is_nested
             or tensor.is_sparse
@@ -423,48 +425,53 @@ class Recorder:
                 "compute_loss."
             )
         values = flatten_nested(tensor.detach())
-        output = Output(
-            path,
-            tuple(values.shape),
-            tensor.dtype,
-            self._find_unit_dim(values.dim()),
-            self.note_edge(tensor),
-        )
-        self._note_base(tensor, only_private=True)
+        shape, edge = tuple(values.shape), self.note_edge(tensor)
+        output = Output(path, shape, tensor.dtype, self._find_unit_dim(len(shape)), edge)
+        if edge is not None:
+            self._note_base(tensor, only_private=True)
         call.outputs.append(output)
         self._note_kind(call, output, tensor)
-        if output.edge is not None and call.subject.module and not is_leaf(call.subject.module):
-            self._note_sum(call.subject, tensor, output.edge)
+        subject = call.subject
+        if edge is not None and not subject.is_leaf:
+            key = find_sum(tensor, self.overwritten)
+            if key is not None:
+                self._note_sum(key, subject, tensor, edge)
         if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
             return
         if values.layout != torch.strided:
             values = values.to_dense()
         if isinstance(pre_activation, Tensor) and pre_activation.is_nested:
             pre_activation = flatten_nested(pre_activation.detach())
-        subject = call.subject
-        fits = isinstance(pre_activation, Tensor) and pre_activation.shape == values.shape
-        before = pre_activation.detach() if subject.activation and fits else None
+        has_input = (
+            subject.activation is not None
+            and isinstance(pre_activation, Tensor)
+            and pre_activation.shape == values.shape
+        )
         if values.numel() <= SMALL:
             output.values = values.clone()
-            if before is not None:
+            if has_input:
                 latest, version = self._latest, read_version(pre_activation)
                 unchanged = latest and latest[0] is pre_activation and latest[1] == version
                 if latest and unchanged and version is not None:  # already copied
                     output.pre_activation = latest[2].values
                 else:
-                    output.pre_activation = before.clone()
+                    output.pre_activation = pre_activation.detach().clone()
             self._latest = tensor, read_version(tensor), output
             return
         with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
-            output.table = summarize_values([values.unsqueeze(0)])
-            if before is not None and subject.activation is not None:
+            output.table = summarize_one(VALUES, values)
+            if has_input:
+                assert subject.activation is not None
                 output.table |= summarize_derivative(
-                    [before.unsqueeze(0)], subject.activation, subject.module, output.unit_dim
+                    [pre_activation.detach().unsqueeze(0)],
+                    subject.activation,
+                    subject.module,
+                    output.unit_dim,
                 )
 
     def _note_kind(self, call: Call, output: Output, tensor: Tensor) -> None:
-        self._may_enter &= tensor.requires_grad
-        self.has_half |= tensor.dtype in HALF
+        self._may_enter = self._may_enter and tensor.requires_grad
+        self.has_half = self.has_half or output.dtype in HALF
         if call.subject.recurrent and output.path == "0" and output.edge is not None:
             module = call.subject.module
             if isinstance(module, nn.RNNBase):
@@ -488,7 +495,7 @@ class Recorder:
 
     def _find_unit_dim(self, dims: int) -> int:
         unit_dim, expected = self._layout
-        if -unit_dim > dims or expected not in (None, dims):
+        if -unit_dim > dims or (expected is not None and expected != dims):
             unit_dim = -1
         return max(dims + unit_dim, 0)
 
@@ -518,9 +525,9 @@ def record(inventory: Inventory) -> Iterator[Recorder]:
     lend = unwatched(recorder.lend_gradient)
     try:
         for module, subject in recorder.subjects.items():
-            if not is_leaf(module) or subject.watched:
+            if not subject.is_leaf or subject.watched:
                 handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-            if isinstance(module, nn.RNNBase):
+            if subject.recurrent and isinstance(module, nn.RNNBase):
                 handles.append(module.register_forward_pre_hook(lend, with_kwargs=True))
             handles.append(module.register_forward_hook(leave, with_kwargs=True))
         yield recorder
@@ -611,20 +618,19 @@ def find_active(gradient: Tensor) -> Tensor:
 def describe_module(name: str, module: nn.Module) -> Subject:
     """Return what is known of a module before it runs."""
     traits = classify(module)
-    role: Role = "weight" if module._parameters and has_weights(module) else traits.role
-    # Its inputs are looked at before it runs: it works in place, or might, unknown to us.
-    unknown = not type(module).__module__.startswith("torch.nn.")
-    watched = is_leaf(module) and (unknown or bool(getattr(module, "inplace", False)))
+    leaf = is_leaf(module)
     return Subject(
         module=module,
         name=name,
-        kind=type(module).__name__.removeprefix("Parametrized"),
-        role=role,
+        kind=traits.kind,
+        role="weight" if module._parameters and has_weights(module) else traits.role,
         activation=traits.activation,
         unit_dim=traits.unit_dim,
         dims=traits.dims,
-        watched=watched,
+        # Its inputs are looked at before it runs: it works in place, or might, unknown to us.
+        watched=leaf and (not traits.is_known or bool(vars(module).get("inplace"))),
         recurrent=isinstance(module, _RECURRENT),
+        is_leaf=leaf,
     )
 
 
@@ -632,7 +638,7 @@ def _take_fingerprint(output: Output) -> Tensor | None:
     """Return a few numbers by which a repeated call can be told from the module's other calls."""
     if output.values is not None:
         return _thin_out(output.values)
-    return output.table["mean"].flatten() if output.table else None
+    return torch.as_tensor(output.table["mean"]).flatten() if output.table else None
 
 
 def _measure_distance(output: Output, tensor: Tensor) -> float:

@@ -3,6 +3,7 @@
 import linecache
 import os
 import sysconfig
+from collections.abc import Callable
 from functools import cache, lru_cache
 from inspect import currentframe
 from pathlib import Path
@@ -49,16 +50,28 @@ def read_line(file: str, line: int | None) -> str:
     return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."
 
 
-def call_from(frame: FrameType | None, function: Any, args: Any, kwargs: Any) -> Any:
-    """Call a function so that its caller seems to be the line that a frame is at.
+class Callers:
+    """Functions that call another one so that its caller seems to be the line a frame is at.
 
     A warning names the line of its caller. Where a function is called for someone else, that would
-    be a line which they did not write.
+    be a line which they did not write. They are kept by place, for as long as a model runs.
     """
-    if frame is None:
-        return function(*args, **kwargs)
-    code = _place_caller(frame.f_code.co_filename, frame.f_lineno)
-    return FunctionType(code, frame.f_globals)(function, args, kwargs)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], tuple[CodeType, dict[str, Any], Any]] = {}
+
+    def find(self, frame: FrameType | None) -> Callable[[Any, Any, Any], Any]:
+        """Return what calls a function, given with arguments and keywords, as from a frame."""
+        if frame is None:
+            return _CALLER
+        code, names = frame.f_code, frame.f_globals
+        key = id(code), frame.f_lasti
+        known = self._known.get(key)
+        if known is None or known[0] is not code or known[1] is not names:
+            line = _place_caller(code.co_filename, frame.f_lineno)
+            known = self._known[key] = code, names, FunctionType(line, names)
+        function: Callable[[Any, Any, Any], Any] = known[2]
+        return function
 
 
 @lru_cache(maxsize=4096)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import ActivationStatistics, GradientStatistics, Histogram
+from chainrule.measure.host import Numbers, count_into_bins, share_below, share_zeros
 from chainrule.spec.activations import (
     LEAKY_SLOPE,
     SATURATION_SHARE,
@@ -47,10 +48,12 @@ UNITS = 8
 """Evenly spaced units of a weight of which one entry is compared."""
 
 _BLOCK = 1024
-_MODERATE = (1e-15, 1e15)
+MODERATE = (1e-15, 1e15)
 """Between these, squares of float32 neither overflow nor underflow."""
 
 Table = dict[str, Tensor]
+HostTable = dict[str, Numbers]
+"""The same where numbers are read on the host anyway."""
 Row = Mapping[str, list[Any]]
 
 
@@ -96,6 +99,8 @@ def sample_entries(tensors: Sequence[Tensor] | Tensor, step: int | None = None) 
     if step == 1:
         stacked = tensors if isinstance(tensors, Tensor) else torch.stack(list(tensors))
         return to_real(stacked).flatten(1)
+    if isinstance(tensors, Tensor):
+        return to_real(tensors.flatten(1)[:, ::step])
     return to_real(torch.stack([tensor.flatten()[::step] for tensor in tensors]))
 
 
@@ -108,22 +113,22 @@ def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
         high: Largest values, [entries, members].
     """
     bin_low, bin_high = low.amin(-1).to(samples.dtype), high.amax(-1).to(samples.dtype)
-    finite = None
     width = bin_high - bin_low
-    if not is_cheap_to_read(samples.device) or not bool(torch.isfinite(width).all()):
-        finite = torch.isfinite(samples)
-        samples = samples / 4  # so that the width of the range is finite up to the largest float
-        lowest = torch.where(finite, samples, torch.inf).amin(-1)
-        highest = torch.where(finite, samples, -torch.inf).amax(-1)
-        bin_low = torch.where(torch.isfinite(bin_low), bin_low / 4, lowest)
-        bin_high = torch.where(torch.isfinite(bin_high), bin_high / 4, highest)
-        width = bin_high - bin_low
+    if is_cheap_to_read(samples.device) and bool(torch.isfinite(width).all()):
+        counts = count_into_bins(samples, bin_low.numpy(), width.numpy(), BINS)
+        return {"bin_low": bin_low, "bin_high": bin_high, "counts": torch.from_numpy(counts)}
+    finite = torch.isfinite(samples)
+    samples = samples / 4  # so that the width of the range is finite up to the largest float
+    lowest = torch.where(finite, samples, torch.inf).amin(-1)
+    highest = torch.where(finite, samples, -torch.inf).amax(-1)
+    bin_low = torch.where(torch.isfinite(bin_low), bin_low / 4, lowest)
+    bin_high = torch.where(torch.isfinite(bin_high), bin_high / 4, highest)
+    width = bin_high - bin_low
     per_width = torch.where(width > 0, BINS / width, 0.0)
     bins = ((samples - bin_low.unsqueeze(-1)) * per_width.unsqueeze(-1)).to(torch.int32)
     bins = bins.clamp_(0, BINS - 1).to(torch.int64)
-    if finite is not None:
-        bins.masked_fill_(~finite, BINS)
-        bin_low, bin_high = bin_low * 4, bin_high * 4
+    bins.masked_fill_(~finite, BINS)
+    bin_low, bin_high = bin_low * 4, bin_high * 4
     counts = torch.zeros(len(samples), BINS + 1, device=samples.device, dtype=torch.int64)
     one = torch.ones((), dtype=torch.int64, device=samples.device)
     counts.scatter_add_(1, bins, one.expand_as(bins))
@@ -170,7 +175,9 @@ def summarize_derivative(
         dims = [dim for dim in range(2, z.dim()) if dim != unit]
         largest = derivative.amax(dims) if dims else derivative
         table = {"dead_units": (largest == 0).sum(-1)}
-        if standard:
+        if standard and is_cheap_to_read(z.device) and math.isfinite(largest.sum().item()):
+            table["saturation"] = torch.from_numpy(share_below(derivative.flatten(2), limit))
+        elif standard:
             # The sign of the difference, not a comparison: bools are slow to average on a CPU.
             table["saturation"] = (limit - derivative).sign_().clamp_(min=0).flatten(2).mean(-1)
         return table
@@ -236,12 +243,17 @@ def summarize_weights(tensors: Sequence[Tensor] | Tensor) -> Table:
 def _reduce_weights(weights: Tensor) -> Table:
     table = _reduce_parameters(weights)
     if weights.dim() > 3 and weights.numel():
-        size, stride = weights.shape, weights.stride()
-        table["first"] = weights.as_strided(
-            (size[0], size[1], min(size[2], UNITS)),
-            (stride[0], stride[1], stride[2] * max(1, size[2] // UNITS)),
-        )
+        table["first"] = take_first(weights)
     return table
+
+
+def take_first(weights: Tensor) -> Tensor:
+    """Return one entry each of a few units of [entries, members, units, ...], not copied."""
+    size, stride = weights.shape, weights.stride()
+    return weights.as_strided(
+        (size[0], size[1], min(size[2], UNITS)),
+        (stride[0], stride[1], stride[2] * max(1, size[2] // UNITS)),
+    )
 
 
 def is_cheap_to_read(device: torch.device) -> bool:
@@ -276,33 +288,42 @@ def stack_alike(tensors: Sequence[Tensor]) -> Sequence[Tensor] | Tensor:
     return [tensor.unsqueeze(0) for tensor in tensors]
 
 
-def gather_rows(tables: Sequence[Table]) -> Callable[[], list[Row]]:
+def gather_rows(tables: Sequence[Table | HostTable]) -> Callable[[], list[Row]]:
     """Return a function that returns tables as nested Python lists; the numbers are read now.
 
     To nest them takes longer, so it waits until somebody reads them.
     """
-    entries = [(at, name, each) for at, table in enumerate(tables) for name, each in table.items()]
-    if not all(is_cheap_to_read(tensor.device) for _, _, tensor in entries):
-        rows = fetch_rows(tables)
-        return lambda: rows
+    count = len(tables)
+    tensors: list[Table] = [{} for _ in range(count)]
+    arrays: list[tuple[int, str, Numbers]] = []
     alike: dict[torch.dtype, list[tuple[int, str, Tensor]]] = {}
-    for entry in entries:
-        alike.setdefault(entry[2].dtype, []).append(entry)
+    is_cheap = True
+    for at, table in enumerate(tables):
+        for name, each in table.items():
+            if isinstance(each, Tensor):
+                is_cheap = is_cheap and is_cheap_to_read(each.device)
+                tensors[at][name] = each
+                alike.setdefault(each.dtype, []).append((at, name, each))
+            else:
+                arrays.append((at, name, each))
+    fetched = [] if is_cheap else fetch_rows(tensors)
     read_out = [
         (
             torch.cat([tensor.reshape(-1) for _, _, tensor in group]).tolist(),
             [(at, name, tensor.shape) for at, name, tensor in group],
         )
         for group in alike.values()
+        if is_cheap
     ]
-    count = len(tables)
 
     def read() -> list[Row]:
-        found: list[dict[str, list[Any]]] = [{} for _ in range(count)]
+        found: list[dict[str, list[Any]]] = [dict(row) for row in fetched or [{}] * count]
         for flat, places in read_out:
             numbers = iter(flat)
             for at, name, shape in places:
                 found[at][name] = _nest(numbers, shape)
+        for at, name, array in arrays:
+            found[at][name] = array.tolist()
         return [dict(row) for row in found]
 
     return read
@@ -407,9 +428,9 @@ def _reduce(
     if rescale is None or not reads:
         return table
     largest = rescale(table)
-    if _lies_between(largest, *_MODERATE):
+    if _lies_between(largest, *MODERATE):
         return table
-    moderate = (largest > _MODERATE[0]) & (largest < _MODERATE[1]) | (largest == 0)
+    moderate = (largest > MODERATE[0]) & (largest < MODERATE[1]) | (largest == 0)
     if not bool(moderate.all()):
         for entry in (~moderate).any(-1).nonzero().flatten().tolist():
             again = tensors[entry].unsqueeze(0)
@@ -420,7 +441,7 @@ def _reduce(
 
 def _reduce_rescaled(group: Tensor, reduce: Callable[[Tensor], Table], largest: Tensor) -> Table:
     # A member of moderate size is left as it is: its numbers must not depend on the others.
-    beyond = (largest <= _MODERATE[0]) | (largest >= _MODERATE[1])
+    beyond = (largest <= MODERATE[0]) | (largest >= MODERATE[1])
     scale = torch.where(beyond & torch.isfinite(largest) & (largest > 0), largest, 1.0)
     scale = scale.to(group.dtype)
     table = reduce(group / scale.view(*scale.shape, *[1] * (group.dim() - 2)))
@@ -445,23 +466,15 @@ def _find_largest(table: Table) -> Tensor:
 
 def _reduce_values(values: Tensor) -> Table:
     flat = values.flatten(2)
-    low, high = _find_extremes(flat)
+    low, high = find_extremes(flat)
     table = {"min": low, "max": high}
     if values.dim() > 2 and values.shape[2] > 1:
-        # The spread around the batch mean, and of the batch mean around the overall mean, are
-        # orthogonal: their squares add up to the whole.
-        centre = values.mean(2, keepdim=True)
-        within = _measure_spread(values, centre)
-        centre = centre.flatten(2)
-        mean = centre.mean(-1)
-        weight = values.shape[2] ** 0.5
-        between = torch.linalg.vector_norm(centre - mean.unsqueeze(-1), dim=-1) * weight
-        size = torch.hypot(within, torch.linalg.vector_norm(centre, dim=-1) * weight)
+        within, between, whole, mean = measure_spreads(values)
+        size = torch.hypot(within, whole)
         table["variation"] = torch.where(size > 0, within / size, torch.where(size == 0, 0.0, size))
         deviation = torch.hypot(within, between)
     else:
-        mean = flat.mean(-1)
-        deviation = torch.linalg.vector_norm(flat - mean.unsqueeze(-1), dim=-1)
+        mean, deviation = measure_deviation(flat)
     table["mean"] = mean
     table["std"] = deviation / flat.shape[-1] ** 0.5
     table["zero_share"] = _share_of_zeros(flat)
@@ -473,10 +486,10 @@ def _reduce_gradients(gradients: Tensor) -> Table:
     flat = gradients.flatten(2)
     if flat.shape[-1] == 0:
         return _reduce_nothing(flat) | {"zero_share": torch.ones(flat.shape[:2]).to(flat)}
-    low, high = _find_extremes(flat)
+    low, high = find_extremes(flat)
     largest = torch.maximum(-low, high)
     return {
-        "norm": _compute_norm(flat),
+        "norm": compute_norm(flat),
         "max_abs": largest,
         "zero_share": _share_of_zeros(flat),
         "non_finite": _count_non_finite(flat, largest),
@@ -487,10 +500,10 @@ def _reduce_parameters(parameters: Tensor) -> Table:
     flat = parameters.flatten(2)
     if flat.shape[-1] == 0:
         return _reduce_nothing(flat)
-    low, high = _find_extremes(flat)
+    low, high = find_extremes(flat)
     largest = torch.maximum(-low, high)
     return {
-        "norm": _compute_norm(flat),
+        "norm": compute_norm(flat),
         "max_abs": largest,
         "non_finite": _count_non_finite(flat, largest),
     }
@@ -501,7 +514,7 @@ def _reduce_nothing(flat: Tensor) -> Table:
     return {"norm": zeros, "max_abs": zeros, "non_finite": zeros}
 
 
-def _find_extremes(flat: Tensor) -> tuple[Tensor, Tensor]:
+def find_extremes(flat: Tensor) -> tuple[Tensor, Tensor]:
     """Return the smallest and the largest over the last dimension; NaN where there is one."""
     if flat.numel() == flat.shape[-1] and flat.numel() > LARGE:
         low, high = torch.aminmax(flat)  # one pass; with a dimension it is slower than two
@@ -509,7 +522,7 @@ def _find_extremes(flat: Tensor) -> tuple[Tensor, Tensor]:
     return flat.amin(-1), flat.amax(-1)
 
 
-def _compute_norm(flat: Tensor) -> Tensor:
+def compute_norm(flat: Tensor) -> Tensor:
     """Return the norm over the last dimension.
 
     Entries are squared in their own precision, in blocks short enough not to lose digits, and the
@@ -524,14 +537,41 @@ def _compute_norm(flat: Tensor) -> Tensor:
 def measure_norm(tensor: Tensor) -> Tensor:
     """Return the norm of one real tensor of any size of values, in the widest format."""
     if is_cheap_to_read(tensor.device):
-        norm = _compute_norm(to_real(tensor).reshape(-1))
-        if _MODERATE[0] < norm.item() < _MODERATE[1]:
+        norm = compute_norm(to_real(tensor).reshape(-1))
+        if MODERATE[0] < norm.item() < MODERATE[1]:
             return norm
     return torch.linalg.vector_norm(tensor, dtype=_widest(tensor.device))
 
 
 def _widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def measure_deviation(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean, and the norm of the deviations from it, over the last dimension."""
+    mean = flat.mean(-1)
+    return mean, torch.linalg.vector_norm(flat - mean.unsqueeze(-1), dim=-1)
+
+
+def measure_spreads(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return how values spread between and within examples, each [entries, members].
+
+    The spread around the batch mean, and of the batch mean around the overall mean, are orthogonal:
+    their squares add up to the whole.
+
+    Args:
+        values: [entries, members, examples, ...], more than one example.
+
+    Returns:
+        The norms of the deviations from the batch mean, of its deviations from the overall mean,
+        and of the batch mean itself, the last two over all examples; the overall mean.
+    """
+    centre = values.mean(2, keepdim=True)
+    within = _measure_spread(values, centre)
+    centre = centre.flatten(2)
+    mean, between = measure_deviation(centre)
+    weight = values.shape[2] ** 0.5
+    return within, between * weight, torch.linalg.vector_norm(centre, dim=-1) * weight, mean
 
 
 def _measure_spread(values: Tensor, centre: Tensor) -> Tensor:
@@ -543,19 +583,24 @@ def _measure_spread(values: Tensor, centre: Tensor) -> Tensor:
     """
     if values.numel() > LARGE and is_cheap_to_read(values.device):
         # ‖x − c‖² = ‖x‖² − n‖c‖² needs no copy, and keeps its digits unless the two are close.
-        whole = _compute_norm(values.flatten(2)) ** 2
-        mean = values.shape[2] * _compute_norm(centre.flatten(2)) ** 2
+        whole = compute_norm(values.flatten(2)) ** 2
+        mean = values.shape[2] * compute_norm(centre.flatten(2)) ** 2
         if bool((mean < 0.9 * whole).all()):
             return torch.sqrt(whole - mean).to(values.dtype)
     return torch.linalg.vector_norm((values - centre).flatten(2), dim=-1)
 
 
 def _share_of_zeros(flat: Tensor) -> Tensor:
-    if flat.shape[-1] > LARGE:
-        flat = flat[..., :: choose_step(flat.shape[-1], SAMPLE)]
-    if is_cheap_to_read(flat.device) and torch.count_nonzero(flat).item() == flat.numel():
-        return flat.new_zeros(flat.shape[:-1])
+    flat = thin_out(flat)
+    if is_cheap_to_read(flat.device):
+        return torch.from_numpy(share_zeros(flat))
     return 1.0 - torch.linalg.vector_norm(flat, ord=0, dim=-1) / flat.shape[-1]
+
+
+def thin_out(flat: Tensor) -> Tensor:
+    """Return where zeros are counted: in all of a tensor, or in evenly spaced entries."""
+    size = flat.shape[-1]
+    return flat[..., :: choose_step(size, SAMPLE)] if size > LARGE else flat
 
 
 def _count_non_finite(flat: Tensor, witness: Tensor) -> Tensor:

@@ -1,0 +1,135 @@
+"""Tensors of one shape share a stack; the numbers are those of each by itself."""
+
+import pytest
+import torch
+from torch import nn
+
+from chainrule.measure import stacks
+from chainrule.measure.stacks import (
+    DELTAS,
+    GRADIENTS,
+    VALUES,
+    WEIGHTS,
+    summarize_alike,
+    summarize_kinds,
+    summarize_one,
+)
+from chainrule.measure.statistics import (
+    SMALL,
+    fetch_rows,
+    gather_rows,
+    summarize_gradients,
+    summarize_values,
+    summarize_weights,
+)
+
+ALONE = {
+    VALUES: summarize_values,
+    DELTAS: summarize_gradients,
+    GRADIENTS: summarize_gradients,
+    WEIGHTS: summarize_weights,
+}
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return ((torch.randn(shape) + 0.3) * (torch.rand(shape) > 0.2)).to(dtype)
+
+
+TENSORS = {
+    "matrices": [draw(5, 6) for _ in range(4)],
+    "float64": [draw(5, 6, dtype=torch.float64) for _ in range(4)],
+    "half": [draw(5, 6, dtype=torch.float16) for _ in range(4)],
+    "vectors": [draw(7) for _ in range(4)],
+    "single numbers": [draw() for _ in range(4)],
+    "one example": [draw(1, 6) for _ in range(4)],
+    "maps": [draw(4, 3, 5, 5) for _ in range(4)],
+    "all zero": [torch.zeros(5, 6), draw(5, 6), torch.zeros(5, 6), torch.zeros(5, 6)],
+    "one is huge": [draw(5, 6), 1e30 * draw(5, 6), draw(5, 6), draw(5, 6)],
+    "one is tiny": [draw(5, 6), draw(5, 6), 1e-30 * draw(5, 6), draw(5, 6)],
+    "not finite": [draw(5, 6), draw(5, 6).log(), draw(5, 6), draw(5, 6) / 0.0],
+    "sampled": [draw(70, 90) for _ in range(4)],
+    "not stacked": [draw(40, 500) for _ in range(4)],
+    "large": [draw(90, 1000) for _ in range(4)],
+    "not contiguous": [draw(6, 5).T for _ in range(4)],
+    "a parameter": [draw(5, 6), draw(5, 6), draw(5, 6), nn.Parameter(draw(5, 6))],
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_the_numbers_are_those_of_each_by_itself(name: str) -> None:
+    tensors = dict(zip((VALUES, DELTAS, GRADIENTS, WEIGHTS), TENSORS[name], strict=True))
+    tables = []
+    with torch.no_grad():
+        places = summarize_kinds([(kind, {"a": each}) for kind, each in tensors.items()], tables)
+        rows = gather_rows(tables)()
+        for (kind, tensor), place in zip(tensors.items(), places, strict=True):
+            table, entry = place["a"]
+            (expected,) = fetch_rows([ALONE[kind]([tensor.unsqueeze(0)])])
+            for numbers in (rows[table], fetch_rows([summarize_one_as_tensors(kind, tensor)])[0]):
+                if kind == WEIGHTS:
+                    expected.pop("max_abs", None)  # nobody reads it
+                assert numbers.keys() - {"max_abs"} == expected.keys() - {"max_abs"}
+                for key, value in expected.items():
+                    at = entry if numbers is rows[table] else 0
+                    assert write(numbers[key][at]) == write(value[0]), key
+
+
+def write(value: object) -> str:
+    """All digits, so that undefined numbers are equal; zero has no sign."""
+    return repr(value).replace("-0.0", "0.0")
+
+
+def summarize_one_as_tensors(kind: int, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {key: torch.as_tensor(each) for key, each in summarize_one(kind, tensor).items()}
+
+
+def test_places_are_by_group_and_kind() -> None:
+    known, sparse = {"norm": torch.zeros(1, 1)}, torch.eye(3).to_sparse()
+    one = {"a": torch.ones(3), "b": 2 * torch.ones(3), "c": torch.ones(2), "d": known}
+    other = {"a": 3 * torch.ones(3), "b": sparse}
+    tables = [{}]
+    first, second = summarize_kinds([(DELTAS, one), (GRADIENTS, other)], tables)
+    rows = gather_rows(tables)()
+
+    def read(place: tuple[int, int]) -> float:
+        table, entry = place
+        return rows[table]["norm"][entry][0]
+
+    assert [read(first[key]) for key in "abcd"] == pytest.approx(
+        [3**0.5, 2 * 3**0.5, 2**0.5, 0.0]
+    )
+    assert [read(second[key]) for key in "ab"] == pytest.approx([27**0.5, 3**0.5])
+    assert first["a"][0] == first["b"][0] != second["a"][0]
+
+
+def test_many_are_stacked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "STACK", 14)
+    values = {at: draw(5) for at in range(5)}
+    tables = []
+    (places, others) = summarize_kinds([(VALUES, values), (WEIGHTS, {0: draw(5)})], tables)
+    assert len({table for table, _ in places.values()}) == 3
+    rows = gather_rows(tables)()
+    for key, (table, entry) in places.items():
+        assert rows[table]["max"][entry][0] == values[key].max()
+    assert "norm" in rows[others[0][0]]
+    assert SMALL > 5
+
+
+def test_tensors_of_one_kind_are_summarized_by_shape_and_precision() -> None:
+    tensors = {
+        "a": torch.ones(2),
+        "b": torch.ones(3),
+        "c": 2 * torch.ones(2),
+        "d": torch.ones(2).double(),
+    }
+    tables, seen = [{}], []
+
+    def summarize(group: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append([each.sum().item() for each in group])
+        return {"norm": torch.zeros(len(group), 1)}
+
+    places = summarize_alike(tensors, tables, summarize)
+    assert sorted(seen) == [[2.0], [2.0, 4.0], [3.0]]
+    assert places["a"][0] == places["c"][0] != places["d"][0]
+    assert (places["a"][1], places["c"][1]) == (0, 1)
+    assert len(tables) == 4
