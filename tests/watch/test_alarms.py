@@ -298,6 +298,15 @@ class TestUnits:
         run.run(20, sample={"layers": (layer(dead_units=share),)})
         assert (run.rules == ["dead_units"]) == said
 
+    def test_dead_units_are_compared_with_the_first_sample(self):
+        run = MadeRun()
+        run.step = 500  # a run that goes on where another one ended
+        run.run(20, sample={"layers": (layer(dead_units=0.25),)})
+        run.run(20, sample={"layers": (layer(dead_units=0.95),)})
+        (alarm,) = run.alarms
+        (shown,) = [each for each in alarm.evidence if each.name == "share of dead units"]
+        assert (alarm.value, shown.value, shown.step) == (0.95, 0.25, 501)
+
     def test_dead_in_one_sample_only_is_no_trouble(self):
         run = MadeRun().run(20, sample={"layers": (layer(dead_units=0.1),)})
         run.add(sample={"layers": (layer(dead_units=1.0),)})

@@ -10,8 +10,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from chainrule import check_width
+from chainrule.width.judging import Facts, judge_modules
 from chainrule.width.recording import Recorder
-from chainrule.width.scaling import find_quantile, fit_scaling, round_exponent, write_power
+from chainrule.width.records import ModuleScaling, ParameterScaling
+from chainrule.width.scaling import (
+    Scaling,
+    find_quantile,
+    fit_scaling,
+    round_exponent,
+    write_power,
+)
 
 WIDTHS, STEPS, SEEDS, RATE = (8, 16, 32), 3, 2, 0.1
 
@@ -140,6 +148,48 @@ def test_what_has_no_logarithm_has_no_exponent(value):
 def test_exponents_are_multiples_of_one_half(measured, meant, factor):
     assert round_exponent(measured) == meant
     assert write_power(meant) == factor
+
+
+def scale(exponent, error=0.0):
+    return Scaling((1.0, 4.0**exponent, 16.0**exponent), exponent, error)
+
+
+def judge(*modules, **known):
+    """Return the findings at widths of 16, 64 and 256."""
+    facts = {
+        **{"wide_inputs": frozenset(), "containers": frozenset(), "rows": {}, "eps": 0.0},
+        **{"optimizer": "SGD", "shared": {}},
+    } | known
+    found, _, _, _ = judge_modules(modules, (16, 64, 256), Facts(**facts))
+    return found
+
+
+class TestJudging:
+    @pytest.mark.parametrize(
+        ("rows", "is_wide", "falls"),
+        [(16, True, True), (17, True, False), (100, True, False), (17, False, True)],
+    )
+    def test_an_update_of_more_rows_than_the_smallest_width_may_fall_by_a_half(
+        self, rows, is_wide, falls
+    ):
+        weight = ParameterScaling(name="a.weight", shapes=((16, 16),) * 3, effect=scale(-0.5))
+        module = ModuleScaling(name="a", kind="hidden", parameters=(weight,))
+        wide = frozenset({"a"}) if is_wide else frozenset()
+        found = judge(module, rows={"a": rows}, wide_inputs=wide)
+        assert [(each.parameter, each.exponent) for each in found] == (
+            [("a.weight", -0.5)] if falls else []
+        )
+
+    @pytest.mark.parametrize(
+        ("earlier", "cause"),
+        [("h.1.q", "h.1.q"), ("h.1", ""), ("h.10.q", ""), ("h.1x", ""), ("stem", "")],
+    )
+    def test_scores_follow_from_what_lies_in_the_same_module(self, earlier, cause):
+        wrong = ModuleScaling(name=earlier, kind="hidden", output=scale(0.5))
+        scores = ModuleScaling(name="h.1.attn (scores)", kind="scores", output=scale(0.5))
+        first, second = judge(wrong, scores)
+        assert (first.module, first.cause) == (earlier, "")
+        assert (second.module, second.cause) == ("h.1.attn (scores)", cause)
 
 
 class Fused(nn.Module):
