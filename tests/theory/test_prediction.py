@@ -14,6 +14,7 @@ from chainrule.errors import ChainruleError, SpecError
 from chainrule.measure.networks import run_stack, stack_networks
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.theory import critical_line, predict
+from chainrule.theory.critical import DepthScales
 from chainrule.theory.expected import find_layers_outside
 from chainrule.theory.fluctuations import compute_spreads
 from chainrule.theory.mean_field import compute_chi, read_setting, run_backward, run_forward
@@ -250,6 +251,27 @@ class TestDepthScales:
         assert scales.reach == pytest.approx(-1 / math.log(0.9025), rel=1e-6)
         assert "about 10 layers far" in predict(spec).sentence
 
+    @pytest.mark.parametrize(
+        ("grad", "correlation", "chi", "cause", "change"),
+        [
+            (5.0, 9.0, 1.2, "the gradient's square", "grows"),
+            (5.0, 9.0, 0.8, "the gradient's square", "shrinks"),
+            (5.0, None, 1.2, "the gradient's square", "grows"),
+            (5.0, 5.0, 1.2, "the gradient's square", "grows"),
+            (9.0, 5.0, 1.2, "what tells examples apart", "shrinks"),
+            (9.0, 5.0, 0.8, "what tells examples apart", "shrinks"),
+        ],
+    )
+    def test_the_shorter_depth_names_what_goes_which_way(
+        self, grad, correlation, chi, cause, change
+    ):
+        scales = DepthScales(
+            xi_q=3.0, xi_c=correlation, xi_grad=grad, chi=chi, q=1.0, correlation=0.5
+        )
+        assert scales.reach == 5.0
+        assert all(part in scales.sentence for part in ("about 5 layers", f"{cause} {change}"))
+        assert "(30)" in scales.sentence  # six times as deep
+
     def test_critical_start_has_no_scale(self):
         prediction = predict(NetworkSpec(depth=1, activation="relu", init="he"))
         assert prediction.depth_scales.reach == math.inf
@@ -271,6 +293,19 @@ class TestDepthScales:
         # Far from the loss, the part along the signal has faded.
         ratio = steps[0].inward
         assert ratio == pytest.approx(compute_chi(setting, layers[0]), rel=1e-3)
+
+
+@pytest.mark.parametrize(("seeds", "square"), [(2, 1 / 2), (3, math.pi / 6), (9, math.pi / 18)])
+def test_bands_reach_as_far_as_a_median_of_so_many_varies(seeds, square):
+    # The median of two is their mean; of more, it varies by π/2 more than a mean.
+    spec = NetworkSpec(depth=2, width=4096, activation="tanh", init="xavier", bias_std=0.5)
+
+    def measure(seeds):
+        value = predict(spec, seeds).layers[-1].correlation
+        assert value.median - value.low == pytest.approx(value.high - value.median)
+        return value.high - value.median
+
+    assert measure(seeds) ** 2 == pytest.approx(square * measure(1) ** 2, rel=1e-6)
 
 
 class TestAgreement:

@@ -121,6 +121,20 @@ class TestExploding:
         run.add(sample={"layers": (layer("0"), layer("1", std=spread))})
         assert (run.rules == ["exploding"]) == said
 
+    @pytest.mark.parametrize(
+        ("high", "count"), [((1, 1, 0, 0, 0), 0), ((1, 0, 1, 0, 1), 3), ((1, 1, 0, 1, 1), 4)]
+    )
+    def test_the_norm_jumps_in_most_of_the_last_steps(self, high, count):
+        run = MadeRun().run(20)
+        for each in high:
+            run.add(norms=[1.0, 3000.0 if each else 1.0, 0.5])
+        found = BY_NAME["exploding"].find(run.history)
+        assert (found is not None) == (count > 0)
+        if found is not None:
+            assert found.layer == "1"
+            assert found.value == pytest.approx(math.hypot(1, 3000, 0.5) / math.sqrt(3))
+            assert f"{count} of the last 5 steps" in found.summary
+
     def test_what_follows_from_it_is_not_said(self):
         run = MadeRun()
         run.add(sample={"layers": (layer("0"), layer("1", std=1e8))})
@@ -402,6 +416,20 @@ class TestLoss:
             level = 1 + (end - 1) * min(1.0, step / 200)
             run.add(loss=level + 0.01 * draw.normal(), norms=draw.lognormal(0, 0.1, 3))
         assert (run.rules == ["loss_flat"]) == said
+
+    @pytest.mark.parametrize(("guessing", "said"), [(2.0, True), (3.0, False)])
+    def test_a_fall_to_the_level_of_guessing_is_no_progress(self, guessing, said, monkeypatch):
+        monkeypatch.setattr(history_module, "list_symmetric", lambda flow: [])
+        run = MadeRun()
+        facts = SimpleNamespace(guessing=guessing)
+        run.add(loss=50.0, sample={"flow": SimpleNamespace(loss_facts=facts)})
+        for step in range(1, 250):
+            run.add(loss=50.0 if step < 10 else 2.0)
+        found = BY_NAME["loss_flat"].find(run.history)
+        assert (found is not None) == said
+        if found is not None:
+            assert found.value == pytest.approx(0.0)
+            assert all(fact in found.summary for fact in ("250 steps", "50 to 2", "gives 2"))
 
     def test_what_was_learned_is_lost_again(self):
         run = noisy(0, 20)

@@ -360,7 +360,7 @@ def _find_jumped_norm(history: History) -> Finding | None:
         value=value,
         bound=JUMP,
         layer=_find_largest(history),
-        summary=f"For 3 of the last 5 steps up to step {history.step} the norm of all gradients "
+        summary=f"For {len(high)} of the last {len(last)} steps up to step {history.step} the norm of all gradients "
         f"was {format_number(value)} times what it had been.",
     )
 
