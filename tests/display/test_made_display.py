@@ -26,6 +26,7 @@ from chainrule.display.cards import (
     start_sentence,
 )
 from chainrule.display.export import list_records, summarize, to_csv, to_summary_json
+from chainrule.display.runs import compare_runs
 from chainrule.display.tables import (
     describe_block,
     list_layer_head,
@@ -41,7 +42,10 @@ from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import AttentionFlow
 from chainrule.measure.simulation import simulate
 from chainrule.spec.network_spec import NetworkSpec
+from chainrule.watch.reading import RunReader
+from chainrule.watch.records import OptimizerFacts
 from made_flows import call, gradient, make_chain, make_flow, parameter, quantity
+from made_runs import make_run
 
 
 def show(flow):
@@ -376,3 +380,25 @@ class TestExport:
         weights = [parameter(name) for name in ("=1", "+1", "-1", "@a", "a=1")]
         lines = to_csv(make_flow([], weights), "parameters").split("\r\n")
         assert [line.split(",")[0] for line in lines[1:-1]] == ["'=1", "'+1", "'-1", "'@a", "a=1"]
+
+
+class TestRuns:
+    @pytest.mark.parametrize(
+        ("optimizers", "differ"),
+        [
+            ([("SGD", {"lr": 0.1})], []),
+            ([("SGD", {"lr": 0.2})], ["lr 0.1 and 0.2"]),
+            ([("SGD", {"lr": 0.1, "nesterov": 1.0})], ["nesterov none and 1"]),
+            ([("Adam", {"lr": 0.1})], ["optimizer SGD and Adam"]),
+            ([("SGD", {"lr": 0.1}, {"lr": 0.3})], ["groups 1 and 2"]),
+            ([("SGD", {"lr": 0.1}), ("SGD", {"lr": 0.1})], ["optimizers 1 and 2"]),
+            ([], ["optimizers 1 and 0"]),
+        ],
+    )
+    def test_differ_in_their_settings(self, optimizers, differ, tmp_path):
+        facts = tuple(OptimizerFacts(kind=kind, groups=tuple(each)) for kind, *each in optimizers)
+        one = make_run(tmp_path / "one.db", 2)
+        other = make_run(tmp_path / "other.db", 3, optimizers=facts)
+        found = compare_runs(RunReader(one), RunReader(other))
+        assert list(found.settings) == differ
+        assert (found.common, found.parted) == (2, None)

@@ -551,9 +551,14 @@ def _list_differences(one: RunReader, other: RunReader) -> Iterator[str]:
             yield f"{name} {getattr(a, name)} and {getattr(b, name)}"
     if len(a.parameters) != len(b.parameters):
         yield f"parameters {len(a.parameters)} and {len(b.parameters)}"
+    if len(a.optimizers) != len(b.optimizers):
+        yield f"optimizers {len(a.optimizers)} and {len(b.optimizers)}"
     for number, (left, right) in enumerate(zip(a.optimizers, b.optimizers, strict=False)):
         if left.kind != right.kind:
             yield f"optimizer {left.kind} and {right.kind}"
+        if len(left.groups) != len(right.groups):
+            place = f" of optimizer {number}" if number else ""
+            yield f"groups{place} {len(left.groups)} and {len(right.groups)}"
         for index, (first, second) in enumerate(zip(left.groups, right.groups, strict=False)):
             place = f" of group {number}.{index}" if len(left.groups) > 1 or number else ""
             for key in dict.fromkeys([*first, *second]):
