@@ -278,6 +278,18 @@ class TestUpdates:
         run = MadeRun(facts).run(12)
         assert (run.rules, run.alarms[0].layer) == (["no_update"], "1")
 
+    @pytest.mark.parametrize(("rate", "said"), [(0.0, False), (1e-12, True)])
+    def test_a_group_with_a_rate_of_zero_is_frozen_on_purpose(self, rate, said):
+        facts = make_facts()
+        groups = ({"lr": rate}, {"lr": 0.1})
+        held = [replace(each, group=at // 2) for at, each in enumerate(facts.parameters)]
+        facts = replace(facts, parameters=tuple(held))
+        facts = replace(facts, optimizers=(replace(facts.optimizers[0], groups=groups),))
+        run = MadeRun(facts)
+        for _ in range(9):
+            run.add(rates=(rate, 0.1), sample={"updates": [0.0, 0.0, 0.01]})
+        assert (run.rules == ["no_update"]) == said
+
     def test_a_rate_of_zero(self):
         run = MadeRun().run(10).run(20, rates=(0.0,), sample={"updates": 0.0})
         assert run.rules == ["no_update"]
@@ -320,6 +332,17 @@ class TestUnits:
         (alarm,) = run.alarms
         (shown,) = [each for each in alarm.evidence if each.name == "share of dead units"]
         assert (alarm.value, shown.value, shown.step) == (0.95, 0.25, 501)
+
+    @pytest.mark.parametrize(("share", "said"), [(0.95, False), (1.0, True)])
+    def test_a_layer_that_is_wholly_dead_from_the_start_is_said_though_the_loss_falls(
+        self, share, said
+    ):
+        run = MadeRun()
+        for step in range(60):
+            run.add(loss=0.9**step)
+        for step in range(60, 90):
+            run.add(loss=0.9**step, sample={"layers": (layer(dead_units=share),)})
+        assert (run.rules == ["dead_units"]) == said
 
     def test_dead_in_one_sample_only_is_no_trouble(self):
         run = MadeRun().run(20, sample={"layers": (layer(dead_units=0.1),)})
