@@ -16,7 +16,9 @@ from chainrule.diagnosis.time_rules import (
     find_variation_in_time,
     list_lost,
     list_recurrent,
+    list_telling,
     measure_gates,
+    measure_heard,
     measure_lost,
 )
 from chainrule.flow.inputs import InputFlow
@@ -345,6 +347,21 @@ class TestTime:
     def test_steps_are_lost_before_the_last_one_with_a_gradient(self, norms, lost, share):
         assert list_lost(time(*norms)) == lost
         assert measure_lost(time(*norms)) == pytest.approx(share)
+
+    @pytest.mark.parametrize(
+        ("chances", "telling", "heard"),
+        [
+            ((1e-9, 0.5, 0.5, 0.5), (0,), 1e-8),
+            ((1e-9, 0.5, 1e-9, 0.5), (0, 2), 0.5),  # the one that is heard best counts
+            ((0.9e-3 / 4, 0.5, 0.5, 1e-3 / 4), (0,), 1e-8),  # by accident at any of four steps
+            ((0.5, 0.5, 0.5, 0.5), (), None),
+            ((), None, None),
+        ],
+    )
+    def test_heard_is_the_largest_share_of_the_steps_that_tell(self, chances, telling, heard):
+        each = time(1e-8, 1e-6, 0.5, 1.0, chances=tuple(map(quantity, chances)))
+        assert list_telling(each) == telling
+        assert measure_heard(each) == heard
 
     def test_without_any_gradient_nothing_is_known(self):
         assert measure_lost(time(0.0, 0.0)) is None

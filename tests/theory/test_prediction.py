@@ -15,9 +15,11 @@ from chainrule.measure.networks import run_stack, stack_networks
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.theory import critical_line, predict
 from chainrule.theory.critical import DepthScales
-from chainrule.theory.expected import find_layers_outside
+from chainrule.theory.agreement import describe_agreement
+from chainrule.theory.expected import Expected, find_layers_outside
 from chainrule.theory.fluctuations import compute_spreads
 from chainrule.theory.mean_field import compute_chi, read_setting, run_backward, run_forward
+from made_flows import make_chain
 from test_quadrature import PHI, average
 
 PAIRS = [(activation, init) for activation in ACTIVATIONS for init in INITIALIZERS]
@@ -48,6 +50,18 @@ class TestKnownValues:
         limit = math.pi / (math.pi - 1)
         assert rates[4096] == pytest.approx(limit, rel=1e-3)
         assert rates[4096] - limit == pytest.approx((rates[64] - limit) / 64, rel=0.2)
+
+    @pytest.mark.parametrize("batch", [6, 16])
+    def test_of_a_batch_of_mean_zero_two_examples_are_against_each_other(self, batch):
+        spec = NetworkSpec(
+            depth=2, activation="tanh", init="xavier", normalization="batchnorm", batch_size=batch
+        )
+        values = np.random.default_rng(0).normal(size=batch)
+        values = (values - values.mean()) / values.std()
+        products = np.outer(values, values)[~np.eye(batch, dtype=bool)]
+        scales = predict(spec).depth_scales
+        assert scales.correlation == pytest.approx(products.mean(), rel=1e-12)
+        assert scales.xi_c is None
 
     @pytest.mark.parametrize(("residual", "chi"), [("plain", 2.0), ("scaled", 1.1)])
     def test_residual_connections_add_one(self, residual, chi):
@@ -197,6 +211,15 @@ class TestWhatTheoryLeavesOut:
         spec = NetworkSpec(depth=60, width=256, activation="sigmoid")
         assert any("float32" in each for each in predict(spec).missing)
 
+    def test_small_numbers_that_float32_can_hold_are_said(self):
+        spec = NetworkSpec(
+            depth=5, width=256, activation="identity", init="random", weight_std=1e-6 / 16
+        )
+        narrow, wide = (predict(spec.replace(dtype=dtype)) for dtype in ("float32", "float64"))
+        assert 1e-31 < wide.weight_gradient_norms[0] < 1e-22
+        assert narrow.weight_gradient_norms == wide.weight_gradient_norms
+        assert narrow.missing == ()
+
     def test_dead_start(self):
         spec = NetworkSpec(depth=2, activation="tanh", init="random", weight_std=0.0)
         prediction = predict(spec)
@@ -319,6 +342,22 @@ class TestAgreement:
         spec = NetworkSpec(depth=3, width=128, activation="tanh", init="xavier")
         other = simulate(spec.replace(init="he"), 8)
         assert "part in 3 of 3 layers" in predict(spec, 8).describe_agreement(other)
+
+    @pytest.mark.parametrize(
+        ("width", "measured", "normalization", "words"),
+        [
+            (63, 2.0, "none", "63 units are few"),
+            (64, 2.0, "none", "second order in depth/width"),
+            (64, 2.0, "batchnorm", "with batch normalization"),
+            (63, 0.0, "none", "zero or not finite"),
+        ],
+    )
+    def test_reasons_for_parting(self, width, measured, normalization, words):
+        spec = NetworkSpec(depth=1, width=width, normalization=normalization)
+        flow = make_chain([measured], spec=spec)
+        text = describe_agreement([Expected(1.0, 1.0, 0.9, 1.1)], flow)
+        assert "part in 1 of the one layer" in text
+        assert words in text
 
     def test_other_number_of_layers_is_an_error(self):
         with pytest.raises(ChainruleError, match="3 for 2"):
