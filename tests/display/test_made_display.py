@@ -20,6 +20,7 @@ from chainrule.display.cards import (
     describe_attention,
     describe_loss,
     describe_measurement,
+    describe_spec,
     describe_subject,
     describe_viability,
     explain_difference,
@@ -147,6 +148,11 @@ class TestWords:
     def test_subject_counts_what_there_is(self):
         flow = make_flow([call("a", layer=1)], [parameter("a.weight", 1), parameter("b")])
         assert describe_subject(flow) == "1 weight layer, 1 module output, 2 parameters"
+
+    def test_subject_counts_one_as_one(self):
+        one = describe_spec(NetworkSpec(depth=1, width=1))
+        assert one.startswith("1 layer × 1 unit, ")
+        assert describe_spec(NetworkSpec(depth=2, width=3)).startswith("2 layers × 3 units, ")
 
     def test_subject_names_what_is_not_usual(self):
         spec = NetworkSpec(
