@@ -153,7 +153,7 @@ class TestLoss:
     )
     def test_falls_by_a_part_of_itself_or_by_times_itself(self, fall, words):
         facts = LossFlow(parts=(), step=quantity(fall))
-        rows = [row for row in describe("loss", loss_facts=facts).tables[0].rows]
+        rows = describe("loss", loss_facts=facts).tables[0].rows
         (shown,) = [value for name, value in rows if "every weight moves" in name]
         assert shown.startswith(words)
 

@@ -14,8 +14,8 @@ from chainrule.errors import ChainruleError, SpecError
 from chainrule.measure.networks import run_stack, stack_networks
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.theory import critical_line, predict
-from chainrule.theory.critical import DepthScales
 from chainrule.theory.agreement import describe_agreement
+from chainrule.theory.critical import DepthScales
 from chainrule.theory.expected import Expected, find_layers_outside
 from chainrule.theory.fluctuations import compute_spreads
 from chainrule.theory.mean_field import compute_chi, read_setting, run_backward, run_forward

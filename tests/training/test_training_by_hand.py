@@ -1,7 +1,7 @@
 """Costs, bounds, tasks, batches and the level of guessing, worked out by hand."""
 
-import copy
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -305,7 +305,7 @@ class TestOptimizers:
         optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
         model(torch.ones(2, 3)).sum().backward()
         optimizer.step()
-        copied, notes = copy.deepcopy(model), []
+        copied, notes = deepcopy(model), []
         made = rebuild_optimizer(model, copied, optimizer, notes)
         assert [group["lr"] for group in made.param_groups] == [0.1, 0.7, 0.1]
         assert [group["params"] for group in made.param_groups] == [
@@ -321,7 +321,7 @@ class TestOptimizers:
         model, other = nn.Linear(3, 1), nn.Linear(2, 1)
         groups = [{"params": [*other.parameters()], "lr": 0.7}, {"params": [model.weight]}]
         notes = []
-        copied = copy.deepcopy(model)
+        copied = deepcopy(model)
         made = rebuild_optimizer(model, copied, torch.optim.SGD(groups, lr=0.1), notes)
         assert [group["lr"] for group in made.param_groups] == [0.1]
         assert made.param_groups[0]["params"] == [copied.weight]

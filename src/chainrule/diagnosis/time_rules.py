@@ -269,8 +269,8 @@ def describe_lost(time: TimeFlow) -> str:
     lost = list_lost(time)
     verb = "receives" if len(lost) == 1 else "receive"
     return (
-        f"{word_steps(time, lost)} of {time.length:,} of {time.name!r} {verb} less than {format_number(LOST)} of "
-        "the largest gradient of all steps"
+        f"{word_steps(time, lost)} of {time.length:,} of {time.name!r} {verb} less than "
+        f"{format_number(LOST)} of the largest gradient of all steps"
     )
 
 
