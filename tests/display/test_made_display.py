@@ -27,7 +27,7 @@ from chainrule.display.cards import (
     start_sentence,
 )
 from chainrule.display.export import list_records, summarize, to_csv, to_summary_json
-from chainrule.display.runs import compare_runs
+from chainrule.display.runs import compare_runs, to_comparison_json
 from chainrule.display.tables import (
     describe_block,
     list_layer_head,
@@ -45,8 +45,9 @@ from chainrule.measure.simulation import simulate
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.watch.reading import RunReader
 from chainrule.watch.records import OptimizerFacts
+from chainrule.watch.store import RunWriter
 from made_flows import call, gradient, make_chain, make_flow, parameter, quantity
-from made_runs import make_run
+from made_runs import make_facts, make_run, make_step
 
 
 def show(flow):
@@ -408,3 +409,31 @@ class TestRuns:
         found = compare_runs(RunReader(one), RunReader(other))
         assert list(found.settings) == differ
         assert (found.common, found.parted) == (2, None)
+
+    @pytest.mark.parametrize(
+        ("one", "other", "common", "parted"),
+        [
+            ([3.0, 2.0, 1.0], [3.0, None, 1.0], 2, None),  # logged at every other step
+            ([3.0, 2.0, 1.0], [None, 2.0, 9.0], 2, 3),
+            ([3.0, math.nan], [3.0, math.nan], 2, None),
+            ([3.0, 2.0], [3.0, math.nan], 2, 2),
+            ([None, None], [None, None], 0, None),
+        ],
+    )
+    def test_are_compared_where_both_have_a_loss(self, one, other, common, parted, tmp_path):
+        readers = []
+        for name, losses in (("one", one), ("other", other)):
+            path = tmp_path / f"{name}.db"
+            with RunWriter.open(path, make_facts(name=name)) as writer:
+                for step, loss in enumerate(losses, start=1):
+                    writer.write(make_step(step, loss=loss))
+            readers.append(RunReader(path))
+        found = compare_runs(*readers)
+        assert (found.common, found.parted) == (common, parted)
+        assert len(found.rows) == common
+        shown = to_comparison_json(found)["rows"]
+        assert all(None not in row["losses"] for row in shown)
+        if parted is not None:
+            losses = {row["step"]: row["losses"] for row in shown}[parted]
+            expected = [each[parted - 1] for each in (one, other)]
+            assert losses == ["NaN" if math.isnan(each) else each for each in expected]
