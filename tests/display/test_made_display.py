@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from chainrule.diagnosis.attribution import Attribution
@@ -27,7 +28,7 @@ from chainrule.display.cards import (
     start_sentence,
 )
 from chainrule.display.export import list_records, summarize, to_csv, to_summary_json
-from chainrule.display.runs import compare_runs, to_comparison_json
+from chainrule.display.runs import compare_runs, read_view, to_comparison_json
 from chainrule.display.tables import (
     describe_block,
     list_layer_head,
@@ -44,7 +45,7 @@ from chainrule.flow.records import AttentionFlow
 from chainrule.measure.simulation import simulate
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.watch.reading import RunReader
-from chainrule.watch.records import OptimizerFacts
+from chainrule.watch.records import ABSENT, OptimizerFacts
 from chainrule.watch.store import RunWriter
 from made_flows import call, gradient, make_chain, make_flow, parameter, quantity
 from made_runs import make_facts, make_run, make_step
@@ -437,3 +438,18 @@ class TestRuns:
             losses = {row["step"]: row["losses"] for row in shown}[parted]
             expected = [each[parted - 1] for each in (one, other)]
             assert losses == ["NaN" if math.isnan(each) else each for each in expected]
+
+    def test_blocks_have_the_norm_of_all_layers_that_have_a_gradient(self, tmp_path):
+        norms = [
+            (3.0, 4.0, 12.0, 0.0),
+            (ABSENT, ABSENT, 3.0, 4.0),
+            (ABSENT,) * 4,
+            (3.0, math.inf, 1.0, 1.0),
+        ]
+        path = tmp_path / "a.db"
+        with RunWriter.open(path, make_facts()) as writer:
+            for step, each in enumerate(norms, start=1):
+                writer.write(make_step(step, grad_norms=np.array(each), total_norm=1.0))
+        ((name, found),) = read_view(RunReader(path), cells=4, blocks=1).blocks
+        assert name == "0 … 1"
+        assert found.tolist() == pytest.approx([13.0, 5.0, math.nan, math.inf], nan_ok=True)

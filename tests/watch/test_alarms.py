@@ -110,6 +110,16 @@ class TestExploding:
         run.add(norms=1.0, sample={"weights": weights / 3, "updates": 1.0})
         assert (run.rules == ["exploding"]) == said
 
+    @pytest.mark.parametrize(("weights", "said"), [(4e3, False), (2e4, True)])
+    def test_the_gradient_before_clipping_is_what_the_loss_is_sensitive_to(self, weights, said):
+        run = MadeRun()
+        whole = math.sqrt(3.0)  # of three norms of 1, which are clipped to a tenth
+        sample = {"weights": weights / 3, "updates": 1.0}
+        run.add(norms=0.1, clipped_from=whole, sample=sample)
+        assert (run.rules == ["exploding"]) == said
+        if said:
+            assert run.alarms[0].value == pytest.approx(weights)
+
     def test_a_small_step_is_no_trouble(self):
         run = MadeRun()
         run.add(norms=1.0, sample={"weights": 1e5, "updates": 0.01})
