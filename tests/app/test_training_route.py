@@ -204,6 +204,25 @@ def test_disagreement_is_said_openly(record, verdict):
         assert "disagree" not in end["sentence"]
 
 
+@pytest.mark.parametrize(
+    ("order", "record", "rates"),
+    [
+        ("", make_record(0.5), ["0.3"]),
+        ("learning_rate=0.1", make_record(0.5), ["0.3"]),
+        ("learning_rate=0.3", make_record(0.5), []),  # not the same again
+        ("learning_rate=0.5", make_record(0.1), []),
+        ("learning_rate=0.3", make_record(0, True), ["0.003"]),
+        ("learning_rate=0.003", make_record(0, True), ["0.0003"]),
+        ("optimizer=adam", make_record(0.5), ["0.01"]),
+        ("optimizer=adam&learning_rate=0.01", make_record(0.5), []),
+        ("optimizer=adam&learning_rate=0.0001", make_record(0, True), []),
+        ("", make_record(0.9), []),
+    ],
+)
+def test_rates_to_try_next_are_larger_or_smaller(order, record, rates):
+    assert conclude(read_order(order), record, Verdict.HEALTHY)["rates"] == rates
+
+
 def test_label_names_every_setting_that_differs():
     spec = NetworkSpec(
         depth=1,

@@ -10,6 +10,7 @@ from chainrule.diagnosis.limits import Limits, check_limits
 from chainrule.flow.quantity import Quantity
 from chainrule.measure.simulation import simulate
 from chainrule.spec.network_spec import NetworkSpec
+from made_flows import make_chain
 
 FLOW = simulate(NetworkSpec(depth=3, width=8, activation="relu", init="he"), 1)
 WIDE = {"min_gradient": 1e-30, "max_gradient": 1e30, "max_ratio": 1e30}
@@ -50,3 +51,16 @@ def test_a_gradient_on_the_limit_keeps_it(limit, layer):
     beyond = norm * (1 + 1e-9) if limit == "min_gradient" else norm * (1 - 1e-9)
     (violation,) = check(flow, **{limit: beyond})
     assert f"layer {layer}" in violation.place
+
+
+@pytest.mark.parametrize("limit", [{"min_gradient": 0.5}, {"max_ratio": 2.0}])
+@pytest.mark.parametrize(("norm", "passed"), [(0.0, False), (2.0, True)])
+def test_what_a_parameter_that_starts_at_zero_explains_keeps_every_limit(limit, norm, passed):
+    made = make_chain([0.0, 1.0, 1.0])
+    weights = [
+        dataclasses.replace(each, norm=Quantity([norm])) if each.layer == 2 else each
+        for each in made.parameters
+    ]
+    flow = dataclasses.replace(made, parameters=tuple(weights))
+    found = [each for each in check(flow, **limit) if each.metric.endswith("‖∂𝓛/∂W‖")]
+    assert [("layer 1" in each.place) for each in found] == ([True] if passed else [])

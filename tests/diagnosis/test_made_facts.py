@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.optimizer_rules import list_partly_unheld, list_unheld
 from chainrule.diagnosis.precision_rules import choose_loss_scale
 from chainrule.diagnosis.rules import RULES, measure_metric
@@ -15,7 +16,9 @@ from chainrule.diagnosis.time_rules import (
     find_variation_in_time,
     list_lost,
     list_recurrent,
+    list_telling,
     measure_gates,
+    measure_heard,
     measure_lost,
 )
 from chainrule.flow.inputs import InputFlow
@@ -182,6 +185,15 @@ class TestOptimizer:
         assert list(list_partly_unheld(self.build([1.0] * 4))) == []
         assert measure_metric(make_flow([], [parameter("a")]), "not_held") is None
 
+    @pytest.mark.parametrize(
+        ("norm", "factor"), [(4e-12, 10**9), (3.6e-12, 10**10), (4e-14, 10**11)]
+    )
+    def test_entries_below_epsilon_are_lifted_to_a_thousandth(self, norm, factor):
+        flow = make_flow([], [parameter("a", shape=(4, 4), grad_norm=norm)])
+        assert measure_metric(flow, "below_epsilon") == pytest.approx(norm / 4)
+        assert 1e-3 <= norm / 4 * factor * (1 + 1e-12) < 1e-2
+        assert f"by {format_number(factor)}," in RULES["below_epsilon"].action(flow)
+
     def test_bounds(self):
         bounds = {"not_held": 0.999, "large_step": 1.0, "small_step": 1e-6, "overshoots": 6.0}
         assert {name: RULES[name].threshold for name in bounds} == bounds
@@ -336,6 +348,21 @@ class TestTime:
         assert list_lost(time(*norms)) == lost
         assert measure_lost(time(*norms)) == pytest.approx(share)
 
+    @pytest.mark.parametrize(
+        ("chances", "telling", "heard"),
+        [
+            ((1e-9, 0.5, 0.5, 0.5), (0,), 1e-8),
+            ((1e-9, 0.5, 1e-9, 0.5), (0, 2), 0.5),  # the one that is heard best counts
+            ((0.9e-3 / 4, 0.5, 0.5, 1e-3 / 4), (0,), 1e-8),  # by accident at any of four steps
+            ((0.5, 0.5, 0.5, 0.5), (), None),
+            ((), None, None),
+        ],
+    )
+    def test_heard_is_the_largest_share_of_the_steps_that_tell(self, chances, telling, heard):
+        each = time(1e-8, 1e-6, 0.5, 1.0, chances=tuple(map(quantity, chances)))
+        assert list_telling(each) == telling
+        assert measure_heard(each) == heard
+
     def test_without_any_gradient_nothing_is_known(self):
         assert measure_lost(time(0.0, 0.0)) is None
         assert list_lost(time(0.0, 0.0)) == ()
@@ -344,7 +371,11 @@ class TestTime:
         each = time(1.0, 1e-9, 1e-9, 1.0, length=400, steps=(0, 100, 200, 399))
         assert "steps 101 to 201 of 400" in describe_lost(each)
         each = time(1.0, 1e-9, 1.0, length=9, steps=(0, 4, 8))
-        assert "step 5 of 9" in describe_lost(each)
+        assert "step 5 of 9 of 'a' receives" in describe_lost(each)
+
+    def test_lost_steps_with_others_between_are_counted(self):
+        each = time(1e-9, 1.0, 1.0, 1.0, 1e-9, 1.0)
+        assert "2 steps between 1 and 5 of 6 of 'a' receive" in describe_lost(each)
 
     @pytest.mark.parametrize(
         ("norms", "growth"),

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from chainrule.diagnosis.attribution import Attribution
@@ -20,12 +21,14 @@ from chainrule.display.cards import (
     describe_attention,
     describe_loss,
     describe_measurement,
+    describe_spec,
     describe_subject,
     describe_viability,
     explain_difference,
     start_sentence,
 )
 from chainrule.display.export import list_records, summarize, to_csv, to_summary_json
+from chainrule.display.runs import compare_runs, read_view, to_comparison_json
 from chainrule.display.tables import (
     describe_block,
     list_layer_head,
@@ -41,7 +44,11 @@ from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import AttentionFlow
 from chainrule.measure.simulation import simulate
 from chainrule.spec.network_spec import NetworkSpec
+from chainrule.watch.reading import RunReader
+from chainrule.watch.records import ABSENT, OptimizerFacts
+from chainrule.watch.store import RunWriter
 from made_flows import call, gradient, make_chain, make_flow, parameter, quantity
+from made_runs import make_facts, make_run, make_step
 
 
 def show(flow):
@@ -143,6 +150,11 @@ class TestWords:
     def test_subject_counts_what_there_is(self):
         flow = make_flow([call("a", layer=1)], [parameter("a.weight", 1), parameter("b")])
         assert describe_subject(flow) == "1 weight layer, 1 module output, 2 parameters"
+
+    def test_subject_counts_one_as_one(self):
+        one = describe_spec(NetworkSpec(depth=1, width=1))
+        assert one.startswith("1 layer × 1 unit, ")
+        assert describe_spec(NetworkSpec(depth=2, width=3)).startswith("2 layers × 3 units, ")
 
     def test_subject_names_what_is_not_usual(self):
         spec = NetworkSpec(
@@ -376,3 +388,68 @@ class TestExport:
         weights = [parameter(name) for name in ("=1", "+1", "-1", "@a", "a=1")]
         lines = to_csv(make_flow([], weights), "parameters").split("\r\n")
         assert [line.split(",")[0] for line in lines[1:-1]] == ["'=1", "'+1", "'-1", "'@a", "a=1"]
+
+
+class TestRuns:
+    @pytest.mark.parametrize(
+        ("optimizers", "differ"),
+        [
+            ([("SGD", {"lr": 0.1})], []),
+            ([("SGD", {"lr": 0.2})], ["lr 0.1 and 0.2"]),
+            ([("SGD", {"lr": 0.1, "nesterov": 1.0})], ["nesterov none and 1"]),
+            ([("Adam", {"lr": 0.1})], ["optimizer SGD and Adam"]),
+            ([("SGD", {"lr": 0.1}, {"lr": 0.3})], ["groups 1 and 2"]),
+            ([("SGD", {"lr": 0.1}), ("SGD", {"lr": 0.1})], ["optimizers 1 and 2"]),
+            ([], ["optimizers 1 and 0"]),
+        ],
+    )
+    def test_differ_in_their_settings(self, optimizers, differ, tmp_path):
+        facts = tuple(OptimizerFacts(kind=kind, groups=tuple(each)) for kind, *each in optimizers)
+        one = make_run(tmp_path / "one.db", 2)
+        other = make_run(tmp_path / "other.db", 3, optimizers=facts)
+        found = compare_runs(RunReader(one), RunReader(other))
+        assert list(found.settings) == differ
+        assert (found.common, found.parted) == (2, None)
+
+    @pytest.mark.parametrize(
+        ("one", "other", "common", "parted"),
+        [
+            ([3.0, 2.0, 1.0], [3.0, None, 1.0], 2, None),  # logged at every other step
+            ([3.0, 2.0, 1.0], [None, 2.0, 9.0], 2, 3),
+            ([3.0, math.nan], [3.0, math.nan], 2, None),
+            ([3.0, 2.0], [3.0, math.nan], 2, 2),
+            ([None, None], [None, None], 0, None),
+        ],
+    )
+    def test_are_compared_where_both_have_a_loss(self, one, other, common, parted, tmp_path):
+        readers = []
+        for name, losses in (("one", one), ("other", other)):
+            path = tmp_path / f"{name}.db"
+            with RunWriter.open(path, make_facts(name=name)) as writer:
+                for step, loss in enumerate(losses, start=1):
+                    writer.write(make_step(step, loss=loss))
+            readers.append(RunReader(path))
+        found = compare_runs(*readers)
+        assert (found.common, found.parted) == (common, parted)
+        assert len(found.rows) == common
+        shown = to_comparison_json(found)["rows"]
+        assert all(None not in row["losses"] for row in shown)
+        if parted is not None:
+            losses = {row["step"]: row["losses"] for row in shown}[parted]
+            expected = [each[parted - 1] for each in (one, other)]
+            assert losses == ["NaN" if math.isnan(each) else each for each in expected]
+
+    def test_blocks_have_the_norm_of_all_layers_that_have_a_gradient(self, tmp_path):
+        norms = [
+            (3.0, 4.0, 12.0, 0.0),
+            (ABSENT, ABSENT, 3.0, 4.0),
+            (ABSENT,) * 4,
+            (3.0, math.inf, 1.0, 1.0),
+        ]
+        path = tmp_path / "a.db"
+        with RunWriter.open(path, make_facts()) as writer:
+            for step, each in enumerate(norms, start=1):
+                writer.write(make_step(step, grad_norms=np.array(each), total_norm=1.0))
+        ((name, found),) = read_view(RunReader(path), cells=4, blocks=1).blocks
+        assert name == "0 … 1"
+        assert found.tolist() == pytest.approx([13.0, 5.0, math.nan, math.inf], nan_ok=True)

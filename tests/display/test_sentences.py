@@ -13,6 +13,10 @@ from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.rules import RULES
 from chainrule.display.cards import build_cards, describe_verdict
 from chainrule.display.sentences import explain, explain_band, explain_limits, recommend
+from chainrule.flow.quantity import Quantity
+from chainrule.flow.time import TimeFlow
+from chainrule.remedies.result import Remedies, compare_flows
+from made_flows import call, make_chain, make_flow, parameter
 from sick_models import plain
 
 NUMBER = r"\d(?:[\d.,]*\d)?(?:·10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?"
@@ -167,3 +171,42 @@ def test_a_model_of_your_own_is_told_by_its_findings():
     assert said.why == diagnosis.findings[0].reason
     assert said.do == diagnosis.action
     assert said.what.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("norms", "which"),
+    [
+        ([1e-9] * 8 + [1.0], "Steps 1 to 8 of 9"),
+        ([1e-9] * 7 + [1.0, 1e-9, 1.0], "8 steps between 1 and 9 of 10"),
+    ],
+)
+def test_steps_without_a_gradient_are_named(norms, which):
+    gradients = tuple(Quantity([norm]) for norm in norms)
+    time = TimeFlow(
+        name="0",
+        kind="RNN",
+        call=0,
+        of="input",
+        length=len(norms),
+        steps=tuple(range(len(norms))),
+        gradients=gradients,
+    )
+    flow = make_flow([call("0", "RNN", "weight", layer=1)], [parameter("0.w", 1)], times=(time,))
+    diagnosis = diagnose(flow)
+    assert diagnosis.findings[0].rule == "vanishing_time"
+    assert explain(flow, diagnosis).what.startswith(f"{which} of '0' get less than a millionth")
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, ""), (1, "One change was"), (2, "2 changes were")]
+)
+def test_changes_that_did_not_help_are_counted(count, words):
+    before = make_chain([1e-9, 1.0, 1.0])
+    tried = [
+        compare_flows(before, before, title="t", reason="r", kinds=("initialization",))
+        for _ in range(count)
+    ]
+    remedies = Remedies(before=before, diagnosis=diagnose(before), tried=tuple(tried))
+    said = recommend(remedies)
+    assert said.endswith(remedies.diagnosis.action)
+    assert said.startswith(words or remedies.diagnosis.action)

@@ -442,3 +442,11 @@ class TestBlocks:
         ]
         assert stacks[1].rows[0].norms == (Quantity([3.0]), Quantity([4.0]))
         assert stacks[1].title == "h.*, 2 blocks, 0 to 1"
+
+    def test_of_several_sums_in_a_block_the_stream_shows_the_last(self):
+        names = [f"h.{at}.{name}" for at in range(3) for name in ("a", "b")]
+        calls = [call(name, layer=at) for at, name in enumerate(names, start=1)]
+        weights = [parameter(f"{name}.weight", at) for at, name in enumerate(names, start=1)]
+        sums = tuple(residual(branch=at, gradient=at + 1.0) for at in range(6))
+        (stack,) = build_profile(make_flow(calls, weights, residuals=sums))
+        assert stack.stream == (2.0, 4.0, 6.0)

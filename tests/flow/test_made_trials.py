@@ -92,6 +92,11 @@ class TestTrial:
         found = trial(*(tried("SGD", rate(outcome, steps=steps)) for outcome in outcomes))
         assert found.fails is fails
 
+    def test_time_is_that_of_the_rate_that_went_on_longest(self):
+        left = rate(FLAT, steps=3, stopped=True)
+        assert trial(tried("SGD", left, rate(FLAT, steps=20))).fails
+        assert not trial(tried("SGD", left, rate(FLAT, steps=19))).fails
+
     def test_as_json_names_what_is_not_finite(self):
         one = tried("SGD", rate(NON_FINITE, math.nan, after=math.inf, failed_at=2))
         found = json.loads(json.dumps(trial(one, guessing=2.5).to_dict(), allow_nan=False))

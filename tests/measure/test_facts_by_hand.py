@@ -1,6 +1,7 @@
 """Curvature, copies, half precision and sequences of models small enough for paper."""
 
 import math
+from collections import OrderedDict
 from itertools import pairwise
 
 import pytest
@@ -159,6 +160,23 @@ class TestSymmetry:
         assert _list_units(torch.ones(2, 2049), 0).shape == (2, 683)
         assert _list_units(torch.ones(2, 1024), 0).shape == (2, 1024)
         assert _list_units(torch.ones(3, 5000), 1).shape == (4096, 3)
+
+    @pytest.mark.parametrize("name", ["first", "weights"])
+    @pytest.mark.parametrize("differ", [False, True])
+    def test_units_with_biases_of_their_own_are_no_copies_whatever_the_name(self, name, differ):
+        model = nn.Sequential(
+            OrderedDict([(name, nn.Linear(3, 4)), ("on", nn.ReLU()), ("head", nn.Linear(4, 2))])
+        )
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(0.25)
+            if differ:
+                model[0].bias.copy_(torch.tensor([9.0, 8.0, 7.0, 6.0]))  # all of them are on
+        x = torch.rand(6, 3)
+        found = inspect(model, lambda m: m(x).square().mean()).symmetries
+        assert [each.parameter for each in found if each.layer == 1] == (
+            [] if differ else [f"{name}.weight"]
+        )
 
     def test_a_model_with_copies_has_them_in_its_flow(self):
         torch.manual_seed(0)

@@ -161,6 +161,31 @@ def test_guessing_of_a_regression_is_the_mean_or_median_of_the_targets(name):
     assert part.guessing == pytest.approx(compute(centre.expand(N, C), TARGETS).item())
 
 
+@pytest.mark.parametrize(
+    ("weights", "centre"),
+    [
+        ([1.0, 1.0, 1.0, 0.0, 0.0], 2.0),  # targets that are masked out do not count
+        ([1.0, 1.0, 1.0, 1.0, 9.0], 50.0),
+        ([2.0, 1.0, 1.0, 1.0, 1.0], 2.0),
+        ([3.0, 1.0, 1.0, 1.0, 0.0], 1.0),  # half on either side of it and the next: the lower one
+    ],
+)
+def test_guessing_of_a_weighted_l1_loss_is_the_weighted_median(weights, centre):
+    targets = torch.tensor([[2.0], [1.0], [3.0], [40.0], [50.0]], dtype=torch.float64)
+    order = torch.tensor([1, 0, 2, 3, 4])
+    mass = torch.tensor(weights, dtype=torch.float64)[order, None]
+    model, x = nn.Linear(3, 1).double(), torch.randn(5, 3, dtype=torch.float64)
+
+    def compute(output):
+        return (F.l1_loss(output, targets, reduction="none") * mass).sum() / mass.sum()
+
+    (part,) = inspect(model, lambda m: compute(m(x))).loss_facts.parts
+    assert part.kind == "l1"
+    guess = compute(torch.full_like(targets, centre)).item()
+    assert part.guessing == pytest.approx(guess)
+    assert guess <= min(compute(each.expand(5, 1)).item() for each in targets) + 1e-12
+
+
 def test_a_view_of_the_output_is_seen_through():
     model, x = make()
     y = TARGETS.reshape(-1)

@@ -14,9 +14,12 @@ from chainrule.errors import ChainruleError, SpecError
 from chainrule.measure.networks import run_stack, stack_networks
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.theory import critical_line, predict
-from chainrule.theory.expected import find_layers_outside
+from chainrule.theory.agreement import describe_agreement
+from chainrule.theory.critical import DepthScales
+from chainrule.theory.expected import Expected, find_layers_outside
 from chainrule.theory.fluctuations import compute_spreads
 from chainrule.theory.mean_field import compute_chi, read_setting, run_backward, run_forward
+from made_flows import make_chain
 from test_quadrature import PHI, average
 
 PAIRS = [(activation, init) for activation in ACTIVATIONS for init in INITIALIZERS]
@@ -47,6 +50,18 @@ class TestKnownValues:
         limit = math.pi / (math.pi - 1)
         assert rates[4096] == pytest.approx(limit, rel=1e-3)
         assert rates[4096] - limit == pytest.approx((rates[64] - limit) / 64, rel=0.2)
+
+    @pytest.mark.parametrize("batch", [6, 16])
+    def test_of_a_batch_of_mean_zero_two_examples_are_against_each_other(self, batch):
+        spec = NetworkSpec(
+            depth=2, activation="tanh", init="xavier", normalization="batchnorm", batch_size=batch
+        )
+        values = np.random.default_rng(0).normal(size=batch)
+        values = (values - values.mean()) / values.std()
+        products = np.outer(values, values)[~np.eye(batch, dtype=bool)]
+        scales = predict(spec).depth_scales
+        assert scales.correlation == pytest.approx(products.mean(), rel=1e-12)
+        assert scales.xi_c is None
 
     @pytest.mark.parametrize(("residual", "chi"), [("plain", 2.0), ("scaled", 1.1)])
     def test_residual_connections_add_one(self, residual, chi):
@@ -196,6 +211,15 @@ class TestWhatTheoryLeavesOut:
         spec = NetworkSpec(depth=60, width=256, activation="sigmoid")
         assert any("float32" in each for each in predict(spec).missing)
 
+    def test_small_numbers_that_float32_can_hold_are_said(self):
+        spec = NetworkSpec(
+            depth=5, width=256, activation="identity", init="random", weight_std=1e-6 / 16
+        )
+        narrow, wide = (predict(spec.replace(dtype=dtype)) for dtype in ("float32", "float64"))
+        assert 1e-31 < wide.weight_gradient_norms[0] < 1e-22
+        assert narrow.weight_gradient_norms == wide.weight_gradient_norms
+        assert narrow.missing == ()
+
     def test_dead_start(self):
         spec = NetworkSpec(depth=2, activation="tanh", init="random", weight_std=0.0)
         prediction = predict(spec)
@@ -250,6 +274,27 @@ class TestDepthScales:
         assert scales.reach == pytest.approx(-1 / math.log(0.9025), rel=1e-6)
         assert "about 10 layers far" in predict(spec).sentence
 
+    @pytest.mark.parametrize(
+        ("grad", "correlation", "chi", "cause", "change"),
+        [
+            (5.0, 9.0, 1.2, "the gradient's square", "grows"),
+            (5.0, 9.0, 0.8, "the gradient's square", "shrinks"),
+            (5.0, None, 1.2, "the gradient's square", "grows"),
+            (5.0, 5.0, 1.2, "the gradient's square", "grows"),
+            (9.0, 5.0, 1.2, "what tells examples apart", "shrinks"),
+            (9.0, 5.0, 0.8, "what tells examples apart", "shrinks"),
+        ],
+    )
+    def test_the_shorter_depth_names_what_goes_which_way(
+        self, grad, correlation, chi, cause, change
+    ):
+        scales = DepthScales(
+            xi_q=3.0, xi_c=correlation, xi_grad=grad, chi=chi, q=1.0, correlation=0.5
+        )
+        assert scales.reach == 5.0
+        assert all(part in scales.sentence for part in ("about 5 layers", f"{cause} {change}"))
+        assert "(30)" in scales.sentence  # six times as deep
+
     def test_critical_start_has_no_scale(self):
         prediction = predict(NetworkSpec(depth=1, activation="relu", init="he"))
         assert prediction.depth_scales.reach == math.inf
@@ -273,6 +318,19 @@ class TestDepthScales:
         assert ratio == pytest.approx(compute_chi(setting, layers[0]), rel=1e-3)
 
 
+@pytest.mark.parametrize(("seeds", "square"), [(2, 1 / 2), (3, math.pi / 6), (9, math.pi / 18)])
+def test_bands_reach_as_far_as_a_median_of_so_many_varies(seeds, square):
+    # The median of two is their mean; of more, it varies by π/2 more than a mean.
+    spec = NetworkSpec(depth=2, width=4096, activation="tanh", init="xavier", bias_std=0.5)
+
+    def measure(seeds):
+        value = predict(spec, seeds).layers[-1].correlation
+        assert value.median - value.low == pytest.approx(value.high - value.median)
+        return value.high - value.median
+
+    assert measure(seeds) ** 2 == pytest.approx(square * measure(1) ** 2, rel=1e-6)
+
+
 class TestAgreement:
     def test_words_name_both_numbers_and_the_count(self):
         spec = NetworkSpec(depth=3, width=128, activation="tanh", init="xavier")
@@ -284,6 +342,22 @@ class TestAgreement:
         spec = NetworkSpec(depth=3, width=128, activation="tanh", init="xavier")
         other = simulate(spec.replace(init="he"), 8)
         assert "part in 3 of 3 layers" in predict(spec, 8).describe_agreement(other)
+
+    @pytest.mark.parametrize(
+        ("width", "measured", "normalization", "words"),
+        [
+            (63, 2.0, "none", "63 units are few"),
+            (64, 2.0, "none", "second order in depth/width"),
+            (64, 2.0, "batchnorm", "with batch normalization"),
+            (63, 0.0, "none", "zero or not finite"),
+        ],
+    )
+    def test_reasons_for_parting(self, width, measured, normalization, words):
+        spec = NetworkSpec(depth=1, width=width, normalization=normalization)
+        flow = make_chain([measured], spec=spec)
+        text = describe_agreement([Expected(1.0, 1.0, 0.9, 1.1)], flow)
+        assert "part in 1 of the one layer" in text
+        assert words in text
 
     def test_other_number_of_layers_is_an_error(self):
         with pytest.raises(ChainruleError, match="3 for 2"):

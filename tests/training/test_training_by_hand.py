@@ -1,6 +1,7 @@
 """Costs, bounds, tasks, batches and the level of guessing, worked out by hand."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from chainrule.training.batches import (
     find_batches,
 )
 from chainrule.training.guessing import _start, measure_guessing
+from chainrule.training.optimizers import rebuild_optimizer
 from chainrule.training.tasks import Task, load_task
 from chainrule.training.trainability import (
     PARTLY,
@@ -294,6 +296,36 @@ class TestGuessing:
         )
         assert twice is None
         assert "forward" not in vars(model)
+
+
+class TestOptimizers:
+    def test_a_group_without_parameters_stays_and_all_states_are_kept(self):
+        model = nn.Linear(3, 1)
+        groups = [{"params": [model.bias]}, {"params": [], "lr": 0.7}, {"params": [model.weight]}]
+        optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+        model(torch.ones(2, 3)).sum().backward()
+        optimizer.step()
+        copied, notes = deepcopy(model), []
+        made = rebuild_optimizer(model, copied, optimizer, notes)
+        assert [group["lr"] for group in made.param_groups] == [0.1, 0.7, 0.1]
+        assert [group["params"] for group in made.param_groups] == [
+            [copied.bias],
+            [],
+            [copied.weight],
+        ]
+        kept = made.state[copied.weight]["momentum_buffer"]
+        torch.testing.assert_close(kept, torch.full((1, 3), 2.0))
+        assert notes == []
+
+    def test_what_the_model_does_not_have_is_left_out_with_its_group(self):
+        model, other = nn.Linear(3, 1), nn.Linear(2, 1)
+        groups = [{"params": [*other.parameters()], "lr": 0.7}, {"params": [model.weight]}]
+        notes = []
+        copied = deepcopy(model)
+        made = rebuild_optimizer(model, copied, torch.optim.SGD(groups, lr=0.1), notes)
+        assert [group["lr"] for group in made.param_groups] == [0.1]
+        assert made.param_groups[0]["params"] == [copied.weight]
+        assert ["1 of 2" in notes[0], "2 parameters" in notes[1]] == [True, True]
 
 
 class TestRace:

@@ -110,6 +110,16 @@ class TestExploding:
         run.add(norms=1.0, sample={"weights": weights / 3, "updates": 1.0})
         assert (run.rules == ["exploding"]) == said
 
+    @pytest.mark.parametrize(("weights", "said"), [(4e3, False), (2e4, True)])
+    def test_the_gradient_before_clipping_is_what_the_loss_is_sensitive_to(self, weights, said):
+        run = MadeRun()
+        whole = math.sqrt(3.0)  # of three norms of 1, which are clipped to a tenth
+        sample = {"weights": weights / 3, "updates": 1.0}
+        run.add(norms=0.1, clipped_from=whole, sample=sample)
+        assert (run.rules == ["exploding"]) == said
+        if said:
+            assert run.alarms[0].value == pytest.approx(weights)
+
     def test_a_small_step_is_no_trouble(self):
         run = MadeRun()
         run.add(norms=1.0, sample={"weights": 1e5, "updates": 0.01})
@@ -120,6 +130,20 @@ class TestExploding:
         run = MadeRun()
         run.add(sample={"layers": (layer("0"), layer("1", std=spread))})
         assert (run.rules == ["exploding"]) == said
+
+    @pytest.mark.parametrize(
+        ("high", "count"), [((1, 1, 0, 0, 0), 0), ((1, 0, 1, 0, 1), 3), ((1, 1, 0, 1, 1), 4)]
+    )
+    def test_the_norm_jumps_in_most_of_the_last_steps(self, high, count):
+        run = MadeRun().run(20)
+        for each in high:
+            run.add(norms=[1.0, 3000.0 if each else 1.0, 0.5])
+        found = BY_NAME["exploding"].find(run.history)
+        assert (found is not None) == (count > 0)
+        if found is not None:
+            assert found.layer == "1"
+            assert found.value == pytest.approx(math.hypot(1, 3000, 0.5) / math.sqrt(3))
+            assert f"{count} of the last 5 steps" in found.summary
 
     def test_what_follows_from_it_is_not_said(self):
         run = MadeRun()
@@ -264,6 +288,18 @@ class TestUpdates:
         run = MadeRun(facts).run(12)
         assert (run.rules, run.alarms[0].layer) == (["no_update"], "1")
 
+    @pytest.mark.parametrize(("rate", "said"), [(0.0, False), (1e-12, True)])
+    def test_a_group_with_a_rate_of_zero_is_frozen_on_purpose(self, rate, said):
+        facts = make_facts()
+        groups = ({"lr": rate}, {"lr": 0.1})
+        held = [replace(each, group=at // 2) for at, each in enumerate(facts.parameters)]
+        facts = replace(facts, parameters=tuple(held))
+        facts = replace(facts, optimizers=(replace(facts.optimizers[0], groups=groups),))
+        run = MadeRun(facts)
+        for _ in range(9):
+            run.add(rates=(rate, 0.1), sample={"updates": [0.0, 0.0, 0.01]})
+        assert (run.rules == ["no_update"]) == said
+
     def test_a_rate_of_zero(self):
         run = MadeRun().run(10).run(20, rates=(0.0,), sample={"updates": 0.0})
         assert run.rules == ["no_update"]
@@ -296,6 +332,26 @@ class TestUnits:
     def test_dead(self, share, said):
         run = MadeRun().run(20, sample={"layers": (layer(dead_units=0.1),)})
         run.run(20, sample={"layers": (layer(dead_units=share),)})
+        assert (run.rules == ["dead_units"]) == said
+
+    def test_dead_units_are_compared_with_the_first_sample(self):
+        run = MadeRun()
+        run.step = 500  # a run that goes on where another one ended
+        run.run(20, sample={"layers": (layer(dead_units=0.25),)})
+        run.run(20, sample={"layers": (layer(dead_units=0.95),)})
+        (alarm,) = run.alarms
+        (shown,) = [each for each in alarm.evidence if each.name == "share of dead units"]
+        assert (alarm.value, shown.value, shown.step) == (0.95, 0.25, 501)
+
+    @pytest.mark.parametrize(("share", "said"), [(0.95, False), (1.0, True)])
+    def test_a_layer_that_is_wholly_dead_from_the_start_is_said_though_the_loss_falls(
+        self, share, said
+    ):
+        run = MadeRun()
+        for step in range(60):
+            run.add(loss=0.9**step)
+        for step in range(60, 90):
+            run.add(loss=0.9**step, sample={"layers": (layer(dead_units=share),)})
         assert (run.rules == ["dead_units"]) == said
 
     def test_dead_in_one_sample_only_is_no_trouble(self):
@@ -393,6 +449,20 @@ class TestLoss:
             level = 1 + (end - 1) * min(1.0, step / 200)
             run.add(loss=level + 0.01 * draw.normal(), norms=draw.lognormal(0, 0.1, 3))
         assert (run.rules == ["loss_flat"]) == said
+
+    @pytest.mark.parametrize(("guessing", "said"), [(2.0, True), (3.0, False)])
+    def test_a_fall_to_the_level_of_guessing_is_no_progress(self, guessing, said, monkeypatch):
+        monkeypatch.setattr(history_module, "list_symmetric", lambda flow: [])
+        run = MadeRun()
+        facts = SimpleNamespace(guessing=guessing)
+        run.add(loss=50.0, sample={"flow": SimpleNamespace(loss_facts=facts)})
+        for step in range(1, 250):
+            run.add(loss=50.0 if step < 10 else 2.0)
+        found = BY_NAME["loss_flat"].find(run.history)
+        assert (found is not None) == said
+        if found is not None:
+            assert found.value == pytest.approx(0.0)
+            assert all(fact in found.summary for fact in ("250 steps", "50 to 2", "gives 2"))
 
     def test_what_was_learned_is_lost_again(self):
         run = noisy(0, 20)

@@ -109,6 +109,13 @@ def test_absent_zero_and_undefined_gradients_are_three_things(tmp_path):
     assert found.non_finite.tolist() == [[0, 0, 0], [0, 1, 0]]
 
 
+def test_a_bin_is_zero_only_if_all_its_steps_are(tmp_path):
+    norms = [0.0, 2.0, 8.0, 0.0, 0.0, 0.0, 5.0, ABSENT, ABSENT]
+    steps = [make_step(at, 1, grad_norms=np.array([each])) for at, each in enumerate(norms, 1)]
+    found = write(tmp_path / "a.db", steps, 1).norm_map(bins=3)
+    assert found.gradient[0].tolist() == pytest.approx([4.0, 0.0, 5.0], rel=2**-7)
+
+
 def test_the_map_is_not_larger_than_asked_for(tmp_path):
     reader = write(tmp_path / "a.db", [make_step(1, 40), make_sample(1, 40), make_step(90, 40)], 40)
     found = reader.norm_map(layers=8, bins=10)

@@ -251,6 +251,10 @@ FOREIGN = nn.Linear(2, 2)
         ({"seeds": True}, ["seeds", "True"]),
         ({"make_model": plain(8)}, ["make_model", "Sequential"]),
         ({"make_model": lambda width: plain(8)}, ["width 8 and 16", "same shapes"]),
+        (
+            {"make_model": lambda width: plain(min(width, 16))},
+            ["width 16 and 32", "same shapes"],
+        ),
         ({"make_model": lambda width: width}, ["make_model", "int", "width 8"]),
         ({"make_model": lambda width: 1 / 0}, ["make_model(8)", "ZeroDivisionError"]),
         ({"make_model": deeper}, ["'2'", "width 8", "width 16"]),

@@ -10,8 +10,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from chainrule import check_width
+from chainrule.width.check import _find_reason
+from chainrule.width.judging import Facts, judge_modules
 from chainrule.width.recording import Recorder
-from chainrule.width.scaling import find_quantile, fit_scaling, round_exponent, write_power
+from chainrule.width.records import ModuleScaling, ParameterScaling
+from chainrule.width.scaling import (
+    Scaling,
+    find_quantile,
+    fit_scaling,
+    round_exponent,
+    write_power,
+)
 
 WIDTHS, STEPS, SEEDS, RATE = (8, 16, 32), 3, 2, 0.1
 
@@ -140,6 +149,103 @@ def test_what_has_no_logarithm_has_no_exponent(value):
 def test_exponents_are_multiples_of_one_half(measured, meant, factor):
     assert round_exponent(measured) == meant
     assert write_power(meant) == factor
+
+
+def scale(exponent, error=0.0):
+    return Scaling((1.0, 4.0**exponent, 16.0**exponent), exponent, error)
+
+
+def judge(*modules, **known):
+    """Return the findings at widths of 16, 64 and 256."""
+    facts = {
+        **{"wide_inputs": frozenset(), "containers": frozenset(), "rows": {}, "eps": 0.0},
+        **{"optimizer": "SGD", "shared": {}},
+    } | known
+    found, _, _, _ = judge_modules(modules, (16, 64, 256), Facts(**facts))
+    return found
+
+
+class TestJudging:
+    @pytest.mark.parametrize(
+        ("rows", "is_wide", "falls"),
+        [(16, True, True), (17, True, False), (100, True, False), (17, False, True)],
+    )
+    def test_an_update_of_more_rows_than_the_smallest_width_may_fall_by_a_half(
+        self, rows, is_wide, falls
+    ):
+        weight = ParameterScaling(name="a.weight", shapes=((16, 16),) * 3, effect=scale(-0.5))
+        module = ModuleScaling(name="a", kind="hidden", parameters=(weight,))
+        wide = frozenset({"a"}) if is_wide else frozenset()
+        found = judge(module, rows={"a": rows}, wide_inputs=wide)
+        assert [(each.parameter, each.exponent) for each in found] == (
+            [("a.weight", -0.5)] if falls else []
+        )
+
+    @pytest.mark.parametrize(
+        ("change_gain", "power"),
+        [(1.0, "1/width"), (0.5, "1/√width"), (0.1, "1/√width"), (None, "1/√width")],
+    )
+    def test_a_readout_is_scaled_by_what_training_lines_up(self, change_gain, power):
+        weight = ParameterScaling(name="head.weight", shapes=((2, 16),))
+        gain = None if change_gain is None else scale(change_gain)
+        module = ModuleScaling(
+            name="head", kind="output", output=scale(0.5), change_gain=gain, parameters=(weight,)
+        )
+        (found,) = judge(module)
+        assert (found.metric, found.at_most, found.exponent) == ("output", True, 0.5)
+        assert found.action.endswith(f"by {power}")
+
+    @pytest.mark.parametrize(
+        ("output", "limit", "harmful", "harmful_from"),
+        [
+            ((1.0, 2.0, 8.0), 8.0, False, 1024.0),  # a change of 4 that grows with √width
+            ((8.0, 2.0, 4.0), 4.0, True, 256.0),
+            ((9.0, 9.0, 2.0), 2.0, True, 64.0),
+            (None, 1.0, True, 16.0),
+        ],
+    )
+    def test_a_change_does_harm_from_the_size_of_the_output_on(
+        self, output, limit, harmful, harmful_from
+    ):
+        known = None if output is None else Scaling(output, 0.0, 0.1)
+        (found,) = judge(ModuleScaling(name="a", kind="hidden", output=known, change=scale(0.5)))
+        assert (found.metric, found.size, found.limit) == ("change", 4.0, limit)
+        assert found.harmful is harmful
+        assert found.harmful_from == pytest.approx(harmful_from)
+
+    @pytest.mark.parametrize(
+        ("still", "unheld", "words"),
+        [
+            (0, 0, ""),
+            (2, 0, ""),
+            (3, 0, "3 of 4 parameters did not change in 1 step, among them `a0`"),
+            (3, 2, ""),
+            (4, 0, "Nothing changed in 1 step"),
+            (4, 4, "Nothing changed in 1 step"),
+        ],
+    )
+    def test_more_than_half_of_the_trained_parameters_must_change(self, still, unheld, words):
+        effects = [None] * still + [scale(0.0)] * (4 - still)
+        parameters = tuple(
+            ParameterScaling(name=f"a{at}", shapes=((16, 16),), effect=effect)
+            for at, effect in enumerate(effects)
+        )
+        module = ModuleScaling(name="a", kind="hidden", parameters=parameters)
+        away = [f"a{at}" for at in range(unheld)]
+        found = _find_reason([module], away, 1, (5, 3, 0))
+        assert found.startswith(words)
+        assert bool(found) == bool(words)
+
+    @pytest.mark.parametrize(
+        ("earlier", "cause"),
+        [("h.1.q", "h.1.q"), ("h.1", ""), ("h.10.q", ""), ("h.1x", ""), ("stem", "")],
+    )
+    def test_scores_follow_from_what_lies_in_the_same_module(self, earlier, cause):
+        wrong = ModuleScaling(name=earlier, kind="hidden", output=scale(0.5))
+        scores = ModuleScaling(name="h.1.attn (scores)", kind="scores", output=scale(0.5))
+        first, second = judge(wrong, scores)
+        assert (first.module, first.cause) == (earlier, "")
+        assert (second.module, second.cause) == ("h.1.attn (scores)", cause)
 
 
 class Fused(nn.Module):

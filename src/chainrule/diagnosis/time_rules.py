@@ -267,12 +267,10 @@ def describe_lost(time: TimeFlow) -> str:
         "steps 1 to 2 of 3 of 'a' receive less than 1.0·10⁻⁶ of the largest gradient of all steps"
     """
     lost = list_lost(time)
-    first, last = time.steps[lost[0]] + 1, time.steps[lost[-1]] + 1
-    which = f"step {first}" if first == last else f"steps {first:,} to {last:,}"
-    verb = "receives" if first == last else "receive"
+    verb = "receives" if len(lost) == 1 else "receive"
     return (
-        f"{which} of {time.length:,} of {time.name!r} {verb} less than {format_number(LOST)} of "
-        "the largest gradient of all steps"
+        f"{word_steps(time, lost)} of {time.length:,} of {time.name!r} {verb} less than "
+        f"{format_number(LOST)} of the largest gradient of all steps"
     )
 
 

@@ -529,7 +529,8 @@ def describe_spec(spec: NetworkSpec) -> str:
         else "",
     ]
     parts = [
-        f"{spec.depth} layers × {spec.width} units",
+        f"{spec.depth} layer{'' if spec.depth == 1 else 's'}"
+        f" × {spec.width} unit{'' if spec.width == 1 else 's'}",
         ACTIVATIONS[spec.activation].label,
         f"{INITIALIZERS[spec.init].label} initialization",
         *(extra for extra in extras if extra),

@@ -109,7 +109,7 @@ class RunComparison:
 
     Attributes:
         names: Their names.
-        common: How many steps both have.
+        common: How many steps have a loss in both.
         parted: The first of these at which their losses differ; `None` if there is none.
         rows: Some of these steps with both losses.
         settings: What differs in optimizers and their settings, as "name: one, other".
@@ -119,7 +119,7 @@ class RunComparison:
     names: tuple[str, str]
     common: int
     parted: int | None
-    rows: tuple[tuple[int, float | None, float | None], ...]
+    rows: tuple[tuple[int, float, float], ...]
     settings: tuple[str, ...]
     alarms: tuple[tuple[Alarm, ...], tuple[Alarm, ...]]
 
@@ -187,7 +187,13 @@ def compare_runs(one: RunReader, other: RunReader, rows: int = ROWS) -> RunCompa
         {
             step: loss
             for table in reader.iterate_step_tables(norms=False)
-            for step, loss in zip(table.steps.tolist(), table.fields["loss"].tolist(), strict=True)
+            for step, loss, is_unlogged in zip(
+                table.steps.tolist(),
+                table.fields["loss"].tolist(),
+                is_nothing(table.fields["loss"]).tolist(),
+                strict=True,
+            )
+            if not is_unlogged
         }
         for reader in (one, other)
     ]
@@ -298,9 +304,7 @@ def render_comparison(found: RunComparison) -> RenderableType:
     for name in found.names:
         table.add_column(show(f"loss of {name}"), justify="right", overflow="fold")
     for step, *losses in found.rows:
-        cells = [
-            "" if each is None or _is_unlogged(each) else format_number(each) for each in losses
-        ]
+        cells = map(format_number, losses)
         table.add_row(f"{step:,}", *cells, style="bold" if step == found.parted else "")
     parts: list[RenderableType] = [table, Text(), Text(_say_parting(found))]
     if found.settings:
@@ -462,7 +466,7 @@ def to_comparison_json(found: RunComparison) -> dict[str, Any]:
         "common_steps": found.common,
         "parted_at": found.parted,
         "rows": [
-            {"step": step, "losses": [_encode_known(one), _encode_known(other)]}
+            {"step": step, "losses": [encode_number(one), encode_number(other)]}
             for step, one, other in found.rows
         ],
         "settings": list(found.settings),
@@ -551,9 +555,14 @@ def _list_differences(one: RunReader, other: RunReader) -> Iterator[str]:
             yield f"{name} {getattr(a, name)} and {getattr(b, name)}"
     if len(a.parameters) != len(b.parameters):
         yield f"parameters {len(a.parameters)} and {len(b.parameters)}"
+    if len(a.optimizers) != len(b.optimizers):
+        yield f"optimizers {len(a.optimizers)} and {len(b.optimizers)}"
     for number, (left, right) in enumerate(zip(a.optimizers, b.optimizers, strict=False)):
         if left.kind != right.kind:
             yield f"optimizer {left.kind} and {right.kind}"
+        if len(left.groups) != len(right.groups):
+            place = f" of optimizer {number}" if number else ""
+            yield f"groups{place} {len(left.groups)} and {len(right.groups)}"
         for index, (first, second) in enumerate(zip(left.groups, right.groups, strict=False)):
             place = f" of group {number}.{index}" if len(left.groups) > 1 or number else ""
             for key in dict.fromkeys([*first, *second]):
@@ -575,7 +584,7 @@ def _list_alarms(alarms: Sequence[Alarm], *, gap: bool = True) -> Iterator[Rende
 
 def _say_parting(found: RunComparison) -> str:
     if not found.common:
-        return "The two runs have no step in common."
+        return "The two runs have no step with a loss in common."
     if found.parted is None:
         return f"Their losses are the same at all {found.common:,} steps that both have."
     return f"Their losses differ from step {found.parted:,} on, of {found.common:,} that both have."
@@ -583,10 +592,6 @@ def _say_parting(found: RunComparison) -> str:
 
 def _is_same(one: float, other: float) -> bool:
     return one == other or (math.isnan(one) and math.isnan(other))
-
-
-def _is_unlogged(value: float) -> bool:
-    return bool(is_nothing(np.array([value]))[0])
 
 
 def _encode_known(value: float | None) -> float | str | None:

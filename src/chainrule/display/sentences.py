@@ -14,7 +14,7 @@ from chainrule.diagnosis.diagnosis import Diagnosis, Finding
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import MEANINGS, Verdict
 from chainrule.diagnosis.rules import RULES
-from chainrule.diagnosis.time_rules import list_lost
+from chainrule.diagnosis.time_rules import list_lost, word_steps
 from chainrule.diagnosis.trial_rules import TRIAL_RULES
 from chainrule.diagnosis.viability.model import Outlook, describe_probability
 from chainrule.display.cards import describe_verdict, start_sentence
@@ -92,7 +92,10 @@ def recommend(remedies: Remedies) -> str:
     if remedies.diagnosis.verdict is Verdict.HEALTHY:
         return remedies.diagnosis.action
     count = len(remedies.refuted)
-    return f"{count} changes were measured, and none of them helps. {remedies.diagnosis.action}"
+    said = f"{count} changes were measured, and none of them helps."
+    if count < 2:
+        said = "One change was measured, and it does not help." if count else ""
+    return f"{said} {remedies.diagnosis.action}".strip()
 
 
 def _tell_suited(remedies: Remedies) -> Iterator[str]:
@@ -331,12 +334,10 @@ def _tell_lost(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     if time is None:
         return ""
     lost = list_lost(time)
-    first, last = time.steps[lost[0]] + 1, time.steps[lost[-1]] + 1
-    which = f"Step {first}" if first == last else f"Steps {first:,} to {last:,}"
-    gets = "gets" if first == last else "get"
-    return (
-        f"{which} of {time.length:,} of {time.name!r} {gets} less than a millionth of the "
-        "gradient of the best step."
+    gets = "gets" if len(lost) == 1 else "get"
+    return start_sentence(
+        f"{word_steps(time, lost)} of {time.length:,} of {time.name!r} {gets} less than a "
+        "millionth of the gradient of the best step"
     )
 
 

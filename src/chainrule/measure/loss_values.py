@@ -264,9 +264,18 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
         total = scale.sum(0).clamp_min(torch.finfo(scale.dtype).tiny)
         centre = (rows * scale).sum(0) / total
     else:
-        centre = rows.median(dim=0).values
+        centre = _find_median(rows, scale)
     guessing = (_penalize(part, rows - centre) * scale).sum()
     return value, guessing, guessing, 0.0
+
+
+def _find_median(rows: Tensor, weights: Tensor) -> Tensor:
+    """Return the value of each column with half of its weight on either side, the lower of two."""
+    ordered, order = rows.sort(0)
+    wide = torch.float32 if rows.device.type == "mps" else torch.float64
+    mass = weights.gather(0, order).to(wide).cumsum(0)
+    place = (mass < mass[-1:] / 2).sum(0, keepdim=True)
+    return ordered.gather(0, place).squeeze(0)
 
 
 def _penalize(part: Part, difference: Tensor) -> Tensor:

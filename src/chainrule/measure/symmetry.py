@@ -63,7 +63,8 @@ def find_symmetries(
             and PARAMETRIZATIONS not in name
         ):
             weight = parameter.tensor.detach()
-            bias = biases.get(name.replace("weight", "bias"))
+            head, dot, own = name.rpartition(".")
+            bias = biases.get(f"{head}{dot}{own.replace('weight', 'bias')}")
             symmetry = _compare(position, weight, gradient, bias, 1 if is_second else 0)
             found += [symmetry] if symmetry else []
     return found

@@ -71,6 +71,8 @@ def rebuild_optimizer(
         notes.append(f"The optimizer does not hold {left_out} of {len(trained)} parameters.")
     if missing:
         notes.append(f"The optimizer holds {missing} parameters that the model does not have.")
+    if missing:
+        groups = [group for group in groups if group["params"]]
     made = _construct(optimizer, groups)
     if not missing:
         made.load_state_dict(copy.deepcopy(optimizer.state_dict()))
@@ -83,7 +85,6 @@ def _construct(optimizer: torch.optim.Optimizer, groups: list[Any]) -> torch.opt
     settings = {
         key: copy.deepcopy(held) for key, held in optimizer.defaults.items() if key in known
     }
-    groups = [group for group in groups if group["params"]]
     try:
         made = kind(groups, **settings)
     except Exception as error:

@@ -360,8 +360,8 @@ def _find_jumped_norm(history: History) -> Finding | None:
         value=value,
         bound=JUMP,
         layer=_find_largest(history),
-        summary=f"For 3 of the last 5 steps up to step {history.step} the norm of all gradients "
-        f"was {format_number(value)} times what it had been.",
+        summary=f"For {len(high)} of the last {len(last)} steps up to step {history.step} the norm "
+        f"of all gradients was {format_number(value)} times what it had been.",
     )
 
 

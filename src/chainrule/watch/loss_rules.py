@@ -339,8 +339,10 @@ def _find_loss_flat(history: History) -> Finding | None:
     blocks, first = history.get_blocks(), history.first_block
     if first is None or len(blocks) < FLAT_STEPS:
         return None
+    origin, beside = first, ""
     if history.guessing is not None and 0.0 < history.guessing < first:
         first = history.guessing  # down to the loss of guessing nothing is learned
+        beside = f", and guessing gives {format_number(first)}"
     if history.best_block < LITTLE * abs(first):
         return None
     last = blocks[-FLAT_STEPS:]
@@ -353,8 +355,8 @@ def _find_loss_flat(history: History) -> Finding | None:
     return Finding(
         value=fallen / abs(first) if first else 0.0,
         bound=PROGRESS,
-        summary=f"In {history.count} steps the loss went from {format_number(first)} to "
-        f"{format_number(float(last[half:].mean()))}.",
+        summary=f"In {history.count} steps the loss went from {format_number(origin)} to "
+        f"{format_number(float(last[half:].mean()))}{beside}.",
     )
 
 

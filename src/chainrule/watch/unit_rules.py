@@ -43,14 +43,14 @@ def _find_dead_units(history: History) -> Finding | None:
         origin = start.dead_units if start is not None and start.dead_units is not None else 0.0
         if share < 1.0 and share - origin < GROWN and not is_untrained(history):
             continue
+        begun = first.step if first is not None else 0
         return Finding(
             value=share,
             bound=DEAD,
             layer=layer.name,
             summary=f"At step {recent[0].step} {100 * share:.0f} % of the units of {layer.name!r} "
-            f"are zero for every example; at step {first.step if first else 0} it was "
-            f"{100 * origin:.0f} %.",
-            evidence=(Evidence(name="share of dead units", value=origin, step=1),),
+            f"are zero for every example; at step {begun} it was {100 * origin:.0f} %.",
+            evidence=(Evidence(name="share of dead units", value=origin, step=begun),),
         )
     return None
 

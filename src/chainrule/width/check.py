@@ -10,7 +10,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import torch
@@ -350,12 +350,16 @@ def _check_alike(runs: Sequence[Run], widths: Sequence[int]) -> None:
                 f"width {one} or only at width {other}: {names}{more}. Change the width and keep "
                 "the number of layers."
             )
-    same = [run.shapes == runs[0].shapes for run in runs[1:]]
-    if any(same):
-        at = widths[1 + same.index(True)]
+    alike = [
+        pair
+        for pair in combinations(zip(widths, runs, strict=True), 2)
+        if pair[0][1].shapes == pair[1][1].shapes
+    ]
+    if alike:
+        (one, _), (other, _) = alike[0]
         raise InspectionError(
             f"make_model must make models of the width that it is given, but those of width "
-            f"{widths[0]} and {at} have parameters of the same shapes. Use its argument."
+            f"{one} and {other} have parameters of the same shapes. Use its argument."
         )
 
 

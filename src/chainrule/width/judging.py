@@ -234,8 +234,8 @@ def _find_cause(judge: _Judge, module: ModuleScaling, way: int, own: Scaling) ->
     if module.parameters:
         return before[-1].module if is_given_wrong and not own_is_wrong else ""
     if module.kind == "scores":
-        place = module.name.rpartition(".")[0]
-        near = [f for f in before if f.module.startswith(place)]
+        head, dot, _ = module.name.rpartition(".")
+        near = [f for f in before if f.module.startswith(f"{head}{dot}")]
         return near[-1].module if near else ""
     return before[-1].module if is_given_wrong or not own_is_wrong else ""
 

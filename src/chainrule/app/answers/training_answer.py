@@ -227,9 +227,12 @@ def suggest_rates(order: Order, outcome: str, verdict: Verdict) -> tuple[float, 
     """
     if outcome == "trained" or (outcome == "chance" and verdict is not Verdict.HEALTHY):
         return ()
-    rates = _OTHER_RATES[order.optimizer]["large" if outcome == "diverged" else "small"]
-    smaller = outcome == "diverged"
-    return tuple(rate for rate in rates if (rate < order.learning_rate) is smaller)[:1]
+    own = order.learning_rate
+    if outcome == "diverged":
+        found = [rate for rate in _OTHER_RATES[order.optimizer]["large"] if rate < own]
+    else:
+        found = [rate for rate in _OTHER_RATES[order.optimizer]["small"] if rate > own]
+    return tuple(found[:1])
 
 
 def _judge(record: TrainingRecord, chance: float) -> str:
