@@ -171,7 +171,9 @@ def _describe_alarm(alarm: Alarm, flows: Sequence[int], rows: Sequence[str] = ()
 def _name_layer(module: str, rows: Sequence[str]) -> str:
     """Return a module's name, with the number of its row in the charts if it has one."""
     names = [row.partition(" (")[0] for row in rows]
-    return f"layer {names.index(module) + 1} ({module})" if module in names else f"module {module}"
+    if module not in names:
+        return f"module {module}"
+    return f"layer {names.index(module) + 1} (module {module})"
 
 
 def _describe_evidence(evidence: Evidence) -> list[str]:
