@@ -208,6 +208,12 @@ class TestGradients:
         small = next(area for area in data if area["name"] == "too small")
         assert small["x"] == pytest.approx([2, 2.25, 2.25, 2])
 
+    @pytest.mark.parametrize("least", [1.0, 1e-20, 1e-60, 1e-300])
+    def test_a_long_axis_has_no_more_numbers_than_a_short_one(self, least):
+        axis = build_gradient_figure(make_chain([least, 1.0]))["layout"]["yaxis"]
+        low, high = axis["range"]
+        assert 3 <= (high - low) / axis["dtick"] <= 8
+
     def test_other_is_drawn_behind_and_widens_the_axes(self):
         flow, other = make_chain([1.0, 1.0]), make_chain([1e-11, 1.0, 1.0])
         figure = build_gradient_figure(flow, other=other)

@@ -543,7 +543,7 @@ def _build_axis(title: str, scale: str, values: Sequence[float | None]) -> dict[
             title={"text": title},
             type="log",
             range=[bottom, top],
-            dtick=3 if top - bottom <= 24 else 6,
+            dtick=_choose_step(top - bottom),
             exponentformat="power",
             tickfont={"size": 12},
         )
@@ -555,6 +555,14 @@ def _build_axis(title: str, scale: str, values: Sequence[float | None]) -> dict[
         exponentformat="power",
         nticks=6,
     )
+
+
+def _choose_step(length: float) -> int:
+    """Return how many powers of ten there are from one number of the axis to the next."""
+    step = 3
+    while length > 8 * step:
+        step *= 2
+    return step
 
 
 def choose_powers(values: Sequence[float]) -> tuple[float, float]:
