@@ -179,7 +179,8 @@ def build_gradient_figure(
     annotations += [*_mark_direction(norms), *_mark_first(entry.words, norms, medians)]
     if outside:
         words = _describe_outside([norms[i] for i in outside])
-        annotations.append({**theme.build_warning(words), "yshift": 54 if zones else 30})
+        side = _choose_side(outside, len(norms))
+        annotations.append({**theme.build_warning(words), **side, "yshift": 54 if zones else 30})
     layout = theme.build_layout(
         xaxis=theme.build_layer_axis(
             max(len(norms), len(others)), title="layer (1 is next to the input)"
@@ -555,6 +556,14 @@ def _build_axis(title: str, scale: str, values: Sequence[float | None]) -> dict[
         exponentformat="power",
         nticks=6,
     )
+
+
+def _choose_side(layers: Sequence[int], count: int) -> dict[str, Any]:
+    """Return where words on some layers stand: at the end of the chart that is nearer to them."""
+    middle = (sum(layers) / len(layers) + 0.5) / count
+    if middle < 0.4:
+        return {"x": 0.01, "xanchor": "left"}
+    return {"x": 0.99, "xanchor": "right"} if middle > 0.6 else {"x": 0.5}
 
 
 def _choose_step(length: float) -> int:
