@@ -98,6 +98,22 @@ def test_what_is_covered_appears_after_the_guess(page, url):
 
 
 @pytest.mark.browser
+def test_the_look_of_a_button_tells_nothing_before_the_guess(page, url):
+    open_explorer(
+        page, url, "depth=6&width=32&activation=relu&init=he&guess=cards,charts,diagnosis"
+    )
+    loud = """() => {
+      const [train, pin] = ["go-train", "pin"].map((name) =>
+        getComputedStyle(document.querySelector(`[data-part=${name}]`)).backgroundColor);
+      return train !== pin;
+    }"""
+    assert "primary" in page.locator("[data-part=go-train]").get_attribute("class")
+    assert not page.evaluate(loud)
+    page.get_by_role("button", name="It holds").click()
+    page.wait_for_function(loud)  # the network is healthy: train it
+
+
+@pytest.mark.browser
 def test_a_question_of_ones_own_and_parts_that_are_not_covered(page, url):
     open_explorer(page, url, "depth=6&width=8&guess=cards&ask=%3Cimg%20src%3Dx%3E+which%3F")
     question = page.locator("[data-part=question]")

@@ -387,7 +387,7 @@ class TestInABrowser:
         assert (
             page.locator("[data-part=alarm-title]")
             .inner_text()
-            .endswith("Step 90: spike in module 0")
+            .endswith("Step 90: spike in layer 1 (module 0)")
         )
 
     def test_alarms_by_keyboard(self, page, site):

@@ -132,7 +132,8 @@ class TestGradients:
         assert band["x"] == [1, 3, 3, 1]
         assert band["y"] == pytest.approx([7.6, 4.8, 3.2, 1.2])
         assert outside["x"] == [2]
-        assert outside["y"] == [10.0 ** self.build()["layout"]["yaxis"]["range"][0]]
+        low, high = self.build()["layout"]["yaxis"]["range"]
+        assert low < math.log10(outside["y"][0]) < low + 0.05 * (high - low)  # just above the foot
 
     def test_linear_scale_has_a_place_for_zero(self):
         figure = self.build(scale="linear")
@@ -176,6 +177,42 @@ class TestGradients:
         assert figure["layout"]["yaxis"]["range"][1] > 308
         tops = [shape["y1"] for shape in figure["layout"]["shapes"]]
         assert max(tops) == 1e308
+
+    def test_what_is_missing_and_what_is_too_much_is_filled_up_to_the_range(self):
+        usable = (1e-2, 1e2)
+        flow = make_chain([1e-4, 1e-3, 1.0, 1e4, 1e4, 0.0])
+        data = build_gradient_figure(flow, usable=usable)["data"]
+        small, large, zero = data[3:]
+        assert small["x"] == pytest.approx([1, 2, 2 + 1 / 3, 2 + 1 / 3, 1])  # a third of the way up
+        assert small["y"] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-2, 1e-2])
+        assert large["x"] == pytest.approx([3.5, 4, 5, 5, 3.5])
+        assert large["y"] == pytest.approx([1e2, 1e4, 1e4, 1e2, 1e2])
+        assert zero["x"] == [5.5, 6.5, 6.5, 5.5]  # all of the column under the range
+        assert zero["y"] == pytest.approx([1e-12, 1e-12, 1e-2, 1e-2])
+        assert all(area["zorder"] < 0 for area in data[3:])  # beneath the line
+
+    def test_two_areas_of_one_state_are_apart(self):
+        figure = build_gradient_figure(make_chain([1e-4, 1.0, 1e-4]), usable=(1e-2, 1e2))
+        (area,) = figure["data"][3:]
+        assert area["x"].count(None) == area["y"].count(None) == 1
+        assert (area["x"][0], area["x"][-2]) == (1.0, 3.0)
+
+    @pytest.mark.parametrize("options", [{}, {"measure": "delta", "usable": (0.1, 1.0)}])
+    def test_nothing_is_filled_where_all_is_well_or_no_range_is_known(self, options):
+        assert len(build_gradient_figure(make_chain([1e-4, 1e4]), **options)["data"]) == 3
+        assert len(build_gradient_figure(make_chain([1.0]), usable=(0.1, 10.0))["data"]) == 3
+
+    def test_an_area_on_a_linear_axis_ends_where_the_line_crosses_there(self):
+        flow = make_chain([0.0, 1.0, 5.0])
+        data = build_gradient_figure(flow, scale="linear", usable=(2.0, 9.0))["data"]
+        small = next(area for area in data if area["name"] == "too small")
+        assert small["x"] == pytest.approx([2, 2.25, 2.25, 2])
+
+    @pytest.mark.parametrize("least", [1.0, 1e-20, 1e-60, 1e-300])
+    def test_a_long_axis_has_no_more_numbers_than_a_short_one(self, least):
+        axis = build_gradient_figure(make_chain([least, 1.0]))["layout"]["yaxis"]
+        low, high = axis["range"]
+        assert 3 <= (high - low) / axis["dtick"] <= 8
 
     def test_other_is_drawn_behind_and_widens_the_axes(self):
         flow, other = make_chain([1.0, 1.0]), make_chain([1e-11, 1.0, 1.0])

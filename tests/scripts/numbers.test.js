@@ -40,7 +40,8 @@ test("shares are in percent", () => {
 
 test("powers of ten are raised, unless the power is too long", () => {
   assert.equal(formatPower(-12), "10⁻¹²");
-  assert.equal(formatPower(0), "10⁰");
+  assert.equal(formatPower(0), "1");
+  assert.equal(formatPower(1), "10");
   assert.equal(formatPower(-12345678), "10^(−1·10⁷)");
 });
 

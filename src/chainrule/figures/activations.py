@@ -143,7 +143,12 @@ def _draw_share(
         "yaxis": "y2",
         "hovertemplate": f"layer %{{x}}<br>%{{y:.0%}} {name}<extra></extra>",
         "line": {"color": color, "width": 2, "dash": "dot" if symbol == "x" else "solid"},
-        "marker": {"color": color, "size": 9 if symbol == "x" else 5, "symbol": symbol},
+        "marker": {
+            "color": color,
+            # Small where there are none, which is no alarm.
+            "size": [5 if symbol != "x" else 9 if share > 0 else 4 for _, share in known],
+            "symbol": symbol,
+        },
         "showlegend": bool(known),
     }
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
@@ -67,6 +68,9 @@ POWERS = (-12, 6)
 _STRIDE, _MARGIN = 6, 2
 """Powers of ten by which the axis grows where a network comes so near to its ends."""
 
+_FOOT = 0.035
+"""Share of the axis at which layers stand that have no place on it: above the numbers of layers."""
+
 
 def build_gradient_figure(
     flow: GradientFlow,
@@ -81,7 +85,7 @@ def build_gradient_figure(
 
     The log axis is the same for every network, and longer only where values leave it. Colour and
     shape of a layer's mark say whether its gradient is too small, usable or too large. Layers that
-    have no place on the scale stand at its lower edge and say why: gradient exactly zero (on a log
+    have no place on the scale stand at its foot and say why: gradient exactly zero (on a log
     scale), not finite, or none.
 
     Args:
@@ -97,8 +101,8 @@ def build_gradient_figure(
     Returns:
         A Plotly figure as a dictionary ("data" and "layout"). The first three traces are band,
         median and layers without a place; a fourth is the other measurement's median, which lies
-        beneath. With
-        `theory`, its band and median come before all of these.
+        beneath. Then come the areas of what is missing or too much, by name ("too small", "too
+        large", "no gradient"). With `theory`, its band and median come before all of these.
 
     Example:
         >>> import chainrule
@@ -120,6 +124,9 @@ def build_gradient_figure(
     expected = [place(band and band[1]) for band in bands]
     axis = _build_axis(entry.title, scale, [*medians, *low, *high, *other_medians, *expected])
     floor = 10.0 ** axis["range"][0] if scale == "log" else 0.0
+    bottom, top = axis["range"]
+    at_foot = bottom + _FOOT * (top - bottom)
+    foot = 10.0**at_foot if scale == "log" else at_foot
     banded = [i for i in range(len(norms)) if medians[i] is not None and high[i] is not None]
     outside = [index for index, median in enumerate(medians) if median is None]
     last = norms[-1] if norms else None
@@ -152,7 +159,7 @@ def build_gradient_figure(
             "type": "scatter",
             "mode": "markers",
             "x": [numbers[i] for i in outside],
-            "y": [floor for _ in outside],
+            "y": [foot for _ in outside],
             "customdata": [_describe(norms[i]) for i in outside],
             "hovertemplate": "layer %{x}<br>%{customdata}<extra></extra>",
             "marker": {"size": 10, "symbol": "x", "color": theme.VERMILION},
@@ -162,13 +169,18 @@ def build_gradient_figure(
     ]
     if other:
         data.append(_draw_other(others, other_medians, size))
+    if zones:
+        data += _fill_gaps(norms, zones, axis)
     if any(median is not None for median in expected):
         data = [*_draw_theory(bands, expected, axis), *data]
-    shapes, annotations = _draw_zones(zones, axis, (medians, other_medians)) if zones else ([], [])
+    shapes, annotations = (
+        _draw_zones(zones, axis, (medians, other_medians), bool(outside)) if zones else ([], [])
+    )
     annotations += [*_mark_direction(norms), *_mark_first(entry.words, norms, medians)]
     if outside:
         words = _describe_outside([norms[i] for i in outside])
-        annotations.append({**theme.build_warning(words), "yshift": 46 if zones else 26})
+        side = _choose_side(outside, len(norms))
+        annotations.append({**theme.build_warning(words), **side, "yshift": 54 if zones else 30})
     layout = theme.build_layout(
         xaxis=theme.build_layer_axis(
             max(len(norms), len(others)), title="layer (1 is next to the input)"
@@ -209,8 +221,16 @@ def _draw_zones(
     usable: tuple[float, float],
     axis: Mapping[str, Any],
     lines: Sequence[Sequence[float | None]],
+    crossed: bool,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return what lies behind the gradients: a zone for each state, and its words."""
+    """Return what lies behind the gradients: a zone for each state, and its words.
+
+    Args:
+        usable: Where layers learn.
+        axis: The axis of gradients.
+        lines: The values of each line, layer by layer.
+        crossed: Whether crosses stand at the foot, with the words above them.
+    """
     log = axis["type"] == "log"
     # The axis may end above the largest float.
     edges = [10.0 ** min(power, 308) if log else power for power in axis["range"]]
@@ -257,13 +277,112 @@ def _draw_zones(
                 "x": 0.99 if right else 0.01,
                 "xanchor": "right" if right else "left",
                 "y": place[0],
-                "yshift": 17 if low_end else -11,
+                "yshift": (28 if crossed else 17) if low_end else -11,
                 "text": f"<b>{_ZONE_WORDS[state]}</b>",
                 "showarrow": False,
                 "font": {"size": 12, "color": theme.STATES[state][0]},
             }
         )
     return shapes, notes
+
+
+_GAP_NAMES = {"small": "too small", "large": "too large", "zero": "no gradient"}
+
+
+def _fill_gaps(
+    norms: Sequence[Quantity | None],
+    usable: tuple[float, float],
+    axis: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Return an area for each state outside of the usable range: from there to the line."""
+    log = axis["type"] == "log"
+    bottom, top = (10.0 ** min(power, 308) if log else power for power in axis["range"])
+    ends = ((bottom or 5e-324) if log else 0.0, top)  # the axis may end below the least float
+    areas: dict[str, tuple[list[float | None], list[float | None]]] = {}
+    for state, corners in outline_gaps(norms, usable, ends, log=log):
+        x, y = areas.setdefault(state, ([], []))
+        if x:
+            x.append(None)  # the next area of this state
+            y.append(None)
+        x += [at for at, _ in corners]
+        y += [value for _, value in corners]
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": x,
+            "y": y,
+            "fill": "toself",
+            "fillcolor": theme.GAPS[state],
+            "line": {"width": 0},
+            "hoverinfo": "skip",
+            "name": _GAP_NAMES[state],
+            "zorder": -2,
+        }
+        for state, (x, y) in areas.items()
+    ]
+
+
+def outline_gaps(
+    norms: Sequence[float | None],
+    usable: tuple[float, float],
+    ends: tuple[float, float],
+    *,
+    log: bool = True,
+) -> list[tuple[str, list[tuple[float, float]]]]:
+    """Return what lies between gradients and the range where layers learn, as areas.
+
+    An area ends where the line through the gradients enters the range. Where gradients are exactly
+    zero it goes down to the foot of the axis.
+
+    Args:
+        norms: The gradient of layers 1 … L; `None` for none.
+        usable: The least and the largest with which a layer learns.
+        ends: The ends of the axis; nothing leaves them.
+        log: Whether the axis is logarithmic: a line between two layers is straight there.
+
+    Returns:
+        For each area its state, "small", "large" or "zero", and its corners (layer, value).
+
+    Example:
+        >>> outline_gaps([1e-4, 1.0], (1e-2, 1e3), (1e-6, 1e6))
+        [('small', [(1.0, 0.0001), (1.5, 0.01), (1.5, 0.01), (1.0, 0.01)])]
+    """
+    floor, top = ends
+    low, high = (min(max(edge, floor), top) for edge in usable)
+    edges = {"small": low, "large": high, "zero": low}
+
+    def classify(norm: float | None) -> str:
+        if norm is None or not math.isfinite(norm):
+            return "none"
+        return "zero" if norm == 0.0 else read_state(float(norm), usable)
+
+    states = [classify(norm) for norm in norms]
+    areas = []
+    for state, run in groupby(range(len(states)), key=states.__getitem__):
+        if state not in edges:
+            continue
+        layers, edge = list(run), edges[state]
+        if state == "zero":
+            line = [(layers[0] + 0.5, floor), (layers[-1] + 1.5, floor)]
+        else:
+            line = [(float(at + 1), float(norms[at] or floor)) for at in layers]
+            for at, beside in ((layers[0], layers[0] - 1), (layers[-1], layers[-1] + 1)):
+                if not 0 <= beside < len(norms) or states[beside] in ("zero", "none"):
+                    continue
+                share = _find_share(edge, norms[at] or floor, norms[beside] or floor, log)
+                point = (at + 1 + share * (beside - at), edge)
+                line = [point, *line] if beside < at else [*line, point]
+        corners = [*line, (line[-1][0], edge), (line[0][0], edge)]
+        areas.append((state, [(at, min(max(value, floor), top)) for at, value in corners]))
+    return areas
+
+
+def _find_share(value: float, start: float, end: float, log: bool) -> float:
+    """Return at which share of the way from start to end, as drawn, a value lies."""
+    if log:
+        value, start, end = (math.log10(each) for each in (value, start, end))
+    return min(1.0, max(0.0, (value - start) / (end - start))) if end != start else 0.0
 
 
 _WORDS_HIGH, _WORDS_LONG = 0.17, 0.5
@@ -425,7 +544,7 @@ def _build_axis(title: str, scale: str, values: Sequence[float | None]) -> dict[
             title={"text": title},
             type="log",
             range=[bottom, top],
-            dtick=3 if top - bottom <= 24 else 6,
+            dtick=_choose_step(top - bottom),
             exponentformat="power",
             tickfont={"size": 12},
         )
@@ -437,6 +556,22 @@ def _build_axis(title: str, scale: str, values: Sequence[float | None]) -> dict[
         exponentformat="power",
         nticks=6,
     )
+
+
+def _choose_side(layers: Sequence[int], count: int) -> dict[str, Any]:
+    """Return where words on some layers stand: at the end of the chart that is nearer to them."""
+    middle = (sum(layers) / len(layers) + 0.5) / count
+    if middle < 0.4:
+        return {"x": 0.01, "xanchor": "left"}
+    return {"x": 0.99, "xanchor": "right"} if middle > 0.6 else {"x": 0.5}
+
+
+def _choose_step(length: float) -> int:
+    """Return how many powers of ten there are from one number of the axis to the next."""
+    step = 3
+    while length > 8 * step:
+        step *= 2
+    return step
 
 
 def choose_powers(values: Sequence[float]) -> tuple[float, float]:

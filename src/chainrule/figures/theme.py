@@ -1,6 +1,7 @@
 """The look of every figure, in one place.
 
-Colours are from the Okabe-Ito palette, distinct under all common colour-vision deficiencies.
+Cold, good and hot have the hues of the pages (base.css), between their light and dark shades, to
+read on both; the rest is from the Okabe-Ito palette. Shapes and words say what colours say.
 Text and lines are greys that read on light and dark pages alike; the page's own background shows.
 """
 
@@ -14,19 +15,25 @@ INSTALL_PLOTLY = "pip install plotly"
 ORANGE = "#E69F00"
 PURPLE = "#CC79A7"
 GREY = "#868E96"
-GREEN = "#009E73"
-VERMILION = "#D55E00"
-BLUE = "#1B7FC4"  # lighter than the palette's, to be seen on a dark page, too
-BAND = "rgba(86, 180, 233, 0.28)"
+GREEN = "#0F9370"
+VERMILION = "#D8501F"
+BLUE = "#3F78D0"
+BAND = "rgba(134, 142, 150, 0.30)"
 LINE = "#3A9BDC"
 TEXT = "#868E96"
 GRID = "rgba(134, 142, 150, 0.22)"
 ZONES = {
-    "small": "rgba(0, 114, 178, 0.06)",
-    "usable": "rgba(0, 158, 115, 0.13)",
-    "large": "rgba(213, 94, 0, 0.07)",
+    "small": "rgba(63, 120, 208, 0.08)",
+    "usable": "rgba(15, 147, 112, 0.15)",
+    "large": "rgba(216, 80, 31, 0.08)",
 }
 """What lies behind gradients that are too small, usable and too large."""
+GAPS = {
+    "small": "rgba(63, 120, 208, 0.36)",
+    "large": "rgba(216, 80, 31, 0.36)",
+    "zero": "rgba(134, 142, 150, 0.36)",
+}
+"""What fills the way from a gradient to where layers learn; grey where there is no gradient."""
 STATES = {
     "small": (BLUE, "triangle-down"),
     "usable": (GREEN, "circle"),

@@ -167,7 +167,7 @@ class NonFiniteOrigin:
     @property
     def _values(self) -> str:
         value = self.elements[0].value if self.elements else math.nan
-        word = "NaN" if math.isnan(value) else "infinity" if value > 0 else "minus infinity"
+        word = _name_bad(value)
         total = math.prod(self.shape)
         if total <= 1:
             return word
@@ -187,10 +187,14 @@ class NonFiniteOrigin:
             if first.gradient is not None:
                 parts.append(f"gradient {format_number(first.gradient)} came in")
             given = ", ".join(parts)
-            return f"{place}, {given}, and {format_number(first.value)} went out." if given else ""
+            return f"{place}, {given}, and {_name_bad(first.value)} went out." if given else ""
         if not first.inputs or self.source != "operation":
             return f"{place}." if first.index else ""
-        return f"{place}, {noun} {values} went in, and {format_number(first.value)} came out."
+        return f"{place}, {noun} {values} went in, and {_name_bad(first.value)} came out."
 
     def __repr__(self) -> str:
         return f"NonFiniteOrigin({self.sentence})"
+
+
+def _name_bad(value: float) -> str:
+    return "NaN" if math.isnan(value) else "infinity" if value > 0 else "minus infinity"

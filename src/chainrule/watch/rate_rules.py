@@ -427,8 +427,8 @@ RATE_RULES = (
                 "arXiv 2003.02218)",
             ),
         ),
-        cause="The step is longer than the loss is smooth: each one lands further up than the "
-        "last.",
+        cause="Each step is so long that it jumps over the place where the loss is low, and lands "
+        "higher than before.",
         action="Divide the learning rate by 10, or scale the inputs; add warm-up, or clip "
         "gradients.",
         follows=("exploding", "data_changed", "no_update", "stale_optimizer", "not_zeroed"),

@@ -308,7 +308,7 @@ def test_an_edit_keeps_the_step_where_it_still_makes_sense(shown):
 @pytest.mark.browser
 def test_ways_to_the_explorer_and_the_lesson(page, url):
     visit(page, url, "?depth=7&width=16&network_activation=tanh")
-    wait_for_network(page, "7 layers of 16 units, tanh")
+    wait_for_network(page, "7 layers × 16 units, Tanh")
     ways = page.get_by_role("navigation", name="ways from here").get_by_role("link")
     links = ways.evaluate_all("all => all.map(one => one.getAttribute('href'))")
     assert links[1] == "/learn"

@@ -23,6 +23,7 @@ from chain_page import (
 )
 from chainrule import PRESETS, NetworkSpec, simulate
 from chainrule.chain import describe_product, measure_product
+from chainrule.display.cards import describe_spec
 
 FIRST = next(iter(PRESETS.values())).spec
 """What the explorer starts with."""
@@ -60,7 +61,7 @@ def read_real(page) -> dict[str, list[str]]:
 @pytest.mark.browser
 def test_real_network_is_an_equation_of_measured_gains(shown):
     spec = NetworkSpec(depth=15, activation="sigmoid", init="xavier")
-    said = wait_for_network(shown, "15 layers of 64 units, sigmoid, xavier: gains of 8 ")
+    said = wait_for_network(shown, f"{describe_spec(spec)}: the factors of 8 ")
     product = measure_product(simulate(spec, 8))
     document = describe_product(product)
     assert f" multiply to {document['gradient']['text']}:" in said
@@ -194,7 +195,7 @@ def test_from_the_explorer_to_the_product_and_back(page, url):
     page.get_by_role("link", name="Its gradient as a product, layer by layer").click()
     wait_for(page)
     assert_shows(page, START)
-    words = f"16 layers of {spec.width} units, {spec.activation}, {spec.init}:"
+    words = describe_spec(spec)
     wait_for_network(page, words)
     box(page, "w1").fill("2")
     wait_for(page, weights="2,-2,1.5")
@@ -223,6 +224,6 @@ def test_a_scenarios_other_settings_survive_the_way_there_and_back(page, url):
     spec = preset.spec.replace(depth=20)
     page.goto(f"{url}/chain-rule?{spec.to_query().replace('activation=', 'network_activation=')}")
     wait_for(page)
-    wait_for_network(page, f"20 layers of {spec.width} units, {spec.activation}, {spec.init}:")
+    wait_for_network(page, describe_spec(spec))
     page.get_by_role("link", name="Open it in the explorer").click()
     wait_for_gradients(page, spec)

@@ -80,7 +80,7 @@ def test_axe_finds_nothing_serious_in_thirty_layers(page, url, axe):
 @pytest.mark.browser
 def test_an_address_with_a_network_alone_leads_to_that_network(page, url):
     visit(page, url, "?depth=6&width=16&network_activation=tanh")
-    wait_for_network(page, "6 layers of 16 units")
+    wait_for_network(page, "6 layers × 16 units")
     page.wait_for_function(
         """() => {
             const { top } =
@@ -90,7 +90,7 @@ def test_an_address_with_a_network_alone_leads_to_that_network(page, url):
     )
     for query in ("?depth=6&width=16&weights=1,2", "?depth=6&width=16&walk=1"):
         visit(page, url, query)
-        wait_for_network(page, "6 layers of 16 units")
+        wait_for_network(page, "6 layers × 16 units")
         page.wait_for_timeout(300)
         assert page.evaluate("scrollY") == 0
     page.get_by_role("button", name="The same in a real, wide network").click()
@@ -195,4 +195,4 @@ def test_the_walk_ends_with_a_way_to_the_real_network(page, url):
 @pytest.mark.browser
 def test_a_depth_that_is_no_number_leaves_the_pages_own_network(page, url):
     visit(page, url, "?depth=NaN")
-    wait_for_network(page, "15 layers of 64 units, sigmoid")
+    wait_for_network(page, "15 layers × 64 units, Sigmoid")

@@ -14,6 +14,7 @@ from chainrule.display.cards import (
     Card,
     build_cards,
     build_forecasts,
+    describe_subject,
     explain_difference,
     start_sentence,
 )
@@ -175,14 +176,19 @@ def describe_journey(flow: GradientFlow) -> list[Answer]:
         placed = left is not None and 0 < left < math.inf
         steps.append(
             {
-                "factor": None
-                if factor is None or math.isnan(factor)
-                else format_number(float(f"{factor:.{3 if 0.95 < factor < 10 else 2}g}")),
+                "factor": None if factor is None or math.isnan(factor) else _write_factor(factor),
                 "left": format_number(left),
                 "power": math.log10(left) if placed and left is not None else None,
             }
         )
     return steps
+
+
+def _write_factor(factor: float) -> str:
+    """Return a factor of a row of factors, which all have two digits after the point."""
+    if 0.1 <= factor < 10:
+        return f"{factor:.2f}"
+    return format_number(float(f"{factor:.2g}"))
 
 
 def describe_bridge(flow: GradientFlow) -> str:
@@ -292,6 +298,7 @@ def compare(flow: GradientFlow, other: GradientFlow) -> Answer:
         other: What is pinned.
     """
     return {
+        "pinned": describe_subject(other),
         "settings": list(_compare_settings(other.spec, flow.spec)),
         "results": list(_compare_results(other, flow)),
     }

@@ -178,7 +178,7 @@ def draw_model(query: Mapping[str, str], address: str) -> str:
     return draw_card(
         "Your own model",
         [
-            "Measure it where it lives, then look at it here: what is wrong, why, and what to do.",
+            "Measure it on your machine, then look at it here: what is wrong, why, and what to do.",
             "chainrule inspect your_file.py:build --try --output flow.json",
         ],
         draw_figure(

@@ -65,6 +65,7 @@ def describe_line(path: Path, name: str) -> Answer:
     """
     line = read_line(path)
     alarms = () if line.state == "unreadable" or not line.alarms else RunReader(path).alarms()
+    began = write_time(line.created, time.time())
     return {
         "name": name,
         "state": "damaged" if line.damage else _STATES[line.state],
@@ -73,7 +74,7 @@ def describe_line(path: Path, name: str) -> Answer:
         "loss": "" if line.loss is None else format_number(line.loss),
         "alarm": f"{alarms[0].kind} at step {alarms[0].step:,}" if alarms else "",
         "more": f"and {len(alarms) - 1} more" if len(alarms) > 1 else "",
-        "began": write_time(line.created, time.time()),
+        "began": f"today {began}" if began and "-" not in began else began,
         "damage": _hide(line.damage, path),
         "readable": line.state != "unreadable",
     }
@@ -102,7 +103,8 @@ def describe_run(reader: RunReader, name: str) -> Answer:
         f"{facts.world_size} processes" if facts.world_size > 1 else "",
         f"{format_number(speed)} steps a second" if speed else "",
     ]
-    shown = [_describe_alarm(alarm, flows) for alarm in alarms[:ALARMS]]
+    rows = next((each.rows for each in charts.maps if each.name == "gradient"), ())
+    shown = [_describe_alarm(alarm, flows, rows) for alarm in alarms[:ALARMS]]
     return {
         "name": name,
         "model": facts.model[:80],
@@ -149,8 +151,8 @@ def describe_comparison(one: RunReader, other: RunReader, name: str) -> Answer:
     }
 
 
-def _describe_alarm(alarm: Alarm, flows: Sequence[int]) -> Answer:
-    place = f" in module {alarm.layer}" if alarm.layer else ""
+def _describe_alarm(alarm: Alarm, flows: Sequence[int], rows: Sequence[str] = ()) -> Answer:
+    place = f" in {_name_layer(alarm.layer, rows)}" if alarm.layer else ""
     near = min(flows, key=lambda step: (abs(step - alarm.step), step), default=None)
     return {
         "step": alarm.step,
@@ -164,6 +166,14 @@ def _describe_alarm(alarm: Alarm, flows: Sequence[int]) -> Answer:
         "evidence": [_describe_evidence(each) for each in alarm.evidence[:20]],
         "flow": near,
     }
+
+
+def _name_layer(module: str, rows: Sequence[str]) -> str:
+    """Return a module's name, with the number of its row in the charts if it has one."""
+    names = [row.partition(" (")[0] for row in rows]
+    if module not in names:
+        return f"module {module}"
+    return f"layer {names.index(module) + 1} (module {module})"
 
 
 def _describe_evidence(evidence: Evidence) -> list[str]:

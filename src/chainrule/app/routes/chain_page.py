@@ -39,6 +39,7 @@ from chainrule.chain import (
 )
 from chainrule.chain.document import describe_nudge, describe_number
 from chainrule.chain.layout import MAX_LAYERS_SHOWN
+from chainrule.display.cards import describe_spec
 from chainrule.errors import SpecError
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.spec.query import repair_query
@@ -225,8 +226,8 @@ def answer_network(spec: NetworkSpec, seeds: int, measurer: Measurer, check: Che
         "query": spec.to_query(),
         "seeds": seeds,
         "sentence": (
-            f"{spec.depth} layers of {spec.width} units, {spec.activation}, {spec.init}: gains of "
-            f"{seeds} real networks (geometric means, so that they multiply), measured by autograd."
+            f"{describe_spec(spec)}: the factors of {seeds} real networks, measured by autograd "
+            "(their geometric mean, which multiplies as they do)."
         ),
     }
 

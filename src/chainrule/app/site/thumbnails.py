@@ -5,14 +5,14 @@ one axis. Colours come from the style sheet; shapes tell the states apart withou
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from chainrule._utils.html import Markup, element
 from chainrule.app.lesson.figures import load_figures
 from chainrule.app.lesson.plots import POWERS
 from chainrule.app.lesson.subjects import PRESET_SUBJECTS
-from chainrule.figures.gradients import read_state
+from chainrule.figures.gradients import outline_gaps, read_state
 from chainrule.report.scales import Scale
 
 SIZE = (112, 32)
@@ -67,18 +67,34 @@ def plot_thumbnail(norms: Sequence[float], usable: tuple[float, float]) -> Marku
     ]
     count = min(len(norms), MOST)
     across = Scale(0, max(count - 1, 1), False, _MARGIN, width - _MARGIN)
+    shown = [norms[round((len(norms) - 1) * i / max(count - 1, 1))] for i in range(count)]
+    ends = tuple(10.0**power for power in POWERS)
+    gaps = [
+        element("path", class_=f"th-gap th-{state}", d=_outline(corners, across, place))
+        for state, corners in outline_gaps(shown, usable, (ends[0], ends[1]))
+    ]
     marks = []
-    for index in range(count):
-        norm = norms[round((len(norms) - 1) * index / max(count - 1, 1))]
+    for index, norm in enumerate(shown):
         marks.append(_mark(across.place_inner(index), place(norm), norm, usable))
     return element(
         "svg",
         zones,
+        gaps,
         marks,
         class_="th",
         viewBox=f"0 0 {width} {height}",
         aria_hidden="true",  # the button's words say the same
     )
+
+
+def _outline(
+    corners: Sequence[tuple[float, float]], across: Scale, place: Callable[[float], float]
+) -> str:
+    points = (
+        f"{min(max(across.place_inner(at - 1), 0), SIZE[0]):.1f} {place(value):.1f}"
+        for at, value in corners
+    )
+    return f"M{'L'.join(points)}Z"
 
 
 def _mark(x: float, y: float, norm: float, usable: tuple[float, float]) -> Markup:

@@ -114,10 +114,10 @@ export class Cards {
       x: "layers",
       band: [-1, 1],
       series: [
-        { name: "this chain", color: "var(--cr-shrinks)", points: line(answer.products) },
+        { name: "this chain", color: "var(--ink)", points: line(answer.products) },
         {
           name: "best case: |w| times the largest |φ′|",
-          color: "var(--cr-grows)",
+          color: "var(--soft)",
           dash: "6 5",
           points: line(answer.best),
         },
@@ -177,16 +177,16 @@ export class Cards {
       x: "steps back in time",
       band: [-1, 1],
       series: [
-        { name: "the product of both", color: "var(--cr-shrinks)", points: points("product") },
+        { name: "the product of both", color: "var(--ink)", points: points("product") },
         {
           name: "wᵗ, the weights alone",
-          color: "var(--cr-grows)",
+          color: "var(--soft)",
           dash: "6 5",
           points: points("power"),
         },
         {
           name: "the slopes of φ alone",
-          color: "var(--cr-keeps)",
+          color: "var(--soft)",
           dash: "9 3 2 3",
           points: points("slopes"),
         },

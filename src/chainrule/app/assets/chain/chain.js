@@ -51,7 +51,7 @@ export class Page {
     /** @type {boolean | null} */
     this.equal = null; // null: as the weights are
     this.wholeGraph = false;
-    this.atOutput = false;
+    this.atOutput = true; // whether a graph that is too wide need not go there
     /** @type {string[]} */
     this.notices = [];
     this.history = new Edits();

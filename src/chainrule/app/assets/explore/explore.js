@@ -438,6 +438,17 @@ class Explore {
 
   // --- showing ----------------------------------------------------------------------------------
 
+  /**
+   * Let the row of scenarios show the chosen one: on a phone it is longer than the screen.
+   * @param {HTMLElement} button
+   */
+  bringIntoRow(button) {
+    const row = /** @type {HTMLElement} */ (button.parentElement);
+    const [box, seen] = [button.getBoundingClientRect(), row.getBoundingClientRect()];
+    if (box.left >= seen.left && box.right <= seen.right) return;
+    row.scrollLeft += box.left - seen.left - (seen.width - box.width) / 2;
+  }
+
   /** @param {string[]} notices */
   showNotices(notices) {
     if (notices.length || this.notices.childElementCount) showNotices(this.notices, notices);
@@ -448,7 +459,9 @@ class Explore {
     setText(this.look, answer.look_at);
     for (const [index, button] of this.scenarios.entries()) {
       const on = String(this.words.presets[index].name === answer.scenario);
-      if (button.getAttribute("aria-pressed") !== on) button.setAttribute("aria-pressed", on);
+      if (button.getAttribute("aria-pressed") === on) continue;
+      button.setAttribute("aria-pressed", on);
+      if (on === "true") this.bringIntoRow(button);
     }
     const inForce = this.controls?.describeMore() ?? [];
     this.inForce.hidden = !inForce.length;

@@ -58,7 +58,11 @@ function paint(chart, { data, layout }) {
       fill: fillcolor,
     }),
   );
-  const pinned = data[3] ? [drawLine(data[3], x, y, "ex-glance-pinned")] : [];
+  const other = data.find(({ name }) => name === "pinned");
+  const pinned = other ? [drawLine(other, x, y, "ex-glance-pinned")] : [];
+  const gaps = data
+    .filter(({ zorder, fill }) => zorder < 0 && fill)
+    .map((area) => svg("path", { d: drawPath(area, x, y), fill: area.fillcolor }));
   const { x: layers, y: values, marker } = data[1];
   const step = Math.ceil(layers.length / MOST);
   const dots = layers.map((/** @type {number} */ layer, /** @type {number} */ i) => {
@@ -77,6 +81,7 @@ function paint(chart, { data, layout }) {
   );
   chart.replaceChildren(
     ...zones,
+    ...gaps,
     ...pinned,
     drawLine(data[1], x, y, "ex-glance-line"),
     ...dots.filter(Boolean),
@@ -91,10 +96,19 @@ function paint(chart, { data, layout }) {
  * @param {string} name
  */
 function drawLine(trace, x, y, name) {
+  return svg("path", { class: name, d: drawPath(trace, x, y) });
+}
+
+/**
+ * @param {any} trace
+ * @param {(value: number) => number} x
+ * @param {(value: number) => number} y
+ */
+function drawPath(trace, x, y) {
   /** @type {[number, number | null][]} */
   const points = trace.x.map((/** @type {number} */ layer, /** @type {number} */ i) => [
     x(layer),
     trace.y[i] === null ? null : y(trace.y[i]),
   ]);
-  return svg("path", { class: name, d: writePath(points) });
+  return writePath(points);
 }

@@ -48,6 +48,7 @@ export function mountRemedies(root, explore) {
       if (query !== before.applied) before = null;
     }
     showBefore(query);
+    part(root, "go-train").classList.toggle("primary", answer.verdict === "healthy"); // what to do next
     if (query === asked) return;
     clearTimeout(timer);
     control?.abort();

@@ -37,7 +37,8 @@ function trim(figure) {
     axis.title = { text: "" };
     axis.automargin = false;
   }
-  layout.yaxis.dtick = 6;
+  const [low, high] = layout.yaxis.range;
+  layout.yaxis.dtick = 6 * Math.max(1, Math.ceil((high - low) / 24));
   layout.yaxis.tickfont = { size: 10 };
   layout.xaxis.tickfont = { size: 10 };
   return { data: figure.data, layout };

@@ -15,9 +15,9 @@ const UNIT = 10; // a cell, in the picture's own units
 /** @type {Record<string, string>} */
 const COLOURS = {
   measured:
-    "Colour: measured δ of the first layer ÷ δ of the last. δ is the gradient that travels back; the gradient of the weights, ∂𝓛/∂W, may differ",
-  theory: "Colour: the same as theory says it, whether or not it is measured so",
-  accuracy: "Colour: how many digits the network names right after training",
+    "Colour: measured δ of the first layer ÷ δ of the last. δ is the gradient that travels back; the gradient of the weights, ∂𝓛/∂W, may differ.",
+  theory: "Colour: the same, as theory predicts it.",
+  accuracy: "Colour: how many digits the network names right after training.",
 };
 const ASIDE = ["Theory", "Measured", "Training"];
 

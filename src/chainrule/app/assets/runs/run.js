@@ -214,7 +214,7 @@ class RunPage {
             class: "primary",
             onclick: (/** @type {any} */ event) => this.copyAlarm(event.currentTarget, alarm),
           },
-          "Copy",
+          "Copy alarm",
         ),
         alarm.flow === null ? null : this.makeWay(alarm.flow),
       ),
@@ -271,7 +271,7 @@ class RunPage {
     const done = await copy(lines.filter(Boolean).join("\n"));
     setText(button, done ? "Copied" : "No clipboard here");
     setText(part(this.root, "said"), button.textContent);
-    setTimeout(() => setText(button, "Copy"), COPIED);
+    setTimeout(() => setText(button, "Copy alarm"), COPIED);
   }
 
   showEvents() {

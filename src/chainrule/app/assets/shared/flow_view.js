@@ -152,6 +152,14 @@ export class FlowView {
       setText(this.band, answer.band || "");
       this.band.hidden = !answer.band;
     }
+    const pinned = part(this.root, "pinned");
+    if (pinned) {
+      setText(
+        /** @type {HTMLElement} */ (pinned.lastElementChild),
+        answer.comparison?.pinned || "",
+      );
+      pinned.hidden = !answer.comparison;
+    }
     if (this.clip) {
       setText(this.clip, answer.clip || "");
       this.clip.hidden = !answer.clip;

@@ -60,10 +60,11 @@ export function formatShare(share) {
 }
 
 /**
- * A power of ten: 10⁻³, and 10^(1.2·10⁷) where the power itself is too long to raise.
+ * A power of ten: 1, 10, 10⁻³, and 10^(1.2·10⁷) where the power itself is too long to raise.
  * @param {number} power
  */
 export function formatPower(power) {
+  if (power === 0 || power === 1) return String(10 ** power);
   return Math.abs(power) < 1e6
     ? `10${superscript(power)}`
     : `10^(${power.toExponential(0).split("e")[0].replace("-", MINUS)}·10${superscript(Number(power.toExponential(0).split("e")[1]))})`;

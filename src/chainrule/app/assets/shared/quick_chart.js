@@ -74,7 +74,9 @@ export function writeChart({ data, layout }, width, height) {
     (/** @type {number} */ at, /** @type {number} */ i) =>
       `<text x="${round(x(at))}" y="${foot + 16.6}">${escapeHtml(xaxis.ticktext[i])}</text>`,
   );
-  const inside = data.filter(({ cliponaxis }) => cliponaxis !== false);
+  // As the library does: what has a lower place lies beneath.
+  const ordered = data.toSorted((one, other) => (one.zorder ?? 0) - (other.zorder ?? 0));
+  const inside = ordered.filter(({ cliponaxis }) => cliponaxis !== false);
   const beyond = data.filter(({ cliponaxis }) => cliponaxis === false);
   const draw = (/** @type {any} */ trace) => drawTrace(trace, scales);
   const middle = top + tall / 2;

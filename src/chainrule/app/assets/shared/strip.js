@@ -136,6 +136,12 @@ export class Strip {
       const style = `--light:${round(light)};--heat:${Math.round(100 * heat)}%`;
       return `<rect class="${name}" x="${round(place(i + 1) - size / 2)}" ${box} style="${style}"/>`;
     });
+    const cross = Math.min(5, size / 4);
+    const crosses = this.steps.map(({ power }, i) =>
+      power === null
+        ? `M${round(place(i + 1) - cross)} ${round(middle - cross)}l${2 * cross} ${2 * cross}m0 ${-2 * cross}l${-2 * cross} ${2 * cross}`
+        : "",
+    );
     const factors = this.steps.map(({ factor }, i) =>
       factor === null || (count - 2 - i) % every
         ? ""
@@ -153,7 +159,7 @@ export class Strip {
         `<circle class="st-loss" cx="${loss}" cy="${middle}" r="21"/>` +
         `<text class="st-loss-word" x="${loss}" y="${middle + 4}">loss</text>`,
       `<path class="st-ground" d="${this.steps.map((_, i) => outline(place(i + 1), size, corner)).join("")}"/>`,
-      columns.join(""),
+      `${columns.join("")}<path class="st-none" d="${crosses.join("")}"/>`,
       factors.join(""),
       `<g class="st-pulse" visibility="hidden"><circle class="st-halo" cy="${middle}" r="16"/>` +
         `<circle class="st-dot" cy="${middle}" r="7"/></g>`,
