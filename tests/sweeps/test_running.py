@@ -305,7 +305,7 @@ def test_what_is_rescued_replaces_nothing(threads, tmp_path):
 
 @pytest.mark.parametrize("path", [3, True, b"a.db", ["a.db"], "", "a\0b", "n" * 300])
 def test_a_store_must_be_the_path_of_a_file(threads, path):
-    with pytest.raises(SweepError, match="path of a file|can be reached"):
+    with pytest.raises(SweepError, match=r"path of a file|can be reached"):
         run([FactoryCell(build, {"width": 2})], threads, store=path)
 
 

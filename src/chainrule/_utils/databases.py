@@ -75,11 +75,11 @@ def describe_file(path: Path) -> str:
         >>> describe_file(Path("."))
         'a folder'
     """
+    if path.is_dir():
+        return "a folder"
+    if not path.is_file():
+        return "no regular file"
     try:
-        if path.is_dir():
-            return "a folder"
-        if not path.is_file():
-            return "no regular file"
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError as error:
@@ -88,10 +88,9 @@ def describe_file(path: Path) -> str:
         return "an empty file"
     if head[:16] != MAGIC:
         return "no SQLite database"
-    if len(head) < _HEAD:
-        return "the beginning of a SQLite database, without the rest"
     mark = int.from_bytes(head[68:72], "big")
-    return _OWN.get(mark, "a SQLite database of another program")
+    short = "the beginning of a SQLite database, without the rest"
+    return short if len(head) < _HEAD else _OWN.get(mark, "a SQLite database of another program")
 
 
 def find_lock(path: Path) -> Path:

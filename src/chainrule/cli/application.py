@@ -1,8 +1,9 @@
 """The program: its commands, its exit codes, and how it says that something went wrong.
 
 Exit codes: 0, done; 1, with `--check`, what was measured is not healthy, and nothing else; 2, the
-command, the model's code or a file is wrong, or chainrule failed; 130, interrupted by Ctrl-C;
-141, the program that read the output has ended.
+command, the model's code or a file is wrong, or chainrule failed; 3, some cells of a sweep or a map
+could not be measured, and all others were; 130, interrupted by Ctrl-C; 141, the program that read
+the output has ended.
 """
 
 import sys
@@ -32,7 +33,8 @@ NOT_HEALTHY, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 _CODES = (
     "Exit codes: 0, done; 1, with --check, what was measured is not healthy; 2, the command, the "
-    "model's code or a file is wrong; 130, interrupted."
+    "model's code or a file is wrong; 3, some cells of a sweep or map could not be measured; 130, "
+    "interrupted."
 )
 
 _EXAMPLES = {
@@ -206,7 +208,8 @@ def _report(error: BaseException, words: list[str]) -> None:
             typer.echo(message, err=True)
             return
         path = context.command_path if context else "chainrule"
-        print_error(f"{message.rstrip('.')}.\nSee: {path} --help")
+        end = "" if message.endswith(("?", "!")) else "."
+        print_error(f"{message.rstrip('.')}{end}\nSee: {path} --help")
         return
     if "--debug" in words:
         print_error("".join(traceback.format_exception(error)).rstrip(), label="")

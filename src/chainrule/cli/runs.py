@@ -218,7 +218,6 @@ def _read(run: str, folder: Path) -> "RunReader":
 
     path = Path(run)
     if not run or not _exists(path):
-        is_path = len(path.parts) > 1 or not run
         paths = find_runs(folder) if _exists(folder) and folder.is_dir() else ()
         named = [each for each in paths if run in {each.stem, each.name}]
         beside = [folder / name for name in (run, f"{run}.db") if run and _exists(folder / name)]

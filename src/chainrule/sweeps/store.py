@@ -38,8 +38,8 @@ COMMIT;
 """
 _COLUMNS = "address, settings, seed, seeds, outcome, seconds"
 _CHUNK = 500
-_LEAST = 64
-"""Bytes of a row at least: its address alone has so many."""
+_LEAST = 256
+"""Bytes of a row at least: settings and outcome alone have more."""
 
 _PLACE = {
     *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
@@ -222,9 +222,9 @@ def _check(path: Path, file: sqlite3.Connection) -> None:
     version = file.execute("PRAGMA user_version").fetchone()[0]
     if version != STORE_VERSION:
         raise SweepError(
-            f"A store must have version {STORE_VERSION}; {path} has version {version}, from another "
-            "chainrule. Nothing was changed. Use that chainrule, or give another file: then every "
-            "cell is measured again."
+            f"A store must have version {STORE_VERSION}; {path} has version {version}, from "
+            "another chainrule. Nothing was changed. Use that one, or give another file: then "
+            "every cell is measured again."
         )
     sound = file.execute("PRAGMA quick_check(1)").fetchone()[0]
     if sound != "ok":
@@ -281,9 +281,7 @@ def _describe_damage(path: Path, what: object) -> SweepError:
     )
 
 
-def rescue_store(
-    damaged: str | os.PathLike[str], store: str | os.PathLike[str]
-) -> int:
+def rescue_store(damaged: str | os.PathLike[str], store: str | os.PathLike[str]) -> int:
     """Copy what can be read of a damaged store into another one, and return how many results.
 
     The damaged file is only read. Cells whose result is lost are measured again by the sweep that
@@ -342,8 +340,9 @@ def _list_readable(path: Path) -> Iterator[CellResult]:
             file.execute("SELECT 1 FROM results LIMIT 0")
         except sqlite3.Error:
             return
-        with suppress(sqlite3.Error):
-            most = min(most, file.execute("SELECT max(rowid) FROM results").fetchone()[0] or 0)
+        with suppress(sqlite3.Error):  # cells that were measured again have higher numbers
+            last = file.execute("SELECT max(rowid) FROM results").fetchone()[0] or 0
+            most = max(most, min(last, 10 * most))
         for number in range(1, most + 1):
             try:
                 row = file.execute(query, (number,)).fetchone()

@@ -478,8 +478,8 @@ def _check_file(path: Path) -> None:
         raise RunFileError(f"A run must be a file; {path} is {describe_file(path)}.{fix}")
     if size == 0:
         raise RunFileError(
-            f"A run must be a file that chainrule.watch wrote; {path} is empty: nothing of a run is "
-            "in it. Name another file, or delete it."
+            f"A run must be a file that chainrule.watch wrote; {path} is empty: nothing of a run "
+            "is in it. Name another file, or delete it."
         )
     try:
         path.open("rb").close()
