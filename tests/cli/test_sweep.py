@@ -117,6 +117,8 @@ def test_cells_that_fail_end_with_a_code_of_their_own(start, tmp_path):
     assert "2 of 3 cells" in done.stderr
     assert "width=5" in done.stderr
     assert "too wide: 6" in done.stderr
+    line = FACTORIES.splitlines().index('        raise ValueError(f"too wide: {width}")') + 1
+    assert f"some.py, line {line}, in build: raise ValueError" in done.stderr
     assert "--retry-failed" in done.stderr
     with open(tmp_path / "a.csv", newline="") as file:
         assert [row["status"] for row in csv.DictReader(file)] == [row["status"] for row in rows]

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from chainrule._utils.user_code import find_place
 from chainrule._utils.version import read_version
 from chainrule.cli.demo import demo_command
 from chainrule.cli.equation import equation_command
@@ -214,7 +215,19 @@ def _report(error: BaseException, words: list[str]) -> None:
     if "--debug" in words:
         print_error("".join(traceback.format_exception(error)).rstrip(), label="")
     if isinstance(error, ChainruleError):
-        print_error(str(error))
+        print_error(f"{error}{_show_place(error)}")
     elif not isinstance(error, SystemExit):  # of which typer has said why
         kind = type(error).__name__
         print_error(f"{kind}: {str(error)[:500]}\nSee the traceback with --debug.")
+
+
+def _show_place(error: ChainruleError) -> str:
+    """Return the line of the user's own code that made an error, if one did."""
+    cause: BaseException | None = error
+    while isinstance(cause, ChainruleError):
+        cause = cause.__cause__
+    place = None if cause is None else find_place(cause)
+    if place is None:
+        return ""
+    text = f"\n    {place.text}" if place.text else ""
+    return f"\n  {place.describe()}{text}\nSee the traceback with --debug."
