@@ -107,4 +107,4 @@ def suggest(received: str, known: Iterable[str]) -> str:
     by_fold = {name.lower(): name for name in names}
     close = get_close_matches(received[:60].lower(), by_fold, n=1, cutoff=0.4)
     nearest = f"Did you mean {by_fold[close[0]]!r}? " if close else ""
-    return f"{nearest}Known: {', '.join(names)}."
+    return f"{nearest}Known: {', '.join(names) or 'none'}."

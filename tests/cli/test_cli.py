@@ -209,7 +209,11 @@ def test_inspected_norms_are_plain_autograds_in_float64(run, tmp_path):
         (["inspect", "no.such.module:build"], "o such module: 'no.such.module'"),
         (["inspect", "nocolon"], "must be FILE.py:FUNCTION or package.module:FUNCTION"),
         (["inspect", CLASSIC.replace(":build", ":buil")], "Did you mean 'build'?"),
-        (["inspect", "os.path:join"], "it raised TypeError"),
+        (["inspect", "os.path:join"], "needs no arguments 'a' `chainrule width`"),
+        (["inspect", CLASSIC.rpartition(":")[0]], "classic_sigmoid.py:build, for example"),
+        (["inspect", CLASSIC.replace(":build", "::build")], "FILE.py:FUNCTION"),
+        (["inspect", CLASSIC.replace("classic_s", "clasic_s")], "Did you mean classic_sigmoid.py?"),
+        (["inspect", f"{ROOT}/:build"], "is a folder"),
         (["inspect", "os:getcwd"], "must return (model, compute_loss) got str."),
     ],
 )
@@ -256,6 +260,109 @@ def test_faulty_user_code_is_one_message(run, tmp_path, body, message):
     assert message in err
     assert "Traceback" not in err
     assert not output.exists()
+
+
+USER_CODE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.layer(x).veiw(-1)  # in forward
+
+class Broken(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x * 2
+
+    @staticmethod
+    def backward(context, gradient):
+        raise RuntimeError  # in backward
+
+def build(width=2):
+    raise ValueError("no data")  # in build
+
+def load(width=2):
+    return nn.Linear(width, "two"), None  # in load
+
+def lose(width=2):
+    def loss(model):
+        return model(torch.ones(2, 9)).sum()  # in loss
+    return nn.Linear(width, 2), loss
+
+def use_net(width=2):
+    return Net(), lambda model: model(torch.ones(2, 2)).sum()
+
+def break_backward():
+    return nn.Linear(2, 2), lambda model: Broken.apply(model(torch.ones(2, 2))).sum()
+
+def leave():
+    raise SystemExit(3)  # in leave
+
+async def wait():
+    return 1
+
+thing = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "function"),
+    [
+        ("inspect", "build", "build"),
+        ("inspect", "load", "load"),
+        ("inspect", "lose", "loss"),
+        ("inspect", "use_net", "forward"),
+        ("inspect", "break_backward", "backward"),
+        ("inspect", "leave", "leave"),
+        ("width", "build", "build"),
+        ("width", "lose", "loss"),
+        ("width", "use_net", "forward"),
+    ],
+)
+def test_an_error_in_the_users_code_is_shown_with_its_line(run, tmp_path, command, name, function):
+    script = tmp_path / "user_code.py"
+    script.write_text(USER_CODE)
+    code, out, err = run(command, f"{script}:{name}")
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    lines = USER_CODE.splitlines()
+    (number,) = [n for n, line in enumerate(lines, 1) if line.endswith(f"# in {function}")]
+    place, text = err.splitlines()[-3:-1]
+    assert place.endswith(f"user_code.py, line {number}, in {function}")
+    assert text.strip() == lines[number - 1].strip()
+    assert "--debug" in err
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "text"),
+    [
+        ("x = 1\nimport no_such_dependency", 2, "import no_such_dependency"),
+        ("x = 1\n\ndef (", 3, "def ("),
+        ("def build():\n\tif True:\n        pass", 3, "pass"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_shown_with_its_line(run, tmp_path, body, line, text):
+    script = tmp_path / "user_code.py"
+    script.write_text(body)
+    code, _, err = run("inspect", f"{script}:build")
+    assert code == 2
+    place, shown = err.splitlines()[-3:-1]
+    assert place.endswith(f"user_code.py, line {line}")
+    assert shown.strip() == text
+
+
+def test_what_is_no_function_to_call_says_what_it_is(run, tmp_path):
+    script = tmp_path / "user_code.py"
+    script.write_text(USER_CODE)
+    for name, fact in (("thing", "it is 3"), ("wait", "async"), ("ladd", "Did you mean 'load'?")):
+        code, _, err = run("inspect", f"{script}:{name}")
+        assert code == 2
+        assert fact in err
 
 
 def test_debug_shows_the_traceback(run, tmp_path):

@@ -26,7 +26,7 @@ def test_the_list_of_commands_is_whole_sentences(run):
         (line,) = [line for line in out.splitlines() if line.split()[:1] == [command]]
         assert line.endswith(".")
         assert not line.endswith("...")
-    assert re.findall(r"\b(\d+),", out.partition("Exit codes")[2]) == ["0", "1", "2", "130"]
+    assert re.findall(r"\b(\d+),", out.partition("Exit codes")[2]) == ["0", "1", "2", "3", "130"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

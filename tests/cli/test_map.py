@@ -1,7 +1,16 @@
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from chainrule.sweeps.measuring import measure_cell
+from chainrule.sweeps.pools import GivenPool
+from chainrule.sweeps.records import Outcome
+
+
+def open_threads(executor, processes, cells):
+    return GivenPool(ThreadPoolExecutor(1))
 
 
 @pytest.fixture
@@ -38,9 +47,30 @@ def test_a_map_is_drawn_kept_and_written(draw, tmp_path):
         ((*AXES, "--train", "lion"), "sgd"),
         ((*AXES, "--limit", "3"), "limit=4"),
         ((*AXES, "--csv", "a.txt"), ".csv"),
+        ((*AXES, "--parquet", "a.csv"), ".parquet"),
+        ((*AXES, "--steps", "5"), "--train"),
+        ((*AXES, "--retry-failed"), "--store"),
+        ((*AXES, "--set", "init=he"), "init"),
+        ((*AXES, "--set", "depth=3"), "not both"),
+        ((*AXES, "--dask", "tcp://x:1"), "--processes"),
     ],
 )
 def test_what_cannot_be_says_why(draw, words, fact):
     code, out, err = draw(*words)
     assert (code, out) == (2, "")
     assert fact in err
+
+
+def test_cells_that_fail_are_said_with_their_place(draw, monkeypatch):
+    def fail(cell):
+        if cell.spec.depth == 3:
+            return Outcome(error="It was too deep."), 0.0
+        return measure_cell(cell)
+
+    monkeypatch.setattr("chainrule.sweeps.pools.measure_cell", fail)
+    monkeypatch.setattr("chainrule.sweeps.running.open_pool", open_threads)
+    code, out, err = draw("--axis", "weight_scale=0.5,1", "--axis", "depth=2,3")
+    assert code == 3
+    assert "?" in out
+    assert "2 of 4 cells" in err
+    assert "weight_scale=0.5, depth=3 and 1 more: It was too deep." in err

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from chainrule.cli.cells import SOME_FAILED
 from chainrule.cli.sweep import COLORS
 from chainrule.report.sweep_report import METRICS
 
@@ -55,9 +56,95 @@ def test_what_can_be_shown_is_what_the_page_shows():
         (("--axis", "depth=2", "--rows", "depth"), "--report"),
         (("--axis", "depth=2", "--report", "a.html", "--rows", "dept"), "depth"),
         (("--axis", "depth=2", "--dask", "tcp://x:1"), "--processes"),
+        (("--axis", "depth=2", "--steps", "5"), "--train"),
+        (("--axis", "depth=2", "--retry-failed"), "--store"),
+        (("--axis", "depth=2", "--rescue", "a.db"), "--store"),
+        (("--axis", "depth=2", "--limit", "0"), "--limit"),
+        (("--axis", "depth=2", "--set", "width=5"), "once"),
+        (("--axis", "depth=2", "--set", "seed="), "NAME=VALUE"),
+        (("--axis", "depth=2", "--store", "a.csv", "--csv", "a.csv"), "different file"),
+        (("--axis", "weight_scale=1", "--axis", "init=he"), "init"),
+        (("--axis", "weight_scale=1", "--set", "weight_std=2"), "weight_std"),
+        (("--axis", "weight_scale=-1"), "weight_scale=-1"),
+        (("--axis", "weight_scale=nan"), "at least 0"),
     ],
 )
 def test_what_cannot_be_says_why(sweep, words, fact):
     code, out, err = sweep(*words)
     assert (code, out) == (2, "")
     assert fact in err
+
+
+def test_the_weight_scale_is_an_axis_and_goes_with_the_width(run, tmp_path):
+    table, page, store = (tmp_path / name for name in ("a.csv", "a.html", "a.db"))
+    words = ("--axis", "weight_scale=1,1.5", "--axis", "width=4,16", "--set", "depth=2")
+    words += ("--seeds", "1", "--processes", "1", "--store", store)
+    code, out, _ = run("sweep", *words, "--csv", table, "--report", page)
+    assert code == 0
+    head, *rows = (line.split() for line in out.splitlines())
+    assert head[:3] == ["weight_scale", "width", "verdict"]
+    assert [row[:2] for row in rows] == [["1", "4"], ["1", "16"], ["1.5", "4"], ["1.5", "16"]]
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["weight_std"]) for row in rows] == [0.5, 0.25, 0.75, 0.375]
+    assert {row["init"] for row in rows} == {"random"}
+    text = page.read_text(encoding="utf-8")
+    assert "over weight scale and width" in text or "over width and weight scale" in text
+    fixed = ("--axis", "width=4,16", "--set", "weight_scale=1.5", "--set", "depth=2")
+    code, _, err = run("sweep", *fixed, *words[6:])
+    assert code == 0
+    assert "2 of them from the store" in err  # the same networks have the same address
+
+
+FACTORIES = """
+from torch import nn
+
+def build(width):
+    if width > 4:
+        raise ValueError(f"too wide: {width}")
+    model = nn.Linear(2, width)
+    return model, lambda model: model.weight.square().sum()
+"""
+
+
+def test_cells_that_fail_end_with_a_code_of_their_own(start, tmp_path):
+    (tmp_path / "some.py").write_text(FACTORIES)
+    words = ("sweep", "some.py:build", "--axis", "width=2,5,6", "--processes", "1")
+    done = start(*words, "--json", "--csv", "a.csv", "--store", "a.db")
+    assert done.returncode == 3
+    rows = json.loads(done.stdout)
+    assert [row["status"] for row in rows] == ["measured", "failed", "failed"]
+    assert "2 of 3 cells" in done.stderr
+    assert "width=5" in done.stderr
+    assert "too wide: 6" in done.stderr
+    line = FACTORIES.splitlines().index('        raise ValueError(f"too wide: {width}")') + 1
+    assert f"some.py, line {line}, in build: raise ValueError" in done.stderr
+    assert "--retry-failed" in done.stderr
+    with open(tmp_path / "a.csv", newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == [row["status"] for row in rows]
+    again = start(*words, "--store", "a.db")
+    assert again.returncode == 3
+    assert "3 of them from the store" in again.stderr
+
+
+def test_the_exit_code_of_failed_cells_is_in_the_help(run):
+    for words in ((), ("sweep",), ("map",)):
+        code, out, _ = run(*words, "--help")
+        assert code == 0
+        assert str(SOME_FAILED) in out
+
+
+def test_a_damaged_store_is_rescued_into_another(sweep, tmp_path):
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    axis = ("--axis", "depth=1..9")
+    assert sweep(*axis, "--store", old)[0] == 0
+    old.write_bytes(old.read_bytes()[:30_000])
+    before = old.read_bytes()
+    code, out, err = sweep(*axis, "--store", old)
+    assert (code, out) == (2, "")
+    assert "--rescue" in err
+    code, _, err = sweep(*axis, "--store", new, "--rescue", old)
+    assert code == 0
+    assert f"of {old}" in err.replace("\n", "")
+    assert "of them from the store" in err
+    assert old.read_bytes() == before

@@ -16,7 +16,8 @@ from chainrule._utils.numbers import format_number
 from chainrule.errors import ChainruleError, SweepError
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.sweeps import Axis, PhaseCell, PhaseMap, Training, phase_map
-from chainrule.sweeps.axes import make_spec, read_axes, trace_critical_line
+from chainrule.sweeps.axes import read_axes, trace_critical_line
+from chainrule.sweeps.grids import make_spec
 from chainrule.sweeps.mapping import AXES, BASE, make_cells, order_cells
 from chainrule.sweeps.phase_figure import build_phase_figure, locate, outline, shade
 from chainrule.sweeps.phases import read_cell

@@ -1,8 +1,10 @@
+import contextlib
 import json
 import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import time
@@ -12,12 +14,13 @@ import pytest
 import torch
 
 import chainrule
+from chainrule._utils.databases import RUN_MARK, connect
 from chainrule.errors import SweepError
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.sweeps import FactoryCell, SpecCell, Training, make_factory_grid, make_grid, run
 from chainrule.sweeps.pools import Pool
 from chainrule.sweeps.records import Progress
-from chainrule.sweeps.store import SweepStore
+from chainrule.sweeps.store import SweepStore, rescue_store
 from sweep_factories import build, build_slowly, die_at, fail_at, interrupt_at, tell_threads
 
 SPEC = NetworkSpec(width=8, activation="tanh", init="xavier")
@@ -160,13 +163,181 @@ def test_a_store_that_cannot_be_used_says_why(threads, tmp_path):
     file.execute("PRAGMA user_version = 7")
     file.close()
     before = path.read_bytes()
-    with pytest.raises(SweepError, match=r"version 1.*has 7"):
+    with pytest.raises(SweepError, match=r"version 1.*has version 7"):
         run(cells, threads, store=path)
     (tmp_path / "text").write_text("no store")
-    with pytest.raises(SweepError, match="something else"):
+    with pytest.raises(SweepError, match="no SQLite database"):
         run(cells, threads, store=tmp_path / "text")
     assert path.read_bytes() == before
     assert (tmp_path / "text").read_text() == "no store"
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+
+
+def cut_to_the_first_bytes(path):
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def break_the_schema(path):
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + b"\xee" * 400 + data[500:])
+
+
+def break_a_result(path):
+    execute(path, "UPDATE results SET outcome = '{}' WHERE rowid = 2")
+
+
+def break_a_text(path):
+    execute(path, "UPDATE results SET settings = CAST(x'7bff' AS TEXT) WHERE rowid = 2")
+
+
+def break_a_number(path):
+    execute(path, "UPDATE results SET seconds = 'long' WHERE rowid = 2")
+
+
+def lose_the_table(path):
+    execute(path, "DROP TABLE results")
+
+
+def lose_a_column(path):
+    execute(path, "ALTER TABLE results DROP COLUMN seconds")
+
+
+def become_a_newer_one(path):
+    execute(path, "PRAGMA user_version = 2")
+
+
+def become_another_programs(path):
+    execute(path, "PRAGMA application_id = 0")
+
+
+def become_a_run(path):
+    execute(path, f"PRAGMA application_id = {RUN_MARK}")
+
+
+def become_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def execute(path, statement):
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        file.execute(statement)
+        file.commit()
+
+
+def read_bytes(path):
+    return path.read_bytes() if path.is_file() else None
+
+
+@pytest.fixture(scope="module")
+def kept_sweep(tmp_path_factory):
+    """Cells, their results, and the store that has them."""
+    path = tmp_path_factory.mktemp("kept") / "a.db"
+    cells = make_grid({"depth": range(1, 31)}, SPEC.replace(width=2), seeds=1)
+    with ThreadPoolExecutor(1) as executor:
+        return cells, run(cells, executor, store=path), path
+
+
+@pytest.mark.parametrize(
+    ("change", "fact", "left"),
+    [
+        (cut_short, "damaged", True),
+        (cut_to_the_first_bytes, "the beginning of a SQLite database", False),
+        (empty, "an empty file", False),
+        (break_the_schema, "no result in it can be read", False),
+        (break_a_result, "29 results", True),
+        (break_a_text, "29 results", True),
+        (break_a_number, "29 results", True),
+        (lose_the_table, "no result in it can be read", False),
+        (lose_a_column, "no result in it can be read", False),
+        (become_a_newer_one, "has version 2", True),
+        (become_another_programs, "another program", True),
+        (become_a_run, "chainrule runs show", True),
+        (become_a_folder, "a folder", False),
+    ],
+)
+def test_a_store_that_is_damaged_or_foreign_is_left_as_it_is(
+    threads, tmp_path, kept_sweep, change, fact, left
+):
+    cells, first, source = kept_sweep
+    path = tmp_path / "a.db"
+    shutil.copy(source, path)
+    change(path)
+    before = read_bytes(path)
+    with pytest.raises(SweepError, match="Nothing was changed") as caught:
+        run(cells, threads, store=path)
+    assert fact in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    new = tmp_path / "new.db"
+    if left:
+        count = rescue_store(path, new)
+        assert 10 < count <= len(cells)
+        again = run(cells, threads, store=new)
+        assert sum(each.kept for each in again) == count
+        assert again == first
+    else:
+        with pytest.raises(SweepError, match="can be read"):
+            rescue_store(path, new)
+        assert not new.exists()
+    assert read_bytes(path) == before
+
+
+def test_what_is_rescued_replaces_nothing(threads, tmp_path):
+    cells, old, new = make_grid({"depth": [2, 3]}, SPEC, seeds=1), tmp_path / "a", tmp_path / "b"
+    run(cells, threads, store=old)
+    run(cells[:1], threads, store=new)
+    before = read_rows(new)
+    assert rescue_store(old, new) == 1
+    assert before.items() <= read_rows(new).items()
+    assert rescue_store(old, new) == 0
+    for path, fact in ((old, "another file"), (tmp_path / "c", "no such file")):
+        with pytest.raises(SweepError, match=fact):
+            rescue_store(path, old)
+
+
+@pytest.mark.parametrize("path", [3, True, b"a.db", ["a.db"], "", "a\0b", "n" * 300])
+def test_a_store_must_be_the_path_of_a_file(threads, path):
+    with pytest.raises(SweepError, match=r"path of a file|can be reached"):
+        run([FactoryCell(build, {"width": 2})], threads, store=path)
+
+
+def test_a_store_in_a_folder_that_is_none_says_so(threads, tmp_path):
+    (tmp_path / "a").write_text("kept")
+    with pytest.raises(SweepError, match="no folder"):
+        run([FactoryCell(build, {"width": 2})], threads, store=tmp_path / "a" / "b.db")
+    assert (tmp_path / "a").read_text() == "kept"
+
+
+def test_a_link_leads_to_the_store(threads, tmp_path):
+    cell, link = FactoryCell(build, {"width": 2}), tmp_path / "link.db"
+    link.symlink_to(tmp_path / "deep" / "a.db")
+    assert not run([cell], threads, store=link).results[0].kept
+    assert link.is_symlink()
+    assert run([cell], threads, store=tmp_path / "deep" / "a.db").results[0].kept
+    with SweepStore.open(link), pytest.raises(SweepError, match="another one"):
+        run([cell], threads, store=tmp_path / "deep" / "a.db")
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_a_cell_is_measured(
+    threads, tmp_path, monkeypatch
+):
+    log, path = tmp_path / "log", tmp_path / "a.db"
+    cells = make_factory_grid(build, {"width": [1, 2]}, arguments={"log": str(log)})
+    run(cells[:1], threads, store=path)
+    monkeypatch.setattr(
+        "chainrule.sweeps.store.connect", lambda path, mode, **rest: connect(path, "ro", **rest)
+    )
+    with pytest.raises(SweepError, match="readonly"):
+        run(cells, threads, store=path)
+    assert log.read_text().split() == ["1"]
 
 
 def test_a_full_disk_keeps_what_was_kept(threads, tmp_path, monkeypatch):

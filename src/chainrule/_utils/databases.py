@@ -11,6 +11,19 @@ from pathlib import Path
 MAGIC = b"SQLite format 3\0"
 """How every SQLite file begins."""
 
+RUN_MARK = 0x63_68_72_6E
+"""What marks a SQLite file as a training run ("chrn"): its application id."""
+
+SWEEP_MARK = 0x63_68_73_77
+"""What marks it as a store of sweeps ("chsw")."""
+
+_OWN = {
+    RUN_MARK: "a training run that chainrule.watch wrote (`chainrule runs show` reads it)",
+    SWEEP_MARK: "the store of a sweep (`chainrule sweep --store` reads it)",
+}
+_HEAD = 100
+"""Bytes of the header of a SQLite file."""
+
 
 def connect(path: Path, mode: str, *, timeout: float = 5.0) -> sqlite3.Connection:
     """Return a connection to a SQLite file.
@@ -50,6 +63,34 @@ def has_mark(path: Path, application: int) -> bool:
     except OSError:
         return False
     return head[:16] == MAGIC and head[68:72] == application.to_bytes(4, "big")
+
+
+def describe_file(path: Path) -> str:
+    """Return what is at a path, for a message about a file that is not as expected.
+
+    Args:
+        path: Something that exists.
+
+    Example:
+        >>> describe_file(Path("."))
+        'a folder'
+    """
+    if path.is_dir():
+        return "a folder"
+    if not path.is_file():
+        return "no regular file"
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        return f"a file that cannot be read ({error.strerror})"
+    if not head:
+        return "an empty file"
+    if head[:16] != MAGIC:
+        return "no SQLite database"
+    mark = int.from_bytes(head[68:72], "big")
+    short = "the beginning of a SQLite database, without the rest"
+    return short if len(head) < _HEAD else _OWN.get(mark, "a SQLite database of another program")
 
 
 def find_lock(path: Path) -> Path:

@@ -1,8 +1,9 @@
 """The program: its commands, its exit codes, and how it says that something went wrong.
 
 Exit codes: 0, done; 1, with `--check`, what was measured is not healthy, and nothing else; 2, the
-command, the model's code or a file is wrong, or chainrule failed; 130, interrupted by Ctrl-C;
-141, the program that read the output has ended.
+command, the model's code or a file is wrong, or chainrule failed; 3, some cells of a sweep or a map
+could not be measured, and all others were; 130, interrupted by Ctrl-C; 141, the program that read
+the output has ended.
 """
 
 import sys
@@ -13,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from chainrule._utils.user_code import find_place
 from chainrule._utils.version import read_version
 from chainrule.cli.demo import demo_command
 from chainrule.cli.equation import equation_command
@@ -32,7 +34,8 @@ NOT_HEALTHY, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 _CODES = (
     "Exit codes: 0, done; 1, with --check, what was measured is not healthy; 2, the command, the "
-    "model's code or a file is wrong; 130, interrupted."
+    "model's code or a file is wrong; 3, some cells of a sweep or map could not be measured; 130, "
+    "interrupted."
 )
 
 _EXAMPLES = {
@@ -206,12 +209,25 @@ def _report(error: BaseException, words: list[str]) -> None:
             typer.echo(message, err=True)
             return
         path = context.command_path if context else "chainrule"
-        print_error(f"{message.rstrip('.')}.\nSee: {path} --help")
+        end = "" if message.endswith(("?", "!")) else "."
+        print_error(f"{message.rstrip('.')}{end}\nSee: {path} --help")
         return
     if "--debug" in words:
         print_error("".join(traceback.format_exception(error)).rstrip(), label="")
     if isinstance(error, ChainruleError):
-        print_error(str(error))
+        print_error(f"{error}{_show_place(error)}")
     elif not isinstance(error, SystemExit):  # of which typer has said why
         kind = type(error).__name__
         print_error(f"{kind}: {str(error)[:500]}\nSee the traceback with --debug.")
+
+
+def _show_place(error: ChainruleError) -> str:
+    """Return the line of the user's own code that made an error, if one did."""
+    cause: BaseException | None = error
+    while isinstance(cause, ChainruleError):
+        cause = cause.__cause__
+    place = None if cause is None else find_place(cause)
+    if place is None:
+        return ""
+    text = f"\n    {place.text}" if place.text else ""
+    return f"\n  {place.describe()}{text}\nSee the traceback with --debug."

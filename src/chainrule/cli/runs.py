@@ -217,20 +217,41 @@ def _read(run: str, folder: Path) -> "RunReader":
     from chainrule.watch.reading import RunReader, find_runs
 
     path = Path(run)
-    if not path.exists():
-        paths = find_runs(folder) if folder.is_dir() else ()
+    if not run or not _exists(path):
+        paths = find_runs(folder) if _exists(folder) and folder.is_dir() else ()
         named = [each for each in paths if run in {each.stem, each.name}]
-        beside = [folder / name for name in (run, f"{run}.db") if (folder / name).is_file()]
+        beside = [folder / name for name in (run, f"{run}.db") if run and _exists(folder / name)]
         if not named and beside:
             return _read_anyway(beside[0])
         if not named:
-            known = suggest(run, [each.stem for each in paths]) if paths else "There are none."
+            if len(path.parts) > 1:
+                known = "There is no such file."
+            elif paths:
+                known = suggest(run, [each.stem for each in paths])
+            elif _exists(folder) and folder.is_dir():
+                known = f"There is no run in {folder}."
+            else:
+                known = f"There is no folder {folder}; --folder names another one."
             raise RunFileError(
                 f"RUN must be a file, or the name of a run in {folder}; got {abbreviate(run)}. "
                 f"{known}"
             )
         path = named[0]
     return RunReader(path)
+
+
+def _exists(path: Path) -> bool:
+    """Return whether something is there that can be looked at.
+
+    Raises:
+        RunFileError: If that cannot be known, because a folder cannot be looked into.
+    """
+    try:
+        return path.exists()
+    except PermissionError as error:
+        raise RunFileError(f"Could not read {path}: {error.strerror}.") from None
+    except (OSError, ValueError):  # no file can have such a name
+        return False
 
 
 def _read_anyway(path: Path) -> "RunReader":

@@ -1,14 +1,17 @@
-"""Loading the function in a file or package that `chainrule inspect` is given."""
+"""Loading the function in a file or package that a command is given."""
 
+import ast
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from chainrule.errors import TargetError, suggest
+from chainrule.errors import TargetError, abbreviate, suggest
 
 if TYPE_CHECKING:
     import torch
@@ -39,12 +42,24 @@ def load_target(
             or it returns anything else.
     """
     function = load_function(target)
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise TargetError(
+            f"{target} must be a function that needs no arguments; {error}. Give them "
+            "defaults. `chainrule width` passes a width, and `chainrule sweep --axis NAME=VALUES` any."
+        ) from None
+    except ValueError:  # of a builtin, nobody knows
+        pass
     result = _run(target, function)
+    if inspect.iscoroutine(result):
+        result.close()
     if not isinstance(result, tuple) or len(result) not in (2, 3):
         raise TargetError(
             f"{target} must return (model, compute_loss) or (model, compute_loss, optimizer); got "
             f"{type(result).__name__}"
             + (f" of length {len(result)}." if isinstance(result, tuple) else ".")
+            + (" It must not be async." if inspect.iscoroutine(result) else "")
         )
     import torch
     from torch import nn
@@ -69,21 +84,48 @@ def load_function(target: str) -> Callable[..., Any]:
     Raises:
         TargetError: If there is no such file or function, or the code of its module raises.
     """
-    place, colon, name = target.rpartition(":")
-    if not colon or not place or not name:
-        raise TargetError(f"The target must be {_FORM}; got {target!r}.")
-    file = get_file(target)
+    place, colon, name = (part.strip() for part in target.rpartition(":"))
+    file = get_file(f"{place}:")
+    if not colon or not place or not name or (file is None and ":" in place):
+        raise TargetError(
+            f"The target must be {_FORM}; got {target!r:.200}.{_show_names(target.rstrip(':'))}"
+        )
     module = _run(place, lambda: _load_file(Path(file)) if file else _load_module(place))
     function = getattr(module, name, None)
     if not callable(function):
-        functions = [
-            key
-            for key, value in vars(module).items()
-            if callable(value) and not key.startswith("_") and not isinstance(value, type)
-        ]
-        hint = suggest(name, functions) if functions else "It defines no function."
-        raise TargetError(f"{place} must define a function {name!r}, but does not. {hint}")
+        what = "" if function is None else f": it is {abbreviate(function)}"
+        hint = suggest(name, functions) if (functions := _list_functions(module)) else ""
+        raise TargetError(
+            f"{place} must define a function {name!r}, but does not{what}. "
+            f"{hint or 'It defines no function.'}"
+        )
     return function
+
+
+def _list_functions(module: ModuleType) -> list[str]:
+    """Return the functions that a module defines, or those that it has if it defines none."""
+    named = {
+        key: value
+        for key, value in vars(module).items()
+        if callable(value) and not key.startswith("_") and not isinstance(value, type)
+    }
+    own = [
+        key
+        for key, value in named.items()
+        if getattr(value, "__module__", module.__name__) == module.__name__
+    ]
+    return own or list(named)
+
+
+def _show_names(file: str) -> str:
+    """Return an example for somebody who named a file without a function."""
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    names = [each.name for each in tree.body if isinstance(each, ast.FunctionDef)]
+    public = [name for name in names if not name.startswith("_")]
+    return f" Write {file}:{public[0]}, for example." if public else " It defines no function."
 
 
 def _run(what: str, action: Callable[[], Any]) -> Any:
@@ -94,23 +136,40 @@ def _run(what: str, action: Callable[[], Any]) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, too: an exit code is not its to choose
-        raise TargetError(
-            f"{what} must run without errors, but it raised {type(error).__name__}: {error}. "
-            "See the traceback with --debug."
-        ) from error
+        from chainrule.measure.inspection import describe_error
+
+        said = describe_error(error)
+        hint = ""
+        if isinstance(error, ImportError) and "relative import" in str(error):
+            hint = " Name it as a part of its package: package.module:FUNCTION."
+        raise TargetError(f"{what} must run without errors, but it raised {said}.{hint}") from error
 
 
 def _load_file(path: Path) -> ModuleType:
+    if path.is_dir():
+        raise TargetError(f"{path} is a folder. The target must be {_FORM}.")
     if not path.is_file():
-        raise TargetError(f"No such file: {path}. The target must be {_FORM}.")
+        raise TargetError(f"No such file: {path}.{_find_near(path)} The target must be {_FORM}.")
     description = importlib.util.spec_from_file_location(path.stem, path)
     if description is None or description.loader is None:
         raise TargetError(f"{path} must be a Python file; its name does not end in .py.")
     module = importlib.util.module_from_spec(description)
     _make_importable(path.parent)
-    sys.modules.setdefault(path.stem, module)  # dataclasses and pickling look modules up by name
+    known = getattr(sys.modules.get(path.stem), "__file__", None)
+    if path.stem not in sys.modules or known == module.__file__:
+        sys.modules[path.stem] = module  # dataclasses and pickling look modules up by name
     description.loader.exec_module(module)
     return module
+
+
+def _find_near(path: Path) -> str:
+    """Return a question that names a file with nearly the same name."""
+    try:
+        names = {each.name.lower(): each for each in path.parent.glob("*.py")}
+    except OSError:
+        return ""
+    near = get_close_matches(path.name.lower(), names, n=1, cutoff=0.7)
+    return f" Did you mean {names[near[0]]}?" if near else ""
 
 
 def _load_module(name: str) -> ModuleType:

@@ -14,10 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
+from chainrule._utils.user_code import read_line
 from chainrule.flow.loss import BroadcastFlow
 from chainrule.measure._torch_internals import read_sequence_number
 from chainrule.measure.autograd_graph import is_leaf
-from chainrule.measure.source_lines import find_line, read_line
+from chainrule.measure.source_lines import find_line
 
 _OPERATIONS = {
     **dict.fromkeys(("sub", "__sub__", "subtract", "rsub", "__rsub__"), "subtraction"),

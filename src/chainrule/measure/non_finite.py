@@ -24,6 +24,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from chainrule._utils.user_code import is_of_user, read_line
 from chainrule.errors import InspectionError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.non_finite import (
@@ -77,7 +78,6 @@ from chainrule.measure.operations import (
 from chainrule.measure.preservation import restore
 from chainrule.measure.recording import Subject, describe_module, find_tensors
 from chainrule.measure.sharing import finish_all, run_modules_one_by_one
-from chainrule.measure.source_lines import is_of_user, read_line
 
 MOST_RECORDS = 1_000_000
 """Most operations whose place is remembered, for the way back; a graph of so many is larger."""

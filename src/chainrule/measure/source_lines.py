@@ -1,37 +1,12 @@
 """Which line of your code is running: the innermost that is neither PyTorch's nor chainrule's."""
 
-import linecache
-import os
-import sysconfig
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from inspect import currentframe
-from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
-import torch
-
-_LIBRARY = tuple(
-    f"{Path(each).resolve()}{os.sep}"
-    for each in (
-        str(Path(torch.__file__).parent),
-        str(Path(__file__).parent.parent),
-        sysconfig.get_path("stdlib"),
-    )
-)
-
-_MOST_CHARACTERS = 160
-
-
-@cache
-def is_of_user(file: str) -> bool:
-    """Whether a file is neither PyTorch's, nor chainrule's, nor Python's own."""
-    if file.startswith("<frozen"):
-        return False
-    path = str(Path(file).resolve())
-    is_installed = "site-packages" in path or "dist-packages" in path
-    return not path.startswith(_LIBRARY[:2]) and (is_installed or not path.startswith(_LIBRARY[2]))
+from chainrule._utils.user_code import is_of_user
 
 
 def find_line() -> tuple[str, int | None]:
@@ -42,12 +17,6 @@ def find_line() -> tuple[str, int | None]:
             return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
     return "", None
-
-
-def read_line(file: str, line: int | None) -> str:
-    """Return what a line of code says, cut to a sensible length; "" if it cannot be read."""
-    text = linecache.getline(file, line).strip() if line else ""
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."
 
 
 class Callers:

@@ -11,6 +11,7 @@ from chainrule._utils.html import Content, Markup, element
 from chainrule._utils.numbers import format_number
 from chainrule.errors import SweepError, suggest
 from chainrule.report.page import build_document
+from chainrule.sweeps.cells import list_differing
 from chainrule.sweeps.records import CellResult, Sweep
 
 MAX_MAPS = 60
@@ -150,7 +151,8 @@ def build_sweep_report(
 
 def _list_axes(sweep: Sweep) -> dict[str, list[Any]]:
     """Return the settings that differ, with their values in the order of the cells."""
-    names = [*dict.fromkeys(name for result in sweep for name in result.settings), "seed"]
+    differing = list_differing([{"seed": each.seed, **each.settings} for each in sweep])
+    names = [*(name for name in differing if name != "seed"), "seed"]
     axes = {}
     for name in names:
         values = {repr(value): value for value in (_read_axis(each, name) for each in sweep)}

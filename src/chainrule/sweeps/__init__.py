@@ -16,6 +16,7 @@ from chainrule.sweeps.records import (
     Trained,
 )
 from chainrule.sweeps.running import run
+from chainrule.sweeps.store import rescue_store
 
 __all__ = [
     "Agreement",
@@ -39,5 +40,6 @@ __all__ = [
     "make_grid",
     "parse_axis",
     "phase_map",
+    "rescue_store",
     "run",
 ]

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from chainrule.errors import SpecError, SweepError, abbreviate, suggest
+from chainrule.errors import SweepError
 from chainrule.spec.activations import get_activation
 from chainrule.spec.initializers import get_initializer
 from chainrule.spec.network_spec import FIELD_NAMES, NetworkSpec
-from chainrule.sweeps.grids import count_cells
+from chainrule.sweeps.grids import AXES, WEIGHT_SCALE, check_axes, count_cells, make_spec
 from chainrule.theory.critical import critical_line
 from chainrule.theory.quadrature import is_homogeneous
-
-WEIGHT_SCALE = "weight_scale"
-"""σ_w = (standard deviation of a weight)·√width: what theory counts in, whatever the width."""
 
 SYMBOLS: Mapping[str, str] = MappingProxyType(
     {WEIGHT_SCALE: "weight scale σ_w", "bias_std": "spread of the biases σ_b"}
@@ -56,6 +53,8 @@ class Axis:
 
     def write(self, value: Any) -> str:
         """Return a value as text."""
+        if value is None:
+            return "none"
         if self.name == "activation":
             return get_activation(value).label
         if self.name == "init":
@@ -78,53 +77,15 @@ def read_axes(axes: Mapping[str, Sequence[Any]], limit: int) -> tuple[Axis, Axis
         >>> [axis.name for axis in read_axes({"weight_scale": [1, 2], "depth": [2]}, 10)]
         ['weight_scale', 'depth']
     """
-    known = (WEIGHT_SCALE, *(name for name in NetworkSpec.model_fields if name != "seed"))
-    for name in axes:
-        if name not in known:
-            raise SweepError(f"{abbreviate(name)} is no axis. {suggest(str(name), known)}")
+    check_axes(axes, [name for name in AXES if name != "seed"])
     if len(axes) != 2:
         raise SweepError(
             f"A map must have two axes, the first one to the right; got {len(axes)}: "
             f"{', '.join(axes) or 'none'}. Put further settings into base, a map for each."
         )
-    if WEIGHT_SCALE in axes and axes.keys() & {"weight_std", "init"}:
-        raise SweepError(
-            f"{WEIGHT_SCALE}: decides weight_std and init, so neither can be the other axis."
-        )
     count_cells(axes, limit)
     x, y = (Axis(name=name, values=tuple(values)) for name, values in axes.items())
     return x, y
-
-
-def make_spec(base: NetworkSpec, settings: Mapping[str, Any]) -> NetworkSpec:
-    """Return the specification of a cell.
-
-    Args:
-        base: The other settings.
-        settings: Fields, and "weight_scale", which sets `init="random"` and `weight_std` to it
-            divided by √width.
-
-    Raises:
-        SweepError: If the result is not legal.
-
-    Example:
-        >>> make_spec(NetworkSpec(width=64), {"weight_scale": 2.0, "depth": 5}).weight_std
-        0.25
-    """
-    fields = dict(settings)
-    scale = fields.pop(WEIGHT_SCALE, None)
-    try:
-        if scale is None:
-            return base.replace(**fields)
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not scale >= 0:
-            raise SpecError(f"{WEIGHT_SCALE}: must be a number of at least 0; got {scale!r}.")
-        weight_std = scale / math.sqrt(fields.get("width", base.width))
-        return base.replace(**{**fields, "init": "random", "weight_std": weight_std})
-    except (SpecError, TypeError) as error:
-        where = ", ".join(f"{name}={value}" for name, value in settings.items())
-        raise SweepError(
-            f"Every cell must be a legal specification; {where} is none. {error}"
-        ) from None
 
 
 def trace_critical_line(x: Axis, y: Axis, base: NetworkSpec) -> tuple[tuple[float, float], ...]:

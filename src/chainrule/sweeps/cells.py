@@ -64,9 +64,12 @@ class SpecCell:
         spec: What is measured; its `seed` is the first one.
         seeds: Number of networks, with seeds counted up from `spec.seed`.
         training: Train the first network, too; `None` for no training.
+        weight_scale: The σ_w that `weight_std` came from, if it came from one: the cell is then
+            named by it. The result does not depend on it.
 
     Raises:
-        SweepError: If `seeds` is not a whole number from 1 to 1024, or a seed is too large.
+        SweepError: If `seeds` is not a whole number from 1 to 1024, a seed is too large, or
+            `weight_scale` is not that of the specification.
 
     Example:
         >>> SpecCell(NetworkSpec(depth=3), seeds=2).settings["depth"]
@@ -76,21 +79,36 @@ class SpecCell:
     spec: NetworkSpec
     seeds: int = 16
     training: Training | None = None
+    weight_scale: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.spec, NetworkSpec):
+            raise SweepError(f"spec: must be a chainrule.NetworkSpec; got {abbreviate(self.spec)}.")
+        if not isinstance(self.training, Training | None):
+            raise SweepError(
+                'training: must be chainrule.sweeps.Training(optimizer="sgd") or None; got '
+                f"{abbreviate(self.training)}."
+            )
         _check_whole("seeds", self.seeds, 1, MAX_MEMBERS)
         _check_whole("the last seed", self.spec.seed + self.seeds - 1, 0, MAX_SEED)
+        scale = self.weight_scale
+        if scale is not None and not _is_scale(scale, self.spec.weight_std, self.spec.width):
+            raise SweepError(
+                f"weight_scale: must be weight_std times √width, which is "
+                f"{self.spec.weight_std * math.sqrt(self.spec.width):.6g}; got {abbreviate(scale)}."
+            )
 
     @property
     def settings(self) -> dict[str, Plain]:
-        """Every field of the specification."""
-        return self.spec.model_dump()
+        """Every field of the specification, and the weight scale if it has one."""
+        scale = {} if self.weight_scale is None else {"weight_scale": self.weight_scale}
+        return self.spec.model_dump() | scale
 
     @cached_property
     def address(self) -> str:
         """SHA-256 of all that decides the result: specification, seeds, training, versions."""
         training = None if self.training is None else asdict(self.training)
-        return _hash({"spec": self.settings, "seeds": self.seeds, "training": training})
+        return _hash({"spec": self.spec.model_dump(), "seeds": self.seeds, "training": training})
 
 
 @dataclass(frozen=True)
@@ -176,14 +194,35 @@ def _check_whole(name: str, value: Any, low: int, high: int) -> None:
 def list_axes(cells: Sequence[Cell]) -> list[str]:
     """Return the names of the settings that differ between cells, in their order.
 
+    A `weight_std` that follows from a weight scale is left out.
+
     Example:
         >>> list_axes([SpecCell(NetworkSpec(depth=depth)) for depth in (2, 3)])
         ['depth']
     """
-    names = dict.fromkeys(name for cell in cells for name in cell.settings)
+    return list_differing([cell.settings for cell in cells])
+
+
+def list_differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the settings that differ between cells; see `list_axes`."""
+    names = dict.fromkeys(name for row in rows for name in row)
     nothing = math.nan  # equal to no value
     return [
         name
         for name in names
-        if len({repr(cell.settings.get(name, nothing)) for cell in cells}) > 1
+        if len({repr(row.get(name, nothing)) for row in rows}) > 1
+        and not (name == "weight_std" and all(map(_is_scaled, rows)))
     ]
+
+
+def _is_scaled(row: Mapping[str, Any]) -> bool:
+    """Return whether the `weight_std` of a cell follows from its weight scale."""
+    values = [row.get(name) for name in ("weight_scale", "weight_std", "width")]
+    numbers = [each for each in values if isinstance(each, int | float)]
+    return len(numbers) == 3 and _is_scale(*numbers)
+
+
+def _is_scale(scale: object, weight_std: float, width: float) -> bool:
+    if isinstance(scale, bool) or not isinstance(scale, int | float):
+        return False
+    return width >= 0 and math.isclose(scale, weight_std * math.sqrt(width), rel_tol=1e-9)

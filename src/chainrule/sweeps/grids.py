@@ -17,6 +17,12 @@ LIMIT = 10_000
 MAX_VALUES = 1_000_000
 """Most values of one axis."""
 
+WEIGHT_SCALE = "weight_scale"
+"""σ_w = (standard deviation of a weight)·√width: what theory counts in, whatever the width."""
+
+AXES = (*NetworkSpec.model_fields, WEIGHT_SCALE)
+"""What an axis of a specification can be."""
+
 Axes = Mapping[str, Sequence[Any]]
 
 
@@ -167,7 +173,8 @@ def make_grid(
     """Return the cells of all combinations of some settings; the last axis changes fastest.
 
     Args:
-        axes: Fields of `NetworkSpec`, each with its values.
+        axes: Fields of `NetworkSpec`, each with its values; or "weight_scale" for σ_w, which
+            stands for `init="random"` with a standard deviation of σ_w/√width.
         base: The other settings; the defaults without it.
         seeds: Networks per cell.
         training: How the first network of each cell is trained, if it is.
@@ -181,24 +188,72 @@ def make_grid(
         >>> [cell.spec.depth for cell in make_grid({"depth": [2, 4]})]
         [2, 4]
     """
-    base = base or NetworkSpec()
-    for name in axes:
-        if name not in NetworkSpec.model_fields:
-            raise SweepError(
-                f"{abbreviate(name)} is no axis. {suggest(str(name), NetworkSpec.model_fields)}"
-            )
+    base = NetworkSpec() if base is None else base
+    if not isinstance(base, NetworkSpec):
+        raise SweepError(f"base: must be a chainrule.NetworkSpec; got {abbreviate(base)}.")
+    check_axes(axes, AXES)
     count_cells(axes, limit)
-    cells = []
-    for settings in _combine(axes):
-        try:
-            spec = base.replace(**settings)
-        except SpecError as error:
-            where = ", ".join(f"{name}={value}" for name, value in settings.items())
-            raise SweepError(
-                f"Every cell must be a legal specification; {where or 'this one'} is none. {error}"
-            ) from None
-        cells.append(SpecCell(spec, seeds, training))
-    return cells
+    return [
+        SpecCell(make_spec(base, settings), seeds, training, settings.get(WEIGHT_SCALE))
+        for settings in _combine(axes)
+    ]
+
+
+def check_axes(axes: Axes, known: Sequence[str]) -> None:
+    """Raise unless axes are a dictionary of known names that go together.
+
+    Args:
+        axes: The values of each axis.
+        known: What an axis can be.
+
+    Raises:
+        SweepError: If they are not.
+    """
+    if not isinstance(axes, Mapping):
+        raise SweepError(
+            'axes: must be a dictionary of names and values, such as {"depth": [2, 4]}; got '
+            f"{abbreviate(axes)}."
+        )
+    for name in axes:
+        if name not in known:
+            raise SweepError(f"{abbreviate(name)} is no axis. {suggest(str(name), known)}")
+    if WEIGHT_SCALE in axes and axes.keys() & {"weight_std", "init"}:
+        raise SweepError(
+            f"{WEIGHT_SCALE}: decides weight_std and init, so neither can be another axis. Leave "
+            "out one of them."
+        )
+
+
+def make_spec(base: NetworkSpec, settings: Mapping[str, Any]) -> NetworkSpec:
+    """Return the specification of a cell.
+
+    Args:
+        base: The other settings.
+        settings: Fields, and "weight_scale", which sets `init="random"` and `weight_std` to it
+            divided by √width.
+
+    Raises:
+        SweepError: If the result is not legal.
+
+    Example:
+        >>> make_spec(NetworkSpec(width=64), {"weight_scale": 2.0, "depth": 5}).weight_std
+        0.25
+    """
+    fields = dict(settings)
+    scale = fields.pop(WEIGHT_SCALE, None)
+    try:
+        if WEIGHT_SCALE not in settings:
+            return base.replace(**fields)
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not scale >= 0:
+            raise SpecError(f"{WEIGHT_SCALE}: must be a number of at least 0; got {scale!r}.")
+        sized = base.replace(**fields)  # so that a wrong width is the width's error
+        weight_std = scale / math.sqrt(sized.width)
+        return sized.replace(init="random", weight_std=weight_std)
+    except (SpecError, TypeError, OverflowError) as error:
+        where = ", ".join(f"{name}={value}" for name, value in settings.items())
+        raise SweepError(
+            f"Every cell must be a legal specification; {where or 'this one'} is none. {error}"
+        ) from None
 
 
 def make_factory_grid(

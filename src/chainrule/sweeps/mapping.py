@@ -8,16 +8,9 @@ from typing import Any
 
 from chainrule.errors import SweepError, abbreviate
 from chainrule.spec.network_spec import NetworkSpec
-from chainrule.sweeps.axes import (
-    WEIGHT_SCALE,
-    Axis,
-    is_line_critical,
-    make_spec,
-    read_axes,
-    trace_critical_line,
-)
+from chainrule.sweeps.axes import Axis, is_line_critical, read_axes, trace_critical_line
 from chainrule.sweeps.cells import SpecCell, Training
-from chainrule.sweeps.grids import LIMIT
+from chainrule.sweeps.grids import LIMIT, WEIGHT_SCALE, make_spec
 from chainrule.sweeps.phases import PhaseMap, read_cell
 from chainrule.sweeps.records import Progress
 from chainrule.sweeps.running import run
@@ -47,6 +40,7 @@ def phase_map(  # noqa: PLR0913  (one argument per setting)
     store: str | Path | None = None,
     processes: int | None = None,
     limit: int = LIMIT,
+    retry_failed: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> PhaseMap:
     """Show on one map what theory says of networks, what is measured, and what training gives.
@@ -68,6 +62,7 @@ def phase_map(  # noqa: PLR0913  (one argument per setting)
         store: A file for the results; it is made if it does not exist.
         processes: Number of processes without an executor; the cores of this machine by default.
         limit: Most cells that are allowed.
+        retry_failed: Measure cells again whose stored result is an error.
         progress: Called whenever cells are finished.
 
     Raises:
@@ -95,7 +90,13 @@ def phase_map(  # noqa: PLR0913  (one argument per setting)
     cells = make_cells(x, y, base, seeds=seeds, training=training)
     in_order = order_cells(x, y, cells)
     sweep = run(
-        in_order, executor, store=store, processes=processes, limit=limit, progress=progress
+        in_order,
+        executor,
+        store=store,
+        processes=processes,
+        limit=limit,
+        retry_failed=retry_failed,
+        progress=progress,
     )
     outcomes = {result.address: result.outcome for result in sweep}
     rows = tuple(

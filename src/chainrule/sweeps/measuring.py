@@ -10,16 +10,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from chainrule._utils.user_code import find_place
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.errors import ChainruleError, InspectionError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity
-from chainrule.measure.inspection import inspect
+from chainrule.measure.inspection import describe_error, inspect
 from chainrule.measure.simulation import simulate
 from chainrule.sweeps.cells import Cell, FactoryCell, SpecCell
 from chainrule.sweeps.records import Foreseen, Measured, Outcome, Trained
@@ -38,13 +40,24 @@ def measure_cell(cell: Cell) -> tuple[Outcome, float]:
         with _use_one_thread():
             outcome = _measure_spec(cell) if isinstance(cell, SpecCell) else _measure_model(cell)
     except ChainruleError as error:
-        outcome = Outcome(error=str(error)[:MAX_MESSAGE])
+        text = f"{str(error)[:MAX_MESSAGE]}{_describe_place(error)}"
+        outcome = Outcome(error=text)
     except (Exception, SystemExit) as error:
-        text = f"{type(error).__name__}: {error}"
-        outcome = Outcome(
-            error=f"The cell must run without errors, but raised {text}"[:MAX_MESSAGE]
-        )
+        text = f"The cell must run without errors, but raised {describe_error(error)}."
+        outcome = Outcome(error=f"{text[:MAX_MESSAGE]}{_describe_place(error)}")
     return outcome, time.perf_counter() - begin
+
+
+def _describe_place(error: BaseException) -> str:
+    """Return the line of the factory's code that made an error: the same text on all machines."""
+    cause: BaseException | None = error
+    while isinstance(cause, ChainruleError):
+        cause = cause.__cause__
+    place = None if cause is None else find_place(cause)
+    if place is None:
+        return ""
+    inside = f", in {place.function}" if place.function else ""
+    return f" ({Path(place.file).name}, line {place.line}{inside}: {place.text})"
 
 
 def _measure_spec(cell: SpecCell) -> Outcome:

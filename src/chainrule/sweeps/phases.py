@@ -302,7 +302,7 @@ class PhaseMap:
         failed = sum(bool(cell.error) for cell in cells)
         parts = [
             f"{len(cells)} networks over {self.x.label} and {self.y.label}, each measured as the "
-            f"median of {self.seeds} seeds."
+            f"median of {self.seeds} {'seed' if self.seeds == 1 else 'seeds'}."
         ]
         if self.measured.compared:
             parts.append(

@@ -170,6 +170,14 @@ def check_picklable(cell: FactoryCell) -> None:
             f"A factory must be one that other processes can load; {abbreviate(factory)} exists in "
             f"this session only. {advice}"
         )
+    taken = sys.modules.get(getattr(factory, "__module__", ""))
+    file = getattr(getattr(factory, "__code__", None), "co_filename", None)
+    other = getattr(taken, "__file__", None)
+    if file and other and not hasattr(taken, getattr(factory, "__name__", "")) and file != other:
+        raise SweepError(
+            f"A factory must be in a file with a name of its own; {file} has that of the module "
+            f"{other}, which other processes would load. Rename the file."
+        )
     try:
         pickle.dumps(cell)
     except Exception as error:

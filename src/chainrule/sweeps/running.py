@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chainrule.errors import SweepError, abbreviate
 from chainrule.spec.network_spec import NetworkSpec
-from chainrule.sweeps.cells import Cell, FactoryCell, SpecCell
+from chainrule.sweeps.cells import Cell, FactoryCell, Plain, SpecCell
 from chainrule.sweeps.grids import LIMIT, check_limit
 from chainrule.sweeps.pools import Answer, GivenPool, Pool, check_arguments, open_pool
 from chainrule.sweeps.records import CellResult, Outcome, Progress, Sweep
@@ -89,7 +89,7 @@ def run(
             except SweepError as error:
                 error.results = tuple(job.results.values())
                 raise
-    return Sweep(tuple(job.results[cell.address] for cell in listed))
+    return Sweep(tuple(_name(job.results[cell.address], cell) for cell in listed))
 
 
 def _list_cells(cells: Iterable[Cell | NetworkSpec], limit: int) -> list[Cell]:
@@ -274,11 +274,21 @@ def _save(running: dict[Answer, Cell], job: _Job) -> None:
             job.store.add(fresh)
 
 
-def _make_result(cell: Cell, outcome: Outcome, seconds: float) -> CellResult:
+def _name(result: CellResult, cell: Cell) -> CellResult:
+    """Return a result under the settings of its cell: others may have the same address."""
+    settings = _list_settings(cell)
+    return result if result.settings == settings else replace(result, settings=settings)
+
+
+def _list_settings(cell: Cell) -> dict[str, Plain]:
     is_spec = isinstance(cell, SpecCell)
+    return {name: each for name, each in cell.settings.items() if not (is_spec and name == "seed")}
+
+
+def _make_result(cell: Cell, outcome: Outcome, seconds: float) -> CellResult:
     return CellResult(
         address=cell.address,
-        settings={k: v for k, v in cell.settings.items() if not (is_spec and k == "seed")},
+        settings=_list_settings(cell),
         seed=cell.spec.seed if isinstance(cell, SpecCell) else cell.seed,
         seeds=cell.seeds if isinstance(cell, SpecCell) else 1,
         outcome=outcome,

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from chainrule._utils.databases import connect, is_database
+from chainrule._utils.databases import RUN_MARK, connect, describe_file, is_database
 from chainrule.errors import FlowFileError, RunFileError
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loading import decode_flow
@@ -39,7 +39,6 @@ from chainrule.watch.rows import (
 )
 from chainrule.watch.salvage import Row, carve
 from chainrule.watch.schema import (
-    APPLICATION,
     SCHEMA_VERSION,
     TABLES,
     is_locked,
@@ -333,19 +332,21 @@ class RunReader:
         """Return whether SQLite finds the tables of a run; raise if not even rows can be found."""
         mark, version = self._query("PRAGMA application_id"), self._query("PRAGMA user_version")
         names = self._query(_NAMES)
-        if mark == [(APPLICATION,)] and version and names:
+        if mark == [(RUN_MARK,)] and version and names:
             _check_version(self.path, version[0][0])
             if {row[0] for row in names}.issuperset(TABLES):
                 return True
         elif version and names is not None:
             raise RunFileError(
-                f"A run must be a file that chainrule.watch wrote; {self.path} is another "
-                "program's. Name a file that it wrote."
+                f"A run must be a file that chainrule.watch wrote; {self.path} is "
+                f"{describe_file(self.path)}. Name a run: `chainrule runs list` shows them."
             )
         if not any(self._carve().values()):
+            what = "damaged" if is_run_file(self.path) else describe_file(self.path)
             raise RunFileError(
-                f"A run must be a file that chainrule.watch wrote; {self.path} is none, or nothing "
-                "of it can be read. Take a copy of it, if there is one."
+                f"A run must be a file that chainrule.watch wrote; {self.path} is {what}, and no "
+                "row of a run can be read in it. Nothing was changed. If it was a run, take a copy "
+                "of it, if there is one."
             )
         self._note("head", "The beginning of the file is damaged; what is behind it was read.")
         return False
@@ -468,12 +469,25 @@ def _list_folder(folder: str | os.PathLike[str]) -> list[Path]:
 def _check_file(path: Path) -> None:
     try:
         size = path.stat().st_size
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         raise RunFileError(f"Could not read {path}: there is no such file.") from None
+    except OSError as error:
+        raise RunFileError(f"Could not read {str(path)[:200]}: {error.strerror}.") from None
     if not path.is_file():
-        raise RunFileError(f"A run must be a file; {path} is none. Name a file in it.")
+        fix = " Name a file in it." if path.is_dir() else " Name a file."
+        raise RunFileError(f"A run must be a file; {path} is {describe_file(path)}.{fix}")
     if size == 0:
-        raise RunFileError(f"A run must be a file that chainrule.watch wrote; {path} is empty.")
+        raise RunFileError(
+            f"A run must be a file that chainrule.watch wrote; {path} is empty: nothing of a run "
+            "is in it. Name another file, or delete it."
+        )
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise RunFileError(
+            f"Could not read {path}: {error.strerror}. Ask for the right to read it, or copy it to "
+            "a folder of yours."
+        ) from None
 
 
 def _check_version(path: Path, version: int) -> None:

@@ -18,22 +18,19 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from chainrule._utils import databases
-from chainrule._utils.databases import connect, find_lock
+from chainrule._utils.databases import RUN_MARK, connect, find_lock
 from chainrule.errors import RunFileError
 from chainrule.watch.records import Alarm, RunFacts
 
 SCHEMA_VERSION = 1
 """Version of the tables; a reader refuses a file with another one."""
 
-APPLICATION = 0x63_68_72_6E
-"""What marks a SQLite file as a run of chainrule ("chrn"): its application id."""
-
 TABLES = ("sessions", "steps", "samples", "flows", "alarms")
 
 DDL = f"""
 PRAGMA page_size = 4096;
 PRAGMA auto_vacuum = INCREMENTAL;
-PRAGMA application_id = {APPLICATION};
+PRAGMA application_id = {RUN_MARK};
 PRAGMA user_version = {SCHEMA_VERSION};
 BEGIN;
 CREATE TABLE sessions (
@@ -94,7 +91,7 @@ def _dump(adapter: TypeAdapter[RunFacts] | TypeAdapter[Alarm], value: object) ->
 
 def is_run_file(path: Path) -> bool:
     """Return whether a file says of itself that it is a run of chainrule."""
-    return databases.has_mark(path, APPLICATION)
+    return databases.has_mark(path, RUN_MARK)
 
 
 def take_lock(path: Path) -> sqlite3.Connection:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from chainrule._utils.databases import connect
+from chainrule._utils.databases import connect, describe_file
 from chainrule.errors import ChainruleError, RunFileError, WatchError, abbreviate
 from chainrule.watch.packing import DamagedError
 from chainrule.watch.records import Alarm, Record, RunFacts, Sample, StepRecord
@@ -54,6 +54,9 @@ FLUSH_SECONDS = 0.9
 
 MAX_PENDING = 20_000
 """Records that may wait for a disk that does not answer."""
+
+_PERHAPS = ("no SQLite database", "the beginning of a SQLite database, without the rest")
+"""What a damaged run may look like: `chainrule runs export` may find something in it."""
 
 _BLOCK_VALUES = 2**16
 _BLOCK_STEPS = (64, 512)
@@ -264,6 +267,12 @@ class RunWriter:
             "chainrule. Save what can be read with `chainrule runs export`, and start a new file."
         )
         if not is_run_file(self.path):
+            what = describe_file(self.path)
+            if what not in _PERHAPS:
+                raise RunFileError(
+                    f"A run can only go on in a file that chainrule.watch wrote; {self.path} is "
+                    f"{what}. Nothing was changed. Give another name."
+                )
             raise damaged
         try:
             version = file.execute("PRAGMA user_version").fetchone()[0]

@@ -119,7 +119,7 @@ def check_width(
     ):
         for number in range(seeds):
             seed(devices, number)
-            batch = _call("make_batch", make_batch)
+            batch = call_named("make_batch", make_batch)
             for width in ordered:
                 where = f"at width {width}, seed {number}"
                 seed(devices, number)
@@ -218,7 +218,7 @@ def _build_maker(optimizer: OptimizerMaker) -> Callable[[nn.Module], torch.optim
 
     def build(model: nn.Module) -> torch.optim.Optimizer:
         trained = [p for p in model.parameters() if p.requires_grad]
-        built: object = _call("optimizer", optimizer, trained if is_class else model)
+        built: object = call_named("optimizer", optimizer, trained if is_class else model)
         if not isinstance(built, torch.optim.Optimizer):
             raise InspectionError(
                 "optimizer must return a torch.optim.Optimizer when it is called with the model; "
@@ -235,7 +235,7 @@ def _make(
     seen: "weakref.WeakSet[nn.Module]",
     where: str,
 ) -> nn.Module:
-    made: object = _call("make_model", make_model, width)
+    made: object = call_named("make_model", make_model, width)
     if not isinstance(made, nn.Module):
         raise InspectionError(
             f"make_model must return a torch.nn.Module; {where} it returned {type(made).__name__}."
@@ -249,7 +249,12 @@ def _make(
     return copy_model(made)
 
 
-def _call(name: str, function: Callable[..., Any], *args: Any) -> Any:
+def call_named(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of the user's, by the name that an error shall have.
+
+    Raises:
+        InspectionError: If it raises.
+    """
     try:
         return function(*args)
     except ChainruleError:

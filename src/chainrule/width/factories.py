@@ -13,7 +13,7 @@ from torch import nn
 
 from chainrule.errors import InspectionError
 from chainrule.training.optimizers import rebuild_optimizer
-from chainrule.width.check import SEEDS, STEPS, Progress, check_width
+from chainrule.width.check import SEEDS, STEPS, Progress, call_named, check_width
 from chainrule.width.records import WidthCheck
 
 FORM = "(model, compute_loss) or (model, compute_loss, optimizer)"
@@ -66,7 +66,7 @@ def check_factory(
     built: list[_Built] = []
 
     def make_model(width: int) -> nn.Module:
-        built[:] = [_read(call(width), f"{name}({width})")]
+        built[:] = [_read(call_named(name, call, width), f"{name}({width})")]
         return built[0].model
 
     def compute_loss(model: nn.Module, _: None) -> Any:

@@ -9,8 +9,9 @@ from chainrule._utils.numbers import format_number
 from chainrule.app.state.maps import MapView
 from chainrule.app.state.view import write_query
 from chainrule.spec.network_spec import NetworkSpec
-from chainrule.sweeps.axes import WEIGHT_SCALE, is_line_critical, trace_critical_line
+from chainrule.sweeps.axes import is_line_critical, trace_critical_line
 from chainrule.sweeps.cells import SpecCell, Training
+from chainrule.sweeps.grids import WEIGHT_SCALE
 from chainrule.sweeps.mapping import SEEDS, make_cells, order_cells
 from chainrule.sweeps.measuring import measure_cell
 from chainrule.sweeps.phase_figure import DECADES, place_line, shade

@@ -10,8 +10,9 @@ from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.spec.query import MAX_QUERY
-from chainrule.sweeps.axes import WEIGHT_SCALE, Axis
+from chainrule.sweeps.axes import Axis
 from chainrule.sweeps.cells import Training
+from chainrule.sweeps.grids import WEIGHT_SCALE
 
 STEPS = 100
 """Optimizer steps of each network, if the map trains them."""
