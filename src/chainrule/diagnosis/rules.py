@@ -33,7 +33,7 @@ from chainrule.diagnosis.factors import (
     trace_streams,
     trace_way_back,
 )
-from chainrule.diagnosis.input_rules import INPUT_RULES
+from chainrule.diagnosis.input_rules import INPUT_RULES, list_large
 from chainrule.diagnosis.loss_rules import LOSS_RULES
 from chainrule.diagnosis.optimizer_rules import OPTIMIZER_RULES, OVERSHOOTS
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
@@ -58,6 +58,7 @@ from chainrule.diagnosis.structure import (
     find_small_head,
     find_tied_head,
     is_loss_flat,
+    list_before_small,
     list_branch_layers,
     list_branch_normalizations,
     list_bypassed,
@@ -67,6 +68,7 @@ from chainrule.diagnosis.structure import (
     measure_stream_gradient,
     measure_stream_growth,
     measure_typical_gradient,
+    moves,
 )
 from chainrule.diagnosis.symmetry_rules import SYMMETRY_RULES
 from chainrule.diagnosis.time_rules import (
@@ -111,17 +113,20 @@ def _read_chain(flow: GradientFlow) -> list[Reading]:
 
     The gates of a recurrent module scale its gradient, most of all where they start open or closed
     on purpose, and the bounds were measured on dense layers. So a layer before one counts only if
-    its gradient would be too small without what they take from it.
+    its gradient would be too small without what they take from it. Nor does one count that is so
+    small itself that its gradient moves it, or that small layers behind it keep from a larger one.
     """
     recurrent = list_recurrent(flow)
     layers = drop_explained(flow, list_judged(flow))
     readings = _read_gradients(flow, [each for each in layers if each.layer not in recurrent])
+    small = list_before_small(flow) | {x.layer for x in layers if moves(flow, x)}
     return [
         each
         for each in readings
         if each.value is None
         or each.value >= USABLE_IN_CHAIN
         or each.value < USABLE_IN_CHAIN * measure_gates(flow, each.layers[0])
+        and each.layers[0] not in small
     ]
 
 
@@ -292,7 +297,7 @@ def _is_evident(flow: GradientFlow) -> bool:
     faded, stream = find_faded(flow), measure_stream_gradient(flow)
     return (
         least < _CLEARLY_SAME
-        or _is_near(flow, USABLE_IN_CHAIN, "<")
+        or _is_nearly_small(flow)
         or (faded is not None and faded < 10 * USABLE_IN_CHAIN)
         or (stream is not None and stream < 10 * RULES["fading_stream"].threshold)
     )
@@ -305,16 +310,43 @@ def _count_measured(flow: GradientFlow) -> int:
     return sum(parameter.status == "measured" for parameter in flow.parameters)
 
 
-def _is_near(flow: GradientFlow, bound: float, beyond: str) -> bool:
+def _is_nearly_large(flow: GradientFlow) -> bool:
     """Whether some gradient of a chain comes within a factor of 10 of the bound of its size.
 
     A ratio of gradients counts as evidence only then: alone it would call a network sick whose
     every layer receives plenty.
     """
     norms = [each.value for each in _read_chain(flow) if each.value is not None]
-    if not list_chain(flow):
-        return False
-    return any(norm < 10 * bound if beyond == "<" else norm > 0.1 * bound for norm in norms)
+    return bool(list_chain(flow)) and any(norm > 0.1 * LARGEST_STEP for norm in norms)
+
+
+def _is_nearly_small(flow: GradientFlow) -> bool:
+    """The same at the other side, of layers that their gradient does not move."""
+    layers = {layer.layer: layer for layer in flow.weight_layers}
+    return bool(list_chain(flow)) and any(
+        each.value < 10 * USABLE_IN_CHAIN and not moves(flow, layers[each.layers[0]])
+        for each in _read_chain(flow)
+        if each.value is not None
+    )
+
+
+def _is_small(flow: GradientFlow) -> bool:
+    """Whether some layer of a chain receives too little: a ratio of δ tells why, not that.
+
+    δ of two layers differs also where a normalization divides by a small spread, or where a
+    bottleneck lies between, and every layer still receives plenty. Inputs that are too large make
+    a gradient large, and tell no more of the error than others: they are taken out.
+    """
+    sizes = {each.reader: each.size for each in list_large(flow)}
+    layers = {layer.layer: layer for layer in flow.weight_layers}
+    for each in _read_chain(flow) if list_chain(flow) else ():
+        layer = layers[each.layers[0]]
+        share = 1.0 / sizes.get(layer.name, 1.0)
+        if each.value is None or share * each.value >= USABLE_IN_CHAIN:
+            continue
+        if share == 1.0 or not moves(flow, layer, share):
+            return True
+    return False
 
 
 # --- How findings are worded ---------------------------------------------------------------------
@@ -471,7 +503,7 @@ _RULES = (
         feature="sensitivity",
         source="Hochreiter 1991; threshold measured",
         read=_read_backward_as_is,
-        applies=lambda flow: _is_near(flow, LARGEST_STEP, ">"),
+        applies=_is_nearly_large,
         trace=trace_chain,
     ),
     Rule(
@@ -530,7 +562,7 @@ _RULES = (
         feature="smallest_gradient",
         source="Hochreiter 1991; threshold measured",
         read=_read_backward,
-        applies=lambda flow: _is_near(flow, USABLE_IN_CHAIN, "<"),
+        applies=_is_small,
         trace=trace_chain,
     ),
     Rule(
@@ -559,6 +591,7 @@ _RULES = (
         "larger than their variance. So it cannot scale them up to a standard deviation of 1.",
         source="Ba et al. 2016 (arXiv 1607.06450), section 3; threshold measured",
         read=_read_normalizations,
+        applies=lambda flow: not list_chain(flow) or _is_nearly_small(flow),
         trace=trace_normalizations,
     ),
     Rule(
