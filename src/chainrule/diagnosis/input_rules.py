@@ -67,6 +67,20 @@ def _read_inputs(
     return read_all
 
 
+def list_large(flow: GradientFlow) -> tuple[InputFlow, ...]:
+    """Return the inputs that are too large, and that no normalization takes care of.
+
+    Example:
+        >>> import torch
+        >>> from chainrule import inspect
+        >>> model = torch.nn.Linear(3, 3)
+        >>> flow = inspect(model, lambda m: m(torch.full((4, 3), 99.0)).square().sum())
+        >>> [each.size for each in list_large(flow)]
+        [99.0]
+    """
+    return tuple(each for each in flow.inputs if each.size > LARGE and not is_normalized(flow, each))
+
+
 def _find_layers(flow: GradientFlow, entering: InputFlow) -> tuple[int, ...]:
     return tuple(layer.layer for layer in flow.weight_layers if layer.name == entering.reader)
 

@@ -134,6 +134,12 @@ class Rule:
         """Return whether a value is on the wrong side of the bound; an undefined one is not."""
         return value > self.threshold if self.beyond == ">" else value < self.threshold
 
+    def finds(self, flow: GradientFlow) -> bool:
+        """Return whether some value of a flow is on the wrong side, and counts as evidence."""
+        return self.applies(flow) and any(
+            each.value is not None and self.is_beyond(each.value) for each in self.read(flow)
+        )
+
 
 Describe = Callable[[Rule, GradientFlow, Sequence[Reading], Sequence[Reading]], str]
 """Given a rule, a flow, all that was read of it, and what of that is beyond the bound."""

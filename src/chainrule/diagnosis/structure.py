@@ -28,6 +28,13 @@ _T = TypeVar("_T")
 USABLE_IN_CHAIN = 3e-3
 """‖∂loss/∂W‖ ÷ error at the output from which on a layer of a chain receives a usable gradient."""
 
+USABLE_STEP = 2e-3
+"""‖∂loss/∂W‖ ÷ (error at the output · ‖W‖) from which on a step moves a layer, however small it is.
+
+A small weight needs but a small gradient: what counts is how far a step moves it beside its own
+size (You et al. 2017, arXiv 1708.03888). Measured: with 0.0011 or less plain SGD trained none of the
+models of benchmarks/truth.csv that were fitted on, from 0.0029 on it did."""
+
 USABLE_ON_STREAM = 1e-4
 """The same for layers with paths around them."""
 
@@ -416,6 +423,46 @@ def _count_units(flow: GradientFlow) -> dict[int, float]:
         if p.is_weight and p.layer is not None:
             units[p.layer] = units.get(p.layer, 0.0) + p.shape[0]
     return units
+
+
+def moves(flow: GradientFlow, layer: WeightLayer, share: float = 1.0) -> bool:
+    """Whether a step moves a layer enough beside its own size, if it had a share of its gradient.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=4), seeds=2)
+        >>> moves(flow, flow.weight_layers[-1]), moves(flow, flow.weight_layers[-1], 1e-6)
+        (True, False)
+    """
+    norm, size = layer.weight_gradient_norm, layer.weight_norm
+    if norm is None or not size > 0.0:
+        return False
+    return share * float(norm) >= USABLE_STEP * float(size) * float(flow.output_error or 1.0)
+
+
+@read_once
+def list_before_small(flow: GradientFlow) -> frozenset[int]:
+    """Return the weight layers of a chain whose gradient the small layers behind them explain.
+
+    Each layer behind receives a usable gradient itself, whatever its own size, and so grows; and if
+    all of them had the size that PyTorch gives a layer, theirs would be usable. So it is with a
+    network of three layers that starts small as a whole. In a longer one the layers in between
+    receive too little themselves.
+    """
+    units = _count_units(flow)
+    bound = USABLE_IN_CHAIN * float(flow.output_error or 1.0)
+    found: set[int] = set()
+    share = 1.0
+    for layer in reversed(list_chain(flow)):
+        norm, count = layer.weight_gradient_norm, units.get(layer.layer, 0.0)
+        if norm is None or not count or not math.isfinite(norm):
+            break
+        if norm < bound:
+            if norm >= bound * share:
+                found.add(layer.layer)
+            break
+        share *= min(1.0, float(layer.weight_norm) * math.sqrt(3.0 / count))
+    return frozenset(found)
 
 
 @read_once

@@ -168,7 +168,7 @@ def is_fitted_kind(flow: GradientFlow) -> bool:
 
     These are stacks of dense layers of 16 to 256 units, with activations of the table, with or
     without normalization and residual connections, whose weights are not all zero, measured with
-    several examples.
+    several examples, by a loss that compares answers with targets (not by a critic or a density).
     """
     kinds = {call.kind for call in flow.layers if call.role == "weight"}
     activations = {call.kind for call in flow.layers if call.role == "activation"}
@@ -187,6 +187,15 @@ def is_fitted_kind(flow: GradientFlow) -> bool:
         and bool(flow.weight_layers)
         and flow.weight_layers[-1].variation is not None
         and all(each.norm for each in flow.parameters if each.is_weight)
+        and not _has_own_loss(flow)
+    )
+
+
+def _has_own_loss(flow: GradientFlow) -> bool:
+    """Whether nothing in the loss is a usual comparison of the network's answers with targets."""
+    parts = () if flow.loss_facts is None else flow.loss_facts.parts
+    return bool(parts) and all(
+        part.kind in {"custom", "penalty"} or not part.is_direct for part in parts
     )
 
 
