@@ -21,6 +21,12 @@ from chainrule.diagnosis.observations import OBSERVATIONS
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES, measure_metric
+from chainrule.diagnosis.slip_rules import (
+    list_slips,
+    word_not_logarithms,
+    word_over_examples,
+    word_scrambled,
+)
 from chainrule.diagnosis.structure import (
     list_normalizations,
     list_streams,
@@ -387,6 +393,16 @@ def _find_untold(flow: GradientFlow) -> Iterator[Note]:
             yield _note("untold_steps", each.length, describe_untold(each), [each.name])
 
 
+def _find_slips(flow: GradientFlow) -> Iterator[Note]:
+    for each in list_slips(flow, "scrambled"):
+        yield _note("scrambled_sizes", 1.0, word_scrambled(each), [each.module])
+    for each in list_slips(flow, "over_examples"):
+        yield _note("over_examples", each.shape[0], word_over_examples(each), [each.module])
+    for each in list_slips(flow, "not_logarithms"):
+        value = 0.0 if each.value is None else float(each.value)
+        yield _note("not_logarithms", value, word_not_logarithms(each), [each.module])
+
+
 def _find_copied_units(flow: GradientFlow) -> Iterator[Note]:
     low, high = OBSERVATIONS["copied_units"].threshold, RULES["symmetric_units"].threshold
     for each, share in list_symmetric(flow):
@@ -486,6 +502,7 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_repeated,
     _find_fading_time,
     _find_untold,
+    _find_slips,
     _find_copied_units,
     _find_partly_saturated,
     _find_near_overflow,

@@ -247,6 +247,37 @@ _OBSERVATIONS = (
         source="measured on networks of 20 units; Gretton et al. 2007 on the test",
     ),
     Observation(
+        name="scrambled_sizes",
+        metric="reshapes that put the sizes of a tensor into another order",
+        threshold=0.0,
+        beyond=">",
+        meaning="A reshape reads entries one after the other, so here the steps, channels or "
+        "examples that belong together are torn apart. To exchange dimensions, use transpose or "
+        "permute. A few tricks do this on purpose.",
+        source="PyTorch documentation, torch.reshape and torch.permute; measured",
+    ),
+    Observation(
+        name="over_examples",
+        metric="examples that a softmax or a normalization goes over",
+        threshold=1.0,
+        beyond=">",
+        meaning="So the answer for one example depends on which others are in the batch. That is "
+        "meant where examples are compared with each other. If not, give it another dim: the "
+        "scores of one example stand in the later dimensions.",
+        source="PyTorch documentation, dim of torch.softmax; measured: attention whose softmax "
+        "went over the examples did not learn",
+    ),
+    Observation(
+        name="not_logarithms",
+        metric="largest of the numbers that a loss takes for logarithms of probabilities",
+        threshold=0.0,
+        beyond=">",
+        meaning="Logarithms of probabilities are never above 0. With other numbers the loss has no "
+        "lowest value, and training may only make them larger. Take log_softmax first, or "
+        "cross_entropy in place of nll_loss.",
+        source="PyTorch documentation of nll_loss, kl_div and ctc_loss; measured",
+    ),
+    Observation(
         name="copied_units",
         metric="share of a layer's units that are copies",
         threshold=0.1,

@@ -49,6 +49,7 @@ from chainrule.diagnosis.rule import (
     read_layers,
     read_whole,
 )
+from chainrule.diagnosis.slip_rules import SLIP_RULES
 from chainrule.diagnosis.structure import (
     DISTINCT,
     USABLE_IN_CHAIN,
@@ -638,6 +639,7 @@ _TABLE = sorted(
         *LOSS_RULES,
         *INPUT_RULES,
         *PRECISION_RULES,
+        *SLIP_RULES,
         *SYMMETRY_RULES,
         *ZERO_RULES,
         *OPTIMIZER_RULES,

@@ -38,6 +38,7 @@ from chainrule.measure.broadcasts import Broadcasts
 from chainrule.measure.constants import SUMS, Constants
 from chainrule.measure.modules import Inventory, is_leaf
 from chainrule.measure.sharing import finish_all
+from chainrule.measure.slips import Slips
 from chainrule.measure.source_lines import call_from
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class AttentionWatch(TorchFunctionMode):
         constants: What is cut off the graph meanwhile.
         broadcasts: What compares every answer with the targets of all examples.
         alignment: Whether the sequences of a CTC loss are long enough.
+        slips: Calls whose effect is seldom meant.
     """
 
     def __init__(self, inventory: Inventory, overwritten: set[Any] | None = None) -> None:
@@ -108,6 +110,7 @@ class AttentionWatch(TorchFunctionMode):
         self.is_paused = False
         self.constants = Constants()
         self.broadcasts = Broadcasts()
+        self.slips = Slips()
         self.alignment: AlignmentFlow | None = None
         self._names = {module: name for name, module in inventory.modules}
         self._inside: list[nn.Module] = []
@@ -149,6 +152,7 @@ class AttentionWatch(TorchFunctionMode):
             return self._run_multihead(args, kwargs)
         result = call_from(_find_caller(), func, args, kwargs)
         self.broadcasts.note(name, args, kwargs, result)
+        self.slips.note(name, args, kwargs, result, self._find_place)
         if name == "ctc_loss":
             self._note_alignment(args, kwargs)
         if type(result) is Tensor:
@@ -268,6 +272,9 @@ class AttentionWatch(TorchFunctionMode):
         values = _measure_fused(query, key, attn_mask, is_causal, scale, enable_gqa)
         sizes = _count_heads(query), query.shape[-2], key.shape[-2]
         self.calls.append(AttentionCall(self._name_place(), sizes, values))
+
+    def _find_place(self) -> tuple[str, bool]:
+        return self._name_place(), not self._inside
 
     def _name_place(self) -> str:
         return self._names.get(self._inside[-1], "") if self._inside else ""
