@@ -64,7 +64,7 @@ def _describe_flat(
     )
 
 
-_STEPS = frozenset("round sign sgn floor ceil trunc fix".split())
+_STEPS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
 
 
 def _replace_flat(flow: GradientFlow) -> str:
@@ -97,7 +97,9 @@ def _describe_steps(
 def _put_batch_first(flow: GradientFlow) -> str:
     slip = list_slips(flow, "examples_as_steps")[0]
     owner = slip.module or "(model)"
-    return f"Build {owner!r} with batch_first=True, or give it x.transpose(0, 1). Then measure again."
+    return (
+        f"Build {owner!r} with batch_first=True, or give it x.transpose(0, 1). Then measure again."
+    )
 
 
 SLIP_RULES = (
@@ -108,8 +110,8 @@ SLIP_RULES = (
         threshold=0.0,
         beyond=">",
         reason="Its derivative is zero everywhere, so nothing before it learns. A function with "
-        "steps needs a derivative that takes its place. A softmax over one value is always 1, and a "
-        "normalization of one value always 0.",
+        "steps needs a derivative that takes its place. A softmax over one value is always 1, and "
+        "a normalization of one value always 0.",
         source="derivative of a step function; Bengio et al. 2013 (arXiv 1308.3432) on "
         "straight-through gradients",
         read=_read("flat"),
@@ -143,11 +145,11 @@ def word_scrambled(slip: SlipFlow) -> str:
     Example:
         >>> word_scrambled(SlipFlow(kind="scrambled", operation="view", module="", shape=(8, 5, 3),
         ...                         result=(5, 8, 3)))
-        "view makes (5, 8, 3) of (8, 5, 3) (in '(model)'): the sizes change places, the entries do not"
+        "view makes (5, 8, 3) of (8, 5, 3) (in '(model)'): sizes change places, entries do not"
     """
     return (
-        f"{slip.operation} makes {slip.result} of {slip.shape}{word_place(slip)}: the sizes change "
-        "places, the entries do not"
+        f"{slip.operation} makes {slip.result} of {slip.shape}{word_place(slip)}: sizes change "
+        "places, entries do not"
     )
 
 
@@ -159,7 +161,8 @@ def word_over_examples(slip: SlipFlow) -> str:
         ...                             shape=(8, 5), result=(8, 5)))
         "softmax goes over the 8 examples of (8, 5) (in 'a')"
     """
-    return f"{slip.operation} goes over the {slip.shape[0]:,} examples of {slip.shape}{word_place(slip)}"
+    what = f"the {slip.shape[0]:,} examples of {slip.shape}"
+    return f"{slip.operation} goes over {what}{word_place(slip)}"
 
 
 def word_not_logarithms(slip: SlipFlow) -> str:
@@ -167,13 +170,12 @@ def word_not_logarithms(slip: SlipFlow) -> str:
 
     Example:
         >>> from chainrule.flow.quantity import Quantity
-        >>> word_not_logarithms(SlipFlow(kind="not_logarithms", operation="nll_loss", module="",
-        ...                              shape=(8, 5), result=(), value=Quantity([2.0]),
-        ...                              is_in_loss=True))
-        'nll_loss expects logarithms of probabilities, which are at most 0, but gets up to 2 (in the loss)'
+        >>> word_not_logarithms(SlipFlow(kind="not_logarithms", operation="nll_loss", module="a",
+        ...                              shape=(8, 5), result=(), value=Quantity([2.0])))
+        "nll_loss expects logarithms of probabilities (at most 0), but gets up to 2 (in 'a')"
     """
     value = math.nan if slip.value is None else slip.value
     return (
-        f"{slip.operation} expects logarithms of probabilities, which are at most 0, but gets up "
-        f"to {format_number(value)}{word_place(slip)}"
+        f"{slip.operation} expects logarithms of probabilities (at most 0), but gets up to "
+        f"{format_number(value)}{word_place(slip)}"
     )

@@ -118,7 +118,7 @@ class Part:
         outputs: Recorded edges that it reads.
         activation: The activation that made the values it reads.
         width: Number of classes.
-        bounds: Between which values what it reads lies, whatever the weights are; `None` if unknown.
+        bounds: Between which values what it reads lies, whatever the weights are; or `None`.
         is_direct: Whether no further network stands between the outputs and it.
         saved: What is needed of the forward pass.
     """
@@ -352,7 +352,7 @@ def _find_activation(edge: Edge) -> tuple[OutputActivation | None, int | None]:
 
 
 def _find_bounds(edge: Edge) -> tuple[float, float] | None:
-    """Return between which values a tensor lies, by the function that made it; `None` if unknown."""
+    """Return between which values the function that made a tensor has to put it, if known."""
     node = list_views(*edge)[-1][0]
     name = node.name()
     if name not in _LIMITED:

@@ -36,11 +36,7 @@ def prepare_slips(found: Sequence[Slip], recorder: Recorder, facts: Loss) -> lis
         for output in call.outputs
         if output.edge in facts.outputs
     }
-    kept = [
-        slip
-        for slip in found
-        if slip.kind != "over_examples" or slip.shape[0] in sizes
-    ]
+    kept = [slip for slip in found if slip.kind != "over_examples" or slip.shape[0] in sizes]
     for slip in kept:
         known = len(recorder.targets)
         slip.edges = tuple(map(recorder.note_edge, slip.tensors))
@@ -69,7 +65,7 @@ def _conclude(found: Sequence[Slip], gradients: Mapping[int, Tensor | Table]) ->
         value = None if slip.value is None else float(slip.value)
         if slip.kind == "flat" and not _is_stopped(*map(find, slip.edges)):
             continue
-        if value is not None and not value > _ROUNDING:
+        if slip.kind == "not_logarithms" and value is not None and not value > _ROUNDING:
             continue
         yield SlipFlow(
             kind=slip.kind,

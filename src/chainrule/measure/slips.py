@@ -13,14 +13,25 @@ from torch import Tensor
 from chainrule.flow.slips import SlipKind
 from chainrule.measure.source_lines import find_line
 
-_STEPS = frozenset("round sign sgn floor ceil trunc fix".split())
+_STEPS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
 """Functions whose derivative is zero wherever they have one."""
-_SOFTMAXES = frozenset("softmax special_softmax log_softmax special_log_softmax".split())
-_RESHAPES = frozenset("view reshape".split())
-_EXPECT_LOGARITHMS = frozenset("nll_loss nll_loss_nd kl_div ctc_loss".split())
-_WATCHED = (
-    _STEPS | _SOFTMAXES | _RESHAPES | _EXPECT_LOGARITHMS | {"layer_norm", "group_norm", "normalize"}
+_SOFTMAXES = frozenset(["softmax", "special_softmax", "log_softmax", "special_log_softmax"])
+_DROPOUTS = frozenset(
+    ["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "dropout_"]
 )
+_RESHAPES = frozenset(["view", "reshape"])
+_EXPECT_LOGARITHMS = frozenset(["nll_loss", "nll_loss_nd", "kl_div", "ctc_loss"])
+_WATCHED = (
+    _STEPS
+    | _DROPOUTS
+    | _SOFTMAXES
+    | _RESHAPES
+    | _EXPECT_LOGARITHMS
+    | {"layer_norm", "group_norm", "normalize"}
+)
+
+HEAVY = 0.8
+"""Share of values beyond which dropout is noted."""
 
 _MOST = 8
 """Most calls of each kind that are kept."""
@@ -28,7 +39,10 @@ _MOST = 8
 
 @dataclass(slots=True, eq=False)
 class Slip:
-    """A call that may be one; what went in and came out where gradients decide, with their edges."""
+    """A call that may be one.
+
+    Where gradients decide, `tensors` are what went in and came out, and `edges` theirs.
+    """
 
     kind: SlipKind
     operation: str
@@ -37,7 +51,7 @@ class Slip:
     result: tuple[int, ...]
     place: tuple[str, int | None]
     is_in_loss: bool = False
-    value: Tensor | None = None
+    value: Tensor | float | None = None
     tensors: tuple[Tensor, ...] = ()
     edges: tuple[int | None, ...] = ()
 
@@ -93,6 +107,8 @@ class Slips:
             slip.tensors = read, result
         elif kind == "not_logarithms":
             slip.value = read.detach().amax()
+        elif kind == "dropout":
+            slip.value = _read_rate(args, kwargs)
         self.found.append(slip)
 
 
@@ -100,30 +116,47 @@ def _classify(
     name: str, read: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], result: Tensor
 ) -> SlipKind | None:
     """Return what a call may be."""
+    kind: SlipKind | None = None
     if name in _RESHAPES:
         return "scrambled" if _is_scrambled(tuple(read.shape), tuple(result.shape)) else None
     if not result.requires_grad or result.numel() == 0:
         return None
     if name in _STEPS:
-        return "flat"
-    if name in _EXPECT_LOGARITHMS:
-        return "not_logarithms" if read.requires_grad else None
-    if name == "layer_norm":
+        kind = "flat"
+    elif name in _EXPECT_LOGARITHMS:
+        kind = "not_logarithms" if read.requires_grad else None
+    elif name in _DROPOUTS:
+        is_on = kwargs.get("training", args[2] if len(args) > 2 else True)
+        kind = "dropout" if is_on and _read_rate(args, kwargs) > HEAVY else None
+    elif name == "layer_norm":
         sizes = args[1] if len(args) > 1 else kwargs.get("normalized_shape", ())
-        return "flat" if _is_one(sizes) else None
-    if name == "group_norm":
+        kind = "flat" if _is_one(sizes) else None
+    elif name == "group_norm":
         groups = args[1] if len(args) > 1 else kwargs.get("num_groups", 1)
-        return "flat" if read.dim() > 1 and read[0].numel() == groups else None
+        kind = "flat" if read.dim() > 1 and read[0].numel() == groups else None
+    else:
+        kind = _classify_by_dim(name, read, args, kwargs)
+    return kind
+
+
+def _classify_by_dim(
+    name: str, read: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> SlipKind | None:
+    """Return what a function may be that goes over one dimension: a softmax, a normalization."""
     at = 2 if name == "normalize" else 1
     dim = kwargs.get("dim", args[at] if len(args) > at else 1 if name == "normalize" else None)
     if not isinstance(dim, int) or not -read.dim() <= dim < read.dim():
         return None
     dim %= read.dim()
     if read.shape[dim] == 1:  # a single query with a single key has no choice
-        is_choice = name == "normalize" or read.shape[-2:] != (1, 1)
-        return "flat" if is_choice else None
+        return "flat" if name == "normalize" or read.shape[-2:] != (1, 1) else None
     is_matrix = read.dim() == 2 and read.shape[0] == read.shape[1]
     return "over_examples" if dim == 0 and read.dim() > 1 and not is_matrix else None
+
+
+def _read_rate(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+    return float(rate) if isinstance(rate, int | float) else 0.0
 
 
 def _is_one(sizes: Any) -> bool:
