@@ -34,6 +34,7 @@ def test_the_table_is_complete():
         "underflow",
         "no gradient",
         "mismatched shapes",
+        "wrong sign",
         "flat loss",
         "output unsuited to the loss",
         "symmetric units",

@@ -49,6 +49,7 @@ ACTIONS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.UNDERFLOW: "Compute in bfloat16 or float32, or multiply the loss before the "
         "backward pass (torch.amp.GradScaler).",
         Verdict.SHAPES: "Give answers and targets the same shape; then measure again.",
+        Verdict.SIGN: "Turn the sign of the loss; then measure again.",
         Verdict.FLAT_LOSS: "Look at the loss before the network: at its targets, at a function "
         "that is flat here, and at what is detached on the way to it.",
         Verdict.LARGE_LOSS: "Worth trying: a smaller initialization of what makes the output; then "

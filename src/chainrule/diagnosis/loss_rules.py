@@ -45,6 +45,23 @@ _OF_SQUARES = 16.0 * FLAT**2
 NEARLY_ALL = 0.95
 """Share of examples without gradient from which on training sees next to nothing of the data."""
 
+HALF = 0.5
+"""Part of the way from guessing to a perfect answer that counts as trained (docs/truth.md)."""
+
+HAVE_A_FLOOR = frozenset(
+    [
+        "cross_entropy",
+        "kl",
+        "binary_cross_entropy",
+        "binary_cross_entropy_with_logits",
+        "mse",
+        "l1",
+        "smooth_l1",
+        "huber",
+    ]
+)
+"""Kinds of losses that are lowest for the right answer."""
+
 APPLIED_TWICE = frozenset(
     {
         ("cross_entropy", "softmax"),
@@ -135,6 +152,44 @@ def _read_activations(flow: GradientFlow) -> list[Reading]:
     return found
 
 
+def _read_sign(flow: GradientFlow) -> list[Reading]:
+    """Return the loss of the model's own answers if it is all there is, negative if it is turned.
+
+    An optimizer that maximizes turns it, too. Targets that are all the same are no answers: so a
+    generator may be trained against the loss of its critic.
+    """
+    parts = [part for part in _list_parts(flow) if part.kind != "penalty"]
+    if len(parts) != 1 or parts[0].kind not in HAVE_A_FLOOR or not parts[0].is_direct:
+        return []
+    (part,) = parts
+    if part.value is None or not part.constant:
+        return []
+    modules, where = _locate(flow, part.outputs)
+    maximizes = flow.optimizer is not None and flow.optimizer.maximizes
+    size = abs(float(part.value))
+    right = (part.constant < 0.0) is maximizes
+    return [Reading(value=size if right else -size, modules=modules, where=where)]
+
+
+def read_reach(flow: GradientFlow) -> list[Reading]:
+    """Return what the best outputs in their range cost, relative to guessing.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> read_reach(simulate(NetworkSpec(depth=3, width=4)))
+        []
+    """
+    found = []
+    for part in _list_parts(flow):
+        if part.reach is None or not part.guessing or part.guessing <= _OF_SQUARES * part.reach:
+            continue
+        if part.kind == "cross_entropy":  # what is most likely can be right all the same
+            continue
+        modules, where = _locate(flow, part.outputs)
+        found.append(Reading(value=part.reach / part.guessing, modules=modules, where=where))
+    return found
+
+
 def is_applied_twice(part: LossPart) -> bool:
     """Whether what a part reads went through an activation that it does not expect."""
     return (part.kind, part.activation) in APPLIED_TWICE
@@ -152,6 +207,7 @@ def is_out_of_reach(part: LossPart) -> bool:
         and is_applied_twice(part)
         and part.value is not None
         and part.constant is not None
+        and part.constant > 0.0
         and part.value > OUT_OF_REACH * part.constant
     )
 
@@ -308,6 +364,58 @@ _NEEDS = {
         "binary_cross_entropy_with_logits takes the sigmoid itself: it expects logits"
     ),
 }
+
+
+def _describe_sign(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    part = next(part for part in _list_parts(flow) if part.kind != "penalty")
+    name = KIND_NAMES[part.kind]
+    if part.constant is not None and part.constant < 0.0:
+        return (
+            f"the loss is the {name} times a negative number, {format_number(flow.loss)}: the "
+            "worse the answers, the lower it is, without a lowest value"
+        )
+    assert flow.optimizer is not None
+    return (
+        f"{flow.optimizer.name} maximizes (maximize=True) a loss that is the {name}, "
+        f"{format_number(flow.loss)}: the worse the answers, the higher it is"
+    )
+
+
+def _turn(flow: GradientFlow) -> str:
+    if flow.optimizer is not None and flow.optimizer.maximizes:
+        return "Leave out maximize=True, or turn the sign of the loss; then measure again."
+    return (
+        "Take the minus sign off the loss; then measure again. If the model shall unlearn these "
+        "examples, it is meant, and needs a limit of its own."
+    )
+
+
+def describe_reach(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    """Return what outputs can reach at best, in words."""
+    worst, value = find_worst(rule, wrong)
+    return (
+        f"{word_reach(flow, worst)}: {rule.format(value)} of guessing "
+        f"({describe_bound(rule, readings, wrong)})"
+    )
+
+
+def word_reach(flow: GradientFlow, reading: Reading) -> str:
+    """Return what outputs can reach at best, and what guessing gives, in one clause."""
+    part = next(
+        part
+        for part in _list_parts(flow)
+        if part.reach is not None and part.guessing and part.reach / part.guessing == reading.value
+    )
+    at = f" ({reading.where})" if reading.where else ""
+    return (
+        f"the function that makes the output{at} has a range, and many targets lie outside: even "
+        f"the best values in it give a {KIND_NAMES[part.kind]} of {format_number(part.reach)}, and "
+        f"guessing gives {format_number(part.guessing)}"
+    )
 
 
 def _describe_cut(
@@ -473,6 +581,38 @@ LOSS_RULES = (
         source="derivative of softmax at equal outputs: 1 ÷ classes; threshold measured",
         read=_read_activations,
         describe=_describe_activation,
+    ),
+    Rule(
+        name="wrong_sign",
+        verdict=Verdict.SIGN,
+        metric="loss, negative if training makes the answers worse",
+        threshold=0.0,
+        beyond="<",
+        reason="Every step moves the answers away from their targets. A reward or a likelihood is "
+        "turned to make a loss of it; an error is not.",
+        source="definition: cross-entropy and squared error are lowest for the right answers",
+        read=_read_sign,
+        describe=_describe_sign,
+        action=_turn,
+        ignored_by_remedies=True,
+    ),
+    Rule(
+        name="out_of_reach",
+        verdict=Verdict.OUTPUT,
+        metric="loss of the best outputs that are possible ÷ loss of guessing",
+        threshold=HALF,
+        beyond=">",
+        reason="No weights can give these answers: a rectifier makes nothing below 0, tanh nothing "
+        "beyond ±1, a sigmoid or softmax nothing outside of 0 to 1. At the end of its range the "
+        "function is flat as well.",
+        source="range of the function; half of the way from guessing to a perfect answer is what "
+        "counts as trained (docs/truth.md)",
+        action="Leave the last activation out, or scale the targets into its range; then measure "
+        "again.",
+        read=read_reach,
+        describe=describe_reach,
+        scale="share",
+        ignored_by_remedies=True,
     ),
     Rule(
         name="detached_term",

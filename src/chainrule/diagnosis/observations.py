@@ -163,6 +163,48 @@ _OBSERVATIONS = (
         source="measured: docs/decisions.md; Bowman et al. 2016 (arXiv 1511.06349), section 3.1",
     ),
     Observation(
+        name="unnamed_terms",
+        metric="what is added to a known loss ÷ what guessing costs that loss",
+        threshold=1.0,
+        beyond=">",
+        meaning="Whether it outweighs the error can be measured: let compute_loss return the terms "
+        'by name, {"error": …, "kl": …}. In variational autoencoders, a KL term that is summed '
+        "where the error is averaged, or has a large factor, ends in outputs that know nothing of "
+        "the input.",
+        source="Bowman et al. 2016 (arXiv 1511.06349), section 3.1; measured: docs/truth.md",
+    ),
+    Observation(
+        name="tiny_gradients",
+        metric="size of the gradients' entries",
+        threshold=1e-9,
+        beyond="<",
+        meaning="So Adam's steps are more than ten times shorter than its learning rate says, and "
+        "plain SGD hardly moves. Where training is done, that is as it should be. At the start, "
+        "look at the loss: a logarithm or a sigmoid at its end, a critic that is sure, a factor.",
+        source="Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1; Goodfellow et al. 2014 "
+        "(arXiv 1406.2661), section 3",
+    ),
+    Observation(
+        name="small_steps",
+        metric="size of the first step ÷ size of the weights",
+        threshold=1e-4,
+        beyond="<",
+        meaning="A thousand such steps in one direction change the weights by less than a tenth of "
+        "their size. That suits fine-tuning. From a random start, usual steps are near a "
+        "thousandth.",
+        source="follows from the triangle inequality; Karpathy, CS231n 2015",
+    ),
+    Observation(
+        name="some_decay",
+        metric="pull of the weight decay ÷ pull of the loss",
+        threshold=1.0,
+        beyond=">",
+        meaning="More of a step makes the weights smaller than makes the loss smaller. They shrink "
+        "until both are equal. Usual values of weight decay are 1e-4 with SGD and 0.01 to 0.1 with "
+        "AdamW.",
+        source="Loshchilov & Hutter 2019 (arXiv 1711.05101), section 2",
+    ),
+    Observation(
         name="short_sequences",
         metric="share of sequences that are shorter than their labels need",
         threshold=0.0,
@@ -245,6 +287,98 @@ _OBSERVATIONS = (
         "in this batch: a measurement cannot say which. Of 9 such networks with gates, Adam "
         "trained 7, and plain SGD 1. chainrule.try_training(model, compute_loss) tells.",
         source="measured on networks of 20 units; Gretton et al. 2007 on the test",
+    ),
+    Observation(
+        name="partly_out_of_reach",
+        metric="loss of the best outputs that are possible ÷ loss of guessing",
+        threshold=0.05,
+        beyond=">",
+        meaning="Targets outside of the range of the last activation are never met, and near its "
+        "ends it is flat. Leave it out, or scale the targets into its range.",
+        source="range of the function",
+    ),
+    Observation(
+        name="same_targets",
+        metric="batches with the same target in all examples",
+        threshold=0.0,
+        beyond=">",
+        meaning="An answer that is always the same is perfect here, and that is what such a batch "
+        "teaches. Where targets are labels, look at how batches are drawn: sorted by class and not "
+        "shuffled, a column that was mixed up. What a critic shall say of samples is meant to be "
+        "alike.",
+        source="definition: the best constant answer costs nothing",
+    ),
+    Observation(
+        name="rare_targets",
+        metric="entropy of the targets (1 % of ones: 0.056)",
+        threshold=0.2,
+        beyond="<",
+        meaning="An answer that is always the same has nearly the lowest loss, and a high accuracy "
+        "says little. What is learned first is that constant. If most targets are padding, leave "
+        "them out (ignore_index); if one class is rare, give it more weight or draw it more often, "
+        "and judge by its own recall.",
+        source="Shannon entropy; Japkowicz & Stephen 2002, The class imbalance problem",
+    ),
+    Observation(
+        name="slow_start",
+        metric="fall of the loss if all parameters moved by 1 %, relative to the loss",
+        threshold=3e-4,
+        beyond="<",
+        meaning="The loss hardly feels the weights: it lies far above what they change, as with "
+        "targets of the size 1,000, a temperature far too high, or outputs scaled down. Of 16 such "
+        "models that had no other fault, plain SGD trained 3, and Adam 10. Scale the targets to "
+        "standard deviation 1, or look at what divides the outputs.",
+        source="measured: docs/truth.md",
+    ),
+    Observation(
+        name="no_activations",
+        metric="weight layers with only linear functions between them",
+        threshold=1.0,
+        beyond=">",
+        meaning="Together they can do no more than one layer: a product of matrices is a matrix. "
+        "What is not linear cannot be learned. Put an activation function between them, if they "
+        "are not a factorization on purpose.",
+        source="Goodfellow et al. 2016, Deep Learning, section 6.1",
+    ),
+    Observation(
+        name="heavy_dropout",
+        metric="share of values that dropout leaves out",
+        threshold=0.8,
+        beyond=">",
+        meaning="What is left is scaled up, so the noise is far larger than the signal. In PyTorch "
+        "p is the share that is left out, not the one that is kept.",
+        source="PyTorch documentation of nn.Dropout; Srivastava et al. 2014, section 7.3",
+    ),
+    Observation(
+        name="scrambled_sizes",
+        metric="reshapes that put the sizes of a tensor into another order",
+        threshold=0.0,
+        beyond=">",
+        meaning="A reshape reads entries one after the other, so here the steps, channels or "
+        "examples that belong together are torn apart. To exchange dimensions, use transpose or "
+        "permute. A few tricks do this on purpose.",
+        source="PyTorch documentation, torch.reshape and torch.permute; measured",
+    ),
+    Observation(
+        name="over_examples",
+        metric="examples that a softmax or a normalization goes over",
+        threshold=1.0,
+        beyond=">",
+        meaning="So the answer for one example depends on which others are in the batch. That is "
+        "meant where examples are compared with each other. If not, give it another dim: the "
+        "scores of one example stand in the later dimensions.",
+        source="PyTorch documentation, dim of torch.softmax; measured: attention whose softmax "
+        "went over the examples did not learn",
+    ),
+    Observation(
+        name="not_logarithms",
+        metric="largest of the numbers that a loss takes for logarithms of probabilities",
+        threshold=0.0,
+        beyond=">",
+        meaning="Logarithms of probabilities are never above 0. With other numbers the loss has no "
+        "lowest value, and training may only make them larger. Take log_softmax first, or "
+        "cross_entropy in place of nll_loss.",
+        source="PyTorch documentation of nll_loss, kl_div and ctc_loss; measured",
     ),
     Observation(
         name="copied_units",

@@ -25,6 +25,7 @@ class Verdict(StrEnum):
     UNDERFLOW = "underflow"
     NO_GRADIENT = "no gradient"
     SHAPES = "mismatched shapes"
+    SIGN = "wrong sign"
     FLAT_LOSS = "flat loss"
     OUTPUT = "output unsuited to the loss"
     SYMMETRIC = "symmetric units"
@@ -202,7 +203,8 @@ MEANINGS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.NON_FINITE: "some numbers are infinite or undefined",
         Verdict.UNDERFLOW: "gradients are too small for the number format, and become zero",
         Verdict.NO_GRADIENT: "some weights are not reached by the loss",
-        Verdict.SHAPES: "every answer is compared with the targets of all examples",
+        Verdict.SHAPES: "what belongs to one example meets that of the others",
+        Verdict.SIGN: "training makes the answers worse: the loss has the wrong sign",
         Verdict.FLAT_LOSS: "the loss hardly changes, whatever the weights do",
         Verdict.DEAD_UNITS: "many units are off for every input",
         Verdict.EXPLODING: "gradients are too large for a training step",

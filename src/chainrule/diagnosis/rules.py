@@ -59,6 +59,7 @@ from chainrule.diagnosis.rule import (
     read_layers,
     read_whole,
 )
+from chainrule.diagnosis.slip_rules import SLIP_RULES
 from chainrule.diagnosis.structure import (
     DISTINCT,
     USABLE_IN_CHAIN,
@@ -634,6 +635,7 @@ _TABLE = sorted(
         *map(_silence_without_error, (*_RULES, *TIME_RULES)),
         *map(_add_evidence, (*LOSS_RULES, *INPUT_RULES)),
         *PRECISION_RULES,
+        *SLIP_RULES,
         *SYMMETRY_RULES,
         *ZERO_RULES,
         *OPTIMIZER_RULES,

@@ -54,6 +54,7 @@ _FACTS = frozenset(
         Verdict.UNDERFLOW,
         Verdict.NO_GRADIENT,
         Verdict.SHAPES,
+        Verdict.SIGN,
         Verdict.OUTPUT,
     }
 )

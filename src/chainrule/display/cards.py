@@ -51,6 +51,7 @@ LOOKS: Mapping[Verdict, Look] = MappingProxyType(
         Verdict.NO_GRADIENT: Look("∅", BAD),
         Verdict.UNDERFLOW: Look("↧", BAD),
         Verdict.SHAPES: Look("⊠", BAD),
+        Verdict.SIGN: Look("⊖", BAD),
         Verdict.FLAT_LOSS: Look("▁", BAD),
         Verdict.LARGE_LOSS: Look("△", WARN),
         Verdict.SYMMETRIC: Look("≡", BAD),

@@ -30,6 +30,7 @@ from chainrule.flow.records import (
     Text,
     WeightLayer,
 )
+from chainrule.flow.slips import SlipFlow
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.flow.time import TimeFlow
 from chainrule.flow.trial import Trial
@@ -38,7 +39,7 @@ from chainrule.spec.network_spec import MAX_SEED, NetworkSpec
 SCHEMA_VERSION = 3
 """Version of flow files. Version 1 called `ResidualFlow.stream` by its old name, "trunk"; files up
 to version 2 know nothing of the loss but its value, and have no origin, inputs, times, symmetries,
-precisions, optimizer and trial."""
+precisions, slips, optimizer and trial."""
 
 _SAME = 1e-3
 """Relative difference up to which two norms of the same gradient are equal, by rounding."""
@@ -104,6 +105,7 @@ class GradientFlow:
         symmetries: Weights with units that are copies of each other, in registration order.
         precisions: Gradients that were computed in half precision: those of outputs in forward
             order, then those of weights.
+        slips: Calls whose effect is seldom meant; none for `simulate`.
         optimizer: The optimizer that it was inspected with; `None` without one.
         trial: What a training that was tried showed of the same model and loss; `None` if none was.
             `diagnose` follows it.
@@ -136,6 +138,7 @@ class GradientFlow:
     times: Annotated[tuple[TimeFlow, ...], FailFast()] = field(default_factory=tuple)
     symmetries: Annotated[tuple[SymmetryFlow, ...], FailFast()] = field(default_factory=tuple)
     precisions: Annotated[tuple[PrecisionFlow, ...], FailFast()] = field(default_factory=tuple)
+    slips: Annotated[tuple[SlipFlow, ...], FailFast()] = field(default_factory=tuple)
     optimizer: OptimizerFlow | None = field(default_factory=lambda: None)
     trial: Trial | None = field(default_factory=lambda: None)
 

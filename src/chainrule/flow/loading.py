@@ -88,6 +88,7 @@ def load_flow(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Gradi
 NEW_IN_3 = (
     *("origin", "loss_facts", "inputs", "times", "symmetries", "precisions", "optimizer"),
     "trial",
+    "slips",
 )
 """What flow files hold since version 3."""
 
@@ -269,7 +270,7 @@ def _check_parts(flow: GradientFlow, limits: Limits) -> None:
     layers = len(flow.layers)
     for name in (
         *("layers", "parameters", "residuals", "attentions"),
-        *("inputs", "times", "symmetries", "precisions"),
+        *("inputs", "times", "symmetries", "precisions", "slips"),
     ):
         for index, part in enumerate(getattr(flow, name)):
             _check_values(part, flow.ensemble_size, limits, f"{name}.{index}")
@@ -373,6 +374,9 @@ def _check_optimizer(flow: GradientFlow, limits: Limits) -> None:
     count, needed = len(flow.optimizer.rates), len(flow.parameters)
     if count != needed:
         _refuse("optimizer.rates", f"must have one entry for each of {needed} parameters", count)
+    count = len(flow.optimizer.decays)
+    if count not in (0, needed):
+        _refuse("optimizer.decays", f"must have one entry for each of {needed} parameters", count)
     _check_values(flow.optimizer, flow.ensemble_size, limits, "optimizer")
 
 

@@ -70,8 +70,12 @@ class LossPart:
             the targets' mean (median for L1 and its kin) for every example; `None` if not known.
             No answer changes a penalty on weights: there it is the value.
         constant: What the best answer that is the same for every example gives: with the
-            frequencies of the classes as its probabilities.
+            frequencies of the classes as its probabilities. Of a summand that is taken off the
+            loss it is known as well, and negative.
         floor: The lowest possible value: 0, or the entropy of targets that are probabilities.
+        reach: The lowest value that it can have with outputs in the range of the function that made
+            them (a rectifier, tanh, sigmoid, softmax, …); `None` where that is not known. It is
+            above `floor` where targets lie outside of that range.
         activation: The activation that made the values that it reads; `None` if it was another one
             or none.
         width: Number of values over which that softmax goes, or the loss's own.
@@ -89,6 +93,7 @@ class LossPart:
     guessing: Quantity | None = None
     constant: Quantity | None = None
     floor: Quantity | None = None
+    reach: Magnitude | None = None
     activation: OutputActivation | None = None
     width: PositiveSize | None = None
     is_direct: Annotated[bool, Strict()] = False

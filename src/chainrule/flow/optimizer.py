@@ -28,6 +28,10 @@ class OptimizerFlow:
         foreign: Number of parameters that it holds and the model does not have.
         epsilon: What Adam and its kin add to the size of a gradient before they divide by it:
             gradients far below it hardly move anything. 0 for others.
+        decays: The weight decay of each parameter, as `rates`; empty in older files.
+        is_decoupled: Whether a step takes rate · decay · weight off the weight (AdamW), in place of
+            adding decay · weight to the gradient.
+        maximizes: Whether it makes the loss larger (`maximize=True`).
 
     Example:
         >>> found = OptimizerFlow(name="SGD", steps="gradient", rates=(0.1, None))
@@ -41,3 +45,6 @@ class OptimizerFlow:
     momentum: Annotated[float, Strict()] = 0.0
     foreign: Count = 0
     epsilon: Annotated[float, Strict(), Field(ge=0)] = 0.0
+    decays: Annotated[tuple[Rate | None, ...], FailFast(), Field(max_length=100_000)] = ()
+    is_decoupled: Annotated[bool, Strict()] = False
+    maximizes: Annotated[bool, Strict()] = False

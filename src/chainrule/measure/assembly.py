@@ -20,6 +20,7 @@ from chainrule.flow.records import (
     LayerFlow,
     ParameterFlow,
 )
+from chainrule.flow.slips import SlipFlow
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.measure.attention import AttentionCall
 from chainrule.measure.inputs import assemble_inputs, pack
@@ -68,6 +69,7 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
     attentions: Sequence[AttentionCall] = (),
     facts: Loss | None = None,
     scale: float = 1.0,
+    slips: tuple[SlipFlow, ...] = (),
 ) -> GradientFlow:
     """Return the flow of one model, and release the recorder's tensors.
 
@@ -84,6 +86,7 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
         facts: What was found of the loss before the backward pass.
         scale: What the loss was multiplied with before the backward pass; norms of gradients at
             edges are divided by it. (Those of parameters are given without it.)
+        slips: Calls whose effect is seldom meant.
     """
     parameters = inventory.parameters
     tables: list[Table | HostTable] = [{"loss": loss.reshape(1, 1)}]
@@ -295,6 +298,7 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
                 gradients,
                 tuple(named_terms),
             ),
+            slips=slips,
             seeds=(),
             spec=None,
             device=device,

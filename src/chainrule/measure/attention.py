@@ -38,6 +38,7 @@ from chainrule.measure.broadcasts import COMPARES, Broadcasts
 from chainrule.measure.constants import SUMS, Constants
 from chainrule.measure.modules import Inventory, is_leaf
 from chainrule.measure.sharing import finish_all
+from chainrule.measure.slips import WATCHED, Slips
 from chainrule.measure.source_lines import Callers
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ _SOFTMAX = frozenset({"softmax", "special_softmax"})
 _PRODUCTS = frozenset({"matmul", "bmm", "mm", "baddbmm", "einsum"})
 _ADDS_IN_PLACE = frozenset({"add_", "__iadd__"})
 _LOOKED_AT = (
-    COMPARES | SUMS | _ADDS_IN_PLACE | _PRODUCTS | {"scaled_dot_product_attention", "ctc_loss"}
+    COMPARES
+    | SUMS
+    | WATCHED
+    | _ADDS_IN_PLACE
+    | _PRODUCTS
+    | {"scaled_dot_product_attention", "ctc_loss"}
 )
 """Functions that are looked at where nothing is followed and their result needs a gradient."""
 _CARRIED_BY = (
@@ -103,6 +109,7 @@ class AttentionWatch(TorchFunctionMode):
         constants: What is cut off the graph meanwhile.
         broadcasts: What compares every answer with the targets of all examples.
         alignment: Whether the sequences of a CTC loss are long enough.
+        slips: Calls whose effect is seldom meant.
     """
 
     def __init__(self, inventory: Inventory, overwritten: set[Any] | None = None) -> None:
@@ -112,6 +119,7 @@ class AttentionWatch(TorchFunctionMode):
         self.is_paused = False
         self.constants = Constants()
         self.broadcasts = Broadcasts()
+        self.slips = Slips()
         self.alignment: AlignmentFlow | None = None
         self._callers = Callers()
         self._names = {module: name for name, module in inventory.modules}
@@ -162,6 +170,7 @@ class AttentionWatch(TorchFunctionMode):
         ):
             return result  # most of them
         self.broadcasts.note(name, args, kwargs, result)
+        self.slips.note(name, args, kwargs, result, self._find_place)
         if name == "ctc_loss":
             self._note_alignment(args, kwargs)
         if type(result) is Tensor:
@@ -281,6 +290,9 @@ class AttentionWatch(TorchFunctionMode):
         values = _measure_fused(query, key, attn_mask, is_causal, scale, enable_gqa)
         sizes = _count_heads(query), query.shape[-2], key.shape[-2]
         self.calls.append(AttentionCall(self._name_place(), sizes, values))
+
+    def _find_place(self) -> tuple[str, bool]:
+        return self._name_place(), not self._inside
 
     def _name_place(self) -> str:
         return self._names.get(self._inside[-1], "") if self._inside else ""

@@ -25,6 +25,7 @@ from chainrule.measure.preservation import restore
 from chainrule.measure.recording import Subject, record
 from chainrule.measure.residuals import find_residuals
 from chainrule.measure.sharing import run_modules_one_by_one
+from chainrule.measure.slip_proofs import conclude_slips, prepare_slips
 from chainrule.measure.terms import Term, add_up, read_terms
 
 _LOG = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ def inspect(
             facts = find_loss(
                 loss, recorder, watch.constants, terms, watch.broadcasts, watch.alignment
             )
+            slips = prepare_slips(watch.slips.found, recorder, facts)
             reached, edge_gradients = differentiate(loss, trained, recorder, terms)
             with torch.no_grad():
                 flow = assemble_flow(
@@ -122,6 +124,7 @@ def inspect(
                     residuals,
                     watch.calls,
                     facts,
+                    slips=conclude_slips(slips, edge_gradients),
                 )
                 if optimizer is None:
                     return flow

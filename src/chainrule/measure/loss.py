@@ -62,6 +62,19 @@ _ACTIVATIONS: Mapping[str, OutputActivation] = {
     "LogSoftmaxBackward0": "log_softmax",
     "SigmoidBackward0": "sigmoid",
 }
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "ReluBackward0": (0.0, math.inf),
+    "SoftplusBackward0": (0.0, math.inf),
+    "ExpBackward0": (0.0, math.inf),
+    "SigmoidBackward0": (0.0, 1.0),
+    "SoftmaxBackward0": (0.0, 1.0),
+    "TanhBackward0": (-1.0, 1.0),
+    "LogSoftmaxBackward0": (-math.inf, 0.0),
+    "LogSigmoidBackward0": (-math.inf, 0.0),
+}
+"""Nodes whose values all lie in a range that does not depend on what goes in."""
+_LIMITED = frozenset(("HardtanhBackward0", "ClampBackward1"))
+"""Nodes that hold their range: ReLU6, hardtanh, clamp."""
 _SAME_BY = (
     "View0 UnsafeView0 ReshapeAlias0 Alias0 Transpose0 T0 Permute0 Unsqueeze0 Squeeze0 Squeeze1 "
     "Squeeze2 Clone0 ToCopy0"
@@ -84,6 +97,9 @@ _BOUNDS = frozenset(
 )
 """Nodes behind which probabilities still are probabilities, nearly."""
 
+_NUMBERS = 5
+"""How many numbers `summarize_loss` gives of each part."""
+
 _PRODUCTS = frozenset(("MmBackward0", "AddmmBackward0", "BmmBackward0"))
 
 
@@ -102,6 +118,7 @@ class Part:
         outputs: Recorded edges that it reads.
         activation: The activation that made the values it reads.
         width: Number of classes.
+        bounds: Between which values what it reads lies, whatever the weights are; or `None`.
         is_direct: Whether no further network stands between the outputs and it.
         saved: What is needed of the forward pass.
     """
@@ -116,6 +133,7 @@ class Part:
     outputs: tuple[int, ...] = ()
     activation: OutputActivation | None = None
     width: int | None = None
+    bounds: tuple[float, float] | None = None
     is_direct: bool = False
     saved: dict[str, Any] = field(default_factory=dict)
 
@@ -267,6 +285,7 @@ def _make_part(node: Any, name: str, path: tuple[str, ...]) -> Part | None:
     kind: LossKind = "l1" if name == "AbsBackward0" else "mse"
     part = Part(kind, node, reduction, bool(reduction), starts=tuple(live))
     part.activation, part.width = _find_activation(live[0])
+    part.bounds = _find_bounds(live[0])
     part.saved["sign"] = 1.0 if difference.next_functions[0][0] is not None else -1.0
     return part
 
@@ -302,6 +321,7 @@ def _make_kernel_part(node: Any, name: str, path: tuple[str, ...], reduction: st
         part.kind, part.starts = "cross_entropy", tuple(source.next_functions[:1])
         part.saved["log_softmax"] = source
     part.activation, part.width = _find_activation(part.starts[0])
+    part.bounds = _find_bounds(part.starts[0])
     return part
 
 
@@ -329,6 +349,20 @@ def _find_activation(edge: Edge) -> tuple[OutputActivation | None, int | None]:
         if isinstance(result, Tensor) and isinstance(dim, int) and result.dim():
             width = result.shape[dim if dim < 2**63 else dim - 2**64]
     return kind, width
+
+
+def _find_bounds(edge: Edge) -> tuple[float, float] | None:
+    """Return between which values the function that made a tensor has to put it, if known."""
+    node = list_views(*edge)[-1][0]
+    name = node.name()
+    if name not in _LIMITED:
+        return _RANGES.get(name)
+    names = ("min_val", "max_val") if name.startswith("Hardtanh") else ("min", "max")
+    low, high = (read_saved(node, each) for each in names)
+    low = -math.inf if low is None else low
+    high = math.inf if high is None else high
+    known = isinstance(low, int | float) and isinstance(high, int | float)
+    return (float(low), float(high)) if known else None
 
 
 def _list_outputs(recorder: Recorder) -> dict[int | None, tuple[Call, Output]]:
@@ -533,7 +567,7 @@ def assemble_loss(
     parts = []
     *values, idle = row["numbers"][0]
     for at, (kind, activation, width, is_direct, edges) in enumerate(description.parts):
-        numbers = values[4 * at : 4 * at + 4]
+        numbers = values[_NUMBERS * at : _NUMBERS * (at + 1)]
         known = known and not math.isnan(numbers[0])
         total += numbers[0]
         floor += numbers[3]
@@ -545,6 +579,7 @@ def assemble_loss(
                 guessing=numbers[1],
                 constant=numbers[2],
                 floor=numbers[3],
+                reach=numbers[4],
                 activation=activation,
                 width=width or None,
                 is_direct=is_direct,

@@ -16,8 +16,8 @@ from chainrule.measure.recording import Recorder, find_active
 from chainrule.measure.statistics import Table, is_cheap_to_read
 
 _Number = Tensor | float | None
-_Numbers = tuple[_Number, _Number, _Number, _Number]
-"""Value, guessing, best constant answer, floor."""
+_Numbers = tuple[_Number, _Number, _Number, _Number, _Number]
+"""Value, guessing, best constant answer, floor, what outputs in their range can reach."""
 
 
 def summarize_loss(
@@ -44,7 +44,7 @@ def summarize_loss(
             found = None
         if found is not None and len(loss.parts) == 1 and not loss.is_shifted:
             found = (value.reshape(()), *found[1:])
-        numbers += found or (None, None, None, None)
+        numbers += found or (None,) * 5
     numbers.append(_share_of_idle(loss.outputs, gradients, recorder, has_zeros))
     return {"numbers": _join(numbers, value.device).unsqueeze(0)}
 
@@ -157,11 +157,21 @@ def _measure_classes(part: Part, target: Tensor, weight: Tensor | None) -> _Numb
         picked = picked[kept] if len(kept) == len(picked) else picked
         each = -picked.gather(1, flat.unsqueeze(1)).squeeze(1).double()
         value = (each if mass is None else each * mass).sum() * scale
-    if part.kind == "nll":  # what it reads need not be logarithms of probabilities
-        return value, None, None, None
-    if not bool(scale >= 0):  # the larger it is, the better: that has no floor
-        return value, None, None, None
-    return value, total * math.log(classes) * scale, entropy * scale, 0.0
+    # What "nll" reads need not be logarithms of probabilities. The larger something is that is
+    # taken off, the better: that has no floor.
+    if part.kind == "nll" or not bool(scale >= 0):
+        return value, None, None if part.kind == "nll" else entropy * scale, None, None
+    reach = _reach_classes(part, classes)
+    reach = None if reach is None else total * reach * scale
+    return value, total * math.log(classes) * scale, entropy * scale, 0.0, reach
+
+
+def _reach_classes(part: Part, classes: int) -> float | None:
+    """Return the least cross-entropy of an example if logits lie in a range."""
+    if part.bounds is None or not all(map(math.isfinite, part.bounds)):
+        return None
+    low, high = part.bounds
+    return math.log1p((classes - 1) * math.exp(low - high))
 
 
 def _measure_soft(part: Part, weight: Tensor) -> _Numbers | None:
@@ -171,7 +181,11 @@ def _measure_soft(part: Part, weight: Tensor) -> _Numbers | None:
     dim = dim if dim < 2**63 else dim - 2**64
     logs = saved["log_probabilities"]
     mass = -weight.to(torch.float64 if weight.device.type != "mps" else torch.float32)
-    if not bool((mass >= -1e-9 * mass.abs().max()).all()):
+    largest = mass.abs().max()
+    if not bool((mass >= -1e-9 * largest).all()):
+        if bool(((mass == 0) | ((mass + largest).abs() < 1e-6 * largest)).all()):
+            turned = _measure_soft_entropy(-mass, dim)  # its sign was turned
+            return (mass * -logs).sum(), None, -turned, None, None
         part.kind = "custom"  # weights of both signs, as a policy gradient has them
         return None
     part.width = part.width or logs.shape[dim]
@@ -181,13 +195,19 @@ def _measure_soft(part: Part, weight: Tensor) -> _Numbers | None:
     shares = mass / rows.unsqueeze(dim).clamp_min(torch.finfo(mass.dtype).tiny)
     floor = (torch.special.entr(shares).sum(dim) * rows).sum()
     total = rows.sum()
-    frequencies = mass.movedim(dim, -1).reshape(-1, logs.shape[dim]).sum(0) / total
-    entropy = torch.special.entr(frequencies).sum() * total
+    entropy = _measure_soft_entropy(mass, dim)
     guessing = total * math.log(logs.shape[dim])
     if part.is_shifted:  # Σ q (ln q − ln p)
         part.kind = "kl"
-        return value - floor, guessing - floor, entropy - floor, 0.0
-    return value, guessing, entropy, floor
+        return value - floor, guessing - floor, entropy - floor, 0.0, None
+    return value, guessing, entropy, floor, None
+
+
+def _measure_soft_entropy(mass: Tensor, dim: int) -> Tensor:
+    """Return the cross-entropy of answers that all are the frequencies of the classes."""
+    total = mass.sum()
+    frequencies: Tensor = mass.movedim(dim, -1).reshape(-1, mass.shape[dim]).sum(0) / total
+    return torch.special.entr(frequencies).sum() * total
 
 
 def _scale(part: Part, target: Tensor, weight: Tensor | None) -> Tensor | float:
@@ -210,6 +230,9 @@ def _measure_binary(part: Part, target: Tensor, weight: Tensor | None) -> _Numbe
     zeros = (1.0 - target) * scale
     if isinstance(ratio, Tensor):
         ones = ones * ratio.detach()
+    is_turned = _is_turned(scale)
+    if is_turned:  # the larger it is, the better: that has no floor
+        ones, zeros = -ones, -zeros
     if not bool((ones >= 0).all() & (zeros >= 0).all()):
         return None
     both = ones + zeros
@@ -226,7 +249,19 @@ def _measure_binary(part: Part, target: Tensor, weight: Tensor | None) -> _Numbe
         else:
             logs = nn.functional.logsigmoid(given), nn.functional.logsigmoid(-given)
         value = -(ones * logs[0] + zeros * logs[1]).sum()
-    return value, guessing, constant, floor
+    if is_turned:
+        value, constant = (None if each is None else -each for each in (value, constant))
+        return value, None, constant, None, None
+    return value, guessing, constant, floor, None
+
+
+def _is_turned(scale: Tensor | float) -> bool:
+    """Whether all entries have the same weight in the loss, and it is negative."""
+    if not isinstance(scale, Tensor):
+        return scale < 0.0
+    if scale.numel() == 0 or not bool((scale < 0).all()):
+        return False
+    return bool(scale.amax() - scale.amin() <= 1e-6 * scale.abs().amax())
 
 
 def _measure_entropy(ones: Tensor, both: Tensor) -> Tensor:
@@ -245,10 +280,18 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
     scale = _scale(part, target, weight)
     if given is not None:
         value = (_penalize(part, given - target) * scale).sum()
-    if (not isinstance(scale, Tensor) or scale.dim() == 0) and scale < 0:
-        return value, None, None, None  # the larger it is, the better: that has no floor
+    if _is_turned(scale):
+        turned = None  # the larger it is, the better: that has no floor
+        if part.kind == "mse" and _count_rows(target) > 1:
+            rows = _list_rows(target)
+            each = scale.flatten()[0] if isinstance(scale, Tensor) else scale
+            turned = (rows - rows.mean(0)).square().sum() * each
+        return value, None, turned, None, None
+    reach = None
+    if part.bounds is not None:
+        reach = (_penalize(part, target.clamp(*part.bounds) - target) * scale).sum()
     if _count_rows(target) < 2:
-        return value, None, None, 0.0
+        return value, None, None, 0.0, reach
     rows = _list_rows(target)
     if not isinstance(scale, Tensor) or scale.dim() == 0:
         if part.kind == "mse":
@@ -256,7 +299,7 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
         else:
             centre = rows.median(dim=0).values
             guessing = (_penalize(part, rows - centre) * scale).sum()
-        return value, guessing, guessing, 0.0
+        return value, guessing, guessing, 0.0, reach
     scale = _list_rows(scale.expand_as(target))
     if not bool((scale >= 0).all()):
         return None
@@ -266,7 +309,7 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
     else:
         centre = _find_median(rows, scale)
     guessing = (_penalize(part, rows - centre) * scale).sum()
-    return value, guessing, guessing, 0.0
+    return value, guessing, guessing, 0.0, reach
 
 
 def _find_median(rows: Tensor, weights: Tensor) -> Tensor:

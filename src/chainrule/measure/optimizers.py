@@ -60,6 +60,11 @@ def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> Op
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
+    decays = {
+        id(parameter): float(group.get("weight_decay", 0.0))
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
     own = {id(parameter.tensor) for parameter in inventory.parameters}
     steps: Steps = "other"
     if isinstance(optimizer, torch.optim.SGD):
@@ -75,4 +80,8 @@ def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> Op
         momentum=momentum if steps == "gradient" else 0.0,
         foreign=len(rates.keys() - own),
         epsilon=epsilon if steps == "rescaled" else 0.0,
+        decays=tuple(decays.get(id(parameter.tensor)) for parameter in inventory.parameters),
+        is_decoupled=isinstance(optimizer, torch.optim.AdamW)
+        or any(bool(group.get("decoupled_weight_decay")) for group in optimizer.param_groups),
+        maximizes=all(bool(group.get("maximize")) for group in optimizer.param_groups),
     )

@@ -1,0 +1,181 @@
+"""Rules about calls whose effect is seldom meant: flat functions, examples taken for time steps."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.rule import Reading, Rule, Verdict
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.slips import SlipFlow, SlipKind
+
+
+def list_slips(flow: GradientFlow, kind: SlipKind) -> list[SlipFlow]:
+    """Return the calls of a kind, in the order in which they ran.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> list_slips(simulate(NetworkSpec(depth=3, width=4)), "flat")
+        []
+    """
+    parts = () if flow.loss_facts is None else flow.loss_facts.parts
+    # A softmax over a single output is a finding of its own.
+    is_single = any(part.activation == "softmax" and part.width == 1 for part in parts)
+    return [
+        each
+        for each in flow.slips
+        if each.kind == kind and not (is_single and each.operation.endswith("softmax"))
+    ]
+
+
+def word_place(slip: SlipFlow) -> str:
+    """Return where a call is, in words: its line of code, else its module.
+
+    Example:
+        >>> word_place(SlipFlow(kind="flat", operation="sign", module="body", shape=(2,),
+        ...                     result=(2,), file="a/net.py", line=7, code="h = h.sign()"))
+        " (net.py:7: h = h.sign(), in 'body')"
+    """
+    code = f": {slip.code}" if slip.code else ""
+    where = "in the loss" if slip.is_in_loss else f"in {slip.module or '(model)'!r}"
+    return f" ({slip.position}{code}, {where})" if slip.position else f" ({where})"
+
+
+def _read(kind: SlipKind) -> Callable[[GradientFlow], list[Reading]]:
+    def read(flow: GradientFlow) -> list[Reading]:
+        found = list_slips(flow, kind)
+        if not found:
+            return []
+        names = tuple(dict.fromkeys(each.module for each in found if not each.is_in_loss))
+        return [Reading(value=float(len(found)), modules=names)]
+
+    return read
+
+
+def _describe_flat(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    slip = list_slips(flow, "flat")[0]
+    over = "" if slip.operation in _STEPS else " over a single value"
+    others = len(list_slips(flow, "flat")) - 1
+    more = f"; so it is in {others + 1} calls" if others else ""
+    return (
+        f"{slip.operation}{over} passes no gradient: what it reads, of shape {slip.shape}, "
+        f"receives exactly zero{word_place(slip)}{more}"
+    )
+
+
+_STEPS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
+
+
+def _replace_flat(flow: GradientFlow) -> str:
+    slip = list_slips(flow, "flat")[0]
+    if slip.operation in _STEPS:
+        change = (
+            f"Replace {slip.operation}, or let the gradient past it (straight-through): "
+            f"x + ({slip.operation}(x) - x).detach()"
+        )
+    elif slip.operation.endswith("softmax"):
+        change = "Let the softmax go over the dimension along which the values compete"
+    else:
+        change = "Let the normalization go over the features, or leave it out"
+    return f"{change}{word_place(slip)}. Then measure again."
+
+
+def _describe_steps(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    slip = list_slips(flow, "examples_as_steps")[0]
+    count, steps = slip.shape[:2]
+    return (
+        f"{slip.operation} {slip.module or '(model)'!r} expects [time, examples, features], but "
+        f"gets {slip.shape}: the loss has {format_number(count)} answers, one for each of what it "
+        f"takes for time steps, so it runs along the {count} examples and takes their {steps} "
+        "steps for examples"
+    )
+
+
+def _put_batch_first(flow: GradientFlow) -> str:
+    slip = list_slips(flow, "examples_as_steps")[0]
+    owner = slip.module or "(model)"
+    return (
+        f"Build {owner!r} with batch_first=True, or give it x.transpose(0, 1). Then measure again."
+    )
+
+
+SLIP_RULES = (
+    Rule(
+        name="flat_function",
+        verdict=Verdict.NO_GRADIENT,
+        metric="functions that pass no gradient",
+        threshold=0.0,
+        beyond=">",
+        reason="Its derivative is zero everywhere, so nothing before it learns. A function with "
+        "steps needs a derivative that takes its place. A softmax over one value is always 1, and "
+        "a normalization of one value always 0.",
+        source="derivative of a step function; Bengio et al. 2013 (arXiv 1308.3432) on "
+        "straight-through gradients",
+        read=_read("flat"),
+        describe=_describe_flat,
+        action=_replace_flat,
+        scale="count",
+        ignored_by_remedies=True,
+    ),
+    Rule(
+        name="examples_as_steps",
+        verdict=Verdict.SHAPES,
+        metric="modules that take examples for time steps",
+        threshold=0.0,
+        beyond=">",
+        reason="Every answer is made from other examples, and the steps of an example never meet. "
+        "What stands in several steps of one example cannot be learned.",
+        source="PyTorch documentation, batch_first of recurrent modules and of attention",
+        read=_read("examples_as_steps"),
+        describe=_describe_steps,
+        action=_put_batch_first,
+        scale="count",
+        ignored_by_remedies=True,
+    ),
+)
+"""What can be wrong with single calls."""
+
+
+def word_scrambled(slip: SlipFlow) -> str:
+    """Return what a reshape does to which sizes, in one clause.
+
+    Example:
+        >>> word_scrambled(SlipFlow(kind="scrambled", operation="view", module="", shape=(8, 5, 3),
+        ...                         result=(5, 8, 3)))
+        "view makes (5, 8, 3) of (8, 5, 3) (in '(model)'): sizes change places, entries do not"
+    """
+    return (
+        f"{slip.operation} makes {slip.result} of {slip.shape}{word_place(slip)}: sizes change "
+        "places, entries do not"
+    )
+
+
+def word_over_examples(slip: SlipFlow) -> str:
+    """Return what goes over the examples, in one clause.
+
+    Example:
+        >>> word_over_examples(SlipFlow(kind="over_examples", operation="softmax", module="a",
+        ...                             shape=(8, 5), result=(8, 5)))
+        "softmax goes over the 8 examples of (8, 5) (in 'a')"
+    """
+    what = f"the {slip.shape[0]:,} examples of {slip.shape}"
+    return f"{slip.operation} goes over {what}{word_place(slip)}"
+
+
+def word_not_logarithms(slip: SlipFlow) -> str:
+    """Return what a loss gets instead of logarithms of probabilities, in one clause.
+
+    Example:
+        >>> from chainrule.flow.quantity import Quantity
+        >>> word_not_logarithms(SlipFlow(kind="not_logarithms", operation="nll_loss", module="a",
+        ...                              shape=(8, 5), result=(), value=Quantity([2.0])))
+        "nll_loss expects logarithms of probabilities (at most 0), but gets up to 2 (in 'a')"
+    """
+    value = math.nan if slip.value is None else slip.value
+    return (
+        f"{slip.operation} expects logarithms of probabilities (at most 0), but gets up to "
+        f"{format_number(value)}{word_place(slip)}"
+    )

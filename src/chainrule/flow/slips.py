@@ -1,0 +1,67 @@
+"""Calls of PyTorch whose effect is seldom meant: flat functions, mixed-up dimensions."""
+
+from dataclasses import dataclass
+from reprlib import repr as shorten
+from typing import Annotated, Literal
+
+from pydantic import Strict, with_config
+
+from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import CLOSED, PositiveSize, Shape, Text, get_file_name
+
+SlipKind = Literal[
+    "flat", "scrambled", "over_examples", "examples_as_steps", "not_logarithms", "dropout"
+]
+
+
+@with_config(CLOSED)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlipFlow:
+    """A call whose effect is seldom meant.
+
+    Attributes:
+        kind: "flat": a function whose derivative is zero everywhere (rounding, a sign, a softmax or
+            a normalization over a single value), and no gradient comes past it by another way.
+            "scrambled": a reshape that puts the sizes of a tensor into another order, where the
+            entries stay in theirs. "over_examples": a softmax or a normalization that goes over
+            the examples of the batch. "examples_as_steps": a module that takes the first dimension
+            for time, where it holds the examples. "not_logarithms": a loss that expects logarithms
+            of probabilities and gets numbers above 0. "dropout": one that leaves most values out.
+        operation: Name of the function or of the module's class.
+        module: Qualified name of the module inside which it was called, or which it is; "" outside
+            of all.
+        shape: Shape of what went in.
+        result: Shape of what came out.
+        value: The largest number that went in, for "not_logarithms"; the share that is left out,
+            for "dropout"; else `None`.
+        is_in_loss: Whether it is called outside of all modules.
+        file: The file of your code that calls it; "" if unknown.
+        line: Its line there, from 1; `None` if unknown.
+        code: What that line says.
+
+    Example:
+        >>> SlipFlow(
+        ...     kind="scrambled", operation="view", module="", shape=(8, 5, 3), result=(5, 8, 3)
+        ... )
+        SlipFlow(scrambled: view of (8, 5, 3) in '')
+    """
+
+    kind: SlipKind
+    operation: Text
+    module: Text
+    shape: Shape
+    result: Shape
+    value: Quantity | None = None
+    is_in_loss: Annotated[bool, Strict()] = False
+    file: Text = ""
+    line: PositiveSize | None = None
+    code: Text = ""
+
+    def __repr__(self) -> str:
+        name = shorten(self.module)
+        return f"SlipFlow({self.kind}: {self.operation} of {self.shape} in {name})"
+
+    @property
+    def position(self) -> str:
+        """The line of code, as "file.py:12"; "" if unknown."""
+        return "" if self.line is None else f"{get_file_name(self.file)}:{self.line}"

@@ -1,0 +1,137 @@
+"""Which of the calls that were seen are slips: by the gradient, or by what the loss compares."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from chainrule.flow.quantity import Quantity
+from chainrule.flow.slips import SlipFlow
+from chainrule.measure.loss import Loss
+from chainrule.measure.recording import Recorder
+from chainrule.measure.slips import Slip
+from chainrule.measure.source_lines import read_line
+from chainrule.measure.statistics import Table
+
+_ROUNDING = 1e-3
+"""Largest logarithm of a probability that rounding may make, and largest part of a gradient that it
+may let through."""
+
+
+def prepare_slips(found: Sequence[Slip], recorder: Recorder, facts: Loss) -> list[Slip]:
+    """Ask for the gradients that decide, and look at modules; before the backward pass.
+
+    Args:
+        found: What may be a slip.
+        recorder: The forward pass.
+        facts: The loss.
+
+    Returns:
+        What still may be one.
+    """
+    answers = _count_answers(facts)
+    sizes = {
+        output.shape[0]
+        for call in recorder.calls
+        for output in call.outputs
+        if output.edge in facts.outputs
+    }
+    kept = [slip for slip in found if slip.kind != "over_examples" or slip.shape[0] in sizes]
+    for slip in kept:
+        known = len(recorder.targets)
+        slip.edges = tuple(map(recorder.note_edge, slip.tensors))
+        recorder.kept |= {edge for edge in slip.edges if edge is not None and edge >= known}
+        slip.tensors = ()
+    return [*kept, *_list_timed_examples(recorder, answers)]
+
+
+def conclude_slips(
+    found: Sequence[Slip], gradients: Mapping[int, Tensor | Table]
+) -> tuple[SlipFlow, ...]:
+    """Return what was found; after the backward pass.
+
+    Args:
+        found: What `prepare_slips` gave.
+        gradients: By recorded edge.
+    """
+    return tuple(dict.fromkeys(_conclude(found, gradients)))
+
+
+def _conclude(found: Sequence[Slip], gradients: Mapping[int, Tensor | Table]) -> Iterator[SlipFlow]:
+    def find(edge: int | None) -> Tensor | Table | None:
+        return None if edge is None else gradients.get(edge)
+
+    for slip in found:
+        value = None if slip.value is None else float(slip.value)
+        if slip.kind == "flat" and not _is_stopped(*map(find, slip.edges)):
+            continue
+        if slip.kind == "not_logarithms" and value is not None and not value > _ROUNDING:
+            continue
+        yield SlipFlow(
+            kind=slip.kind,
+            operation=slip.operation,
+            module=slip.module,
+            shape=slip.shape,
+            result=slip.result,
+            value=None if value is None else Quantity([value]),
+            is_in_loss=slip.is_in_loss,
+            file=slip.place[0][-1000:],
+            line=slip.place[1],
+            code=read_line(*slip.place),
+        )
+
+
+def _count_answers(facts: Loss) -> dict[int, tuple[int, ...]]:
+    """Return how many answers the loss compares with targets → all sizes of these targets."""
+    found: dict[int, tuple[int, ...]] = {}
+    for part in facts.parts:
+        target = part.saved.get("target")
+        if not isinstance(target, Tensor) or target.dim() == 0:
+            continue
+        if not target.is_floating_point():
+            found[target.numel()] = tuple(target.shape)
+        elif target.dim() < 3:
+            found[target.shape[0]] = tuple(target.shape)
+    return found
+
+
+def _list_timed_examples(
+    recorder: Recorder, answers: Mapping[int, tuple[int, ...]]
+) -> Iterator[Slip]:
+    """Yield modules that take the examples for time steps: the loss has an answer for each step.
+
+    What a module takes for examples, it would answer for each of them.
+    """
+    for call in recorder.calls:
+        module = call.subject.module
+        if not isinstance(module, nn.RNNBase | nn.MultiheadAttention) or not call.outputs:
+            continue
+        shape = call.outputs[0].shape
+        if module.batch_first or len(shape) != 3 or min(shape[:2]) < 2 or shape[0] == shape[1]:
+            continue
+        targets = answers.get(shape[0])
+        if targets is not None and shape[1] not in targets[1:]:
+            yield Slip(
+                "examples_as_steps",
+                call.subject.kind,
+                call.subject.name,
+                shape,
+                shape,
+                ("", None),
+            )
+
+
+def _is_stopped(inward: Tensor | Table | None, outward: Tensor | Table | None) -> bool:
+    """Whether next to nothing of a gradient comes past a function.
+
+    What a normalization of single values lets through is rounding.
+    """
+    if inward is None or outward is None:
+        return False
+    return bool(_measure(inward) <= _ROUNDING * _measure(outward))
+
+
+def _measure(gradient: Tensor | Table) -> Tensor:
+    if isinstance(gradient, Tensor):
+        return torch.linalg.vector_norm(gradient.to_dense() if gradient.is_sparse else gradient)
+    return gradient["norm"].reshape(())

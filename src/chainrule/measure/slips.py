@@ -1,0 +1,176 @@
+"""Calls whose effect is seldom meant: flat functions, mixed-up dimensions, no logarithms.
+
+While the loss is computed, functions of PyTorch are looked at as they are called. Nothing is
+calculated for it, but the largest number that goes into a loss which expects logarithms.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from chainrule.flow.slips import SlipKind
+from chainrule.measure.source_lines import find_line
+
+_STEPS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
+"""Functions whose derivative is zero wherever they have one."""
+_SOFTMAXES = frozenset(["softmax", "special_softmax", "log_softmax", "special_log_softmax"])
+_DROPOUTS = frozenset(
+    ["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "dropout_"]
+)
+_RESHAPES = frozenset(["view", "reshape"])
+_EXPECT_LOGARITHMS = frozenset(["nll_loss", "nll_loss_nd", "kl_div", "ctc_loss"])
+WATCHED = (
+    _STEPS
+    | _DROPOUTS
+    | _SOFTMAXES
+    | _RESHAPES
+    | _EXPECT_LOGARITHMS
+    | {"layer_norm", "group_norm", "normalize"}
+)
+"""Functions that are looked at."""
+
+HEAVY = 0.8
+"""Share of values beyond which dropout is noted."""
+
+_MOST = 8
+"""Most calls of each kind that are kept."""
+
+
+@dataclass(slots=True, eq=False)
+class Slip:
+    """A call that may be one.
+
+    Where gradients decide, `tensors` are what went in and came out, and `edges` theirs.
+    """
+
+    kind: SlipKind
+    operation: str
+    module: str
+    shape: tuple[int, ...]
+    result: tuple[int, ...]
+    place: tuple[str, int | None]
+    is_in_loss: bool = False
+    value: Tensor | float | None = None
+    tensors: tuple[Tensor, ...] = ()
+    edges: tuple[int | None, ...] = ()
+
+
+class Slips:
+    """Looks at functions while a loss is computed.
+
+    Attributes:
+        found: What may be a slip, in order.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[Slip] = []
+        self._counts: dict[SlipKind, int] = {}
+
+    def note(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        result: Any,
+        find_place: Callable[[], tuple[str, bool]],
+    ) -> None:
+        """After a function of PyTorch.
+
+        Args:
+            name: The function.
+            args: What it was given.
+            kwargs: The same, by name.
+            result: What it returned.
+            find_place: Returns the module that is running, and whether none is.
+        """
+        if name not in WATCHED or not isinstance(result, Tensor):
+            return
+        read = args[0] if args else kwargs.get("input", kwargs.get("log_probs"))
+        if not isinstance(read, Tensor) or not read.is_floating_point() or read.is_nested:
+            return
+        kind = _classify(name, read, args, kwargs, result)
+        if kind is None or self._counts.get(kind, 0) >= _MOST:
+            return
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        module, is_in_loss = find_place()
+        slip = Slip(
+            kind,
+            name.removeprefix("special_").removesuffix("_nd"),
+            module,
+            tuple(read.shape),
+            tuple(result.shape),
+            find_line(),
+            is_in_loss,
+        )
+        if kind == "flat":
+            slip.tensors = read, result
+        elif kind == "not_logarithms":
+            slip.value = read.detach().amax()
+        elif kind == "dropout":
+            slip.value = _read_rate(args, kwargs)
+        self.found.append(slip)
+
+
+def _classify(
+    name: str, read: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], result: Tensor
+) -> SlipKind | None:
+    """Return what a call may be."""
+    kind: SlipKind | None = None
+    if name in _RESHAPES:
+        return "scrambled" if _is_scrambled(tuple(read.shape), tuple(result.shape)) else None
+    if not result.requires_grad or result.numel() == 0:
+        return None
+    if name in _STEPS:
+        kind = "flat"
+    elif name in _EXPECT_LOGARITHMS:
+        kind = "not_logarithms" if read.requires_grad else None
+    elif name in _DROPOUTS:
+        is_on = kwargs.get("training", args[2] if len(args) > 2 else True)
+        kind = "dropout" if is_on and _read_rate(args, kwargs) > HEAVY else None
+    elif name == "layer_norm":
+        sizes = args[1] if len(args) > 1 else kwargs.get("normalized_shape", ())
+        kind = "flat" if _is_one(sizes) else None
+    elif name == "group_norm":
+        groups = args[1] if len(args) > 1 else kwargs.get("num_groups", 1)
+        kind = "flat" if read.dim() > 1 and read[0].numel() == groups else None
+    else:
+        kind = _classify_by_dim(name, read, args, kwargs)
+    return kind
+
+
+def _classify_by_dim(
+    name: str, read: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> SlipKind | None:
+    """Return what a function may be that goes over one dimension: a softmax, a normalization."""
+    at = 2 if name == "normalize" else 1
+    dim = kwargs.get("dim", args[at] if len(args) > at else 1 if name == "normalize" else None)
+    if not isinstance(dim, int) or not -read.dim() <= dim < read.dim():
+        return None
+    dim %= read.dim()
+    if read.shape[dim] == 1:  # a single query with a single key has no choice
+        return "flat" if name == "normalize" or read.shape[-2:] != (1, 1) else None
+    is_matrix = read.dim() == 2 and read.shape[0] == read.shape[1]
+    return "over_examples" if dim == 0 and read.dim() > 1 and not is_matrix else None
+
+
+def _read_rate(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+    return float(rate) if isinstance(rate, int | float) else 0.0
+
+
+def _is_one(sizes: Any) -> bool:
+    return all(size == 1 for size in sizes) if isinstance(sizes, list | tuple) else False
+
+
+def _is_scrambled(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether the same sizes come out in another order.
+
+    Attention over relative positions does so on purpose with its last two dimensions, n and n + 1.
+    """
+    one, other = ([size for size in sizes if size != 1] for sizes in (before, after))
+    if one == other or sorted(one) != sorted(other):
+        return False
+    shifts = one[:-2] == other[:-2] and abs(one[-1] - one[-2]) == 1
+    return not shifts
