@@ -3,21 +3,21 @@
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
+from axe import COLOR_RULES, list_serious
 from browsing import PATIENCE, empty, watch
 from chainrule.app.state.exercises import EXERCISES
 
 pytestmark = pytest.mark.browser
 
 PAGES = {
-    "explorer": ("/", "[data-shown]"),
-    "with a pin": (
-        "/?depth=6&activation=relu&init=he&pin=depth%3D6",
+    "explorer": ("/", "[data-shown]", ".ex-remedy"),
+    "with a pin and theory": (
+        "/?depth=4&width=16&activation=relu&init=he&pin=depth%3D6&theory=1",
         "[data-part=compare-result]:not([hidden])",
+        "[data-part=theory]:not([hidden])",
     ),
-    "theory": ("/?depth=4&width=16&theory=1", "[data-part=theory]:not([hidden])"),
-    "tour": ("/?tour=1", ".ex-tour:not([hidden])"),
+    "tour": ("/?tour=1", ".ex-tour:not([hidden])", "[data-tour='1']", ".ex-remedy"),
     "exercise": (EXERCISES[0][1], "[data-part=guess]:not([hidden])"),
     "embedded chart": ("/?embed=gradient&depth=6", ".js-plotly-plot .point"),
     "chain": ("/chain-rule", ".cr-line, .factor"),
@@ -31,17 +31,6 @@ PAGES = {
 }
 
 
-def list_serious(page: Any, scheme: str) -> list[str]:
-    """Return what is serious; in the dark only colors differ, so only contrast is looked at."""
-    rules = {"runOnly": ["color-contrast", "link-in-text-block"]} if scheme == "dark" else {}
-    return [
-        f"{violation['id']}: {node['html'][:160]}"
-        for violation in Axe().run(page, options=rules).response["violations"]
-        if violation["impact"] in ("serious", "critical")
-        for node in violation["nodes"]
-    ]
-
-
 def leave(page: Any) -> None:
     """Leave a page when nothing is under way any more: what is cut off is no fault of the page."""
     page.wait_for_load_state("networkidle")
@@ -50,16 +39,17 @@ def leave(page: Any) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_serious_is_in_the_way_of_anybody(kept_page, url, name):
-    path, ready = PAGES[name]
+    path, *ready = PAGES[name]
     with watch(kept_page, url, expected=lambda text: "404" in text, leave=leave) as page:
         page.set_default_timeout(PATIENCE)
         page.set_viewport_size({"width": 1280, "height": 900})
         page.emulate_media(reduced_motion="reduce")
         page.goto(f"{url}{path}")
-        page.wait_for_selector(ready)
+        for selector in ready:
+            page.wait_for_selector(selector, state="attached")
         found = {}
-        for scheme in ("light", "dark"):
+        for scheme, rules in (("light", ()), ("dark", COLOR_RULES)):
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
-            found[scheme] = list_serious(page, scheme)
+            found[scheme] = list_serious(page, rules=rules)
         assert found == {"light": [], "dark": []}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
+from axe import list_serious
 from browsing import PATIENCE, empty, read_scheme, watch
 from chainrule import PRESETS, NetworkSpec, diagnose, find_remedies, load_flow, simulate
 from chainrule._utils.numbers import format_number
@@ -590,9 +590,8 @@ def test_page_fits_and_is_accessible(kept_page, url, scheme, width):
         page.locator(".ex-configure summary").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert read_scheme(page) == scheme
-        violations = Axe().run(page).response["violations"]
-        serious = [v for v in violations if v["impact"] in ("serious", "critical")]
-        assert not serious, [(v["id"], v["nodes"][0]["html"][:200]) for v in serious]
+        if width == 390:  # test_accessibility.py looks at wide windows
+            assert list_serious(page) == []
 
 
 def test_the_colour_scheme_switch(explorer, url):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from axe import find_violations
 from browsing import PATIENCE, empty, watch
 from chainrule._utils.numbers import format_number
 from chainrule.app.routes.model_page import LIMITS, describe_model
@@ -527,7 +528,6 @@ class TestInABrowser:
         assert MALICIOUS in page.locator(".mo-heading").inner_text()
 
     def test_can_be_used_by_keyboard_and_has_no_accessibility_problems(self, open_page, tmp_path):
-        from axe_playwright_python.sync_playwright import Axe
 
         Path(tmp_path / "flow.json").write_text(FLOWS["specified"]().to_json(), encoding="utf-8")
         page = open_page(viewport={"width": 1280, "height": 900})
@@ -546,5 +546,5 @@ class TestInABrowser:
         choosers[0].set_files(tmp_path / "flow.json")
         page.wait_for_selector("[data-shown]")
         assert page.evaluate("document.activeElement.className") == "mo-heading"
-        found = Axe().run(page, "#model-root").response["violations"]
+        found = find_violations(page, within="#model-root")
         assert [(entry["id"], entry["nodes"][0]["html"]) for entry in found] == []

@@ -1,8 +1,8 @@
 """The chain-rule page: for every reader: phones, dark mode, accessibility, and what is seen."""
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
+from axe import list_serious
 from browsing import read_scheme
 from chain_page import click, do, equal, node, part, read_math, visit, wait_for_network
 from chainrule.chain import measure_recurrence
@@ -42,23 +42,9 @@ def test_dark_mode_reaches_the_graph_and_the_charts(page, url):
     assert all(a != b for a, b in zip(*looks.values(), strict=True))
 
 
-@pytest.fixture(scope="module")
-def axe():
-    return Axe()
-
-
-def find_violations(axe, page) -> list[str]:
-    return [
-        f"{violation['id']} ({violation['impact']}): {place['html'][:120]}"
-        for violation in axe.run(page).response["violations"]
-        if violation["impact"] in ("serious", "critical")
-        for place in violation["nodes"]
-    ]
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_on_the_chain_page(page, url, axe, scheme):
+def test_axe_finds_nothing_serious_on_the_chain_page(page, url, scheme):
     page.emulate_media(color_scheme=scheme)
     visit(page, url, "?weights=0.5,-2,1.5&biases=0,0,1&walk=5")
     wait_for_network(page, "15 layers")
@@ -66,15 +52,15 @@ def test_axe_finds_nothing_serious_on_the_chain_page(page, url, axe, scheme):
     do(page, "next").click()
     page.locator("summary").first.click()
     click(page, node("w2"))
-    assert find_violations(axe, page) == []
+    assert list_serious(page) == []
 
 
 @pytest.mark.browser
-def test_axe_finds_nothing_serious_in_thirty_layers(page, url, axe):
+def test_axe_finds_nothing_serious_in_thirty_layers(page, url):
     visit(page, url, f"?weights={equal('1', 30)}")
     do(page, "fold").click()
     page.locator('[data-view="chain"] li[data-kind="formulas"] .factor').nth(59).wait_for()
-    assert find_violations(axe, page) == []
+    assert list_serious(page) == []
 
 
 @pytest.mark.browser
