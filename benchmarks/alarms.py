@@ -90,8 +90,16 @@ def make_digest(program: Program) -> str:
     text = inspect.getsource(program.source)
     rules = Path(rules_module.__file__).parent
     names = (
-        *("history", "rules", "gradient_rules", "rate_rules", "unit_rules", "loss_rules"),
-        *("leftovers", "ownership"),
+        *(
+            "history",
+            "rules",
+            "number_rules",
+            "gradient_rules",
+            "rate_rules",
+            "unit_rules",
+            "loss_rules",
+        ),
+        *("leftovers", "ownership", "copies", "inputs"),
     )
     for path in (*(rules / f"{name}.py" for name in names), HERE / "alarm_training.py"):
         text += path.read_text(encoding="utf-8")

@@ -218,7 +218,7 @@ def test_an_error_in_a_sink(error, kind):
         "ledger.find_alarms",
         "history.History.add",
         "measuring.measure_norms",
-        "run.Run._make_sample",
+        "weight_sizes.WeightSizes.make_sample",
         "sampling._summarize",
         "run.UpdateMeter",
         "ownership.Ownership.make_standing",

@@ -8,17 +8,8 @@ from numpy.typing import NDArray
 
 from chainrule._utils.numbers import format_number
 from chainrule.watch.history import FROZEN, History
-from chainrule.watch.records import ABSENT, BAD_GRADIENT, Evidence, LayerSample
+from chainrule.watch.records import ABSENT, Evidence
 from chainrule.watch.rule import Bound, Finding, Rule
-
-HALVINGS = 16
-"""Steps that a gradient scaler skips in a row until its usual first scale, 2^16, is 1."""
-
-LOST = 0.95
-"""Share of ∂𝓛/∂output that is zero or subnormal, above which next to nothing is left of it."""
-
-SUBNORMAL = 0.05
-"""Share of subnormal numbers that tells a gradient lost by its format from one blocked by units."""
 
 NOTHING = 6
 """Steps in which every gradient is zero; by then a sample tells of dead or saturated units."""
@@ -43,6 +34,10 @@ GROWTH = 1e6
 
 JUMP = 1000.0
 """Total norm ÷ its median so far."""
+
+EARLIER, RECENT, LONG = 8, 5, 25
+"""Steps before a jump of the norm, steps in which it is seen, and all of them where the norm stays
+finite."""
 
 STILL = 1e-6
 """‖ΔW‖ ÷ ‖W‖ below which a weight moves by less than 1 % in 10,000 steps."""
@@ -73,110 +68,6 @@ def name_layer(history: History, index: int) -> str:
 def mask_numbers(name: str) -> str:
     """Return a parameter's name with the numbers inside it masked, the same for its siblings."""
     return re.sub(r"\.\d+\.", ".#.", name)
-
-
-def _find_non_finite(history: History) -> Finding | None:
-    record = history.record
-    if record is None:
-        return None
-    bad_loss = record.loss is not None and not math.isfinite(record.loss)
-    bad = not record.finite or record.bad_rank is not None
-    if not (bad or bad_loss):
-        return None
-    if record.skipped.startswith("gradient scaler") and not bad_loss:
-        # A scaler looks for its scale by skipping; below a scale of 1 the scale is not the reason.
-        skips = history.get_skips(HALVINGS)
-        if len(skips) < HALVINGS or not all(skips):
-            return None
-    norms = record.grad_norms
-    wrong = np.flatnonzero(~np.isfinite(norms))
-    reached = np.flatnonzero(norms != ABSENT)
-    layer, where = "", ""
-    first = _find_bad_output(history)
-    if first is not None:
-        layer = first.name
-        where = f"; its first infinite or undefined output is that of {first.name!r}"
-    elif len(wrong) and wrong[-1] < reached[-1]:
-        # The backward pass runs from the end: the last of the wrong ones was the first.
-        layer = name_layer(history, int(wrong[-1]))
-        where = f"; going backward it begins at {layer!r}: later layers have finite gradients"
-    elif len(wrong) and bad_loss:
-        where = "; the forward pass or the loss made it, since every gradient is concerned"
-    what = (
-        f"the loss is {format_number(record.loss)}"
-        if bad_loss
-        else f"{len(wrong)} of {len(reached)} gradients are infinite or undefined"
-    )
-    if record.bad_rank is not None:
-        where += f"; process {record.bad_rank} is the first with one"
-    if record.skipped == BAD_GRADIENT:
-        where += "; the optimizer's step was left out, as skip_step_on asks"
-    evidence = [Evidence(name="gradients not finite", value=float(len(wrong)), step=record.step)]
-    if record.loss is not None:
-        evidence.append(Evidence(name="loss", value=record.loss, step=record.step))
-    return Finding(
-        value=float(len(wrong) or 1),
-        bound=0.0,
-        layer=layer,
-        summary=f"At step {record.step} {what}{where}.",
-        evidence=tuple(evidence),
-    )
-
-
-def _find_bad_output(history: History) -> LayerSample | None:
-    if not history.samples or history.samples[-1].step < history.step - 1:
-        return None
-    return next((each for each in history.samples[-1].layers if each.non_finite), None)
-
-
-def _find_underflow(history: History) -> Finding | None:
-    if not history.samples:
-        return None
-    sample = history.samples[-1]
-    for each in reversed(sample.layers):
-        if each.subnormal_share is None or each.zero_share is None:
-            continue
-        share = each.subnormal_share + each.zero_share
-        if each.subnormal_share >= SUBNORMAL and share >= LOST:
-            return Finding(
-                value=share,
-                bound=LOST,
-                layer=each.name,
-                summary=f"At step {sample.step} {100 * share:.0f} % of the gradient at the output "
-                f"of {each.name!r} is zero or subnormal.",
-                evidence=(
-                    Evidence(
-                        name="share of subnormal numbers",
-                        value=each.subnormal_share,
-                        bound=SUBNORMAL,
-                        step=sample.step,
-                    ),
-                ),
-            )
-    return _find_zero_in_half(history)
-
-
-def _find_zero_in_half(history: History) -> Finding | None:
-    """Return weights of half precision whose gradients are exactly zero, while no unit is dead."""
-    half = [each.dtype in ("float16", "bfloat16") for each in history.facts.parameters]
-    if not any(half) or history.count < 3:
-        return None
-    norms = history.get_norms(3)
-    weights = history.is_weight & history.is_trained & np.array(half)
-    zero = (norms[:, weights] == 0.0).all(0)
-    layers = history.samples[-1].layers
-    if any((each.dead_units or 0.0) >= 1.0 for each in layers) or not is_untrained(history):
-        return None
-    if not len(zero) or zero.mean() < 0.5:
-        return None
-    index = int(np.flatnonzero(weights)[np.flatnonzero(zero)[-1]])
-    return Finding(
-        value=float(zero.mean()),
-        bound=0.5,
-        layer=name_layer(history, index),
-        summary=f"In the last 3 steps the gradients of {int(zero.sum())} of {len(zero)} weights "
-        f"of {history.facts.parameters[index].dtype} were exactly zero.",
-    )
 
 
 def _find_no_gradient(history: History) -> Finding | None:
@@ -305,20 +196,28 @@ def _find_growing_outputs(history: History) -> Finding | None:
     sample = history.samples[-1] if history.samples else None
     if sample is None or sample.step < history.step - 1:
         return None
-    finite = [each for each in sample.layers if 0 < each.std < math.inf]
-    if not finite:
+    if history.bad_input is not None and history.bad_input[0] >= sample.step:
         return None
-    worst = max(finite, key=lambda each: each.std)
-    first = 1.0 if worst is finite[0] else finite[0].std
-    if not worst.std / max(first, 1.0) > GROWTH:
+    first, most, base, worst = 0.0, 0.0, 1.0, None
+    for each in sample.layers:
+        # Of numbers near the end of the format, mean or spread leave it.
+        size = math.inf if math.isinf(each.mean) else each.std
+        if not size > 0.0:
+            continue
+        growth = size / max(first, 1.0)
+        if growth > most:
+            most, base, worst = growth, first or 1.0, each
+        first = first or (size if size < math.inf else 1.0)
+    if worst is None or not most > GROWTH:
         return None
     end = ", and then overflows" if any(each.non_finite for each in sample.layers) else ""
+    size = worst.std if worst.std == worst.std else math.inf
     return Finding(
-        value=worst.std / first,
+        value=size / base,
         bound=GROWTH,
         layer=worst.name,
         summary=f"At step {sample.step} the spread of the outputs grows from "
-        f"{format_number(first)} to {format_number(worst.std)} in {worst.name!r}{end}.",
+        f"{format_number(base)} to {format_number(size)} in {worst.name!r}{end}.",
     )
 
 
@@ -343,25 +242,31 @@ def _find_sensitive(history: History) -> Finding | None:
 
 
 def _find_jumped_norm(history: History) -> Finding | None:
+    """Return that the norm has been far above its median, or was just before it overflowed."""
     totals = history.get_totals()
-    if len(totals) < 25:
-        return None
-    before, last = totals[:-5], totals[-5:]
-    if (last <= JUMP * before.min()).all():  # and so none is above the median
-        return None
-    middle = float(np.median(before[np.isfinite(before)])) if np.isfinite(before).any() else 0.0
+    before, last = totals[:-RECENT], totals[-RECENT:]
+    if len(before) < EARLIER or (last <= JUMP * before.min()).all():
+        return None  # none is above the median
+    known = before[np.isfinite(before)]
+    middle = float(np.median(known)) if len(known) else 0.0
     high = last[np.isfinite(last) & (last > JUMP * middle)]
-    if middle <= 0.0 or len(high) < 3:
+    if middle <= 0.0 or not len(high):
         return None
-    if history.has_loss and not is_untrained(history):
+    if not math.isfinite(totals[-1]) and history.bad_input is None:
+        return _describe_jump(history, float(high.max()), middle, "and then it overflowed")
+    if len(totals) < LONG or len(high) < 3 or (history.has_loss and not is_untrained(history)):
         return None
-    value = float(np.median(high)) / middle
+    return _describe_jump(history, float(np.median(high)), middle, f"in {len(high)} of the last {len(last)} steps")
+
+
+def _describe_jump(history: History, norm: float, usual: float, often: str) -> Finding:
+    value = norm / usual
     return Finding(
         value=value,
         bound=JUMP,
         layer=_find_largest(history),
-        summary=f"For {len(high)} of the last {len(last)} steps up to step {history.step} the norm "
-        f"of all gradients was {format_number(value)} times what it had been.",
+        summary=f"Up to step {history.step} the norm of all gradients was {format_number(value)} "
+        f"times what it had been, {often}.",
     )
 
 
@@ -477,35 +382,6 @@ GRADIENT_RULES = (
         follows=("rate_too_high", "non_finite", "not_zeroed"),
     ),
     Rule(
-        name="non_finite",
-        kind="non-finite",
-        find=_find_non_finite,
-        bounds=(Bound(value=0.0, unit="infinite or undefined numbers", source="any is too many"),),
-        cause="An operation got a value it is not defined for (the logarithm of a negative number, "
-        "a division by zero, a softmax over nothing but −∞), or a number overflowed.",
-        action="Guard the input of that operation, or leave such batches out; `watch(…, "
-        "keep_batches=True)` runs the step again on a copy and names the operation.",
-        follows=("rate_too_high", "exploding", "not_zeroed"),
-    ),
-    Rule(
-        name="underflow",
-        kind="underflow",
-        find=_find_underflow,
-        bounds=(
-            Bound(
-                value=LOST,
-                unit="share of zero or subnormal gradients",
-                source="next to no entry is left with its digits (Micikevicius et al. 2018, "
-                "arXiv 1710.03740)",
-            ),
-        ),
-        cause="Gradients are smaller than the smallest numbers of the format, and are rounded to "
-        "zero.",
-        action="Scale the loss (`torch.amp.GradScaler`), use bfloat16 or float32, or leave out "
-        "what divides the loss.",
-        follows=("non_finite", "dead_units", "stalled"),
-    ),
-    Rule(
         name="no_gradient",
         kind="no gradient",
         find=_find_no_gradient,
@@ -515,6 +391,7 @@ GRADIENT_RULES = (
         cause="The loss does not depend on the weights.",
         action="Look for what cuts the loss off from the weights.",
         follows=(
+            "zero_inputs",
             "non_finite",
             "rate_too_high",
             "exploding",
@@ -546,6 +423,7 @@ GRADIENT_RULES = (
         action="Use ReLU-like activations with an initialization made for them, normalization, or "
         "residual connections.",
         follows=(
+            "zero_inputs",
             "underflow",
             "no_gradient",
             "dead_units",

@@ -59,6 +59,15 @@ class Lagged:
             return np.array(values.numpy(), np.float64).reshape(-1)
         return values.reshape(-1).double().cpu().numpy()
 
+    def is_finite(self) -> bool:
+        """Whether all numbers are finite; also where that would have to be waited for."""
+        values = self._values
+        return (
+            values.device.type != "cpu"
+            or self._event is not None
+            or math.isfinite(sum(values.tolist()))
+        )
+
 
 def measure_norms(tensors: Sequence[Tensor], *, is_plain: bool = False) -> Tensor:
     """Return the norms of whole tensors of one device, as one tensor [count].

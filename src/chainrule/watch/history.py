@@ -61,6 +61,23 @@ class Trouble:
     last: int
 
 
+@dataclass(frozen=True, slots=True)
+class BadInput:
+    """Numbers that are not finite in what the model read.
+
+    Attributes:
+        name: Which input.
+        shape: Its shape.
+        count: How many of its numbers are infinite or undefined.
+        rows: In how many entries of its first dimension they are: of a batch, its examples.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    count: int
+    rows: int
+
+
 class History:
     """What is remembered of a run: the last steps, means of older ones, and some samples.
 
@@ -85,6 +102,9 @@ class History:
         standing: How the parameters stand: what asks for gradients, and who moves it.
         unfrozen: Which parameters began to ask for gradients in mid-run.
         leftovers: Steps that were looked at, and whether they kept the gradients of the one before.
+        bad_input: What the model read that was not finite, and the last step at which it did.
+        copies: Counts of the last steps at which the loss jumped because a copy of the weights that
+            makes the targets was made anew.
         has_players: Whether several losses are trained against each other, or in turns.
         due: Whether the rules should be asked now: most steps are usual, and are not.
         wants_sample: Whether the next step should be sampled, because this one is unusual.
@@ -112,6 +132,8 @@ class History:
         self._ever_asked = self.standing.asked.copy()
         self.leftovers: deque[tuple[int, bool]] = deque(maxlen=CHECKS)
         self.has_players = False
+        self.bad_input: tuple[int, BadInput] | None = None
+        self.copies: deque[int] = deque(maxlen=8)
         self._had = np.zeros(len(parameters), bool)
         self._zero = np.zeros(len(parameters), bool)
         self._flips = np.zeros(len(parameters), int)
@@ -202,6 +224,16 @@ class History:
         """Take in whether a step kept the gradients of the one before."""
         self.leftovers.append((step, is_left))
         self.due = self.due or is_left
+
+    def note_copy(self, count: int) -> None:
+        """Take in that the loss jumped at a step because its targets come from a newer copy.
+
+        Args:
+            count: Which of the steps that were added.
+        """
+        self.copies.append(count)
+        if count in self.jumps:
+            self.jumps.remove(count)
 
     def note_idle_units(self, shares: Mapping[int, float]) -> None:
         """Take in, by parameter, the share of units whose gradient is exactly zero.
@@ -341,6 +373,11 @@ class History:
         away = self.get_norms(NEAR) < 0.0
         changes = (away[1:] != away[:-1]).sum(0)
         return self.has_players or bool((changes >= _CHANGES).any())
+
+    @property
+    def has_one_loss(self) -> bool:
+        """Whether the loss of a step can be compared with that of an early one."""
+        return not self.has_turns and not self.copies
 
     def get_current_rates(self) -> NDArray[np.float64]:
         """Return the learning rate of each parameter in the last step; undefined if unknown."""

@@ -267,9 +267,10 @@ def _add_evidence(alarm: Alarm, kept: KeptStep | None) -> Alarm:
     origin = kept.origin
     value = float(origin.elements[0].value) if origin.elements else math.nan
     evidence = Evidence(name=f"origin: {origin.sentence}", value=value, step=kept.step)
+    inside = origin.source not in ("input", "constant")
     return replace(
         alarm,
-        layer=alarm.layer or origin.module or "",
+        layer=alarm.layer or (origin.module or "" if inside else ""),
         cause=origin.cause,
         evidence=(*alarm.evidence, evidence),
     )

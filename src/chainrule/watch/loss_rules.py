@@ -121,6 +121,15 @@ class _Jump:
         return max(leads)
 
 
+def is_high(history: History) -> bool:
+    """Return whether the last loss is far above those before, by however much they vary."""
+    losses = history.get_losses(LEARNED + 1)
+    if len(losses) <= LEARNED or not np.isfinite(losses).all():
+        return False
+    middle, value = float(np.median(losses[:-1])), float(losses[-1])
+    return value > THRICE * abs(middle) and value - middle > PART * abs(history.start_loss or 0.0)
+
+
 def _find_jump(history: History, least: int, most: int) -> tuple[_Jump, int] | None:
     """Return the first jump of the loss that is as many steps ago, and how many."""
     for count in history.jumps:
@@ -190,7 +199,7 @@ def _find_spike(history: History) -> Finding | None:
 
 def _find_data_changed(history: History) -> Finding | None:
     """Return that the loss went up from one step to the next, and stayed there."""
-    if history.has_turns:
+    if not history.has_one_loss:
         return None
     found = _find_jump(history, LASTED, LASTED + 5)
     if found is not None:
@@ -349,7 +358,7 @@ def _find_loss_flat(history: History) -> Finding | None:
     noise = float(last.std()) / math.sqrt(len(last))
     half = len(last) // 2
     slope = float(last[:half].mean() - last[half:].mean())
-    if history.has_turns or slope > PROGRESS * abs(first) + 2 * noise:
+    if not history.has_one_loss or slope > PROGRESS * abs(first) + 2 * noise:
         return None
     fallen = first - float(last[half:].mean())
     return Finding(
@@ -363,7 +372,7 @@ def _find_loss_flat(history: History) -> Finding | None:
 def _find_stalled(history: History) -> Finding | None:
     """Return that a run had learned, and has lost it again."""
     blocks, first = history.get_blocks(), history.first_block
-    if first is None or len(blocks) < 8 or first <= 0.0 or history.has_turns:
+    if first is None or len(blocks) < 8 or first <= 0.0 or not history.has_one_loss:
         return None
     last = blocks[-4:]
     if history.best_block > 0.6 * first or (last < LOST_AGAIN * first).any():
@@ -411,6 +420,7 @@ LOSS_RULES = (
         action="Clip gradients, lower the learning rate or Adam's β₂; if it comes back by itself, "
         "skip such steps.",
         follows=(
+            "zero_inputs",
             "non_finite",
             "rate_too_high",
             "exploding",
@@ -430,6 +440,7 @@ LOSS_RULES = (
         "record.",
         action="Look at the inputs of this step; clip gradients, so that one batch cannot do much.",
         follows=(
+            "zero_inputs",
             "non_finite",
             "rate_too_high",
             "exploding",
@@ -457,6 +468,7 @@ LOSS_RULES = (
         "another source.",
         action="Compare the inputs and targets of this step with earlier ones.",
         follows=(
+            "zero_inputs",
             "non_finite",
             "rate_too_high",
             "exploding",
@@ -477,6 +489,7 @@ LOSS_RULES = (
         cause="The weights have left the region in which they could learn.",
         action="Go back to an earlier checkpoint with a smaller learning rate.",
         follows=(
+            "zero_inputs",
             "non_finite",
             "rate_too_high",
             "exploding",
@@ -507,6 +520,7 @@ LOSS_RULES = (
         "large, the targets do not follow from the inputs, or the signal does not arrive.",
         action="Try to fit a single batch (`chainrule.try_training`), and other learning rates.",
         follows=(
+            "zero_inputs",
             "non_finite",
             "rate_too_high",
             "exploding",

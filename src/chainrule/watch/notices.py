@@ -18,12 +18,17 @@ class Notices:
     """
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._said: dict[str, str] = {}
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Everything that was said, in order."""
+        return tuple(self._said.values())
 
     def say(self, subject: str, message: str) -> None:
         """Say something, if nothing was said of its subject before."""
         if subject not in self._said:
-            self._said.add(subject)
+            self._said[subject] = message
             _LOG.warning("chainrule.watch: %s", message)
 
     def report(self, doing: str, error: Exception) -> None:

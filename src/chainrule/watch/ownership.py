@@ -58,6 +58,14 @@ class Ownership:
             for key, positions in self.held.items()
         }
         unknown = sum(watched.count_unknown(each) for each in watched.optimizers)
+        if unknown and not held:
+            self._notices.say(
+                "other model",
+                f"None of the {unknown} parameter{'' if unknown == 1 else 's'} that the optimizer "
+                f"holds is one of this {type(watched.model).__name__}'s: its steps do not train "
+                "this model. It was built for another model, or before this one was copied or its "
+                "layers were replaced.",
+            )
         if unknown and held:
             self._notices.say(
                 "unknown parameters",

@@ -34,6 +34,9 @@ SOON = 20
 FAR = 5.0
 """Loss ÷ first loss, in most of the last steps, that a run does not come back from by itself."""
 
+BEFORE, AT_ONCE = 10, 4
+"""Steps of ordinary rates, and steps within which a raised rate shows what it does."""
+
 LATE = 5
 """Steps of a learning rate of zero, or without an update, that no schedule needs to begin."""
 
@@ -64,6 +67,7 @@ def _find_rate_too_high(history: History) -> Finding | None:
     return (
         _find_growth(history)
         or _find_replaced(history)
+        or _find_raised(history)
         or _find_killed(history)
         or _find_far(history)
     )
@@ -72,7 +76,7 @@ def _find_rate_too_high(history: History) -> Finding | None:
 def _find_growth(history: History) -> Finding | None:
     """Return that loss or norm grows by a factor, step after step."""
     totals, losses = history.get_totals(RISING + 1), history.get_losses(RISING + 1)
-    if history.has_turns:  # what one part gains there, the other one loses
+    if not history.has_one_loss:  # what one part gains there, the other one loses
         losses = np.full(len(losses), np.nan)
     for name, values in (("loss", losses), ("norm of all gradients", totals)):
         if name != "loss" and history.has_loss and not _is_worse(history):
@@ -129,20 +133,73 @@ def _find_replaced(history: History) -> Finding | None:
         if ratio is None or not ratio > REPLACED or history.step <= sample.step:
             continue
         losses = history.get_losses(min(10, history.step - sample.step))
-        known = losses[np.isfinite(losses)]
         first = history.first_loss[0] if history.first_loss else math.nan
-        if not len(known) or not float(np.median(known)) > WORSE * abs(first):
+        if not _is_harm(losses, first, history):
             continue
+        last = _get_loss(history)
         return Finding(
             value=ratio,
             bound=REPLACED,
             layer=_find_fastest(history, sample),
             summary=f"At step {sample.step} the update was {format_number(ratio)} times as large "
-            f"as the weights. The loss is now {format_number(float(known[-1]))}; at the first step "
+            f"as the weights. The loss is now {format_number(last)}; at the first step "
             f"it was {format_number(first)}.",
             evidence=_show_step(history),
         )
     return None
+
+
+def _is_harm(losses: NDArray[np.float64], usual: float, history: History) -> bool:
+    """Return whether losses are worse than a usual one by far, or not finite though logged."""
+    known = losses[np.isfinite(losses)]
+    if len(known):
+        return float(np.median(known)) > WORSE * abs(usual)
+    return _is_gone(history)
+
+
+def _is_gone(history: History) -> bool:
+    """Return whether the last step's loss, or a gradient of it, is not finite."""
+    record = history.record
+    if record is None or record.skipped or history.bad_input is not None:
+        return False
+    return not record.finite or (record.loss is not None and not math.isfinite(record.loss))
+
+
+def _get_loss(history: History) -> float:
+    record = history.record
+    return math.nan if record is None or record.loss is None else record.loss
+
+
+def _find_raised(history: History) -> Finding | None:
+    """Return that the loss left its history, or all numbers, just after the rate was raised."""
+    rates, losses = history.get_rates(), history.get_losses()
+    if len(rates) <= BEFORE + AT_ONCE or not np.isfinite(rates).all():
+        return None
+    start = len(rates) - AT_ONCE - 1
+    usual = float(rates[start - BEFORE : start].max())
+    raised = rates[start:-1] >= TENFOLD * usual
+    if not usual > 0.0 or not raised.any():
+        return None
+    first = start + int(raised.argmax())
+    old, new = losses[max(0, first - 64) : first + 1], losses[first + 1 :]
+    if not np.isfinite(old).all() and history.has_loss:
+        return None
+    is_worse = len(new) >= 3 and bool((new > WORSE * old.max()).all())
+    if not is_worse and not _is_gone(history):
+        return None
+    rate, step = float(rates[first]), history.step - len(rates) + 1 + first
+    return Finding(
+        value=rate / usual,
+        bound=TENFOLD,
+        summary=f"At step {step} the learning rate rose from {format_number(usual)} to "
+        f"{format_number(rate)}, and at step {history.step} the loss is "
+        f"{format_number(_get_loss(history))}.",
+        cause="A schedule, or something else, raised the learning rate in mid-run further than the "
+        "loss allows.",
+        action="Look at what sets the learning rate: let it restart at a rate with which the run "
+        "has trained, or warm up again.",
+        evidence=_show_step(history),
+    )
 
 
 def _find_killed(history: History) -> Finding | None:
@@ -176,7 +233,7 @@ def _find_killed(history: History) -> Finding | None:
 def _find_far(history: History) -> Finding | None:
     """Return that the loss stays far above where it began."""
     start = history.start_loss
-    if start is None or start <= 0.0 or history.count < 8 or history.has_turns:
+    if start is None or start <= 0.0 or history.count < 8 or not history.has_one_loss:
         return None
     losses = history.get_losses(8)
     known = losses[np.isfinite(losses)]
@@ -241,8 +298,6 @@ def _find_unheld(history: History) -> Finding | None:
 
     Who trains a part on purpose leaves out the front (a probe), or most of the model (adapters).
     """
-    if history.count < 2:
-        return None
     lost = list_unheld(history)
     if not lost.any():
         return None
@@ -440,7 +495,7 @@ RATE_RULES = (
         bounds=(Bound(value=0.0, unit="‖ΔW‖", source="exactly zero: nothing is learned"),),
         cause="Gradients arrive, but no step changes these weights.",
         action="Build the optimizer after everything that copies or replaces layers.",
-        follows=("non_finite", "underflow", "stale_optimizer"),
+        follows=("zero_inputs", "non_finite", "underflow", "stale_optimizer"),
     ),
     Rule(
         name="stale_optimizer",
@@ -490,6 +545,7 @@ RATE_RULES = (
         action="Raise the learning rate until a step moves weights by about a thousandth of their "
         "size, or leave out what divides the loss.",
         follows=(
+            "zero_inputs",
             "no_update",
             "underflow",
             "vanishing",

@@ -8,6 +8,7 @@ from chainrule.watch.alarm_constants import RECORD
 from chainrule.watch.gradient_rules import GRADIENT_RULES
 from chainrule.watch.history import History, Trouble
 from chainrule.watch.loss_rules import LOSS_RULES
+from chainrule.watch.number_rules import NUMBER_RULES
 from chainrule.watch.rate_rules import RATE_RULES
 from chainrule.watch.records import Alarm, Evidence
 from chainrule.watch.rule import Finding, Rule
@@ -15,16 +16,17 @@ from chainrule.watch.unit_rules import UNIT_RULES
 
 _FIRST = (
     "not_zeroed",
-    "exploding",
     "rate_too_high",
+    "exploding",
     "non_finite",
+    "zero_inputs",
     "symmetric",
     "underflow",
     "stale_optimizer",
     "dead_units",
     "saturated",
 )
-_ALL = GRADIENT_RULES + RATE_RULES + UNIT_RULES + LOSS_RULES
+_ALL = NUMBER_RULES + GRADIENT_RULES + RATE_RULES + UNIT_RULES + LOSS_RULES
 
 RULES: tuple[Rule, ...] = tuple(
     sorted(_ALL, key=lambda rule: _FIRST.index(rule.name) if rule.name in _FIRST else len(_FIRST))

@@ -24,15 +24,15 @@ from chainrule.measure._torch_internals import is_unscaled, read_scale
 from chainrule.measure.optimizers import read_optimizer
 from chainrule.measure.statistics import is_cheap_to_read
 from chainrule.watch.calls import listen, unlisten
+from chainrule.watch.copies import CopySearch
 from chainrule.watch.flows import FlowRecorder
 from chainrule.watch.gradients import (
     Lagged,
-    Values,
     is_spread,
     measure_norms,
-    sharded_norms,
     take_local,
 )
+from chainrule.watch.inputs import InputKeeper
 from chainrule.watch.ledger import Ledger
 from chainrule.watch.leftovers import Leftovers, is_due
 from chainrule.watch.measuring import look_at_units, measure_gradients
@@ -41,14 +41,13 @@ from chainrule.watch.ownership import Ownership
 from chainrule.watch.parts import Nesting, has_closure, read_rates
 from chainrule.watch.processes import LocalFlags, find_processes
 from chainrule.watch.records import (
-    ABSENT,
     BAD_GRADIENT,
     Alarm,
-    LayerSample,
     RunFacts,
     Sample,
     StepRecord,
 )
+from chainrule.watch.remarks import find_remarks
 from chainrule.watch.replay import BatchKeeper, KeptStep
 from chainrule.watch.sampling import LayerSampler, UpdateMeter, is_sampled
 from chainrule.watch.sinks import Sink
@@ -62,6 +61,7 @@ from chainrule.watch.steps import (
     read_scalars,
 )
 from chainrule.watch.subject import Watched, describe_run
+from chainrule.watch.weight_sizes import WeightSizes
 
 FLOW_EVERY = 20
 """Of so many samples, one is a whole measurement; so is the first, and the one after an alarm."""
@@ -124,10 +124,9 @@ class Run:
         self._samples_taken = 0
         self._extra = 0
         self._clips_by_hand = False
-        self._waits = self._compares = True
+        self._waits = True
         self._is_left, self._has_changed, self._turns = False, True, 0
         self._nesting = Nesting()
-        self._frozen: Values | None = None
         self.facts: RunFacts = describe_run(
             watched,
             name="run" if store is None else store.stem,
@@ -163,10 +162,15 @@ class Run:
             self._notices.reporter("sampling modules"),
             is_compiled=watched.is_compiled,
         )
+        self._sizes = WeightSizes(watched.parameters, processes, self._sampler, self._every)
         self._flows = FlowRecorder(watched.inventory, self._notices.reporter("recording a flow"))
         self._locals = LocalFlags(watched.model, watched.parameters) if processes.size > 1 else None
         self._owners = Ownership(watched, self._notices)
         self._idle: Any = None
+        self._copies = CopySearch(
+            watched.parameters, self._notices.reporter("looking for copies of the weights")
+        )
+        self._inputs = InputKeeper(watched.called, self._notices)
         self._leftovers = Leftovers(self._notices.reporter("looking at older gradients"))
         self._handles: list[Any] = [register_optimizer_step_post_hook(self._note_other)]
         self._restore: list[Callable[[], None]] = []
@@ -232,6 +236,11 @@ class Run:
         else:
             self._current.logs.append(found)
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What was said in the log so far: what failed, and what is no trouble if it is meant."""
+        return self._notices.said
+
     def flow(self, step: int) -> GradientFlow:
         """Return the whole measurement of a sampled step.
 
@@ -263,7 +272,7 @@ class Run:
         """
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._sizes.is_last = True
         atexit.unregister(self._at_exit)
         for handle in self._handles:
             handle.remove()
@@ -273,6 +282,7 @@ class Run:
         self._sampler.detach()
         self._flows.release()
         self._leftovers.drop()
+        self._inputs.remove()
         if self._locals is not None:
             self._locals.remove()
         if self._keeper is not None:
@@ -336,6 +346,7 @@ class Run:
                 parameters = self._watched.parameters
                 self._leftovers.arm(key, [parameters[at] for at in self._owners.held[key]])
             if len(step.stepped) == len(self._watched.optimizers):
+                self._inputs.release()
                 self._prepare_next()
 
     def _note_other(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -417,6 +428,7 @@ class Run:
                 step.found_bad = Lagged(found_inf)
         step.rates = tuple(rate for each in self._watched.optimizers for rate in read_rates(each))
         measure_gradients(step, self._owners, optimizer, own, is_spread=self._is_spread)
+        step.bad_input = step.bad_input or self._inputs.finish(step)
         left = self._leftovers.finish(key)
         if left is not None:
             step.leftovers.append(left[0])
@@ -589,7 +601,7 @@ class Run:
             self._inform(step, record)
         if step.is_sampled:
             with guard("reading a sample"):
-                ledger.keep(self._make_sample(step))
+                ledger.keep(self._sizes.make_sample(step))
         # Spread over processes, all of them sample the same steps, and rank 0 alone judges.
         if ledger.wants_sample and not self._is_spread:
             self._extra = max(self._extra, 1)
@@ -624,6 +636,15 @@ class Run:
         if known:
             history.note_leftover(step.number, self._is_left)
         history.note_idle_units(read_idle_units(step))
+        if step.bad_input is not None:
+            history.bad_input = step.number, step.bad_input
+        if history.count == 1:  # who else steps is known by now
+            history.stand(self._owners.make_standing())
+        if step.standing is not None:
+            for subject, words in find_remarks(history):
+                self._notices.say(subject, words)
+        if not self._is_spread and self._copies.look(history):
+            self._notices.say("copies", self._copies.describe(step.number))
 
     def _look_back(self, step: Step, loss: float) -> None:
         """Run a step again whose loss is not finite though its gradients are."""
@@ -643,45 +664,6 @@ class Run:
         found = self._processes.find_bad(step.number, wait=self._waits)
         self._waits = found is not None
         return found
-
-    def _make_sample(self, step: Step) -> Sample:
-        count = len(self._watched.parameters)
-        sizes, updates = np.full(count, ABSENT), np.full(count, ABSENT)
-        for meter in step.meters:
-            meter.write(sizes, updates)
-        frozen = np.flatnonzero(sizes < 0)
-        sizes[frozen] = self._measure_frozen()[frozen]
-        layers: tuple[LayerSample, ...] = ()
-        if step.layers is not None:
-            layers = step.layers()
-        return Sample(
-            step=step.number,
-            weight_norms=sizes,
-            update_norms=updates,
-            layers=layers,
-            missing="" if layers else self._sampler.missing or self._sampler.reason,
-            flow=step.flow,
-            replaced=() if step.standing is None else step.standing.strays,
-            replica_spread=self._compare_replicas(step.number, sizes),
-        )
-
-    def _compare_replicas(self, number: int, sizes: Values) -> float | None:
-        # Samples after an unusual step are taken by the first process alone.
-        if self._processes.size < 2 or self._is_spread or not is_sampled(number, self._every):
-            return None
-        spread = self._processes.compare(number, sizes, wait=self._compares)
-        self._compares = spread is not None
-        return spread
-
-    def _measure_frozen(self) -> Values:
-        """Return ‖W‖ of parameters as it was when first asked: those that nobody moves."""
-        if self._frozen is None:
-            if self._is_spread and self._closed:  # the others may not get here
-                return np.full(len(self._watched.parameters), ABSENT)
-            with torch.no_grad():
-                norms = sharded_norms(self._watched.parameters)
-            self._frozen = Lagged(norms).read()
-        return self._frozen
 
     # --- Steps that are left out ------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from chainrule.errors import WatchError, abbreviate
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.measure.statistics import is_cheap_to_read
 from chainrule.watch.gradients import Lagged, Values, take_local
+from chainrule.watch.history import BadInput
 from chainrule.watch.records import ABSENT, LayerSample, StepRecord
 from chainrule.watch.sampling import UpdateMeter
 from chainrule.watch.standing import Standing
@@ -51,6 +52,7 @@ class Step:
     standing: Standing | None = None
     leftovers: list[Callable[[], bool | None]] = field(default_factory=list)
     idle_units: list[tuple[list[tuple[int, int]], Lagged]] = field(default_factory=list)
+    bad_input: BadInput | None = None
 
 
 def make_record(

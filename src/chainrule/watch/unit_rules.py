@@ -124,6 +124,7 @@ UNIT_RULES = (
         action="Lower the learning rate, use a leaky activation, or leave the rectifier out of the "
         "output.",
         follows=(
+            "zero_inputs",
             "non_finite",
             "rate_too_high",
             "exploding",
