@@ -123,6 +123,19 @@ def test_weights_of_zero_are_the_reason():
     assert said.why == "All weights are zero, so nothing passes through them."
 
 
+def test_a_gradient_too_small_to_be_a_number_is_said_to_be_so():
+    flow, _, said = say(NetworkSpec(depth=100, width=8, init="xavier"), 2)
+    norms = [float(norm) for norm in flow.delta_norms]
+    last = next(at for at, norm in enumerate(norms, 1) if norm > 0.0)
+    assert last > 1
+    assert f"layer {last} " in said.why
+    assert "float32" in said.why
+    factor = float(re.search(r"about (0\.\d+)", said.why)[1])
+    assert factor == pytest.approx((norms[70] / norms[99]) ** (1 / 29), rel=0.05)  # of other layers
+    for spec in (PRESETS["Dying ReLU"].spec, NetworkSpec(depth=15, width=8, init="xavier")):
+        assert "float32" not in say(spec)[2].why
+
+
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_smallest_networks(depth):
     _, _, said = say(NetworkSpec(depth=depth, activation="relu", init="he"))

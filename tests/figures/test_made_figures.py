@@ -173,7 +173,7 @@ class TestGradients:
         assert figure["layout"]["shapes"] == []
 
     def test_zones_are_drawn_up_to_the_largest_number_there_is(self):
-        figure = build_gradient_figure(make_chain([1e308, 1.0]), usable=(1e-3, 1e3))
+        figure = build_gradient_figure(make_chain([1e308, 1e-320, 1.0]), usable=(1e-3, 1e3))
         assert figure["layout"]["yaxis"]["range"][1] > 308
         tops = [shape["y1"] for shape in figure["layout"]["shapes"]]
         assert max(tops) == 1e308

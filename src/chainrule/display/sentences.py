@@ -34,6 +34,9 @@ _TINY = 0.001
 _USUAL = (0.1, 10.0)
 """An error at the output between these leaves the limits about where they mostly are."""
 
+_UNDERFLOW = 1e-36
+"""A gradient that is smaller than this has elements near the end of float32 (1.4·10⁻⁴⁵)."""
+
 _OTHER_SIZE = 1.05
 """From this factor on, weights are said to be larger or smaller than those that suit."""
 
@@ -378,6 +381,8 @@ def _explain_small(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     product = _tell_product(flow)
     if flow.spec is not None and _compare_weights(flow.spec) == 0.0:
         return "All weights are zero, so nothing passes through them."
+    if flow.spec is not None and (lost := _tell_underflow(flow)):
+        return " ".join(filter(None, (_blame_small(flow.spec), lost)))
     if flow.spec is None or not product or not _shrinks(flow):
         return ""
     return " ".join(filter(None, (_blame_small(flow.spec), product, _tell_hidden(flow))))
@@ -518,6 +523,21 @@ def _tell_product(flow: GradientFlow) -> str:
         times = format_times(float(f"{ratio:.2g}"))
         result = f"{'makes' if last == 2 else 'make'} δ {times} as large"
     return f"{start}. {these} {result}."
+
+
+def _tell_underflow(flow: GradientFlow) -> str:
+    """Return where δ becomes too small to be a number at all; "" if it does not."""
+    norms = [float(norm or 0.0) for norm in flow.delta_norms]
+    last = next((at for at, norm in enumerate(norms) if norm > 0.0), 0)  # it still has some
+    types = {each.dtype for each in flow.parameters}
+    if not 0 < last < len(norms) - 1 or norms[last] > _UNDERFLOW or types != {"float32"}:
+        return ""
+    factor = (norms[last] / norms[-1]) ** (1 / (len(norms) - 1 - last))
+    return (
+        "Each layer multiplies δ, the gradient that travels back, by about "
+        f"{format_number(factor)}. Before layer {last + 1} it is smaller than the smallest number "
+        "that float32 can hold, so it becomes exactly zero."
+    )
 
 
 def _blame_small(spec: NetworkSpec) -> str:

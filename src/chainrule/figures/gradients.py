@@ -232,9 +232,7 @@ def _draw_zones(
         crossed: Whether crosses stand at the foot, with the words above them.
     """
     log = axis["type"] == "log"
-    # The axis may end above the largest float.
-    edges = [10.0 ** min(power, 308) if log else power for power in axis["range"]]
-    bottom, top = edges[0], edges[1]
+    bottom, top = _read_ends(axis)
     low, high = (min(max(edge, bottom), top) for edge in usable)
     shapes, notes = [], []
     for state, start, end in (
@@ -257,7 +255,7 @@ def _draw_zones(
                 "layer": "below",
             }
         )
-        share = math.log10(end / start) if log else end - start
+        share = math.log10(end) - math.log10(start) if log else end - start
         part = share / (axis["range"][1] - axis["range"][0])
         if part < 0.08:
             continue  # no room for words
@@ -289,6 +287,14 @@ def _draw_zones(
 _GAP_NAMES = {"small": "too small", "large": "too large", "zero": "no gradient"}
 
 
+def _read_ends(axis: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the values at the ends of an axis, which itself may end beyond the floats."""
+    low, high = axis["range"]
+    if axis["type"] != "log":
+        return float(low), float(high)
+    return 10.0**low or 5e-324, 10.0 ** min(high, 308)
+
+
 def _fill_gaps(
     norms: Sequence[Quantity | None],
     usable: tuple[float, float],
@@ -296,8 +302,7 @@ def _fill_gaps(
 ) -> list[dict[str, Any]]:
     """Return an area for each state outside of the usable range: from there to the line."""
     log = axis["type"] == "log"
-    bottom, top = (10.0 ** min(power, 308) if log else power for power in axis["range"])
-    ends = ((bottom or 5e-324) if log else 0.0, top)  # the axis may end below the least float
+    ends = _read_ends(axis)
     areas: dict[str, tuple[list[float | None], list[float | None]]] = {}
     for state, corners in outline_gaps(norms, usable, ends, log=log):
         x, y = areas.setdefault(state, ([], []))

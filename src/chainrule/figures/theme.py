@@ -31,7 +31,7 @@ ZONES = {
 GAPS = {
     "small": "rgba(63, 120, 208, 0.36)",
     "large": "rgba(216, 80, 31, 0.36)",
-    "zero": "rgba(134, 142, 150, 0.36)",
+    "zero": "rgba(134, 142, 150, 0.26)",
 }
 """What fills the way from a gradient to where layers learn; grey where there is no gradient."""
 STATES = {

@@ -175,7 +175,7 @@ def _build_figure(flow: GradientFlow, beside: GradientFlow | None) -> Figure | N
         return figure
     both = build_gradient_figure(flow, other=beside, usable=usable)
     layout = {**both["layout"], "xaxis": figure["layout"]["xaxis"]}  # each its own layers
-    return {"data": both["data"][:3], "layout": layout}
+    return {"data": [each for each in both["data"] if each["name"] != "pinned"], "layout": layout}
 
 
 def _write_words(flow: GradientFlow, width: float, heading: str) -> tuple[list[Content], float]:

@@ -95,7 +95,7 @@ class ModelPage {
    */
   async openSample(name, chosen) {
     if (!this.samples.some((sample) => sample.name === name)) {
-      this.fail(`There is no sample of this name: ${name}. Choose one of those below.`);
+      this.fail(`There is no sample of this name: ${name}. Choose one of those above.`);
       return;
     }
     this.asked += 1;
