@@ -176,7 +176,7 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
 
 def _describe_cell(result: "CellResult", axes: Sequence[str]) -> str:
     row = result.to_record()
-    return ", ".join(f"{name}={_write(row[name])}" for name in axes) or "the cell"
+    return ", ".join(f"{name}={_write_setting(row[name])}" for name in axes) or "the cell"
 
 
 def _make_cells(
@@ -253,7 +253,7 @@ def _print(sweep: "Sweep", axes: Sequence[str]) -> None:
     trained = any(row["training_accuracy"] is not None for row in rows)
     seeds = len({row["seed"] for row in rows}) > 1
     names = [*axes, *(["seed"] if seeds and "seed" not in axes else [])]
-    columns = {name: [_write(row[name]) for row in rows[:MAX_ROWS]] for name in names}
+    columns = {name: [_write_setting(row[name]) for row in rows[:MAX_ROWS]] for name in names}
     columns["verdict"] = [row["verdict"] or "failed" for row in rows[:MAX_ROWS]]
     shown = {"first ÷ last gradient": "gradient_ratio", "depth scale": "depth_scale"}
     if trained:
@@ -271,6 +271,10 @@ def _print(sweep: "Sweep", axes: Sequence[str]) -> None:
     console.print(table, crop=False)
     if len(rows) > MAX_ROWS:
         console.print(f"… and {len(rows) - MAX_ROWS} more; --csv FILE has all.")
+
+
+def _write_setting(value: Any) -> str:
+    return "none" if value is None else _write(value)
 
 
 def _write(value: Any) -> str:
