@@ -124,7 +124,7 @@ def draw_run(reader: RunReader, address: str = "") -> str:
         {"running": "still running", "stopped": "stopped before its end"}.get(
             reader.outcome, "ended"
         ),
-        f"loss {format_number(last.loss)}" if last and not isnan(last.loss) else "",
+        f"loss {format_number(last.loss)}" if last and last.loss is not None else "",
     ]
     first = f"Step {alarms[0].step:,}: {alarms[0].summary}" if alarms else "No alarm."
     note = "The loss; a line for each alarm" if alarms else "The loss"
