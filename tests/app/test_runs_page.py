@@ -79,6 +79,29 @@ def client(folder):
     return make_client(folder)
 
 
+class TestPreview:
+    """What is shown of a link to a run."""
+
+    def test_a_run_shows_its_loss_and_its_first_alarm(self, client):
+        page = client.get("/runs/many").text
+        assert "/files/runs.png?name=many" in page
+        drawn = client.get("/files/runs.svg?name=many").text
+        for fact in ("Training run many", "300 steps", "Step 90", "<polyline", "/runs/many"):
+            assert fact in drawn
+        assert client.get("/files/runs.png?name=many").content[1:4] == b"PNG"
+        assert client.get("/files/runs.gif").status_code == 404
+
+    def test_what_cannot_be_read_shows_the_list(self, client):
+        usual = client.get("/files/runs.svg").text
+        assert "Training runs" in usual
+        for name in ("none", "headless", "../plain", MALICIOUS):
+            drawn = client.get("/files/runs.svg", params={"name": name})
+            assert drawn.status_code == 200
+            assert drawn.text == usual
+            page = client.get(f"/runs/{name.replace('/', '%2F')}").text
+            assert MALICIOUS not in page
+
+
 class TestList:
     def test_names_every_run_with_its_state_and_first_alarm(self, client):
         answer = client.get("/api/runs").json()

@@ -187,15 +187,20 @@ def test_a_busy_server_says_when_to_ask_again():
 # --- previews of links --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/", "/learn", "/chain-rule", "/your-model"])
+@pytest.mark.parametrize(
+    "path", ["/", "/learn", "/chain-rule", "/your-model", "/map", "/runs", "/runs/none"]
+)
 def test_each_page_says_what_a_link_to_it_shows(client, path):
     page = client.get(path).text
     meta = read_meta(page)
     assert meta["og:title"]
     assert meta["og:description"] == meta["description"]
     assert meta["og:url"] == f"http://localhost{path}"
-    own = {"/chain-rule": "chain", "/your-model": "model"}.get(path, "picture")
-    assert meta["og:image"].startswith(f"http://localhost/files/{own}.png")
+    own = {"/chain-rule": "chain", "/your-model": "model", "/map": "map", "/runs": "runs"}
+    name = own.get(path, "runs" if path.startswith("/runs/") else "picture")
+    assert meta["og:image"].startswith(f"http://localhost/files/{name}.png")
+    image = client.get(meta["og:image"].removeprefix("http://localhost"))
+    assert struct.unpack(">II", image.content[16:24]) == (1200, 630)
     assert meta["twitter:card"] == "summary_large_image"
     assert 'name="preview"' not in page
 

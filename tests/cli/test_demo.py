@@ -53,6 +53,7 @@ def test_trains_tells_the_alarm_and_ends_by_ctrl_c(tmp_path):
     [
         (("--fault", "weather"), "rate, dead, masked, underflow"),
         (("--step", "0"), "--step"),
+        (("--step", "30", "--steps", "20"), "30 of 20"),
         (("--folder", "/dev/null/runs"), "--folder"),
     ],
 )

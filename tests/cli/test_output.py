@@ -4,6 +4,8 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -89,6 +91,49 @@ def test_json_holds_names_exactly_and_nothing_that_acts(run, model):
     names = [parameter["name"] for parameter in json.loads(out)["flow"]["parameters"]]
     assert names[::2] == [f"parts.{name}.weight" for name in NAMES]
     assert not ACTING.search(out)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (("simulate", "--depth", "2", "--report", "a.png"), ".html"),
+        (("simulate", "--depth", "2", "--output", "a.html"), ".json"),
+        (("equation", "--svg", "a.png"), ".svg"),
+        (("width", "model.py:build", "--plot", "a.pdf"), ".html"),
+    ],
+)
+def test_a_file_is_named_like_what_it_holds(run, tmp_path, monkeypatch, words, kind):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert kind in err
+    assert words[-1] in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "facts"),
+    [
+        (("simulate", "--depth", "1.5"), ("--depth", "'1.5'", "chainrule simulate --help")),
+        (("simulate", "--depth=x"), ("--depth", "'x'", "chainrule simulate --help")),
+        (("runs", "prune", "--keep", "-1"), ("--keep", "'-1'", "chainrule runs prune --help")),
+        (("equation", "--layers"), ("--layers", "chainrule equation --help")),
+        (("runs", "show", "--folder"), ("--folder", "chainrule runs show --help")),
+    ],
+)
+def test_a_wrong_option_says_what_came_and_where_to_read_on(run, words, facts):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    for fact in facts:
+        assert fact in err
+
+
+def test_closed_streams_are_no_error(start):
+    for closed in (">&-", "2>&-"):
+        command = f'"{sys.executable}" -m chainrule equation {closed}'
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert "Traceback" not in done.stderr
 
 
 def test_file_names_and_messages_are_printed_verbatim(run, model, tmp_path):

@@ -1,10 +1,12 @@
 """`chainrule runs`: what it prints, deletes and refuses."""
 
+import contextlib
 import json
 import math
 import os
 import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import time
 import numpy as np
 import pytest
 
+from chainrule._utils.databases import SWEEP_MARK
 from chainrule.cli.runs import COMMANDS
 from chainrule.watch.store import RunWriter
 from made_runs import make_alarm, make_facts, make_records, make_run, make_step
@@ -52,6 +55,37 @@ def test_help_and_examples(run, runs):
         (line,) = [line for line in out.splitlines() if line.split()[:1] == [name]]
         assert line.endswith(".")
         assert not line.endswith("...")
+
+
+def test_what_is_no_run_says_what_it_is(run, runs):
+    with contextlib.closing(sqlite3.connect(runs / "other.db")) as file:
+        file.execute("CREATE TABLE a (b)")
+    shutil.copy(runs / "other.db", runs / "sweep.db")
+    with contextlib.closing(sqlite3.connect(runs / "sweep.db")) as file:
+        file.execute(f"PRAGMA application_id = {SWEEP_MARK}")
+    (runs / "short.db").write_bytes((runs / "exp1.db").read_bytes()[:60])
+    (runs / "text.db").write_text("no run")
+    (runs / "folder.db").mkdir()
+    for name, fact in (
+        ("other.db", "another program"),
+        ("sweep.db", "chainrule sweep"),
+        ("short.db", "the beginning of a SQLite database"),
+        ("text.db", "no SQLite database"),
+        ("folder.db", "a folder"),
+    ):
+        code, out, err = run("runs", "show", runs / name, columns=400)
+        assert (code, out) == (2, "")
+        assert fact in err
+    for name, fact in (
+        ("x" * 300, "There is no such file|Known"),
+        ("", "RUN must be a file"),
+        ("no/such/run.db", "There is no such file"),
+    ):
+        code, out, err = run("runs", "show", name, columns=400)
+        assert (code, out) == (2, "")
+        assert re.search(fact, err)
+    _, _, err = run("runs", "show", "exp1", "--folder", "nowhere", columns=400)
+    assert "There is no folder nowhere" in err
 
 
 def test_list_names_every_run_newest_first(run, runs):

@@ -1,5 +1,10 @@
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -125,6 +130,36 @@ def test_cells_that_fail_end_with_a_code_of_their_own(start, tmp_path):
     again = start(*words, "--store", "a.db")
     assert again.returncode == 3
     assert "3 of them from the store" in again.stderr
+
+
+def test_ctrl_c_at_any_moment_prints_no_traceback(tmp_path):
+    (tmp_path / "some.py").write_text(FACTORIES)
+    words = ["sweep", "some.py:build", "--axis", "width=1..4", "--processes", "1"]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "chainrule", *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+    )
+    assert "0 of 4" in program.stderr.readline()  # its process starts now, and loads PyTorch
+    time.sleep(0.2)
+    os.killpg(program.pid, signal.SIGINT)
+    _, err = program.communicate(timeout=60)
+    assert program.returncode == 130
+    assert "Traceback" not in err
+    assert "--store" in err
+    assert err.endswith("Interrupted.\n")
+
+
+def test_in_a_narrow_window_no_word_is_cut(run):
+    words = ("sweep", "--axis", "depth=2,3", "--axis", "normalization=none,layernorm")
+    words += ("--set", "width=4", "--seeds", "1", "--processes", "1")
+    code, out, _ = run(*words, columns=40)
+    assert code == 0
+    assert "…" not in out
+    assert out.count("layernorm") == 2
 
 
 def test_the_exit_code_of_failed_cells_is_in_the_help(run):

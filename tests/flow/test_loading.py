@@ -626,3 +626,9 @@ class TestOldFiles:
             each[name] = each.pop("stream")
         with pytest.raises(FlowFileError, match=r"residuals\.0\.stream"):
             decode_flow(json.dumps(document | {"schema_version": version}))
+
+
+@pytest.mark.parametrize("path", [None, 3, True, "", ["a.json"]])
+def test_a_flow_file_must_be_given_by_its_path(path):
+    with pytest.raises(FlowFileError, match="path"):
+        load_flow(path)

@@ -575,3 +575,22 @@ class TestInABrowser:
         page = open_report(FLOWS["ensemble"](), bypass_csp=True)
         found = find_violations(page)
         assert [(entry["id"], len(entry["nodes"])) for entry in found] == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"flow": None}, {"flow": nn.Linear(2, 2)}, {"title": 3}, {"remedies": "all"}, {"other": 3},
+     {"trial": 3}, {"date": 2026}],
+)  # fmt: skip
+def test_what_is_of_another_kind_says_what_it_must_be(tmp_path, arguments):
+    path = tmp_path / "a.html"
+    settings = {"flow": make_chain([1.0, 1.0]), **arguments}
+    with pytest.raises(ChainruleError, match=r": must be "):
+        write_report(path=path, **settings)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("path", [None, 3, "", "a\0b", ["a.html"]])
+def test_a_report_needs_the_path_of_a_file(path):
+    with pytest.raises(FlowFileError):
+        write_report(make_chain([1.0, 1.0]), path)

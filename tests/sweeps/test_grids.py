@@ -8,6 +8,7 @@ from chainrule.sweeps import (
     FactoryCell,
     SpecCell,
     Training,
+    count_cells,
     list_axes,
     make_factory_grid,
     make_grid,
@@ -71,11 +72,49 @@ def test_a_grid_has_every_combination_once():
         ({"depth": [0, 2]}, "1 to 1000"),
         ({"depth": range(1, 1000), "width": range(1, 4000)}, "3,995,001"),
         ({"depth": range(1, 12)}, "limit=11"),
+        ({"weight_scale": [1.0], "init": ["he"]}, "init"),
+        ({"weight_scale": [-1.0]}, "at least 0"),
+        ({"weight_scale": ["wide"]}, "at least 0"),
+        (["depth"], "dictionary"),
+        (None, "dictionary"),
     ],
 )
 def test_grids_that_cannot_be_say_why(axes, fact):
     with pytest.raises(SweepError, match=fact):
         make_grid(axes, limit=10)
+
+
+@pytest.mark.parametrize(
+    ("make", "fact"),
+    [
+        (lambda: make_grid({"depth": [1]}, "relu"), "NetworkSpec"),
+        (lambda: make_grid({"depth": [1]}, training="adam"), "Training"),
+        (lambda: make_grid({"depth": [1]}, limit="all"), "limit"),
+        (lambda: make_factory_grid(None, {"a": [1]}), "factory"),
+        (lambda: make_factory_grid(build, {"width": [1]}, seeds=3), "range"),
+        (lambda: make_factory_grid(build, {"width": [1]}, arguments=["log"]), "dictionary"),
+        (lambda: FactoryCell(build, [1]), "dictionary"),
+        (lambda: SpecCell("relu"), "NetworkSpec"),
+        (lambda: SpecCell(NetworkSpec(), weight_scale=3.0), "weight_std"),
+        (lambda: Training(learning_rate="fast"), "learning_rate"),
+        (lambda: parse_axis(None), "text"),
+        (lambda: count_cells(3), "dictionary"),
+    ],
+)
+def test_what_is_of_another_kind_says_what_it_must_be(make, fact):
+    with pytest.raises(SweepError, match=fact):
+        make()
+
+
+def test_the_weight_scale_names_a_cell_and_leaves_its_address_alone():
+    base = NetworkSpec(width=16, activation="tanh")
+    cells = make_grid({"weight_scale": [1.0, 2.0], "width": [4, 16]}, base)
+    assert [each.spec.weight_std for each in cells] == [0.5, 0.25, 1.0, 0.5]
+    assert {each.spec.init for each in cells} == {"random"}
+    assert list_axes(cells) == ["width", "weight_scale"]
+    plain = SpecCell(base.replace(init="random", weight_std=0.5))
+    assert plain.address == cells[3].address
+    assert list_axes([plain, *cells]) == ["width", "weight_std", "weight_scale"]
 
 
 def test_a_limit_can_be_raised():

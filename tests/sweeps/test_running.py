@@ -18,7 +18,7 @@ from chainrule._utils.databases import RUN_MARK, connect
 from chainrule.errors import SweepError
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.sweeps import FactoryCell, SpecCell, Training, make_factory_grid, make_grid, run
-from chainrule.sweeps.pools import Pool
+from chainrule.sweeps.pools import Pool, _hold_interrupt
 from chainrule.sweeps.records import Progress
 from chainrule.sweeps.store import SweepStore, rescue_store
 from sweep_factories import build, build_slowly, die_at, fail_at, interrupt_at, tell_threads
@@ -144,6 +144,10 @@ def test_bad_input_is_refused_before_anything_runs(tmp_path):
         ((3,), {}, "list of cells"),
         (([cell],), {"processes": 0}, "1 to 1024"),
         (([cell], "pool"), {}, "Executor"),
+        ((SPEC,), {}, "list of cells"),
+        (([cell],), {"limit": "9"}, "limit"),
+        (([cell],), {"limit": 0}, "at least 1"),
+        (([cell],), {"progress": 3}, "progress"),
     ):
         with pytest.raises(SweepError, match=fact):
             run(*arguments, store=tmp_path / "a.db", **settings)
@@ -338,6 +342,29 @@ def test_a_store_that_cannot_be_written_is_refused_before_a_cell_is_measured(
     with pytest.raises(SweepError, match="readonly"):
         run(cells, threads, store=path)
     assert log.read_text().split() == ["1"]
+
+
+def test_an_executor_that_was_shut_down_says_so(tmp_path):
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    with pytest.raises(SweepError, match="shutdown"):
+        run([FactoryCell(build, {"width": 2})], executor)
+
+
+def test_processes_that_start_see_no_ctrl_c():
+    """While it loads PyTorch for seconds, a process would print a traceback."""
+    pool = Pool(1)
+    try:
+        assert pool._executor.submit(read_mask).result() == set()  # it ignores the signal now
+        with _hold_interrupt():
+            assert signal.SIGINT in read_mask()
+        assert signal.SIGINT not in read_mask()
+    finally:
+        pool.stop()
+
+
+def read_mask():
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
 def test_a_full_disk_keeps_what_was_kept(threads, tmp_path, monkeypatch):

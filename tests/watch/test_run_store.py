@@ -453,17 +453,23 @@ def test_what_is_no_run_is_refused_with_its_reason(tmp_path):
     empty = tmp_path / "empty.db"
     empty.touch()
     for path, fact in (
-        (other, "other.db is another"),
-        (text, "text.db is none"),
+        (other, "other.db is a SQLite database of another program"),
+        (text, "text.db is no SQLite database"),
         (empty, "is empty"),
         (tmp_path, "must be a file"),
         (tmp_path / "lost.db", "no such file"),
     ):
         with pytest.raises(RunFileError, match=fact):
             RunReader(path)
-    for path in (other, text, empty):
-        with pytest.raises(RunFileError, match="damaged or not a run"):
+    for path, fact in (
+        (other, "another program"),
+        (text, "damaged or not a run"),
+        (empty, "an empty file"),
+    ):
+        before = path.read_bytes()
+        with pytest.raises(RunFileError, match=fact):
             RunWriter.open(path, make_facts(), resume=True)
+        assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(("version", "fact"), [(7, "version 7. Upgrade"), (0, "has 0")])

@@ -3,19 +3,37 @@
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
-from chainrule.errors import FlowFileError
+from chainrule.errors import FlowFileError, abbreviate
+
+
+def read_path(path: object) -> Path:
+    """Return what was given as the path of a file.
+
+    Raises:
+        FlowFileError: If it is no path, or an empty one.
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(text, str) or not text:
+        raise FlowFileError(
+            f"A file must be given by its path, such as 'flow.json'; got {abbreviate(path)}."
+        )
+    return Path(text)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise unless a file could be written at `path`, so that no work is done in vain.
 
     Raises:
-        FlowFileError: If the folder does not exist, is not writable, or `path` is a folder.
+        FlowFileError: If the folder does not exist, is not writable, or `path` is a folder or none
+            that a file can have.
     """
-    target = Path(path)
+    target = read_path(path)
     try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(target)
         exists = target.exists()
     except (OSError, ValueError) as error:
         raise FlowFileError(f"No file can be called {str(path)[:60]!r}: {error}.") from None

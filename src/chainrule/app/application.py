@@ -57,14 +57,14 @@ def create_app(
     explore_page.register_routes(server, queue, measurer, answers)
     remedy_route.register_routes(server, queue)
     picture_route.register_routes(server, queue, measurer)
-    file_route.register_routes(server, queue, measurer)
+    runs_page.register_routes(server, None if runs is None else Path(runs))
+    file_route.register_routes(server, queue, measurer)  # it takes every name that is left
     training_route.register_routes(server, queue)
     theory_route.register_routes(server, queue, measurer)
     lesson.register_routes(server, queue, measurer)
     chain_page.register_routes(server, queue, measurer)
     model_page.register_routes(server, queue)
     map_page.register_routes(server, queue)
-    runs_page.register_routes(server, None if runs is None else Path(runs))
     assets.register_routes(server)
     pages.register_routes(server)
     server.add_middleware(

@@ -28,7 +28,7 @@ from chainrule.cli.simulate import simulate_command
 from chainrule.cli.streams import close_output, guard_encoding, print_error
 from chainrule.cli.sweep import sweep_command
 from chainrule.cli.width import width_command
-from chainrule.errors import ChainruleError
+from chainrule.errors import ChainruleError, abbreviate
 
 NOT_HEALTHY, FAILED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -203,14 +203,14 @@ def _find_code(error: BaseException) -> int:
 def _report(error: BaseException, words: list[str]) -> None:
     """Say what went wrong, in one message, and where to read on."""
     if isinstance(error, _UsageError):
-        message = error.format_message()  # type: ignore[attr-defined]
+        message = f"{error.format_message().rstrip('.')}{_find_value(error, words)}"  # type: ignore[attr-defined]
         context = getattr(error, "ctx", None)
         if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
             typer.echo(message, err=True)
             return
-        path = context.command_path if context else "chainrule"
+        path = context.command_path if context else _find_command(words)
         end = "" if message.endswith(("?", "!")) else "."
-        print_error(f"{message.rstrip('.')}{end}\nSee: {path} --help")
+        print_error(f"{message}{end}\nSee: {path} --help")
         return
     if "--debug" in words:
         print_error("".join(traceback.format_exception(error)).rstrip(), label="")
@@ -219,6 +219,28 @@ def _report(error: BaseException, words: list[str]) -> None:
     elif not isinstance(error, SystemExit):  # of which typer has said why
         kind = type(error).__name__
         print_error(f"{kind}: {str(error)[:500]}\nSee the traceback with --debug.")
+
+
+def _find_command(words: Sequence[str]) -> str:
+    """Return the command that words call."""
+    known = {command.name for command in app.registered_commands} | {"runs"}
+    called = [word for word in words[:1] if word in known]
+    if called == ["runs"]:
+        called += [word for word in words[1:2] if word in {name for name, _, _ in RUN_COMMANDS}]
+    return " ".join(["chainrule", *called])
+
+
+def _find_value(error: BaseException, words: Sequence[str]) -> str:
+    """Return what came for an option whose value is of another kind, as the end of a message."""
+    if not isinstance(error, typer.BadParameter):
+        return ""
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        for word, following in zip(words, [*words[1:], ""], strict=True):
+            if word == option:
+                return f"; got {abbreviate(following)}"
+            if word.startswith(f"{option}="):
+                return f"; got {abbreviate(word.partition('=')[2])}"
+    return ""
 
 
 def _show_place(error: ChainruleError) -> str:

@@ -57,8 +57,11 @@ def demo_command(
     """Train a small network that goes wrong, and show its alarm here and on the page Runs."""
     if fault not in FAULTS:
         raise ChainruleError(
-            f"--fault must be one of {', '.join(FAULTS)}; got {abbreviate(fault)}. "
-            f"{suggest(fault, FAULTS)}"
+            f"--fault must be a known name; got {abbreviate(fault)}. {suggest(fault, FAULTS)}"
+        )
+    if step > steps:
+        raise ChainruleError(
+            f"--step must be at most --steps, or nothing goes wrong; got {step} of {steps}."
         )
     check_packages()
     import torch
@@ -118,8 +121,9 @@ def _choose_folder(folder: Path | None) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        reason = "is a file" if folder.is_file() else f"cannot be: {error.strerror}"
         raise ChainruleError(
-            f"--folder must be a folder that can be made; {folder}: {error.strerror}."
+            f"--folder must be a folder that can be made; {folder} {reason}."
         ) from None
     yield folder
 

@@ -99,7 +99,7 @@ def map_command(  # noqa: PLR0913  (one argument per option)
         if path is not None:
             note_rows(found.write(path), path)
     if as_json:
-        print_json(found.to_json())
+        print_json(found.to_dict())
     else:
         console = open_console()
         console.print(found.draw_text(), crop=False, soft_wrap=True, highlight=False, markup=False)

@@ -2,7 +2,7 @@
 
 import tempfile
 import webbrowser
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,15 +16,39 @@ if TYPE_CHECKING:
     from chainrule.remedies.result import Remedies
 
 
-def check_outputs(outputs: dict[str, Path | None], inputs: Iterable[Path] = ()) -> None:
+_WRITTEN: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "--report": ("HTML", (".html", ".htm")),
+    "--plot": ("HTML", (".html", ".htm")),
+    "--output": ("JSON", (".json",)),
+    "--svg": ("SVG", (".svg",)),
+}
+"""What each option writes, and how such a file is named."""
+
+_NAMED = frozenset(
+    {
+        *(".html", ".htm", ".json", ".svg", ".png", ".jpg", ".pdf", ".txt", ".md"),
+        *(".csv", ".parquet", ".db", ".sqlite", ".pt", ".zip", ".yaml"),
+    }
+)
+"""Endings that say what a file holds. Any other one is up to its owner."""
+
+
+def check_outputs(
+    outputs: Mapping[str, Path | None],
+    inputs: Iterable[Path] = (),
+    *,
+    written: Mapping[str, tuple[str, tuple[str, ...]]] = _WRITTEN,
+) -> None:
     """Raise unless every file can be written and none takes the place of another or of an input.
 
     Args:
         outputs: The files to write, by the option that names them.
         inputs: The files that are read.
+        written: What an option writes, and the endings of such a file.
 
     Raises:
-        FlowFileError: If one cannot be written, is Python code, or is named twice.
+        FlowFileError: If one cannot be written, is Python code or named like another kind of file,
+            or is named twice.
     """
     taken = [(f"the input {path}", path) for path in inputs]
     for option, path in outputs.items():
@@ -33,6 +57,11 @@ def check_outputs(outputs: dict[str, Path | None], inputs: Iterable[Path] = ()) 
         check_writable(path)
         if path.suffix == ".py":
             raise FlowFileError(f"{option}: must not be a file of Python code; got {path}.")
+        kind, endings = written.get(option, ("", ()))
+        if kind and path.suffix.lower() in _NAMED.difference(endings):
+            raise FlowFileError(
+                f"{option}: writes {kind}, so the file must end with {endings[0]}; got {path.name}."
+            )
         for what, other in taken:
             if _is_same(path, other):
                 raise FlowFileError(

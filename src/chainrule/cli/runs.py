@@ -122,7 +122,7 @@ def export_command(
     from chainrule.watch.export import export_run
 
     reader = _read(run, folder)
-    check_outputs({"--output": output}, [reader.path])
+    check_outputs({"--output": output}, [reader.path], written={})
     rows, columns = export_run(reader, output, what)  # type: ignore[arg-type]
     _note_damage(reader)
     print_note(f"Wrote {output}: {rows:,} rows, {columns:,} columns.")

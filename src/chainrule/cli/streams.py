@@ -90,7 +90,13 @@ def keep_output() -> Iterator[TextIO]:
 
 
 def guard_encoding() -> None:
-    """Have characters that the streams' encoding does not know printed as escapes."""
+    """Have characters that the streams' encoding does not know printed as escapes.
+
+    A stream that is closed, as by `>&-` in a shell, is replaced by one that leads nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

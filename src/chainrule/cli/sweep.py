@@ -176,7 +176,7 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
 
 def _describe_cell(result: "CellResult", axes: Sequence[str]) -> str:
     row = result.to_record()
-    return ", ".join(f"{name}={_write(row[name])}" for name in axes) or "the cell"
+    return ", ".join(f"{name}={_write_setting(row[name])}" for name in axes) or "the cell"
 
 
 def _make_cells(
@@ -253,18 +253,28 @@ def _print(sweep: "Sweep", axes: Sequence[str]) -> None:
     trained = any(row["training_accuracy"] is not None for row in rows)
     seeds = len({row["seed"] for row in rows}) > 1
     names = [*axes, *(["seed"] if seeds and "seed" not in axes else [])]
-    table = Table(*names, "verdict", "first ÷ last gradient", "depth scale", box=None)
+    columns = {name: [_write_setting(row[name]) for row in rows[:MAX_ROWS]] for name in names}
+    columns["verdict"] = [row["verdict"] or "failed" for row in rows[:MAX_ROWS]]
+    shown = {"first ÷ last gradient": "gradient_ratio", "depth scale": "depth_scale"}
     if trained:
-        table.add_column("accuracy")
-    for row in rows[:MAX_ROWS]:
-        cells = [_write(row[name]) for name in names]
-        cells += [row["verdict"] or "failed", _write(row["gradient_ratio"])]
-        cells += [_write(row["depth_scale"])]
-        table.add_row(*cells, *([_write(row["training_accuracy"])] if trained else []))
+        shown["accuracy"] = "training_accuracy"
+    columns |= {
+        title: [_write(row[name]) for row in rows[:MAX_ROWS]] for title, name in shown.items()
+    }
+    table = Table(box=None)
+    for title, cells in columns.items():  # in a narrow window titles wrap, and nothing is cut
+        widest = max(map(len, (*title.split(), *cells)))
+        table.add_column(title, min_width=widest)
+    for line in zip(*columns.values(), strict=True):
+        table.add_row(*line)
     console = open_console()
     console.print(table, crop=False)
     if len(rows) > MAX_ROWS:
         console.print(f"… and {len(rows) - MAX_ROWS} more; --csv FILE has all.")
+
+
+def _write_setting(value: Any) -> str:
+    return "none" if value is None else _write(value)
 
 
 def _write(value: Any) -> str:

@@ -47,7 +47,7 @@ def load_target(
     except TypeError as error:
         raise TargetError(
             f"{target} must be a function that needs no arguments; {error}. Give them "
-            "defaults. `chainrule width` passes a width, and `chainrule sweep --axis NAME=VALUES` any."
+            "defaults. `chainrule width` passes a width, `chainrule sweep --axis NAME=VALUES` any."
         ) from None
     except ValueError:  # of a builtin, nobody knows
         pass

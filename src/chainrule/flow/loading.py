@@ -10,12 +10,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from chainrule._utils.files import read_path
 from chainrule._utils.numbers import format_number
 from chainrule.errors import FlowFileError, abbreviate
 from chainrule.flow.gradient_flow import SCHEMA_VERSION, GradientFlow, flow_adapter
@@ -70,7 +70,7 @@ def load_flow(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Gradi
         Traceback (most recent call last):
         chainrule.errors.FlowFileError: Could not read lost.json: No such file or directory.
     """
-    source = Path(path)
+    source = read_path(path)
     try:
         with source.open("rb") as file:
             content = file.read(limits.size + 1)  # its size may change, or be unknown (a pipe)

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from chainrule._utils.html import Content, Markup, element
 from chainrule._utils.numbers import format_number
@@ -23,6 +24,7 @@ from chainrule.display.cards import (
     explain_difference,
     start_sentence,
 )
+from chainrule.errors import ChainruleError, abbreviate
 from chainrule.figures import (
     build_activation_figure,
     build_factor_figure,
@@ -52,6 +54,36 @@ WIDE, NARROW = (1000, 340), (360, 300)
 """Sizes in which a chart is drawn: for a page and for a phone, in pixels."""
 
 
+def _check(
+    flow: object,
+    remedies: object,
+    title: object,
+    date: object,
+    trial: object,
+    other: object,
+) -> None:
+    """Raise unless what a report is made of is of the right kinds.
+
+    Raises:
+        ChainruleError: If it is not.
+    """
+    checks: tuple[tuple[str, object, Any, str], ...] = (
+        ("flow", flow, GradientFlow, "a GradientFlow, as chainrule.inspect returns"),
+        ("title", title, str | None, "text"),
+        ("date", date, str | None, "text"),
+        ("trial", trial, Trial | None, "a Trial, as chainrule.try_training returns"),
+        ("other", other, GradientFlow | None, "a GradientFlow, as chainrule.inspect returns"),
+    )
+    for name, value, kind, form in checks:
+        if not isinstance(value, kind):
+            raise ChainruleError(f"{name}: must be {form}; got {abbreviate(value)}.")
+    if remedies is not None and (isinstance(remedies, str) or not isinstance(remedies, Iterable)):
+        raise ChainruleError(
+            f"remedies: must be those that chainrule.find_remedies returns; got "
+            f"{abbreviate(remedies)}."
+        )
+
+
 def build_report(
     flow: GradientFlow,
     *,
@@ -73,12 +105,16 @@ def build_report(
         other: A second measurement to compare with, the one before a change, say: its values stand
             beside, and it is dashed in the charts.
 
+    Raises:
+        ChainruleError: If an argument is of another kind.
+
     Example:
         >>> import chainrule
         >>> flow = chainrule.simulate(chainrule.NetworkSpec(depth=3, width=4), seeds=2)
         >>> build_report(flow)[:15]
         '<!DOCTYPE html>'
     """
+    _check(flow, remedies, title, date, trial, other)
     diagnosis = diagnose(flow, trial=trial)
     heading = title or describe_subject(flow)
     main: list[Content] = [

@@ -98,12 +98,30 @@ def draw_question(question: str, subject: str, address: str = "") -> str:
         >>> "vanishing" in draw_question("What will it do?", "15 layers")
         False
     """
+    note = "Guess first; the page shows what was measured"
+    return draw_words(question, subject, note=note, address=address)
+
+
+def draw_words(heading: str, text: str, *, note: str, address: str = "") -> str:
+    """Return a picture of words alone, as the text of an SVG file.
+
+    Args:
+        heading: The large line or two.
+        text: What is written below.
+        note: Written at the foot.
+        address: Where to see it live; written at the foot.
+
+    Example:
+        >>> draw_words("Training runs", "Live.", note="measured")[:4]
+        '<svg'
+    """
+    lines = textwrap.wrap(heading, 34)
     body: list[Content] = [
-        *_write(textwrap.wrap(question, 34), _MARGIN, 220, 52, bold=True),
-        *_write(textwrap.wrap(subject, 64), _MARGIN, 400, 28, class_="dim"),
-        _draw_foot(address, "Guess first; the page shows what was measured"),
+        *_write(lines, _MARGIN, 220, 52, bold=True),
+        *_write(textwrap.wrap(text, 64), _MARGIN, 250 + 70 * len(lines), 28, class_="dim"),
+        _draw_foot(address, note),
     ]
-    return _draw_sheet(body, f"{question} {subject}")
+    return _draw_sheet(body, f"{heading} {text}")
 
 
 def draw_card(

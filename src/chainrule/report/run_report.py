@@ -19,6 +19,7 @@ from chainrule.display.run_charts import (
 )
 from chainrule.display.runs import describe_record, find_last
 from chainrule.report.page import build_document
+from chainrule.report.picture import draw_card, draw_words
 from chainrule.report.raster import draw_cells
 from chainrule.watch.reading import RunReader
 from chainrule.watch.records import Alarm
@@ -103,6 +104,46 @@ def build_run_report(reader: RunReader) -> str:
     return build_document(f"{reader.path.stem} · chainrule", main)
 
 
+def draw_run(reader: RunReader, address: str = "") -> str:
+    """Return the picture of a training run as the text of an SVG file: its loss and its alarms.
+
+    Args:
+        reader: The run.
+        address: Where to see it live; written at the foot.
+
+    Example:
+        >>> draw_run(RunReader("lost.db"))
+        Traceback (most recent call last):
+        chainrule.errors.RunFileError: Could not read lost.db: there is no such file.
+    """
+    last, alarms = find_last(reader), reader.alarms()
+    charts = build_charts(reader)
+    words = [
+        reader.facts.model,
+        f"{last.step:,} steps" if last else "no step",
+        {"running": "still running", "stopped": "stopped before its end"}.get(
+            reader.outcome, "ended"
+        ),
+        f"loss {format_number(last.loss)}" if last and last.loss is not None else "",
+    ]
+    first = f"Step {alarms[0].step:,}: {alarms[0].summary}" if alarms else "No alarm."
+    note = "The loss; a line for each alarm" if alarms else "The loss"
+    if charts.loss is None:
+        heading = f"{reader.path.stem}: {' · '.join(filter(None, words))}"
+        return draw_words(heading, first, note="A training run", address=address)
+    bottom = _HEIGHT + 24
+    content = _draw_loss(charts.loss, charts, alarms)
+    drawing = element("g", content, _mark_steps(charts, bottom), color="#1f2328")
+    return draw_card(
+        f"Training run {reader.path.stem}",
+        [" · ".join(filter(None, words)), first],
+        drawing,
+        (_WIDTH, bottom + 26),
+        note=note,
+        address=address,
+    )
+
+
 def _write_day(created: float) -> str:
     try:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
@@ -149,6 +190,13 @@ def _build_loss(charts: RunCharts, alarms: Sequence[Alarm]) -> Markup:
     chart = charts.loss
     if chart is None:
         return element("p", "No loss was logged: run.log(loss=loss) draws it here.", class_="dim")
+    return _frame(
+        "Loss", _note_loss(chart), _draw_loss(chart, charts, alarms), _HEIGHT + 24, charts
+    )
+
+
+def _draw_loss(chart: LossChart, charts: RunCharts, alarms: Sequence[Alarm]) -> list[Content]:
+    """Return the curve of the loss, with a line for each alarm."""
     low, high = chart.ticks[0], chart.ticks[-1]
 
     def place(values: np.ndarray) -> list[float]:
@@ -187,7 +235,7 @@ def _build_loss(charts: RunCharts, alarms: Sequence[Alarm]) -> Markup:
         if bad
     ]
     content += _draw_alarms(charts, alarms, 24.0, _HEIGHT + 24)
-    return _frame("Loss", _note_loss(chart), content, _HEIGHT + 24, charts)
+    return content
 
 
 def _build_rate(charts: RunCharts, alarms: Sequence[Alarm]) -> Markup | None:
@@ -281,19 +329,23 @@ def _find_x(step: float, span: tuple[int, int]) -> float:
     return _LEFT + (_WIDTH - _LEFT - _RIGHT) * min(max(share, 0.0), 1.0)
 
 
-def _frame(
-    title: str, note: str, content: list[Content], bottom: float, charts: RunCharts
-) -> Markup:
+def _mark_steps(charts: RunCharts, bottom: float) -> list[Content]:
+    """Return the numbers of the first, the middle and the last step, below a chart."""
     first, last = charts.span
-    marks = [
+    return [
         element("text", f"step {step:,}" if step == first else f"{step:,}",
                 x=_find_x(step, charts.span), y=bottom + 18, text_anchor=anchor)
         for step, anchor in ((first, "start"), ((first + last) // 2, "middle"), (last, "end"))
     ]  # fmt: skip
+
+
+def _frame(
+    title: str, note: str, content: list[Content], bottom: float, charts: RunCharts
+) -> Markup:
     drawing = element(
         "svg",
         content,
-        marks,
+        _mark_steps(charts, bottom),
         viewBox=f"0 0 {_WIDTH:.0f} {bottom + 26:.0f}",
         role="img",
         aria_label=f"{title}: {note}",

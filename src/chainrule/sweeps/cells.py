@@ -52,6 +52,8 @@ class Training:
         if not 1 <= self.steps <= 100_000:
             raise SweepError(f"steps: must be from 1 to 100000; got {self.steps}.")
         rate = self.learning_rate
+        if isinstance(rate, bool) or not isinstance(rate, float | int | None):
+            raise SweepError(f"learning_rate: must be a number; got {abbreviate(rate)}.")
         if rate is not None and not 0.0 < rate <= 1000.0:
             raise SweepError(f"learning_rate: must be above 0, at most 1000; got {rate!r}.")
 
@@ -143,6 +145,11 @@ class FactoryCell:
                 f"{abbreviate(self.factory)}."
             )
         _check_whole("seed", self.seed, 0, MAX_SEED)
+        if not isinstance(self.arguments, Mapping):
+            raise SweepError(
+                f"arguments: must be a dictionary of names and values; got "
+                f"{abbreviate(self.arguments)}."
+            )
         for name, value in self.arguments.items():
             if not isinstance(value, str | int | float | bool | None):
                 raise SweepError(

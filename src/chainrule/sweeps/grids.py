@@ -43,6 +43,8 @@ def parse_axis(text: str) -> tuple[str, Sequence[Any]]:
         >>> parse_axis("depth=2..4,10")
         ('depth', [2, 3, 4, 10])
     """
+    if not isinstance(text, str):
+        raise SweepError(f"An axis must be text, such as 'depth=2..100'; got {abbreviate(text)}.")
     name, equals, rest = text.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or not name:
@@ -128,6 +130,7 @@ def count_cells(axes: Axes, limit: int = LIMIT) -> int:
         >>> count_cells({"depth": range(2, 101), "init": ["he", "xavier"]})
         198
     """
+    _check_dictionary("axes", axes)
     for name, values in axes.items():
         if isinstance(values, str) or not isinstance(values, Sequence):
             raise SweepError(
@@ -153,8 +156,10 @@ def check_limit(count: int, limit: int) -> None:
     """Raise if a sweep has more cells than allowed.
 
     Raises:
-        SweepError: If it has.
+        SweepError: If it has, or the limit is no number.
     """
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise SweepError(f"limit: must be a whole number of at least 1; got {abbreviate(limit)}.")
     if count > limit:
         raise SweepError(
             f"A sweep must have at most {limit:,} cells; this one has {count:,}. Take fewer "
@@ -209,11 +214,7 @@ def check_axes(axes: Axes, known: Sequence[str]) -> None:
     Raises:
         SweepError: If they are not.
     """
-    if not isinstance(axes, Mapping):
-        raise SweepError(
-            'axes: must be a dictionary of names and values, such as {"depth": [2, 4]}; got '
-            f"{abbreviate(axes)}."
-        )
+    _check_dictionary("axes", axes)
     for name in axes:
         if name not in known:
             raise SweepError(f"{abbreviate(name)} is no axis. {suggest(str(name), known)}")
@@ -221,6 +222,14 @@ def check_axes(axes: Axes, known: Sequence[str]) -> None:
         raise SweepError(
             f"{WEIGHT_SCALE}: decides weight_std and init, so neither can be another axis. Leave "
             "out one of them."
+        )
+
+
+def _check_dictionary(name: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise SweepError(
+            f'{name}: must be a dictionary of names and values, such as {{"depth": [2, 4]}}; got '
+            f"{abbreviate(value)}."
         )
 
 
@@ -282,7 +291,20 @@ def make_factory_grid(
         >>> len(make_factory_grid(build, {"width": [8, 16]}, seeds=range(3)))
         6
     """
-    parameters = signature(factory).parameters
+    _check_dictionary("axes", axes)
+    _check_dictionary("arguments", arguments or {})
+    if not callable(factory):
+        raise SweepError(
+            "factory: must be a function that returns (model, compute_loss); got "
+            f"{abbreviate(factory)}."
+        )
+    try:
+        parameters = signature(factory).parameters
+    except ValueError:
+        raise SweepError(
+            f"factory: must be a function of your own, whose arguments can be known; got "
+            f"{abbreviate(factory)}."
+        ) from None
     if all(each.kind is not Parameter.VAR_KEYWORD for each in parameters.values()):
         for name in [*axes, *(arguments or {})]:
             if name not in parameters:
@@ -290,6 +312,9 @@ def make_factory_grid(
                     f"{abbreviate(name)} is no argument of the factory. "
                     f"{suggest(str(name), parameters)}"
                 )
+    check_limit(0, limit)
+    if not isinstance(seeds, Iterable):
+        raise SweepError(f"seeds: must be a list of numbers, such as range(3); got {seeds!r:.60}.")
     numbers = list(itertools.islice(seeds, limit + 1))
     if not numbers:
         raise SweepError("seeds: must be at least one; got none.")

@@ -52,7 +52,8 @@ class Pool:
         )
         try:
             # One task per process starts all of them now: they take seconds to load PyTorch.
-            probes = [self._executor.submit(os.getpid) for _ in range(self._processes)]
+            with _hold_interrupt():
+                probes = [self._executor.submit(os.getpid) for _ in range(self._processes)]
             probes[0].result()
         except (BrokenExecutor, OSError) as error:
             self.stop()
@@ -67,7 +68,8 @@ class Pool:
 
     def submit(self, cell: Cell) -> Answer:
         """Have a cell measured."""
-        return self._executor.submit(measure_cell, cell)
+        with _hold_interrupt():
+            return self._executor.submit(measure_cell, cell)
 
     def renew(self) -> None:
         """Start new processes in place of those that died."""
@@ -92,8 +94,20 @@ class GivenPool:
         self._executor = executor
 
     def submit(self, cell: Cell) -> Answer:
-        """Have a cell measured."""
-        return self._executor.submit(measure_cell, cell)
+        """Have a cell measured.
+
+        Raises:
+            SweepError: If the executor takes nothing more.
+        """
+        try:
+            return self._executor.submit(measure_cell, cell)
+        except BrokenExecutor:
+            raise
+        except RuntimeError as error:
+            raise SweepError(
+                f"The executor must take work until the sweep has ended, but does not: {error}. "
+                "Call shutdown() afterwards, or leave the executor out."
+            ) from None
 
     def renew(self) -> None:
         """Do nothing: it cannot be renewed."""
@@ -219,6 +233,23 @@ def connect_dask(address: str) -> Iterator[Executor]:
         yield client.get_executor()
 
 
+@contextmanager
+def _hold_interrupt() -> Iterator[None]:
+    """Keep Ctrl-C back for a moment, so that a process that starts now never sees one.
+
+    It would print a traceback while it loads PyTorch. It has the signal blocked from its first
+    instruction on, and ignores it when it is ready.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _make_pipe() -> tuple[Connection, Connection]:
     """Return our end and that of the workers, on which they notice that we have ended."""
     theirs, ours = multiprocessing.get_context("spawn").Pipe(duplex=False)
@@ -231,6 +262,8 @@ def _prepare(alive: Connection) -> None:
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
 
 

@@ -4,11 +4,11 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 
+from chainrule._utils.files import read_path
 from chainrule._utils.numbers import encode_number
 from chainrule._utils.tables import check_table, write_table
 from chainrule.errors import SweepError
@@ -256,7 +256,7 @@ def write_rows(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> int:
         SweepError: If it has another ending, or no package for Parquet is installed.
         FlowFileError: If the file cannot be written.
     """
-    target = Path(path)
+    target = read_path(path)
     check_table(target, SweepError)
     head = list(rows[0]) if rows else ["address"]
     mixed = {name for name in head if _is_mixed([row[name] for row in rows])}

@@ -65,6 +65,8 @@ def run(
         'measured'
     """
     check_arguments(executor, processes)
+    if progress is not None and not callable(progress):
+        raise SweepError(f"progress: must be a function; got {abbreviate(progress)}.")
     listed = _list_cells(cells, limit)
     addressed = {cell.address: cell for cell in listed}
     job = _Job(total=len(addressed), progress=progress or _warn)
@@ -93,8 +95,9 @@ def run(
 
 
 def _list_cells(cells: Iterable[Cell | NetworkSpec], limit: int) -> list[Cell]:
-    if not isinstance(cells, Iterable):
+    if not isinstance(cells, Iterable) or isinstance(cells, NetworkSpec):
         raise SweepError(f"cells: must be a list of cells; got {abbreviate(cells)}.")
+    check_limit(0, limit)
     taken = list(itertools.islice(cells, limit + 1))
     if len(taken) > limit and not isinstance(cells, Sequence):
         raise SweepError(

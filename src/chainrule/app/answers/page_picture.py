@@ -19,7 +19,7 @@ from chainrule.figures import build_gradient_figure
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loading import decode_flow
 from chainrule.report.charts import draw_figure
-from chainrule.report.picture import draw_card, draw_picture
+from chainrule.report.picture import draw_card, draw_picture, draw_words
 from chainrule.spec.activations import get_activation
 
 FIRST_EXPRESSION = "residual"
@@ -186,6 +186,88 @@ def draw_model(query: Mapping[str, str], address: str) -> str:
         ),
         (width, height),
         note=f"An example: {describe_subject(flow)}",
+        address=address,
+    )
+
+
+def select_nothing(query: Mapping[str, str]) -> dict[str, str]:
+    """Return what an address says of the picture of a page that is the same for every address.
+
+    Args:
+        query: The address's query.
+    """
+    del query
+    return {}
+
+
+def title_map(query: Mapping[str, str]) -> str:
+    """Return what the picture of the map's page shows, in one line.
+
+    Args:
+        query: What `select_nothing` gives.
+    """
+    del query
+    return "Phase map: theory, measurement and training of many networks"
+
+
+def draw_map(query: Mapping[str, str], address: str) -> str:
+    """Return the picture of the map's page as an SVG file: words, for a map takes long to measure.
+
+    Args:
+        query: What `select_nothing` gives.
+        address: Where to see it live.
+
+    Example:
+        >>> "Phase map" in draw_map({}, "")
+        True
+    """
+    del query
+    return draw_words(
+        "Phase map",
+        "Where gradients vanish, where they explode, and where networks learn: theory, measurement "
+        "and training on one map.",
+        note="Each cell is a network, measured by autograd",
+        address=address,
+    )
+
+
+def select_run(query: Mapping[str, str]) -> dict[str, str]:
+    """Return what an address of the pages of runs says of its picture: the run, if it names one.
+
+    Args:
+        query: The address's query and what is in its path.
+
+    Example:
+        >>> select_run({"name": "exp1", "with": "exp2"})
+        {'name': 'exp1'}
+    """
+    return {"name": query["name"]} if query.get("name") else {}
+
+
+def title_run(query: Mapping[str, str]) -> str:
+    """Return what a picture of the pages of runs shows, in one line.
+
+    Args:
+        query: What `select_run` gives. The name is not repeated: nobody has looked whether there is
+            such a run.
+    """
+    return "A training run: its loss and its alarms" if query else "Training runs, watched"
+
+
+def draw_runs(address: str) -> str:
+    """Return the picture of the list of runs as an SVG file.
+
+    Args:
+        address: Where to see it live.
+
+    Example:
+        >>> "Training runs" in draw_runs("")
+        True
+    """
+    return draw_words(
+        "Training runs",
+        "Watched while they train: what goes wrong, at which step, in which layer, and what to do.",
+        note="Measured by chainrule.watch",
         address=address,
     )
 

@@ -1,6 +1,8 @@
 """The picture of a view, to share: SVG, and PNG for what shows no SVG, such as link previews."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from chainrule.app.state.view import View
 from chainrule.display.cards import describe_spec
@@ -51,3 +53,9 @@ def rasterize(svg: str) -> bytes:
             sans_serif_family="DejaVu Sans",
         )
     )
+
+
+KINDS: Mapping[str, tuple[str, Callable[[str], bytes]]] = MappingProxyType(
+    {"png": ("image/png", rasterize), "svg": ("image/svg+xml", str.encode)}
+)
+"""Media type of each kind of picture, and what makes it of the SVG."""

@@ -10,22 +10,19 @@ from fastapi.responses import Response
 from chainrule.app.answers.page_picture import (
     SAFE,
     draw_chain,
+    draw_map,
     draw_model,
     select_chain,
+    select_nothing,
     select_sample,
 )
-from chainrule.app.answers.picture import cover_picture, rasterize, write_picture_address
+from chainrule.app.answers.picture import KINDS, cover_picture, write_picture_address
 from chainrule.app.answers.stored import AnswerStore, Stored
 from chainrule.app.jobs.measuring import Measurer, count_entries, plan_seeds
 from chainrule.app.jobs.queue import Check, JobQueue, Lane
 from chainrule.app.routes.replies import reply
 from chainrule.app.state.view import read_view
 from chainrule.report.picture import draw_picture
-
-KINDS: Mapping[str, tuple[str, Callable[[str], bytes]]] = MappingProxyType(
-    {"png": ("image/png", rasterize), "svg": ("image/svg+xml", str.encode)}
-)
-"""Media type of each kind of picture, and what makes it of the SVG."""
 
 Query = Mapping[str, str]
 
@@ -34,6 +31,7 @@ PAGES: Mapping[str, tuple[str, Callable[[Query], dict[str, str]], Callable[[Quer
         {
             "chain": ("chain-rule", select_chain, draw_chain),
             "model": ("your-model", select_sample, draw_model),
+            "map": ("map", select_nothing, draw_map),
         }
     )
 )

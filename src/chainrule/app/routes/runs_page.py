@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,8 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from chainrule.app.answers.encoding import encode
+from chainrule.app.answers.page_picture import draw_runs
+from chainrule.app.answers.picture import KINDS
 from chainrule.app.answers.run_answer import (
     EXPORTS,
     describe_comparison,
@@ -28,7 +31,7 @@ from chainrule.app.answers.run_answer import (
 )
 from chainrule.app.routes.replies import JSON, PACKED, refuse, send_body
 from chainrule.errors import ChainruleError, RunFileError
-from chainrule.report.run_report import build_run_report
+from chainrule.report.run_report import build_run_report, draw_run
 from chainrule.watch.export import export_run
 from chainrule.watch.reading import RunReader, find_runs
 
@@ -138,6 +141,11 @@ def register_routes(server: FastAPI, folder: Path | None) -> None:
         other = request.query_params.get("with", "")
         return await run_in_threadpool(_guarded, lambda: _show_run(shelf, request, name, other))
 
+    @server.api_route("/files/runs.{kind}", methods=["GET", "HEAD"], include_in_schema=False)
+    async def show_picture(kind: str, request: Request) -> Response:
+        """Send the picture of a run, or of the list, for where a link is shown."""
+        return await run_in_threadpool(_guarded, lambda: _send_picture(shelf, kind, request))
+
     @server.get("/files/runs/{name}/{file}", include_in_schema=False)
     async def send(name: str, file: str, request: Request) -> Response:
         """Send a table, the report, or one whole measurement of a run."""
@@ -215,6 +223,28 @@ def _show_run(shelf: Shelf, request: Request, name: str, other: str) -> Response
     answer = _send(request, body)
     answer.headers["ETag"] = tag
     return answer
+
+
+def _send_picture(shelf: Shelf, kind: str, request: Request) -> Response:
+    """Return the picture of a run; that of the list for a run that cannot be read."""
+    if kind not in KINDS:
+        return refuse(404, f"A picture must be {' or '.join(KINDS)}; got {kind[:20]!r}.")
+    media_type, make = KINDS[kind]
+    name = request.query_params.get("name", "")
+    path = shelf.find(name) if name else None
+    base = f"{request.base_url}runs"
+    body = None
+    if path is not None:
+        address = f"{base}/{quote(name, safe='')}"
+        with suppress(RunFileError):
+            body = shelf.answer(
+                ("picture", kind, address),
+                read_stamp(path),
+                lambda: make(draw_run(RunReader(path), address)),
+            )
+    if body is None:
+        body = shelf.answer(("picture", kind, base), "", lambda: make(draw_runs(base)))
+    return Response(body, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
 
 def _write_file(path: Path, file: str, request: Request) -> tuple[bytes, str, str] | Response:

@@ -24,8 +24,12 @@ from chainrule._utils.html import element
 from chainrule.app.answers.page_picture import (
     SAFE,
     select_chain,
+    select_nothing,
+    select_run,
     select_sample,
     title_chain,
+    title_map,
+    title_run,
     title_sample,
 )
 from chainrule.app.answers.picture import QUESTION, write_picture_address
@@ -67,6 +71,8 @@ OWN_PICTURES: Mapping[
 ] = {
     "chain": (select_chain, title_chain),
     "model": (select_sample, title_sample),
+    "map": (select_nothing, title_map),
+    "runs": (select_run, title_run),
 }
 """Of pages with pictures of their own: what of the address is drawn, and what it is in words."""
 
@@ -287,7 +293,7 @@ def describe_preview(page: Page, request: Request) -> Preview:
 def _preview_own(page: Page, request: Request, base: str) -> Preview:
     """Return what is shown of a link to a page that has pictures of its own."""
     select, describe = OWN_PICTURES[page.nav]
-    query = select(request.query_params)
+    query = select({**request.query_params, **request.path_params})
     asked = request.url.query
     return Preview(
         title=describe(query) if query else page.title,
