@@ -48,11 +48,20 @@ def _find_unnamed(flow: GradientFlow) -> Iterator[Note]:
         )
 
 
+def _is_faultless(flow: GradientFlow) -> bool:
+    """Whether no rule finds anything: what a finding explains needs no note."""
+    return not any(
+        each.value is not None and rule.is_beyond(each.value)
+        for rule in RULES.values()
+        if not rule.last and rule.applies(flow)
+        for each in rule.read(flow)
+    )
+
+
 def _find_tiny_gradients(flow: GradientFlow) -> Iterator[Note]:
     size = measure_metric(flow, "below_epsilon")
     bound = OBSERVATIONS["tiny_gradients"].threshold
-    wrong = RULES["below_epsilon"]
-    if size is None or not 0.0 < size < bound or (wrong.applies(flow) and wrong.is_beyond(size)):
+    if size is None or not 0.0 < size < bound or not _is_faultless(flow):
         return
     yield make_note(
         "tiny_gradients",
@@ -71,7 +80,7 @@ def _find_unusual_rate(flow: GradientFlow) -> Iterator[Note]:
         beyond = rate is not None and (
             rate < entry.threshold if entry.beyond == "<" else rate > entry.threshold
         )
-        if rate is not None and beyond and flow.spec is None and not is_loss_flat(flow):
+        if rate is not None and beyond and flow.spec is None and _is_faultless(flow):
             yield make_note(
                 name,
                 rate,
@@ -123,7 +132,7 @@ def _find_slow_start(flow: GradientFlow) -> Iterator[Note]:
     step = None if flow.loss_facts is None else flow.loss_facts.step
     if step is None or is_loss_flat(flow) or RULES["no_step"].is_beyond(step):
         return
-    if step < OBSERVATIONS["slow_start"].threshold:
+    if step < OBSERVATIONS["slow_start"].threshold and _is_faultless(flow):
         yield make_note(
             "slow_start",
             step,

@@ -609,6 +609,7 @@ LOSS_RULES = (
         "again.",
         read=read_reach,
         describe=describe_reach,
+        last=True,
         ignored_by_remedies=True,
     ),
     Rule(
