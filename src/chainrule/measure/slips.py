@@ -171,10 +171,11 @@ def _is_one(sizes: Any) -> bool:
 def _is_scrambled(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     """Whether the same sizes come out in another order.
 
-    Attention over relative positions does so on purpose with its last two dimensions, n and n + 1.
+    Attention over relative positions does so on purpose with the last two of four dimensions, of
+    sizes n and n + 1.
     """
     one, other = ([size for size in sizes if size != 1] for sizes in (before, after))
     if one == other or sorted(one) != sorted(other):
         return False
-    shifts = one[:-2] == other[:-2] and abs(one[-1] - one[-2]) == 1
+    shifts = len(before) > 3 and one[:-2] == other[:-2] and abs(one[-1] - one[-2]) == 1
     return not shifts
