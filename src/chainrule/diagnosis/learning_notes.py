@@ -162,8 +162,10 @@ def _find_linear(flow: GradientFlow) -> Iterator[Note]:
 _MATRICES = frozenset(
     {"Linear", *(f"Conv{at}{n}d" for at in ("", "Transpose") for n in "123")},
 )
-_LINEAR = ("Dropout", "AlphaDropout", "Flatten", "Unflatten", "Identity", "BatchNorm", "AvgPool")
-_LINEAR += ("AdaptiveAvgPool", "Upsample", "ZeroPad")
+_LINEAR = (
+    *("Dropout", "AlphaDropout", "Flatten", "Unflatten", "Identity", "BatchNorm", "ZeroPad"),
+    *("AvgPool", "AdaptiveAvgPool", "Upsample"),
+)
 _LAST = frozenset({"Softmax", "LogSoftmax", "Flatten", "Unflatten", "Identity"})
 
 

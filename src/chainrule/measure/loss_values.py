@@ -164,8 +164,8 @@ def _measure_classes(part: Part, target: Tensor, weight: Tensor | None) -> _Numb
     # taken off, the better: that has no floor.
     if part.kind == "nll" or not bool(scale >= 0):
         return value, None, None if part.kind == "nll" else entropy * scale, None, None
-    reach = _reach_classes(part, classes)
-    reach = None if reach is None else total * reach * scale
+    least = _reach_classes(part, classes)
+    reach = None if least is None else total * least * scale
     return value, total * math.log(classes) * scale, entropy * scale, 0.0, reach
 
 
