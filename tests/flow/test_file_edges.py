@@ -109,7 +109,13 @@ def test_the_last_value_is_read_and_the_next_one_refused(text, path, last, beyon
         decode_flow(change(text, path, beyond))
 
 
-@pytest.mark.parametrize("name", [*NEW_IN_3, "residuals", "attentions"])
+def test_files_from_before_slips_were_looked_for_are_read(text):
+    document = json.loads(text)
+    del document["slips"]
+    assert decode_flow(json.dumps(document)).slips == ()
+
+
+@pytest.mark.parametrize("name", [*NEW_IN_3[:-1], "residuals", "attentions"])
 def test_a_field_with_a_default_must_be_there_all_the_same(text, name):
     document = json.loads(text)
     del document[name]
