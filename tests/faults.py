@@ -241,6 +241,97 @@ def detached(broken):
     return model, compute
 
 
+class Between(nn.Module):
+    """Two layers with a function of your own between them."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.body, self.head, self.change = nn.Linear(8, 24), nn.Linear(24, 3), change
+
+    def forward(self, x):
+        return self.head(torch.relu(self.change(self.body(x))))
+
+
+def between(wrong, right):
+    """A classifier with one function or the other on the way."""
+
+    def build(broken):
+        x, labels = torch.randn(48, 8), torch.randint(3, (48,))
+        model = Between(wrong if broken else right)
+        return model, lambda m: F.cross_entropy(m(x), labels)
+
+    return build
+
+
+def quantize(h):
+    return torch.round(4 * h) / 4
+
+
+def quantize_straight_through(h):
+    return h + (quantize(h) - h).detach()
+
+
+class Weighed(nn.Module):
+    """A mean over steps, weighed by a softmax over the dimension `dim` of the scores."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.enter, self.score, self.head = nn.Linear(4, 16), nn.Linear(16, 1), nn.Linear(16, 3)
+        self.dim = dim
+
+    def forward(self, x):
+        h = torch.tanh(self.enter(x))
+        return self.head((self.score(h).softmax(self.dim) * h).sum(1))
+
+
+def weighed(wrong, right):
+    def build(broken):
+        x, labels = torch.randn(48, 9, 4), torch.randint(3, (48,))
+        return Weighed(wrong if broken else right), lambda m: F.cross_entropy(m(x), labels)
+
+    return build
+
+
+def last_step(make):
+    """A sequence is read by a module that takes its first dimension for time if broken."""
+
+    def build(broken):
+        x, y = torch.randn(24, 6, 2), torch.randint(2, (24,))
+        x[:, 5, 0] = 3.0 * (2.0 * y - 1.0)
+        return Reader(make(not broken)), lambda m: F.cross_entropy(m(x), y)
+
+    return build
+
+
+def turned(loss, targets):
+    """A loss with a minus before it."""
+
+    def build(broken):
+        x = torch.randn(48, 6)
+        y = targets(x)
+        model = stack(6, 24, 3)
+        return model, lambda m: -loss(m(x), y) if broken else loss(m(x), y)
+
+    return build
+
+
+def maximizes(broken):
+    model, compute = _sound_regression()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, maximize=broken)
+    return Program(model, compute, optimizer)
+
+
+def out_of_range(end, low, scale):
+    """Targets that the last activation cannot give; the twin has none."""
+
+    def build(broken):
+        x = torch.randn(64, 6)
+        y = scale * torch.tanh(x[:, :2]) + low
+        return stack(6, 24, 2, end=end if broken else None), lambda m: F.mse_loss(m(x), y)
+
+    return build
+
+
 # --- Numbers stop being finite -------------------------------------------------------------------
 
 
@@ -494,6 +585,17 @@ def rate(wrong, right):
     return build
 
 
+def decay(kind, wrong, right, step):
+    """Weight decay that outweighs the loss."""
+
+    def build(broken):
+        model, compute = _sound_regression()
+        strength = wrong if broken else right
+        return Program(model, compute, kind(model.parameters(), step, weight_decay=strength))
+
+    return build
+
+
 def below_epsilon(broken):
     """A loss so small that Adam's ε stops every step."""
     model, compute = _sound_regression()
@@ -603,6 +705,52 @@ FAULTS = {
     ),
     "argmax in the sum": Fault(consistency, Verdict.NO_GRADIENT, "detached_term"),
     "detached features": Fault(detached, Verdict.NO_GRADIENT, "unreached", ("body.0.weight",)),
+    "rounded features": Fault(
+        between(quantize, quantize_straight_through),
+        Verdict.NO_GRADIENT, "flat_function", ("round", "faults.py"),
+    ),
+    "signs of features": Fault(
+        between(torch.sign, torch.tanh), Verdict.NO_GRADIENT, "flat_function", ("sign",)
+    ),
+    "normalization of one": Fault(
+        between(nn.GroupNorm(24, 24), nn.GroupNorm(4, 24)),
+        Verdict.NO_GRADIENT, "flat_function", ("group_norm", "single value"),
+    ),
+    "softmax of one score": Fault(
+        weighed(-1, 1), Verdict.NO_GRADIENT, "flat_function", ("softmax", "single value")
+    ),
+    "examples for steps": Fault(
+        last_step(lambda first: nn.GRU(2, 16, batch_first=first)),
+        Verdict.SHAPES, "examples_as_steps", ("rnn", "24"),
+    ),
+    "turned cross-entropy": Fault(
+        turned(F.cross_entropy, lambda x: x[:, :3].argmax(1)), Verdict.SIGN, "wrong_sign", ("2",)
+    ),
+    "turned binary cross-entropy": Fault(
+        turned(F.binary_cross_entropy_with_logits, lambda x: (x[:, :3] > 0).float()),
+        Verdict.SIGN, "wrong_sign", ("2",),
+    ),
+    "turned square": Fault(
+        turned(lambda out, y: (out - y).square().mean(), lambda x: torch.tanh(x[:, :3])),
+        Verdict.SIGN, "wrong_sign", ("2",),
+    ),
+    "turned by hand": Fault(
+        turned(
+            lambda out, y: -out.log_softmax(1).gather(1, y[:, None]).mean(),
+            lambda x: x[:, :3].argmax(1),
+        ),
+        Verdict.SIGN, "wrong_sign", ("2",),
+    ),
+    "maximized": Fault(maximizes, Verdict.SIGN, "wrong_sign", ("2",)),
+    "rectifier below zero": Fault(
+        out_of_range(nn.ReLU(), -1.5, 1.0), Verdict.OUTPUT, "out_of_reach", ("3",)
+    ),
+    "tanh for large targets": Fault(
+        out_of_range(nn.Tanh(), 0.0, 6.0), Verdict.OUTPUT, "out_of_reach", ("3",)
+    ),
+    "sigmoid for standardized targets": Fault(
+        out_of_range(nn.Sigmoid(), -0.4, 1.5), Verdict.OUTPUT, "out_of_reach", ("3",)
+    ),
     "unbounded scales": Fault(
         unbounded_scales, Verdict.NON_FINITE, "non_finite", ("exp", "parts.")
     ),
@@ -657,13 +805,17 @@ FAULTS = {
     "other parameters": Fault(other_parameters, Verdict.LEARNING_RATE, "not_held", ("0.weight",)),
     "rate too large": Fault(rate(300.0, 0.1), Verdict.LEARNING_RATE, "large_step"),
     "rate too small": Fault(rate(1e-8, 0.1), Verdict.LEARNING_RATE, "small_step"),
+    "decay beside SGD": Fault(
+        decay(torch.optim.SGD, 3.0, 1e-3, 0.1), Verdict.LEARNING_RATE, "strong_decay", ("0.weight",)
+    ),
+    "decay beside AdamW": Fault(
+        decay(torch.optim.AdamW, 60.0, 0.05, 1e-2), Verdict.LEARNING_RATE, "strong_decay"
+    ),
     "loss below Adam's ε": Fault(below_epsilon, Verdict.LEARNING_RATE, "below_epsilon"),
     "steep valley": Fault(
         valley(0.005, 0.5, 1e-3), Verdict.LEARNING_RATE, "overshoots", (), "sharpness"
     ),
-    "rectified answers": Fault(
-        rectified_answers, Verdict.HARD_TO_TRAIN, "did_not_train", (), "training"
-    ),
+    "rectified answers": Fault(rectified_answers, Verdict.OUTPUT, "out_of_reach", ("3",)),
     "foreign targets": Fault(
         foreign_targets, Verdict.HARD_TO_TRAIN, "did_not_train", (), "training"
     ),
@@ -673,6 +825,163 @@ FAULTS = {
     "valley too steep for the rate": Fault(
         valley(0.005, 0.04, 0.1), Verdict.LEARNING_RATE, "diverges", (), "training"
     ),
+}  # fmt: skip
+
+
+# --- What gets a note ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What training fails at, or learns by chance, and no measurement can call a fault for sure.
+
+    `places` are words of the note's evidence.
+    """
+
+    build: Callable[[bool], Any]
+    note: str
+    places: tuple[str, ...] = ()
+
+
+def permuted_by_view(broken):
+    """Classes are to come before steps; a view does not carry the entries along."""
+    tokens, table = torch.randint(9, (16, 5)), torch.randperm(9)
+    model = nn.Sequential(nn.Embedding(9, 24), nn.ReLU(), nn.Linear(24, 9))
+
+    def compute(m):
+        out = m(tokens)
+        return F.cross_entropy(out.view(16, 9, 5) if broken else out.mT, table[tokens])
+
+    return model, compute
+
+
+def steps_first_by_reshape(broken):
+    x, y = torch.randn(24, 6, 2), torch.randint(2, (24,))
+    x[:, 5, 0] = 3.0 * (2.0 * y - 1.0)
+    model = Reader(nn.GRU(2, 16))
+
+    def compute(m):
+        steps = x.reshape(6, 24, 2) if broken else x.transpose(0, 1)
+        return F.cross_entropy(m.head(m.rnn(steps)[0][-1]), y)
+
+    return model, compute
+
+
+def no_logarithms(broken):
+    x, labels = torch.randn(48, 6), torch.randint(4, (48,))
+    model = stack(6, 24, 4, end=None if broken else nn.LogSoftmax(1))
+    return model, lambda m: F.nll_loss(m(x), labels)
+
+
+def divergence_of_probabilities(broken):
+    x = torch.randn(48, 6)
+    target = x[:, :4].softmax(1)
+
+    def compute(m):
+        out = m(x)
+        out = out.softmax(1) if broken else out.log_softmax(1)
+        return F.kl_div(out, target, reduction="batchmean")
+
+    return stack(6, 24, 4), compute
+
+
+def one_class(broken):
+    """A batch from a file that is sorted by class."""
+    x = torch.randn(48, 6)
+    labels = torch.full((48,), 2) if broken else torch.randint(4, (48,))
+    return stack(6, 24, 4), lambda m: F.cross_entropy(m(x), labels)
+
+
+def rare_ones(broken):
+    x = torch.randn(200, 6)
+    y = (x[:, 0] > (2.0 if broken else 0.0)).float()
+    y[0] = 1.0
+    return stack(6, 24, 1), lambda m: F.binary_cross_entropy_with_logits(m(x)[:, 0], y)
+
+
+def thousandfold_targets(broken):
+    x = torch.randn(64, 6)
+    y = (1000.0 if broken else 1.0) * torch.tanh(x[:, :2])
+    return stack(6, 24, 2), lambda m: F.mse_loss(m(x), y)
+
+
+def no_activations(broken):
+    x, labels = torch.randn(48, 6), torch.randint(3, (48,))
+    activation = nn.Identity if broken else nn.ReLU
+    return stack(6, 24, 24, 3, activation=activation), lambda m: F.cross_entropy(m(x), labels)
+
+
+def dropout(rate):
+    x, labels = torch.randn(48, 6), torch.randint(3, (48,))
+    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Dropout(rate), nn.Linear(64, 3))
+    return model, lambda m: F.cross_entropy(m(x), labels)
+
+
+def heavy_divergence(broken):
+    """A variational autoencoder whose KL is summed over the batch, and its error averaged."""
+    x = torch.randn(64, 3) @ torch.randn(3, 8)
+    model = nn.ModuleDict({"enter": stack(8, 24, 6), "leave": stack(3, 24, 8)})
+
+    def compute(m):
+        mean, spread = m["enter"](x).chunk(2, 1)
+        out = m["leave"](mean + torch.randn_like(mean) * (spread / 2).exp())
+        parting = 0.5 * (mean.square() + spread.exp() - 1 - spread)
+        return F.mse_loss(out, x) + (parting.sum() if broken else 1e-3 * parting.mean())
+
+    return model, compute
+
+
+def narrow_mixture(broken):
+    """A Gaussian likelihood whose deviation starts next to zero."""
+    x = torch.randn(64, 4)
+    y = torch.sin(x[:, :1]) + 0.3 * torch.randn(64, 1)
+    model = stack(4, 24, 2)
+    with torch.no_grad():
+        model[-1].bias[1] = -7.0 if broken else 0.0
+
+    def compute(m):
+        mean, spread = m(x).chunk(2, 1)
+        return (0.5 * ((y - mean) / spread.exp()).square() + spread).mean()
+
+    return model, compute
+
+
+def sure_critic_by_logarithm(broken):
+    """A generator whose loss is log(1 - D), where the critic is sure."""
+    z = torch.randn(48, 8)
+
+    def compute(m):
+        score = m(z).mean(1) - (22.0 if broken else 0.0)
+        return (1 - torch.sigmoid(score) + 1e-8).log().mean()
+
+    return stack(8, 32, 32, 16), compute
+
+
+NOTED = {
+    "view in place of permute": Noted(permuted_by_view, "scrambled_sizes", ("view", "faults.py")),
+    "reshape in place of transpose": Noted(
+        steps_first_by_reshape, "scrambled_sizes", ("reshape", "(24, 6, 2)")
+    ),
+    "attention over examples": Noted(weighed(0, 1), "over_examples", ("softmax", "48")),
+    "no logarithms": Noted(no_logarithms, "not_logarithms", ("nll_loss",)),
+    "divergence of probabilities": Noted(
+        divergence_of_probabilities, "not_logarithms", ("kl_div",)
+    ),
+    "one class": Noted(one_class, "same_targets"),
+    "rare ones": Noted(rare_ones, "rare_targets"),
+    "targets in thousands": Noted(thousandfold_targets, "slow_start"),
+    "tanh for half of the targets": Noted(
+        out_of_range(nn.Tanh(), 0.6, 1.0), "partly_out_of_reach", ("'3'",)
+    ),
+    "no activations": Noted(no_activations, "no_activations", ("3 weight layers",)),
+    "dropout of nearly all": Noted(
+        lambda broken: dropout(0.95 if broken else 0.1), "heavy_dropout", ("95 %", "'2'")
+    ),
+    "divergence that is summed": Noted(heavy_divergence, "unnamed_terms"),
+    "narrow likelihood": Noted(narrow_mixture, "low_rate"),
+    "sure critic, by a logarithm": Noted(sure_critic_by_logarithm, "tiny_gradients"),
+    "slow rate": Noted(rate(1e-4, 0.1), "small_steps", ("SGD",)),
+    "some decay": Noted(decay(torch.optim.SGD, 0.5, 1e-3, 0.1), "some_decay", ("0.5",)),
 }  # fmt: skip
 
 

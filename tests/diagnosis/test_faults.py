@@ -27,7 +27,7 @@ from chainrule.diagnosis.viability.model import Outlook
 from chainrule.display.cards import BAD, WARN, build_cards
 from chainrule.measure.non_finite import add_origin
 from chainrule.measure.sharpness import measure_sharpness
-from faults import FAULTS, SOUND, Program
+from faults import FAULTS, NOTED, SOUND, Program
 
 CAREFREE = (ACTIONS[Verdict.HEALTHY], ACTION_MEASURED, ACTION_AT_RISK, ACTION_WITH_SGD)
 
@@ -74,6 +74,19 @@ def test_its_sound_twin_gets_notes_only(name):
     _, diagnosis = judge(start(name, broken=False), FAULTS[name].finds)
     assert not diagnosis.findings
     assert diagnosis.verdict is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize("broken", [True, False])
+@pytest.mark.parametrize("name", NOTED)
+def test_what_cannot_be_called_a_fault_for_sure_gets_a_note(name, broken):
+    torch.manual_seed(0)
+    made = NOTED[name].build(broken)
+    _, diagnosis = judge(made if isinstance(made, Program) else Program(*made))
+    assert diagnosis.verdict is Verdict.HEALTHY
+    found = [note.evidence for note in diagnosis.notes if note.name == NOTED[name].note]
+    assert bool(found) is broken
+    for place in NOTED[name].places if broken else ():
+        assert any(place in text for text in found), found
 
 
 @pytest.mark.parametrize("name", SOUND)

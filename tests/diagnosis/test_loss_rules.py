@@ -97,7 +97,7 @@ def test_the_scale_of_the_loss_does_not_count(factor):
 
 
 def test_a_network_that_loses_the_gradient_is_no_flat_loss():
-    x, y = torch.randn(16, 4), torch.randn(16, 4)
+    x, y = torch.randn(16, 4), torch.rand(16, 4)
     layers = [part for _ in range(25) for part in (nn.Linear(4, 4), nn.Sigmoid())]
     diagnosis, found = find(nn.Sequential(*layers), lambda m: F.mse_loss(m(x), y))
     assert "flat_loss" not in found

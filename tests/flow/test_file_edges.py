@@ -12,6 +12,7 @@ from chainrule.flow.non_finite import NonFiniteOrigin
 from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.precision import PrecisionFlow
 from chainrule.flow.quantity import Quantity
+from chainrule.flow.slips import SlipFlow
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.flow.time import TimeFlow
 from made_flows import call, make_flow, parameter, residual
@@ -50,6 +51,7 @@ def text():
             terms=(LossTerm(name="a", value=one, gradients=gradients),),
         ),
         optimizer=OptimizerFlow(name="SGD", steps="gradient", rates=(0.1, None)),
+        slips=(SlipFlow(kind="flat", operation="sign", module="0", shape=(3, 4), result=(3, 4)),),
     )
     assert decode_flow(flow.to_json()) == flow
     return flow.to_json()
@@ -83,6 +85,7 @@ def histogram(low, high):
         (("residuals", 0, "parameters"), [1], [2]),
         (("inputs", 0, "constant_columns"), 4, 5),
         (("inputs", 0, "zero_columns"), 4, 5),
+        (("optimizer", "decays"), [0.1, None], [0.1]),
         (("times", 0, "steps"), [1, 4], [1, 5]),
         (("times", 0, "steps"), [2, 3], [3, 3]),
         (("times", 0, "read"), [], [1.0]),
@@ -106,7 +109,13 @@ def test_the_last_value_is_read_and_the_next_one_refused(text, path, last, beyon
         decode_flow(change(text, path, beyond))
 
 
-@pytest.mark.parametrize("name", [*NEW_IN_3, "residuals", "attentions"])
+def test_files_from_before_slips_were_looked_for_are_read(text):
+    document = json.loads(text)
+    del document["slips"]
+    assert decode_flow(json.dumps(document)).slips == ()
+
+
+@pytest.mark.parametrize("name", [*NEW_IN_3[:-1], "residuals", "attentions"])
 def test_a_field_with_a_default_must_be_there_all_the_same(text, name):
     document = json.loads(text)
     del document[name]

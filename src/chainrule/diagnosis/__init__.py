@@ -3,7 +3,7 @@
 from chainrule.diagnosis.attribution import Attribution, explain_attributions, rank_attributions
 from chainrule.diagnosis.diagnosis import NO_PARAMETERS, Diagnosis, Finding, diagnose, overlook
 from chainrule.diagnosis.limits import Limits, Violation, check_limits
-from chainrule.diagnosis.notes import Note
+from chainrule.diagnosis.note import Note
 from chainrule.diagnosis.rule import Reading, Rule, Verdict
 from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES, measure_metric
 from chainrule.diagnosis.viability.model import Outlook, Viability, assess_viability

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_times
-from chainrule.diagnosis.notes import Note, list_notes
+from chainrule.diagnosis.note import Note
+from chainrule.diagnosis.notes import list_notes
 from chainrule.diagnosis.optimizer_rules import (
     OVERSHOOTS,
     describe_overshoot,

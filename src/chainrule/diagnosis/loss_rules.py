@@ -397,10 +397,8 @@ def describe_reach(
 ) -> str:
     """Return what outputs can reach at best, in words."""
     worst, value = find_worst(rule, wrong)
-    return (
-        f"{word_reach(flow, worst)}: {rule.format(value)} of guessing "
-        f"({describe_bound(rule, readings, wrong)})"
-    )
+    bound = describe_bound(rule, readings, wrong)
+    return f"{word_reach(flow, worst)}: {rule.format(value)} times as much ({bound})"
 
 
 def word_reach(flow: GradientFlow, reading: Reading) -> str:
@@ -413,8 +411,8 @@ def word_reach(flow: GradientFlow, reading: Reading) -> str:
     at = f" ({reading.where})" if reading.where else ""
     return (
         f"the function that makes the output{at} has a range, and many targets lie outside: even "
-        f"the best values in it give a {KIND_NAMES[part.kind]} of {format_number(part.reach)}, and "
-        f"guessing gives {format_number(part.guessing)}"
+        f"the best values in it give a {KIND_NAMES[part.kind]} of {format_number(part.reach)}, "
+        f"where guessing gives {format_number(part.guessing)}"
     )
 
 
@@ -611,7 +609,7 @@ LOSS_RULES = (
         "again.",
         read=read_reach,
         describe=describe_reach,
-        scale="share",
+        last=True,
         ignored_by_remedies=True,
     ),
     Rule(

@@ -7,32 +7,22 @@ and what was found when the claim that goes with it was put to the test.
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.input_rules import ENOUGH
+from chainrule.diagnosis.learning_notes import LEARNING_NOTES
 from chainrule.diagnosis.loss_rules import (
     is_applied_twice,
-    read_reach,
     word_activations,
     word_broadcast,
-    word_reach,
     word_short,
 )
+from chainrule.diagnosis.note import Note, make_note
 from chainrule.diagnosis.observations import OBSERVATIONS
-from chainrule.diagnosis.optimizer_rules import EPSILON, word_decay, word_step
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES, measure_metric
-from chainrule.diagnosis.slip_rules import (
-    list_slips,
-    word_not_logarithms,
-    word_over_examples,
-    word_place,
-    word_scrambled,
-)
 from chainrule.diagnosis.structure import (
-    is_loss_flat,
     list_normalizations,
     list_streams,
 )
@@ -46,7 +36,6 @@ from chainrule.diagnosis.time_rules import (
     measure_lost,
 )
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.loss import KIND_NAMES
 from chainrule.flow.precision import FORMATS
 from chainrule.flow.records import (
     NEAR_ONE_HOT,
@@ -58,42 +47,6 @@ from chainrule.flow.records import (
 
 _LONG = 4
 """Sums from which on a residual stream is worth a note of its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """Something worth knowing that does not change the verdict.
-
-    Attributes:
-        name: Key in the table of observations.
-        modules: Names of the modules concerned, in forward order; empty where no module returned
-            what was looked at.
-        metric: What was measured, in words.
-        value: The metric that is furthest beyond the bound.
-        threshold: The bound from which on it is reported.
-        beyond: ">" or "<": on which side of the bound it is.
-        evidence: The measurement in one sentence.
-        meaning: What measurement says about the claim that people make of it.
-        source: Where claim and answer come from.
-
-    Example:
-        >>> Note(name="a", modules=(), metric="m", value=1.0, threshold=0.5, beyond=">",
-        ...      evidence="m is 1", meaning="", source="")
-        Note(a: m is 1)
-    """
-
-    name: str
-    modules: tuple[str, ...]
-    metric: str
-    value: float
-    threshold: float
-    beyond: str
-    evidence: str
-    meaning: str
-    source: str
-
-    def __repr__(self) -> str:
-        return f"Note({self.name}: {self.evidence})"
 
 
 def list_notes(flow: GradientFlow) -> tuple[Note, ...]:
@@ -115,14 +68,14 @@ def _find_stopped(flow: GradientFlow) -> Iterator[Note]:
         start = locate_overflow(flow)
         evidence = f"{format_number(total)} numbers are infinite or undefined: {start}"
     if total > 0:
-        yield _note("stopped_non_finite", total, evidence, list(places))
+        yield make_note("stopped_non_finite", total, evidence, list(places))
 
 
 def _find_one_hot(flow: GradientFlow) -> Iterator[Note]:
     found = [each for each in flow.attentions if each.entropy < NEAR_ONE_HOT]
     if found:
         least = min(found, key=lambda each: each.entropy)
-        yield _note(
+        yield make_note(
             "one_hot_attention",
             least.entropy,
             f"attention is nearly one-hot in {_count(found, flow.attentions)}: its relative "
@@ -136,7 +89,7 @@ def _find_uniform(flow: GradientFlow) -> Iterator[Note]:
     found = [each for each in flow.attentions if each.entropy > NEAR_UNIFORM]
     if 2 * len(found) > len(flow.attentions):
         least = min(each.entropy for each in found)
-        yield _note(
+        yield make_note(
             "uniform_attention",
             least,
             f"attention is nearly uniform in {_count(found, flow.attentions)}: its relative "
@@ -156,7 +109,7 @@ def _find_large_branches(flow: GradientFlow) -> Iterator[Note]:
     found = [(share, each) for share, each in shares if share > bound]
     if found:
         share, worst = max(found, key=lambda pair: pair[0])
-        yield _note(
+        yield make_note(
             "large_branch",
             share,
             f"{len(found)} of {len(shares)} branches add more than {bound:g} times the size of "
@@ -171,7 +124,7 @@ def _find_tiny_branches(flow: GradientFlow) -> Iterator[Note]:
         return
     median = statistics.median(float(share) for share, _ in shares)
     if median < OBSERVATIONS["tiny_branch"].threshold:
-        yield _note(
+        yield make_note(
             "tiny_branch",
             median,
             "the branches add nothing yet"
@@ -205,7 +158,7 @@ def _find_growing(flow: GradientFlow) -> Iterator[Note]:
             if first is not None and last
             else ""
         )
-        yield _note(
+        yield make_note(
             "growing_pre_norm",
             growth,
             f"the pre-norm residual stream grows by a factor of {format_number(growth)} over its "
@@ -221,7 +174,7 @@ def _find_fading(flow: GradientFlow) -> Iterator[Note]:
             continue
         ratio = first / last
         if RULES["fading_stream"].threshold <= ratio < OBSERVATIONS["fading_post_norm"].threshold:
-            yield _note(
+            yield make_note(
                 "fading_post_norm",
                 ratio,
                 f"the gradient at the first of {len(stream)} sums of the post-norm residual stream "
@@ -237,7 +190,7 @@ def _find_starved_branches(flow: GradientFlow) -> Iterator[Note]:
     wrong = any(each.value is not None and rule.is_beyond(each.value) for each in rule.read(flow))
     if found and not wrong:
         least = min(found, key=lambda place: place.value)
-        yield _note(
+        yield make_note(
             "starved_branch",
             least.value,
             f"{len(found)} of {len(places)} normalizations put out less than {rule.threshold:g} "
@@ -250,7 +203,7 @@ def _find_starved_branches(flow: GradientFlow) -> Iterator[Note]:
 def _find_unused(flow: GradientFlow) -> Iterator[Note]:
     unreached = read_unreached(flow)
     if unreached.names and not unreached.cut:
-        yield _note(
+        yield make_note(
             "unused_weights",
             len(unreached.names),
             describe_unreached(unreached),
@@ -262,7 +215,7 @@ def _find_idle(flow: GradientFlow) -> Iterator[Note]:
     share = None if flow.loss_facts is None else flow.loss_facts.zero_examples
     bound = OBSERVATIONS["idle_examples"].threshold
     if share is not None and bound < share <= RULES["idle_examples"].threshold:
-        yield _note(
+        yield make_note(
             "idle_examples",
             share,
             f"{format_share(share)} of the examples send no gradient back through the output",
@@ -277,7 +230,7 @@ def _find_large_start(flow: GradientFlow) -> Iterator[Note]:
     if excess is None or any(RULES[name].is_beyond(excess) for name in _large(flow)):
         return
     if excess > OBSERVATIONS["large_start"].threshold:
-        yield _note(
+        yield make_note(
             "large_start", excess, f"the loss is {format_number(excess)} times that of guessing", []
         )
 
@@ -291,7 +244,7 @@ def _find_all_pairs(flow: GradientFlow) -> Iterator[Note]:
     for each in flow.loss_facts.broadcasts if flow.loss_facts else ():
         if not each.by_mistake:
             count = math.prod(each.result) // max(1, math.prod(each.output))
-            yield _note("all_pairs", count, word_broadcast(each), [])
+            yield make_note("all_pairs", count, word_broadcast(each), [])
 
 
 def _find_swamped(flow: GradientFlow) -> Iterator[Note]:
@@ -311,7 +264,7 @@ def _find_swamped(flow: GradientFlow) -> Iterator[Note]:
         factor, name, place, most = max(found, default=(0.0, "", 0, 0.0))
         if small.guessing is not None and factor > OBSERVATIONS["swamped_term"].threshold:
             parameter = flow.parameters[place].name
-            yield _note(
+            yield make_note(
                 "swamped_term",
                 factor,
                 f"the gradient of the term {name!r} is {format_number(factor)} times that of "
@@ -321,48 +274,10 @@ def _find_swamped(flow: GradientFlow) -> Iterator[Note]:
             )
 
 
-def _find_unnamed(flow: GradientFlow) -> Iterator[Note]:
-    """Find a loss whose other summands outweigh the error that it knows, where none has a name."""
-    facts = flow.loss_facts
-    parts = () if facts is None or facts.terms else facts.parts
-    known = [part for part in parts if part.guessing is not None and part.kind != "penalty"]
-    if not known or not any(part.kind == "custom" for part in parts):
-        return
-    values = [part.value for part in parts if part.value is not None]
-    rest = abs(float(flow.loss) - math.fsum(map(float, values)))
-    level = math.fsum(float(part.guessing or 0.0) for part in known)
-    ratio = rest / level if level > 0.0 else 0.0
-    if OBSERVATIONS["unnamed_terms"].threshold < ratio < math.inf:
-        kinds = " and ".join(dict.fromkeys(KIND_NAMES[part.kind] for part in known))
-        yield _note(
-            "unnamed_terms",
-            ratio,
-            f"what is added to the {kinds} amounts to {format_number(rest)}, and guessing costs "
-            f"the {kinds} {format_number(level)}",
-            [],
-        )
-
-
-def _find_tiny_gradients(flow: GradientFlow) -> Iterator[Note]:
-    size = measure_metric(flow, "below_epsilon")
-    bound = OBSERVATIONS["tiny_gradients"].threshold
-    wrong = RULES["below_epsilon"]
-    if size is None or not 0.0 < size < bound or (wrong.applies(flow) and wrong.is_beyond(size)):
-        return
-    yield _note(
-        "tiny_gradients",
-        size,
-        f"the entries of all gradients together have a size of {format_number(size)}, and Adam "
-        f"adds {format_number(EPSILON)} before it divides by it; the loss is "
-        f"{format_number(flow.loss)}",
-        [],
-    )
-
-
 def _find_short_sequences(flow: GradientFlow) -> Iterator[Note]:
     share = measure_metric(flow, "short_sequences")
     if share and not RULES["short_sequences"].is_beyond(share):
-        yield _note("short_sequences", share, word_short(flow), [])
+        yield make_note("short_sequences", share, word_short(flow), [])
 
 
 def _find_probabilities(flow: GradientFlow) -> Iterator[Note]:
@@ -372,91 +287,14 @@ def _find_probabilities(flow: GradientFlow) -> Iterator[Note]:
         return
     if any(is_applied_twice(part) for part in parts):
         names = [flow.layers[at].name for part in parts for at in part.outputs]
-        yield _note("probabilities", 1.0, "; ".join(word_activations(flow)), names)
-
-
-def _find_reach(flow: GradientFlow) -> Iterator[Note]:
-    low, high = OBSERVATIONS["partly_out_of_reach"].threshold, RULES["out_of_reach"].threshold
-    for each in read_reach(flow):
-        if each.value is not None and low < each.value <= high:
-            evidence = f"{word_reach(flow, each)}, {format_number(1.0 / each.value)} times as much"
-            yield _note("partly_out_of_reach", each.value, evidence, each.modules)
-
-
-def _find_alike_targets(flow: GradientFlow) -> Iterator[Note]:
-    """Find classes of which one is all there is, or nearly so."""
-    for part in flow.loss_facts.parts if flow.loss_facts else ():
-        is_binary = part.kind.startswith("binary_cross_entropy")
-        width = 2 if is_binary else part.width if part.kind == "cross_entropy" else None
-        rows = [flow.layers[at].shape[0] for at in part.outputs if flow.layers[at].shape]
-        if not width or part.constant is None or not part.guessing or part.floor is None:
-            continue
-        if width < 2 or max(rows, default=0) < _ENOUGH_ANSWERS or part.floor > 0.0:
-            continue
-        spread = part.constant / part.guessing * math.log(width)
-        names = [flow.layers[at].name for at in part.outputs]
-        if spread < 1e-6:
-            yield _note(
-                "same_targets", 1.0, "all examples of the batch have the same target", names
-            )
-        elif spread < OBSERVATIONS["rare_targets"].threshold:
-            yield _note(
-                "rare_targets",
-                spread,
-                "nearly all targets are the same: the best constant answer costs "
-                f"{format_number(part.constant)}, and guessing {format_number(part.guessing)}",
-                names,
-            )
-
-
-_ENOUGH_ANSWERS = 8
-"""Answers from which on it is no accident that their targets are the same."""
-
-
-def _find_slow_start(flow: GradientFlow) -> Iterator[Note]:
-    step = None if flow.loss_facts is None else flow.loss_facts.step
-    if step is None or is_loss_flat(flow) or RULES["no_step"].is_beyond(step):
-        return
-    if step < OBSERVATIONS["slow_start"].threshold:
-        yield _note(
-            "slow_start",
-            step,
-            "if every weight moved by 1 % along its gradient, the loss would fall by "
-            f"{format_number(step)} times itself",
-            [],
-        )
-
-
-def _find_linear(flow: GradientFlow) -> Iterator[Note]:
-    """Find models of several matrices, with nothing between them that is not linear."""
-    calls = [call for call in flow.layers if call.parent is None]
-    while calls and (calls[-1].role == "activation" or calls[-1].kind in _LAST):
-        calls.pop()  # what makes probabilities of the answers
-    weights = [call.name for call in calls if call.kind in _MATRICES]
-    kinds = {call.kind for call in calls}
-    linear = all(kind in _MATRICES or kind.startswith(_LINEAR) for kind in kinds)
-    if flow.spec is None and flow.chain and linear and len(set(weights)) > 1:
-        yield _note(
-            "no_activations",
-            len(set(weights)),
-            f"nothing stands between the {len(set(weights))} weight layers but linear functions",
-            list(dict.fromkeys(weights)),
-        )
-
-
-_MATRICES = frozenset(
-    {"Linear", *(f"Conv{at}{n}d" for at in ("", "Transpose") for n in "123")},
-)
-_LINEAR = ("Dropout", "AlphaDropout", "Flatten", "Unflatten", "Identity", "BatchNorm", "AvgPool")
-_LINEAR += ("AdaptiveAvgPool", "Upsample", "ZeroPad")
-_LAST = frozenset({"Softmax", "LogSoftmax", "Flatten", "Unflatten", "Identity"})
+        yield make_note("probabilities", 1.0, "; ".join(word_activations(flow)), names)
 
 
 def _find_log_softmax(flow: GradientFlow) -> Iterator[Note]:
     for part in flow.loss_facts.parts if flow.loss_facts else ():
         if (part.kind, part.activation) == ("cross_entropy", "log_softmax"):
             names = [flow.layers[position].name for position in part.outputs]
-            yield _note(
+            yield make_note(
                 "log_softmax_twice",
                 1.0,
                 "cross_entropy receives logarithms of probabilities",
@@ -467,7 +305,7 @@ def _find_log_softmax(flow: GradientFlow) -> Iterator[Note]:
 def _find_detached(flow: GradientFlow) -> Iterator[Note]:
     value = flow.loss_facts.detached if flow.loss_facts else None
     if value:
-        yield _note(
+        yield make_note(
             "detached_constant",
             abs(value),
             f"{format_number(value)} of the loss was detached from the model",
@@ -479,7 +317,7 @@ def _find_constant_columns(flow: GradientFlow) -> Iterator[Note]:
     for each in flow.inputs:
         share = each.constant_columns / each.columns
         if each.examples >= ENOUGH and share > OBSERVATIONS["constant_columns"].threshold:
-            yield _note(
+            yield make_note(
                 "constant_columns",
                 share,
                 f"{each.constant_columns:.0f} of {each.columns:,} columns of the input of "
@@ -491,7 +329,7 @@ def _find_constant_columns(flow: GradientFlow) -> Iterator[Note]:
 def _find_repeated(flow: GradientFlow) -> Iterator[Note]:
     for each in flow.inputs:
         if each.examples >= ENOUGH and each.repeated > OBSERVATIONS["repeated_examples"].threshold:
-            yield _note(
+            yield make_note(
                 "repeated_examples",
                 each.repeated,
                 f"{each.repeated * each.examples:.0f} of {each.examples:,} examples of the input "
@@ -505,59 +343,20 @@ def _find_fading_time(flow: GradientFlow) -> Iterator[Note]:
     for each in flow.times:
         share = measure_lost(each)
         if share is not None and 0.0 < share <= bound:
-            yield _note("fading_time", share, describe_lost(each), [each.name])
+            yield make_note("fading_time", share, describe_lost(each), [each.name])
 
 
 def _find_untold(flow: GradientFlow) -> Iterator[Note]:
     for each in flow.times:
         if each.kind not in UNGATED and each.length > LONG and is_untold(each):
-            yield _note("untold_steps", each.length, describe_untold(each), [each.name])
-
-
-def _find_slips(flow: GradientFlow) -> Iterator[Note]:
-    for each in list_slips(flow, "scrambled"):
-        yield _note("scrambled_sizes", 1.0, word_scrambled(each), [each.module])
-    for each in list_slips(flow, "over_examples"):
-        yield _note("over_examples", each.shape[0], word_over_examples(each), [each.module])
-    for each in list_slips(flow, "not_logarithms"):
-        value = 0.0 if each.value is None else float(each.value)
-        yield _note("not_logarithms", value, word_not_logarithms(each), [each.module])
-
-
-def _find_small_steps(flow: GradientFlow) -> Iterator[Note]:
-    step = measure_metric(flow, "small_step")
-    if step is None or RULES["small_step"].is_beyond(step):
-        return
-    if 0.0 < step < OBSERVATIONS["small_steps"].threshold:
-        yield _note("small_steps", step, word_step(flow, step), [])
-
-
-def _find_decay(flow: GradientFlow) -> Iterator[Note]:
-    pull = measure_metric(flow, "strong_decay")
-    rule = RULES["strong_decay"]
-    found = pull is not None and rule.applies(flow) and rule.is_beyond(pull)
-    if pull is not None and not found and pull > OBSERVATIONS["some_decay"].threshold:
-        yield _note("some_decay", pull, word_decay(flow, pull), [])
-
-
-def _find_dropout(flow: GradientFlow) -> Iterator[Note]:
-    found = [each for each in list_slips(flow, "dropout") if each.value is not None]
-    if found:
-        worst = max(found, key=lambda each: float(each.value or 0.0))
-        yield _note(
-            "heavy_dropout",
-            float(worst.value or 0.0),
-            f"{worst.operation} leaves out {format_share(worst.value or 0.0)} of the values"
-            f"{word_place(worst)}",
-            [each.module for each in found],
-        )
+            yield make_note("untold_steps", each.length, describe_untold(each), [each.name])
 
 
 def _find_copied_units(flow: GradientFlow) -> Iterator[Note]:
     low, high = OBSERVATIONS["copied_units"].threshold, RULES["symmetric_units"].threshold
     for each, share in list_symmetric(flow):
         if low < share <= high:
-            yield _note(
+            yield make_note(
                 "copied_units",
                 share,
                 f"{count_copies(flow, each):.0f} of {each.units:,} units of {each.parameter!r} "
@@ -575,7 +374,7 @@ def _find_partly_saturated(flow: GradientFlow) -> Iterator[Note]:
     ]
     if shares:
         share, worst = max(shares, key=lambda pair: pair[0])
-        yield _note(
+        yield make_note(
             "partly_saturated",
             share,
             f"{format_share(share)} of the activations behind layer {worst.layer} are saturated"
@@ -596,7 +395,7 @@ def _find_near_overflow(flow: GradientFlow) -> Iterator[Note]:
     if beyond:
         share, first = beyond[0]
         reach = f"reach {format_share(share)} of" if math.isfinite(share) else "are beyond"
-        yield _note(
+        yield make_note(
             "near_overflow",
             share,
             f"values of {first.label!r} {reach} the largest number of float16",
@@ -615,21 +414,6 @@ def _name(flow: GradientFlow, residual: ResidualFlow) -> str:
     return "" if residual.branch is None else flow.layers[residual.branch].name
 
 
-def _note(name: str, value: float, evidence: str, modules: Sequence[str]) -> Note:
-    observation = OBSERVATIONS[name]
-    return Note(
-        name=name,
-        modules=tuple(dict.fromkeys(filter(None, modules))),
-        metric=observation.metric,
-        value=float(value),
-        threshold=observation.threshold,
-        beyond=observation.beyond,
-        evidence=evidence,
-        meaning=observation.meaning,
-        source=observation.source,
-    )
-
-
 _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_stopped,
     _find_one_hot,
@@ -643,26 +427,17 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_idle,
     _find_large_start,
     _find_swamped,
-    _find_unnamed,
-    _find_tiny_gradients,
-    _find_small_steps,
-    _find_decay,
     _find_short_sequences,
     _find_all_pairs,
     _find_probabilities,
-    _find_reach,
-    _find_alike_targets,
-    _find_slow_start,
-    _find_linear,
     _find_log_softmax,
     _find_detached,
     _find_constant_columns,
     _find_repeated,
     _find_fading_time,
     _find_untold,
-    _find_slips,
-    _find_dropout,
     _find_copied_units,
     _find_partly_saturated,
     _find_near_overflow,
+    *LEARNING_NOTES,
 )

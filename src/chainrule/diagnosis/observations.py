@@ -185,6 +185,27 @@ _OBSERVATIONS = (
         "(arXiv 1406.2661), section 3",
     ),
     Observation(
+        name="low_rate",
+        metric="learning rate at which plain SGD moves the median parameter by 1 %",
+        threshold=1e-4,
+        beyond="<",
+        meaning="Usual rates, 0.001 to 1, are far too large for plain SGD here, because the loss "
+        "or its gradient is. Of 8 such models without another fault, SGD trained 2, and Adam 7. "
+        "Look at the size of the loss: sums in place of means, targets in large units, variances "
+        "that start near zero.",
+        source="measured: docs/truth.md",
+    ),
+    Observation(
+        name="high_rate",
+        metric="learning rate at which plain SGD moves the median parameter by 1 %",
+        threshold=100.0,
+        beyond=">",
+        meaning="Usual rates, 0.001 to 1, hardly move anything with plain SGD here, because the "
+        "loss or its gradient is so small. Of 11 such models without another fault, SGD trained "
+        "none and Adam 8. Look at what divides the loss, and at functions that are nearly flat.",
+        source="measured: docs/truth.md",
+    ),
+    Observation(
         name="small_steps",
         metric="size of the first step ÷ size of the weights",
         threshold=1e-4,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.rule import Reading, Rule, Verdict, find_worst
@@ -148,6 +149,23 @@ def word_step(flow: GradientFlow, value: float) -> str:
         f"with {flow.optimizer.name} at a learning rate of {shown}, {_STEP} is "
         f"{format_number(value)}"
     )
+
+
+def measure_usual_rate(flow: GradientFlow) -> float | None:
+    """Return the learning rate at which plain SGD moves the median parameter by 1 % of its norm.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> 0.01 < measure_usual_rate(simulate(NetworkSpec(depth=3, width=4))) < 10
+        True
+    """
+    rates = [
+        0.01 * float(parameter.norm) / float(parameter.grad_norm)
+        for parameter in flow.parameters
+        if parameter.grad_norm is not None and parameter.grad_norm > 0 and parameter.norm > 0
+    ]
+    rates = [rate for rate in rates if math.isfinite(rate) and rate > 0]
+    return median(rates) if rates else None
 
 
 def _read_decay(flow: GradientFlow) -> list[Reading]:

@@ -6,8 +6,8 @@ where a model has no specification, the verdict says what was measured, or what 
 
 import math
 from collections.abc import Callable, Mapping
-from statistics import median
 
+from chainrule.diagnosis.optimizer_rules import measure_usual_rate
 from chainrule.diagnosis.rules import RULES, measure_metric
 from chainrule.diagnosis.score_constants import SCORES
 from chainrule.diagnosis.viability.constants import Constants
@@ -100,13 +100,8 @@ def _measure_step(flow: GradientFlow) -> float | None:
 
 def _measure_rate(flow: GradientFlow) -> float | None:
     """Return the logarithm of the rate at which SGD moves the median parameter by 1 %."""
-    rates = [
-        0.01 * float(parameter.norm) / float(parameter.grad_norm)
-        for parameter in flow.parameters
-        if parameter.grad_norm is not None and parameter.grad_norm > 0 and parameter.norm > 0
-    ]
-    rates = [rate for rate in rates if math.isfinite(rate) and rate > 0]
-    return math.log10(median(rates)) if rates else None
+    rate = measure_usual_rate(flow)
+    return None if rate is None else math.log10(rate)
 
 
 FEATURES: Mapping[str, Callable[[GradientFlow], float | None]] = {

@@ -46,6 +46,7 @@ from chainrule.flow.records import (
     WeightLayer,
 )
 from chainrule.flow.sharpness import Sharpness
+from chainrule.flow.slips import SlipFlow
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.flow.time import MAX_STEPS, TimeFlow
 from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
@@ -80,6 +81,7 @@ __all__ = [
     "ResidualFlow",
     "Seed",
     "Sharpness",
+    "SlipFlow",
     "SymmetryFlow",
     "TermGradient",
     "TimeFlow",

@@ -92,6 +92,9 @@ NEW_IN_3 = (
 )
 """What flow files hold since version 3."""
 
+_LATER = frozenset({"slips"})
+"""What the first files of version 3 do not hold."""
+
 
 def decode_flow(text: str | bytes, *, limits: Limits = LIMITS) -> GradientFlow:
     """Return the flow that JSON text holds.
@@ -203,7 +206,7 @@ def _check_version(document: Any) -> int:
 def _check_complete(document: dict[str, Any]) -> None:
     """Raise if a field is missing that has a default: what is not there cannot be said."""
     for name in GradientFlow.__dataclass_fields__:
-        if name not in document:
+        if name not in document and name not in _LATER:
             raise FlowFileError(
                 f"The flow file is damaged at {name}: this field must be there and is missing. "
                 "Measure again and save a new one."
@@ -232,6 +235,7 @@ def _check_lengths(document: dict[str, Any], limits: Limits) -> None:
         ("inputs", limits.entries),
         ("times", limits.entries),
         ("symmetries", limits.entries),
+        ("slips", limits.entries),
         ("precisions", 2 * limits.entries),
         ("loss", limits.members),
         ("seeds", limits.members),

@@ -38,8 +38,8 @@ from chainrule.measure.broadcasts import COMPARES, Broadcasts
 from chainrule.measure.constants import SUMS, Constants
 from chainrule.measure.modules import Inventory, is_leaf
 from chainrule.measure.sharing import finish_all
-from chainrule.measure.slips import WATCHED, Slips
-from chainrule.measure.source_lines import Callers
+from chainrule.measure.slips import WATCHED, Place, Slips
+from chainrule.measure.source_lines import Callers, find_line
 
 if TYPE_CHECKING:
     from chainrule.flow.loss import AlignmentFlow
@@ -291,8 +291,18 @@ class AttentionWatch(TorchFunctionMode):
         sizes = _count_heads(query), query.shape[-2], key.shape[-2]
         self.calls.append(AttentionCall(self._name_place(), sizes, values))
 
-    def _find_place(self) -> tuple[str, bool]:
-        return self._name_place(), not self._inside
+    def _find_place(self) -> Place:
+        """Return which module is running, by its `forward`: innermost ones have no hooks here."""
+        frame: Any = currentframe()
+        while frame is not None:
+            if frame.f_code.co_name == "forward":
+                module = frame.f_locals.get("self")
+                if isinstance(module, nn.Module) and module in self._names:
+                    is_of_torch = type(module).__module__.startswith("torch.nn.")
+                    line = ("", None) if is_of_torch else find_line()
+                    return Place(self._names[module], *line)
+            frame = frame.f_back
+        return Place(self._name_place(), *find_line(), is_in_loss=not self._inside)
 
     def _name_place(self) -> str:
         return self._names.get(self._inside[-1], "") if self._inside else ""

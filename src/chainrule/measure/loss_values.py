@@ -15,6 +15,9 @@ from chainrule.measure.loss import Loss, Part
 from chainrule.measure.recording import Recorder, find_active
 from chainrule.measure.statistics import Table, is_cheap_to_read
 
+_ALIKE = 1e-4
+"""Relative difference of weights up to which it is rounding."""
+
 _Number = Tensor | float | None
 _Numbers = tuple[_Number, _Number, _Number, _Number, _Number]
 """Value, guessing, best constant answer, floor, what outputs in their range can reach."""
@@ -161,8 +164,8 @@ def _measure_classes(part: Part, target: Tensor, weight: Tensor | None) -> _Numb
     # taken off, the better: that has no floor.
     if part.kind == "nll" or not bool(scale >= 0):
         return value, None, None if part.kind == "nll" else entropy * scale, None, None
-    reach = _reach_classes(part, classes)
-    reach = None if reach is None else total * reach * scale
+    least = _reach_classes(part, classes)
+    reach = None if least is None else total * least * scale
     return value, total * math.log(classes) * scale, entropy * scale, 0.0, reach
 
 
@@ -183,7 +186,9 @@ def _measure_soft(part: Part, weight: Tensor) -> _Numbers | None:
     mass = -weight.to(torch.float64 if weight.device.type != "mps" else torch.float32)
     largest = mass.abs().max()
     if not bool((mass >= -1e-9 * largest).all()):
-        if bool(((mass == 0) | ((mass + largest).abs() < 1e-6 * largest)).all()):
+        each = mass.sum(dim)  # of an example; one that is left out has none
+        alike = (each == 0) | ((each - each.amin()).abs() <= _ALIKE * each.abs().amax())
+        if bool((mass <= 0).all() & alike.all()):
             turned = _measure_soft_entropy(-mass, dim)  # its sign was turned
             return (mass * -logs).sum(), None, -turned, None, None
         part.kind = "custom"  # weights of both signs, as a policy gradient has them

@@ -9,7 +9,7 @@ from chainrule.flow.quantity import Quantity
 from chainrule.flow.slips import SlipFlow
 from chainrule.measure.loss import Loss
 from chainrule.measure.recording import Recorder
-from chainrule.measure.slips import Slip
+from chainrule.measure.slips import Place, Slip
 from chainrule.measure.source_lines import read_line
 from chainrule.measure.statistics import Table
 
@@ -38,6 +38,9 @@ def prepare_slips(found: Sequence[Slip], recorder: Recorder, facts: Loss) -> lis
     }
     kept = [slip for slip in found if slip.kind != "over_examples" or slip.shape[0] in sizes]
     for slip in kept:
+        if slip.kind == "not_logarithms":
+            slip.value, slip.tensors = slip.tensors[0].detach().amax(), ()
+            continue
         known = len(recorder.targets)
         slip.edges = tuple(map(recorder.note_edge, slip.tensors))
         recorder.kept |= {edge for edge in slip.edges if edge is not None and edge >= known}
@@ -70,14 +73,14 @@ def _conclude(found: Sequence[Slip], gradients: Mapping[int, Tensor | Table]) ->
         yield SlipFlow(
             kind=slip.kind,
             operation=slip.operation,
-            module=slip.module,
+            module=slip.place.module,
             shape=slip.shape,
             result=slip.result,
             value=None if value is None else Quantity([value]),
-            is_in_loss=slip.is_in_loss,
-            file=slip.place[0][-1000:],
-            line=slip.place[1],
-            code=read_line(*slip.place),
+            is_in_loss=slip.place.is_in_loss,
+            file=slip.place.file[-1000:],
+            line=slip.place.line,
+            code=read_line(slip.place.file, slip.place.line),
         )
 
 
@@ -111,14 +114,8 @@ def _list_timed_examples(
             continue
         targets = answers.get(shape[0])
         if targets is not None and shape[1] not in targets[1:]:
-            yield Slip(
-                "examples_as_steps",
-                call.subject.kind,
-                call.subject.name,
-                shape,
-                shape,
-                ("", None),
-            )
+            place = Place(call.subject.name, "", None)
+            yield Slip("examples_as_steps", call.subject.kind, place, shape, shape)
 
 
 def _is_stopped(inward: Tensor | Table | None, outward: Tensor | Table | None) -> bool:

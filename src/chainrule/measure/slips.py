@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from chainrule.flow.slips import SlipKind
-from chainrule.measure.source_lines import find_line
 
 _STEPS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
 """Functions whose derivative is zero wherever they have one."""
@@ -38,20 +37,29 @@ _MOST = 8
 """Most calls of each kind that are kept."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a function is called: in which module, if any, and at which line of your code."""
+
+    module: str
+    file: str
+    line: int | None
+    is_in_loss: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class Slip:
     """A call that may be one.
 
-    Where gradients decide, `tensors` are what went in and came out, and `edges` theirs.
+    Where gradients decide, `tensors` are what went in and came out, and `edges` theirs; where
+    values do, what went in.
     """
 
     kind: SlipKind
     operation: str
-    module: str
+    place: Place
     shape: tuple[int, ...]
     result: tuple[int, ...]
-    place: tuple[str, int | None]
-    is_in_loss: bool = False
     value: Tensor | float | None = None
     tensors: tuple[Tensor, ...] = ()
     edges: tuple[int | None, ...] = ()
@@ -74,7 +82,7 @@ class Slips:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         result: Any,
-        find_place: Callable[[], tuple[str, bool]],
+        find_place: Callable[[], Place],
     ) -> None:
         """After a function of PyTorch.
 
@@ -83,7 +91,7 @@ class Slips:
             args: What it was given.
             kwargs: The same, by name.
             result: What it returned.
-            find_place: Returns the module that is running, and whether none is.
+            find_place: Returns where it was called.
         """
         if name not in WATCHED or not isinstance(result, Tensor):
             return
@@ -94,20 +102,17 @@ class Slips:
         if kind is None or self._counts.get(kind, 0) >= _MOST:
             return
         self._counts[kind] = self._counts.get(kind, 0) + 1
-        module, is_in_loss = find_place()
         slip = Slip(
             kind,
             name.removeprefix("special_").removesuffix("_nd"),
-            module,
+            find_place(),
             tuple(read.shape),
             tuple(result.shape),
-            find_line(),
-            is_in_loss,
         )
         if kind == "flat":
             slip.tensors = read, result
         elif kind == "not_logarithms":
-            slip.value = read.detach().amax()
+            slip.tensors = (read,)
         elif kind == "dropout":
             slip.value = _read_rate(args, kwargs)
         self.found.append(slip)
@@ -167,10 +172,11 @@ def _is_one(sizes: Any) -> bool:
 def _is_scrambled(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     """Whether the same sizes come out in another order.
 
-    Attention over relative positions does so on purpose with its last two dimensions, n and n + 1.
+    Attention over relative positions does so on purpose with the last two of four dimensions, of
+    sizes n and n + 1.
     """
     one, other = ([size for size in sizes if size != 1] for sizes in (before, after))
     if one == other or sorted(one) != sorted(other):
         return False
-    shifts = one[:-2] == other[:-2] and abs(one[-1] - one[-2]) == 1
+    shifts = len(before) > 3 and one[:-2] == other[:-2] and abs(one[-1] - one[-2]) == 1
     return not shifts

@@ -1,0 +1,224 @@
+"""Notes on what keeps a model with usable gradients from learning: targets, steps, calls."""
+
+import math
+from collections.abc import Callable, Iterator
+
+from chainrule._utils.numbers import format_number, format_share
+from chainrule.diagnosis.loss_rules import read_reach, word_reach
+from chainrule.diagnosis.note import Note, make_note
+from chainrule.diagnosis.observations import OBSERVATIONS
+from chainrule.diagnosis.optimizer_rules import (
+    EPSILON,
+    measure_usual_rate,
+    word_decay,
+    word_step,
+)
+from chainrule.diagnosis.rules import RULES, measure_metric
+from chainrule.diagnosis.slip_rules import (
+    list_slips,
+    word_not_logarithms,
+    word_over_examples,
+    word_place,
+    word_scrambled,
+)
+from chainrule.diagnosis.structure import is_loss_flat
+from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.loss import KIND_NAMES
+
+
+def _find_unnamed(flow: GradientFlow) -> Iterator[Note]:
+    """Find a loss whose other summands outweigh the error that it knows, where none has a name."""
+    facts = flow.loss_facts
+    parts = () if facts is None or facts.terms else facts.parts
+    known = [part for part in parts if part.guessing is not None and part.kind != "penalty"]
+    if not known or not any(part.kind == "custom" for part in parts):
+        return
+    values = [part.value for part in parts if part.value is not None]
+    rest = abs(float(flow.loss) - math.fsum(map(float, values)))
+    level = math.fsum(float(part.guessing or 0.0) for part in known)
+    ratio = rest / level if level > 0.0 else 0.0
+    if OBSERVATIONS["unnamed_terms"].threshold < ratio < math.inf:
+        kinds = " and ".join(dict.fromkeys(KIND_NAMES[part.kind] for part in known))
+        yield make_note(
+            "unnamed_terms",
+            ratio,
+            f"what is added to the {kinds} amounts to {format_number(rest)}, and guessing costs "
+            f"the {kinds} {format_number(level)}",
+            [],
+        )
+
+
+def _is_faultless(flow: GradientFlow) -> bool:
+    """Whether no rule finds anything: what a finding explains needs no note."""
+    return not any(
+        each.value is not None and rule.is_beyond(each.value)
+        for rule in RULES.values()
+        if not rule.last and rule.applies(flow)
+        for each in rule.read(flow)
+    )
+
+
+def _find_tiny_gradients(flow: GradientFlow) -> Iterator[Note]:
+    size = measure_metric(flow, "below_epsilon")
+    bound = OBSERVATIONS["tiny_gradients"].threshold
+    if size is None or not 0.0 < size < bound or not _is_faultless(flow):
+        return
+    yield make_note(
+        "tiny_gradients",
+        size,
+        f"the entries of all gradients together have a size of {format_number(size)}, and Adam "
+        f"adds {format_number(EPSILON)} before it divides by it; the loss is "
+        f"{format_number(flow.loss)}",
+        [],
+    )
+
+
+def _find_unusual_rate(flow: GradientFlow) -> Iterator[Note]:
+    rate = measure_usual_rate(flow)
+    for name in ("low_rate", "high_rate"):
+        entry = OBSERVATIONS[name]
+        beyond = rate is not None and (
+            rate < entry.threshold if entry.beyond == "<" else rate > entry.threshold
+        )
+        if rate is not None and beyond and flow.spec is None and _is_faultless(flow):
+            yield make_note(
+                name,
+                rate,
+                f"plain SGD would need a learning rate of {format_number(rate)} to change the "
+                "median parameter by 1 % in a step",
+                [],
+            )
+
+
+def _find_reach(flow: GradientFlow) -> Iterator[Note]:
+    low, high = OBSERVATIONS["partly_out_of_reach"].threshold, RULES["out_of_reach"].threshold
+    for each in read_reach(flow):
+        if each.value is not None and low < each.value <= high:
+            evidence = f"{word_reach(flow, each)}: {format_number(each.value)} times as much"
+            yield make_note("partly_out_of_reach", each.value, evidence, each.modules)
+
+
+def _find_alike_targets(flow: GradientFlow) -> Iterator[Note]:
+    """Find classes of which one is all there is, or nearly so."""
+    for part in flow.loss_facts.parts if flow.loss_facts else ():
+        is_binary = part.kind.startswith("binary_cross_entropy")
+        width = 2 if is_binary else part.width if part.kind == "cross_entropy" else None
+        rows = [flow.layers[at].shape[0] for at in part.outputs if flow.layers[at].shape]
+        if not width or part.constant is None or not part.guessing or part.floor is None:
+            continue
+        if width < 2 or max(rows, default=0) < _ENOUGH_ANSWERS or part.floor > 0.0:
+            continue
+        spread = part.constant / part.guessing * math.log(width)
+        names = [flow.layers[at].name for at in part.outputs]
+        if spread < 1e-6:
+            yield make_note(
+                "same_targets", 1.0, "all examples of the batch have the same target", names
+            )
+        elif spread < OBSERVATIONS["rare_targets"].threshold:
+            yield make_note(
+                "rare_targets",
+                spread,
+                "nearly all targets are the same: the best constant answer costs "
+                f"{format_number(part.constant)}, and guessing {format_number(part.guessing)}",
+                names,
+            )
+
+
+_ENOUGH_ANSWERS = 8
+"""Answers from which on it is no accident that their targets are the same."""
+
+
+def _find_slow_start(flow: GradientFlow) -> Iterator[Note]:
+    step = None if flow.loss_facts is None else flow.loss_facts.step
+    if step is None or is_loss_flat(flow) or RULES["no_step"].is_beyond(step):
+        return
+    if step < OBSERVATIONS["slow_start"].threshold and _is_faultless(flow):
+        yield make_note(
+            "slow_start",
+            step,
+            "if every weight moved by 1 % along its gradient, the loss would fall by "
+            f"{format_number(step)} times itself",
+            [],
+        )
+
+
+def _find_linear(flow: GradientFlow) -> Iterator[Note]:
+    """Find models of several matrices, with nothing between them that is not linear."""
+    calls = [call for call in flow.layers if call.parent is None]
+    while calls and (calls[-1].role == "activation" or calls[-1].kind in _LAST):
+        calls.pop()  # what makes probabilities of the answers
+    weights = [call.name for call in calls if call.kind in _MATRICES]
+    kinds = {call.kind for call in calls}
+    linear = all(kind in _MATRICES or kind.startswith(_LINEAR) for kind in kinds)
+    if flow.spec is None and flow.chain and linear and len(set(weights)) > 1:
+        yield make_note(
+            "no_activations",
+            len(set(weights)),
+            f"nothing stands between the {len(set(weights))} weight layers but linear functions",
+            list(dict.fromkeys(weights)),
+        )
+
+
+_MATRICES = frozenset(
+    {"Linear", *(f"Conv{at}{n}d" for at in ("", "Transpose") for n in "123")},
+)
+_LINEAR = (
+    *("Dropout", "AlphaDropout", "Flatten", "Unflatten", "Identity", "BatchNorm", "ZeroPad"),
+    *("AvgPool", "AdaptiveAvgPool", "Upsample"),
+)
+_LAST = frozenset({"Softmax", "LogSoftmax", "Flatten", "Unflatten", "Identity"})
+
+
+def _find_slips(flow: GradientFlow) -> Iterator[Note]:
+    for each in list_slips(flow, "scrambled"):
+        yield make_note("scrambled_sizes", 1.0, word_scrambled(each), [each.module])
+    for each in list_slips(flow, "over_examples"):
+        yield make_note("over_examples", each.shape[0], word_over_examples(each), [each.module])
+    for each in list_slips(flow, "not_logarithms"):
+        value = 0.0 if each.value is None else float(each.value)
+        yield make_note("not_logarithms", value, word_not_logarithms(each), [each.module])
+
+
+def _find_small_steps(flow: GradientFlow) -> Iterator[Note]:
+    step = measure_metric(flow, "small_step")
+    if step is None or RULES["small_step"].is_beyond(step):
+        return
+    if 0.0 < step < OBSERVATIONS["small_steps"].threshold:
+        yield make_note("small_steps", step, word_step(flow, step), [])
+
+
+def _find_decay(flow: GradientFlow) -> Iterator[Note]:
+    pull = measure_metric(flow, "strong_decay")
+    rule = RULES["strong_decay"]
+    found = pull is not None and rule.applies(flow) and rule.is_beyond(pull)
+    if pull is not None and not found and pull > OBSERVATIONS["some_decay"].threshold:
+        yield make_note("some_decay", pull, word_decay(flow, pull), [])
+
+
+def _find_dropout(flow: GradientFlow) -> Iterator[Note]:
+    found = [each for each in list_slips(flow, "dropout") if each.value is not None]
+    if found:
+        worst = max(found, key=lambda each: float(each.value or 0.0))
+        yield make_note(
+            "heavy_dropout",
+            float(worst.value or 0.0),
+            f"{worst.operation} leaves out {format_share(worst.value or 0.0)} of the values"
+            f"{word_place(worst)}",
+            [each.module for each in found],
+        )
+
+
+LEARNING_NOTES: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
+    _find_unnamed,
+    _find_tiny_gradients,
+    _find_unusual_rate,
+    _find_reach,
+    _find_alike_targets,
+    _find_slow_start,
+    _find_linear,
+    _find_slips,
+    _find_small_steps,
+    _find_decay,
+    _find_dropout,
+)
+"""What finds them, in the order in which notes are given."""
