@@ -159,7 +159,7 @@ def test_some_are_a_note_and_few_are_nothing():
     ("make", "wrong", "right", "rate", "rule", "bound"),
     [
         (tied, 5.0, 0.02, 3e-3, "large_tied_loss", FAR_WHEN_TIED),
-        (scaled_head, 3000.0, 1.0, 3e-3, "large_loss", FAR),
+        (scaled_head, 30_000.0, 1.0, 3e-3, "large_loss", FAR),
         (unscaled_targets, 30.0, 0.0, 1e-2, "large_loss", FAR),
     ],
 )
