@@ -793,9 +793,6 @@ FAULTS = {
         raw_inputs(lambda x: 1e4 * x, nn.Tanh), Verdict.INPUTS, "large_inputs", ("0",)
     ),
     "small inputs": Fault(raw_inputs(lambda x: 1e-3 * x), Verdict.INPUTS, "small_inputs", ("0",)),
-    "pixels": Fault(
-        raw_inputs(lambda x: 255 * x.sigmoid()), Verdict.INPUTS, "large_inputs", ("0",)
-    ),
     "years": Fault(raw_inputs(lambda x: 2000 + 10 * x), Verdict.INPUTS, "large_inputs", ("0",)),
     "mixed units": Fault(
         raw_inputs(lambda x: x * torch.logspace(-5, 0, 10)),

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.input_rules import LARGE
 from chainrule.diagnosis.rule import Verdict
 from chainrule.measure.inspection import inspect
 
@@ -78,12 +79,16 @@ def test_what_is_out_of_scale_trains_worse_at_every_rate_of_sgd(name):
     assert sick < sound - 0.15
 
 
-def test_pixels_up_to_255_break_a_usual_rate():
+def test_pixels_up_to_255_break_a_usual_rate_and_are_a_note():
     x, y = draw()
     pixels = (x.clamp(-2, 2) + 2) / 4
     make = lambda: build(nn.Tanh)  # noqa: E731
-    assert find(make(), 255 * pixels, y) == {"large_inputs"}
     assert find(make(), pixels, y) == set()
+    diagnosis = diagnose(inspect(make(), lambda m: F.cross_entropy(m(255 * pixels), y)))
+    assert diagnosis.verdict is Verdict.HEALTHY
+    (note,) = [each for each in diagnosis.notes if each.name == "large_inputs"]
+    assert note.value > note.threshold == LARGE
+    assert learn(build, 255 * pixels, y, sgd, RATES) > 0.8  # a rate that suits them
     for optimizer, rate in ((sgd, 1e-1), (torch.optim.Adam, 1e-2)):
         sound = learn(make, pixels, y, optimizer, [rate])
         assert learn(make, 255 * pixels, y, optimizer, [rate]) < sound - 0.1

@@ -155,11 +155,40 @@ def test_some_are_a_note_and_few_are_nothing():
 # --- A loss far above guessing -------------------------------------------------------------------
 
 
+def large_weights(factor):
+    """A single layer whose weights are large themselves: small steps do not undo that."""
+    means = torch.randn(10, 20)
+    model = nn.Sequential(nn.Linear(20, 10))
+    with torch.no_grad():
+        model[0].weight.mul_(factor)
+
+    def compute(m):
+        y = torch.randint(10, (128,))
+        return F.cross_entropy(m(means[y] + torch.randn(128, 20)), y)
+
+    return model, compute
+
+
+def test_a_cross_entropy_far_above_guessing_that_a_few_steps_undo_is_a_note():
+    model, compute = scaled_head(12.0)
+    with torch.no_grad():
+        model[0].weight.mul_(12.0)
+        model[2].weight.mul_(12.0)
+    flow = inspect(model, compute)
+    diagnosis = diagnose(flow)
+    (note,) = [note for note in diagnosis.notes if note.name == "large_start"]
+    assert diagnosis.verdict is Verdict.HEALTHY
+    assert note.value > FAR
+    _, after = train(model, compute, adam=False, rate=0.1, steps=150)
+    assert after < flow.loss_facts.guessing
+
+
 @pytest.mark.parametrize(
     ("make", "wrong", "right", "rate", "rule", "bound"),
     [
         (tied, 5.0, 0.02, 3e-3, "large_tied_loss", FAR_WHEN_TIED),
         (scaled_head, 3000.0, 1.0, 3e-3, "large_loss", FAR),
+        (large_weights, 3000.0, 1.0, 3e-3, "large_loss", FAR),
         (unscaled_targets, 30.0, 0.0, 1e-2, "large_loss", FAR),
     ],
 )

@@ -78,7 +78,9 @@ def list_large(flow: GradientFlow) -> tuple[InputFlow, ...]:
         >>> [each.size for each in list_large(flow)]
         [99.0]
     """
-    return tuple(each for each in flow.inputs if each.size > LARGE and not is_normalized(flow, each))
+    return tuple(
+        each for each in flow.inputs if each.size > LARGE and not is_normalized(flow, each)
+    )
 
 
 def _find_layers(flow: GradientFlow, entering: InputFlow) -> tuple[int, ...]:

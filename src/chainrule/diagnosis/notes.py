@@ -9,7 +9,8 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from chainrule._utils.numbers import format_number, format_share
-from chainrule.diagnosis.input_rules import ENOUGH
+from chainrule.diagnosis.evidence import list_saturable
+from chainrule.diagnosis.input_rules import ENOUGH, list_large
 from chainrule.diagnosis.learning_notes import LEARNING_NOTES
 from chainrule.diagnosis.loss_rules import (
     is_applied_twice,
@@ -227,11 +228,25 @@ def _find_idle(flow: GradientFlow) -> Iterator[Note]:
 
 def _find_large_start(flow: GradientFlow) -> Iterator[Note]:
     excess = measure_metric(flow, "large_loss")
-    if excess is None or any(RULES[name].is_beyond(excess) for name in _large(flow)):
+    if excess is None or any(RULES[name].finds(flow) for name in _large(flow)):
         return
     if excess > OBSERVATIONS["large_start"].threshold:
         yield make_note(
             "large_start", excess, f"the loss is {format_number(excess)} times that of guessing", []
+        )
+
+
+def _find_large_inputs(flow: GradientFlow) -> Iterator[Note]:
+    found = list_large(flow)
+    if found and not RULES["large_inputs"].finds(flow):
+        worst = max(found, key=lambda each: each.size)
+        yield make_note(
+            "large_inputs",
+            worst.size,
+            f"the input of {worst.reader or '(model)'!r} has a root mean square of "
+            f"{format_number(worst.size)}; its values lie between {format_number(worst.min)} and "
+            f"{format_number(worst.max)}",
+            [each.reader for each in found],
         )
 
 
@@ -367,10 +382,13 @@ def _find_copied_units(flow: GradientFlow) -> Iterator[Note]:
 
 def _find_partly_saturated(flow: GradientFlow) -> Iterator[Note]:
     low, high = OBSERVATIONS["partly_saturated"].threshold, RULES["saturated"].threshold
+    judged = {layer.layer for layer in list_saturable(flow)}
     shares = [
         (share, layer)
         for layer in flow.weight_layers
-        if (share := read_saturation(layer)) is not None and low < share <= high
+        if (share := read_saturation(layer)) is not None
+        and low < share
+        and (share <= high or layer.layer not in judged)
     ]
     if shares:
         share, worst = max(shares, key=lambda pair: pair[0])
@@ -426,6 +444,7 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_unused,
     _find_idle,
     _find_large_start,
+    _find_large_inputs,
     _find_swamped,
     _find_short_sequences,
     _find_all_pairs,

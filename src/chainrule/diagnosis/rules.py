@@ -22,7 +22,9 @@ from types import MappingProxyType
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.comparison import compare_deltas
 from chainrule.diagnosis.evidence import (
+    FLAT_SHARE,
     LARGEST_STEP,
+    asks_the_same,
     is_nearly_large,
     is_nearly_small,
     is_small,
@@ -69,7 +71,6 @@ from chainrule.diagnosis.structure import (
     find_small_head,
     find_tied_head,
     is_loss_flat,
-    list_before_small,
     list_branch_layers,
     list_branch_normalizations,
     list_bypassed,
@@ -79,15 +80,12 @@ from chainrule.diagnosis.structure import (
     measure_stream_gradient,
     measure_stream_growth,
     measure_typical_gradient,
-    moves,
 )
 from chainrule.diagnosis.symmetry_rules import SYMMETRY_RULES
 from chainrule.diagnosis.time_rules import (
     TIME_RULES,
     find_faded,
     find_variation_in_time,
-    list_recurrent,
-    measure_gates,
 )
 from chainrule.diagnosis.trial_rules import TRIAL_RULES
 from chainrule.diagnosis.viability.features import RESOLUTION
@@ -262,7 +260,8 @@ def _is_evident(flow: GradientFlow) -> bool:
 
     Where they still differ by more than a ten-thousandth, biases often are what they have in
     common, and most networks learn to differ. So there some gradient must come near its bound, too:
-    of a layer, of a residual stream, or of a time step where no gate can open the way to it.
+    of a layer, of a residual stream, or of a time step where no gate can open the way to it. Or the
+    loss asks the same of all answers.
     """
     if flow.spec is not None:
         return True
@@ -272,6 +271,7 @@ def _is_evident(flow: GradientFlow) -> bool:
     return (
         least < _CLEARLY_SAME
         or is_nearly_small(flow)
+        or asks_the_same(flow)
         or (faded is not None and faded < 10 * USABLE_IN_CHAIN)
         or (stream is not None and stream < 10 * RULES["fading_stream"].threshold)
     )
@@ -504,7 +504,7 @@ _RULES = (
         name="saturated",
         verdict=Verdict.SATURATED,
         metric="share of saturated activations",
-        threshold=0.9,
+        threshold=FLAT_SHARE,
         beyond=">",
         reason="Where an activation function is flat, its derivative is near zero, so almost no "
         "gradient passes through it.",

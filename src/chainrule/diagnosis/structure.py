@@ -32,8 +32,8 @@ USABLE_STEP = 2e-3
 """‖∂loss/∂W‖ ÷ (error at the output · ‖W‖) from which on a step moves a layer, however small it is.
 
 A small weight needs but a small gradient: what counts is how far a step moves it beside its own
-size (You et al. 2017, arXiv 1708.03888). Measured: with 0.0011 or less plain SGD trained none of the
-models of benchmarks/truth.csv that were fitted on, from 0.0029 on it did."""
+size (You et al. 2017, arXiv 1708.03888). Measured on the fitted kinds of benchmarks/truth.csv:
+with 0.0011 or less in some layer of a chain plain SGD trained none, from 0.0029 on it did."""
 
 USABLE_ON_STREAM = 1e-4
 """The same for layers with paths around them."""
