@@ -15,6 +15,9 @@ from chainrule.watch.rate_rules import list_unheld
 MUCH = 0.5
 """Share of the numbers that were trained, of which it is said that they are not any more."""
 
+DECAY = 0.1
+"""Learning rate × weight decay above which weights halve within seven steps."""
+
 
 def find_remarks(history: History) -> Iterator[tuple[str, str]]:
     """Yield what is to be said now: a subject, to say it once, and a sentence.
@@ -72,6 +75,28 @@ def _find_unheld(history: History) -> str:
     )
 
 
+def _find_decay(history: History) -> str:
+    """Return that weight decay alone takes a good part of weights in each step."""
+    if history.count > 1:
+        return ""
+    for optimizer in history.facts.optimizers:
+        if optimizer.kind not in (
+            "SGD",
+            "AdamW",
+        ):  # in others the decay is scaled with the gradient
+            continue
+        for settings in optimizer.groups:
+            taken = settings.get("lr", 0.0) * settings.get("weight_decay", 0.0)
+            if taken >= DECAY:
+                return (
+                    f"A group of {optimizer.kind} has a learning rate of {settings['lr']:g} and a "
+                    f"weight decay of {settings['weight_decay']:g}: decay alone takes "
+                    f"{_write_share(taken)} of its weights in each step. Usual is a thousandth. "
+                    "This is no alarm, and said once."
+                )
+    return ""
+
+
 def _count(flags: np.ndarray) -> str:
     count = int(flags.sum())
     return f"{count} parameter{'' if count == 1 else 's'}"
@@ -81,4 +106,4 @@ def _write_share(share: float) -> str:
     return "all" if share >= 1.0 else f"{100 * share:.0f} %"
 
 
-_REMARKS = {"frozen": _find_frozen, "unheld": _find_unheld}
+_REMARKS = {"frozen": _find_frozen, "unheld": _find_unheld, "decay": _find_decay}
