@@ -314,7 +314,7 @@ def _find_rate_too_low(history: History) -> Finding | None:
     for sample in list(history.samples)[-3:]:
         ratios = sample.ratios[weights]
         known = ratios[ratios >= 0.0]
-        if not len(known) or not 0.0 < known.max() < STILL:
+        if not len(known) or not (0.0 < known.max() < STILL or (fallen and known.max() == 0.0)):
             return None
         largest.append(float(known.max()))
     value = max(largest)
