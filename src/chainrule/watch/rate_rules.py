@@ -34,7 +34,7 @@ SOON = 20
 FAR = 5.0
 """Loss ÷ first loss, in most of the last steps, that a run does not come back from by itself."""
 
-START_STEPS, NO_GAIN = 40, 0.9
+START_STEPS, NO_GAIN = 40, 0.85
 """Steps by which a run has learned something, and loss ÷ first loss of one that has not."""
 
 FALLEN, FALLEN_STEPS = 1e-3, 20

@@ -40,8 +40,10 @@ def _find_frozen(history: History) -> str:
     """Return that most of what was trained has asked for no gradient for some steps."""
     trained, asked = history.had_gradient, history.is_trained
     lost = trained & ~asked
+    if not lost.any():
+        return ""
     norms = history.get_norms(NEAR)
-    if not lost.any() or len(norms) < FROZEN_STEPS or history.has_turns:
+    if len(norms) < FROZEN_STEPS or history.has_turns:
         return ""
     is_frozen = (norms[:, lost] == FROZEN).all(1)
     if not is_frozen[-FROZEN_STEPS:].all():
@@ -61,8 +63,10 @@ def _find_frozen(history: History) -> str:
 
 def _find_unheld(history: History) -> str:
     """Return that some parameters get gradients in the first step, and nobody moves them."""
+    if history.count > 1:
+        return ""
     lost = list_unheld(history)
-    if history.count > 1 or not lost.any() or not (history.is_trained & history.is_held).any():
+    if not lost.any() or not (history.is_trained & history.is_held).any():
         return ""
     reached = history.is_trained & (history.get_norms(1)[0] > 0.0)
     share = float(history.sizes[lost].sum() / history.sizes[reached].sum())
