@@ -467,6 +467,7 @@ GRADIENT_RULES = (
             "rate_too_high",
             "stale_optimizer",
         ),
+        outlasts=True,
     ),
 )
 """The gravest first."""
