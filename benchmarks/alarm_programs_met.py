@@ -138,7 +138,7 @@ def settings_exchanged(bug: bool) -> Setup:
     """The head's group has rate and weight decay the wrong way round: 50 and 0.01."""
     model = stack(64, 64, 64, 10, init=he)
     swapped = {"lr": 50.0, "weight_decay": 0.01} if bug else {"lr": 0.01, "weight_decay": 0.001}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": list(model[:4].parameters())},
         {"params": list(model[4:].parameters()), **swapped},
     ]
