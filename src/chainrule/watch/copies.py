@@ -129,7 +129,7 @@ class CopySearch:
         grown = float(totals[-1]) / usual if usual > 0.0 else math.nan
         grown = min(max(grown, 1.0), _MOST_GROWN) if math.isfinite(grown) else 1.0
         trained = history.is_weight & history.is_trained & history.is_held & (moved > 0.0)
-        large = [at for at in np.flatnonzero(trained) if history.sizes[at] >= _LEAST]
+        large = [at for at in np.flatnonzero(trained).tolist() if history.sizes[at] >= _LEAST]
         large = sorted(large, key=lambda at: -history.sizes[at])[:_COMPARED]
         bound = _FEW * grown * float(np.linalg.norm(moved[large]))
         sizes = history.samples[-1].weight_norms

@@ -126,7 +126,9 @@ def _find_unreached(history: History, asked: NDArray[np.bool_]) -> Finding | Non
     if len(norms) < UNREACHED:
         return None
     weights = np.flatnonzero(asked & history.is_weight)
-    unreached = (norms[:, weights] == ABSENT).all(0)
+    own = norms[:, weights]
+    lost = (own == 0.0) & history.had_gradient[weights]  # zeroed in place, and cut off since
+    unreached = ((own == ABSENT) | lost).all(0)
     if not len(weights) or unreached.all():
         return None
     if not unreached[0]:
@@ -188,7 +190,12 @@ def _floor(history: History) -> float:
 
 
 def _find_exploding(history: History) -> Finding | None:
-    return _find_growing_outputs(history) or _find_sensitive(history) or _find_jumped_norm(history)
+    return (
+        _find_growing_outputs(history)
+        or _find_overflow_in_time(history)
+        or _find_sensitive(history)
+        or _find_jumped_norm(history)
+    )
 
 
 def _find_growing_outputs(history: History) -> Finding | None:
@@ -218,6 +225,31 @@ def _find_growing_outputs(history: History) -> Finding | None:
         layer=worst.name,
         summary=f"At step {sample.step} the spread of the outputs grows from "
         f"{format_number(base)} to {format_number(size)} in {worst.name!r}{end}.",
+    )
+
+
+def _find_overflow_in_time(history: History) -> Finding | None:
+    """Return that a recurrent network overflows by itself: its weights and inputs are finite."""
+    sample = history.samples[-1] if history.samples else None
+    if sample is None or sample.step < history.step - 1 or history.bad_input is not None:
+        return None
+    at = next((at for at, each in enumerate(sample.layers) if each.non_finite), None)
+    if at is None or sample.layers[at].kind not in ("RNN", "RNNCell"):
+        return None
+    if at == 0 and history.facts.device != "cpu":  # what it reads was not looked at
+        return None
+    layer = sample.layers[at]
+    own = [
+        number for number, each in enumerate(history.facts.parameters) if each.layer == layer.name
+    ]
+    if not np.isfinite(sample.weight_norms[own]).all():
+        return None
+    return Finding(
+        value=math.inf,
+        bound=GROWTH,
+        layer=layer.name,
+        summary=f"At step {sample.step} the outputs of {layer.name!r} grow over time until "
+        f"{layer.non_finite} of them are infinite or undefined; its weights are finite.",
     )
 
 
@@ -311,7 +343,8 @@ def _find_vanishing(history: History) -> Finding | None:
     rms = np.median(history.get_norms(10)[:, weights], axis=0) / np.sqrt(history.sizes[weights])
     third = max(1, len(weights) // 3)
     front, end = rms[:third], rms[-third:]
-    if (front < 0.0).any() or not end.max() > 0.0:
+    is_cut = (front == 0.0) & history.had_gradient[weights[:third]]  # another rule's
+    if (front < 0.0).any() or is_cut.any() or not end.max() > 0.0:
         return None
     ratio = float(np.median(front) / end.max())
     if ratio >= APART:
@@ -434,6 +467,7 @@ GRADIENT_RULES = (
             "rate_too_high",
             "stale_optimizer",
         ),
+        outlasts=True,
     ),
 )
 """The gravest first."""

@@ -59,14 +59,13 @@ class Lagged:
             return np.array(values.numpy(), np.float64).reshape(-1)
         return values.reshape(-1).double().cpu().numpy()
 
-    def is_finite(self) -> bool:
-        """Whether all numbers are finite; also where that would have to be waited for."""
+    def is_odd(self) -> bool:
+        """Whether a number is zero or not finite; not so where that would have to be waited for."""
         values = self._values
-        return (
-            values.device.type != "cpu"
-            or self._event is not None
-            or math.isfinite(sum(values.tolist()))
-        )
+        if values.device.type != "cpu" or self._event is not None:
+            return False
+        known = values.tolist()
+        return 0.0 in known or not math.isfinite(sum(known))
 
 
 def measure_norms(tensors: Sequence[Tensor], *, is_plain: bool = False) -> Tensor:

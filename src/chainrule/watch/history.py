@@ -63,12 +63,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class BadInput:
-    """Numbers that are not finite in what the model read.
+    """What is wrong with what the model read: numbers that are not finite, or nothing but zeros.
 
     Attributes:
         name: Which input.
         shape: Its shape.
-        count: How many of its numbers are infinite or undefined.
+        count: How many of its numbers are infinite or undefined; 0 if all of them are zero.
         rows: In how many entries of its first dimension they are: of a batch, its examples.
     """
 
@@ -103,6 +103,7 @@ class History:
         unfrozen: Which parameters began to ask for gradients in mid-run.
         leftovers: Steps that were looked at, and whether they kept the gradients of the one before.
         bad_input: What the model read that was not finite, and the last step at which it did.
+        blank_inputs: The last steps at which all that the model read was zero, and its shape.
         copies: Counts of the last steps at which the loss jumped because a copy of the weights that
             makes the targets was made anew.
         has_players: Whether several losses are trained against each other, or in turns.
@@ -133,6 +134,7 @@ class History:
         self.leftovers: deque[tuple[int, bool]] = deque(maxlen=CHECKS)
         self.has_players = False
         self.bad_input: tuple[int, BadInput] | None = None
+        self.blank_inputs: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=CHECKS)
         self.copies: deque[int] = deque(maxlen=8)
         self._had = np.zeros(len(parameters), bool)
         self._zero = np.zeros(len(parameters), bool)
@@ -224,6 +226,14 @@ class History:
         """Take in whether a step kept the gradients of the one before."""
         self.leftovers.append((step, is_left))
         self.due = self.due or is_left
+
+    def note_input(self, bad: BadInput) -> None:
+        """Take in what was wrong with what the model read at the last step."""
+        if bad.count:
+            self.bad_input = self.step, bad
+        else:
+            self.blank_inputs.append((self.step, bad.shape))
+        self.due = True
 
     def note_copy(self, count: int) -> None:
         """Take in that the loss jumped at a step because its targets come from a newer copy.

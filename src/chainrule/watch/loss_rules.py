@@ -437,8 +437,9 @@ LOSS_RULES = (
         find=_find_outlier_batch,
         bounds=(_JUMP,),
         cause="One batch is unlike the others: values out of scale, wrong labels, a damaged "
-        "record.",
-        action="Look at the inputs of this step; clip gradients, so that one batch cannot do much.",
+        "record; or the first of another class, where the data are sorted.",
+        action="Look at the inputs of this step, and whether the data are shuffled; clip "
+        "gradients, so that one batch cannot do much.",
         follows=(
             "zero_inputs",
             "non_finite",

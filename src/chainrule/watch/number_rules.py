@@ -20,6 +20,9 @@ LOST = 0.95
 SUBNORMAL = 0.05
 """Share of subnormal numbers that tells a gradient lost by its format from one blocked by units."""
 
+SEEN_BLANK = 2
+"""Steps in which all inputs were seen to be zero: one may be an odd batch."""
+
 BLANK = 3
 """Steps in which the first layer reads nothing but zeros."""
 
@@ -125,7 +128,16 @@ def _find_beginning(
 def _find_zero_inputs(history: History) -> Finding | None:
     """Return that the first weight has a gradient of zero because what it is multiplied with is."""
     norms = history.get_norms(BLANK)
-    if len(norms) < BLANK:
+    seen = [shape for step, shape in history.blank_inputs if step > history.step - SEEN_BLANK]
+    if len(seen) >= SEEN_BLANK:
+        return Finding(
+            value=0.0,
+            bound=0.0,
+            layer=_find_first_layer(history),
+            summary=f"In the last {SEEN_BLANK} steps up to step {history.step} every number that "
+            f"the model read, {list(seen[-1])}, was zero.",
+        )
+    if len(norms) < BLANK or not (norms == 0.0).all(0).any():
         return None
     name = _find_first_layer(history)
     facts = history.facts.parameters
@@ -250,7 +262,8 @@ NUMBER_RULES = (
             Bound(
                 value=0.0,
                 unit="‖∂𝓛/∂W‖ of the first layer",
-                source="∂𝓛/∂W = Σ δ xᵀ is zero and ∂𝓛/∂b = Σ δ is not: then x is zero",
+                source="the inputs themselves; where they cannot be seen, ∂𝓛/∂W = Σ δ xᵀ is zero "
+                "and ∂𝓛/∂b = Σ δ is not, so that x is zero",
             ),
         ),
         cause="The loader or a transform gives zeros: a file that could not be read, a mask, a "

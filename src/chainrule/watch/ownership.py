@@ -19,6 +19,10 @@ _MOST_VECTORS = 65_536
 """Entries of biases that are looked at for units without a gradient."""
 
 
+_FOREIGN_STEPS = 5
+"""Steps of others, without any of a watched optimizer, on parameters of the model."""
+
+
 class Ownership:
     """Which optimizer holds which parameters, as it was found last.
 
@@ -35,6 +39,7 @@ class Ownership:
         self._notices = notices
         self._others: dict[int, weakref.ref[torch.optim.Optimizer]] = {}
         self._mine = {id(each) for each in watched.optimizers}
+        self._foreign = 0
         self.read()
 
     def read(self) -> None:
@@ -66,6 +71,19 @@ class Ownership:
                 "this model. It was built for another model, or before this one was copied or its "
                 "layers were replaced.",
             )
+        if sum(map(len, self.held.values())) > len(held):
+            names = [watched.inventory.parameters[at].names[0] for at in sorted(held)]
+            twice = [
+                name
+                for at, name in zip(sorted(held), names, strict=True)
+                if self._count_holders(at) > 1
+            ]
+            self._notices.say(
+                "held twice",
+                f"{len(twice)} parameter{'' if len(twice) == 1 else 's'}, {twice[0]!r} first, "
+                "are in more than one place of the optimizers: each step moves them several "
+                "times. Leave them out of all but one.",
+            )
         if unknown and held:
             self._notices.say(
                 "unknown parameters",
@@ -73,6 +91,9 @@ class Ownership:
                 "those that the model had when the run began. They train, but are not measured; "
                 "start a new run to have them measured.",
             )
+
+    def _count_holders(self, position: int) -> int:
+        return sum(positions.count(position) for positions in self.held.values())
 
     def has_grown(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether an optimizer holds more or fewer parameters than it did."""
@@ -93,11 +114,23 @@ class Ownership:
         """
         key = id(optimizer)
         if key in self._mine:
+            self._foreign = 0
             return False
         if key not in self._others or self._others[key]() is not optimizer:
             self._others[key] = weakref.ref(optimizer)
         positions = self._watched.positions
-        return all(id(parameter) not in positions for parameter in _list_parameters([optimizer]))
+        if all(id(parameter) not in positions for parameter in _list_parameters([optimizer])):
+            return True
+        self._foreign += 1
+        if self._foreign == _FOREIGN_STEPS:
+            self._notices.say(
+                "foreign steps",
+                f"An optimizer that is not watched ({type(optimizer).__name__}) has stepped "
+                f"{_FOREIGN_STEPS} times on parameters of this model, and none that is watched "
+                "has. Was it made anew? Such steps are not recorded: give watch the optimizer that "
+                "steps, and make it once, before the loop.",
+            )
+        return False
 
     def make_standing(self) -> Standing:
         """Return how the parameters stand now; best asked between a backward pass and a step."""

@@ -34,6 +34,12 @@ SOON = 20
 FAR = 5.0
 """Loss ÷ first loss, in most of the last steps, that a run does not come back from by itself."""
 
+START_STEPS, NO_GAIN = 40, 0.85
+"""Steps by which a run has learned something, and loss ÷ first loss of one that has not."""
+
+FALLEN, FALLEN_STEPS = 1e-3, 20
+"""Learning rate ÷ largest one so far, and steps of so little that are no end of a schedule."""
+
 BEFORE, AT_ONCE = 10, 4
 """Steps of ordinary rates, and steps within which a raised rate shows what it does."""
 
@@ -70,6 +76,7 @@ def _find_rate_too_high(history: History) -> Finding | None:
         or _find_raised(history)
         or _find_killed(history)
         or _find_far(history)
+        or _find_lost_start(history)
     )
 
 
@@ -249,6 +256,34 @@ def _find_far(history: History) -> Finding | None:
     )
 
 
+def _find_lost_start(history: History) -> Finding | None:
+    """Return that the first steps replaced the weights, and that nothing was learned since."""
+    if not START_STEPS <= history.count <= 2 * START_STEPS:
+        return None
+    if any(each.said for each in history.troubles.values()):
+        return None
+    start, losses = history.start_loss, history.get_losses(10)
+    if start is None or start <= 0.0 or not history.has_one_loss or not np.isfinite(losses).all():
+        return None
+    early = [each for each in history.samples if each.step <= SOON]
+    ratios = [measure_step(history, each) or 0.0 for each in early]
+    if len(ratios) < 3 or float(np.median(losses)) < NO_GAIN * start:
+        return None
+    moved = float(np.trapezoid(ratios, [each.step for each in early])) + ratios[0]
+    if moved <= REPLACED:
+        return None
+    return Finding(
+        value=moved,
+        bound=REPLACED,
+        summary=f"The updates of the first {SOON} steps add up to {format_number(moved)} times the "
+        f"weights, and by step {history.step} the loss is {format_number(float(losses[-1]))}; it "
+        f"began at {format_number(start)}.",
+        cause="The first steps were so long that they replaced what the weights began with.",
+        action="Let the learning rate warm up, or lower it.",
+        evidence=_show_step(history),
+    )
+
+
 def _find_fastest(history: History, sample: Sample) -> str:
     ratios = np.where(history.is_weight, sample.ratios, ABSENT)
     return name_layer(history, int(ratios.argmax())) if ratios.max() > 0.0 else ""
@@ -270,14 +305,16 @@ def _find_rate_too_low(history: History) -> Finding | None:
     """Return that no weight moves by a usable part of its size, at a rate that does not rise."""
     if history.count < 10 or len(history.samples) < 3:
         return None
-    if not is_untrained(history) or is_warming(history) or any(history.get_skips(10)):
+    fallen = _has_fallen(history)
+    is_moving = is_warming(history) and not fallen
+    if not is_untrained(history) or is_moving or any(history.get_skips(10)):
         return None
     weights = history.is_weight & history.is_trained & history.is_held
     largest = []
     for sample in list(history.samples)[-3:]:
         ratios = sample.ratios[weights]
         known = ratios[ratios >= 0.0]
-        if not len(known) or not 0.0 < known.max() < STILL:
+        if not len(known) or not (0.0 < known.max() < STILL or (fallen and known.max() == 0.0)):
             return None
         largest.append(float(known.max()))
     value = max(largest)
@@ -286,7 +323,21 @@ def _find_rate_too_low(history: History) -> Finding | None:
         bound=STILL,
         summary=f"By step {history.step} no weight moves by more than {format_number(value)} of "
         f"its size in a step, and the loss is where it began.",
+        cause=f"The learning rate fell from {format_number(history.peak_rate)} to "
+        f"{format_number(float(history.get_rates(1)[-1]))} before anything was learned."
+        if fallen
+        else "",
+        action="Look at the schedule: is it stepped once per batch, or once per epoch?"
+        if fallen
+        else "",
     )
+
+
+def _has_fallen(history: History) -> bool:
+    """Return whether next to nothing has been left of the learning rate for half of the run."""
+    rates = history.get_rates()
+    low = int((rates < FALLEN * history.peak_rate).sum())
+    return low >= max(FALLEN_STEPS, len(rates) // 2)
 
 
 def _find_no_update(history: History) -> Finding | None:
@@ -545,6 +596,8 @@ RATE_RULES = (
         action="Raise the learning rate until a step moves weights by about a thousandth of their "
         "size, or leave out what divides the loss.",
         follows=(
+            "rate_too_high",
+            "exploding",
             "zero_inputs",
             "no_update",
             "underflow",

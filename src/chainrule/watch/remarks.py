@@ -15,6 +15,9 @@ from chainrule.watch.rate_rules import list_unheld
 MUCH = 0.5
 """Share of the numbers that were trained, of which it is said that they are not any more."""
 
+DECAY = 0.1
+"""Learning rate × weight decay above which weights halve within seven steps."""
+
 
 def find_remarks(history: History) -> Iterator[tuple[str, str]]:
     """Yield what is to be said now: a subject, to say it once, and a sentence.
@@ -37,8 +40,10 @@ def _find_frozen(history: History) -> str:
     """Return that most of what was trained has asked for no gradient for some steps."""
     trained, asked = history.had_gradient, history.is_trained
     lost = trained & ~asked
+    if not lost.any():
+        return ""
     norms = history.get_norms(NEAR)
-    if not lost.any() or len(norms) < FROZEN_STEPS or history.has_turns:
+    if len(norms) < FROZEN_STEPS or history.has_turns:
         return ""
     is_frozen = (norms[:, lost] == FROZEN).all(1)
     if not is_frozen[-FROZEN_STEPS:].all():
@@ -58,8 +63,10 @@ def _find_frozen(history: History) -> str:
 
 def _find_unheld(history: History) -> str:
     """Return that some parameters get gradients in the first step, and nobody moves them."""
+    if history.count > 1:
+        return ""
     lost = list_unheld(history)
-    if history.count > 1 or not lost.any() or not (history.is_trained & history.is_held).any():
+    if not lost.any() or not (history.is_trained & history.is_held).any():
         return ""
     reached = history.is_trained & (history.get_norms(1)[0] > 0.0)
     share = float(history.sizes[lost].sum() / history.sizes[reached].sum())
@@ -72,6 +79,28 @@ def _find_unheld(history: History) -> str:
     )
 
 
+def _find_decay(history: History) -> str:
+    """Return that weight decay alone takes a good part of weights in each step."""
+    if history.count > 1:
+        return ""
+    for optimizer in history.facts.optimizers:
+        if optimizer.kind not in (
+            "SGD",
+            "AdamW",
+        ):  # in others the decay is scaled with the gradient
+            continue
+        for settings in optimizer.groups:
+            taken = settings.get("lr", 0.0) * settings.get("weight_decay", 0.0)
+            if taken >= DECAY:
+                return (
+                    f"A group of {optimizer.kind} has a learning rate of {settings['lr']:g} and a "
+                    f"weight decay of {settings['weight_decay']:g}: decay alone takes "
+                    f"{_write_share(taken)} of its weights in each step. Usual is a thousandth. "
+                    "This is no alarm, and said once."
+                )
+    return ""
+
+
 def _count(flags: np.ndarray) -> str:
     count = int(flags.sum())
     return f"{count} parameter{'' if count == 1 else 's'}"
@@ -81,4 +110,4 @@ def _write_share(share: float) -> str:
     return "all" if share >= 1.0 else f"{100 * share:.0f} %"
 
 
-_REMARKS = {"frozen": _find_frozen, "unheld": _find_unheld}
+_REMARKS = {"frozen": _find_frozen, "unheld": _find_unheld, "decay": _find_decay}

@@ -637,7 +637,7 @@ class Run:
             history.note_leftover(step.number, self._is_left)
         history.note_idle_units(read_idle_units(step))
         if step.bad_input is not None:
-            history.bad_input = step.number, step.bad_input
+            history.note_input(step.bad_input)
         if history.count == 1:  # who else steps is known by now
             history.stand(self._owners.make_standing())
         if step.standing is not None:

@@ -39,7 +39,8 @@ def watch(  # noqa: PLR0913  (settings, each with a sound default)
     processes. In sampled steps, also what modules put out, what comes back to them, and by how
     much the weights move; in some of these the whole `GradientFlow`. Numbers of a step are read
     when the next one comes, so no device is waited for. What fails in here is said once in the
-    log, and training goes on.
+    log, and training goes on. So is what is no trouble if it is meant, such as most of a network
+    frozen in mid-run, or parameters that no optimizer moves; `Run.notices` keeps all of it.
 
     On several processes call it in each of them, with the same arguments. Rank 0 writes.
 
