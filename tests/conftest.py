@@ -13,8 +13,11 @@ from browsing import launch_chromium, serve_explorer
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# The ordinary run is the same every time; `make fuzz` searches at random, again and again.
-settings.register_profile("ordinary", derandomize=True, database=None, deadline=None)
+# The ordinary run is the same every time, so more examples would be the same ones again;
+# `make fuzz` searches at random, again and again.
+settings.register_profile(
+    "ordinary", derandomize=True, database=None, deadline=None, max_examples=40
+)
 settings.register_profile("fuzz", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
 
