@@ -10,6 +10,7 @@ import torch
 from hypothesis import settings
 
 from browsing import launch_chromium, serve_explorer
+from programs import Programs, start_programs
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -55,6 +56,13 @@ def url() -> Iterator[str]:
 def browser():
     with launch_chromium() as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    """Runs programs that need PyTorch, and not a start of their own."""
+    with start_programs() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -299,12 +300,12 @@ def test_every_control_explains_itself_where_one_looks(explorer):
         assert not help_text.is_visible()
 
 
-@pytest.mark.parametrize("size", [(720, 450), (1440, 600), (390, 844)])
-def test_nothing_lies_over_a_control_that_is_used(page, url, size):
+def test_nothing_lies_over_a_control_that_is_used(page, url):
     """Also zoomed in to 200 %: 720 × 450 is what a screen of 1440 × 900 has left then."""
-    page.set_viewport_size({"width": size[0], "height": size[1]})
     open_explorer(page, url, SMALL)
-    for name in ("depth", "depth-slider", "width", "width-slider", "activation", "init"):
+    names = ("depth", "depth-slider", "width", "width-slider", "activation", "init")
+    for size, name in product([(720, 450), (1440, 600), (390, 844)], names):
+        page.set_viewport_size({"width": size[0], "height": size[1]})
         control = page.locator(f"#control-{name}")
         control.focus()
         control.scroll_into_view_if_needed()
@@ -313,7 +314,7 @@ def test_nothing_lies_over_a_control_that_is_used(page, url, size):
                 const { left, top, width, height } = control.getBoundingClientRect();
                 return document.elementFromPoint(left + width / 2, top + height / 2) === control;
             }"""
-        ), name
+        ), (size, name)
 
 
 def test_the_way_to_other_pages_and_back_keeps_the_network(page, url):
