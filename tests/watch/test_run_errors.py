@@ -1,6 +1,5 @@
 """Errors in a loop that is watched: each step stays one step, and the run says its end."""
 
-
 import pytest
 import torch
 from torch import nn
