@@ -10,11 +10,15 @@ import torch
 from hypothesis import settings
 
 from browsing import launch_chromium, serve_explorer
+from programs import Programs, start_programs
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# The ordinary run is the same every time; `make fuzz` searches at random, again and again.
-settings.register_profile("ordinary", derandomize=True, database=None, deadline=None)
+# The ordinary run is the same every time, so more examples would be the same ones again;
+# `make fuzz` searches at random, again and again.
+settings.register_profile(
+    "ordinary", derandomize=True, database=None, deadline=None, max_examples=40
+)
 settings.register_profile("fuzz", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
 
@@ -52,6 +56,13 @@ def url() -> Iterator[str]:
 def browser():
     with launch_chromium() as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    """Runs programs that need PyTorch, and not a start of their own."""
+    with start_programs() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

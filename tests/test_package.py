@@ -143,12 +143,13 @@ def test_examples_run(path):
     assert chainrule.diagnose(flow).verdict == expected
 
 
-def test_readme_listings_run(tmp_path):
+def test_readme_listings_run(programs, tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     listings = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert listings
     for listing in listings:
-        subprocess.run([sys.executable, "-W", "error", "-c", listing], check=True, cwd=tmp_path)
+        done = programs.run(listing, cwd=tmp_path, strict=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_readme_shows_existing_files():

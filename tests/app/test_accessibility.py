@@ -17,7 +17,12 @@ PAGES = {
         "[data-part=compare-result]:not([hidden])",
         "[data-part=theory]:not([hidden])",
     ),
-    "tour": ("/?tour=1", ".ex-tour:not([hidden])", "[data-tour='1']", ".ex-remedy"),
+    "tour": (
+        "/?depth=15&activation=sigmoid&init=xavier&tour=1",
+        ".ex-tour:not([hidden])",
+        "[data-tour='1']",
+        ".ex-remedy",
+    ),
     "exercise": (EXERCISES[0][1], "[data-part=guess]:not([hidden])"),
     "embedded chart": ("/?embed=gradient&depth=6", ".js-plotly-plot .point"),
     "chain": ("/chain-rule", ".cr-line, .factor"),

@@ -107,7 +107,7 @@ class TestViews:
         assert any(word in notice for notice in notices)
         assert read_view(view.address) == (view, ())
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(st.text(max_size=300))
     def test_any_text_gives_a_view(self, query):
         view, _ = read_view(query)

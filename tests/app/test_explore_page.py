@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -63,9 +64,13 @@ def test_page_answers_and_names_no_other_host(url):
     assert not re.findall(loaded, page.text)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_choosing_a_scenario_sets_every_control_and_shows_its_numbers(explorer, name):
-    preset = PRESETS[name]
+def test_choosing_a_scenario_sets_every_control_and_shows_its_numbers(explorer):
+    """One after the other: each must leave nothing of the one before."""
+    for preset in PRESETS.values():
+        check_scenario(explorer, preset)
+
+
+def check_scenario(explorer, preset):
     explorer.get_by_role("button", name=preset.label, exact=True).click()
     wait_for_layers(explorer, preset.spec.depth)
     wait_until_settled(explorer)
@@ -111,24 +116,34 @@ def test_every_control_is_tried_below():
     assert {*TYPED, *CHOSEN, "weight_std", "seeds"} == set(CONTROLS)
 
 
-@pytest.mark.parametrize("name", TYPED)
-def test_typing_into_a_control(page, url, name):
+def test_typing_into_controls(page, url):
     open_explorer(page, url, SMALL)
     page.locator(".ex-configure summary").click()
-    value, changes = TYPED[name]
-    page.locator(".ex-configure").get_by_label(CONTROLS[name].label, exact=True).fill(value)
-    page.keyboard.press("Tab")
-    wait_until_settled(page)
-    spec = NetworkSpec.from_query(SMALL).replace(**changes)
-    assert read_view_of(page).spec == spec
-    assert read_chart(page) == pytest.approx(list(simulate(spec, 16).weight_gradient_norms))
+    spec = NetworkSpec.from_query(SMALL)
+    for name, (value, changes) in TYPED.items():
+        page.locator(".ex-configure").get_by_label(CONTROLS[name].label, exact=True).fill(value)
+        page.keyboard.press("Tab")
+        wait_until_settled(page)
+        spec = spec.replace(**changes)
+        assert read_view_of(page).spec == spec, name
+        expected = list(simulate(spec, 16).weight_gradient_norms)
+        assert read_chart(page) == pytest.approx(expected), name
 
 
-@pytest.mark.parametrize("name", CHOSEN)
-def test_choosing_in_a_list_by_keyboard(page, url, name):
+def test_choosing_in_lists_by_keyboard(page, url):
     open_explorer(page, url, SMALL)
     page.locator(".ex-configure summary").click()
-    value, changes = CHOSEN[name]
+    spec = NetworkSpec.from_query(SMALL)
+    for name, (value, changes) in CHOSEN.items():
+        choose_by_keyboard(page, name, value)
+        wait_until_settled(page)
+        spec = spec.replace(**changes)
+        assert read_view_of(page).spec == spec, name
+        expected = list(simulate(spec, 16).weight_gradient_norms)
+        assert read_chart(page) == pytest.approx(expected), name
+
+
+def choose_by_keyboard(page, name, value):
     select = page.locator(".ex-configure").get_by_label(CONTROLS[name].label, exact=True)
     select.focus()
     for _ in range(20):
@@ -141,10 +156,6 @@ def test_choosing_in_a_list_by_keyboard(page, url, name):
         page.keyboard.press("Home")
     if select.input_value() != value:
         select.select_option(value)
-    wait_until_settled(page)
-    spec = NetworkSpec.from_query(SMALL).replace(**changes)
-    assert read_view_of(page).spec == spec
-    assert read_chart(page) == pytest.approx(list(simulate(spec, 16).weight_gradient_norms))
 
 
 def test_the_number_of_networks(page, url):
@@ -291,12 +302,12 @@ def test_every_control_explains_itself_where_one_looks(explorer):
         assert not help_text.is_visible()
 
 
-@pytest.mark.parametrize("size", [(720, 450), (1440, 600), (390, 844)])
-def test_nothing_lies_over_a_control_that_is_used(page, url, size):
+def test_nothing_lies_over_a_control_that_is_used(page, url):
     """Also zoomed in to 200 %: 720 × 450 is what a screen of 1440 × 900 has left then."""
-    page.set_viewport_size({"width": size[0], "height": size[1]})
     open_explorer(page, url, SMALL)
-    for name in ("depth", "depth-slider", "width", "width-slider", "activation", "init"):
+    names = ("depth", "depth-slider", "width", "width-slider", "activation", "init")
+    for size, name in product([(720, 450), (1440, 600), (390, 844)], names):
+        page.set_viewport_size({"width": size[0], "height": size[1]})
         control = page.locator(f"#control-{name}")
         control.focus()
         control.scroll_into_view_if_needed()
@@ -305,7 +316,7 @@ def test_nothing_lies_over_a_control_that_is_used(page, url, size):
                 const { left, top, width, height } = control.getBoundingClientRect();
                 return document.elementFromPoint(left + width / 2, top + height / 2) === control;
             }"""
-        ), name
+        ), (size, name)
 
 
 def test_the_way_to_other_pages_and_back_keeps_the_network(page, url):
@@ -460,16 +471,15 @@ class TestCharts:
         assert shown == {trace["name"]: pytest.approx(trace["y"]) for trace in expected}
         assert sum(shown["activations h"]) == pytest.approx(1)
 
-    @pytest.mark.parametrize(
-        ("label", "symbol"), [("δ", "‖δ‖"), ("gradient ÷ weight", "‖W‖"), ("weight gradient", "∂W")]
-    )
-    def test_the_switch_of_the_main_chart(self, explorer, label, symbol):
+    def test_the_switch_of_the_main_chart(self, explorer):
         explorer.get_by_text("linear", exact=True).click()
         wait_until_settled(explorer)
-        explorer.locator(".segmented").first.get_by_text(label, exact=True).click()
-        wait_until_settled(explorer)
-        assert symbol in explorer.evaluate(f"{CHART}.layout.yaxis.title.text")
-        assert explorer.evaluate(f"{CHART}.layout.yaxis.type") == "linear"
+        symbols = {"δ": "‖δ‖", "gradient ÷ weight": "‖W‖", "weight gradient": "∂W"}
+        for label, symbol in symbols.items():
+            explorer.locator(".segmented").first.get_by_text(label, exact=True).click()
+            wait_until_settled(explorer)
+            assert symbol in explorer.evaluate(f"{CHART}.layout.yaxis.title.text")
+            assert explorer.evaluate(f"{CHART}.layout.yaxis.type") == "linear"
 
     def test_the_table_holds_the_numbers(self, explorer):
         explorer.locator("[data-panel=gradient] summary").get_by_text("as a table").click()
@@ -483,17 +493,15 @@ class TestCharts:
         assert page.evaluate(f"{CHART}.data[2].x.length") > 0
         assert "exactly zero" in page.locator("#factor-chart").inner_text()
 
-    @pytest.mark.parametrize("kind", ["svg", "png"])
-    def test_charts_are_saved(self, explorer, kind):
-        with explorer.expect_download() as download:
-            explorer.get_by_role(
-                "button", name=f"download this chart as {kind.upper()}"
-            ).first.click()
-        path = Path(download.value.path())
-        start = path.read_bytes()[:8]
-        assert start == b"\x89PNG\r\n\x1a\n" if kind == "png" else b"<svg" in path.read_bytes()[:40]
-        if kind == "svg":
-            assert "Gradient magnitude per layer" in path.read_text()
+    def test_charts_are_saved(self, explorer):
+        files = {}
+        for kind in ("SVG", "PNG"):
+            with explorer.expect_download() as download:
+                explorer.get_by_role("button", name=f"download this chart as {kind}").first.click()
+            files[kind] = Path(download.value.path()).read_bytes()
+        assert files["PNG"].startswith(b"\x89PNG\r\n\x1a\n")
+        assert b"<svg" in files["SVG"][:40]
+        assert "Gradient magnitude per layer" in files["SVG"].decode()
 
 
 class TestStrip:
@@ -666,29 +674,25 @@ def test_training_and_cancelling(explorer):
 
 
 class TestKeeping:
-    @pytest.mark.parametrize("name", ["flow.json", "numbers.csv", "numbers.json", "report.html"])
-    def test_files_hold_what_is_on_screen(self, page, url, name, tmp_path):
+    def test_files_hold_what_is_on_screen(self, page, url, tmp_path):
         open_explorer(page, url, f"{SMALL}&seeds=3")
         flow = simulate(NetworkSpec.from_query(SMALL), 3)
-        with page.expect_download() as download:
-            page.locator(f"#share a[href*='{name}']").click()
-        path = tmp_path / name
-        download.value.save_as(path)
-        text = path.read_text(encoding="utf-8")
-        if name == "flow.json":
-            assert load_flow(path) == flow
-        elif name == "numbers.csv":
-            rows = list(csv.DictReader(text.splitlines()))
-            assert len(rows) == 6
-            numbers = [float(value) for row in rows for value in row.values() if is_number(value)]
-            assert float(flow.weight_gradient_norms[0]) in numbers
-        elif name == "numbers.json":
-            summary = json.loads(text)
-            assert summary["gradient_at_first_layer"] == float(flow.weight_gradient_norms[0])
-            assert summary["verdict"] == diagnose(flow).verdict
-        else:
-            assert text.startswith("<!DOCTYPE html>") or text.startswith("<!doctype html>")
-            assert "<script src" not in text
+        texts = {}
+        for name in ("flow.json", "numbers.csv", "numbers.json", "report.html"):
+            with page.expect_download() as download:
+                page.locator(f"#share a[href*='{name}']").click()
+            download.value.save_as(tmp_path / name)
+            texts[name] = (tmp_path / name).read_text(encoding="utf-8")
+        assert load_flow(tmp_path / "flow.json") == flow
+        rows = list(csv.DictReader(texts["numbers.csv"].splitlines()))
+        assert len(rows) == 6
+        numbers = [float(value) for row in rows for value in row.values() if is_number(value)]
+        assert float(flow.weight_gradient_norms[0]) in numbers
+        summary = json.loads(texts["numbers.json"])
+        assert summary["gradient_at_first_layer"] == float(flow.weight_gradient_norms[0])
+        assert summary["verdict"] == diagnose(flow).verdict
+        assert texts["report.html"].lower().startswith("<!doctype html>")
+        assert "<script src" not in texts["report.html"]
 
     def test_the_link_is_copied(self, page, url):
         open_explorer(page, url, SMALL)

@@ -115,7 +115,7 @@ with_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6"
 @with_ipv6
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_an_ipv6_address_is_served_and_printed_in_brackets(host):
-    with start("--host", host) as (_, url):
+    with start("--host", host, "--workers", "1") as (_, url):
         assert url.startswith("http://[::1]:")
         wait_until(lambda: is_answered(url))
         refused = httpx.get(f"{url}/", headers={"Host": "attacker.example"}, timeout=PATIENCE)

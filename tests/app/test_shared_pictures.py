@@ -361,7 +361,8 @@ REDUCE = """async ([picture, width]) => {
   const pen = canvas.getContext("2d");
   pen.imageSmoothingQuality = "high";
   pen.drawImage(image, 0, 0, canvas.width, canvas.height);
-  return [canvas.height, Array.from(pen.getImageData(0, 0, canvas.width, canvas.height).data)];
+  const pixels = pen.getImageData(0, 0, canvas.width, canvas.height).data;
+  return [canvas.height, btoa(String.fromCharCode(...pixels))];
 }"""
 
 
@@ -377,7 +378,8 @@ def reduce_chart(page) -> np.ndarray:
     """Return the main chart as it is in a screenshot of the width of a thumbnail [y, x, rgb]."""
     picture = base64.b64encode(page.screenshot()).decode()
     height, pixels = page.evaluate(REDUCE, [picture, THUMBNAIL])
-    whole = np.array(pixels).reshape(height, THUMBNAIL, 4)[..., :3]
+    levels = np.frombuffer(base64.b64decode(pixels), np.uint8)
+    whole = levels.reshape(height, THUMBNAIL, 4)[..., :3].astype(int)
     zoom = THUMBNAIL / page.viewport_size["width"]
     box = {side: round(zoom * value) for side, value in find_chart(page).items()}
     return whole[box["top"] : box["bottom"], box["left"] : box["right"]]

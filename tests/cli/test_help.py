@@ -65,6 +65,8 @@ def test_examples_run(run, tmp_path, monkeypatch, opened, command):
         words = shlex.split(example)
         if words[0] == "simulate":
             words += ["--width", "8", "--seeds", "1"]
+        if words[0] in ("sweep", "map"):
+            words += ["--processes", "1"]  # each loads PyTorch
         assert run(*words)[0] == ("--check" in words), example
 
 

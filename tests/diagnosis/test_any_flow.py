@@ -97,7 +97,7 @@ def read_all(flow: GradientFlow) -> None:
             assert str(violation)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(flow_files())
 @example(FINDS["a scalar first layer"])
 @example(FINDS["more entries than a float can count"])

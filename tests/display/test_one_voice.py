@@ -90,7 +90,7 @@ def assert_same_everywhere(flow, diagnosis):
     assert isinstance(describe_blame(flow, diagnosis), dict)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(legal_specs)
 def test_specifications(spec):
     small = spec.replace(

@@ -123,7 +123,7 @@ def small_specs(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(small_specs(), st.integers(1, 4))
 def test_any_listing_measures_what_simulate_measures(spec, seeds):
     flow, names = simulate(spec, seeds), run(write_listing(spec, seeds))

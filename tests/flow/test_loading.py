@@ -379,7 +379,7 @@ def are_same(written, read):
 class TestAnyMutation:
     """A file that was changed loads as exactly what it says, or is refused; nothing in between."""
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         st.lists(
             st.tuples(
@@ -411,7 +411,7 @@ class TestAnyMutation:
         assert are_same(document, read)
         read_all(flow)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         st.lists(
             st.tuples(st.integers(0, len(GOOD)), st.integers(0, 8), st.binary(max_size=6)),
@@ -429,7 +429,7 @@ class TestAnyMutation:
             return
         read_all(flow)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=70, deadline=None)
     @given(st.text() | st.binary())
     def test_of_anything(self, content):
         with pytest.raises(FlowFileError):

@@ -114,7 +114,7 @@ SPECS = st.builds(
 
 
 class TestMembers:
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=5, deadline=None)
     @given(SPECS)
     def test_are_what_inspect_measures(self, spec):
         with weights_without_signs():

@@ -116,7 +116,7 @@ def models(draw_from: st.DrawFn) -> nn.Module:
     return model
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     model=models(),
     misbehaviour=st.sampled_from([*HARMLESS, *RAISING]),

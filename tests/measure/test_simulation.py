@@ -1,5 +1,6 @@
 """`simulate` against `inspect` and against itself in pieces; seeds and budget."""
 
+import math
 from itertools import product
 
 import numpy as np
@@ -73,13 +74,21 @@ def read_figures(flow, spec, member=0):
     }
 
 
+def is_close(received, expected, tolerance, magnitude):
+    """Whether two figures are the same up to rounding; pytest.approx takes ten times as long."""
+    if received is None or expected is None or received == expected:
+        return received == expected
+    if math.isnan(expected):
+        return math.isnan(received)
+    limit = tolerance * max(abs(expected), magnitude)
+    return math.isfinite(expected) and abs(received - expected) <= limit
+
+
 def assert_same(received, expected, tolerance):
     assert received.keys() == expected.keys()
     for what, (figure, magnitude) in expected.items():
-        if figure is not None:
-            limits = {"rel": tolerance, "abs": tolerance * magnitude}
-            figure = pytest.approx(figure, **limits, nan_ok=True)  # noqa: PLW2901
-        assert received[what][0] == figure, what
+        shown = received[what][0]
+        assert is_close(shown, figure, tolerance, magnitude), (what, shown, figure)
 
 
 def assert_agrees_with_inspect(spec, seeds=SEEDS):
@@ -104,7 +113,8 @@ class TestAgreementWithInspect:
     @pytest.mark.parametrize("activation", ACTIVATIONS)
     def test_for_every_structure(self, activation, residual, normalization, dtype):
         structure = {"residual": residual, "normalization": normalization}
-        assert_agrees_with_inspect(SPEC.replace(activation=activation, dtype=dtype, **structure))
+        spec = SPEC.replace(activation=activation, dtype=dtype, **structure)
+        assert_agrees_with_inspect(spec, SEEDS[:2])
 
     @pytest.mark.parametrize(
         "fields",

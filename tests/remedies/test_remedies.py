@@ -169,7 +169,7 @@ HEALTHY_BELOW_THE_BOUND = NetworkSpec(
 """Of its changes one ends healthy with the metric that was wrong still beyond its bound."""
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(SMALL_SPECS, st.integers(1, 3))
 @example(HEALTHY_BELOW_THE_BOUND, 1)
 def test_what_is_called_a_remedy_is_one(spec, enough):

@@ -65,7 +65,7 @@ near_queries = st.lists(
 
 
 class TestRepair:
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=100)
     @given(any_text | near_queries)
     @example("normalization=batchnorm&batch_size=1")
     @example("weight_std=2&init=orthogonal&distribution=uniform")
@@ -76,7 +76,7 @@ class TestRepair:
         assert NetworkSpec(**spec.model_dump()) == spec
         assert all(isinstance(notice, str) and notice for notice in notices)
 
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=100)
     @given(near_queries)
     @example("depth=3&depth=4")
     @example("depth=")

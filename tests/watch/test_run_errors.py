@@ -1,8 +1,5 @@
 """Errors in a loop that is watched: each step stays one step, and the run says its end."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -379,10 +376,9 @@ for step in range(12):
     ("end", "ending"),
     [("raise ValueError('mine')", "ValueError at step 12"), ("sys.exit(0)", ""), ("", "")],
 )
-def test_an_error_that_nobody_caught_is_known_without_with(tmp_path, end, ending):
+def test_an_error_that_nobody_caught_is_known_without_with(programs, tmp_path, end, ending):
     path = tmp_path / "run.db"
-    command = [sys.executable, "-c", LOOP.format(end=end), str(path)]
-    subprocess.run(command, check=False, capture_output=True)
+    programs.run(LOOP.format(end=end), path)
     assert RunReader(path).ending == ending
 
 

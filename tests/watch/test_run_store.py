@@ -387,16 +387,10 @@ print("trained", run.steps[-1].step)
 """
 
 
-def test_training_goes_on_when_the_disk_takes_no_more(tmp_path):
+def test_training_goes_on_when_the_disk_takes_no_more(programs, tmp_path):
     pytest.importorskip("resource")
     path = tmp_path / "full.db"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(path)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = programs.run(FULL, path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "trained 1500"
     assert done.stderr.count("could not be written") == 1, done.stderr

@@ -216,7 +216,7 @@ with watch(model, optimizer, store=sys.argv[1], every=5, resume=True) as run:
 
 
 @pytest.mark.slow
-def test_a_killed_run_opens_and_goes_on(tmp_path):
+def test_a_killed_run_opens_and_goes_on(programs, tmp_path):
     path = tmp_path / "run.db"
     command = [sys.executable, "-c", LOOP, str(path)]
     killed = subprocess.Popen([*command, "1000000"], stdout=subprocess.PIPE, text=True)
@@ -235,7 +235,8 @@ def test_a_killed_run_opens_and_goes_on(tmp_path):
     assert [each.step for each in steps] == list(range(1, len(steps) + 1))
     assert len(steps) > 300
     assert not reader.ended
-    subprocess.run([*command, "20"], check=True, capture_output=True)
+    done = programs.run(LOOP, path, 20)
+    assert done.returncode == 0, done.stderr
     again = RunReader(path)
     assert [each.step for each in again.steps()] == list(range(1, len(steps) + 21))
     assert again.ended
@@ -710,12 +711,13 @@ def test_hooks_of_the_user_that_raise_reach_the_user():
     assert len(run.steps) == 4
 
 
-def test_a_run_that_nobody_closes_is_closed_at_the_end_of_the_process(tmp_path):
+def test_a_run_that_nobody_closes_is_closed_at_the_end_of_the_process(programs, tmp_path):
     code = LOOP.replace("with watch", "run = watch").replace(
         ", resume=True) as run:", ")\nif True:"
     )
     path = tmp_path / "run.db"
-    subprocess.run([sys.executable, "-c", code, str(path), "30"], check=True, capture_output=True)
+    done = programs.run(code, path, 30)
+    assert done.returncode == 0, done.stderr
     reader = RunReader(path)
     assert len(reader.steps()) == 30
     assert reader.ended
