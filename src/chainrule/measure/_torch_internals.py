@@ -202,6 +202,29 @@ def is_functorch_wrapped(tensor: Tensor) -> bool:
         return False
 
 
+# --- Hooks ----------------------------------------------------------------------------------------
+
+
+def add_forward_hook(module: nn.Module, hook: Callable[..., Any]) -> Callable[[], None]:
+    """Add a hook after a module's forward pass, last, with keyword arguments; return what ends it.
+
+    The public way makes an object with weak references for each hook, which takes ten times as
+    long.
+    """
+    hooks = getattr(module, "_forward_hooks", None)
+    with_kwargs = getattr(module, "_forward_hooks_with_kwargs", None)
+    if not isinstance(hooks, dict) or not isinstance(with_kwargs, dict):
+        return module.register_forward_hook(hook, with_kwargs=True).remove
+    key: Any = object()
+    hooks[key], with_kwargs[key] = hook, True
+
+    def remove() -> None:
+        hooks.pop(key, None)
+        with_kwargs.pop(key, None)
+
+    return remove
+
+
 # --- Compiled models ------------------------------------------------------------------------------
 
 

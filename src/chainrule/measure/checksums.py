@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chainrule.measure._torch_internals import read_version
 
 COPIED = 1_000_000
 """Most numbers in all parameters together up to which a copy is kept, to undo changes."""
+
+_PLAIN = (Tensor, nn.Parameter)
+"""Tensors that are what they look like: a parameter of another class is of that class."""
 
 _WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -133,7 +136,7 @@ def is_plain(tensor: Tensor) -> bool:
         tensor.layout == torch.strided
         and not tensor.is_meta
         and not tensor.is_quantized
-        and type(tensor.data) is Tensor
+        and (type(tensor) in _PLAIN or type(tensor.data) is Tensor)
     )
 
 

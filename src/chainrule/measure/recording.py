@@ -22,6 +22,7 @@ from torch.autograd.graph import GradientEdge
 from chainrule.errors import InspectionError
 from chainrule.flow.records import Role
 from chainrule.measure._torch_internals import (
+    add_forward_hook,
     has_backward_hooks,
     is_functorch_wrapped,
     is_in_backward,
@@ -520,19 +521,19 @@ class Recorder:
 def record(inventory: Inventory) -> Iterator[Recorder]:
     """Hook a model's measured modules, and unhook them on leaving."""
     recorder = Recorder(inventory)
-    handles: list[Any] = []
+    undo: list[Callable[[], None]] = []
     enter, leave = unwatched(recorder.enter), unwatched(recorder.leave)
     lend = unwatched(recorder.lend_gradient)
     try:
         for module, subject in recorder.subjects.items():
             if not subject.is_leaf or subject.watched:
-                handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+                undo.append(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             if subject.recurrent and isinstance(module, nn.RNNBase):
-                handles.append(module.register_forward_pre_hook(lend, with_kwargs=True))
-            handles.append(module.register_forward_hook(leave, with_kwargs=True))
+                undo.append(module.register_forward_pre_hook(lend, with_kwargs=True).remove)
+            undo.append(add_forward_hook(module, leave))
         yield recorder
     finally:
-        finish_all(handle.remove for handle in (*handles, *recorder.handles))
+        finish_all((*undo, *(handle.remove for handle in recorder.handles)))
 
 
 def _note_step(call: Call, args: Sequence[Any]) -> None:

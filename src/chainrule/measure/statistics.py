@@ -530,7 +530,8 @@ def compute_norm(flat: Tensor) -> Tensor:
     """
     block = math.gcd(flat.shape[-1], _BLOCK)
     if block > 1:
-        flat = torch.linalg.vector_norm(flat.unflatten(-1, (-1, block)), dim=-1)
+        blocks = flat.reshape(*flat.shape[:-1], -1, block)
+        flat = torch.linalg.vector_norm(blocks, dim=-1)
     return torch.linalg.vector_norm(flat, dim=-1, dtype=_widest(flat.device))
 
 
