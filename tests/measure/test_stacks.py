@@ -31,7 +31,7 @@ ALONE = {
 }
 
 
-def draw(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def draw(*shape, dtype=torch.float32):
     return ((torch.randn(shape) + 0.3) * (torch.rand(shape) > 0.2)).to(dtype)
 
 
@@ -56,7 +56,7 @@ TENSORS = {
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_the_numbers_are_those_of_each_by_itself(name: str) -> None:
+def test_the_numbers_are_those_of_each_by_itself(name):
     tensors = dict(zip((VALUES, DELTAS, GRADIENTS, WEIGHTS), TENSORS[name], strict=True))
     tables = []
     with torch.no_grad():
@@ -74,16 +74,16 @@ def test_the_numbers_are_those_of_each_by_itself(name: str) -> None:
                     assert write(numbers[key][at]) == write(value[0]), key
 
 
-def write(value: object) -> str:
+def write(value):
     """All digits, so that undefined numbers are equal; zero has no sign."""
     return repr(value).replace("-0.0", "0.0")
 
 
-def summarize_one_as_tensors(kind: int, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+def summarize_one_as_tensors(kind, tensor):
     return {key: torch.as_tensor(each) for key, each in summarize_one(kind, tensor).items()}
 
 
-def test_places_are_by_group_and_kind() -> None:
+def test_places_are_by_group_and_kind():
     known, sparse = {"norm": torch.zeros(1, 1)}, torch.eye(3).to_sparse()
     one = {"a": torch.ones(3), "b": 2 * torch.ones(3), "c": torch.ones(2), "d": known}
     other = {"a": 3 * torch.ones(3), "b": sparse}
@@ -91,18 +91,16 @@ def test_places_are_by_group_and_kind() -> None:
     first, second = summarize_kinds([(DELTAS, one), (GRADIENTS, other)], tables)
     rows = gather_rows(tables)()
 
-    def read(place: tuple[int, int]) -> float:
+    def read(place):
         table, entry = place
         return rows[table]["norm"][entry][0]
 
-    assert [read(first[key]) for key in "abcd"] == pytest.approx(
-        [3**0.5, 2 * 3**0.5, 2**0.5, 0.0]
-    )
+    assert [read(first[key]) for key in "abcd"] == pytest.approx([3**0.5, 2 * 3**0.5, 2**0.5, 0.0])
     assert [read(second[key]) for key in "ab"] == pytest.approx([27**0.5, 3**0.5])
     assert first["a"][0] == first["b"][0] != second["a"][0]
 
 
-def test_many_are_stacked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_are_stacked_in_parts(monkeypatch):
     monkeypatch.setattr(stacks, "STACK", 14)
     values = {at: draw(5) for at in range(5)}
     tables = []
@@ -115,7 +113,7 @@ def test_many_are_stacked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SMALL > 5
 
 
-def test_tensors_of_one_kind_are_summarized_by_shape_and_precision() -> None:
+def test_tensors_of_one_kind_are_summarized_by_shape_and_precision():
     tensors = {
         "a": torch.ones(2),
         "b": torch.ones(3),
@@ -124,7 +122,7 @@ def test_tensors_of_one_kind_are_summarized_by_shape_and_precision() -> None:
     }
     tables, seen = [{}], []
 
-    def summarize(group: torch.Tensor) -> dict[str, torch.Tensor]:
+    def summarize(group):
         seen.append([each.sum().item() for each in group])
         return {"norm": torch.zeros(len(group), 1)}
 

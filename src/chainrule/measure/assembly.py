@@ -45,7 +45,7 @@ from chainrule.measure.stacks import (
     summarize_kinds,
 )
 from chainrule.measure.statistics import (
-    HostTable,
+    AnyTable,
     Row,
     Table,
     gather_rows,
@@ -57,6 +57,7 @@ from chainrule.measure.statistics import (
 from chainrule.measure.symmetry import find_symmetries
 from chainrule.measure.terms import assemble_terms
 from chainrule.measure.ties import take_targets
+
 
 def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of tensor)
     inventory: Inventory,
@@ -86,7 +87,7 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
             edges are divided by it. (Those of parameters are given without it.)
     """
     parameters = inventory.parameters
-    tables: list[Table | HostTable] = [{"loss": loss.reshape(1, 1)}]
+    tables: list[AnyTable] = [{"loss": loss.reshape(1, 1)}]
     outputs, activated = _gather_outputs(recorder.calls)
     of_calls = {e: g for e, g in edge_gradients.items() if e not in recorder.kept}
     output_places, edge_places, gradient_places, norm_places = summarize_kinds(
@@ -310,7 +311,7 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
 
 def _list_suspects(
     places: Mapping[int, Place],
-    tables: Sequence[Table | HostTable],
+    tables: Sequence[AnyTable],
     read_rows: Callable[[], Sequence[Row]],
 ) -> Iterator[int]:
     """Yield the parameters of which some units may be the same."""
@@ -334,9 +335,9 @@ _Activated = dict[tuple[object, ...], list[tuple[Subject, Output]]]
 """Outputs of activations of the same kind and settings."""
 
 
-def _gather_outputs(calls: Sequence[Call]) -> tuple[dict[int, Tensor | Table], _Activated]:
+def _gather_outputs(calls: Sequence[Call]) -> tuple[dict[int, Tensor | AnyTable], _Activated]:
     """Return what is known of outputs by `id`: copies of small ones, tables of large ones."""
-    values: dict[int, Tensor | Table] = {}
+    values: dict[int, Tensor | AnyTable] = {}
     activated: _Activated = {}
     for call in calls:
         for output in call.outputs:
@@ -353,7 +354,7 @@ def _gather_outputs(calls: Sequence[Call]) -> tuple[dict[int, Tensor | Table], _
 
 
 def _summarize_activations(
-    activated: _Activated, places: Mapping[int, list[Place]], tables: list[Table | HostTable]
+    activated: _Activated, places: Mapping[int, list[Place]], tables: list[AnyTable]
 ) -> None:
     """Add the places of what derivatives of activations say of their outputs."""
     for group in activated.values():

@@ -43,8 +43,7 @@ from chainrule.measure.sharing import finish_all
 from chainrule.measure.stacks import DELTAS, VALUES, summarize_one
 from chainrule.measure.statistics import (
     HALF,
-    HostTable,
-    Table,
+    AnyTable,
     is_cheap_to_read,
     measure_norm,
     summarize_derivative,
@@ -77,7 +76,7 @@ class Output:
     edge: int | None
     values: Tensor | None = None
     pre_activation: Tensor | None = None
-    table: Table | HostTable | None = None
+    table: AnyTable | None = None
     fingerprint: Tensor | None = None
 
 
@@ -404,12 +403,7 @@ class Recorder:
         return tuple(edges)
 
     def _note_sum(self, key: Edge, reader: Subject, tensor: Tensor, edge: int) -> None:
-        if (
-            key in self.sums
-            or tensor.numel() == 0
-            or tensor.is_nested
-            or tensor.is_sparse
-        ):
+        if key in self.sums or tensor.numel() == 0 or tensor.is_nested or tensor.is_sparse:
             return
         if is_functorch_wrapped(tensor):
             return

@@ -22,7 +22,7 @@ from chainrule.measure.statistics import (
     MODERATE,
     SMALL,
     STACK,
-    HostTable,
+    AnyTable,
     Table,
     compute_norm,
     find_extremes,
@@ -57,8 +57,8 @@ of parameters have tables of their own."""
 
 
 def summarize_kinds(
-    requests: Sequence[tuple[int, Mapping[Any, Tensor] | Mapping[Any, Tensor | Table]]],
-    tables: list[Table | HostTable],
+    requests: Sequence[tuple[int, Mapping[Any, Tensor] | Mapping[Any, Tensor | AnyTable]]],
+    tables: list[AnyTable],
 ) -> list[dict[Any, Place]]:
     """Summarize tensors of several kinds, those of one shape together; return places by key.
 
@@ -68,7 +68,8 @@ def summarize_kinds(
     """
     places: list[dict[Any, Place]] = [{} for _ in requests]
     alike: dict[
-        tuple[torch.Size, torch.dtype, torch.device], list[list[tuple[dict[Any, Place], Any, Tensor]]]
+        tuple[torch.Size, torch.dtype, torch.device],
+        list[list[tuple[dict[Any, Place], Any, Tensor]]],
     ] = {}
     for found, (kind, tensors) in zip(places, requests, strict=True):
         for key, tensor in tensors.items():
@@ -92,13 +93,13 @@ def summarize_kinds(
     return places
 
 
-def summarize_one(kind: int, tensor: Tensor) -> Table | HostTable:
+def summarize_one(kind: int, tensor: Tensor) -> AnyTable:
     """Return the table of a single tensor, for which there is no need to hold it."""
     return _summarize_together([tensor], [kind])[0]
 
 
 def _summarize_chunk(
-    entries: Sequence[tuple[int, dict[Any, Place], Any, Tensor]], tables: list[Table | HostTable]
+    entries: Sequence[tuple[int, dict[Any, Place], Any, Tensor]], tables: list[AnyTable]
 ) -> None:
     kinds = [kind for kind, _, _, _ in entries]
     found = _summarize_together([tensor for _, _, _, tensor in entries], kinds)
@@ -111,9 +112,7 @@ def _summarize_chunk(
     tables += found
 
 
-def _summarize_together(
-    tensors: Sequence[Tensor], kinds: Sequence[int]
-) -> Sequence[Table | HostTable]:
+def _summarize_together(tensors: Sequence[Tensor], kinds: Sequence[int]) -> Sequence[AnyTable]:
     """Return a table for each kind, in their order.
 
     Args:
@@ -144,7 +143,7 @@ def _summarize_together(
     return tables
 
 
-def _summarize_stack(stack: Tensor, parts: Sequence[tuple[int, int]]) -> list[HostTable] | None:
+def _summarize_stack(stack: Tensor, parts: Sequence[tuple[int, int]]) -> list[AnyTable] | None:
     """Return a table for each part of a stack; `None` if something is not of moderate size.
 
     Args:
@@ -160,7 +159,7 @@ def _summarize_stack(stack: Tensor, parts: Sequence[tuple[int, int]]) -> list[Ho
     non_finite = np.zeros_like(largest)
     others = parts[0][1] if parts[0][0] == VALUES else 0
     norm = compute_norm(flat[others:] if others else flat).numpy() if others < len(flat) else low
-    tables: list[HostTable] = []
+    tables: list[AnyTable] = []
     start = 0
     for kind, count in parts:
         own = slice(start, start + count)
@@ -187,7 +186,7 @@ def _is_moderate(largest: Numbers) -> bool:
     return bool(moderate.all())
 
 
-def _add_distribution(table: HostTable, values: Tensor, flat: Tensor) -> None:
+def _add_distribution(table: AnyTable, values: Tensor, flat: Tensor) -> None:
     """Add mean, spreads and histogram to the extremes of values of moderate size.
 
     Args:
@@ -211,7 +210,7 @@ def _add_distribution(table: HostTable, values: Tensor, flat: Tensor) -> None:
 
 def summarize_alike(
     tensors: Mapping[_Key, Tensor],
-    tables: list[Table | HostTable],
+    tables: list[AnyTable],
     summarize: Callable[[Sequence[Tensor] | Tensor], Table],
 ) -> dict[_Key, Place]:
     """Summarize tensors of one kind, those of one shape together; return places by key."""

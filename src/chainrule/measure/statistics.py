@@ -52,8 +52,8 @@ MODERATE = (1e-15, 1e15)
 """Between these, squares of float32 neither overflow nor underflow."""
 
 Table = dict[str, Tensor]
-HostTable = dict[str, Numbers]
-"""The same where numbers are read on the host anyway."""
+AnyTable = dict[str, Any]
+"""A table, or the same as NumPy's arrays: numbers that are on the host already."""
 Row = Mapping[str, list[Any]]
 
 
@@ -115,8 +115,8 @@ def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
     bin_low, bin_high = low.amin(-1).to(samples.dtype), high.amax(-1).to(samples.dtype)
     width = bin_high - bin_low
     if is_cheap_to_read(samples.device) and bool(torch.isfinite(width).all()):
-        counts = count_into_bins(samples, bin_low.numpy(), width.numpy(), BINS)
-        return {"bin_low": bin_low, "bin_high": bin_high, "counts": torch.from_numpy(counts)}
+        known = torch.from_numpy(count_into_bins(samples, bin_low.numpy(), width.numpy(), BINS))
+        return {"bin_low": bin_low, "bin_high": bin_high, "counts": known}
     finite = torch.isfinite(samples)
     samples = samples / 4  # so that the width of the range is finite up to the largest float
     lowest = torch.where(finite, samples, torch.inf).amin(-1)
@@ -288,7 +288,7 @@ def stack_alike(tensors: Sequence[Tensor]) -> Sequence[Tensor] | Tensor:
     return [tensor.unsqueeze(0) for tensor in tensors]
 
 
-def gather_rows(tables: Sequence[Table | HostTable]) -> Callable[[], list[Row]]:
+def gather_rows(tables: Sequence[AnyTable]) -> Callable[[], list[Row]]:
     """Return a function that returns tables as nested Python lists; the numbers are read now.
 
     To nest them takes longer, so it waits until somebody reads them.
