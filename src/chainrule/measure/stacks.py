@@ -151,14 +151,16 @@ def _summarize_stack(stack: Tensor, parts: Sequence[tuple[int, int]]) -> list[An
         parts: Kind and number of entries of each, by kind.
     """
     flat = stack.flatten(2) if stack.dim() > 2 else stack.unsqueeze(-1)
-    low, high = (each.numpy() for each in find_extremes(flat))
+    if parts[0] == (WEIGHTS, 1) and flat.shape[-1] > SMALL:
+        return _summarize_weight(stack, flat)
+    low, high = map(_fetch, find_extremes(flat))
     largest = np.maximum(np.abs(low), np.abs(high))
     if not _is_moderate(largest):
         return None
     zero_share = share_zeros(thin_out(flat))
     non_finite = np.zeros_like(largest)
     others = parts[0][1] if parts[0][0] == VALUES else 0
-    norm = compute_norm(flat[others:] if others else flat).numpy() if others < len(flat) else low
+    norm = _fetch(compute_norm(flat[others:] if others else flat)) if others < len(flat) else low
     tables: list[AnyTable] = []
     start = 0
     for kind, count in parts:
@@ -173,10 +175,29 @@ def _summarize_stack(stack: Tensor, parts: Sequence[tuple[int, int]]) -> list[An
             if kind != WEIGHTS:
                 table |= {"max_abs": largest[own], "zero_share": zero_share[own]}
             elif stack.dim() > 3:
-                table["first"] = take_first(stack[own]).numpy().copy()
+                table["first"] = _fetch(take_first(stack[own]))
         table["non_finite"] = non_finite[own]
         tables.append(table)
     return tables
+
+
+def _summarize_weight(weight: Tensor, flat: Tensor) -> list[AnyTable] | None:
+    """Return the table of a large weight; `None` if it is not of moderate size.
+
+    Its norm says so: it is finite only if all entries are, and at least as large as each of them.
+    """
+    norm = _fetch(compute_norm(flat))
+    if not MODERATE[0] < norm.item() < MODERATE[1]:
+        return None
+    table = {"norm": norm, "non_finite": np.zeros_like(norm)}
+    if weight.dim() > 3:
+        table["first"] = _fetch(take_first(weight))
+    return [table]
+
+
+def _fetch(tensor: Tensor) -> Numbers:
+    """Return numbers without their tensor: a flow keeps none alive."""
+    return tensor.numpy().copy()
 
 
 def _is_moderate(largest: Numbers) -> bool:
@@ -195,12 +216,12 @@ def _add_distribution(table: AnyTable, values: Tensor, flat: Tensor) -> None:
         flat: The same, [entries, 1, numbers].
     """
     if values.dim() > 2 and values.shape[2] > 1:
-        within, between, whole, mean = (each.numpy() for each in measure_spreads(values))
+        within, between, whole, mean = map(_fetch, measure_spreads(values))
         size = np.hypot(within, whole)
         table["variation"] = np.divide(within, size, out=np.zeros_like(size), where=size > 0)
         deviation = np.hypot(within, between)
     else:
-        mean, deviation = (each.numpy() for each in measure_deviation(flat))
+        mean, deviation = map(_fetch, measure_deviation(flat))
     table["mean"] = mean
     table["std"] = deviation / flat.shape[-1] ** 0.5
     low, high = table["min"][:, 0], table["max"][:, 0]

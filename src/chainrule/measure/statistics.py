@@ -115,7 +115,8 @@ def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
     bin_low, bin_high = low.amin(-1).to(samples.dtype), high.amax(-1).to(samples.dtype)
     width = bin_high - bin_low
     if is_cheap_to_read(samples.device) and bool(torch.isfinite(width).all()):
-        known = torch.from_numpy(count_into_bins(samples, bin_low.numpy(), width.numpy(), BINS))
+        lows, widths = bin_low.detach().numpy(), width.detach().numpy()
+        known = torch.from_numpy(count_into_bins(samples.detach(), lows, widths, BINS))
         return {"bin_low": bin_low, "bin_high": bin_high, "counts": known}
     finite = torch.isfinite(samples)
     samples = samples / 4  # so that the width of the range is finite up to the largest float
@@ -176,7 +177,9 @@ def summarize_derivative(
         largest = derivative.amax(dims) if dims else derivative
         table = {"dead_units": (largest == 0).sum(-1)}
         if standard and is_cheap_to_read(z.device) and math.isfinite(largest.sum().item()):
-            table["saturation"] = torch.from_numpy(share_below(derivative.flatten(2), limit))
+            table["saturation"] = torch.from_numpy(
+                share_below(derivative.detach().flatten(2), limit)
+            )
         elif standard:
             # The sign of the difference, not a comparison: bools are slow to average on a CPU.
             table["saturation"] = (limit - derivative).sign_().clamp_(min=0).flatten(2).mean(-1)
@@ -594,7 +597,7 @@ def _measure_spread(values: Tensor, centre: Tensor) -> Tensor:
 def _share_of_zeros(flat: Tensor) -> Tensor:
     flat = thin_out(flat)
     if is_cheap_to_read(flat.device):
-        return torch.from_numpy(share_zeros(flat))
+        return torch.from_numpy(share_zeros(flat.detach()))
     return 1.0 - torch.linalg.vector_norm(flat, ord=0, dim=-1) / flat.shape[-1]
 
 
