@@ -50,6 +50,9 @@ TENSORS = {
     "sampled": [draw(70, 90) for _ in range(4)],
     "not stacked": [draw(40, 500) for _ in range(4)],
     "large": [draw(90, 1000) for _ in range(4)],
+    "large and zero": [torch.zeros(90, 1000) for _ in range(4)],
+    "large and tiny": [1e-30 * draw(90, 1000) for _ in range(4)],
+    "large, not finite": [draw(90, 1000).log() for _ in range(4)],
     "not contiguous": [draw(6, 5).T for _ in range(4)],
     "a parameter": [draw(5, 6), draw(5, 6), draw(5, 6), nn.Parameter(draw(5, 6))],
 }

@@ -382,6 +382,15 @@ def compute_norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -
     return [torch.linalg.vector_norm(each, dtype=dtype) for each in tensors]
 
 
+def join_flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Return a copy of the numbers of many dense tensors of one type, one after another."""
+    flatten = getattr(torch._C._nn, "flatten_dense_tensors", None)
+    if flatten is None or len(tensors) == 1:  # of one, it would not be a copy
+        return torch.cat([tensor.reshape(-1) for tensor in tensors])
+    joined: Tensor = flatten(list(tensors))
+    return joined
+
+
 def compute_differences(after: Sequence[Tensor], before: Sequence[Tensor]) -> list[Tensor]:
     """Return differences of many tensors, in one operation or, without it, in many."""
     if hasattr(torch, "_foreach_sub"):

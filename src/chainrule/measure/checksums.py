@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from chainrule.measure._torch_internals import read_version
+from chainrule.measure._torch_internals import join_flat, read_version
 
 COPIED = 1_000_000
 """Most numbers in all parameters together up to which a copy is kept, to undo changes."""
@@ -74,7 +74,7 @@ class ParameterWatch:
         return [(places, self._join(places)) for places in alike.values()]
 
     def _join(self, places: Sequence[int]) -> Tensor:
-        return torch.cat([held.reshape(-1) for at in places if (held := self.held[at]) is not None])
+        return join_flat([held for at in places if (held := self.held[at]) is not None])
 
     def _put_values_back(
         self, places: Sequence[int], copied: Tensor, failures: dict[int, Exception]

@@ -95,7 +95,7 @@ def sample_entries(tensors: Sequence[Tensor] | Tensor, step: int | None = None) 
         step: Their distance; chosen by `HISTOGRAM_ENTRIES` if it is `None`.
     """
     if step is None:
-        step = choose_step(tensors[0].numel(), HISTOGRAM_ENTRIES)
+        step = choose_step(_look_at(tensors)[0], HISTOGRAM_ENTRIES)
     if step == 1:
         stacked = tensors if isinstance(tensors, Tensor) else torch.stack(list(tensors))
         return to_real(stacked).flatten(1)
@@ -191,7 +191,7 @@ def summarize_derivative(
 def _sample_rows(z: Tensor, unit_dim: int) -> Tensor | None:
     """Return spaced rows [entries, members, rows, units] of a large tensor with units last."""
     last = z.dim() > 3 and unit_dim % (z.dim() - 2) == z.dim() - 3
-    if not last or z[0, 0].numel() <= LARGE or not z.is_contiguous():
+    if not last or z.numel() <= LARGE * z.shape[0] * z.shape[1] or not z.is_contiguous():
         return None
     rows = z.flatten(2, -2)
     return rows[:, :, :: choose_step(rows.shape[2], max(1, LARGE // z.shape[-1]))]
@@ -409,9 +409,10 @@ def _reduce(
     processor's cache. On a CPU, where a look costs nothing, entries of immoderate size are then
     found and done again rescaled; elsewhere everything is rescaled from the start.
     """
-    if tensors[0].dim() == 1:  # single numbers
+    size, dims, device = _look_at(tensors)
+    if dims == 1:  # single numbers
         tensors = [tensor.unsqueeze(-1) for tensor in tensors]
-    size = max(1, tensors[0].numel())
+    size = max(1, size)
     groups: Sequence[Tensor]
     if isinstance(tensors, Tensor) and tensors.numel() <= STACK:
         groups = [tensors]
@@ -420,7 +421,7 @@ def _reduce(
         groups = [torch.stack(list(tensors[i : i + step])) for i in range(0, len(tensors), step)]
     else:
         groups = [tensor.unsqueeze(0) for tensor in tensors]
-    reads = is_cheap_to_read(tensors[0].device)
+    reads = is_cheap_to_read(device)
     if rescale and not reads:
         parts = [_reduce_rescaled(group, reduce, rescale(reduce(group))) for group in groups]
     else:
@@ -440,6 +441,13 @@ def _reduce(
             for name, value in _reduce_rescaled(again, reduce, largest[entry : entry + 1]).items():
                 table[name][entry] = value[0]
     return table
+
+
+def _look_at(tensors: Sequence[Tensor] | Tensor) -> tuple[int, int, torch.device]:
+    """Return size, dimensions and device of each; to take one out of a stack takes longer."""
+    if isinstance(tensors, Tensor):
+        return tensors.numel() // max(1, len(tensors)), tensors.dim() - 1, tensors.device
+    return tensors[0].numel(), tensors[0].dim(), tensors[0].device
 
 
 def _reduce_rescaled(group: Tensor, reduce: Callable[[Tensor], Table], largest: Tensor) -> Table:
