@@ -377,7 +377,7 @@ def test_a_hook_comes_last_with_keywords_and_goes() -> None:
     before = {name: dict(each) for name, each in vars(module).items() if "hooks" in name}
     handle = module.register_forward_hook(lambda _, args, result: result + 1.0)
     remove = internals.add_forward_hook(module, lambda *args: seen.append(args))
-    x = draw(1, 2)
+    x = torch.ones(1, 2)
     result = module(x, input2=x)
     remove()
     remove()  # what is interrupted is done once more
