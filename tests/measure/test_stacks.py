@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from chainrule import inspect
 from chainrule.measure import stacks
 from chainrule.measure.stacks import (
     DELTAS,
@@ -134,3 +135,18 @@ def test_tensors_of_one_kind_are_summarized_by_shape_and_precision():
     assert places["a"][0] == places["c"][0] != places["d"][0]
     assert (places["a"][1], places["c"][1]) == (0, 1)
     assert len(tables) == 4
+
+
+@pytest.mark.parametrize("width", [200, 1100])
+@pytest.mark.parametrize("factor", [1e20, 1e-20, torch.nan])
+def test_a_large_weight_out_of_range_is_measured_and_stays(factor, width):
+    model = nn.Linear(width, width)
+    with torch.no_grad():
+        model.weight[:, :3] *= factor
+        model.weight[:, 3:] *= 1.0 if torch.tensor(factor).isnan() else factor
+    before = model.weight.detach().clone()
+    x = torch.ones(2, width)
+    flow = inspect(model, lambda m: m(x).square().mean())
+    expected = float(before.double().norm())
+    assert float(flow.parameters[0].norm) == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    torch.testing.assert_close(model.weight.detach(), before, rtol=0, atol=0, equal_nan=True)

@@ -246,7 +246,7 @@ def summarize_weights(tensors: Sequence[Tensor] | Tensor) -> Table:
 def _reduce_weights(weights: Tensor) -> Table:
     table = _reduce_parameters(weights)
     if weights.dim() > 3 and weights.numel():
-        table["first"] = take_first(weights)
+        table["first"] = take_first(weights).clone()  # tables are written to, weights never
     return table
 
 
