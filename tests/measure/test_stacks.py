@@ -1,5 +1,6 @@
 """Tensors of one shape share a stack; the numbers are those of each by itself."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from chainrule.measure.stacks import (
 )
 from chainrule.measure.statistics import (
     SMALL,
+    count_bins,
     fetch_rows,
     gather_rows,
     summarize_gradients,
@@ -150,3 +152,17 @@ def test_a_large_weight_out_of_range_is_measured_and_stays(factor, width):
     expected = float(before.double().norm())
     assert float(flow.parameters[0].norm) == pytest.approx(expected, rel=1e-6, nan_ok=True)
     torch.testing.assert_close(model.weight.detach(), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_numbers_too_close_to_be_told_apart_are_in_the_first_bin():
+    table = count_bins(
+        torch.tensor([[0.0, 1e-40, 2e-40]]), torch.tensor([[0.0]]), torch.tensor([[2e-40]])
+    )
+    assert table["counts"][0, 0] == 3
+
+
+def test_numpy_raises_nothing_that_its_user_asked_it_to():
+    model = nn.Linear(4, 4)
+    with np.errstate(all="raise"):
+        flow = inspect(model, lambda m: m(1e-14 * torch.rand(3, 4)).square().mean())
+    assert flow.layers[0].statistics is not None

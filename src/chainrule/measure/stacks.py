@@ -143,6 +143,7 @@ def _summarize_together(tensors: Sequence[Tensor], kinds: Sequence[int]) -> Sequ
     return tables
 
 
+@np.errstate(all="ignore")  # whatever its caller has NumPy do
 def _summarize_stack(stack: Tensor, parts: Sequence[tuple[int, int]]) -> list[AnyTable] | None:
     """Return a table for each part of a stack; `None` if something is not of moderate size.
 
