@@ -34,17 +34,12 @@ def call(name, outputs=(), inputs=(), role="weight", parent=None, number=0, kind
     )
 
 
-def parameter(name, dim=2):
-    return SimpleNamespace(names=(name,), tensor=torch.zeros((2,) * dim))
-
-
 class TestNumbers:
     @staticmethod
     def number(calls, names, reached=(), dims=None):
         dims = dims or [1 if name.endswith("bias") else 2 for name in names]
-        parameters = [parameter(name, dim) for name, dim in zip(names, dims, strict=True)]
-        gradients = {names.index(name): torch.ones(1) for name in reached}
-        positions, modules = number_layers(calls, parameters, gradients)
+        parameters = list(zip(names, dims, strict=True))
+        positions, modules = number_layers(calls, parameters, set(map(names.index, reached)))
         return {names[at]: number for at, number in positions.items()}, modules
 
     def test_follow_the_first_calls(self):

@@ -1,9 +1,11 @@
 """Tensors of one shape share a stack; the numbers are those of each by itself."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from chainrule import inspect
 from chainrule.measure import stacks
 from chainrule.measure.stacks import (
     DELTAS,
@@ -16,6 +18,7 @@ from chainrule.measure.stacks import (
 )
 from chainrule.measure.statistics import (
     SMALL,
+    count_bins,
     fetch_rows,
     gather_rows,
     summarize_gradients,
@@ -31,7 +34,7 @@ ALONE = {
 }
 
 
-def draw(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def draw(*shape, dtype=torch.float32):
     return ((torch.randn(shape) + 0.3) * (torch.rand(shape) > 0.2)).to(dtype)
 
 
@@ -50,13 +53,16 @@ TENSORS = {
     "sampled": [draw(70, 90) for _ in range(4)],
     "not stacked": [draw(40, 500) for _ in range(4)],
     "large": [draw(90, 1000) for _ in range(4)],
+    "large and zero": [torch.zeros(90, 1000) for _ in range(4)],
+    "large and tiny": [1e-30 * draw(90, 1000) for _ in range(4)],
+    "large, not finite": [draw(90, 1000).log() for _ in range(4)],
     "not contiguous": [draw(6, 5).T for _ in range(4)],
     "a parameter": [draw(5, 6), draw(5, 6), draw(5, 6), nn.Parameter(draw(5, 6))],
 }
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_the_numbers_are_those_of_each_by_itself(name: str) -> None:
+def test_the_numbers_are_those_of_each_by_itself(name):
     tensors = dict(zip((VALUES, DELTAS, GRADIENTS, WEIGHTS), TENSORS[name], strict=True))
     tables = []
     with torch.no_grad():
@@ -74,16 +80,16 @@ def test_the_numbers_are_those_of_each_by_itself(name: str) -> None:
                     assert write(numbers[key][at]) == write(value[0]), key
 
 
-def write(value: object) -> str:
+def write(value):
     """All digits, so that undefined numbers are equal; zero has no sign."""
     return repr(value).replace("-0.0", "0.0")
 
 
-def summarize_one_as_tensors(kind: int, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+def summarize_one_as_tensors(kind, tensor):
     return {key: torch.as_tensor(each) for key, each in summarize_one(kind, tensor).items()}
 
 
-def test_places_are_by_group_and_kind() -> None:
+def test_places_are_by_group_and_kind():
     known, sparse = {"norm": torch.zeros(1, 1)}, torch.eye(3).to_sparse()
     one = {"a": torch.ones(3), "b": 2 * torch.ones(3), "c": torch.ones(2), "d": known}
     other = {"a": 3 * torch.ones(3), "b": sparse}
@@ -91,18 +97,16 @@ def test_places_are_by_group_and_kind() -> None:
     first, second = summarize_kinds([(DELTAS, one), (GRADIENTS, other)], tables)
     rows = gather_rows(tables)()
 
-    def read(place: tuple[int, int]) -> float:
+    def read(place):
         table, entry = place
         return rows[table]["norm"][entry][0]
 
-    assert [read(first[key]) for key in "abcd"] == pytest.approx(
-        [3**0.5, 2 * 3**0.5, 2**0.5, 0.0]
-    )
+    assert [read(first[key]) for key in "abcd"] == pytest.approx([3**0.5, 2 * 3**0.5, 2**0.5, 0.0])
     assert [read(second[key]) for key in "ab"] == pytest.approx([27**0.5, 3**0.5])
     assert first["a"][0] == first["b"][0] != second["a"][0]
 
 
-def test_many_are_stacked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_are_stacked_in_parts(monkeypatch):
     monkeypatch.setattr(stacks, "STACK", 14)
     values = {at: draw(5) for at in range(5)}
     tables = []
@@ -115,7 +119,7 @@ def test_many_are_stacked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SMALL > 5
 
 
-def test_tensors_of_one_kind_are_summarized_by_shape_and_precision() -> None:
+def test_tensors_of_one_kind_are_summarized_by_shape_and_precision():
     tensors = {
         "a": torch.ones(2),
         "b": torch.ones(3),
@@ -124,7 +128,7 @@ def test_tensors_of_one_kind_are_summarized_by_shape_and_precision() -> None:
     }
     tables, seen = [{}], []
 
-    def summarize(group: torch.Tensor) -> dict[str, torch.Tensor]:
+    def summarize(group):
         seen.append([each.sum().item() for each in group])
         return {"norm": torch.zeros(len(group), 1)}
 
@@ -133,3 +137,32 @@ def test_tensors_of_one_kind_are_summarized_by_shape_and_precision() -> None:
     assert places["a"][0] == places["c"][0] != places["d"][0]
     assert (places["a"][1], places["c"][1]) == (0, 1)
     assert len(tables) == 4
+
+
+@pytest.mark.parametrize("width", [200, 1100])
+@pytest.mark.parametrize("factor", [1e20, 1e-20, torch.nan])
+def test_a_large_weight_out_of_range_is_measured_and_stays(factor, width):
+    model = nn.Linear(width, width)
+    with torch.no_grad():
+        model.weight[:, :3] *= factor
+        model.weight[:, 3:] *= 1.0 if torch.tensor(factor).isnan() else factor
+    before = model.weight.detach().clone()
+    x = torch.ones(2, width)
+    flow = inspect(model, lambda m: m(x).square().mean())
+    expected = float(before.double().norm())
+    assert float(flow.parameters[0].norm) == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    torch.testing.assert_close(model.weight.detach(), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_numbers_too_close_to_be_told_apart_are_in_the_first_bin():
+    table = count_bins(
+        torch.tensor([[0.0, 1e-40, 2e-40]]), torch.tensor([[0.0]]), torch.tensor([[2e-40]])
+    )
+    assert table["counts"][0, 0] == 3
+
+
+def test_numpy_raises_nothing_that_its_user_asked_it_to():
+    model = nn.Linear(4, 4)
+    with np.errstate(all="raise"):
+        flow = inspect(model, lambda m: m(1e-14 * torch.rand(3, 4)).square().mean())
+    assert flow.layers[0].statistics is not None

@@ -355,6 +355,55 @@ def test_without_what_nodes_keep_it_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert any("MseLossBackward0._saved_target" in each for each in sentences)
 
 
+# --- In fewer calls ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_name", [True, False])
+@pytest.mark.parametrize("count", [1, 3])
+def test_many_tensors_are_joined_as_a_copy(
+    has_name: bool, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_name:
+        monkeypatch.delattr(torch._C._nn, "flatten_dense_tensors")
+    tensors = [draw(2, 3).T, torch.tensor(3.0), draw(0)][:count]
+    expected = [x for tensor in tensors for x in tensor.flatten().tolist()]
+    joined = internals.join_flat(tensors)
+    tensors[0].add_(1.0)
+    assert joined.tolist() == expected
+
+
+def test_a_hook_comes_last_with_keywords_and_goes() -> None:
+    module, seen = nn.Bilinear(2, 2, 2), []
+    before = {name: dict(each) for name, each in vars(module).items() if "hooks" in name}
+    handle = module.register_forward_hook(lambda _, args, result: result + 1.0)
+    remove = internals.add_forward_hook(module, lambda *args: seen.append(args))
+    x = torch.ones(1, 2)
+    result = module(x, input2=x)
+    remove()
+    remove()  # what is interrupted is done once more
+    module(x, x)
+    handle.remove()
+    ((at, args, kwargs, given),) = seen
+    assert at is module
+    assert len(args) == len(kwargs) == 1
+    assert args[0] is kwargs["input2"] is x
+    assert given is result
+    assert before == {name: dict(each) for name, each in vars(module).items() if "hooks" in name}
+
+
+def test_without_the_dictionaries_a_hook_is_registered() -> None:
+    registered = []
+
+    def register(hook: object, *, with_kwargs: bool) -> SimpleNamespace:
+        registered.append((hook, with_kwargs))
+        return SimpleNamespace(remove=registered.clear)
+
+    remove = internals.add_forward_hook(SimpleNamespace(register_forward_hook=register), gone)
+    assert registered == [(gone, True)]
+    remove()
+    assert not registered
+
+
 # --- Training runs -------------------------------------------------------------------------------
 
 

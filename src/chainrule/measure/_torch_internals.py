@@ -202,6 +202,29 @@ def is_functorch_wrapped(tensor: Tensor) -> bool:
         return False
 
 
+# --- Hooks ----------------------------------------------------------------------------------------
+
+
+def add_forward_hook(module: nn.Module, hook: Callable[..., Any]) -> Callable[[], None]:
+    """Add a hook after a module's forward pass, last, with keyword arguments; return what ends it.
+
+    The public way makes an object with weak references for each hook, which takes ten times as
+    long.
+    """
+    hooks = getattr(module, "_forward_hooks", None)
+    with_kwargs = getattr(module, "_forward_hooks_with_kwargs", None)
+    if not isinstance(hooks, dict) or not isinstance(with_kwargs, dict):
+        return module.register_forward_hook(hook, with_kwargs=True).remove
+    key: Any = object()
+    hooks[key], with_kwargs[key] = hook, True
+
+    def remove() -> None:
+        hooks.pop(key, None)
+        with_kwargs.pop(key, None)
+
+    return remove
+
+
 # --- Compiled models ------------------------------------------------------------------------------
 
 
@@ -357,6 +380,15 @@ def compute_norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -
     if hasattr(torch, "_foreach_norm"):
         return list(torch._foreach_norm(list(tensors), 2, dtype))
     return [torch.linalg.vector_norm(each, dtype=dtype) for each in tensors]
+
+
+def join_flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Return a copy of the numbers of many dense tensors of one type, one after another."""
+    flatten = getattr(torch._C._nn, "flatten_dense_tensors", None)
+    if flatten is None or len(tensors) == 1:  # of one, it would not be a copy
+        return torch.cat([tensor.reshape(-1) for tensor in tensors])
+    joined: Tensor = flatten(list(tensors))
+    return joined
 
 
 def compute_differences(after: Sequence[Tensor], before: Sequence[Tensor]) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """From what was recorded to a `GradientFlow`: one summary per kind of tensor, one transfer."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -26,7 +26,7 @@ from chainrule.measure.attention import AttentionCall
 from chainrule.measure.inputs import assemble_inputs, pack
 from chainrule.measure.loss import Loss, assemble_loss, describe_loss
 from chainrule.measure.loss_values import summarize_loss
-from chainrule.measure.modules import Inventory, NamedParameter, find_owner
+from chainrule.measure.modules import Inventory, find_owner
 from chainrule.measure.precision import assemble_precisions, take_arriving, take_weights
 from chainrule.measure.recording import Call, Output, Recorder, Subject
 from chainrule.measure.residuals import (
@@ -46,7 +46,7 @@ from chainrule.measure.stacks import (
     summarize_kinds,
 )
 from chainrule.measure.statistics import (
-    HostTable,
+    AnyTable,
     Row,
     Table,
     gather_rows,
@@ -58,6 +58,7 @@ from chainrule.measure.statistics import (
 from chainrule.measure.symmetry import find_symmetries
 from chainrule.measure.terms import assemble_terms
 from chainrule.measure.ties import take_targets
+
 
 def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of tensor)
     inventory: Inventory,
@@ -89,7 +90,7 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
         slips: Calls whose effect is seldom meant.
     """
     parameters = inventory.parameters
-    tables: list[Table | HostTable] = [{"loss": loss.reshape(1, 1)}]
+    tables: list[AnyTable] = [{"loss": loss.reshape(1, 1)}]
     outputs, activated = _gather_outputs(recorder.calls)
     of_calls = {e: g for e, g in edge_gradients.items() if e not in recorder.kept}
     output_places, edge_places, gradient_places, norm_places = summarize_kinds(
@@ -163,7 +164,7 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
         (each.reader, each.shape, each.dtype, pack(each.sample)) for each in recorder.entering
     ]
     has_half = recorder.has_half
-    numbers, module_layers = number_layers(recorder.calls, parameters, parameter_gradients)
+    reached = frozenset(parameter_gradients)
     calls = recorder.calls
     recorder.release()
     described = [
@@ -219,6 +220,9 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
     def build() -> GradientFlow:
         """Turn the fetched numbers into objects, when they are first read."""
         rows = fetch()
+        numbers, module_layers = number_layers(
+            calls, [(names[0], len(shape)) for names, shape, _, _ in described], reached
+        )
         gradients = {edge: read_gradient(read(at)) for edge, at in edge_places.items()}
         parameter_statistics = {
             position: read_gradient(read(at)) for position, at in gradient_places.items()
@@ -311,7 +315,7 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
 
 def _list_suspects(
     places: Mapping[int, Place],
-    tables: Sequence[Table | HostTable],
+    tables: Sequence[AnyTable],
     read_rows: Callable[[], Sequence[Row]],
 ) -> Iterator[int]:
     """Yield the parameters of which some units may be the same."""
@@ -335,9 +339,9 @@ _Activated = dict[tuple[object, ...], list[tuple[Subject, Output]]]
 """Outputs of activations of the same kind and settings."""
 
 
-def _gather_outputs(calls: Sequence[Call]) -> tuple[dict[int, Tensor | Table], _Activated]:
+def _gather_outputs(calls: Sequence[Call]) -> tuple[dict[int, Tensor | AnyTable], _Activated]:
     """Return what is known of outputs by `id`: copies of small ones, tables of large ones."""
-    values: dict[int, Tensor | Table] = {}
+    values: dict[int, Tensor | AnyTable] = {}
     activated: _Activated = {}
     for call in calls:
         for output in call.outputs:
@@ -354,7 +358,7 @@ def _gather_outputs(calls: Sequence[Call]) -> tuple[dict[int, Tensor | Table], _
 
 
 def _summarize_activations(
-    activated: _Activated, places: Mapping[int, list[Place]], tables: list[Table | HostTable]
+    activated: _Activated, places: Mapping[int, list[Place]], tables: list[AnyTable]
 ) -> None:
     """Add the places of what derivatives of activations say of their outputs."""
     for group in activated.values():
@@ -373,8 +377,8 @@ def _summarize_activations(
 
 def number_layers(
     calls: Sequence[Call],
-    parameters: Sequence[NamedParameter],
-    gradients: Mapping[int, Tensor],
+    parameters: Sequence[tuple[str, int]],
+    reached: Collection[int],
 ) -> tuple[dict[int, int], dict[str, int]]:
     """Return the weight layers l = 1 … L, by position of a parameter and by name of a module.
 
@@ -383,6 +387,11 @@ def number_layers(
     submodule that never runs itself belong to the nearest measured module around it. Layers are
     numbered in the order of their first calls; those without a call follow the layer that is
     registered before them.
+
+    Args:
+        calls: All calls.
+        parameters: Name and number of dimensions of each.
+        reached: Positions of those that received a gradient.
     """
     first_call: dict[str, int] = {}
     has_children = {id(call.parent) for call in calls}
@@ -401,14 +410,14 @@ def number_layers(
         return owner
 
     members: dict[str, list[int]] = {}
-    for position, parameter in enumerate(parameters):
-        members.setdefault(find_layer(parameter.names[0]), []).append(position)
+    for position, (name, _) in enumerate(parameters):
+        members.setdefault(find_layer(name), []).append(position)
     order: list[tuple[int, int, str]] = []
     latest = -1
     for rank, (owner, owned) in enumerate(members.items()):
         latest = first_call.get(owner, latest)
-        reached = owner in first_call or any(position in gradients for position in owned)
-        if reached and any(parameters[position].tensor.dim() >= 2 for position in owned):
+        counts = owner in first_call or any(position in reached for position in owned)
+        if counts and any(parameters[position][1] >= 2 for position in owned):
             order.append((latest, rank, owner))
     by_module = {owner: number for number, (_, _, owner) in enumerate(sorted(order), start=1)}
     return {

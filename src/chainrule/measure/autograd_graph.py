@@ -67,21 +67,26 @@ def walk(end: Tensor) -> Graph:
     has_checkpoint = has_own_functions = False
     leaves: list[Tensor] = []
     nodes: list[Any] = []
-    seen: set[Any] = set()
+    seen: set[Any] = {None}
+    leads_on: dict[type, bool] = {}  # by class, for asking each node takes longer
     pending: list[Any] = [end.grad_fn]
     while pending:
         node = pending.pop()
-        if node is None or node in seen:
+        if node in seen:
             continue
         seen.add(node)
-        if isinstance(node, BackwardCFunction):
-            has_own_functions = True
-            has_checkpoint |= type(node).__name__ == "CheckpointFunctionBackward"
-        elif hasattr(node, "variable"):
+        kind = type(node)
+        if kind not in leads_on:
+            is_own = issubclass(kind, BackwardCFunction)
+            has_own_functions |= is_own
+            has_checkpoint |= is_own and kind.__name__ == "CheckpointFunctionBackward"
+            leads_on[kind] = is_own or not is_leaf(node)
+        if not leads_on[kind]:
             leaves.append(node.variable)
             continue
         nodes.append(node)
-        pending += [following for following, _ in node.next_functions]
+        for following, _ in node.next_functions:
+            pending.append(following)
     return Graph(tuple(leaves), tuple(nodes), has_checkpoint, has_own_functions)
 
 

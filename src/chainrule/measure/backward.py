@@ -157,7 +157,9 @@ def _select_edges(
         if gradient is None and edge in recorder.replaced:
             gradient = gradients.get(recorder.replaced[edge])
         if gradient is not None:
-            found[edge] = flatten_nested(gradient) if isinstance(gradient, Tensor) else gradient
+            if isinstance(gradient, Tensor) and gradient.is_nested:
+                gradient = flatten_nested(gradient)
+            found[edge] = gradient
     return found
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from chainrule.measure._torch_internals import read_version
+from chainrule.measure._torch_internals import join_flat, read_version
 
 COPIED = 1_000_000
 """Most numbers in all parameters together up to which a copy is kept, to undo changes."""
+
+_PLAIN = (Tensor, nn.Parameter)
+"""Tensors that are what they look like: a parameter of another class is of that class."""
 
 _WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -71,7 +74,7 @@ class ParameterWatch:
         return [(places, self._join(places)) for places in alike.values()]
 
     def _join(self, places: Sequence[int]) -> Tensor:
-        return torch.cat([held.reshape(-1) for at in places if (held := self.held[at]) is not None])
+        return join_flat([held for at in places if (held := self.held[at]) is not None])
 
     def _put_values_back(
         self, places: Sequence[int], copied: Tensor, failures: dict[int, Exception]
@@ -133,7 +136,7 @@ def is_plain(tensor: Tensor) -> bool:
         tensor.layout == torch.strided
         and not tensor.is_meta
         and not tensor.is_quantized
-        and type(tensor.data) is Tensor
+        and (type(tensor) in _PLAIN or type(tensor.data) is Tensor)
     )
 
 

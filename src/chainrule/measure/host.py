@@ -37,18 +37,21 @@ def share_below(flat: Tensor, limit: float) -> Numbers:
     return np.asarray(below.astype(values.dtype) / values.dtype.type(values.shape[-1]))
 
 
+@np.errstate(all="ignore")  # whatever its caller has NumPy do
 def count_into_bins(samples: Tensor, low: Numbers, width: Numbers, bins: int) -> Numbers:
     """Return how many of some finite numbers lie in each of equally wide bins, [entries, bins].
 
     Args:
         samples: Real numbers on a CPU, without a gradient, [entries, sample].
         low: Where the first bins begin, [entries]; no number is smaller.
-        width: Of all bins together, [entries]; if it is 0, all is in the first bin.
+        width: Of all bins together, [entries]; if it is 0, or so small that numbers cannot be
+            divided by it, all is in the first bin.
         bins: How many there are.
     """
     values = samples.numpy()
     one = values.dtype.type(1)
-    per_width = np.divide(one, width, out=np.zeros_like(width), where=width > 0)
+    is_divisor = width > bins / np.finfo(values.dtype).max
+    per_width = np.divide(one, width, out=np.zeros_like(width), where=is_divisor)
     per_width *= values.dtype.type(bins)
     places = values - low[:, None]
     places *= per_width[:, None]

@@ -184,7 +184,9 @@ def _check_model(inventory: Inventory) -> None:
         )
     for module_name, module in inventory.modules:
         for key, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+            if type(tensor) not in _ORDINARY and isinstance(
+                tensor, (UninitializedParameter, UninitializedBuffer)
+            ):
                 name = f"{module_name}.{key}" if module_name else key
                 raise InspectionError(
                     f"All parameters must have a shape, but {name!r} is still lazy. Run the model "
@@ -206,7 +208,7 @@ def _check_whole(inventory: Inventory) -> None:
                 "then measures its own batch."
             )
     for parameter in inventory.parameters:
-        if hasattr(parameter.tensor, "device_mesh"):
+        if type(parameter.tensor) not in _ORDINARY and hasattr(parameter.tensor, "device_mesh"):
             raise InspectionError(
                 "Parameters must be whole on one process, but "
                 f"{parameter.names[0]!r} is a DTensor, of which each process holds a part. Inspect "
@@ -214,6 +216,9 @@ def _check_whole(inventory: Inventory) -> None:
                 "distribute_tensor), or give each module its parameter.full_tensor()."
             )
 
+
+_ORDINARY = (nn.Parameter, Tensor, type(None))
+"""Classes of what needs no further look."""
 
 _KEEPS_MODULE = ("FullyShardedDataParallel", "DistributedDataParallel")
 _SHARDING = (*_KEEPS_MODULE, "FSDPModule")

@@ -1,9 +1,8 @@
 """Taking stock of a model in one walk: its modules and parameters, with their names."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from typing import Any
 
 from torch import nn
 
@@ -71,12 +70,12 @@ class ModuleClass:
 
 def classify(module: nn.Module) -> ModuleClass:
     """Return what the class of a module says about it."""
-    return _classify(cast("Hashable", type(module)))
+    kind: Any = type(module)
+    return _classify(kind)
 
 
 @cache
-def _classify(cls: Hashable) -> ModuleClass:
-    assert isinstance(cls, type)
+def _classify(cls: type) -> ModuleClass:
     activation = _ACTIVATION_CLASSES.get(cls)
     elementwise = cls.__module__ == nn.ReLU.__module__ or cls.__name__.endswith("Activation")
     role: Role = "other"

@@ -22,6 +22,7 @@ from torch.autograd.graph import GradientEdge
 from chainrule.errors import InspectionError
 from chainrule.flow.records import Role
 from chainrule.measure._torch_internals import (
+    add_forward_hook,
     has_backward_hooks,
     is_functorch_wrapped,
     is_in_backward,
@@ -42,8 +43,7 @@ from chainrule.measure.sharing import finish_all
 from chainrule.measure.stacks import DELTAS, VALUES, summarize_one
 from chainrule.measure.statistics import (
     HALF,
-    HostTable,
-    Table,
+    AnyTable,
     is_cheap_to_read,
     measure_norm,
     summarize_derivative,
@@ -76,7 +76,7 @@ class Output:
     edge: int | None
     values: Tensor | None = None
     pre_activation: Tensor | None = None
-    table: Table | HostTable | None = None
+    table: AnyTable | None = None
     fingerprint: Tensor | None = None
 
 
@@ -202,9 +202,10 @@ class Recorder:
         edges = self._note_inputs(subject, args, kwargs, first=not subject.runs)
         if subject.watched:
             for tensor in tensors:
-                self._note_base(tensor, only_private=False)
+                if (base := find_viewed(tensor)) is not None:
+                    self._note_base(tensor, base, only_private=False)
             keep = subject.activation is not None and tensors
-            self._before[module] = (tensors[0].detach().clone() if keep else None, edges)
+            self._before[module] = (self._copy(tensors[0]) if keep else None, edges)
             return
         call = self._start(subject)
         call.input_edges = edges
@@ -218,10 +219,11 @@ class Recorder:
         subject = self.last_run = self.subjects[module]
         first = not subject.runs
         pre_activation = args[0] if args else next(iter(kwargs.values()), None)
+        is_copy = False
         if subject.watched:
             call = self._start(subject)
             before, call.input_edges = self._before.pop(module)
-            pre_activation = pre_activation if before is None else before
+            pre_activation, is_copy = (pre_activation, False) if before is None else (before, True)
         elif self._open and self._open[-1].subject is subject:
             call = self._open.pop()
         else:
@@ -229,23 +231,36 @@ class Recorder:
             call.input_edges = self._note_inputs(subject, args, kwargs, first=first)
         self.calls.append(call)
         if subject.recurrent:
-            call.is_cell = isinstance(module, nn.RNNCellBase)
-            if self._sequence is not None and self._sequence[0] is module:
-                _, call.sequence, length = self._sequence
-                call.is_cell = length == 1
-            self._sequence = None
-        _note_step(call, args)
+            self._note_sequence(call, module)
+        if subject.role == "weight" and (call.is_cell or not call.input_edges):
+            _note_step(call, args)
         if subject.unit_dim is not None:
             self._layout = subject.unit_dim, subject.dims
         if isinstance(result, Tensor):
-            self._note_output(call, "", result, pre_activation)
+            self._note_output(call, "", result, pre_activation, is_copy=is_copy)
         else:
             for path, tensor in find_tensors(result):
-                self._note_output(call, path, tensor, pre_activation)
+                self._note_output(call, path, tensor, pre_activation, is_copy=is_copy)
         if not torch.is_grad_enabled():
             for output in call.outputs:
                 output.fingerprint = _take_fingerprint(output)
             self.without_grad.setdefault(module, []).append(call)
+
+    def _note_sequence(self, call: Call, module: nn.Module) -> None:
+        call.is_cell = isinstance(module, nn.RNNCellBase)
+        if self._sequence is not None and self._sequence[0] is module:
+            _, call.sequence, length = self._sequence
+            call.is_cell = length == 1
+        self._sequence = None
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        """Return a copy of what a module reads: if there is one of this very output, that one."""
+        latest, version = self._latest, read_version(tensor)
+        if latest and version is not None and latest[0] is tensor and latest[1] == version:
+            copied = latest[2].values
+            assert copied is not None
+            return copied
+        return tensor.detach().clone()
 
     def note_edge(self, tensor: Tensor) -> int | None:
         """Remember where in the graph a tensor sits now, so that its gradient can be asked for."""
@@ -391,10 +406,11 @@ class Recorder:
             tensors = [args[0]]
         else:
             tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
-        if first and self._may_enter and any(tensor.is_leaf for tensor in tensors):
-            self._note_entering(subject, args, kwargs)
         edges = []
         for tensor in tensors:
+            if first and self._may_enter and tensor.is_leaf:
+                self._note_entering(subject, args, kwargs)
+                first = False
             edge = self.note_edge(tensor)
             if edge is not None and edge not in self.lent:
                 edges.append(edge)
@@ -403,12 +419,7 @@ class Recorder:
         return tuple(edges)
 
     def _note_sum(self, key: Edge, reader: Subject, tensor: Tensor, edge: int) -> None:
-        if (
-            key in self.sums
-            or tensor.numel() == 0
-            or tensor.is_nested
-            or tensor.is_sparse
-        ):
+        if key in self.sums or tensor.numel() == 0 or tensor.is_nested or tensor.is_sparse:
             return
         if is_functorch_wrapped(tensor):
             return
@@ -417,18 +428,22 @@ class Recorder:
             values = torch.view_as_real(values.resolve_conj())
         self.sums[key] = Sum(key[0], edge, reader, measure_norm(values) / tensor.numel() ** 0.5)
 
-    def _note_output(self, call: Call, path: str, tensor: Tensor, pre_activation: Any) -> None:
+    def _note_output(
+        self, call: Call, path: str, tensor: Tensor, pre_activation: Any, *, is_copy: bool
+    ) -> None:
         if is_functorch_wrapped(tensor):
             raise InspectionError(
                 "Modules must run outside of torch.func transforms (vmap, grad, …) to be measured, "
                 f"but {call.subject.name!r} runs inside one. Call the model directly in "
                 "compute_loss."
             )
-        values = flatten_nested(tensor.detach())
+        values = tensor.detach()
+        if values.is_nested:
+            values = flatten_nested(values)
         shape, edge = tuple(values.shape), self.note_edge(tensor)
         output = Output(path, shape, tensor.dtype, self._find_unit_dim(len(shape)), edge)
-        if edge is not None:
-            self._note_base(tensor, only_private=True)
+        if edge is not None and (base := find_viewed(tensor)) is not None:
+            self._note_base(tensor, base, only_private=True)
         call.outputs.append(output)
         self._note_kind(call, output, tensor)
         subject = call.subject
@@ -450,12 +465,7 @@ class Recorder:
         if values.numel() <= SMALL:
             output.values = values.clone()
             if has_input:
-                latest, version = self._latest, read_version(pre_activation)
-                unchanged = latest and latest[0] is pre_activation and latest[1] == version
-                if latest and unchanged and version is not None:  # already copied
-                    output.pre_activation = latest[2].values
-                else:
-                    output.pre_activation = pre_activation.detach().clone()
+                output.pre_activation = pre_activation if is_copy else self._copy(pre_activation)
             self._latest = tensor, read_version(tensor), output
             return
         with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
@@ -478,15 +488,14 @@ class Recorder:
                 self.timed[output.edge] = find_time_dim(module, tensor)
                 self.sequences[output.edge] = tensor.detach(), read_version(tensor)
 
-    def _note_base(self, tensor: Tensor, *, only_private: bool) -> None:
+    def _note_base(self, tensor: Tensor, base: Tensor, *, only_private: bool) -> None:
         """Note the edge of the tensor of which this one is a view, for when it is overwritten.
 
         Overwriting a view rewrites the graph: the gradient of its old values then arrives at the
         tensor viewed, not at the view. (A linear layer returns a view for inputs of three
         dimensions.) A base that no module has returned is private: it has no other users.
         """
-        base = find_viewed(tensor)
-        if base is None or base.grad_fn is None:
+        if base.grad_fn is None:
             return
         known = len(self.targets)
         view, edge = self.note_edge(tensor), self.note_edge(base)
@@ -520,25 +529,23 @@ class Recorder:
 def record(inventory: Inventory) -> Iterator[Recorder]:
     """Hook a model's measured modules, and unhook them on leaving."""
     recorder = Recorder(inventory)
-    handles: list[Any] = []
+    undo: list[Callable[[], None]] = []
     enter, leave = unwatched(recorder.enter), unwatched(recorder.leave)
     lend = unwatched(recorder.lend_gradient)
     try:
         for module, subject in recorder.subjects.items():
             if not subject.is_leaf or subject.watched:
-                handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+                undo.append(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             if subject.recurrent and isinstance(module, nn.RNNBase):
-                handles.append(module.register_forward_pre_hook(lend, with_kwargs=True))
-            handles.append(module.register_forward_hook(leave, with_kwargs=True))
+                undo.append(module.register_forward_pre_hook(lend, with_kwargs=True).remove)
+            undo.append(add_forward_hook(module, leave))
         yield recorder
     finally:
-        finish_all(handle.remove for handle in (*handles, *recorder.handles))
+        finish_all((*undo, *(handle.remove for handle in recorder.handles)))
 
 
 def _note_step(call: Call, args: Sequence[Any]) -> None:
     """Note what a module read that may be one step of a sequence; it is not copied."""
-    if call.subject.role != "weight" or (call.input_edges and not call.is_cell):
-        return
     read = args[0] if args else None
     if (
         isinstance(read, Tensor)

@@ -22,7 +22,7 @@ from chainrule.measure.statistics import (
     MODERATE,
     SMALL,
     STACK,
-    HostTable,
+    AnyTable,
     Table,
     compute_norm,
     find_extremes,
@@ -57,8 +57,8 @@ of parameters have tables of their own."""
 
 
 def summarize_kinds(
-    requests: Sequence[tuple[int, Mapping[Any, Tensor] | Mapping[Any, Tensor | Table]]],
-    tables: list[Table | HostTable],
+    requests: Sequence[tuple[int, Mapping[Any, Tensor] | Mapping[Any, Tensor | AnyTable]]],
+    tables: list[AnyTable],
 ) -> list[dict[Any, Place]]:
     """Summarize tensors of several kinds, those of one shape together; return places by key.
 
@@ -68,7 +68,8 @@ def summarize_kinds(
     """
     places: list[dict[Any, Place]] = [{} for _ in requests]
     alike: dict[
-        tuple[torch.Size, torch.dtype, torch.device], list[list[tuple[dict[Any, Place], Any, Tensor]]]
+        tuple[torch.Size, torch.dtype, torch.device],
+        list[list[tuple[dict[Any, Place], Any, Tensor]]],
     ] = {}
     for found, (kind, tensors) in zip(places, requests, strict=True):
         for key, tensor in tensors.items():
@@ -92,13 +93,13 @@ def summarize_kinds(
     return places
 
 
-def summarize_one(kind: int, tensor: Tensor) -> Table | HostTable:
+def summarize_one(kind: int, tensor: Tensor) -> AnyTable:
     """Return the table of a single tensor, for which there is no need to hold it."""
     return _summarize_together([tensor], [kind])[0]
 
 
 def _summarize_chunk(
-    entries: Sequence[tuple[int, dict[Any, Place], Any, Tensor]], tables: list[Table | HostTable]
+    entries: Sequence[tuple[int, dict[Any, Place], Any, Tensor]], tables: list[AnyTable]
 ) -> None:
     kinds = [kind for kind, _, _, _ in entries]
     found = _summarize_together([tensor for _, _, _, tensor in entries], kinds)
@@ -111,9 +112,7 @@ def _summarize_chunk(
     tables += found
 
 
-def _summarize_together(
-    tensors: Sequence[Tensor], kinds: Sequence[int]
-) -> Sequence[Table | HostTable]:
+def _summarize_together(tensors: Sequence[Tensor], kinds: Sequence[int]) -> Sequence[AnyTable]:
     """Return a table for each kind, in their order.
 
     Args:
@@ -144,7 +143,8 @@ def _summarize_together(
     return tables
 
 
-def _summarize_stack(stack: Tensor, parts: Sequence[tuple[int, int]]) -> list[HostTable] | None:
+@np.errstate(all="ignore")  # whatever its caller has NumPy do
+def _summarize_stack(stack: Tensor, parts: Sequence[tuple[int, int]]) -> list[AnyTable] | None:
     """Return a table for each part of a stack; `None` if something is not of moderate size.
 
     Args:
@@ -152,15 +152,17 @@ def _summarize_stack(stack: Tensor, parts: Sequence[tuple[int, int]]) -> list[Ho
         parts: Kind and number of entries of each, by kind.
     """
     flat = stack.flatten(2) if stack.dim() > 2 else stack.unsqueeze(-1)
-    low, high = (each.numpy() for each in find_extremes(flat))
+    if parts[0] == (WEIGHTS, 1) and flat.shape[-1] > SMALL:
+        return _summarize_weight(stack, flat)
+    low, high = map(_fetch, find_extremes(flat))
     largest = np.maximum(np.abs(low), np.abs(high))
     if not _is_moderate(largest):
         return None
     zero_share = share_zeros(thin_out(flat))
     non_finite = np.zeros_like(largest)
     others = parts[0][1] if parts[0][0] == VALUES else 0
-    norm = compute_norm(flat[others:] if others else flat).numpy() if others < len(flat) else low
-    tables: list[HostTable] = []
+    norm = _fetch(compute_norm(flat[others:] if others else flat)) if others < len(flat) else low
+    tables: list[AnyTable] = []
     start = 0
     for kind, count in parts:
         own = slice(start, start + count)
@@ -174,10 +176,29 @@ def _summarize_stack(stack: Tensor, parts: Sequence[tuple[int, int]]) -> list[Ho
             if kind != WEIGHTS:
                 table |= {"max_abs": largest[own], "zero_share": zero_share[own]}
             elif stack.dim() > 3:
-                table["first"] = take_first(stack[own]).numpy().copy()
+                table["first"] = _fetch(take_first(stack[own]))
         table["non_finite"] = non_finite[own]
         tables.append(table)
     return tables
+
+
+def _summarize_weight(weight: Tensor, flat: Tensor) -> list[AnyTable] | None:
+    """Return the table of a large weight; `None` if it is not of moderate size.
+
+    Its norm says so: it is finite only if all entries are, and at least as large as each of them.
+    """
+    norm = _fetch(compute_norm(flat))
+    if not MODERATE[0] < norm.item() < MODERATE[1]:
+        return None
+    table = {"norm": norm, "non_finite": np.zeros_like(norm)}
+    if weight.dim() > 3:
+        table["first"] = _fetch(take_first(weight))
+    return [table]
+
+
+def _fetch(tensor: Tensor) -> Numbers:
+    """Return numbers without their tensor: a flow keeps none alive."""
+    return tensor.numpy().copy()
 
 
 def _is_moderate(largest: Numbers) -> bool:
@@ -187,7 +208,7 @@ def _is_moderate(largest: Numbers) -> bool:
     return bool(moderate.all())
 
 
-def _add_distribution(table: HostTable, values: Tensor, flat: Tensor) -> None:
+def _add_distribution(table: AnyTable, values: Tensor, flat: Tensor) -> None:
     """Add mean, spreads and histogram to the extremes of values of moderate size.
 
     Args:
@@ -196,12 +217,12 @@ def _add_distribution(table: HostTable, values: Tensor, flat: Tensor) -> None:
         flat: The same, [entries, 1, numbers].
     """
     if values.dim() > 2 and values.shape[2] > 1:
-        within, between, whole, mean = (each.numpy() for each in measure_spreads(values))
+        within, between, whole, mean = map(_fetch, measure_spreads(values))
         size = np.hypot(within, whole)
         table["variation"] = np.divide(within, size, out=np.zeros_like(size), where=size > 0)
         deviation = np.hypot(within, between)
     else:
-        mean, deviation = (each.numpy() for each in measure_deviation(flat))
+        mean, deviation = map(_fetch, measure_deviation(flat))
     table["mean"] = mean
     table["std"] = deviation / flat.shape[-1] ** 0.5
     low, high = table["min"][:, 0], table["max"][:, 0]
@@ -211,7 +232,7 @@ def _add_distribution(table: HostTable, values: Tensor, flat: Tensor) -> None:
 
 def summarize_alike(
     tensors: Mapping[_Key, Tensor],
-    tables: list[Table | HostTable],
+    tables: list[AnyTable],
     summarize: Callable[[Sequence[Tensor] | Tensor], Table],
 ) -> dict[_Key, Place]:
     """Summarize tensors of one kind, those of one shape together; return places by key."""

@@ -52,8 +52,8 @@ MODERATE = (1e-15, 1e15)
 """Between these, squares of float32 neither overflow nor underflow."""
 
 Table = dict[str, Tensor]
-HostTable = dict[str, Numbers]
-"""The same where numbers are read on the host anyway."""
+AnyTable = dict[str, Any]
+"""A table, or the same as NumPy's arrays: numbers that are on the host already."""
 Row = Mapping[str, list[Any]]
 
 
@@ -95,7 +95,7 @@ def sample_entries(tensors: Sequence[Tensor] | Tensor, step: int | None = None) 
         step: Their distance; chosen by `HISTOGRAM_ENTRIES` if it is `None`.
     """
     if step is None:
-        step = choose_step(tensors[0].numel(), HISTOGRAM_ENTRIES)
+        step = choose_step(_look_at(tensors)[0], HISTOGRAM_ENTRIES)
     if step == 1:
         stacked = tensors if isinstance(tensors, Tensor) else torch.stack(list(tensors))
         return to_real(stacked).flatten(1)
@@ -115,8 +115,9 @@ def count_bins(samples: Tensor, low: Tensor, high: Tensor) -> Table:
     bin_low, bin_high = low.amin(-1).to(samples.dtype), high.amax(-1).to(samples.dtype)
     width = bin_high - bin_low
     if is_cheap_to_read(samples.device) and bool(torch.isfinite(width).all()):
-        counts = count_into_bins(samples, bin_low.numpy(), width.numpy(), BINS)
-        return {"bin_low": bin_low, "bin_high": bin_high, "counts": torch.from_numpy(counts)}
+        lows, widths = bin_low.detach().numpy(), width.detach().numpy()
+        known = torch.from_numpy(count_into_bins(samples.detach(), lows, widths, BINS))
+        return {"bin_low": bin_low, "bin_high": bin_high, "counts": known}
     finite = torch.isfinite(samples)
     samples = samples / 4  # so that the width of the range is finite up to the largest float
     lowest = torch.where(finite, samples, torch.inf).amin(-1)
@@ -176,7 +177,9 @@ def summarize_derivative(
         largest = derivative.amax(dims) if dims else derivative
         table = {"dead_units": (largest == 0).sum(-1)}
         if standard and is_cheap_to_read(z.device) and math.isfinite(largest.sum().item()):
-            table["saturation"] = torch.from_numpy(share_below(derivative.flatten(2), limit))
+            table["saturation"] = torch.from_numpy(
+                share_below(derivative.detach().flatten(2), limit)
+            )
         elif standard:
             # The sign of the difference, not a comparison: bools are slow to average on a CPU.
             table["saturation"] = (limit - derivative).sign_().clamp_(min=0).flatten(2).mean(-1)
@@ -188,7 +191,7 @@ def summarize_derivative(
 def _sample_rows(z: Tensor, unit_dim: int) -> Tensor | None:
     """Return spaced rows [entries, members, rows, units] of a large tensor with units last."""
     last = z.dim() > 3 and unit_dim % (z.dim() - 2) == z.dim() - 3
-    if not last or z[0, 0].numel() <= LARGE or not z.is_contiguous():
+    if not last or z.numel() <= LARGE * z.shape[0] * z.shape[1] or not z.is_contiguous():
         return None
     rows = z.flatten(2, -2)
     return rows[:, :, :: choose_step(rows.shape[2], max(1, LARGE // z.shape[-1]))]
@@ -243,7 +246,7 @@ def summarize_weights(tensors: Sequence[Tensor] | Tensor) -> Table:
 def _reduce_weights(weights: Tensor) -> Table:
     table = _reduce_parameters(weights)
     if weights.dim() > 3 and weights.numel():
-        table["first"] = take_first(weights)
+        table["first"] = take_first(weights).clone()  # tables are written to, weights never
     return table
 
 
@@ -288,7 +291,7 @@ def stack_alike(tensors: Sequence[Tensor]) -> Sequence[Tensor] | Tensor:
     return [tensor.unsqueeze(0) for tensor in tensors]
 
 
-def gather_rows(tables: Sequence[Table | HostTable]) -> Callable[[], list[Row]]:
+def gather_rows(tables: Sequence[AnyTable]) -> Callable[[], list[Row]]:
     """Return a function that returns tables as nested Python lists; the numbers are read now.
 
     To nest them takes longer, so it waits until somebody reads them.
@@ -406,9 +409,10 @@ def _reduce(
     processor's cache. On a CPU, where a look costs nothing, entries of immoderate size are then
     found and done again rescaled; elsewhere everything is rescaled from the start.
     """
-    if tensors[0].dim() == 1:  # single numbers
+    size, dims, device = _look_at(tensors)
+    if dims == 1:  # single numbers
         tensors = [tensor.unsqueeze(-1) for tensor in tensors]
-    size = max(1, tensors[0].numel())
+    size = max(1, size)
     groups: Sequence[Tensor]
     if isinstance(tensors, Tensor) and tensors.numel() <= STACK:
         groups = [tensors]
@@ -417,7 +421,7 @@ def _reduce(
         groups = [torch.stack(list(tensors[i : i + step])) for i in range(0, len(tensors), step)]
     else:
         groups = [tensor.unsqueeze(0) for tensor in tensors]
-    reads = is_cheap_to_read(tensors[0].device)
+    reads = is_cheap_to_read(device)
     if rescale and not reads:
         parts = [_reduce_rescaled(group, reduce, rescale(reduce(group))) for group in groups]
     else:
@@ -437,6 +441,13 @@ def _reduce(
             for name, value in _reduce_rescaled(again, reduce, largest[entry : entry + 1]).items():
                 table[name][entry] = value[0]
     return table
+
+
+def _look_at(tensors: Sequence[Tensor] | Tensor) -> tuple[int, int, torch.device]:
+    """Return size, dimensions and device of each; to take one out of a stack takes longer."""
+    if isinstance(tensors, Tensor):
+        return tensors.numel() // max(1, len(tensors)), tensors.dim() - 1, tensors.device
+    return tensors[0].numel(), tensors[0].dim(), tensors[0].device
 
 
 def _reduce_rescaled(group: Tensor, reduce: Callable[[Tensor], Table], largest: Tensor) -> Table:
@@ -530,7 +541,8 @@ def compute_norm(flat: Tensor) -> Tensor:
     """
     block = math.gcd(flat.shape[-1], _BLOCK)
     if block > 1:
-        flat = torch.linalg.vector_norm(flat.unflatten(-1, (-1, block)), dim=-1)
+        blocks = flat.reshape(*flat.shape[:-1], -1, block)
+        flat = torch.linalg.vector_norm(blocks, dim=-1)
     return torch.linalg.vector_norm(flat, dim=-1, dtype=_widest(flat.device))
 
 
@@ -593,7 +605,7 @@ def _measure_spread(values: Tensor, centre: Tensor) -> Tensor:
 def _share_of_zeros(flat: Tensor) -> Tensor:
     flat = thin_out(flat)
     if is_cheap_to_read(flat.device):
-        return torch.from_numpy(share_zeros(flat))
+        return torch.from_numpy(share_zeros(flat.detach()))
     return 1.0 - torch.linalg.vector_norm(flat, ord=0, dim=-1) / flat.shape[-1]
 
 
