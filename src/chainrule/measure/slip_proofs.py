@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from chainrule._utils.user_code import read_line
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.slips import SlipFlow
 from chainrule.measure.loss import Loss
 from chainrule.measure.recording import Recorder
 from chainrule.measure.slips import Place, Slip
-from chainrule.measure.source_lines import read_line
 from chainrule.measure.statistics import Table
 
 _ROUNDING = 1e-3

@@ -288,7 +288,9 @@ def _find_jumped_norm(history: History) -> Finding | None:
         return _describe_jump(history, float(high.max()), middle, "and then it overflowed")
     if len(totals) < LONG or len(high) < 3 or (history.has_loss and not is_untrained(history)):
         return None
-    return _describe_jump(history, float(np.median(high)), middle, f"in {len(high)} of the last {len(last)} steps")
+    return _describe_jump(
+        history, float(np.median(high)), middle, f"in {len(high)} of the last {len(last)} steps"
+    )
 
 
 def _describe_jump(history: History, norm: float, usual: float, often: str) -> Finding:
