@@ -12,6 +12,7 @@ from chainrule.diagnosis.rule import Reading, read_layers
 from chainrule.diagnosis.structure import (
     DISTINCT,
     USABLE_IN_CHAIN,
+    count_units,
     drop_explained,
     list_before_small,
     list_chain,
@@ -204,13 +205,31 @@ def asks_the_same(flow: GradientFlow) -> bool:
     return bool(facts.outputs)
 
 
+def is_even(flow: GradientFlow) -> bool:
+    """Whether the layers of a chain are alike: of one width before the last, nothing normalized.
+
+    Then a ratio of δ is a product of equal factors, and says how each layer passes it on.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> is_even(simulate(NetworkSpec(depth=4, width=4)))
+        True
+    """
+    units = count_units(flow)
+    widths = {units.get(layer.layer) for layer in list_chain(flow)[:-1]}
+    return len(widths) == 1 and all(call.role != "normalization" for call in flow.layers)
+
+
 def is_small(flow: GradientFlow) -> bool:
     """Whether some layer of a chain receives too little: a ratio of δ tells why, not that.
 
     δ of two layers differs also where a normalization divides by a small spread, or where a
-    bottleneck lies between, and every layer still receives plenty. Inputs that are too large make
-    a gradient large, and tell no more of the error than others: they are taken out.
+    bottleneck lies between, and every layer still receives plenty. Where the layers are alike, it
+    is enough that some gradient comes near the bound. Inputs that are too large make a gradient
+    large, and tell no more of the error than others: they are taken out.
     """
+    if is_even(flow) and is_nearly_small(flow):
+        return True
     sizes = {each.reader: each.size for each in list_large(flow)}
     layers = {layer.layer: layer for layer in flow.weight_layers}
     for each in read_chain(flow) if list_chain(flow) else ():

@@ -401,7 +401,7 @@ def find_small_head(flow: GradientFlow) -> tuple[int, float] | None:
     layers = [layer for layer in flow.weight_layers if layer.layer not in composites]
     if len(layers) < 2 or layers[-1].weight_gradient_norm is None:
         return None
-    head, units = layers[-1], _count_units(flow)
+    head, units = layers[-1], count_units(flow)
     sizes = {
         layer.layer: layer.weight_norm * math.sqrt(3.0 / units[layer.layer])
         for layer in layers
@@ -416,8 +416,14 @@ def find_small_head(flow: GradientFlow) -> tuple[int, float] | None:
     return (head.layer, float(size)) if usable and small else None
 
 
-def _count_units(flow: GradientFlow) -> dict[int, float]:
-    """Return the number of units (rows of weights) of every weight layer."""
+def count_units(flow: GradientFlow) -> dict[int, float]:
+    """Return the number of units (rows of weights) of every weight layer.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> count_units(simulate(NetworkSpec(depth=3, width=4)))[1]
+        4.0
+    """
     units: dict[int, float] = {}
     for p in flow.parameters:
         if p.is_weight and p.layer is not None:
@@ -449,7 +455,7 @@ def list_before_small(flow: GradientFlow) -> frozenset[int]:
     network of three layers that starts small as a whole. In a longer one the layers in between
     receive too little themselves.
     """
-    units = _count_units(flow)
+    units = count_units(flow)
     bound = USABLE_IN_CHAIN * float(flow.output_error or 1.0)
     found: set[int] = set()
     share = 1.0
