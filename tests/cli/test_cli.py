@@ -58,8 +58,8 @@ def test_limits_need_check(run):
 
 
 def test_remedies_of_a_model_in_json_and_report(run, tmp_path):
-    report = tmp_path / "report.html"
-    code, out, _ = run("inspect", CLASSIC, "--remedies", "--json", "--report", str(report))
+    report, target = tmp_path / "report.html", f"{ROOT}/examples/plain_network.py:build"
+    code, out, _ = run("inspect", target, "--remedies", "--json", "--report", str(report))
     document = json.loads(out)
     assert code == 0
     assert document["remedies"][0]["outcome"] == "measures well"

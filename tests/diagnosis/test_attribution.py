@@ -108,7 +108,7 @@ class TestAlongAChain:
 
     def test_counts_only_what_lies_between_the_loss_and_the_layer_concerned(self):
         """A layer's own weights do not stand in the way of their gradient."""
-        model, compute_loss = make_chain({0: 1e-6, 1: 1e-6})
+        model, compute_loss = make_chain({0: 1e-2, 1: 1e-6})
         flow = inspect(model, compute_loss)
         finding = diagnose(flow).findings[0]
         assert finding.layers[0] == 1

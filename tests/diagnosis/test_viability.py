@@ -115,7 +115,8 @@ class TestAnswers:
     )
     def test_only_the_hidden_layers_must_be_as_wide_as_those_fitted(self, hidden, classes, fitted):
         model = nn.Sequential(nn.Linear(5, hidden), nn.ReLU(), nn.Linear(hidden, classes))
-        flow = inspect(model, lambda m: m(torch.ones(2, 5)).square().sum())
+        inputs, targets = torch.ones(2, 5), torch.tensor([0, 1])
+        flow = inspect(model, lambda m: nn.functional.cross_entropy(m(inputs), targets))
         assert is_fitted_kind(flow) is fitted
         assert not assess_viability(flow).covered  # of your model nothing is estimated
 

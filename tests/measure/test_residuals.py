@@ -282,14 +282,13 @@ def test_a_checkpointed_block_has_no_sum_to_see_but_runs():
 # --- Normalization -------------------------------------------------------------------------------
 
 
-def normalized(scale):
-    """A layer whose values are far smaller than √ε where `scale` is small."""
+def normalized():
+    """A normalization with a scale of 3, and one with a scale of zero."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(8, 8, bias=False), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 2), nn.LayerNorm(2)
     )
     with torch.no_grad():
-        model[0].weight.mul_(scale)
         model[1].weight.fill_(3.0)
         model[4].weight.zero_()  # no figure: its output is its bias
     x = torch.randn(16, 8)
@@ -297,7 +296,7 @@ def normalized(scale):
 
 
 def test_the_spread_of_a_normalization_is_before_its_scale():
-    model, compute_loss = normalized(1.0)
+    model, compute_loss = normalized()
     (place,) = list_normalizations(chainrule.inspect(model, compute_loss))
     assert (place.name, place.layer) == ("1", 1)
     assert place.value == pytest.approx(1.0, rel=1e-3)
@@ -319,8 +318,11 @@ def test_a_normalization_without_a_scale_counts_as_having_one():
 
 
 def test_a_starved_normalization_is_named():
-    model, compute_loss = normalized(1e-4)
-    flow = chainrule.inspect(model, compute_loss)
+    """Inputs this small leave the layer before it without a gradient that moves it, too."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 2))
+    x = 1e-5 * torch.randn(16, 8)
+    flow = chainrule.inspect(model, lambda m: (m(x) - 1).square().mean())
     (place,) = list_normalizations(flow)
     z = flow.layers[0].statistics.std
     assert place.value == pytest.approx(z / (z**2 + 1e-5) ** 0.5, rel=0.2)
