@@ -29,7 +29,7 @@ def test_check_says_what_is_wrong(run):
     (line,) = [line for line in errors.splitlines() if "error at the output" in line]
     assert line.startswith("check: ")
     assert "'0'" in line
-    assert "7.2·10⁻⁹" in line
+    assert "7.4·10⁻⁹" in line
     assert "0.003" in line
     code, _, errors = run("simulate", "--preset", "vanishing-sigmoid", "--seeds", "2", "--check")
     assert (code, errors.count("check: ") > 0) == (1, True)
