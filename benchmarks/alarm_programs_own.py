@@ -672,7 +672,7 @@ def one_damaged_record(bug: bool) -> Setup:
     return Setup(model, sgd(model, 0.05), classify(data, 32, spoil), judge_calm(140, 5.0), clip=1.0)
 
 
-@faulty("spike", onset=130)
+@faulty("spike", "learning rate too high", onset=130)
 def spike_that_recovers(bug: bool) -> Setup:
     """One step with 60 times the rate, at step 130."""
     data = load_images()

@@ -34,9 +34,6 @@ SOON = 20
 FAR = 5.0
 """Loss ÷ first loss, in most of the last steps, that a run does not come back from by itself."""
 
-START_STEPS, NO_GAIN = 40, 0.85
-"""Steps by which a run has learned something, and loss ÷ first loss of one that has not."""
-
 FALLEN, FALLEN_STEPS = 1e-3, 20
 """Learning rate ÷ largest one so far, and steps of so little that are no end of a schedule."""
 
@@ -76,7 +73,6 @@ def _find_rate_too_high(history: History) -> Finding | None:
         or _find_raised(history)
         or _find_killed(history)
         or _find_far(history)
-        or _find_lost_start(history)
     )
 
 
@@ -252,34 +248,6 @@ def _find_far(history: History) -> Finding | None:
         bound=FAR,
         summary=f"In the last 8 steps up to step {history.step} the loss was "
         f"{format_number(value)} times what it was at first.",
-        evidence=_show_step(history),
-    )
-
-
-def _find_lost_start(history: History) -> Finding | None:
-    """Return that the first steps replaced the weights, and that nothing was learned since."""
-    if not START_STEPS <= history.count <= 2 * START_STEPS:
-        return None
-    if any(each.said for each in history.troubles.values()):
-        return None
-    start, losses = history.start_loss, history.get_losses(10)
-    if start is None or start <= 0.0 or not history.has_one_loss or not np.isfinite(losses).all():
-        return None
-    early = [each for each in history.samples if each.step <= SOON]
-    ratios = [measure_step(history, each) or 0.0 for each in early]
-    if len(ratios) < 3 or float(np.median(losses)) < NO_GAIN * start:
-        return None
-    moved = float(np.trapezoid(ratios, [each.step for each in early])) + ratios[0]
-    if moved <= REPLACED:
-        return None
-    return Finding(
-        value=moved,
-        bound=REPLACED,
-        summary=f"The updates of the first {SOON} steps add up to {format_number(moved)} times the "
-        f"weights, and by step {history.step} the loss is {format_number(float(losses[-1]))}; it "
-        f"began at {format_number(start)}.",
-        cause="The first steps were so long that they replaced what the weights began with.",
-        action="Let the learning rate warm up, or lower it.",
         evidence=_show_step(history),
     )
 
