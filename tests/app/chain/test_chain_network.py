@@ -170,7 +170,7 @@ def test_columns_of_the_real_network_do_not_overlap(shown):
         ("depth=6&residual=scaled&network_activation=relu&init=he", "6 layers"),
         ("depth=4&width=8&init=random&weight_std=0", "4 layers"),
         ("depth=3&normalization=layernorm", "3 layers"),
-        ("depth=1", "1 layers"),
+        ("depth=1", "1 layer"),
     ],
 )
 def test_every_real_network_is_drawn(page, url, query, words):
