@@ -5,7 +5,9 @@ import gc
 import logging
 import math
 import weakref
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 
 from chainrule.errors import TrainingStopped
 from chainrule.watch import watch
+from chainrule.watch.copies import CopySearch
 
 GENERATOR = torch.Generator().manual_seed(5)
 X = torch.randn(600, 8, generator=GENERATOR)
@@ -138,6 +141,20 @@ class TestTargetNetworks:
 
         run = train(model, adam(model), 140, change=spoil, after=follow)
         assert list_kinds(run) == ["data changed"]
+
+    def test_zeros_are_no_copy_of_weights_that_decayed_since_the_last_sample(self):
+        weight = nn.Parameter(torch.full((4, 8), 1e-6))
+        yes = np.array([True])
+        sample = SimpleNamespace(update_norms=np.array([1.0]), weight_norms=np.array([5.0]))
+        history = SimpleNamespace(
+            samples=[sample], get_totals=lambda: np.ones(5), sizes=[32],
+            is_weight=yes, is_trained=yes, is_held=yes,
+        )  # fmt: skip
+        search = CopySearch([weight], print)
+        ((_, bound),) = search._choose(history)
+        assert bound == pytest.approx(float(weight.detach().norm()) / 2)
+        weight.data.zero_()
+        assert search._choose(history) == []
 
 
 # --- Freezing -------------------------------------------------------------------------------------

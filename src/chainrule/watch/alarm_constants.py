@@ -11,7 +11,7 @@ RECORD: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
         "non_finite": (10, 10, 10, 10),
         "zero_inputs": (2, 2, 2, 2),
         "symmetric": (3, 3, 3, 3),
-        "underflow": (2, 3, 2, 2),
+        "underflow": (2, 2, 2, 2),
         "stale_optimizer": (4, 4, 6, 6),
         "dead_units": (7, 7, 8, 8),
         "saturated": (3, 3, 3, 3),
@@ -24,7 +24,7 @@ RECORD: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
         "spike": (1, 1, 9, 9),
         "outlier_batch": (3, 3, 4, 4),
         "data_changed": (7, 7, 8, 8),
-        "stalled": (0, 0, 0, 1),
+        "stalled": (1, 1, 1, 1),
         "loss_flat": (6, 7, 6, 6),
     }
 )

@@ -132,8 +132,13 @@ class CopySearch:
         large = [at for at in np.flatnonzero(trained).tolist() if history.sizes[at] >= _LEAST]
         large = sorted(large, key=lambda at: -history.sizes[at])[:_COMPARED]
         bound = _FEW * grown * float(np.linalg.norm(moved[large]))
-        sizes = history.samples[-1].weight_norms
-        return [(self._parameters[at], min(bound, _HALF * float(sizes[at]))) for at in large]
+        chosen = [self._parameters[at].detach() for at in large]
+        sizes = [float(weight.norm()) for weight in chosen]  # now: a sample may be old
+        if not all(sizes):
+            return []  # every tensor of zeros would be a copy
+        return [
+            (weight, min(bound, _HALF * size)) for weight, size in zip(chosen, sizes, strict=True)
+        ]
 
 
 def _list_tensors() -> Iterator[Tensor]:
