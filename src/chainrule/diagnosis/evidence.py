@@ -206,9 +206,10 @@ def asks_the_same(flow: GradientFlow) -> bool:
 
 
 def is_even(flow: GradientFlow) -> bool:
-    """Whether the layers of a chain are alike: of one width before the last, nothing normalized.
+    """Whether the layers of a chain are alike: three or more of one width, nothing normalized.
 
-    Then a ratio of δ is a product of equal factors, and says how each layer passes it on.
+    The last may have another width. Then a ratio of δ is a product of equal factors, and says how
+    each layer passes it on.
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
@@ -216,8 +217,10 @@ def is_even(flow: GradientFlow) -> bool:
         True
     """
     units = count_units(flow)
-    widths = {units.get(layer.layer) for layer in list_chain(flow)[:-1]}
-    return len(widths) == 1 and all(call.role != "normalization" for call in flow.layers)
+    chain = list_chain(flow)
+    widths = {units.get(layer.layer) for layer in chain[:-1]}
+    is_normalized = any(call.role == "normalization" for call in flow.layers)
+    return len(chain) > 2 and len(widths) == 1 and not is_normalized
 
 
 def is_small(flow: GradientFlow) -> bool:
