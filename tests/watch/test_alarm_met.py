@@ -230,6 +230,24 @@ class TestZeroInputs:
         assert run.alarms[0].layer == "first"
         assert 33 <= run.alarms[0].step <= 40
 
+    def test_dead_units_with_a_pull_on_their_biases_have_inputs(self):
+        """The first weight has a gradient of zero, its bias has one, and the inputs are sound."""
+        model = make()
+        with torch.no_grad():
+            model[0].bias.fill_(-100.0)
+        optimizer = sgd(model)
+        with watch(model, optimizer) as run:
+            for step in range(1, 40):
+                x, y = draw(step)
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(x), y) + 1e-3 * model[0].bias.sum()
+                loss.backward()
+                optimizer.step()
+                run.log(loss=loss)
+        assert float(model[0].weight.grad.norm()) == 0.0 < float(model[0].bias.grad.norm())
+        assert "inputs all zero" not in list_kinds(run)
+        assert "dead units" in list_kinds(run)
+
     def test_one_such_batch_is_none(self):
         model = make()
         run = train(model, adam(model), 60, change=lambda x, y, s: (x * (s != 33), y))

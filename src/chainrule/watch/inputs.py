@@ -83,7 +83,8 @@ class InputKeeper:
                 bad = _find_bad(name, tensor)
                 if bad is not None:
                     return bad
-            if found and not any(bool(tensor.any()) for _, tensor in found):
+            step.has_sound_input = any(bool(tensor.any()) for _, tensor in found)
+            if found and not step.has_sound_input:
                 name, tensor = max(found, key=lambda each: each[1].numel())
                 return BadInput(name, tuple(tensor.shape), 0, 0) if tensor.numel() > 1 else None
         return None

@@ -638,6 +638,8 @@ class Run:
         history.note_idle_units(read_idle_units(step))
         if step.bad_input is not None:
             history.note_input(step.bad_input)
+        elif step.has_sound_input:
+            history.sound_input = history.step
         if history.count == 1:  # who else steps is known by now
             history.stand(self._owners.make_standing())
         if step.standing is not None:

@@ -53,6 +53,7 @@ class Step:
     leftovers: list[Callable[[], bool | None]] = field(default_factory=list)
     idle_units: list[tuple[list[tuple[int, int]], Lagged]] = field(default_factory=list)
     bad_input: BadInput | None = None
+    has_sound_input: bool = False
 
 
 def make_record(
