@@ -103,7 +103,7 @@ class History:
         unfrozen: Which parameters began to ask for gradients in mid-run.
         leftovers: Steps that were looked at, and whether they kept the gradients of the one before.
         bad_input: What the model read that was not finite, and the last step at which it did.
-        sound_input: The last step at which what it read was looked at and was neither that nor zero.
+        sound_input: The last step at which what it read was seen to be neither that nor zero.
         blank_inputs: The last steps at which all that the model read was zero, and its shape.
         copies: Counts of the last steps at which the loss jumped because a copy of the weights that
             makes the targets was made anew.
