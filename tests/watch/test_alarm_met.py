@@ -288,6 +288,22 @@ class TestBadBatches:
         assert "[32, 8]" in alarm.summary
         assert "batch" in alarm.cause
 
+    def test_a_loss_that_is_not_finite_from_the_start_is_no_matter_of_the_rate(self):
+        """The logarithm of a negative number is undefined, and its derivative is large."""
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 64), nn.Sigmoid(), nn.Linear(64, 5))
+        optimizer = sgd(model, 1.0)
+        with watch(model, optimizer) as run:
+            for step in range(1, 6):
+                x, y = draw(step)
+                optimizer.zero_grad()
+                given, wanted = model(x), F.one_hot(y, 5)
+                loss = -(wanted * given.log() + (1 - wanted) * (1 - given).log()).sum(1).mean()
+                loss.backward()
+                optimizer.step()
+                run.log(loss=loss)
+        assert list_kinds(run) == ["non-finite"]
+
     @pytest.mark.parametrize("step", [33, 50])
     def test_with_a_step_that_is_run_again(self, step):
         model = make()

@@ -9,6 +9,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from chainrule.errors import ChainruleError
+
 _MOST_CHARACTERS = 160
 
 
@@ -71,7 +73,8 @@ class Place:
 def find_place(error: BaseException) -> Place | None:
     """Return the innermost line of your code that an error came through, if it came through one.
 
-    A line of an installed package is returned where none of your own files was in the way.
+    A line of an installed package is returned where none of your own files was in the way. An error
+    of chainrule stands for the one that caused it: none if it was raised for its own sake.
 
     Args:
         error: What was raised.
@@ -80,6 +83,10 @@ def find_place(error: BaseException) -> Place | None:
         >>> find_place(ValueError("not raised")) is None
         True
     """
+    while isinstance(error, ChainruleError):
+        if error.__cause__ is None:
+            return None
+        error = error.__cause__
     if isinstance(error, SyntaxError) and error.filename and is_of_user(error.filename):
         text = (error.text or "").strip()[:_MOST_CHARACTERS]
         return Place(error.filename, error.lineno or 1, "", text)

@@ -245,10 +245,7 @@ def _find_value(error: BaseException, words: Sequence[str]) -> str:
 
 def _show_place(error: ChainruleError) -> str:
     """Return the line of the user's own code that made an error, if one did."""
-    cause: BaseException | None = error
-    while isinstance(cause, ChainruleError):
-        cause = cause.__cause__
-    place = None if cause is None else find_place(cause)
+    place = find_place(error)
     if place is None:
         return ""
     text = f"\n    {place.text}" if place.text else ""

@@ -248,7 +248,7 @@ def end_with_failures(failed: Sequence[tuple[str, str]], total: int, store: Path
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         lines.append(f"{names[0]}{more}: {error}")
     if len(groups) > MAX_ERRORS:
-        lines.append(f"There are {len(groups) - MAX_ERRORS} more errors; --csv FILE has all.")
+        lines.append(f"And {len(groups) - MAX_ERRORS} more of other kinds; --csv FILE has all.")
     if store is not None:
         lines.append(f"The errors are in {store}; --retry-failed measures these cells again.")
     print_error("\n".join(lines), label="failed: ")

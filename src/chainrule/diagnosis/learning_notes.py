@@ -50,12 +50,7 @@ def _find_unnamed(flow: GradientFlow) -> Iterator[Note]:
 
 def _is_faultless(flow: GradientFlow) -> bool:
     """Whether no rule finds anything: what a finding explains needs no note."""
-    return not any(
-        each.value is not None and rule.is_beyond(each.value)
-        for rule in RULES.values()
-        if not rule.last and rule.applies(flow)
-        for each in rule.read(flow)
-    )
+    return not any(rule.finds(flow) for rule in RULES.values() if not rule.last)
 
 
 def _find_tiny_gradients(flow: GradientFlow) -> Iterator[Note]:
@@ -137,7 +132,7 @@ def _find_slow_start(flow: GradientFlow) -> Iterator[Note]:
             "slow_start",
             step,
             "if every weight moved by 1 % along its gradient, the loss would fall by "
-            f"{format_number(step)} times itself",
+            f"{format_number(100 * step)} %",
             [],
         )
 
@@ -189,9 +184,9 @@ def _find_small_steps(flow: GradientFlow) -> Iterator[Note]:
 
 def _find_decay(flow: GradientFlow) -> Iterator[Note]:
     pull = measure_metric(flow, "strong_decay")
-    rule = RULES["strong_decay"]
-    found = pull is not None and rule.applies(flow) and rule.is_beyond(pull)
-    if pull is not None and not found and pull > OBSERVATIONS["some_decay"].threshold:
+    if pull is None or RULES["strong_decay"].finds(flow):
+        return
+    if pull > OBSERVATIONS["some_decay"].threshold:
         yield make_note("some_decay", pull, word_decay(flow, pull), [])
 
 

@@ -193,7 +193,8 @@ _OBSERVATIONS = (
         beyond="<",
         meaning="So Adam's steps are more than ten times shorter than its learning rate says, and "
         "plain SGD hardly moves. Where training is done, that is as it should be. At the start, "
-        "look at the loss: a logarithm or a sigmoid at its end, a critic that is sure, a factor.",
+        "look at the loss: a sigmoid or a logarithm at its end, a critic that is nearly always "
+        "right, a small factor.",
         source="Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1; Goodfellow et al. 2014 "
         "(arXiv 1406.2661), section 3",
     ),
@@ -338,8 +339,8 @@ _OBSERVATIONS = (
         beyond=">",
         meaning="An answer that is always the same is perfect here, and that is what such a batch "
         "teaches. Where targets are labels, look at how batches are drawn: sorted by class and not "
-        "shuffled, a column that was mixed up. What a critic shall say of samples is meant to be "
-        "alike.",
+        "shuffled, a column that was mixed up. A critic that gets real or generated samples "
+        "alone has such targets on purpose.",
         source="definition: the best constant answer costs nothing",
     ),
     Observation(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.rule import Reading, Rule, Verdict
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.slips import SlipFlow, SlipKind
+from chainrule.flow.slips import STEP_FUNCTIONS, SlipFlow, SlipKind
 
 
 def list_slips(flow: GradientFlow, kind: SlipKind) -> list[SlipFlow]:
@@ -55,7 +55,7 @@ def _describe_flat(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
     slip = list_slips(flow, "flat")[0]
-    over = "" if slip.operation in _STEPS else " over a single value"
+    over = "" if slip.operation in STEP_FUNCTIONS else " over a single value"
     others = len(list_slips(flow, "flat")) - 1
     more = f"; so it is in {others + 1} calls" if others else ""
     return (
@@ -64,12 +64,9 @@ def _describe_flat(
     )
 
 
-_STEPS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
-
-
 def _replace_flat(flow: GradientFlow) -> str:
     slip = list_slips(flow, "flat")[0]
-    if slip.operation in _STEPS:
+    if slip.operation in STEP_FUNCTIONS:
         change = (
             f"Replace {slip.operation}, or let the gradient past it (straight-through): "
             f"x + ({slip.operation}(x) - x).detach()"

@@ -13,6 +13,9 @@ SlipKind = Literal[
     "flat", "scrambled", "over_examples", "examples_as_steps", "not_logarithms", "dropout"
 ]
 
+STEP_FUNCTIONS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
+"""Functions whose derivative is zero wherever they have one."""
+
 
 @with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from chainrule.flow.slips import SlipKind
+from chainrule.flow.slips import STEP_FUNCTIONS, SlipKind
 
-_STEPS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
-"""Functions whose derivative is zero wherever they have one."""
 _SOFTMAXES = frozenset(["softmax", "special_softmax", "log_softmax", "special_log_softmax"])
 _DROPOUTS = frozenset(
     ["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "dropout_"]
@@ -21,7 +19,7 @@ _DROPOUTS = frozenset(
 _RESHAPES = frozenset(["view", "reshape"])
 _EXPECT_LOGARITHMS = frozenset(["nll_loss", "nll_loss_nd", "kl_div", "ctc_loss"])
 WATCHED = (
-    _STEPS
+    STEP_FUNCTIONS
     | _DROPOUTS
     | _SOFTMAXES
     | _RESHAPES
@@ -127,7 +125,7 @@ def _classify(
         return "scrambled" if _is_scrambled(tuple(read.shape), tuple(result.shape)) else None
     if not result.requires_grad or result.numel() == 0:
         return None
-    if name in _STEPS:
+    if name in STEP_FUNCTIONS:
         kind = "flat"
     elif name in _EXPECT_LOGARITHMS:
         kind = "not_logarithms" if read.requires_grad else None

@@ -50,10 +50,7 @@ def measure_cell(cell: Cell) -> tuple[Outcome, float]:
 
 def _describe_place(error: BaseException) -> str:
     """Return the line of the factory's code that made an error: the same text on all machines."""
-    cause: BaseException | None = error
-    while isinstance(cause, ChainruleError):
-        cause = cause.__cause__
-    place = None if cause is None else find_place(cause)
+    place = find_place(error)
     if place is None:
         return ""
     inside = f", in {place.function}" if place.function else ""

@@ -269,7 +269,7 @@ NUMBER_RULES = (
             ),
         ),
         cause="The loader or a transform gives zeros: a file that could not be read, a mask, a "
-        "scale of zero, or whole numbers divided without rest.",
+        "scale of zero, or an integer division by 255.",
         action="Look at one batch just before the model gets it.",
         follows=("non_finite", "symmetric", "stale_optimizer"),
     ),

@@ -135,6 +135,8 @@ def _find_replaced(history: History) -> Finding | None:
         ratio = measure_step(history, sample)
         if ratio is None or not ratio > REPLACED or history.step <= sample.step:
             continue
+        if not _was_finite(history, sample.step):  # no rate would have done
+            continue
         losses = history.get_losses(min(10, history.step - sample.step))
         first = history.first_loss[0] if history.first_loss else math.nan
         if not _is_harm(losses, first, history):
@@ -150,6 +152,15 @@ def _find_replaced(history: History) -> Finding | None:
             evidence=_show_step(history),
         )
     return None
+
+
+def _was_finite(history: History, step: int) -> bool:
+    """Return whether the gradient of a step, and its loss if one is logged, were finite."""
+    back = history.step - step + 1
+    values = [history.get_totals(back)[:1]]
+    if history.has_loss:
+        values.append(history.get_losses(back)[:1])
+    return bool(np.isfinite(np.concatenate(values)).all())
 
 
 def _is_harm(losses: NDArray[np.float64], usual: float, history: History) -> bool:

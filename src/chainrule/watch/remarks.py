@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from chainrule._utils.numbers import format_number, format_share
 from chainrule.watch.gradient_rules import FROZEN_STEPS
 from chainrule.watch.history import FROZEN, NEAR, History
 from chainrule.watch.rate_rules import list_unheld
@@ -17,6 +18,9 @@ MUCH = 0.5
 
 DECAY = 0.1
 """Learning rate × weight decay above which weights halve within seven steps."""
+
+_DECAYING = ("SGD", "AdamW")
+"""Optimizers that take their weight decay as it is; Adam scales it with the gradient."""
 
 
 def find_remarks(history: History) -> Iterator[tuple[str, str]]:
@@ -55,7 +59,7 @@ def _find_frozen(history: History) -> str:
     name = history.facts.parameters[int(np.flatnonzero(lost)[0])].name
     return (
         f"At step {history.step - length + 1} {_count(lost)} that had been trained, {name!r} "
-        f"first, with {_write_share(share)} of all trained numbers, stopped asking for gradients: "
+        f"first, with {format_share(share)} of all trained numbers, stopped asking for gradients: "
         "something set `requires_grad` to false. They do not change any more. If that is not "
         "meant, look for what froze them; this is no alarm, and said once."
     )
@@ -72,7 +76,7 @@ def _find_unheld(history: History) -> str:
     share = float(history.sizes[lost].sum() / history.sizes[reached].sum())
     name = history.facts.parameters[int(np.flatnonzero(lost)[0])].name
     return (
-        f"{_count(lost)} get gradients, {name!r} first, with {_write_share(share)} of the numbers "
+        f"{_count(lost)} get gradients, {name!r} first, with {format_share(share)} of the numbers "
         "that do, but are in no optimizer that has stepped: they stay as they are. If that is "
         "meant, `requires_grad_(False)` saves their gradients; else give them to the optimizer. "
         "This is no alarm, and said once."
@@ -84,19 +88,17 @@ def _find_decay(history: History) -> str:
     if history.count > 1:
         return ""
     for optimizer in history.facts.optimizers:
-        if optimizer.kind not in (
-            "SGD",
-            "AdamW",
-        ):  # in others the decay is scaled with the gradient
+        if optimizer.kind not in _DECAYING:
             continue
         for settings in optimizer.groups:
             taken = settings.get("lr", 0.0) * settings.get("weight_decay", 0.0)
             if taken >= DECAY:
                 return (
-                    f"A group of {optimizer.kind} has a learning rate of {settings['lr']:g} and a "
-                    f"weight decay of {settings['weight_decay']:g}: decay alone takes "
-                    f"{_write_share(taken)} of its weights in each step. Usual is a thousandth. "
-                    "This is no alarm, and said once."
+                    f"A group of {optimizer.kind} has a learning rate of "
+                    f"{format_number(settings['lr'])} and a weight decay of "
+                    f"{format_number(settings['weight_decay'])}: decay alone takes "
+                    f"{format_share(taken)} of its weights in each step. Usual is less than "
+                    "0.01 %. This is no alarm, and said once."
                 )
     return ""
 
@@ -104,10 +106,6 @@ def _find_decay(history: History) -> str:
 def _count(flags: np.ndarray) -> str:
     count = int(flags.sum())
     return f"{count} parameter{'' if count == 1 else 's'}"
-
-
-def _write_share(share: float) -> str:
-    return "all" if share >= 1.0 else f"{100 * share:.0f} %"
 
 
 _REMARKS = {"frozen": _find_frozen, "unheld": _find_unheld, "decay": _find_decay}
