@@ -6,7 +6,7 @@ from types import MappingProxyType
 RECORD: Mapping[str, tuple[int, int, int, int]] = MappingProxyType(
     {
         "not_zeroed": (3, 3, 3, 3),
-        "rate_too_high": (20, 21, 20, 21),
+        "rate_too_high": (20, 20, 20, 21),
         "exploding": (4, 4, 14, 14),
         "non_finite": (10, 10, 10, 10),
         "zero_inputs": (2, 2, 2, 2),
