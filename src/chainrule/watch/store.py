@@ -418,7 +418,7 @@ class RunWriter:
             if ending:
                 write_ending(file, ending)
             file.execute("COMMIT")
-            file.execute("PRAGMA incremental_vacuum").fetchall()
+            file.executescript("PRAGMA incremental_vacuum")  # `execute` would free one page only
             file.execute("PRAGMA busy_timeout = 100")
             file.execute("PRAGMA journal_mode = DELETE").fetchall()
         except sqlite3.Error as error:

@@ -61,7 +61,7 @@ def _describe_chance(remedy: Remedy) -> Answer | None:
     if sgd.probability is None or sgd.word is Outlook.UNKNOWN:
         return None
     look = OUTLOOK_LOOKS[sgd.word]
-    text = f"chance with SGD: {describe_probability(sgd.probability)}"
+    text = f"chance to learn with SGD: {describe_probability(sgd.probability)}"
     return {"icon": look.icon, "state": look.state, "text": text}
 
 

@@ -258,6 +258,8 @@ def _describe_scenario(view: View, meaning: str) -> str:
     return f"Your own configuration: {meaning[0].lower()}{meaning[1:]}"
 
 
+_AREAS = " A filled area shows how far gradients are from where layers learn."
+
 _RATIOS = (
     " Ratios are worked out in each network first: their median can differ a little from the ratio "
     "of two medians."
@@ -279,10 +281,12 @@ def _describe_ensemble(plan: _Plan, whole: _Plan, wanted: int) -> str:
     elif seeds < BAND_SEEDS:
         text = f"Median of {seeds} {networks}, measured by autograd"
     else:
-        text = f"Median of {seeds} networks and the band of the middle 80 %, measured by autograd"
+        text = (
+            f"Median of {seeds} networks and the grey band of the middle 80 %, measured by autograd"
+        )
     if seeds < wanted:
         text += f"; {wanted} of this size would take too long on a page"
-    return f"{text}.{_RATIOS}" if seeds > 1 else f"{text}."
+    return f"{text}.{_AREAS}{_RATIOS if seeds > 1 else ''}"
 
 
 def _write_chain_query(view: View) -> str:

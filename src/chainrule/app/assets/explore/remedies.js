@@ -131,7 +131,7 @@ export function mountRemedies(root, explore) {
         .slice(0, SHOWN)
         .map((/** @type {any} */ remedy, /** @type {number} */ i) => makeCard(remedy, !i)),
       ...(more.length
-        ? [fold(`${more.length} more that ${more.length === 1 ? "helps" : "help"}`, more)]
+        ? [fold(`${more.length} more, better than before`, more)]
         : []),
       ...(refuted.length
         ? [fold(`Measured, and no help: ${refuted.length}`, refuted, "refuted")]
