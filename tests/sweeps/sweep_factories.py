@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -40,12 +42,19 @@ def die_at(width, bad, marks, always):
     return build(width)
 
 
-def interrupt_at(width, bad, parent):
-    """Press Ctrl-C in the process that started the sweep, then take long."""
+def interrupt_at(width, bad, parent, store):
+    """Press Ctrl-C in the process that started the sweep once it stored a cell, then take long."""
     if width == bad:
+        while not count_stored(store):
+            time.sleep(0.01)
         os.kill(parent, signal.SIGINT)
         time.sleep(60)
     return build(width)
+
+
+def count_stored(store):
+    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as file:
+        return file.execute("SELECT count(*) FROM results").fetchone()[0]
 
 
 def tell_threads(width):

@@ -8,7 +8,8 @@ import shutil
 import signal
 import sqlite3
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -17,7 +18,15 @@ import chainrule
 from chainrule._utils.databases import RUN_MARK, connect
 from chainrule.errors import SweepError
 from chainrule.spec.network_spec import NetworkSpec
-from chainrule.sweeps import FactoryCell, SpecCell, Training, make_factory_grid, make_grid, run
+from chainrule.sweeps import (
+    FactoryCell,
+    SpecCell,
+    Training,
+    make_factory_grid,
+    make_grid,
+    run,
+    running,
+)
 from chainrule.sweeps.pools import Pool, _hold_interrupt
 from chainrule.sweeps.records import Progress
 from chainrule.sweeps.store import SweepStore, rescue_store
@@ -122,16 +131,75 @@ def test_a_worker_that_dies_is_reported_and_its_cells_are_tried_once_more(tmp_pa
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path):
-    cells = make_factory_grid(
-        interrupt_at, {"width": [1, 2, 3]}, arguments={"bad": 2, "parent": os.getpid()}
-    )
+    store = tmp_path / "a.db"
+    settings = {"bad": 2, "parent": os.getpid(), "store": str(store)}
+    cells = make_factory_grid(interrupt_at, {"width": [1, 2, 3]}, arguments=settings)
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run(cells, processes=1, store=tmp_path / "a.db")
+        run(cells, processes=1, store=store)
     assert time.monotonic() - begin < 50
     assert not multiprocessing.active_children()
-    with SweepStore.open(tmp_path / "a.db") as store:
-        assert [*store.find(each.address for each in cells)] == [cells[0].address]
+    assert find_stored(store, cells) == [cells[0].address]
+
+
+@pytest.mark.parametrize("place", ["sorting", "first statement", "insertion", "commit", "telling"])
+def test_ctrl_c_at_any_line_keeps_what_is_finished(tmp_path, monkeypatch, place):
+    """Also between the moment that a result is taken and that in which it is in the file."""
+    cells = make_factory_grid(build, {"width": [1, 2]})
+    left = []
+
+    def tell(progress):
+        if not progress.done:
+            left.append(place)
+        else:
+            reach("telling")
+
+    def reach(here):
+        if left == [here]:
+            left.clear()
+            raise KeyboardInterrupt
+
+    class Connection(sqlite3.Connection):
+        def execute(self, text, *arguments):
+            if text == "COMMIT":
+                reach("commit")
+            answer = super().execute(text, *arguments)
+            if text == "BEGIN IMMEDIATE":
+                reach("first statement")
+            return answer
+
+        def executemany(self, *arguments):
+            answer = super().executemany(*arguments)
+            reach("insertion")
+            return answer
+
+    def make_result(*parts):
+        reach("sorting")
+        return make(*parts)
+
+    make = running._make_result
+    monkeypatch.setattr(running, "_make_result", make_result)
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Connection))
+    with pytest.raises(KeyboardInterrupt):
+        run(cells, Immediate(), store=tmp_path / "a.db", progress=tell)
+    assert left == []
+    monkeypatch.undo()
+    again = run(cells, Immediate(), store=tmp_path / "a.db")
+    assert [each.kept for each in again] == [True, True]
+
+
+class Immediate(Executor):
+    """Works at once, in the thread that asks."""
+
+    def submit(self, function, /, *arguments):
+        answer = Future()
+        answer.set_result(function(*arguments))
+        return answer
+
+
+def find_stored(path, cells):
+    with SweepStore.open(path) as store:
+        return [*store.find(each.address for each in cells)]
 
 
 def test_bad_input_is_refused_before_anything_runs(tmp_path):

@@ -18,6 +18,9 @@ from chainrule.sweeps.pools import Answer, GivenPool, Pool, check_arguments, ope
 from chainrule.sweeps.records import CellResult, Outcome, Progress, Sweep
 from chainrule.sweeps.store import SweepStore
 
+_LAST_SECONDS = 0.5
+"""When a sweep is interrupted: time for results that workers have sent to arrive."""
+
 
 def run(
     cells: Iterable[Cell | NetworkSpec],
@@ -132,23 +135,31 @@ class _Job:
     progress: Callable[[Progress], None]
     store: SweepStore | None = None
     results: dict[str, CellResult] = field(default_factory=dict)
+    fresh: list[CellResult] = field(default_factory=list)
     kept: int = 0
     failed: int = 0
     begin: float = field(default_factory=time.perf_counter)
     first: int = 0
     first_seconds: float = 0.0
 
-    def keep(self, fresh: Sequence[CellResult]) -> None:
-        """Take results and commit them."""
+    def keep(self) -> None:
+        """Commit the fresh results."""
+        fresh = self.fresh
         if not fresh:
             return
-        self.results |= {each.address: each for each in fresh}
+        self.commit()
         if not self.first:
             self.first, self.first_seconds = len(fresh), time.perf_counter() - self.begin
         self.failed += sum(each.status == "failed" for each in fresh)
-        if self.store is not None:
-            self.store.add(fresh)
         self.tell()
+
+    def commit(self) -> None:
+        """Put the fresh results into the store; they stay fresh until they are there."""
+        fresh = self.fresh
+        self.results |= {each.address: each for each in fresh}
+        if self.store is not None and fresh:
+            self.store.add(fresh)
+        self.fresh = []
 
     def tell(self, note: str = "") -> None:
         """Say how far the sweep is."""
@@ -179,26 +190,24 @@ def _measure(cells: Iterable[Cell], pool: Pool | GivenPool, job: _Job) -> None:
         while todo or suspects or running:
             lost = list(_fill(pool, todo, suspects, running))
             done = wait(running, return_when=FIRST_COMPLETED).done if running else set()
-            fresh: list[CellResult] = []
             for answer in done:
-                cell = running.pop(answer)
-                _sort(answer, cell, fresh, lost)
+                _sort(answer, running[answer], job, lost)
+                del running[answer]  # only now: Ctrl-C may come between any two lines
             if any(isinstance(error, BrokenExecutor) for _, error in lost):
                 for answer, cell in running.items():  # they end at once, most of them by an error
-                    _sort(answer, cell, fresh, lost)
+                    _sort(answer, cell, job, lost)
                 running.clear()
-                job.keep(fresh)
+                job.keep()
                 _renew(pool, job)
-                fresh = []
             for cell, error in lost:
                 if cell.address in tried:
-                    fresh.append(_fail(cell, error))
+                    job.fresh.append(_fail(cell, error))
                     continue
                 tried.add(cell.address)
                 (suspects if isinstance(error, BrokenExecutor) else todo).append(cell)
             if lost:
                 _report(lost, job)
-            job.keep(fresh)
+            job.keep()
     except BaseException:
         _save(running, job)
         raise
@@ -225,7 +234,7 @@ def _fill(
 def _sort(
     answer: Answer,
     cell: Cell,
-    fresh: list[CellResult],
+    job: _Job,
     lost: list[tuple[Cell, BaseException]],
 ) -> None:
     try:
@@ -233,7 +242,7 @@ def _sort(
     except (Exception, CancelledError) as error:  # of the executor: a cell's own is an outcome
         lost.append((cell, error))
     else:
-        fresh.append(_make_result(cell, outcome, seconds))
+        job.fresh.append(_make_result(cell, outcome, seconds))
 
 
 def _renew(pool: Pool | GivenPool, job: _Job) -> None:
@@ -267,14 +276,12 @@ def _fail(cell: Cell, error: BaseException) -> CellResult:
 
 def _save(running: dict[Answer, Cell], job: _Job) -> None:
     """Commit what is finished, and take back what has not begun."""
-    fresh = []
-    for answer, cell in running.items():
-        if not answer.cancel() and answer.done() and answer.exception() is None:
-            fresh.append(_make_result(cell, *answer.result()))
-    if fresh:
-        job.results |= {each.address: each for each in fresh}
-        if job.store is not None:
-            job.store.add(fresh)
+    job.commit()
+    begun = [answer for answer in running if not answer.cancel()]
+    for answer in wait(begun, _LAST_SECONDS).done:
+        if not answer.cancelled() and answer.exception() is None:
+            job.fresh.append(_make_result(running[answer], *answer.result()))
+    job.commit()
 
 
 def _name(result: CellResult, cell: Cell) -> CellResult:

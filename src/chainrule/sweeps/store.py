@@ -146,9 +146,11 @@ class SweepStore:
             self._file.execute("BEGIN IMMEDIATE")
             self._file.executemany("INSERT OR REPLACE INTO results VALUES (?,?,?,?,?,?,?,?)", rows)
             self._file.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:  # also Ctrl-C: what comes next needs a free file
             with suppress(sqlite3.Error):
                 self._file.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.Error):
+                raise
             raise SweepError(
                 f"{self.path} could not be written: {error}. What was kept before is still there. "
                 "Free space or make the file writable, and start the same sweep again: it goes on."
