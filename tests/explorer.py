@@ -7,11 +7,14 @@ from browsing import PATIENCE
 CHART = "document.querySelector('#gradient-chart')"
 ROOT = "document.querySelector('#explore-root')"
 SHOWN = "document.querySelector('[data-part=results]')?.dataset.shown"
+TOUR = "document.querySelector('[data-part=tour]')"
 
 
 def open_explorer(page, url: str, query: str = "") -> None:
-    """Open the page and wait until it shows a measurement."""
+    """Open the page and wait until it shows a measurement, and all that comes after it."""
     page.goto(f"{url}/{'?' if query else ''}{query}")
+    # The script of the tour comes last: it may make the page's head higher, or go to a step.
+    page.wait_for_function(f"!{TOUR} || {TOUR}.dataset.ready")
     wait_until_settled(page)
 
 
