@@ -2,8 +2,6 @@
 
 from urllib.parse import quote
 
-from browsing import PATIENCE
-
 CHART = "document.querySelector('#gradient-chart')"
 ROOT = "document.querySelector('#explore-root')"
 SHOWN = "document.querySelector('[data-part=results]')?.dataset.shown"
@@ -21,13 +19,12 @@ def open_explorer(page, url: str, query: str = "") -> None:
 def wait_until_settled(page) -> None:
     """Wait until the newest answer is on screen, whole."""
     page.wait_for_function(
-        f"{SHOWN} && !{ROOT}.dataset.pending && {SHOWN} === {ROOT}.dataset.address",
-        timeout=PATIENCE,
+        f"{SHOWN} && !{ROOT}.dataset.pending && {SHOWN} === {ROOT}.dataset.address"
     )
 
 
 def wait_for_layers(page, count: int) -> None:
-    page.wait_for_function(f"{CHART}?.data?.[1]?.x?.length === {count}", timeout=PATIENCE)
+    page.wait_for_function(f"{CHART}?.data?.[1]?.x?.length === {count}")
 
 
 def read_chart(page, trace: int = 1) -> list[float | None]:
