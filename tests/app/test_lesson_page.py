@@ -152,6 +152,7 @@ def test_show_me_sets_the_picture_where_one_reads(page, url):
 
 def test_what_is_chosen_stays_when_its_section_comes_into_sight_only_then(page):
     """On a slow machine the page hears late of the section that somebody has scrolled to."""
+    go_to(page, "looks")
     page.evaluate(
         """() => {
           const link = document.querySelector("#lesson-claim-hidden a[data-show]");
