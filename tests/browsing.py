@@ -66,16 +66,27 @@ def launch_chromium():
         if os.environ.get("CI"):
             pytest.fail("chromium is missing; install it (Debian: apt-get install chromium)")
         pytest.skip("chromium is not installed")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGUMENTS)
+        chromium = playwright.chromium.launch(
+            executable_path=executable, args=CHROMIUM_ARGUMENTS, timeout=PATIENCE
+        )
         # To wait for something, Playwright evaluates text on the page, which the pages' policy
         # forbids. test_pages_policy.py opens them with the policy in force.
-        chromium.new_page = partial(chromium.new_page, bypass_csp=True)
-        chromium.new_context = partial(chromium.new_context, bypass_csp=True)
+        for name in ("new_page", "new_context"):
+            opening = partial(getattr(chromium, name), bypass_csp=True)
+            setattr(chromium, name, partial(wait_patiently, opening))
         yield chromium
         chromium.close()
+
+
+def wait_patiently(opening: Callable[..., Any], **options: Any) -> Any:
+    """Open a page or a context of a browser, on which whatever must happen has time to."""
+    opened = opening(**options)
+    opened.set_default_timeout(PATIENCE)
+    return opened
 
 
 @contextmanager
@@ -125,7 +136,10 @@ def empty(page) -> None:
     """
     page.unroute_all(behavior="ignoreErrors")
     if page.url.startswith("http"):
-        page.evaluate("localStorage.clear(); sessionStorage.clear()")
+        # Nor may what the page is just about to keep come to the next test.
+        page.evaluate(
+            "Storage.prototype.setItem = () => {}; localStorage.clear(); sessionStorage.clear()"
+        )
     page.context.clear_cookies()
     page.goto("about:blank")  # what runs on the page ends
     page.emulate_media(color_scheme="light", reduced_motion="no-preference", forced_colors="none")

@@ -2,29 +2,29 @@
 
 from urllib.parse import quote
 
-from browsing import PATIENCE
-
 CHART = "document.querySelector('#gradient-chart')"
 ROOT = "document.querySelector('#explore-root')"
 SHOWN = "document.querySelector('[data-part=results]')?.dataset.shown"
+TOUR = "document.querySelector('[data-part=tour]')"
 
 
 def open_explorer(page, url: str, query: str = "") -> None:
-    """Open the page and wait until it shows a measurement."""
+    """Open the page and wait until it shows a measurement, and all that comes after it."""
     page.goto(f"{url}/{'?' if query else ''}{query}")
+    # The script of the tour comes last: it may make the page's head higher, or go to a step.
+    page.wait_for_function(f"!{TOUR} || {TOUR}.dataset.ready")
     wait_until_settled(page)
 
 
 def wait_until_settled(page) -> None:
     """Wait until the newest answer is on screen, whole."""
     page.wait_for_function(
-        f"{SHOWN} && !{ROOT}.dataset.pending && {SHOWN} === {ROOT}.dataset.address",
-        timeout=PATIENCE,
+        f"{SHOWN} && !{ROOT}.dataset.pending && {SHOWN} === {ROOT}.dataset.address"
     )
 
 
 def wait_for_layers(page, count: int) -> None:
-    page.wait_for_function(f"{CHART}?.data?.[1]?.x?.length === {count}", timeout=PATIENCE)
+    page.wait_for_function(f"{CHART}?.data?.[1]?.x?.length === {count}")
 
 
 def read_chart(page, trace: int = 1) -> list[float | None]:

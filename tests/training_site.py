@@ -1,11 +1,14 @@
 """A page with nothing but the training panel, and a stand-in for the rest of the explorer."""
 
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
+from chainrule.app.answers.training_answer import Order
 from chainrule.app.jobs.queue import JobQueue
 from chainrule.app.routes.training_route import register_routes
 from chainrule.app.site import assets
@@ -46,7 +49,29 @@ def create_site(queue: JobQueue | None = None) -> FastAPI:
 
 
 @contextmanager
-def serve_site() -> Iterator[str]:
+def serve_site(queue: JobQueue | None = None) -> Iterator[str]:
     """Serve the page by uvicorn; give its address."""
-    with serve_app(create_site()) as address:
+    with serve_app(create_site(queue)) as address:
         yield address
+
+
+def train_endlessly(running: list[Order], order: Order, should_stop: Callable[[], bool]):
+    """Stand in for a training: it goes on until it is told to stop.
+
+    Args:
+        running: Where its order stands meanwhile.
+        order: What is trained.
+        should_stop: Whether it is told so.
+    """
+    running.append(order)
+    try:
+        for step in itertools.count():
+            if should_stop():
+                return
+            status = f"Step {step} of {order.steps}."
+            numbers = {"loss": 2.3, "accuracy": 0.1, "norms": [1.0] * order.spec.depth}
+            line = {"type": "step", "step": min(step, order.steps), "status": status}
+            yield {**line, **numbers, "total": 1.0, "clipped": 1.0}
+            time.sleep(0.02)
+    finally:
+        running.remove(order)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from axe import COLOR_RULES, list_serious
-from browsing import PATIENCE, empty, watch
+from browsing import empty, watch
 from chainrule.app.state.exercises import EXERCISES
 
 pytestmark = pytest.mark.browser
@@ -46,7 +46,6 @@ def leave(page: Any) -> None:
 def test_nothing_serious_is_in_the_way_of_anybody(kept_page, url, name):
     path, *ready = PAGES[name]
     with watch(kept_page, url, expected=lambda text: "404" in text, leave=leave) as page:
-        page.set_default_timeout(PATIENCE)
         page.set_viewport_size({"width": 1280, "height": 900})
         page.emulate_media(reduced_motion="reduce")
         page.goto(f"{url}{path}")

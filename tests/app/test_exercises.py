@@ -3,7 +3,7 @@
 import pytest
 from starlette.testclient import TestClient
 
-from browsing import PATIENCE, empty, watch
+from browsing import empty, watch
 from chainrule.app import create_app
 from chainrule.app.state.exercises import EXERCISES, SPECS
 from chainrule.app.state.view import COVERS, MAX_QUESTION, PANELS, read_view
@@ -21,7 +21,6 @@ PARTS = ("[data-part=cards]", ".fv-charts", "[data-panel=diagnosis]", "[data-par
 def page(kept_page, url):
     with watch(kept_page, url, leave=empty) as page:
         page.set_viewport_size({"width": 1366, "height": 768})
-        page.set_default_timeout(PATIENCE)
         yield page
 
 
@@ -153,12 +152,13 @@ def test_a_teacher_prepares_an_exercise(page, url):
 def test_an_embedded_chart_names_its_network_and_fits_its_frame(page, url, panel):
     for width, height in ((640, 640), (420, 420), (700, 320)):
         page.set_viewport_size({"width": width, "height": height})
-        page.goto(f"{url}/?depth=6&width=8&activation=tanh&embed={panel}")
-        page.wait_for_function(f"document.querySelector('#{panel}-chart')?.data?.length > 0")
+        open_explorer(page, url, f"depth=6&width=8&activation=tanh&embed={panel}")
         name = describe_subject(simulate(NetworkSpec(depth=6, width=8, activation="tanh"), 2))
         assert page.locator("[data-part=caption]").inner_text() == name
         page.wait_for_function("document.documentElement.scrollHeight <= innerHeight")
-        title = page.locator(f"#{panel}-chart .xtitle").last.bounding_box()
-        assert title["y"] + title["height"] <= height
+        page.wait_for_function(
+            f"[...document.querySelectorAll('#{panel}-chart .xtitle')].at(-1)"
+            ".getBoundingClientRect().bottom <= innerHeight"
+        )
     way = page.get_by_role("link", name="Open in full").get_attribute("href")
     assert NetworkSpec.from_query(way.removeprefix("/?")).activation == "tanh"

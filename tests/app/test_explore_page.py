@@ -8,9 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from axe import list_serious
-from browsing import PATIENCE, empty, read_scheme, watch
+from browsing import empty, read_scheme, watch
 from chainrule import PRESETS, NetworkSpec, diagnose, find_remedies, load_flow, simulate
 from chainrule._utils.numbers import format_number
 from chainrule.app.state.controls import CONTROLS
@@ -39,7 +40,6 @@ def page(kept_page, url):
     """An empty page; leaving it, nothing must have gone wrong on it."""
     with watch(kept_page, url, leave=empty) as page:
         page.set_viewport_size({"width": 1400, "height": 900})
-        page.set_default_timeout(PATIENCE)
         yield page
 
 
@@ -270,11 +270,13 @@ def test_what_a_quick_answer_lacks_is_read_from_the_one_before(explorer):
     box = explorer.locator(".ex-configure").get_by_label("Depth (weight layers)", exact=True)
     box.fill("18")
     painted = "document.querySelector('[data-part=results]').dataset.painted"
-    explorer.wait_for_function(f"{painted}.includes('depth=18')", timeout=PATIENCE)
+    explorer.wait_for_function(f"{painted}.includes('depth=18')")
     explorer.locator("#activation-chart").hover()
     assert "% of activations" in explorer.locator(".fv-tip").inner_text()
     details = explorer.locator("details[data-part=table]")
     details.locator("summary").click()
+    # It is filled, where it is, once the page has heard that it was opened.
+    explorer.evaluate("new Promise((go) => requestAnimationFrame(() => setTimeout(go)))")
     assert details.locator("tbody tr").count() == 0
     holding = False
     for route in held:
@@ -360,7 +362,6 @@ class TestAddresses:
         ],
     )
     def test_hostile_values_become_legal_ones_with_a_notice(self, page, url, query):
-        page.on("dialog", lambda dialog: pytest.fail(dialog.message))
         open_explorer(page, url, query)
         assert read_part(page, "notices")
         assert page.locator("[data-part=notices] img, [data-part=notices] script").count() == 0
@@ -535,14 +536,12 @@ class TestStrip:
     def test_the_pulse_goes_back_and_ends_at_layer_1(self, explorer):
         play = explorer.locator("[data-part=play]")
         play.click()
-        explorer.wait_for_function(
-            "document.querySelectorAll('.st-column.lit').length > 2", timeout=PATIENCE
-        )
+        explorer.wait_for_function("document.querySelectorAll('.st-column.lit').length > 2")
         lit = explorer.evaluate(
             "[...document.querySelectorAll('.st-column')].map(c => c.classList.contains('lit'))"
         )
         assert lit == sorted(lit)  # the last layers first
-        explorer.wait_for_function("!document.querySelector('.st.playing')", timeout=PATIENCE)
+        explorer.wait_for_function("!document.querySelector('.st.playing')")
         depth = PRESETS[DEFAULT_PRESET].spec.depth
         words = explorer.locator("[data-part=strip-words]").inner_text()
         assert f"{depth - 1} factors" in words
@@ -578,14 +577,24 @@ def test_comparing(explorer):
 
 
 def test_a_first_answer_is_marked_and_refined(page, url):
+    """The whole answer is held back until the first one was seen."""
+    held = []
+
+    def hold(route):
+        if holding and not re.search("(quick|first)=1", route.request.url):
+            held.append(route)
+        else:
+            route.continue_()
+
+    holding = True
+    page.route("**/api/explore?*", hold)
     page.goto(f"{url}/?depth=200&width=128&activation=relu&init=he")
-    page.wait_for_function(
-        "document.querySelector('[data-part=ensemble]')?.innerText.includes('First answer')"
-    )
-    page.wait_for_function(
-        "document.querySelector('[data-part=ensemble]').innerText.includes('Median of 16')",
-        timeout=PATIENCE,
-    )
+    note = page.locator("[data-part=ensemble]")
+    expect(note).to_contain_text("First answer")
+    holding = False
+    for route in held:
+        route.continue_()
+    expect(note).to_contain_text("Median of 16")
 
 
 @pytest.mark.slow
@@ -620,7 +629,7 @@ def test_a_server_that_is_gone_is_said(explorer, url):
 
 class TestRemedies:
     def test_at_least_three_measured_changes_and_one_click_cures(self, explorer):
-        explorer.wait_for_selector(".ex-remedy", timeout=PATIENCE)
+        explorer.wait_for_selector(".ex-remedy")
         spec = PRESETS[DEFAULT_PRESET].spec
         shown = explorer.locator(".ex-remedies > .ex-remedy-list > .ex-remedy")
         assert shown.count() >= 3
@@ -647,10 +656,10 @@ class TestRemedies:
         explorer.go_back()
         wait_until_settled(explorer)
         explorer.go_back()
-        explorer.wait_for_selector(".ex-remedy", timeout=PATIENCE)
+        explorer.wait_for_selector(".ex-remedy")
 
     def test_what_does_not_help_is_shown_as_such(self, explorer):
-        explorer.wait_for_selector(".ex-remedy", state="attached", timeout=PATIENCE)
+        explorer.wait_for_selector(".ex-remedy", state="attached")
         explorer.get_by_text("Measured, and no help").click()
         refuted = explorer.locator("[data-part=refuted] .ex-remedy")
         titles = refuted.locator("h4").all_inner_texts()
@@ -658,19 +667,20 @@ class TestRemedies:
         assert titles == expected
 
 
-def test_training_and_cancelling(explorer):
-    train = explorer.locator("#train")
+def test_training_and_cancelling(page, url):
+    open_explorer(page, url, "depth=150&width=64&seeds=2")  # a minute: it is not over before
+    train = page.locator("#train")
     train.scroll_into_view_if_needed()  # its script is loaded once it comes near
+    train.locator("[data-part=steps]").select_option("600")
     train.get_by_role("button", name="Train").click()
-    train.get_by_text(re.compile(r"Step \d+ of 300")).first.wait_for(timeout=PATIENCE)
+    train.get_by_text(re.compile(r"Step \d+ of 600")).first.wait_for()
     train.get_by_role("button", name="Cancel").click()
-    train.get_by_text(re.compile("[Cc]ancelled|[Ss]topped")).first.wait_for(timeout=PATIENCE)
-    explorer.get_by_role("button", name="Healthy (ReLU + He)").click()
-    wait_until_settled(explorer)
+    train.get_by_text(re.compile("[Cc]ancelled|[Ss]topped")).first.wait_for()
+    page.get_by_role("button", name="Healthy (ReLU + He)").click()
+    wait_until_settled(page)
+    train.locator("[data-part=steps]").select_option("300")
     train.get_by_role("button", name="Train").click()
-    train.get_by_text(re.compile("it trains|more than 80 %|% are right")).first.wait_for(
-        timeout=PATIENCE
-    )
+    train.get_by_text(re.compile("it trains|more than 80 %|% are right")).first.wait_for()
 
 
 class TestKeeping:
@@ -743,20 +753,22 @@ def refuse_once(page, url):
     refused = []
 
     def refuse(route):
-        if refused:
+        if not busy:
             route.continue_()
             return
         refused.append(route.request.url)
         route.fulfill(status=503, headers={"Retry-After": "1"}, json={"error": sentence})
 
+    busy = True
     page.route("**/api/explore?*", refuse)
     page.locator("#control-depth").fill("7")
     page.get_by_text(sentence).wait_for()
     assert len(read_chart(page)) == 6
+    busy = False
     wait_for_layers(page, 7)
     wait_until_settled(page)
     assert read_part(page, "progress") == ""
-    assert len(refused) == 1
+    assert {"depth=7" in each for each in refused} == {True}
 
 
 class TestFixed:
@@ -767,13 +779,13 @@ class TestFixed:
         view = read_view_of(page)
         assert (view.spec.activation, view.spec.depth) == ("sigmoid", 15)
         assert (view.spec.residual, view.spec.init) == ("none", "pytorch")
-        page.wait_for_selector(".ex-remedy", timeout=PATIENCE)
+        page.wait_for_selector(".ex-remedy")
         residual = page.locator(".ex-remedy", has_text="Residual connections, scaled").first
         assert residual.get_by_role("button", name="apply").is_disabled()
 
 
 def test_changes_of_the_network_before_are_not_offered(explorer):
-    explorer.wait_for_selector(".ex-remedy", timeout=PATIENCE)
+    explorer.wait_for_selector(".ex-remedy")
     explorer.route("**/api/remedies?*", lambda route: None)  # never answered
     explorer.get_by_role("button", name="Exploding (ReLU + random, spread 1)").click()
     wait_until_settled(explorer)
@@ -784,7 +796,7 @@ def test_changes_of_the_network_before_are_not_offered(explorer):
 
 def test_remedies_and_comparison_keep_the_number_of_networks(page, url):
     open_explorer(page, url, "depth=15&init=xavier&seeds=5")
-    page.wait_for_selector(".ex-remedy", timeout=PATIENCE)
+    page.wait_for_selector(".ex-remedy")
     assert "same 5 networks" in page.locator("#what-to-change").inner_text()
     page.get_by_role("button", name="Pin to compare").click()
     wait_until_settled(page)

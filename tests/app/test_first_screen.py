@@ -1,14 +1,16 @@
 """The explorer's first screen in a real browser: what is in sight, and that nothing covers it."""
 
 import pytest
+from playwright.sync_api import expect
 
 from axe import list_serious
-from browsing import PATIENCE, empty, watch
+from browsing import empty, watch
 from chainrule import PRESETS, NetworkSpec, diagnose, simulate
 from chainrule.app.lesson.glossary import GLOSSARY
 from chainrule.app.state.view import DEFAULT_PRESET, read_view
 from chainrule.display.sentences import explain
 from explorer import (
+    CHART,
     ROOT,
     measure,
     open_explorer,
@@ -28,17 +30,16 @@ LAPTOP, PHONE, ZOOMED, SHORT = (1366, 768), (390, 844), (720, 450), (1366, 590)
 def page(kept_page, url):
     """An empty page; leaving it, nothing must have gone wrong on it."""
     with watch(kept_page, url, leave=empty) as page:
-        page.set_default_timeout(PATIENCE)
         yield page
-
-
-def wait_for_tour(page):
-    """Wait until the script of the tour is there: it is loaded after the first chart."""
-    page.wait_for_selector("[data-part=tour][data-ready]", state="attached")
 
 
 def resize(page, size):
     page.set_viewport_size({"width": size[0], "height": size[1]})
+
+
+def wait_until_redrawn(page):
+    """Wait until the main chart is as wide as its place."""
+    page.wait_for_function(f"{CHART}._fullLayout.width === {CHART}.clientWidth")
 
 
 def find_bar(page):
@@ -138,7 +139,6 @@ class TestInSight:
     def test_the_axis_of_the_chart_is_free_in_the_tour_too(self, page, url, query):
         resize(page, LAPTOP)
         open_explorer(page, url, query)
-        wait_for_tour(page)
         page.wait_for_selector(".ex-remedy")
         for name in (".xtick text", ".xtitle"):
             axis = page.locator(f"#gradient-chart {name}").last
@@ -214,7 +214,49 @@ class TestInSight:
             resize(page, size)
             page.evaluate("scrollTo(0, 0)")
             assert self.find_covered(page) == [], size
+            wait_until_redrawn(page)
+            assert self.find_covered(page) == [], size
             assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+
+    def test_a_chart_that_is_still_too_wide_does_not_widen_the_page(self, page, url):
+        """In a window that has become smaller: it is drawn anew a moment later."""
+        resize(page, LAPTOP)
+        open_explorer(page, url, DEEP)
+        page.locator(".fv-chart").first.focus()
+        page.keyboard.press("End")  # a mark stands over it, on its right
+        page.evaluate(
+            "window.held = true;"
+            "addEventListener('resize', (e) => held && e.stopImmediatePropagation(), true)"
+        )
+        resize(page, PHONE)
+        widths = f"[document.documentElement.scrollWidth, {CHART}._fullLayout.width]"
+        shown, drawn = page.evaluate(widths)
+        assert shown <= PHONE[0] < drawn
+        page.evaluate("window.held = false; dispatchEvent(new Event('resize'))")
+        wait_until_redrawn(page)
+        assert page.evaluate(widths)[0] <= PHONE[0]
+
+    def test_what_stands_over_a_chart_follows_it(self, page, url):
+        """Into a window of another size: each layer of the strip, and the mark of one."""
+        resize(page, LAPTOP)
+        open_explorer(page, url, DEEP)
+        page.locator(".fv-chart").first.focus()
+        page.keyboard.press("End")
+        for size in (LAPTOP, PHONE, ZOOMED):
+            resize(page, size)
+            wait_until_redrawn(page)
+            there, mark, strip = page.evaluate(
+                f"""() => {{
+                  const middle = (box) => box.x + box.width / 2;
+                  const {{ _size, xaxis }} = {CHART}._fullLayout;
+                  const box = {CHART}.getBoundingClientRect();
+                  const mark = document.querySelector("#gradient-chart ~ .fv-mark");
+                  const columns = [...document.querySelectorAll(".st-column")];
+                  return [box.x + _size.l + xaxis.l2p(15), middle(mark.getBoundingClientRect()),
+                    middle(columns.at(-1).getBoundingClientRect())];
+                }}"""
+            )
+            assert [mark, strip] == pytest.approx([there, there], abs=1.5), size
 
     def find_covered(self, page):
         return page.evaluate(
@@ -307,26 +349,22 @@ class TestTour:
     def test_a_first_visit_is_asked_once(self, page, url):
         resize(page, LAPTOP)
         open_explorer(page, url)
-        wait_for_tour(page)
         invite = page.locator("[data-part=invite]")
         assert invite.is_visible()
         assert not page.locator("[data-part=tour]").is_visible()
         invite.get_by_role("button", name="Skip").click()
         assert not invite.is_visible()
         open_explorer(page, url)
-        wait_for_tour(page)
         assert not invite.is_visible()
 
     def test_an_address_is_not_asked(self, page, url):
         open_explorer(page, url, DEEP)
-        wait_for_tour(page)
         assert not page.locator("[data-part=invite]").is_visible()
 
     def test_all_three_steps_by_keyboard(self, page, url):  # noqa: PLR0915
         """By keys alone: Tab goes there, and nothing is focused or chosen by the test itself."""
         resize(page, LAPTOP)
         open_explorer(page, url)
-        wait_for_tour(page)
 
         def reach(locator, most=45):
             before = locator.evaluate(
@@ -344,9 +382,11 @@ class TestTour:
             reach(page.get_by_role("button", name=name))
             page.keyboard.press("Enter")
 
-        def choose(name, option):
+        def choose(name, letter, value):
+            """Go to the option with a first letter: more of them would have to come in time."""
             reach(page.locator(f"#control-{name}"))
-            page.keyboard.type(option)
+            page.keyboard.press(letter)
+            expect(page.locator(f"#control-{name}")).to_have_value(value)
 
         press("Three steps")
         wait_for_layers(page, 2)
@@ -373,8 +413,8 @@ class TestTour:
         assert (view.spec.depth, view.pin.depth) == (17, 17)  # the learner's own network
         assert "17 Sigmoid layers" in page.locator("[data-tour='2']").inner_text()
         press("Nothing changes")
-        choose("activation", "ReLU")
-        choose("init", "He")
+        choose("activation", "R", "relu")
+        choose("init", "H", "he")
         page.locator("[data-tour='2']").get_by_text("Not as you guessed.").wait_for()
         press("Next")
         page.locator("[data-tour='3']").wait_for()
@@ -463,7 +503,7 @@ class TestWords:
         page.keyboard.press("Enter")
         card = page.locator(".term-card")
         card.wait_for()
-        assert word.get_attribute("aria-expanded") == "true"
+        expect(word).to_have_attribute("aria-expanded", "true")
         meaning = dict(GLOSSARY)["Slope (derivative)"]
         assert meaning.split(". ")[0] in " ".join(card.inner_text().split())
         box = measure(card)
@@ -471,8 +511,8 @@ class TestWords:
         assert 0 <= box["top"] < box["bottom"] <= PHONE[1]
         page.keyboard.press("Escape")
         card.wait_for(state="hidden")
-        assert word.get_attribute("aria-expanded") == "false"
-        assert word.evaluate("node => node === document.activeElement")
+        expect(word).to_have_attribute("aria-expanded", "false")
+        expect(word).to_be_focused()
 
     def test_the_sentences_stay_as_the_server_wrote_them(self, page, url):
         resize(page, LAPTOP)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from axe import list_serious
-from browsing import PATIENCE, empty, watch
+from browsing import empty, watch
 from chainrule.app.lesson.scenes import DEPTHS, SCENES
 from chainrule.app.lesson.subjects import ADDRESSES, SUBJECTS
 from chainrule.display.script import format_listing_output, write_listing
@@ -26,7 +26,6 @@ def page(kept_page, url):
     with watch(kept_page, url, leave=empty) as page:
         page.set_viewport_size({"width": 1366, "height": 768})
         page.emulate_media(reduced_motion="reduce")
-        page.set_default_timeout(PATIENCE)
         open_lesson(page, url)
         yield page
 
@@ -47,9 +46,7 @@ def read_picture(page) -> str:
 def wait_for_picture(page, address: str) -> None:
     """Wait until the picture shows the network of an address, drawn."""
     query = address.removeprefix("/?")
-    page.wait_for_function(
-        f"query => {PICTURE}.dataset.network === query", arg=query, timeout=PATIENCE
-    )
+    page.wait_for_function(f"query => {PICTURE}.dataset.network === query", arg=query)
     depth = NetworkSpec.from_query(query).depth
     page.wait_for_function(
         f"document.querySelector('#gradient-chart')?.data?.[1]?.x?.length === {depth}"
@@ -130,8 +127,10 @@ def test_the_backward_pass_is_played(page):
     go_to(page, "backprop")
     page.emulate_media(reduced_motion="no-preference")
     page.get_by_role("button", name="Play the backward pass").click()
-    page.wait_for_selector(".st.playing", state="attached")
-    page.wait_for_selector(".st:not(.playing)", state="attached")
+    # It has come to every layer, which stay marked, and is over.
+    page.wait_for_function(
+        "document.querySelectorAll('.st:not(.playing) .st-column.lit').length === 5"
+    )
     assert "4 factors" in part(page, "strip-words").inner_text()
 
 
@@ -149,6 +148,21 @@ def test_show_me_sets_the_picture_where_one_reads(page, url):
     wait_for_picture(page, ADDRESSES["hidden"])
     way = part(page, "open").get_attribute("href")
     assert NetworkSpec.from_query(way.removeprefix("/?")) == SUBJECTS["hidden"]
+
+
+def test_what_is_chosen_stays_when_its_section_comes_into_sight_only_then(page):
+    """On a slow machine the page hears late of the section that somebody has scrolled to."""
+    go_to(page, "looks")
+    page.evaluate(
+        """() => {
+          const link = document.querySelector("#lesson-claim-hidden a[data-show]");
+          link.scrollIntoView({ block: "center" });
+          link.click();
+        }"""
+    )
+    page.wait_for_function("location.hash === '#lesson-claims'")
+    wait_for_picture(page, ADDRESSES["hidden"])
+    assert "show=" in page.evaluate("location.search")
 
 
 def test_a_new_window_is_the_visitors_choice(page):
@@ -379,6 +393,8 @@ def test_above_the_text_the_picture_is_a_slim_band(kept_page, url, width, height
             page.locator(f"[data-scene={name}]").evaluate(
                 "box => box.scrollIntoView({ block: 'center' })"
             )
+            scene = SCENES[name]
+            wait_for_picture(page, scene.choices[scene.start].address)
             band = page.locator(".le-picture").bounding_box()
             assert band["y"] == pytest.approx(52, abs=1)
             assert band["height"] <= most * height

@@ -1,20 +1,21 @@
 """The training panel in a real browser, on a page that holds nothing else."""
 
-import itertools
 import json
-import time
 from contextlib import ExitStack
+from functools import partial
 from urllib.parse import urlencode
 
 import httpx
 import pytest
 
 from axe import find_violations
-from browsing import PATIENCE, empty, watch
+from browsing import empty, watch
 from chainrule import NetworkSpec
+from chainrule.app.jobs.queue import JobQueue, Lane
 from chainrule.app.routes import training_route
 from chainrule.training.training import DEFAULT_RATES, train
-from training_site import serve_site
+from serving import wait_until
+from training_site import serve_site, train_endlessly
 
 pytestmark = pytest.mark.browser
 
@@ -24,35 +25,28 @@ LOOKS = [(1400, "light"), (1400, "dark"), (390, "light"), (390, "dark")]
 
 
 @pytest.fixture(scope="module")
-def site():
-    with serve_site() as address:
+def queue():
+    return JobQueue()
+
+
+@pytest.fixture(scope="module")
+def site(queue):
+    with serve_site(queue) as address:
         yield address
 
 
 @pytest.fixture
-def endless(monkeypatch):
+def endless(monkeypatch, queue):
     """Replace trainings by ones that go on until they are told to stop."""
+    # A training of the test before may still have its seat, though its page was left.
+    wait_until(lambda: not queue.count_taken(Lane.TRAINING))
     running = []
-
-    def describe(order, should_stop):
-        running.append(order)
-        for step in itertools.count():
-            if should_stop():
-                running.remove(order)
-                return
-            status = f"Step {step} of {order.steps}."
-            numbers = {"loss": 2.3, "accuracy": 0.1, "norms": [1.0] * order.spec.depth}
-            line = {"type": "step", "step": min(step, order.steps), "status": status}
-            yield {**line, **numbers, "total": 1.0, "clipped": 1.0}
-            time.sleep(0.02)
-
-    monkeypatch.setattr(training_route, "describe_training", describe)
+    monkeypatch.setattr(training_route, "describe_training", partial(train_endlessly, running))
     return running
 
 
 def open_page(page, site, *, query=HEALTHY, pinned=None, width=1400, scheme="light"):
     page.set_viewport_size({"width": width, "height": 900})
-    page.set_default_timeout(PATIENCE)
     settings = {"query": query, "scheme": scheme} | ({"pinned": pinned} if pinned else {})
     return page, f"{site}/?{urlencode(settings)}"
 
@@ -205,7 +199,7 @@ def test_cancel_stops_the_server_too(kept_page, site, endless):
         assert part(page, "status").inner_text().startswith("Cancelled after step ")
         assert part(page, "begin").is_enabled()
         assert part(page, "cancel").is_disabled()
-        assert wait_until(lambda: not endless)
+        wait_until(lambda: not endless)
 
 
 def test_leaving_the_page_stops_the_server(kept_page, site, endless):
@@ -213,8 +207,8 @@ def test_leaving_the_page_stops_the_server(kept_page, site, endless):
     with watch(page, site, leave=empty):
         page.goto(url)
         start(page)
-        assert wait_until(lambda: len(endless) == 1)
-    assert wait_until(lambda: not endless)
+        wait_until(lambda: len(endless) == 1)
+    wait_until(lambda: not endless)
 
 
 def test_waiting_and_busy_are_said(kept_page, site, endless):
@@ -241,14 +235,14 @@ def test_waiting_and_busy_are_said(kept_page, site, endless):
         assert part(page, "begin").is_enabled()
 
         others[3].close()
-        assert wait_until(lambda: try_again(page))
+        wait_until(lambda: try_again(page))
         assert part(page, "status").inner_text() == "Waiting: 3 trainings come first."
         for other in others[:3]:
             other.close()
         page.wait_for_selector('.tr [data-part="status"][data-state="working"]')
         page.wait_for_function("document.querySelector('.tr [data-part=progress]').value > 0")
         part(page, "cancel").click()
-    assert wait_until(lambda: not endless)
+    wait_until(lambda: not endless)
 
 
 def try_again(page) -> bool:
@@ -258,15 +252,6 @@ def try_again(page) -> bool:
         '.tr [data-part="status"]:is([data-state="busy"], [data-state="queued"])'
     )
     return part(page, "status").get_attribute("data-state") == "queued"
-
-
-def wait_until(condition) -> bool:
-    end = time.monotonic() + PATIENCE / 1000
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_a_lost_connection_is_said(kept_page, site):

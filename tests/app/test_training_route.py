@@ -4,8 +4,8 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 import httpx
 import pytest
@@ -31,8 +31,8 @@ from chainrule.training.training import (
     measure_chance,
     train,
 )
-from serving import PATIENCE, serve_app
-from training_site import create_site, serve_site
+from serving import PATIENCE, serve_app, wait_until
+from training_site import create_site, serve_site, train_endlessly
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +51,7 @@ def site():
 def endless(monkeypatch):
     """Replace trainings by ones that go on until they are told to stop."""
     running = []
-
-    def describe(order, should_stop):
-        running.append(order)
-        try:
-            for step in itertools.count():
-                if should_stop():
-                    return
-                yield {"type": "step", "step": step}
-                time.sleep(0.01)
-        finally:
-            running.remove(order)
-
-    monkeypatch.setattr(training_route, "describe_training", describe)
+    monkeypatch.setattr(training_route, "describe_training", partial(train_endlessly, running))
     return running
 
 
@@ -73,13 +61,6 @@ def read(answer) -> list[dict]:
     return [
         json.loads(line, parse_constant=pytest.fail) for line in answer.text.split("\n") if line
     ]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 # --- the stream -------------------------------------------------------------------------------
@@ -350,7 +331,7 @@ def test_one_trains_three_wait_and_the_next_is_told_it_is_busy(site, endless):
         waiting[2].leave()
         newcomer.hear("step")
         assert [order.spec.depth for order in endless] == [9]
-    wait_for(lambda: not endless)
+    wait_until(lambda: not endless)
 
 
 def test_leaving_ends_a_real_training_and_frees_its_place():
@@ -362,7 +343,7 @@ def test_leaving_ends_a_real_training_and_frees_its_place():
         assert queue.count_taken(Lane.TRAINING) == 1
         visitor.leave()
         assert Visitor(stack, site).hear("done")["step"] == 1
-        wait_for(lambda: queue.count_taken(Lane.TRAINING) == 0)
+        wait_until(lambda: queue.count_taken(Lane.TRAINING) == 0)
 
 
 def test_other_requests_are_answered_while_it_trains(site, endless):

@@ -212,13 +212,13 @@ class Learn {
       const label = slider.dataset.labels.split(" ")[Number(slider.value)];
       output.value = label;
       slider.setAttribute("aria-valuetext", `${label} layers`);
-      this.put(this.read(scene));
+      this.put(this.read(scene), scene);
     });
     for (const radio of findAll(scene, "input[type=radio]")) {
-      radio.addEventListener("change", () => this.put(this.read(scene)));
+      radio.addEventListener("change", () => this.put(this.read(scene), scene));
     }
     play?.addEventListener("click", () => {
-      this.put(this.read(scene), () => this.picture.flow.strip?.play());
+      this.put(this.read(scene), scene, () => this.picture.flow.strip?.play());
     });
   }
 
@@ -238,9 +238,12 @@ class Learn {
   /**
    * Put a network into the picture, as somebody asked for it.
    * @param {string} query
+   * @param {Element} from what was used; its section, which may only just have come into sight, does
+   *   not put its own picture in place of this one
    * @param {() => void} [then]
    */
-  put(query, then) {
+  put(query, from, then) {
+    this.entered = from.closest(".ls-section") ?? this.entered;
     this.byHand = query;
     this.write();
     this.picture.show(query, () => {
@@ -255,8 +258,8 @@ class Learn {
     const link = event.target.closest("a[data-show]");
     const example = event.target.closest("button[data-network]:not([data-play])");
     if (link) event.preventDefault();
-    if (link) this.put(readQuery(link.getAttribute("href")));
-    else if (example) this.put(readQuery(example.dataset.network));
+    if (link) this.put(readQuery(link.getAttribute("href")), link);
+    else if (example) this.put(readQuery(example.dataset.network), example);
   }
 
   // --- sections ---------------------------------------------------------------------------------

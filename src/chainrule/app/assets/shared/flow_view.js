@@ -289,13 +289,22 @@ export class FlowView {
     if (plot.clientWidth < NARROW && figure.layout.xaxis.dtick) figure.layout.xaxis.dtick *= 2;
     draw(plot, figure, () => {
       if (!plot.dataset.linked) this.link(plot, name);
-      if (name === "gradient") {
-        this.quick?.hide();
-        const { _size, width } = plot._fullLayout;
-        this.strip?.align({ left: _size.l, width: _size.w, whole: width });
-      }
-      if (this.layer !== null && LINKED.includes(name)) this.place(name);
+      if (name === "gradient") this.quick?.hide();
+      this.follow(name);
     });
+  }
+
+  /**
+   * Let what stands over a chart follow it, whenever it was drawn: also in a window of another size.
+   * @param {string} name
+   */
+  follow(name) {
+    if (name === "gradient") {
+      const { _size, width } = this.marks[name].plot._fullLayout;
+      const drawn = { left: _size.l, width: _size.w, whole: width };
+      this.strip?.align(this.quick?.place ?? drawn);
+    }
+    if (this.layer !== null && LINKED.includes(name)) this.place(name);
   }
 
   /**
@@ -314,6 +323,7 @@ export class FlowView {
    */
   link(plot, name) {
     plot.dataset.linked = "1";
+    plot.on("plotly_afterplot", () => this.follow(name));
     if (name === "layer") return;
     const read = (/** @type {any} */ { points }) => Math.round(points[0].x);
     plot.on("plotly_hover", (/** @type {any} */ event) => this.point(read(event)));

@@ -104,6 +104,8 @@ function makeCard() {
   const card = el("div", { class: "term-card", popover: "auto", role: "status" });
   /** @type {any} */
   let opener = null;
+  let place = ""; // where it stood when the card came
+  const locate = () => String(Object.values(opener.getBoundingClientRect().toJSON()));
   document.body.append(card);
   card.addEventListener("toggle", (/** @type {any} */ event) => {
     if (event.newState !== "closed") return;
@@ -111,7 +113,9 @@ function makeCard() {
     opener = null;
   });
   const close = () => card.hidePopover();
-  addEventListener("scroll", () => opener && close(), { passive: true, capture: true });
+  // Not by the card's own scrolling, nor by one that was over before the card came.
+  const leave = () => opener && locate() !== place && close();
+  addEventListener("scroll", leave, { passive: true, capture: true });
   const openAll = () => {
     close();
     const words = find(document, "details#words");
@@ -131,6 +135,7 @@ function makeCard() {
     opener = button;
     button.setAttribute("aria-expanded", "true");
     const { left, top, bottom } = button.getBoundingClientRect();
+    place = locate();
     const { width, height } = card.getBoundingClientRect();
     const below = bottom + GAP + height < innerHeight - EDGE;
     const beside = Math.min(left, innerWidth - width - EDGE);
