@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import webbrowser
+from collections.abc import Iterable
 from contextlib import suppress
 from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT
 from functools import partial
@@ -109,7 +110,9 @@ def listen(host: str, port: int) -> list[socket.socket]:
         ) from None
 
 
-def _open_listeners(addresses: list[tuple[int, Any]], port: int) -> list[socket.socket]:
+def _open_listeners(
+    addresses: Iterable[tuple[socket.AddressFamily, Any]], port: int
+) -> list[socket.socket]:
     """Return a socket for each address, all on one port, or none at all."""
     listeners: list[socket.socket] = []
     try:
