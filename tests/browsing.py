@@ -150,3 +150,11 @@ def read_scheme(page) -> str:
     """Return whether a page is light or dark, by what is seen."""
     color = page.evaluate("getComputedStyle(document.body).backgroundColor")
     return "light" if min(map(int, re.findall(r"\d+", color)[:3])) > 127 else "dark"
+
+
+def expect(found: Any) -> Any:
+    """Return Playwright's assertions on a part of a page: each waits for its fact."""
+    from playwright.sync_api import expect as assertions
+
+    assertions.set_options(timeout=PATIENCE)
+    return assertions(found)

@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from urllib.parse import parse_qs
 
 import httpx
 
@@ -41,6 +42,28 @@ def wait_for(page, **query) -> None:
         }""",
         arg={name: str(value) for name, value in query.items()},
     )
+
+
+def read_query(page) -> dict[str, list[str]]:
+    """Return what the address says now; `page.url` may learn it a moment later."""
+    return parse_qs(page.evaluate("location.search.slice(1)"), keep_blank_values=True)
+
+
+def copy(page, name: str) -> str:
+    """Press a button that copies; return what was copied, once the page has said so.
+
+    It says so for a second and a half only, in which a slow test may not look.
+    """
+    do(page, name).evaluate(
+        """button => {
+            window.said = [];
+            new MutationObserver(() => said.push(button.textContent))
+                .observe(button, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    do(page, name).click()
+    page.wait_for_function("said.includes('Copied')")
+    return page.evaluate("navigator.clipboard.readText()")
 
 
 def count_entries(page) -> Callable[[], int]:
@@ -237,13 +260,23 @@ def wait_for_depth(page, weight: float, activation: str) -> None:
     )
 
 
+def wait_for_cards(page) -> None:
+    """Wait until every card has its answer: after that nothing moves by itself."""
+    page.wait_for_function(
+        """() => ["depth-sentence", "rnn-sentence", "real-sentence", "game-picture"].every(
+            name => document.querySelector(`[data-part="${name}"]`).textContent.trim())"""
+    )
+
+
 def wait_for_network(page, words: str) -> str:
+    """Wait until a network has been measured, and all else is there; return what is said of it."""
     page.wait_for_function(
         "text => document.querySelector('[data-part=\"real-sentence\"]')?.textContent"
         ".startsWith(text)",
         arg=words,
         timeout=120_000,
     )
+    wait_for_cards(page)
     return text(page, "real-sentence")
 
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from browsing import serve_explorer
-from chainrule import NetworkSpec, simulate
+from chainrule import NetworkSpec, find_remedies, simulate
 from chainrule.app.answers.stored import AnswerStore
 from chainrule.app.jobs import measuring
 from chainrule.app.jobs.measuring import (
@@ -106,10 +106,19 @@ class TestLeaving:
     def test_so_does_a_real_one(self, site, queue, monkeypatch):
         ended = []
 
-        def watch(*args, **options):
+        def wait_for_end(check) -> None:
+            """Look for as long as the visitor is there: the measurement ends no other way."""
+            end = time.monotonic() + PATIENCE
+            while time.monotonic() < end:
+                check()
+                time.sleep(0.001)
+
+        def watch(*args, progress, **options):
             ended.append("begun")
             try:
-                simulate(*args, **options)
+                simulate(
+                    *args, **options, progress=lambda *done: wait_for_end(lambda: progress(*done))
+                )
                 ended.append("finished")
             except Superseded:
                 ended.append("superseded")
@@ -133,11 +142,29 @@ class TestLeaving:
         wait_until(lambda: queue.count_taken(Lane.LONG) == 0)
         assert len(endless.begun) == 1
 
-    def test_a_search_for_remedies_ends_too(self, site, queue):
-        visitor = Visitor(f"{site}/remedies?depth=1000&activation=sigmoid")
-        wait_until(lambda: queue.count_taken(Lane.SEARCH) == 1)
+    def test_a_search_for_remedies_ends_too(self, site, queue, monkeypatch):
+        begun, ended = threading.Event(), []
+
+        def search(*args, progress, **options):
+            def wait_for_end(*done) -> None:
+                begun.set()
+                end = time.monotonic() + PATIENCE
+                while time.monotonic() < end:
+                    progress(*done)
+                    time.sleep(0.001)
+
+            try:
+                return find_remedies(*args, progress=wait_for_end, **options)
+            except BaseException as error:
+                ended.append(type(error))
+                raise
+
+        monkeypatch.setattr(remedy_route, "find_remedies", search)
+        visitor = Visitor(f"{site}/remedies?depth=5&activation=sigmoid")
+        assert begun.wait(PATIENCE)
         visitor.leave()
         wait_until(lambda: queue.count_taken(Lane.SEARCH) == 0)
+        assert ended == [Superseded]
 
 
 class TestCrowds:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
+from errno import EADDRINUSE
 from pathlib import Path
 
 import httpx
@@ -40,9 +41,10 @@ def start(*options: str):
         assert found, "the explorer did not start"
         yield process, found.group()
     finally:
-        for pid in [*list_children(process.pid), process.pid]:
+        for pid in list_children(process.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        process.kill()  # does nothing to another that has its number by now
         process.wait(PATIENCE)
         process.stdout.close()
 
@@ -133,6 +135,27 @@ def test_localhost_means_both_families():
     finally:
         for listener in listeners:
             listener.close()
+
+
+@with_ipv6
+def test_a_free_port_that_is_taken_on_the_other_family_is_not_insisted_on(monkeypatch):
+    """Another program may take it between the two."""
+    create, refused = socket.create_server, []
+
+    def create_late(address, *, family, **options):
+        if family == socket.AF_INET6 and len(refused) < 3:
+            refused.append(address[1])
+            raise OSError(EADDRINUSE, "Address already in use")
+        return create(address, family=family, **options)
+
+    monkeypatch.setattr(socket, "create_server", create_late)
+    listeners = listen("localhost", 0)
+    families = {listener.family for listener in listeners}
+    for listener in listeners:
+        listener.close()
+    known = {entry[0] for entry in socket.getaddrinfo("localhost", 0)}
+    assert families == known
+    assert len(refused) == (3 if socket.AF_INET6 in known else 0)
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 300, "256.1.1.1"])

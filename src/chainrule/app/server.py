@@ -7,8 +7,9 @@ import signal
 import socket
 import threading
 import webbrowser
+from collections.abc import Iterable
 from contextlib import suppress
-from errno import EADDRNOTAVAIL, EAFNOSUPPORT
+from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from chainrule.errors import ChainruleError
 
 _PATIENCE = 60
 """Seconds that a worker may take to start; loading PyTorch takes long on a busy machine."""
+
+_TRIES = 20
+"""Free ports that are tried where a host has several addresses: another may be taken on one."""
 
 _ALLOCATIONS = 50_000
 """Allocations between two looks of the garbage collector; an answer makes thousands of numbers."""
@@ -85,13 +89,33 @@ def listen(host: str, port: int) -> list[socket.socket]:
     Raises:
         ChainruleError: If there is no such address, or the port is taken.
     """
-    listeners: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         addresses = list(dict.fromkeys((family, place) for family, _, _, _, place in found))
         addresses.sort(key=lambda entry: entry[0] != socket.AF_INET)  # known to everybody: first
+        for _ in range(_TRIES):
+            try:
+                return _open_listeners(addresses, port)
+            except OSError as error:
+                if port or error.errno != EADDRINUSE:
+                    raise
+        return _open_listeners(addresses, port)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "there is no such address"
+        raise ChainruleError(
+            f"The explorer must be able to listen on {host}:{port}, but cannot: {reason}. "
+            "Choose another port with --port, or 0 for any free one."
+        ) from None
+
+
+def _open_listeners(
+    addresses: Iterable[tuple[socket.AddressFamily, Any]], port: int
+) -> list[socket.socket]:
+    """Return a socket for each address, all on one port, or none at all."""
+    listeners: list[socket.socket] = []
+    try:
         for family, place in addresses:
             chosen = port or (listeners[0].getsockname()[1] if listeners else 0)
             try:
@@ -104,14 +128,10 @@ def listen(host: str, port: int) -> list[socket.socket]:
                 # A machine without IPv6 may still know an address of it.
                 if not listeners or error.errno not in (EADDRNOTAVAIL, EAFNOSUPPORT):
                     raise
-    except (OSError, UnicodeError) as error:
+    except OSError:
         for listener in listeners:
             listener.close()
-        reason = getattr(error, "strerror", None) or "there is no such address"
-        raise ChainruleError(
-            f"The explorer must be able to listen on {host}:{port}, but cannot: {reason}. "
-            "Choose another port with --port, or 0 for any free one."
-        ) from None
+        raise
     return listeners
 
 

@@ -2,11 +2,10 @@
 
 import math
 import re
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from browsing import PATIENCE, empty, watch
+from browsing import PATIENCE, empty, expect, watch
 from chain_page import (
     PART,
     START,
@@ -22,10 +21,12 @@ from chain_page import (
     part,
     read_all,
     read_lit,
+    read_query,
     term,
     text,
     visit,
     wait_for,
+    wait_for_cards,
     wait_for_depth,
     wait_for_network,
 )
@@ -140,7 +141,7 @@ def test_same_weight_everywhere_stays_true_after_editing_one(shown):
     shown.keyboard.type("4")
     shown.keyboard.press("Enter")
     shown.wait_for_function("document.getElementById('chain-root').dataset.shown.includes('4')")
-    weights = set(parse_qs(urlsplit(shown.url).query)["weights"][0].split(","))
+    weights = set(read_query(shown)["weights"][0].split(","))
     assert part(shown, "equal").is_checked() == (len(weights) == 1)
 
 
@@ -245,7 +246,7 @@ def test_hostile_addresses_do_no_harm(kept_page, url, query):
         part(page, "activation").select_option("tanh")
         wait_for(page, activation="tanh")
         assert text(page, "error") == ""
-        weights = [float(w) for w in parse_qs(urlsplit(page.url).query)["weights"][0].split(",")]
+        weights = [float(w) for w in read_query(page)["weights"][0].split(",")]
         assert len(weights) == 2
         assert all(map(math.isfinite, weights))
 
@@ -405,6 +406,7 @@ def test_showing_the_same_chain_another_way_is_no_edit(shown):
 def test_notices_beyond_four_are_folded_and_can_be_read(page, url):
     bad = "x=a&weights=b&activation=c&wrt=d&depth_w=e&depth_activation=f&time_w=g&time_steps=h"
     visit(page, url, f"?{bad}")
+    wait_for_cards(page)
     box = part(page, "notice")
     shown = box.locator(":scope > p")
     assert shown.count() == 4
@@ -414,3 +416,20 @@ def test_notices_beyond_four_are_folded_and_can_be_read(page, url):
     box.locator("summary").click()
     assert folded.first.is_visible()
     assert str(folded.count()) in box.locator("summary").inner_text()
+
+
+@pytest.mark.browser
+def test_an_answer_that_comes_later_leaves_notices_unfolded(page, url):
+    held = []
+    page.route("**/api/network?*", lambda route: held.append(route))
+    bad = "x=a&weights=b&activation=c&wrt=d&depth_w=e&depth_activation=f&time_w=g&time_steps=h"
+    visit(page, url, f"?{bad}&width=-4")
+    box = part(page, "notice")
+    box.locator("summary").click()
+    folded = box.locator("details > p")
+    before = folded.count()
+    wait_until(lambda: held or page.wait_for_timeout(10))
+    held[0].continue_()
+    wait_for_cards(page)
+    expect(folded).to_have_count(before + 1)
+    assert folded.first.is_visible()

@@ -1,7 +1,6 @@
 """The chain-rule page: what can be read at once, the push, the pass through the graph, the game."""
 
 import itertools
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -15,6 +14,7 @@ from chain_page import (
     node,
     part,
     read_math,
+    read_query,
     text,
     visit,
     wait_for,
@@ -106,7 +106,7 @@ def test_the_order_can_be_turned_and_is_kept(page, url):
         ".map(one => one.textContent).join() === lines.join()",
         arg=forward,
     )
-    assert parse_qs(urlsplit(page.url).query)["order"] == ["forward"]
+    assert read_query(page)["order"] == ["forward"]
     page.reload()
     wait_for(page)
     assert lines.evaluate_all("all => all.map(one => one.textContent)") == forward
@@ -254,6 +254,7 @@ def test_the_games_networks_do_three_different_things():
 def test_less_motion_sends_no_pulse(page, url):
     page.emulate_media(reduced_motion="reduce")
     visit(page, url)
+    page.evaluate("window.requestAnimationFrame = () => 0")  # a pulse stays where it starts
     do(page, "next").click()
     assert page.locator(".chain-graph .pulse").count() == 0
     page.emulate_media(reduced_motion="no-preference")
@@ -266,7 +267,7 @@ def test_the_depth_card_takes_over_the_chain(page, url):
     visit(page, url, "?weights=1.1,2&activation=tanh")
     do(page, "take-chain").click()
     wait_for_depth(page, 1.1, "tanh")
-    query = parse_qs(urlsplit(page.url).query)
+    query = read_query(page)
     assert (query["depth_w"], query["depth_activation"]) == (["1.1"], ["tanh"])
 
 

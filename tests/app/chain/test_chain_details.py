@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from browsing import PATIENCE
 from chain_page import (
     PART,
     REAL,
@@ -18,6 +19,7 @@ from chain_page import (
     bar,
     box,
     click,
+    copy,
     do,
     edge,
     equal,
@@ -370,9 +372,7 @@ def split_latex(latex: str) -> list[str]:
 def test_latex_copied_is_the_derivations(page, url, layers):
     weights = START.weights[:layers] if layers <= 3 else (1.0,) * layers
     visit(page, url, f"?weights={','.join(f'{w:g}' for w in weights)}")
-    do(page, "copy").click()
-    page.wait_for_function("document.querySelector('[data-do=\"copy\"]').textContent === 'Copied'")
-    copied = page.evaluate("navigator.clipboard.readText()")
+    copied = copy(page, "copy")
     derivation = derive(ScalarChain(1.0, weights))
     assert split_latex(copied) == split_latex(derivation.to_latex())
     if layers > 12:
@@ -381,10 +381,7 @@ def test_latex_copied_is_the_derivations(page, url, layers):
         page.wait_for_function(
             "document.querySelectorAll('[data-part=\"lines\"] li[data-kind]').length > 50"
         )
-        page.evaluate("navigator.clipboard.writeText('')")
-        do(page, "copy").click()
-        wait_until(lambda: page.evaluate("navigator.clipboard.readText()") != "")
-        copied = page.evaluate("navigator.clipboard.readText()")
+        copied = copy(page, "copy")
         assert split_latex(copied) == split_latex(derivation.to_latex(fold=False))
 
 
@@ -442,6 +439,9 @@ def test_an_edit_keeps_every_element_that_it_does_not_change(page, url):
             window.kept = [...document.querySelectorAll(`#chain-root :is(${parts})`)];
         }"""
     )
+    other = page.context.new_page()
+    other.set_viewport_size({"width": 1280, "height": 900})
+    other.set_default_timeout(PATIENCE)
     for value in ("0.75", "-0.75", "1e-9", "0", "0.5"):
         box(page, "w1").fill(value)
         chain = ScalarChain(1.0, [float(value), -2.0, 1.5])
@@ -451,15 +451,14 @@ def test_an_edit_keeps_every_element_that_it_does_not_change(page, url):
             arg=float(value),
         )
         assert_shows(page, chain)
-        assert_same_as_new(page, url)
+        visit(other, url, page.evaluate("location.search"))
+        assert_same(page, other)
+    other.close()
     assert page.evaluate("kept.length > 20 && kept.every(element => element.isConnected)")
 
 
-def assert_same_as_new(page, url) -> None:
+def assert_same(page, other) -> None:
     """What edits have left on the page is what a page shows that was opened with the address."""
-    other = page.context.new_page()
-    other.set_viewport_size({"width": 1280, "height": 900})
-    visit(other, url, page.evaluate("location.search"))
     for name in ("graph", "lines", "factors", "strip", "factor-table", "nudge", "headline"):
         shown, fresh = (
             each.evaluate(
@@ -471,7 +470,6 @@ def assert_same_as_new(page, url) -> None:
             for each in (page, other)
         )
         assert shown == fresh, name
-    other.close()
 
 
 @pytest.mark.browser

@@ -1,7 +1,6 @@
 """The chain-rule page: numbers, links between the views, and values changed in place."""
 
 import re
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -24,6 +23,7 @@ from chain_page import (
     read_all,
     read_lit,
     read_math,
+    read_query,
     term,
     text,
     visit,
@@ -247,7 +247,7 @@ def test_escape_leaves_the_value(shown):
     shown.keyboard.press("Escape")
     assert shown.locator(".cr-edit").count() == 0
     assert shown.evaluate("document.activeElement.dataset.node") == "w2"
-    assert parse_qs(urlsplit(shown.url).query)["weights"] == ["0.5,-2,1.5"]
+    assert read_query(shown)["weights"] == ["0.5,-2,1.5"]
     assert read_all(shown) == before
 
 
@@ -257,7 +257,7 @@ def test_leaving_the_editor_leaves_the_value(shown):
     shown.keyboard.type("9")
     part(shown, "activation").focus()
     assert shown.locator(".cr-edit").count() == 0
-    assert parse_qs(urlsplit(shown.url).query)["weights"] == ["0.5,-2,1.5"]
+    assert read_query(shown)["weights"] == ["0.5,-2,1.5"]
 
 
 @pytest.mark.browser
@@ -267,10 +267,10 @@ def test_what_is_no_number_keeps_the_old_value(shown, typed):
     shown.keyboard.press("Delete")
     shown.keyboard.type(typed)
     shown.keyboard.press("Enter")
-    assert parse_qs(urlsplit(shown.url).query)["weights"] == ["0.5,-2,1.5"]
+    assert read_query(shown)["weights"] == ["0.5,-2,1.5"]
     box(shown, "w2").fill("")
     shown.keyboard.type(typed[:1].strip("1"))
-    assert parse_qs(urlsplit(shown.url).query)["weights"] == ["0.5,-2,1.5"]
+    assert read_query(shown)["weights"] == ["0.5,-2,1.5"]
     box(shown, "w3").fill("2")
     wait_for(shown, weights="0.5,-2,2")
     assert_shows(shown, ScalarChain(1.0, [0.5, -2.0, 2.0]))
@@ -304,5 +304,5 @@ def test_typing_two_digits_of_layers_keeps_the_weights(shown):
         "JSON.parse(document.getElementById('chain-root').dataset.shown)"
         ".weights.split(',').length === 12"
     )
-    weights = parse_qs(urlsplit(shown.url).query)["weights"][0]
+    weights = read_query(shown)["weights"][0]
     assert weights.startswith("0.5,-2,1.5,")

@@ -10,6 +10,7 @@ from chain_page import (
     START,
     assert_shows,
     box,
+    copy,
     do,
     hover,
     leave,
@@ -78,19 +79,12 @@ def test_real_network_is_an_equation_of_measured_gains(shown):
     assert rows.evaluate_all("rows => rows.map(row => row.cells[2].textContent)") == [
         factor["value"]["text"] for factor in document["factors"]
     ]
-    do(shown, "real-copy").click()
-    shown.wait_for_function(
-        "document.querySelector('[data-do=\"real-copy\"]').textContent === 'Copied'"
-    )
-    copied = shown.evaluate("navigator.clipboard.readText()")
+    copied = copy(shown, "real-copy")
     unfolded = [line["unfolded"] or line for line in document["lines"]]
     assert "underbrace" not in copied
     assert all(line["latex"] in copied for line in unfolded)
     do(shown, "real-fold").click()
-    do(shown, "real-copy").click()
-    shown.wait_for_function(
-        "async text => await navigator.clipboard.readText() === text", arg=document["latex"]
-    )
+    assert copy(shown, "real-copy") == document["latex"]
 
 
 @pytest.mark.browser

@@ -4,7 +4,17 @@ import pytest
 
 from axe import list_serious
 from browsing import read_scheme
-from chain_page import click, do, equal, node, part, read_math, visit, wait_for_network
+from chain_page import (
+    click,
+    do,
+    equal,
+    node,
+    part,
+    read_math,
+    visit,
+    wait_for_cards,
+    wait_for_network,
+)
 from chainrule.chain import measure_recurrence
 
 
@@ -45,7 +55,8 @@ def test_dark_mode_reaches_the_graph_and_the_charts(page, url):
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_on_the_chain_page(page, url, scheme):
-    page.emulate_media(color_scheme=scheme)
+    # Without motion, no colour is on its way from one to another.
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     visit(page, url, "?weights=0.5,-2,1.5&biases=0,0,1&walk=5")
     wait_for_network(page, "15 layers")
     do(page, "reveal").click()
@@ -57,6 +68,7 @@ def test_axe_finds_nothing_serious_on_the_chain_page(page, url, scheme):
 
 @pytest.mark.browser
 def test_axe_finds_nothing_serious_in_thirty_layers(page, url):
+    page.emulate_media(reduced_motion="reduce")
     visit(page, url, f"?weights={equal('1', 30)}")
     do(page, "fold").click()
     page.locator('[data-view="chain"] li[data-kind="formulas"] .factor').nth(59).wait_for()
@@ -77,7 +89,6 @@ def test_an_address_with_a_network_alone_leads_to_that_network(page, url):
     for query in ("?depth=6&width=16&weights=1,2", "?depth=6&width=16&walk=1"):
         visit(page, url, query)
         wait_for_network(page, "6 layers × 16 units")
-        page.wait_for_timeout(300)
         assert page.evaluate("scrollY") == 0
     page.get_by_role("button", name="The same in a real, wide network").click()
     assert page.evaluate("scrollY") > 500
@@ -131,6 +142,7 @@ def test_the_editor_opens_where_it_is_seen(page, url, place):
 @pytest.mark.browser
 def test_numbers_whose_power_is_a_power_stay_inside_the_charts(page, url):
     visit(page, url, "?weights=1e300,-1e300,1e300&depth_w=1e300")
+    wait_for_cards(page)
     page.wait_for_function(
         "document.querySelector('[data-part=\"depth-end\"]').textContent.includes('10^(')"
     )
@@ -168,6 +180,7 @@ def test_on_a_phone_the_graph_starts_where_the_walk_does(page, url):
 @pytest.mark.browser
 def test_the_walk_ends_with_a_way_to_the_real_network(page, url):
     visit(page, url, "?walk=5")
+    wait_for_cards(page)
     part(page, "depth-task").get_by_role("button", name="On to a real network").click()
     page.wait_for_function(
         """() => {

@@ -383,7 +383,8 @@ export class View {
 
   async copy() {
     const button = this.button("copy");
-    const whole = (await this.hooks.askWhole?.()) ?? this.answer;
+    const whole = this.hooks.askWhole ? await this.hooks.askWhole() : this.answer;
+    if (!whole) return; // asked once more: the newer question copies
     const done = !whole.error && (await copy(this.writeLatex(whole)));
     button.textContent = done ? "Copied" : "Could not copy";
     setTimeout(() => {

@@ -20,6 +20,8 @@ class ModelPage {
     this.asked = 0;
     /** @type {File | null} */
     this.file = null;
+    /** @type {File | null} */
+    this.shown = null; // the file of which all is on the page
     this.title = ""; // of a sample
     this.input = find(root, "#model-file");
     this.drop = find(root, ".mo-drop");
@@ -83,6 +85,7 @@ class ModelPage {
   close() {
     this.asked += 1;
     this.file = null;
+    this.shown = null;
     this.nameSample(null);
     setText(this.status, "");
     this.error.hidden = true;
@@ -108,10 +111,12 @@ class ModelPage {
       this.view = { ...this.view, layer: 1 };
       if (chosen) history.pushState(null, "", `?sample=${name}`);
       this.nameSample(name);
-      await this.ask(file, true);
     } catch {
+      if (turn !== this.asked) return;
       this.fail("The sample could not be fetched: the server does not answer. Try it again.");
+      return;
     }
+    await this.ask(this.file);
   }
 
   /**
@@ -139,10 +144,12 @@ class ModelPage {
       const place = part(this.root, "sample-command");
       place.hidden = false;
       place.replaceChildren(el("a", { href: `/runs/${address}` }, `← Back to the run ${run}`));
-      await this.ask(this.file, true);
     } catch {
+      if (turn !== this.asked) return;
       this.fail("The step could not be fetched: the server does not answer. Try it again.");
+      return;
     }
+    await this.ask(this.file);
   }
 
   /**
@@ -172,23 +179,20 @@ class ModelPage {
       this.view = { ...this.view, layer: 1 };
       if (location.search) history.pushState(null, "", location.pathname);
       this.nameSample(null);
-      this.ask(file, true);
+      this.ask(file);
     }
     this.input.value = ""; // so that the same file can be chosen again
   }
 
-  /**
-   * @param {File} file
-   * @param {boolean} [fresh] whether the file has just been chosen
-   */
-  async ask(file, fresh = false) {
+  /** @param {File} file */
+  async ask(file) {
     this.asked += 1;
     const turn = this.asked;
-    if (fresh) setText(this.status, `Reading ${file.name} …`);
+    if (file !== this.shown) setText(this.status, `Reading ${file.name} …`);
     const answer = await this.send(file);
     if (turn !== this.asked) return; // another question followed
     if (answer.error) this.fail(answer.error);
-    else this.show(answer, file, fresh);
+    else this.show(answer, file);
   }
 
   /** @param {File} file */
@@ -208,6 +212,7 @@ class ModelPage {
   fail(sentence) {
     this.asked += 1; // what is under way counts no more
     this.file = null;
+    this.shown = null;
     setText(this.status, "");
     setText(this.error, sentence);
     this.error.hidden = false;
@@ -217,15 +222,15 @@ class ModelPage {
   /**
    * @param {any} answer
    * @param {File} file
-   * @param {boolean} fresh
    */
-  show(answer, file, fresh) {
+  show(answer, file) {
     this.error.hidden = true;
     this.results.hidden = false;
     setText(this.heading, this.title || file.name);
     setText(part(this.root, "versions"), answer.versions);
     this.flow.show(answer);
-    if (!fresh) return;
+    if (file === this.shown) return; // another measure, scale or layer of it
+    this.shown = file;
     setText(this.status, `Read ${file.name}.`);
     this.showSentences(answer);
     this.showSections(answer.sections);

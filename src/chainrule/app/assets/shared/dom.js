@@ -242,8 +242,11 @@ const NOTICES = 4; // so many are on screen at once
  * @param {string[]} notices
  */
 export function showNotices(box, notices) {
+  const before = findAll(box, "p").map((line) => line.textContent);
+  if (before.join("\n") === notices.join("\n")) return;
+  const open = Boolean(find(box, "details")?.open); // an answer that comes later folds nothing
   const lines = notices.map((notice) => el("p", {}, notice));
   const folded = lines.splice(NOTICES);
-  const more = el("details", {}, el("summary", {}, `… and ${folded.length} more`), folded);
+  const more = el("details", { open }, el("summary", {}, `… and ${folded.length} more`), folded);
   box.replaceChildren(...lines, ...(folded.length ? [more] : []));
 }
