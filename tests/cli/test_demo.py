@@ -89,5 +89,5 @@ def test_ctrl_c_before_the_page_ends_the_training_first(capsys, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         main(["demo", "--no-browser"])
     assert stopped.value.code == 130
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
     assert not folders[0].exists()
