@@ -23,12 +23,22 @@ settings.register_profile("fuzz", derandomize=False, deadline=None, print_blob=T
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
 
 
-@pytest.fixture(autouse=True)
-def _fixed_seeds() -> None:
-    """Every test starts from the same random numbers, whichever tests ran before it."""
+def _seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fixed_seeds_of_a_module() -> None:
+    """What a module's fixtures draw does not depend on the tests that ran before it."""
+    _seed()
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    """Every test starts from the same random numbers, whichever tests ran before it."""
+    _seed()
 
 
 @pytest.fixture

@@ -3,24 +3,14 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from chainrule.app.connections import OPTIONS, TimedProtocol
-
-PATIENCE = 120.0
-"""Seconds after which something that must happen is said not to."""
-
-
-def wait_until(is_so: Callable[[], object]) -> None:
-    """Return when something is so; fail if it does not happen."""
-    end = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
+from waiting import PATIENCE, wait_until  # noqa: F401  (tests take them from here)
 
 
 @contextmanager

@@ -35,7 +35,8 @@ def older(tmp_path):
 def test_writes_text_as_utf8(tmp_path, kind):
     write_text(kind(tmp_path / "new.json"), TEXT)
     assert (tmp_path / "new.json").read_text(encoding="utf-8") == TEXT
-    assert (tmp_path / "new.json").stat().st_mode & 0o777 == 0o644
+    os.umask(umask := os.umask(0))
+    assert (tmp_path / "new.json").stat().st_mode & 0o777 == 0o666 & ~umask
     assert os.listdir(tmp_path) == ["new.json"]
 
 

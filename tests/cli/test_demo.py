@@ -73,3 +73,21 @@ def test_a_folder_of_runs_must_be_one(capsys, tmp_path):
         main(["explore", "--runs", str(tmp_path / "none")])
     assert stopped.value.code == 2
     assert "--runs" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_page_ends_the_training_first(capsys, monkeypatch):
+    from chainrule.cli import demo
+    from chainrule.cli.application import main
+
+    folders, before = [], set(threading.enumerate())
+
+    def press(path, trainer):
+        folders.append(path.parent)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_wait_for", press)
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--no-browser"])
+    assert stopped.value.code == 130
+    assert set(threading.enumerate()) <= before
+    assert not folders[0].exists()

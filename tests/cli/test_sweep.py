@@ -11,6 +11,7 @@ import pytest
 from chainrule.cli.cells import SOME_FAILED
 from chainrule.cli.sweep import COLORS
 from chainrule.report.sweep_report import METRICS
+from waiting import PATIENCE
 
 
 @pytest.fixture
@@ -132,9 +133,20 @@ def test_cells_that_fail_end_with_a_code_of_their_own(start, tmp_path):
     assert "3 of them from the store" in again.stderr
 
 
+ENDLESS = """
+import time
+from torch import nn
+
+def build(width):
+    time.sleep(0.05)
+    model = nn.Linear(2, 2)
+    return model, lambda model: model.weight.square().sum()
+"""
+
+
 def test_ctrl_c_at_any_moment_prints_no_traceback(tmp_path):
-    (tmp_path / "some.py").write_text(FACTORIES)
-    words = ["sweep", "some.py:build", "--axis", "width=1..4", "--processes", "1"]
+    (tmp_path / "some.py").write_text(ENDLESS)
+    words = ["sweep", "some.py:build", "--axis", "width=1..600", "--processes", "1"]
     program = subprocess.Popen(
         [sys.executable, "-m", "chainrule", *words],
         cwd=tmp_path,
@@ -143,10 +155,10 @@ def test_ctrl_c_at_any_moment_prints_no_traceback(tmp_path):
         start_new_session=True,
         text=True,
     )
-    assert "0 of 4" in program.stderr.readline()  # its process starts now, and loads PyTorch
+    assert "0 of 600" in program.stderr.readline()  # its process starts now, and loads PyTorch
     time.sleep(0.2)
     os.killpg(program.pid, signal.SIGINT)
-    _, err = program.communicate(timeout=60)
+    _, err = program.communicate(timeout=PATIENCE)
     assert program.returncode == 130
     assert "Traceback" not in err
     assert "--store" in err

@@ -76,15 +76,16 @@ def test_what_scales_each_example_by_itself_does_not_mind():
 
 
 @pytest.mark.parametrize(
-    "x",
+    "draw",
     [
-        torch.eye(16),
-        torch.cat([torch.zeros(40, 8), torch.randn(24, 8)]),
-        torch.poisson(torch.exp(torch.randn(64, 1)) * torch.rand(1, 8)),
-        torch.rand(16, 1) ** 2 * torch.rand(16, 8),
+        lambda: torch.eye(16),
+        lambda: torch.cat([torch.zeros(40, 8), torch.randn(24, 8)]),
+        lambda: torch.poisson(torch.exp(torch.randn(64, 1)) * torch.rand(1, 8)),
+        lambda: torch.rand(16, 1) ** 2 * torch.rand(16, 8),
     ],
 )
-def test_examples_of_usual_sizes_are_none(x):
+def test_examples_of_usual_sizes_are_none(draw):
+    x = draw()
     flow = chainrule.inspect(nn.Linear(x.shape[1], 1), lambda m: m(x).square().mean())
     rules = {each.rule for each in chainrule.diagnose(flow).findings}
     assert "outlying_examples" not in rules

@@ -69,7 +69,7 @@ def test_a_listing_run_by_itself_needs_nothing_else(tmp_path):
     spec, script = DIFFERENT["normalized"], tmp_path / "listing.py"
     script.write_text(write_listing(spec, 5), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-I", str(script)], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-I", str(script)], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stderr == ""
     assert_alike(done.stdout, format_listing_output(simulate(spec, 5)))

@@ -18,7 +18,7 @@ from chainrule.measure import sharing
 from traces import describe_process, unchanged
 from zoo import ZOO, draw
 
-WAIT = 60.0
+WAIT = 600.0
 """Seconds after which a test gives up; no test waits for time to pass."""
 
 

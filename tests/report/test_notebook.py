@@ -74,7 +74,9 @@ def executed():
         "PYTHONPATH": os.pathsep.join(sys.path),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
-    client = nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3")
+    client = nbclient.NotebookClient(
+        notebook, timeout=600, startup_timeout=600, kernel_name="python3"
+    )
     client.execute(env=environment)
     return notebook
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import made_flows
+from browsing import PATIENCE
 from chainrule._utils.html import Markup, element, render
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.attribution import rank_attributions
@@ -511,6 +512,7 @@ class TestInABrowser:
             write_report(flow, path, title=MALICIOUS)
             context = browser.new_context(offline=True, **options)
             page = context.new_page()
+            page.set_default_timeout(PATIENCE)
             pages.append(context)
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("console", lambda m: problems.append(m.text))
@@ -548,12 +550,14 @@ class TestInABrowser:
         page = open_report(flow, viewport={"width": 1280, "height": 800})
         column = page.locator("svg[role=img]:visible [data-tip]").nth(2)
         column.scroll_into_view_if_needed()
-        page.wait_for_timeout(200)  # scrolling hides what it says
+        # Scrolling hides what it says, and is told to the page before the next frame.
+        page.evaluate("new Promise((end) => requestAnimationFrame(() => setTimeout(end)))")
         column.hover()
         tip = page.locator("#tip")
         tip.wait_for(state="visible")
-        assert "layer 3" in tip.inner_text()
-        assert format_number(flow.weight_gradient_norms[2]) in tip.inner_text()
+        said = tip.inner_text()
+        assert "layer 3" in said
+        assert format_number(flow.weight_gradient_norms[2]) in said
 
     def test_prints_the_wide_charts_on_white(self, open_report):
         page = open_report(

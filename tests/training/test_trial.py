@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -288,6 +289,15 @@ def test_a_longer_training_finds_what_comes_late():
     assert TrialOutcome.TRAINED in [each.outcome for each in trial.optimizers]
     longer = confirm_training(model, compute_loss, trial)
     assert any(each.outcome is TrialOutcome.NON_FINITE for each in longer.tried)
+
+
+def test_a_machine_that_stops_for_a_moment_costs_no_passes(monkeypatch):
+    times = iter([0.0, 3.0, 3.0, 3.001])
+    clock = SimpleNamespace(perf_counter=lambda: next(times))
+    monkeypatch.setattr("chainrule.training.trial.time", clock)
+    trial = try_training(dense(), draw(), torch.optim.SGD, passes=60, seconds=100.0)
+    assert not trial.notes
+    assert list(times) == []
 
 
 def test_fewer_passes_where_one_is_slow_and_none_without_room():

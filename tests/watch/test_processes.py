@@ -26,7 +26,7 @@ def run(tmp_path_factory):
         for rank in range(2)
     ]
     try:
-        said = [each.communicate(timeout=550)[0] for each in started]
+        said = [each.communicate(timeout=1800)[0] for each in started]
     finally:
         for each in started:
             each.kill()

@@ -3,9 +3,11 @@
 import contextlib
 import math
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -32,6 +34,7 @@ from made_runs import (
     make_sample,
     make_step,
 )
+from waiting import PATIENCE, wait_until
 
 KILLER = Path(__file__).parent / "kill_writers.py"
 
@@ -43,13 +46,18 @@ def write(path, records, tensors=4, *, resume=False, **fields):
     return RunReader(path)
 
 
-def wait_for(condition):
-    """Return when something holds that another thread brings about."""
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come")
+def commit_when_asked(patch):
+    """Have nothing committed before `flush` and `close`: then every such file is the same."""
+    patch.setattr(store, "FLUSH_SECONDS", 1e6)
+    patch.setattr(store, "FLUSH_STEPS", 10**9)
+
+
+@pytest.fixture
+def ctrl_c_raises():
+    """As in a terminal: a shell starts background jobs with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def is_same(one, other, error=2**-7):
@@ -204,7 +212,7 @@ def test_it_is_read_while_it_is_written(tmp_path, monkeypatch):
         reader = RunReader(path)
         assert (reader.steps(), reader.live, reader.ended) == ((), True, False)
         writer.write(make_step(1))
-        wait_for(lambda: reader.steps())  # after a second
+        wait_until(lambda: reader.steps())  # after a second
         for step in range(2, 400):
             writer.write(make_step(step))
             if step % 97 == 0:
@@ -219,7 +227,7 @@ def test_fifty_steps_do_not_wait(tmp_path, monkeypatch):
     with RunWriter.open(path, make_facts()) as writer:
         for step in range(1, 51):
             writer.write(make_step(step))
-        wait_for(lambda: len(RunReader(path).steps()) == 50)
+        wait_until(lambda: len(RunReader(path).steps()) == 50)
 
 
 @pytest.mark.slow
@@ -417,6 +425,36 @@ def test_whatever_fails_in_the_thread_does_not_reach_the_loop(tmp_path, monkeypa
     writer.close()
 
 
+@pytest.mark.parametrize("waiting", ["flush", "close"])
+def test_ctrl_c_while_the_disk_is_waited_for_loses_nothing(
+    tmp_path, monkeypatch, ctrl_c_raises, waiting
+):
+    original, pressed = RunWriter._insert, threading.Event()
+
+    def insert(self, file, records):
+        original(self, file, records)
+        if not pressed.is_set():  # in the middle of a transaction
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            assert pressed.wait(PATIENCE)
+
+    commit_when_asked(monkeypatch)
+    monkeypatch.setattr(RunWriter, "_insert", insert)
+    path = tmp_path / "a.db"
+    writer = RunWriter.open(path, make_facts())
+    for step in range(1, 31):
+        writer.write(make_step(step))
+    with pytest.raises(KeyboardInterrupt):
+        getattr(writer, waiting)()
+    pressed.set()
+    if waiting == "flush":
+        writer.write(make_step(31))
+    writer.close()
+    reader = RunReader(path)
+    assert not writer.failure
+    assert len(reader.steps()) == (31 if waiting == "flush" else 30)
+    assert (reader.check(), reader.live, reader.ended) == ("", False, True)
+
+
 def test_a_writer_in_a_child_process_does_nothing(tmp_path, monkeypatch):
     with RunWriter.open(tmp_path / "a.db", make_facts()) as writer:
         monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -487,8 +525,8 @@ def sound(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "a.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "_BLOCK_STEPS", (64, 64))
+        commit_when_asked(patch)
         writer = RunWriter.open(path, make_facts(40))
-    with writer:
         for record in make_noisy_steps(3000, 40):
             writer.write(record)
             if record.step % 25 == 0:
@@ -497,6 +535,7 @@ def sound(tmp_path_factory):
                 writer.write(make_alarm(record.step))
             if record.step % 50 == 0:
                 writer.flush()
+        writer.close()
     return path.read_bytes()
 
 
@@ -540,7 +579,8 @@ def test_bytes_that_were_overwritten_are_left_out_and_named(tmp_path, sound):
     assert told >= 8  # some hit free room
 
 
-def test_any_damage_is_a_sentence(tmp_path, fuzz_seed):
+def test_any_damage_is_a_sentence(tmp_path, monkeypatch, fuzz_seed):
+    commit_when_asked(monkeypatch)
     sound = make_run(tmp_path / "a.db", 300, 12).read_bytes()
     path = tmp_path / "b.db"
     generator = np.random.default_rng(fuzz_seed)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import chainrule
 from chainrule.errors import RunFileError, TrainingStopped, WatchError
 from chainrule.watch import ledger, sampling, watch
 from chainrule.watch.reading import RunReader
+from waiting import wait_until
 
 
 def make(width=8):
@@ -195,6 +195,79 @@ def test_it_goes_on_after_its_last_step_or_a_checkpoint(tmp_path):
     assert not optimizer._optimizer_step_pre_hooks
 
 
+def press_at_instruction(number):
+    """Press Ctrl-C before an instruction of that number that `chainrule.watch` executes.
+
+    Returns:
+        What `sys.settrace` takes, and a list whose only entry is how many were counted.
+    """
+    count = [0]
+
+    def trace(frame, event, _):
+        if event == "call":
+            if "chainrule/watch" not in frame.f_code.co_filename:
+                return None
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        elif event == "opcode":
+            count[0] += 1
+            if count[0] == number:
+                raise KeyboardInterrupt
+        return trace
+
+    return trace, count
+
+
+def train_until_pressed(path, number, steps=4):
+    """Train with a store; return the run, how many steps the optimizer took, and what was counted.
+
+    Ctrl-C is pressed only inside of the loop, from its second step on.
+    """
+    model = make(2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    trace, count = press_at_instruction(number)
+    before, taken = sys.gettrace(), 0
+    try:
+        with watch(model, optimizer, store=path, every=1) as run:
+            try:
+                for step in range(steps):
+                    loss = model(torch.ones(2, 4)).square().mean()
+                    optimizer.zero_grad()
+                    loss.backward()
+                    old = model[2].bias.detach().clone()
+                    sys.settrace(trace if step else None)
+                    optimizer.step()
+                    sys.settrace(before)
+                    run.log(loss=loss)
+            finally:
+                sys.settrace(before)
+                taken = step + (not torch.equal(old, model[2].bias))
+    except KeyboardInterrupt:
+        pass
+    return run, taken, count[0]
+
+
+def test_ctrl_c_at_any_instruction_of_a_step_loses_no_step(tmp_path, caplog):
+    """A sample of all instructions of three steps."""
+    run, taken, total = train_until_pressed(tmp_path / "whole.db", 0)
+    assert len(run.steps) == len(run.samples) == taken == 4
+    pressed = 0
+    for number in range(1, total, max(1, total // 60)):
+        path = tmp_path / f"{number}.db"
+        run, taken, _ = train_until_pressed(path, number)
+        numbers = list(range(1, len(run.steps) + 1))
+        assert [each.step for each in run.steps] == numbers
+        # One more where a step was measured that the optimizer then did not take.
+        assert taken <= len(numbers) <= taken + 1, number
+        reader = RunReader(path)
+        assert [each.step for each in reader.steps()] == numbers
+        assert [each.step for each in run.samples] == numbers
+        assert [each.step for each in reader.samples()] == numbers
+        assert reader.ended
+        pressed += reader.ending.startswith("KeyboardInterrupt")
+    assert pressed > 40
+    assert not warnings_in(caplog)
+
+
 LOOP = """
 import sys, torch, logging
 from torch import nn
@@ -224,7 +297,8 @@ def test_a_killed_run_opens_and_goes_on(programs, tmp_path):
         for line in killed.stdout:
             if int(line) >= 300:
                 break
-        time.sleep(1.5)  # what was written by now is on disk after a second
+        # What was written by now is on disk after a second.
+        wait_until(lambda: path.exists() and RunReader(path).last_step > 300)
     finally:
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()

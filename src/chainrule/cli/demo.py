@@ -97,16 +97,17 @@ def demo_command(
                 console.print(f"The training failed: {type(error).__name__}: {error}")
 
         trainer = threading.Thread(target=train, daemon=True)
-        trainer.start()
-        _wait_for(path, trainer)
         try:
+            trainer.start()
+            _wait_for(path, trainer)
             serve(
                 "127.0.0.1", port, open_browser=not no_browser, runs=place,
                 path=f"/runs/{path.stem}",
             )  # fmt: skip
         finally:
-            stop.set()
-            trainer.join(timeout=30)
+            stop.set()  # also where Ctrl-C came before the page: the folder is deleted next
+            if trainer.ident is not None:
+                trainer.join(timeout=30)
     if failed:
         raise failed[0]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from chainrule.errors import RunFileError, TrainingStopped, WatchError, abbreviate
 from chainrule.flow.gradient_flow import GradientFlow
@@ -83,21 +84,27 @@ class Ledger:
         return self.history is not None and self.history.wants_sample
 
     def keep(self, record: StepRecord | Sample, *, is_judged: bool = True) -> None:
-        """Keep a record, and give it to the rules and to the file.
+        """Keep a record, and give it to the file, the sinks and the rules.
+
+        It may be called again with a record of the same step: where Ctrl-C came while the first
+        one was kept.
 
         Args:
             record: What to keep.
             is_judged: Whether the rules see it; not so where measuring it failed.
         """
-        if isinstance(record, Sample):
-            self.samples.append(record)
-        else:
-            self.steps.append(record)
+        kept: deque[Any] = self.samples if isinstance(record, Sample) else self.steps
+        is_new = not kept or kept[-1].step < record.step
+        if is_new:
+            kept.append(record)
+        if self._writer is not None and not self._writer.has(record):
+            self._write(record)
+        if not is_new:
+            return
+        self._send(record)
         if self.history is not None and is_judged:
             with self._notices.guard("giving a record to the rules"):
                 self.history.add(record)
-        self._write(record)
-        self._send(record)
 
     def judge(self, kept: KeptStep | None) -> Sequence[Alarm]:
         """Find new alarms, keep them, and tell whoever wants to know.
@@ -181,7 +188,12 @@ class Ledger:
         Args:
             ending: What stopped the run before its end; "" if nothing did.
         """
-        self._close_writer(ending)
+        try:
+            self._close_writer(ending)
+        finally:
+            self._close_sinks()
+
+    def _close_sinks(self) -> None:
         for at, sink in enumerate(self._sinks):
             close = getattr(sink, "close", None)
             if callable(close):

@@ -274,6 +274,23 @@ class Run:
             return
         self._closed = self._sizes.is_last = True
         atexit.unregister(self._at_exit)
+        current, self._current = self._current, None
+        try:
+            self._detach()
+            if current is None and not self._number:
+                self._notices.say(
+                    "no step",
+                    "The run saw no step of its optimizers. Was the model trained by another one?",
+                )
+            if current is not None and current.is_measured:  # no error came out of its closure
+                self._conclude(current, is_last=True)
+        except TrainingStopped:
+            pass  # it ends anyway; the alarm is in `alarms`
+        finally:
+            self._ledger.close(describe_ending(error, self._number))
+
+    def _detach(self) -> None:
+        """Take all hooks off."""
         for handle in self._handles:
             handle.remove()
         for undo in self._restore:
@@ -287,19 +304,6 @@ class Run:
             self._locals.remove()
         if self._keeper is not None:
             self._keeper.remove()
-        current, self._current = self._current, None
-        try:
-            if current is None and not self._number:
-                self._notices.say(
-                    "no step",
-                    "The run saw no step of its optimizers. Was the model trained by another one?",
-                )
-            if current is not None and current.is_measured:  # no error came out of its closure
-                self._conclude(current, is_last=True)
-        except TrainingStopped:
-            pass  # it ends anyway; the alarm is in `alarms`
-        finally:
-            self._ledger.close(describe_ending(error, self._number))
 
     def __repr__(self) -> str:
         return f"Run({self._ledger.describe()})"
@@ -384,14 +388,18 @@ class Run:
     def _enter(self, optimizer: torch.optim.Optimizer) -> Step:
         """Return the step that an optimizer takes part in; a new one if it was in the last.
 
-        Whatever fails while the last one is read, this one is a step of its own.
+        Whatever fails while the last one is read, this one is a step of its own. Ctrl-C alone ends
+        that: the last one stays, to be kept when the run is closed or goes on.
         """
         step = self._current
         if step is None or id(optimizer) in step.stepped:
-            self._current = None
             if step is not None and step.is_measured:
-                self._turns += len(step.stepped) < len(self._watched.optimizers)
-                self._conclude(step)
+                try:
+                    self._current = None
+                    self._conclude(step)
+                except (KeyboardInterrupt, SystemExit):
+                    self._current, step.is_cut = step, True
+                    raise
             elif step is not None:  # an error came out of its closure: it was not taken
                 self._number -= 1
             self._number += 1
@@ -584,7 +592,10 @@ class Run:
     def _conclude(self, step: Step, *, is_last: bool = False) -> None:
         """Read the numbers of a step, and keep them; what fails of it, the rest does not miss."""
         ledger, guard = self._ledger, self._notices.guard
-        if step.is_sampled and len(self._watched.optimizers) > 1:
+        count = len(self._watched.optimizers)
+        if not (is_last or step.is_cut):
+            self._turns += len(step.stepped) < count
+        if step.is_sampled and count > 1 and not step.is_cut:
             with guard("sampling a step"):
                 self._take_together(step, is_last=is_last)
         with guard("reading a step"):
@@ -597,11 +608,14 @@ class Run:
                 self._look_back(step, record.loss)
             if step.standing is not None and ledger.history is not None:
                 ledger.history.stand(step.standing)
-            ledger.keep(record, is_judged=step.is_whole)
-            self._inform(step, record)
+            ledger.keep(record, is_judged=step.is_whole and not step.is_cut)
+            if not step.is_cut:
+                self._inform(step, record)
         if step.is_sampled:
             with guard("reading a sample"):
                 ledger.keep(self._sizes.make_sample(step))
+        if step.is_cut:  # the rules may have seen a part of it
+            return
         # Spread over processes, all of them sample the same steps, and rank 0 alone judges.
         if ledger.wants_sample and not self._is_spread:
             self._extra = max(self._extra, 1)

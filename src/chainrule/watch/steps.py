@@ -32,6 +32,7 @@ class Step:
     seconds: float
     is_sampled: bool
     is_measured: bool = False
+    is_cut: bool = False  # Ctrl-C came while it was read
     is_whole: bool = True
     norms: list[tuple[Any, Lagged, Lagged | None]] = field(default_factory=list)
     stepped: set[int] = field(default_factory=set)

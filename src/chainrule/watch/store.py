@@ -4,6 +4,9 @@
 steps together, or what there is a second after the first of them. What is committed survives
 `kill -9`. Some hundred steps later the small rows become one row (`rows.py`), in one transaction.
 When the file can no longer be written, the writer says so once and stops; training goes on.
+
+No other thread writes the file, and `flush` and `close` only wait. Ctrl-C reaches the main thread
+alone, so it ends a wait, and never leaves a transaction half done.
 """
 
 import atexit
@@ -19,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
@@ -54,6 +58,11 @@ FLUSH_SECONDS = 0.9
 
 MAX_PENDING = 20_000
 """Records that may wait for a disk that does not answer."""
+
+_Call = SimpleQueue[None] | None
+"""What wakes the thread: `None`, the first record after a commit; or where to say that all that
+was written before the call is committed.
+"""
 
 _PERHAPS = ("no SQLite database", "the beginning of a SQLite database, without the rest")
 """What a damaged run may look like: `chainrule runs export` may find something in it."""
@@ -95,8 +104,9 @@ class RunWriter:
         self._waiting_steps = 0
         self._newest = {StepRecord: 0, Sample: 0}
         self._rewind = False
-        self._wake, self._full = threading.Event(), threading.Event()
-        self._busy = threading.RLock()
+        self._calls: SimpleQueue[_Call] = SimpleQueue()
+        self._is_called = False
+        self._ending = ""
         self._lock: sqlite3.Connection | None = None
         self._file: sqlite3.Connection | None = None
         self._thread: threading.Thread | None = None
@@ -173,42 +183,57 @@ class RunWriter:
         if self.failure or self._closed or os.getpid() != self._owner:
             self._tell()
             return
-        kind = type(record)
         if not isinstance(record, Alarm):
             self._check(record)
-        self._pending.append(record)
-        if kind is StepRecord:
+            self._newest[type(record)] = record.step
+        self._pending.append(record)  # no Ctrl-C comes between these two
+        if isinstance(record, StepRecord):
             self._waiting_steps += 1
-            if self._waiting_steps >= FLUSH_STEPS:
-                self._full.set()
-        if not self._wake.is_set():
-            self._wake.set()
+            if self._waiting_steps % FLUSH_STEPS == 0:
+                self._calls.put(SimpleQueue())
+        if not self._is_called:
+            self._is_called = True
+            self._calls.put(None)
+
+    def has(self, record: StepRecord | Sample) -> bool:
+        """Whether `write` took a step, or a sample, of the same number or a later one before.
+
+        Args:
+            record: Another one of its kind.
+        """
+        return self._newest[type(record)] >= record.step
 
     def flush(self) -> None:
         """Return when all that was written is committed."""
-        if os.getpid() == self._owner:
-            self._commit()
-            self._tell()
+        if os.getpid() != self._owner:
+            return
+        done: SimpleQueue[None] = SimpleQueue()
+        self._calls.put(done)
+        while self._thread is not None and self._thread.is_alive():
+            with contextlib.suppress(Empty):
+                done.get(timeout=1.0)
+                break
+        self._tell()
 
     def close(self, ending: str = "") -> None:
         """Commit what is left, note how the run ended, and let others write the file.
+
+        If Ctrl-C ends the wait for that, the thread goes on; a second call waits for it again, and
+        so does the end of the process.
 
         Args:
             ending: What stopped it before its end, for example "ValueError at step 123"; "" if
                 nothing did.
         """
-        if self._closed or os.getpid() != self._owner:
+        if os.getpid() != self._owner:
             return
-        self._closed = True
-        atexit.unregister(self.close)
-        self._wake.set()
-        self._full.set()
+        if not self._closed:
+            self._ending = ending
+            self._closed = True
+        self._calls.put(SimpleQueue())
         if self._thread is not None:
             self._thread.join()
-        with self._busy:
-            self._commit()
-            self._finish(ending)
-            self._release()
+        atexit.unregister(self.close)
         self._tell()
 
     def __enter__(self) -> Self:
@@ -322,33 +347,36 @@ class RunWriter:
                 f"{self.path} has not taken anything for {MAX_PENDING:,} records: the disk is too "
                 "slow or does not answer. Nothing more of this run is recorded; training goes on."
             )
-        self._newest[kind] = record.step
 
     def _serve(self) -> None:
-        """Commit what comes, until the writer is closed."""
-        while not (self._closed or self.failure):
-            self._wake.wait()
-            if not self._closed:
-                self._full.wait(FLUSH_SECONDS)
+        """Commit what comes, until the writer is closed; then end the file."""
+        while not self._closed:
+            call = self._calls.get()
+            if call is None and not self._closed:  # others will follow
+                with contextlib.suppress(Empty):
+                    call = self._calls.get(timeout=FLUSH_SECONDS)
             self._commit()
+            if call is not None:
+                call.put(None)
+        self._commit()
+        self._finish(self._ending)
+        self._release()
 
     def _commit(self) -> None:
-        with self._busy:
-            self._wake.clear()
-            self._full.clear()
-            self._waiting_steps = 0
-            records = [self._pending.popleft() for _ in range(len(self._pending))]
-            if not records or self._file is None or self.failure:
-                return
-            try:
-                self._check_place()
-                self._file.execute("BEGIN IMMEDIATE")
-                self._insert(self._file, records)
-                self._file.execute("COMMIT")
-            except Exception as error:  # whatever it is, it must not reach the training loop
-                with contextlib.suppress(sqlite3.Error):
-                    self._file.execute("ROLLBACK")
-                self._fail(error)
+        self._is_called = False
+        self._waiting_steps = 0
+        records = [self._pending.popleft() for _ in range(len(self._pending))]
+        if not records or self._file is None or self.failure:
+            return
+        try:
+            self._check_place()
+            self._file.execute("BEGIN IMMEDIATE")
+            self._insert(self._file, records)
+            self._file.execute("COMMIT")
+        except Exception as error:  # whatever it is, it must not reach the training loop
+            with contextlib.suppress(sqlite3.Error):
+                self._file.execute("ROLLBACK")
+            self._fail(error)
 
     def _check_place(self) -> None:
         """Raise unless the file is where it was: what is written to a deleted one is lost.
@@ -421,8 +449,9 @@ class RunWriter:
             file.executescript("PRAGMA incremental_vacuum")  # `execute` would free one page only
             file.execute("PRAGMA busy_timeout = 100")
             file.execute("PRAGMA journal_mode = DELETE").fetchall()
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # somebody reads: stays WAL
+        except Exception as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if code & 0xFF != sqlite3.SQLITE_BUSY:  # somebody reads: stays WAL
                 self._fail(error)
 
     def _release(self) -> None:
