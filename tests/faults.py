@@ -954,6 +954,25 @@ def sure_critic_by_logarithm(broken):
     return stack(8, 32, 32, 16), compute
 
 
+def rectified_classes(broken):
+    x, labels = torch.randn(48, 6), torch.randint(4, (48,))
+    model = stack(6, 24, 4, end=nn.ReLU() if broken else None)
+    return model, lambda m: F.cross_entropy(m(x), labels)
+
+
+def rectified_odds(broken):
+    """Yes or no questions whose logits cannot be negative."""
+    x = torch.randn(64, 6)
+    y = (x[:, 0] > 0.5).float()
+    model = stack(6, 24, 1)
+
+    def compute(m):
+        logits = m(x)
+        return F.binary_cross_entropy_with_logits((logits.relu() if broken else logits)[:, 0], y)
+
+    return model, compute
+
+
 NOTED = {
     "view in place of permute": Noted(permuted_by_view, "scrambled_sizes", ("view", "faults.py")),
     "reshape in place of transpose": Noted(
@@ -964,6 +983,8 @@ NOTED = {
     "divergence of probabilities": Noted(
         divergence_of_probabilities, "not_logarithms", ("kl_div",)
     ),
+    "rectified classes": Noted(rectified_classes, "one_sided_logits", ("relu", "cross-entropy")),
+    "rectified odds": Noted(rectified_odds, "one_sided_logits", ("relu", "one half")),
     "one class": Noted(one_class, "same_targets"),
     "rare ones": Noted(rare_ones, "rare_targets"),
     "targets in thousands": Noted(thousandfold_targets, "slow_start"),

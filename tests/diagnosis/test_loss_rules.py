@@ -430,3 +430,92 @@ def test_training_agrees():
             a, b = model(model.x)
             left.append((PARENT[b.argmax(1)] != a.argmax(1)).float().mean().item())
     assert left[1] < 0.5 * left[0]
+
+
+# --- Logits of one sign --------------------------------------------------------------------------
+
+
+def one_sided(end, compute, y, width):
+    x = torch.randn(64, 6)
+    return stack(6, 24, width, end=end), lambda m: compute(m(x), y(x))
+
+
+def classes_of(x):
+    return x[:, :4].argmax(1)
+
+
+def odds_of(x):
+    return (x[:, :1] > 0.5).float()
+
+
+CE, BCE = F.cross_entropy, F.binary_cross_entropy_with_logits
+ENTROPY, ODDS = (CE, classes_of, 4), (BCE, odds_of, 1)
+ONE_SIDED = {
+    "relu": (nn.ReLU(), *ENTROPY),
+    "relu of six": (nn.ReLU6(), *ENTROPY),
+    "clamp": (None, lambda z, y: CE(z.clamp_min(0), y), classes_of, 4),
+    "relu by hand": (None, lambda z, y: F.nll_loss(F.log_softmax(F.relu(z), 1), y), classes_of, 4),
+    "relu of odds": (nn.ReLU(), *ODDS),
+    "softplus": (nn.Softplus(), *ODDS),
+    "a column": (nn.ReLU(), lambda z, y: BCE(z[:, 0], y[:, 0]), odds_of, 1),
+}
+ANY_SIGN = {
+    "none": (None, *ENTROPY),
+    "softplus of classes": (nn.Softplus(), *ENTROPY),
+    "tanh": (nn.Tanh(), *ENTROPY),
+    "leaky": (nn.LeakyReLU(), *ENTROPY),
+    "gelu": (nn.GELU(), *ENTROPY),
+    "odds": (None, *ODDS),
+    "relu of a regression": (nn.ReLU(), F.mse_loss, lambda x: x[:, :4].abs(), 4),
+    "relu of counts": (nn.Softplus(), lambda z, y: F.poisson_nll_loss(z, y, False), odds_of, 1),
+    "clamped probabilities": (
+        nn.Sigmoid(), lambda z, y: F.binary_cross_entropy(z.clamp(1e-6, 1), y), odds_of, 1
+    ),
+    "only ones": (nn.ReLU(), BCE, lambda x: torch.ones(64, 1), 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*ONE_SIDED, *ANY_SIGN])
+def test_logits_that_cannot_be_negative_are_noted(name):
+    model, compute = one_sided(*(ONE_SIDED | ANY_SIGN)[name])
+    diagnosis = diagnose(inspect(model, compute))
+    found = [each for each in diagnosis.notes if each.name == "one_sided_logits"]
+    assert diagnosis.verdict is Verdict.HEALTHY
+    assert bool(found) is (name in ONE_SIDED)
+
+
+def test_what_is_off_is_the_share_of_right_classes_at_zero():
+    model, compute = one_sided(*ONE_SIDED["relu"])
+    (part,) = inspect(model, compute).loss_facts.parts
+    x = torch.zeros(64, 6)
+    model.register_forward_pre_hook(lambda _, args: x.copy_(args[0]))
+    compute(model)
+    logits = model(x)
+    right = logits.gather(1, classes_of(x)[:, None])
+    assert part.rectifier == "relu"
+    assert part.off == pytest.approx((right == 0).double().mean().item())
+
+
+def test_the_best_odds_of_one_sign_cost_log_two_for_every_zero():
+    x = torch.randn(64, 6)
+    y = (torch.arange(64) < 16).float()[:, None]
+    model = stack(6, 24, 1, end=nn.ReLU())
+    (part,) = inspect(model, lambda m: BCE(m(x), y)).loss_facts.parts
+    assert part.reach == pytest.approx(0.75 * torch.tensor(2.0).log().item())
+    soft = 0.5 + 0.4 * torch.rand(64, 1)
+    (part,) = inspect(model, lambda m: BCE(m(x), soft)).loss_facts.parts
+    assert part.reach == pytest.approx(float(part.floor))
+
+
+def test_a_class_that_is_off_for_every_example_stays_unlearned():
+    """Its logit is zero for all inputs, so it gets no gradient; without the rectifier it does."""
+    x = torch.randn(128, 6)
+    labels = classes_of(x)
+    for end in (nn.ReLU(), None):
+        for adam, rate in ((True, 1e-2), (False, 0.3)):
+            torch.manual_seed(0)
+            model = stack(6, 24, 4, end=end)
+            model[2].bias.data[1] = -4.0
+            train(model, lambda m: CE(m(x), labels), adam=adam, rate=rate)
+            wrong = (model(x).argmax(1) != labels)[labels == 1].float().mean().item()
+            assert (wrong == 1.0) if end else (wrong < 0.3)

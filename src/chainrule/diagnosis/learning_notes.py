@@ -23,7 +23,7 @@ from chainrule.diagnosis.slip_rules import (
 )
 from chainrule.diagnosis.structure import is_loss_flat
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.loss import KIND_NAMES
+from chainrule.flow.loss import KIND_NAMES, LossPart
 
 
 def _find_unnamed(flow: GradientFlow) -> Iterator[Note]:
@@ -91,6 +91,41 @@ def _find_reach(flow: GradientFlow) -> Iterator[Note]:
         if each.value is not None and low < each.value <= high:
             evidence = f"{word_reach(flow, each)}: {format_number(each.value)} times as much"
             yield make_note("partly_out_of_reach", each.value, evidence, each.modules)
+
+
+def _find_one_sided(flow: GradientFlow) -> Iterator[Note]:
+    """Find logits that a function keeps from being negative, and what that costs."""
+    for part in flow.loss_facts.parts if flow.loss_facts else ():
+        if part.rectifier is None:
+            continue
+        bound = OBSERVATIONS["one_sided_logits"].threshold
+        names = [flow.layers[at].name for at in part.outputs]
+        start = f"{part.rectifier} makes the logits that the {KIND_NAMES[part.kind]} reads"
+        if part.kind == "cross_entropy" and part.off is not None and part.off > bound:
+            yield make_note(
+                "one_sided_logits",
+                part.off,
+                f"{start}: none is below 0, and in {format_share(part.off)} of the examples that "
+                "of the right class is at its end, where no gradient raises it",
+                names,
+            )
+        elif part.reach and part.guessing and part.reach > bound * part.guessing:
+            yield make_note(
+                "one_sided_logits",
+                part.reach / part.guessing,
+                f"{start}: none is below 0, so no probability is below one half. The best such "
+                f"logits cost {format_number(part.reach)}, and guessing costs "
+                f"{format_number(part.guessing)}"
+                f"{_word_constant(part)}",
+                names,
+            )
+
+
+def _word_constant(part: LossPart) -> str:
+    """Return that the same answer for all examples would cost less than the best logits."""
+    if part.constant is None or part.reach is None or part.reach <= part.constant:
+        return ""
+    return f" (one answer for all, of any sign, {format_number(part.constant)})"
 
 
 def _find_alike_targets(flow: GradientFlow) -> Iterator[Note]:
@@ -208,6 +243,7 @@ LEARNING_NOTES: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_tiny_gradients,
     _find_unusual_rate,
     _find_reach,
+    _find_one_sided,
     _find_alike_targets,
     _find_slow_start,
     _find_linear,

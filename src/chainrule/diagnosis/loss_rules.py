@@ -185,6 +185,8 @@ def read_reach(flow: GradientFlow) -> list[Reading]:
             continue
         if part.kind == "cross_entropy":  # what is most likely can be right all the same
             continue
+        if part.rectifier is not None:  # so can ones be told from zeros: a note of its own
+            continue
         modules, where = _locate(flow, part.outputs)
         found.append(Reading(value=part.reach / part.guessing, modules=modules, where=where))
     return found

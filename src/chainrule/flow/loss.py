@@ -35,6 +35,7 @@ LossKind = Literal[
     "custom",
 ]
 OutputActivation = Literal["softmax", "log_softmax", "sigmoid"]
+Rectifier = Literal["relu", "softplus", "exp", "clamp"]
 
 KIND_NAMES: dict[str, str] = {
     "cross_entropy": "cross-entropy",
@@ -78,6 +79,10 @@ class LossPart:
             above `floor` where targets lie outside of that range.
         activation: The activation that made the values that it reads; `None` if it was another one
             or none.
+        rectifier: The function that made the values that a cross-entropy reads as logits, if it has
+            none below 0; else `None`.
+        off: Share of the examples of which that function puts the logit of the right class to the
+            lower end of its range, where it passes no gradient; `None` where that is not known.
         width: Number of values over which that softmax goes, or the loss's own.
         is_direct: Whether it reads `outputs` themselves, or a last matrix product of them with a
             trained weight; not so where another network (a critic) stands in between.
@@ -95,6 +100,8 @@ class LossPart:
     floor: Quantity | None = None
     reach: Magnitude | None = None
     activation: OutputActivation | None = None
+    rectifier: Rectifier | None = None
+    off: Share | None = None
     width: PositiveSize | None = None
     is_direct: Annotated[bool, Strict()] = False
     outputs: Annotated[tuple[Position, ...], FailFast(), Field(max_length=_MANY)] = ()

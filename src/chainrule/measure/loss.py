@@ -23,6 +23,7 @@ from chainrule.flow.loss import (
     LossPart,
     LossTerm,
     OutputActivation,
+    Rectifier,
 )
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import GradientStatistics, LayerFlow, ParameterFlow
@@ -73,14 +74,27 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "LogSigmoidBackward0": (-math.inf, 0.0),
 }
 """Nodes whose values all lie in a range that does not depend on what goes in."""
-_LIMITED = frozenset(("HardtanhBackward0", "ClampBackward1"))
+_LIMITED = frozenset(("HardtanhBackward0", "ClampBackward1", "ClampMinBackward0"))
 """Nodes that hold their range: ReLU6, hardtanh, clamp."""
+_RECTIFIERS: Mapping[str, Rectifier] = {
+    "ReluBackward0": "relu",
+    "SoftplusBackward0": "softplus",
+    "ExpBackward0": "exp",
+    **dict.fromkeys(_LIMITED, "clamp"),
+}
+"""Nodes that may have no values below 0, in words."""
+_TAKE_LOGITS = frozenset(("cross_entropy", "binary_cross_entropy_with_logits"))
+"""Kinds of losses that expect numbers of any sign."""
 _SAME_BY = (
     "View0 UnsafeView0 ReshapeAlias0 Alias0 Transpose0 T0 Permute0 Unsqueeze0 Squeeze0 Squeeze1 "
     "Squeeze2 Clone0 ToCopy0"
 )
 _SAME = frozenset(f"{each[:-1]}Backward{each[-1]}" for each in _SAME_BY.split())
 """Nodes that pass every value on once, unchanged."""
+_PICKS = frozenset(
+    f"{each}Backward0" for each in ("Select", "Slice", "Index", "Gather", "MaskedSelect")
+)
+"""Nodes that pass some of the values on, unchanged."""
 _RESHAPED = _SAME - {"TransposeBackward0", "TBackward0", "PermuteBackward0"}
 """Those that leave the order of the values as it is."""
 
@@ -97,7 +111,7 @@ _BOUNDS = frozenset(
 )
 """Nodes behind which probabilities still are probabilities, nearly."""
 
-_NUMBERS = 5
+_NUMBERS = 6
 """How many numbers `summarize_loss` gives of each part."""
 
 _PRODUCTS = frozenset(("MmBackward0", "AddmmBackward0", "BmmBackward0"))
@@ -118,6 +132,7 @@ class Part:
         outputs: Recorded edges that it reads.
         activation: The activation that made the values it reads.
         width: Number of classes.
+        rectifier: The function that made these values, if they are logits and none is below 0.
         bounds: Between which values what it reads lies, whatever the weights are; or `None`.
         is_direct: Whether no further network stands between the outputs and it.
         saved: What is needed of the forward pass.
@@ -133,6 +148,7 @@ class Part:
     outputs: tuple[int, ...] = ()
     activation: OutputActivation | None = None
     width: int | None = None
+    rectifier: Rectifier | None = None
     bounds: tuple[float, float] | None = None
     is_direct: bool = False
     saved: dict[str, Any] = field(default_factory=dict)
@@ -274,6 +290,7 @@ def _make_part(node: Any, name: str, path: tuple[str, ...]) -> Part | None:
     if name == "LogSoftmaxBackward0":
         part = Part("cross_entropy", node, starts=tuple(node.next_functions[:1]))
         part.activation, part.width = _find_activation(part.starts[0])
+        _find_rectifier(part)
         return part
     difference = _find_squared(node, name)
     if difference is None or difference.name() != "SubBackward0":
@@ -322,6 +339,7 @@ def _make_kernel_part(node: Any, name: str, path: tuple[str, ...], reduction: st
         part.saved["log_softmax"] = source
     part.activation, part.width = _find_activation(part.starts[0])
     part.bounds = _find_bounds(part.starts[0])
+    _find_rectifier(part)
     return part
 
 
@@ -334,14 +352,22 @@ def _find_squared(node: Any, name: str) -> Any:
     return inputs[0][0] if is_square or name == "AbsBackward0" else None
 
 
+def _find_maker(edge: Edge) -> Any:
+    """Return the node that made the values on an edge, of which only some may be there."""
+    node = list_views(*edge)[-1][0]
+    while node.name() in _PICKS:
+        node = list_views(*node.next_functions[0])[-1][0]
+    return node
+
+
 def _find_activation(edge: Edge) -> tuple[OutputActivation | None, int | None]:
     """Return the activation that made a tensor, and over how many values it goes."""
-    node = list_views(*edge)[-1][0]
+    node = _find_maker(edge)
     while node.name() in _BOUNDS:
         live = [each for each in node.next_functions if each[0] is not None]
         if len(live) != 1:
             return None, None
-        node = list_views(*live[0])[-1][0]
+        node = _find_maker(live[0])
     kind = _ACTIVATIONS.get(node.name())
     width = None
     if kind in ("softmax", "log_softmax"):
@@ -353,7 +379,7 @@ def _find_activation(edge: Edge) -> tuple[OutputActivation | None, int | None]:
 
 def _find_bounds(edge: Edge) -> tuple[float, float] | None:
     """Return between which values the function that made a tensor has to put it, if known."""
-    node = list_views(*edge)[-1][0]
+    node = _find_maker(edge)
     name = node.name()
     if name not in _LIMITED:
         return _RANGES.get(name)
@@ -363,6 +389,19 @@ def _find_bounds(edge: Edge) -> tuple[float, float] | None:
     high = math.inf if high is None else high
     known = isinstance(low, int | float) and isinstance(high, int | float)
     return (float(low), float(high)) if known else None
+
+
+def _find_rectifier(part: Part) -> None:
+    """Note the function that made logits of which none can be below 0."""
+    bounds = _find_bounds(part.starts[0])
+    if part.kind not in _TAKE_LOGITS or part.activation or bounds is None or bounds[0] < 0.0:
+        return
+    node = _find_maker(part.starts[0])
+    part.rectifier = _RECTIFIERS.get(node.name())
+    passed = read_saved(node, "result" if part.rectifier == "relu" else "self")
+    is_whole = node is list_views(*part.starts[0])[-1][0]
+    if is_whole and part.rectifier in ("relu", "clamp") and isinstance(passed, Tensor):
+        part.saved["passed"] = passed.detach()
 
 
 def _list_outputs(recorder: Recorder) -> dict[int | None, tuple[Call, Output]]:
@@ -509,7 +548,17 @@ def _keep_difference(part: Part, recorder: Recorder, values: Mapping[Any, Tensor
 class Description:
     """What of a loss needs no graph: kinds, and recorded edges."""
 
-    parts: tuple[tuple[LossKind, OutputActivation | None, int | None, bool, tuple[int, ...]], ...]
+    parts: tuple[
+        tuple[
+            LossKind,
+            OutputActivation | None,
+            Rectifier | None,
+            int | None,
+            bool,
+            tuple[int, ...],
+        ],
+        ...,
+    ]
     outputs: tuple[int, ...]
     cut: float
     detached: float
@@ -523,7 +572,14 @@ def describe_loss(loss: Loss) -> Description:
     """Return what of a loss needs no graph; after `summarize_loss`."""
     return Description(
         tuple(
-            (part.kind, part.activation, part.width, part.is_direct, part.outputs)
+            (
+                part.kind,
+                part.activation,
+                part.rectifier,
+                part.width,
+                part.is_direct,
+                part.outputs,
+            )
             for part in loss.parts
         ),
         tuple(loss.outputs),
@@ -566,7 +622,7 @@ def assemble_loss(
     total, floor = 0.0, 0.0
     parts = []
     *values, idle = row["numbers"][0]
-    for at, (kind, activation, width, is_direct, edges) in enumerate(description.parts):
+    for at, (kind, activation, rectifier, width, is_direct, edges) in enumerate(description.parts):
         numbers = values[_NUMBERS * at : _NUMBERS * (at + 1)]
         known = known and not math.isnan(numbers[0])
         total += numbers[0]
@@ -581,6 +637,8 @@ def assemble_loss(
                 floor=numbers[3],
                 reach=numbers[4],
                 activation=activation,
+                rectifier=rectifier,
+                off=numbers[5],
                 width=width or None,
                 is_direct=is_direct,
                 outputs=place(edges),

@@ -21,6 +21,7 @@ _ALIKE = 1e-4
 _Number = Tensor | float | None
 _Numbers = tuple[_Number, _Number, _Number, _Number, _Number]
 """Value, guessing, best constant answer, floor, what outputs in their range can reach."""
+_NOTHING: _Numbers = (None,) * 5
 
 
 def summarize_loss(
@@ -47,7 +48,7 @@ def summarize_loss(
             found = None
         if found is not None and len(loss.parts) == 1 and not loss.is_shifted:
             found = (value.reshape(()), *found[1:])
-        numbers += found or (None,) * 5
+        numbers += (*(found or _NOTHING), _share_of_off(part))
     numbers.append(_share_of_idle(loss.outputs, gradients, recorder, has_zeros))
     return {"numbers": _join(numbers, value.device).unsqueeze(0)}
 
@@ -102,6 +103,23 @@ def _share_of_idle(
     groups = list(by_size.values())
     active = groups[0] if len(groups) == 1 else torch.cat(groups)
     return 1.0 - active.sum() / active.numel()
+
+
+def _share_of_off(part: Part) -> _Number:
+    """Return the share of examples of which a rectifier stops the gradient of the right class."""
+    passed, target = part.saved.get("passed"), part.saved.get("target")
+    ignored = part.saved.get("ignore_index")
+    if part.kind != "cross_entropy" or part.bounds is None or passed is None or target is None:
+        return None
+    by_class = passed.movedim(1, -1) if passed.dim() > 1 else passed
+    by_class, right = by_class.reshape(-1, by_class.shape[-1]), target.detach().flatten()
+    if ignored is None or len(by_class) != len(right):
+        return None
+    kept = right != (ignored if ignored < 2**63 else ignored - 2**64)
+    by_class, right = by_class[kept], right[kept]
+    if len(right) == 0:
+        return None
+    return (by_class.gather(1, right.unsqueeze(1)) <= part.bounds[0]).double().mean()
 
 
 def _measure(part: Part, gradients: Mapping[int, Any]) -> _Numbers | None:
@@ -246,6 +264,9 @@ def _measure_binary(part: Part, target: Tensor, weight: Tensor | None) -> _Numbe
     constant = None
     if _count_rows(target) > 1:
         constant = _measure_entropy(_sum_rows(ones), _sum_rows(both))
+    reach = None
+    if part.rectifier is not None and part.bounds is not None:
+        reach = _reach_binary(ones, zeros, part.bounds)
     value = None
     given = saved.get("self")
     if given is not None:
@@ -257,7 +278,14 @@ def _measure_binary(part: Part, target: Tensor, weight: Tensor | None) -> _Numbe
     if is_turned:
         value, constant = (None if each is None else -each for each in (value, constant))
         return value, None, constant, None, None
-    return value, guessing, constant, floor, None
+    return value, guessing, constant, floor, reach
+
+
+def _reach_binary(ones: Tensor, zeros: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Return the least that logits in a range cost, where there is this much of ones and zeros."""
+    best = (ones / zeros.clamp_min(torch.finfo(zeros.dtype).tiny)).log().clamp(*bounds)
+    costs: Tensor = torch.where(ones > 0, ones * nn.functional.softplus(-best), 0.0)
+    return (costs + torch.where(zeros > 0, zeros * nn.functional.softplus(best), 0.0)).sum()
 
 
 def _is_turned(scale: Tensor | float) -> bool:
