@@ -130,9 +130,7 @@ export function mountRemedies(root, explore) {
       ...remedies
         .slice(0, SHOWN)
         .map((/** @type {any} */ remedy, /** @type {number} */ i) => makeCard(remedy, !i)),
-      ...(more.length
-        ? [fold(`${more.length} more, better than before`, more)]
-        : []),
+      ...(more.length ? [fold(`${more.length} more, better than before`, more)] : []),
       ...(refuted.length
         ? [fold(`Measured, and no help: ${refuted.length}`, refuted, "refuted")]
         : []),
