@@ -6,48 +6,12 @@
 import { writePath } from "../shared/axes.js";
 import { part, setText, svg } from "../shared/dom.js";
 import { outline } from "../shared/quick_chart.js";
+import { listNames, makePlace, ROW } from "../shared/zones.js";
 
 const [HEIGHT, EDGE] = [88, 6];
-const [NAMES, LINE] = [70, 12]; // px: what the names of zones take at the right, and a line of them
+const NAMES = 70; // px that the names of zones take at the right
 const RADIUS = 3.5;
 const MOST = 50; // layers that are drawn as dots of their own
-
-/**
- * Return a function that gives a value's share of an axis, 0 at its start.
- * @param {{type: string, range: number[]}} axis
- * @returns {(value: number) => number}
- */
-export function makePlace({ type, range: [low, high] }) {
-  return (value) => {
-    const at = type === "log" ? Math.log10(value) : value;
-    return Math.min(1, Math.max(0, (at - low) / (high - low)));
-  };
-}
-
-/**
- * Return where the names of zones stand, the highest first: in the middle of each, and one under
- * the other where zones are too thin for that.
- * @param {{name: string, middle: number}[]} zones their middles, px from above
- * @param {number} height
- * @returns {{lines: string[], y: number}[]} the lines of each, and the middle of the first one
- */
-export function placeNames(zones, height) {
-  const names = zones
-    .toSorted((one, other) => one.middle - other.middle)
-    .map(({ name, middle }) => {
-      const space = name.lastIndexOf(" ");
-      const lines = name.length > 12 ? [name.slice(0, space), name.slice(space + 1)] : [name];
-      return { lines, high: LINE * lines.length, middle };
-    });
-  let end = height - names.reduce((sum, { high }) => sum + high, 0);
-  let start = 0;
-  return names.map(({ lines, high, middle }) => {
-    const top = Math.max(start, Math.min(end, middle - high / 2)); // the others fit below
-    start = top + high;
-    end += high;
-    return { lines, y: top + LINE / 2 };
-  });
-}
 
 /**
  * Bring it to life.
@@ -90,14 +54,8 @@ function paint(chart, { data, layout }, width) {
   const zones = shapes.map((/** @type {any} */ { y0, y1, fillcolor }) =>
     svg("rect", { x: 0, width, y: y(y1), height: Math.max(0, y(y0) - y(y1)), fill: fillcolor }),
   );
-  const middles = shapes.map((/** @type {any} */ { name, y0, y1 }) => ({
-    name,
-    middle: (y(y0) + y(y1)) / 2,
-  }));
-  const names = placeNames(middles, HEIGHT).flatMap(({ lines, y: at }) =>
-    lines.map((line, i) =>
-      svg("text", { class: "ex-glance-name", x: end, y: at + i * LINE }, line),
-    ),
+  const names = listNames(layout, HEIGHT).flatMap(({ lines, y: at }) =>
+    lines.map((line, i) => svg("text", { class: "ex-glance-name", x: end, y: at + i * ROW }, line)),
   );
   const other = data.find(({ name }) => name === "pinned");
   const pinned = other ? [drawLine(other, x, y, "ex-glance-pinned")] : [];

@@ -1,8 +1,8 @@
-/* The chart in small: values keep their place on the axis of the main chart. */
+/* Small charts: values keep their place on the axis of the main chart, zones have their names. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { makePlace, placeNames } from "../../src/chainrule/app/assets/explore/glance.js";
+import { makePlace, placeNames } from "../../src/chainrule/app/assets/shared/zones.js";
 
 test("a logarithmic axis places powers of ten evenly", () => {
   const place = makePlace({ type: "log", range: [-12, 6] });
