@@ -31,6 +31,8 @@ export function mountGlance(box, explore) {
     const word = part(box, "glance-verdict");
     word.dataset.state = state;
     setText(word, `${icon} ${value.digits}`);
+    const { so_far: count } = answer.ensemble;
+    setText(part(box, "glance-count"), count && `(${count})`);
     setText(part(box, "glance-what"), answer.said.what);
     figure = answer.figures?.gradient ?? figure;
     draw();
