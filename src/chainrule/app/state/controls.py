@@ -97,7 +97,7 @@ INITIALIZATION_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "xavier": "Xavier keeps sizes alike both ways, if slopes are near 1",
         "he": "He is for ReLU: weights of variance 2 ÷ inputs (LeCun's: 1 ÷ inputs)",
-        "lecun": "LeCun keeps the size of values on the way forward: weights of variance 1 ÷ inputs",
+        "lecun": "LeCun keeps the size of values on the way forward: variance 1 ÷ inputs",
         "random": "one spread σ for all widths: you choose it",
         "orthogonal": "directions at right angles: stretches none",
         "pytorch": "what nn.Linear starts with: rather small",
