@@ -303,7 +303,7 @@ class TestWords:
         assert first["value"]["exponent"] == exponent
         assert (first["state"], last["state"]) == ("warn", "good")
         assert ratio["word"] == "shrinks on the way back"
-        assert verdict["badge"]["text"] == "training not viable"
+        assert verdict["badge"]["text"] == "training not viable (15 layers)"
 
     def test_clipping_is_told_with_norms_before_and_after(self):
         spec = NetworkSpec(depth=5, width=8, activation="relu", init="random", clip_norm=0.5)
@@ -371,3 +371,39 @@ def test_a_change_says_how_likely_it_then_trains_beside_what_it_is_called():
 def test_every_activation_and_initialization_says_in_one_line_what_it_is():
     assert set(ACTIVATION_MEANINGS) == set(ACTIVATIONS)
     assert set(INITIALIZATION_MEANINGS) == set(INITIALIZERS)
+
+
+@pytest.mark.parametrize(("depth", "words"), [(1, "(1 layer)"), (12, "(12 layers)")])
+def test_an_estimate_names_the_depth_that_it_holds_for(depth, words):
+    flow = simulate(NetworkSpec(depth=depth, width=16, activation="tanh"), 2)
+    assert describe_flow(flow)["cards"][-1]["badge"]["text"].endswith(words)
+    tiny = simulate(NetworkSpec(depth=12, width=2), 2)  # nothing is estimated
+    assert "layer" not in describe_flow(tiny)["cards"][-1]["badge"]["text"]
+
+
+def test_a_change_says_for_how_many_layers_its_chance_holds():
+    remedies = find_remedies(NetworkSpec(depth=15, init="xavier"), 2)
+    described = describe_remedies(remedies)
+    shown = [*described["remedies"], *described["refuted"]]
+    depths = set()
+    for each, remedy in zip(shown, (*remedies, *remedies.refuted), strict=True):
+        assert f"({remedy.spec.depth} layer" in each["chance_after"]["text"]
+        depths.add(remedy.spec.depth)
+    assert len(depths) > 1  # fewer layers are among the changes
+
+
+def test_values_of_fewer_networks_than_the_chart_shows_say_so():
+    remedies = find_remedies(NetworkSpec(depth=12, width=16, init="xavier"), 2)
+    names = {
+        shown: {each["bar"]["name"] for each in describe_remedies(remedies, shown)["remedies"]}
+        for shown in (2, 3)
+    }
+    assert all("median of 2 networks" in name for name in names[3])
+    assert not any("networks" in name for name in names[2])
+
+
+@pytest.mark.parametrize(("query", "whole"), [("", 16), ("seeds=5", 5)])
+def test_an_answer_from_fewer_networks_says_from_how_many(url, query, whole):
+    quick = ask(url, f"{query}&quick=1" if query else "quick=1")
+    assert f"1 of {whole} networks" in quick["ensemble"]["so_far"]
+    assert ask(url, query)["ensemble"]["so_far"] == ""

@@ -301,6 +301,27 @@ class TestInSight:
             box = measure(page.locator(f"[data-part={name}]"))
             assert 0 < box["top"] < box["bottom"] <= 900
 
+    def test_on_a_phone_the_small_chart_names_its_zones_beside_the_layers(self, page, url):
+        resize(page, PHONE)
+        for query in (DEEP, "depth=15&activation=relu&init=random"):
+            open_explorer(page, url, query)
+            page.wait_for_selector(".ex-glance-name")
+            chart = measure(page.locator(".ex-glance-chart"))
+            names = [measure(name) for name in page.locator(".ex-glance-name").all()]
+            marks = [measure(mark) for mark in page.locator(".ex-glance-dot").all()]
+            words = " ".join(page.locator(".ex-glance-name").all_text_contents())
+            assert words == "too large layers learn here too small"
+            assert max(name["right"] for name in names) <= chart["right"] + 0.5
+            assert max(mark["right"] for mark in marks) <= min(name["left"] for name in names)
+            shapes = page.locator(".ex-glance-dot").evaluate_all(
+                "nodes => nodes.map((node) => node.getAttribute('d').replace(/^M\\S+ [\\d.]+/, ''))"
+            )
+            fills = page.locator(".ex-glance-dot").evaluate_all(
+                "nodes => nodes.map((node) => node.getAttribute('fill'))"
+            )
+            assert len(shapes) == 15
+            assert len(set(zip(shapes, fills, strict=True))) == len(set(fills)) == len(set(shapes))
+
 
 @pytest.mark.parametrize("size", [LAPTOP, PHONE])
 @pytest.mark.parametrize(

@@ -730,3 +730,40 @@ def test_whatever_is_asked_a_listing_is_the_answer(client, query):
         assert answer.status_code == 200
         assert "import torch" in answer.text
         assert "script>" not in answer.text
+
+
+def test_clipping_leaves_the_ratio_between_layers_as_the_text_says():
+    """Of the network shown, whose layers are nearly alike, and of one whose layers are not."""
+    values = load_figures().values
+    spec = SUBJECTS["exploding_clipped"].replace(dtype="float64")
+    network, loss = build_network(spec), make_loss(spec)
+    loss(network).backward()
+    weights = [parameter for parameter in network.parameters() if parameter.dim() == 2]
+
+    def read_ratio():
+        return (weights[0].grad.norm() / weights[-1].grad.norm()).item()
+
+    before = read_ratio()
+    total = torch.nn.utils.clip_grad_norm_(network.parameters(), spec.clip_norm)
+    assert total > 1e10
+    assert read_ratio() == pytest.approx(before, rel=1e-9)
+    assert values["exploding_clipped.ratio"] == values["exploding.ratio"]
+    assert 0.5 < values["exploding_clipped.ratio"] < 2
+    assert values["tanh_random_15.ratio"] > 1e3
+    said = {name for name, _ in find_figures(story.FIX_AFTER)}
+    assert {"exploding_clipped.ratio", "tanh_random_15.ratio"} <= said
+
+
+def test_spread_and_variance_are_one_term_with_its_own_words_and_what_he_and_lecun_draw():
+    assert {"spread", "standard deviation", "σ", "variance"} <= {
+        word.lower() for words in WORDS.values() for word in words if "pread" in " ".join(words)
+    }
+    meanings = dict(GLOSSARY)
+    (spread,) = (text for title, text in meanings.items() if title.startswith("Spread"))
+    assert ("spread.twice", None) in find_figures(spread)
+    assert load_figures().values["spread.twice"] == pytest.approx(math.sqrt(2))
+    for name, start, scale in (("he", "He ", 2), ("lecun", "LeCun ", 1)):
+        (text,) = (text for title, text in meanings.items() if title.startswith(start))
+        assert f"{scale}/n_" in text
+        weight = build_network(NetworkSpec(depth=1, width=400, init=name))[0].weight
+        assert weight.var().item() == pytest.approx(scale / 400, rel=0.05)

@@ -12,10 +12,13 @@ from fastapi.testclient import TestClient
 
 from axe import COLOR_RULES, list_serious
 from browsing import PATIENCE, empty, expect, read_scheme, watch
+from chainrule._utils.numbers import format_number
 from chainrule.app.answers import map_answer
 from chainrule.app.answers.map_answer import CellStore, describe_cells, describe_start
 from chainrule.app.application import create_app
 from chainrule.app.jobs.queue import BOUNDS, Lane, TooLong
+from chainrule.app.lesson.claims import CLAIMS
+from chainrule.app.lesson.subjects import SUBJECTS
 from chainrule.app.routes import map_page
 from chainrule.app.state.maps import DEFAULTS, KINDS, SETTINGS, read_map
 from chainrule.app.state.view import read_view
@@ -190,6 +193,29 @@ class TestStream:
         headers = {"Sec-Fetch-Site": "cross-site"}
         assert client.get("/api/map", headers=headers).status_code == 403
 
+    def test_where_biases_move_the_line_both_places_are_said(self):
+        view, _ = read_map("")
+        said = describe_start(view, ())["biases"]
+        here, there = (critical_line("tanh", bias).weight_std for bias in (0.2, 0.0))
+        for value in (0.2, here, there):
+            assert f"= {format_number(value)}" in said["text"]
+        addresses = [address for _, address in said["links"]]
+        other, notices = read_map(urlsplit(addresses[0]).query)
+        assert not notices
+        assert other.settings == {**view.settings, "bias_std": 0.0}
+        assert describe_start(other, ())["biases"] is None  # there it is where the lesson has it
+        assert addresses[1].removeprefix("/learn#lesson-claim-") in {each.name for each in CLAIMS}
+        assert f"{SUBJECTS['tanh_xavier_100'].depth} layers" in said["text"]
+        assert (SUBJECTS["tanh_xavier_100"].bias_std or 0.0) == 0.0
+
+    def test_the_lesson_is_named_where_its_network_lies_on_the_line_only(self):
+        texts = {
+            query: (describe_start(read_map(query)[0], ())["biases"] or {"text": ""})["text"]
+            for query in ("activation=relu", "activation=sigmoid", "map=bias", "map=names")
+        }
+        assert not any("lesson" in text for text in texts.values())
+        assert texts["activation=relu"] == texts["map=bias"] == texts["map=names"] == ""
+
 
 @pytest.fixture(scope="module")
 def site():
@@ -350,3 +376,12 @@ class TestPage:
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             assert read_scheme(page) == scheme
             assert list_serious(page, rules=COLOR_RULES if scheme == "dark" else ()) == []
+
+    def test_why_the_line_is_not_where_the_lesson_has_it_is_said_below_the_map(self, page, site):
+        page.goto(f"{site}/map?width=32")
+        place = page.locator("[data-part=biases]")
+        place.locator("a").first.wait_for()
+        assert "0.2" in place.inner_text()
+        assert place.locator("a").count() == 2
+        show(page, site)
+        assert place.is_hidden()

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from chainrule import NetworkSpec, inspect, simulate
@@ -21,6 +22,7 @@ from chainrule.figures.gradients import MEASURES, POWERS
 from chainrule.flow.quantity import divide_members
 from chainrule.flow.records import Histogram
 from chainrule.presets import PRESETS
+from made_flows import make_chain
 
 
 def test_medians_and_band_are_the_flows():
@@ -84,13 +86,67 @@ def test_other_measures_have_no_zones():
     assert figure["data"][1]["marker"]["color"] == theme.LINE
 
 
-def test_words_of_zones_stand_on_no_line():
-    flow = simulate(NetworkSpec(depth=15, activation="relu", init="he"), 2)
-    high = 5.0 * max(flow.weight_gradient_norms)  # just above the line, which is flat
-    figure = build_gradient_figure(flow, usable=(1e-6, high))
-    assert not [n for n in figure["layout"]["annotations"] if "layers learn" in n["text"]]
-    roomy = build_gradient_figure(flow, usable=(1e-6, 1e4 * high))
-    assert [n for n in roomy["layout"]["annotations"] if "layers learn" in n["text"]]
+def _name_zones(figure):
+    """Return the words of zones: those inside as they are, those in the margin word by word."""
+    notes = [note for note in figure["layout"]["annotations"] if note.get("yref") != "paper"]
+    inside = [note for note in notes if note["x"] <= 1]
+    beside = [note for note in notes if note["x"] > 1]
+    return inside, beside
+
+
+def _say(notes):
+    return " ".join(note["text"].removeprefix("<b>").removesuffix("</b>") for note in notes)
+
+
+@pytest.mark.parametrize(
+    "norms",
+    [
+        [1.0] * 15,
+        [10.0 ** (-i / 2) for i in range(15)],
+        [10.0 ** (i / 2 - 7) for i in range(15)],
+        [1e3, 1e-9],
+        [10.0 ** (3 * (-1) ** i) for i in range(12)],  # up and down through all corners
+    ],
+)
+def test_a_zone_that_is_seen_has_a_name_and_no_line_runs_through_it(norms):
+    usable = (1e-3, 1e2)
+    figure = build_gradient_figure(make_chain(norms), usable=usable)
+    inside, beside = _name_zones(figure)
+    for name in ("too small", "layers learn here", "too large"):
+        assert name in _say(inside) or name in _say(beside)
+    low, high = figure["layout"]["yaxis"]["range"]
+    for note in inside:  # the line itself, as it is drawn, at 200 places
+        middle = note["y"] + (0.05 if note["yshift"] > 0 else -0.05) * (high - low)
+        half = 0.02 * (high - low)
+        long = 0.02 * len(note["text"].removeprefix("<b>").removesuffix("</b>"))
+        start = {"left": 0.0, "right": 1 - long, "center": 0.5 - long / 2}[note["xanchor"]]
+        places = np.linspace(start, start + long, 200)
+        ends = [(i + 0.5) / len(norms) for i in range(len(norms))]
+        line = np.interp(places, ends, np.log10(norms), left=np.nan, right=np.nan)
+        assert not np.any(np.abs(line - middle) < half), note["text"]
+
+
+def test_where_a_line_runs_through_a_whole_zone_its_name_stands_in_the_margin():
+    norms = [1e1, 1e-2] * 8
+    figure = build_gradient_figure(make_chain(norms), usable=(1e-3, 1e2))
+    inside, beside = _name_zones(figure)
+    assert "layers learn here" not in _say(inside)
+    assert _say(beside) == "layers learn here"
+    assert len({note["y"] for note in beside}) == 1
+    assert 1e-3 < 10 ** beside[0]["y"] < 1e2
+    assert [note["yshift"] for note in beside] == [14, 0, -14]
+    assert figure["layout"]["margin"]["r"] >= 50  # px: there is room for it
+
+
+def test_a_zone_too_thin_for_words_inside_is_named_beside_it():
+    figure = build_gradient_figure(make_chain([1e-30, 1e30]), usable=(1e-3, 1e-1))
+    assert _say(_name_zones(figure)[1]) == "layers learn here"
+
+
+def test_shapes_of_zones_have_their_names():
+    figure = build_gradient_figure(make_chain([1.0] * 4), usable=(1e-3, 1e2))
+    names = [shape["name"] for shape in figure["layout"]["shapes"]]
+    assert names == ["too small", "layers learn here", "too large"]
 
 
 def test_what_the_first_layer_gets_of_the_last_is_the_ratio_of_the_card():

@@ -148,7 +148,10 @@ def build_cards(flow: GradientFlow, diagnosis: Diagnosis) -> tuple[Card, ...]:
         icon=look.icon,
         state=look.state,
         note=start_sentence(describe_verdict(flow, diagnosis)),
-        badge=(_choose_look(diagnosis), describe_viability(diagnosis)),
+        badge=(
+            _choose_look(diagnosis),
+            describe_viability(diagnosis) + name_depth(flow, diagnosis),
+        ),
     )
     if not layers:
         none = "all parameters together" if flow.parameters else "the model has no parameters"
@@ -382,6 +385,26 @@ def explain_difference(diagnosis: Diagnosis) -> str:
         "hardly changes, and the layer with the largest gradient limits the learning rate for all. "
         "Adam divides by the size of each gradient, so all layers change by similar amounts."
     )
+
+
+def name_depth(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    """Return how deep the network is that an estimate of its training holds for; "" without one.
+
+    Args:
+        flow: A measurement.
+        diagnosis: What it means.
+
+    Example:
+        >>> from chainrule import NetworkSpec, diagnose, simulate
+        >>> flow = simulate(NetworkSpec(depth=3, width=16), 2)
+        >>> name_depth(flow, diagnose(flow))
+        ' (3 layers)'
+    """
+    unknown = diagnosis.viability.sgd.word is Outlook.UNKNOWN
+    if diagnosis.was_tried or not diagnosis.specified or unknown:
+        return ""
+    count = len(flow.weight_layers)
+    return f" ({count} layer{'' if count == 1 else 's'})"
 
 
 def _show(title: str, value: float | None, *, note: str) -> Card:

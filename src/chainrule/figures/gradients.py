@@ -9,6 +9,7 @@ from typing import Any
 
 from chainrule._utils.numbers import format_number, format_part
 from chainrule.figures import theme
+from chainrule.figures.zones import draw_zones, read_ends
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, divide_members, format_band
 from chainrule.flow.records import WeightLayer
@@ -174,7 +175,7 @@ def build_gradient_figure(
     if any(median is not None for median in expected):
         data = [*_draw_theory(bands, expected, axis), *data]
     shapes, annotations = (
-        _draw_zones(zones, axis, (medians, other_medians), bool(outside)) if zones else ([], [])
+        draw_zones(zones, axis, (medians, other_medians), bool(outside)) if zones else ([], [])
     )
     annotations += [*_mark_direction(norms), *_mark_first(entry.words, norms, medians)]
     if outside:
@@ -210,89 +211,7 @@ def _choose_line(medians: Sequence[float | None], usable: tuple[float, float] | 
     return theme.STATES[states.pop()][0] if len(states) == 1 else theme.GREY
 
 
-_ZONE_WORDS = {
-    "small": "too small: layers stand still",
-    "usable": "layers learn here",
-    "large": "too large: steps explode",
-}
-
-
-def _draw_zones(
-    usable: tuple[float, float],
-    axis: Mapping[str, Any],
-    lines: Sequence[Sequence[float | None]],
-    crossed: bool,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return what lies behind the gradients: a zone for each state, and its words.
-
-    Args:
-        usable: Where layers learn.
-        axis: The axis of gradients.
-        lines: The values of each line, layer by layer.
-        crossed: Whether crosses stand at the foot, with the words above them.
-    """
-    log = axis["type"] == "log"
-    bottom, top = _read_ends(axis)
-    low, high = (min(max(edge, bottom), top) for edge in usable)
-    shapes, notes = [], []
-    for state, start, end in (
-        ("small", bottom, low),
-        ("usable", low, high),
-        ("large", high, top),
-    ):
-        if start >= end:
-            continue
-        shapes.append(
-            {
-                "type": "rect",
-                "xref": "paper",
-                "x0": 0,
-                "x1": 1,
-                "y0": start,
-                "y1": end,
-                "fillcolor": theme.ZONES[state],
-                "line": {"width": 0},
-                "layer": "below",
-            }
-        )
-        share = math.log10(end) - math.log10(start) if log else end - start
-        part = share / (axis["range"][1] - axis["range"][0])
-        if part < 0.08:
-            continue  # no room for words
-        # The words of the lowest zone stand at its foot, those of the others at their head.
-        low_end = state == "small"
-        edge = start if low_end else end
-        place = (math.log10(edge) if log else edge, axis["range"][1] - axis["range"][0])
-        right = next(
-            (side for side in (low_end, not low_end) if _is_free(side, place, low_end, lines, log)),
-            None,
-        )
-        if right is None:
-            continue  # a line runs through both corners
-        notes.append(
-            {
-                "xref": "paper",
-                "x": 0.99 if right else 0.01,
-                "xanchor": "right" if right else "left",
-                "y": place[0],
-                "yshift": (28 if crossed else 17) if low_end else -11,
-                "text": f"<b>{_ZONE_WORDS[state]}</b>",
-                "showarrow": False,
-                "font": {"size": 12, "color": theme.STATES[state][0]},
-            }
-        )
-    return shapes, notes
-
-
 _GAP_NAMES = {"small": "too small", "large": "too large", "zero": "no gradient"}
-
-
-def _read_ends(axis: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the values at the ends of an axis, which itself may end beyond the floats."""
-    low, high = axis["range"]
-    if axis["type"] != "log":
-        return float(low), float(high)
-    return 10.0**low or 5e-324, 10.0 ** min(high, 308)
 
 
 def _fill_gaps(
@@ -302,7 +221,7 @@ def _fill_gaps(
 ) -> list[dict[str, Any]]:
     """Return an area for each state outside of the usable range: from there to the line."""
     log = axis["type"] == "log"
-    ends = _read_ends(axis)
+    ends = read_ends(axis)
     areas: dict[str, tuple[list[float | None], list[float | None]]] = {}
     for state, corners in outline_gaps(norms, usable, ends, log=log):
         x, y = areas.setdefault(state, ([], []))
@@ -388,38 +307,6 @@ def _find_share(value: float, start: float, end: float, log: bool) -> float:
     if log:
         value, start, end = (math.log10(each) for each in (value, start, end))
     return min(1.0, max(0.0, (value - start) / (end - start))) if end != start else 0.0
-
-
-_WORDS_HIGH, _WORDS_LONG = 0.17, 0.5
-"""Shares of the axes that the words of a zone take, with room for the marks beside them."""
-
-
-def _is_free(
-    right: bool,
-    place: tuple[float, float],
-    above: bool,
-    lines: Sequence[Sequence[float | None]],
-    log: bool,
-) -> bool:
-    """Return whether no line runs where a zone's words would stand.
-
-    Args:
-        right: Whether they stand at the right end of the chart.
-        place: Their edge of the zone, and the length of the axis, in the axis's own measure.
-        above: Whether they stand above that edge, else below it.
-        lines: The values of each line, layer by layer.
-        log: Whether the axis is logarithmic.
-    """
-    edge, length = place
-    low, high = (
-        (edge, edge + _WORDS_HIGH * length) if above else (edge - _WORDS_HIGH * length, edge)
-    )
-    for line in lines:
-        room = math.ceil(_WORDS_LONG * len(line))
-        for value in line[len(line) - room :] if right else line[:room]:
-            if value is not None and low <= (math.log10(value) if log else value) <= high:
-                return False
-    return True
 
 
 def _mark_direction(norms: Sequence[Quantity | None]) -> list[dict[str, Any]]:

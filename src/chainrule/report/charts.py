@@ -18,6 +18,9 @@ Figure = Mapping[str, Any]
 CHARACTER = 7.2
 """Width of a character of 13 pixels, roughly."""
 
+_BESIDE = 56
+"""Width of the margin to the right where words stand in it, in pixels; else it is narrow."""
+
 _DASHES = {"dot": "2 4", "dash": "8 5", "12px,6px": "12 6"}
 _PLACEHOLDER = re.compile(r"%\{(\w+)(?::([^}]*))?\}")
 
@@ -42,7 +45,10 @@ def draw_figure(figure: Figure, *, width: int, height: int, name: str) -> Markup
             raise ValueError(f"charts draw scatter, bar and heatmap; got {trace['type']!r}")
     legend = _draw_legend(traces, width) if layout.get("showlegend") else ([], 0)
     above = layout.get("margin", {}).get("t", 12) + 2
-    top, bottom, right = above + legend[1], height - 46, width - 14
+    beside = any(
+        note["x"] > 1 for note in layout.get("annotations", []) if note.get("xref") == "paper"
+    )
+    top, bottom, right = above + legend[1], height - 46, width - (_BESIDE if beside else 14)
     vertical = {
         key: _build_vertical(key, layout[f"yaxis{key[1:]}"], traces, top, bottom)
         for key in sorted({trace.get("yaxis", "y") for trace in traces} | {"y"})

@@ -1,11 +1,13 @@
 """A phase map in lines, as its page shows it: what is on the axes, then cell after cell."""
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from chainrule._utils.numbers import format_number
+from chainrule.app.lesson.subjects import SUBJECTS
 from chainrule.app.state.maps import MapView
 from chainrule.app.state.view import write_query
 from chainrule.spec.network_spec import NetworkSpec
@@ -19,6 +21,9 @@ from chainrule.sweeps.phases import PhaseCell, PhaseMap, read_cell
 from chainrule.sweeps.records import Outcome
 
 Line = dict[str, Any]
+
+XAVIER_SCALE = 1.0
+"""Weight scale of Xavier's weights between layers of one width: spread √(1 / width) × √width."""
 
 END = 300
 """The shade of a ratio of 10⁴ and more; that of 10⁻⁴ and less is −300, that of 1 is 0."""
@@ -73,6 +78,7 @@ def describe_start(view: MapView, notices: tuple[str, ...]) -> Line:
         "line": place_line(empty.read_grid()),
         "line_name": "theory: the critical line" if critical else "theory: χ = 1",
         "line_text": _tell_line(line, across=x.name == WEIGHT_SCALE, critical=critical),
+        "biases": _tell_biases(view, line),
         "settings": _tell_settings(view.base, view.training),
         "legend": {
             "measured": [
@@ -101,6 +107,41 @@ def _tell_line(line: tuple[tuple[float, float], ...], *, across: bool, critical:
         f"The critical line of theory is at {where}: smaller weights let gradients vanish, larger "
         "ones let them explode."
     )
+
+
+def _tell_biases(view: MapView, line: tuple[tuple[float, float], ...]) -> Line | None:
+    """Return why the line is not where it is without biases, and where to see that.
+
+    The lesson's networks have none: what it says of tanh with Xavier, whose weight scale is 1, is
+    not what a map with biases shows there.
+
+    Args:
+        view: What is shown.
+        line: Its line.
+
+    Returns:
+        A sentence and links (words and address); `None` where biases do not move the line.
+    """
+    x, y = view.axes
+    bias = view.base.bias_std
+    if not bias or not line or x.name != WEIGHT_SCALE or y.name == "bias_std":
+        return None
+    without = trace_critical_line(x, y, view.base.replace(bias_std=0.0))
+    here, there = line[0][0], without[0][0] if without else math.nan
+    if not math.isfinite(there) or math.isclose(here, there, rel_tol=0.01):
+        return None
+    text = (
+        f"Biases of spread σ_b = {format_number(bias)} move the line to σ_w = "
+        f"{format_number(here)}. Without biases it is at σ_w = {format_number(there)}"
+    )
+    links = [("The map without biases", f"/map?{view.replace_setting('bias_std', 0.0).address}")]
+    if view.base.activation == "tanh" and math.isclose(there, XAVIER_SCALE, rel_tol=0.01):
+        depth = SUBJECTS["tanh_xavier_100"].depth
+        text += (
+            f", which is Xavier: there the lesson's tanh keeps its gradients over {depth} layers"
+        )
+        links.append(("Where the lesson says so", "/learn#lesson-claim-tanh_depth"))
+    return {"text": f"{text}.", "links": [list(link) for link in links]}
 
 
 def _tell_settings(base: NetworkSpec, training: Training | None) -> str:

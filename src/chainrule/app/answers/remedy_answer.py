@@ -10,7 +10,7 @@ from chainrule.chain.graph_presets import EXPRESSIONS
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.viability.model import Outlook, describe_probability
-from chainrule.display.cards import LOOKS, OUTLOOK_LOOKS
+from chainrule.display.cards import LOOKS, OUTLOOK_LOOKS, name_depth
 from chainrule.display.sentences import recommend
 from chainrule.figures.gradients import choose_powers, read_state
 from chainrule.flow.gradient_flow import GradientFlow
@@ -24,23 +24,27 @@ _LARGEST = (Verdict.EXPLODING, Verdict.NON_FINITE, Verdict.LARGE_LOSS)
 _STATES = {"small": "warn", "usable": "good", "large": "bad"}
 
 
-def describe_remedies(remedies: Remedies) -> Answer:
+def describe_remedies(remedies: Remedies, shown: int | None = None) -> Answer:
     """Return what was found: a sentence on what to do, and every change with its bar.
 
     Args:
         remedies: What was measured.
+        shown: How many networks the page shows. Where changes were measured on fewer, each bar
+            says so: its values are not those of the chart.
     """
+    seeds = remedies.before.ensemble_size
+    fewer = shown is not None and seeds < shown
     powers = choose_powers(_list_norms(remedies.before))
     return {
         "verdict": str(remedies.diagnosis.verdict),
         "do": recommend(remedies),
-        "seeds": remedies.before.ensemble_size,
-        "remedies": [_describe_remedy(remedy, powers) for remedy in remedies],
-        "refuted": [_describe_remedy(remedy, powers) for remedy in remedies.refuted],
+        "seeds": seeds,
+        "remedies": [_describe_remedy(remedy, powers, fewer=fewer) for remedy in remedies],
+        "refuted": [_describe_remedy(remedy, powers, fewer=fewer) for remedy in remedies.refuted],
     }
 
 
-def _describe_remedy(remedy: Remedy, powers: tuple[float, float]) -> Answer:
+def _describe_remedy(remedy: Remedy, powers: tuple[float, float], *, fewer: bool) -> Answer:
     look = LOOKS[remedy.verdict_after]
     return {
         **remedy.to_dict(),
@@ -51,7 +55,7 @@ def _describe_remedy(remedy: Remedy, powers: tuple[float, float]) -> Answer:
         "paths": write_paths(EXPRESSIONS["residual"])
         if remedy.changes.get("residual", "none") != "none"
         else None,
-        "bar": describe_bar(remedy, powers),
+        "bar": describe_bar(remedy, powers, fewer=fewer),
     }
 
 
@@ -62,15 +66,17 @@ def _describe_chance(remedy: Remedy) -> Answer | None:
         return None
     look = OUTLOOK_LOOKS[sgd.word]
     text = f"chance to learn with SGD: {describe_probability(sgd.probability)}"
+    text += name_depth(remedy.after, remedy.diagnosis_after)
     return {"icon": look.icon, "state": look.state, "text": text}
 
 
-def describe_bar(remedy: Remedy, powers: tuple[float, float]) -> Answer:
+def describe_bar(remedy: Remedy, powers: tuple[float, float], *, fewer: bool = False) -> Answer:
     """Return where a change moves the gradient of the layer that is worst off.
 
     Args:
         remedy: The change.
         powers: Powers of ten at the ends of the axis.
+        fewer: Whether it was measured on fewer networks than the page shows.
 
     Returns:
         What is compared, its values before and after as text, state and share of the axis (0 at
@@ -79,8 +85,9 @@ def describe_bar(remedy: Remedy, powers: tuple[float, float]) -> Answer:
     largest = remedy.diagnosis_before.verdict in _LARGEST
     before, after = (_read_worst(flow, largest=largest) for flow in (remedy.before, remedy.after))
     usable = read_usable_range(remedy.after, remedy.diagnosis_after.verdict)
+    of_fewer = f", median of {remedy.before.ensemble_size} networks" if fewer else ""
     return {
-        "name": f"{'largest' if largest else 'smallest'} of all weight gradients",
+        "name": f"{'largest' if largest else 'smallest'} of all weight gradients{of_fewer}",
         "before": _place(before, read_usable_range(remedy.before), powers),
         "after": _place(after, usable, powers),
         "usable": [_share(edge, powers) for edge in usable],

@@ -153,6 +153,7 @@ def _compute_others() -> dict[str, float]:
         "sigmoid.slope": sigmoid.derivative(z),
         "sigmoid.from_output": h * (1.0 - h),
         "sigmoid.from_input": z * (1.0 - z),
+        "spread.twice": math.sqrt(2.0),
         "rule.vanishing": RULES["vanishing_gradient"].threshold,
         "rule.exploding": RULES["exploding_gradient"].threshold,
         "rule.dead": RULES["dead_units"].threshold,

@@ -230,6 +230,7 @@ def _describe(
             "partial": stage == "quick" or plan != whole,
             "next": _name_next(stage, plan, whole),
             "note": _describe_ensemble(plan, whole, view.seeds),
+            "so_far": _count_so_far(plan, whole),
         },
         "chain": f"/chain-rule?{_write_chain_query(view)}",
     }
@@ -287,6 +288,15 @@ def _describe_ensemble(plan: _Plan, whole: _Plan, wanted: int) -> str:
     if seeds < wanted:
         text += f"; {wanted} of this size would take too long on a page"
     return f"{text}.{_AREAS}{_RATIOS if seeds > 1 else ''}"
+
+
+def _count_so_far(plan: _Plan, whole: _Plan) -> str:
+    """Return of how many networks the values on screen are, in a few words; "" if of all."""
+    if plan.seeds < whole.seeds:
+        return f"{plan.seeds} of {whole.seeds} networks so far"
+    if plan.pinned < whole.pinned:
+        return f"{plan.pinned} of {whole.pinned} pinned networks so far"
+    return ""
 
 
 def _write_chain_query(view: View) -> str:

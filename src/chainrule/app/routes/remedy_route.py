@@ -25,22 +25,22 @@ def register_routes(server: FastAPI, queue: JobQueue) -> None:
         server: Where the route goes.
         queue: Where the searches wait.
     """
-    kept: OrderedDict[tuple[NetworkSpec, int], bytes] = OrderedDict()
+    kept: OrderedDict[tuple[NetworkSpec, int, int], bytes] = OrderedDict()
 
     @server.get("/api/remedies", include_in_schema=False)
     async def answer(request: Request) -> Response:
         """Answer with the remedies of the network in the address, ranked."""
         view, _ = read_view(request.url.query)
         spec, seeds = view.spec, min(view.seeds, choose_seeds(view.spec))
-        key = (spec, seeds)
 
         async def search() -> Response:
-            plan_seeds(spec, 1, first=False)
+            shown = plan_seeds(spec, view.seeds, first=False)
+            key = (spec, seeds, shown)
             body = kept.get(key)
             if body is None:
                 body = await queue.run(
                     request,
-                    lambda check: _find(spec, seeds, check),
+                    lambda check: _find(spec, seeds, shown, check),
                     lane=Lane.SEARCH,
                     size=count_entries(spec),
                 )
@@ -52,6 +52,6 @@ def register_routes(server: FastAPI, queue: JobQueue) -> None:
         return await reply(search())
 
 
-def _find(spec: NetworkSpec, seeds: int, check: Check) -> bytes:
+def _find(spec: NetworkSpec, seeds: int, shown: int, check: Check) -> bytes:
     remedies = find_remedies(spec, seeds, budget=PAGE_BUDGET, progress=lambda _done, _all: check())
-    return encode(describe_remedies(remedies))
+    return encode(describe_remedies(remedies, shown))

@@ -96,9 +96,9 @@ ACTIVATION_MEANINGS: Mapping[str, str] = MappingProxyType(
 INITIALIZATION_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "xavier": "Xavier keeps sizes alike both ways, if slopes are near 1",
-        "he": "He is for ReLU: twice the variance of LeCun",
-        "lecun": "LeCun keeps the size of values on the way forward",
-        "random": "one spread for all widths: you choose it",
+        "he": "He is for ReLU: weights of variance 2 ÷ inputs (LeCun's: 1 ÷ inputs)",
+        "lecun": "LeCun keeps the size of values on the way forward: variance 1 ÷ inputs",
+        "random": "one spread σ for all widths: you choose it",
         "orthogonal": "directions at right angles: stretches none",
         "pytorch": "what nn.Linear starts with: rather small",
     }
@@ -148,8 +148,8 @@ _TABLE = (
     Control(
         name="weight_std",
         label="Spread of the weights",
-        help="The standard deviation σ of one random weight, whatever the width: how far from 0 "
-        "weights usually lie.",
+        help="How far from 0 random weights usually lie: their standard deviation σ, whatever the "
+        "width. Most lie within σ of 0, nearly all within 2 σ.",
         kind="number",
         low=0,
         high=1e6,
@@ -206,7 +206,8 @@ _TABLE = (
     Control(
         name="bias_std",
         label="Spread of the biases",
-        help="Standard deviation of the first biases. Empty: as the initialization has them.",
+        help="How far from 0 the first biases usually lie: their standard deviation σ. Empty: as "
+        "the initialization has them.",
         kind="number",
         low=0,
         high=1e6,

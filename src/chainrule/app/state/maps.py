@@ -119,6 +119,15 @@ class MapView:
         optimizer = self.settings["train"]
         return Training(optimizer=optimizer, steps=STEPS) if optimizer else None
 
+    def replace_setting(self, name: str, value: Any) -> "MapView":
+        """Return the view with one setting changed.
+
+        Args:
+            name: A name of `SETTINGS`.
+            value: One of its values.
+        """
+        return MapView(self.kind, MappingProxyType({**self.settings, name: value}))
+
     @property
     def address(self) -> str:
         """The address: what is not as usual."""

@@ -366,6 +366,9 @@ class Explore {
     }
     this.flow.show(answer);
     this.answer = answer;
+    // While a control moves, there is no time to wait for the others: say whose values these are.
+    if (question.step === "draft" && answer.ensemble.so_far)
+      setText(this.progress, answer.ensemble.so_far);
     if (!this.panel) this.showSentences(answer);
     const { step } = this.wanted;
     const follow = () => {
@@ -433,7 +436,7 @@ class Explore {
   showBusy(on) {
     this.root.setAttribute("aria-busy", String(on));
     this.root.classList.toggle("ex-busy", on);
-    setText(this.progress, on ? "measuring …" : "");
+    setText(this.progress, on ? this.answer?.ensemble.so_far || "measuring …" : "");
   }
 
   // --- showing ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import { follow } from "../explore/address.js";
 import { find, findAll, part, readData, setText } from "../shared/dom.js";
 import { FlowView } from "../shared/flow_view.js";
 import { keepExplorer, recallExplorer } from "../shared/frame.js";
+import { listNames, ROW } from "../shared/zones.js";
 import { mountLesson } from "./lesson.js";
 
 const LINE = "-47% 0px -52% 0px"; // the section that crosses this strip of the window is in sight
@@ -26,13 +27,28 @@ function readQuery(address) {
 }
 
 /**
- * Leave out of a chart what a narrow band has no room for.
+ * Leave out of a chart what a narrow band has no room for; the names of zones stand beside it.
  * @param {any} figure
+ * @param {number} height px of its place
  */
-function trim(figure) {
+function trim(figure, height) {
   const layout = structuredClone(figure.layout);
-  layout.annotations = [];
-  layout.margin = { l: 46, r: 50, t: 4, b: 18 };
+  const margin = { l: 46, r: 68, t: 4, b: 18 };
+  layout.margin = margin;
+  layout.annotations = listNames(layout, height - margin.t - margin.b).flatMap(({ lines, y }) =>
+    lines.map((line, i) => ({
+      xref: "paper",
+      x: 1,
+      xanchor: "left",
+      yref: "paper",
+      y: 1,
+      yanchor: "middle",
+      yshift: -(y + i * ROW),
+      text: `<b>${line}</b>`,
+      showarrow: false,
+      font: { size: 10 },
+    })),
+  );
   for (const axis of [layout.xaxis, layout.yaxis]) {
     axis.title = { text: "" };
     axis.automargin = false;
@@ -147,7 +163,10 @@ class Picture {
     const answer = this.answers.get(this.shown);
     if (!answer) return;
     const { figures } = answer;
-    const gradient = (this.band.matches ? trim : fit)(figures.gradient);
+    const { plot } = this.flow.marks.gradient;
+    const gradient = this.band.matches
+      ? trim(figures.gradient, plot.clientHeight)
+      : fit(figures.gradient);
     this.flow.show({ ...answer, figures: { ...figures, gradient } });
     const verdict = part(this.root, "verdict");
     const { icon, state, value } = answer.cards.at(-1);

@@ -142,7 +142,10 @@ class PhaseMap {
     if (line.type === "start") this.start(line);
     else if (line.type === "queued") setText(this.$("count"), line.status);
     else if (line.type === "cell") this.take(line);
-    else setText(this.$("summary"), line.type === "done" ? line.summary : line.error);
+    else {
+      const said = line.type === "done" ? line.summary : line.error;
+      this.$("summary").replaceChildren(...writeSymbols(said));
+    }
   }
 
   /** @param {any} map */
@@ -164,6 +167,7 @@ class PhaseMap {
     this.$("x-name").replaceChildren(...writeSymbols(`${map.x.label} →`));
     this.$("y-name").replaceChildren(...writeSymbols(`${map.y.label} →`));
     this.$("line-text").replaceChildren(...writeSymbols(map.line_text));
+    this.showBiases(map.biases);
     setText(this.$("line-name"), map.line_name);
     for (const name of ["dot-key", "dot-key-empty"]) this.$(name).hidden = !trains;
     setText(this.$("settings"), map.settings);
@@ -173,6 +177,21 @@ class PhaseMap {
     this.draw();
     this.showProgress();
     this.tell();
+  }
+
+  /**
+   * Say why the line is not where it is without biases, where it is not.
+   * @param {{text: string, links: [string, string][]} | null} biases
+   */
+  showBiases(biases) {
+    const place = this.$("biases");
+    place.hidden = !biases;
+    if (!biases) return;
+    const links = biases.links.flatMap(([words, href], i) => [
+      i ? " · " : " ",
+      el("a", { href }, words),
+    ]);
+    place.replaceChildren(...writeSymbols(biases.text), ...links);
   }
 
   /** @param {any} cell */

@@ -191,7 +191,7 @@ function drawMarks(points, { size, color, symbol = "circle" }) {
  * @param {string} symbol
  * @param {number} radius
  */
-function outline(symbol, radius) {
+export function outline(symbol, radius) {
   const wide = round((2 * radius) / Math.sqrt(3));
   const half = round(radius / 2);
   if (symbol === "triangle-up") {
