@@ -21,7 +21,7 @@ from chainrule.app.lesson.figures import (
     measure_flows,
     measure_profiles,
 )
-from chainrule.app.lesson.subjects import SEEDS, SUBJECTS
+from chainrule.app.state.subjects import SEEDS, SUBJECTS
 from chainrule.training.training import Optimizer, train
 
 ROOT = Path(__file__).parent.parent

@@ -41,8 +41,8 @@ from chainrule.app.lesson.plots import HIGH, LOW, plot_activation, plot_profile
 from chainrule.app.lesson.questions import QUESTIONS
 from chainrule.app.lesson.readings import READINGS
 from chainrule.app.lesson.scenes import SCENES
-from chainrule.app.lesson.subjects import ADDRESSES, SEEDS, SUBJECTS
 from chainrule.app.lesson.tables import BOUNDS, write_slopes
+from chainrule.app.state.subjects import ADDRESSES, SEEDS, SUBJECTS
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.viability.model import NOT_VIABLE, VIABLE
 from chainrule.display.script import format_listing_output, write_listing

@@ -7,7 +7,7 @@ import pytest
 from axe import list_serious
 from browsing import empty, watch
 from chainrule.app.lesson.scenes import DEPTHS, SCENES
-from chainrule.app.lesson.subjects import ADDRESSES, SUBJECTS
+from chainrule.app.state.subjects import ADDRESSES, SUBJECTS
 from chainrule.display.script import format_listing_output, write_listing
 from chainrule.measure.simulation import simulate
 from chainrule.spec.network_spec import NetworkSpec

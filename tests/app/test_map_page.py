@@ -18,9 +18,9 @@ from chainrule.app.answers.map_answer import CellStore, describe_cells, describe
 from chainrule.app.application import create_app
 from chainrule.app.jobs.queue import BOUNDS, Lane, TooLong
 from chainrule.app.lesson.claims import CLAIMS
-from chainrule.app.lesson.subjects import SUBJECTS
 from chainrule.app.routes import map_page
 from chainrule.app.state.maps import DEFAULTS, KINDS, SETTINGS, read_map
+from chainrule.app.state.subjects import SUBJECTS
 from chainrule.app.state.view import read_view
 from chainrule.sweeps import phase_map
 from chainrule.sweeps.cells import SpecCell

@@ -20,9 +20,9 @@ from chainrule.app.answers.stored import AnswerStore, Stored
 from chainrule.app.jobs.queue import BOUNDS, Lane
 from chainrule.app.lesson.figures import load_figures
 from chainrule.app.lesson.plots import POWERS
-from chainrule.app.lesson.subjects import PRESET_SUBJECTS
 from chainrule.app.samples import SAMPLES, read_sample
 from chainrule.app.site.thumbnails import SIZE, draw_thumbnail, plot_thumbnail
+from chainrule.app.state.subjects import PRESET_SUBJECTS
 from chainrule.app.state.view import COVERS
 from chainrule.chain import ScalarChain
 from chainrule.chain.notation import format_equal

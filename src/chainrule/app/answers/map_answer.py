@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from chainrule._utils.numbers import format_number
-from chainrule.app.lesson.subjects import SUBJECTS
 from chainrule.app.state.maps import MapView
+from chainrule.app.state.subjects import SUBJECTS
 from chainrule.app.state.view import write_query
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.sweeps.axes import is_line_critical, trace_critical_line

@@ -16,7 +16,7 @@ from typing import Any
 
 from chainrule._utils.html import Markup, element
 from chainrule._utils.numbers import format_number, format_times
-from chainrule.app.lesson.subjects import PRESET_SUBJECTS, SEEDS, SUBJECTS
+from chainrule.app.state.subjects import PRESET_SUBJECTS, SEEDS, SUBJECTS
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rules import RULES

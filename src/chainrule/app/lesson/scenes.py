@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from chainrule._utils.html import Markup, element, render
-from chainrule.app.lesson.subjects import ADDRESSES, SUBJECTS, write_address
 from chainrule.app.lesson.writer import Writer
+from chainrule.app.state.subjects import ADDRESSES, SUBJECTS, write_address
 from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.initializers import INITIALIZERS
 

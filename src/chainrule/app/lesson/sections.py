@@ -10,9 +10,9 @@ from chainrule.app.lesson.markup import render_link
 from chainrule.app.lesson.plots import plot_profile
 from chainrule.app.lesson.questions import QUESTIONS
 from chainrule.app.lesson.readings import READINGS
-from chainrule.app.lesson.subjects import ADDRESSES, SUBJECTS
 from chainrule.app.lesson.writer import Writer, write_code, write_formula
 from chainrule.app.state.paths import write_paths
+from chainrule.app.state.subjects import ADDRESSES, SUBJECTS
 from chainrule.chain.graph_presets import EXPRESSIONS
 from chainrule.spec.network_spec import NetworkSpec
 

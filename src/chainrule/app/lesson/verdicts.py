@@ -4,8 +4,8 @@ from chainrule._utils.html import Markup, element, render
 from chainrule.app.lesson import story
 from chainrule.app.lesson.claims import CLAIMS, Claim, Standing
 from chainrule.app.lesson.markup import render_link
-from chainrule.app.lesson.subjects import ADDRESSES
 from chainrule.app.lesson.writer import Writer
+from chainrule.app.state.subjects import ADDRESSES
 
 _STANDINGS = {
     Standing.TRUE: ("✔", "good"),

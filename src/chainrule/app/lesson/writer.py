@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from chainrule._utils.html import Markup, element
 from chainrule.app.lesson.figures import Figures
 from chainrule.app.lesson.markup import render_link, render_math, render_text
-from chainrule.app.lesson.subjects import ADDRESSES
+from chainrule.app.state.subjects import ADDRESSES
 from chainrule.diagnosis.rule import MEANINGS, Verdict
 
 _COLORS = {Verdict.HEALTHY: "good", Verdict.EXPLODING: "bad", Verdict.DEAD_UNITS: "bad"}

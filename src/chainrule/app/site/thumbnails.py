@@ -11,7 +11,7 @@ from functools import cache
 from chainrule._utils.html import Markup, element
 from chainrule.app.lesson.figures import load_figures
 from chainrule.app.lesson.plots import POWERS
-from chainrule.app.lesson.subjects import PRESET_SUBJECTS
+from chainrule.app.state.subjects import PRESET_SUBJECTS
 from chainrule.figures.gradients import outline_gaps, read_state
 from chainrule.report.scales import Scale
 

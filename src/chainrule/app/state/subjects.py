@@ -1,4 +1,4 @@
-"""The networks that the lesson speaks of, by name."""
+"""The networks that the lesson and other pages speak of, by name."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
