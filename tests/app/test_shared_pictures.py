@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from browsing import PATIENCE, empty, watch
+from browsing import PATIENCE, empty, expect, watch
 from chainrule import PRESETS, NetworkSpec, Verdict, diagnose, simulate
 from chainrule.app import create_app
 from chainrule.app.answers.stored import AnswerStore, Stored
@@ -31,6 +31,7 @@ from chainrule.figures import theme
 from chainrule.flow.loading import decode_flow
 from chainrule.report.picture import draw_picture
 from explorer import measure, open_explorer
+from serving import PATIENCE as WAIT_SECONDS
 from serving import wait_until
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -169,7 +170,7 @@ def test_a_busy_server_says_when_to_ask_again():
     gate = threading.Event()
     queue = app.state.queue
     jobs = [
-        queue.submit(lambda check: gate.wait(60), lane=Lane.SEARCH)
+        queue.submit(lambda check: gate.wait(WAIT_SECONDS), lane=Lane.SEARCH)
         for _ in range(BOUNDS[Lane.SEARCH].seats)
     ]
     try:
@@ -410,7 +411,7 @@ def test_share_shows_the_picture_and_saves_it(page, url):
     open_explorer(page, url, PAIR)
     page.get_by_role("button", name="Share", exact=True).click()
     image = page.locator("[data-part=picture-image]")
-    page.wait_for_function("document.querySelector('[data-part=picture-image]').naturalWidth")
+    expect(page.locator("[data-part=picture-said]")).to_contain_text("the same picture")
     assert image.evaluate("node => [node.naturalWidth, node.naturalHeight]") == [1200, 630]
     assert "pin=" in image.get_attribute("src")
     for kind, start in (("PNG", b"\x89PNG"), ("SVG", b"<svg")):
@@ -419,13 +420,11 @@ def test_share_shows_the_picture_and_saves_it(page, url):
         assert download.value.suggested_filename == f"chainrule.{kind.lower()}"
         assert download.value.path().read_bytes().startswith(start)
     page.get_by_role("dialog").get_by_role("button", name="Copy link").click()
-    page.wait_for_function(
-        "document.querySelector('[data-part=picture-said]').textContent === 'Copied.'"
-    )
+    expect(page.locator("[data-part=picture-said]")).to_have_text("Copied.")
     assert "pin=" in page.evaluate("navigator.clipboard.readText()")
     page.keyboard.press("Escape")
-    assert not page.get_by_role("dialog").is_visible()
-    assert page.evaluate("document.activeElement.textContent") == "Share"
+    expect(page.get_by_role("dialog")).not_to_be_visible()
+    expect(page.get_by_role("button", name="Share", exact=True)).to_be_focused()
 
 
 @pytest.mark.browser

@@ -155,14 +155,15 @@ class TestInputs:
             assert "3 of 20 columns" in found.evidence
 
     @pytest.mark.parametrize(
-        ("repeated", "examples", "noted"), [(0.6, 10, True), (0.5, 10, False), (0.6, 7, False)]
+        ("repeated", "examples", "noted"),
+        [(0.6, 10, True), (0.5, 10, True), (0.4, 10, False), (0.6, 7, False)],
     )
     def test_examples_that_repeat(self, repeated, examples, noted):
         inputs = self.build(repeated=repeated, examples=examples)
         found = note("repeated_examples", inputs=inputs)
         assert (found is not None) is noted
         if noted:
-            assert "6 of 10 examples" in found.evidence
+            assert f"{10 * repeated:.0f} of 10 examples" in found.evidence
 
 
 class TestOthers:
@@ -289,7 +290,7 @@ class TestOthers:
         bounds = {
             **{"large_branch": 2.0, "tiny_branch": 0.01, "growing_pre_norm": 1.5},
             **{"fading_post_norm": 0.5, "idle_examples": 0.25, "large_start": 8.0},
-            **{"constant_columns": 0.1, "repeated_examples": 0.5, "copied_units": 0.1},
+            **{"constant_columns": 0.1, "repeated_examples": 0.49, "copied_units": 0.1},
             **{"partly_saturated": 0.5, "near_overflow": 0.1, "one_hot_attention": 0.05},
             **{"uniform_attention": 0.95, "starved_branch": 0.1, "fading_time": 0.0},
         }

@@ -598,3 +598,15 @@ def test_names_that_a_file_cannot_hold_are_refused(name):
     model, x = make()
     with pytest.raises(LossError, match="200"):
         inspect(model, lambda m: {name: m(x).square().mean()})
+
+
+@pytest.mark.parametrize("loss", [F.l1_loss, F.huber_loss, F.smooth_l1_loss])
+def test_guessing_of_targets_that_were_expanded_is_that_of_copies(loss):
+    """PyTorch takes a wrong median of such a tensor."""
+    x, y = torch.randn(48, 6), torch.tensor([[0.5, -1.25]]).expand(48, 2)
+    model = nn.Linear(6, 2)
+    guessing = [
+        float(inspect(model, lambda m, y=each: loss(m(x), y)).loss_facts.guessing)
+        for each in (y, y.clone())
+    ]
+    assert guessing == pytest.approx([0.0, 0.0], abs=1e-6)

@@ -106,3 +106,63 @@ def test_an_optimizer_without_groups_is_refused():
     optimizer.param_groups.clear()
     with pytest.raises(InspectionError, match="groups"):
         chainrule.inspect(model, compute_loss, optimizer)
+
+
+FOREIGN = {
+    "Adadelta, its own": (lambda p: torch.optim.Adadelta(p), False),
+    "Adadelta, a tenth": (lambda p: torch.optim.Adadelta(p, 0.1), False),
+    "Adadelta, that of Adam": (lambda p: torch.optim.Adadelta(p, 1e-3), True),
+    "Adafactor, its own": (lambda p: torch.optim.Adafactor(p), False),
+    "Adafactor, far below": (lambda p: torch.optim.Adafactor(p, 1e-5), True),
+    "Rprop finds its own": (lambda p: torch.optim.Rprop(p, 1e-5), False),
+    "LBFGS": (lambda p: torch.optim.LBFGS(p, 0.5), False),
+    "LBFGS, that of Adam": (lambda p: torch.optim.LBFGS(p, 1e-3), True),
+    "a schedule at its start": (lambda p: torch.optim.Adadelta(p, 0.0), False),
+    "SGD, whose step is known": (lambda p: torch.optim.SGD(p, 0.3), False),
+    "Adam, whose step is known": (lambda p: torch.optim.Adam(p, 0.2), False),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_rate_far_from_the_optimizers_own_is_noted(name):
+    make, noted = FOREIGN[name]
+    model = build()
+    diagnosis = chainrule.diagnose(
+        chainrule.inspect(model, compute_loss, make(list(model.parameters())))
+    )
+    found = [each for each in diagnosis.notes if each.name == "foreign_rate"]
+    assert bool(found) is noted
+    if noted:
+        assert found[0].value == pytest.approx(1000.0)
+
+
+def test_the_rate_of_a_class_is_that_of_its_signature():
+    class Own(torch.optim.SGD):
+        def __init__(self, params, lr="fast"):
+            super().__init__(params, 0.1 if lr == "fast" else lr)
+
+    class Without(torch.optim.SGD):
+        def __init__(self, params, rate):
+            super().__init__(params, rate)
+
+    model = build()
+    for make, rate in (
+        (lambda p: torch.optim.Adadelta(p, 3.0), 1.0),
+        (lambda p: torch.optim.Adam(p), 1e-3),
+        (Own, None),
+        (lambda p: Without(p, 0.1), None),
+    ):
+        flow = chainrule.inspect(model, compute_loss, make(model.parameters()))
+        assert flow.optimizer.default_rate == rate
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adadelta, torch.optim.Adafactor])
+def test_at_a_thousandth_of_its_own_rate_an_optimizer_learns_nothing(kind):
+    own = build()
+    assert train(own, kind(own.parameters()))
+    foreign = build()
+    optimizer = kind(foreign.parameters())
+    optimizer.param_groups[0]["lr"] *= 1e-3
+    before = compute_loss(foreign).item()
+    train(foreign, optimizer)
+    assert compute_loss(foreign).item() > 0.9 * before

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from chainrule._utils.numbers import format_number, format_share
-from chainrule.diagnosis.loss_rules import read_reach, word_reach
+from chainrule.diagnosis.loss_rules import has_same_numbers, read_reach, word_reach
 from chainrule.diagnosis.note import Note, make_note
 from chainrule.diagnosis.observations import OBSERVATIONS
 from chainrule.diagnosis.optimizer_rules import (
@@ -154,6 +154,45 @@ def _find_alike_targets(flow: GradientFlow) -> Iterator[Note]:
             )
 
 
+def _find_same_numbers(flow: GradientFlow) -> Iterator[Note]:
+    """Find targets of a regression that are the same for all examples."""
+    facts = flow.loss_facts
+    parts = [part for part in facts.parts if part.kind != "penalty"] if facts else []
+    if len(parts) != 1 or not has_same_numbers(parts[0]):
+        return
+    rows = [flow.layers[at].shape[0] for at in parts[0].outputs if flow.layers[at].shape]
+    if max(rows, default=0) >= _ENOUGH_ANSWERS:
+        yield make_note(
+            "same_targets",
+            1.0,
+            "all examples of the batch have the same target: the best constant answer costs "
+            f"{format_number(0.0)}",
+            [flow.layers[at].name for at in parts[0].outputs],
+        )
+
+
+def _find_same_views(flow: GradientFlow) -> Iterator[Note]:
+    """Find two outputs of a module that one part of the loss reads, and that are the same."""
+    for part in flow.loss_facts.parts if flow.loss_facts else ():
+        seen: dict[object, int] = {}
+        for at in sorted(part.outputs):
+            call = flow.layers[at]
+            values = call.statistics
+            if values is None or not call.shape or call.shape[0] < _ENOUGH_ANSWERS:
+                continue
+            first = seen.setdefault((call.name, call.output, call.shape, values), at)
+            if first != at and values.variation:
+                yield make_note(
+                    "same_views",
+                    1.0,
+                    f"the loss compares {flow.layers[first].label!r} with {call.label!r}. Over "
+                    f"{call.shape[0]:,} examples, mean, deviation, ends and histogram of both are "
+                    "the same to the last digit",
+                    [call.name],
+                )
+                break
+
+
 _ENOUGH_ANSWERS = 8
 """Answers from which on it is no accident that their targets are the same."""
 
@@ -217,6 +256,32 @@ def _find_small_steps(flow: GradientFlow) -> Iterator[Note]:
         yield make_note("small_steps", step, word_step(flow, step), [])
 
 
+def _find_foreign_rate(flow: GradientFlow) -> Iterator[Note]:
+    """Find rates far from the usual one of an optimizer whose steps are not known otherwise."""
+    optimizer = flow.optimizer
+    if optimizer is None or optimizer.steps != "other" or optimizer.name in _FIND_THEIR_OWN:
+        return
+    rates = [rate for rate in optimizer.rates if rate]
+    usual = optimizer.default_rate
+    if not rates or usual is None:
+        return
+    far = max(rates, key=lambda rate: abs(math.log(rate / usual)))
+    factor = max(far / usual, usual / far)
+    if factor > OBSERVATIONS["foreign_rate"].threshold:
+        yield make_note(
+            "foreign_rate",
+            factor,
+            f"{optimizer.name} has a learning rate of {format_number(far)}, where "
+            f"{format_number(usual)} is its own: {format_number(factor)} times "
+            f"{'more' if far > usual else 'less'}",
+            [],
+        )
+
+
+_FIND_THEIR_OWN = frozenset({"Rprop"})
+"""Optimizers whose steps soon are of their own size, whatever rate they start with."""
+
+
 def _find_decay(flow: GradientFlow) -> Iterator[Note]:
     pull = measure_metric(flow, "strong_decay")
     if pull is None or RULES["strong_decay"].finds(flow):
@@ -245,10 +310,13 @@ LEARNING_NOTES: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_reach,
     _find_one_sided,
     _find_alike_targets,
+    _find_same_numbers,
+    _find_same_views,
     _find_slow_start,
     _find_linear,
     _find_slips,
     _find_small_steps,
+    _find_foreign_rate,
     _find_decay,
     _find_dropout,
 )

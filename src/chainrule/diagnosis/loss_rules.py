@@ -62,6 +62,9 @@ HAVE_A_FLOOR = frozenset(
 )
 """Kinds of losses that are lowest for the right answer."""
 
+_REGRESSIONS = frozenset(["mse", "l1", "smooth_l1", "huber"])
+"""Kinds of losses whose targets are any numbers."""
+
 APPLIED_TWICE = frozenset(
     {
         ("cross_entropy", "softmax"),
@@ -125,12 +128,21 @@ def _read_excess(flow: GradientFlow) -> list[Reading]:
             continue
         modules, where = _locate(flow, part.outputs)
         # Targets that are all the same differ by rounding at most: guessing is no measure there.
-        # Squares of what is rounded are as small as the square of the precision.
-        rounding = _OF_SQUARES if part.kind == "mse" else 0.0
-        measures = part.guessing > rounding * abs(part.value)
-        value = part.value / part.guessing if measures and part.guessing > 0.0 else None
+        measures = part.guessing > 0.0 and not has_same_numbers(part)
+        value = part.value / part.guessing if measures else None
         found.append(Reading(value=value, modules=modules, where=where))
     return found
+
+
+def has_same_numbers(part: LossPart) -> bool:
+    """Whether the targets of a regression are the same for all examples, up to rounding.
+
+    Squares of what is rounded are as small as the square of the precision.
+    """
+    if part.kind not in _REGRESSIONS or part.guessing is None or part.value is None:
+        return False
+    rounding = 16.0 * FLAT if part.kind == "l1" else _OF_SQUARES
+    return part.is_direct and part.guessing <= rounding * abs(part.value)
 
 
 def _read_tied_excess(flow: GradientFlow) -> list[Reading]:

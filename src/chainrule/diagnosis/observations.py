@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from chainrule.diagnosis.input_rules import LARGE
+from chainrule.diagnosis.optimizer_rules import SHORTER
 from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.time_rules import LONG
 from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM
@@ -230,6 +231,18 @@ _OBSERVATIONS = (
         source="follows from the triangle inequality; Karpathy, CS231n 2015",
     ),
     Observation(
+        name="foreign_rate",
+        metric="learning rate ÷ the one that the optimizer takes by default, or the reverse",
+        threshold=SHORTER,
+        beyond=">",
+        meaning="Each optimizer has usual rates of its own: 1e-4 to 1e-2 for Adam, 0.001 to 1 for "
+        "SGD, about 1 for Adadelta. A rate that was taken over from another one hardly moves the "
+        "weights, or moves them far too much. Of six models with Adadelta and Adafactor, 200 steps "
+        "took 96 to 100 % of the loss away at their own rates, and 2 % at most at a thousandth.",
+        source="Zeiler 2012, Adadelta (arXiv 1212.5701); PyTorch documentation of torch.optim; the "
+        "bound is the range of the usual rates of Adam",
+    ),
+    Observation(
         name="some_decay",
         metric="pull of the weight decay ÷ pull of the loss",
         threshold=1.0,
@@ -297,10 +310,11 @@ _OBSERVATIONS = (
     Observation(
         name="repeated_examples",
         metric="share of input examples that repeat an earlier one",
-        threshold=0.5,
+        threshold=0.49,  # where every example stands there twice it is one half
         beyond=">",
         meaning="Repeated examples teach nothing new. If they should differ, look at how the batch "
-        "is drawn: a random state set too often, an index that does not move, a copied view.",
+        "is drawn: a random state set too often, an index that does not move, a copied view. A "
+        "contrastive loss then compares every example with itself.",
         source="measured: the input's examples",
     ),
     Observation(
@@ -354,6 +368,18 @@ _OBSERVATIONS = (
         "shuffled, a column that was mixed up. A critic that gets real or generated samples "
         "alone has such targets on purpose.",
         source="definition: the best constant answer costs nothing",
+    ),
+    Observation(
+        name="same_views",
+        metric="outputs of a module that the loss compares, and that are the same",
+        threshold=0.0,
+        beyond=">",
+        meaning="The module was given the same examples twice, and nothing random in it makes a "
+        "difference, so what shall be alike is alike from the start. A contrastive loss then only "
+        "drives examples apart, and learns nothing of what two views have in common. Look at how "
+        "the second view is made.",
+        source="Chen et al. 2020, SimCLR (arXiv 2002.05709), section 3: without augmentation, the "
+        "task is trivial",
     ),
     Observation(
         name="rare_targets",

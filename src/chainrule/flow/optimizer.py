@@ -31,6 +31,8 @@ class OptimizerFlow:
         decays: The weight decay of each parameter, as `rates`; empty in older files.
         is_decoupled: Whether a step takes rate · decay · weight off the weight (AdamW), in place of
             adding decay · weight to the gradient.
+        default_rate: The learning rate that its class takes if it is given none; `None` if it has
+            no such rate.
         maximizes: Whether it makes the loss larger (`maximize=True`).
 
     Example:
@@ -48,3 +50,4 @@ class OptimizerFlow:
     decays: Annotated[tuple[Rate | None, ...], FailFast(), Field(max_length=100_000)] = ()
     is_decoupled: Annotated[bool, Strict()] = False
     maximizes: Annotated[bool, Strict()] = False
+    default_rate: Rate | None = None

@@ -330,7 +330,8 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
         if part.kind == "mse":
             guessing = (rows - rows.mean(0)).square().sum() * scale
         else:
-            centre = rows.median(dim=0).values
+            # PyTorch takes a wrong median of a tensor that was expanded.
+            centre = rows.contiguous().median(dim=0).values
             guessing = (_penalize(part, rows - centre) * scale).sum()
         return value, guessing, guessing, 0.0, reach
     scale = _list_rows(scale.expand_as(target))

@@ -1,6 +1,7 @@
 """Reading an optimizer: which of a model's parameters it holds, and at which learning rates."""
 
 import math
+from inspect import signature
 from typing import Any
 
 import torch
@@ -71,17 +72,32 @@ def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> Op
         steps = "gradient"
     elif isinstance(optimizer, RESCALING):
         steps = "rescaled"
-    epsilon = max(float(group.get("eps", 0.0)) for group in optimizer.param_groups)
-    momentum = max(float(group.get("momentum", 0.0)) for group in optimizer.param_groups)
+    groups = optimizer.param_groups
+    epsilon = momentum = 0.0  # others may keep something else under these names
+    if steps == "rescaled":
+        epsilon = max(float(group.get("eps", 0.0)) for group in groups)
+    elif steps == "gradient":
+        momentum = max(float(group.get("momentum", 0.0)) for group in groups)
     return OptimizerFlow(
         name=type(optimizer).__name__,
         steps=steps,
         rates=tuple(rates.get(id(parameter.tensor)) for parameter in inventory.parameters),
-        momentum=momentum if steps == "gradient" else 0.0,
+        momentum=momentum,
         foreign=len(rates.keys() - own),
-        epsilon=epsilon if steps == "rescaled" else 0.0,
+        epsilon=epsilon,
         decays=tuple(decays.get(id(parameter.tensor)) for parameter in inventory.parameters),
         is_decoupled=isinstance(optimizer, torch.optim.AdamW)
         or any(bool(group.get("decoupled_weight_decay")) for group in optimizer.param_groups),
         maximizes=all(bool(group.get("maximize")) for group in optimizer.param_groups),
+        default_rate=_read_default_rate(type(optimizer)),
     )
+
+
+def _read_default_rate(kind: type[torch.optim.Optimizer]) -> float | None:
+    """Return the learning rate that a class of optimizers takes if it is given none."""
+    try:
+        rate = signature(kind).parameters["lr"].default
+    except (KeyError, TypeError, ValueError):  # it has none, or cannot be asked
+        return None
+    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    return float(rate) if is_number and 0.0 < rate < math.inf else None

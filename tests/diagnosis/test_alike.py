@@ -1,0 +1,167 @@
+"""Targets that are all the same, and views that are: notes, and silence where it only looks so."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.rule import Verdict
+from chainrule.measure.inspection import inspect
+from faults import stack
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def note(model, compute, name):
+    """Return the note of a name, if there is one; there is no finding."""
+    diagnosis = diagnose(inspect(model, compute))
+    assert diagnosis.verdict is Verdict.HEALTHY
+    return next((each for each in diagnosis.notes if each.name == name), None)
+
+
+# --- The same target -----------------------------------------------------------------------------
+
+X = torch.randn(48, 6, generator=torch.Generator().manual_seed(1))
+SAME = torch.tensor([[0.4, -1.3]]).expand(48, 2)
+LOSSES = {
+    "square": F.mse_loss,
+    "absolute": F.l1_loss,
+    "huber": F.huber_loss,
+    "smooth": F.smooth_l1_loss,
+    "by hand": lambda out, y: (out - y).square().mean(),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_regression_on_one_number_is_noted(name):
+    model = stack(6, 16, 2)
+    assert note(model, lambda m: LOSSES[name](m(X), SAME), "same_targets")
+    assert note(model, lambda m: LOSSES[name](m(X), torch.zeros(48, 2)), "same_targets")
+    assert not note(model, lambda m: LOSSES[name](m(X), torch.tanh(X[:, :2])), "same_targets")
+    assert not note(model, lambda m: LOSSES[name](m(X[:7]), SAME[:7]), "same_targets")
+
+
+def test_a_boundary_beside_an_equation_is_no_batch_of_one_target():
+    """Of a network that solves u'' = −sin t, the ends are to be 0."""
+    t = torch.linspace(0, 3, 24)[:, None].requires_grad_()
+    ends = torch.tensor([[0.0], [3.0]]).repeat(8, 1)
+
+    def compute(m):
+        u = m(t)
+        (first,) = torch.autograd.grad(u.sum(), t, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), t, create_graph=True)
+        return F.mse_loss(second, -t.sin()) + F.mse_loss(m(ends), torch.zeros(16, 1))
+
+    assert not note(stack(1, 24, 24, 1, activation=nn.Tanh), compute, "same_targets")
+
+
+def test_one_column_that_differs_is_enough():
+    y = SAME.clone()
+    y[:, 1] = X[:, 0]
+    assert not note(stack(6, 16, 2), lambda m: F.mse_loss(m(X), y), "same_targets")
+
+
+def test_targets_far_from_zero_that_differ_are_not_the_same():
+    y = 100.0 + 0.1 * torch.tanh(X[:, :2])
+    notes = {each.name for each in diagnose(
+        inspect(stack(6, 16, 2), lambda m: F.mse_loss(m(X), y))
+    ).notes}  # fmt: skip
+    assert "same_targets" not in notes
+
+
+# --- The same view -------------------------------------------------------------------------------
+
+MEANS = torch.randn(48, 6, generator=torch.Generator().manual_seed(2))
+
+
+def views(same):
+    a, b = (MEANS + 0.4 * torch.randn(48, 6) for _ in range(2))
+    return a, a if same else b
+
+
+def contrast(z, w):
+    z, w = F.normalize(z, dim=1), F.normalize(w, dim=1)
+    return F.cross_entropy(z @ w.T / 0.2, torch.arange(len(z)))
+
+
+def pull(z, w):
+    """The two views of an example are to be closer than those of its neighbour."""
+    return F.triplet_margin_loss(z, w, w.roll(1, 0))
+
+
+def decorrelate(z, w):
+    """Barlow Twins."""
+    z, w = ((each - each.mean(0)) / each.std(0) for each in (z, w))
+    return (z.T @ w / len(z) - torch.eye(z.shape[1])).square().sum()
+
+
+@pytest.mark.parametrize("loss", [contrast, pull, decorrelate])
+@pytest.mark.parametrize("same", [True, False])
+def test_two_views_that_are_the_same_are_noted(loss, same):
+    a, b = views(same)
+    found = note(stack(6, 32, 8), lambda m: loss(m(a), m(b)), "same_views")
+    assert bool(found) is same
+    if same:
+        assert found.modules == ("2",)
+        assert "48" in found.evidence
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_in_one_batch_they_are_repeated_examples(same):
+    both = torch.cat(views(same))
+    found = note(stack(6, 32, 8), lambda m: contrast(*m(both).chunk(2)), "repeated_examples")
+    assert bool(found) is same
+
+
+def test_dropout_makes_two_views_of_one():
+    """Gao et al. 2021, SimCSE."""
+    a, _ = views(same=True)
+    model = nn.Sequential(nn.Linear(6, 32), nn.Dropout(0.1), nn.ReLU(), nn.Linear(32, 8))
+    assert not note(model, lambda m: contrast(m(a), m(a)), "same_views")
+
+
+def test_an_answer_and_a_penalty_on_it_may_come_from_two_calls():
+    a, y = MEANS, MEANS[:, 0]
+    found = note(
+        stack(6, 32, 1),
+        lambda m: F.mse_loss(m(a)[:, 0], y) + 1e-3 * m(a).square().mean(),
+        "same_views",
+    )
+    assert not found
+
+
+def test_two_networks_that_start_alike_are_no_view_twice():
+    """A student and its teacher, which is a copy that moves on slowly."""
+    student, teacher = stack(6, 32, 8), stack(6, 32, 8)
+    teacher.load_state_dict(student.state_dict())
+    model = nn.ModuleDict({"student": student, "teacher": teacher.requires_grad_(False)})
+    a, b = views(same=False)
+    found = note(model, lambda m: contrast(m["student"](a), m["teacher"](b)), "same_views")
+    assert not found
+
+
+@pytest.mark.parametrize(("kind", "rate"), [(torch.optim.SGD, 0.3), (torch.optim.Adam, 3e-3)])
+def test_from_the_same_view_nothing_is_learned_of_what_two_have_in_common(kind, rate):
+    """How often the other view is not the closest one, of views that share 2 of 6 columns."""
+
+    def draw():
+        own = torch.randn(48, 2)
+        return tuple(torch.cat([own, torch.randn(48, 4)], 1) for _ in range(2))
+
+    def train(same):
+        torch.manual_seed(0)
+        model = stack(6, 48, 8)
+        optimizer = kind(model.parameters(), rate)
+        for _ in range(200):
+            a, b = draw()
+            optimizer.zero_grad()
+            contrast(model(a), model(a if same else b)).backward()
+            optimizer.step()
+        a, b = draw()
+        return contrast(model(a), model(b)).item()
+
+    assert train(same=True) > 0.9 * torch.tensor(48.0).log().item() > 1.1 * train(same=False)
