@@ -138,7 +138,8 @@ def _tell_biases(view: MapView, line: tuple[tuple[float, float], ...]) -> Line |
     )
     links = [("The map without biases", f"/map?{view.replace_setting('bias_std', 0.0).address}")]
     if view.base.activation == "tanh" and math.isclose(there, XAVIER_SCALE, rel_tol=0.01):
-        text += f", which is Xavier: there the lesson's tanh keeps its gradients over {LESSON_DEPTH} layers"
+        text += ", which is Xavier: there the lesson's tanh keeps its gradients over "
+        text += f"{LESSON_DEPTH} layers"
         links.append(("Where the lesson says so", "/learn#lesson-claim-tanh_depth"))
     return {"text": f"{text}.", "links": [list(link) for link in links]}
 
