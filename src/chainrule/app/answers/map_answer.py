@@ -25,9 +25,6 @@ Line = dict[str, Any]
 XAVIER_SCALE = 1.0
 """Weight scale of Xavier's weights between layers of one width: spread √(1 / width) × √width."""
 
-LESSON_DEPTH = 100
-"""Layers of tanh with Xavier, without biases, over which the lesson says that gradients stay."""
-
 END = 300
 """The shade of a ratio of 10⁴ and more; that of 10⁻⁴ and less is −300, that of 1 is 0."""
 
@@ -140,7 +137,7 @@ def _tell_biases(view: MapView, line: tuple[tuple[float, float], ...]) -> Line |
     links = [("The map without biases", f"/map?{view.replace_setting('bias_std', 0.0).address}")]
     if view.base.activation == "tanh" and math.isclose(there, XAVIER_SCALE, rel_tol=0.01):
         text += ", which is Xavier: there the lesson's tanh keeps its gradients over "
-        text += f"{LESSON_DEPTH} layers"
+        text += f"{SUBJECTS['tanh_xavier_100'].depth} layers"
         links.append(("Where the lesson says so", "/learn#lesson-claim-tanh_depth"))
     return {"text": f"{text}.", "links": [list(link) for link in links]}
 
