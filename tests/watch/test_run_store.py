@@ -436,6 +436,7 @@ def test_ctrl_c_while_the_disk_is_waited_for_loses_nothing(
         if not pressed.is_set():  # in the middle of a transaction
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             assert pressed.wait(PATIENCE)
+            time.sleep(0.2)  # so that whoever does not wait for it reads too early
 
     commit_when_asked(monkeypatch)
     monkeypatch.setattr(RunWriter, "_insert", insert)

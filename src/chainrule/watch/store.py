@@ -107,6 +107,8 @@ class RunWriter:
         self._calls: SimpleQueue[_Call] = SimpleQueue()
         self._is_called = False
         self._ending = ""
+        self._end: SimpleQueue[None] = SimpleQueue()
+        self._is_over = False
         self._lock: sqlite3.Connection | None = None
         self._file: sqlite3.Connection | None = None
         self._thread: threading.Thread | None = None
@@ -209,7 +211,7 @@ class RunWriter:
             return
         done: SimpleQueue[None] = SimpleQueue()
         self._calls.put(done)
-        while self._thread is not None and self._thread.is_alive():
+        while self._thread is not None and not self._is_over:
             with contextlib.suppress(Empty):
                 done.get(timeout=1.0)
                 break
@@ -232,6 +234,10 @@ class RunWriter:
             self._closed = True
         self._calls.put(SimpleQueue())
         if self._thread is not None:
+            # A `join` that Ctrl-C ends may take the thread for dead from then on (in Python 3.11).
+            while not self._is_over:
+                with contextlib.suppress(Empty):
+                    self._end.get(timeout=1.0)
             self._thread.join()
         atexit.unregister(self.close)
         self._tell()
@@ -350,17 +356,21 @@ class RunWriter:
 
     def _serve(self) -> None:
         """Commit what comes, until the writer is closed; then end the file."""
-        while not self._closed:
-            call = self._calls.get()
-            if call is None and not self._closed:  # others will follow
-                with contextlib.suppress(Empty):
-                    call = self._calls.get(timeout=FLUSH_SECONDS)
+        try:
+            while not self._closed:
+                call = self._calls.get()
+                if call is None and not self._closed:  # others will follow
+                    with contextlib.suppress(Empty):
+                        call = self._calls.get(timeout=FLUSH_SECONDS)
+                self._commit()
+                if call is not None:
+                    call.put(None)
             self._commit()
-            if call is not None:
-                call.put(None)
-        self._commit()
-        self._finish(self._ending)
-        self._release()
+            self._finish(self._ending)
+            self._release()
+        finally:
+            self._is_over = True
+            self._end.put(None)
 
     def _commit(self) -> None:
         self._is_called = False
