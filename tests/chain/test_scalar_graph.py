@@ -363,6 +363,11 @@ def test_paths_that_cancel():
     assert [path.share for path in paths.paths] == [0.5, 0.5]
 
 
+@pytest.mark.parametrize(("text", "share"), [("x - 3*x", 0.5), ("3*x - x", 0.5), ("-x - x", 1.0)])
+def test_what_cancels_has_no_sign(text, share):
+    assert ScalarGraph.parse(text, {"x": 2}).find_paths("x").cancellation == share
+
+
 def test_paths_without_any_size():
     paths = ScalarGraph.parse("0*x + 0*abs(x)", {"x": 3}).find_paths("x")
     assert [path.share for path in paths.paths] == [0.0, 0.0]

@@ -133,6 +133,28 @@ def test_cells_that_fail_end_with_a_code_of_their_own(start, tmp_path):
     assert "3 of them from the store" in again.stderr
 
 
+def test_an_argument_called_as_a_value_is_no_value(start, tmp_path):
+    (tmp_path / "other.py").write_text(
+        "from torch import nn\n\n"
+        "def build(loss, verdict):\n"
+        "    scale = {'mse': 2.0, 'huber': 3.0}[loss]\n"
+        "    model = nn.Linear(2, 2)\n"
+        "    return model, lambda m: scale * m.weight.square().sum()\n"
+    )
+    words = ("sweep", "other.py:build", "--axis", "loss=mse,huber,l1", "--axis", "verdict=5,6")
+    done = start(*words, "--processes", "1", "--csv", "a.csv")
+    assert done.returncode == 3
+    head, *lines = (line.split() for line in done.stdout.splitlines())
+    assert head[:3] == ["loss", "verdict", "verdict"]
+    pairs = [[loss, verdict] for loss in ("mse", "huber", "l1") for verdict in "56"]
+    assert [line[:2] for line in lines] == pairs
+    assert "loss=l1, verdict=5" in done.stderr
+    with open(tmp_path / "a.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [[row["setting_loss"], row["setting_verdict"]] for row in rows] == pairs
+    assert [bool(row["loss"]) for row in rows] == [True] * 4 + [False] * 2
+
+
 ENDLESS = """
 import time
 from torch import nn

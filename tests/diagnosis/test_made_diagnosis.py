@@ -244,6 +244,18 @@ class TestOthers:
         if noted:
             assert (found.value, found.modules) == (share, ("b",))
 
+    @pytest.mark.parametrize(
+        ("step", "percent"), [(2.5e-4, "0.025 %"), (1e-5, "0.001 %"), (3e-4, None)]
+    )
+    def test_a_loss_that_hardly_feels_the_weights_with_its_fall_in_percent(self, step, percent):
+        facts = LossFlow(parts=(), step=quantity(step), reaction=quantity(0.1))
+        sound = make_chain([0.5, 0.5], loss_facts=facts)
+        (found,) = [x for x in list_notes(sound) if x.name == "slow_start"] or [None]
+        assert (found and found.value) == (None if percent is None else step)
+        if percent is not None:
+            assert "1 % along its gradient" in found.evidence
+            assert found.evidence.endswith(f" {percent}")
+
     def test_parts_that_were_detached(self):
         for value, noted in ((-2.5, 2.5), (0.0, None), (None, None)):
             facts = LossFlow(parts=(), detached=quantity(value))

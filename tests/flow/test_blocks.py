@@ -104,6 +104,19 @@ class TestProfile:
             ("stages.*.layers.*", 16, ["a", "b"])
         ]
 
+    def test_behind_the_first_number_a_number_within_a_word_counts_nothing(self):
+        """The parts of a stage are of two kinds, whose names end with a number."""
+        names = [
+            f"stages.{s}.{kind}.{at}.w"
+            for s in range(2)
+            for kind in ("b1", "b2")
+            for at in range(7)
+        ]
+        labels = tuple(f"{s}.{at}" for s in range(2) for at in range(7))
+        assert describe(build_flow(names)) == [
+            (f"stages.*.{kind}.*", labels, ["w"]) for kind in ("b1", "b2")
+        ]
+
     def test_modules_in_a_plain_row_are_no_blocks(self):
         flow = build_flow([str(at) for at in range(30)])
         assert [stack.repeats for stack in build_profile(flow)] == [False]

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import torch
@@ -69,9 +70,12 @@ class TestEdits:
             parameter="weight", shape=(4, 3, 2), action="orthogonal", value=3.0, blocks=blocks
         )
         apply_edits(model, [edit])
-        for block in model.weight.detach().flatten(1).chunk(blocks):
+        matrices = model.weight.detach().flatten(1).chunk(blocks)
+        for block in matrices:
             gram = block @ block.T
             torch.testing.assert_close(gram, 9.0 * torch.eye(len(block)), atol=1e-5, rtol=0)
+        for one, other in combinations(matrices, 2):  # each is drawn anew: gates differ
+            assert not torch.allclose(one, other, atol=0.1)
 
     @pytest.mark.parametrize(
         "fields",

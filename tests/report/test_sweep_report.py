@@ -75,6 +75,16 @@ def test_a_failure_is_marked_and_its_words_are_text():
     assert "<No>" not in page
 
 
+def test_an_argument_called_as_a_value_is_shown_in_addition_to_it():
+    page = build_sweep_report(Sweep((make(0, loss="mse"), make(1, loss="huber"))), color="loss")
+    assert [cell[0] for cell in read_cells(page)] == ["loss mse", "loss huber"]
+    heads = re.findall(r'<th scope="col">([^<]*)</th>', page)
+    rows = [re.findall(r"<td>([^<]*)</td>", row) for row in re.findall(r"<tr>(<td>.*?)</tr>", page)]
+    table = [dict(zip(heads, row, strict=True)) for row in rows]
+    assert [row["setting loss"] for row in table] == ["mse", "huber"]
+    assert [float(row["loss"]) for row in table] == [1.0, 2.0]
+
+
 def test_one_cell_is_a_page_too():
     assert "healthy" in build_sweep_report(Sweep((make(0, depth=2),)))
 

@@ -16,12 +16,13 @@ from chainrule._utils.numbers import format_number
 from chainrule.errors import ChainruleError, SweepError
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.sweeps import Axis, PhaseCell, PhaseMap, Training, phase_map
-from chainrule.sweeps.axes import read_axes, trace_critical_line
+from chainrule.sweeps.axes import is_line_critical, read_axes, trace_critical_line
 from chainrule.sweeps.grids import make_spec
 from chainrule.sweeps.mapping import AXES, BASE, make_cells, order_cells
 from chainrule.sweeps.phase_figure import build_phase_figure, locate, outline, shade
 from chainrule.sweeps.phases import read_cell
 from chainrule.sweeps.records import Trained
+from chainrule.theory.critical import critical_line
 from chainrule.training.training import train
 
 TANH = NetworkSpec(width=32, activation="tanh", bias_std=0.2)
@@ -378,6 +379,16 @@ def count_rows(path):
 def test_wrong_kinds_are_refused_with_the_name(given, name):
     with pytest.raises(SweepError, match=f"{name}: must be .*; got"):
         phase_map(**given)
+
+
+@pytest.mark.parametrize("spreads", [(0.0,), (0.0, 0.2), (0.2, 0.0), (0.1, 0.2), (None, 0.0)])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_a_line_is_critical_if_there_is_a_critical_point_at_each_of_its_biases(activation, spreads):
+    x = Axis(name="weight_scale", values=(1.0, 2.0))
+    y = Axis(name="bias_std", values=spreads)
+    base = NetworkSpec(width=8, activation=activation, bias_std=0.3)
+    points = [critical_line(activation, each or 0.0) for each in spreads]
+    assert is_line_critical(x, y, base) is all(point is not None for point in points)
 
 
 def test_a_line_of_rectifiers_with_biases_is_not_called_critical():

@@ -49,3 +49,20 @@ def test_rows_have_the_same_columns_in_every_format(tmp_path):
     assert sweep.to_json()[0]["loss"] == "Infinity"
     with pytest.raises(SweepError, match=r"\.csv or \.parquet"):
         sweep.write(tmp_path / "a.txt")
+
+
+def test_an_argument_called_as_a_value_has_a_column_of_its_own(tmp_path):
+    given = {"loss": "mse", "seed": 7, "verdict": True, "training_loss": 0.5, "width": 2}
+    sweep = Sweep((make(Outcome(measured=MEASURED), **given), make(Outcome(error="No."), **given)))
+    rows = sweep.to_records()
+    for row in rows:
+        assert {name: row[f"setting_{name}"] for name in given if name != "width"} == {
+            name: value for name, value in given.items() if name != "width"
+        }
+        assert (row["width"], row["seed"], row["training_loss"]) == (2, 0, None)
+    assert [row["loss"] for row in rows] == [math.inf, None]
+    assert [row["verdict"] for row in rows] == ["exploding", None]
+    assert [each.read_setting("loss") for each in sweep] == ["mse", "mse"]
+    assert sweep.write(tmp_path / "a.csv") == 2
+    with open(tmp_path / "a.csv", newline="") as file:
+        assert next(csv.DictReader(file))["setting_loss"] == "mse"

@@ -359,6 +359,18 @@ class TestAgreement:
         assert "part in 1 of the one layer" in text
         assert words in text
 
+    @pytest.mark.parametrize(
+        ("measured", "farthest"),
+        [([1.5, 0.1, 3.0], 2), ([1.5, 0.5, 3.0], 3), ([0.5, 0.9, 0.2], 3), ([1.0, 0.7, 1.0], 2)],
+    )
+    def test_the_layer_farthest_from_its_band_on_either_side_is_shown(self, measured, farthest):
+        flow = make_chain(measured, spec=NetworkSpec(depth=3, width=64))
+        text = describe_agreement([Expected(1.0, 1.0, 0.8, 1.25)] * 3, flow)
+        value = measured[farthest - 1]
+        assert text.startswith(f"Layer {farthest}: measured {value:g}, theory 1 (0.8 to 1.25).")
+        count = sum(not 0.8 <= each <= 1.25 for each in measured)
+        assert f"part in {count} of 3 layers" in text
+
     def test_other_number_of_layers_is_an_error(self):
         with pytest.raises(ChainruleError, match="3 for 2"):
             predict(NetworkSpec(depth=3)).describe_agreement(simulate(NetworkSpec(depth=2), 1))

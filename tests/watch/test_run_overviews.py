@@ -68,6 +68,14 @@ def test_rates_are_those_of_the_steps_and_sudden_changes_are_listed(tmp_path):
         assert few.rates[0, place] == steps[last - 1].rates[0]
 
 
+def test_groups_that_come_later_with_one_rate_are_one(tmp_path):
+    """As with layers that are unfrozen in mid-run, each a group of its own."""
+    steps = [make_step(at, rates=(0.1,) if at < 4 else (0.1, 0.02, 0.02)) for at in range(1, 9)]
+    steps += [make_step(9, rates=(0.1, 0.02, 0.02, 0.1))]
+    rates = write(tmp_path / "a.db", steps).rate_curve().rates
+    assert [row[~np.isnan(row)].tolist() for row in rates] == [[0.1] * 9, [0.02] * 6, [0.1]]
+
+
 def test_one_rate_is_constant_and_none_is_empty(tmp_path):
     constant = write(tmp_path / "a.db", [make_step(at) for at in range(1, 9)]).rate_curve()
     assert constant.is_constant
@@ -107,6 +115,15 @@ def test_absent_zero_and_undefined_gradients_are_three_things(tmp_path):
     assert math.isnan(found.gradient[1, 1])
     assert found.gradient[1, 2] == pytest.approx(5, rel=2**-7)
     assert found.non_finite.tolist() == [[0, 0, 0], [0, 1, 0]]
+
+
+def test_a_row_with_a_frozen_parameter_has_the_gradient_of_the_others(tmp_path):
+    norms = [[ABSENT, 3.0, 4.0, ABSENT], [ABSENT, 0.0, 3.0, 4.0], [ABSENT, math.inf, ABSENT, 6.0]]
+    steps = [make_step(number, grad_norms=np.array(each)) for number, each in enumerate(norms, 1)]
+    found = write(tmp_path / "a.db", steps).norm_map(bins=3)
+    assert found.gradient[0, :2].tolist() == pytest.approx([3.0, 0.0], rel=2**-7)
+    assert found.gradient[1].tolist() == pytest.approx([4.0, 5.0, 6.0], rel=2**-7)
+    assert found.non_finite.tolist() == [[0, 0, 1], [0, 0, 0]]
 
 
 def test_a_bin_is_zero_only_if_all_its_steps_are(tmp_path):

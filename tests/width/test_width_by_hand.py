@@ -13,7 +13,12 @@ from chainrule import check_width
 from chainrule.width.check import _find_reason
 from chainrule.width.judging import Facts, judge_modules
 from chainrule.width.recording import Recorder
-from chainrule.width.records import ModuleScaling, ParameterScaling
+from chainrule.width.records import (
+    ModuleScaling,
+    ParameterScaling,
+    WidthFinding,
+    describe_harm,
+)
 from chainrule.width.scaling import (
     Scaling,
     find_quantile,
@@ -215,6 +220,42 @@ class TestJudging:
         assert (found.metric, found.size, found.limit) == ("change", 4.0, limit)
         assert found.harmful is harmful
         assert found.harmful_from == pytest.approx(harmful_from)
+
+    @pytest.mark.parametrize(
+        ("gradients", "is_blamed"),
+        [((1.0, 0.1, 0.01), True), ((0.01, 0.1, 1.0), False), ((0.04, 0.04, 0.04), True)],
+    )
+    def test_an_epsilon_is_compared_with_the_gradient_at_the_largest_width(
+        self, gradients, is_blamed
+    ):
+        weight = ParameterScaling(
+            name="a.weight",
+            shapes=((16, 16),) * 3,
+            effect=scale(-1.0),
+            gradient=Scaling(gradients, 0.0, 0.1),
+        )
+        module = ModuleScaling(name="a", kind="hidden", parameters=(weight,))
+        (found,) = judge(module, eps=0.005, optimizer="Adam")
+        assert ("ε of Adam (0.005)" in found.action) is is_blamed
+        assert ("width 256" in found.action) is is_blamed
+        assert ("learning rate by width" in found.action) is not is_blamed
+
+    @pytest.mark.parametrize("places", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+    def test_harm_of_several_updates_is_that_of_the_first_to_come(self, places):
+        sizes = {"a": (0.5, 80_000.0), "b": (2.0, 2_000.0), "c": (1.0, 9_000.0)}
+        findings = [
+            WidthFinding(
+                **{"module": name, "parameter": f"{name}.weight", "metric": "effect"},
+                **{"exponent": 1.0, "error": 0.1, "text": "", "limit": 10.0},
+                size=size,
+                harmful_from=harmful_from,
+            )
+            for name, (size, harmful_from) in sizes.items()
+        ]
+        text = describe_harm(tuple(findings[at] for at in places), (16, 64, 256))
+        assert "At width 256 it is 2 (`b.weight`)" in text
+        assert "above 10" in text
+        assert "about 2,000" in text
 
     @pytest.mark.parametrize(
         ("still", "unheld", "words"),

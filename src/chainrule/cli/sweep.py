@@ -175,8 +175,8 @@ def sweep_command(  # noqa: PLR0913  (one argument per option)
 
 
 def _describe_cell(result: "CellResult", axes: Sequence[str]) -> str:
-    row = result.to_record()
-    return ", ".join(f"{name}={_write_setting(row[name])}" for name in axes) or "the cell"
+    values = [f"{name}={_write_setting(result.read_setting(name))}" for name in axes]
+    return ", ".join(values) or "the cell"
 
 
 def _make_cells(
@@ -253,19 +253,22 @@ def _print(sweep: "Sweep", axes: Sequence[str]) -> None:
     trained = any(row["training_accuracy"] is not None for row in rows)
     seeds = len({row["seed"] for row in rows}) > 1
     names = [*axes, *(["seed"] if seeds and "seed" not in axes else [])]
-    columns = {name: [_write_setting(row[name]) for row in rows[:MAX_ROWS]] for name in names}
-    columns["verdict"] = [row["verdict"] or "failed" for row in rows[:MAX_ROWS]]
+    results = sweep.results[:MAX_ROWS]
+    columns = [
+        (name, [_write_setting(result.read_setting(name)) for result in results]) for name in names
+    ]
+    columns += [("verdict", [row["verdict"] or "failed" for row in rows[:MAX_ROWS]])]
     shown = {"first ÷ last gradient": "gradient_ratio", "depth scale": "depth_scale"}
     if trained:
         shown["accuracy"] = "training_accuracy"
-    columns |= {
-        title: [_write(row[name]) for row in rows[:MAX_ROWS]] for title, name in shown.items()
-    }
+    columns += [
+        (title, [_write(row[name]) for row in rows[:MAX_ROWS]]) for title, name in shown.items()
+    ]
     table = Table(box=None)
-    for title, cells in columns.items():  # in a narrow window titles wrap, and nothing is cut
+    for title, cells in columns:  # in a narrow window titles wrap, and nothing is cut
         widest = max(map(len, (*title.split(), *cells)))
         table.add_column(title, min_width=widest)
-    for line in zip(*columns.values(), strict=True):
+    for line in zip(*(cells for _, cells in columns), strict=True):
         table.add_row(*line)
     console = open_console()
     console.print(table, crop=False)

@@ -12,7 +12,7 @@ from chainrule._utils.numbers import format_number
 from chainrule.errors import SweepError, suggest
 from chainrule.report.page import build_document
 from chainrule.sweeps.cells import list_differing
-from chainrule.sweeps.records import CellResult, Sweep
+from chainrule.sweeps.records import CellResult, Sweep, name_setting
 
 MAX_MAPS = 60
 """Small maps on one page."""
@@ -105,8 +105,8 @@ def build_sweep_report(
     others = [name for name in axes if name not in (across, down)]
     groups: dict[tuple[Any, ...], dict[tuple[Any, Any], CellResult]] = {}
     for result in sweep:
-        key = tuple(_read_axis(result, name) for name in others)
-        place = _read_axis(result, across), _read_axis(result, down)
+        key = tuple(result.read_setting(name) for name in others)
+        place = result.read_setting(across), result.read_setting(down)
         groups.setdefault(key, {})[place] = result
     paint = _Paint(color, [_read_metric(result, color) for result in sweep])
     keys = [key for key in product(*(axes[name] for name in others)) if key in groups]
@@ -155,14 +155,10 @@ def _list_axes(sweep: Sweep) -> dict[str, list[Any]]:
     names = [*(name for name in differing if name != "seed"), "seed"]
     axes = {}
     for name in names:
-        values = {repr(value): value for value in (_read_axis(each, name) for each in sweep)}
+        values = {repr(value): value for value in (each.read_setting(name) for each in sweep)}
         if len(values) > 1:
             axes[name] = list(values.values())
     return axes
-
-
-def _read_axis(result: CellResult, name: str) -> Any:
-    return result.settings.get(name, result.seed if name == "seed" else None)
 
 
 def _choose_axes(names: list[str], columns: str | None, rows: str | None) -> tuple[str, str]:
@@ -353,7 +349,7 @@ def _draw_cell(
     gap = 1.0 if width > 2.0 * _NARROWEST else 0.0
     said = result.outcome.error if failed else _describe_cell(result)
     named = [name for name in axes if name]
-    place = _describe(named, [_read_axis(result, name) for name in named])
+    place = _describe(named, [result.read_setting(name) for name in named])
     parts: list[Content] = [
         element(
             "rect", x=x, y=y, width=width - gap, height=_HEIGHT - 1.0, fill=fill,
@@ -392,11 +388,13 @@ def _describe_cell(result: CellResult) -> str:
 
 def _build_table(sweep: Sweep, axes: list[str]) -> Markup:
     """Return the values as a table; who does not see colours reads them here."""
-    names = [*axes, *METRICS, "error"]
+    titles = [name if name == "seed" else name_setting(name) for name in axes]
     records = [
-        {"seed": result.seed, **result.settings, **result.to_record()}
+        result.to_record()
+        | {title: result.read_setting(name) for title, name in zip(titles, axes, strict=True)}
         for result in sweep.results[:MAX_ROWS]
     ]
+    names = [*titles, *METRICS, "error"]
     shown = [name for name in names if any(record[name] is not None for record in records)]
     head = element("tr", [element("th", _name(name), scope="col") for name in shown])
     body = [

@@ -171,14 +171,21 @@ class CellResult:
         """Whether it was measured."""
         return "failed" if self.outcome.error else "measured"
 
+    def read_setting(self, name: str) -> Any:
+        """Return a setting; by the name "seed" the first seed, unless a setting is called so."""
+        return self.settings.get(name, self.seed if name == "seed" else None)
+
     def to_record(self) -> dict[str, Any]:
-        """Return the cell as one flat row: settings, status, and every single value."""
+        """Return the cell as one flat row: settings, status, and every single value.
+
+        A setting that is called as one of the values ("loss") is the column "setting_loss".
+        """
         measured, foreseen, trained = (
             self.outcome.measured,
             self.outcome.foreseen,
             self.outcome.trained,
         )
-        row: dict[str, Any] = {name: self.settings[name] for name in self.settings}
+        row: dict[str, Any] = {name_setting(name): self.settings[name] for name in self.settings}
         row |= {"seed": self.seed, "seeds": self.seeds}
         row |= {"status": self.status, "error": self.outcome.error or None}
         for name in _MEASURED:
@@ -196,6 +203,24 @@ class CellResult:
 
 _MEASURED = (*("verdict", "loss", "gradient_norm", "gradient_ratio", "delta_ratio", "sgd", "adam"),)
 _TRAINED = ("optimizer", "steps", "loss", "accuracy", "diverged", "trained")
+_OWN = frozenset(
+    {
+        *("seed", "seeds", "status", "error", "rules", "chi", "depth_scale"),
+        *("layers_outside_theory", "address", *_MEASURED),
+        *(f"training_{name}" for name in _TRAINED),
+    }
+)
+"""Columns that every row has: a factory may have arguments of these names."""
+
+
+def name_setting(name: str) -> str:
+    """Return the column of a setting: its name, or "setting_…" where that is a value's.
+
+    Example:
+        >>> name_setting("width"), name_setting("loss")
+        ('width', 'setting_loss')
+    """
+    return f"setting_{name}" if name in _OWN else name
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,8 @@ def fold_rates(tables: Sequence[tuple[Integers, Floats]], *, points: int) -> Rat
     count = min(points, len(steps))
     starts = np.arange(count) * len(steps) // count
     ends = np.append(starts[1:], len(steps)) - 1
-    _, firsts = np.unique(rates, axis=1, return_index=True)
+    known = np.where(np.isnan(rates), -np.inf, rates)  # where neither had a rate, they agree
+    _, firsts = np.unique(known, axis=1, return_index=True)
     return RateCurve(
         first=steps[starts],
         last=steps[ends],
