@@ -292,6 +292,18 @@ def weighed(wrong, right):
     return build
 
 
+class WeighedTimeFirst(Weighed):
+    def forward(self, x):
+        h = torch.tanh(self.enter(x.transpose(0, 1)))
+        return self.head((self.score(h).softmax(self.dim) * h).sum(0))
+
+
+def weighed_time_first(broken):
+    """The same with time before the examples, [9, 48, …]."""
+    x, labels = torch.randn(48, 9, 4), torch.randint(3, (48,))
+    return WeighedTimeFirst(1 if broken else 0), lambda m: F.cross_entropy(m(x), labels)
+
+
 def last_step(make):
     """A sequence is read by a module that takes its first dimension for time if broken."""
 
@@ -979,6 +991,9 @@ NOTED = {
         steps_first_by_reshape, "scrambled_sizes", ("reshape", "(24, 6, 2)")
     ),
     "attention over examples": Noted(weighed(0, 1), "over_examples", ("softmax", "48")),
+    "attention over examples, time first": Noted(
+        weighed_time_first, "over_examples", ("softmax", "48", "(9, 48, 1)")
+    ),
     "no logarithms": Noted(no_logarithms, "not_logarithms", ("nll_loss",)),
     "divergence of probabilities": Noted(
         divergence_of_probabilities, "not_logarithms", ("kl_div",)

@@ -165,3 +165,54 @@ def test_from_the_same_view_nothing_is_learned_of_what_two_have_in_common(kind, 
         return contrast(model(a), model(b)).item()
 
     assert train(same=True) > 0.9 * torch.tensor(48.0).log().item() > 1.1 * train(same=False)
+
+
+# --- Over the examples ---------------------------------------------------------------------------
+
+
+class Scored(nn.Module):
+    """A head on what a function makes of [examples, steps, features]."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.enter, self.head, self.function = nn.Linear(6, 6), nn.Linear(6, 5), function
+
+    def forward(self, x):
+        return self.head(self.function(self.enter(x)))
+
+
+def time_first(dim):
+    def run(h):
+        steps = h.transpose(0, 1)
+        return (steps.softmax(dim) * steps).sum(0)
+
+    return run
+
+
+SEQUENCES = torch.randn(16, 9, 6, generator=torch.Generator().manual_seed(3))
+SQUARE = torch.randn(16, 16, 6, generator=torch.Generator().manual_seed(4))
+OVER = {
+    "time first, over the examples": (time_first(1), SEQUENCES, True),
+    "time first, over the steps": (time_first(0), SEQUENCES, False),
+    "over the steps": (lambda h: (h.softmax(1) * h).sum(1), SEQUENCES, False),
+    "as many steps as examples": (lambda h: (h.softmax(1) * h).sum(1), SQUARE, False),
+    "over heads": (
+        lambda h: h.unflatten(2, (2, 3)).transpose(1, 2).softmax(1).sum(2).flatten(1),
+        SEQUENCES, False,
+    ),
+    "over slots": (lambda h: ((h @ h.mT).softmax(1) @ h).mean(1), SEQUENCES, False),
+    "attention": (lambda h: ((h @ h.mT).softmax(-1) @ h).mean(1), SEQUENCES, False),
+    "directions": (lambda h: F.normalize(h).mean(1), SEQUENCES, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OVER)
+def test_a_softmax_over_the_examples_is_noted_wherever_they_stand(name):
+    function, x, noted = OVER[name]
+    labels = torch.arange(16) % 5
+    notes = diagnose(inspect(Scored(function), lambda m: F.cross_entropy(m(x), labels))).notes
+    found = [each for each in notes if each.name == "over_examples"]
+    assert bool(found) is noted
+    if noted:
+        assert found[0].value == 16
+        assert "(9, 16, 6)" in found[0].evidence

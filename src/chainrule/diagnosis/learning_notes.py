@@ -15,6 +15,7 @@ from chainrule.diagnosis.optimizer_rules import (
 )
 from chainrule.diagnosis.rules import RULES, measure_metric
 from chainrule.diagnosis.slip_rules import (
+    count_examples,
     list_slips,
     word_not_logarithms,
     word_over_examples,
@@ -242,7 +243,9 @@ def _find_slips(flow: GradientFlow) -> Iterator[Note]:
     for each in list_slips(flow, "scrambled"):
         yield make_note("scrambled_sizes", 1.0, word_scrambled(each), [each.module])
     for each in list_slips(flow, "over_examples"):
-        yield make_note("over_examples", each.shape[0], word_over_examples(each), [each.module])
+        yield make_note(
+            "over_examples", count_examples(each), word_over_examples(each), [each.module]
+        )
     for each in list_slips(flow, "not_logarithms"):
         value = 0.0 if each.value is None else float(each.value)
         yield make_note("not_logarithms", value, word_not_logarithms(each), [each.module])

@@ -33,6 +33,7 @@ from chainrule.diagnosis.time_rules import (
     UNGATED,
     describe_lost,
     describe_untold,
+    is_untested,
     is_untold,
     measure_lost,
 )
@@ -357,7 +358,7 @@ def _find_fading_time(flow: GradientFlow) -> Iterator[Note]:
     bound = RULES["vanishing_time"].threshold
     for each in flow.times:
         share = measure_lost(each)
-        if share is not None and 0.0 < share <= bound:
+        if share is not None and share > 0.0 and (share <= bound or is_untested(each)):
             yield make_note("fading_time", share, describe_lost(each), [each.name])
 
 

@@ -150,6 +150,18 @@ def word_scrambled(slip: SlipFlow) -> str:
     )
 
 
+def count_examples(slip: SlipFlow) -> int:
+    """Return how many examples a call goes over.
+
+    Example:
+        >>> count_examples(SlipFlow(kind="over_examples", operation="softmax", module="a",
+        ...                         shape=(8, 5), result=(8, 5)))
+        8
+    """
+    dim = slip.value
+    return slip.shape[int(dim) if dim is not None and 0 <= dim < len(slip.shape) else 0]
+
+
 def word_over_examples(slip: SlipFlow) -> str:
     """Return what goes over the examples, in one clause.
 
@@ -158,7 +170,7 @@ def word_over_examples(slip: SlipFlow) -> str:
         ...                             shape=(8, 5), result=(8, 5)))
         "softmax goes over the 8 examples of (8, 5) (in 'a')"
     """
-    what = f"the {slip.shape[0]:,} examples of {slip.shape}"
+    what = f"the {count_examples(slip):,} examples of {slip.shape}"
     return f"{slip.operation} goes over {what}{word_place(slip)}"
 
 

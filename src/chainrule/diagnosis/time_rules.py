@@ -69,6 +69,19 @@ def measure_lost(time: TimeFlow) -> float | None:
     return len(list_lost(time)) / (reached[-1] + 1) if reached else None
 
 
+def is_untested(time: TimeFlow) -> bool:
+    """Return whether it is not known, of a loop of your own, what its steps tell of the targets.
+
+    Example:
+        >>> from chainrule.flow.quantity import Quantity
+        >>> one = Quantity([1.0])
+        >>> is_untested(TimeFlow(name="a", kind="loop", call=0, of="output", length=2,
+        ...                      steps=(0, 1), gradients=(one, one)))
+        True
+    """
+    return time.of == "output" and not time.chances
+
+
 def list_telling(time: TimeFlow) -> tuple[int, ...] | None:
     """Return the positions of the kept steps whose input tells something of the targets.
 
@@ -199,6 +212,8 @@ def _read_lost(flow: GradientFlow) -> list[Reading]:
 
     def measure(time: TimeFlow) -> float | None:
         heard, state = measure_heard(time), time.state_chance
+        if is_untested(time):
+            return None
         if (heard is not None and heard >= USABLE_IN_CHAIN) or (
             state is not None and state < TELLING
         ):

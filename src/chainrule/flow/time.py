@@ -24,7 +24,10 @@ class TimeFlow:
     is how much of it does. The gradient at its outputs, ∂loss/∂h_t, holds only what the loss reads
     at that step directly. A cell that is called once per step (`nn.LSTMCell`) has the gradients of
     its state, which hold all later steps. A module with weights that reads one step of an input
-    from outside at every call has the gradients of its outputs.
+    from outside at every call has the gradients of its outputs. So has a loop of your own: what it
+    reads step by step is a slice of a module's output, or a product of the same weights with other
+    data at each step. Its steps are counted in the order in which they are read; its name is that
+    of the module that made the sequence, or that owns the weights.
 
     Attributes:
         name: Qualified name of the module.

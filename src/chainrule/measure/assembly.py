@@ -35,6 +35,7 @@ from chainrule.measure.residuals import (
     describe_residuals,
     place_edges,
 )
+from chainrule.measure.scans import assemble_scans, take_scans
 from chainrule.measure.sequences import assemble_times, take_stepwise, take_times
 from chainrule.measure.stacks import (
     DELTAS,
@@ -139,6 +140,12 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
     stepwise = take_stepwise(recorder.calls, targets)
     step_tables = len(tables)
     tables += [{"chances": chances} for chances in stepwise.values()]
+    scans = list(take_scans(recorder.scans, recorder, edge_gradients, targets))
+    scan_tables = len(tables)
+    tables += [
+        {"gradients": each.gradients.unsqueeze(0) / scale, "chances": each.chances.unsqueeze(0)}
+        for each in scans
+    ]
     weights = take_weights(recorder, [p.names[0] for p in parameters], parameter_gradients)
     arriving = take_arriving(recorder, edge_gradients)
     half_tables = len(tables)
@@ -261,8 +268,8 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
                 )
             ),
             inputs=tuple(assemble_inputs(entering)),
-            times=tuple(
-                assemble_times(
+            times=(
+                *assemble_times(
                     [
                         (each, row["gradients"], row["read"], row["chances"])
                         for each, row in zip(timed, rows[time_tables:], strict=False)
@@ -274,7 +281,11 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
                     calls,
                     gradients,
                     layers,
-                )
+                ),
+                *assemble_scans(
+                    (each, row["gradients"][0], row["chances"][0])
+                    for each, row in zip(scans, rows[scan_tables:], strict=False)
+                ),
             ),
             symmetries=tuple(
                 SymmetryFlow(

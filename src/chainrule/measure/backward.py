@@ -14,6 +14,7 @@ from chainrule.measure._torch_internals import list_accumulation_hooks
 from chainrule.measure.autograd_graph import Graph, walk
 from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.recording import Call, Recorder, flatten_nested
+from chainrule.measure.scans import note_scans
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.statistics import Table
 from chainrule.measure.terms import Term, measure_terms
@@ -41,6 +42,7 @@ def differentiate(
     tensors = list(parameters.values())
     with explain_failure():
         graph = walk(loss)
+        note_scans(graph.nodes, recorder)
         by_backward = _accumulates(graph, tensors, recorder)
         if by_backward:
             gradients, found = _differentiate_by_backward(loss, tensors, graph, recorder)

@@ -50,7 +50,7 @@ from chainrule.measure.statistics import (
     summarize_sparse_gradient,
     summarize_values,
 )
-from chainrule.measure.time import find_time_dim, measure_steps
+from chainrule.measure.time import Scan, find_time_dim, measure_steps
 from chainrule.spec.activations import Activation
 
 SMALL = 2**16
@@ -153,6 +153,7 @@ class Recorder:
         timed: Edge of a sequence that a recurrent module reads or returns → dimension of its time.
         sequences: Edge of such a sequence → its values, not copied, with their version.
         steps: Those of them that are large → the gradient's norm at each step.
+        scans: Loops over time that are written by hand.
         arriving: Edge behind a change to a wider format → the output in half precision before it.
         has_half: Whether some output is in half precision.
     """
@@ -188,6 +189,7 @@ class Recorder:
         self.timed: dict[int, int] = {}
         self.sequences: dict[int, tuple[Tensor, int | None]] = {}
         self.steps: dict[int, Tensor] = {}
+        self.scans: list[Scan] = []
         self.arriving: dict[int, Output] = {}
         self.has_half = False
         self._may_enter = True
@@ -311,6 +313,7 @@ class Recorder:
         self.entering.clear()
         self.steps.clear()
         self.sequences.clear()
+        self.scans.clear()
         self.arriving.clear()
         for subject in self.subjects.values():
             subject.module = None

@@ -1,6 +1,6 @@
 """Which of the calls that were seen are slips: by the gradient, or by what the loss compares."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ def prepare_slips(found: Sequence[Slip], recorder: Recorder, facts: Loss) -> lis
         for output in call.outputs
         if output.edge in facts.outputs
     }
-    kept = [slip for slip in found if slip.kind != "over_examples" or slip.shape[0] in sizes]
+    kept = [slip for slip in found if slip.kind != "over_examples" or _is_over(slip, sizes)]
     for slip in kept:
         if slip.kind == "not_logarithms":
             slip.value, slip.tensors = slip.tensors[0].detach().amax(), ()
@@ -96,6 +96,12 @@ def _count_answers(facts: Loss) -> dict[int, tuple[int, ...]]:
         elif target.dim() < 3:
             found[target.shape[0]] = tuple(target.shape)
     return found
+
+
+def _is_over(slip: Slip, examples: Collection[int]) -> bool:
+    """Whether a call goes over the first dimension that is as long as the answers of the loss."""
+    dim = int(slip.value or 0)
+    return slip.shape[dim] in examples and not any(size in examples for size in slip.shape[:dim])
 
 
 def _list_timed_examples(

@@ -113,6 +113,8 @@ class Slips:
             slip.tensors = (read,)
         elif kind == "dropout":
             slip.value = _read_rate(args, kwargs)
+        elif kind == "over_examples":
+            slip.value = float(_read_dim(name, args, kwargs) % read.dim())
         self.found.append(slip)
 
 
@@ -147,15 +149,23 @@ def _classify_by_dim(
     name: str, read: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> SlipKind | None:
     """Return what a function may be that goes over one dimension: a softmax, a normalization."""
-    at = 2 if name == "normalize" else 1
-    dim = kwargs.get("dim", args[at] if len(args) > at else 1 if name == "normalize" else None)
+    dim = _read_dim(name, args, kwargs)
     if not isinstance(dim, int) or not -read.dim() <= dim < read.dim():
         return None
     dim %= read.dim()
     if read.shape[dim] == 1:  # a single query with a single key has no choice
         return "flat" if name == "normalize" or read.shape[-2:] != (1, 1) else None
     is_matrix = read.dim() == 2 and read.shape[0] == read.shape[1]
-    return "over_examples" if dim == 0 and read.dim() > 1 and not is_matrix else None
+    if dim == 0:
+        return "over_examples" if read.dim() > 1 and not is_matrix else None
+    # Time may come first: then examples are the second of three dimensions or more.
+    later = dim == 1 and read.dim() > 2 and read.shape[0] != read.shape[1]
+    return "over_examples" if later else None
+
+
+def _read_dim(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    at = 2 if name == "normalize" else 1
+    return kwargs.get("dim", args[at] if len(args) > at else 1 if name == "normalize" else None)
 
 
 def _read_rate(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:

@@ -1,9 +1,41 @@
 """Where time lies in a sequence, and the size of its gradient at each step."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from chainrule.flow.time import MAX_STEPS
+from chainrule.measure.autograd_graph import Edge
+
+
+@dataclass(slots=True, eq=False)
+class Scan:
+    """A loop over time.
+
+    Attributes:
+        name: The module that made the sequence, or that owns the weights.
+        kind: Its class.
+        marks: What the graph holds of each step, the first step first.
+        edges: Recorded edges of those that are kept.
+        source: Recorded edge of the sequence, if a module returned it.
+        dim: Its dimension of time.
+        places: Which part of it each step reads.
+        read: What the products read at each step.
+        state: Recorded edge of the state that is joined with the data before the product.
+        data_first: Whether the data come first there.
+    """
+
+    name: str
+    kind: str
+    marks: list[Edge]
+    edges: tuple[int, ...] = ()
+    source: int | None = None
+    dim: int = 0
+    places: tuple[int, ...] = ()
+    read: tuple[Tensor, ...] = ()
+    state: int | None = None
+    data_first: bool = True
 
 
 def find_time_dim(module: nn.Module, sequence: Tensor) -> int:

@@ -1,0 +1,269 @@
+"""Loops over time that are written by hand: their gradients are those of plain autograd."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.rule import Verdict
+from chainrule.measure.inspection import inspect
+
+WIDTH = 24
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def draw(steps, at, examples=32):
+    """Return sequences whose class stands in one step."""
+    y = torch.randint(2, (examples,))
+    x = 0.3 * torch.randn(examples, steps, 3)
+    x[:, at, 0] = 3.0 * (2.0 * y - 1.0)
+    return x, y
+
+
+class Products(nn.Module):
+    """A recurrence of plain matrices; `steps` is what each of them makes of the data."""
+
+    def __init__(self, gain=0.5, *, backwards=False, mean=False):
+        super().__init__()
+        self.enter = nn.Parameter(torch.randn(3, WIDTH) / 3**0.5)
+        self.loop = nn.Parameter(gain * torch.randn(WIDTH, WIDTH) / WIDTH**0.5)
+        self.head, self.backwards, self.mean = nn.Linear(WIDTH, 2), backwards, mean
+        self.steps = []
+
+    def forward(self, x):
+        h, states, self.steps = x.new_zeros(len(x), WIDTH), [], []
+        order = range(x.shape[1])
+        for t in reversed(order) if self.backwards else order:
+            self.steps.append(x[:, t] @ self.enter)
+            h = torch.tanh(self.steps[-1] + h @ self.loop)
+            states.append(h)
+        return self.head(torch.stack(states).mean(0) if self.mean else h)
+
+
+class Joined(nn.Module):
+    """A linear layer reads data and state together."""
+
+    def __init__(self, *, data_first=True):
+        super().__init__()
+        self.cell, self.head = nn.Linear(3 + WIDTH, WIDTH), nn.Linear(WIDTH, 2)
+        self.data_first, self.steps = data_first, []
+        with torch.no_grad():
+            self.cell.weight.mul_(0.5)
+
+    def forward(self, x):
+        h, self.steps = x.new_zeros(len(x), WIDTH), []
+        for t in range(x.shape[1]):
+            both = (x[:, t], h) if self.data_first else (h, x[:, t])
+            self.steps.append(self.cell(torch.cat(both, 1)))
+            h = torch.tanh(self.steps[-1])
+        return self.head(h)
+
+
+class Gated(nn.Module):
+    """A GRU by hand over slices of what was computed for all steps at once."""
+
+    def __init__(self, bias=0.0, *, unbind=False):
+        super().__init__()
+        self.enter, self.head = nn.Linear(3, 3 * WIDTH), nn.Linear(WIDTH, 2)
+        self.loop = nn.Parameter(torch.randn(WIDTH, 3 * WIDTH) / WIDTH**0.5)
+        self.bias, self.unbind, self.steps = bias, unbind, []
+
+    def forward(self, x):
+        u, h = self.enter(x), x.new_zeros(len(x), WIDTH)
+        self.steps = list(u.unbind(1)) if self.unbind else [u[:, t] for t in range(x.shape[1])]
+        for step in self.steps:
+            keep, reset, new = step.chunk(3, 1)
+            of_keep, of_reset, of_new = (h @ self.loop).chunk(3, 1)
+            keep = torch.sigmoid(keep + of_keep + self.bias)
+            new = torch.tanh(new + torch.sigmoid(reset + of_reset) * of_new)
+            h = keep * h + (1 - keep) * new
+        return self.head(h)
+
+
+class Decaying(nn.Module):
+    def __init__(self, start):
+        super().__init__()
+        self.enter, self.head = nn.Linear(3, WIDTH), nn.Linear(WIDTH, 2)
+        self.rate = nn.Parameter(torch.full((WIDTH,), start))
+        self.steps = []
+
+    def forward(self, x):
+        h, keep = x.new_zeros(len(x), WIDTH), self.rate.sigmoid()
+        self.steps = list(self.enter(x).unbind(1))
+        for step in self.steps:
+            h = keep * h + (1 - keep) * step
+        return self.head(h)
+
+
+LOOPS = {
+    "products": Products,
+    "backwards": lambda: Products(backwards=True),
+    "joined": Joined,
+    "joined behind": lambda: Joined(data_first=False),
+    "slices": Gated,
+    "unbound": lambda: Gated(unbind=True),
+    "decaying": lambda: Decaying(-1.0),
+}
+LENGTH = 40
+
+
+def judge(model, x, y):
+    flow = inspect(model, lambda m: F.cross_entropy(m(x), y))
+    return flow, diagnose(flow)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_gradients_by_step_are_those_of_autograd(name):
+    model = LOOPS[name]().double()
+    x, y = draw(12, 0)
+    x = x.double()
+    flow, _ = judge(model, x, y)
+    (time,) = flow.times
+    gradients = torch.autograd.grad(F.cross_entropy(model(x), y), model.steps)
+    assert (time.of, time.length, time.steps) == ("output", 12, tuple(range(12)))
+    expected = [float(each.norm()) for each in gradients]
+    assert [float(each) for each in time.gradients] == pytest.approx(expected, rel=1e-9)
+    assert len(time.chances) == 12
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("late", [False, True])
+def test_an_answer_that_is_forgotten_is_vanishing_and_one_at_the_end_is_not(name, late):
+    read_last = name != "backwards"
+    x, y = draw(LENGTH, LENGTH - 1 if late == read_last else 0)
+    flow, diagnosis = judge(LOOPS[name](), x, y)
+    (time,) = flow.times
+    assert min(time.shares) < 1e-3
+    assert (diagnosis.verdict is Verdict.VANISHING) is not late
+    if not late:
+        finding = diagnosis.findings[0]
+        assert finding.rule == "unheard_steps"
+        assert "of 40" in finding.evidence
+        told = [share for share, chance in zip(time.shares, time.chances, strict=True)
+                if chance < 1e-3 / 40]  # fmt: skip
+        assert finding.value == pytest.approx(float(max(told)))
+
+
+SOUND = {
+    "open gates": lambda: Gated(3.0),
+    "slow decay": lambda: Decaying(4.0),
+    "all states are read": lambda: Products(mean=True),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_loops_that_remember_are_healthy(name):
+    flow, diagnosis = judge(SOUND[name](), *draw(LENGTH, 0))
+    assert len(flow.times) == 1
+    assert diagnosis.verdict is Verdict.HEALTHY
+
+
+def train(model, kind, rate, at, steps=150):
+    optimizer = kind(model.parameters(), rate)
+    for _ in range(steps):
+        x, y = draw(LENGTH, at)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    x, y = draw(LENGTH, at, 256)
+    return (model(x).argmax(1) == y).float().mean().item()
+
+
+@pytest.mark.parametrize(("kind", "rate"), [(torch.optim.SGD, 1.0), (torch.optim.Adam, 1e-2)])
+def test_training_agrees(kind, rate):
+    assert train(Decaying(-1.0), kind, rate, at=0) < 0.65
+    assert train(Decaying(4.0), kind, rate, at=0) > 0.75
+    assert train(Decaying(-1.0), kind, rate, at=LENGTH - 1) > 0.9
+
+
+# --- What is no loop over time -------------------------------------------------------------------
+
+
+class Settling(nn.Module):
+    """Goes on until nothing changes, with the same data at every step."""
+
+    def __init__(self, *, joined):
+        super().__init__()
+        self.enter, self.loop = nn.Linear(6, WIDTH), nn.Linear(WIDTH, WIDTH, bias=False)
+        self.both, self.head, self.joined = nn.Linear(6 + WIDTH, WIDTH), nn.Linear(WIDTH, 2), joined
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), WIDTH)
+        for _ in range(20):
+            h = self.both(torch.cat([x, h], 1)) if self.joined else self.enter(x) + self.loop(h)
+            h = torch.tanh(h)
+        return self.head(h)
+
+
+class Stack(nn.Module):
+    """Layers whose weights are slices of one parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter, self.head = nn.Linear(6, WIDTH), nn.Linear(WIDTH, 2)
+        self.weights = nn.Parameter(torch.randn(10, WIDTH, WIDTH) * (2 / WIDTH) ** 0.5)
+
+    def forward(self, x):
+        h = self.enter(x)
+        for weight in self.weights:
+            h = torch.relu(h @ weight)
+        return self.head(h)
+
+
+class Groups(nn.Module):
+    """Slices that are read side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter, self.head = nn.Linear(6, 96), nn.Linear(48, 2)
+        self.parts = nn.ModuleList(nn.Linear(8, 4) for _ in range(12))
+
+    def forward(self, x):
+        h = torch.relu(self.enter(x)).unflatten(1, (12, 8))
+        return self.head(torch.cat([part(h[:, at]) for at, part in enumerate(self.parts)], 1))
+
+
+class Read(nn.Module):
+    """A recurrent module of PyTorch, which slices its input inside."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.rnn, self.head = kind(6, WIDTH, batch_first=True), nn.Linear(WIDTH, 2)
+
+    def forward(self, x):
+        return self.head(self.rnn(x.unsqueeze(1).repeat(1, 12, 1))[0][:, -1])
+
+
+NONE = {
+    "settling": lambda: Settling(joined=False),
+    "settling, joined": lambda: Settling(joined=True),
+    "stack": Stack,
+    "groups": Groups,
+}
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_what_is_no_loop_over_time_has_no_times(name):
+    x = torch.randn(32, 6)
+    flow, diagnosis = judge(NONE[name](), x, (x[:, 0] > 0).long())
+    assert not flow.times
+    assert diagnosis.verdict is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_modules_that_loop_inside_are_reported_once(kind):
+    x = torch.randn(32, 6)
+    flow, _ = judge(Read(kind), x, (x[:, 0] > 0).long())
+    assert [(time.name, time.of) for time in flow.times] == [("rnn", "input")]
+
+
+def test_where_it_is_not_known_what_the_loss_needs_it_is_a_note():
+    x, y = draw(LENGTH, 0, examples=8)
+    _, diagnosis = judge(Products(), x, y)
+    assert diagnosis.verdict is Verdict.HEALTHY
+    assert "fading_time" in {each.name for each in diagnosis.notes}
