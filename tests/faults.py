@@ -985,6 +985,17 @@ def rectified_odds(broken):
     return model, compute
 
 
+def pooled_features(broken):
+    """A pooling goes over the features, so that one number is left."""
+    x, labels = torch.randn(48, 6), torch.randint(5, (48,))
+    left = 1 if broken else 24
+    model = nn.Sequential(
+        nn.Linear(6, 24), nn.ReLU(), nn.Unflatten(1, (1, 24)), nn.AdaptiveAvgPool1d(left),
+        nn.Flatten(), nn.Linear(left, 5),
+    )  # fmt: skip
+    return model, lambda m: F.cross_entropy(m(x), labels)
+
+
 NOTED = {
     "view in place of permute": Noted(permuted_by_view, "scrambled_sizes", ("view", "faults.py")),
     "reshape in place of transpose": Noted(
@@ -1000,6 +1011,7 @@ NOTED = {
     ),
     "rectified classes": Noted(rectified_classes, "one_sided_logits", ("relu", "cross-entropy")),
     "rectified odds": Noted(rectified_odds, "one_sided_logits", ("relu", "one half")),
+    "pooled features": Noted(pooled_features, "one_number", ("'5'", "5 classes")),
     "one class": Noted(one_class, "same_targets"),
     "rare ones": Noted(rare_ones, "rare_targets"),
     "targets in thousands": Noted(thousandfold_targets, "slow_start"),

@@ -216,3 +216,41 @@ def test_a_softmax_over_the_examples_is_noted_wherever_they_stand(name):
     if noted:
         assert found[0].value == 16
         assert "(9, 16, 6)" in found[0].evidence
+
+
+# --- One number ----------------------------------------------------------------------------------
+
+
+class Pooling(nn.Module):
+    """A mean over steps, or over everything."""
+
+    def __init__(self, *, everything):
+        super().__init__()
+        self.enter, self.everything = nn.Linear(6, 16), everything
+        self.head = nn.Linear(1 if everything else 16, 4)
+
+    def forward(self, x):
+        h = torch.relu(self.enter(x))
+        return self.head(h.mean((1, 2))[:, None] if self.everything else h.mean(1))
+
+
+LINES = {
+    "everything": (lambda: Pooling(everything=True), SEQUENCES, 4),
+    "steps": (lambda: Pooling(everything=False), SEQUENCES, None),
+    "one feature": (lambda: nn.Linear(1, 3), torch.randn(16, 1), 3),
+    "yes or no": (lambda: stack(6, 8, 1, 2), torch.randn(16, 6), None),
+    "a narrow middle": (lambda: stack(6, 1, 8, 4), torch.randn(16, 6), None),
+    "images": (lambda: nn.Conv2d(1, 4, 3), torch.randn(16, 1, 3, 3), None),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_logits_of_several_classes_from_one_number_are_noted(name):
+    make, x, classes = LINES[name]
+
+    def compute(m):
+        out = m(x).flatten(1)
+        return F.cross_entropy(out, torch.arange(16) % out.shape[1])
+
+    notes = diagnose(inspect(make(), compute)).notes
+    assert [each.value for each in notes if each.name == "one_number"] == [classes] * bool(classes)

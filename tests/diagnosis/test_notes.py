@@ -267,3 +267,18 @@ def test_blocks_whose_branches_are_added_together(blocks):
     x = torch.randn(12, 8)
     diagnosis = diagnose(chainrule.inspect(model, lambda m: m(x).square().mean()))
     assert diagnosis.verdict is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("layers", "first", "noted"), [(12, False, True), (11, False, False), (12, True, False)]
+)
+def test_a_deep_post_norm_stack_is_noted(layers, first, noted):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True, norm_first=first)
+    model = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+    x, y = torch.randn(4, 6, 8), torch.randn(4, 6, 8)
+    flow = chainrule.inspect(model, lambda m: (m(x) - y).square().mean())
+    found = [each for each in diagnose(flow).notes if each.name == "deep_post_norm"]
+    assert bool(found) is noted
+    if noted:
+        assert 23 <= found[0].value <= 24
+        assert len(found[0].modules) == found[0].value

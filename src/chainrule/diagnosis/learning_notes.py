@@ -198,6 +198,26 @@ _ENOUGH_ANSWERS = 8
 """Answers from which on it is no accident that their targets are the same."""
 
 
+def _find_one_number(flow: GradientFlow) -> Iterator[Note]:
+    """Find logits of several classes that all are made of a single number."""
+    weights = {each.name: each.shape for each in flow.parameters if each.is_weight}
+    for part in flow.loss_facts.parts if flow.loss_facts else ():
+        if part.kind != "cross_entropy" or len(part.outputs) != 1 or not part.is_direct:
+            continue
+        name = flow.layers[part.outputs[0]].name
+        shape = weights.get(f"{name}.weight" if name else "weight", ())
+        if len(shape) < 2 or shape[0] != part.width or math.prod(shape[1:]) != 1:
+            continue
+        if shape[0] > OBSERVATIONS["one_number"].threshold:
+            yield make_note(
+                "one_number",
+                shape[0],
+                f"{name or '(model)'!r} makes the logits of {shape[0]:,} classes from a single "
+                f"number per example: its weight has the shape {shape}",
+                [name],
+            )
+
+
 def _find_slow_start(flow: GradientFlow) -> Iterator[Note]:
     step = None if flow.loss_facts is None else flow.loss_facts.step
     if step is None or is_loss_flat(flow) or RULES["no_step"].is_beyond(step):
@@ -315,6 +335,7 @@ LEARNING_NOTES: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_alike_targets,
     _find_same_numbers,
     _find_same_views,
+    _find_one_number,
     _find_slow_start,
     _find_linear,
     _find_slips,

@@ -185,6 +185,18 @@ def _find_fading(flow: GradientFlow) -> Iterator[Note]:
             )
 
 
+def _find_deep_post_norm(flow: GradientFlow) -> Iterator[Note]:
+    for stream in _list_long(flow, "after"):
+        if len(stream) > OBSERVATIONS["deep_post_norm"].threshold:
+            yield make_note(
+                "deep_post_norm",
+                len(stream),
+                f"each of {len(stream)} sums of the residual stream is normalized again "
+                "(post-norm)",
+                [_name(flow, each) for each in stream],
+            )
+
+
 def _find_starved_branches(flow: GradientFlow) -> Iterator[Note]:
     rule = RULES["starved_normalization"]
     places = list_normalizations(flow)
@@ -441,6 +453,7 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_tiny_branches,
     _find_growing,
     _find_fading,
+    _find_deep_post_norm,
     _find_starved_branches,
     _find_unused,
     _find_idle,

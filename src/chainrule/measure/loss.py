@@ -31,6 +31,14 @@ from chainrule.measure._torch_internals import read_saved, read_sequence_number
 from chainrule.measure.autograd_graph import Edge, is_leaf, list_views
 from chainrule.measure.broadcasts import Broadcasts
 from chainrule.measure.constants import Constants
+from chainrule.measure.output_functions import (
+    ACTIVATIONS,
+    BOUNDS,
+    find_activation,
+    find_bounds,
+    find_rectifier,
+    read_passed,
+)
 from chainrule.measure.recording import Call, Output, Recorder
 from chainrule.measure.terms import Term
 
@@ -58,31 +66,6 @@ _KERNELS: Mapping[str, LossKind] = {
     "SmoothL1LossBackward0": "smooth_l1",
     "HuberLossBackward0": "huber",
 }
-_ACTIVATIONS: Mapping[str, OutputActivation] = {
-    "SoftmaxBackward0": "softmax",
-    "LogSoftmaxBackward0": "log_softmax",
-    "SigmoidBackward0": "sigmoid",
-}
-_RANGES: Mapping[str, tuple[float, float]] = {
-    "ReluBackward0": (0.0, math.inf),
-    "SoftplusBackward0": (0.0, math.inf),
-    "ExpBackward0": (0.0, math.inf),
-    "SigmoidBackward0": (0.0, 1.0),
-    "SoftmaxBackward0": (0.0, 1.0),
-    "TanhBackward0": (-1.0, 1.0),
-    "LogSoftmaxBackward0": (-math.inf, 0.0),
-    "LogSigmoidBackward0": (-math.inf, 0.0),
-}
-"""Nodes whose values all lie in a range that does not depend on what goes in."""
-_LIMITED = frozenset(("HardtanhBackward0", "ClampBackward1", "ClampMinBackward0"))
-"""Nodes that hold their range: ReLU6, hardtanh, clamp."""
-_RECTIFIERS: Mapping[str, Rectifier] = {
-    "ReluBackward0": "relu",
-    "SoftplusBackward0": "softplus",
-    "ExpBackward0": "exp",
-    **dict.fromkeys(_LIMITED, "clamp"),
-}
-"""Nodes that may have no values below 0, in words."""
 _TAKE_LOGITS = frozenset(("cross_entropy", "binary_cross_entropy_with_logits"))
 """Kinds of losses that expect numbers of any sign."""
 _SAME_BY = (
@@ -91,10 +74,6 @@ _SAME_BY = (
 )
 _SAME = frozenset(f"{each[:-1]}Backward{each[-1]}" for each in _SAME_BY.split())
 """Nodes that pass every value on once, unchanged."""
-_PICKS = frozenset(
-    f"{each}Backward0" for each in ("Select", "Slice", "Index", "Gather", "MaskedSelect")
-)
-"""Nodes that pass some of the values on, unchanged."""
 _RESHAPED = _SAME - {"TransposeBackward0", "TBackward0", "PermuteBackward0"}
 """Those that leave the order of the values as it is."""
 
@@ -106,11 +85,6 @@ _LINEAR_BY = (
 )
 _LINEAR = frozenset(f"{each[:-1]}Backward{each[-1]}" for each in _LINEAR_BY.split())
 """Nodes that are linear in the only one of their inputs that requires a gradient."""
-_BOUNDS = frozenset(
-    ("ClampBackward0", "ClampBackward1", "ClampMinBackward0", "ClampMaxBackward0", "AddBackward0")
-)
-"""Nodes behind which probabilities still are probabilities, nearly."""
-
 _NUMBERS = 6
 """How many numbers `summarize_loss` gives of each part."""
 
@@ -289,7 +263,7 @@ def _make_part(node: Any, name: str, path: tuple[str, ...]) -> Part | None:
         return _make_kernel_part(node, name, path, reduction)
     if name == "LogSoftmaxBackward0":
         part = Part("cross_entropy", node, starts=tuple(node.next_functions[:1]))
-        part.activation, part.width = _find_activation(part.starts[0])
+        part.activation, part.width = find_activation(part.starts[0])
         _find_rectifier(part)
         return part
     difference = _find_squared(node, name)
@@ -301,8 +275,8 @@ def _make_part(node: Any, name: str, path: tuple[str, ...]) -> Part | None:
     reduction = reduction.replace("none", "sum")  # of a single number
     kind: LossKind = "l1" if name == "AbsBackward0" else "mse"
     part = Part(kind, node, reduction, bool(reduction), starts=tuple(live))
-    part.activation, part.width = _find_activation(live[0])
-    part.bounds = _find_bounds(live[0])
+    part.activation, part.width = find_activation(live[0])
+    part.bounds = find_bounds(live[0])
     part.saved["sign"] = 1.0 if difference.next_functions[0][0] is not None else -1.0
     return part
 
@@ -337,8 +311,8 @@ def _make_kernel_part(node: Any, name: str, path: tuple[str, ...], reduction: st
     if source is not None:
         part.kind, part.starts = "cross_entropy", tuple(source.next_functions[:1])
         part.saved["log_softmax"] = source
-    part.activation, part.width = _find_activation(part.starts[0])
-    part.bounds = _find_bounds(part.starts[0])
+    part.activation, part.width = find_activation(part.starts[0])
+    part.bounds = find_bounds(part.starts[0])
     _find_rectifier(part)
     return part
 
@@ -352,56 +326,12 @@ def _find_squared(node: Any, name: str) -> Any:
     return inputs[0][0] if is_square or name == "AbsBackward0" else None
 
 
-def _find_maker(edge: Edge) -> Any:
-    """Return the node that made the values on an edge, of which only some may be there."""
-    node = list_views(*edge)[-1][0]
-    while node.name() in _PICKS:
-        node = list_views(*node.next_functions[0])[-1][0]
-    return node
-
-
-def _find_activation(edge: Edge) -> tuple[OutputActivation | None, int | None]:
-    """Return the activation that made a tensor, and over how many values it goes."""
-    node = _find_maker(edge)
-    while node.name() in _BOUNDS:
-        live = [each for each in node.next_functions if each[0] is not None]
-        if len(live) != 1:
-            return None, None
-        node = _find_maker(live[0])
-    kind = _ACTIVATIONS.get(node.name())
-    width = None
-    if kind in ("softmax", "log_softmax"):
-        result, dim = read_saved(node, "result"), read_saved(node, "dim")
-        if isinstance(result, Tensor) and isinstance(dim, int) and result.dim():
-            width = result.shape[dim if dim < 2**63 else dim - 2**64]
-    return kind, width
-
-
-def _find_bounds(edge: Edge) -> tuple[float, float] | None:
-    """Return between which values the function that made a tensor has to put it, if known."""
-    node = _find_maker(edge)
-    name = node.name()
-    if name not in _LIMITED:
-        return _RANGES.get(name)
-    names = ("min_val", "max_val") if name.startswith("Hardtanh") else ("min", "max")
-    low, high = (read_saved(node, each) for each in names)
-    low = -math.inf if low is None else low
-    high = math.inf if high is None else high
-    known = isinstance(low, int | float) and isinstance(high, int | float)
-    return (float(low), float(high)) if known else None
-
-
 def _find_rectifier(part: Part) -> None:
     """Note the function that made logits of which none can be below 0."""
-    bounds = _find_bounds(part.starts[0])
-    if part.kind not in _TAKE_LOGITS or part.activation or bounds is None or bounds[0] < 0.0:
-        return
-    node = _find_maker(part.starts[0])
-    part.rectifier = _RECTIFIERS.get(node.name())
-    passed = read_saved(node, "result" if part.rectifier == "relu" else "self")
-    is_whole = node is list_views(*part.starts[0])[-1][0]
-    if is_whole and part.rectifier in ("relu", "clamp") and isinstance(passed, Tensor):
-        part.saved["passed"] = passed.detach()
+    edge = part.starts[0]
+    if part.kind in _TAKE_LOGITS and part.activation is None:
+        part.rectifier = find_rectifier(edge, find_bounds(edge))
+        part.saved["passed"] = None if part.rectifier is None else read_passed(edge)
 
 
 def _list_outputs(recorder: Recorder) -> dict[int | None, tuple[Call, Output]]:
@@ -459,7 +389,7 @@ def _is_head(edge: Edge) -> bool:
     if name in _PRODUCTS:
         return sum(each is not None for each, _ in node.next_functions) > 1
     return (
-        name in _SAME or name in _LINEAR or name in _ACTIVATIONS or name in _BOUNDS or is_leaf(node)
+        name in _SAME or name in _LINEAR or name in ACTIVATIONS or name in BOUNDS or is_leaf(node)
     )
 
 
