@@ -4,7 +4,9 @@ import threading
 import time
 
 import pytest
+from fastapi.testclient import TestClient
 
+from chainrule.app.application import create_app
 from chainrule.app.jobs import queue as queue_module
 from chainrule.app.jobs.queue import (
     BOUNDS,
@@ -128,6 +130,26 @@ def test_closing_ends_everything(queue):
     assert waiting.future.cancelled()
     with pytest.raises(Busy, match="shutting down"):
         queue.submit(gate, lane=Lane.QUICK)
+    queue.join(PATIENCE)
+    assert not list_alive(queue)
+
+
+def test_no_work_goes_on_without_its_application():
+    app = create_app()
+    gate = Gate()
+    with TestClient(app):
+        job = app.state.queue.submit(gate, lane=Lane.LONG)
+        assert gate.begun.wait(PATIENCE)
+        assert list_alive(app.state.queue)
+    with pytest.raises(Superseded):
+        job.future.result(PATIENCE)
+    app.state.queue.join(PATIENCE)
+    assert not list_alive(app.state.queue)
+
+
+def list_alive(queue):
+    threads = [line.thread for line in queue._lines.values()]
+    return [thread for thread in threads if thread is not None and thread.is_alive()]
 
 
 def test_computing_time_is_bounded_and_waiting_does_not_count(queue, monkeypatch):

@@ -1,11 +1,13 @@
 """The application: the pages, what their scripts ask for, and the guard before all of it."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 
 from chainrule.app import lesson
 from chainrule.app.answers.stored import AnswerStore
@@ -26,6 +28,9 @@ from chainrule.app.routes import (
 )
 from chainrule.app.site import assets, pages
 
+_LAST_SECONDS = 5.0
+"""When an application ends: time for its work to notice that, so that none goes on without it."""
+
 
 def create_app(
     *,
@@ -37,7 +42,8 @@ def create_app(
 
     It keeps no state between requests, so any number of workers can serve it, and it loads nothing
     from other hosts. Requests under a name that it does not know are refused, so that a page of
-    another site cannot use it under a name of its own (DNS rebinding).
+    another site cannot use it under a name of its own (DNS rebinding). When it ends, it gives up
+    the work that is under way.
 
     Args:
         host: The address that the server listens on. It is served under this name, and under those
@@ -50,8 +56,17 @@ def create_app(
         >>> create_app(allowed_hosts=["chainrule.example.org"]).title
         'chainrule'
     """
-    server = FastAPI(title="chainrule", docs_url=None, redoc_url=None, openapi_url=None)
     queue, measurer, answers = JobQueue(), Measurer(), AnswerStore()
+
+    @asynccontextmanager
+    async def live(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        queue.close()
+        await run_in_threadpool(queue.join, _LAST_SECONDS)
+
+    server = FastAPI(
+        title="chainrule", docs_url=None, redoc_url=None, openapi_url=None, lifespan=live
+    )
     server.state.queue = queue
     server.state.prepare = partial(explore_page.prepare_answers, measurer, answers)
     explore_page.register_routes(server, queue, measurer, answers)

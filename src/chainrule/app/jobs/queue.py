@@ -233,13 +233,21 @@ class JobQueue:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Give all jobs up and take no more."""
+        """Give all jobs up and take no more; each thread ends when its job has noticed."""
         with self._changed:
             self.closing = True
             jobs = [job for line in self._lines.values() for job in (*line.waiting, line.current)]
+            self._changed.notify_all()
         for job in jobs:
             if job is not None:
                 self.cancel(job)
+
+    def join(self, seconds: float) -> None:
+        """Wait until the threads have ended, after `close`; some seconds at most."""
+        end = time.monotonic() + seconds
+        for line in self._lines.values():
+            if line.thread is not None:
+                line.thread.join(max(0.0, end - time.monotonic()))
 
     def count_taken(self, lane: Lane) -> int:
         """Return how many jobs wait or are being done in a lane."""
@@ -256,7 +264,11 @@ class JobQueue:
     def _serve(self, line: _Line) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: line.waiting and self._has_room(line.waiting[0]))
+                self._changed.wait_for(
+                    lambda: self.closing or (line.waiting and self._has_room(line.waiting[0]))
+                )
+                if self.closing:
+                    return
                 job = line.current = line.waiting.popleft()
                 job.future.set_running_or_notify_cancel()
             outcome, error = self._do(job)
