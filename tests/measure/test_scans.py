@@ -264,6 +264,29 @@ def test_modules_that_loop_inside_are_reported_once(kind):
 
 def test_where_it_is_not_known_what_the_loss_needs_it_is_a_note():
     x, y = draw(LENGTH, 0, examples=8)
-    _, diagnosis = judge(Products(), x, y)
+    _, diagnosis = judge(Decaying(-1.0), x, y)
     assert diagnosis.verdict is Verdict.HEALTHY
     assert "fading_time" in {each.name for each in diagnosis.notes}
+
+
+def test_a_loop_of_a_whole_model_has_a_name_in_words():
+    _, diagnosis = judge(Products(), *draw(LENGTH, 0))
+    assert "'(model)'" in diagnosis.findings[0].evidence
+
+
+def test_the_first_state_of_a_loop_is_no_lost_step():
+    """At the first step the state is zero, and so is the gradient of what it is multiplied by."""
+    model = nn.ModuleDict({"keep": nn.Linear(3, WIDTH), "enter": nn.Linear(3, WIDTH)})
+    model["head"] = nn.Linear(WIDTH, 2)
+    x, y = draw(12, 0, examples=8)
+
+    def compute(m):
+        keep, u = torch.sigmoid(m["keep"](x)), m["enter"](x)
+        h = x.new_zeros(len(x), WIDTH)
+        for t in range(12):
+            h = keep[:, t] * h + u[:, t]
+        return F.cross_entropy(m["head"](h), y)
+
+    flow = inspect(model, compute)
+    assert {float(time.gradients[0]) for time in flow.times} > {0.0}
+    assert "fading_time" not in {each.name for each in diagnose(flow).notes}

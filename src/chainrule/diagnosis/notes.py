@@ -370,7 +370,7 @@ def _find_fading_time(flow: GradientFlow) -> Iterator[Note]:
     bound = RULES["vanishing_time"].threshold
     for each in flow.times:
         share = measure_lost(each)
-        if share is not None and share > 0.0 and (share <= bound or is_untested(each)):
+        if share is not None and share > 0.0 and (share > bound) is is_untested(each):
             yield make_note("fading_time", share, describe_lost(each), [each.name])
 
 

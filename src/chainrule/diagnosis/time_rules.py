@@ -246,7 +246,7 @@ def _read_times(flow: GradientFlow, measure: Callable[[TimeFlow], float | None])
             value=measure(each),
             layers=_find_layers(flow, each),
             modules=(each.name,),
-            where=repr(each.name),
+            where=_word_name(each.name),
         )
         for each in flow.times
     ]
@@ -284,7 +284,7 @@ def describe_lost(time: TimeFlow) -> str:
     lost = list_lost(time)
     verb = "receives" if len(lost) == 1 else "receive"
     return (
-        f"{word_steps(time, lost)} of {time.length:,} of {time.name!r} {verb} less than "
+        f"{word_steps(time, lost)} of {time.length:,} of {_word_name(time.name)} {verb} less than "
         f"{format_number(LOST)} of the largest gradient of all steps"
     )
 
@@ -315,12 +315,16 @@ def _describe_unheard(
     time = _find_time(flow, worst, measure_heard)
     telling = list_telling(time) or ()
     return (
-        f"{word_steps(time, telling)} of {time.length:,} of {time.name!r} "
+        f"{word_steps(time, telling)} of {time.length:,} of {_word_name(time.name)} "
         f"{'tells' if len(telling) == 1 else 'tell'} something of the targets, but the loss hardly "
         f"hears {'it' if len(telling) == 1 else 'them'}: the gradient there is "
         f"{rule.format(value)} times the largest of all steps (below the limit of "
         f"{rule.format(rule.threshold)})"
     )
+
+
+def _word_name(name: str) -> str:
+    return repr(name or "(model)")
 
 
 def word_steps(time: TimeFlow, positions: Sequence[int]) -> str:
@@ -353,8 +357,8 @@ def describe_untold(time: TimeFlow) -> str:
         "none of the 2 steps that 'a' reads shows w"
     """
     return (
-        f"none of the {time.length:,} steps that {time.name!r} reads shows what the targets depend "
-        "on, and neither does the output that is read"
+        f"none of the {time.length:,} steps that {_word_name(time.name)} reads shows what the "
+        "targets depend on, and neither does the output that is read"
     )
 
 
@@ -371,8 +375,9 @@ def _describe_growth(
 ) -> str:
     worst, value = find_worst(rule, wrong)
     return (
-        f"the gradient at the first quarter of the time steps of {worst.modules[0]!r} is "
-        f"{format_times(value)} that at the last (above the limit of {rule.format(rule.threshold)})"
+        "the gradient at the first quarter of the time steps of "
+        f"{_word_name(worst.modules[0])} is {format_times(value)} that at the last (above the "
+        f"limit of {rule.format(rule.threshold)})"
     )
 
 
