@@ -381,14 +381,15 @@ def test_an_estimate_names_the_depth_that_it_holds_for(depth, words):
     assert "layer" not in describe_flow(tiny)["cards"][-1]["badge"]["text"]
 
 
-def test_a_change_says_for_how_many_layers_its_chance_holds():
+def test_a_change_of_the_depth_says_for_how_many_layers_its_chance_holds():
     remedies = find_remedies(NetworkSpec(depth=15, init="xavier"), 2)
     described = describe_remedies(remedies)
     shown = [*described["remedies"], *described["refuted"]]
     depths = set()
     for each, remedy in zip(shown, (*remedies, *remedies.refuted), strict=True):
-        assert f"({remedy.spec.depth} layer" in each["chance_after"]["text"]
-        depths.add(remedy.spec.depth)
+        text, depth = each["chance_after"]["text"], remedy.spec.depth
+        assert text.endswith(f"({depth} layers)" if depth not in (1, 15) else "%")
+        depths.add(depth)
     assert len(depths) > 1  # fewer layers are among the changes
 
 

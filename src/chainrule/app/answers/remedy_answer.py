@@ -60,13 +60,17 @@ def _describe_remedy(remedy: Remedy, powers: tuple[float, float], *, fewer: bool
 
 
 def _describe_chance(remedy: Remedy) -> Answer | None:
-    """Return the estimated chance of training after a change; `None` where none is estimated."""
+    """Return the estimated chance of training after a change; `None` where none is estimated.
+
+    It names the depth that it holds for where the change made the network deeper or shallower.
+    """
     sgd = remedy.diagnosis_after.viability.sgd
     if sgd.probability is None or sgd.word is Outlook.UNKNOWN:
         return None
     look = OUTLOOK_LOOKS[sgd.word]
     text = f"chance to learn with SGD: {describe_probability(sgd.probability)}"
-    text += name_depth(remedy.after, remedy.diagnosis_after)
+    if len(remedy.after.weight_layers) != len(remedy.before.weight_layers):
+        text += name_depth(remedy.after, remedy.diagnosis_after)
     return {"icon": look.icon, "state": look.state, "text": text}
 
 
@@ -87,7 +91,7 @@ def describe_bar(remedy: Remedy, powers: tuple[float, float], *, fewer: bool = F
     usable = read_usable_range(remedy.after, remedy.diagnosis_after.verdict)
     of_fewer = f", median of {remedy.before.ensemble_size} networks" if fewer else ""
     return {
-        "name": f"{'largest' if largest else 'smallest'} of all weight gradients{of_fewer}",
+        "name": f"{'largest' if largest else 'smallest'} weight gradient{of_fewer}",
         "before": _place(before, read_usable_range(remedy.before), powers),
         "after": _place(after, usable, powers),
         "usable": [_share(edge, powers) for edge in usable],
