@@ -60,8 +60,11 @@ def create_app(
 
     @asynccontextmanager
     async def live(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        queue.close()
+        queue.open()  # the application may have been started before
+        try:
+            yield
+        finally:  # also where a server breaks it off
+            queue.close()
         await run_in_threadpool(queue.join, _LAST_SECONDS)
 
     server = FastAPI(

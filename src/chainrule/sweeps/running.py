@@ -276,8 +276,10 @@ def _fail(cell: Cell, error: BaseException) -> CellResult:
 
 def _save(running: dict[Answer, Cell], job: _Job) -> None:
     """Commit what is finished, and take back what has not begun."""
-    job.commit()
-    begun = [answer for answer in running if not answer.cancel()]
+    try:
+        job.commit()
+    finally:  # also where the disk is full: somebody's executor is not to measure in vain
+        begun = [answer for answer in running if not answer.cancel()]
     for answer in wait(begun, _LAST_SECONDS).done:
         if not answer.cancelled() and answer.exception() is None:
             job.fresh.append(_make_result(running[answer], *answer.result()))

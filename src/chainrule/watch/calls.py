@@ -34,11 +34,15 @@ class Listener(Protocol):
 
 
 class _Listening:
-    """Who listens in this process; guarded by `lock`."""
+    """Who listens in this process; guarded by `lock`.
+
+    A signal handler or the garbage collector may close a run at any moment, also while the same
+    thread has the lock.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.listeners: tuple[Listener, ...] = ()
+        self.lock = threading.RLock()
+        self.listeners: dict[int, Listener] = {}
         self.undo: list[Callable[[], None]] = []
 
 
@@ -50,13 +54,13 @@ def listen(listener: Listener) -> None:
     with _LISTENING.lock:
         if not _LISTENING.listeners:
             _LISTENING.undo = [_replace_scaler_step(), _replace_clipping()]
-        _LISTENING.listeners = (*_LISTENING.listeners, listener)
+        _LISTENING.listeners[id(listener)] = listener
 
 
 def unlisten(listener: Listener) -> None:
     """Have a listener told no more."""
     with _LISTENING.lock:
-        _LISTENING.listeners = tuple(e for e in _LISTENING.listeners if e is not listener)
+        _LISTENING.listeners.pop(id(listener), None)
         if not _LISTENING.listeners:
             for undo in _LISTENING.undo:
                 undo()
@@ -68,7 +72,7 @@ def _replace_scaler_step() -> Callable[[], None]:
 
     @wraps(original)
     def step(self: Any, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
-        listeners = _LISTENING.listeners if self.is_enabled() else ()
+        listeners = tuple(_LISTENING.listeners.values()) if self.is_enabled() else ()
         for listener in listeners:
             listener.enter_scaler(self, optimizer)
         try:
@@ -96,7 +100,7 @@ def _replace_clipping() -> Callable[[], None]:
         if not isinstance(parameters, Tensor):
             parameters = list(parameters)
         held = [parameters] if isinstance(parameters, Tensor) else parameters
-        for listener in () if torch.compiler.is_compiling() else _LISTENING.listeners:
+        for listener in () if torch.compiler.is_compiling() else (*_LISTENING.listeners.values(),):
             listener.note_clipping(held, total_norm)
         original(parameters, max_norm, total_norm, *args, **kwargs)
 

@@ -1,6 +1,7 @@
 """What is kept and said of a run: its last records in memory, its file, its alarms."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ class Ledger:
         self._on_alarm = on_alarm
         self._raise_on = raise_on
         self._facts = facts
+        self._owner = os.getpid()
         self._sinks = sinks if is_first else ()
         self.steps: deque[StepRecord] = deque(maxlen=KEPT_STEPS)
         self.samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
@@ -97,7 +99,8 @@ class Ledger:
         is_new = not kept or kept[-1].step < record.step
         if is_new:
             kept.append(record)
-        if self._writer is not None and not self._writer.has(record):
+        writer = self._writer
+        if writer is not None and not writer.has(record):
             self._write(record)
         if not is_new:
             return
@@ -119,6 +122,7 @@ class Ledger:
             self.alarms.append(alarm)
             self._write(alarm)
             self._send(alarm)
+        for alarm in alarms:  # when all are kept: `on_alarm` may end the process
             if self._on_alarm is not None:
                 try:
                     self._on_alarm(alarm)
@@ -193,8 +197,15 @@ class Ledger:
         finally:
             self._close_sinks()
 
+    def wait(self) -> None:
+        """Wait for a file that is being closed: Ctrl-C may have ended the wait before."""
+        writer = self._writer
+        if writer is not None and writer.is_closed:
+            self._close_writer()
+
     def _close_sinks(self) -> None:
-        for at, sink in enumerate(self._sinks):
+        sinks, self._sinks = self._sinks, ()
+        for at, sink in enumerate(sinks if os.getpid() == self._owner else ()):
             close = getattr(sink, "close", None)
             if callable(close):
                 try:
@@ -203,14 +214,15 @@ class Ledger:
                     self._notices.report(f"closing sinks[{at}]", error)
 
     def _close_writer(self, ending: str = "") -> None:
-        if self._writer is None:
+        writer = self._writer
+        if writer is None:
             return
         try:
-            self._writer.close(ending)
+            writer.close(ending)
         except Exception as error:
             self._notices.report("closing the file", error)
-        if self._writer.failure:
-            self._notices.say("store", self._writer.failure)
+        if writer.failure:
+            self._notices.say("store", writer.failure)
         self._writer = None
 
     def _open(self, path: Path, facts: RunFacts, resume: bool | int) -> RunWriter | None:
@@ -248,7 +260,9 @@ class Ledger:
         self.alarms += [alarm for alarm in reader.alarms() if alarm.step <= last]
 
     def _send(self, record: Record) -> None:
-        """Give a record to the sinks."""
+        """Give a record to the sinks, which are the parent's in a forked child."""
+        if os.getpid() != self._owner:
+            return
         for at, sink in enumerate(self._sinks):
             try:
                 sink(record, self._facts)

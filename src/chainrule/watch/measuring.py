@@ -47,6 +47,34 @@ def measure_gradients(
         raise
 
 
+def take_gradients(
+    step: Step,
+    owners: Ownership,
+    optimizer: torch.optim.Optimizer,
+    grad_scale: Tensor | None,
+    *,
+    copies: bool,
+) -> dict[int, Tensor]:
+    """Return the gradients that an optimizer uses, by position; others if nobody holds them.
+
+    Args:
+        step: The step, with what it has so far.
+        owners: What the optimizer holds.
+        optimizer: The optimizer.
+        grad_scale: What it divides its gradients by.
+        copies: Whether they must stay as they are when the optimizer has stepped.
+    """
+    found: dict[int, Tensor] = {}
+    for part in owners.parts[id(optimizer), not step.gradients]:
+        for at, parameter in zip(part.positions, part.parameters, strict=True):
+            gradient = parameter.grad
+            if gradient is not None:
+                if grad_scale is not None:
+                    gradient = gradient / grad_scale
+                found[at] = gradient.clone() if copies else gradient
+    return found
+
+
 def _measure_part(step: Step, part: Part, grad_scale: Tensor | None, *, is_spread: bool) -> None:
     positions: Any = part.places
     gradients: list[Any] = [parameter.grad for parameter in part.parameters]

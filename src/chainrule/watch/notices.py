@@ -32,7 +32,9 @@ class Notices:
             _LOG.warning("chainrule.watch: %s", message)
 
     def report(self, doing: str, error: Exception) -> None:
-        """Say that something failed."""
+        """Say that something failed; what a signal handler raised is raised again."""
+        if _is_from_signal(error):
+            raise error
         said = str(error).rstrip(". ")
         self.say(
             doing,
@@ -53,3 +55,20 @@ class Notices:
     def reporter(self, doing: str) -> Callable[[Exception], None]:
         """Return a function that reports what fails while doing something."""
         return lambda error: self.report(doing, error)
+
+
+def _is_from_signal(error: Exception) -> bool:
+    """Return whether a signal handler raised an error, to end what runs: a time limit, for example.
+
+    A handler is a function called with the frame that it interrupts.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        before, trace = trace.tb_frame, trace.tb_next
+        code = trace.tb_frame.f_code
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 1]
+        for value in map(trace.tb_frame.f_locals.get, names):
+            held = value if isinstance(value, tuple) else (value,)  # of `*arguments`
+            if any(each is before for each in held):
+                return True
+    return False

@@ -9,6 +9,7 @@ import atexit
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,7 +36,7 @@ from chainrule.watch.gradients import (
 from chainrule.watch.inputs import InputKeeper
 from chainrule.watch.ledger import Ledger
 from chainrule.watch.leftovers import Leftovers, is_due
-from chainrule.watch.measuring import look_at_units, measure_gradients
+from chainrule.watch.measuring import look_at_units, measure_gradients, take_gradients
 from chainrule.watch.notices import Notices
 from chainrule.watch.ownership import Ownership
 from chainrule.watch.parts import Nesting, has_closure, read_rates
@@ -112,6 +113,7 @@ class Run:
         self._processes = processes = find_processes()
         self._every = every
         self._closed = False
+        self._undo: list[Callable[[], object]] = []
         self._notices = Notices()
         self._current: Step | None = None
         self._early_logs: list[Mapping[str, Lagged | float]] = []
@@ -147,38 +149,47 @@ class Run:
             sinks=sinks,
         )
         with self._ledger.closing_on_error():
-            self._attach(skips=skips, keeps=keep_batches)
+            try:
+                self._attach(skips=skips, keeps=keep_batches)
+            except BaseException:
+                self._detach()
+                raise
 
     def _attach(self, *, skips: bool, keeps: bool) -> None:
         """Prepare what measures the steps, and attach it to the optimizers."""
-        watched, processes = self._watched, self._processes
+        watched, processes, undo = self._watched, self._processes, self._undo
         self._number = self._ledger.last_step
         self._start = time.perf_counter() - self._ledger.last_seconds
         self._kept: KeptStep | None = None
         self._keeper = BatchKeeper(watched.model, watched.called, self._notices) if keeps else None
+        undo += [] if self._keeper is None else [self._keeper.remove]
         self._was_finite = True
         self._sampler = LayerSampler(
             watched.inventory,
             self._notices.reporter("sampling modules"),
             is_compiled=watched.is_compiled,
         )
+        undo.append(self._sampler.detach)
         self._sizes = WeightSizes(watched.parameters, processes, self._sampler, self._every)
         self._flows = FlowRecorder(watched.inventory, self._notices.reporter("recording a flow"))
+        undo.append(self._flows.release)
         self._locals = LocalFlags(watched.model, watched.parameters) if processes.size > 1 else None
+        undo += [] if self._locals is None else [self._locals.remove]
         self._owners = Ownership(watched, self._notices)
         self._idle: Any = None
         self._copies = CopySearch(
             watched.parameters, self._notices.reporter("looking for copies of the weights")
         )
         self._inputs = InputKeeper(watched.called, self._notices)
+        undo.append(self._inputs.remove)
         self._leftovers = Leftovers(self._notices.reporter("looking at older gradients"))
-        self._handles: list[Any] = [register_optimizer_step_post_hook(self._note_other)]
-        self._restore: list[Callable[[], None]] = []
+        undo += [self._leftovers.drop, register_optimizer_step_post_hook(self._note_other).remove]
         for optimizer in watched.optimizers:
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+            undo.append(optimizer.register_step_pre_hook(self._before_step).remove)
+            undo.append(optimizer.register_step_post_hook(self._after_step).remove)
             if skips:
-                self._restore.append(guard_step(optimizer, self._decide_skip))
+                undo.append(guard_step(optimizer, self._decide_skip))
+        undo.append(partial(unlisten, self))
         listen(self)
         self._at_exit = make_exit(self)
         atexit.register(self._at_exit)
@@ -229,12 +240,13 @@ class Run:
         found = read_scalars(scalars)
         if self._closed or not found:
             return
+        step = self._current
         if self._logs_early is None:
-            self._logs_early = self._current is None
-        if self._logs_early or self._current is None:
+            self._logs_early = step is None
+        if self._logs_early or step is None or step.is_begun:
             self._early_logs.append(found)
         else:
-            self._current.logs.append(found)
+            step.logs.append(found)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -267,43 +279,43 @@ class Run:
     def close(self, error: BaseException | None = None) -> None:
         """End the run: read what is left, and take all hooks off.
 
+        Ctrl-C ends the wait for the disk only; a second call waits for it again.
+
         Args:
             error: What stopped the training before its end; it is kept with the run.
         """
         if self._closed:
+            self._ledger.wait()
             return
-        self._closed = self._sizes.is_last = True
-        atexit.unregister(self._at_exit)
-        current, self._current = self._current, None
         try:
-            self._detach()
-            if current is None and not self._number:
-                self._notices.say(
-                    "no step",
-                    "The run saw no step of its optimizers. Was the model trained by another one?",
-                )
-            if current is not None and current.is_measured:  # no error came out of its closure
-                self._conclude(current, is_last=True)
+            self._closed = self._sizes.is_last = True
+            self._end()
         except TrainingStopped:
             pass  # it ends anyway; the alarm is in `alarms`
+        except BaseException:  # Ctrl-C: first the rest
+            self._end()
+            raise
         finally:
             self._ledger.close(describe_ending(error, self._number))
+        atexit.unregister(self._at_exit)
+
+    def _end(self) -> None:
+        """Take all hooks off, and read the last step; again where Ctrl-C came between."""
+        self._detach()
+        step = self._current
+        if step is None and not self._number:
+            self._notices.say(
+                "no step",
+                "The run saw no step of its optimizers. Was the model trained by another one?",
+            )
+        if step is not None and step.is_measured:  # no error came out of its closure
+            self._finish(step, is_last=True)
+        self._current = None
 
     def _detach(self) -> None:
         """Take all hooks off."""
-        for handle in self._handles:
-            handle.remove()
-        for undo in self._restore:
+        for undo in self._undo:
             undo()
-        unlisten(self)
-        self._sampler.detach()
-        self._flows.release()
-        self._leftovers.drop()
-        self._inputs.remove()
-        if self._locals is not None:
-            self._locals.remove()
-        if self._keeper is not None:
-            self._keeper.remove()
 
     def __repr__(self) -> str:
         return f"Run({self._ledger.describe()})"
@@ -388,27 +400,20 @@ class Run:
     def _enter(self, optimizer: torch.optim.Optimizer) -> Step:
         """Return the step that an optimizer takes part in; a new one if it was in the last.
 
-        Whatever fails while the last one is read, this one is a step of its own. Ctrl-C alone ends
-        that: the last one stays, to be kept when the run is closed or goes on.
+        Whatever fails while the last one is read, this one is a step of its own. Ctrl-C alone, or
+        what another signal raises, ends that: the last one stays, to be kept when the run is closed
+        or goes on.
         """
         step = self._current
         if step is None or id(optimizer) in step.stepped:
             if step is not None and step.is_measured:
-                try:
-                    self._current = None
-                    self._conclude(step)
-                except (KeyboardInterrupt, SystemExit):
-                    self._current, step.is_cut = step, True
-                    raise
-            elif step is not None:  # an error came out of its closure: it was not taken
-                self._number -= 1
-            self._number += 1
-            step = self._current = Step(
-                self._number,
-                time.perf_counter() - self._start,
-                self._number == self._wanted,
-            )
-            step.logs, self._early_logs = self._early_logs, []
+                self._finish(step)
+                step = None
+            # Of one whose closure raised an error, which was not taken, the number is taken again.
+            number = self._number + 1 if step is None else step.number
+            seconds = time.perf_counter() - self._start
+            step = Step(number, seconds, number == self._wanted, logs=self._early_logs)
+            self._current, self._number, self._early_logs = step, number, []
         step.stepped.add(id(optimizer))
         return step
 
@@ -488,8 +493,8 @@ class Run:
             finally:
                 self._sampler.detach()
         if self._flow_wanted:
-            step.gradients |= self._copy_gradients(
-                optimizer, grad_scale, step, copies=not is_single
+            step.gradients |= take_gradients(
+                step, self._owners, optimizer, grad_scale, copies=not is_single
             )
             if is_single:
                 self._take_flow(step)
@@ -498,25 +503,6 @@ class Run:
         if step.scale is None:
             return 1.0
         return float(step.scale.read()[0]) if isinstance(step.scale, Lagged) else step.scale
-
-    def _copy_gradients(
-        self,
-        optimizer: torch.optim.Optimizer,
-        grad_scale: Tensor | None,
-        step: Step,
-        *,
-        copies: bool,
-    ) -> dict[int, Tensor]:
-        """Return the gradients that an optimizer uses, by position; others if nobody holds them."""
-        found: dict[int, Tensor] = {}
-        for part in self._owners.parts[id(optimizer), not step.gradients]:
-            for at in part.positions:
-                gradient = self._watched.parameters[at].grad
-                if gradient is not None:
-                    if grad_scale is not None:
-                        gradient = gradient / grad_scale
-                    found[at] = gradient.clone() if copies else gradient
-        return found
 
     def _take_flow(self, step: Step, *, only_finished: bool = False) -> None:
         gradients, step.gradients = step.gradients, {}
@@ -588,6 +574,20 @@ class Run:
                     self._arrived = Lagged(total.reshape(1), is_fresh=True)
 
     # --- The end of a step ------------------------------------------------------------------------
+
+    def _finish(self, step: Step, *, is_last: bool = False) -> None:
+        """Read a step, which stays the current one until it is kept.
+
+        It may be called again where Ctrl-C ended that, and in the middle of it, by a signal handler
+        or a callback that closes the run.
+        """
+        step.is_cut, step.is_begun = step.is_begun, True
+        try:
+            self._conclude(step, is_last=is_last)
+        except TrainingStopped:
+            self._current = None
+            raise
+        self._current = None
 
     def _conclude(self, step: Step, *, is_last: bool = False) -> None:
         """Read the numbers of a step, and keep them; what fails of it, the rest does not miss."""

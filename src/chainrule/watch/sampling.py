@@ -133,7 +133,8 @@ class LayerSampler:
         self._reset()
         self._after_backward = after_backward
         hook = ModuleHook(self._leave)
-        self._handles = [module.register_forward_hook(hook) for module in self._leaves]
+        for module in self._leaves:
+            self._handles.append(module.register_forward_hook(hook))
 
     def detach(self) -> None:
         """Note nothing more."""

@@ -1,6 +1,7 @@
 """A step from its first hook to its record."""
 
 import math
+import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,8 @@ class Step:
     seconds: float
     is_sampled: bool
     is_measured: bool = False
-    is_cut: bool = False  # Ctrl-C came while it was read
+    is_begun: bool = False  # it is being read, or was
+    is_cut: bool = False  # that it is read for a second time: Ctrl-C came while it was
     is_whole: bool = True
     norms: list[tuple[Any, Lagged, Lagged | None]] = field(default_factory=list)
     stepped: set[int] = field(default_factory=set)
@@ -145,11 +147,11 @@ def describe_ending(error: BaseException | None, step: int) -> str:
 
 def make_exit(run: Any) -> Callable[[], None]:
     """Return what closes a run at the end of the process, without keeping it alive."""
-    found = weakref.ref(run)
+    found, owner = weakref.ref(run), os.getpid()
 
     def close() -> None:
         held = found()
-        if held is not None:
+        if held is not None and os.getpid() == owner:  # not at the end of a forked child
             held.close(getattr(sys, "last_value", None))  # an error that nobody caught
 
     return close

@@ -112,6 +112,7 @@ class RunWriter:
         self._lock: sqlite3.Connection | None = None
         self._file: sqlite3.Connection | None = None
         self._thread: threading.Thread | None = None
+        self._is_fresh = False
         self._tables: tuple[_Table, ...] = ()
         self._place = 0, 0
 
@@ -148,22 +149,26 @@ class RunWriter:
         writer._told = not warns
         try:
             writer._open(facts, resume=resume)
-        except (sqlite3.Error, OSError, ValueError) as error:
-            writer._release()
-            refusal = (
-                error
-                if isinstance(error, ChainruleError)
-                else RunFileError(
+        except (sqlite3.Error, OSError, ValueError, RuntimeError) as error:
+            writer._give_up()
+            if isinstance(error, ChainruleError):
+                refusal: ChainruleError = error
+            elif isinstance(error, RuntimeError):
+                refusal = RunFileError(
+                    f"A run file must have a thread that writes it; for {writer.path} none could "
+                    f"start: {error}. End threads or processes that are not needed."
+                )
+            else:
+                refusal = RunFileError(
                     f"A run file must be in a folder that can be written; {writer.path} could not "
                     f"be opened: {_describe(error)}. Choose another place, or free it."
                 )
-            )
             if strict or isinstance(error, WatchError):
                 raise refusal from None
             writer.failure = f"{refusal} This run is not recorded; training goes on."
             writer._tell()
         except BaseException:
-            writer._release()
+            writer._give_up()
             raise
         return writer
 
@@ -205,9 +210,14 @@ class RunWriter:
         """
         return self._newest[type(record)] >= record.step
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called; it may have been left by Ctrl-C."""
+        return self._closed
+
     def flush(self) -> None:
         """Return when all that was written is committed."""
-        if os.getpid() != self._owner:
+        if os.getpid() != self._owner or self._is_in_thread():
             return
         done: SimpleQueue[None] = SimpleQueue()
         self._calls.put(done)
@@ -233,6 +243,8 @@ class RunWriter:
             self._ending = ending
             self._closed = True
         self._calls.put(SimpleQueue())
+        if self._is_in_thread():  # which ends the file next
+            return
         if self._thread is not None:
             # A `join` that Ctrl-C ends may take the thread for dead from then on (in Python 3.11).
             while not self._is_over:
@@ -268,6 +280,7 @@ class RunWriter:
         self._lock = take_lock(path)
         fresh = not path.exists()
         if fresh:
+            self._is_fresh = True
             _make_file(path, facts)
         elif not resume:  # another writer made it a moment ago
             raise RunFileError(f"A new run must have a new file; {path} exists. Give another name.")
@@ -288,8 +301,8 @@ class RunWriter:
             _Table("samples", pack_samples, _BLOCK_SAMPLES, describe_layers),
         )
         self._thread = threading.Thread(target=self._serve, name="chainrule-run", daemon=True)
-        self._thread.start()
         atexit.register(self.close)
+        self._thread.start()
 
     def _resume(self, file: sqlite3.Connection, facts: RunFacts) -> None:
         """Check that a file is sound and of the same model, and find where it ends."""
@@ -463,6 +476,28 @@ class RunWriter:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
             if code & 0xFF != sqlite3.SQLITE_BUSY:  # somebody reads: stays WAL
                 self._fail(error)
+
+    def _is_in_thread(self) -> bool:
+        """Whether the writer's own thread is here, which must not wait for itself.
+
+        The garbage collector calls `__del__` of any object in any thread, and that may close a run.
+        """
+        return threading.current_thread() is self._thread
+
+    def _give_up(self) -> None:
+        """Leave no file, no lock and no thread behind where a file could not be opened."""
+        atexit.unregister(self.close)
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+        if self._is_fresh:
+            for end in ("", "-wal", "-shm"):
+                with contextlib.suppress(OSError):
+                    self.path.with_name(self.path.name + end).unlink()
+        self._release()
+        self._closed = True  # a thread that has started ends
+        self._calls.put(None)
+        self._thread = None
 
     def _release(self) -> None:
         for connection in (self._file, self._lock):

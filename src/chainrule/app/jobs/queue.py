@@ -130,7 +130,7 @@ class _Line:
     def __init__(self) -> None:
         self.waiting: deque[Job] = deque()
         self.current: Job | None = None
-        self.thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None  # that takes jobs
 
     @property
     def taken(self) -> int:
@@ -143,6 +143,7 @@ class JobQueue:
     def __init__(self) -> None:
         self._lines = {lane: _Line() for lane in Lane}
         self._changed = threading.Condition()  # guards the lines; told about every change
+        self._ending: list[threading.Thread] = []
         self.closing = False
 
     def submit(self, work: Work[Any], *, lane: Lane, size: int = 0, seconds: float = 0.0) -> Job:
@@ -158,7 +159,7 @@ class JobQueue:
                 long, unless that has waited for long.
 
         Raises:
-            Busy: If too many wait already, or the server is about to end.
+            Busy: If too many wait already, the server is about to end, or no thread can start.
         """
         job = Job(lane, work, size, time.monotonic() + WEIGHT * seconds, self)
         with self._changed:
@@ -169,17 +170,29 @@ class JobQueue:
                 raise Busy(
                     f"The server is busy: {line.taken} jobs come first. Ask again in a few seconds."
                 )
+            if line.thread is None:
+                line.thread = self._start(line, lane)
             place = len(line.waiting)
             while place and line.waiting[place - 1].due > job.due:
                 place -= 1
             line.waiting.insert(place, job)
-            if line.thread is None:
-                line.thread = threading.Thread(
-                    target=self._serve, args=(line,), name=f"chainrule-{lane.name}", daemon=True
-                )
-                line.thread.start()
             self._changed.notify_all()
         return job
+
+    def _start(self, line: _Line, lane: Lane) -> threading.Thread:
+        """Return a thread that does the jobs of a lane.
+
+        Raises:
+            Busy: If none can start, for now.
+        """
+        thread = threading.Thread(
+            target=self._serve, args=(line,), name=f"chainrule-{lane.name}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise Busy(f"The server is busy: {error}. Ask again in a few seconds.") from None
+        return thread
 
     async def run(
         self,
@@ -232,11 +245,21 @@ class JobQueue:
                 job.future.cancel()
             self._changed.notify_all()
 
+    def open(self) -> None:
+        """Take jobs again, after `close`: an application may start anew."""
+        with self._changed:
+            self.closing = False
+
     def close(self) -> None:
         """Give all jobs up and take no more; each thread ends when its job has noticed."""
         with self._changed:
             self.closing = True
-            jobs = [job for line in self._lines.values() for job in (*line.waiting, line.current)]
+            lines = self._lines.values()
+            jobs = [job for line in lines for job in (*line.waiting, line.current)]
+            self._ending = [each for each in self._ending if each.is_alive()]
+            self._ending += [line.thread for line in lines if line.thread is not None]
+            for line in lines:
+                line.thread = None  # it ends; `open` may let another one take its place
             self._changed.notify_all()
         for job in jobs:
             if job is not None:
@@ -245,9 +268,8 @@ class JobQueue:
     def join(self, seconds: float) -> None:
         """Wait until the threads have ended, after `close`; some seconds at most."""
         end = time.monotonic() + seconds
-        for line in self._lines.values():
-            if line.thread is not None:
-                line.thread.join(max(0.0, end - time.monotonic()))
+        for thread in self._ending:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def count_taken(self, lane: Lane) -> int:
         """Return how many jobs wait or are being done in a lane."""
@@ -262,18 +284,22 @@ class JobQueue:
             return line.waiting.index(job) + (line.current is not None)
 
     def _serve(self, line: _Line) -> None:
+        def is_over() -> bool:
+            return line.thread is not threading.current_thread()
+
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self.closing or (line.waiting and self._has_room(line.waiting[0]))
+                    lambda: is_over() or (line.waiting and self._has_room(line.waiting[0]))
                 )
-                if self.closing:
+                if is_over():
                     return
                 job = line.current = line.waiting.popleft()
                 job.future.set_running_or_notify_cancel()
             outcome, error = self._do(job)
             with self._changed:
-                line.current = None
+                if line.current is job:  # else another thread has taken this one's place
+                    line.current = None
                 self._changed.notify_all()
             # Told last: whoever hears the outcome finds the seat free.
             if error is None:
