@@ -237,7 +237,8 @@ class Pooling(nn.Module):
 LINES = {
     "everything": (lambda: Pooling(everything=True), SEQUENCES, 4),
     "steps": (lambda: Pooling(everything=False), SEQUENCES, None),
-    "one feature": (lambda: nn.Linear(1, 3), torch.randn(16, 1), 3),
+    "one feature": (lambda: nn.Linear(1, 3), torch.randn(16, 1), None),
+    "a narrow end": (lambda: stack(6, 8, 1, 3), torch.randn(16, 6), 3),
     "yes or no": (lambda: stack(6, 8, 1, 2), torch.randn(16, 6), None),
     "a narrow middle": (lambda: stack(6, 1, 8, 4), torch.randn(16, 6), None),
     "images": (lambda: nn.Conv2d(1, 4, 3), torch.randn(16, 1, 3, 3), None),

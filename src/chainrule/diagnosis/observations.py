@@ -326,7 +326,8 @@ _OBSERVATIONS = (
         metric="share of input examples that repeat an earlier one",
         threshold=0.49,  # where every example stands there twice it is one half
         beyond=">",
-        meaning="Repeated examples teach nothing new. If they should differ, look at how the batch "
+        meaning="Repeated examples teach nothing new, unless something random in the model "
+        "(dropout, noise, samples) makes them differ. If they should differ, look at how the batch "
         "is drawn: a random state set too often, an index that does not move, a copied view. A "
         "contrastive loss then compares every example with itself.",
         source="measured: the input's examples",
@@ -385,13 +386,14 @@ _OBSERVATIONS = (
     ),
     Observation(
         name="same_views",
-        metric="outputs of a module that the loss compares, and that are the same",
+        metric="outputs of a module that the loss reads together, and that are the same",
         threshold=0.0,
         beyond=">",
-        meaning="The module was given the same examples twice, and nothing random in it makes a "
-        "difference, so what shall be alike is alike from the start. A contrastive loss then only "
-        "drives examples apart, and learns nothing of what two views have in common. Look at how "
-        "the second view is made.",
+        meaning="The module was given the same examples twice, perhaps in another order, and "
+        "nothing random in it makes a difference. Where the loss compares two views of each "
+        "example, what shall be alike is alike from the start: then it only drives examples apart, "
+        "and learns nothing of what two views have in common. Look at how the second view is made. "
+        "Where the loss needs one output in two places, it is no fault, but one call would do.",
         source="Chen et al. 2020, SimCLR (arXiv 2002.05709), section 3: without augmentation, the "
         "task is trivial",
     ),
