@@ -73,9 +73,7 @@ def _read_planned_step(flow: GradientFlow) -> list[Reading]:
     return _read_step(flow, list_planned(flow))
 
 
-def _read_step(
-    flow: GradientFlow, rates: Sequence[float | None] | None = None
-) -> list[Reading]:
+def _read_step(flow: GradientFlow, rates: Sequence[float | None] | None = None) -> list[Reading]:
     """Return the norm of the first step of all held weights together ÷ the norm of these.
 
     The step is that at the rates of the optimizer, or at others.

@@ -276,9 +276,7 @@ def _read_depths(
     return read
 
 
-def _is_recurrent(
-    marks: Sequence[Edge], nodes: Sequence[Any], depths: Mapping[Any, int]
-) -> bool:
+def _is_recurrent(marks: Sequence[Edge], nodes: Sequence[Any], depths: Mapping[Any, int]) -> bool:
     """Whether each step lies further from the loss than the next one."""
     read = _read_depths(marks, nodes, depths)
     return all(before > after for before, after in pairwise(read))
