@@ -134,6 +134,21 @@ def test_an_answer_and_a_penalty_on_it_may_come_from_two_calls():
     assert not found
 
 
+def test_scores_that_are_read_twice_are_no_views():
+    """Cox's likelihood and a ranking of random pairs."""
+    order = torch.randperm(48)
+
+    def likelihood(m):
+        return (m(MEANS)[:, 0].logcumsumexp(0) - m(MEANS)[:, 0]).mean()
+
+    def rank(m):
+        is_higher = (MEANS[:, 0] > MEANS[order, 0]).float()
+        return F.binary_cross_entropy_with_logits((m(MEANS) - m(MEANS[order]))[:, 0], is_higher)
+
+    for compute in (likelihood, rank):
+        assert not note(stack(6, 32, 1), compute, "same_views")
+
+
 def test_two_networks_that_start_alike_are_no_view_twice():
     """A student and its teacher, which is a copy that moves on slowly."""
     student, teacher = stack(6, 32, 8), stack(6, 32, 8)
@@ -237,7 +252,8 @@ class Pooling(nn.Module):
 LINES = {
     "everything": (lambda: Pooling(everything=True), SEQUENCES, 4),
     "steps": (lambda: Pooling(everything=False), SEQUENCES, None),
-    "one feature": (lambda: nn.Linear(1, 3), torch.randn(16, 1), 3),
+    "one feature": (lambda: nn.Linear(1, 3), torch.randn(16, 1), None),
+    "a narrow end": (lambda: stack(6, 8, 1, 3), torch.randn(16, 6), 3),
     "yes or no": (lambda: stack(6, 8, 1, 2), torch.randn(16, 6), None),
     "a narrow middle": (lambda: stack(6, 1, 8, 4), torch.randn(16, 6), None),
     "images": (lambda: nn.Conv2d(1, 4, 3), torch.randn(16, 1, 3, 3), None),
@@ -254,3 +270,16 @@ def test_logits_of_several_classes_from_one_number_are_noted(name):
 
     notes = diagnose(inspect(make(), compute)).notes
     assert [each.value for each in notes if each.name == "one_number"] == [classes] * bool(classes)
+
+
+def test_nodes_of_a_graph_that_look_at_each_other_are_meant():
+    """Attention weights [heads, from, to] over the first of the nodes."""
+    x = torch.randn(40, 6)
+
+    def run(h):
+        heads = h.unflatten(1, (2, 3)).transpose(0, 1)
+        return (heads @ heads.mT).softmax(1).mT @ heads
+
+    model = Scored(lambda h: run(h).transpose(0, 1).flatten(1))
+    y = torch.arange(40) % 5
+    assert not note(model, lambda m: F.cross_entropy(m(x), y), "over_examples")

@@ -154,6 +154,17 @@ class TestNotes:
         assert self.read(x)["repeated_examples"].value == pytest.approx(14 / 16)
         assert "repeated_examples" not in self.read(torch.randn(16, 6))
 
+    def test_a_state_to_start_from_is_no_example(self):
+        model = nn.ModuleDict({"x": nn.Linear(6, 4), "h": nn.Linear(4, 4), "out": nn.Linear(4, 1)})
+        x, y = torch.randn(16, 6), torch.randn(16, 1)
+        for start in (torch.zeros(16, 4), torch.randn(4).expand(16, 4)):
+            flow = inspect(
+                model,
+                lambda m, h=start: F.mse_loss(m["out"](torch.tanh(m["x"](x) + m["h"](h))), y),
+            )
+            assert len(flow.inputs) == 2
+            assert "repeated_examples" not in {each.name for each in diagnose(flow).notes}
+
     def test_partly_saturated(self):
         model = nn.Sequential(nn.Linear(6, 64), nn.Tanh(), nn.Linear(64, 1))
         nn.init.normal_(model[0].weight, std=1.8)

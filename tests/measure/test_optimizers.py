@@ -1,6 +1,7 @@
 """What `inspect(model, compute_loss, optimizer)` knows of the optimizer, judged by training."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -82,6 +83,49 @@ def test_a_file_with_another_number_of_rates(tmp_path):
     text = flow.to_json().replace("[0.5,0.5,0.5,0.5]", "[0.5,0.5,0.5]")
     (tmp_path / "flow.json").write_text(text)
     with pytest.raises(FlowFileError, match=r"optimizer\.rates"):
+        chainrule.load_flow(tmp_path / "flow.json")
+
+
+SCHEDULES = {
+    "from 0": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda k: min(1.0, k / 500)),
+    "from a tiny rate": lambda o: torch.optim.lr_scheduler.LinearLR(o, 1e-6, 1.0, 5_000),
+    "one cycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(
+        o, o.param_groups[0]["lr"], total_steps=100, div_factor=1e6, cycle_momentum=False
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD, torch.optim.Adadelta])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_that_begins_near_zero_is_judged_by_where_it_leads(kind, name):
+    rates = {torch.optim.AdamW: 1e-3, torch.optim.SGD: 0.1, torch.optim.Adadelta: 1.0}
+    model = build()
+    optimizer = kind(model.parameters(), lr=rates[kind])
+    SCHEDULES[name](optimizer)
+    flow = chainrule.inspect(model, compute_loss, optimizer)
+    assert max(flow.optimizer.rates) < 1e-3 * max(flow.optimizer.planned)
+    diagnosis = chainrule.diagnose(flow)
+    assert diagnosis.verdict is Verdict.HEALTHY
+    assert not {each.name for each in diagnosis.notes} & {"small_steps", "foreign_rate"}
+
+
+def test_a_tiny_rate_stays_tiny_with_a_schedule():
+    model = build()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min(1.0, (k + 1) / 10))
+    diagnosis = chainrule.diagnose(chainrule.inspect(model, compute_loss, optimizer))
+    assert [each.rule for each in diagnosis.findings] == ["small_step"]
+    assert "1.0·10⁻⁹" in diagnosis.findings[0].evidence
+
+
+@pytest.mark.parametrize("name", ["decays", "planned"])
+def test_a_file_with_another_number_of_decays_or_planned_rates(tmp_path, name):
+    model = build()
+    flow = chainrule.inspect(model, compute_loss, torch.optim.SGD(model.parameters(), 0.5))
+    data = json.loads(flow.to_json())
+    data["optimizer"][name] = [0.5]
+    (tmp_path / "flow.json").write_text(json.dumps(data))
+    with pytest.raises(FlowFileError, match=rf"optimizer\.{name}"):
         chainrule.load_flow(tmp_path / "flow.json")
 
 

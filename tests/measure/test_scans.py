@@ -290,3 +290,154 @@ def test_the_first_state_of_a_loop_is_no_lost_step():
     flow = inspect(model, compute)
     assert {float(time.gradients[0]) for time in flow.times} > {0.0}
     assert "fading_time" not in {each.name for each in diagnose(flow).notes}
+
+
+# --- Sums over steps -----------------------------------------------------------------------------
+
+
+def add_up(weigh):
+    """The error of each step, in a loop: `loss = loss + weight * error`."""
+
+    def compute(m, x, y):
+        loss = 0.0
+        for t in range(x.shape[1]):
+            loss = loss + weigh(t) * F.mse_loss(m(x[:, t]), y[:, t])
+        return loss
+
+    return compute
+
+
+def discount(m, x, y):
+    """The same from behind: `loss = error + 0.9 * loss`."""
+    loss = 0.0
+    for t in reversed(range(x.shape[1])):
+        loss = F.mse_loss(m(x[:, t]), y[:, t]) + 0.9 * loss
+    return loss
+
+
+def pool(m, x, y):
+    """Attention over steps, added up step by step."""
+    z = m[:2](x)
+    weights = (8 * z[..., :1]).softmax(1)
+    total = 0.0
+    for t in range(x.shape[1]):
+        total = total + weights[:, t] * z[:, t]
+    return F.mse_loss(m[2](total), y[:, 0])
+
+
+SUMS = {
+    "discounted": add_up(lambda t: 0.9**t),
+    "discounted from behind": discount,
+    "levels of noise": add_up(lambda t: 10.0 ** (4 - t / 10)),
+    "weights that rise": add_up(lambda t: 10.0 ** (t / 8 - 8)),
+    "pooling": pool,
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_what_is_added_up_step_by_step_is_no_recurrence(name):
+    x = torch.randn(32, 80, 3)
+    y = 2 * x[..., :1]
+    model = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
+    flow = inspect(model, lambda m: SUMS[name](m, x, y))
+    assert flow.times == ()
+    diagnosis = diagnose(flow)
+    assert diagnosis.verdict is Verdict.HEALTHY
+    assert "fading_time" not in {each.name for each in diagnosis.notes}
+
+
+def test_an_answer_in_several_of_the_last_steps_is_no_finding():
+    """No single step shows it, and the gradients of the first are lost: that does not matter."""
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.loop = nn.Linear(1, 48), nn.Linear(48, 48, bias=False)
+            self.head = nn.Sequential(nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 1))
+
+        def forward(self, x):
+            u, h = self.enter(x), x.new_zeros(len(x), 48)
+            for t in range(x.shape[1]):
+                h = torch.tanh(u[:, t] + self.loop(h))
+            return self.head(h)
+
+    x = torch.randn(64, 60, 1)
+    y, model = x[:, -1] * x[:, -3], Last()
+    diagnosis = diagnose(inspect(model, lambda m: F.mse_loss(m(x), y)))
+    assert diagnosis.verdict is Verdict.HEALTHY
+    assert "fading_time" in {each.name for each in diagnosis.notes}
+    optimizer = torch.optim.Adam(model.parameters(), 0.005)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1 * y.var()
+
+
+class Thinking(nn.Module):
+    """A cell that may stop at every step (PonderNet): late steps count less and less."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head, self.stop = nn.GRUCell(4, 16), nn.Linear(16, 2), nn.Linear(16, 1)
+
+    def forward(self, x):
+        h, left, answers = x.new_zeros(len(x), 16), x.new_ones(len(x)), []
+        for _ in range(24):
+            h = self.cell(x, h)
+            stop = torch.sigmoid(self.stop(h))[:, 0]
+            answers.append((self.head(h), left * stop))
+            left = left * (1 - stop)
+        return answers
+
+
+def test_steps_that_count_less_and_less_do_not_explode():
+    x = torch.randn(32, 4)
+    y = (x[:, 0] > 0).long()
+
+    def compute(m):
+        errors = [F.cross_entropy(z, y, reduction="none") * share for z, share in m(x)]
+        return torch.stack(errors).sum(0).mean()
+
+    flow = inspect(Thinking(), compute)
+    (time,) = flow.times
+    assert time.gradients[0] > 1e3 * time.gradients[-1]
+    assert not [each for each in diagnose(flow).findings if each.rule == "exploding_time"]
+
+
+def test_a_loop_by_hand_whose_gradient_grows_explodes():
+    model = Products()
+    nn.init.orthogonal_(model.loop, 4.0)
+    x, y = draw(LENGTH, 0)
+    rules = {each.rule for each in judge(model, x, y)[1].findings}
+    assert "exploding_time" in rules
+
+
+class Selective(nn.Module):
+    """A state-space model: what a step adds and how fast all decays depends on the step."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter, self.head = nn.Linear(3, 16), nn.Linear(16, 2)
+        self.pace, self.write, self.read = nn.Linear(16, 16), nn.Linear(16, 4), nn.Linear(16, 4)
+        self.decay = nn.Parameter(torch.arange(1.0, 5.0).log().repeat(16, 1))
+        nn.init.constant_(self.pace.bias, -3.0)
+
+    def forward(self, x):
+        u = F.silu(self.enter(x))
+        pace, write, read = F.softplus(self.pace(u)), self.write(u), self.read(u)
+        h, out = 0.0, []
+        for t in range(x.shape[1]):
+            p = pace[:, t, :, None]
+            h = torch.exp(-p * self.decay.exp()) * h + p * write[:, t, None] * u[:, t, :, None]
+            out.append((h * read[:, t, None]).sum(-1) + u[:, t])
+        return self.head(torch.stack(out, 1))
+
+
+def test_a_decay_with_a_small_gradient_keeps_nothing_from_learning():
+    x = torch.randn(32, 24, 3)
+    y = (x[..., 0] > 0).long()
+    model = Selective()
+    diagnosis = diagnose(inspect(model, lambda m: F.cross_entropy(m(x).transpose(1, 2), y)))
+    assert diagnosis.verdict is Verdict.HEALTHY

@@ -9,6 +9,7 @@ from chainrule.diagnosis.note import Note, make_note
 from chainrule.diagnosis.observations import OBSERVATIONS
 from chainrule.diagnosis.optimizer_rules import (
     EPSILON,
+    list_planned,
     measure_usual_rate,
     word_decay,
     word_step,
@@ -179,15 +180,18 @@ def _find_same_views(flow: GradientFlow) -> Iterator[Note]:
         for at in sorted(part.outputs):
             call = flow.layers[at]
             values = call.statistics
-            if values is None or not call.shape or call.shape[0] < _ENOUGH_ANSWERS:
+            shape = call.shape
+            if values is None or len(shape) < 2 or shape[0] < _ENOUGH_ANSWERS:
                 continue
-            first = seen.setdefault((call.name, call.output, call.shape, values), at)
+            if math.prod(shape[1:]) == 1:  # scores are read twice to rank examples
+                continue
+            first = seen.setdefault((call.name, call.output, shape, values), at)
             if first != at and values.variation:
                 yield make_note(
                     "same_views",
                     1.0,
-                    f"the loss compares {flow.layers[first].label!r} with {call.label!r}. Over "
-                    f"{call.shape[0]:,} examples, mean, deviation, ends and histogram of both are "
+                    f"the loss reads {flow.layers[first].label!r} and {call.label!r}. Over "
+                    f"{shape[0]:,} examples, mean, deviation, ends and histogram of both are "
                     "the same to the last digit",
                     [call.name],
                 )
@@ -207,6 +211,9 @@ def _find_one_number(flow: GradientFlow) -> Iterator[Note]:
         name = flow.layers[part.outputs[0]].name
         shape = weights.get(f"{name}.weight" if name else "weight", ())
         if len(shape) < 2 or shape[0] != part.width or math.prod(shape[1:]) != 1:
+            continue
+        data = [each for each in flow.inputs if each.reader == name]
+        if data and all(each.columns == 1 for each in data):  # there is no more than one number
             continue
         if shape[0] > OBSERVATIONS["one_number"].threshold:
             yield make_note(
@@ -284,7 +291,7 @@ def _find_foreign_rate(flow: GradientFlow) -> Iterator[Note]:
     optimizer = flow.optimizer
     if optimizer is None or optimizer.steps != "other" or optimizer.name in _FIND_THEIR_OWN:
         return
-    rates = [rate for rate in optimizer.rates if rate]
+    rates = [rate for rate in list_planned(flow) if rate]
     usual = optimizer.default_rate
     if not rates or usual is None:
         return

@@ -355,8 +355,17 @@ def _find_constant_columns(flow: GradientFlow) -> Iterator[Note]:
 
 
 def _find_repeated(flow: GradientFlow) -> Iterator[Note]:
-    for each in flow.inputs:
-        if each.examples >= ENOUGH and each.repeated > OBSERVATIONS["repeated_examples"].threshold:
+    """Find examples that are there twice, in all that the model reads of them.
+
+    What has a single value is a state to start from, or a time; no data.
+    """
+    bound = OBSERVATIONS["repeated_examples"].threshold
+    data = [each for each in flow.inputs if each.min < each.max]
+    different = {each.examples for each in data if each.repeated <= bound}
+    for each in data:
+        if each.examples in different:
+            continue
+        if each.examples >= ENOUGH and each.repeated > bound:
             yield make_note(
                 "repeated_examples",
                 each.repeated,

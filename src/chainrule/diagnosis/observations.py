@@ -114,12 +114,14 @@ _OBSERVATIONS = (
         metric="sums of a post-norm residual stream",
         threshold=22,  # 12 layers have 24; the first is unseen if the input needs no gradient
         beyond=">",
-        meaning="At the start each gradient has a usable size, and still such a stack hardly "
-        "begins to learn: every sum passes on the changes of all branches before it. Measured on "
+        meaning="At the start each gradient has a usable size, and still such a stack may hardly "
+        "begin to learn: every sum passes on the changes of all branches before it. Measured on "
         "nn.TransformerEncoder that has to read the token before, 150 steps of Adam at 0.001 and "
         "0.003: with 12 sums it learned all, with 24 and 48 next to nothing, also with 60 steps of "
-        "warm-up; with pre-norm (norm_first=True) and 24 sums it learned nearly all. BERT trains "
-        "with 24 and 48, with a small rate, thousands of steps of warm-up and a long training.",
+        "warm-up; with pre-norm (norm_first=True) and 24 sums it learned nearly all. A narrow one "
+        "of 28 sums with large embeddings learned it, too. BERT trains with 24 and 48, with a "
+        "small rate, thousands of steps of warm-up and a long training. "
+        "chainrule.try_training(model, compute_loss) tells.",
         source="Liu et al. 2020 (arXiv 2004.08249) and Xiong et al. 2020 (arXiv 2002.04745); bound "
         "measured",
     ),
@@ -326,7 +328,8 @@ _OBSERVATIONS = (
         metric="share of input examples that repeat an earlier one",
         threshold=0.49,  # where every example stands there twice it is one half
         beyond=">",
-        meaning="Repeated examples teach nothing new. If they should differ, look at how the batch "
+        meaning="Repeated examples teach nothing new, unless something random in the model "
+        "(dropout, noise, samples) makes them differ. If they should differ, look at how the batch "
         "is drawn: a random state set too often, an index that does not move, a copied view. A "
         "contrastive loss then compares every example with itself.",
         source="measured: the input's examples",
@@ -385,13 +388,14 @@ _OBSERVATIONS = (
     ),
     Observation(
         name="same_views",
-        metric="outputs of a module that the loss compares, and that are the same",
+        metric="outputs of a module that the loss reads together, and that are the same",
         threshold=0.0,
         beyond=">",
-        meaning="The module was given the same examples twice, and nothing random in it makes a "
-        "difference, so what shall be alike is alike from the start. A contrastive loss then only "
-        "drives examples apart, and learns nothing of what two views have in common. Look at how "
-        "the second view is made.",
+        meaning="The module was given the same examples twice, perhaps in another order, and "
+        "nothing random in it makes a difference. Where the loss compares two views of each "
+        "example, what shall be alike is alike from the start: then it only drives examples apart, "
+        "and learns nothing of what two views have in common. Look at how the second view is made. "
+        "Where the loss needs one output in two places, it is no fault, but one call would do.",
         source="Chen et al. 2020, SimCLR (arXiv 2002.05709), section 3: without augmentation, the "
         "task is trivial",
     ),

@@ -35,11 +35,13 @@ OVERSHOOT = 6.0
 12 ÷ λ (Lewkowycz et al. 2020, arXiv 2003.02218)."""
 
 
-def _list_trained(flow: GradientFlow) -> list[tuple[ParameterFlow, float | None]]:
-    """Return the parameters that the loss reaches, with their learning rates."""
+def _list_trained(
+    flow: GradientFlow, rates: Sequence[float | None] | None = None
+) -> list[tuple[ParameterFlow, float | None]]:
+    """Return the parameters that the loss reaches, with their learning rates, or with others."""
     if flow.optimizer is None:
         return []
-    pairs = zip(flow.parameters, flow.optimizer.rates, strict=True)
+    pairs = zip(flow.parameters, flow.optimizer.rates if rates is None else rates, strict=True)
     return [(parameter, rate) for parameter, rate in pairs if parameter.status == "measured"]
 
 
@@ -55,13 +57,32 @@ def _read_unheld(flow: GradientFlow) -> list[Reading]:
     return [Reading(value=len(names) / len(trained), modules=tuple(names))]
 
 
-def _read_step(flow: GradientFlow) -> list[Reading]:
-    """Return the norm of the first step of all held weights together ÷ the norm of these."""
+def list_planned(flow: GradientFlow) -> tuple[float | None, ...]:
+    """Return the largest learning rates that are known of the parameters: with a schedule, its own.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> list_planned(simulate(NetworkSpec(depth=3, width=4)))
+        ()
+    """
+    return () if flow.optimizer is None else flow.optimizer.planned or flow.optimizer.rates
+
+
+def _read_planned_step(flow: GradientFlow) -> list[Reading]:
+    """Return the same at the rates that a schedule leads to: it may begin, and end, near 0."""
+    return _read_step(flow, list_planned(flow))
+
+
+def _read_step(flow: GradientFlow, rates: Sequence[float | None] | None = None) -> list[Reading]:
+    """Return the norm of the first step of all held weights together ÷ the norm of these.
+
+    The step is that at the rates of the optimizer, or at others.
+    """
     optimizer = flow.optimizer
     if optimizer is None or optimizer.steps == "other" or flow.ensemble_size != 1:
         return []
     steps, sizes, names = [], [], []
-    for parameter, rate in _list_trained(flow):
+    for parameter, rate in _list_trained(flow, rates):
         if rate is None or not parameter.is_weight or parameter.grad_norm is None:
             continue
         norm = float(parameter.grad_norm)
@@ -130,12 +151,12 @@ def _describe_step(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
     assert flow.optimizer is not None
-    rates = sorted({rate for rate in flow.optimizer.rates if rate is not None})
-    shown = " to ".join(format_number(rate) for rate in dict.fromkeys((rates[0], rates[-1])))
+    is_large = rule.beyond == ">"
+    shown = _word_rates(flow.optimizer.rates if is_large else list_planned(flow))
     value = wrong[0].value
     return (
         f"with {flow.optimizer.name} at a learning rate of {shown}, {rule.metric} is "
-        f"{format_number(value)} ({'above' if rule.beyond == '>' else 'below'} the limit of "
+        f"{format_number(value)} ({'above' if is_large else 'below'} the limit of "
         f"{format_number(rule.threshold)}){_describe_epsilon(flow)}"
     )
 
@@ -143,12 +164,15 @@ def _describe_step(
 def word_step(flow: GradientFlow, value: float) -> str:
     """Return how large the first step is, in one clause."""
     assert flow.optimizer is not None
-    rates = sorted({rate for rate in flow.optimizer.rates if rate is not None})
-    shown = " to ".join(format_number(rate) for rate in dict.fromkeys((rates[0], rates[-1])))
     return (
-        f"with {flow.optimizer.name} at a learning rate of {shown}, {_STEP} is "
-        f"{format_number(value)}"
+        f"with {flow.optimizer.name} at a learning rate of {_word_rates(list_planned(flow))}, "
+        f"{_STEP} is {format_number(value)}"
     )
+
+
+def _word_rates(rates: Sequence[float | None]) -> str:
+    known = sorted({rate for rate in rates if rate is not None})
+    return " to ".join(format_number(rate) for rate in dict.fromkeys((known[0], known[-1])))
 
 
 def measure_usual_rate(flow: GradientFlow) -> float | None:
@@ -303,7 +327,7 @@ OPTIMIZER_RULES = (
         source="follows from the triangle inequality",
         action="Raise the learning rate. If gradients are smaller than the ε of the optimizer, "
         "multiply the loss instead; then measure again.",
-        read=_read_step,
+        read=_read_planned_step,
         describe=_describe_step,
     ),
 )

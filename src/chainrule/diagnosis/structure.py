@@ -140,7 +140,10 @@ def list_bypassed(flow: GradientFlow) -> frozenset[int]:
     """Return the weight layers whose small gradient does not keep earlier layers from theirs.
 
     An earlier layer receives a usable gradient and a δ at least ten times as large, so it did not
-    come through this layer: a path leads around it, such as the concatenations of a U-Net.
+    come through this layer: a path leads around it, such as the concatenations of a U-Net. A weight
+    of a module that holds further layers has no δ of its own; where all of these receive a usable
+    gradient, or are bypassed themselves, none of them waits for it (the decay of a state-space
+    model).
     """
     if flow.chain:
         return frozenset()
@@ -154,7 +157,25 @@ def list_bypassed(flow: GradientFlow) -> frozenset[int]:
             largest = max(largest, float(delta))
         elif 10.0 * delta <= largest and delta > 0.0:
             found.add(layer.layer)
+    found |= {
+        layer.layer
+        for layer in flow.weight_layers
+        if (inside := _list_inside(flow, layer))
+        and all(
+            each.layer in found or (each.weight_gradient_norm or 0.0) >= bound for each in inside
+        )
+        and layer.weight_gradient_norm
+        and layer.weight_gradient_norm < bound
+    }
     return frozenset(found)
+
+
+def _list_inside(flow: GradientFlow, layer: WeightLayer) -> list[WeightLayer]:
+    """Return the other weight layers inside the module that owns a layer."""
+    start = f"{layer.name}." if layer.name else ""
+    return [
+        each for each in flow.weight_layers if each is not layer and each.name.startswith(start)
+    ]
 
 
 def list_judged(flow: GradientFlow) -> tuple[WeightLayer, ...]:

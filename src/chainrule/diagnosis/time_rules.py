@@ -70,7 +70,10 @@ def measure_lost(time: TimeFlow) -> float | None:
 
 
 def is_untested(time: TimeFlow) -> bool:
-    """Return whether it is not known, of a loop of your own, what its steps tell of the targets.
+    """Return whether it is not known, of a loop of your own, which steps tell of the targets.
+
+    So it is where no tie was found, too: the answer may lie in several steps together, near the
+    end. What the loss reads of the whole is known of PyTorch's own modules alone.
 
     Example:
         >>> from chainrule.flow.quantity import Quantity
@@ -79,7 +82,7 @@ def is_untested(time: TimeFlow) -> bool:
         ...                      steps=(0, 1), gradients=(one, one)))
         True
     """
-    return time.of == "output" and not time.chances
+    return time.of == "output" and not list_telling(time)
 
 
 def list_telling(time: TimeFlow) -> tuple[int, ...] | None:
@@ -237,7 +240,21 @@ def _read_untold(flow: GradientFlow) -> list[Reading]:
 
 
 def _read_growth(flow: GradientFlow) -> list[Reading]:
-    return _read_times(flow, _measure_growth)
+    """Return the growth of every module, but where the gradient only starts to grow very small.
+
+    Where late steps count little in the answer (a weight that falls from step to step, the chance
+    that it goes on that far), the first ones receive more than these, and no more than the output.
+    """
+    read = () if flow.loss_facts is None else flow.loss_facts.outputs
+    norms = [call.gradient.norm for at in read if (call := flow.layers[at]).gradient is not None]
+    arriving = math.hypot(*map(float, norms))
+
+    def measure(time: TimeFlow) -> float | None:
+        growth = _measure_growth(time)
+        first = max(map(float, time.gradients[: len(time.gradients) // 4]), default=0.0)
+        return None if first < math.sqrt(LARGEST_GROWTH) * arriving else growth
+
+    return _read_times(flow, measure)
 
 
 def _read_times(flow: GradientFlow, measure: Callable[[TimeFlow], float | None]) -> list[Reading]:

@@ -378,9 +378,11 @@ def _check_optimizer(flow: GradientFlow, limits: Limits) -> None:
     count, needed = len(flow.optimizer.rates), len(flow.parameters)
     if count != needed:
         _refuse("optimizer.rates", f"must have one entry for each of {needed} parameters", count)
-    count = len(flow.optimizer.decays)
-    if count not in (0, needed):
-        _refuse("optimizer.decays", f"must have one entry for each of {needed} parameters", count)
+    for name in ("decays", "planned"):
+        count = len(getattr(flow.optimizer, name))
+        if count not in (0, needed):
+            must = f"must have one entry for each of {needed} parameters"
+            _refuse(f"optimizer.{name}", must, count)
     _check_values(flow.optimizer, flow.ensemble_size, limits, "optimizer")
 
 

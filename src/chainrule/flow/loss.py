@@ -35,7 +35,7 @@ LossKind = Literal[
     "custom",
 ]
 OutputActivation = Literal["softmax", "log_softmax", "sigmoid"]
-Rectifier = Literal["relu", "softplus", "exp", "clamp"]
+Rectifier = Literal["relu", "relu6", "softplus", "exp", "abs", "clamp"]
 
 KIND_NAMES: dict[str, str] = {
     "cross_entropy": "cross-entropy",

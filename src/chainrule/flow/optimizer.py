@@ -33,6 +33,9 @@ class OptimizerFlow:
             adding decay · weight to the gradient.
         default_rate: The learning rate that its class takes if it is given none; `None` if it has
             no such rate.
+        planned: The largest learning rate of each parameter that a schedule has written down
+            (`initial_lr` or `max_lr`) or that it has now: a schedule may begin, and end, near 0.
+            Empty in older files.
         maximizes: Whether it makes the loss larger (`maximize=True`).
 
     Example:
@@ -51,3 +54,4 @@ class OptimizerFlow:
     is_decoupled: Annotated[bool, Strict()] = False
     maximizes: Annotated[bool, Strict()] = False
     default_rate: Rate | None = None
+    planned: Annotated[tuple[Rate | None, ...], FailFast(), Field(max_length=100_000)] = ()

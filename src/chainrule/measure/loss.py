@@ -246,6 +246,15 @@ def _list_parts(
     return [*found, rest] if rest.starts else found, sums, is_shifted
 
 
+def adds_up(node: Any) -> bool:
+    """Whether an operation gives its inputs, or a sum of them, each times a constant."""
+    name = node.name()
+    count = sum(each is not None for each, _ in node.next_functions)
+    if name in _SUMS:
+        return True
+    return count == 1 and (name in _SAME or (name in _LINEAR and _is_linear(node, name)))
+
+
 def _is_linear(node: Any, name: str) -> bool:
     """Whether a division divides by a constant: only what is divided may require a gradient."""
     return not name.startswith("Div") or node.next_functions[0][0] is not None

@@ -1,10 +1,12 @@
 """Reading an optimizer: which of a model's parameters it holds, and at which learning rates."""
 
 import math
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from chainrule.errors import InspectionError
 from chainrule.flow.optimizer import OptimizerFlow, Steps
@@ -61,6 +63,11 @@ def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> Op
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
+    planned = {
+        id(parameter): _read_planned_rate(group)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
     decays = {
         id(parameter): float(group.get("weight_decay", 0.0))
         for group in optimizer.param_groups
@@ -90,7 +97,15 @@ def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> Op
         or any(bool(group.get("decoupled_weight_decay")) for group in optimizer.param_groups),
         maximizes=all(bool(group.get("maximize")) for group in optimizer.param_groups),
         default_rate=_read_default_rate(type(optimizer)),
+        planned=tuple(planned.get(id(parameter.tensor)) for parameter in inventory.parameters),
     )
+
+
+def _read_planned_rate(group: Mapping[str, Any]) -> float:
+    """Return the largest learning rate that a group has, or that a schedule has written down."""
+    found = [group.get(name) for name in ("lr", "initial_lr", "max_lr")]
+    rates = [float(rate) for rate in found if isinstance(rate, int | float | Tensor)]
+    return max((rate for rate in rates if 0.0 <= rate < math.inf), default=0.0)
 
 
 def _read_default_rate(kind: type[torch.optim.Optimizer]) -> float | None:

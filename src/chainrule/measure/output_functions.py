@@ -24,6 +24,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "TanhBackward0": (-1.0, 1.0),
     "LogSoftmaxBackward0": (-math.inf, 0.0),
     "LogSigmoidBackward0": (-math.inf, 0.0),
+    "AbsBackward0": (0.0, math.inf),
 }
 """Nodes whose values all lie in a range that does not depend on what goes in."""
 _LIMITED = frozenset(("HardtanhBackward0", "ClampBackward1", "ClampMinBackward0"))
@@ -32,6 +33,7 @@ _RECTIFIERS: Mapping[str, Rectifier] = {
     "ReluBackward0": "relu",
     "SoftplusBackward0": "softplus",
     "ExpBackward0": "exp",
+    "AbsBackward0": "abs",
     **dict.fromkeys(_LIMITED, "clamp"),
 }
 """Nodes that may have no values below 0, in words."""
@@ -91,7 +93,10 @@ def find_rectifier(edge: Edge, bounds: tuple[float, float] | None) -> Rectifier 
         edge: Where the values are.
         bounds: Those of `find_bounds`.
     """
-    return None if bounds is None or bounds[0] < 0.0 else _RECTIFIERS.get(_find_maker(edge).name())
+    if bounds is None or bounds[0] < 0.0:
+        return None
+    name = _find_maker(edge).name()
+    return "relu6" if (name, bounds[1]) == ("HardtanhBackward0", 6.0) else _RECTIFIERS.get(name)
 
 
 def read_passed(edge: Edge) -> Tensor | None:

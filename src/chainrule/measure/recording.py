@@ -113,7 +113,7 @@ class Call:
 
     `sequence` is the edge of what a recurrent module reads step by step; `is_cell` says that it
     reads a single step. `step` is what a module read that may be one step of a sequence, with its
-    version.
+    version; `is_apart` says that what comes of it does not go into what comes of the next call.
     """
 
     subject: Subject
@@ -123,6 +123,7 @@ class Call:
     sequence: int | None = None
     is_cell: bool = False
     step: tuple[Tensor, int | None] | None = None
+    is_apart: bool = False
     outputs: list[Output] = field(default_factory=list)
 
 

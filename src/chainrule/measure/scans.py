@@ -4,6 +4,8 @@ A loop leaves a mark for each step: a slice of a tensor that was computed for th
 (`h[:, t]`, `h.unbind(1)`), or a product of the same weights with another part of the data
 (`x[:, t] @ w`, `linear(cat([x[:, t], h], 1))`). It is a recurrence where each mark lies one or more
 operations further from the loss than the next: marks that are used side by side are equally far.
+Additions do not count, nor does what only adds up the loss, with weights: a sum over all steps,
+taken in a loop, is no recurrence (`loss = loss + decay**t * error`).
 """
 
 import math
@@ -14,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.time import TimeFlow
@@ -23,7 +26,9 @@ from chainrule.measure._torch_internals import (
     read_version,
 )
 from chainrule.measure.autograd_graph import Edge, is_leaf, list_views
-from chainrule.measure.recording import Recorder
+from chainrule.measure.loss import adds_up
+from chainrule.measure.recording import Call, Recorder
+from chainrule.measure.sequences import SHORTEST
 from chainrule.measure.statistics import Table
 from chainrule.measure.ties import measure_chances, stack_steps
 from chainrule.measure.time import Scan, choose_steps
@@ -48,10 +53,14 @@ class TimedScan:
 
 def note_scans(nodes: Sequence[Any], recorder: Recorder) -> None:
     """Find loops over time, and ask for the gradients at their steps; before the backward pass."""
-    groups = _group_marks(nodes, recorder)
-    if not groups:
+    groups, stepwise = _group_marks(nodes, recorder), _list_stepwise(recorder)
+    if not groups and not stepwise:
         return
     depths = _measure_depths(nodes)
+    for calls, marks in stepwise:
+        if not _is_recurrent(marks, nodes, depths):
+            for call in calls:
+                call.is_apart = True
     timed = {  # known by their calls
         call.subject.name
         for call in recorder.calls
@@ -65,12 +74,31 @@ def note_scans(nodes: Sequence[Any], recorder: Recorder) -> None:
         scan.places = tuple(scan.places[at] for at in order) if scan.places else ()
         if scan.name in timed and not scan.places:
             continue
-        if order and _is_recurrent(scan, nodes, depths):
+        if order and _is_recurrent(scan.marks, nodes, depths):
             kept = [_keep(scan.marks[at], recorder) for at in choose_steps(len(scan.marks))]
             scan.edges = tuple(edge for edge in kept if edge is not None)
             if len(scan.edges) == len(kept):
                 recorder.scans.append(scan)
                 _keep_read(scan, recorder)
+
+
+def _list_stepwise(recorder: Recorder) -> list[tuple[list[Call], list[Edge]]]:
+    """Return the calls of modules that may read a sequence step by step, and where they put out.
+
+    Cells read a state by themselves, and are not among them.
+    """
+    by_name: dict[str, list[Call]] = defaultdict(list)
+    for call in recorder.calls:
+        if call.step is not None and not call.is_cell:
+            by_name[call.subject.name].append(call)
+    found = []
+    for calls in by_name.values():
+        edges = [call.outputs[0].edge for call in calls if len(call.outputs) == 1]
+        ends = [recorder.targets[edge] for edge in edges if edge is not None]
+        marks = [(end.node, end.output_nr) for end in ends if isinstance(end, GradientEdge)]
+        if len(marks) == len(calls) >= SHORTEST:
+            found.append((calls, marks))
+    return found
 
 
 def _keep(edge: Edge, recorder: Recorder) -> int | None:
@@ -207,39 +235,50 @@ def _name_output(edge: int | None, recorder: Recorder) -> tuple[str, str]:
 
 
 def _measure_depths(nodes: Iterable[Any]) -> dict[Any, int]:
-    """Return by how many operations each node is away from the loss at most."""
+    """Return by how many operations each node is away from the loss at most; additions are none."""
     numbered = [(number, node) for node in nodes if (number := read_sequence_number(node))]
     numbered.sort(key=lambda pair: -pair[0])
     depths: dict[Any, int] = {}
+    summands: set[Any] = {node for _, node in numbered[:1]}  # of the loss
     for _, node in numbered:
-        depth = depths.setdefault(node, 0) + 1
+        is_sum = node in summands and adds_up(node)
+        if is_sum:
+            summands.update(following for following, _ in node.next_functions)
+        depth = depths.setdefault(node, 0) + (not is_sum and not _is_addition(node))
         for following, _ in node.next_functions:
             if following is not None and depths.get(following, 0) < depth:
                 depths[following] = depth
     return depths
 
 
+def _is_addition(node: Any) -> bool:
+    name = type(node).__name__
+    return name in ("AddBackward0", "SubBackward0") and read_saved(node, "alpha") == 1
+
+
 def _order_outputs(scan: Scan, nodes: Sequence[Any], depths: Mapping[Any, int]) -> list[int]:
     """Return the order in which the outputs of one node are read."""
-    read = _read_depths(scan, nodes, depths)
+    read = _read_depths(scan.marks, nodes, depths)
     return sorted(range(len(scan.marks)), key=lambda at: -read[at])
 
 
-def _read_depths(scan: Scan, nodes: Sequence[Any], depths: Mapping[Any, int]) -> list[int]:
+def _read_depths(
+    marks: Sequence[Edge], nodes: Sequence[Any], depths: Mapping[Any, int]
+) -> list[int]:
     """Return how far from the loss each mark is read first."""
-    marks = {edge: at for at, edge in enumerate(scan.marks)}
+    places = {edge: at for at, edge in enumerate(marks)}
     read = [0] * len(marks)
     for node in nodes:
         for edge in node.next_functions:
-            at = marks.get(edge)
+            at = places.get(edge)
             if at is not None:
                 read[at] = max(read[at], depths.get(node, 0))
     return read
 
 
-def _is_recurrent(scan: Scan, nodes: Sequence[Any], depths: Mapping[Any, int]) -> bool:
+def _is_recurrent(marks: Sequence[Edge], nodes: Sequence[Any], depths: Mapping[Any, int]) -> bool:
     """Whether each step lies further from the loss than the next one."""
-    read = _read_depths(scan, nodes, depths)
+    read = _read_depths(marks, nodes, depths)
     return all(before > after for before, after in pairwise(read))
 
 

@@ -248,9 +248,10 @@ def _reads_steps(calls: Sequence[Call], outputs: Sequence[LayerFlow]) -> bool:
     """Whether a module reads another part of an input from outside at each of its calls.
 
     What reads the same at every call, as a solver that goes on until nothing changes, is no
-    sequence: of its calls nothing that is new can be lost.
+    sequence: of its calls nothing that is new can be lost. Nor are calls whose results are only
+    added up, as those of a network that is trained on several levels of noise at once.
     """
-    if any(call.input_edges or len(call.outputs) != 1 for call in calls):
+    if any(call.input_edges or len(call.outputs) != 1 or call.is_apart for call in calls):
         return False
     sizes = {float(out.statistics.std) for out in outputs if out.statistics is not None}
     return 2 * len(sizes) > len(calls)

@@ -158,8 +158,9 @@ def _classify_by_dim(
     is_matrix = read.dim() == 2 and read.shape[0] == read.shape[1]
     if dim == 0:
         return "over_examples" if read.dim() > 1 and not is_matrix else None
-    # Time may come first: then examples are the second of three dimensions or more.
-    later = dim == 1 and read.dim() > 2 and read.shape[0] != read.shape[1]
+    # Time may come first: then examples are the second of three dimensions or more. Where a later
+    # one is as long, they look at each other, as the nodes of a graph do.
+    later = dim == 1 and read.dim() > 2 and read.shape[1] not in (read.shape[0], *read.shape[2:])
     return "over_examples" if later else None
 
 
