@@ -316,6 +316,16 @@ class TestPrecision:
         assert choose_loss_scale(make_flow(precisions=(small,))) == 8
         assert choose_loss_scale(make_flow()) is None
 
+    def test_evidence_gives_the_size_of_the_entries_that_are_not_zero(self):
+        each = (
+            precision(size=2.0**-26, zero_share=0.75, largest=2.0**-25),  # √¼ of them are 2⁻²⁵
+            precision("a", "weight", size=0.0, zero_share=1.0, largest=0.0),
+            precision("b", "weight", size=1.0, zero_share=0.5, largest=1.0),
+        )
+        found = {x.rule: x for x in diagnose(make_flow([call("x")], precisions=each)).findings}
+        assert f" {format_number(2.0**-25)}," in found["underflow"].evidence
+        assert "1 of 2 weight gradients" in found["underflow"].evidence
+
     def test_speaks_of_the_layer_of_an_output_or_of_a_weight(self):
         calls = [call("x", layer=5), call("y", layer=None)]
         weights = [parameter("a.weight", 7), parameter("b.weight", None)]
