@@ -528,6 +528,19 @@ class TestLimits:
         )
         assert violation.bound == "≤ 0.5"
 
+    @pytest.mark.parametrize(
+        ("norms", "place"),
+        [
+            ([1e-9, 1.0, 1.0, 1.0], "'0'"),
+            ([1e-7, 1e-9, 1.0, 1.0], "'2' and 1 more"),  # the smallest is named
+            ([1e-7, 1e-9, 1.0, 1e-8], "'2' and 2 more"),
+        ],
+    )
+    def test_of_findings_name_the_worst_layer_and_how_many_more(self, norms, place):
+        flow = make_chain(norms)
+        found = {each.bound: each for each in check_limits(flow, diagnose(flow))}
+        assert found["≥ 0.003"].place == place
+
     @pytest.mark.parametrize("field", ["min_gradient", "max_gradient", "max_ratio"])
     def test_may_be_zero_but_not_below(self, field):
         Limits(**{field: 0.0})

@@ -165,3 +165,10 @@ def test_places_are_a_file_and_its_line(file, line, position):
     )
     assert (slip.position, compared.position) == (position, position)
     assert compared.shapes == "(3, 1) and (3,)"
+
+
+def test_an_optimizer_that_was_not_tried_has_no_outcome_in_json():
+    skipped = OptimizerTrial(name="Adam", rates=(), skipped="sparse gradients")
+    one, other = trial(skipped, tried("SGD", rate(TRAINED))).to_dict()["optimizers"]
+    assert (one["outcome"], one["best_rate"], one["skipped"]) == (None, None, "sparse gradients")
+    assert (other["outcome"], other["best_rate"], other["skipped"]) == ("trained", 0.1, "")
