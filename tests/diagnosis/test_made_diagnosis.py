@@ -9,7 +9,7 @@ from chainrule.diagnosis.diagnosis import ACTION_MEASURED, diagnose, overlook
 from chainrule.diagnosis.notes import OBSERVATIONS, list_notes
 from chainrule.diagnosis.rule import Verdict
 from chainrule.flow.inputs import InputFlow
-from chainrule.flow.loss import LossFlow
+from chainrule.flow.loss import LossFlow, LossTerm, TermGradient
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import AttentionFlow
 from chainrule.flow.sharpness import Sharpness
@@ -261,6 +261,40 @@ class TestOthers:
             facts = LossFlow(parts=(), detached=quantity(value))
             found = note("detached_constant", loss_facts=facts)
             assert (found and found.value) == noted
+
+    @pytest.mark.parametrize(
+        ("own", "guessing", "value"),
+        [
+            ((3.0, 4.0), 1.0, 10.0),  # hypot(30, 40) ÷ hypot(3, 4)
+            ((0.0, 4.0), 1.0, 12.5),
+            ((6.0, 8.0), 1.0, None),  # 5 is the limit
+            ((0.0, 0.0), 1.0, None),  # a term without a gradient is swamped by nothing
+            ((3.0, 4.0), None, None),
+        ],
+    )
+    def test_a_term_beside_a_larger_one(self, own, guessing, value):
+        """The bias, where the other term has a gradient a thousand times as large, is no weight."""
+        norms = {"error": (*own, 1e-3), "penalty": (30.0, 40.0, 1e3)}
+        terms = tuple(
+            LossTerm(
+                name=name,
+                value=quantity(1.0),
+                gradients=tuple(
+                    TermGradient(parameter=at, norm=quantity(each), cosine=quantity(0.5))
+                    for at, each in enumerate(sizes)
+                ),
+                guessing=quantity(guessing if name == "error" else None),
+            )
+            for name, sizes in norms.items()
+        )
+        facts = LossFlow(parts=(), terms=terms)
+        weights = [parameter("a.weight"), parameter("b.weight"), parameter("b.bias", shape=(4,))]
+        found = note("swamped_term", (), weights, loss_facts=facts)
+        assert (found and found.value) == value
+        if found:
+            assert found.modules == ("b.weight" if own[0] == 0.0 else "a.weight",)
+            assert "'penalty'" in found.evidence
+            assert "'error'" in found.evidence
 
     def test_infinite_values_are_beyond_the_largest_number(self):
         calls = [call("a", dtype="float16", statistics={"min": -1.0, "max": math.inf})]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.optimizer_rules import list_partly_unheld, list_unheld
 from chainrule.diagnosis.precision_rules import choose_loss_scale
 from chainrule.diagnosis.rules import RULES, measure_metric
@@ -21,6 +22,7 @@ from chainrule.diagnosis.time_rules import (
     measure_heard,
     measure_lost,
 )
+from chainrule.diagnosis.zero_rules import list_zero_products
 from chainrule.flow.inputs import InputFlow
 from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.precision import PrecisionFlow, PrecisionProbe, PrecisionTrial
@@ -129,6 +131,26 @@ class TestOptimizer:
         ]
         optimizer = OptimizerFlow(rates=tuple(rates), **(values | fields))
         return make_flow([], weights, optimizer=optimizer)
+
+    @pytest.mark.parametrize(
+        ("rates", "usual", "value"),
+        [
+            ([100.0], 1.0, None),
+            ([1e-4], 1.0, 1e4),
+            ([1e4], 1.0, 1e4),
+            ([1e-4, 1e5], 1.0, 1e5),  # the one that is farther away
+            ([1e3, 1e-5, None, 0.0], 1.0, 1e5),
+            ([None, 0.0], 1.0, None),
+            ([1e-4], None, None),
+            ([1e-4], 0.0, None),
+            ([5e-324], 1e3, math.inf),  # their ratio is no number any more
+        ],
+    )
+    def test_rates_far_from_the_optimizers_own(self, rates, usual, value):
+        weights = [parameter(f"{at}.weight") for at in range(len(rates))]
+        flow = self.build(rates, weights, steps="other", name="Adadelta", default_rate=usual)
+        found = [each for each in diagnose(flow).notes if each.name == "foreign_rate"]
+        assert [each.value for each in found] == ([] if value is None else [pytest.approx(value)])
 
     def test_step_of_gradients_is_rate_times_gradient_over_the_weights(self):
         flow = self.build([3.0, 2.0, 1.0, 1.0])  # steps of 3 and 4, weights of 3 and 4
@@ -294,6 +316,16 @@ class TestPrecision:
         assert choose_loss_scale(make_flow(precisions=(small,))) == 8
         assert choose_loss_scale(make_flow()) is None
 
+    def test_evidence_gives_the_size_of_the_entries_that_are_not_zero(self):
+        each = (
+            precision(size=2.0**-26, zero_share=0.75, largest=2.0**-25),  # √¼ of them are 2⁻²⁵
+            precision("a", "weight", size=0.0, zero_share=1.0, largest=0.0),
+            precision("b", "weight", size=1.0, zero_share=0.5, largest=1.0),
+        )
+        found = {x.rule: x for x in diagnose(make_flow([call("x")], precisions=each)).findings}
+        assert f" {format_number(2.0**-25)}," in found["underflow"].evidence
+        assert "1 of 2 weight gradients" in found["underflow"].evidence
+
     def test_speaks_of_the_layer_of_an_output_or_of_a_weight(self):
         calls = [call("x", layer=5), call("y", layer=None)]
         weights = [parameter("a.weight", 7), parameter("b.weight", None)]
@@ -447,3 +479,13 @@ class TestTime:
     def test_bounds(self):
         bounds = {"exploding_time": 1000.0, "vanishing_time": 0.5}
         assert {name: RULES[name].threshold for name in bounds} == bounds
+
+
+class TestZeroProducts:
+    @pytest.mark.parametrize(("arriving", "named"), [(0.0, True), (1.0, False), (None, False)])
+    def test_two_modules_in_a_row(self, arriving, named):
+        """A module whose output the loss does not read (`None`) is no factor."""
+        weights = [parameter(f"{name}.weight", norm=0.0, grad_norm=0.0) for name in "ab"]
+        calls = [call("a", gradient=arriving, gain=None), call("b")]
+        found = list_zero_products(make_flow(calls, weights))
+        assert [each.factors for each in found] == ([("a.weight", "b.weight")] if named else [])

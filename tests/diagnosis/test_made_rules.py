@@ -528,9 +528,39 @@ class TestLimits:
         )
         assert violation.bound == "≤ 0.5"
 
+    @pytest.mark.parametrize(
+        ("norms", "place"),
+        [
+            ([1e-9, 1.0, 1.0, 1.0], "'0'"),
+            ([1e-7, 1e-9, 1.0, 1.0], "'2' and 1 more"),  # the smallest is named
+            ([1e-7, 1e-9, 1.0, 1e-8], "'2' and 2 more"),
+        ],
+    )
+    def test_of_findings_name_the_worst_layer_and_how_many_more(self, norms, place):
+        flow = make_chain(norms)
+        found = {each.bound: each for each in check_limits(flow, diagnose(flow))}
+        assert found["≥ 0.003"].place == place
+
     @pytest.mark.parametrize("field", ["min_gradient", "max_gradient", "max_ratio"])
     def test_may_be_zero_but_not_below(self, field):
         Limits(**{field: 0.0})
         for wrong in (-1e-9, math.nan):
             with pytest.raises(ChainruleError, match=field):
                 Limits(**{field: wrong})
+
+
+def test_bounds_of_what_the_loss_and_a_training_say():
+    bounds = {
+        **{"flat_function": (">", 0.0), "zero_product": (">", 1.0), "broadcast_loss": (">", 1.0)},
+        **{"examples_as_steps": (">", 0.0), "wrong_sign": ("<", 0.0), "flat_loss": ("<", 2.0**-23)},
+        **{
+            "short_sequences": (">", 0.95),
+            "unsuited_output": (">", 20),
+            "out_of_reach": (">", 0.5),
+        },
+        **{"symmetric_units": (">", 0.9), "large_loss": (">", 100.0), "no_step": ("<", 2.0**-23)},
+        **{"large_tied_loss": (">", 20.0), "unheard_steps": ("<", 0.003), "diverges": ("<", 0.1)},
+        **{"nothing_passed_on": ("<", 1e-6), "strong_decay": (">", 3.0), "unlikely": ("<", 0.3)},
+        **{"untold_steps": (">", 16), "did_not_train": ("<", 0.1), "loses_numbers": ("<", 0.1)},
+    }
+    assert {name: (RULES[name].beyond, RULES[name].threshold) for name in bounds} == bounds

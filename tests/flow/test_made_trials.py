@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from chainrule.flow.loss import LossFlow, LossPart, LossTerm
+from chainrule.flow.loss import BroadcastFlow, LossFlow, LossPart, LossTerm
+from chainrule.flow.slips import SlipFlow
 from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 from made_flows import quantity
 
@@ -147,3 +148,27 @@ class TestLoss:
         value = quantity(1.0)
         assert LossTerm(name="a", value=value, gradients=()).is_detached
         assert not LossTerm(name="a", value=value, gradients=None).is_detached
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "position"),
+    [("/home/me/train.py", 12, "train.py:12"), ("", None, ""), ("/home/me/train.py", None, "")],
+)
+def test_places_are_a_file_and_its_line(file, line, position):
+    slip = SlipFlow(
+        **{"kind": "flat", "operation": "sign", "module": "", "shape": (3,), "result": (3,)},
+        **{"file": file, "line": line},
+    )
+    compared = BroadcastFlow(
+        **{"operation": "subtraction", "output": (3, 1), "target": (3,), "result": (3, 3)},
+        **{"by_mistake": True, "file": file, "line": line},
+    )
+    assert (slip.position, compared.position) == (position, position)
+    assert compared.shapes == "(3, 1) and (3,)"
+
+
+def test_an_optimizer_that_was_not_tried_has_no_outcome_in_json():
+    skipped = OptimizerTrial(name="Adam", rates=(), skipped="sparse gradients")
+    one, other = trial(skipped, tried("SGD", rate(TRAINED))).to_dict()["optimizers"]
+    assert (one["outcome"], one["best_rate"], one["skipped"]) == (None, None, "sparse gradients")
+    assert (other["outcome"], other["best_rate"], other["skipped"]) == ("trained", 0.1, "")

@@ -1,5 +1,6 @@
 """`try_training`: what came of it, what it cost, and that it leaves no trace."""
 
+import copy
 import itertools
 import json
 import math
@@ -488,3 +489,59 @@ def test_numbers_that_json_lacks_are_words():
     text = to_result_json(flow, chainrule.diagnose(flow, trial=trial))
     document = json.loads(text, parse_constant=lambda word: pytest.fail(word))
     assert "NaN" in {finding["value"] for finding in document["diagnosis"]["findings"]}
+
+
+def train_plainly(model, compute_loss, name, rate, steps):
+    """The losses before each of some steps of an ordinary loop, and after the last."""
+    copied = copy.deepcopy(model)
+    optimizer = getattr(torch.optim, name)(copied.parameters(), lr=rate)
+    losses = [float(compute_loss(copied).detach())]
+    for _ in range(steps):
+        optimizer.zero_grad()
+        compute_loss(copied).backward()
+        optimizer.step()
+        losses.append(float(compute_loss(copied).detach()))
+    return losses
+
+
+def draw_regression(scale, slope, noise):
+    x = scale * torch.randn(64, 2)
+    y = slope * x.sum(1, keepdim=True) + noise * torch.randn(64, 1)
+    return lambda model: F.mse_loss(model(x), y)
+
+
+def test_every_rate_gives_what_plain_training_gives():
+    model, compute_loss = nn.Linear(2, 1), draw_regression(10.0, 1.0, 5.0)
+    found = try_training(model, compute_loss)
+    for optimizer in found.optimizers:
+        assert [each.rate for each in optimizer.rates] == sorted(e.rate for e in optimizer.rates)
+        for each in optimizer.rates:
+            losses = train_plainly(model, compute_loss, optimizer.name, each.rate, each.steps)
+            assert each.before == pytest.approx(losses[0], rel=1e-5)
+            if math.isfinite(each.after):
+                assert each.after == pytest.approx(losses[-1], rel=1e-3)
+            grown = [at for at, loss in enumerate(losses) if not loss <= 10 * losses[0]]
+            is_bad = each.outcome in (TrialOutcome.DIVERGED, TrialOutcome.NON_FINITE)
+            assert each.failed_at == (grown[0] if is_bad else None)
+    sgd, adam = found.optimizers
+    # With SGD the best has settled after the first look, so none is left for it. Adam's smallest
+    # rate makes room for one above its largest, which does best.
+    assert [each.stopped for each in sgd.rates] == [False] * 4
+    assert [each.stopped for each in adam.rates] == [True, False, False, False]
+    assert (sgd.best.rate, adam.best.rate) == (1e-3, 1e-1)
+    assert sgd.rates[3].outcome is TrialOutcome.DIVERGED  # to infinity, but it had grown before
+
+
+def test_the_better_half_goes_on_until_one_is_left():
+    model, compute_loss = nn.Linear(2, 1), draw_regression(2.0, 0.3, 1.0)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    found = try_training(model, compute_loss, passes=160)
+    assert 150 < found.passes <= 160
+    for optimizer in found.optimizers:
+        by_steps = sorted(optimizer.rates, key=lambda each: -each.steps)
+        assert by_steps[0] == optimizer.best
+        assert by_steps[0].steps > by_steps[1].steps > by_steps[2].steps == by_steps[-1].steps
+        assert [each.stopped for each in by_steps] == [False] + [True] * (len(by_steps) - 1)
+        reached = [each.after for each in by_steps[:2]]
+        assert max(reached) < min(each.after for each in by_steps[2:])

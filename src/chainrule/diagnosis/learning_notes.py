@@ -293,9 +293,9 @@ def _find_foreign_rate(flow: GradientFlow) -> Iterator[Note]:
         return
     rates = [rate for rate in list_planned(flow) if rate]
     usual = optimizer.default_rate
-    if not rates or usual is None:
+    if not rates or not usual:
         return
-    far = max(rates, key=lambda rate: abs(math.log(rate / usual)))
+    far = max(rates, key=lambda rate: abs(math.log(rate) - math.log(usual)))
     factor = max(far / usual, usual / far)
     if factor > OBSERVATIONS["foreign_rate"].threshold:
         yield make_note(

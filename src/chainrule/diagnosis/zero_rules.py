@@ -85,7 +85,8 @@ def _find_in_modules(
         before = [
             each
             for each in stuck
-            if first.get(owners[each], -1) in range(first[owner]) and not arriving[owners[each]]
+            if first.get(owners[each], -1) in range(first[owner])
+            and arriving.get(owners[each]) == 0.0  # a weight may be used outside of its module
         ]
         if before:
             yield max(before, key=lambda each: first[owners[each]]), name
