@@ -159,6 +159,8 @@ def test_the_plot_shows_every_size(faulty, metric):
     figure = faulty.plot(metric)
     assert figure.data
     assert all(tuple(line.x) == faulty.widths for line in figure.data)
+    ticks = dict(zip(figure.layout.xaxis.ticktext, figure.layout.xaxis.tickvals, strict=True))
+    assert ticks == {str(width): width for width in faulty.widths}
     if metric == "effect":
         assert figure.data[0].name.startswith("third.weight: width^")  # the finding first
         assert figure.data[0].line.width > figure.data[1].line.width
