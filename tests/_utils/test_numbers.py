@@ -80,6 +80,8 @@ def test_split_number(value, parts):
         (999_999.0, "1 million times"),
         (2.5e9, "2.5 billion times"),
         (7e12, "7 trillion times"),
+        (9.9e14, "990 trillion times"),
+        (9.96e14, "1.0·10¹⁵ times"),  # with two digits a thousand trillion
         (1e20, "1.0·10²⁰ times"),
         (math.inf, "infinite times"),
         (math.nan, "undefined times"),

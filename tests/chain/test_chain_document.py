@@ -16,7 +16,7 @@ from chainrule.chain import (
     scalar_chain,
     wide_float,
 )
-from chainrule.chain.document import describe_number
+from chainrule.chain.document import describe_number, name_outcome
 from chainrule.chain.scalar_chain import ScalarChain
 from chainrule.chain.wide_float import ZERO, WideFloat
 from chainrule.errors import SpecError
@@ -160,3 +160,17 @@ def forget() -> None:
         for each in vars(module).values():
             if hasattr(each, "cache_clear"):
                 each.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("gradient", "outcome"),
+    [
+        (0.0, "vanishes"),
+        (0.0999, "vanishes"),
+        (-0.1001, "holds"),
+        (9.99, "holds"),
+        (-10.01, "explodes"),
+    ],
+)
+def test_a_gradient_holds_within_ten_times(gradient, outcome):
+    assert name_outcome(WideFloat.from_float(gradient)) == outcome

@@ -179,6 +179,20 @@ def test_what_is_no_real_number_is_refused(other):
     assert other != ONE
 
 
+class Foreign:
+    """Says of itself how it compares with anything."""
+
+    def __lt__(self, other):
+        return "below"
+
+    __le__ = __gt__ = __ge__ = __lt__
+
+
+@pytest.mark.parametrize("ask", [operator.lt, operator.le, operator.gt, operator.ge])
+def test_what_knows_how_it_compares_is_asked(ask):
+    assert ask(ONE, Foreign()) == "below"
+
+
 # ------------------------------------------------------------------ comparison
 
 

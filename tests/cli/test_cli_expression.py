@@ -19,7 +19,7 @@ from chainrule.chain import (
     draw_expression,
     get_expression,
 )
-from chainrule.display.expression import MOST_PATHS, print_expression
+from chainrule.display.expression import MOST_EQUATIONS, MOST_PATHS, print_expression
 
 RESIDUAL = ["equation", "--expr", "x + sigmoid(w*x)", "--value", "x=0.5,w=1.2"]
 GRAPH = ScalarGraph.parse("x + sigmoid(w*x)", {"x": 0.5, "w": 1.2})
@@ -166,3 +166,20 @@ def test_it_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_of_many_equations_both_ends_are_shown_once(run):
+    text = "x"
+    for _ in range(MOST_EQUATIONS + 6):
+        text = f"sigmoid({text})"
+    out = run("equation", "--expr", text)[1].partition("Backwards")[2]
+    lines = [line for line in out.splitlines() if line.startswith(("dp/d", "⋯"))]
+    half = MOST_EQUATIONS // 2
+    assert len(lines) == len(set(lines)) == MOST_EQUATIONS + 1
+    assert lines[0].startswith("dp/dp ")
+    assert lines[half] == "⋯ 7 more ⋯"  # of one equation for each operation, and one for x
+    assert lines[-1].startswith("dp/dx ")
+    whole = run("equation", "--expr", text, "--all")[1].partition("Backwards")[2]
+    every = [line for line in whole.splitlines() if line.startswith("dp/d")]
+    assert len(every) == MOST_EQUATIONS + 7
+    assert lines == [*every[:half], lines[half], *every[-half:]]

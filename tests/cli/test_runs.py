@@ -112,6 +112,8 @@ def test_show_says_alarms_in_words(run, runs):
         assert fact in out
     for fact in ("step 60: spike in module 0", "The loss jumped.", "Clip the gradients."):
         assert fact in out
+    (row,) = [line for line in out.splitlines() if line.startswith("loss ")]
+    assert row.endswith(" 0.00833")
     assert "Net[x]" in run("runs", "show", runs / "exp2.db")[1]
     document = json.loads(run("runs", "show", "exp1", "--json")[1])
     assert document["step"] == 120

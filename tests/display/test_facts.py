@@ -183,7 +183,7 @@ def test_gradients_of_half_precision_are_counted_by_what_is_zero_everywhere():
 
 def test_an_optimizer_holds_parameters_at_rates():
     optimizer = OptimizerFlow(
-        name="SGD", steps="gradient", rates=(0.1, 0.1, None, 0.3), momentum=0.9, foreign=2
+        name="SGD", steps="gradient", rates=(0.3, 0.1, None, 0.2), momentum=0.9, foreign=2
     )
     weights = [parameter(name) for name in "abcd"]
     flow = make_flow([], weights, optimizer=optimizer)

@@ -1,11 +1,13 @@
 """Cards, tables and summaries of flows small enough for paper."""
 
+import io
 import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from chainrule.diagnosis.attribution import Attribution
 from chainrule.diagnosis.diagnosis import diagnose
@@ -28,7 +30,13 @@ from chainrule.display.cards import (
     start_sentence,
 )
 from chainrule.display.export import list_records, summarize, to_csv, to_summary_json
-from chainrule.display.runs import compare_runs, read_view, to_comparison_json
+from chainrule.display.runs import (
+    compare_runs,
+    draw_spark,
+    read_view,
+    render_view,
+    to_comparison_json,
+)
 from chainrule.display.tables import (
     describe_block,
     list_layer_head,
@@ -48,7 +56,7 @@ from chainrule.watch.reading import RunReader
 from chainrule.watch.records import ABSENT, OptimizerFacts
 from chainrule.watch.store import RunWriter
 from made_flows import call, gradient, make_chain, make_flow, parameter, quantity
-from made_runs import make_facts, make_run, make_step
+from made_runs import make_alarm, make_facts, make_run, make_step
 
 
 def show(flow):
@@ -391,6 +399,34 @@ class TestExport:
 
 
 class TestRuns:
+    @pytest.mark.parametrize(
+        ("values", "cells", "spark"),
+        [
+            ([1.0, 100.0], 8, "▁█"),
+            ([1e-3, 1.0, 1e3], 8, "▁▅█"),
+            ([10.0, 10.0], 8, "▅▅"),  # in the middle of two powers of ten
+            ([1e9, 1.0, 100.0], 2, "▁█"),
+            ([0.0, 1.0, -1.0, 100.0], 8, "▁▁▁█"),
+            ([0.0, math.nan, math.inf], 8, "▁ !"),
+        ],
+    )
+    def test_sparks_are_powers_of_ten(self, values, cells, spark):
+        assert draw_spark(np.array(values), cells).plain == spark
+
+    @pytest.mark.parametrize(("count", "words"), [(3, ""), (2, "1 earlier alarm:"), (1, "2 ear")])
+    def test_earlier_alarms_are_counted(self, count, words, tmp_path):
+        with RunWriter.open(tmp_path / "a.db", make_facts()) as writer:
+            for step in (1, 2, 3):
+                writer.write(make_step(step))
+                writer.write(make_alarm(step))
+        console = Console(file=io.StringIO(), width=100)
+        console.print(render_view(read_view(RunReader(tmp_path / "a.db")), alarms=count))
+        lines = console.file.getvalue().splitlines()
+        assert [line[:8] for line in lines if line.startswith("! ")] == [
+            f"! step {step}" for step in (1, 2, 3)[-count:]
+        ]
+        assert [words] * bool(words) == [line[: len(words)] for line in lines if "earlier" in line]
+
     @pytest.mark.parametrize(
         ("optimizers", "differ"),
         [

@@ -162,7 +162,9 @@ def test_a_listing_is_short_plain_pytorch(name):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("__"):
             assert node.name in used or node.name == "forward"
     words = re.findall(r"\b[A-Z][A-Z_]+\b", listing)
-    for constant in re.findall(r"^([A-Z_]+) = ", listing, re.MULTILINE):
+    constants = re.findall(r"^([A-Z_]+) = ", listing, re.MULTILINE)
+    assert len(set(constants)) == len(constants)  # each is written once
+    for constant in constants:
         assert words.count(constant) >= 2, constant
 
 

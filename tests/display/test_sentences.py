@@ -12,7 +12,13 @@ from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.rules import RULES
 from chainrule.display.cards import build_cards, describe_verdict
-from chainrule.display.sentences import explain, explain_band, explain_limits, recommend
+from chainrule.display.sentences import (
+    _write_left,
+    explain,
+    explain_band,
+    explain_limits,
+    recommend,
+)
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.time import TimeFlow
 from chainrule.remedies.result import Remedies, compare_flows
@@ -223,3 +229,11 @@ def test_changes_that_did_not_help_are_counted(count, words):
     said = recommend(remedies)
     assert said.endswith(remedies.diagnosis.action)
     assert said.startswith(words or remedies.diagnosis.action)
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [(0.25, "25 %"), (0.01, "1 %"), (0.0044, "0.44 %"), (0.001, "0.1 %"), (0.00099, "9.9·10⁻⁴")],
+)
+def test_what_is_left_has_two_digits(left, words):
+    assert _write_left(left) == words

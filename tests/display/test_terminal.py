@@ -23,12 +23,13 @@ from chainrule.display.terminal_tables import (
     shorten,
 )
 from chainrule.flow.quantity import format_band
+from chainrule.flow.time import TimeFlow
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
 from chainrule.remedies.result import Remedies, compare_flows
 from chainrule.remedies.spec_search import find_remedies
 from chainrule.spec.network_spec import NetworkSpec
-from made_flows import make_chain
+from made_flows import make_chain, make_flow, quantity
 
 VANISHING = NetworkSpec(depth=12, width=8, activation="sigmoid", init="xavier")
 
@@ -257,3 +258,21 @@ def test_a_recurrent_module_has_a_line_about_its_first_step():
     text = console.export_text()
     assert "gradient at step 1 of 6" in text
     assert format_number(flow.times[0].shares[0]) in text
+
+
+def test_of_many_recurrent_modules_the_first_three_have_a_line():
+    times = tuple(
+        TimeFlow(
+            name=f"rnn{number}",
+            kind="GRU",
+            call=0,
+            of="input",
+            length=6,
+            steps=(0, 5),
+            gradients=(quantity(0.5), quantity(1.0)),
+        )
+        for number in range(5)
+    )
+    lines = draw_flow(make_flow(times=times)).splitlines()
+    named = [line.strip().partition(":")[0] for line in lines if "gradient at step 1" in line]
+    assert named == ["rnn0", "rnn1", "rnn2"]

@@ -14,6 +14,7 @@ from chainrule.figures import (
 )
 from chainrule.figures.bins import SymmetricLog, spread
 from chainrule.figures.profile import LINES, build_profile_figure, count_hidden
+from chainrule.figures.zones import read_ends
 from chainrule.flow.blocks import ProfileRow, Stack
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import Histogram, WeightLayer
@@ -490,3 +491,15 @@ class TestTheory:
         flow = make_chain([1.0])
         axis = build_gradient_figure(flow, theory=[(1e-31, 1e-30, 1e-29)])["layout"]["yaxis"]
         assert axis["range"][0] < -30
+
+
+@pytest.mark.parametrize(
+    ("kind", "ends", "values"),
+    [
+        ("linear", [-3, 2], (-3.0, 2.0)),
+        ("log", [-3, 2], (1e-3, 100.0)),
+        ("log", [-400, 400], (5e-324, 1e308)),  # no float is smaller or, but for a digit, larger
+    ],
+)
+def test_ends_of_an_axis_are_numbers(kind, ends, values):
+    assert read_ends({"type": kind, "range": ends}) == pytest.approx(values)

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 import struct
 import zlib
 from xml.etree import ElementTree
@@ -85,6 +86,19 @@ def list_points(path):
     return [[tuple(map(float, point.split())) for point in piece.split("L")] for piece in pieces]
 
 
+def walk(path):
+    """Yield the corners of a path of steps, each from the one before."""
+    x = y = 0.0
+    for letter, text in re.findall(r"([Mmlhv])([^A-Za-z]*)", path):
+        numbers = list(map(float, text.split()))
+        if letter == "M":
+            x, y = numbers
+        else:
+            x += 0.0 if letter == "v" else numbers[0]
+            y += 0.0 if letter == "h" else numbers[-1]
+        yield x, y
+
+
 class TestMarks:
     def test_a_line_has_gaps_where_there_is_no_value(self):
         root = draw(line([0, 1, 2, 3], [10.0, None, 30.0, 40.0]))
@@ -154,6 +168,58 @@ class TestMarks:
         (text,) = [e for e in root.iter("text") if e.get("class") == "note"]
         assert tuple(read(text, "x", "y")) == place
 
+    def test_areas_have_the_width_of_the_plot(self):
+        area = {"type": "rect", "y0": 20, "y1": 60, "fillcolor": "#abcdef"}
+        (found,) = [
+            e for e in draw(line([0], [0.0]), shapes=[area]).iter() if e.get("fill") == "#abcdef"
+        ]
+        assert read(found, "x", "y", "height") == [LEFT, 54.0, 40.0]
+        assert read(found, "width") == [pytest.approx(RIGHT - LEFT, abs=0.051)]
+
+    @pytest.mark.parametrize(
+        ("shape", "ends"),
+        [
+            ({"x0": 2, "y0": 10, "x1": 6, "y1": 30}, (across(2), 104.0, across(6), 84.0)),
+            ({"xref": "paper", "y0": 50, "y1": 50}, (LEFT, 64.0, RIGHT, 64.0)),
+            ({"xref": "paper", "y0": 0, "y1": 0}, (LEFT, 114.0, RIGHT, 114.0)),
+            ({"xref": "paper", "y0": 100, "y1": 100}, (LEFT, 14.0, RIGHT, 14.0)),
+            ({"xref": "paper", "y0": 102, "y1": 102}, None),
+            ({"xref": "paper", "y0": -2, "y1": -2}, None),
+        ],
+    )
+    def test_lines_are_drawn_where_they_are_on_the_plot(self, shape, ends):
+        shape = {"type": "line", "line": {"color": "#abcdef", "dash": "dot"}} | shape
+        root = draw(line([0], [0.0]), shapes=[shape])
+        found = [e for e in root.iter("line") if e.get("stroke") == "#abcdef"]
+        assert [tuple(read(e, "x1", "y1", "x2", "y2")) for e in found] == ([ends] if ends else [])
+        assert all(e.get("stroke-width") == "1" and e.get("stroke-dasharray") for e in found)
+
+    @pytest.mark.parametrize(
+        ("symbol", "corners"),
+        [
+            ("square", {(-4, -4), (4, -4), (4, 4), (-4, 4)}),
+            ("triangle-down", {(-4, -4), (4, -4), (0, 4)}),
+            ("triangle-up", {(-4, 4), (4, 4), (0, -4)}),
+            ("diamond", {(0, -4), (4, 0), (0, 4), (-4, 0)}),
+            ("x", {(-4, -4), (4, 4), (4, -4), (-4, 4)}),
+        ],
+    )
+    def test_symbols_stand_around_their_place(self, symbol, corners):
+        marker = {"color": "#123456", "size": 8, "symbol": symbol}
+        root = draw(line([5], [50.0], mode="markers", marker=marker))
+        (path,) = [e for e in root.iter("path") if "#123456" in (e.get("fill"), e.get("stroke"))]
+        assert {
+            (round(x - (LEFT + RIGHT) / 2), round(y - 64)) for x, y in walk(path.get("d"))
+        } == corners
+
+    def test_legend_shows_a_mark_in_the_middle_of_its_line(self):
+        marker = {"color": "#123456", "size": 20}
+        look = {"mode": "lines+markers", "marker": marker}
+        root = draw(line([5], [50.0], **look), line([5], [50.0], name="bare"), showlegend=True)
+        places = [(*read(e, "cx", "cy"), float(e.get("r"))) for e in root.iter("circle")]
+        assert (16.0 + 12.0, 12.0, 3.5) in places
+        assert len(places) == 2  # in the plot and in the legend
+
     def test_legend_wraps_before_an_entry_that_does_not_fit(self):
         names = ["a" * 10, "b" * 10, "c" * 10]  # 34 + 72 + 14 pixels each
         root = draw(*(line([0], [0.0], name=name) for name in names), showlegend=True)
@@ -177,6 +243,13 @@ class TestColumns:
             pytest.approx(each, abs=0.2)
             for each in (LEFT + 0.3 * (RIGHT - LEFT), LEFT + 0.6 * (RIGHT - LEFT), RIGHT)
         ]
+
+    def test_go_from_left_to_right_whichever_line_has_a_place(self):
+        tips = {"hovertemplate": "%{y:.0f}"}
+        lines = line([2, 8], [10.0, 30.0], **tips), line([4, 8], [20.0, 30.0], **tips)
+        columns = [e for e in draw(*lines).iter("rect") if e.get("class") == "column"]
+        assert [e.get("data-tip") for e in columns] == ["10", "20", "30"]  # 30 is said once
+        assert [read(e, "x")[0] for e in columns] == [LEFT, across(3), across(6)]
 
     def test_leave_out_what_shows_nothing(self):
         tips = {"hovertemplate": "%{y:.0f}", "hoverinfo": "skip"}

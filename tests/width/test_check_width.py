@@ -159,6 +159,8 @@ def test_the_plot_shows_every_size(faulty, metric):
     figure = faulty.plot(metric)
     assert figure.data
     assert all(tuple(line.x) == faulty.widths for line in figure.data)
+    ticks = dict(zip(figure.layout.xaxis.ticktext, figure.layout.xaxis.tickvals, strict=True))
+    assert ticks == {str(width): width for width in faulty.widths}
     if metric == "effect":
         assert figure.data[0].name.startswith("third.weight: width^")  # the finding first
         assert figure.data[0].line.width > figure.data[1].line.width
@@ -246,6 +248,7 @@ FOREIGN = nn.Linear(2, 2)
         ({"widths": 16}, ["widths", "16"]),
         ({"widths": [16, 0]}, ["widths", "0"]),
         ({"widths": [16, 2.5]}, ["widths", "2.5"]),
+        ({"widths": [16, 10**9 + 1]}, ["widths", "1,000,000,000", str(10**9 + 1)]),
         ({"widths": [8, 16], "seeds": 1}, ["seeds=2"]),
         ({"steps": 0}, ["steps", "0"]),
         ({"seeds": True}, ["seeds", "True"]),

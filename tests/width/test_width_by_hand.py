@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from chainrule import check_width
 from chainrule.width.check import _find_reason
 from chainrule.width.judging import Facts, judge_modules
+from chainrule.width.measuring import _measure_along
 from chainrule.width.recording import Recorder
 from chainrule.width.records import (
     ModuleScaling,
@@ -171,6 +172,23 @@ def judge(*modules, **known):
     } | known
     found, _, _, _ = judge_modules(modules, (16, 64, 256), Facts(**facts))
     return found
+
+
+@pytest.mark.parametrize(
+    ("along", "floor", "size"),
+    [
+        ([2.0, 0.0], 0.0, 3.0 / math.sqrt(2.0)),  # the root mean square of (3, 0)
+        ([-5.0, 0.0], 0.0, 3.0 / math.sqrt(2.0)),
+        ([4.0, -3.0], 1e-9, 0.0),
+        ([2.0, 0.0], 2.1, 3.0 / math.sqrt(2.0)),
+        ([2.0, 0.0], 2.2, 0.0),  # no more than rounding makes
+        ([0.0, 0.0], 0.0, 0.0),
+    ],
+)
+def test_the_part_of_a_change_along_another_is_its_projection(along, floor, size):
+    moved = [torch.tensor([3.0]), torch.tensor([4.0])]
+    parts = [torch.tensor([each]) for each in along]
+    assert _measure_along(moved, parts, floor) == pytest.approx(size)
 
 
 class TestJudging:
