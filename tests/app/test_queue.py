@@ -249,3 +249,37 @@ class TestMakingWay:
         with pytest.raises(Superseded):
             check()
         urgent.open.set()
+
+
+def test_a_thread_that_cannot_start_leaves_no_dead_lane(monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    queue = JobQueue()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(Busy, match="thread"):
+        queue.submit(lambda _: 1, lane=Lane.QUICK)
+    monkeypatch.undo()
+    assert queue.count_taken(Lane.QUICK) == 0
+    assert queue.submit(lambda _: 2, lane=Lane.QUICK).future.result(60) == 2
+    queue.close()
+    queue.join(60)
+
+
+def test_a_queue_works_again_when_it_is_opened_again():
+    queue = JobQueue()
+    for _ in range(2):
+        queue.open()
+        assert queue.submit(lambda _: 1, lane=Lane.QUICK).future.result(60) == 1
+        queue.close()
+        queue.join(60)
+    with pytest.raises(Busy):
+        queue.submit(lambda _: 1, lane=Lane.QUICK)
+
+
+def test_an_application_that_starts_anew_works_again():
+    app = create_app()
+    for _ in range(2):
+        with TestClient(app):
+            job = app.state.queue.submit(lambda _: 1, lane=Lane.QUICK)
+            assert job.future.result(60) == 1

@@ -1,5 +1,7 @@
 """Errors in a loop that is watched: each step stays one step, and the run says its end."""
 
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -8,8 +10,10 @@ from torch.nn import functional as F
 from chainrule.display.runs import read_line
 from chainrule.errors import TrainingStopped, WatchError
 from chainrule.watch import watch
+from chainrule.watch.notices import Notices
 from chainrule.watch.reading import RunReader
 from chainrule.watch.records import Sample, StepRecord
+from chainrule.watch.run import Run
 
 
 def make():
@@ -420,3 +424,46 @@ def test_a_resumed_run_stops_though_its_numbers_were_not_finite_before(tmp_path)
         watch(model, optimizer, store=tmp_path / "a.db", resume=True, raise_on="non_finite") as run,
     ):
         train(model, optimizer, run, 5)
+
+
+@pytest.mark.parametrize("place", ["_detach", "_conclude"])
+def test_ctrl_c_while_a_run_is_closed_loses_no_step(tmp_path, monkeypatch, place):
+    original, pressed = getattr(Run, place), []
+
+    def interrupt(self, *args, **named):
+        if not pressed:
+            pressed.append(place)
+            raise KeyboardInterrupt
+        return original(self, *args, **named)
+
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = watch(model, optimizer, store=tmp_path / "a.db")
+    for _ in range(2):
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    monkeypatch.setattr(Run, place, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.close()
+    reader = RunReader(tmp_path / "a.db")
+    assert (len(reader.steps()), reader.live, reader.ended) == (2, False, True)
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_what_a_signal_handler_raises_is_not_swallowed():
+    class TimeLimitError(Exception):
+        pass
+
+    def end(number, frame):
+        raise TimeLimitError
+
+    notices = Notices()
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(TimeLimitError), notices.guard("testing"):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with notices.guard("testing"):
+        raise ValueError
+    assert len(notices.said) == 1

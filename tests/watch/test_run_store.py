@@ -703,3 +703,34 @@ def test_samples_of_changing_layers_are_kept(tmp_path):
     reader = write(tmp_path / "a.db", [sample(step) for step in range(1, 60)])
     assert [bool(each.layers) for each in reader.samples()] == [bool(n % 3) for n in range(1, 60)]
     assert reader.samples()[2].missing == "eager replay failed"
+
+
+def test_a_run_that_is_closed_in_its_own_thread_does_not_wait_for_itself(tmp_path, monkeypatch):
+    original, closed = RunWriter._insert, threading.Event()
+
+    def insert(self, file, records):
+        original(self, file, records)
+        self.close()  # as `__del__` of any object may: the garbage collector runs in any thread
+        self.flush()
+        closed.set()
+
+    monkeypatch.setattr(RunWriter, "_insert", insert)
+    writer = RunWriter.open(tmp_path / "a.db", make_facts())
+    writer.write(make_step(1))
+    assert closed.wait(PATIENCE)
+    writer.close()
+    reader = RunReader(tmp_path / "a.db")
+    assert (len(reader.steps()), reader.live, reader.ended) == (1, False, True)
+
+
+def test_where_no_thread_can_start_no_file_is_left(tmp_path, monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    path = tmp_path / "a.db"
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RunFileError, match="thread"):
+        RunWriter.open(path, make_facts())
+    monkeypatch.undo()
+    assert not path.exists()
+    RunWriter.open(path, make_facts()).close()
