@@ -386,7 +386,8 @@ class TestRanks:
             make_lane(0.6, start, start + 30.0),
             make_lane(0.7, start, -1e9, is_over=True),
         ]
-        assert sorted(lanes[::-1], key=_rank) == lanes
+        mixed = [lanes[at] for at in (3, 0, 6, 2, 5, 1, 4)]
+        assert sorted(mixed, key=_rank) == lanes
 
     @pytest.mark.parametrize(
         ("name", "after", "rate", "further"),
