@@ -20,6 +20,12 @@ from chainrule.measure.autograd_graph import (
     walk,
 )
 from chainrule.measure.inputs import assemble_inputs, pack, take_entering
+from chainrule.measure.output_functions import (
+    find_activation,
+    find_bounds,
+    find_rectifier,
+    read_passed,
+)
 
 
 def leaf(*shape):
@@ -341,3 +347,65 @@ class TestAttention:
         joined = picked.transpose(0, 1).flatten(1, 2)
         expected = self.expect(joined, torch.ones_like(joined, dtype=torch.bool))
         assert found.tolist() == pytest.approx(expected)
+
+
+VALUES = torch.tensor([[-1e4, -3.0, 0.0, 0.25, 2.0, 1e4]], dtype=torch.float64)
+
+FUNCTIONS = {
+    "relu": (torch.relu, (0.0, math.inf), "relu"),
+    "softplus": (nn.functional.softplus, (0.0, math.inf), "softplus"),
+    "exp": (lambda z: (z / 100).exp(), (0.0, math.inf), "exp"),
+    "sigmoid": (torch.sigmoid, (0.0, 1.0), None),
+    "softmax": (lambda z: z.softmax(1), (0.0, 1.0), None),
+    "tanh": (torch.tanh, (-1.0, 1.0), None),
+    "log_softmax": (lambda z: z.log_softmax(1), (-math.inf, 0.0), None),
+    "logsigmoid": (nn.functional.logsigmoid, (-math.inf, 0.0), None),
+    "relu6": (nn.functional.relu6, (0.0, 6.0), "clamp"),
+    "hardtanh": (lambda z: nn.functional.hardtanh(z, -2.0, 3.0), (-2.0, 3.0), None),
+    "clamp": (lambda z: z.clamp(-0.5, 0.5), (-0.5, 0.5), None),
+    "clamp at 1": (lambda z: z.clamp(1.0, 5.0), (1.0, 5.0), "clamp"),
+    "clamp_min": (lambda z: z.clamp(min=0.0), (0.0, math.inf), "clamp"),
+    "clamp max": (lambda z: z.clamp(max=0.5), (-math.inf, 0.5), None),
+    "some of them": (lambda z: torch.relu(z)[:, 2:].flatten(), (0.0, math.inf), "relu"),
+    "linear": (lambda z: 2.0 * z, None, None),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_keep_their_values_between_bounds(name):
+    function, bounds, rectifier = FUNCTIONS[name]
+    result = function(VALUES.clone().requires_grad_())
+    edge = (result.grad_fn, 0)
+    assert find_bounds(edge) == bounds
+    assert find_rectifier(edge, bounds) == rectifier
+    if bounds:  # and they come as near to them as they can
+        low, high = result.min().item(), result.max().item()
+        assert bounds[0] <= low <= (bounds[0] + 1e-9 if math.isfinite(bounds[0]) else -1e3)
+        assert bounds[1] >= high >= (bounds[1] - 1e-9 if math.isfinite(bounds[1]) else 1e3)
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        (lambda z: z.softmax(1), ("softmax", 6)),
+        (lambda z: z.view(2, 3).softmax(0), ("softmax", 2)),
+        (lambda z: z.view(2, 3).log_softmax(-1), ("log_softmax", 3)),
+        (torch.sigmoid, ("sigmoid", None)),
+        (lambda z: (z.softmax(1) + 1e-8).clamp(0.1, 0.9), ("softmax", 6)),
+        (lambda z: z.softmax(1)[:, 1], ("softmax", 6)),
+        (lambda z: z.softmax(1) + z.sigmoid(), (None, None)),
+        (lambda z: 2.0 * z.softmax(1), (None, None)),
+        (torch.relu, (None, None)),
+    ],
+)
+def test_activations_are_known_with_the_values_they_go_over(function, found):
+    result = function(VALUES.clone().requires_grad_())
+    assert find_activation((result.grad_fn, 0)) == found
+
+
+def test_what_a_rectifier_turned_off_is_known_of_all_its_values():
+    z = VALUES.clone().requires_grad_()
+    assert torch.equal(read_passed((torch.relu(z).grad_fn, 0)), z.detach().clamp(min=0.0))
+    assert torch.equal(read_passed((z.clamp(min=0.5).grad_fn, 0)), z.detach())
+    for other in (torch.relu(z)[:, 1:], nn.functional.softplus(z), torch.sigmoid(z)):
+        assert read_passed((other.grad_fn, 0)) is None

@@ -37,6 +37,7 @@ CROSS_ENTROPIES = {
     "mean": lambda z: F.cross_entropy(z, LABELS),
     "sum": lambda z: F.cross_entropy(z, LABELS, reduction="sum"),
     "weights": lambda z: F.cross_entropy(z, LABELS, weight=WEIGHT),
+    "light_weights": lambda z: F.cross_entropy(z, LABELS, weight=1e-4 * WEIGHT, reduction="sum"),
     "ignored": lambda z: F.cross_entropy(z, IGNORED),
     "per_example": lambda z: (EACH * F.cross_entropy(z, LABELS, reduction="none")).sum() / 3,
     "scaled": lambda z: 2.5 * F.cross_entropy(z, LABELS) / 7,

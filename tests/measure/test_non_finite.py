@@ -169,6 +169,25 @@ def test_gradients_in_half_precision_overflow_on_the_way_back():
     assert (origin.direction, origin.overflow, origin.dtype) == ("backward", True, "float16")
 
 
+@pytest.mark.parametrize(
+    ("compute", "overflow"),
+    [
+        (lambda y: y * 1e5, True),
+        (lambda y: y.exp() * 0 + (12 * y).exp(), True),
+        (lambda y: 1.0 / (y - y.detach()), False),  # infinite in float32, too
+        (lambda y: (y - y.detach()).log(), False),
+        (lambda y: (-y).log(), False),
+    ],
+)
+def test_only_what_float32_can_hold_is_too_large_for_half_precision(compute, overflow):
+    model = nn.Linear(4, 1).half()
+    with torch.no_grad():
+        model.weight.fill_(0.25)
+        model.bias.zero_()
+    origin = find_non_finite(model, lambda m: compute(m(torch.ones(2, 4).half())).float().sum())
+    assert (origin.direction, origin.overflow, origin.dtype) == ("forward", overflow, "float16")
+
+
 def test_errors_are_those_of_inspect():
     model = _linear()
     x = torch.ones(2, 4)

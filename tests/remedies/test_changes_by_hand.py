@@ -25,6 +25,7 @@ from chainrule.remedies.model_changes import (
     list_biases,
     list_branch_ends,
     list_model_changes,
+    list_trained,
     list_weights,
 )
 from made_flows import call, make_chain, make_flow, parameter, residual
@@ -151,6 +152,20 @@ def measure(model, x):
 
 
 class TestWeights:
+    def test_frozen_ones_and_those_without_a_gradient_are_none(self):
+        model = nn.ModuleDict({name: nn.Linear(4, 4) for name in ("a", "frozen", "b", "unused")})
+        model["frozen"].requires_grad_(False)
+
+        def compute_loss(m):
+            return m["b"](m["frozen"](m["a"](torch.ones(3, 4)))).square().mean()
+
+        flow = inspect(model, compute_loss)
+        weights = list_weights(model, flow)
+        assert [each.name for each in weights] == ["a.weight", "b.weight"]
+        parameters = dict(model.named_parameters())
+        trained = {id(parameters[f"{name}.{key}"]) for name in "ab" for key in ("weight", "bias")}
+        assert list_trained(model, flow) == trained
+
     def test_of_every_kind_with_their_fans(self):
         torch.manual_seed(0)
         model = Attending()

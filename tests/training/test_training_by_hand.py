@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from chainrule.errors import InspectionError, SpecError
+from chainrule.flow.trial import TrialOutcome
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.training.batches import (
     KEPT,
@@ -43,6 +45,7 @@ from chainrule.training.training import (
     measure_norms,
     train,
 )
+from chainrule.training.trial import _find_further, _rank
 
 SPEC = NetworkSpec(depth=3, width=16)
 
@@ -356,3 +359,67 @@ class TestRace:
             assert one.accuracy == pytest.approx(other.accuracy, abs=2e-3)
             assert (one.learning_rate, one.steps) == (rate, 40)
             assert one.accuracy > one.chance + 0.02
+
+
+def make_lane(rate, before, after, *, is_over=False, outcome=TrialOutcome.SLOW, learned=0.1):
+    """A copy that is trained at a rate, with its losses on one batch."""
+    return SimpleNamespace(
+        rate=rate,
+        before=[before],
+        after=[after],
+        is_over=is_over,
+        judge=lambda: (outcome, learned),
+    )
+
+
+class TestRanks:
+    @pytest.mark.parametrize("shift", [0.0, -100.0])
+    def test_lower_losses_first_then_those_that_hardly_moved_by_their_rates(self, shift):
+        """A loss of 100 that moved by 1 or less hardly did, also where all are negative."""
+        start = 100.0 + 2 * shift
+        lanes = [
+            make_lane(0.1, start, start - 50.0),
+            make_lane(0.2, start, start - 1.1),
+            make_lane(0.4, start, start - 0.9),
+            make_lane(0.3, start, start + 0.9),
+            make_lane(0.5, start, start + 1.1),
+            make_lane(0.6, start, start + 30.0),
+            make_lane(0.7, start, -1e9, is_over=True),
+        ]
+        mixed = [lanes[at] for at in (3, 0, 6, 2, 5, 1, 4)]
+        assert sorted(mixed, key=_rank) == lanes
+
+    @pytest.mark.parametrize(
+        ("name", "after", "rate", "further"),
+        [
+            ("SGD", 50.0, 1.0, 10.0),  # it falls at the largest rate
+            ("Adam", 50.0, 1.0, 10.0),
+            ("SGD", 50.0, 0.1, None),  # not the largest: it is among those that were tried
+            ("SGD", 99.5, 1.0, None),  # its steps grow with the gradient: that is flat
+            ("Adam", 99.5, 1.0, 10.0),
+            ("SGD", 150.0, 0.1, 0.001),  # all are too large
+            ("Adam", 150.0, 1.0, 0.001),
+        ],
+    )
+    def test_further_rates_lie_beyond_the_end_that_does_best(self, name, after, rate, further):
+        best = make_lane(rate, 100.0, after)
+        lanes = [make_lane(each, 100.0, 120.0) for each in (0.01, 0.1, 1.0)]
+        assert _find_further(name, [best], lanes) == further
+        settled = make_lane(rate, 100.0, after, outcome=TrialOutcome.TRAINED, learned=0.5)
+        assert _find_further(name, [settled], lanes) is None
+        nearly = make_lane(rate, 100.0, after, outcome=TrialOutcome.TRAINED, learned=0.49)
+        assert _find_further(name, [nearly], lanes) == further
+
+
+def test_batches_that_are_kept_aside_are_judged_with_draws_of_their_own():
+    def compute_loss(model, batch):
+        return torch.rand((), requires_grad=True)
+
+    found = find_batches(nn.Identity(), compute_loss, [0] * 8, Counter())
+
+    def look(number, kept):
+        return found.compute(nn.Identity(), number, kept).item()
+
+    draws = [look(number, kept) for kept in (False, True) for number in (0, 1)]
+    assert len(set(draws)) == 4
+    assert look(1, True) == draws[3]
