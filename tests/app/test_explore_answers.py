@@ -338,6 +338,13 @@ class TestPlanning:
     def test_the_usual_sizes_are_measured_whole(self, depth, width):
         assert plan_seeds(NetworkSpec(depth=depth, width=width), 16, first=False) == 16
 
+    @pytest.mark.parametrize(("batch", "most"), [(32, 3), (4096, 2)])
+    def test_what_is_too_large_names_the_depth_that_is_possible(self, batch, most):
+        spec = NetworkSpec(depth=most, width=4096, batch_size=batch)
+        assert plan_seeds(spec, 16, first=False) == PAGE_BUDGET // NETWORK_BUDGET
+        with pytest.raises(SpecError, match=f"{most} layers are possible"):
+            plan_seeds(spec.replace(depth=most + 1), 16, first=False)
+
     def test_a_large_pinned_network_makes_a_first_answer_too(self, url):
         query = f"{SMALL}&pin=depth%3D200%26width%3D128"
         first, whole = ask(url, f"{query}&first=1"), ask(url, query)

@@ -22,6 +22,7 @@ from chainrule.app.routes import map_page
 from chainrule.app.state.maps import DEFAULTS, KINDS, SETTINGS, read_map
 from chainrule.app.state.subjects import SUBJECTS
 from chainrule.app.state.view import read_view
+from chainrule.spec.network_spec import NetworkSpec
 from chainrule.sweeps import phase_map
 from chainrule.sweeps.cells import SpecCell
 from chainrule.sweeps.mapping import SEEDS, make_cells
@@ -63,6 +64,28 @@ class TestAddress:
                     cells = make_cells(x, y, view.base, seeds=1, training=view.training)
                     assert {len(row) for row in cells} == {len(x.values)}
                     assert read_map(view.address) == (view, ())
+
+    @pytest.mark.parametrize(
+        ("kind", "fields"),
+        [
+            ("depth", {"activation": "relu", "bias_std": 0.4}),
+            ("bias", {"activation": "relu", "depth": 30}),
+            ("names", {"depth": 30}),
+        ],
+    )
+    def test_settings_that_are_on_an_axis_are_not_those_of_all_cells(self, kind, fields):
+        query = f"map={kind}&activation=relu&bias_std=0.4&depth=30&width=128&size=24"
+        view, _ = read_map(query)
+        assert view.base == NetworkSpec(width=128, **fields)
+        if kind != "names":
+            assert [len(axis.values) for axis in view.axes] == [24, 24]
+
+    def test_axes_are_even_and_begin_where_they_should(self):
+        scales, depths = (axis.values for axis in read_map("")[0].axes)
+        assert scales == pytest.approx([0.5 + 0.2 * place for place in range(12)])
+        assert depths == tuple(range(4, 49, 4))
+        _, biases = (axis.values for axis in read_map("map=bias&size=24")[0].axes)
+        assert biases == pytest.approx([0.05 * place for place in range(24)])
 
     def test_the_usual_address_is_empty(self):
         view, _ = read_map("")

@@ -158,6 +158,8 @@ def make_record(accuracy: float = 0.5, diverged: bool = False) -> TrainingRecord
         (make_record(0.8), "healthy", "sgd", "partly", None, "another learning rate"),
         (make_record(0.5), "vanishing", "sgd", "partly", None, "right only in part"),
         (make_record(0.1), "vanishing", "sgd", "chance", True, "as the diagnosis (vanishing) said"),
+        (make_record(0.14), "vanishing", "sgd", "chance", True, "about as many as by chance"),
+        (make_record(0.16), "vanishing", "sgd", "partly", None, "it learns something"),
         (make_record(0.1), "healthy", "sgd", "chance", False, "with SGD 0.03, although"),
         (make_record(0.0, True), "exploding", "sgd", "diverged", True, "(exploding) said."),
         (make_record(0.0, True), "healthy", "adam", "diverged", False, "Adam 0.001, although"),
@@ -202,6 +204,24 @@ def test_disagreement_is_said_openly(record, verdict):
 )
 def test_rates_to_try_next_are_larger_or_smaller(order, record, rates):
     assert conclude(read_order(order), record, Verdict.HEALTHY)["rates"] == rates
+
+
+@pytest.mark.parametrize(
+    ("record", "verdict", "rates"),
+    [
+        (make_record(0.1), Verdict.VANISHING, []),  # another rate seldom helps
+        (make_record(0.5), Verdict.VANISHING, ["0.3"]),
+        (make_record(0, True), Verdict.EXPLODING, ["0.003"]),
+    ],
+)
+def test_a_start_that_gets_nowhere_needs_more_than_a_rate(record, verdict, rates):
+    assert conclude(read_order(""), record, verdict)["rates"] == rates
+
+
+@pytest.mark.parametrize(("steps", "every"), [(1, 1), (60, 1), (61, 2), (120, 2), (1000, 17)])
+def test_a_whole_training_fits_into_sixty_columns(steps, every):
+    assert read_order(f"steps={steps}").every == every
+    assert steps / every <= 60
 
 
 def test_label_names_every_setting_that_differs():

@@ -517,3 +517,5 @@ def test_time_left_does_not_count_the_start_of_workers():
     assert tell(52, 10.0) == tell(53, 11.0) == math.inf
     assert tell(54, 12.0) == 246.0
     assert tell(300, 900.0) == 0.0
+    unknown = Progress(done=60, total=300, kept=51, failed=0, seconds=9.0)  # none was reported
+    assert unknown.seconds_left == math.inf

@@ -66,3 +66,23 @@ def test_an_argument_called_as_a_value_has_a_column_of_its_own(tmp_path):
     assert sweep.write(tmp_path / "a.csv") == 2
     with open(tmp_path / "a.csv", newline="") as file:
         assert next(csv.DictReader(file))["setting_loss"] == "mse"
+
+
+def test_a_column_with_text_in_it_is_text_and_numbers_stay_numbers(tmp_path):
+    given = ((1, 1, "a"), (0.5, "auto", "b"), (None, None, "a"))
+    failed = Outcome(error="No.")
+    sweep = Sweep(
+        tuple(make(failed, rate=rate, size=size, kind=kind) for rate, size, kind in given)
+    )
+    assert sweep.write(tmp_path / "a.parquet") == 3
+    frame = polars.read_parquet(tmp_path / "a.parquet")
+    assert frame["rate"].to_list() == [1.0, 0.5, None]
+    assert frame["size"].to_list() == ["1", "auto", None]
+    assert frame["kind"].to_list() == ["a", "b", "a"]
+
+
+def test_a_sweep_of_no_cells_is_a_table_without_rows(tmp_path):
+    for name in ("a.csv", "a.parquet"):
+        assert Sweep(()).write(tmp_path / name) == 0
+    assert (tmp_path / "a.csv").read_text().split() == ["address"]
+    assert polars.read_parquet(tmp_path / "a.parquet").shape == (0, 1)
