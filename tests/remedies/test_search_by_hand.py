@@ -7,7 +7,7 @@ import pytest
 
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rule import Verdict
-from chainrule.errors import RemedyError
+from chainrule.errors import RemedyError, SpecError
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 from chainrule.remedies.changes import Change
@@ -31,6 +31,7 @@ from chainrule.remedies.spec_changes import (
     list_spec_changes,
     scale_weights,
 )
+from chainrule.remedies.spec_search import find_spec_remedies
 from chainrule.spec.network_spec import NetworkSpec
 from made_flows import call, make_chain, make_flow, parameter
 
@@ -399,3 +400,11 @@ class TestSpecChanges:
             "width",
             "bias",
         ]
+
+
+@pytest.mark.parametrize("enough", [0, -1, 2.0, "2", None, True])
+def test_enough_is_a_whole_number_above_0(enough):
+    with pytest.raises(SpecError) as raised:
+        find_spec_remedies(NetworkSpec(depth=2, width=2), 1, enough=enough)
+    for part in ("enough", "above 0", repr(enough)):
+        assert part in str(raised.value)
