@@ -1,11 +1,21 @@
 """Which calls may be slips, by their shapes and arguments alone."""
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from chainrule.flow.slips import STEP_FUNCTIONS
-from chainrule.measure.slips import HEAVY, Place, Slips
+from chainrule.measure.slip_proofs import (
+    _count_answers,
+    _is_over,
+    _list_timed_examples,
+    conclude_slips,
+)
+from chainrule.measure.slips import HEAVY, Place, Slip, Slips
 
 
 def draw(*shape, grad=True):
@@ -174,3 +184,96 @@ def test_what_is_no_floating_point_tensor_is_in_order():
     slips.note("cos", (draw(3),), {}, draw(3), lambda: Place("", "", None))
     slips.note("sign", (), {"input": draw(3)}, draw(3), lambda: Place("", "", None))
     assert [each.kind for each in slips.found] == ["flat"]
+
+
+def slip(kind, **fields):
+    values = {"operation": "f", "shape": (8, 5), "result": (8, 5)} | fields
+    return Slip(kind, place=Place("net", "", None), **values)
+
+
+class TestProofs:
+    """What the gradients, and the targets of the loss, say of such calls."""
+
+    @pytest.mark.parametrize(
+        ("inward", "outward", "proved"),
+        [(0.0, 1.0, True), (1e-3, 1.0, True), (1.1e-3, 1.0, False), (0.02, 30.0, True)],
+    )
+    @pytest.mark.parametrize("is_table", [False, True])
+    def test_flat_ones_let_a_thousandth_through_at_most(self, inward, outward, proved, is_table):
+        norms = torch.tensor([[inward]]), torch.tensor([[outward]])
+        gradients = {at: {"norm": norm} if is_table else norm for at, norm in enumerate(norms)}
+        flat = slip("flat", edges=(0, 1))
+        assert len(conclude_slips([flat, flat], gradients)) == proved  # once, however often
+        for edges in ((None, 1), (0, None), (0, 7)):
+            assert conclude_slips([slip("flat", edges=edges)], gradients) == ()
+
+    def test_norms_are_of_all_entries(self):
+        gradients = {0: torch.full((4, 4), 9e-4), 1: torch.full((2, 2), 1.0)}  # 0.0036 and 2
+        assert conclude_slips([slip("flat", edges=(0, 1))], gradients) == ()
+        gradients[1] *= 2.0
+        assert len(conclude_slips([slip("flat", edges=(0, 1))], gradients)) == 1
+
+    @pytest.mark.parametrize(
+        ("largest", "proved"),
+        [(0.0, False), (1e-3, False), (2e-3, True), (-5.0, False), (math.nan, False)],
+    )
+    def test_logarithms_are_at_most_rounding_above_0(self, largest, proved):
+        found = conclude_slips(
+            [slip("not_logarithms", value=torch.tensor(largest, dtype=torch.float64))], {}
+        )
+        assert [float(each.value) for each in found] == [largest] * proved
+
+    @pytest.mark.parametrize(
+        ("shape", "dim", "examples", "over"),
+        [
+            ((8, 5), 0, {8}, True),
+            ((8, 5), 0, {5}, False),
+            ((3, 8, 5), 1, {8}, True),
+            ((8, 8, 5), 1, {8}, False),
+            ((6, 8, 5), 1, {6, 8}, False),
+            ((8, 5), 0, set(), False),
+        ],
+    )
+    def test_examples_are_the_first_dimension_as_long_as_the_answers(
+        self, shape, dim, examples, over
+    ):
+        each = slip("over_examples", shape=shape, value=float(dim))
+        assert _is_over(each, examples) is over
+
+    def test_answers_are_counted_by_the_targets(self):
+        targets = {
+            "classes": torch.zeros(4, 3, dtype=torch.long),
+            "numbers": torch.zeros(8, 1),
+            "one number": torch.tensor(1.0),
+            "images": torch.zeros(9, 2, 2),
+            "none": None,
+        }
+        parts = [SimpleNamespace(saved={"target": each}) for each in targets.values()]
+        found = _count_answers(SimpleNamespace(parts=parts))
+        assert found == {12: (4, 3), 8: (8, 1)}
+
+    @pytest.mark.parametrize(
+        ("shape", "answers", "found"),
+        [
+            ((8, 5, 16), {8: (8,)}, True),
+            ((8, 5, 16), {8: (8, 3)}, True),
+            ((8, 5, 16), {5: (5,)}, False),
+            ((8, 5, 16), {8: (8, 5)}, False),  # an answer for every step of every example
+            ((8, 8, 16), {8: (8,)}, False),
+            ((8, 1, 16), {8: (8,)}, False),
+            ((8, 16), {8: (8,)}, False),
+        ],
+    )
+    def test_steps_with_an_answer_each_are_examples(self, shape, answers, found):
+        modules = [nn.GRU(4, 16), nn.MultiheadAttention(16, 2), nn.GRU(4, 16, batch_first=True)]
+        calls = [
+            SimpleNamespace(
+                subject=SimpleNamespace(module=module, name=str(at), kind=type(module).__name__),
+                outputs=[SimpleNamespace(shape=shape)],
+            )
+            for at, module in enumerate([*modules, nn.Linear(4, 16)])
+        ]
+        slips = list(_list_timed_examples(SimpleNamespace(calls=calls), answers))
+        assert [(each.place.module, each.operation) for each in slips] == (
+            [("0", "GRU"), ("1", "MultiheadAttention")] if found else []
+        )
