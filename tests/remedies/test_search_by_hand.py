@@ -4,17 +4,20 @@ import math
 from dataclasses import replace
 
 import pytest
+from torch import nn
 
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rule import Verdict
-from chainrule.errors import RemedyError
+from chainrule.errors import RemedyError, SpecError
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
-from chainrule.remedies.changes import Change
+from chainrule.remedies.changes import RESIDUAL, Change
 from chainrule.remedies.edits import Edit
+from chainrule.remedies.failures import find_obstacle
 from chainrule.remedies.model_changes import ModelChange
 from chainrule.remedies.model_search import _list_pairs as list_model_pairs
 from chainrule.remedies.result import (
+    OUTCOMES,
     Comparison,
     Outcome,
     Remedies,
@@ -31,6 +34,7 @@ from chainrule.remedies.spec_changes import (
     list_spec_changes,
     scale_weights,
 )
+from chainrule.remedies.spec_search import find_spec_remedies
 from chainrule.spec.network_spec import NetworkSpec
 from made_flows import call, make_chain, make_flow, parameter
 
@@ -61,6 +65,27 @@ class TestOutcome:
         cut = replace(after.parameters[1], status="unreached", grad_norm=None)
         after = make_flow(after.layers, (after.parameters[0], cut, after.parameters[2]), chain=True)
         assert self.compare(before, after).outcome is Outcome.TRADES
+
+    @pytest.mark.parametrize("outcome", list(Outcome))
+    def test_is_said_as_it_is_unless_harm_or_a_missing_training_says_more(self, outcome):
+        before = make_chain([1e-9, 1.0, 1.0])
+        remedy = replace(self.compare(before, make_chain([1.0, 1.0, 1e7])), outcome=outcome)
+        untried = outcome is Outcome.MEASURES
+        assert (remedy.outcome_text == OUTCOMES[outcome]) is not untried
+        assert ("training was not tried" in remedy.outcome_text) is untried
+        harmed = replace(remedy, after=make_chain([1.0, 1.0, 1e7], loss=math.inf))
+        harm = "infinite or undefined"
+        assert (harm in harmed.outcome_text) is (outcome is Outcome.FAILS)
+
+    def test_losses_are_shown_with_what_was_tried(self):
+        before, after = make_chain([1e-9, 1.0], loss=3.0), make_chain([1.0, 1.0], loss=2.0)
+        remedy = self.compare(before, after)
+        assert remedy.loss_text == "loss 3 → 2"
+        nothing = Trial(optimizers=(), passes=0.0, limit=9, fresh=False, kept=0, skipped="no room")
+        tried = make_trial(TrialOutcome.TRAINED)
+        assert replace(remedy, trial_before=nothing, trial_after=nothing).loss_text == "loss 3 → 2"
+        text = replace(remedy, trial_before=nothing, trial_after=tried).loss_text
+        assert ("as it is" in text, "tried changed: SGD" in text) == (False, True)
 
     def test_of_a_healthy_network_there_is_nothing_to_compare(self):
         with pytest.raises(RemedyError):
@@ -316,6 +341,19 @@ class TestSpecChanges:
     def find(self, kind, verdict=Verdict.VANISHING, **fields):
         return [each.spec for each in self.list(verdict, **fields) if each.kinds == (kind,)]
 
+    def test_residual_connections_are_named_with_their_scale(self):
+        found = {
+            each.spec.residual: (each.title, each.reason)
+            for each in self.list()
+            if each.kinds == ("residual",)
+        }
+        (scaled, why), (plain, reason) = found["scaled"], found["plain"]
+        assert scaled == f"{plain}, scaled by 1/√depth"
+        assert plain == RESIDUAL.title
+        assert reason == RESIDUAL.reason
+        assert why.startswith(reason)
+        assert "√depth" in why
+
     def test_depths_are_halved_down_to_two(self):
         assert [spec.depth for spec in self.find("depth")] == [4, 2]
         assert self.find("depth", depth=3) == []
@@ -399,3 +437,18 @@ class TestSpecChanges:
             "width",
             "bias",
         ]
+
+
+@pytest.mark.parametrize("enough", [0, -1, 2.0, "2", None, True])
+def test_enough_is_a_whole_number_above_0(enough):
+    with pytest.raises(SpecError) as raised:
+        find_spec_remedies(NetworkSpec(depth=2, width=2), 1, enough=enough)
+    for part in ("enough", "above 0", repr(enough)):
+        assert part in str(raised.value)
+
+
+def test_a_copy_may_take_as_many_bytes_as_its_limit():
+    model = nn.Linear(3, 2)  # eight numbers of four bytes
+    flow = make_chain([1e-9, 1.0])
+    assert find_obstacle(model, flow, diagnose(flow), 32) == ""
+    assert "copy_limit" in find_obstacle(model, flow, diagnose(flow), 31)
