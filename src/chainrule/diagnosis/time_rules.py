@@ -246,7 +246,7 @@ def _read_growth(flow: GradientFlow) -> list[Reading]:
     that it goes on that far), the first ones receive more than these, and no more than the output.
     """
     read = () if flow.loss_facts is None else flow.loss_facts.outputs
-    norms = [call.gradient.norm for at in read if (call := flow.layers[at]).gradient is not None]
+    norms = [each.norm for at in read if (each := flow.layers[at].gradient) is not None]
     arriving = math.hypot(*map(float, norms))
 
     def measure(time: TimeFlow) -> float | None:
