@@ -173,6 +173,22 @@ def test_measured_medians_are_inside_the_bands(fields):
         assert measured.delta_norm == pytest.approx(layer.delta_norm.median, rel=0.25)
 
 
+def test_spread_at_the_end_of_an_orthogonal_linear_network_by_hand():
+    width, batch = 64, 4
+    spec = NetworkSpec(
+        depth=4, width=width, batch_size=batch, activation="identity", init="orthogonal"
+    )
+    setting = read_setting(spec)
+    forward, _ = run_forward(setting)
+    last = compute_spreads(setting, forward, run_backward(setting, forward))[-1]
+    # ‖Σ (Oh − t)hᵀ‖² over Gaussian h and targets t. Of one example ‖h‖² and ‖Oh − t‖² vary by
+    # 2/width each, relative to their means, and their covariance is 1/width.
+    alone = (2 + 2 + 2 * 1) / width / batch
+    # Of two examples 2⟨h, h′⟩⟨d, d′⟩ with variances width and 4·width, over 2·width² for each.
+    pairs = batch * (batch - 1) / 2 * 4 * (width * 4 * width) / (2 * width**2 * batch) ** 2
+    assert last.weight_gradient == pytest.approx(alone + pairs, rel=0.01)
+
+
 @pytest.mark.parametrize("residual", ["none", "plain"])
 def test_spread_equals_that_of_many_networks(residual):
     spec = NetworkSpec(
