@@ -252,6 +252,24 @@ class TestSymmetry:
         assert [share for _, share in found] == [0.25]
         assert symmetry(copies=2.0, idle=1.0, units=12).share == 0.25
 
+    @pytest.mark.parametrize(
+        ("copies", "words"),
+        [
+            ((8.0,), ["all 9 units of '0.weight'"]),
+            ((8.0, 8.0), ["all 9 units of '0.weight'", "2 layers"]),
+        ],
+    )
+    def test_copies_are_named_by_their_weight_and_how_many_layers(self, copies, words):
+        flow = make_chain([1.0, 1.0, 1.0])
+        found = tuple(
+            symmetry(layer=at + 1, copies=each, name=f"{2 * at}.weight")
+            for at, each in enumerate(copies)
+        )
+        findings = {x.rule: x for x in diagnose(replace(flow, symmetries=found)).findings}
+        evidence = findings["symmetric_units"].evidence
+        assert all(word in evidence for word in words)
+        assert ("layers" in evidence) is (len(copies) > 1)
+
     def test_units_of_the_last_layer_are_told_apart_by_the_loss(self):
         flow = make_chain([1.0, 1.0, 1.0])
         last = replace(flow, symmetries=(symmetry(layer=3, copies=8.0, name="4.weight"),))

@@ -549,7 +549,7 @@ class TestLimits:
                 Limits(**{field: wrong})
 
 
-def test_bounds_of_what_the_loss_and_a_training_say():
+def test_bounds_of_all_rules():
     bounds = {
         **{"flat_function": (">", 0.0), "zero_product": (">", 1.0), "broadcast_loss": (">", 1.0)},
         **{"examples_as_steps": (">", 0.0), "wrong_sign": ("<", 0.0), "flat_loss": ("<", 2.0**-23)},
@@ -563,4 +563,21 @@ def test_bounds_of_what_the_loss_and_a_training_say():
         **{"nothing_passed_on": ("<", 1e-6), "strong_decay": (">", 3.0), "unlikely": ("<", 0.3)},
         **{"untold_steps": (">", 16), "did_not_train": ("<", 0.1), "loses_numbers": ("<", 0.1)},
     }
-    assert {name: (RULES[name].beyond, RULES[name].threshold) for name in bounds} == bounds
+    bounds |= {
+        **{"non_finite": (">", 0), "non_finite_inputs": (">", 0.0), "underflow": ("<", 1.5)},
+        **{"unreached": (">", 0), "nothing_to_train": ("<", 1), "detached_term": (">", 0.01)},
+        **{"idle_examples": (">", 0.95), "large_inputs": (">", 30.0), "small_inputs": ("<", 0.01)},
+        **{"outlying_examples": ("<", 0.1), "offset_inputs": (">", 10.0)},
+        **{"uneven_inputs": (">", 1e3), "dead_units": (">", 0.7), "saturated": (">", 0.9)},
+        **{"exploding_gradient": (">", 1500.0), "exploding_backward": (">", 1e3)},
+        **{"exploding_time": (">", 1e3), "growing_stream": (">", 100.0)},
+        **{"fading_stream": ("<", 0.03), "vanishing_typical": ("<", 1e-4)},
+        **{"vanishing_gradient": ("<", 0.003), "vanishing_backward": ("<", 0.01)},
+        **{"vanishing_time": (">", 0.5), "starved_normalization": ("<", 0.1)},
+        **{"same_answer": ("<", 0.01), "fading_signal": ("<", 0.01), "below_epsilon": ("<", 1e-10)},
+        **{"not_held": (">", 0.999), "large_step": (">", 1.0), "small_step": ("<", 1e-6)},
+        **{"overshoots": (">", 6.0)},
+    }
+    assert {name: (rule.beyond, rule.threshold) for name, rule in RULES.items()} == {
+        name: (beyond, pytest.approx(bound)) for name, (beyond, bound) in bounds.items()
+    }

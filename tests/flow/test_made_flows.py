@@ -9,7 +9,7 @@ import pytest
 from chainrule.errors import FlowFileError
 from chainrule.flow.blocks import build_profile, group_blocks, group_calls, grow_tree, is_profiled
 from chainrule.flow.loading import decode_flow
-from chainrule.flow.quantity import Quantity
+from chainrule.flow.quantity import Quantity, compute_quantile
 from made_flows import (
     call,
     gradient,
@@ -450,3 +450,20 @@ class TestBlocks:
         sums = tuple(residual(branch=at, gradient=at + 1.0) for at in range(6))
         (stack,) = build_profile(make_flow(calls, weights, residuals=sums))
         assert stack.stream == (2.0, 4.0, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("ordered", "share", "value"),
+    [
+        ((1.0, 3.0), 0.25, 1.5),
+        ((1.0, 3.0, 9.0), 0.5, 3.0),
+        ((1.0, math.inf), 0.5, math.inf),
+        ((math.inf, math.inf), 0.5, math.inf),
+        ((-math.inf, 1.0), 0.5, -math.inf),
+        ((-math.inf, -math.inf, 2.0), 0.25, -math.inf),
+        ((-math.inf, math.inf), 0.5, math.nan),
+        ((1.0, math.nan), 0.5, math.nan),
+    ],
+)
+def test_quantiles_of_what_may_be_infinite(ordered, share, value):
+    assert compute_quantile(ordered, share) == pytest.approx(value, nan_ok=True)

@@ -396,3 +396,11 @@ class TestTerms:
         else:
             with pytest.raises(LossError, match=str(count)):
                 read_terms(returned)
+
+
+def test_a_parametrized_module_is_of_the_class_it_was():
+    plain = nn.Linear(3, 2)
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    for model in (plain, normed):
+        flow = inspect(model, lambda m: m(torch.ones(4, 3)).sum())
+        assert (flow.layers[-1].kind, flow.layers[-1].role) == ("Linear", "weight")

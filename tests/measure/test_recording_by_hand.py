@@ -12,6 +12,7 @@ from chainrule.measure.recording import (
     _take_fingerprint,
     find_active,
 )
+from chainrule.measure.statistics import LARGE, SAMPLE, thin_out
 
 
 class TestActive:
@@ -65,3 +66,16 @@ class TestDistance:
     )
     def test_undefined_numbers_repeat_undefined_ones(self, before, after, distance):
         assert self.measure(torch.tensor(before), torch.tensor(after)) == distance
+
+
+@pytest.mark.parametrize(
+    ("size", "thinned"), [(LARGE, False), (LARGE + 1, True), (3 * LARGE, True)]
+)
+def test_zeros_of_large_tensors_are_counted_in_evenly_spaced_entries(size, thinned):
+    flat = torch.arange(size).expand(2, 1, size)
+    found = thin_out(flat)
+    assert (found.shape[-1] < size) is thinned
+    steps = found[0, 0].diff()
+    assert bool((steps == steps[0]).all())
+    assert found[0, 0, -1] + steps[0] >= size
+    assert not thinned or SAMPLE / 2 <= found.shape[-1] <= 2 * SAMPLE  # about so many
