@@ -394,7 +394,10 @@ class TestLayer:
     def test_outline_of_another_leaves_out_what_is_empty(self):
         flow = build_layers(active(1, 0.0, 1.0, *[1] * 10))
         other = build_layers(active(1, 0.0, 1.0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0))
-        outline = build_layer_figure(flow, 1, other=other)["data"][2]
+        figure = build_layer_figure(flow, 1, other=other)
+        assert figure["layout"]["showlegend"]  # which bars are which
+        assert len({trace["name"] for trace in figure["data"]}) == len(figure["data"]) > 2
+        outline = figure["data"][2]
         assert min(outline["x"]) == pytest.approx(0.2)
         assert max(outline["x"]) < 0.51  # rounding may leave a trace in the next bin
         assert outline["y"][0] == outline["y"][-1] == 0.0

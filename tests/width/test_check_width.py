@@ -248,7 +248,10 @@ FOREIGN = nn.Linear(2, 2)
         ({"widths": 16}, ["widths", "16"]),
         ({"widths": [16, 0]}, ["widths", "0"]),
         ({"widths": [16, 2.5]}, ["widths", "2.5"]),
-        ({"widths": [16, 10**9 + 1]}, ["widths", "1,000,000,000", str(10**9 + 1)]),
+        (
+            {"widths": [16, 10**9 + 1], "make_model": lambda width: 1 / 0},  # none is made
+            ["widths", "1,000,000,000", str(10**9 + 1)],
+        ),
         ({"widths": [8, 16], "seeds": 1}, ["seeds=2"]),
         ({"steps": 0}, ["steps", "0"]),
         ({"seeds": True}, ["seeds", "True"]),
