@@ -360,7 +360,7 @@ FUNCTIONS = {
     "tanh": (torch.tanh, (-1.0, 1.0), None),
     "log_softmax": (lambda z: z.log_softmax(1), (-math.inf, 0.0), None),
     "logsigmoid": (nn.functional.logsigmoid, (-math.inf, 0.0), None),
-    "relu6": (nn.functional.relu6, (0.0, 6.0), "clamp"),
+    "relu6": (nn.functional.relu6, (0.0, 6.0), "relu6"),
     "hardtanh": (lambda z: nn.functional.hardtanh(z, -2.0, 3.0), (-2.0, 3.0), None),
     "clamp": (lambda z: z.clamp(-0.5, 0.5), (-0.5, 0.5), None),
     "clamp at 1": (lambda z: z.clamp(1.0, 5.0), (1.0, 5.0), "clamp"),

@@ -1,5 +1,7 @@
 """The run as an object: what it keeps, what it says, and that nothing of it reaches the loop."""
 
+import dis
+import functools
 import logging
 import math
 import os
@@ -196,25 +198,48 @@ def test_it_goes_on_after_its_last_step_or_a_checkpoint(tmp_path):
 
 
 def press_at_instruction(number):
-    """Press Ctrl-C before an instruction of that number that `chainrule.watch` executes.
+    """Press Ctrl-C at a place of that number, of those that `chainrule.watch` passes.
+
+    A place is where Python looks for signals: after a call or a jump back, within the same `try` or
+    `with`. (Between a `with` block and its end it never looks.)
 
     Returns:
-        What `sys.settrace` takes, and a list whose only entry is how many were counted.
+        What `sys.settrace` takes, and a list whose only entry is how many places were counted.
     """
-    count = [0]
+    count, last = [0], {}
 
     def trace(frame, event, _):
         if event == "call":
             if "chainrule/watch" not in frame.f_code.co_filename:
                 return None
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        elif event == "return":
+            last.pop(frame, None)
         elif event == "opcode":
-            count[0] += 1
-            if count[0] == number:
-                raise KeyboardInterrupt
+            before, last[frame] = last.get(frame), frame.f_lasti
+            if before is not None and frame.f_lasti in list_places(frame.f_code).get(before, ()):
+                count[0] += 1
+                if count[0] == number:
+                    raise KeyboardInterrupt
         return trace
 
     return trace, count
+
+
+@functools.cache
+def list_places(code):
+    """Return the places after which signals are looked for, and those that may follow them."""
+    handlers = dis.Bytecode(code).exception_entries
+
+    def find_handler(offset):
+        return [each.target for each in handlers if each.start <= offset < each.end]
+
+    offsets = [each.offset for each in dis.get_instructions(code)]
+    return {
+        each.offset: {o for o in offsets if find_handler(o) == find_handler(each.offset)}
+        for each in dis.get_instructions(code)
+        if each.opname.startswith("CALL") or each.opname in ("JUMP_BACKWARD", "RESUME")
+    }
 
 
 def train_until_pressed(path, number, steps=4):
@@ -243,11 +268,15 @@ def train_until_pressed(path, number, steps=4):
                 taken = step + (not torch.equal(old, model[2].bias))
     except KeyboardInterrupt:
         pass
+    finally:
+        is_enabled = torch.is_grad_enabled()
+        torch.set_grad_enabled(True)  # whatever came, other tests go on
+    assert is_enabled
     return run, taken, count[0]
 
 
 def test_ctrl_c_at_any_instruction_of_a_step_loses_no_step(tmp_path, caplog):
-    """A sample of all instructions of three steps."""
+    """A sample of all places in three steps."""
     run, taken, total = train_until_pressed(tmp_path / "whole.db", 0)
     assert len(run.steps) == len(run.samples) == taken == 4
     pressed = 0
