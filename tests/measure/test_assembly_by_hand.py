@@ -31,6 +31,7 @@ def call(name, outputs=(), inputs=(), role="weight", parent=None, number=0, kind
         input_edges=tuple(inputs),
         parent=parent,
         number=number,
+        is_apart=False,
     )
 
 
@@ -275,8 +276,11 @@ class TestSteps:
         outputs = [layer_flow("a", statistics={"std": float(at)}) for at in range(4)]
         inside = [call("a", [at], [9] if at == 2 else []) for at in range(4)]
         several = [call("a", [at, 99] if at == 2 else [at]) for at in range(4)]
+        apart = [call("a", [at]) for at in range(4)]
+        apart[2].is_apart = True  # what comes of it does not go into the next call
         assert not _reads_steps(inside, outputs)
         assert not _reads_steps(several, outputs)
+        assert not _reads_steps(apart, outputs)
 
 
 class TestUndoing:
