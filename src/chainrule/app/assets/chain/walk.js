@@ -72,7 +72,13 @@ export class Walk {
     const drawn = page.refresh({ push: true });
     if (depth) page.cards.refresh();
     this.scroll();
-    if (this.step.goto) drawn.then(() => this.scroll()); // the chain above may have grown
+    const { at } = this;
+    const top = window.scrollY;
+    // The chain above may have grown; who has scrolled meanwhile stays there.
+    if (this.step.goto)
+      drawn.then(() => {
+        if (this.at === at && window.scrollY === top) this.scroll();
+      });
   }
 
   scroll() {
