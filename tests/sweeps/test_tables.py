@@ -51,6 +51,13 @@ def test_rows_have_the_same_columns_in_every_format(tmp_path):
         sweep.write(tmp_path / "a.txt")
 
 
+def test_an_argument_may_be_called_as_any_column():
+    columns = list(make(Outcome(measured=MEASURED)).to_record())
+    row = make(Outcome(measured=MEASURED), **dict.fromkeys(columns, "mine")).to_record()
+    assert [row[f"setting_{name}"] for name in columns] == ["mine"] * len(columns)
+    assert "mine" not in [row[name] for name in columns]
+
+
 def test_an_argument_called_as_a_value_has_a_column_of_its_own(tmp_path):
     given = {"loss": "mse", "seed": 7, "verdict": True, "training_loss": 0.5, "width": 2}
     sweep = Sweep((make(Outcome(measured=MEASURED), **given), make(Outcome(error="No."), **given)))

@@ -69,7 +69,10 @@ def list_planned(flow: GradientFlow) -> tuple[float | None, ...]:
 
 
 def _read_planned_step(flow: GradientFlow) -> list[Reading]:
-    """Return the same at the rates that a schedule leads to: it may begin, and end, near 0."""
+    """Return the first step ÷ the weights at the rates that a schedule leads to.
+
+    It may begin, and end, near 0.
+    """
     return _read_step(flow, list_planned(flow))
 
 

@@ -160,12 +160,12 @@ def list_bypassed(flow: GradientFlow) -> frozenset[int]:
     found |= {
         layer.layer
         for layer in flow.weight_layers
-        if (inside := _list_inside(flow, layer))
+        if layer.weight_gradient_norm
+        and layer.weight_gradient_norm < bound
+        and (inside := _list_inside(flow, layer))
         and all(
             each.layer in found or (each.weight_gradient_norm or 0.0) >= bound for each in inside
         )
-        and layer.weight_gradient_norm
-        and layer.weight_gradient_norm < bound
     }
     return frozenset(found)
 

@@ -6,6 +6,7 @@ from browsing import empty, watch
 from chain_page import assert_shows, box, do, equal, part, text, visit, wait_for, wait_for_depth
 from chainrule.chain import ScalarChain, find_stable_weights, measure_recurrence
 from chainrule.chain.document import describe_number
+from waiting import wait_until
 
 
 @pytest.mark.browser
@@ -76,6 +77,23 @@ def test_walk_from_its_first_sentence_to_the_weight_of_four(shown):
     assert text(shown, "walk-title") == "1 of 7: One layer"
     assert end.is_hidden()
     assert shown.evaluate("document.activeElement.dataset.do") == "walk-next"
+
+
+@pytest.mark.browser
+def test_who_has_scrolled_on_while_a_chain_is_drawn_stays_there(page, url):
+    """A page that moves at that moment moves under the mouse: a click misses its button."""
+    visit(page, url, "?walk=4")
+    held = []
+    page.route("**/api/chain?*", lambda route: held.append(route))
+    do(page, "walk-next").click()
+    page.wait_for_function("scrollY > 0")
+    wait_until(lambda: held or page.wait_for_timeout(10))
+    page.evaluate("scrollTo(0, 0)")
+    page.evaluate("delete document.getElementById('chain-root').dataset.shown")
+    held[0].continue_()
+    wait_for(page)
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.evaluate("scrollY") == 0
 
 
 @pytest.mark.browser
