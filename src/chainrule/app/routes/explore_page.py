@@ -259,7 +259,10 @@ def _describe_scenario(view: View, meaning: str) -> str:
     return f"Your own configuration: {meaning[0].lower()}{meaning[1:]}"
 
 
-_AREAS = " A filled area shows how far gradients are from where layers learn."
+_AREAS = (
+    " Where gradients are too small or too large, a filled area shows how far they are from where "
+    "layers learn."
+)
 
 _RATIOS = (
     " Ratios are worked out in each network first: their median can differ a little from the ratio "
