@@ -13,6 +13,16 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
 
 
+LOSS = re.compile(r"(?<=after training: )\d+\.\d")
+
+
+def assert_same(printed: str, block: str) -> None:
+    """A loss after training may differ by 0.1: processors round differently."""
+    assert LOSS.sub("", printed) == LOSS.sub("", block)
+    for found, said in zip(LOSS.findall(printed), LOSS.findall(block), strict=True):
+        assert float(found) == pytest.approx(float(said), abs=0.101)
+
+
 def test_it_runs_as_written(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.path", list(sys.path))
@@ -26,7 +36,7 @@ def test_it_runs_as_written(monkeypatch):
                 with contextlib.redirect_stdout(printed):
                     exec(compile(block, "tutorial.md", "exec"), names)
             else:
-                assert printed.getvalue() == block
+                assert_same(printed.getvalue(), block)
                 printed = io.StringIO()
     finally:
         torch.set_num_threads(threads)
