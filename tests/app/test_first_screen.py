@@ -220,15 +220,17 @@ class TestInSight:
 
     def test_a_chart_that_is_still_too_wide_does_not_widen_the_page(self, page, url):
         """In a window that has become smaller: it is drawn anew a moment later."""
+        # The first who listens, so that nobody else hears of another size until it may.
+        page.add_init_script(
+            "addEventListener('resize', (e) => window.held && e.stopImmediatePropagation(), true)"
+        )
         resize(page, LAPTOP)
         open_explorer(page, url, DEEP)
         page.locator(".fv-chart").first.focus()
         page.keyboard.press("End")  # a mark stands over it, on its right
-        page.evaluate(
-            "window.held = true;"
-            "addEventListener('resize', (e) => held && e.stopImmediatePropagation(), true)"
-        )
+        page.evaluate("window.held = true")
         resize(page, PHONE)
+        page.wait_for_function(f"innerWidth === {PHONE[0]}")
         widths = f"[document.documentElement.scrollWidth, {CHART}._fullLayout.width]"
         shown, drawn = page.evaluate(widths)
         assert shown <= PHONE[0] < drawn
