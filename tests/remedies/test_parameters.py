@@ -92,7 +92,7 @@ def test_an_overlap_is_found_beside_what_takes_turns():
     assert find_shared_memory(hold(flat[:10], grid[4:, 3])) is None
     # Entries 0 and 8 are taken by the first; what follows begins between them.
     assert find_shared_memory(hold(grid[:2, 0], grid[:4, 1], flat[8:10])) == ("0", "2")
-    assert find_shared_memory(hold(flat[:24], grid[3:, 2], flat[20:24])) == ("0", "2")
+    assert find_shared_memory(hold(grid[:5, 0], flat[1:3], flat[8:10])) == ("0", "2")
     assert find_shared_memory(hold(flat[:24], *turns)) == ("0", "1")
     assert find_shared_memory(hold(grid[:, :2], grid[:, 2:4], grid[:, 3:])) == ("1", "2")
     assert find_shared_memory(hold(grid[:, 3:], grid[:, :2], grid[:, 2:4])) == ("2", "0")
@@ -117,6 +117,11 @@ def test_memory_is_compared_in_bytes():
     assert find_shared_memory(hold(real, imaginary)) is None
     assert find_shared_memory(hold(real, imaginary, pairs[3:])) == ("0", "2")
     assert find_shared_memory(hold(numbers, numbers[2:2], numbers[8:])) is None
+    buffer = bytearray(16)
+    ends = torch.frombuffer(buffer, dtype=torch.float32)[::3]  # bytes 0 to 3 and 12 to 15
+    for at, clash in ((4, None), (6, None), (8, None), (10, ("0", "1"))):
+        between = torch.frombuffer(buffer, dtype=torch.float32, count=1, offset=at)
+        assert find_shared_memory(hold(ends, between)) == clash
 
 
 def test_tied_embeddings_stay_one_parameter():

@@ -127,7 +127,7 @@ def _list_places(model: nn.Module) -> Iterator[_Place]:
     for name, tensor in model.named_parameters():
         if isinstance(tensor, UninitializedParameter) or type(tensor.data) is not Tensor:
             continue
-        if tensor.layout == torch.strided and tensor.data_ptr() and tensor.numel():
+        if tensor.layout == torch.strided and tensor.data_ptr():
             start = tensor.data_ptr()
             extent = 1 + sum(
                 (size - 1) * stride
