@@ -553,6 +553,22 @@ class TestHistory:
             find_alarms(run.history)
         assert asked < 70
 
+    def test_parameters_that_are_lost_ask_the_rules_where_they_become_more(self):
+        history = MadeRun().run(1).history
+        first = history.standing
+        for fields, due in (
+            ({}, False),
+            ({"unused": 1}, True),
+            ({"unused": 1}, False),
+            ({"unused": 2}, True),
+            ({"unused": 1, "strays": ("a",)}, True),
+            ({"unused": 1, "strays": ("b",)}, False),
+            ({}, False),
+        ):
+            history.due = False
+            history.stand(replace(first, **fields))
+            assert history.due is due
+
     def test_an_unusual_step_asks_for_a_sample(self):
         run = noisy(0, 60)
         assert not run.history.wants_sample
