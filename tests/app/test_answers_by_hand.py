@@ -26,6 +26,21 @@ class TestRuns:
         found = describe_run(RunReader(path), "a")["words"]
         assert [word for word in found if "process" in word] == words
 
+    def test_speed_is_that_of_a_run_that_goes_on(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("chainrule.app.answers.run_answer.measure_speed", lambda *_: 12.0)
+        path = tmp_path / "a.db"
+
+        def describe():
+            found = describe_run(RunReader(path), "a")
+            return found["state"], "12 steps a second" in found["words"]
+
+        with RunWriter.open(path, make_facts()) as writer:
+            for record in make_records(4):
+                writer.write(record)
+            writer.flush()
+            assert describe() == ("live", True)
+        assert describe() == ("ended", False)
+
     @pytest.mark.parametrize(("count", "more"), [(0, ""), (1, ""), (2, "and 1 more")])
     def test_a_line_names_the_first_alarm_and_counts_the_others(self, count, more, tmp_path):
         path = tmp_path / "a.db"
