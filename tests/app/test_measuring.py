@@ -211,6 +211,18 @@ class TestEstimates:
             assert estimate_seconds(base.replace(**change), 4) > estimate_seconds(base, 4)
         assert estimate_seconds(base, 8) > estimate_seconds(base, 4)
 
+    @pytest.mark.parametrize("init", ["he", "orthogonal"])
+    @pytest.mark.parametrize("seeds", [1, 64])
+    @pytest.mark.parametrize("batch", [1, 64, 4095])
+    @pytest.mark.parametrize("width", [1, 64, 1023])
+    def test_of_any_shape_what_is_larger_takes_longer(self, width, batch, seeds, init):
+        base = NetworkSpec(depth=3, width=width, batch_size=batch, init=init)
+        seconds = estimate_seconds(base, seeds)
+        assert seconds > 0.0
+        for change in ({"depth": 4}, {"width": width + 1}, {"batch_size": batch + 1}):
+            assert estimate_seconds(base.replace(**change), seeds) > seconds
+        assert estimate_seconds(base, seeds + 1) > seconds
+
     def test_the_usual_network_is_answered_whole_and_at_once(self):
         assert estimate_seconds(NetworkSpec(depth=15, width=64), 16) < FIRST_SECONDS
 

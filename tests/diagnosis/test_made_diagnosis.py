@@ -15,6 +15,7 @@ from chainrule.flow.records import AttentionFlow
 from chainrule.flow.sharpness import Sharpness
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.flow.time import TimeFlow
+from chainrule.spec.network_spec import NetworkSpec
 from made_flows import call, gradient, make_chain, make_flow, parameter, quantity, residual
 
 
@@ -373,6 +374,31 @@ class TestVerdict:
         bad = replace(flow.parameters[0], grad_non_finite=Quantity([1.0]))
         flow = make_flow(flow.layers, (bad, *flow.parameters[1:]), chain=True)
         assert [each.rule for each in diagnose(flow).findings] == ["non_finite"]
+
+    @pytest.mark.parametrize(
+        ("activation", "options", "change"),
+        [
+            ("relu", {"init": "xavier"}, "He (Kaiming) initialization"),
+            ("relu", {"init": "random"}, "He (Kaiming) initialization"),
+            ("relu", {"init": "he"}, "another activation with its own initialization"),
+            ("tanh", {"init": "he"}, "Xavier (Glorot) initialization"),
+            ("tanh", {"init": "xavier"}, "another activation with its own initialization"),
+            ("selu", {"init": "he"}, "LeCun initialization"),
+            ("sigmoid", {"init": "he"}, "an activation whose largest derivative is above 0.25"),
+            ("sigmoid", {"init": "xavier"}, "an activation whose largest derivative is above 0.25"),
+            ("sigmoid", {"init": "random"}, "an activation whose largest derivative is above 0.25"),
+            ("sigmoid", {"init": "random", "weight_std": 0.0}, "Xavier (Glorot) initialization"),
+            ("relu", {"init": "random", "weight_std": 0.0}, "He (Kaiming) initialization"),
+            (None, {}, "an initialization that suits the activation"),
+        ],
+    )
+    def test_of_vanishing_gradients_suggests_what_suits_the_network(
+        self, activation, options, change
+    ):
+        spec = activation and NetworkSpec(depth=3, activation=activation, **options)
+        found = diagnose(make_chain([1e-9, 1e-6, 1.0], spec=spec))
+        assert found.verdict is Verdict.VANISHING
+        assert found.action.startswith(f"Worth trying: {change}, residual connections")
 
     def test_of_nothing_to_train(self):
         frozen = parameter("a.weight", 1, status="frozen")

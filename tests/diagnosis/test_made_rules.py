@@ -22,8 +22,10 @@ from chainrule.diagnosis.score import FEATURES, compute_score, score_model
 from chainrule.diagnosis.score_constants import SCORES
 from chainrule.diagnosis.viability.constants import Constants, Slope
 from chainrule.errors import ChainruleError
+from chainrule.flow.inputs import InputFlow
 from chainrule.flow.loss import LossFlow
 from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import AttentionFlow
 from chainrule.flow.time import TimeFlow
 from chainrule.spec.network_spec import NetworkSpec
 from made_flows import (
@@ -238,6 +240,63 @@ class TestMetrics:
         weight = parameter("a.weight", 1, grad_norm=weakest, norm=100.0)
         flow = make_flow(calls, [weight], residuals=residuals)
         assert RULES["same_answer"].applies(flow) is evident
+
+    @staticmethod
+    def build_closed(norms=(0.0, 1.0), repeated=(), **fields):
+        """Layers that answer all examples alike, with these gradients; inputs of ten examples."""
+        layers = [
+            call(f"w{at}", layer=at, statistics={"variation": 0.0})
+            for at, _ in enumerate(norms, start=1)
+        ]
+        weights = [
+            parameter(f"w{at}.weight", at, grad_norm=norm) for at, norm in enumerate(norms, start=1)
+        ]
+        numbers = {
+            **{"mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0, "non_finite": 0.0, "offset": 0.0},
+            **{"constant_columns": 0.0, "zero_columns": 0.0, "spread_ratio": 1.0},
+        }
+        inputs = tuple(
+            InputFlow(
+                **{"reader": "w1", "shape": (10, 4), "dtype": "float32"},
+                **{"examples": 10, "columns": 4, "repeated": quantity(share)},
+                **{name: quantity(value) for name, value in numbers.items()},
+            )
+            for share in repeated
+        )
+        return make_flow(layers, weights, inputs=inputs, **fields)
+
+    @pytest.mark.parametrize(
+        ("fields", "closed"),
+        [
+            ({}, True),
+            ({"norms": (0.0, 0.0)}, True),
+            ({"norms": (0.0,)}, False),  # a single layer of zeros learns
+            ({"norms": (1.0, 0.0)}, False),  # the first lets the input in
+            ({"norms": (1e-30, 1.0)}, False),
+            ({"repeated": (0.0,)}, True),
+            ({"repeated": (0.8,)}, True),  # two different examples are enough
+            ({"repeated": (0.9,)}, False),  # ten times the same example: nothing else can come out
+            ({"repeated": (0.9, 0.9)}, False),
+            ({"repeated": (0.9, 0.0)}, True),
+            ({"residuals": (residual(),)}, False),
+        ],
+    )
+    def test_closed_is_what_lets_no_input_in(self, fields, closed):
+        assert RULES["nothing_passed_on"].finds(self.build_closed(**fields)) is closed
+
+    def test_closed_is_a_stream_only_where_positions_meet_in_attention(self):
+        attention = AttentionFlow(
+            **{"name": "", "call": 0, "heads": 1, "queries": 5, "keys": 5},
+            **{each: quantity(1.0) for each in ("entropy", "one_hot", "uniform")},
+        )
+        for residuals in ((), (residual(),)):
+            flow = self.build_closed(attentions=(attention,), residuals=residuals)
+            assert RULES["nothing_passed_on"].finds(flow)
+
+    @pytest.mark.parametrize(("step", "closed"), [(0.0, False), (1.0, True)])
+    def test_closed_says_nothing_where_the_loss_is_flat(self, step, closed):
+        flow = with_step(self.build_closed(), step)
+        assert RULES["nothing_passed_on"].finds(flow) is closed
 
     def test_growth_and_fading_of_a_stream(self):
         stream = (residual(before=1.0, gradient=0.5), residual(after=20.0, gradient=2.0))

@@ -87,6 +87,25 @@ class TestFeatures:
         found = measure_features(make_flow(layers, flow.parameters))
         assert found["effective_depth"] == pytest.approx(math.log10(3))
 
+    @pytest.mark.parametrize("missing", ["gradient", "variation"])
+    def test_of_depth_leave_out_a_layer_without_a_gradient_or_a_spread(self, missing):
+        flow = build()
+        layers = list(flow.layers)
+        for at in (0, 1):  # the first layer counts 1 where all is known
+            lost = {"gradient": None} if missing == "gradient" else {}
+            if missing == "variation":
+                lost = {"statistics": replace(layers[at].statistics, variation=None)}
+            layers[at] = replace(layers[at], **lost)
+        found = measure_features(make_flow(layers, flow.parameters))
+        share = (2.0 * 2.0 * 0.5) / (2.0 * 4.0 * 0.5)
+        assert found["effective_depth"] == pytest.approx(math.log10(share**2 + 1.0))
+
+    def test_of_depth_need_the_spread_of_the_output(self):
+        flow = build()
+        layers = list(flow.layers)
+        layers[-1] = replace(layers[-1], statistics=replace(layers[-1].statistics, variation=None))
+        assert measure_features(make_flow(layers, flow.parameters))["effective_depth"] is None
+
 
 class TestOdds:
     def test_add_up_from_the_base(self):

@@ -4,6 +4,7 @@ import importlib
 import math
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from chainrule.diagnosis.score import FEATURES, _measure_distance, compute_score
 from chainrule.diagnosis.score_constants import SCORES
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROUNDED = 0.002
+"""Constants have three decimals; where another library fits them, the last one may differ."""
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +151,10 @@ class TestScore:
 
     def test_constants_are_those_that_the_trainings_give(self, scripts, samples):
         for name, found in scripts[1].fit_score(samples).items():
-            assert found.base == pytest.approx(SCORES[name].base, abs=0.05)
+            assert found.base == pytest.approx(SCORES[name].base, abs=ROUNDED)
             for slope, kept in zip(found.slopes, SCORES[name].slopes, strict=True):
-                assert (slope.feature, slope.beyond, slope.knot) == (
-                    *(kept.feature, kept.beyond, kept.knot),
-                )
-                assert slope.weight == pytest.approx(kept.weight, abs=0.05)
+                assert replace(slope, weight=kept.weight) == kept
+                assert slope.weight == pytest.approx(kept.weight, abs=ROUNDED)
 
     def test_a_model_gets_it_and_no_forecast(self):
         torch.manual_seed(0)

@@ -336,6 +336,30 @@ def test_what_is_no_attention():
 # --- torch.nn ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("reused", ["scores", "carried", "weights"])
+def test_a_tensor_in_the_place_of_one_that_is_gone_is_another(reused):
+    """Python gives a new object the number of one that was deleted; tensors are followed by it."""
+    found = []
+
+    def run(m, x):
+        for _ in range(100):
+            product = x @ x.mT
+            gone = product.softmax(-1) if reused == "weights" else product
+            number = id(gone)
+            del product, gone
+            other = x.sin()
+            if id(other) == number:
+                found.append(number)
+                break
+        if reused == "weights":
+            return other @ x.mT
+        return (other / 2.0 if reused == "carried" else other).softmax(-1) @ x.mT
+
+    attentions, _ = look(run)
+    assert found
+    assert attentions == ()
+
+
 def attend_by_hand(mha, q, k, allowed):
     """Return the weights of `nn.MultiheadAttention` from its parameters."""
     width, heads = mha.embed_dim, mha.num_heads

@@ -611,3 +611,24 @@ def test_guessing_of_targets_that_were_expanded_is_that_of_copies(loss):
         for each in (y, y.clone())
     ]
     assert guessing == pytest.approx([0.0, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_a_module_that_compares_keeps_its_own_gradient(reduction):
+    """The weights of its entries are asked for at the same place of the graph."""
+
+    class Compared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.compare = nn.Linear(3, 2), nn.MSELoss(reduction=reduction)
+
+        def forward(self, x, y):
+            return self.compare(self.layer(x), y)
+
+    model, x, y = Compared(), torch.randn(5, 3), torch.randn(5, 2)
+    weights = torch.rand(5, 2) if reduction == "none" else torch.tensor(3.0)
+    flow = inspect(model, lambda m: (weights * m(x, y)).sum())
+    layer, compare = flow.layers
+    assert (compare.name, flow.loss_facts.parts[0].kind) == ("compare", "mse")
+    assert compare.gradient.norm == pytest.approx(float(weights.norm()))
+    assert compare.gain == pytest.approx(layer.gradient.norm / compare.gradient.norm)

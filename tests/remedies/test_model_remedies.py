@@ -597,6 +597,21 @@ def test_a_loss_that_runs_a_few_times(runs):
     assert found.note.count("Nothing was tried") == (runs == 1)
 
 
+@pytest.mark.parametrize("batches", [[2.0, 5.0, 7.0], (2.0,), iter([2.0, 5.0])])
+def test_of_batches_the_first_is_measured(batches):
+    model, compute_loss = sick()
+    expected = float(2.0 * compute_loss(model).detach())
+    found = chainrule.find_remedies(
+        model, lambda m, factor: factor * compute_loss(m), batches=batches, enough=1
+    )
+    assert found.before.loss == pytest.approx(expected)
+    assert found.tried
+    for each in found.tried:
+        changed = copy.deepcopy(model)
+        after = chainrule.apply_remedy(each, changed, lambda m: 2.0 * compute_loss(m))
+        assert each.after.loss == pytest.approx(after.loss)
+
+
 def test_no_measurement_left_for_a_change():
     model, compute_loss = sick()
     found = chainrule.find_remedies(model, compute_loss, measurements=2)

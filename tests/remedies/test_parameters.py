@@ -80,6 +80,50 @@ def test_what_counts_as_shared_memory():
     assert find_shared_memory(nn.Linear(3, 3, device="meta")) is None
 
 
+def hold(*tensors):
+    return nn.ParameterList([nn.Parameter(tensor, requires_grad=False) for tensor in tensors])
+
+
+def test_an_overlap_is_found_beside_what_takes_turns():
+    grid = torch.zeros(8, 8)
+    flat = grid.view(-1)
+    turns = (grid[:4, 1], grid[:4, 2])
+    assert find_shared_memory(hold(*turns)) is None
+    assert find_shared_memory(hold(flat[:10], grid[4:, 3])) is None
+    # Entries 0 and 8 are taken by the first; what follows begins between them.
+    assert find_shared_memory(hold(grid[:2, 0], grid[:4, 1], flat[8:10])) == ("0", "2")
+    assert find_shared_memory(hold(grid[:5, 0], flat[1:3], flat[8:10])) == ("0", "2")
+    assert find_shared_memory(hold(flat[:24], *turns)) == ("0", "1")
+    assert find_shared_memory(hold(grid[:, :2], grid[:, 2:4], grid[:, 3:])) == ("1", "2")
+    assert find_shared_memory(hold(grid[:, 3:], grid[:, :2], grid[:, 2:4])) == ("2", "0")
+
+
+def test_a_transposed_view_shares_memory():
+    """As decoders are often tied to encoders: a copy would have two matrices."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4))
+    model[1].weight = nn.Parameter(model[0].weight.detach().t())
+    assert find_shared_memory(model) == ("0.weight", "1.weight")
+    trial = chainrule.try_training(model, lambda m: m(torch.ones(2, 4)).sum())
+    assert "share memory" in trial.skipped
+
+
+def test_memory_is_compared_in_bytes():
+    numbers = torch.zeros(8)
+    halves = numbers.view(torch.float16)
+    assert find_shared_memory(hold(numbers[:4], halves[8:])) is None
+    assert find_shared_memory(hold(numbers[:4], halves[7:])) == ("0", "1")
+    pairs = torch.zeros(4, dtype=torch.complex64)
+    real, imaginary = torch.view_as_real(pairs).unbind(-1)
+    assert find_shared_memory(hold(real, imaginary)) is None
+    assert find_shared_memory(hold(real, imaginary, pairs[3:])) == ("0", "2")
+    assert find_shared_memory(hold(numbers, numbers[2:2], numbers[8:])) is None
+    buffer = bytearray(16)
+    ends = torch.frombuffer(buffer, dtype=torch.float32)[::3]  # bytes 0 to 3 and 12 to 15
+    for at, clash in ((4, None), (6, None), (8, None), (10, ("0", "1"))):
+        between = torch.frombuffer(buffer, dtype=torch.float32, count=1, offset=at)
+        assert find_shared_memory(hold(ends, between)) == clash
+
+
 def test_tied_embeddings_stay_one_parameter():
     """The head of a language model is its embedding: one edit at most, and still one tensor."""
     model, compute_loss = VARIANTS["gpt2 ×20"]()

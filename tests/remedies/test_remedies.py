@@ -328,6 +328,9 @@ def test_fewer_seeds_for_larger_networks():
     assert choose_seeds(NetworkSpec(depth=15, width=64)) == 16
     assert choose_seeds(NetworkSpec(depth=30, width=4)) == 16
     assert choose_seeds(NetworkSpec(depth=100, width=4)) == 10
+    # Layers narrower than 32 count as 32: 2^20 ÷ (128 · 32²) = 8, and 2^20 ÷ (114 · 32²) = 8.98.
+    assert [choose_seeds(NetworkSpec(depth=d, width=31)) for d in (128, 114, 113)] == [8, 8, 9]
+    assert choose_seeds(NetworkSpec(depth=100, width=33)) == 9  # 2^20 ÷ (100 · 33²) = 9.6
     assert choose_seeds(NetworkSpec(depth=100, width=64)) == 3
     assert find_remedies(SMALL.replace(depth=1)).before.ensemble_size == 16
 

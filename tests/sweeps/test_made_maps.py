@@ -1,11 +1,12 @@
 """Maps of plain numbers: what they say can be counted on paper."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from chainrule.spec.network_spec import NetworkSpec
-from chainrule.sweeps.axes import Axis
+from chainrule.sweeps.axes import LINE_POINTS, Axis, trace_critical_line
 from chainrule.sweeps.cells import Training
 from chainrule.sweeps.phases import CRITICAL, PhaseCell, PhaseMap
 from chainrule.sweeps.records import Trained
@@ -24,6 +25,43 @@ def draw(*rows, **parts):
     x = Axis(name="width", values=(4, 8, 16)[: len(rows[0])])
     y = Axis(name="depth", values=(2, 10)[: len(rows)])
     return PhaseMap(x=x, y=y, rows=rows, **{"seeds": 3, **parts})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("depth", 12, "12"),
+        ("bias_std", 0.123456789, "0.123457"),
+        ("clip_norm", None, "none"),
+        ("activation", "leaky_relu", "Leaky ReLU"),
+        ("init", "he", "He"),
+        ("init", "pytorch", "PyTorch default"),
+    ],
+)
+def test_values_of_an_axis_are_written_shortly(name, value, text):
+    axis = Axis(name=name, values=(value,))
+    assert axis.write(value) == text
+    assert axis.describe(value) == f"{axis.label} {text}"
+
+
+@pytest.mark.parametrize("count", [1, 2, 23, 24, 25, 26, 46, 47, 48, 70, 200])
+def test_a_critical_line_has_both_ends_and_no_more_points_than_it_needs(count, monkeypatch):
+    asked = []
+
+    def find(activation, bias):
+        asked.append(bias)
+        return SimpleNamespace(weight_std=1.0 + bias)
+
+    monkeypatch.setattr("chainrule.sweeps.axes.critical_line", find)
+    values = tuple(at / 100 for at in range(count))
+    x, y = Axis(name="weight_scale", values=(1.0, 2.0)), Axis(name="bias_std", values=values)
+    line = trace_critical_line(x, y, NetworkSpec(activation="tanh"))
+    assert [up for _, up in line] == asked
+    assert [across for across, _ in line] == pytest.approx([1.0 + up for up in asked])
+    assert (asked[0], asked[-1]) == (values[0], values[-1])
+    assert len(asked) <= LINE_POINTS
+    assert count > LINE_POINTS or asked == list(values)
+    assert count <= LINE_POINTS or len(asked) > LINE_POINTS // 2
 
 
 @pytest.mark.parametrize(

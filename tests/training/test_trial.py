@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ import chainrule
 from chainrule._utils.numbers import format_number
 from chainrule.display.export import to_result_json
 from chainrule.errors import InspectionError, LossError
-from chainrule.flow.trial import TrialOutcome
+from chainrule.flow.trial import RateTrial, Trial, TrialOutcome
 from chainrule.training.trial import FURTHER, RATES, confirm_training, judge, try_training
 from traces import unchanged
 
@@ -310,6 +311,46 @@ def test_fewer_passes_where_one_is_slow_and_none_without_room():
     assert large.trains is None
     frozen = dense().requires_grad_(False)
     assert "no parameters" in try_training(frozen, draw()).skipped
+
+
+def test_without_a_level_of_guessing_the_way_begins_at_the_start():
+    assert judge([4.0], [2.0])[1] == 0.5
+    assert judge([4.0], [2.0], guessing=2.5)[1] == pytest.approx(0.2)
+    assert judge([-1.0], [-2.0])[1] == 0.5
+    rate = RateTrial(
+        rate=0.1, steps=5, before=4.0, after=2.0, learned=0.5, outcome=TrialOutcome.TRAINED
+    )
+    assert rate.guessing is None
+    assert Trial(optimizers=(), passes=0.0, limit=40, fresh=False, kept=0).guessing is None
+
+
+@pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
+def test_without_room_for_a_copy_or_its_training_nothing_is_tried(kind, monkeypatch):
+    def build(parameters):
+        raise kind
+
+    model, passes = dense(), 61
+    said = f"there is no room for copies of the model ({kind.__name__})"
+    nothing = Trial(optimizers=(), passes=0.0, limit=passes, fresh=False, kept=0, skipped=said)
+    with unchanged(model):
+        begun = try_training(model, draw(), build, passes=passes)
+    assert 0 < begun.passes < passes
+    assert replace(begun, passes=0.0) == nothing
+    assert begun.trains is None
+    monkeypatch.setattr("chainrule.training.trial.copy_model", build)
+    with unchanged(model):
+        assert try_training(model, draw(), passes=passes) == nothing
+
+
+def test_a_copy_may_take_as_much_as_is_allowed():
+    model = dense()
+    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    given = model, draw(), torch.optim.SGD
+    said = try_training(*given, passes=40, copy_limit=size - 1)
+    nothing = Trial(optimizers=(), passes=0.0, limit=40, fresh=False, kept=0)
+    assert replace(said, skipped="") == nothing
+    assert "copy_limit" in said.skipped
+    assert try_training(*given, passes=40, copy_limit=size).tried
 
 
 @pytest.mark.parametrize(

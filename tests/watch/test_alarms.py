@@ -13,6 +13,7 @@ from chainrule.watch import history as history_module
 from chainrule.watch import rules as rules_module
 from chainrule.watch.alarm_constants import RECORD
 from chainrule.watch.history import History, measure_outlier
+from chainrule.watch.loss_rules import is_high
 from chainrule.watch.records import ABSENT, StepRecord
 from chainrule.watch.rules import RULES, find_alarms
 from made_histories import MadeRun, layer, make_facts
@@ -505,6 +506,30 @@ class TestOneAlarmPerTrouble:
         assert run.rules == ["non_finite", "non_finite"]
 
 
+class TestHigh:
+    @pytest.mark.parametrize(
+        ("losses", "last", "high"),
+        [
+            ([1.0] * 9 + [3.0] * 11, 9.1, True),  # three times the median of the 20 before
+            ([1.0] * 9 + [3.0] * 11, 8.9, False),
+            ([3.0] * 11 + [1.0] * 9, 8.9, False),
+            ([3.0] * 9 + [1.0] * 11, 3.1, True),
+            ([50.0] * 3 + [1.0] * 20, 13.6, True),  # a quarter of the first loss above it
+            ([50.0] * 3 + [1.0] * 20, 13.4, False),
+            ([-1.0] * 20, 3.1, True),
+            ([-1.0] * 20, 2.9, False),
+            ([1.0] * 19, 9.0, False),  # too few to say
+            ([1.0] * 20, math.inf, False),
+            ([math.nan] + [1.0] * 19, 9.0, False),
+        ],
+    )
+    def test_is_far_above_the_losses_before(self, losses, last, high):
+        run = MadeRun()
+        for loss in (*losses, last):
+            run.add(loss=loss)
+        assert is_high(run.history) is high
+
+
 class TestHistory:
     def test_its_memory_does_not_grow(self):
         run = MadeRun()
@@ -552,6 +577,22 @@ class TestHistory:
             asked += run.history.due
             find_alarms(run.history)
         assert asked < 70
+
+    def test_parameters_that_are_lost_ask_the_rules_where_they_become_more(self):
+        history = MadeRun().run(1).history
+        first = history.standing
+        for fields, due in (
+            ({}, False),
+            ({"unused": 1}, True),
+            ({"unused": 1}, False),
+            ({"unused": 2}, True),
+            ({"unused": 1, "strays": ("a",)}, True),
+            ({"unused": 1, "strays": ("b",)}, False),
+            ({}, False),
+        ):
+            history.due = False
+            history.stand(replace(first, **fields))
+            assert history.due is due
 
     def test_an_unusual_step_asks_for_a_sample(self):
         run = noisy(0, 60)

@@ -17,6 +17,7 @@ from chainrule.width.recording import Recorder
 from chainrule.width.records import (
     ModuleScaling,
     ParameterScaling,
+    WidthCheck,
     WidthFinding,
     describe_harm,
 )
@@ -297,6 +298,108 @@ class TestJudging:
         found = _find_reason([module], away, 1, (5, 3, 0))
         assert found.startswith(words)
         assert bool(found) == bool(words)
+
+    @pytest.mark.parametrize(
+        ("following", "words"),
+        [
+            ([], None),
+            (["b"], "`b` follows from it."),
+            (["b", "b"], "`b` follows from it."),
+            (["c", "b"], "`b`, `c` follow from it."),
+        ],
+    )
+    def test_what_follows_from_a_finding_is_named_once_below_it(self, following, words):
+        findings = tuple(
+            WidthFinding(
+                **{"module": name, "parameter": "", "metric": "change", "cause": cause},
+                **{"exponent": 0.5, "error": 0.1, "text": "grows", "limit": 1.0, "size": 4.0},
+                harmful_from=16.0,
+            )
+            for name, cause in [("a", ""), *((name, "a") for name in following)]
+        )
+        check = WidthCheck(
+            **{"widths": (16, 32), "seeds": 2, "steps": 3, "optimizer": "Adam"},
+            **{"decided": 4, "findings": findings},
+        )
+        assert check.causes == findings[:1]
+        found = [line.strip() for line in check.summary.splitlines() if "from it" in line]
+        assert found == ([] if words is None else [words])
+
+    @pytest.mark.parametrize(
+        ("kind", "owns", "action"),
+        [
+            ("scores", False, "multiply q·k by 1/d"),
+            ("hidden", False, "multiply its output by 1/√width"),
+            ("hidden", True, ""),  # its parameters are judged by themselves
+        ],
+    )
+    def test_what_to_do_about_a_change_depends_on_what_changes(self, kind, owns, action):
+        weight = ParameterScaling(name="a.weight", shapes=((16, 16),), effect=scale(0.0))
+        parameters = (weight,) if owns else ()
+        module = ModuleScaling(name="a", kind=kind, change=scale(0.5), parameters=parameters)
+        (found,) = judge(module)
+        assert (found.metric, found.cause) == ("change", "")
+        assert found.action.startswith(action)
+        assert bool(found.action) == bool(action)
+
+    @pytest.mark.parametrize(
+        ("output", "change", "undecided", "counts"),
+        [
+            (scale(0.0), scale(0.0), [], (2, 1)),
+            (scale(0.25), scale(-0.25), [], (2, 1)),  # as near to 0 as to a half
+            (scale(0.5), scale(0.5), [], (2, 1)),  # what is wrong is decided
+            (scale(-0.5), scale(-0.5), [], (2, 1)),
+            (scale(0.0, 0.3), scale(0.0), ["output"], (1, 1)),
+            (scale(0.1, 0.2), scale(-0.1, 0.2), ["output", "change"], (0, 0)),
+            (scale(0.1, 0.1), scale(-0.1, 0.3), ["change"], (1, 0)),
+            (None, scale(0.0), [], (1, 1)),
+            (scale(0.0), None, [], (1, 0)),
+            (None, None, [], (0, 0)),
+        ],
+    )
+    def test_decided_is_what_lies_on_one_side_with_its_error(
+        self, output, change, undecided, counts
+    ):
+        module = ModuleScaling(name="a", kind="hidden", output=output, change=change)
+        facts = Facts(
+            **{"wide_inputs": frozenset(), "containers": frozenset(), "rows": {}, "eps": 0.0},
+            **{"optimizer": "SGD", "shared": {}},
+        )
+        _, unknown, *found = judge_modules([module], (16, 64, 256), facts)
+        assert unknown == tuple(("a", metric) for metric in undecided)
+        assert tuple(found) == counts
+
+    @pytest.mark.parametrize(
+        ("counts", "words"),
+        [
+            ((5, 3, 5), ""),
+            ((5, 3, 6), "Use more widths"),
+            ((5, 1, 0), ""),
+            ((5, 0, 0), "No change after 2 steps is among them. Use more widths"),
+        ],
+    )
+    def test_a_pass_needs_a_change_and_half_of_the_exponents(self, counts, words):
+        weight = ParameterScaling(name="a.weight", shapes=((16, 16),), effect=scale(0.0))
+        module = ModuleScaling(name="a", kind="hidden", parameters=(weight,))
+        found = _find_reason([module], [], 2, counts)
+        assert found.startswith(words)
+        assert bool(found) == bool(words)
+
+    @pytest.mark.parametrize(
+        ("decided", "reason", "verdict", "words"),
+        [
+            (4, "", "width-independent", "(4 exponents)"),
+            (4, "Because.", "undecided", "4 of 5 exponents are known well enough. Because."),
+            (0, "", "undecided", "0 of 1 exponents are known well enough. Use more seeds."),
+        ],
+    )
+    def test_nothing_found_is_a_pass_if_enough_is_decided(self, decided, reason, verdict, words):
+        check = WidthCheck(
+            **{"widths": (16, 32), "seeds": 2, "steps": 3, "optimizer": "Adam"},
+            **{"decided": decided, "reason": reason, "undecided": (("a", "change"),)},
+        )
+        assert (check.verdict, check.passed) == (verdict, verdict == "width-independent")
+        assert words in check.summary
 
     @pytest.mark.parametrize(
         ("earlier", "cause"),

@@ -28,7 +28,7 @@ from chainrule.measure.loss import Loss, assemble_loss, describe_loss
 from chainrule.measure.loss_values import summarize_loss
 from chainrule.measure.modules import Inventory, find_owner
 from chainrule.measure.precision import assemble_precisions, take_arriving, take_weights
-from chainrule.measure.recording import Call, Output, Recorder, Subject
+from chainrule.measure.recording import Call, Output, Recorder, Subject, list_call_edges
 from chainrule.measure.residuals import (
     Residual,
     assemble_residuals,
@@ -93,7 +93,8 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
     parameters = inventory.parameters
     tables: list[AnyTable] = [{"loss": loss.reshape(1, 1)}]
     outputs, activated = _gather_outputs(recorder.calls)
-    of_calls = {e: g for e, g in edge_gradients.items() if e not in recorder.kept}
+    apart = recorder.kept - list_call_edges(recorder.calls)
+    of_calls = {edge: each for edge, each in edge_gradients.items() if edge not in apart}
     output_places, edge_places, gradient_places, norm_places = summarize_kinds(
         (
             (VALUES, outputs),

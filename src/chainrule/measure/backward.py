@@ -13,7 +13,7 @@ from chainrule.errors import InspectionError, LossError
 from chainrule.measure._torch_internals import list_accumulation_hooks
 from chainrule.measure.autograd_graph import Graph, walk
 from chainrule.measure.interrupts import HoldInterrupts
-from chainrule.measure.recording import Call, Recorder, flatten_nested
+from chainrule.measure.recording import Call, Recorder, flatten_nested, list_call_edges
 from chainrule.measure.scans import note_scans
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.statistics import Table
@@ -146,12 +146,7 @@ def _select_edges(
     gradients: dict[int, Tensor | Table], recorder: Recorder
 ) -> dict[int, Tensor | Table]:
     """Return the gradients of the edges that calls refer to."""
-    wanted = {
-        edge
-        for call in recorder.calls
-        for edge in (*call.input_edges, *(output.edge for output in call.outputs))
-        if edge is not None
-    }
+    wanted = list_call_edges(recorder.calls)
     wanted |= recorder.kept | recorder.timed.keys() | recorder.arriving.keys()
     found = {}
     for edge in sorted(wanted):

@@ -1,9 +1,9 @@
 """Copying a model with all that its modules hold, and finding what cannot be copied."""
 
 import copy
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -92,13 +92,38 @@ def measure_size(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the entries of a parameter are: their addresses in bytes, from `start` to `end`."""
+
+    name: str
+    device: str
+    start: int
+    end: int
+    tensor: Tensor
+
+
 def find_shared_memory(model: nn.Module) -> tuple[str, str] | None:
     """Return the names of two parameters that are different objects in the same memory.
 
     A copy gives each its own memory, so a change measured there is not the change made here. (One
-    parameter with several names stays one in a copy.)
+    parameter with several names stays one in a copy.) Parameters may take turns in one memory, as
+    the columns of a matrix do, if no entry is in two of them.
     """
-    ranges = []
+    places = sorted(_list_places(model), key=lambda each: (each.device, each.start))
+    together: list[_Place] = []
+    end = 0
+    for place in places:
+        if together and (place.device != together[0].device or place.start >= end):
+            if found := _find_clash(together):
+                return found
+            together = []
+        end = max(end, place.end) if together else place.end
+        together.append(place)
+    return _find_clash(together)
+
+
+def _list_places(model: nn.Module) -> Iterator[_Place]:
     for name, tensor in model.named_parameters():
         if isinstance(tensor, UninitializedParameter) or type(tensor.data) is not Tensor:
             continue
@@ -109,10 +134,32 @@ def find_shared_memory(model: nn.Module) -> tuple[str, str] | None:
                 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
             )
             end = start + extent * tensor.element_size()
-            ranges.append((str(tensor.device), start, end, tensor.is_contiguous(), name))
-    ranges.sort()
-    for one, other in pairwise(ranges):
-        overlaps = one[0] == other[0] and other[1] < one[2]
-        if overlaps and one[3] and other[3]:  # others may take turns in one memory
-            return one[4], other[4]
+            yield _Place(name, str(tensor.device), start, end, tensor)
+
+
+def _find_clash(places: Sequence[_Place]) -> tuple[str, str] | None:
+    """Return two of these that have an entry in common.
+
+    Args:
+        places: On one device; sorted by where they start.
+    """
+    if len(places) < 2:
+        return None
+    start, end = places[0].start, max(place.end for place in places)
+    unit = math.gcd(
+        *(place.start - start for place in places),
+        *(place.tensor.element_size() for place in places),
+    )
+    owners = torch.zeros((end - start) // unit, dtype=torch.int32, device="cpu")
+    for number, place in enumerate(places, start=1):
+        parts = place.tensor.element_size() // unit
+        held = owners.as_strided(
+            (*place.tensor.shape, parts),
+            (*(stride * parts for stride in place.tensor.stride()), 1),
+            (place.start - start) // unit,
+        )
+        owned = held[held > 0]
+        if owned.numel():
+            return places[int(owned.min()) - 1].name, place.name
+        held.fill_(number)
     return None

@@ -9,7 +9,7 @@ tensors are copied at once and large ones summarized at once.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -144,7 +144,7 @@ class Recorder:
             the gradient arrives instead.
         sums: What modules read that is a sum, by the node and output where it was made.
         overwritten: Nodes that add in place (`chainrule.measure.autograd_graph.find_sum`).
-        kept: Edges whose gradients are wanted though no call's tensor sat on them.
+        kept: Edges whose gradients are wanted, also if no call's tensor sat on them.
         by_example: Edges at which it is noted which examples (entries of the first dimension)
             receive a gradient; `active` holds it for large ones.
         on_recomputed: Receives such a call and its fresh outputs when it is repeated.
@@ -546,6 +546,16 @@ def record(inventory: Inventory) -> Iterator[Recorder]:
         yield recorder
     finally:
         finish_all((*undo, *(handle.remove for handle in recorder.handles)))
+
+
+def list_call_edges(calls: Iterable[Call]) -> set[int]:
+    """Return the edges that inputs and outputs of calls sat on."""
+    return {
+        edge
+        for call in calls
+        for edge in (*call.input_edges, *(output.edge for output in call.outputs))
+        if edge is not None
+    }
 
 
 def _note_step(call: Call, args: Sequence[Any]) -> None:

@@ -14,7 +14,10 @@ from chainrule.measure.inspection import describe_error
 OptimizerLike = torch.optim.Optimizer | Callable[[Any], torch.optim.Optimizer]
 """An optimizer of a model's parameters, or a function that makes one from a list of them."""
 
-PASSED_ON = (ChainruleError, torch.OutOfMemoryError, MemoryError)
+NO_ROOM = (torch.OutOfMemoryError, MemoryError)
+"""Errors that mean that there is no room."""
+
+PASSED_ON = (ChainruleError, *NO_ROOM)
 """Errors that say all there is to say, or mean that there is no room."""
 
 

@@ -41,6 +41,7 @@ from chainrule.measure.preservation import preserve
 from chainrule.training.batches import Batches, Counter, find_batches
 from chainrule.training.guessing import measure_guessing
 from chainrule.training.optimizers import (
+    NO_ROOM,
     PASSED_ON,
     OptimizerLike,
     needs_closure,
@@ -159,14 +160,14 @@ def try_training(
         counter = Counter()
         try:
             return _try(model, compute_loss, optimizer, batches, passes, seconds, counter)
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except NO_ROOM as error:
             return Trial(
                 optimizers=(),
                 passes=counter.passes,
                 limit=passes,
                 fresh=False,
                 kept=0,
-                skipped=f"there is no room for copies of the model ({type(error).__name__})",
+                skipped=_describe_no_room(error),
             )
 
 
@@ -312,9 +313,15 @@ def _find_obstacle(model: nn.Module, copy_limit: int) -> str:
         )
     try:
         copy_model(model)
+    except NO_ROOM as error:
+        return _describe_no_room(error)
     except Exception as error:
         return f"the model cannot be copied ({type(error).__name__}: {error!s:.200})"
     return ""
+
+
+def _describe_no_room(error: Exception) -> str:
+    return f"there is no room for copies of the model ({type(error).__name__})"
 
 
 def _try(
