@@ -141,6 +141,32 @@ def test_it_says_what_a_longer_training_shows(name):
     assert trial.guessing == pytest.approx(guessing, rel=0.1)
 
 
+class TimeFirst(nn.Module):
+    """PyTorch's default order: of the input the second size counts the examples."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.rnn, self.head, self.read = nn.GRU(4, 16), nn.Linear(16, 4), read
+
+    def forward(self, x):
+        out, last = self.rnn(x)
+        return self.head(last[0] if self.read == "state" else out[-1])
+
+
+@pytest.mark.parametrize("read", ["output", "state"])
+@pytest.mark.parametrize("taught", [True, False])
+def test_guessing_is_known_where_time_comes_first(read, taught):
+    def compute_loss(model):
+        x = torch.randn(6, 32, 4)
+        label = x[-1].argmax(-1) if taught else torch.randint(4, (32,))
+        return F.cross_entropy(3 * model(x), label)
+
+    trial = try_training(TimeFirst(read), compute_loss, seconds=None)
+
+    assert trial.guessing == pytest.approx(math.log(4), rel=0.1)
+    assert trial.trains == taught
+
+
 def test_the_scale_of_the_loss_does_not_matter():
     model, plain = dense(), draw()
     one = try_training(model, plain, torch.optim.SGD(model.parameters(), 0.1), passes=60)

@@ -467,3 +467,33 @@ def test_what_a_signal_handler_raises_is_not_swallowed():
     with notices.guard("testing"):
         raise ValueError
     assert len(notices.said) == 1
+
+
+@pytest.mark.parametrize("read", ["output", "state"])
+def test_of_several_results_the_loss_may_read_one(read):
+    """What nobody reads of an LSTM gets no gradient: autograd says so with `None`."""
+
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.LSTM(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            output, (state, _) = self.rnn(x)
+            return self.head(state[0] if read == "state" else output[-1])
+
+    torch.manual_seed(0)
+    model = Reader()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with watch(model, optimizer, every=1) as run:
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(torch.randn(5, 8, 3)).pow(2).mean().backward()
+            optimizer.step()
+    assert run.notices == ()
+    assert len(run.samples) == 4
+    rnn, head = run.samples[-1].layers
+    assert (rnn.name, head.name) == ("rnn", "head")
+    assert rnn.std > 0.0
+    assert head.delta_norm > 0.0
+    assert (rnn.delta_norm is None) == (read == "state")

@@ -191,7 +191,7 @@ class LayerSampler:
                 tensor.register_hook(partial(self._arrive, entry))
                 return
 
-    def _arrive(self, entry: _Entry, gradient: Tensor) -> None:
+    def _arrive(self, entry: _Entry, gradient: Tensor | None) -> None:
         try:
             if not self._had_backward:
                 self._had_backward = True
@@ -200,6 +200,8 @@ class LayerSampler:
                     # What others have queued by then, such as the averaging of gradients over
                     # processes, comes first.
                     queue_after_backward(partial(_queue_again, call))
+            if gradient is None:  # of an LSTM's results the loss may read another one
+                return
             gradient = flatten_nested(gradient.detach())
             if gradient.layout != torch.strided or gradient.numel() == 0:
                 return
