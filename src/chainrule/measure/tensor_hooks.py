@@ -151,9 +151,9 @@ def _find_obstacle(hook: Any, memo: Mapping[int, Any]) -> str:
     for held in _list_held(hook):
         if isinstance(held, torch.optim.Optimizer):
             return "takes steps of an optimizer"
-        if isinstance(held, nn.Module) and id(held) not in memo:
-            if any(id(part) in memo for part in _list_parts(held)):
-                return "uses a module that holds the model"
+        is_foreign = isinstance(held, nn.Module) and id(held) not in memo
+        if is_foreign and any(id(part) in memo for part in _list_parts(held)):
+            return "uses a module that holds the model"
     return ""
 
 
@@ -194,6 +194,6 @@ def _rebind_function(function: types.FunctionType, memo: dict[int, Any]) -> Call
     )
     made.__kwdefaults__ = {
         name: _rebind(each, memo) for name, each in (function.__kwdefaults__ or {}).items()
-    } or None  # type: ignore[assignment]
+    } or None
     made.__dict__.update(function.__dict__)
     return made
