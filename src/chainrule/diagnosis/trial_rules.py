@@ -69,11 +69,9 @@ HARDLY_MOVED = replace(
     metric="way of the weights in a short training ÷ their size",
     threshold=LEAST_MOVED,
     reason="A copy of the model was really trained with your optimizer, and its weights hardly "
-    "moved. That says nothing of the model. A training keeps the learning rate of now, also where "
-    "a schedule would raise it.",
-    action="Look at the optimizer first: at its learning rate, at a schedule that begins at 0 and "
-    "is stepped once per epoch, at hooks or clipping that make gradients small. Without an "
-    "optimizer, chainrule.try_training looks for a rate that works.",
+    "moved. That says nothing of the model.",
+    action="Look at the optimizer first: at its learning rate, and at hooks or clipping that make "
+    "gradients small. Without an optimizer, chainrule.try_training looks for a rate that works.",
     scale="ratio",
 )
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.note import Note
+from chainrule.diagnosis.optimizer_rules import list_planned
 from chainrule.diagnosis.trial_rules import PROMISING, describe_doubt, find_recommended
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.trial import LEARNED, Trial, TrialOutcome
@@ -70,7 +71,20 @@ def list_causes(
     if trial.fails and is_explained:
         names = OF_OPTIMIZER
     noted = (note.evidence for note in notes if note.name in names)
-    return tuple(dict.fromkeys((*noted, *_list_terms(flow, trial))))
+    return tuple(dict.fromkeys((*noted, *_list_terms(flow, trial), *_name_standstill(flow))))
+
+
+def _name_standstill(flow: GradientFlow) -> Iterator[str]:
+    """Yield that the learning rates are 0 now, where a schedule leads to others."""
+    optimizer = flow.optimizer
+    now = [rate for rate in optimizer.rates if rate is not None] if optimizer else []
+    planned = max((rate for rate in list_planned(flow) if rate is not None), default=0.0)
+    if optimizer is not None and now and max(now) == 0.0 < planned:
+        yield (
+            f"the learning rate of {optimizer.name} is {format_number(0.0)} now, and a schedule "
+            f"leads to {format_number(planned)}: no step changes anything until it is raised, "
+            "which is the whole first epoch if it is stepped once per epoch"
+        )
 
 
 def _list_terms(flow: GradientFlow, trial: Trial) -> Iterator[str]:

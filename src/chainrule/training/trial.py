@@ -45,6 +45,7 @@ from chainrule.training.movement import measure_movement
 from chainrule.training.optimizers import (
     PASSED_ON,
     OptimizerLike,
+    follow_schedule,
     needs_closure,
     rebuild_optimizer,
 )
@@ -105,8 +106,9 @@ def try_training(
     """Train copies of a model for a short while, and say whether they learn.
 
     Without an optimizer, plain SGD and Adam run a race of learning rates each. With one, its class,
-    groups, settings and state are made again for the copy; a schedule of its rate is not. Training
-    ends early where it has clearly succeeded.
+    groups, settings and state are made again for the copy; a schedule of its rate is not, but where
+    the rate of now is far below the one that it leads to, that one is tried. Training ends early
+    where it has clearly succeeded.
 
     If `compute_loss` draws a batch at every call (from random numbers or an iterator), or
     `batches` are given, every step has its own batch, and the loss is that of batches kept aside.
@@ -643,9 +645,13 @@ def _follow(
 ) -> tuple[OptimizerTrial, list[str]]:
     """Train with one optimizer; `ends` says whether a clear success is the end."""
     notes: list[str] = []
-    lane = _Lane(
-        model, lambda copied: rebuild_optimizer(model, copied, optimizer, notes), batches, guessing
-    )
+
+    def build(copied: nn.Module) -> torch.optim.Optimizer:
+        made = rebuild_optimizer(model, copied, optimizer, notes)
+        notes.extend(filter(None, [follow_schedule(made)]))
+        return made
+
+    lane = _Lane(model, build, batches, guessing)
     name = type(lane.optimizer).__name__
     until = batches.counter.passes + passes
     looks = batches.kept * 0.5
