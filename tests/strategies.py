@@ -215,6 +215,12 @@ class FlowWriter:
             "failed_at": self.pick((1, 3)),
             "stopped": self.draw(st.booleans()),
             "guessing": self.pick((None, *loss)),
+            "terms": [
+                {"name": "kl", "before": self.pick(loss), "after": self.pick(loss), "fell": fell}
+                for fell in self.pick(((), (True,), (False, False)))
+            ],
+            "moved": self.pick((None, 0.0, 0.5, "Infinity")),
+            "unchanged": self.pick((None, 0.9)),
         }
         optimizer = {
             "name": self.pick(("SGD", "Adam", "<b>")),

@@ -621,6 +621,7 @@ def test_bounds_of_all_rules():
         **{"large_tied_loss": (">", 20.0), "unheard_steps": ("<", 0.003), "diverges": ("<", 0.1)},
         **{"nothing_passed_on": ("<", 1e-6), "strong_decay": (">", 3.0), "unlikely": ("<", 0.3)},
         **{"untold_steps": (">", 16), "did_not_train": ("<", 0.1), "loses_numbers": ("<", 0.1)},
+        **{"hardly_moved": ("<", 1e-3)},
     }
     bounds |= {
         **{"non_finite": (">", 0), "non_finite_inputs": (">", 0.0), "underflow": ("<", 1.5)},

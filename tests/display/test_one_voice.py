@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from chainrule.display.cards import (
 )
 from chainrule.display.export import summarize, to_result_json
 from chainrule.display.terminal import render_diagnosis
+from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 from chainrule.report.page import build_report
 from model_zoo import MODELS
 from sick_models import VARIANTS
@@ -128,3 +130,35 @@ def test_nothing_is_promised_of_constant_weights(value):
 def test_one_example_gives_no_chance():
     flow = simulate(NetworkSpec(depth=10, batch_size=1, activation="sigmoid", width=32), 2)
     assert assert_one_voice(flow).viability.sgd.word is Outlook.UNKNOWN
+
+
+def test_a_noted_cause_is_in_the_action_of_a_tried_model_everywhere():
+    """A loss that fell does not take back what a note says of one of its terms."""
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(6, 2), torch.randn(32, 6)
+    flow = inspect(
+        model,
+        lambda m: {
+            "error": torch.nn.functional.mse_loss(m(x), x[:, :2]),
+            "size": 1e3 * m(x).square().mean(),
+        },
+    )
+    rate = RateTrial(
+        rate=0.01, steps=60, before=900.0, after=0.9, learned=0.99, outcome=TrialOutcome.TRAINED
+    )
+    trial = Trial(
+        optimizers=(OptimizerTrial(name="SGD", rates=(rate,)),),
+        passes=100.0, limit=300, fresh=True, kept=3,
+    )  # fmt: skip
+    tried = replace(flow, trial=trial)
+    diagnosis = diagnose(tried)
+    (noted,) = (each.evidence for each in diagnosis.notes if each.name == "swamped_term")
+    console = Console(width=10_000, record=True, file=io.StringIO())
+    console.print(render_diagnosis(diagnosis, tried))
+    terminal = console.export_text()
+    assert noted in diagnosis.action
+    assert diagnosis.action in terminal
+    assert summarize(tried, diagnosis)["next"] == diagnosis.action
+    for text in (terminal, build_report(tried)):
+        assert "Train it with" not in text
+        assert "It trains" not in text

@@ -17,6 +17,7 @@ from chainrule._utils.numbers import format_number
 from chainrule.display.export import to_result_json
 from chainrule.errors import InspectionError, LossError
 from chainrule.flow.trial import RateTrial, Trial, TrialOutcome
+from chainrule.training.judging import judge_term
 from chainrule.training.trial import FURTHER, RATES, confirm_training, judge, try_training
 from traces import unchanged
 
@@ -612,3 +613,107 @@ def test_the_better_half_goes_on_until_one_is_left():
         assert [each.stopped for each in by_steps] == [False] + [True] * (len(by_steps) - 1)
         reached = [each.after for each in by_steps[:2]]
         assert max(reached) < min(each.after for each in by_steps[2:])
+
+
+class TestTerms:
+    @staticmethod
+    def draw(weight):
+        """Two terms of a net with two answers: classes, and a number whose weight is given."""
+
+        def compute_loss(model):
+            x = torch.randn(64, 20)
+            answers = model(x)
+            target = (x @ WEIGHTS).argmax(1)
+            size = F.mse_loss(answers[:, :1], 3.0 + x[:, :1])
+            return {"class": F.cross_entropy(answers, target), "size": weight * size}
+
+        return compute_loss
+
+    def test_every_term_is_looked_at_before_and_after(self):
+        trial = try_training(dense(), self.draw(1e-9), passes=120)
+        for optimizer in trial.optimizers:
+            best = optimizer.best
+            assert [term.name for term in best.terms] == ["class", "size"]
+            assert sum(term.before for term in best.terms) == pytest.approx(best.before)
+            assert sum(term.after for term in best.terms) == pytest.approx(best.after)
+            assert best.terms[0].fell
+        named = {term.name for term in trial.best.best.standing}
+        assert any("'size'" in note for note in trial.notes) is ("size" in named)
+
+    def test_one_loss_has_no_terms(self):
+        trial = try_training(dense(), draw(), passes=60)
+        assert all(rate.terms == () for each in trial.optimizers for rate in each.rates)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fell"),
+    [
+        ([1.0, 1.0, 1.0], [0.98, 0.98, 0.98], True),
+        ([1.0, 1.0, 1.0], [0.995, 0.995, 0.995], False),
+        ([1.0, 1.0, 1.0], [0.2, 1.6, 1.0], False),
+        ([1.0], [2.0], False),
+        ([0.0], [0.0], False),
+        ([-1.0], [-2.0], True),
+    ],
+)
+def test_a_term_falls_by_more_than_chance_and_by_a_hundredth(before, after, fell):
+    assert judge_term("t", before, after).fell is fell
+
+
+def test_weights_are_compared_with_what_they_were():
+    model = nn.Linear(3, 2).bfloat16()
+    trial = try_training(
+        model,
+        lambda m: m(torch.ones(4, 3).bfloat16()).float().square().mean(),
+        torch.optim.SGD(model.parameters(), 1e-9),
+        passes=60,
+    )
+    (rate,) = trial.optimizers[0].rates
+    assert (rate.moved, rate.unchanged) == (0.0, 1.0)
+    trial = try_training(dense(), draw(), lambda parameters: torch.optim.SGD(parameters, 0.1))
+    assert trial.optimizers[0].rates[0].moved > 0.01
+    assert trial.optimizers[0].rates[0].unchanged is None
+
+
+def test_a_loss_that_cannot_be_computed_with_lost_weights_ends_that_rate_alone():
+    """A distribution refuses a scale that is infinite: with large steps only."""
+
+    def compute_loss(model):
+        x = torch.randn(32, 20)
+        width = model(x).exp()[:, 0]
+        wanted = torch.distributions.Normal(0.0, 0.5 + x[:, 0].abs())
+        found = torch.distributions.Normal(0.0, width, validate_args=True)
+        return torch.distributions.kl_divergence(wanted, found).mean() * 100.0
+
+    trial = try_training(dense(), compute_loss, passes=150)
+    lost = (TrialOutcome.DIVERGED, TrialOutcome.NON_FINITE)
+    assert any(rate.outcome in lost for rate in trial.optimizers[0].rates)
+    assert trial.optimizers[0].best.outcome not in lost
+
+
+@pytest.mark.parametrize(("factor", "followed"), [(0.0, True), (0.005, True), (0.1, False)])
+def test_a_schedule_that_begins_near_zero_is_tried_where_it_leads(factor, followed):
+    model = dense()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor if step < 9 else 1.0)
+    trial = try_training(model, draw(), optimizer, passes=80)
+    (rate,) = trial.optimizers[0].rates
+    assert rate.rate == pytest.approx(0.01 if followed else 0.01 * factor)
+    assert any("schedule" in note for note in trial.notes) is followed
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * factor)
+
+
+def test_half_of_a_loss_of_unknown_level_is_not_the_end():
+    """Several calls of the model have no single guess, so a bad start cannot be told apart."""
+
+    def compute_loss(model):
+        x = torch.randn(64, 20)
+        target = (x @ WEIGHTS).argmax(1)
+        opposite = (-x @ WEIGHTS).argmax(1)
+        return F.cross_entropy(model(x), target) + F.cross_entropy(model(-x), opposite)
+
+    one = try_training(dense(), draw(), lambda p: torch.optim.Adam(p, 0.01), passes=200)
+    two = try_training(dense(), compute_loss, lambda p: torch.optim.Adam(p, 0.01), passes=200)
+    assert two.guessing is None
+    assert one.guessing is not None
+    assert one.optimizers[0].rates[0].steps < two.optimizers[0].rates[0].steps

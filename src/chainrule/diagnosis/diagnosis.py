@@ -21,13 +21,18 @@ from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES, RULES
 from chainrule.diagnosis.score import score_model
 from chainrule.diagnosis.structure import list_explained
 from chainrule.diagnosis.trial_rules import (
+    DID_NOT_TRAIN,
+    choose_failed_action,
     choose_failure,
     choose_tried_action,
     describe_failure,
+    explain_failure,
     is_lessened,
     name_outcomes,
+    read_failure,
     trains_all_the_same,
 )
+from chainrule.diagnosis.tried import describe_open, list_causes
 from chainrule.diagnosis.viability.model import (
     NEGLIGIBLE,
     Outlook,
@@ -325,7 +330,7 @@ def _score(viability: Viability, flow: GradientFlow) -> Viability:
 
 
 def _follow(
-    trial: Trial, findings: tuple[Finding, ...], notes: tuple[Note, ...]
+    flow: GradientFlow, trial: Trial, findings: tuple[Finding, ...], notes: tuple[Note, ...]
 ) -> tuple[tuple[Finding, ...], tuple[Note, ...]]:
     """Return findings and notes as they are after a training was tried."""
     if trial.fails:
@@ -333,6 +338,11 @@ def _follow(
     if not trains_all_the_same(trial):
         return findings, notes
     lessened = [finding for finding in findings if is_lessened(finding.verdict)]
+    excused = (
+        f"Its loss falls all the same ({name_outcomes(trial)})."
+        if describe_open(flow, trial)
+        else f"It trains all the same ({name_outcomes(trial)}), so this is no fault of it."
+    )
     added = tuple(
         Note(
             name=each.rule,
@@ -342,7 +352,7 @@ def _follow(
             threshold=each.threshold,
             beyond=each.beyond,
             evidence=each.evidence,
-            meaning=f"It trains all the same ({name_outcomes(trial)}), so this is no fault of it.",
+            meaning=excused,
             source=each.source,
         )
         for each in lessened
@@ -351,21 +361,21 @@ def _follow(
 
 
 def _add_failure(trial: Trial, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    rule = choose_failure(trial)
+    rest = [each for each in findings if each.verdict is not Verdict.HARD_TO_TRAIN]
+    rule = choose_failure(trial, is_explained=bool(rest))
     failure = Finding(
         rule=rule.name,
         verdict=rule.verdict,
         layers=(),
         modules=(),
         metric=rule.metric,
-        value=max((each.best.learned for each in trial.tried if each.best), default=0.0),
+        value=read_failure(trial, rule),
         threshold=rule.threshold,
         beyond=rule.beyond,
-        evidence=describe_failure(trial),
-        reason=rule.reason,
+        evidence=describe_failure(trial, rule),
+        reason=explain_failure(trial, rule),
         source=rule.source,
     )
-    rest = (each for each in findings if each.verdict is not Verdict.HARD_TO_TRAIN)
     order = list(Verdict)
     return tuple(sorted((*rest, failure), key=lambda each: order.index(each.verdict)))
 
@@ -482,13 +492,13 @@ def _conclude(
 ) -> Diagnosis:
     """Return the diagnosis that findings amount to, and what was tried."""
     if trial is not None:
-        findings, notes = _follow(trial, findings, notes)
+        findings, notes = _follow(flow, trial, findings, notes)
     verdict = findings[0].verdict if findings else Verdict.HEALTHY
     return Diagnosis(
         verdict=verdict,
         findings=findings,
         summary=_summarize(flow, findings),
-        action=_choose_action(flow, findings, viability, trial, rules),
+        action=_choose_action(flow, findings, viability, trial, rules, notes),
         viability=_temper(viability, findings),
         notes=notes,
         trial=trial,
@@ -502,6 +512,7 @@ def _choose_action(
     viability: Viability,
     trial: Trial | None,
     rules: Mapping[str, Rule],
+    notes: Sequence[Note],
 ) -> str:
     verdict = findings[0].verdict if findings else Verdict.HEALTHY
     if verdict is Verdict.NO_GRADIENT and not flow.parameters:
@@ -515,7 +526,12 @@ def _choose_action(
     words = actions[0] if actions and isinstance(actions[0], str) else ""
     usual = made or (words or ACTIONS[verdict]).format(change=_suggest_change(flow))
     if trial is not None and trial.tried:
-        return choose_tried_action(verdict, trial, usual)
+        is_explained = bool(findings) and findings[0].rule != DID_NOT_TRAIN.name
+        causes = list_causes(flow, trial, notes, is_explained=is_explained)
+        if trial.fails:
+            return choose_failed_action(trial, usual, causes, is_explained=is_explained)
+        doubt = describe_open(flow, trial)
+        return choose_tried_action(verdict, trial, usual, doubt=doubt, causes=causes)
     return _choose_healthy_action(flow, viability) if verdict is Verdict.HEALTHY else usual
 
 

@@ -16,6 +16,7 @@ from chainrule.diagnosis.rule import MEANINGS, Verdict
 from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.time_rules import list_lost, word_steps
 from chainrule.diagnosis.trial_rules import TRIAL_RULES
+from chainrule.diagnosis.tried import describe_open
 from chainrule.diagnosis.viability.model import Outlook, describe_probability
 from chainrule.display.cards import describe_verdict, start_sentence
 from chainrule.flow.gradient_flow import GradientFlow
@@ -292,7 +293,9 @@ def _tell_healthy(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     if len(norms) < 2 or not 0 < min(norms) <= max(norms) < math.inf:
         return ""
     low, high = format_number(min(norms)), format_number(max(norms))
-    start = "It trains. " if _tell_tried(diagnosis) else ""
+    trial = diagnosis.trial
+    is_sure = trial is not None and not describe_open(flow, trial)
+    start = "It trains. " if is_sure and _tell_tried(diagnosis) else ""
     return (
         f"{start}Every layer gets a weight gradient that it can learn from: between {low} and "
         f"{high}."

@@ -60,6 +60,49 @@ HARDLY = 0.01
 
 @with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TermTrial:
+    """What became of one named term of the loss, on the batches that a trial is judged on.
+
+    Attributes:
+        name: Its name.
+        before: Its mean before the first step.
+        after: Its mean after the last step; may be infinite or undefined.
+        fell: Whether it fell by a hundredth or more, and by more than chance.
+
+    Example:
+        >>> TermTrial(name="kl", before=0.5, after=0.5, fell=False).describe()
+        "'kl' (0.5 → 0.5)"
+    """
+
+    name: Text
+    before: Number
+    after: Number
+    fell: Annotated[bool, Strict()]
+
+    def __eq__(self, other: object) -> bool:
+        return list_values(self) == list_values(other) if type(other) is type(self) else False
+
+    def __hash__(self) -> int:
+        return hash(list_values(self))
+
+    @property
+    def has_risen(self) -> bool:
+        """Whether it rose by a hundredth or more."""
+        return self.after - self.before >= HARDLY * max(abs(self.before), abs(self.after))
+
+    def describe(self) -> str:
+        """Return its name and its values before and after."""
+        return f"{self.name!r} ({format_number(self.before)} → {format_number(self.after)})"
+
+
+def list_values(record: Any) -> tuple[Any, ...]:
+    """Return what a record holds, with words in place of numbers that equal nothing."""
+    values = (getattr(record, name) for name in record.__dataclass_fields__)
+    return tuple(encode_number(each) if type(each) is float else each for each in values)
+
+
+@with_config(CLOSED)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RateTrial:
     """What became of a copy of the model at one learning rate.
 
@@ -77,6 +120,11 @@ class RateTrial:
             `None` if there was none.
         stopped: Whether it was left in favour of rates that did better.
         guessing: What the best constant answer reaches; `None` if not measured.
+        terms: What became of the named terms of the loss; empty if it has none.
+        moved: How far the weights that the optimizer holds have gone ÷ their norm at the start;
+            `None` if not known.
+        unchanged: Of those in a format of 16 bits, the share of entries that are to the last bit
+            what they were; `None` if there are none.
 
     Example:
         >>> found = RateTrial(
@@ -95,16 +143,35 @@ class RateTrial:
     failed_at: Size | None = None
     stopped: Annotated[bool, Strict()] = False
     guessing: Number | None = None
+    terms: Annotated[tuple[TermTrial, ...], FailFast(), Field(max_length=_MANY)] = ()
+    moved: Number | None = None
+    unchanged: Number | None = None
 
     def __eq__(self, other: object) -> bool:
-        return self._list_values() == other._list_values() if type(other) is type(self) else False
+        return list_values(self) == list_values(other) if type(other) is type(self) else False
 
     def __hash__(self) -> int:
-        return hash(self._list_values())
+        return hash(list_values(self))
 
-    def _list_values(self) -> tuple[Any, ...]:
-        values = (getattr(self, name) for name in self.__dataclass_fields__)
-        return tuple(encode_number(each) if type(each) is float else each for each in values)
+    @property
+    def standing(self) -> tuple[TermTrial, ...]:
+        """The terms that did not fall, though the loss did."""
+        if self.outcome not in (TrialOutcome.TRAINED, TrialOutcome.SLOW):
+            return ()
+        return tuple(term for term in self.terms if not term.fell and (term.before or term.after))
+
+    def describe_standing(self, *, unmoved: bool = False) -> str:
+        """Return the terms that did not fall though the loss did, in a sentence; "" if none.
+
+        Args:
+            unmoved: Leave out those that rose: a penalty may be the price of all the rest.
+        """
+        found = [term for term in self.standing if not (unmoved and term.has_risen)]
+        if not found:
+            return ""
+        named = " and ".join(term.describe() for term in found)
+        many = "" if len(found) == 1 else "s"
+        return f"The term{many} {named} did not fall, though the whole loss did."
 
     def describe(self) -> str:
         """Return the outcome with the loss before and after, in a few words."""
@@ -265,6 +332,16 @@ class Trial:
                             "outcome": str(rate.outcome),
                             "failed_at": rate.failed_at,
                             "stopped": rate.stopped,
+                            "terms": [
+                                {
+                                    "name": term.name,
+                                    "before": encode_number(term.before),
+                                    "after": encode_number(term.after),
+                                    "fell": term.fell,
+                                }
+                                for term in rate.terms
+                            ],
+                            "moved": None if rate.moved is None else encode_number(rate.moved),
                         }
                         for rate in each.rates
                     ],

@@ -271,6 +271,11 @@ def has_backward_hooks(tensor: Tensor) -> bool:
     return bool(getattr(tensor, "_backward_hooks", True))
 
 
+def list_gradient_hooks(tensor: Tensor) -> Mapping[int, Any]:
+    """Return the hooks that run when a gradient arrives at a tensor; empty if not known."""
+    return getattr(tensor, "_backward_hooks", None) or {}
+
+
 def list_accumulation_hooks(tensor: Tensor) -> MutableMapping[int, Any]:
     """Return the hooks that run when a gradient was accumulated, to hold them back."""
     return getattr(tensor, "_post_accumulate_grad_hooks", None) or {}

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from chainrule.measure.tensor_hooks import carry_hooks
+
 NESTED = 4
 """How deep lists and dictionaries in an attribute are looked through."""
 
@@ -21,15 +23,19 @@ def copy_model(model: nn.Module) -> nn.Module:
 
     Tensors with a graph, which PyTorch does not copy, may be kept in attributes of modules (an
     auxiliary loss, a last output) and in lists and dictionaries there. The copy holds their values
-    without the graph.
+    without the graph. Hooks of parameters are carried over, which PyTorch does not do.
 
     Args:
         model: The model; it is not changed.
 
     Raises:
         Exception: Whatever an attribute raises that cannot be copied.
+        InspectionError: If a hook of a parameter cannot be carried over.
     """
-    return copy.deepcopy(model, _detach_kept(model))
+    memo = _detach_kept(model)
+    copied = copy.deepcopy(model, memo)
+    carry_hooks(model, memo)
+    return copied
 
 
 def _detach_kept(model: nn.Module) -> dict[int, Any]:

@@ -64,7 +64,7 @@ def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> Op
         for parameter in group["params"]
     }
     planned = {
-        id(parameter): _read_planned_rate(group)
+        id(parameter): read_planned_rate(group)
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
@@ -101,7 +101,7 @@ def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> Op
     )
 
 
-def _read_planned_rate(group: Mapping[str, Any]) -> float:
+def read_planned_rate(group: Mapping[str, Any]) -> float:
     """Return the largest learning rate that a group has, or that a schedule has written down."""
     found = [group.get(name) for name in ("lr", "initial_lr", "max_lr")]
     rates = [float(rate) for rate in found if isinstance(rate, int | float | Tensor)]

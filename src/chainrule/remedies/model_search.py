@@ -19,6 +19,7 @@ from chainrule.measure.inspection import inspect
 from chainrule.measure.modules import take_inventory
 from chainrule.measure.non_finite import add_origin
 from chainrule.measure.preservation import preserve, preserve_random_state
+from chainrule.measure.tensor_hooks import find_uncarried
 from chainrule.remedies.advice import advise
 from chainrule.remedies.data_driven import fit_biases, fit_scales
 from chainrule.remedies.edits import Edit, apply_edits, apply_or_undo, check_edits
@@ -172,6 +173,8 @@ def _prove(
     chosen = [each for each in search.rank(_measure_effect) if each.outcome in promising][:PROVED]
     if not chosen:
         return ""
+    if hook := find_uncarried(model):
+        return f"No change was tried by training: {hook}."
 
     def try_copy(edits: tuple[Edit, ...]) -> Trial:
         copied = copy_model(model)

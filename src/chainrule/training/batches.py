@@ -49,26 +49,42 @@ class Batches:
     """The losses of a trial.
 
     Attributes:
-        compute: The loss of a model on the batch of a number: of steps from 0, or one that is kept
-            aside. Numbers are of no account where the batches cannot be chosen.
+        read: The loss of a model on the batch of a number, as `compute_loss` returns it: of steps
+            from 0, or one that is kept aside. Numbers are of no account where the batches cannot be
+            chosen.
         kept: Number of batches that it is judged on.
         fresh: Whether steps have batches of their own.
         chosen: Whether the same batch can be had twice.
         counter: Counts passes.
     """
 
-    compute: Callable[[nn.Module, int, bool], Tensor]
+    read: Callable[[nn.Module, int, bool], Any]
     kept: int
     fresh: bool
     chosen: bool
     counter: Counter
 
-    def evaluate(self, model: nn.Module) -> list[float]:
-        """Return the losses of the batches that are kept aside."""
+    def compute(self, model: nn.Module, number: int, kept: bool) -> Tensor:
+        """Return the loss of a model on the batch of a number; the sum of its terms, if any."""
+        return check_loss(self.read(model, number, kept))
+
+    def evaluate(
+        self, model: nn.Module, terms: dict[str, list[float]] | None = None
+    ) -> list[float]:
+        """Return the losses of the batches that are kept aside.
+
+        Args:
+            model: The model.
+            terms: Receives the same of each named term, if the loss has several.
+        """
         losses = []
         for number in range(self.kept):
-            losses.append(float(self.compute(model, number, True).detach()))
+            returned = self.read(model, number, True)
+            losses.append(float(check_loss(returned).detach()))
             self.counter.passes += HALF
+            if terms is not None and isinstance(returned, Mapping) and len(returned) > 1:
+                for term in read_terms(returned):
+                    terms.setdefault(term.name, []).append(float(term.value.detach()))
         return losses
 
 
@@ -94,26 +110,26 @@ def find_batches(
         return _hold(compute_loss, given, counter)
     devices = list_devices(model)
 
-    def seeded(model: nn.Module, number: int, kept: bool) -> Tensor:
+    def seeded(model: nn.Module, number: int, kept: bool) -> Any:
         seed(devices, number + (_FIRST_KEPT if kept else _FIRST_TRAINED))
         return call(compute_loss, model)
 
-    def unseeded(model: nn.Module, number: int, kept: bool) -> Tensor:
+    def unseeded(model: nn.Module, number: int, kept: bool) -> Any:
         return call(compute_loss, model)
 
     with _watch(model) as first:
-        one = float(seeded(model, 0, True).detach())
+        one = float(check_loss(seeded(model, 0, True)).detach())
     with _watch(model) as second:
-        other = float(seeded(model, 1, True).detach())
+        other = float(check_loss(seeded(model, 1, True)).detach())
     counter.passes += 2 * HALF
     if _is_same(first, second, one, other):
-        return Batches(compute=seeded, kept=1, fresh=False, chosen=True, counter=counter)
+        return Batches(read=seeded, kept=1, fresh=False, chosen=True, counter=counter)
     with _watch(model) as again:
-        repeated = float(seeded(model, 0, True).detach())
+        repeated = float(check_loss(seeded(model, 0, True)).detach())
     counter.passes += HALF
     chosen = _is_same(first, again, one, repeated)
     return Batches(
-        compute=seeded if chosen else unseeded,
+        read=seeded if chosen else unseeded,
         kept=KEPT if chosen else KEPT_UNCHOSEN,
         fresh=True,
         chosen=chosen,
@@ -137,23 +153,23 @@ def _hold(compute_loss: Callable[..., Any], given: Iterable[Any], counter: Count
     kept = min(KEPT, len(held) // 2)
     aside, trained = (held[:kept], held[kept:]) if kept else (held, held)
 
-    def compute(model: nn.Module, number: int, is_kept: bool) -> Tensor:
+    def read(model: nn.Module, number: int, is_kept: bool) -> Any:
         devices = list_devices(model)
         seed(devices, number + (_FIRST_KEPT if is_kept else _FIRST_TRAINED))
         batch = aside[number] if is_kept else trained[number % len(trained)]
         return call(compute_loss, model, batch)
 
-    return Batches(compute=compute, kept=max(kept, 1), fresh=kept > 0, chosen=True, counter=counter)
+    return Batches(read=read, kept=max(kept, 1), fresh=kept > 0, chosen=True, counter=counter)
 
 
-def call(compute_loss: Callable[..., Any], model: nn.Module, *batch: Any) -> Tensor:
-    """Return the loss: a scalar with a gradient, the sum of its terms if it has several.
+def call(compute_loss: Callable[..., Any], model: nn.Module, *batch: Any) -> Any:
+    """Return what `compute_loss` returns.
 
     Raises:
-        InspectionError: If it is none, or `compute_loss` raises.
+        InspectionError: If it raises.
     """
     try:
-        loss = compute_loss(model, *batch)
+        return compute_loss(model, *batch)
     except InspectionError:
         raise
     except (Exception, SystemExit) as error:
@@ -162,6 +178,14 @@ def call(compute_loss: Callable[..., Any], model: nn.Module, *batch: Any) -> Ten
             f"{describe_error(error)}. Make it use the model that it is given, and draw or repeat "
             "its batch at every call, or give the data as `batches`."
         ) from error
+
+
+def check_loss(loss: Any) -> Tensor:
+    """Return the loss: a scalar with a gradient, the sum of its terms if it has several.
+
+    Raises:
+        LossError: If it is none.
+    """
     if isinstance(loss, Mapping):
         loss = add_up(read_terms(loss))
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from chainrule._utils.numbers import format_number
 from chainrule.errors import ChainruleError, InspectionError
 from chainrule.measure.inspection import describe_error
+from chainrule.measure.optimizers import read_planned_rate
 
 OptimizerLike = torch.optim.Optimizer | Callable[[Any], torch.optim.Optimizer]
 """An optimizer of a model's parameters, or a function that makes one from a list of them."""
@@ -80,6 +82,36 @@ def rebuild_optimizer(
     if not missing:
         made.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     return made
+
+
+_FAR_BELOW = 0.01
+"""Share of the rate that a schedule leads to, below which the rate of now is that of its start."""
+
+
+def follow_schedule(optimizer: torch.optim.Optimizer) -> str:
+    """Give the groups the rates that a schedule leads to, where all are far below them now.
+
+    Args:
+        optimizer: An optimizer of a copy; no schedule will raise its rates.
+
+    Returns:
+        What was done, in a sentence; "" if nothing was.
+    """
+    groups = optimizer.param_groups
+    pairs = [(float(group.get("lr", 0.0)), read_planned_rate(group)) for group in groups]
+    if not pairs or not all(now < _FAR_BELOW * planned for now, planned in pairs):
+        return ""
+    for group, (_, planned) in zip(groups, pairs, strict=True):
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(planned)
+        else:
+            group["lr"] = planned
+    now, planned = pairs[0]
+    return (
+        f"The learning rate is {format_number(now)} now, and a schedule leads to "
+        f"{format_number(planned)}, which was tried. Steps that are taken before it rises change "
+        "little or nothing: all of the first epoch, if it is stepped once per epoch."
+    )
 
 
 def _construct(optimizer: torch.optim.Optimizer, groups: list[Any]) -> torch.optim.Optimizer:

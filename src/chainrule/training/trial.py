@@ -27,7 +27,6 @@ from chainrule.errors import InspectionError
 from chainrule.flow.trial import (
     ADAPTIVE,
     HARDLY,
-    LEARNED,
     OptimizerTrial,
     RateTrial,
     Trial,
@@ -38,12 +37,16 @@ from chainrule.measure.inspection import describe_error, take_checked_inventory
 from chainrule.measure.modules import take_inventory
 from chainrule.measure.optimizers import check_optimizer
 from chainrule.measure.preservation import preserve
+from chainrule.measure.tensor_hooks import find_uncarried
 from chainrule.training.batches import Batches, Counter, find_batches
 from chainrule.training.guessing import measure_guessing
+from chainrule.training.judging import DIVERGED, judge, judge_term
+from chainrule.training.movement import measure_movement
 from chainrule.training.optimizers import (
     NO_ROOM,
     PASSED_ON,
     OptimizerLike,
+    follow_schedule,
     needs_closure,
     rebuild_optimizer,
 )
@@ -81,12 +84,6 @@ _OPTIMIZERS: Mapping[str, Any] = MappingProxyType(
 SETTLED = 0.5
 """From this share on no further step is needed."""
 
-DIVERGED = 10.0
-"""A loss that grows to this many times what it was has diverged."""
-
-_CERTAIN = 2.0
-"""Standard errors by which a loss must have fallen."""
-
 _SHARES = (0.3, 0.3, 0.4)
 """How the passes of a race are shared among its rounds."""
 
@@ -110,8 +107,9 @@ def try_training(
     """Train copies of a model for a short while, and say whether they learn.
 
     Without an optimizer, plain SGD and Adam run a race of learning rates each. With one, its class,
-    groups, settings and state are made again for the copy; a schedule of its rate is not. Training
-    ends early where it has clearly succeeded.
+    groups, settings and state are made again for the copy; a schedule of its rate is not, but where
+    the rate of now is far below the one that it leads to, that one is tried. Training ends early
+    where it has clearly succeeded.
 
     If `compute_loss` draws a batch at every call (from random numbers or an iterator), or
     `batches` are given, every step has its own batch, and the loss is that of batches kept aside.
@@ -211,60 +209,6 @@ def confirm_training(
     return replace(trial, optimizers=tuple(runs), passes=counter.passes, limit=passes)
 
 
-def judge(
-    before: Sequence[float], after: Sequence[float], *, guessing: float | None = None
-) -> tuple[TrialOutcome, float]:
-    """Return whether losses fell enough to say that a model learns, and how far they fell.
-
-    The scale of the loss does not matter. What counts is how far it falls from where it was, or
-    from what guessing gives if that is lower, on the way to 0; a loss that can be negative has no
-    floor, and its fall is compared with the larger of its sizes before and after.
-
-    Args:
-        before: Losses of the batches kept aside, before training.
-        after: The same batches after training.
-        guessing: Mean loss of the best answer that does not depend on the input, if it is known.
-
-    Returns:
-        The outcome, and the share of the way that was gone: 1 is all of it.
-
-    Example:
-        >>> judge([2.3], [0.4])[0].value, judge([50.0], [2.3], guessing=2.3)[0].value
-        ('trained', 'flat')
-    """
-    if not all(map(math.isfinite, (*before, *after))):
-        return TrialOutcome.NON_FINITE, math.nan
-    start, end = math.fsum(before) / len(before), math.fsum(after) / len(after)
-    falls = [old - new for old, new in zip(before, after, strict=True)]
-    error = _estimate_error(falls)
-    if end > start + (DIVERGED - 1) * abs(start) or (end > 1.5 * start > 0 and -falls[0] > error):
-        return TrialOutcome.DIVERGED, _share(start, end)
-    if start - end <= _CERTAIN * error:
-        return TrialOutcome.FLAT, min(0.0, _share(start, end))
-    level = start if guessing is None else min(start, guessing)
-    learned = _share(level, end)
-    if learned >= LEARNED:
-        return TrialOutcome.TRAINED, learned
-    if learned >= HARDLY:
-        return TrialOutcome.SLOW, learned
-    is_above = learned < -LEARNED and _share(start, end) >= HARDLY
-    return (TrialOutcome.FALLING if is_above else TrialOutcome.FLAT), learned
-
-
-def _share(level: float, end: float) -> float:
-    size = max(abs(level), abs(end))
-    return (level - end) / size if size else 0.0
-
-
-def _estimate_error(falls: Sequence[float]) -> float:
-    """Return the standard error of a mean; 0 for a single value."""
-    if len(falls) < 2:
-        return 0.0
-    mean = math.fsum(falls) / len(falls)
-    variance = math.fsum((fall - mean) ** 2 for fall in falls) / (len(falls) - 1)
-    return math.sqrt(variance / len(falls))
-
-
 def _check_arguments(
     model: object, compute_loss: object, optimizer: object, passes: object, seconds: object
 ) -> None:
@@ -311,6 +255,8 @@ def _find_obstacle(model: nn.Module, copy_limit: int) -> str:
         return "parameters {!r} and {!r} share memory, and a copy would separate them".format(
             *names
         )
+    if hook := find_uncarried(model):
+        return hook
     try:
         copy_model(model)
     except NO_ROOM as error:
@@ -372,15 +318,17 @@ def _try(
             raise InspectionError(str(error)) from error
         runs.append(run)
         notes += left_out
-    return Trial(
+    trial = Trial(
         optimizers=tuple(runs),
         passes=counter.passes,
         limit=passes,
         fresh=batches.fresh,
         kept=batches.kept,
         guessing=guessing,
-        notes=tuple(notes),
     )
+    if trial.best is not None and trial.best.best is not None:
+        notes += filter(None, [trial.best.best.describe_standing()])
+    return replace(trial, notes=tuple(notes))
 
 
 def _check_used(model: nn.Module, batches: Batches) -> None:
@@ -432,7 +380,7 @@ class _Lane:
         batches: Batches,
         guessing: float | None,
     ) -> None:
-        self.model = copy_model(model)
+        self.origin, self.model = model, copy_model(model)
         for parameter in self.model.parameters():
             parameter.grad = None
         self.optimizer = build(self.model)
@@ -443,6 +391,8 @@ class _Lane:
         self.is_over = self.is_stopped = self.has_grown = False
         self.before: list[float] = []
         self.after: list[float] = []
+        self.terms_before: dict[str, list[float]] = {}
+        self.terms_after: dict[str, list[float]] = {}
         self._needs_closure = needs_closure(self.optimizer)
         self._most = _MOST_EVALUATIONS if self._needs_closure else 1
         for group in self.optimizer.param_groups:
@@ -459,14 +409,27 @@ class _Lane:
             except _NoStepError:
                 raise
             except InspectionError as error:
-                raise TrialEndedError(error, self._name_step()) from error.__cause__
-            self.steps += 1
+                if not self._is_lost():
+                    raise TrialEndedError(error, self._name_step()) from error.__cause__
+                self._end()
+                return
             if not math.isfinite(loss):
-                self.has_grown = self.failed_at is not None
-                self.failed_at = self.failed_at or max(1, self.steps - 1)
-                self.is_over = True
+                self._end()
             elif loss > limit and self.failed_at is None:
-                self.failed_at = max(1, self.steps - 1)
+                self.failed_at = max(1, self.steps)
+            self.steps += 1
+
+    def _end(self) -> None:
+        """Go no further: after the last step, the loss was no number or far above its start."""
+        self.has_grown = self.failed_at is not None
+        self.failed_at = self.failed_at or max(1, self.steps)
+        self.is_over = True
+
+    def _is_lost(self) -> bool:
+        """Whether the weights are such that a loss may raise an error in place of being NaN."""
+        return self.failed_at is not None or not all(
+            bool(parameter.isfinite().all()) for parameter in self.model.parameters()
+        )
 
     def _name_step(self) -> str:
         rate = f"{type(self.optimizer).__name__} at a learning rate of {self.rate:g}"
@@ -511,11 +474,15 @@ class _Lane:
 
     def evaluate(self) -> None:
         """Look at the batches that are kept aside."""
-        self.after = self.batches.evaluate(self.model)
+        self.terms_after = {}
+        try:
+            self.after = self.batches.evaluate(self.model, self.terms_after)
+        except InspectionError:
+            if not (self.is_over or self._is_lost()):
+                raise
+            self.after = [math.nan] * len(self.before)
         if not self.is_over and not all(map(math.isfinite, self.after)):
-            self.has_grown = self.failed_at is not None
-            self.is_over = True
-            self.failed_at = self.failed_at or self.steps
+            self._end()
 
     def judge(self) -> tuple[TrialOutcome, float]:
         """Return what became of it so far."""
@@ -527,7 +494,9 @@ class _Lane:
     def close(self) -> RateTrial:
         """Return what became of it, and release the copy."""
         outcome, learned = self.judge()
-        del self.model, self.optimizer
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        moved, unchanged = measure_movement(self.origin, self.model, held)
+        del self.origin, self.model, self.optimizer
         return RateTrial(
             rate=self.rate,
             steps=self.steps,
@@ -540,6 +509,13 @@ class _Lane:
             else None,
             stopped=self.is_stopped,
             guessing=self.guessing,
+            terms=tuple(
+                judge_term(name, values, self.terms_after[name])
+                for name, values in self.terms_before.items()
+                if len(self.terms_after.get(name, ())) == len(values)
+            ),
+            moved=moved,
+            unchanged=unchanged,
         )
 
 
@@ -587,12 +563,13 @@ def _race(
                 done.append(worst.close())
                 lane = _Lane(model, build(rate), batches, guessing)
                 lane.before, lane.after = lanes[0].before, lanes[0].before
+                lane.terms_before = lanes[0].terms_before
                 lanes.append(lane)
                 lane.train(part / count - looks)
                 lane.evaluate()
                 running.append(lane)
                 running.sort(key=_rank)
-            if last or _is_settled(running[0]):
+            if last or _is_clear(running[0]):
                 break
             keep = max(1, count >> (number + 1)) if count > 3 else max(1, count - number - 1)
             for lane in running[keep:]:
@@ -609,10 +586,11 @@ def _race(
 @contextmanager
 def _same_for_all(lanes: Sequence[_Lane]) -> Iterator[None]:
     """Look once at the batches kept aside: before the first step all copies are the same."""
-    before = lanes[0].batches.evaluate(lanes[0].model)
+    terms: dict[str, list[float]] = {}
+    before = lanes[0].batches.evaluate(lanes[0].model, terms)
     for lane in lanes:
-        lane.before = before
-        lane.after = before
+        lane.before, lane.terms_before = before, terms
+        lane.after, lane.terms_after = before, terms
     yield
 
 
@@ -655,6 +633,14 @@ def _is_settled(lane: _Lane) -> bool:
     return outcome is TrialOutcome.TRAINED and learned >= SETTLED
 
 
+def _is_clear(lane: _Lane) -> bool:
+    """Whether no further step is needed.
+
+    Where it is not known what guessing gives, half of the loss may be a bad start alone.
+    """
+    return lane.guessing is not None and _is_settled(lane)
+
+
 def _follow(
     model: nn.Module,
     optimizer: OptimizerLike,
@@ -666,9 +652,13 @@ def _follow(
 ) -> tuple[OptimizerTrial, list[str]]:
     """Train with one optimizer; `ends` says whether a clear success is the end."""
     notes: list[str] = []
-    lane = _Lane(
-        model, lambda copied: rebuild_optimizer(model, copied, optimizer, notes), batches, guessing
-    )
+
+    def build(copied: nn.Module) -> torch.optim.Optimizer:
+        made = rebuild_optimizer(model, copied, optimizer, notes)
+        notes.extend(filter(None, [follow_schedule(made)]))
+        return made
+
+    lane = _Lane(model, build, batches, guessing)
     name = type(lane.optimizer).__name__
     until = batches.counter.passes + passes
     looks = batches.kept * 0.5
@@ -679,6 +669,6 @@ def _follow(
             if lane.steps == steps:
                 break
             lane.evaluate()
-            if ends and _is_settled(lane):
+            if ends and _is_clear(lane):
                 break
     return OptimizerTrial(name=name, rates=(lane.close(),)), notes
