@@ -625,6 +625,9 @@ def _add_evidence(rule: Rule) -> Rule:
     """
     if rule.name == "large_loss":
         return replace(rule, applies=lambda flow: not is_soon_undone(flow))
+    if rule.name == "constant_inputs":
+        same = ("same_answer", "nothing_passed_on")
+        return replace(rule, applies=lambda flow: any(RULES[name].finds(flow) for name in same))
     if rule.name == "large_inputs":
         return replace(rule, applies=lambda flow: any(RULES[name].finds(flow) for name in _EFFECTS))
     return rule
