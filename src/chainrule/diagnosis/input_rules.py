@@ -193,9 +193,7 @@ def list_large(flow: GradientFlow) -> tuple[InputFlow, ...]:
         [99.0]
     """
     return tuple(
-        each
-        for each in list_entering(flow)
-        if each.size > LARGE and not is_normalized(flow, each)
+        each for each in list_entering(flow) if each.size > LARGE and not is_normalized(flow, each)
     )
 
 

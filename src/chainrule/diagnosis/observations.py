@@ -222,8 +222,11 @@ _OBSERVATIONS = (
         metric="gradient of a term ÷ the largest of another, at the parameter where it is most",
         threshold=1e-4,
         beyond="<",
-        meaning="TODO",
-        source="measured: docs/decisions.md",
+        meaning="As long as that is so, training does next to nothing about it, with Adam as with "
+        "SGD. Of 13 models whose boundary, data or reward had no larger share, 600 steps of Adam "
+        "taught none of it. A penalty, or a weight that is to grow, may be as small on purpose. If "
+        "the term is what the model shall meet, give it a larger weight.",
+        source="measured: docs/decisions.md, “Terms that are not trained”",
     ),
     Observation(
         name="unnamed_terms",

@@ -127,8 +127,8 @@ def word_off(flow: GradientFlow) -> str:
         return ""
     slip = found[-1]
     return (
-        f"; {slip.operation} sends nothing back: all that it reads, of shape {slip.shape}, is where "
-        f"it is flat{word_place(slip)}"
+        f"; {slip.operation} sends nothing back: all that it reads, of shape {slip.shape}, is "
+        f"where it is flat{word_place(slip)}"
     )
 
 

@@ -31,7 +31,11 @@ def _find_idle_terms(flow: GradientFlow) -> Iterator[Note]:
 
 
 def _find_separate_terms(flow: GradientFlow) -> Iterator[Note]:
-    """Find terms without a common parameter, where a module reads what was cut off the graph."""
+    """Find terms without a common parameter, where a module reads what was cut off the graph.
+
+    Parts that all have targets of their own learn apart; so does one without, such as a codebook,
+    that reads what another part gives. Which term has targets is not always known.
+    """
     facts = flow.loss_facts
     reached = [
         (term.name, {each.parameter for each in term.gradients})
@@ -47,10 +51,15 @@ def _find_separate_terms(flow: GradientFlow) -> Iterator[Note]:
     if facts is None or len(groups) <= OBSERVATIONS["separate_terms"].threshold:
         return
     owners = [_list_owners(flow, places) for _, places in groups]
-    reader = next(
-        (name for name in facts.cut_readers for each in owners if _owns(name, each)),
-        None,
-    )
+    targeted = {term.name for term in facts.terms if term.guessing is not None}
+    told = [not targeted.isdisjoint(names) for names, _ in groups]
+    readers = [
+        name
+        for name in facts.cut_readers
+        for each, is_told in zip(owners, told, strict=True)
+        if _owns(name, each) and (is_told or not any(told))
+    ]
+    reader = None if all(told) else next(iter(readers), None)
     if reader is None:
         return
     clauses = [
@@ -90,32 +99,34 @@ _SHOWN = 4
 
 
 def _find_faint_terms(flow: GradientFlow) -> Iterator[Note]:
-    """Find terms whose gradient is next to nothing beside another's wherever it reaches."""
+    """Find terms whose gradient is next to nothing beside another's wherever both reach.
+
+    Where guessing is known for a term, a note of its own says so far earlier.
+    """
     bound = OBSERVATIONS["faint_term"].threshold
     terms = [term for term in _list_terms(flow) if term.gradients]
     norms = [{each.parameter: float(each.norm) for each in term.gradients or ()} for term in terms]
     for small, own in zip(terms, norms, strict=True):
-        pulled = [at for at, norm in own.items() if norm > 0.0]
-        if small.is_penalty or not pulled:
+        if small.is_penalty or small.guessing is not None:
             continue
         shares = []
-        for at in pulled:
-            largest = max(
-                (its.get(at, 0.0), large.name)
+        for at in (at for at, norm in own.items() if norm > 0.0):
+            others = [
+                (its[at], large.name)
                 for large, its in zip(terms, norms, strict=True)
-                if large is not small
-            ) if len(terms) > 1 else (0.0, "")
-            if not math.isfinite(largest[0]) or own[at] >= bound * largest[0]:
-                break
-            shares.append((own[at] / largest[0], largest[1], at))
-        else:
-            share, name, at = max(shares)
+                if large is not small and its.get(at, 0.0) > 0.0
+            ]
+            if others:
+                most, name = max(others)
+                shares.append((own[at] / most, name, at))
+        share, name, at = max(shares, default=(math.inf, "", 0))
+        if share < bound:
             parameter = flow.parameters[at].name
             yield make_note(
                 "faint_term",
                 share,
-                f"the gradient of the term {small.name!r} is at most {format_number(share)} times "
-                f"that of another term wherever it reaches (of {name!r}, at {parameter!r})",
+                f"the gradient of the term {small.name!r} is {format_number(share)} times that of "
+                f"{name!r} at {parameter!r}, and less wherever else both reach",
                 [parameter],
             )
 

@@ -44,9 +44,9 @@ class SlipFlow:
             of all.
         shape: Shape of what went in.
         result: Shape of what came out.
-        value: The largest number that went in, for "not_logarithms" and "probabilities"; the share that is left out,
-            for "dropout"; the dimension that is gone over, for "over_examples" (the first one if it
-            is missing); else `None`.
+        value: The largest number that went in, for "not_logarithms" and "probabilities"; the share
+            that is left out, for "dropout"; the dimension that is gone over, for "over_examples"
+            (the first one if it is missing); else `None`.
         is_in_loss: Whether it is called outside of all modules.
         file: The file of your code that calls it; "" if unknown.
         line: Its line there, from 1; `None` if unknown.
