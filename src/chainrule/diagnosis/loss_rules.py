@@ -513,8 +513,8 @@ LOSS_RULES = (
         beyond="<",
         reason="The loss does not react to what the model puts out, so there is nothing to learn "
         "from, whatever the layers do. Typical causes: a sigmoid or a clamp that has reached its "
-        "end, a rectifier that is off everywhere, targets for which the loss is constant, or a part "
-        "that was detached.",
+        "end, a rectifier that is off everywhere, targets for which the loss is constant, or a "
+        "part that was detached.",
         source="2⁻²³, the precision of float32: a smaller change leaves the loss as it is",
         read=_read_reaction,
         applies=is_loss_flat,
