@@ -971,15 +971,16 @@ def ratio(*, named):
         x, actions = torch.randn(64, 6), torch.randint(3, (64,))
         gain = torch.randn(64)
         gain = (gain - gain.mean()) / gain.std()
-        model = nn.ModuleDict({"policy": stack(6, 24, 3), "value": stack(6, 24, 1)})
+        model = stack(6, 24, 4)
 
         def compute(m):
-            logs = m["policy"](x).log_softmax(1)
+            out = m(x)
+            logs = out[:, :3].log_softmax(1)
             picked = logs.gather(1, actions[:, None])[:, 0]
             with torch.set_grad_enabled(not broken):
                 policy = -((picked - picked.detach()).exp() * gain).mean()
             entropy = 0.01 * (logs.exp() * logs).sum(1).mean()
-            value = F.mse_loss(m["value"](x)[:, 0], gain)
+            value = F.mse_loss(out[:, 3], gain)
             terms = {"policy": policy, "value": value, "entropy": entropy}
             return terms if named else policy + value + entropy
 
@@ -1002,15 +1003,15 @@ def faint_start(broken):
     return stack(1, 24, 24, 1, activation=nn.Tanh), compute
 
 
-def zero_condition(broken):
-    """One of two inputs is cast to integers, so that it is 0 everywhere."""
+def constant_condition(broken):
+    """One of two inputs is rounded up, so that it is 1 everywhere."""
     x, c, labels = torch.randn(48, 6), torch.rand(48, 4), torch.randint(3, (48,))
     model = nn.ModuleDict(
         {"body": nn.Linear(6, 24), "condition": nn.Linear(4, 24), "head": nn.Linear(24, 3)}
     )
 
     def compute(m):
-        given = c.long().float() if broken else c
+        given = c.ceil() if broken else c
         return F.cross_entropy(m["head"](torch.relu(m["body"](x) + m["condition"](given))), labels)
 
     return model, compute
@@ -1135,8 +1136,8 @@ NOTED = {
         ratio(named=False), "detached_constant", ("detached",)
     ),
     "faint start": Noted(faint_start, "faint_term", ("'start'", "'equation'")),
-    "input that is zero beside another": Noted(
-        zero_condition, "constant_input", ("'condition'", "is 0")
+    "constant input beside another": Noted(
+        constant_condition, "constant_input", ("'condition'", "is 1")
     ),
     "rectified classes": Noted(rectified_classes, "one_sided_logits", ("relu", "cross-entropy")),
     "rectified odds": Noted(rectified_odds, "one_sided_logits", ("relu", "one half")),
