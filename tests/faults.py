@@ -686,7 +686,63 @@ def empty_example_later(broken):
     return Program(model, compute, torch.optim.Adam(model.parameters(), 1e-2))
 
 
+def divergence_of_probabilities(broken):
+    x = torch.randn(48, 6)
+    target = x[:, :4].softmax(1)
+
+    def compute(m):
+        out = m(x)
+        out = out.softmax(1) if broken else out.log_softmax(1)
+        return F.kl_div(out, target, reduction="batchmean")
+
+    return stack(6, 24, 4), compute
+
+
+class Tabular(nn.Module):
+    """Columns of numbers beside the embedding of a category."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.net = nn.Embedding(7, 8), stack(12, 32, 32, 1)
+
+    def forward(self, x, c):
+        return self.net(torch.cat([x, self.embedding(c)], 1))[:, 0]
+
+
+def unscaled_column(broken):
+    """A time in seconds stands beside columns of size 1."""
+    x, c, y = torch.randn(64, 4), torch.randint(7, (64,)), torch.randn(64)
+    if broken:
+        x[:, 0] = 1.6e9 + 3e7 * torch.rand(64)
+    return Tabular(), lambda m: F.mse_loss(m(x, c), y)
+
+
+def cast_pictures(broken):
+    """Pictures in [0, 1) are cast to bytes, so that all of them are 0."""
+    x, labels = torch.rand(48, 1, 8, 8), torch.randint(3, (48,))
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
+    for layer in (model[0], model[3]):
+        nn.init.zeros_(layer.bias)
+    return model, lambda m: F.cross_entropy(m(x.byte().float() if broken else x), labels)
+
+
+def low_prior(broken):
+    """Rare ones, a bias at their logarithm, and a function that is flat there if broken."""
+    x = torch.randn(48, 6)
+    y = (x[:, :1] > 1.5).float()
+    model = stack(6, 24, 1)
+    nn.init.constant_(model[2].bias, -4.6)
+    end = F.hardsigmoid if broken else torch.sigmoid
+    return model, lambda m: F.binary_cross_entropy(end(m(x)), y)
+
+
 FAULTS = {
+    "low prior": Fault(low_prior, Verdict.FLAT_LOSS, "flat_loss", ("hardsigmoid",)),
+    "divergence of probabilities": Fault(
+        divergence_of_probabilities, Verdict.OUTPUT, "probabilities_for_logarithms", ("kl_div",)
+    ),
+    "unscaled column": Fault(unscaled_column, Verdict.INPUTS, "large_inputs", ("net.0",)),
+    "cast pictures": Fault(cast_pictures, Verdict.INPUTS, "constant_inputs", ("'0'",)),
     "sure critic": Fault(sure_critic, Verdict.FLAT_LOSS, "flat_loss", ("4",)),
     "empty masks": Fault(empty_masks, Verdict.FLAT_LOSS, "flat_loss", ("3",)),
     "clamped output": Fault(clamped, Verdict.FLAT_LOSS, "flat_loss", ("2",)),
@@ -882,16 +938,83 @@ def no_logarithms(broken):
     return model, lambda m: F.nll_loss(m(x), labels)
 
 
-def divergence_of_probabilities(broken):
+def divergence_of_scores(broken):
     x = torch.randn(48, 6)
     target = x[:, :4].softmax(1)
 
     def compute(m):
         out = m(x)
-        out = out.softmax(1) if broken else out.log_softmax(1)
-        return F.kl_div(out, target, reduction="batchmean")
+        return F.kl_div(out if broken else out.log_softmax(1), target, reduction="batchmean")
 
     return stack(6, 24, 4), compute
+
+
+def sampled_code(broken):
+    """An autoencoder with a sampled code, through which no gradient comes if broken."""
+    x = torch.randn(48, 6)
+    model = nn.ModuleDict({"encoder": stack(6, 24, 6), "decoder": stack(3, 24, 6)})
+
+    def compute(m):
+        mean, spread = m["encoder"](x).chunk(2, 1)
+        code = torch.distributions.Normal(mean, (spread / 2).exp())
+        out = m["decoder"](code.sample() if broken else code.rsample())
+        apart = 0.5 * (mean.square() + spread.exp() - 1 - spread).sum(1).mean()
+        return {"error": F.mse_loss(out, x), "kl": 0.1 * apart}
+
+    return model, compute
+
+
+def ratio(*, named):
+    """A policy gradient of which the ratio is computed while gradients are off."""
+
+    def build(broken):
+        x, actions = torch.randn(64, 6), torch.randint(3, (64,))
+        gain = torch.randn(64)
+        gain = (gain - gain.mean()) / gain.std()
+        model = stack(6, 24, 4)
+
+        def compute(m):
+            out = m(x)
+            logs = out[:, :3].log_softmax(1)
+            picked = logs.gather(1, actions[:, None])[:, 0]
+            with torch.set_grad_enabled(not broken):
+                policy = -((picked - picked.detach()).exp() * gain).mean()
+            entropy = 0.01 * (logs.exp() * logs).sum(1).mean()
+            value = F.mse_loss(out[:, 3], gain)
+            terms = {"policy": policy, "value": value, "entropy": entropy}
+            return terms if named else policy + value + entropy
+
+        return model, compute
+
+    return build
+
+
+def faint_start(broken):
+    """A network that solves u' = -2 u, and hardly has to start at 1."""
+    t, first = torch.linspace(0, 2, 48)[:, None].requires_grad_(), torch.zeros(1, 1)
+
+    def compute(m):
+        u = m(t)
+        (slope,) = torch.autograd.grad(u.sum(), t, create_graph=True)
+        start = (m(first) - 1.0).square().mean()
+        weight = 1e-6 if broken else 1.0
+        return {"equation": (slope + 2 * u).square().mean(), "start": weight * start}
+
+    return stack(1, 24, 24, 1, activation=nn.Tanh), compute
+
+
+def constant_condition(broken):
+    """One of two inputs is rounded up, so that it is 1 everywhere."""
+    x, c, labels = torch.randn(48, 6), torch.rand(48, 4), torch.randint(3, (48,))
+    model = nn.ModuleDict(
+        {"body": nn.Linear(6, 24), "condition": nn.Linear(4, 24), "head": nn.Linear(24, 3)}
+    )
+
+    def compute(m):
+        given = c.ceil() if broken else c
+        return F.cross_entropy(m["head"](torch.relu(m["body"](x) + m["condition"](given))), labels)
+
+    return model, compute
 
 
 def one_class(broken):
@@ -1006,8 +1129,15 @@ NOTED = {
         weighed_time_first, "over_examples", ("softmax", "48", "(9, 48, 1)")
     ),
     "no logarithms": Noted(no_logarithms, "not_logarithms", ("nll_loss",)),
-    "divergence of probabilities": Noted(
-        divergence_of_probabilities, "not_logarithms", ("kl_div",)
+    "divergence of scores": Noted(divergence_of_scores, "not_logarithms", ("kl_div",)),
+    "sampled code": Noted(sampled_code, "separate_terms", ("'error' reaches", "'decoder.0'")),
+    "policy without gradient": Noted(ratio(named=True), "idle_term", ("'policy'",)),
+    "policy without gradient, without a name": Noted(
+        ratio(named=False), "detached_constant", ("detached",)
+    ),
+    "faint start": Noted(faint_start, "faint_term", ("'start'", "'equation'")),
+    "constant input beside another": Noted(
+        constant_condition, "constant_input", ("'condition'", "is 1")
     ),
     "rectified classes": Noted(rectified_classes, "one_sided_logits", ("relu", "cross-entropy")),
     "rectified odds": Noted(rectified_odds, "one_sided_logits", ("relu", "one half")),

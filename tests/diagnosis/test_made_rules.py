@@ -620,6 +620,7 @@ def test_bounds_of_all_rules():
         **{"symmetric_units": (">", 0.9), "large_loss": (">", 100.0), "no_step": ("<", 2.0**-23)},
         **{"large_tied_loss": (">", 20.0), "unheard_steps": ("<", 0.003), "diverges": ("<", 0.1)},
         **{"nothing_passed_on": ("<", 1e-6), "strong_decay": (">", 3.0), "unlikely": ("<", 0.3)},
+        **{"constant_inputs": (">", 0.95), "probabilities_for_logarithms": (">", 0.0)},
         **{"untold_steps": (">", 16), "did_not_train": ("<", 0.1), "loses_numbers": ("<", 0.1)},
         **{"hardly_moved": ("<", 1e-3)},
     }

@@ -150,7 +150,7 @@ def test_the_table_is_read_only_and_in_the_order_of_the_verdicts():
         OFF_CENTER.threshold = 1.0
     assert set(IGNORED_BY_REMEDIES) == {
         *("unreached", "detached_term", "broadcast_loss", "wrong_sign", "out_of_reach"),
-        *("flat_function", "examples_as_steps"),
+        *("flat_function", "examples_as_steps", "probabilities_for_logarithms", "constant_inputs"),
     }
 
 
@@ -161,6 +161,7 @@ def test_every_rule_that_has_factors_lists_them():
     new |= {
         "examples_as_steps",
         "flat_function",
+        "probabilities_for_logarithms",
         "strong_decay",
         "zero_product",
         "nothing_passed_on",

@@ -1,5 +1,6 @@
 """Rules about what enters a model: its size, its offset, the scales of its columns."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from chainrule._utils.numbers import format_number, format_share
@@ -47,6 +48,119 @@ def is_normalized(flow: GradientFlow, entering: InputFlow) -> bool:
     return len(following) > first + 1 and following[first + 1].role == "normalization"
 
 
+def list_entering(flow: GradientFlow) -> tuple[InputFlow, ...]:
+    """Return the inputs as the first modules read them.
+
+    What a module gets and changes, before a module in it reads it, is left out: the change may be
+    what scales it.
+
+    Example:
+        >>> import torch
+        >>> from chainrule import inspect
+        >>> flow = inspect(torch.nn.Linear(2, 1), lambda m: m(torch.ones(4, 2)).sum())
+        >>> [each.shape for each in list_entering(flow)]
+        [(4, 2)]
+    """
+    sizes = [(each, math.prod(each.shape)) for each in flow.inputs]
+    return tuple(
+        each
+        for each, size in sizes
+        if not any(
+            other is not each and its == size and _is_inside(other.reader, each.reader)
+            for other, its in sizes
+        )
+    )
+
+
+def _is_inside(inner: str, outer: str) -> bool:
+    return inner != outer and (not outer or inner.startswith(f"{outer}."))
+
+
+def list_constant(flow: GradientFlow) -> tuple[InputFlow, ...]:
+    """Return the inputs that have a single value in all examples and places.
+
+    A module that runs several times may start from such a state.
+
+    Example:
+        >>> import torch
+        >>> from chainrule import inspect
+        >>> flow = inspect(torch.nn.Linear(2, 1), lambda m: m(torch.ones(9, 2)).sum())
+        >>> len(list_constant(flow))
+        1
+    """
+    repeated = {call.name for call in flow.layers if call.call > 0}
+    return tuple(
+        each
+        for each in list_entering(flow)
+        if each.examples >= ENOUGH
+        and each.min == each.max
+        and each.non_finite == 0.0
+        and each.reader not in repeated
+    )
+
+
+def _read_constant(flow: GradientFlow) -> list[Reading]:
+    """Return the share of inputs with a single value each; the rule asks for all of them."""
+    found = list_constant(flow)
+    every = list_entering(flow)
+    if not every:
+        return []
+    names = tuple(dict.fromkeys(each.reader for each in found))
+    where = f"the input of {names[0] or '(model)'!r}" if names else ""
+    return [Reading(value=len(found) / len(every), modules=names, where=where)]
+
+
+def count_possible(entering: InputFlow) -> float:
+    """Return how many different examples there can be of an input with two values; else infinity.
+
+    With c columns these are 2ᶜ, and fewer where each example has k ones, as one-hot states have.
+
+    Example:
+        >>> import torch
+        >>> from chainrule import inspect
+        >>> x = torch.eye(5).repeat(4, 1)
+        >>> count_possible(inspect(torch.nn.Linear(5, 1), lambda m: m(x).sum()).inputs[0])
+        5.0
+    """
+    low, high, mean = float(entering.min), float(entering.max), float(entering.mean)
+    spread = (mean - low) * (high - mean)
+    columns = entering.columns
+    if len(entering.shape) > 2 or columns > _FEW or not spread > 0.0:
+        return math.inf
+    if abs(float(entering.std) ** 2 - spread) > 1e-6 * spread:  # equal for two values alone
+        return math.inf
+    ones = columns * (mean - low) / (high - low)
+    if abs(ones - round(ones)) < 1e-6:
+        return float(math.comb(columns, round(ones)))
+    return 2.0**columns
+
+
+_FEW = 1_000
+"""Columns up to which combinations are counted."""
+
+
+def word_constant(entering: InputFlow) -> str:
+    """Return that an input has a single value, in one clause.
+
+    Example:
+        >>> import torch
+        >>> from chainrule import inspect
+        >>> flow = inspect(torch.nn.Linear(2, 1), lambda m: m(torch.zeros(9, 2)).sum())
+        >>> word_constant(flow.inputs[0])
+        "the input of '(model)' is 0 everywhere: in all of 9 examples and all places"
+    """
+    return (
+        f"the input of {entering.reader or '(model)'!r} is {format_number(entering.min)} "
+        f"everywhere: in all of {entering.examples:,} examples and all places"
+    )
+
+
+def _describe_constant(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    return "; ".join(map(word_constant, list_constant(flow)))
+
+
 def _read_inputs(
     read: Callable[[InputFlow], float | None],
 ) -> Callable[[GradientFlow], list[Reading]]:
@@ -60,7 +174,7 @@ def _read_inputs(
                 modules=(each.reader,),
                 where=f"the input of {each.reader or '(model)'!r}",
             )
-            for each in flow.inputs
+            for each in list_entering(flow)
             if not is_normalized(flow, each)
         ]
 
@@ -79,7 +193,7 @@ def list_large(flow: GradientFlow) -> tuple[InputFlow, ...]:
         [99.0]
     """
     return tuple(
-        each for each in flow.inputs if each.size > LARGE and not is_normalized(flow, each)
+        each for each in list_entering(flow) if each.size > LARGE and not is_normalized(flow, each)
     )
 
 
@@ -92,13 +206,20 @@ def _read_size(entering: InputFlow) -> float | None:
 
 
 def _read_largest(entering: InputFlow) -> float | None:
-    """Return the largest absolute entry; nothing for zeros alone, which have no scale."""
+    """Return the largest absolute entry; nothing for zeros alone, which have no scale.
+
+    Nor for what is read joined to values of another size.
+    """
+    if entering.is_part:
+        return None
     largest = max(abs(entering.min), abs(entering.max))
     return largest if largest > 0 else None
 
 
 def _read_offset(entering: InputFlow) -> float | None:
-    return entering.offset if entering.examples >= ENOUGH else None
+    """Return the offset; not that of a mask of ones and zeros that is joined to something."""
+    is_mask = entering.is_part and entering.min >= 0.0 and entering.max <= 1.0
+    return entering.offset if entering.examples >= ENOUGH and not is_mask else None
 
 
 def _read_spread_ratio(entering: InputFlow) -> float | None:
@@ -114,7 +235,7 @@ def _read_typical(flow: GradientFlow) -> list[Reading]:
             modules=(each.reader,),
             where=f"the input of {each.reader or '(model)'!r}",
         )
-        for each in flow.inputs
+        for each in list_entering(flow)
         if not _is_scaled_one_by_one(flow, each)
     ]
 
@@ -165,6 +286,23 @@ _ADVICE = "Subtract the mean of each column and divide by its standard deviation
 _ADVICE += "the training data, or put a normalization first."
 
 INPUT_RULES = (
+    Rule(
+        name="constant_inputs",
+        verdict=Verdict.INPUTS,
+        metric="share of inputs that have a single value",
+        threshold=0.95,
+        beyond=">",
+        reason="All that enters the model is the same for all examples, so all answers are, too, "
+        "whatever it learns. Look at what makes the input: a cast to integers, a division of "
+        "integers, a mask, a scaling that was done twice.",
+        source="definition: a function of the same input gives the same output",
+        action="Look at what is done with the data before the first layer reads them; then measure "
+        "again.",
+        read=_read_constant,
+        describe=_describe_constant,
+        scale="share",
+        ignored_by_remedies=True,
+    ),
     Rule(
         name="non_finite_inputs",
         verdict=Verdict.INPUTS,

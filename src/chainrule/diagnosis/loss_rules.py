@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.rule import Reading, Rule, Verdict, describe_bound, find_worst, read_whole
+from chainrule.diagnosis.slip_rules import word_off
 from chainrule.diagnosis.structure import (
     FLAT,
     find_small_head,
@@ -40,7 +41,7 @@ cost log 2 − 0.38 p, and the constant H(p): equal at p = 0.28 and at p = 0.88.
 as at the start, cost 1.41 and 1.45 times as much there. Training drives all outputs to one end."""
 
 _OF_SQUARES = 16.0 * FLAT**2
-"""Variance of targets ÷ their mean square up to which they differ by rounding only."""
+"""Variance of targets ÷ what the best outputs cost up to which they differ by rounding only."""
 
 NEARLY_ALL = 0.95
 """Share of examples without gradient from which on training sees next to nothing of the data."""
@@ -135,14 +136,10 @@ def _read_excess(flow: GradientFlow) -> list[Reading]:
 
 
 def has_same_numbers(part: LossPart) -> bool:
-    """Whether the targets of a regression are the same for all examples, up to rounding.
-
-    Squares of what is rounded are as small as the square of the precision.
-    """
+    """Whether the targets of a regression are the same for all examples, up to rounding."""
     if part.kind not in _REGRESSIONS or part.guessing is None or part.value is None:
         return False
-    rounding = 16.0 * FLAT if part.kind == "l1" else _OF_SQUARES
-    return part.is_direct and part.guessing <= rounding * abs(part.value)
+    return part.is_direct and part.guessing == 0.0
 
 
 def _read_tied_excess(flow: GradientFlow) -> list[Reading]:
@@ -321,7 +318,7 @@ def _describe_flat(
     return (
         f"the loss is {format_number(flow.loss)}{lowest}; if {what} moved by 1 % along its "
         f"gradient, the loss would fall by {rule.format(value)} times itself "
-        f"({describe_bound(rule, readings, wrong)})"
+        f"({describe_bound(rule, readings, wrong)}){word_off(flow)}"
     )
 
 
@@ -516,7 +513,8 @@ LOSS_RULES = (
         beyond="<",
         reason="The loss does not react to what the model puts out, so there is nothing to learn "
         "from, whatever the layers do. Typical causes: a sigmoid or a clamp that has reached its "
-        "end, targets for which the loss is constant, or a part that was detached.",
+        "end, a rectifier that is off everywhere, targets for which the loss is constant, or a "
+        "part that was detached.",
         source="2⁻²³, the precision of float32: a smaller change leaves the loss as it is",
         read=_read_reaction,
         applies=is_loss_flat,

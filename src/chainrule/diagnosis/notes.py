@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.evidence import list_saturable
-from chainrule.diagnosis.input_rules import ENOUGH, list_large
+from chainrule.diagnosis.input_rules import (
+    ENOUGH,
+    count_possible,
+    list_constant,
+    list_large,
+    word_constant,
+)
 from chainrule.diagnosis.learning_notes import LEARNING_NOTES
 from chainrule.diagnosis.loss_rules import (
     is_applied_twice,
@@ -28,6 +34,7 @@ from chainrule.diagnosis.structure import (
     list_streams,
 )
 from chainrule.diagnosis.symmetry_rules import count_copies, list_symmetric
+from chainrule.diagnosis.term_notes import TERM_NOTES
 from chainrule.diagnosis.time_rules import (
     LONG,
     UNGATED,
@@ -239,6 +246,12 @@ def _find_idle(flow: GradientFlow) -> Iterator[Note]:
         )
 
 
+def _find_constant_inputs(flow: GradientFlow) -> Iterator[Note]:
+    if not RULES["constant_inputs"].finds(flow):
+        for each in list_constant(flow):
+            yield make_note("constant_input", each.examples, word_constant(each), [each.reader])
+
+
 def _find_large_start(flow: GradientFlow) -> Iterator[Note]:
     excess = measure_metric(flow, "large_loss")
     if excess is None or any(RULES[name].finds(flow) for name in _large(flow)):
@@ -331,12 +344,16 @@ def _find_log_softmax(flow: GradientFlow) -> Iterator[Note]:
 
 
 def _find_detached(flow: GradientFlow) -> Iterator[Note]:
-    value = flow.loss_facts.detached if flow.loss_facts else None
+    facts = flow.loss_facts
+    if facts is None or any(term.is_detached for term in facts.terms):  # it has a name
+        return
+    value = facts.detached
     if value:
         yield make_note(
             "detached_constant",
             abs(value),
-            f"{format_number(value)} of the loss was detached from the model",
+            "a summand of the loss was computed by the model and detached; it amounts to "
+            f"{format_number(value)} here",
             [],
         )
 
@@ -344,6 +361,8 @@ def _find_detached(flow: GradientFlow) -> Iterator[Note]:
 def _find_constant_columns(flow: GradientFlow) -> Iterator[Note]:
     for each in flow.inputs:
         share = each.constant_columns / each.columns
+        if each.min == each.max:  # a note of its own
+            continue
         if each.examples >= ENOUGH and share > OBSERVATIONS["constant_columns"].threshold:
             yield make_note(
                 "constant_columns",
@@ -357,13 +376,17 @@ def _find_constant_columns(flow: GradientFlow) -> Iterator[Note]:
 def _find_repeated(flow: GradientFlow) -> Iterator[Note]:
     """Find examples that are there twice, in all that the model reads of them.
 
-    What has a single value is a state to start from, or a time; no data.
+    What has a single value is a state to start from, or a time; no data. Where there are fewer
+    different examples than the batch has, as in a small world of states, some have to repeat.
     """
     bound = OBSERVATIONS["repeated_examples"].threshold
     data = [each for each in flow.inputs if each.min < each.max]
     different = {each.examples for each in data if each.repeated <= bound}
     for each in data:
-        if each.examples in different:
+        if each.examples in different or each.is_part:
+            continue
+        distinct = round((1.0 - each.repeated) * each.examples)
+        if distinct > 1 and count_possible(each) < each.examples:
             continue
         if each.examples >= ENOUGH and each.repeated > bound:
             yield make_note(
@@ -468,7 +491,9 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_idle,
     _find_large_start,
     _find_large_inputs,
+    _find_constant_inputs,
     _find_swamped,
+    *TERM_NOTES,
     _find_short_sequences,
     _find_all_pairs,
     _find_probabilities,

@@ -193,6 +193,42 @@ _OBSERVATIONS = (
         source="measured: docs/decisions.md; Bowman et al. 2016 (arXiv 1511.06349), section 3.1",
     ),
     Observation(
+        name="idle_term",
+        metric="value of a term that reaches no parameter",
+        threshold=0.0,
+        beyond=">",
+        meaning="Training does nothing about such a term. That is right for one that is switched "
+        "off for now, or that is only to be seen in the sum. If it shall be learned, the gradient "
+        "is lost on the way: look for detach(), no_grad(), argmax() or a number that was taken out "
+        "with item(). A value near 0 says nothing: the gradient of a policy's term is not small "
+        "where its mean is.",
+        source="reverse-mode differentiation: no path in the graph, no derivative",
+    ),
+    Observation(
+        name="separate_terms",
+        metric="groups of terms that share no parameter",
+        threshold=1.0,
+        beyond=">",
+        meaning="Each group trains a part of the model of its own. That is right for parts that "
+        "learn apart: a generator and its critic, an actor and its critic, a part that is trained "
+        "on what another gives. If one part is to be trained through the other, as the encoder of "
+        "an autoencoder through its decoder, the gradient is lost between them: look for sample() "
+        "in place of rsample(), detach(), no_grad() or argmax().",
+        source="reverse-mode differentiation: no path in the graph, no derivative; PyTorch "
+        "documentation of torch.distributions (rsample)",
+    ),
+    Observation(
+        name="faint_term",
+        metric="gradient of a term ÷ the largest of another, at the parameter where it is most",
+        threshold=1e-4,
+        beyond="<",
+        meaning="As long as that is so, training does next to nothing about it, with Adam as with "
+        "SGD. Of 13 models whose boundary, data or reward had no larger share, 600 steps of Adam "
+        "taught none of it. A penalty, or a weight that is to grow, may be as small on purpose. If "
+        "the term is what the model shall meet, give it a larger weight.",
+        source="measured: docs/decisions.md, “Terms that are not trained”",
+    ),
+    Observation(
         name="unnamed_terms",
         metric="what is added to a known loss ÷ what guessing costs that loss",
         threshold=1.0,
@@ -310,9 +346,12 @@ _OBSERVATIONS = (
         metric="part of the loss that was detached",
         threshold=0,
         beyond=">",
-        meaning="It depends on the model, but was detached, so it reaches no parameter. That is "
-        "meant for a constant that makes the loss easier to read.",
-        source="torch.Tensor.detach",
+        meaning="It depends on the model, but was made with detach() or while gradients were off, "
+        "so it reaches no parameter. That is meant for a constant that makes the loss easier to "
+        "read, such as the entropy of a teacher's answers. If it is a term that shall be learned, "
+        "such as that of a policy, training does nothing about it, and a value near 0 does not say "
+        "that it is small: let the gradient through.",
+        source="torch.Tensor.detach, torch.no_grad",
     ),
     Observation(
         name="constant_columns",
@@ -322,6 +361,16 @@ _OBSERVATIONS = (
         meaning="A column that never changes tells nothing about an example; it acts like one more "
         "bias. In a larger batch it may change.",
         source="measured: the input's columns",
+    ),
+    Observation(
+        name="constant_input",
+        metric="examples of an input that has a single value",
+        threshold=0.0,
+        beyond=">",
+        meaning="It tells nothing about an example. That is meant for a state to start from, for a "
+        "fixed time, or for nodes that only their edges tell apart. If not, look at what makes it: "
+        "a cast to integers, a division of integers, a mask, a scaling that was done twice.",
+        source="measured: the input's ends",
     ),
     Observation(
         name="repeated_examples",

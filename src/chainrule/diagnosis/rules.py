@@ -45,7 +45,7 @@ from chainrule.diagnosis.factors import (
     trace_streams,
     trace_way_back,
 )
-from chainrule.diagnosis.input_rules import INPUT_RULES
+from chainrule.diagnosis.input_rules import INPUT_RULES, list_constant
 from chainrule.diagnosis.loss_rules import LOSS_RULES
 from chainrule.diagnosis.optimizer_rules import OPTIMIZER_RULES, OVERSHOOTS
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
@@ -625,6 +625,14 @@ def _add_evidence(rule: Rule) -> Rule:
     """
     if rule.name == "large_loss":
         return replace(rule, applies=lambda flow: not is_soon_undone(flow))
+    if rule.name == "constant_inputs":
+        same = ("same_answer", "nothing_passed_on")
+        return replace(
+            rule,
+            applies=lambda flow: (
+                bool(list_constant(flow)) and any(RULES[name].finds(flow) for name in same)
+            ),
+        )
     if rule.name == "large_inputs":
         return replace(rule, applies=lambda flow: any(RULES[name].finds(flow) for name in _EFFECTS))
     return rule

@@ -99,7 +99,56 @@ def _put_batch_first(flow: GradientFlow) -> str:
     )
 
 
+def _describe_probabilities(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    slip = list_slips(flow, "probabilities")[0]
+    return (
+        f"{slip.operation} expects logarithms of probabilities, but gets probabilities: none is "
+        f"below 0, and they sum to 1{word_place(slip)}"
+    )
+
+
+def _take_logarithms(flow: GradientFlow) -> str:
+    slip = list_slips(flow, "probabilities")[0]
+    return f"Take log_softmax in place of softmax{word_place(slip)}. Then measure again."
+
+
+def word_off(flow: GradientFlow) -> str:
+    """Return which function is at a flat end with all of its values, in one clause, or "".
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> word_off(simulate(NetworkSpec(depth=3, width=4)))
+        ''
+    """
+    found = list_slips(flow, "off")
+    if not found:
+        return ""
+    slip = found[-1]
+    return (
+        f"; {slip.operation} sends nothing back: all that it reads, of shape {slip.shape}, is "
+        f"where it is flat{word_place(slip)}"
+    )
+
+
 SLIP_RULES = (
+    Rule(
+        name="probabilities_for_logarithms",
+        verdict=Verdict.OUTPUT,
+        metric="divergences that get probabilities in place of their logarithms",
+        threshold=0.0,
+        beyond=">",
+        reason="The first argument of kl_div is a logarithm. With probabilities the loss is lowest "
+        "where all of the probability is at the likeliest class, and not where it is that of the "
+        "targets.",
+        source="PyTorch documentation of kl_div; Σ t·p over probabilities p is largest at a corner",
+        read=_read("probabilities"),
+        describe=_describe_probabilities,
+        action=_take_logarithms,
+        scale="count",
+        ignored_by_remedies=True,
+    ),
     Rule(
         name="flat_function",
         verdict=Verdict.NO_GRADIENT,

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from reprlib import repr as shorten
+from typing import Annotated
 
-from pydantic import with_config
+from pydantic import Strict, with_config
 
 from chainrule._utils.numbers import format_number, format_shape
 from chainrule.flow.quantity import Quantity
@@ -41,6 +42,8 @@ class InputFlow:
         typical: Size of the median example (of those that are not zero) ÷ size of all, as root mean
             squares: far below 1 where a few examples are far larger than the others. `None` for
             fewer than two examples, or if some are not finite.
+        is_part: Whether the module reads it joined to values that have a gradient already, such as
+            an embedding.
 
     Example:
         >>> import torch
@@ -66,6 +69,7 @@ class InputFlow:
     spread_ratio: Magnitude | None
     repeated: Share
     typical: Magnitude | None = None
+    is_part: Annotated[bool, Strict()] = False
 
     def __repr__(self) -> str:
         return (

@@ -144,6 +144,7 @@ class LossTerm:
             `None` if it was not measured.
         guessing: What an answer that knows nothing gives for this term; `None` unless it is known
             for all of it.
+        is_penalty: Whether it is computed from parameters alone.
 
     Example:
         >>> LossTerm(name="kl", value=Quantity([0.5]), gradients=()).is_detached
@@ -154,6 +155,7 @@ class LossTerm:
     value: Quantity
     gradients: Annotated[tuple[TermGradient, ...], Field(max_length=100_000)] | None
     guessing: Quantity | None = None
+    is_penalty: Annotated[bool, Strict()] = False
 
     @property
     def is_detached(self) -> bool:
@@ -270,6 +272,8 @@ class LossFlow:
         detached: Sum of the terms that depend on the model, but were detached from it on purpose.
         broadcasts: Comparisons in which all answers meet the targets of all examples.
         alignment: Of a CTC loss, whether its sequences are long enough; `None` without one.
+        cut_readers: Names of modules that read what the model computed and what was cut off the
+            graph: a sample, a detached tensor, numbers of words.
 
     Example:
         >>> LossFlow(parts=(LossPart(kind="mse"), LossPart(kind="penalty"))).kind
@@ -287,6 +291,7 @@ class LossFlow:
     detached: Quantity | None = None
     broadcasts: Annotated[tuple[BroadcastFlow, ...], FailFast(), Field(max_length=_MANY)] = ()
     alignment: AlignmentFlow | None = None
+    cut_readers: Annotated[tuple[Text, ...], FailFast(), Field(max_length=_MANY)] = ()
 
     @property
     def kind(self) -> str:

@@ -10,7 +10,14 @@ from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import CLOSED, PositiveSize, Shape, Text, get_file_name
 
 SlipKind = Literal[
-    "flat", "scrambled", "over_examples", "examples_as_steps", "not_logarithms", "dropout"
+    "flat",
+    "scrambled",
+    "over_examples",
+    "examples_as_steps",
+    "not_logarithms",
+    "probabilities",
+    "dropout",
+    "off",
 ]
 
 STEP_FUNCTIONS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
@@ -29,15 +36,17 @@ class SlipFlow:
             entries stay in theirs. "over_examples": a softmax or a normalization that goes over
             the examples of the batch. "examples_as_steps": a module that takes the first dimension
             for time, where it holds the examples. "not_logarithms": a loss that expects logarithms
-            of probabilities and gets numbers above 0. "dropout": one that leaves most values out.
+            of probabilities and gets numbers above 0. "probabilities": a divergence that does so,
+            where they are probabilities. "dropout": one that leaves most values out. "off": a
+            rectifier or a clamp of which all values are at a flat end.
         operation: Name of the function or of the module's class.
         module: Qualified name of the module inside which it was called, or which it is; "" outside
             of all.
         shape: Shape of what went in.
         result: Shape of what came out.
-        value: The largest number that went in, for "not_logarithms"; the share that is left out,
-            for "dropout"; the dimension that is gone over, for "over_examples" (the first one if it
-            is missing); else `None`.
+        value: The largest number that went in, for "not_logarithms" and "probabilities"; the share
+            that is left out, for "dropout"; the dimension that is gone over, for "over_examples"
+            (the first one if it is missing); else `None`.
         is_in_loss: Whether it is called outside of all modules.
         file: The file of your code that calls it; "" if unknown.
         line: Its line there, from 1; `None` if unknown.

@@ -169,7 +169,8 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
         )
     ]
     entering = [
-        (each.reader, each.shape, each.dtype, pack(each.sample)) for each in recorder.entering
+        (each.reader, each.shape, each.dtype, pack(each.sample), each.is_part)
+        for each in recorder.entering
     ]
     has_half = recorder.has_half
     reached = frozenset(parameter_gradients)

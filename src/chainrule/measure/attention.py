@@ -36,6 +36,7 @@ from chainrule.measure.alignments import find_short
 from chainrule.measure.autograd_graph import find_overwritten
 from chainrule.measure.broadcasts import COMPARES, Broadcasts
 from chainrule.measure.constants import SUMS, Constants
+from chainrule.measure.joins import JOINS, Joins
 from chainrule.measure.modules import Inventory, is_leaf
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.slips import WATCHED, Place, Slips
@@ -61,6 +62,7 @@ _ADDS_IN_PLACE = frozenset({"add_", "__iadd__"})
 _LOOKED_AT = (
     COMPARES
     | SUMS
+    | JOINS
     | WATCHED
     | _ADDS_IN_PLACE
     | _PRODUCTS
@@ -110,6 +112,7 @@ class AttentionWatch(TorchFunctionMode):
         broadcasts: What compares every answer with the targets of all examples.
         alignment: Whether the sequences of a CTC loss are long enough.
         slips: Calls whose effect is seldom meant.
+        joins: What is joined to values that have a gradient.
     """
 
     def __init__(self, inventory: Inventory, overwritten: set[Any] | None = None) -> None:
@@ -120,6 +123,7 @@ class AttentionWatch(TorchFunctionMode):
         self.constants = Constants()
         self.broadcasts = Broadcasts()
         self.slips = Slips()
+        self.joins = Joins()
         self.alignment: AlignmentFlow | None = None
         self._callers = Callers()
         self._names = {module: name for name, module in inventory.modules}
@@ -171,6 +175,7 @@ class AttentionWatch(TorchFunctionMode):
             return result  # most of them
         self.broadcasts.note(name, args, kwargs, result)
         self.slips.note(name, args, kwargs, result, self._find_place)
+        self.joins.note(name, args, kwargs, result)
         if name == "ctc_loss":
             self._note_alignment(args, kwargs)
         if type(result) is Tensor:

@@ -24,7 +24,7 @@ _MOST = 256
 class Constants:
     """Follows what was cut off the graph, and notes where it is added to a number with a gradient.
 
-    What is computed while gradients are off is not followed: there it is meant.
+    What is computed while gradients are off counts as detached on purpose.
     """
 
     def __init__(self) -> None:
@@ -49,8 +49,9 @@ class Constants:
 
     def note_constant(self, name: str, args: Sequence[Any], result: Tensor) -> None:
         """After a function that gave a result without gradient."""
-        if not is_grad_enabled() or name.endswith("_like") or name.startswith("new_"):
+        if name.endswith("_like") or name.startswith("new_"):
             return
+        is_meant = name in _DETACHED_BY or not is_grad_enabled()
         for each in _flatten(args):
             if not isinstance(each, Tensor):
                 continue
@@ -58,9 +59,13 @@ class Constants:
             if each.requires_grad or known is not None:
                 if len(self._cut) >= _MOST:
                     del self._cut[next(iter(self._cut))]
-                on_purpose = name in _DETACHED_BY if known is None else known
+                on_purpose = is_meant if known is None else known
                 self._cut[id(result)] = weakref.ref(result), on_purpose
                 return
+
+    def is_cut(self, value: Tensor) -> bool:
+        """Whether a tensor was made from values with a gradient, and has none itself."""
+        return self._find(value) is not None
 
     def _find(self, value: Any) -> bool | None:
         """Return whether a tensor was detached on purpose; `None` if it was not cut off."""

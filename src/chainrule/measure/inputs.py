@@ -3,7 +3,7 @@
 import ctypes
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class Entering:
         shape: Its shape.
         dtype: Its data type.
         sample: Some of its values, [examples, columns, ...].
+        is_part: Whether the module reads it joined to values that have a gradient.
     """
 
     reader: str
@@ -35,6 +36,7 @@ class Entering:
     shape: tuple[int, ...]
     dtype: str
     sample: Tensor
+    is_part: bool = False
 
     def is_of(self, tensor: Tensor) -> bool:
         """Whether another tensor is the same, or another view of the same whole."""
@@ -42,7 +44,14 @@ class Entering:
         return same and tensor.numel() == self.source.numel()
 
 
-def take_entering(reader: str, module: nn.Module, unit_dim: int | None, tensor: Tensor) -> Entering:
+def take_entering(
+    reader: str,
+    module: nn.Module,
+    unit_dim: int | None,
+    tensor: Tensor,
+    *,
+    is_part: bool = False,
+) -> Entering:
     """Return a sample of what a module reads; its examples first, then its columns.
 
     Args:
@@ -50,6 +59,7 @@ def take_entering(reader: str, module: nn.Module, unit_dim: int | None, tensor: 
         module: The module.
         unit_dim: Where it counts its units, from the end, if its class says so.
         tensor: What it reads.
+        is_part: Whether it reads it joined to values that have a gradient.
     """
     source = tensor.detach()
     values = source
@@ -69,6 +79,7 @@ def take_entering(reader: str, module: nn.Module, unit_dim: int | None, tensor: 
         shape=tuple(tensor.shape),
         dtype=str(tensor.dtype).removeprefix("torch."),
         sample=values.clone(),  # what is read may be overwritten later
+        is_part=is_part,
     )
 
 
@@ -107,16 +118,17 @@ def pack(sample: Tensor) -> Packed:
 
 
 def assemble_inputs(
-    entering: Sequence[tuple[str, tuple[int, ...], str, Packed]],
+    entering: Sequence[tuple[str, tuple[int, ...], str, Packed, bool]],
 ) -> Iterator[InputFlow]:
     """Yield the statistics of samples.
 
     Args:
-        entering: Reader, shape, data type and sample of each.
+        entering: Reader, shape, data type and sample of each, and whether it is joined to more.
     """
     with torch.no_grad():
-        for reader, shape, dtype, sample in entering:
-            yield _assemble_input(reader, shape, dtype, sample.unpack().double())
+        for reader, shape, dtype, sample, is_part in entering:
+            found = _assemble_input(reader, shape, dtype, sample.unpack().double())
+            yield replace(found, is_part=is_part)
 
 
 def _assemble_input(reader: str, shape: tuple[int, ...], dtype: str, values: Tensor) -> InputFlow:

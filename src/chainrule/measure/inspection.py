@@ -95,6 +95,7 @@ def inspect(
         record(inventory) as recorder,
     ):
         with watch_attention(inventory, recorder.overwritten) as watch, interrupts.let_through():
+            recorder.joins, recorder.constants = watch.joins, watch.constants
             loss, terms = call_loss(
                 compute_loss, inventory.modules[0][1], lambda: recorder.last_run
             )

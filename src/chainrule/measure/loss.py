@@ -141,6 +141,7 @@ class Loss:
         detached: What of it is constant because it was detached.
         broadcasts: Comparisons of all answers with all targets.
         alignment: Of a CTC loss, whether its sequences are long enough.
+        cut_readers: Names of modules that read what was cut off the graph.
     """
 
     parts: list[Part]
@@ -151,6 +152,7 @@ class Loss:
     detached: float = 0.0
     broadcasts: tuple[BroadcastFlow, ...] = ()
     alignment: AlignmentFlow | None = None
+    cut_readers: tuple[str, ...] = ()
 
 
 # --- Before the backward pass --------------------------------------------------------------------
@@ -180,7 +182,8 @@ def find_loss(
         _find_term(term, parts, known, recorder)
     read = sum(part.kind != "penalty" for part in parts)
     crossed = () if broadcasts is None else broadcasts.conclude(loss, several=read > 1)
-    return Loss(parts, outputs, is_shifted, terms, cut, detached, crossed, alignment)
+    readers = tuple(dict.fromkeys(recorder.readers))
+    return Loss(parts, outputs, is_shifted, terms, cut, detached, crossed, alignment, readers)
 
 
 def _find_term(
@@ -193,6 +196,8 @@ def _find_term(
     if term.value.grad_fn is None:
         return
     own, _, is_shifted = _list_parts(term.value, known, recorder)
+    _find_outputs(own, known, recorder)
+    term.is_penalty = bool(own) and all(part.kind == "penalty" for part in own)
     places = {part.node: at for at, part in enumerate(parts) if part.node is not None}
     if own and not is_shifted and all(part.node in places for part in own):
         term.parts = tuple(places[part.node] for part in own)
@@ -503,8 +508,9 @@ class Description:
     detached: float
     broadcasts: tuple[BroadcastFlow, ...]
     alignment: AlignmentFlow | None
-    terms: tuple[tuple[int, ...], ...]
+    terms: tuple[tuple[tuple[int, ...], bool], ...]
     is_shifted: bool
+    cut_readers: tuple[str, ...]
 
 
 def describe_loss(loss: Loss) -> Description:
@@ -526,8 +532,9 @@ def describe_loss(loss: Loss) -> Description:
         loss.detached,
         loss.broadcasts,
         loss.alignment,
-        tuple(term.parts for term in loss.terms),
+        tuple((term.parts, term.is_penalty) for term in loss.terms),
         loss.is_shifted,
+        loss.cut_readers,
     )
 
 
@@ -605,13 +612,14 @@ def assemble_loss(
         reaction=_relate((_measure_output(call) * norm for call, norm in reaction), excess),
         zero_examples=None if math.isnan(idle) else Quantity([idle]),
         terms=tuple(
-            replace(term, guessing=_guess(parts, places))
-            for term, places in zip(terms, description.terms, strict=True)
+            replace(term, guessing=_guess(parts, places), is_penalty=is_penalty)
+            for term, (places, is_penalty) in zip(terms, description.terms, strict=True)
         ),
         cut=Quantity([description.cut]),
         detached=Quantity([description.detached]),
         broadcasts=description.broadcasts,
         alignment=description.alignment,
+        cut_readers=description.cut_readers,
     )
 
 

@@ -18,6 +18,9 @@ from chainrule.measure.statistics import Table, is_cheap_to_read
 _ALIKE = 1e-4
 """Relative difference of weights up to which it is rounding."""
 
+_ROUGH = 1e6
+"""Cost of outputs ÷ that of targets up to which a difference still shows what the targets were."""
+
 _Number = Tensor | float | None
 _Numbers = tuple[_Number, _Number, _Number, _Number, _Number]
 """Value, guessing, best constant answer, floor, what outputs in their range can reach."""
@@ -333,6 +336,7 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
             # PyTorch takes a wrong median of a tensor that was expanded.
             centre = rows.contiguous().median(dim=0).values
             guessing = (_penalize(part, rows - centre) * scale).sum()
+        guessing = _leave_out_rounding(part, guessing, target, scale)
         return value, guessing, guessing, 0.0, reach
     scale = _list_rows(scale.expand_as(target))
     if not bool((scale >= 0).all()):
@@ -343,7 +347,31 @@ def _measure_regression(part: Part, target: Tensor, weight: Tensor | None) -> _N
     else:
         centre = _find_median(rows, scale)
     guessing = (_penalize(part, rows - centre) * scale).sum()
+    guessing = _leave_out_rounding(part, guessing, rows, scale)
     return value, guessing, guessing, 0.0, reach
+
+
+def _leave_out_rounding(
+    part: Part, guessing: Tensor, target: Tensor, scale: Tensor | float
+) -> Tensor:
+    """Return what guessing costs: 0 if targets differ by rounding only, NaN if none can tell.
+
+    Targets of a difference that was written by hand are what is left of the output without it, so
+    they are as rough as the larger of the two.
+    """
+
+    def cost(values: Tensor, factor: float = 1.0) -> Tensor:
+        return (_penalize(part, factor * values) * scale).sum()
+
+    rounding = 4.0 * torch.finfo(target.dtype).eps
+    known = guessing <= cost(target, rounding)
+    given = part.saved.get("self")
+    if "sign" in part.saved and given is not None:
+        given = given.reshape(target.shape)
+        is_rough = guessing <= cost(given, rounding)
+        known = known | (is_rough & (cost(given) <= _ROUGH * cost(target)))
+        guessing = torch.where(is_rough, math.nan, guessing)
+    return torch.where(known, 0.0, guessing)
 
 
 def _find_median(rows: Tensor, weights: Tensor) -> Tensor:

@@ -37,7 +37,9 @@ from chainrule.measure.autograd_graph import (
     identify_edge,
     make_edge,
 )
+from chainrule.measure.constants import Constants
 from chainrule.measure.inputs import MAX_ENTERING, Entering, take_entering
+from chainrule.measure.joins import Joins
 from chainrule.measure.modules import Inventory, classify, has_weights, is_leaf, is_measured
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.stacks import DELTAS, VALUES, summarize_one
@@ -149,6 +151,8 @@ class Recorder:
             receive a gradient; `active` holds it for large ones.
         on_recomputed: Receives such a call and its fresh outputs when it is repeated.
         entering: What came in from outside.
+        joins, constants: What is joined to values that have a gradient; what is cut off the graph.
+        readers: Names of modules that read what was cut off.
         lent: Edges of sequences from outside that require a gradient only while this records, so
             that it can be had step by step (`lend_gradient`); to calls they are no inputs.
         timed: Edge of a sequence that a recurrent module reads or returns → dimension of its time.
@@ -186,6 +190,9 @@ class Recorder:
         self._layout: tuple[int, int | None] = -1, None
         self._latest: tuple[Tensor, int | None, Output] | None = None
         self.entering: list[Entering] = []
+        self.joins = Joins()
+        self.constants = Constants()
+        self.readers: list[str] = []
         self.lent: set[int] = set()
         self.timed: dict[int, int] = {}
         self.sequences: dict[int, tuple[Tensor, int | None]] = {}
@@ -381,10 +388,14 @@ class Recorder:
         """
         found = [each for each in args if isinstance(each, Tensor)]
         found = found or [each for each in kwargs.values() if isinstance(each, Tensor)][:1]
+        self._take(subject, found[:1] if isinstance(subject.module, _RECURRENT) else found)
+
+    def _take(self, subject: Subject, found: Sequence[Tensor], *, is_part: bool = False) -> None:
+        """Keep a sample of tensors that came from outside."""
         module = subject.module
         if module is None or isinstance(module, _LOSSES):
             return
-        for tensor in found[:1] if isinstance(module, _RECURRENT) else found:
+        for tensor in found:
             if (
                 tensor.grad_fn is None
                 and tensor.is_floating_point()
@@ -397,7 +408,9 @@ class Recorder:
                 and not is_functorch_wrapped(tensor)
                 and not any(each.is_of(tensor) for each in self.entering)
             ):
-                self.entering.append(take_entering(subject.name, module, subject.unit_dim, tensor))
+                self.entering.append(
+                    take_entering(subject.name, module, subject.unit_dim, tensor, is_part=is_part)
+                )
 
     def find_edge(self, node: Any, output_nr: int) -> int | None:
         """Return the edge where a node of the graph puts out, if a call's tensor sat on it."""
@@ -411,16 +424,27 @@ class Recorder:
         else:
             tensors = [tensor for _, tensor in find_tensors((args, kwargs))]
         edges = []
+        has_entered = False
         for tensor in tensors:
-            if first and self._may_enter and tensor.is_leaf:
+            if first and self._may_enter and tensor.is_leaf and not has_entered:
                 self._note_entering(subject, args, kwargs)
-                first = False
+                has_entered = True
             edge = self.note_edge(tensor)
+            if first and torch.is_grad_enabled():
+                self._note_parts(subject, tensor)
             if edge is not None and edge not in self.lent:
                 edges.append(edge)
                 if (key := find_sum(tensor, self.overwritten)) is not None:
                     self._note_sum(key, subject, tensor, edge)
         return tuple(edges)
+
+    def _note_parts(self, subject: Subject, tensor: Tensor) -> None:
+        """Note what a module reads joined to something else, and what was cut off the graph."""
+        parts = self.joins.find(tensor) if tensor.requires_grad else (tensor,)
+        if any(map(self.constants.is_cut, parts)):
+            self.readers.append(subject.name)
+        if tensor.requires_grad and self._may_enter:
+            self._take(subject, parts, is_part=True)
 
     def _note_sum(self, key: Edge, reader: Subject, tensor: Tensor, edge: int) -> None:
         if key in self.sums or tensor.numel() == 0 or tensor.is_nested or tensor.is_sparse:

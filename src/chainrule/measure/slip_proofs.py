@@ -39,7 +39,10 @@ def prepare_slips(found: Sequence[Slip], recorder: Recorder, facts: Loss) -> lis
     kept = [slip for slip in found if slip.kind != "over_examples" or _is_over(slip, sizes)]
     for slip in kept:
         if slip.kind == "not_logarithms":
-            slip.value, slip.tensors = slip.tensors[0].detach().amax(), ()
+            read, slip.tensors = slip.tensors[0].detach(), ()
+            slip.value = read.amax()
+            if slip.operation == "kl_div":
+                slip.sums_to_one = _are_probabilities(read)
             continue
         known = len(recorder.targets)
         slip.edges = tuple(map(recorder.note_edge, slip.tensors))
@@ -68,10 +71,12 @@ def _conclude(found: Sequence[Slip], gradients: Mapping[int, Tensor | Table]) ->
         value = None if slip.value is None else float(slip.value)
         if slip.kind == "flat" and not _is_stopped(*map(find, slip.edges)):
             continue
-        if slip.kind == "not_logarithms" and value is not None and not value > _ROUNDING:
+        is_one = slip.sums_to_one is not None and bool(slip.sums_to_one)
+        is_beyond = is_one or value is None or value > _ROUNDING
+        if slip.kind == "not_logarithms" and not is_beyond:
             continue
         yield SlipFlow(
-            kind=slip.kind,
+            kind="probabilities" if is_one else slip.kind,
             operation=slip.operation,
             module=slip.place.module,
             shape=slip.shape,
@@ -82,6 +87,15 @@ def _conclude(found: Sequence[Slip], gradients: Mapping[int, Tensor | Table]) ->
             line=slip.place.line,
             code=read_line(slip.place.file, slip.place.line),
         )
+
+
+def _are_probabilities(read: Tensor) -> Tensor:
+    """Return whether no value is below 0, and all along the last or second dimension sum to 1."""
+    is_one = read.new_zeros((), dtype=torch.bool)
+    for dim in {read.dim() - 1, 1} if read.dim() > 1 else {0}:
+        if read.shape[dim] > 1:
+            is_one = is_one | ((read.sum(dim) - 1.0).abs() <= _ROUNDING).all()
+    return is_one & (read >= 0).all()
 
 
 def _count_answers(facts: Loss) -> dict[int, tuple[int, ...]]:

@@ -1,16 +1,21 @@
 """Calls whose effect is seldom meant: flat functions, mixed-up dimensions, no logarithms.
 
 While the loss is computed, functions of PyTorch are looked at as they are called. Nothing is
-calculated for it, but the largest number that goes into a loss which expects logarithms.
+calculated for it, but the largest number that goes into a loss which expects logarithms, and
+whether all values of a rectifier or a clamp are at an end.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from chainrule.flow.slips import STEP_FUNCTIONS, SlipKind
+from chainrule.measure._torch_internals import is_functorch_wrapped
+from chainrule.measure.statistics import is_cheap_to_read
 
 _SOFTMAXES = frozenset(["softmax", "special_softmax", "log_softmax", "special_log_softmax"])
 _DROPOUTS = frozenset(
@@ -18,6 +23,16 @@ _DROPOUTS = frozenset(
 )
 _RESHAPES = frozenset(["view", "reshape"])
 _EXPECT_LOGARITHMS = frozenset(["nll_loss", "nll_loss_nd", "kl_div", "ctc_loss"])
+_ENDS: Mapping[str, tuple[float, float]] = {
+    "relu": (0.0, math.inf),
+    "relu_": (0.0, math.inf),
+    "relu6": (0.0, 6.0),
+    "hardsigmoid": (0.0, 1.0),
+    "hardtanh": (-1.0, 1.0),
+}
+"""Functions that pass no gradient where their result is at an end, and these ends."""
+_CLAMPS = frozenset(["clamp", "clip", "clamp_min", "clamp_max"])
+_WITH_ENDS = _CLAMPS | set(_ENDS)
 WATCHED = (
     STEP_FUNCTIONS
     | _DROPOUTS
@@ -25,6 +40,7 @@ WATCHED = (
     | _RESHAPES
     | _EXPECT_LOGARITHMS
     | {"layer_norm", "group_norm", "normalize"}
+    | _WITH_ENDS
 )
 """Functions that are looked at."""
 
@@ -50,7 +66,7 @@ class Slip:
     """A call that may be one.
 
     Where gradients decide, `tensors` are what went in and came out, and `edges` theirs; where
-    values do, what went in.
+    values do, what went in. `sums_to_one` says whether that is probabilities.
     """
 
     kind: SlipKind
@@ -60,6 +76,7 @@ class Slip:
     result: tuple[int, ...]
     value: Tensor | float | None = None
     tensors: tuple[Tensor, ...] = ()
+    sums_to_one: Tensor | None = None
     edges: tuple[int | None, ...] = ()
 
 
@@ -127,6 +144,8 @@ def _classify(
         return "scrambled" if _is_scrambled(tuple(read.shape), tuple(result.shape)) else None
     if not result.requires_grad or result.numel() == 0:
         return None
+    if name in _WITH_ENDS:
+        return "off" if _is_off(name, read, args, kwargs, result) else None
     if name in STEP_FUNCTIONS:
         kind = "flat"
     elif name in _EXPECT_LOGARITHMS:
@@ -143,6 +162,39 @@ def _classify(
     else:
         kind = _classify_by_dim(name, read, args, kwargs)
     return kind
+
+
+def _is_off(
+    name: str, read: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], result: Tensor
+) -> bool:
+    """Whether all values are where a function is flat; a few are looked at first.
+
+    On a device that has to be waited for, nothing is looked at.
+    """
+    if not is_cheap_to_read(result.device) or is_functorch_wrapped(result):
+        return False
+    if name in _CLAMPS:
+        given = [*args[1:], None, None][:2]
+        low = kwargs.get("min", None if name == "clamp_max" else given[0])
+        high = kwargs.get("max", given[0] if name == "clamp_max" else given[1])
+        if any(isinstance(each, Tensor) for each in (low, high)):
+            return False
+    else:
+        low, high = _ENDS[name]
+        if name == "hardtanh":
+            low = kwargs.get("min_val", args[1] if len(args) > 1 else low)
+            high = kwargs.get("max_val", args[2] if len(args) > 2 else high)
+    values = (read if name in _CLAMPS else result).detach().flatten()
+    strictly = name in _CLAMPS  # at its very end a clamp still passes the gradient on
+    for some in (values[:: max(1, len(values) // 16)], values):
+        is_at_end = torch.zeros_like(some, dtype=torch.bool)
+        if low is not None:
+            is_at_end |= (some < low) if strictly else (some <= low)
+        if high is not None:
+            is_at_end |= (some > high) if strictly else (some >= high)
+        if not bool(is_at_end.all()):
+            return False
+    return True
 
 
 def _classify_by_dim(

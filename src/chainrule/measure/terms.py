@@ -31,6 +31,7 @@ class Term:
         reached: Positions of the parameters that it reaches; `None` if it was not measured.
         table: Its norms and products with the gradient of the whole loss, [1, parameters].
         parts: Positions of the parts of the loss that it consists of; empty if there is more to it.
+        is_penalty: Whether it is computed from parameters alone.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Term:
     reached: tuple[int, ...] | None = None
     table: Table | None = None
     parts: tuple[int, ...] = ()
+    is_penalty: bool = False
 
 
 def read_terms(returned: Mapping[Any, Any]) -> list[Term]:
