@@ -99,11 +99,10 @@ class Subject:
 
 @dataclass(slots=True, eq=False)
 class Sum:
-    """A sum that a module read, itself or a view of it, as residual connections make it."""
+    """A sum that a module or a function read, itself or a view of it, as residual connections do."""
 
     node: Any
     edge: int
-    reader: Subject
     size: Tensor
 
 
@@ -142,7 +141,10 @@ class Recorder:
             or a reentrant checkpoint will repeat them.
         replaced: Edge of a view that was overwritten in place → edge of the tensor viewed, where
             the gradient arrives instead.
-        sums: What modules read that is a sum, by the node and output where it was made.
+        sums: What modules read that is a sum, by the node and output where it was made; so it is
+            with functions that do what activations and normalizations do (`note_read`).
+        read: Edges of sums that such functions read, and of what they made of them; and whether it
+            was a normalization.
         overwritten: Nodes that add in place (`chainrule.measure.autograd_graph.find_sum`).
         kept: Edges whose gradients are wanted though no call's tensor sat on them.
         by_example: Edges at which it is noted which examples (entries of the first dimension)
@@ -175,6 +177,7 @@ class Recorder:
         }
         self.replaced: dict[int, int] = {}
         self.sums: dict[tuple[Any, int], Sum] = {}
+        self.read: list[tuple[int, int, bool]] = []
         self.overwritten: set[Any] = set()
         self.kept: set[int] = set()
         self.by_example: set[int] = set()
@@ -419,10 +422,24 @@ class Recorder:
             if edge is not None and edge not in self.lent:
                 edges.append(edge)
                 if (key := find_sum(tensor, self.overwritten)) is not None:
-                    self._note_sum(key, subject, tensor, edge)
+                    self._note_sum(key, tensor, edge)
         return tuple(edges)
 
-    def _note_sum(self, key: Edge, reader: Subject, tensor: Tensor, edge: int) -> None:
+    def note_read(
+        self, tensor: Tensor, run: Callable[[], Any], *, is_normalization: bool
+    ) -> Any:
+        """Run an activation or a normalization that is called as a function, and note its sum."""
+        key = None if self.is_complete else find_sum(tensor, self.overwritten)
+        edge = None if key is None or key in self.sums else self.note_edge(tensor)
+        if key is not None and edge is not None:
+            self._note_sum(key, tensor, edge)
+        result = run()
+        if edge is not None and type(result) is Tensor:
+            made = self.note_edge(result)
+            self.read += [] if made is None else [(edge, made, is_normalization)]
+        return result
+
+    def _note_sum(self, key: Edge, tensor: Tensor, edge: int) -> None:
         if key in self.sums or tensor.numel() == 0 or tensor.is_nested or tensor.is_sparse:
             return
         if is_functorch_wrapped(tensor):
@@ -430,7 +447,7 @@ class Recorder:
         values = tensor.detach()
         if values.is_complex():
             values = torch.view_as_real(values.resolve_conj())
-        self.sums[key] = Sum(key[0], edge, reader, measure_norm(values) / tensor.numel() ** 0.5)
+        self.sums[key] = Sum(key[0], edge, measure_norm(values) / tensor.numel() ** 0.5)
 
     def _note_output(
         self, call: Call, path: str, tensor: Tensor, pre_activation: Any, *, is_copy: bool
