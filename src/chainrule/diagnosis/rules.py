@@ -37,12 +37,10 @@ from chainrule.diagnosis.factors import (
     trace_chain,
     trace_dead_units,
     trace_differences,
-    trace_growth,
     trace_normalizations,
     trace_overflow,
     trace_saturation,
     trace_spreads,
-    trace_streams,
     trace_way_back,
 )
 from chainrule.diagnosis.input_rules import INPUT_RULES
@@ -62,12 +60,11 @@ from chainrule.diagnosis.rule import (
     read_whole,
 )
 from chainrule.diagnosis.slip_rules import SLIP_RULES
+from chainrule.diagnosis.stream_rules import STREAM_RULES
 from chainrule.diagnosis.structure import (
     DISTINCT,
     USABLE_IN_CHAIN,
-    USABLE_ON_STREAM,
     drop_explained,
-    find_faded_stream,
     find_last_dependent,
     find_small_head,
     find_tied_head,
@@ -75,13 +72,10 @@ from chainrule.diagnosis.structure import (
     is_loss_flat,
     list_branch_layers,
     list_branch_normalizations,
-    list_bypassed,
     list_chain,
     list_judged,
     list_normalizations,
     measure_stream_gradient,
-    measure_stream_growth,
-    measure_typical_gradient,
 )
 from chainrule.diagnosis.symmetry_rules import SYMMETRY_RULES
 from chainrule.diagnosis.time_rules import (
@@ -345,30 +339,6 @@ def _describe_nothing(
     return f"the loss depends on none of {len(flow.parameters)} parameters"
 
 
-def _describe_fading_stream(
-    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
-) -> str:
-    sums = len(find_faded_stream(flow))
-    ratio = float(wrong[0].value or 0.0)
-    words = describe_worst(rule, flow, readings, wrong)
-    if sums < 3 or not ratio > 0.0:
-        return words
-    step = format_number(ratio ** (1.0 / (sums - 1)))
-    return f"{words}: between one of its {sums} sums and the next it is multiplied by {step} on average"
-
-
-def _choose_stream_action(flow: GradientFlow) -> str:
-    if any(each.normalization == "after" for each in find_faded_stream(flow)):
-        return (
-            "Worth trying: normalization before each branch instead of after each sum; then "
-            "measure again."
-        )
-    return (
-        "Look at what multiplies the stream at every sum (a decay, a gate, a scale below 1), and "
-        "bring it nearer to 1, or take fewer steps; then measure again."
-    )
-
-
 def _describe_unlikely(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
@@ -457,19 +427,6 @@ _RULES = (
         of_gradients=True,
     ),
     Rule(
-        name="growing_stream",
-        verdict=Verdict.EXPLODING,
-        metric="size of the residual stream's last sum ÷ its start",
-        threshold=100.0,
-        beyond=">",
-        reason="Every branch adds about as much as the residual stream already holds, so every "
-        "block multiplies the values. Then the first steps change the weights far too much.",
-        feature="forward",
-        source="Zhang et al. 2019, Fixup (arXiv 1901.09321); threshold measured",
-        read=lambda flow: read_whole(flow, measure_stream_growth(flow)),
-        trace=trace_growth,
-    ),
-    Rule(
         name="exploding_backward",
         verdict=Verdict.EXPLODING,
         metric="‖δ‖ at layer 1 ÷ ‖δ‖ at the last layer",
@@ -482,36 +439,6 @@ _RULES = (
         read=_read_backward_as_is,
         applies=is_nearly_large,
         trace=trace_chain,
-    ),
-    Rule(
-        name="fading_stream",
-        verdict=Verdict.VANISHING,
-        metric="gradient of a residual stream's first sum ÷ its last",
-        threshold=0.03,
-        beyond="<",
-        reason="A residual stream passes gradients through unchanged unless something on it shrinks "
-        "them at every sum. What lies before it then receives almost none.",
-        feature="smallest_gradient",
-        source="Xiong et al. 2020 (arXiv 2002.04745); threshold measured",
-        read=lambda flow: read_whole(flow, measure_stream_gradient(flow)),
-        describe=_describe_fading_stream,
-        trace=trace_streams,
-        action=_choose_stream_action,
-    ),
-    Rule(
-        name="vanishing_typical",
-        verdict=Verdict.VANISHING,
-        metric="median ‖∂𝓛/∂W‖ of the layers ÷ error at the output",
-        threshold=USABLE_ON_STREAM,
-        beyond="<",
-        reason="A network with residual connections can train even if some layers receive a small "
-        "gradient. But here most layers receive almost none.",
-        feature="smallest_gradient",
-        source="Veit et al. 2016 (arXiv 1605.06431); threshold measured",
-        read=lambda flow: read_whole(flow, measure_typical_gradient(flow)),
-        applies=lambda flow: bool(flow.residuals or list_bypassed(flow)),
-        trace=trace_way_back,
-        of_gradients=True,
     ),
     Rule(
         name="vanishing_gradient",
@@ -676,7 +603,7 @@ def _add_evidence(rule: Rule) -> Rule:
 
 _TABLE = sorted(
     (
-        *map(_silence_without_error, (*_RULES, *TIME_RULES)),
+        *map(_silence_without_error, (*_RULES, *STREAM_RULES, *TIME_RULES)),
         *map(_add_evidence, (*LOSS_RULES, *INPUT_RULES)),
         *PRECISION_RULES,
         *SLIP_RULES,

@@ -231,7 +231,9 @@ def _list_stream_ratios(
 
 def _is_tied(stream: Sequence[ResidualFlow]) -> bool:
     """Whether all branches of a residual stream are computed with the same weights."""
-    return len(stream) > 1 and bool(stream[0].parameters) and len({x.parameters for x in stream}) == 1
+    return (
+        len(stream) > 1 and bool(stream[0].parameters) and len({x.parameters for x in stream}) == 1
+    )
 
 
 def _measure_before(flow: GradientFlow, stream: Sequence[ResidualFlow]) -> float | None:

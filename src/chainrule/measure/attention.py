@@ -67,9 +67,24 @@ _LOOKED_AT = (
     | {"scaled_dot_product_attention", "ctc_loss"}
 )
 """Functions that are looked at where nothing is followed and their result needs a gradient."""
-_NORMALIZES = frozenset("layer_norm rms_norm group_norm instance_norm batch_norm".split())
+_NORMALIZES = frozenset(["layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm"])
 _READS = _NORMALIZES | frozenset(
-    "relu relu_ leaky_relu elu selu celu gelu silu mish tanh sigmoid softplus hardtanh relu6".split()
+    [
+        "relu",
+        "relu_",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "celu",
+        "gelu",
+        "silu",
+        "mish",
+        "tanh",
+        "sigmoid",
+        "softplus",
+        "hardtanh",
+        "relu6",
+    ]
 )
 """Functions that do what modules do that may stand behind a sum."""
 _CARRIED_BY = (
@@ -210,9 +225,7 @@ class AttentionWatch(TorchFunctionMode):
         args = given[1]
         if name not in _READS or self._note_read is None or not args or type(args[0]) is not Tensor:
             return call(*given)
-        return self._note_read(
-            args[0], lambda: call(*given), is_normalization=name in _NORMALIZES
-        )
+        return self._note_read(args[0], lambda: call(*given), is_normalization=name in _NORMALIZES)
 
     def _note_alignment(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         given = dict(zip(_OF_CTC, args, strict=False)) | dict(kwargs)

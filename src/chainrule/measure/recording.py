@@ -425,9 +425,7 @@ class Recorder:
                     self._note_sum(key, tensor, edge)
         return tuple(edges)
 
-    def note_read(
-        self, tensor: Tensor, run: Callable[[], Any], *, is_normalization: bool
-    ) -> Any:
+    def note_read(self, tensor: Tensor, run: Callable[[], Any], *, is_normalization: bool) -> Any:
         """Run an activation or a normalization that is called as a function, and note its sum."""
         key = None if self.is_complete else find_sum(tensor, self.overwritten)
         edge = None if key is None or key in self.sums else self.note_edge(tensor)
@@ -471,7 +469,7 @@ class Recorder:
         if edge is not None and not subject.is_leaf:
             key = find_sum(tensor, self.overwritten)
             if key is not None:
-                self._note_sum(key, subject, tensor, edge)
+                self._note_sum(key, tensor, edge)
         if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
             return
         if values.layout != torch.strided:
