@@ -426,6 +426,7 @@ _RULES = (
         clipped=True,
         of_gradients=True,
     ),
+    *STREAM_RULES,
     Rule(
         name="exploding_backward",
         verdict=Verdict.EXPLODING,
@@ -603,7 +604,7 @@ def _add_evidence(rule: Rule) -> Rule:
 
 _TABLE = sorted(
     (
-        *map(_silence_without_error, (*_RULES, *STREAM_RULES, *TIME_RULES)),
+        *map(_silence_without_error, (*_RULES, *TIME_RULES)),
         *map(_add_evidence, (*LOSS_RULES, *INPUT_RULES)),
         *PRECISION_RULES,
         *SLIP_RULES,

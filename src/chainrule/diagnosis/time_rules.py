@@ -477,8 +477,8 @@ TIME_RULES = (
         threshold=0.5,
         beyond=">",
         reason="What these steps hold cannot be learned: on the way back through time, every step "
-        "multiplies the gradient by a factor below 1. If the loss needs them, give it a shorter path "
-        "to them. If it needs the last steps only, give the module shorter sequences.",
+        "multiplies the gradient by a factor below 1. If the loss needs them, give it a shorter "
+        "path to them. If it needs the last steps only, give the module shorter sequences.",
         source="Hochreiter 1991; Jozefowicz et al. 2015 and Tallec & Ollivier 2018 (arXiv "
         "1804.11188) on the forget bias; threshold measured",
         action=_choose_lost_action,

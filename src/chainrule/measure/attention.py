@@ -68,24 +68,10 @@ _LOOKED_AT = (
 )
 """Functions that are looked at where nothing is followed and their result needs a gradient."""
 _NORMALIZES = frozenset(["layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm"])
-_READS = _NORMALIZES | frozenset(
-    [
-        "relu",
-        "relu_",
-        "leaky_relu",
-        "elu",
-        "selu",
-        "celu",
-        "gelu",
-        "silu",
-        "mish",
-        "tanh",
-        "sigmoid",
-        "softplus",
-        "hardtanh",
-        "relu6",
-    ]
+_ACTIVATES_BY = (
+    "relu relu_ leaky_relu elu selu celu gelu silu mish tanh sigmoid softplus hardtanh relu6"
 )
+_READS = _NORMALIZES | frozenset(_ACTIVATES_BY.split())
 """Functions that do what modules do that may stand behind a sum."""
 _CARRIED_BY = (
     "add add_ sub sub_ mul mul_ div div_ true_divide masked_fill masked_fill_ where to float half "

@@ -152,7 +152,12 @@ def _select_edges(
         for edge in (*call.input_edges, *(output.edge for output in call.outputs))
         if edge is not None
     }
-    wanted |= recorder.kept | recorder.timed.keys() | recorder.arriving.keys()
+    wanted |= (
+        {edge for edge, _, _ in recorder.read}
+        | recorder.kept
+        | recorder.timed.keys()
+        | recorder.arriving.keys()
+    )
     found = {}
     for edge in sorted(wanted):
         gradient = gradients.get(edge)

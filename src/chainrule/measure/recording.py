@@ -99,7 +99,7 @@ class Subject:
 
 @dataclass(slots=True, eq=False)
 class Sum:
-    """A sum that a module or a function read, itself or a view of it, as residual connections do."""
+    """A sum that a module or a function read, itself or a view of it: maybe a residual one."""
 
     node: Any
     edge: int
@@ -144,7 +144,7 @@ class Recorder:
         sums: What modules read that is a sum, by the node and output where it was made; so it is
             with functions that do what activations and normalizations do (`note_read`).
         read: Edges of sums that such functions read, and of what they made of them; and whether it
-            was a normalization.
+            was a normalization: one of other outputs counts, too.
         overwritten: Nodes that add in place (`chainrule.measure.autograd_graph.find_sum`).
         kept: Edges whose gradients are wanted though no call's tensor sat on them.
         by_example: Edges at which it is noted which examples (entries of the first dimension)
@@ -177,7 +177,7 @@ class Recorder:
         }
         self.replaced: dict[int, int] = {}
         self.sums: dict[tuple[Any, int], Sum] = {}
-        self.read: list[tuple[int, int, bool]] = []
+        self.read: list[tuple[int, int | None, bool]] = []
         self.overwritten: set[Any] = set()
         self.kept: set[int] = set()
         self.by_example: set[int] = set()
@@ -427,14 +427,19 @@ class Recorder:
 
     def note_read(self, tensor: Tensor, run: Callable[[], Any], *, is_normalization: bool) -> Any:
         """Run an activation or a normalization that is called as a function, and note its sum."""
-        key = None if self.is_complete else find_sum(tensor, self.overwritten)
-        edge = None if key is None or key in self.sums else self.note_edge(tensor)
-        if key is not None and edge is not None:
+        if self.is_complete or tensor.grad_fn is None:
+            return run()
+        key = find_sum(tensor, self.overwritten)
+        edge = self._positions.get((tensor.grad_fn, tensor.output_nr))
+        if (
+            key is not None
+            and key not in self.sums
+            and (edge := self.note_edge(tensor)) is not None
+        ):
             self._note_sum(key, tensor, edge)
         result = run()
-        if edge is not None and type(result) is Tensor:
-            made = self.note_edge(result)
-            self.read += [] if made is None else [(edge, made, is_normalization)]
+        if edge is not None and (key is not None or is_normalization) and type(result) is Tensor:
+            self.read.append((edge, self.note_edge(result), is_normalization))
         return result
 
     def _note_sum(self, key: Edge, tensor: Tensor, edge: int) -> None:

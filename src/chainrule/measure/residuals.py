@@ -126,7 +126,7 @@ class Connection:
 def describe_residuals(
     residuals: Sequence[Residual],
     calls: Sequence[Call],
-    read: Sequence[tuple[int, int, bool]] = (),
+    read: Sequence[tuple[int, int | None, bool]] = (),
 ) -> tuple[Connection, ...]:
     """Return residual connections as edges, each with the number of its residual stream.
 
@@ -142,7 +142,7 @@ def describe_residuals(
         if call.subject.role in ("normalization", "activation") and call.input_edges
         for output in call.outputs
         if output.edge is not None
-    } | {made: edge for edge, made, _ in read}
+    } | {made: edge for edge, made, _ in read if made is not None}
     streams: dict[int, int] = {}
     found = []
     for each in residuals:
