@@ -427,7 +427,7 @@ class Recorder:
 
     def note_read(self, tensor: Tensor, run: Callable[[], Any], *, is_normalization: bool) -> Any:
         """Run an activation or a normalization that is called as a function, and note its sum."""
-        if self.is_complete or tensor.grad_fn is None:
+        if self.is_complete or is_functorch_wrapped(tensor) or tensor.grad_fn is None:
             return run()
         key = find_sum(tensor, self.overwritten)
         edge = self._positions.get((tensor.grad_fn, tensor.output_nr))
