@@ -45,14 +45,12 @@ def read_chain(flow: GradientFlow) -> list[Reading]:
     The gates of a recurrent module scale its gradient, most of all where they start open or closed
     on purpose, and the bounds were measured on dense layers. So a layer before one counts only if
     its gradient would be too small without what they take from it. Nor does one count that is so
-    small itself that its gradient moves it, or that small layers behind it keep from a larger one,
-    nor one that a sum over many answers makes up for (`list_lifted`).
+    small itself that its gradient moves it, or that small layers behind it keep from a larger one.
     """
     recurrent = list_recurrent(flow)
     layers = drop_explained(flow, list_judged(flow))
     readings = read_gradients(flow, [each for each in layers if each.layer not in recurrent])
     small = list_before_small(flow) | {x.layer for x in layers if moves(flow, x)}
-    small |= list_lifted(flow)
     return [
         each
         for each in readings
@@ -63,31 +61,6 @@ def read_chain(flow: GradientFlow) -> list[Reading]:
             and each.layers[0] not in small
         )
     ]
-
-
-def list_lifted(flow: GradientFlow) -> frozenset[int]:
-    """Return the weight layers to which a loss that is a large sum gives a usable gradient as is.
-
-    A small gradient ÷ the error at the output means that the rate would have to be raised. Where
-    the loss is added up over many answers (pixels), so that the error is far above 1, it need not,
-    as long as no layer receives so much that the rate must be lowered: ‖∂loss/∂W‖ itself is usable,
-    in units of the largest of all layers if that is above 1.
-
-    Example:
-        >>> from chainrule import NetworkSpec, simulate
-        >>> list_lifted(simulate(NetworkSpec(depth=3, width=4)))
-        frozenset()
-    """
-    norms = {
-        layer.layer: float(layer.weight_gradient_norm)
-        for layer in flow.weight_layers
-        if layer.weight_gradient_norm is not None
-    }
-    largest = max(norms.values(), default=math.nan)
-    if flow.spec is not None or not (flow.output_error or 0.0) > 1.0 or not largest < math.inf:
-        return frozenset()
-    bound = USABLE_IN_CHAIN * max(1.0, largest)
-    return frozenset(layer for layer, norm in norms.items() if norm >= bound)
 
 
 def is_nearly_large(flow: GradientFlow) -> bool:
