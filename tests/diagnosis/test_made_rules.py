@@ -637,7 +637,7 @@ def test_bounds_of_all_rules():
         **{"vanishing_time": (">", 0.5), "starved_normalization": ("<", 0.1)},
         **{"same_answer": ("<", 0.01), "fading_signal": ("<", 0.01), "below_epsilon": ("<", 1e-10)},
         **{"not_held": (">", 0.999), "large_step": (">", 1.0), "small_step": ("<", 1e-6)},
-        **{"overshoots": (">", 6.0)},
+        **{"overshoots": (">", 6.0), "averaged_away": ("<", 1e-5)},
     }
     assert {name: (rule.beyond, rule.threshold) for name, rule in RULES.items()} == {
         name: (beyond, pytest.approx(bound)) for name, (beyond, bound) in bounds.items()

@@ -67,20 +67,27 @@ ACTIONS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.NO_GRADIENT: "Look for detach(), no_grad(), an unused module, or a parameter that "
         "forward() replaces.",
         Verdict.DEAD_UNITS: "Worth trying: a wider network, or Leaky ReLU; then measure again.",
-        Verdict.EXPLODING: "Worth trying: {change}, normalization, or gradient clipping; then "
-        "measure again.",
-        Verdict.VANISHING: "Worth trying: {change}, residual connections, or normalization; then "
-        "measure again.",
-        Verdict.SATURATED: "Worth trying: {change}, smaller inputs, or normalization; then "
-        "measure again.",
-        Verdict.SIGNAL_COLLAPSE: "Worth trying: {change}, residual connections, or "
-        "normalization; then measure again.",
-        Verdict.HARD_TO_TRAIN: "Worth trying: residual connections, fewer layers, or {change}; "
-        "then measure again.",
+        Verdict.EXPLODING: "Worth trying: {options}; then measure again.",
+        Verdict.VANISHING: "Worth trying: {options}; then measure again.",
+        Verdict.SATURATED: "Worth trying: {options}; then measure again.",
+        Verdict.SIGNAL_COLLAPSE: "Worth trying: {options}; then measure again.",
+        Verdict.HARD_TO_TRAIN: "Worth trying: {options}; then measure again.",
         Verdict.HEALTHY: "Nothing needs to change. Train it.",
     }
 )
-"""What to do next, by verdict; `{change}` is filled in with what suits the network."""
+"""What to do next, by verdict; `{options}` is filled in with what suits the network."""
+
+_RESIDUAL, _NORMALIZATION = "residual connections", "normalization"
+_OPTIONS: Mapping[Verdict, tuple[str, ...]] = MappingProxyType(
+    {
+        Verdict.EXPLODING: ("{change}", _NORMALIZATION, "gradient clipping"),
+        Verdict.VANISHING: ("{change}", _RESIDUAL, _NORMALIZATION),
+        Verdict.SATURATED: ("{change}", "smaller inputs", _NORMALIZATION),
+        Verdict.SIGNAL_COLLAPSE: ("{change}", _RESIDUAL, _NORMALIZATION),
+        Verdict.HARD_TO_TRAIN: (_RESIDUAL, "fewer layers", "{change}"),
+    }
+)
+"""What may be worth trying; what the network has already is left out."""
 
 ACTION_AT_RISK = (
     "Train it and watch the loss. Nothing is wrong at the start, but with plain SGD many networks "
@@ -440,7 +447,28 @@ def _find_all(
         found += _find(rule, flow)
     order = list(Verdict)
     found.sort(key=lambda each: order.index(each.verdict))
-    return tuple(_weigh(found, viability, rules))
+    return tuple(_weigh(_put_cause_first(found, flow), viability, rules))
+
+
+_EFFECTS = frozenset({Verdict.VANISHING, Verdict.SIGNAL_COLLAPSE})
+
+
+def _put_cause_first(found: list[Finding], flow: GradientFlow) -> list[Finding]:
+    """Put the finding that names where gradients are lost before those that say that they are.
+
+    It is a module that passes nothing on in time, where all layers that receive too little lie
+    before it; or an average behind a normalization that makes all examples the same.
+    """
+    if not found or found[0].verdict not in _EFFECTS:
+        return found
+    small = {layer for each in found if each.rule == "vanishing_gradient" for layer in each.layers}
+    for name in ("averaged_away", "unheard_steps", "vanishing_time"):
+        cause = next((each for each in found if each.rule == name), None)
+        if cause is None:
+            continue
+        if name == "averaged_away" or (small and cause.layers and max(small) < min(cause.layers)):
+            return [cause, *(each for each in found if each is not cause)]
+    return found
 
 
 def _find(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
@@ -524,7 +552,7 @@ def _choose_action(
     actions = [rules[each.rule].action for each in speaking if each.rule in rules]
     made = next((action(flow) for action in actions if callable(action)), "")
     words = actions[0] if actions and isinstance(actions[0], str) else ""
-    usual = made or (words or ACTIONS[verdict]).format(change=_suggest_change(flow))
+    usual = made or words or ACTIONS[verdict].format(options=_list_options(flow, verdict))
     if trial is not None and trial.tried:
         is_explained = bool(findings) and findings[0].rule != DID_NOT_TRAIN.name
         causes = list_causes(flow, trial, notes, is_explained=is_explained)
@@ -567,6 +595,22 @@ def _summarize(flow: GradientFlow, findings: Sequence[Finding]) -> str:
         f"{format_number(max(norms))}, and the gradient at layer 1 is {format_times(ratio)} that "
         "at the last layer."
     )
+
+
+def _list_options(flow: GradientFlow, verdict: Verdict) -> str:
+    """Return what is worth trying and is not there yet, in words."""
+    there = set()
+    if flow.residuals or any(call.role == "residual" for call in flow.layers):
+        there.add(_RESIDUAL)
+    if any(call.role == "normalization" for call in flow.layers) or any(
+        each.normalization != "none" for each in flow.residuals
+    ):
+        there.add(_NORMALIZATION)
+    options = [each for each in _OPTIONS.get(verdict, ()) if each not in there]
+    words = [each.format(change=_suggest_change(flow)) for each in options]
+    if len(words) < 3:
+        return " or ".join(words)
+    return f"{', '.join(words[:-1])}, or {words[-1]}"
 
 
 def _suggest_change(flow: GradientFlow) -> str:

@@ -199,13 +199,50 @@ def measure_stream_growth(flow: GradientFlow) -> float | None:
 
 
 def measure_stream_gradient(flow: GradientFlow) -> float | None:
-    """Return ‖∂loss/∂sum‖ at a residual stream's first sum ÷ at its last, of all the smallest."""
-    ratios = [
-        stream[0].gradient / stream[-1].gradient
-        for stream in list_streams(flow)
-        if stream[0].gradient is not None and stream[-1].gradient
-    ]
+    """Return ‖∂loss/∂sum‖ at a residual stream's first sum ÷ at its last, of all the smallest.
+
+    A stream that the same weights make again and again (a neural ODE, an equilibrium) may forget
+    where it started and read its input at every step. So of such a stream, what arrives at the
+    layer before it counts, if that is more.
+    """
+    ratios = [ratio for _, ratio in _list_stream_ratios(flow)]
     return min(ratios, default=None)
+
+
+def find_faded_stream(flow: GradientFlow) -> tuple[ResidualFlow, ...]:
+    """Return the residual stream whose gradient that is; none if there is no stream."""
+    found = _list_stream_ratios(flow)
+    return min(found, key=lambda each: each[1])[0] if found else ()
+
+
+def _list_stream_ratios(
+    flow: GradientFlow,
+) -> list[tuple[tuple[ResidualFlow, ...], float]]:
+    found = []
+    for stream in list_streams(flow):
+        first, last = stream[0].gradient, stream[-1].gradient
+        if first is None or not last:
+            continue
+        before = _measure_before(flow, stream) if _is_tied(stream) else None
+        arriving = first if before is None else max(first, before)
+        found.append((stream, float(arriving / last)))
+    return found
+
+
+def _is_tied(stream: Sequence[ResidualFlow]) -> bool:
+    """Whether all branches of a residual stream are computed with the same weights."""
+    return (
+        len(stream) > 1 and bool(stream[0].parameters) and len({x.parameters for x in stream}) == 1
+    )
+
+
+def _measure_before(flow: GradientFlow, stream: Sequence[ResidualFlow]) -> float | None:
+    """Return ‖∂loss/∂output‖ of the last weight layer before a residual stream."""
+    inside = {flow.parameters[position].layer for position in stream[0].parameters}
+    start = min((layer for layer in inside if layer is not None), default=0)
+    before = [layer for layer in flow.weight_layers if layer.layer < start]
+    delta = before[-1].delta_norm if before else None
+    return None if delta is None else float(delta)
 
 
 def measure_typical_gradient(flow: GradientFlow) -> float | None:
@@ -450,6 +487,26 @@ def count_units(flow: GradientFlow) -> dict[int, float]:
         if p.is_weight and p.layer is not None:
             units[p.layer] = units.get(p.layer, 0.0) + p.shape[0]
     return units
+
+
+SMALL_LAYER = 1 / 3
+"""Share of PyTorch's default size below which a layer of a chain starts small."""
+
+
+def has_small_layer(flow: GradientFlow) -> bool:
+    """Whether some layer of a chain starts far below the size that PyTorch gives it.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> has_small_layer(simulate(NetworkSpec(depth=3, width=64, init="he"), 1))
+        False
+    """
+    units = count_units(flow)
+    return any(
+        0.0 < layer.weight_norm * math.sqrt(3.0 / units[layer.layer]) < SMALL_LAYER
+        for layer in list_chain(flow)
+        if units.get(layer.layer)
+    )
 
 
 def moves(flow: GradientFlow, layer: WeightLayer, share: float = 1.0) -> bool:

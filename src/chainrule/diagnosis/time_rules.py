@@ -398,6 +398,47 @@ def _describe_growth(
     )
 
 
+def _name_way_to_hold(time: TimeFlow) -> str:
+    """Return what makes a module of this kind hold what it has read for longer."""
+    if time.kind.startswith("LSTM"):
+        return "forget gates that start open (a bias of 3 to 5)"
+    if time.kind.startswith("GRU"):
+        return "update gates that start near 1 (a bias of 3 to 5, so that the state is kept)"
+    if time.kind in UNGATED:
+        return "a module with gates (nn.LSTM, nn.GRU)"
+    return "a factor nearer to 1 between the steps"
+
+
+def _reads_last(time: TimeFlow) -> bool:
+    """Whether the loss reads only the last step of a module that reads a whole sequence."""
+    read = [float(each) for each in time.read]
+    return len(read) > 1 and read[-1] > 0.0 and not any(read[:-1])
+
+
+def _word_action(time: TimeFlow | None, rest: str) -> str:
+    if time is None:
+        return f"Worth trying: {rest}; then measure again."
+    padded = ""
+    if _reads_last(time):
+        padded = (
+            f"If the sequences of {_word_name(time.name)} are padded at their ends, read the last "
+            "real step of each example instead of the last one. Else worth trying: "
+        )
+    return f"{padded or 'Worth trying: '}{_name_way_to_hold(time)}, {rest}; then measure again."
+
+
+def _choose_heard_action(flow: GradientFlow) -> str:
+    measured = [(value, each) for each in flow.times if (value := measure_heard(each)) is not None]
+    time = min(measured, key=lambda pair: pair[0])[1] if measured else None
+    return _word_action(time, "a mean over the outputs of all steps, or attention")
+
+
+def _choose_lost_action(flow: GradientFlow) -> str:
+    measured = [(value, each) for each in flow.times if (value := measure_lost(each)) is not None]
+    time = max(measured, key=lambda pair: pair[0])[1] if measured else None
+    return _word_action(time, "a shorter path to the steps that matter, or shorter sequences")
+
+
 TIME_RULES = (
     Rule(
         name="exploding_time",
@@ -422,12 +463,10 @@ TIME_RULES = (
         threshold=USABLE_IN_CHAIN,
         beyond="<",
         reason="The batch shows what the targets depend on, and hardly any gradient comes back to "
-        "these steps, so the loss does not show the weights how to use them. Start the forget "
-        "gates open (a bias of 3 to 5), read the outputs of all steps, or use attention.",
+        "these steps, so the loss does not show the weights how to use them.",
         source="Hochreiter 1991; Bengio et al. 1994; ties measured by HSIC, Gretton et al. 2007; "
         "the bound is that of a chain of layers",
-        action="Worth trying: forget gates that start open (a bias of 3 to 5), a mean over the "
-        "outputs of all steps, or attention; then measure again.",
+        action=_choose_heard_action,
         read=_read_heard,
         describe=_describe_unheard,
     ),
@@ -438,13 +477,11 @@ TIME_RULES = (
         threshold=0.5,
         beyond=">",
         reason="What these steps hold cannot be learned: on the way back through time, every step "
-        "multiplies the gradient by a factor below 1. If the loss needs them, start the forget "
-        "gates open (a bias of 3 to 5), read the outputs of all steps, or use attention. If it "
-        "needs the last steps only, give the module shorter sequences.",
+        "multiplies the gradient by a factor below 1. If the loss needs them, give it a shorter "
+        "path to them. If it needs the last steps only, give the module shorter sequences.",
         source="Hochreiter 1991; Jozefowicz et al. 2015 and Tallec & Ollivier 2018 (arXiv "
         "1804.11188) on the forget bias; threshold measured",
-        action="Worth trying: forget gates that start open (a bias of 3 to 5), a shorter path to "
-        "the steps that matter, or shorter sequences; then measure again.",
+        action=_choose_lost_action,
         read=_read_lost,
         describe=_describe_lost,
         scale="share",

@@ -129,7 +129,7 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
     }
     size_tables = {edge: len(tables) + at for at, edge in enumerate(sums)}
     tables += [{"size": size.reshape(1, 1)} for size in sums.values()]
-    connections = describe_residuals(residuals, recorder.calls)
+    connections = describe_residuals(residuals, recorder.calls, recorder.read)
     targets = take_targets(facts)
     timed = take_times(recorder, edge_gradients, targets)
     time_tables = len(tables)

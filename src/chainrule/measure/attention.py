@@ -69,6 +69,12 @@ _LOOKED_AT = (
     | {"scaled_dot_product_attention", "ctc_loss"}
 )
 """Functions that are looked at where nothing is followed and their result needs a gradient."""
+_NORMALIZES = frozenset(["layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm"])
+_ACTIVATES_BY = (
+    "relu relu_ leaky_relu elu selu celu gelu silu mish tanh sigmoid softplus hardtanh relu6"
+)
+_READS = _NORMALIZES | frozenset(_ACTIVATES_BY.split())
+"""Functions that do what modules do that may stand behind a sum."""
 _CARRIED_BY = (
     "add add_ sub sub_ mul mul_ div div_ true_divide masked_fill masked_fill_ where to float half "
     "bfloat16 double type type_as view reshape transpose permute swapaxes contiguous clone clamp "
@@ -78,6 +84,10 @@ _CARRIED_BY = (
 )
 _CARRIERS = frozenset(_CARRIED_BY.split())
 """Functions whose result still is what went in: scores masked and scaled, weights dropped out."""
+
+
+NoteRead = Callable[..., Any]
+"""How such a function is run: `chainrule.measure.recording.Recorder.note_read`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -115,9 +125,15 @@ class AttentionWatch(TorchFunctionMode):
         joins: What is joined to values that have a gradient.
     """
 
-    def __init__(self, inventory: Inventory, overwritten: set[Any] | None = None) -> None:
+    def __init__(
+        self,
+        inventory: Inventory,
+        overwritten: set[Any] | None = None,
+        note_read: NoteRead | None = None,
+    ) -> None:
         super().__init__()
         self._overwritten = set() if overwritten is None else overwritten
+        self._note_read = note_read
         self.calls: list[AttentionCall] = []
         self.is_paused = False
         self.constants = Constants()
@@ -164,7 +180,7 @@ class AttentionWatch(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "multi_head_attention_forward" and func is F.multi_head_attention_forward:
             return self._run_multihead(args, kwargs)
-        result = self._callers.find(_find_caller())(func, args, kwargs)
+        result = self._run(name, self._callers.find(_find_caller()), (func, args, kwargs))
         if (
             name not in _LOOKED_AT
             and type(result) is Tensor
@@ -194,6 +210,13 @@ class AttentionWatch(TorchFunctionMode):
         elif self._tracked and name in _SOFTMAX:
             self._note_softmax(args, kwargs, result)
         return result
+
+    def _run(self, name: str, call: Callable[..., Any], given: tuple[Any, Any, Any]) -> Any:
+        """Run a function; a sum that an activation or a normalization reads may be a residual."""
+        args = given[1]
+        if name not in _READS or self._note_read is None or not args or type(args[0]) is not Tensor:
+            return call(*given)
+        return self._note_read(args[0], lambda: call(*given), is_normalization=name in _NORMALIZES)
 
     def _note_alignment(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         given = dict(zip(_OF_CTC, args, strict=False)) | dict(kwargs)
@@ -331,13 +354,17 @@ _THREAD = threading.local()
 
 @contextmanager
 def watch_attention(
-    inventory: Inventory, overwritten: set[Any] | None = None
+    inventory: Inventory,
+    overwritten: set[Any] | None = None,
+    note_read: NoteRead | None = None,
 ) -> Iterator[AttentionWatch]:
     """Watch a model's attention in this thread; `overwritten` receives nodes of sums in place.
 
+    `note_read` runs activations and normalizations that are called as functions.
+
     A watch that this thread has begun already, for another model, pauses meanwhile.
     """
-    watch = AttentionWatch(inventory, overwritten)
+    watch = AttentionWatch(inventory, overwritten, note_read)
     if not has_function_stack():
         yield watch
         return

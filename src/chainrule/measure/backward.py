@@ -146,7 +146,7 @@ def _select_edges(
     gradients: dict[int, Tensor | Table], recorder: Recorder
 ) -> dict[int, Tensor | Table]:
     """Return the gradients of the edges that calls refer to."""
-    wanted = list_call_edges(recorder.calls)
+    wanted = list_call_edges(recorder.calls) | {edge for edge, _, _ in recorder.read}
     wanted |= recorder.kept | recorder.timed.keys() | recorder.arriving.keys()
     found = {}
     for edge in sorted(wanted):

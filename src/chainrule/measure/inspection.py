@@ -94,7 +94,8 @@ def inspect(
         run_modules_one_by_one(),
         record(inventory) as recorder,
     ):
-        with watch_attention(inventory, recorder.overwritten) as watch, interrupts.let_through():
+        watched = watch_attention(inventory, recorder.overwritten, recorder.note_read)
+        with watched as watch, interrupts.let_through():
             recorder.joins, recorder.constants = watch.joins, watch.constants
             loss, terms = call_loss(
                 compute_loss, inventory.modules[0][1], lambda: recorder.last_run

@@ -101,11 +101,10 @@ class Subject:
 
 @dataclass(slots=True, eq=False)
 class Sum:
-    """A sum that a module read, itself or a view of it, as residual connections make it."""
+    """A sum that a module or a function read, itself or a view of it: maybe a residual one."""
 
     node: Any
     edge: int
-    reader: Subject
     size: Tensor
 
 
@@ -144,7 +143,10 @@ class Recorder:
             or a reentrant checkpoint will repeat them.
         replaced: Edge of a view that was overwritten in place → edge of the tensor viewed, where
             the gradient arrives instead.
-        sums: What modules read that is a sum, by the node and output where it was made.
+        sums: What modules read that is a sum, by the node and output where it was made; so it is
+            with functions that do what activations and normalizations do (`note_read`).
+        read: Edges of sums that such functions read, and of what they made of them; and whether it
+            was a normalization: one of other outputs counts, too.
         overwritten: Nodes that add in place (`chainrule.measure.autograd_graph.find_sum`).
         kept: Edges whose gradients are wanted, also if no call's tensor sat on them.
         by_example: Edges at which it is noted which examples (entries of the first dimension)
@@ -179,6 +181,7 @@ class Recorder:
         }
         self.replaced: dict[int, int] = {}
         self.sums: dict[tuple[Any, int], Sum] = {}
+        self.read: list[tuple[int, int | None, bool]] = []
         self.overwritten: set[Any] = set()
         self.kept: set[int] = set()
         self.by_example: set[int] = set()
@@ -435,7 +438,7 @@ class Recorder:
             if edge is not None and edge not in self.lent:
                 edges.append(edge)
                 if (key := find_sum(tensor, self.overwritten)) is not None:
-                    self._note_sum(key, subject, tensor, edge)
+                    self._note_sum(key, tensor, edge)
         return tuple(edges)
 
     def _note_parts(self, subject: Subject, tensor: Tensor) -> None:
@@ -446,7 +449,24 @@ class Recorder:
         if tensor.requires_grad and self._may_enter:
             self._take(subject, parts, is_part=True)
 
-    def _note_sum(self, key: Edge, reader: Subject, tensor: Tensor, edge: int) -> None:
+    def note_read(self, tensor: Tensor, run: Callable[[], Any], *, is_normalization: bool) -> Any:
+        """Run an activation or a normalization that is called as a function, and note its sum."""
+        if self.is_complete or is_functorch_wrapped(tensor) or tensor.grad_fn is None:
+            return run()
+        key = find_sum(tensor, self.overwritten)
+        edge = self._positions.get((tensor.grad_fn, tensor.output_nr))
+        if (
+            key is not None
+            and key not in self.sums
+            and (edge := self.note_edge(tensor)) is not None
+        ):
+            self._note_sum(key, tensor, edge)
+        result = run()
+        if edge is not None and (key is not None or is_normalization) and type(result) is Tensor:
+            self.read.append((edge, self.note_edge(result), is_normalization))
+        return result
+
+    def _note_sum(self, key: Edge, tensor: Tensor, edge: int) -> None:
         if key in self.sums or tensor.numel() == 0 or tensor.is_nested or tensor.is_sparse:
             return
         if is_functorch_wrapped(tensor):
@@ -454,7 +474,7 @@ class Recorder:
         values = tensor.detach()
         if values.is_complex():
             values = torch.view_as_real(values.resolve_conj())
-        self.sums[key] = Sum(key[0], edge, reader, measure_norm(values) / tensor.numel() ** 0.5)
+        self.sums[key] = Sum(key[0], edge, measure_norm(values) / tensor.numel() ** 0.5)
 
     def _note_output(
         self, call: Call, path: str, tensor: Tensor, pre_activation: Any, *, is_copy: bool
@@ -478,7 +498,7 @@ class Recorder:
         if edge is not None and not subject.is_leaf:
             key = find_sum(tensor, self.overwritten)
             if key is not None:
-                self._note_sum(key, subject, tensor, edge)
+                self._note_sum(key, tensor, edge)
         if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()):
             return
         if values.layout != torch.strided:

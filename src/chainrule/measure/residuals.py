@@ -124,7 +124,9 @@ class Connection:
 
 
 def describe_residuals(
-    residuals: Sequence[Residual], calls: Sequence[Call]
+    residuals: Sequence[Residual],
+    calls: Sequence[Call],
+    read: Sequence[tuple[int, int | None, bool]] = (),
 ) -> tuple[Connection, ...]:
     """Return residual connections as edges, each with the number of its residual stream.
 
@@ -133,14 +135,14 @@ def describe_residuals(
     """
     normalized = {
         edge for c in calls if c.subject.role == "normalization" for edge in c.input_edges
-    }
+    } | {edge for edge, _, is_normalization in read if is_normalization}
     passed_on = {
         output.edge: call.input_edges[0]
         for call in calls
         if call.subject.role in ("normalization", "activation") and call.input_edges
         for output in call.outputs
         if output.edge is not None
-    }
+    } | {made: edge for edge, made, _ in read if made is not None}
     streams: dict[int, int] = {}
     found = []
     for each in residuals:

@@ -235,6 +235,13 @@ _SOFT = Advice(
     code="chosen = torch.softmax(logits, dim=-1)  # instead of a one-hot of logits.argmax(dim=-1)",
 )
 
+_AVERAGE_FIRST = Advice(
+    title="An activation between the normalization and the average",
+    reason="A normalization gives its values the mean 0, so their average is the same for every "
+    "input. That of their positive part is not.",
+    code="pooled = torch.relu(norm(h)).mean(dim=-1)  # instead of norm(h).mean(dim=-1)",
+)
+
 BY_RULE: Mapping[str, tuple[Advice, ...]] = MappingProxyType(
     {
         "large_inputs": (_STANDARDIZE,),
@@ -250,6 +257,7 @@ BY_RULE: Mapping[str, tuple[Advice, ...]] = MappingProxyType(
         "vanishing_time": (_SHORTER,),
         "unheard_steps": (_SHORTER,),
         "untold_steps": (_SHORTER,),
+        "averaged_away": (_AVERAGE_FIRST,),
     }
 )
 """Advice by the rule that found something, for causes that lie outside of most weights."""
@@ -294,6 +302,10 @@ _OF_ARCHITECTURE = frozenset(
 def _advise_architecture(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advice]:
     if diagnosis.verdict not in _OF_ARCHITECTURE or diagnosis.findings[0].rule in BY_RULE:
         return
+    if diagnosis.findings[0].rule == "fading_stream" and not any(
+        each.normalization == "after" for each in flow.residuals
+    ):
+        return  # something multiplies the stream: no other layer makes up for it
     rules = {finding.rule for finding in diagnosis.findings}
     kinds = {call.kind for call in flow.layers}
     if any("RNN" in kind or "LSTM" in kind or "GRU" in kind for kind in kinds):
