@@ -307,7 +307,7 @@ def list_saved(node: Any) -> tuple[Saved, Saved]:
     inputs = inputs or [value for rank, value in found if rank == len(_SAVED)]
     results = [] if inputs else [value for _, value in found]
     if str(node.name()).startswith("SqrtBackward"):  # the root of 0, and of nothing else, is 0
-        zeros = [each for each in results if isinstance(each, Tensor) and not each.any()]
+        zeros: Saved = [each for each in results if isinstance(each, Tensor) and not each.any()]
         return (zeros, []) if zeros else (inputs, results)
     return inputs, results
 
