@@ -1119,6 +1119,38 @@ def pooled_features(broken):
     return model, lambda m: F.cross_entropy(m(x), labels)
 
 
+def warm_up(broken):
+    """A warm-up from 0 that has taken no step yet, and may take one per epoch."""
+    model, compute = _sound_regression()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: (k + (not broken)) / 5)
+    return Program(model, compute, optimizer)
+
+
+def still_group(broken):
+    """One of several groups has a rate of 0."""
+    model, compute = _sound_regression()
+    (weight, *rest) = model.parameters()
+    groups = [{"params": [weight], "lr": 0.0 if broken else 0.05}, {"params": rest}]
+    return Program(model, compute, torch.optim.SGD(groups, 0.1))
+
+
+def rounded_steps(broken):
+    """Weights in bfloat16, and steps of Adam that are less than half of its distances."""
+    model, compute = _sound_regression()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    if not broken:
+        return Program(model, compute, optimizer)
+    half = stack(6, 24, 2, activation=nn.Tanh).bfloat16()
+    x = torch.randn(64, 6).bfloat16()
+    target = torch.tanh(x.float() @ torch.randn(6, 2))
+    return Program(
+        half,
+        lambda m: F.mse_loss(m(x).float(), target),
+        torch.optim.Adam(half.parameters(), 1e-4),
+    )
+
+
 NOTED = {
     "view in place of permute": Noted(permuted_by_view, "scrambled_sizes", ("view", "faults.py")),
     "reshape in place of transpose": Noted(
@@ -1156,6 +1188,9 @@ NOTED = {
     "narrow likelihood": Noted(narrow_mixture, "low_rate"),
     "sure critic, by a logarithm": Noted(sure_critic_by_logarithm, "tiny_gradients"),
     "slow rate": Noted(rate(1e-4, 0.1), "small_steps", ("SGD",)),
+    "rate of zero at the start of a schedule": Noted(warm_up, "rate_of_zero", ("SGD", "0.1")),
+    "a group that stays": Noted(still_group, "still_group", ("1 of 4", "'0.weight'")),
+    "steps that bfloat16 rounds away": Noted(rounded_steps, "rounded_steps", ("bfloat16", "Adam")),
     "some decay": Noted(decay(torch.optim.SGD, 0.5, 1e-3, 0.1), "some_decay", ("0.5",)),
 }  # fmt: skip
 

@@ -114,3 +114,13 @@ def test_shows_the_first_with_what_went_in(each, fields, words):
 def test_a_detail_becomes_a_sentence():
     assert " A row is masked. " in origin(detail="a row is masked").sentence
     assert origin(elements=()).evidence == ""
+
+
+def test_says_what_becomes_of_infinity_that_is_made_zero():
+    clause = "division (net.py:8) makes 0 of it in 3 of 4 places"
+    silent = origin(loss=quantity(1.0), zeroed_by=clause)
+    assert silent.reach.startswith("Division (net.py:8) makes 0 of it in 3 of 4 places. ")
+    assert not silent.is_harmless
+    assert "neither" not in silent.reach
+    loud = origin(loss=quantity(math.nan), parameter_count=2, zeroed_by=clause)
+    assert "the loss (undefined) and the gradients of 2 parameters" in loud.reach

@@ -118,7 +118,7 @@ def test_a_tiny_rate_stays_tiny_with_a_schedule():
     assert "1.0·10⁻⁹" in diagnosis.findings[0].evidence
 
 
-@pytest.mark.parametrize("name", ["decays", "planned"])
+@pytest.mark.parametrize("name", ["decays", "planned", "rounded"])
 def test_a_file_with_another_number_of_decays_or_planned_rates(tmp_path, name):
     model = build()
     flow = chainrule.inspect(model, compute_loss, torch.optim.SGD(model.parameters(), 0.5))
@@ -210,3 +210,43 @@ def test_at_a_thousandth_of_its_own_rate_an_optimizer_learns_nothing(kind):
     before = compute_loss(foreign).item()
     train(foreign, optimizer)
     assert compute_loss(foreign).item() > 0.9 * before
+
+
+def test_a_rate_of_zero_is_a_finding_unless_a_schedule_starts_there():
+    for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.Adadelta):
+        model = build()
+        optimizer = kind(model.parameters(), lr=0.0)
+        found = chainrule.diagnose(chainrule.inspect(model, compute_loss, optimizer))
+        assert [each.rule for each in found.findings] == ["small_step"]
+        optimizer = kind(model.parameters(), lr=0.1)
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: min(1.0, epoch / 5))
+        found = chainrule.diagnose(chainrule.inspect(model, compute_loss, optimizer))
+        assert found.verdict is Verdict.HEALTHY
+        (note,) = [each for each in found.notes if each.name == "rate_of_zero"]
+        assert "0.1" in note.evidence
+        assert kind.__name__ in note.evidence
+
+
+def test_rates_of_zero_are_no_finding_where_an_optimizer_finds_its_own():
+    class Relative(torch.optim.Optimizer):
+        """It takes no rate, as Adafactor of other packages."""
+
+        def __init__(self, params, lr=None):
+            super().__init__(params, {"lr": lr})
+
+    for make in (Relative, lambda p: torch.optim.Rprop(p, 0.0)):
+        model = build()
+        flow = chainrule.inspect(model, compute_loss, make(model.parameters()))
+        assert chainrule.diagnose(flow).verdict is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adadelta])
+def test_a_group_at_zero_among_others_is_noted(kind):
+    model = build()
+    groups = [{"params": [model[0].weight], "lr": 0.0}, {"params": [model[2].weight]}]
+    flow = chainrule.inspect(model, compute_loss, kind(groups, lr=0.1))
+    diagnosis = chainrule.diagnose(flow)
+    assert diagnosis.verdict is Verdict.HEALTHY
+    names = {each.name: each for each in diagnosis.notes}
+    assert names["still_group"].modules == ("0.weight",)
+    assert "rate_of_zero" not in names

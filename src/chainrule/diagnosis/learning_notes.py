@@ -9,9 +9,14 @@ from chainrule.diagnosis.note import Note, make_note
 from chainrule.diagnosis.observations import OBSERVATIONS
 from chainrule.diagnosis.optimizer_rules import (
     EPSILON,
+    FIND_THEIR_OWN,
+    count_still,
     list_planned,
+    list_rounded,
+    measure_rounded,
     measure_usual_rate,
     word_decay,
+    word_rounded,
     word_step,
 )
 from chainrule.diagnosis.rules import RULES, measure_metric
@@ -289,7 +294,7 @@ def _find_small_steps(flow: GradientFlow) -> Iterator[Note]:
 def _find_foreign_rate(flow: GradientFlow) -> Iterator[Note]:
     """Find rates far from the usual one of an optimizer whose steps are not known otherwise."""
     optimizer = flow.optimizer
-    if optimizer is None or optimizer.steps != "other" or optimizer.name in _FIND_THEIR_OWN:
+    if optimizer is None or optimizer.steps != "other" or optimizer.name in FIND_THEIR_OWN:
         return
     rates = [rate for rate in list_planned(flow) if rate]
     usual = optimizer.default_rate
@@ -308,8 +313,46 @@ def _find_foreign_rate(flow: GradientFlow) -> Iterator[Note]:
         )
 
 
-_FIND_THEIR_OWN = frozenset({"Rprop"})
-"""Optimizers whose steps soon are of their own size, whatever rate they start with."""
+def _find_rate_of_zero(flow: GradientFlow) -> Iterator[Note]:
+    """Find rates of 0: all of them, where a schedule leads elsewhere, or those of some groups."""
+    optimizer = flow.optimizer
+    if optimizer is None:
+        return
+    still, held = count_still(flow)
+    rates = [rate for rate in optimizer.rates if rate is not None]
+    if rates and not any(rates) and still < held:
+        shown = format_number(max(rate for rate in list_planned(flow) if rate is not None))
+        yield make_note(
+            "rate_of_zero",
+            0.0,
+            f"the learning rate of {optimizer.name} is 0 now, and {shown} is what its schedule "
+            "starts from",
+            [],
+        )
+    if 0 < still < held:
+        names = [
+            parameter.name
+            for parameter, rate in zip(flow.parameters, list_planned(flow), strict=True)
+            if rate == 0.0 and parameter.status == "measured"
+        ]
+        yield make_note(
+            "still_group",
+            still,
+            f"{optimizer.name} holds {still} of {held} trained parameters at a learning rate of 0, "
+            f"such as {names[0]!r}",
+            names,
+        )
+
+
+def _find_rounded(flow: GradientFlow) -> Iterator[Note]:
+    share = measure_rounded(flow)
+    if share is not None and share > OBSERVATIONS["rounded_steps"].threshold:
+        yield make_note(
+            "rounded_steps",
+            share,
+            word_rounded(flow),
+            [each.name for each, own in list_rounded(flow) if own > 0.5],
+        )
 
 
 def _find_decay(flow: GradientFlow) -> Iterator[Note]:
@@ -347,6 +390,8 @@ LEARNING_NOTES: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_linear,
     _find_slips,
     _find_small_steps,
+    _find_rate_of_zero,
+    _find_rounded,
     _find_foreign_rate,
     _find_decay,
     _find_dropout,

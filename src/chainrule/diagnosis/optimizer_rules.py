@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from chainrule._utils.numbers import format_number
+from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.rule import Reading, Rule, Verdict, find_worst
 from chainrule.diagnosis.structure import is_loss_flat
 from chainrule.flow.gradient_flow import GradientFlow
@@ -71,9 +71,15 @@ def list_planned(flow: GradientFlow) -> tuple[float | None, ...]:
 def _read_planned_step(flow: GradientFlow) -> list[Reading]:
     """Return the first step ÷ the weights at the rates that a schedule leads to.
 
-    It may begin, and end, near 0.
+    It may begin, and end, near 0. At a rate of 0, the steps of any optimizer are 0, unless it finds
+    their size itself.
     """
-    return _read_step(flow, list_planned(flow))
+    optimizer = flow.optimizer
+    if optimizer is None or optimizer.steps != "other" or flow.ensemble_size != 1:
+        return _read_step(flow, list_planned(flow))
+    held = [rate for _, rate in _list_trained(flow, list_planned(flow)) if rate is not None]
+    takes = optimizer.default_rate is not None and optimizer.name not in FIND_THEIR_OWN
+    return [Reading(value=0.0)] if held and takes and not any(held) else []
 
 
 def _read_step(flow: GradientFlow, rates: Sequence[float | None] | None = None) -> list[Reading]:
@@ -239,6 +245,64 @@ def word_decay(flow: GradientFlow, value: float) -> str:
     return (
         f"with a weight decay of {format_number(largest)}, {flow.optimizer.name} pulls the weights "
         f"to zero {format_number(value)} times as strongly as along the gradient"
+    )
+
+
+FIND_THEIR_OWN = frozenset({"Rprop"})
+"""Optimizers whose steps soon are of their own size, whatever rate they start with."""
+
+
+def count_still(flow: GradientFlow) -> tuple[int, int]:
+    """Return how many trained parameters an optimizer holds at a rate of 0, and how many in all.
+
+    One that a schedule leads to another rate does not count.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> count_still(simulate(NetworkSpec(depth=3, width=4)))
+        (0, 0)
+    """
+    rates = [rate for _, rate in _list_trained(flow, list_planned(flow)) if rate is not None]
+    return rates.count(0.0), len(rates)
+
+
+def list_rounded(flow: GradientFlow) -> list[tuple[ParameterFlow, float]]:
+    """Return the trained parameters in half precision, and the share of each that cannot move.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> list_rounded(simulate(NetworkSpec(depth=3, width=4)))
+        []
+    """
+    if flow.optimizer is None or not flow.optimizer.rounded:
+        return []
+    pairs = zip(flow.parameters, flow.optimizer.rounded, strict=True)
+    return [(each, float(share)) for each, share in pairs if share is not None]
+
+
+def measure_rounded(flow: GradientFlow) -> float | None:
+    """Return which share of all entries in half precision the first step leaves unchanged.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> measure_rounded(simulate(NetworkSpec(depth=3, width=4)))
+    """
+    found = [(math.prod(map(float, each.shape)), share) for each, share in list_rounded(flow)]
+    total = math.fsum(size for size, _ in found)
+    return math.fsum(size * share for size, share in found) / total if total else None
+
+
+def word_rounded(flow: GradientFlow) -> str:
+    """Return what rounding does to the steps, in one clause."""
+    assert flow.optimizer is not None
+    found = list_rounded(flow)
+    types = " and ".join(dict.fromkeys(each.dtype for each, _ in found))
+    worst, share = max(found, key=lambda pair: pair[1])
+    return (
+        f"{flow.optimizer.name} at a learning rate of {_word_rates(list_planned(flow))} leaves "
+        f"{format_share(measure_rounded(flow) or 0.0)} of the entries of weights in {types} as "
+        f"they are: a step is less than half of the distance to the next number of the format "
+        f"({format_share(share)} at {worst.name!r})"
     )
 
 

@@ -123,6 +123,45 @@ _BUFFER = Cure(
     "        module.reset_running_stats()",
 )
 
+_DETERMINANT = Cure(
+    title="Take the logarithm of the determinant's size, or keep its sign positive",
+    reason="A determinant may be negative, and a number below 0 has no logarithm.",
+    code="log_size = torch.linalg.slogdet(matrix).logabsdet",
+)
+_SINGULAR = Cure(
+    title="Keep the matrix away from one without an inverse",
+    reason="If its determinant is 0, it has no inverse, and the logarithm is minus infinity.",
+    code="matrix = matrix + 1e-4 * torch.eye(matrix.shape[-1], device=matrix.device)",
+)
+_FACTORS = Cure(
+    title="Keep singular values or eigenvalues apart",
+    reason="Where two of them are the same, their vectors, and so the derivatives, are undefined.",
+    code="steps = torch.arange(matrix.shape[-1], device=matrix.device)\n"
+    "matrix = matrix + 1e-4 * torch.diag(steps)",
+)
+_ONE = Cure(
+    title="Give it more than one element, or set correction=0",
+    reason="With one element, the usual formula divides by their number − 1, so by 0.",
+    code="spread = x.std(dim=0, correction=0)",
+)
+_NOTHING = Cure(
+    title="Leave out what has no elements",
+    reason="The mean of nothing is 0 ÷ 0. A mask or a filter has let nothing through.",
+    code="loss = x.sum() / max(1, x.numel())",
+)
+_UNCOUNTED = Cure(
+    title="Leave out batches in which no target counts",
+    reason="The mean over no targets is 0 ÷ 0.",
+    code="losses = torch.nn.functional.cross_entropy(logits, target, reduction='sum')\n"
+    "loss = losses / (target != -100).sum().clamp(min=1)",
+)
+_LOGIT = Cure(
+    title="Keep the argument just inside of its range",
+    reason="logit is defined between 0 and 1, atanh and erfinv between −1 and 1; at the ends they "
+    "are infinite.",
+    code="value = torch.logit(p, eps=1e-6)  # torch.atanh(x.clamp(-1 + 1e-6, 1 - 1e-6))",
+)
+
 CURES: Mapping[str, Cure] = MappingProxyType(
     {
         **dict.fromkeys(("acos", "asin", "arccos", "arcsin"), _ANGLE),
@@ -130,7 +169,11 @@ CURES: Mapping[str, Cure] = MappingProxyType(
         "1 ÷ square root": _INVERSE_ROOT,
         "norm": _NORM,
         "division": _DIVISION,
-        **dict.fromkeys(("log", "log2", "log10"), _LOG),
+        **dict.fromkeys(("log", "log2", "log10", "log1p", "xlogy"), _LOG),
+        **dict.fromkeys(("logit", "atanh", "arctanh", "erfinv"), _LOGIT),
+        "logdet": _DETERMINANT,
+        **dict.fromkeys(("slogdet", "inv"), _SINGULAR),
+        **dict.fromkeys(("svd", "eigh", "eig"), _FACTORS),
         "power": _POWER,
         **dict.fromkeys(("exp", "exp2", "expm1", "sinh", "cosh"), _EXP),
         "softmax of a row that is masked everywhere": _ROW,
@@ -142,6 +185,12 @@ CURES: Mapping[str, Cure] = MappingProxyType(
 """What to do, by the operation (`NonFiniteOrigin.op`)."""
 
 
+_BY_DETAIL: Mapping[str, Cure] = MappingProxyType(
+    {"single element": _ONE, "no element went in": _NOTHING, "no target counts": _UNCOUNTED}
+)
+"""What to do, by what else was seen of a call (`NonFiniteOrigin.detail`)."""
+
+
 def find_cure(origin: NonFiniteOrigin) -> Cure | None:
     """Return what to do against the numbers of an origin; `None` if only its formula can tell."""
     by_source = {"input": _INPUT, "parameter": _PARAMETER, "buffer": _BUFFER, "constant": _MASK}
@@ -150,6 +199,10 @@ def find_cure(origin: NonFiniteOrigin) -> Cure | None:
     if origin.overflow:
         return _HALF if origin.direction == "forward" else _HALF_GRADIENT
     name = origin.op.partition(", in ")[0]
+    if origin.direction == "forward" and origin.detail:
+        found = next((cure for words, cure in _BY_DETAIL.items() if words in origin.detail), None)
+        if found is not None:
+            return found
     is_large = any(abs(x) > 1.0 for each in origin.elements for x in each.inputs)
     if name in ("multiplication", "addition", "subtraction") and is_large and _is_made(origin):
         return _WEIGHTS

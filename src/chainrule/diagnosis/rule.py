@@ -215,7 +215,7 @@ MEANINGS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.SYMMETRIC: "units with the same weights receive the same gradients",
         Verdict.INPUTS: "the inputs have values of an unusual size",
         Verdict.OUTPUT: "the loss expects another kind of output than it gets",
-        Verdict.LEARNING_RATE: "the learning rate does not suit these gradients",
+        Verdict.LEARNING_RATE: "the optimizer does not move the weights as these gradients need",
         Verdict.HARD_TO_TRAIN: "gradients have a usable size, but learning is unlikely, or failed",
         Verdict.HEALTHY: "every layer receives a usable gradient",
     }

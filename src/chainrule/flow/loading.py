@@ -378,7 +378,7 @@ def _check_optimizer(flow: GradientFlow, limits: Limits) -> None:
     count, needed = len(flow.optimizer.rates), len(flow.parameters)
     if count != needed:
         _refuse("optimizer.rates", f"must have one entry for each of {needed} parameters", count)
-    for name in ("decays", "planned"):
+    for name in ("decays", "planned", "rounded"):
         count = len(getattr(flow.optimizer, name))
         if count not in (0, needed):
             must = f"must have one entry for each of {needed} parameters"

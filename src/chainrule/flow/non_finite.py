@@ -36,6 +36,8 @@ class NonFiniteElement:
             argument that the operation mixes (a matrix product, a softmax), the entry of largest
             size. On the way back these are values of the forward pass.
         gradient: On the way back, the gradient that came in; `None` in the forward pass.
+        results: On the way back, what came out of the operation in the forward pass, where nothing
+            else is kept of it (exp, tanh, softmax); empty in older files.
 
     Example:
         >>> NonFiniteElement(
@@ -48,6 +50,7 @@ class NonFiniteElement:
     value: Single
     inputs: Annotated[tuple[Single, ...], FailFast(), Field(max_length=8)] = ()
     gradient: Single | None = None
+    results: Annotated[tuple[Single, ...], FailFast(), Field(max_length=8)] = ()
 
 
 @with_config(CLOSED)
@@ -77,7 +80,10 @@ class NonFiniteOrigin:
         loss: The loss.
         parameters: Names of the first parameters whose gradients are infinite or undefined.
         parameter_count: How many there are of these.
-        detail: What else was seen of the call, in a clause: the lengths that a CTC loss was given.
+        detail: What else was seen of the call, in a clause: the lengths that a CTC loss was given,
+            the sign of a determinant.
+        zeroed_by: What makes zeros of infinity later in the forward pass, in a clause (1 ÷ ∞ = 0);
+            "" if nothing does, and in older files.
 
     Example:
         >>> NonFiniteOrigin(
@@ -104,11 +110,12 @@ class NonFiniteOrigin:
     parameters: Annotated[tuple[Text, ...], FailFast(), Field(max_length=SHOWN)] = ()
     parameter_count: Size = 0
     detail: Text = ""
+    zeroed_by: Text = ""
 
     @property
     def is_harmless(self) -> bool:
-        """Whether it reaches neither the loss nor the gradient of a parameter."""
-        return math.isfinite(self.loss) and not self.parameter_count
+        """Whether it reaches neither the loss nor the gradient of a parameter, even as zeros."""
+        return math.isfinite(self.loss) and not self.parameter_count and not self.zeroed_by
 
     @property
     def place(self) -> str:
@@ -162,6 +169,10 @@ class NonFiniteOrigin:
         gradients += f"parameter{'' if count == 1 else 's'}" if count else ""
         reached = [] if math.isfinite(self.loss) else [f"the loss ({format_number(self.loss)})"]
         reached += [gradients] * bool(count)
+        if self.zeroed_by:
+            start = f"{self.zeroed_by[0].upper()}{self.zeroed_by[1:]}"
+            later = f", and what comes of them reaches {' and '.join(reached)}" if reached else ""
+            return f"{start}. What follows is computed from these zeros{later}."
         return f"It reaches {' and '.join(reached)}."
 
     @property
@@ -184,6 +195,9 @@ class NonFiniteOrigin:
         noun = "value" if len(first.inputs) == 1 else "values"
         if self.direction == "backward":
             parts = [f"{noun} {values} went in forward"] * bool(first.inputs)
+            if first.results:
+                results = ", ".join(map(format_number, first.results))
+                parts.append(f"{results} came out forward")
             if first.gradient is not None:
                 parts.append(f"gradient {format_number(first.gradient)} came in")
             given = ", ".join(parts)

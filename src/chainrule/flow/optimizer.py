@@ -8,6 +8,7 @@ from pydantic import FailFast, Field, Strict, with_config
 from chainrule.flow.records import CLOSED, Text
 
 Rate = Annotated[float, Strict(), Field(ge=0)]
+Part = Annotated[float, Strict(), Field(ge=0, le=1)]
 Count = Annotated[int, Strict(), Field(ge=0, lt=2**31)]
 
 Steps = Literal["gradient", "rescaled", "other"]
@@ -36,6 +37,9 @@ class OptimizerFlow:
         planned: The largest learning rate of each parameter that a schedule has written down
             (`initial_lr` or `max_lr`) or that it has now: a schedule may begin, and end, near 0.
             Empty in older files.
+        rounded: Of each parameter in half precision, the share of the entries with a gradient that
+            the first step leaves as they are, because the sum is rounded back to the old number.
+            `None` for others, and where the size of a step is not known. Empty in older files.
         maximizes: Whether it makes the loss larger (`maximize=True`).
 
     Example:
@@ -55,3 +59,4 @@ class OptimizerFlow:
     maximizes: Annotated[bool, Strict()] = False
     default_rate: Rate | None = None
     planned: Annotated[tuple[Rate | None, ...], FailFast(), Field(max_length=100_000)] = ()
+    rounded: Annotated[tuple[Part | None, ...], FailFast(), Field(max_length=100_000)] = ()

@@ -72,6 +72,7 @@ def describe_elements(
     *,
     bad: Tensor | None = None,
     incoming: Sequence[Tensor] = (),
+    results: Sequence[Tensor | float] = (),
     mixes: bool = False,
 ) -> tuple[NonFiniteElement, ...]:
     """Return the first bad elements of a tensor, and what went in at the same places.
@@ -84,6 +85,7 @@ def describe_elements(
         values: What went in.
         bad: Which elements are meant.
         incoming: Gradients that came in.
+        results: What came out in the forward pass, if that is all that is known of it.
         mixes: Whether elements of other places count, too.
     """
     wrong = ~output.isfinite()
@@ -96,6 +98,7 @@ def describe_elements(
         marks[position] = False
         index = _unravel(position, shape)
         given = [_read_at(each, index, shape, mixes=mixes) for each in values[:8]]
+        made = [_read_at(each, index, shape, mixes=mixes) for each in results[:8]]
         gradients = [_read_at(each, index, shape) for each in incoming]
         arrived = next((each for each in gradients if each is not None), None)
         elements.append(
@@ -104,6 +107,7 @@ def describe_elements(
                 value=Quantity([float(output[index])]),
                 inputs=tuple(Quantity([number]) for number in given if number is not None),
                 gradient=None if arrived is None else Quantity([arrived]),
+                results=tuple(Quantity([number]) for number in made if number is not None),
             )
         )
     return tuple(elements)

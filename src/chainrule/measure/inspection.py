@@ -130,7 +130,7 @@ def inspect(
                 )
                 if optimizer is None:
                     return flow
-                return replace(flow, optimizer=read_optimizer(optimizer, inventory))
+                return replace(flow, optimizer=read_optimizer(optimizer, inventory, reached))
 
 
 @cache

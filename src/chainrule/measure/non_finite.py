@@ -33,6 +33,7 @@ from chainrule.flow.non_finite import (
     NonFiniteOrigin,
 )
 from chainrule.flow.quantity import Quantity
+from chainrule.flow.records import get_file_name
 from chainrule.measure._torch_internals import (
     disable_dispatch_modes,
     disable_function_modes,
@@ -41,9 +42,9 @@ from chainrule.measure._torch_internals import (
     next_sequence_number,
     read_sequence_number,
 )
-from chainrule.measure.alignments import find_short
 from chainrule.measure.autograd_graph import is_leaf, walk
 from chainrule.measure.backward import explain_failure, gather_gradients
+from chainrule.measure.calls import Call, FollowCalls, describe_call, name_within
 from chainrule.measure.elements import (
     Number,
     describe_elements,
@@ -58,6 +59,8 @@ from chainrule.measure.inspection import call_loss, check_arguments, take_checke
 from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.modules import Inventory
 from chainrule.measure.operations import (
+    CONSTANTS,
+    INVERTS,
     MAKES_GARBAGE,
     MASKED_ROW,
     MIXES,
@@ -124,7 +127,7 @@ def find_non_finite(
         watch = _Watch(inventory)
         with watch.follow_modules():
             with interrupts.let_through():
-                with watch:
+                with watch, watch.calls:
                     loss, _ = call_loss(
                         compute_loss, inventory.modules[0][1], lambda: watch.last_run
                     )
@@ -171,6 +174,7 @@ class _Place:
     file: str
     line: int | None
     module: str | None
+    caller: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -180,6 +184,9 @@ class _Origin:
     Attributes:
         is_mask: Whether it is infinity that the code or the data holds, as a mask does.
         leaves: Whether its numbers leave the node of the graph in which they were made.
+        is_inner: Whether a function of PyTorch writes it, and may not use it (`torch.logdet`).
+        after: What became infinite, and zero again, before it; what follows may come of that.
+        zeroed_by: What makes zeros of it, in a clause; "" if nothing does.
     """
 
     source: Source
@@ -192,6 +199,9 @@ class _Origin:
     overflow: bool = False
     is_mask: bool = False
     leaves: bool = True
+    is_inner: bool = False
+    after: "_Origin | None" = None
+    zeroed_by: str = ""
     shape: tuple[int, ...] = ()
     count: int = 1
     elements: tuple[NonFiniteElement, ...] = ()
@@ -204,12 +214,15 @@ class _Origin:
         *,
         bad: Tensor | None = None,
         incoming: Sequence[Tensor] = (),
+        results: Sequence[Tensor | float] = (),
         mixes: bool = False,
     ) -> None:
         """Write down which elements of a tensor are meant (see `describe_elements`)."""
         self.shape = tuple(output.shape)
         self.count = max(1, int((~output.isfinite()).sum()))
-        self.elements = describe_elements(output, values, bad=bad, incoming=incoming, mixes=mixes)
+        self.elements = describe_elements(
+            output, values, bad=bad, incoming=incoming, results=results, mixes=mixes
+        )
 
 
 class _Watch(TorchDispatchMode):
@@ -217,6 +230,7 @@ class _Watch(TorchDispatchMode):
 
     Attributes:
         last_run: The last module that returned, for messages.
+        calls: Knows which function of PyTorch runs.
     """
 
     supports_higher_order_operators = True
@@ -224,14 +238,16 @@ class _Watch(TorchDispatchMode):
     def __init__(self, inventory: Inventory) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.last_run: Subject | None = None
+        self.calls = FollowCalls()
         self._inventory = inventory
         self._names = {id(module): name for name, module in inventory.modules}
         self._modules: list[str] = []
         self._origins: list[_Origin] = []
         self._of_memory: dict[int, _Origin] = {}
+        self._zeroed: dict[int, _Origin] = {}
         self._records: dict[tuple[int, int], tuple[str, _Place]] = {}
         self._thread = threading.get_ident()
-        self._places: dict[tuple[str, int | None, str | None], _Place] = {}
+        self._places: dict[tuple[str, int | None, str | None, str], _Place] = {}
         self._handles: list[Any] = []
         self._held: dict[int, tuple[Literal["parameter", "buffer"], str]] = {}
         for name, module in inventory.modules:
@@ -272,6 +288,7 @@ class _Watch(TorchDispatchMode):
         """
         frame = currentframe()
         file, line, module = "", None, self._modules[-1] if self._modules else None
+        caller = ""
         is_inside = is_in_backward()
         while frame is not None:
             code = frame.f_code
@@ -284,11 +301,15 @@ class _Watch(TorchDispatchMode):
                 if module is None:  # a method of the model that was called directly
                     module = self._names.get(id(frame.f_locals.get("self")))
                 break
+            elif _DISTRIBUTIONS in code.co_filename.replace("\\", "/"):
+                kind = type(frame.f_locals["self"]).__name__ if "self" in frame.f_locals else ""
+                made = code.co_name == "__init__"
+                caller = ".".join(filter(None, (kind, "" if made else code.co_name)))
             frame = frame.f_back
-        key = file, line, module
+        key = file, line, module, caller
         place = self._places.get(key)
         if place is None:
-            place = self._places[key] = _Place(file, line, module)
+            place = self._places[key] = _Place(file, line, module, caller)
         return place, is_inside and line is not None
 
     # --- What every operation does ----------------------------------------------------------------
@@ -331,6 +352,9 @@ class _Watch(TorchDispatchMode):
         before: Mapping[int, Tensor],
     ) -> None:
         """Give every output that is not finite its origin."""
+        self._follow_zeros(operation, result, written)
+        if operation.name in INVERTS:
+            self._find_zeroed(operation, result)
         outputs = [tensor for _, tensor in find_tensors(result)]
         unique = {id(tensor): tensor for tensor in (*outputs, *written)}
         is_written = {id(tensor) for tensor in written}
@@ -365,6 +389,8 @@ class _Watch(TorchDispatchMode):
         if not bad and not constants:
             return self._add(operation, inputs, output)
         origins = [self._get_origin(operation, each) for each in bad]
+        if origins and all(origin.is_inner for origin in origins):
+            return self._add(operation, [], output, op=self._name_call(operation))
         nans = [has_nan(each.values) for each in bad]
         faults = [origin for origin in origins if not origin.is_mask]
         if has_nan(output) and not any(nans) and not any(map(math.isnan, constants)):
@@ -378,7 +404,14 @@ class _Watch(TorchDispatchMode):
             undefined = [x for x, nan in zip(origins, nans, strict=True) if nan and not x.is_mask]
             return (undefined or faults)[0]
         if not bad:
-            return self._add(operation, [], output, source="constant")
+            call = self._find_call()
+            is_inner = operation.name in CONSTANTS and call is not None and not call.holds_nan
+            origin = self._add(operation, [], output, source="constant")
+            if has_nan(output) and is_inner:  # no fault as long as nothing takes it
+                origin.is_inner = origin.is_mask = True
+            elif operation.name in CONSTANTS and call is not None:
+                origin.op = name_operation(call.name)
+            return origin
         new = find_new(operation, inputs, output)
         return origins[0] if new is None else self._add(operation, inputs, output, bad=new)
 
@@ -417,9 +450,13 @@ class _Watch(TorchDispatchMode):
         # Code that runs with gradients inside a backward pass repeats a part of the forward pass.
         backward = is_in_backward() and not (is_inside and torch.is_grad_enabled())
         number = name_number(output)
+        is_made = source == "operation"
+        words = op or name_operation(operation.name)
+        call = None if backward else self._find_call()
+        within = place.caller or name_within(call, words) if is_made and not op else ""
         origin = _Origin(
             source=source,
-            op=op or name_operation(operation.name),
+            op=f"{words}, in {within}" if within else words,
             function=str(operation.function),
             direction="backward" if backward else "forward",
             place=place,
@@ -428,7 +465,8 @@ class _Watch(TorchDispatchMode):
             overflow=source == "operation" and is_overflow(operation, inputs, output),
             is_mask=(source != "operation" and number == "-inf")
             or (source in ("constant", "buffer") and number == "inf"),
-            detail=_describe_lengths(operation),
+            detail=describe_call(operation, call, output) if is_made and bad is None else "",
+            after=self._find_zeros(operation) if is_made else None,
         )
         values: list[Tensor | float] = [each.values for each in inputs]
         if operation.name in WITH_NUMBERS:
@@ -439,6 +477,60 @@ class _Watch(TorchDispatchMode):
         if node is not None and source == "operation":
             self._assign(origin, node, has_line=is_inside)
         return origin
+
+    def _find_call(self) -> Call | None:
+        """Return the function of PyTorch that runs, on the thread that called the loss."""
+        return self.calls.current if threading.get_ident() == self._thread else None
+
+    def _name_call(self, operation: Operation) -> str:
+        """Return what the function is called that runs, or else the operation."""
+        call = self._find_call()
+        return name_operation(operation.name if call is None else call.name)
+
+    # --- Infinity that becomes zero ---------------------------------------------------------------
+
+    def _find_zeroed(self, operation: Operation, result: Any) -> None:
+        """Find infinity of which an operation makes nothing but zeros."""
+        output = read_plain(result) if isinstance(result, Tensor) else None
+        if output is None or is_in_backward() or not is_finite(output):
+            return
+        for _, tensor in find_tensors((operation.args, dict(operation.kwargs))):
+            memory, values = find_memory(tensor), read_plain(tensor)
+            origin = self._of_memory.get(memory or 0)
+            if origin is None or values is None or origin.source != "operation":
+                continue
+            count = int(((output == 0) & values.isinf().expand(output.shape)).sum())
+            if origin.zeroed_by or origin.number != "inf" or 2 * count <= output.numel():
+                continue
+            place, _ = self._find_place()
+            line = "" if place.line is None else f" ({get_file_name(place.file)}:{place.line})"
+            many = f" in {count:,} of {output.numel():,} places" if output.numel() > 1 else ""
+            origin.zeroed_by = f"{name_operation(operation.name)}{line} makes 0 of it{many}"
+            if (found := find_memory(output)) is not None:
+                self._zeroed[found] = origin
+
+    def _find_zeros(self, operation: Operation) -> _Origin | None:
+        """Return whose zeros go into an operation, directly or through others."""
+        for _, tensor in find_tensors((operation.args, dict(operation.kwargs))):
+            origin = self._zeroed.get(find_memory(tensor) or 0)
+            if origin is not None:
+                return origin
+        return None
+
+    def _follow_zeros(self, operation: Operation, result: Any, written: Sequence[Tensor]) -> None:
+        """Remember what is computed from zeros that were infinite."""
+        if not self._zeroed:
+            return
+        origin = self._find_zeros(operation)
+        is_written = {id(tensor) for tensor in written}
+        for _, tensor in find_tensors(result):
+            memory = find_memory(tensor)
+            if memory is None:
+                continue
+            if origin is not None:
+                self._zeroed.setdefault(memory, origin)
+            elif id(tensor) not in is_written:
+                self._zeroed.pop(memory, None)
 
     # --- The way back -----------------------------------------------------------------------------
 
@@ -473,7 +565,8 @@ class _Watch(TorchDispatchMode):
                             for each in incoming
                             if each is not None and (x := read_plain(each)) is not None
                         ]
-                        origin.note(gradient, list_saved(node), incoming=arrived)
+                        inputs, results = list_saved(node)
+                        origin.note(gradient, inputs, incoming=arrived, results=results)
 
         self._handles.append(node.register_hook(look))
 
@@ -511,6 +604,7 @@ class _Watch(TorchDispatchMode):
             chosen = self._choose(reached)
             if chosen is None:
                 return None
+            chosen = chosen.after or chosen
             value = float(loss.detach())
         line = chosen.place.line
         return NonFiniteOrigin(
@@ -531,6 +625,7 @@ class _Watch(TorchDispatchMode):
             parameters=tuple(each.names[0] for each in wrong[:SHOWN]),
             parameter_count=len(wrong),
             detail=chosen.detail,
+            zeroed_by=chosen.zeroed_by,
         )
 
     def _choose(self, reached: Sequence[Tensor]) -> _Origin | None:
@@ -546,15 +641,6 @@ class _Watch(TorchDispatchMode):
         return next(found, None)
 
 
-def _describe_lengths(operation: Operation) -> str:
-    """Return what is too short for a CTC loss, in a clause; "" for anything else."""
-    starts = {"_ctc_loss": 0, "_ctc_loss_backward": 1}
-    if operation.name not in starts:
-        return ""
-    found = find_short(operation.args[starts[operation.name] :])
-    return found.sentence if found is not None and found.short else ""
-
-
 def _read_gradient(tensor: Tensor) -> Tensor | None:
     return None if tensor.grad is None else read_plain(tensor.grad)
 
@@ -562,6 +648,9 @@ def _read_gradient(tensor: Tensor) -> Tensor | None:
 def _ignore(outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> None:
     """Change no gradient."""
 
+
+_DISTRIBUTIONS = "/torch/distributions/"
+"""Where PyTorch keeps its distributions, whose methods are written in Python."""
 
 _ENGINE = "_engine_run_backward"
 """The function of PyTorch that starts a backward pass."""

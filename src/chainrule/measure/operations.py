@@ -153,6 +153,12 @@ MAKES_GARBAGE = frozenset(
 )
 """Operations whose output holds whatever was in memory before."""
 
+CONSTANTS = frozenset(["scalar_tensor", "full", "fill", "fill_", "new_full", "full_like"])
+"""Operations that write one number everywhere, often as a part of what was called."""
+
+INVERTS = frozenset(["div", "div_", "true_divide", "reciprocal", "reciprocal_", "rsqrt", "rsqrt_"])
+"""Operations that make 0 of infinity."""
+
 WITH_NUMBERS = frozenset(
     [
         "pow",
@@ -180,7 +186,7 @@ _WORDS: Mapping[str, str] = MappingProxyType(
         "add": "addition",
         "sqrt": "square root",
         "rsqrt": "1 ÷ square root",
-        "pow": "power",
+        **dict.fromkeys(("pow", "square", "float_power"), "power"),
         **dict.fromkeys(("norm", "linalg_vector_norm"), "norm"),
         **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm", "linear", "matmul"), "matrix product"),
         **dict.fromkeys(("mv", "addmv", "dot"), "matrix product"),
@@ -218,6 +224,8 @@ def name_operation(name: str) -> str:
         ('division', 'log_softmax', 'acos')
     """
     plain = name.strip("_").removesuffix("_forward").removesuffix("_backward")
+    if plain not in _WORDS:
+        plain = re.sub(r"^(linalg|special)_|_ex$", "", plain)
     if "scaled_dot_product" in plain:
         return "scaled_dot_product_attention"
     return _WORDS.get(plain, plain)
@@ -276,21 +284,63 @@ def is_overflow(operation: Operation, inputs: Sequence[Input], output: Tensor) -
     return bool(found) and all(each is None or is_finite(each) for each in found)
 
 
-def list_saved(node: Any) -> list[Tensor | float]:
-    """Return what a node of the graph keeps of the forward pass: its inputs before its result."""
+Saved = list[Tensor | float]
+
+
+def list_saved(node: Any) -> tuple[Saved, Saved]:
+    """Return what a node of the graph keeps of the forward pass.
+
+    Its inputs, and its results if it keeps no inputs.
+    """
     if isinstance(node, BackwardCFunction):
-        return [x for tensor in node.saved_tensors if (x := read_plain(tensor)) is not None]
+        return [x for tensor in node.saved_tensors if (x := read_plain(tensor)) is not None], []
     found: list[tuple[int, Tensor | float]] = []
     for name, saved in list_saved_by_name(node).items():
-        rank = _SAVED.index(name) if name in _SAVED else len(_SAVED)
+        rank = _SAVED.index(name) if name in _SAVED else len(_SAVED) + (name in _RESULTS)
         if isinstance(saved, Tensor):
             value = read_plain(saved)
             found += [] if value is None else [(rank, value)]
         elif name == "exponent" and isinstance(saved, (int, float)):
             found.append((rank, float(saved)))
     found.sort(key=lambda pair: pair[0])
-    inputs = [value for rank, value in found if rank < _SAVED.index("result")]
-    return inputs or [value for _, value in found]
+    inputs = [value for rank, value in found if rank < len(_SAVED)]
+    inputs = inputs or [value for rank, value in found if rank == len(_SAVED)]
+    results = [] if inputs else [value for _, value in found]
+    if str(node.name()).startswith("SqrtBackward"):  # the root of 0, and of nothing else, is 0
+        zeros: Saved = [each for each in results if isinstance(each, Tensor) and not each.any()]
+        return (zeros, []) if zeros else (inputs, results)
+    return inputs, results
 
 
-_SAVED = ("self", "input", "other", "exponent", "result")
+_SAVED = ("self", "input", "other", "exponent")
+_RESULTS = frozenset(
+    [
+        "result",
+        "result0",
+        "result1",
+        "result2",
+        "result3",
+        "result4",
+        "output",
+        "inverse",
+        "eigenvalues",
+        "eigenvectors",
+        "U",
+        "S",
+        "Vh",
+        "L",
+        "V",
+        "Q",
+        "R",
+        "LU",
+        "LD",
+        "pivots",
+        "sign",
+        "logabsdet",
+        "logsumexp",
+        "values",
+        "indices",
+        "solution",
+    ]
+)
+"""Names under which a node keeps what came out of its operation."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from inspect import signature
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def check_optimizer(optimizer: Any) -> None:
             "model.parameters()."
         )
     for number, group in enumerate(optimizer.param_groups):
-        rate = float(group.get("lr", 0.0))
+        rate = float(group.get("lr") or 0.0)  # some find their own, and have none
         if not 0.0 <= rate < math.inf:
             raise InspectionError(
                 f"optimizer must have learning rates that are finite and at least 0; that of "
@@ -51,15 +52,20 @@ def check_optimizer(optimizer: Any) -> None:
             )
 
 
-def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> OptimizerFlow:
+def read_optimizer(
+    optimizer: torch.optim.Optimizer,
+    inventory: Inventory,
+    gradients: Mapping[int, Tensor] = MappingProxyType({}),
+) -> OptimizerFlow:
     """Return what an optimizer does with the parameters of a model.
 
     Args:
         optimizer: The optimizer; it is not changed.
         inventory: The model's.
+        gradients: Those of its parameters, by position.
     """
     rates = {
-        id(parameter): float(group.get("lr", 0.0))
+        id(parameter): float(group.get("lr") or 0.0)
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
@@ -85,6 +91,7 @@ def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> Op
         epsilon = max(float(group.get("eps", 0.0)) for group in groups)
     elif steps == "gradient":
         momentum = max(float(group.get("momentum", 0.0)) for group in groups)
+    known = [planned.get(id(each.tensor)) for each in inventory.parameters]
     return OptimizerFlow(
         name=type(optimizer).__name__,
         steps=steps,
@@ -97,8 +104,43 @@ def read_optimizer(optimizer: torch.optim.Optimizer, inventory: Inventory) -> Op
         or any(bool(group.get("decoupled_weight_decay")) for group in optimizer.param_groups),
         maximizes=all(bool(group.get("maximize")) for group in optimizer.param_groups),
         default_rate=_read_default_rate(type(optimizer)),
-        planned=tuple(planned.get(id(parameter.tensor)) for parameter in inventory.parameters),
+        planned=tuple(known),
+        rounded=tuple(
+            _measure_rounded(each.tensor, gradients.get(position), rate, steps, momentum, epsilon)
+            if rate and steps != "other" and type(optimizer).__module__.startswith("torch.optim")
+            else None
+            for position, (each, rate) in enumerate(zip(inventory.parameters, known, strict=True))
+        ),
     )
+
+
+def _measure_rounded(
+    weights: Tensor,
+    gradient: Tensor | None,
+    rate: float,
+    steps: Steps,
+    momentum: float,
+    epsilon: float,
+) -> float | None:
+    """Return the share of entries with a gradient that a step leaves unchanged, by rounding.
+
+    A step is taken as large as it can be at the rates that a schedule leads to: with momentum, as
+    that of many steps in one direction.
+    """
+    is_half = weights.dtype in (torch.float16, torch.bfloat16)
+    if not is_half or gradient is None or gradient.layout != torch.strided:
+        return None
+    slope, old = gradient.detach().float(), weights.detach()
+    if steps == "gradient":
+        step = slope * (rate / (1.0 - min(momentum, 0.999)))
+    else:
+        step = rate * slope / (slope.abs() + epsilon)
+    if hasattr(old, "to_local") or old.shape != step.shape or not bool(step.isfinite().all()):
+        return None
+    moves = slope != 0
+    count = int(moves.sum())
+    stays = ((old.float() - step).to(old.dtype) == old) & moves
+    return int(stays.sum()) / count if count else None
 
 
 def read_planned_rate(group: Mapping[str, Any]) -> float:
