@@ -18,6 +18,7 @@ from chainrule.training.batches import (
     MOST_HELD,
     Counter,
     call,
+    check_loss,
     find_batches,
 )
 from chainrule.training.guessing import _start, measure_guessing
@@ -240,13 +241,17 @@ class TestBatches:
 
     def test_loss_must_be_one_real_number_with_a_gradient(self):
         model, x = nn.Linear(3, 1), torch.randn(4, 3)
-        assert float(call(lambda m: {"a": m(x).sum(), "b": m(x).sum()}, model).detach()) == (
+
+        def ask(compute_loss):
+            return check_loss(call(compute_loss, model))
+
+        assert float(ask(lambda m: {"a": m(x).sum(), "b": m(x).sum()}).detach()) == (
             pytest.approx(2 * float(model(x).sum().detach()))
         )
-        assert call(lambda m: m(x[:1]), model).shape == ()
+        assert ask(lambda m: m(x[:1])).shape == ()
         for wrong in (lambda m: m(x), lambda m: 1.0, lambda m: m(x).sum().detach()):
             with pytest.raises(InspectionError):
-                call(wrong, model)
+                ask(wrong)
 
 
 class TestGuessing:
