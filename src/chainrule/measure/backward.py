@@ -13,7 +13,8 @@ from chainrule.errors import InspectionError, LossError
 from chainrule.measure._torch_internals import list_accumulation_hooks
 from chainrule.measure.autograd_graph import Graph, walk
 from chainrule.measure.interrupts import HoldInterrupts
-from chainrule.measure.recording import Call, Recorder, flatten_nested, list_call_edges
+from chainrule.measure.recording import Call, Recorder, list_call_edges
+from chainrule.measure.results import flatten_nested
 from chainrule.measure.scans import note_scans
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.statistics import Table

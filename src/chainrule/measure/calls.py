@@ -18,7 +18,7 @@ from chainrule._utils.numbers import format_number
 from chainrule.measure.alignments import find_short
 from chainrule.measure.elements import has_nan, is_finite, read_plain
 from chainrule.measure.operations import Operation, name_operation
-from chainrule.measure.recording import find_tensors
+from chainrule.measure.results import find_tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)

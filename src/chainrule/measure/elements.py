@@ -9,7 +9,7 @@ from torch import Tensor
 
 from chainrule.flow.non_finite import SHOWN, NonFiniteElement
 from chainrule.flow.quantity import Quantity
-from chainrule.measure.recording import flatten_nested
+from chainrule.measure.results import flatten_nested
 
 Number = Literal["nan", "inf", "-inf"]
 

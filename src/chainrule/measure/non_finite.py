@@ -79,7 +79,8 @@ from chainrule.measure.operations import (
     name_operation,
 )
 from chainrule.measure.preservation import restore
-from chainrule.measure.recording import Subject, describe_module, find_tensors
+from chainrule.measure.recording import Subject, describe_module
+from chainrule.measure.results import find_tensors
 from chainrule.measure.sharing import finish_all, run_modules_one_by_one
 
 MOST_RECORDS = 1_000_000

@@ -12,7 +12,7 @@ from torch.autograd.function import BackwardCFunction
 
 from chainrule.measure._torch_internals import list_saved as list_saved_by_name
 from chainrule.measure.elements import has_nan, is_finite, read_plain
-from chainrule.measure.recording import find_tensors
+from chainrule.measure.results import find_tensors
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ overwrites the tensor afterwards does not change what is measured. For the same 
 tensors are copied at once and large ones summarized at once.
 """
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,6 +40,7 @@ from chainrule.measure.constants import Constants
 from chainrule.measure.inputs import MAX_ENTERING, Entering, take_entering
 from chainrule.measure.joins import Joins
 from chainrule.measure.modules import Inventory, classify, has_weights, is_leaf, is_measured
+from chainrule.measure.results import find_tensors, flatten_nested
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.stacks import DELTAS, VALUES, summarize_one
 from chainrule.measure.statistics import (
@@ -611,48 +611,6 @@ def _note_step(call: Call, args: Sequence[Any]) -> None:
         and not (read.is_nested or read.is_sparse or is_functorch_wrapped(read))
     ):
         call.step = read.detach(), read_version(read)
-
-
-def flatten_nested(tensor: Tensor) -> Tensor:
-    """Return the examples of a nested tensor one after another; any other tensor itself.
-
-    A jagged tensor of B sequences of n_b steps becomes one of Σ n_b steps.
-    """
-    if not tensor.is_nested:
-        return tensor
-    if tensor.layout == torch.jagged:
-        return tensor.values()
-    return torch.cat([each.reshape(-1, each.shape[-1]) for each in tensor.unbind()])
-
-
-def find_tensors(
-    value: Any, path: str = "", around: tuple[int, ...] = ()
-) -> list[tuple[str, Tensor]]:
-    """Return (path, tensor) for every tensor in any nesting of sequences, mappings, dataclasses.
-
-    Args:
-        value: What to look through.
-        path: Where it sits.
-        around: The `id` of everything that it is nested in; what contains itself ends there.
-    """
-    if isinstance(value, Tensor):
-        return [(path, value)]
-    if id(value) in around:
-        return []
-    if isinstance(value, (tuple, list)):
-        entries = [(str(index), entry) for index, entry in enumerate(value)]
-    elif isinstance(value, Mapping):
-        entries = [(str(key), entry) for key, entry in value.items()]
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [entry.name for entry in dataclasses.fields(value)]
-        entries = [(name, getattr(value, name, None)) for name in names]
-    else:
-        return []
-    return [
-        found
-        for name, entry in entries
-        for found in find_tensors(entry, f"{path}.{name}" if path else name, (*around, id(value)))
-    ]
 
 
 def _is_sequence(value: Any) -> bool:

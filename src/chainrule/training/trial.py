@@ -255,8 +255,10 @@ def _find_obstacle(model: nn.Module, copy_limit: int) -> str:
         return "parameters {!r} and {!r} share memory, and a copy would separate them".format(
             *names
         )
-    if hook := find_uncarried(model):
-        return hook
+    return find_uncarried(model) or _try_copy(model)
+
+
+def _try_copy(model: nn.Module) -> str:
     try:
         copy_model(model)
     except NO_ROOM as error:

@@ -19,8 +19,9 @@ from chainrule.flow.quantity import Quantity
 from chainrule.measure._torch_internals import is_in_backward
 from chainrule.measure.assembly import assemble_flow
 from chainrule.measure.modules import Inventory, is_leaf, is_measured
-from chainrule.measure.recording import Call, Recorder, flatten_nested
+from chainrule.measure.recording import Call, Recorder
 from chainrule.measure.residuals import Residual, find_residuals
+from chainrule.measure.results import flatten_nested
 from chainrule.watch.hooks import ModuleHook
 from chainrule.watch.sampling import MOST_ENTRIES
 

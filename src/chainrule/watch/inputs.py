@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from chainrule.measure._torch_internals import is_functorch_wrapped
-from chainrule.measure.recording import find_tensors
+from chainrule.measure.results import find_tensors
 from chainrule.measure.statistics import is_cheap_to_read
 from chainrule.watch.history import BadInput
 from chainrule.watch.hooks import ModuleHook

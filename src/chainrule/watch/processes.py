@@ -17,7 +17,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from chainrule.errors import WatchError
 from chainrule.measure._torch_internals import find_process_store
-from chainrule.measure.recording import find_tensors
+from chainrule.measure.results import find_tensors
 from chainrule.watch.gradients import Lagged, Values, is_spread
 from chainrule.watch.hooks import ModuleHook
 

@@ -20,7 +20,7 @@ from chainrule.measure._torch_internals import has_compiled, start_running_eager
 from chainrule.measure.copying import copy_model
 from chainrule.measure.elements import is_finite
 from chainrule.measure.non_finite import find_non_finite
-from chainrule.measure.recording import find_tensors
+from chainrule.measure.results import find_tensors
 from chainrule.watch.hooks import ModuleHook
 from chainrule.watch.notices import Notices
 

@@ -22,7 +22,8 @@ from chainrule.measure._torch_internals import (
     queue_after_backward,
 )
 from chainrule.measure.modules import Inventory, classify, is_measured
-from chainrule.measure.recording import SMALL, find_tensors, flatten_nested
+from chainrule.measure.recording import SMALL
+from chainrule.measure.results import find_tensors, flatten_nested
 from chainrule.measure.statistics import (
     HALF,
     LARGE,
