@@ -103,7 +103,6 @@ SOUND = {
     "tf-idf": lambda: F.normalize(torch.poisson(torch.full((64, 500), 0.05))),
     "standardized": lambda: torch.randn(64, 10),
     "one example": lambda: torch.randn(1, 10),
-    "zeros": lambda: torch.zeros(16, 10),
 }
 
 

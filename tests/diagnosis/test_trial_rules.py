@@ -233,7 +233,7 @@ class TestWordsOfATrial:
         x, model = torch.randn(32, 8), nn.Linear(8, 4)
         targets = torch.randn(32, 4).softmax(1)
         flow = chainrule.inspect(
-            model, lambda m: F.kl_div(m(x).softmax(1), targets, reduction="batchmean")
+            model, lambda m: F.kl_div(m(x).sigmoid(), targets, reduction="batchmean")
         )
         (note,) = (each for each in flow_notes(flow) if each.name == "not_logarithms")
         for found in (tried(one_rate()), tried(one_rate(outcome="slow", learned=0.05))):

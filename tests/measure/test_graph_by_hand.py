@@ -181,7 +181,9 @@ class TestEntering:
     @staticmethod
     def describe(values, module=None, unit_dim=None, reader="a"):
         each = take_entering(reader, module or nn.Identity(), unit_dim, values)
-        (found,) = assemble_inputs([(each.reader, each.shape, each.dtype, pack(each.sample))])
+        (found,) = assemble_inputs(
+            [(each.reader, each.shape, each.dtype, pack(each.sample), each.is_part)]
+        )
         return found
 
     def test_numbers_by_hand(self):

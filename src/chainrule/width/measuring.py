@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from chainrule.errors import InspectionError
 from chainrule.measure.inspection import describe_error
 from chainrule.measure.sharing import run_modules_one_by_one
-from chainrule.training.batches import call, list_devices, seed
+from chainrule.training.batches import call, check_loss, list_devices, seed
 from chainrule.training.optimizers import needs_closure
 from chainrule.width.recording import Recorder, Seen
 from chainrule.width.records import MODEL
@@ -107,7 +107,7 @@ def measure_run(
         first = Recorder(model)
         seed(devices, number + _FIRST_PROBE)
         with first.watch():
-            loss = call(compute_loss, model, batch)
+            loss = check_loss(call(compute_loss, model, batch))
         before = float(loss.detach())
         _check_start(before, first, batch, where)
         edges = [edge for seen in first.seen.values() for edge in seen.edges]
@@ -123,7 +123,7 @@ def measure_run(
         last = Recorder(model, start, frozenset({"", *first.seen}))
         seed(devices, number + _FIRST_PROBE)
         with last.watch():
-            after = float(call(compute_loss, model, batch).detach())
+            after = float(check_loss(call(compute_loss, model, batch)).detach())
         _check_finite(after, last, f"{where} after {steps} steps")
     modules = {}
     for name, seen in first.seen.items():
@@ -191,7 +191,7 @@ def _train(
         def evaluate() -> Tensor:
             seed(devices, number + _FIRST_STEP + step)  # noqa: B023
             optimizer.zero_grad(set_to_none=True)
-            loss = call(compute_loss, model, batch)
+            loss = check_loss(call(compute_loss, model, batch))
             loss.backward()
             return loss.detach()
 
