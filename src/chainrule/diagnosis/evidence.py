@@ -161,7 +161,9 @@ def is_soon_undone(flow: GradientFlow) -> bool:
     parts = () if flow.loss_facts is None else flow.loss_facts.parts
     if not parts or any(part.kind not in _BOUNDED or not part.guessing for part in parts):
         return False
-    unit = math.fsum(float(each.guessing or 0.0) / math.log(each.width or 2) for each in parts)
+    unit = math.fsum(
+        float(each.guessing or 0.0) / math.log(max(each.width or 2, 2)) for each in parts
+    )
     norms = [float(each.grad_norm) for each in flow.parameters if each.grad_norm is not None]
     size = math.fsum(norm * norm for norm in norms)
     last = flow.weight_layers[-1] if flow.weight_layers else None

@@ -127,7 +127,8 @@ def count_possible(entering: InputFlow) -> float:
     columns = entering.columns
     if len(entering.shape) > 2 or columns > _FEW or not spread > 0.0:
         return math.inf
-    if abs(float(entering.std) ** 2 - spread) > 1e-6 * spread:  # equal for two values alone
+    deviation = float(entering.std)
+    if abs(deviation * deviation - spread) > 1e-6 * spread:  # equal for two values alone
         return math.inf
     ones = columns * (mean - low) / (high - low)
     if abs(ones - round(ones)) < 1e-6:
