@@ -95,8 +95,10 @@ def rank_attributions(
     """
     diagnosis = diagnosis or diagnose(flow, rules=rules)
     for finding in diagnosis.findings:
-        rule = rules[finding.rule]
-        if finding.verdict is diagnosis.verdict and rule.trace is not None:
+        rule = rules.get(finding.rule)  # what a trial found is in no table of your own
+        if rule is None or rule.trace is None:
+            continue
+        if finding.verdict is diagnosis.verdict:
             factors = _merge(rule.trace(flow, finding.layers))
             found = _rank(factors, grows=(rule.harmful or rule.beyond) == ">")
             if found:

@@ -125,12 +125,12 @@ def count_possible(entering: InputFlow) -> float:
     low, high, mean = float(entering.min), float(entering.max), float(entering.mean)
     spread = (mean - low) * (high - mean)
     columns = entering.columns
-    if len(entering.shape) > 2 or columns > _FEW or not spread > 0.0:
+    if len(entering.shape) > 2 or columns > _FEW or not 0.0 < spread < math.inf:
         return math.inf
     deviation = float(entering.std)
     if abs(deviation * deviation - spread) > 1e-6 * spread:  # equal for two values alone
         return math.inf
-    ones = columns * (mean - low) / (high - low)
+    ones = columns * ((mean - low) / (high - low))
     if abs(ones - round(ones)) < 1e-6:
         return float(math.comb(columns, round(ones)))
     return 2.0**columns

@@ -383,7 +383,7 @@ def _find_repeated(flow: GradientFlow) -> Iterator[Note]:
     data = [each for each in flow.inputs if each.min < each.max]
     different = {each.examples for each in data if each.repeated <= bound}
     for each in data:
-        if each.examples in different or each.is_part:
+        if each.examples in different or each.is_part or not 0.0 <= each.repeated <= 1.0:
             continue
         distinct = round((1.0 - each.repeated) * each.examples)
         if distinct > 1 and count_possible(each) < each.examples:
