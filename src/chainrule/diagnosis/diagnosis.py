@@ -22,6 +22,7 @@ from chainrule.diagnosis.score import score_model
 from chainrule.diagnosis.structure import list_explained
 from chainrule.diagnosis.trial_rules import (
     DID_NOT_TRAIN,
+    TRIAL_RULES,
     choose_failed_action,
     choose_failure,
     choose_tried_action,
@@ -337,11 +338,15 @@ def _score(viability: Viability, flow: GradientFlow) -> Viability:
 
 
 def _follow(
-    flow: GradientFlow, trial: Trial, findings: tuple[Finding, ...], notes: tuple[Note, ...]
+    flow: GradientFlow,
+    trial: Trial,
+    findings: tuple[Finding, ...],
+    notes: tuple[Note, ...],
+    ignored: Collection[str],
 ) -> tuple[tuple[Finding, ...], tuple[Note, ...]]:
     """Return findings and notes as they are after a training was tried."""
     if trial.fails:
-        return _add_failure(trial, findings), notes
+        return _add_failure(trial, findings, ignored), notes
     if not trains_all_the_same(trial):
         return findings, notes
     lessened = [finding for finding in findings if is_lessened(finding.verdict)]
@@ -367,9 +372,15 @@ def _follow(
     return tuple(each for each in findings if each not in lessened), (*added, *notes)
 
 
-def _add_failure(trial: Trial, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    rest = [each for each in findings if each.verdict is not Verdict.HARD_TO_TRAIN]
+def _add_failure(
+    trial: Trial, findings: tuple[Finding, ...], ignored: Collection[str]
+) -> tuple[Finding, ...]:
+    tried = {each.name for each in TRIAL_RULES}
+    found = tuple(each for each in findings if each.rule not in tried)
+    rest = [each for each in found if each.verdict is not Verdict.HARD_TO_TRAIN]
     rule = choose_failure(trial, is_explained=bool(rest))
+    if rule.name in ignored:
+        return found
     failure = Finding(
         rule=rule.name,
         verdict=rule.verdict,
@@ -429,7 +440,7 @@ def overlook(
         rest = {name: rule for name, rule in rules.items() if name not in ignored and rule.last}
         findings = _find_all(flow, assess_viability(flow), rest)
     viability = assess_viability(flow)
-    return _conclude(flow, findings, viability, diagnosis.notes, diagnosis.trial, rules)
+    return _conclude(flow, findings, viability, diagnosis.notes, diagnosis.trial, rules, ignored)
 
 
 def _find_all(
@@ -517,10 +528,11 @@ def _conclude(
     notes: tuple[Note, ...],
     trial: Trial | None,
     rules: Mapping[str, Rule],
+    ignored: Collection[str] = (),
 ) -> Diagnosis:
     """Return the diagnosis that findings amount to, and what was tried."""
     if trial is not None:
-        findings, notes = _follow(flow, trial, findings, notes)
+        findings, notes = _follow(flow, trial, findings, notes, ignored)
     verdict = findings[0].verdict if findings else Verdict.HEALTHY
     return Diagnosis(
         verdict=verdict,

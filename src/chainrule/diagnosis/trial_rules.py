@@ -181,14 +181,13 @@ def explain_failure(trial: Trial, rule: Rule) -> str:
 def read_failure(trial: Trial, rule: Rule) -> float:
     """Return the value of a training that failed: the way of its weights, or what it learned.
 
-    Of several optimizers the best counts. It is undefined if nothing is known of any, or if what a
-    file says of it does not go with a failure.
+    Of several optimizers the best counts; where nothing is known of any, nothing was learned.
     """
     if rule is HARDLY_MOVED:
         return trial.optimizers[0].rates[0].moved or 0.0
     shares = [each.best.learned for each in trial.tried if each.best]
-    share = max((share for share in shares if not math.isnan(share)), default=math.nan)
-    return share if rule.is_beyond(share) else math.nan
+    share = max((share for share in shares if not math.isnan(share)), default=0.0)
+    return share if rule.is_beyond(share) else 0.0  # else a file contradicts itself
 
 
 def choose_failed_action(
