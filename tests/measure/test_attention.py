@@ -347,10 +347,13 @@ def test_a_tensor_in_the_place_of_one_that_is_gone_is_another(reused):
             gone = product.softmax(-1) if reused == "weights" else product
             number = id(gone)
             del product, gone
-            other = x.sin()
-            if id(other) == number:
+            made = [x.sin() for _ in range(10)]
+            if same := [each for each in made if id(each) == number]:
                 found.append(number)
+                other = same[0]
                 break
+        else:
+            pytest.skip("no new tensor was put in the place of the one that is gone")
         if reused == "weights":
             return other @ x.mT
         return (other / 2.0 if reused == "carried" else other).softmax(-1) @ x.mT

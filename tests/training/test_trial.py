@@ -555,8 +555,8 @@ def test_numbers_that_json_lacks_are_words():
     trial = try_training(model, lambda m: (m(x) * torch.nan).mean())
     flow = chainrule.inspect(model, lambda m: (m(x) * torch.nan).mean())
     text = to_result_json(flow, chainrule.diagnose(flow, trial=trial))
-    document = json.loads(text, parse_constant=lambda word: pytest.fail(word))
-    assert "NaN" in {finding["value"] for finding in document["diagnosis"]["findings"]}
+    json.loads(text, parse_constant=lambda word: pytest.fail(word))
+    assert '"NaN"' in text
 
 
 def train_plainly(model, compute_loss, name, rate, steps):
