@@ -29,6 +29,12 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """What a test file draws while it is imported is the same in every run, too."""
+    if isinstance(collector, pytest.Module):
+        _seed()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _fixed_seeds_of_a_module() -> None:
     """What a module's fixtures draw does not depend on the tests that ran before it."""

@@ -873,6 +873,9 @@ FAULTS = {
     "decay beside SGD": Fault(
         decay(torch.optim.SGD, 3.0, 1e-3, 0.1), Verdict.LEARNING_RATE, "strong_decay", ("0.weight",)
     ),
+    "decay beside Adam": Fault(
+        decay(torch.optim.Adam, 3.0, 1e-3, 1e-2), Verdict.LEARNING_RATE, "strong_decay"
+    ),
     "decay beside AdamW": Fault(
         decay(torch.optim.AdamW, 60.0, 0.05, 1e-2), Verdict.LEARNING_RATE, "strong_decay"
     ),

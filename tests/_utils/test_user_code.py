@@ -1,5 +1,11 @@
 """The line of the user's code that an error came through."""
 
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+
 from chainrule._utils.user_code import find_place
 from chainrule.errors import ChainruleError
 
@@ -43,3 +49,69 @@ def test_one_raised_for_its_own_sake_has_no_place():
         raise ChainruleError("a value must be positive")
 
     assert find_place(catch(refuse)) is None
+
+
+FILES = {
+    "mine": "/home/me/train.py",
+    "also mine": "/home/me/model.py",
+    "package": "/opt/env/lib/site-packages/them/outer.py",
+    "package inside": "/opt/env/lib/site-packages/them/inner.py",
+    "notebook": "<ipython-input-3>",
+    "import": "<frozen importlib._bootstrap>",
+    "torch": str(Path(torch.__file__).parent / "nn" / "made.py"),
+    "python": str(Path(sysconfig.get_path("stdlib")) / "made.py"),
+}
+STEP = """
+def step(rest):
+    if not rest:
+        raise ValueError
+    rest[0](rest[1:])
+"""
+
+
+def raise_through(names):
+    """Return an error that came through functions of these files, the last one raised it."""
+    functions = []
+    for name in names:
+        space = {}
+        exec(compile(STEP, FILES[name], "exec"), space)
+        functions.append(space["step"])
+    try:
+        functions[0](functions[1:])
+    except ValueError as error:
+        return error.with_traceback(error.__traceback__.tb_next)  # without this file
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["mine", "also mine"], "also mine"),
+        (["mine", "also mine", "torch"], "also mine"),
+        (["mine", "package", "package inside"], "mine"),
+        (["package", "mine", "package inside"], "mine"),
+        (["package", "package inside"], "package inside"),
+        (["package", "package inside", "torch", "python"], "package inside"),
+        (["torch", "package", "python"], "package"),
+        (["torch", "python"], None),
+        (["mine", "notebook", "torch"], "notebook"),
+        (["mine", "import"], "mine"),
+    ],
+)
+def test_it_is_the_innermost_of_your_files_else_of_a_package(names, found):
+    place = find_place(raise_through(names))
+    assert (place and place.file) == (found and FILES[found])
+    if place:
+        assert (place.function, place.line) == ("step", 5 if found != names[-1] else 4)
+
+
+@pytest.mark.parametrize("name", ["mine", "torch"])
+def test_of_a_file_that_cannot_be_read_by_python_it_is_the_wrong_line(name):
+    with pytest.raises(SyntaxError) as caught:
+        compile("x = 1\n  y = (", FILES[name], "exec")
+    place = find_place(caught.value)
+    assert place is not None
+    if name == "mine":
+        assert (place.file, place.line, place.function, place.text) == (FILES[name], 2, "", "y = (")
+    else:
+        assert place.file == __file__  # what asked for it

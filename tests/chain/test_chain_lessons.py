@@ -251,6 +251,11 @@ class TestRecurrence:
             False,
             "changes nothing",
         ),
+        # ∂p/∂x is 0.125, 0.0625 and −0.03125: gone below a tenth.
+        ({"weight": 0.5, "steps": 3, "activation": "identity", "clip": 0.1}, False, "multiplies"),
+        ({"weight": 0.5, "steps": 4, "activation": "identity", "clip": 0.1}, True, "multiplies"),
+        ({"weight": -0.5, "steps": 5, "activation": "identity", "clip": 0.1}, True, "multiplies"),
+        ({"weight": 0.0, "steps": 1, "activation": "identity", "clip": 0.1}, False, "multiplies"),
         ({"weight": 1.3, "steps": 40, "activation": "identity"}, False, "."),
     ],
 )
@@ -260,3 +265,13 @@ def test_the_sentence_through_time_fits_the_case(settings, gone, words):
     assert words in recurrence.sentence
     if gone:
         assert recurrence.steps[-1].product.log10 < -1
+
+
+@pytest.mark.parametrize(
+    ("weight", "signs"),
+    [(1.2, ("=", "=")), (1.23, ("=", "≈")), (1.004, ("≈", "≈"))],
+)
+def test_a_product_is_equal_where_all_of_its_digits_are_shown(weight, signs):
+    """The slope is 0.25: 1.2 · 0.25 = 0.3, 1.23 · 0.25 = 0.3075, 1.00 · 0.25 = 0.251."""
+    recurrence = measure_recurrence(weight, 1, x=0.0, activation="sigmoid")
+    assert recurrence.list_signs() == signs

@@ -25,6 +25,7 @@ from chainrule.diagnosis.diagnosis import (
 )
 from chainrule.diagnosis.viability.model import Outlook
 from chainrule.display.cards import BAD, WARN, build_cards
+from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 from chainrule.measure.non_finite import add_origin
 from chainrule.measure.sharpness import measure_sharpness
 from faults import FAULTS, NOTED, SOUND, Program
@@ -74,6 +75,28 @@ def test_its_sound_twin_gets_notes_only(name):
     _, diagnosis = judge(start(name, broken=False), FAULTS[name].finds)
     assert not diagnosis.findings
     assert diagnosis.verdict is Verdict.HEALTHY
+
+
+FACTS = (
+    *(Verdict.NON_FINITE, Verdict.UNDERFLOW, Verdict.NO_GRADIENT),
+    *(Verdict.SHAPES, Verdict.SIGN, Verdict.OUTPUT),
+)
+"""What is wrong whatever becomes of the loss; of all else a training that works says that it is
+none."""
+
+
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if not fault.finds])
+def test_a_network_that_trains_keeps_only_faults_that_no_training_refutes(name):
+    flow, before = judge(start(name, broken=True))
+    rate = RateTrial(
+        rate=0.1, steps=60, before=2.0, after=0.5, learned=0.75, outcome=TrialOutcome.TRAINED
+    )
+    tried = tuple(OptimizerTrial(name=each, rates=(rate,)) for each in ("SGD", "Adam"))
+    trial = Trial(optimizers=tried, passes=100.0, limit=300, fresh=True, kept=3)
+    after = diagnose(flow, trial=trial)
+    kept = [each.rule for each in before.findings if each.verdict in FACTS]
+    assert [each.rule for each in after.findings] == kept
+    assert {each.rule for each in before.findings} - set(kept) <= {n.name for n in after.notes}
 
 
 @pytest.mark.parametrize("broken", [True, False])

@@ -24,6 +24,7 @@ from chainrule.diagnosis.time_rules import (
 )
 from chainrule.diagnosis.zero_rules import list_zero_products
 from chainrule.flow.inputs import InputFlow
+from chainrule.flow.loss import LossFlow, LossPart
 from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.precision import PrecisionFlow, PrecisionProbe, PrecisionTrial
 from chainrule.flow.quantity import Quantity
@@ -197,6 +198,63 @@ class TestOptimizer:
         assert measure_metric(flow, "large_step") is None
         zero = self.build([1.0], [parameter("a", norm=0.0)])
         assert measure_metric(zero, "large_step") is None
+
+    @pytest.mark.parametrize(
+        ("fields", "follow"),
+        [
+            ({}, 5**0.5),  # gradients of 1 and 2
+            ({"is_decoupled": True}, 5**0.5),
+            ({"steps": "rescaled", "is_decoupled": True}, 32**0.5),  # 1 in each of 16 + 16 entries
+            ({"steps": "rescaled"}, 5**0.5),  # what is rescaled is the gradient with the decay
+        ],
+    )
+    def test_decay_pulls_beside_the_gradient_or_beside_a_step_of_the_rate(self, fields, follow):
+        """A decay of 0.5 pulls weights of 3 and 4 by 2.5 together."""
+        flow = self.build([0.1] * 4, decays=(0.5,) * 4, **fields)
+        assert measure_metric(flow, "strong_decay") == pytest.approx(2.5 / follow)
+
+    @pytest.mark.parametrize(
+        ("rates", "decays", "value"),
+        [
+            ([0.1, 0.3, 1.0, 1.0], (0.5,) * 4, math.hypot(0.15, 0.6) / math.hypot(0.1, 0.6)),
+            ([0.1, 0.1, 1.0, 1.0], (0.5, 0.0, 9.0, 9.0), 1.5),  # a alone: neither vectors nor
+            ([0.1, None, 1.0, 1.0], (0.5, None, 9.0, 9.0), 1.5),  # what is not held or not moved
+            ([0.1, 0.0, 1.0, 1.0], (0.5, 7.0, 9.0, 9.0), 1.5),
+            ([0.1, 0.1, 1.0, 1.0], (0.0, 0.0, 9.0, 9.0), None),
+            ([0.1, 0.1, 1.0, 1.0], (), None),  # as in older files
+        ],
+    )
+    def test_decay_counts_where_there_is_some_and_at_the_rates(self, rates, decays, value):
+        flow = self.build(rates, decays=decays)
+        wanted = None if value is None else pytest.approx(value)
+        assert measure_metric(flow, "strong_decay") == wanted
+        unknown = self.build(rates, decays=decays, steps="other")
+        assert measure_metric(unknown, "strong_decay") is None
+
+    @pytest.mark.parametrize(
+        ("loss", "guessing", "counts"),
+        [
+            (1.0, 2.0, True),
+            (0.99, 2.0, False),
+            (5.0, 2.0, True),
+            (1.0, 0.0, False),
+            (1, None, False),
+        ],
+    )
+    def test_decay_counts_where_much_is_left_to_learn(self, loss, guessing, counts):
+        """From half of the loss of guessing on; where guessing costs nothing, nothing is."""
+        error = LossPart(kind="mse", value=quantity(loss), guessing=quantity(guessing))
+        facts = LossFlow(parts=(error,), offset=quantity(0.0))
+        flow = replace(self.build([0.1] * 4), loss=quantity(loss), loss_facts=facts)
+        assert RULES["strong_decay"].applies(flow) is counts
+
+    @pytest.mark.parametrize(("norms", "said"), [((4e-9, 2e-9), True), ((8e-8, 2e-9), False)])
+    def test_a_small_step_is_due_to_epsilon_where_all_gradients_are_below_it(self, norms, said):
+        weights = [parameter(name, grad_norm=norm) for name, norm in zip("ab", norms, strict=True)]
+        flow = self.build([1e-9] * 2, weights, steps="rescaled", epsilon=1e-8)
+        (found,) = [each for each in diagnose(flow).findings if each.rule == "small_step"]
+        assert ("ε" in found.evidence) is said
+        assert ("1.0·10⁻⁹ at most" in found.evidence) is said  # 4·10⁻⁹ in 16 entries
 
     def test_share_that_is_not_held_is_of_trained_parameters(self):
         flow = self.build([None, 2.0, None, None])

@@ -73,6 +73,14 @@ def test_what_was_found_in_a_network_that_trains_becomes_a_note():
     assert after.trial is not None
 
 
+@pytest.mark.parametrize("outcomes", list(itertools.product(map(str, TrialOutcome), repeat=2)))
+def test_it_stays_a_finding_unless_all_that_was_tried_trained(outcomes):
+    before = {finding.rule for finding in chainrule.diagnose(SICK).findings}
+    after = chainrule.diagnose(SICK, trial=trial(*outcomes))
+    found = {finding.rule for finding in after.findings} & before
+    assert found == (set() if outcomes == ("trained", "trained") else before)
+
+
 def test_a_gradient_that_is_missing_stays_a_finding():
     torch.manual_seed(0)
     model = nn.ModuleDict({"cut": nn.Linear(4, 4), "used": nn.Linear(4, 2)})

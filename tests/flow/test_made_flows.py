@@ -9,6 +9,7 @@ import pytest
 from chainrule.errors import FlowFileError
 from chainrule.flow.blocks import build_profile, group_blocks, group_calls, grow_tree, is_profiled
 from chainrule.flow.loading import decode_flow
+from chainrule.flow.loss import LossFlow
 from chainrule.flow.quantity import Quantity, compute_quantile
 from made_flows import (
     call,
@@ -84,6 +85,36 @@ class TestOutputError:
     def test_is_taken_member_by_member(self):
         flow = make_flow([call("a", gradient=[1.0, 2.0, 6.0], shape=(4, 2))], loss=[1.0] * 3)
         assert flow.output_error.values == (2.0, 4.0, 12.0)
+
+    @pytest.mark.parametrize("order", [1, -1])
+    @pytest.mark.parametrize(
+        ("second", "count"),
+        [
+            ({"name": "b"}, 50),  # of modules beside each other, the one with most outputs counts
+            ({"name": "a", "output": "1"}, 50),
+            ({"name": "a", "call": 1}, 55),  # calls of one module count as one
+        ],
+    )
+    def test_is_that_of_all_that_the_loss_reads(self, second, count, order):
+        """Gradients of 3 and 4 are 5 together."""
+        read = [
+            call("a", gradient=3.0, shape=(5, 3)),
+            call(**({"gradient": 4.0, "shape": (50, 2)} | second)),
+        ]
+        facts = LossFlow(parts=(), outputs=(0, 1))
+        flow = make_flow([*read[::order], call("c", gradient=9.0)], loss_facts=facts)
+        assert flow.output_error == pytest.approx(math.sqrt(count) * 5.0)
+
+    def test_what_the_loss_reads_needs_a_gradient_and_values(self):
+        read = [
+            call("a", gradient=None),
+            call("b", gradient=8.0, statistics=None),
+            call("c", gradient=3.0, shape=(4, 2)),
+            call("d", gradient=5.0, shape=(9, 2)),
+        ]
+        for outputs, error in (((0, 1, 2), 6.0), ((0, 1), 15.0)):  # else it is the last call's
+            facts = LossFlow(parts=(), outputs=outputs)
+            assert make_flow(read, loss_facts=facts).output_error == pytest.approx(error)
 
     def test_without_calls_is_none(self):
         assert make_flow().output_error is None

@@ -77,6 +77,59 @@ def test_rates_by_parameter_and_a_note_on_those_left_out(tmp_path):
     assert chainrule.load_flow(tmp_path / "flow.json") == flow
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "other", "whole"),
+    [
+        (True, True, True, True),
+        (True, False, False, False),  # it descends with a part of the model
+        (False, True, False, False),
+        (True, True, False, True),  # what belongs to no part of it does not count
+        (False, False, True, False),
+    ],
+)
+def test_an_optimizer_maximizes_if_it_does_so_with_all_of_the_model(first, second, other, whole):
+    model, alpha = build(), nn.Parameter(torch.zeros(1))
+    groups = (list(model[0].parameters()), first), (list(model[2].parameters()), second)
+    optimizer = torch.optim.SGD(
+        [{"params": each, "maximize": up} for each, up in (*groups, ([alpha], other))], lr=0.01
+    )
+    assert chainrule.inspect(model, compute_loss, optimizer).optimizer.maximizes is whole
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "sizes", "largest"),
+    [
+        (torch.optim.Adam, "eps", (1e-3, 1e-5, 1.0), (1e-3, 0.0)),
+        (torch.optim.SGD, "momentum", (0.5, 0.9, 0.99), (0.0, 0.9)),
+    ],
+)
+def test_of_groups_of_the_model_the_largest_setting_counts(kind, setting, sizes, largest):
+    model, others = build(), [nn.Parameter(torch.zeros(1)) for _ in range(3)]
+    parts = (list(model[0].parameters()), list(model[2].parameters()), others)
+    groups = [{"params": part, setting: each} for part, each in zip(parts, sizes, strict=True)]
+    found = chainrule.inspect(model, compute_loss, kind(groups, lr=0.01)).optimizer
+    assert (found.epsilon, found.momentum) == largest
+    assert found.foreign == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "decoupled"),
+    [
+        (lambda p: torch.optim.AdamW(p), True),
+        (lambda p: torch.optim.NAdam(p, decoupled_weight_decay=True), True),
+        (lambda p: torch.optim.NAdam(p), False),
+        (lambda p: torch.optim.Adam(p, weight_decay=0.1), False),
+        (lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.1), False),
+    ],
+)
+def test_decay_is_decoupled_as_the_step_has_it(make, decoupled):
+    model = build()
+    optimizer = make(model.parameters())
+    found = chainrule.inspect(model, compute_loss, optimizer).optimizer
+    assert found.is_decoupled is decoupled
+    assert found.decays == (optimizer.defaults["weight_decay"],) * 4
+
+
 def test_a_file_with_another_number_of_rates(tmp_path):
     model = build()
     flow = chainrule.inspect(model, compute_loss, torch.optim.SGD(model.parameters(), 0.5))

@@ -77,7 +77,12 @@ def test_the_numbers_are_those_of_each_by_itself(name):
                 assert numbers.keys() - {"max_abs"} == expected.keys() - {"max_abs"}
                 for key, value in expected.items():
                     at = entry if numbers is rows[table] else 0
-                    assert write(numbers[key][at]) == write(value[0]), key
+                    if name == "not contiguous" and numbers is not rows[table]:
+                        # By itself it is not copied, and its numbers are added up in another order.
+                        close = {"rtol": 1e-6, "atol": 1e-7, "err_msg": key}
+                        np.testing.assert_allclose(numbers[key][at], value[0], **close)
+                    else:
+                        assert write(numbers[key][at]) == write(value[0]), key
 
 
 def write(value):

@@ -142,6 +142,19 @@ class TestTargetNetworks:
         run = train(model, adam(model), 140, change=spoil, after=follow)
         assert list_kinds(run) == ["data changed"]
 
+    @pytest.mark.parametrize("end", [120, 122])
+    def test_the_same_run_started_again_says_what_it_said(self, end):
+        def spoil(x, y, step):
+            generator = torch.Generator().manual_seed(step)
+            return x, torch.randint(0, 5, y.shape, generator=generator) if step >= 121 else y
+
+        stopped = make()  # as in a notebook: its weights are near those of the next run at its jump
+        train(stopped, sgd(stopped), end, change=spoil)
+        model = make()
+        run = train(model, sgd(model), 146, change=spoil)
+        assert list_kinds(run) == ["data changed"]
+        assert not [each for each in run.notices if "copy" in each]
+
     def test_zeros_are_no_copy_of_weights_that_decayed_since_the_last_sample(self):
         weight = nn.Parameter(torch.full((4, 8), 1e-6))
         yes = np.array([True])

@@ -14,7 +14,7 @@ from chainrule.watch import rules as rules_module
 from chainrule.watch.alarm_constants import RECORD
 from chainrule.watch.history import History, measure_outlier
 from chainrule.watch.loss_rules import is_high
-from chainrule.watch.records import ABSENT, StepRecord
+from chainrule.watch.records import ABSENT, OptimizerFacts, StepRecord
 from chainrule.watch.rules import RULES, find_alarms
 from made_histories import MadeRun, layer, make_facts
 
@@ -554,6 +554,71 @@ class TestHistory:
         run = MadeRun()
         run.add(clipped_from=40.0)
         assert run.history.get_totals().tolist() == [40.0]
+
+    @pytest.mark.parametrize(
+        ("losses", "start"),
+        [
+            ([], None),
+            ([None, math.nan, math.inf], None),
+            ([3.0], 3.0),
+            ([2.0, 90.0, 1.0], 2.0),  # one odd batch is not where a run began
+            ([90.0, 1.0, 2.0], 2.0),
+            ([math.inf, 5.0, None, 6.0, math.nan, 4.0, 7.0, 8.0], 5.0),  # three finite ones
+        ],
+    )
+    def test_the_loss_at_the_start_is_the_median_of_the_first_three(self, losses, start):
+        run = MadeRun()
+        for loss in losses:
+            run.add(loss=loss)
+        assert run.history.start_loss == start
+
+    def test_blocks_are_means_of_ten_losses_and_the_first_and_the_least_are_kept(self):
+        run, means = MadeRun(), [5.0, 1.0, 3.0]
+        assert (run.history.first_block, run.history.best_block) == (None, math.inf)
+        for number, mean in enumerate(means, start=1):
+            for loss in (*(mean + part - 4.5 for part in range(9)), math.nan, None):
+                run.add(loss=loss)
+            assert run.history.get_blocks().tolist() == means[: number - 1]  # nine are none yet
+            run.add(loss=mean + 4.5)
+            assert run.history.get_blocks().tolist() == means[:number]
+            assert (run.history.first_block, run.history.best_block) == (5.0, min(means[:number]))
+
+    @pytest.mark.parametrize(("changes", "turns"), [(3, False), (4, True)])
+    def test_a_weight_whose_gradient_comes_and_goes_twice_is_trained_in_turns(self, changes, turns):
+        run = MadeRun()
+        for change in range(changes + 1):
+            for _ in range(3):
+                run.add(norms=[1.0, 1.0, ABSENT if change % 2 else 2.0])
+        assert run.history.has_turns is turns
+        assert run.history.has_one_loss is not turns
+
+    def test_a_gradient_that_has_become_zero_is_unusual_and_one_that_always_was_is_not(self):
+        run = MadeRun().run(60, norms=[1.0, 1.0, ABSENT])
+        run.add(norms=[1.0, 1.0, 0.0])
+        assert not run.history.wants_sample
+        run.add(norms=[1.0, 0.0, 0.0])
+        assert run.history.wants_sample
+
+    def test_rates_are_those_of_the_groups_and_the_highest_is_kept(self):
+        groups = ({"lr": 0.1}, {"lr": 0.2})
+        optimizers = (
+            OptimizerFacts(kind="SGD", groups=groups[:1]),
+            OptimizerFacts(kind="Adam", groups=groups),
+        )
+        places = ((0, 0), (1, 1), (None, None), (1, 0))
+        parameters = tuple(
+            replace(each, optimizer=optimizer, group=group)
+            for each, (optimizer, group) in zip(make_facts(4).parameters, places, strict=True)
+        )
+        run = MadeRun(make_facts(4, parameters=parameters, optimizers=optimizers))
+        assert np.isnan(run.history.get_current_rates()).all()
+        for rates in ((0.5, 0.25, 4.0), (0.1, 0.2, 0.3)):
+            run.add(rates=rates)
+            found = run.history.get_current_rates()
+            assert found[[0, 1, 3]].tolist() == [rates[0], rates[2], rates[1]]
+            assert math.isnan(found[2])
+        assert run.history.peak_rate == 4.0
+        assert run.history.get_rates().tolist() == [4.0, 0.3]
 
     def test_a_step_of_another_model_is_refused(self):
         history = History(make_facts(3))

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import chainrule
 from chainrule.errors import RunFileError, TrainingStopped, WatchError
-from chainrule.watch import ledger, sampling, watch
+from chainrule.watch import ledger, sampling, skipping, watch
 from chainrule.watch.reading import RunReader
 from waiting import wait_until
 
@@ -417,6 +417,63 @@ def test_a_step_with_a_bad_gradient_is_left_out(makes_scheduler):
     assert "left out" in alarm.summary
     assert "skip_step_on" in alarm.summary
     optimizer.step()
+
+
+@pytest.mark.parametrize("split", ["as it is", "each by itself"])
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("bad", [None, 0, 1, 3])
+def test_one_bad_gradient_is_enough_on_any_device(bad, value, split, monkeypatch):
+    model = make()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.SGD(parameters, 0.01)
+    if split == "each by itself":  # as if each were on a device of its own
+        monkeypatch.setattr(skipping, "split_tensors", lambda given: [[each] for each in given])
+    for at, parameter in enumerate(parameters):
+        if at != 2:  # one has none
+            parameter.grad = torch.ones_like(parameter)
+            parameter.grad.view(-1)[-1] = value if at == bad else 1.0
+    assert skipping.has_bad_gradient(optimizer) == (bad is not None)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "bad"),
+    [
+        (torch.full((8, 4), 1e30), False),  # whose norm float32 cannot hold
+        (torch.full((8, 4), 60_000.0, dtype=torch.float16), False),  # nor this one float16
+        (torch.full((8, 4), 60_000.0, dtype=torch.float16) * 2.0, True),
+        (torch.full((8, 4), 1e30).to_sparse(), False),
+        (torch.full((8, 4), math.nan).to_sparse(), True),
+    ],
+)
+def test_a_large_gradient_is_no_bad_one(gradient, bad):
+    weight = nn.Parameter(torch.zeros(8, 4, dtype=gradient.dtype))
+    weight.grad = gradient
+    assert skipping.has_bad_gradient(torch.optim.SGD([weight], 0.01)) == bad
+
+
+def test_an_optimizer_that_asks_for_the_loss_again_and_again_may_do_so():
+    weights = []
+    for watched in (False, True):
+        model = make()
+        optimizer = torch.optim.LBFGS(model.parameters(), 0.1, max_iter=4)
+
+        def closure(model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = model(torch.ones(2, 4)).square().mean()
+            loss.backward()
+            return loss
+
+        if watched:
+            with watch(model, optimizer, skip_step_on=["non_finite"]):
+                optimizer.step(closure)
+        else:
+            optimizer.step(closure)
+        weights.append([each.detach().clone() for each in model.parameters()])
+    assert all(map(torch.equal, *weights))
+
+
+def test_without_any_gradient_there_is_no_bad_one():
+    assert not skipping.has_bad_gradient(torch.optim.SGD(make().parameters(), 0.01))
 
 
 def test_a_closure_with_a_bad_gradient_is_left_out():

@@ -85,12 +85,16 @@ def read_optimizer(
         steps = "gradient"
     elif isinstance(optimizer, RESCALING):
         steps = "rescaled"
-    groups = optimizer.param_groups
+    groups = [
+        group
+        for group in optimizer.param_groups
+        if not own.isdisjoint(map(id, group["params"]))  # others are no matter of this model
+    ]
     epsilon = momentum = 0.0  # others may keep something else under these names
     if steps == "rescaled":
-        epsilon = max(float(group.get("eps", 0.0)) for group in groups)
+        epsilon = max((float(group.get("eps", 0.0)) for group in groups), default=0.0)
     elif steps == "gradient":
-        momentum = max(float(group.get("momentum", 0.0)) for group in groups)
+        momentum = max((float(group.get("momentum", 0.0)) for group in groups), default=0.0)
     known = [planned.get(id(each.tensor)) for each in inventory.parameters]
     return OptimizerFlow(
         name=type(optimizer).__name__,
@@ -101,8 +105,8 @@ def read_optimizer(
         epsilon=epsilon,
         decays=tuple(decays.get(id(parameter.tensor)) for parameter in inventory.parameters),
         is_decoupled=isinstance(optimizer, torch.optim.AdamW)
-        or any(bool(group.get("decoupled_weight_decay")) for group in optimizer.param_groups),
-        maximizes=all(bool(group.get("maximize")) for group in optimizer.param_groups),
+        or any(bool(group.get("decoupled_weight_decay")) for group in groups),
+        maximizes=bool(groups) and all(bool(group.get("maximize")) for group in groups),
         default_rate=_read_default_rate(type(optimizer)),
         planned=tuple(known),
         rounded=tuple(

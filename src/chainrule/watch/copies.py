@@ -3,13 +3,14 @@
 A loss whose targets are made by a copy of the weights jumps whenever the copy is made anew. That is
 no trouble, so where a loss jumps it is looked for tensors of the process that are what the weights
 were just before, and that stay so: an average of the weights follows them, an older checkpoint is
-further away.
+further away. What a tensor held already when the run began is no copy of its weights: those of the
+same run, tried before with the same seed, are as near.
 """
 
 import gc
 import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,11 @@ class CopySearch:
         self._known: list[weakref.ref[Tensor]] = []
         self._found: list[_Copy] = []
         self._step = 0
+        self._older: dict[int, _Copy] = {}
+        try:
+            self._older = _note_tensors(parameters)
+        except Exception as error:
+            report(error)
 
     def look(self, history: History) -> bool:
         """Look for copies after a step; return whether the history was told of one.
@@ -109,9 +115,9 @@ class CopySearch:
         if not is_high(history):
             return False
         weights = self._choose(history)
-        near = _find_near([each() for each in self._known], weights)
+        near = _find_near([each() for each in self._known], weights, self._older)
         if near is None and history.count >= self._next:
-            near = _find_near(_list_tensors(), weights)
+            near = _find_near(_list_tensors(), weights, self._older)
             self._pause = 2 * self._pause if near is None else _PAUSE
             self._next = history.count + self._pause if near is None else 0
         if near is not None:
@@ -148,10 +154,32 @@ def _list_tensors() -> Iterator[Tensor]:
             yield each
 
 
+def _note_tensors(parameters: Sequence[Tensor]) -> dict[int, _Copy]:
+    """Return by `id` what tensors hold now that could be taken for copies of a weight later."""
+    weights = [each for each in parameters if each.dim() > 1 and each.numel() >= _LEAST]
+    shapes = {(each.shape, each.dtype, each.device) for each in weights}
+    places = {each.data_ptr() for each in weights}
+    return {
+        id(each): _Copy(weakref.ref(each), _take_entries(each))
+        for each in (_list_tensors() if shapes else ())
+        if each.layout == torch.strided
+        and (each.shape, each.dtype, each.device) in shapes
+        and each.data_ptr() not in places
+    }
+
+
 def _find_near(
-    tensors: "Iterator[Tensor] | Sequence[Tensor | None]", weights: Sequence[tuple[Tensor, float]]
+    tensors: "Iterator[Tensor] | Sequence[Tensor | None]",
+    weights: Sequence[tuple[Tensor, float]],
+    older: Mapping[int, _Copy],
 ) -> list[_Copy] | None:
-    """Return a tensor near each of the weights; `None` if one of them has none."""
+    """Return a tensor near each of the weights; `None` if one of them has none.
+
+    Args:
+        tensors: The tensors.
+        weights: Each with the distance up to which a tensor is near.
+        older: What was held when the run began, by `id`; it does not count while it stays so.
+    """
     if not weights:
         return None
     alike: dict[Any, list[int]] = {}
@@ -168,7 +196,10 @@ def _find_near(
         with torch.no_grad():
             for at in numbers:
                 weight, bound = weights[at]
-                if at not in found and float((tensor - weight).norm()) <= bound:
+                if at in found or not float((tensor - weight).norm()) <= bound:
+                    continue
+                before = older.get(id(tensor))
+                if before is None or before.tensor() is not tensor or not before.has_stayed():
                     found[at] = _Copy(weakref.ref(tensor), _take_entries(tensor))
     return list(found.values()) if len(found) == len(weights) else None
 

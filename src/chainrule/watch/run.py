@@ -178,7 +178,8 @@ class Run:
         self._owners = Ownership(watched, self._notices)
         self._idle: Any = None
         self._copies = CopySearch(
-            watched.parameters, self._notices.reporter("looking for copies of the weights")
+            () if self._is_spread else watched.parameters,  # of these it is not asked
+            self._notices.reporter("looking for copies of the weights"),
         )
         self._inputs = InputKeeper(watched.called, self._notices)
         undo.append(self._inputs.remove)
