@@ -20,14 +20,6 @@ from checkpoints import HandCheckpoint
 from traces import describe_process, unchanged
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c_raises() -> Iterator[None]:
-    """As in a terminal: a shell starts background jobs with Ctrl-C ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 

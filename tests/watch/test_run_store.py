@@ -52,14 +52,6 @@ def commit_when_asked(patch):
     patch.setattr(store, "FLUSH_STEPS", 10**9)
 
 
-@pytest.fixture
-def ctrl_c_raises():
-    """As in a terminal: a shell starts background jobs with Ctrl-C ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def is_same(one, other, error=2**-7):
     """Whether two records hold the same, norms up to a relative error."""
 
@@ -426,9 +418,7 @@ def test_whatever_fails_in_the_thread_does_not_reach_the_loop(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("waiting", ["flush", "close"])
-def test_ctrl_c_while_the_disk_is_waited_for_loses_nothing(
-    tmp_path, monkeypatch, ctrl_c_raises, waiting
-):
+def test_ctrl_c_while_the_disk_is_waited_for_loses_nothing(tmp_path, monkeypatch, waiting):
     original, pressed = RunWriter._insert, threading.Event()
 
     def insert(self, file, records):
