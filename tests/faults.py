@@ -867,19 +867,19 @@ FAULTS = {
         Verdict.INPUTS, "uneven_inputs", ("0",),
     ),
     "missing values": Fault(raw_inputs(missing), Verdict.NON_FINITE, "non_finite", ("'0'",)),
-    "other parameters": Fault(other_parameters, Verdict.LEARNING_RATE, "not_held", ("0.weight",)),
+    "other parameters": Fault(other_parameters, Verdict.OPTIMIZER, "not_held", ("0.weight",)),
     "rate too large": Fault(rate(300.0, 0.1), Verdict.LEARNING_RATE, "large_step"),
     "rate too small": Fault(rate(1e-8, 0.1), Verdict.LEARNING_RATE, "small_step"),
     "decay beside SGD": Fault(
-        decay(torch.optim.SGD, 3.0, 1e-3, 0.1), Verdict.LEARNING_RATE, "strong_decay", ("0.weight",)
+        decay(torch.optim.SGD, 3.0, 1e-3, 0.1), Verdict.OPTIMIZER, "strong_decay", ("0.weight",)
     ),
     "decay beside Adam": Fault(
-        decay(torch.optim.Adam, 3.0, 1e-3, 1e-2), Verdict.LEARNING_RATE, "strong_decay"
+        decay(torch.optim.Adam, 3.0, 1e-3, 1e-2), Verdict.OPTIMIZER, "strong_decay"
     ),
     "decay beside AdamW": Fault(
-        decay(torch.optim.AdamW, 60.0, 0.05, 1e-2), Verdict.LEARNING_RATE, "strong_decay"
+        decay(torch.optim.AdamW, 60.0, 0.05, 1e-2), Verdict.OPTIMIZER, "strong_decay"
     ),
-    "loss below Adam's ε": Fault(below_epsilon, Verdict.LEARNING_RATE, "below_epsilon"),
+    "loss below Adam's ε": Fault(below_epsilon, Verdict.OPTIMIZER, "below_epsilon"),
     "steep valley": Fault(
         valley(0.005, 0.5, 1e-3), Verdict.LEARNING_RATE, "overshoots", (), "sharpness"
     ),

@@ -65,7 +65,7 @@ def test_gradients_far_below_adams_epsilon(factor, sick):
     adam = train(model, compute, *BOTH[1])
     assert (adam > 0.9 * start) is sick
     if sick:
-        assert diagnosis.verdict is Verdict.LEARNING_RATE
+        assert diagnosis.verdict is Verdict.OPTIMIZER
         (finding,) = found
         gradients = torch.autograd.grad(compute(model), list(model.parameters()))
         entries = torch.cat([g.flatten() for g in gradients]).double()

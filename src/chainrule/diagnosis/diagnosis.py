@@ -64,6 +64,7 @@ ACTIONS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.SYMMETRIC: "Draw the weights at random; then measure again.",
         Verdict.INPUTS: "Scale the inputs to mean 0 and standard deviation 1; then measure again.",
         Verdict.OUTPUT: "Give the loss what it expects; then measure again.",
+        Verdict.OPTIMIZER: "Change the optimizer as the finding says; then measure again.",
         Verdict.LEARNING_RATE: "Change the learning rate as the finding says; then measure again.",
         Verdict.NO_GRADIENT: "Look for detach(), no_grad(), an unused module, or a parameter that "
         "forward() replaces.",

@@ -328,7 +328,7 @@ def _describe_epsilon(flow: GradientFlow) -> str:
 OPTIMIZER_RULES = (
     Rule(
         name="below_epsilon",
-        verdict=Verdict.LEARNING_RATE,
+        verdict=Verdict.OPTIMIZER,
         metric="size of the gradients' entries",
         threshold=EPSILON / SHORTER,
         beyond="<",
@@ -342,7 +342,7 @@ OPTIMIZER_RULES = (
     ),
     Rule(
         name="not_held",
-        verdict=Verdict.LEARNING_RATE,
+        verdict=Verdict.OPTIMIZER,
         metric="share of trained parameters that the optimizer does not hold",
         threshold=0.999,
         beyond=">",
@@ -357,7 +357,7 @@ OPTIMIZER_RULES = (
     ),
     Rule(
         name="strong_decay",
-        verdict=Verdict.LEARNING_RATE,
+        verdict=Verdict.OPTIMIZER,
         metric="pull of the weight decay ÷ pull of the loss",
         threshold=DECAY,
         beyond=">",

@@ -36,6 +36,7 @@ class Verdict(StrEnum):
     VANISHING = "vanishing"
     SATURATED = "saturated"
     SIGNAL_COLLAPSE = "signal collapse"
+    OPTIMIZER = "optimizer"
     LEARNING_RATE = "learning rate"
     HARD_TO_TRAIN = "hard to train"
     HEALTHY = "healthy"
@@ -215,7 +216,8 @@ MEANINGS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.SYMMETRIC: "units with the same weights receive the same gradients",
         Verdict.INPUTS: "the inputs have values of an unusual size",
         Verdict.OUTPUT: "the loss expects another kind of output than it gets",
-        Verdict.LEARNING_RATE: "the optimizer does not move the weights as these gradients need",
+        Verdict.OPTIMIZER: "the optimizer does not follow the gradients",
+        Verdict.LEARNING_RATE: "steps are too large or too small for the weights",
         Verdict.HARD_TO_TRAIN: "gradients have a usable size, but learning is unlikely, or failed",
         Verdict.HEALTHY: "every layer receives a usable gradient",
     }

@@ -57,6 +57,7 @@ LOOKS: Mapping[Verdict, Look] = MappingProxyType(
         Verdict.SYMMETRIC: Look("≡", BAD),
         Verdict.INPUTS: Look("⇥", WARN),
         Verdict.OUTPUT: Look("⊘", WARN),
+        Verdict.OPTIMIZER: Look("⊙", WARN),
         Verdict.LEARNING_RATE: Look("⇕", WARN),
     }
 )

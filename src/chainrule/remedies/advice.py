@@ -62,7 +62,7 @@ def advise(
     ]
     if list_unreached(flow):
         found.append(_advise_unreached(flow))
-    if rest.verdict in (Verdict.HEALTHY, Verdict.LEARNING_RATE):
+    if rest.verdict in (Verdict.HEALTHY, Verdict.OPTIMIZER, Verdict.LEARNING_RATE):
         found += _advise_learning_rate(flow, "")
     elif cured is not None:
         found += _advise_learning_rate(cured, "After the first remedy, ")

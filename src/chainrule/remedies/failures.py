@@ -28,6 +28,7 @@ _OUTSIDE: Mapping[Verdict, str] = MappingProxyType(
         Verdict.INPUTS: "the inputs have to change, and weights do not change them.",
         Verdict.UNDERFLOW: "the number format or the scale of the loss has to change, not the "
         "weights.",
+        Verdict.OPTIMIZER: "the optimizer has to change, not the weights.",
         Verdict.LEARNING_RATE: "the optimizer has to change, not the weights.",
     }
 )
