@@ -45,6 +45,7 @@ def test_the_table_is_complete():
         "vanishing",
         "saturated",
         "signal collapse",
+        "optimizer",
         "learning rate",
         "hard to train",
         "healthy",
