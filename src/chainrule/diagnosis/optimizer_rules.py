@@ -339,8 +339,14 @@ def _describe_divided(
         f"{flow.optimizer.name} divides by the root of squared gradients plus an ε of "
         f"{format_number(epsilon)}{held}; in {types}, small squares are 0 as well. At "
         f"{format_share(wrong[0].value or 0.0)} of the entries the first step divides by 0, or is "
-        "more than 1,000 times the learning rate"
+        "more than 10,000 times the learning rate"
     )
+
+
+def _choose_epsilon(flow: GradientFlow) -> str:
+    if flow.optimizer is not None and not flow.optimizer.epsilon:
+        return "Give the optimizer an ε above 0 (eps=1e-8 in float32); then measure again."
+    return f"{EPSILON_CURE}; then measure again."
 
 
 EPSILON_CURE = (
@@ -381,7 +387,7 @@ OPTIMIZER_RULES = (
         "this step the weights are lost, whatever the learning rate is.",
         source="computed as PyTorch does, in the format of the weights; Kingma & Ba 2015 (arXiv "
         "1412.6980), algorithm 1, on ε; IEEE 754 binary16",
-        action=lambda flow: f"{EPSILON_CURE}; then measure again.",
+        action=_choose_epsilon,
         read=_read_divided,
         describe=_describe_divided,
         scale="share",
