@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.optimizer_rules import EPSILON_CURE
-from chainrule.flow.precision import FORMATS
+from chainrule.watch.epsilons import describe_lost_epsilon
 from chainrule.watch.gradient_rules import is_untrained, name_layer
 from chainrule.watch.history import BadInput, History
 from chainrule.watch.records import ABSENT, BAD_GRADIENT, Evidence
@@ -58,7 +58,10 @@ def _find_non_finite(history: History) -> Finding | None:
         where += f"; process {record.bad_rank} is the first with one"
     if record.skipped == BAD_GRADIENT:
         where += "; the optimizer's step was left out, as skip_step_on asks"
-    lost = "" if bad_input is not None else _find_lost_epsilon(history)
+    before = history.get_norms(2)[:-1]
+    is_sudden = len(before) == 1 and bool(np.isfinite(before).all())
+    lost = describe_lost_epsilon(history) if is_sudden and bad_input is None else ""
+    where = "" if lost else where
     evidence = [Evidence(name="gradients not finite", value=float(len(wrong)), step=record.step)]
     if record.loss is not None:
         evidence.append(Evidence(name="loss", value=record.loss, step=record.step))
@@ -80,33 +83,6 @@ def _find_non_finite(history: History) -> Finding | None:
         "or drop such records; `torch.isfinite(batch).all()` finds them.",
         evidence=tuple(evidence),
     )
-
-
-_DIVIDING = frozenset({"Adam", "AdamW", "NAdam", "RMSprop", "Adagrad", "Adamax"})
-"""Optimizers that divide by a root of squared gradients plus an ε."""
-
-
-def _find_lost_epsilon(history: History) -> str:
-    """Return that an ε is 0 in the format of the weights, after a step with sound gradients."""
-    norms = history.get_norms(2)
-    if len(norms) < 2 or not np.isfinite(norms[0]).all():
-        return ""
-    for each in history.facts.parameters:
-        if each.dtype != "float16" or each.optimizer is None or each.group is None:
-            continue
-        held = history.facts.optimizers[each.optimizer]
-        settings = held.groups[each.group] if each.group < len(held.groups) else {}
-        epsilon = settings.get("eps")
-        if held.kind not in _DIVIDING or epsilon is None or settings.get("fused"):
-            continue
-        if epsilon <= 0.5 * FORMATS[each.dtype].smallest:
-            return (
-                f"The weights are in {each.dtype}, which rounds the ε of {held.kind} "
-                f"({format_number(epsilon)}) to 0, and small squares of gradients as well: where "
-                "both are 0, a step divides by 0, and the weights are infinite or undefined after "
-                "it."
-            )
-    return ""
 
 
 def _get_bad_input(history: History) -> BadInput | None:
