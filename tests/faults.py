@@ -585,6 +585,23 @@ def other_parameters(broken):
     return Program(model, compute, torch.optim.SGD(holder.parameters(), 0.1))
 
 
+def half_with(kind, twin):
+    """Weights in float16, with an ε that is 0 in this format, and with one that is not."""
+
+    def build(broken):
+        model, compute = _sound_classifier_in_half()
+        return Program(model, compute, (kind if broken else twin)(model.parameters()))
+
+    return build
+
+
+def _sound_classifier_in_half():
+    torch.manual_seed(0)
+    x = torch.randn(64, 10)
+    y = (x @ torch.randn(10, 4)).argmax(1)
+    return stack(10, 24, 4).half(), lambda m: F.cross_entropy(m(x.half()), y)
+
+
 def rate(wrong, right):
     """A learning rate that does not suit the gradients."""
 
@@ -868,6 +885,21 @@ FAULTS = {
     ),
     "missing values": Fault(raw_inputs(missing), Verdict.NON_FINITE, "non_finite", ("'0'",)),
     "other parameters": Fault(other_parameters, Verdict.OPTIMIZER, "not_held", ("0.weight",)),
+    "Adam in half": Fault(
+        half_with(
+            lambda p: torch.optim.Adam(p, 1e-2), lambda p: torch.optim.Adam(p, 1e-2, eps=1e-4)
+        ),
+        Verdict.UNDERFLOW,
+        "lost_epsilon",
+        ("0.weight",),
+    ),
+    "RMSprop in half": Fault(
+        half_with(
+            lambda p: torch.optim.RMSprop(p, 1e-2), lambda p: torch.optim.RMSprop(p, 1e-2, eps=1e-3)
+        ),
+        Verdict.UNDERFLOW,
+        "lost_epsilon",
+    ),
     "rate too large": Fault(rate(300.0, 0.1), Verdict.LEARNING_RATE, "large_step"),
     "rate too small": Fault(rate(1e-8, 0.1), Verdict.LEARNING_RATE, "small_step"),
     "decay beside SGD": Fault(

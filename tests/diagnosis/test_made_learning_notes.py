@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.notes import list_notes
 from chainrule.flow.loss import LossFlow, LossPart, LossTerm
 from chainrule.flow.optimizer import OptimizerFlow
@@ -175,6 +176,11 @@ class TestUnnamedTerms:
         error = part("mse", value=0.25, guessing=1.0)
         assert read(note("unnamed_terms", error, OTHER, loss=loss)) == value
         assert note("unnamed_terms", error, loss=loss) is None
+
+    def test_what_is_taken_off_has_its_sign(self):
+        found = note("unnamed_terms", part("mse", value=0.25, guessing=1.0), OTHER, loss=-3.75)
+        assert read(found) == pytest.approx(4.0)
+        assert f"amounts to {format_number(-4.0)}" in found.evidence
 
     def test_several_errors_are_added_up_and_penalties_are_none(self):
         one, other = part("mse", value=0.25, guessing=1.0), part("l1", value=0.5, guessing=2.0)

@@ -626,6 +626,7 @@ def test_bounds_of_all_rules():
     }
     bounds |= {
         **{"non_finite": (">", 0), "non_finite_inputs": (">", 0.0), "underflow": ("<", 1.5)},
+        **{"lost_epsilon": (">", 0.0)},
         **{"unreached": (">", 0), "nothing_to_train": ("<", 1), "detached_term": (">", 0.01)},
         **{"idle_examples": (">", 0.95), "large_inputs": (">", 30.0), "small_inputs": ("<", 0.01)},
         **{"outlying_examples": ("<", 0.1), "offset_inputs": (">", 10.0)},

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.errors import LossError
 from chainrule.measure import loss as module
 from chainrule.measure.inspection import inspect
@@ -444,6 +445,33 @@ def test_a_term_made_by_argmax_is_noticed():
         wrong = (model(x).argmax(1) != LABELS).double().mean().item()
     assert flow.loss_facts.cut == pytest.approx(5 * wrong)
     assert flow.loss_facts.detached == 0.0
+    assert flow.loss_facts.cut_by == ("argmax",)
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor")
+def test_a_term_made_by_copying_numbers_is_told_from_one_without_a_derivative():
+    model, x = make()
+
+    def compute(m, *, join):
+        terms = [each.square().mean() for each in m(x)]
+        return F.cross_entropy(m(x), LABELS) + join(terms).mean()
+
+    cut = inspect(model, lambda m: compute(m, join=torch.tensor))
+    assert cut.loss_facts.cut_by == ("tensor",)
+    finding = next(each for each in diagnose(cut).findings if each.rule == "detached_term")
+    assert "torch.tensor" in finding.evidence
+    assert "argmax" not in finding.evidence
+    assert "torch.stack" in diagnose(cut).action
+    whole = inspect(model, lambda m: compute(m, join=torch.stack))
+    assert (whole.loss_facts.cut, whole.loss_facts.cut_by) == (0.0, ())
+    both = inspect(
+        model,
+        lambda m: compute(m, join=torch.tensor) + (m(x).argmax(1) != LABELS).double().mean(),
+    )
+    assert set(both.loss_facts.cut_by) == {"tensor", "argmax"}
+    finding = next(each for each in diagnose(both).findings if each.rule == "detached_term")
+    assert "torch.tensor" in finding.evidence
+    assert "argmax" in finding.evidence
 
 
 def test_what_is_taken_off_and_what_was_detached_on_purpose_is_told_apart():

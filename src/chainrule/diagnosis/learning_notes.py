@@ -41,9 +41,9 @@ def _find_unnamed(flow: GradientFlow) -> Iterator[Note]:
     if not known or not any(part.kind == "custom" for part in parts):
         return
     values = [part.value for part in parts if part.value is not None]
-    rest = abs(float(flow.loss) - math.fsum(map(float, values)))
+    rest = float(flow.loss) - math.fsum(map(float, values))
     level = math.fsum(float(part.guessing or 0.0) for part in known)
-    ratio = rest / level if level > 0.0 else 0.0
+    ratio = abs(rest) / level if level > 0.0 else 0.0
     if OBSERVATIONS["unnamed_terms"].threshold < ratio < math.inf:
         kinds = " and ".join(dict.fromkeys(KIND_NAMES[part.kind] for part in known))
         yield make_note(
