@@ -1154,7 +1154,29 @@ def rounded_steps(broken):
     )
 
 
+class Sine(nn.Module):
+    """sin(ω₀ z)."""
+
+    def forward(self, z):
+        return torch.sin(30 * z)
+
+
+def pixels_as_they_are(broken):
+    """A sine network that reads the coordinates of pixels, not −1 to 1."""
+    widths = ((2, 64), (64, 64), (64, 64), (64, 1))
+    linear = [nn.Linear(*sizes) for sizes in widths]
+    for at, layer in enumerate(linear):
+        bound = (6 / 64) ** 0.5 / 30 if at else 1 / 2
+        nn.init.uniform_(layer.weight, -bound, bound)
+    body = [part for layer in linear[:-1] for part in (layer, Sine())]
+    place = torch.rand(256, 2) * 2 - 1
+    target = torch.sin(4 * place[:, :1]) * torch.cos(3 * place[:, 1:])
+    read = (place + 1) * 124 if broken else place
+    return nn.Sequential(*body, linear[-1]), lambda m: F.mse_loss(m(read), target)
+
+
 NOTED = {
+    "pixels as they are": Noted(pixels_as_they_are, "fast_waves", ("sin", "faults.py")),
     "view in place of permute": Noted(permuted_by_view, "scrambled_sizes", ("view", "faults.py")),
     "reshape in place of transpose": Noted(
         steps_first_by_reshape, "scrambled_sizes", ("reshape", "(24, 6, 2)")
@@ -1268,7 +1290,29 @@ def off_units_in_a_root():
     return model, compute
 
 
+class Waves(nn.Module):
+    """Random Fourier features, whose frequencies are trained, and a small head."""
+
+    def __init__(self):
+        super().__init__()
+        self.frequencies = nn.Linear(2, 64, bias=False)
+        nn.init.normal_(self.frequencies.weight, std=20.0)
+        self.body = stack(128, 64, 64, 1, activation=nn.Tanh)
+        nn.init.normal_(self.body[-1].weight, std=0.01)
+
+    def forward(self, x):
+        angles = self.frequencies(x)
+        return self.body(torch.cat([angles.sin(), angles.cos()], -1))
+
+
+def fourier_features():
+    """Large values that go into a bounded function: nothing of them fades on the way."""
+    x = torch.rand(256, 2) * 2 - 1
+    return Waves(), lambda m: F.mse_loss(m(x), torch.sin(4 * x[:, :1]) * torch.cos(3 * x[:, 1:]))
+
+
 SOUND = {
+    "fourier features": fourier_features,
     "small queries": small_queries,
     "nearly done": nearly_done,
     "zero readout": zero_readout,
