@@ -1175,8 +1175,57 @@ def pixels_as_they_are(broken):
     return nn.Sequential(*body, linear[-1]), lambda m: F.mse_loss(m(read), target)
 
 
+class Words(nn.Module):
+    """A transformer over words, of which a class token is read."""
+
+    def __init__(self, *, turned):
+        super().__init__()
+        self.turned = turned
+        self.words = nn.Embedding(14, 32)
+        layer = nn.TransformerEncoderLayer(32, 4, 64, 0.0, batch_first=True, norm_first=True)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, words, padding):
+        mask = ~padding if self.turned else padding
+        return self.head(self.body(self.words(words), src_key_padding_mask=mask)[:, 0])
+
+
+def turned_mask(broken):
+    """A mask the wrong way round: padding is attended to, and words are not."""
+    lengths = torch.randint(6, 12, (48,))
+    words, labels = torch.randint(2, 14, (48, 16)), torch.randint(3, (48,))
+    padding = torch.arange(16) >= lengths[:, None]
+    words[padding] = 0
+    return Words(turned=broken), lambda m: F.cross_entropy(m(words, padding), labels)
+
+
+def codes(broken):
+    """An autoencoder with a codebook; the gradient does not come past the choice if broken."""
+    x = torch.randn(48, 6)
+    model = nn.ModuleDict(
+        {"encoder": stack(6, 24, 4), "codes": nn.Embedding(16, 4), "decoder": stack(4, 24, 6)}
+    )
+
+    def compute(m):
+        z = m["encoder"](x)
+        code = m["codes"](torch.cdist(z, m["codes"].weight).argmin(1))
+        out = m["decoder"](code if broken else z + (code - z).detach())
+        return {
+            "error": F.mse_loss(out, x),
+            "codes": F.mse_loss(code, z.detach()),
+            "commitment": 0.25 * F.mse_loss(z, code.detach()),
+        }
+
+    return model, compute
+
+
 NOTED = {
-    "pixels as they are": Noted(pixels_as_they_are, "fast_waves", ("sin", "faults.py")),
+    "mask the wrong way round": Noted(
+        turned_mask, "unheard_positions", ("positions 2 to 6 of 16", "'words'")
+    ),
+    "choice of a code": Noted(codes, "behind_lookup", ("'error'", "'encoder.0'", "'commitment'")),
+    "pixels as they are": Noted(pixels_as_they_are, "fast_waves", ("sin", "radians")),
     "view in place of permute": Noted(permuted_by_view, "scrambled_sizes", ("view", "faults.py")),
     "reshape in place of transpose": Noted(
         steps_first_by_reshape, "scrambled_sizes", ("reshape", "(24, 6, 2)")

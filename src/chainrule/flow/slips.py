@@ -48,8 +48,8 @@ class SlipFlow:
         result: Shape of what came out.
         value: The largest number that went in, for "not_logarithms" and "probabilities"; the share
             that is left out, for "dropout"; the standard deviation of the angles over all examples
-            and positions, in radians, for "wave"; the dimension that is gone over, for "over_examples"
-            (the first one if it is missing); else `None`.
+            and positions, in radians, for "wave"; the dimension that is gone over, for
+            "over_examples" (the first one if it is missing); else `None`.
         is_in_loss: Whether it is called outside of all modules.
         file: The file of your code that calls it; "" if unknown.
         line: Its line there, from 1; `None` if unknown.
