@@ -1154,27 +1154,6 @@ def rounded_steps(broken):
     )
 
 
-class Sine(nn.Module):
-    """sin(ω₀ z)."""
-
-    def forward(self, z):
-        return torch.sin(30 * z)
-
-
-def pixels_as_they_are(broken):
-    """A sine network that reads the coordinates of pixels, not −1 to 1."""
-    widths = ((2, 64), (64, 64), (64, 64), (64, 1))
-    linear = [nn.Linear(*sizes) for sizes in widths]
-    for at, layer in enumerate(linear):
-        bound = (6 / 64) ** 0.5 / 30 if at else 1 / 2
-        nn.init.uniform_(layer.weight, -bound, bound)
-    body = [part for layer in linear[:-1] for part in (layer, Sine())]
-    place = torch.rand(256, 2) * 2 - 1
-    target = torch.sin(4 * place[:, :1]) * torch.cos(3 * place[:, 1:])
-    read = (place + 1) * 124 if broken else place
-    return nn.Sequential(*body, linear[-1]), lambda m: F.mse_loss(m(read), target)
-
-
 class Words(nn.Module):
     """A transformer over words, of which a class token is read."""
 
@@ -1225,7 +1204,6 @@ NOTED = {
         turned_mask, "unheard_positions", ("positions 2 to 6 of 16", "'words'")
     ),
     "choice of a code": Noted(codes, "behind_lookup", ("'error'", "'encoder.0'", "'commitment'")),
-    "pixels as they are": Noted(pixels_as_they_are, "fast_waves", ("sin", "radians")),
     "view in place of permute": Noted(permuted_by_view, "scrambled_sizes", ("view", "faults.py")),
     "reshape in place of transpose": Noted(
         steps_first_by_reshape, "scrambled_sizes", ("reshape", "(24, 6, 2)")

@@ -444,8 +444,14 @@ def _word_action(time: TimeFlow | None, rest: str) -> str:
 
 
 def _choose_heard_action(flow: GradientFlow) -> str:
-    measured = [(value, each) for each in flow.times if (value := measure_heard(each)) is not None]
+    measured = [(value, each) for each in flow.times if (value := _measure_heard(each)) is not None]
     time = min(measured, key=lambda pair: pair[0])[1] if measured else None
+    if time is not None and time.of == "position":
+        return (
+            f"Look at what lies between {_word_name(time.name)} and the loss: a mask the wrong way "
+            "round, or a scan that forgets. Worth trying: a slower decay, a mean over all "
+            "positions, or attention; then measure again."
+        )
     return _word_action(time, "a mean over the outputs of all steps, or attention")
 
 
