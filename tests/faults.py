@@ -1186,7 +1186,56 @@ def rounded_steps(broken):
     )
 
 
+class Words(nn.Module):
+    """A transformer over words, of which a class token is read."""
+
+    def __init__(self, *, turned):
+        super().__init__()
+        self.turned = turned
+        self.words = nn.Embedding(14, 32)
+        layer = nn.TransformerEncoderLayer(32, 4, 64, 0.0, batch_first=True, norm_first=True)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, words, padding):
+        mask = ~padding if self.turned else padding
+        return self.head(self.body(self.words(words), src_key_padding_mask=mask)[:, 0])
+
+
+def turned_mask(broken):
+    """A mask the wrong way round: padding is attended to, and words are not."""
+    lengths = torch.randint(6, 12, (48,))
+    words, labels = torch.randint(2, 14, (48, 16)), torch.randint(3, (48,))
+    padding = torch.arange(16) >= lengths[:, None]
+    words[padding] = 0
+    return Words(turned=broken), lambda m: F.cross_entropy(m(words, padding), labels)
+
+
+def codes(broken):
+    """An autoencoder with a codebook; the gradient does not come past the choice if broken."""
+    x = torch.randn(48, 6)
+    model = nn.ModuleDict(
+        {"encoder": stack(6, 24, 4), "codes": nn.Embedding(16, 4), "decoder": stack(4, 24, 6)}
+    )
+
+    def compute(m):
+        z = m["encoder"](x)
+        code = m["codes"](torch.cdist(z, m["codes"].weight).argmin(1))
+        out = m["decoder"](code if broken else z + (code - z).detach())
+        return {
+            "error": F.mse_loss(out, x),
+            "codes": F.mse_loss(code, z.detach()),
+            "commitment": 0.25 * F.mse_loss(z, code.detach()),
+        }
+
+    return model, compute
+
+
 NOTED = {
+    "mask the wrong way round": Noted(
+        turned_mask, "unheard_positions", ("positions 2 to 6 of 16", "'words'")
+    ),
+    "choice of a code": Noted(codes, "behind_lookup", ("'error'", "'encoder.0'", "'commitment'")),
     "view in place of permute": Noted(permuted_by_view, "scrambled_sizes", ("view", "faults.py")),
     "reshape in place of transpose": Noted(
         steps_first_by_reshape, "scrambled_sizes", ("reshape", "(24, 6, 2)")
@@ -1300,7 +1349,29 @@ def off_units_in_a_root():
     return model, compute
 
 
+class Waves(nn.Module):
+    """Random Fourier features, whose frequencies are trained, and a small head."""
+
+    def __init__(self):
+        super().__init__()
+        self.frequencies = nn.Linear(2, 64, bias=False)
+        nn.init.normal_(self.frequencies.weight, std=20.0)
+        self.body = stack(128, 64, 64, 1, activation=nn.Tanh)
+        nn.init.normal_(self.body[-1].weight, std=0.01)
+
+    def forward(self, x):
+        angles = self.frequencies(x)
+        return self.body(torch.cat([angles.sin(), angles.cos()], -1))
+
+
+def fourier_features():
+    """Large values that go into a bounded function: nothing of them fades on the way."""
+    x = torch.rand(256, 2) * 2 - 1
+    return Waves(), lambda m: F.mse_loss(m(x), torch.sin(4 * x[:, :1]) * torch.cos(3 * x[:, 1:]))
+
+
 SOUND = {
+    "fourier features": fourier_features,
     "small queries": small_queries,
     "nearly done": nearly_done,
     "zero readout": zero_readout,

@@ -27,6 +27,7 @@ from chainrule.diagnosis.slip_rules import (
     word_over_examples,
     word_place,
     word_scrambled,
+    word_wave,
 )
 from chainrule.diagnosis.structure import is_loss_flat
 from chainrule.flow.gradient_flow import GradientFlow
@@ -281,6 +282,9 @@ def _find_slips(flow: GradientFlow) -> Iterator[Note]:
     for each in list_slips(flow, "not_logarithms"):
         value = 0.0 if each.value is None else float(each.value)
         yield make_note("not_logarithms", value, word_not_logarithms(each), [each.module])
+    for each in list_slips(flow, "wave")[:1]:
+        value = 0.0 if each.value is None else float(each.value)
+        yield make_note("fast_waves", value, word_wave(each), [each.module])
 
 
 def _find_small_steps(flow: GradientFlow) -> Iterator[Note]:

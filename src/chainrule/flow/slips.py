@@ -18,6 +18,7 @@ SlipKind = Literal[
     "probabilities",
     "dropout",
     "off",
+    "wave",
 ]
 
 STEP_FUNCTIONS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
@@ -38,15 +39,17 @@ class SlipFlow:
             for time, where it holds the examples. "not_logarithms": a loss that expects logarithms
             of probabilities and gets numbers above 0. "probabilities": a divergence that does so,
             where they are probabilities. "dropout": one that leaves most values out. "off": a
-            rectifier or a clamp of which all values are at a flat end.
+            rectifier or a clamp of which all values are at a flat end. "wave": a sine or a cosine
+            of angles that go round many times.
         operation: Name of the function or of the module's class.
         module: Qualified name of the module inside which it was called, or which it is; "" outside
             of all.
         shape: Shape of what went in.
         result: Shape of what came out.
         value: The largest number that went in, for "not_logarithms" and "probabilities"; the share
-            that is left out, for "dropout"; the dimension that is gone over, for "over_examples"
-            (the first one if it is missing); else `None`.
+            that is left out, for "dropout"; the standard deviation of the angles over all examples
+            and positions, in radians, for "wave"; the dimension that is gone over, for
+            "over_examples" (the first one if it is missing); else `None`.
         is_in_loss: Whether it is called outside of all modules.
         file: The file of your code that calls it; "" if unknown.
         line: Its line there, from 1; `None` if unknown.
