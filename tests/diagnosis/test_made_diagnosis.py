@@ -8,6 +8,8 @@ import pytest
 from chainrule.diagnosis.diagnosis import ACTION_MEASURED, diagnose, overlook
 from chainrule.diagnosis.notes import OBSERVATIONS, list_notes
 from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.score import score_model
+from chainrule.diagnosis.viability.model import Outlook
 from chainrule.flow.inputs import InputFlow
 from chainrule.flow.loss import LossFlow, LossTerm, TermGradient
 from chainrule.flow.quantity import Quantity
@@ -15,6 +17,7 @@ from chainrule.flow.records import AttentionFlow
 from chainrule.flow.sharpness import Sharpness
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.flow.time import TimeFlow
+from chainrule.flow.trial import Trial
 from chainrule.spec.network_spec import NetworkSpec
 from made_flows import call, gradient, make_chain, make_flow, parameter, quantity, residual
 
@@ -400,6 +403,78 @@ class TestVerdict:
         assert found.verdict is Verdict.VANISHING
         assert found.action.startswith(f"Worth trying: {change}, residual connections")
 
+    def test_of_vanishing_gradients_suggests_nothing_that_is_there(self):
+        flow = make_chain([1e-9, 1e-6, 1.0], residuals=(residual(normalization="before"),))
+        found = diagnose(flow)
+        assert found.verdict is Verdict.VANISHING
+        assert found.action == (
+            "Worth trying: an initialization that suits the activation; then measure again."
+        )
+
+    @staticmethod
+    def build_recurrent(norms, lost, loops="b"):
+        """Layers "a" to "d" with these gradients, some recurrent with so many lost steps."""
+        steps = (*[0.0] * lost, *[1.0] * (4 - lost))
+        times = tuple(
+            TimeFlow(
+                **{"name": name, "kind": "LSTM", "call": 0, "of": "input", "length": 4},
+                **{"steps": (0, 1, 2, 3), "gradients": tuple(map(quantity, steps))},
+            )
+            for name in loops
+        )
+        calls = [
+            call(name, "LSTM" if name in loops else "Linear", "weight", layer=at)
+            for at, name in enumerate("abcd", start=1)
+        ]
+        weights = [
+            parameter(f"{name}.weight", at, grad_norm=norm)
+            for at, (name, norm) in enumerate(zip("abcd", norms, strict=True), start=1)
+        ]
+        return make_flow(calls, weights, times=times)
+
+    @pytest.mark.parametrize(
+        ("norms", "loops", "first"),
+        [
+            ((1e-9, 1.0, 1.0, 1.0), "b", "vanishing_time"),
+            ((1e-9, 1.0, 1e-9, 1.0), "b", "vanishing_gradient"),  # one lies behind it
+            ((1e-9, 1.0, 1e-9, 1.0), "bd", "vanishing_gradient"),
+            ((1.0, 1.0, 1e-9, 1.0), "b", "vanishing_gradient"),
+        ],
+    )
+    def test_begins_with_the_module_that_loses_all_that_is_small_before_it(
+        self, norms, loops, first
+    ):
+        found = diagnose(self.build_recurrent(norms, lost=3, loops=loops)).findings
+        assert found[0].rule == first
+        assert {"vanishing_time", "vanishing_gradient"} <= {each.rule for each in found}
+
+    def test_finding_names_its_layers_from_input_to_output(self):
+        flow = self.build_recurrent([1.0] * 4, lost=3, loops="cb")
+        (finding,) = [each for each in diagnose(flow).findings if each.rule == "vanishing_time"]
+        assert finding.layers == (2, 3)
+
+    def test_of_an_own_model_has_a_score_for_each_optimizer(self):
+        flow = make_chain([1.0, 1.0])
+        scores = score_model(flow, "sgd"), score_model(flow, "adam")
+        viability = diagnose(flow).viability
+        assert (viability.sgd.probability, viability.adam.probability) == scores
+        assert scores[0] != scores[1]
+        assert viability.sgd.word is viability.adam.word is Outlook.UNKNOWN
+        assert diagnose(make_chain([1e-9, 1.0, 1.0])).viability.sgd.word is Outlook.UNKNOWN
+
+    def test_of_a_specification_that_is_not_covered_has_no_score(self):
+        found = diagnose(make_chain([1.0, 1.0], spec=NetworkSpec(depth=2, width=4))).viability
+        assert not found.covered
+        assert (found.sgd.probability, found.adam.probability) == (None, None)
+
+    def test_of_a_training_that_could_not_be_tried_is_that_of_the_measurement(self):
+        skipped = Trial(
+            optimizers=(), passes=0.0, limit=300, fresh=False, kept=0, skipped="no room"
+        )
+        found = diagnose(make_chain([1.0, 1.0]), trial=skipped)
+        assert (found.verdict, found.action) == (Verdict.HEALTHY, ACTION_MEASURED)
+        assert found.prospects == "measured only"
+
     def test_of_nothing_to_train(self):
         frozen = parameter("a.weight", 1, status="frozen")
         assert diagnose(make_flow([call("a", layer=1)], [frozen])).verdict is Verdict.NO_GRADIENT
@@ -432,3 +507,17 @@ class TestVerdict:
             assert diagnosis.findings[0].value == pytest.approx(rate / 0.05)
         adam = replace(sharpness, optimizer="Adam")
         assert diagnose(make_chain([1.0, 1.0]), sharpness=adam).verdict is Verdict.HEALTHY
+
+    def test_of_a_rate_far_above_the_limit_comes_before_what_is_hard_to_train(self):
+        one = quantity(1.0)
+        untold = TimeFlow(
+            **{"name": "0", "kind": "RNN", "call": 0, "of": "input", "length": 17},
+            **{"steps": tuple(range(17)), "gradients": (one,) * 17, "chances": (one,) * 17},
+            state_chance=one,
+        )
+        flow = make_chain([1.0, 1.0], times=(untold,))
+        assert diagnose(flow).verdict is Verdict.HARD_TO_TRAIN
+        sharpness = Sharpness(eigenvalue=40.0, tolerance=0.0, rate=1.0, optimizer="SGD")
+        found = diagnose(flow, sharpness=sharpness)
+        assert [each.rule for each in found.findings] == ["overshoots", "untold_steps"]
+        assert "A rate of 0.025 is safe" in found.findings[0].evidence  # half of the limit

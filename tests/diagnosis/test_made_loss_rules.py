@@ -142,6 +142,31 @@ class TestExcess:
         assert not has_same_numbers(part(kind, value=2.0, guessing=2.0 * ratio, is_direct=False))
 
 
+class TestReach:
+    def test_counts_where_nothing_else_is_wrong(self):
+        """The best outputs cost three quarters of what guessing does."""
+        ordinary = {"value": 3.0, "guessing": 2.0, "reach": 1.5}
+        assert find("out_of_reach", build(part(**ordinary))).value == 0.75
+        turned = build(part(**ordinary, constant=-0.5))
+        assert find("wrong_sign", turned) is not None
+        assert find("out_of_reach", turned) is None
+
+    @pytest.mark.parametrize(
+        "fields", [{"kind": "cross_entropy"}, {"kind": LOGITS, "rectifier": "relu"}]
+    )
+    def test_of_logits_is_another_matter(self, fields):
+        flow = build(part(**({"value": 3.0, "guessing": 2.0, "reach": 1.5} | fields)))
+        assert measure_metric(flow, "out_of_reach") is None
+
+
+@pytest.mark.parametrize(("head", "step"), [(2.0, 0.0), (0.05, None)])
+def test_a_step_says_nothing_of_a_last_layer_that_starts_small(head, step):
+    flow = make_chain([1.0, 1.0], loss_facts=LossFlow(parts=(), step=quantity(0.0)))
+    weights = (flow.parameters[0], replace(flow.parameters[1], norm=quantity(head)))
+    flow = make_flow(flow.layers, weights, loss_facts=flow.loss_facts)
+    assert measure_metric(flow, "no_step") == step
+
+
 class TestActivations:
     @pytest.mark.parametrize(
         ("fields", "value"),

@@ -55,6 +55,14 @@ def with_step(flow, step):
     )
 
 
+def in_time(kind, *norms):
+    """The steps of a recurrent module "a"."""
+    return TimeFlow(
+        **{"name": "a", "kind": kind, "call": 0, "of": "input", "length": len(norms)},
+        **{"steps": tuple(range(len(norms))), "gradients": tuple(map(quantity, norms))},
+    )
+
+
 class TestMetrics:
     def test_gradients_are_relative_to_the_error_at_the_output(self):
         flow = loose([8.0, 2.0, 4.0], error=4.0)
@@ -162,6 +170,15 @@ class TestMetrics:
         still = [replace(calls[0], statistics=statistics(std=0.0)), *calls[1:]]
         assert measure_metric(make_flow(still, weights), "fading_signal") is None
 
+    def test_fading_asks_whether_any_call_of_the_last_layer_has_a_spread(self):
+        calls = [
+            call("a", layer=1, statistics={"std": 8.0}),
+            call("b", layer=2, statistics={"std": 2.0}),
+            call("b", layer=2, call=1, shape=(1, 1)),
+        ]
+        weights = [parameter("a.weight", 1), parameter("b.weight", 2)]
+        assert measure_metric(make_flow(calls, weights), "fading_signal") == 0.25
+
     def test_dead_units_count_without_a_path_around_them(self):
         dead = {"dead_units": 3.0}
         calls = [
@@ -189,6 +206,24 @@ class TestMetrics:
         flow = make_flow(calls, [parameter("a.weight", 1)])
         assert measure_metric(flow, "same_answer") == value
 
+    def test_answers_of_a_specification_differ_as_they_do_behind_its_activation(self):
+        calls = [
+            call("a", layer=1, statistics={"variation": 0.5}),
+            call("b", "Sigmoid", layer=1, statistics={"variation": 0.001}),
+        ]
+        flow = make_flow(calls, [parameter("a.weight", 1)], spec=NetworkSpec(depth=1, width=4))
+        assert measure_metric(flow, "same_answer") == 0.001
+
+    @pytest.mark.parametrize("gates", [0.5, 0.0005])
+    def test_answers_differ_as_the_last_layer_or_the_gates_before_it(self, gates):
+        calls = [
+            call("a", "LSTM", "weight", layer=1, statistics={"variation": gates}),
+            call("b", layer=2, statistics={"variation": 0.001}),
+        ]
+        weights = [parameter("a.weight", 1), parameter("b.weight", 2)]
+        flow = make_flow(calls, weights, times=(in_time("LSTM", 1.0),))
+        assert measure_metric(flow, "same_answer") == max(gates, 0.001)
+
     def test_saturation_is_that_of_activations_flat_on_both_sides(self):
         calls = [
             call("a", layer=1),
@@ -199,11 +234,14 @@ class TestMetrics:
         flow = make_flow(calls, [parameter("a.weight", 1), parameter("c.weight", 2)])
         assert measure_metric(flow, "saturated") == 0.25
 
-    @pytest.mark.parametrize(("spreads", "value"), [((0.5, 0.01), 0.01), ((0.01, 0.5), 0.5)])
+    @pytest.mark.parametrize(
+        ("spreads", "value"),
+        [((0.5, 0.01), 0.01), ((0.01, 0.5), 0.5), ((0.5, 0.01, 0.5), 0.5)],
+    )
     def test_a_later_normalization_makes_up_for_one_that_is_starved(self, spreads, value):
         calls = [
             call(name, "LayerNorm", statistics={"std": spread})
-            for name, spread in zip("ab", spreads, strict=True)
+            for name, spread in zip("abc", spreads, strict=False)
         ]
         assert measure_metric(make_flow(calls), "starved_normalization") == value
 
@@ -240,6 +278,27 @@ class TestMetrics:
         weight = parameter("a.weight", 1, grad_norm=weakest, norm=100.0)
         flow = make_flow(calls, [weight], residuals=residuals)
         assert RULES["same_answer"].applies(flow) is evident
+
+    @pytest.mark.parametrize(("first", "evident"), [(0.029, True), (0.031, False)])
+    def test_nearly_equal_answers_are_evident_where_a_step_without_gates_fades(
+        self, first, evident
+    ):
+        calls = [
+            call("a", "RNN", "weight", layer=1, statistics={"variation": 1.1e-4}),
+            call("out", "Loss", "other", gradient=1.0, shape=(1, 4)),
+        ]
+        weight = parameter("a.weight", 1, norm=100.0)
+        flow = make_flow(calls, [weight], times=(in_time("RNN", first, 1.0),))
+        assert RULES["same_answer"].applies(flow) is evident
+
+    @pytest.mark.parametrize(("variation", "evident"), [(0.9e-4, True), (5e-3, False)])
+    def test_small_values_are_evident_where_equal_answers_are(self, variation, evident):
+        calls = [
+            call("a", layer=1, statistics={"variation": variation}),
+            call("out", "Loss", "other", gradient=1.0, shape=(1, 4)),
+        ]
+        flow = make_flow(calls, [parameter("a.weight", 1, norm=100.0)])
+        assert RULES["fading_signal"].applies(flow) is evident
 
     @staticmethod
     def build_closed(norms=(0.0, 1.0), repeated=(), **fields):
@@ -283,6 +342,14 @@ class TestMetrics:
     )
     def test_closed_is_what_lets_no_input_in(self, fields, closed):
         assert RULES["nothing_passed_on"].finds(self.build_closed(**fields)) is closed
+
+    def test_closed_is_what_passes_nothing_on_in_any_layer(self):
+        calls = [
+            call("a", layer=1, statistics={"variation": 0.0}),
+            call("b", layer=2, statistics={"variation": 0.5}),
+        ]
+        weights = [parameter("a.weight", 1, grad_norm=0.0), parameter("b.weight", 2)]
+        assert measure_metric(make_flow(calls, weights), "nothing_passed_on") == 0.5
 
     def test_closed_is_a_stream_only_where_positions_meet_in_attention(self):
         attention = AttentionFlow(

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.origins import CURES, find_cure, is_of_formula
 from chainrule.diagnosis.viability.constants import CONSTANTS
 from chainrule.diagnosis.viability.features import FEATURES, measure_features
@@ -20,6 +21,7 @@ from chainrule.diagnosis.viability.model import (
 )
 from chainrule.flow.loss import LossFlow
 from chainrule.flow.non_finite import NonFiniteElement, NonFiniteOrigin
+from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.spec.network_spec import NetworkSpec
 from made_flows import call, make_chain, make_flow, parameter, quantity, residual
@@ -159,6 +161,14 @@ class TestOdds:
         even = math.log(0.5 / 0.5)
         assert "be 50 % instead of 12 %" in describe_cost(even - 2.0, -2.0)
         assert "still be less than 1 %" in describe_cost(-20.0, -2.0)
+
+
+def test_a_finding_that_no_feature_reads_costs_nothing():
+    optimizer = OptimizerFlow(name="SGD", steps="gradient", rates=(None, None, None))
+    flow = build(spec=NetworkSpec(depth=3, width=32), optimizer=optimizer)
+    (found,) = [each for each in diagnose(flow).findings if each.rule == "not_held"]
+    assert found.total is not None
+    assert (found.log_odds, found.consequence) == (0.0, found.reason)
 
 
 class TestKinds:
