@@ -11,7 +11,7 @@ from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.score import score_model
 from chainrule.diagnosis.viability.model import Outlook
 from chainrule.flow.inputs import InputFlow
-from chainrule.flow.loss import LossFlow, LossTerm, TermGradient
+from chainrule.flow.loss import AlignmentFlow, LossFlow, LossPart, LossTerm, TermGradient
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import AttentionFlow
 from chainrule.flow.sharpness import Sharpness
@@ -112,6 +112,8 @@ class TestStreams:
         assert note("growing_pre_norm", residuals=sums).value == 4.0
         two = replace(first, before=None, added=None, after=Quantity([4.0]))
         assert note("growing_pre_norm", residuals=(two, *others)).value == 2.0
+        known = replace(first, after=Quantity([4.0]))
+        assert note("growing_pre_norm", residuals=(known, *others)).value == 4.0
 
     def test_growth_of_an_odd_number_compares_without_the_middle(self):
         found = note("growing_pre_norm", residuals=self.build(count=5))
@@ -168,6 +170,31 @@ class TestInputs:
         assert (found is not None) is noted
         if noted:
             assert f"{10 * repeated:.0f} of 10 examples" in found.evidence
+
+    def test_columns_of_an_input_with_one_value_are_not_counted(self):
+        inputs = self.build(constant_columns=20.0, min=1.0, max=1.0, std=0.0)
+        assert note("constant_columns", inputs=inputs) is None
+
+    def test_examples_that_differ_in_another_input_do_not_repeat(self):
+        (same,) = self.build(repeated=0.9)
+        (other,) = self.build(reader="b", repeated=0.0)
+        (longer,) = self.build(reader="c", repeated=0.0, examples=12)
+        assert note("repeated_examples", inputs=(same, other)) is None
+        assert note("repeated_examples", inputs=(same, longer)).modules == ("a",)
+
+    @pytest.mark.parametrize(("repeated", "noted"), [(0.9, True), (0.8, False)])
+    def test_examples_have_to_repeat_where_only_two_are_possible(self, repeated, noted):
+        """Of ten, (0, 1) and (1, 0): but ten times the same one are no accident."""
+        one_hot = {"min": 0.0, "mean": 0.5, "std": 0.5, "columns": 2, "shape": (10, 2)}
+        found = note("repeated_examples", inputs=self.build(**one_hot, repeated=repeated))
+        assert (found is not None) is noted
+
+    def test_large_ones_of_which_nothing_comes_are_noted_with_the_largest(self):
+        (one,), (two,) = self.build(std=50.0), self.build(reader="b", std=90.0)
+        (small,) = self.build(reader="c")
+        found = note("large_inputs", inputs=(one, two, small))
+        assert (found.value, found.modules) == (90.0, ("a", "b"))
+        assert "'b' has" in found.evidence
 
 
 class TestOthers:
@@ -239,7 +266,8 @@ class TestOthers:
         assert (found and found.value) == (value if value is None else pytest.approx(value))
 
     @pytest.mark.parametrize(
-        ("share", "noted"), [(0.25, False), (0.26, True), (0.5, True), (None, False)]
+        ("share", "noted"),
+        [(0.25, False), (0.26, True), (0.95, True), (0.96, False), (None, False)],
     )
     def test_examples_that_send_nothing_back(self, share, noted):
         facts = LossFlow(parts=(), outputs=(1,), zero_examples=quantity(share))
@@ -249,7 +277,7 @@ class TestOthers:
             assert (found.value, found.modules) == (share, ("b",))
 
     @pytest.mark.parametrize(
-        ("step", "percent"), [(2.5e-4, "0.025 %"), (1e-5, "0.001 %"), (3e-4, None)]
+        ("step", "percent"), [(2.5e-4, "0.025 %"), (1e-5, "0.001 %"), (3e-4, None), (1e-7, None)]
     )
     def test_a_loss_that_hardly_feels_the_weights_with_its_fall_in_percent(self, step, percent):
         facts = LossFlow(parts=(), step=quantity(step), reaction=quantity(0.1))
@@ -265,6 +293,9 @@ class TestOthers:
             facts = LossFlow(parts=(), detached=quantity(value))
             found = note("detached_constant", loss_facts=facts)
             assert (found and found.value) == noted
+        named = LossTerm(name="kl", value=quantity(-2.5), gradients=())  # it has a name
+        facts = LossFlow(parts=(), detached=quantity(-2.5), terms=(named,))
+        assert note("detached_constant", loss_facts=facts) is None
 
     @pytest.mark.parametrize(
         ("own", "guessing", "value"),
@@ -312,6 +343,43 @@ class TestOthers:
         assert (found.value, found.modules) == (3.0, ("a",))
         reached = parameter("w.weight", 1, grad_non_finite=1.0)
         assert note("stopped_non_finite", [bad], [reached]) is None
+
+    @pytest.mark.parametrize(("tied", "noted"), [(False, 30.0), (True, None)])
+    def test_a_start_far_above_guessing_unless_the_head_is_tied(self, tied, noted):
+        """Above 20 times guessing, a head that is an embedding, too, is a finding."""
+        part = LossPart(
+            **{"kind": "cross_entropy", "value": quantity(30.0), "guessing": quantity(1.0)},
+            **{"is_direct": True, "outputs": (1,)},
+        )
+        calls = [call("a", layer=1), call("b", layer=2)]
+        calls += [call("a", layer=1, call=1)] * tied
+        weights = [parameter("a.weight", 1), parameter("b.weight", 2)]
+        found = note("large_start", calls, weights, loss_facts=LossFlow(parts=(part,)))
+        assert (found and found.value) == noted
+
+    @pytest.mark.parametrize(("short", "noted"), [(0, None), (10, 0.2), (47, 0.94), (48, None)])
+    def test_sequences_that_are_too_short_for_their_labels(self, short, noted):
+        alignment = AlignmentFlow(
+            examples=50, short=quantity(short), example=3, steps=4, labels=4, repeats=1
+        )
+        found = note("short_sequences", loss_facts=LossFlow(parts=(), alignment=alignment))
+        assert (found and found.value) == noted
+
+    @pytest.mark.parametrize(("variation", "noted"), [(0.5, True), (0.001, False)])
+    def test_a_first_layer_of_switches(self, variation, noted):
+        """Its values differ, and it receives a gradient: the layers behind it can learn."""
+        first = {"saturation": 0.95, "variation": variation}
+        calls = [
+            call("a", layer=1),
+            call("h", "Tanh", layer=1, statistics=first),
+            call("b", layer=2),
+            call("out", "Loss", "other", gradient=1.0, shape=(1, 4)),
+        ]
+        weights = [parameter("a.weight", 1), parameter("b.weight", 2)]
+        found = note("partly_saturated", calls, weights)
+        assert (found and found.value) == (0.95 if noted else None)
+        verdict = diagnose(make_flow(calls, weights)).verdict
+        assert (verdict is Verdict.SATURATED) is not noted
 
     def test_weights_that_are_not_used(self):
         weights = [parameter("a.weight", 1), parameter("b.weight", 2, status="unreached")]

@@ -15,6 +15,7 @@ from chainrule.diagnosis.time_rules import (
     describe_lost,
     find_faded,
     find_variation_in_time,
+    is_untold,
     list_lost,
     list_recurrent,
     list_telling,
@@ -256,6 +257,78 @@ class TestOptimizer:
         assert ("ε" in found.evidence) is said
         assert ("1.0·10⁻⁹ at most" in found.evidence) is said  # 4·10⁻⁹ in 16 entries
 
+    def test_rescaled_step_is_shorter_where_epsilon_is_as_large_as_the_gradient(self):
+        weights = [parameter("a", norm=3.0, grad_norm=4.0)]  # entries of 1
+        flow = self.build([0.3], weights, steps="rescaled", epsilon=1.0)
+        assert measure_metric(flow, "large_step") == pytest.approx(0.3 * 4 / 2 / 3)
+
+    def test_rates_are_shown_from_the_smallest_to_the_largest(self):
+        (found,) = diagnose(self.build([3.0, 50.0, 0.1, 1.0])).findings
+        assert found.rule == "large_step"
+        assert "at a learning rate of 0.1 to 50, " in found.evidence
+
+    def test_of_a_schedule_the_largest_rate_counts(self):
+        flow = self.build([0.0] * 4, planned=(3.0, 2.0, 1.0, 1.0))
+        assert measure_metric(flow, "large_step") == 0.0
+        assert measure_metric(flow, "small_step") == pytest.approx(1.0)
+        notes = {each.name: each for each in diagnose(flow).notes}
+        assert "3 is what its schedule" in notes["rate_of_zero"].evidence
+        tiny = self.build([0.0] * 4, planned=(1e-9,) * 4)
+        (found,) = [each for each in diagnose(tiny).findings if each.rule == "small_step"]
+        assert "at a learning rate of 1.0·10⁻⁹, " in found.evidence
+
+    @pytest.mark.parametrize(
+        ("rates", "fields", "step"),
+        [
+            ([0.0] * 4, {}, 0.0),
+            ([0.0, 1.0, 0.0, 0.0], {}, None),
+            ([0.0] * 4, {"default_rate": None}, None),
+            ([0.0] * 4, {"name": "Rprop"}, None),  # it finds the size of its steps itself
+            ([None] * 4, {}, None),
+        ],
+    )
+    def test_steps_of_any_optimizer_are_0_where_all_rates_are(self, rates, fields, step):
+        ordinary = {"steps": "other", "name": "Adadelta", "default_rate": 1.0}
+        flow = self.build(rates, **(ordinary | fields))
+        assert measure_metric(flow, "small_step") == step
+
+    @pytest.mark.parametrize(
+        ("rates", "still", "of"), [([0.0, 2.0, None, 0.0], ("a",), "1 of 2"), ([0.0] * 4, None, "")]
+    )
+    def test_some_trained_parameters_may_have_a_rate_of_0(self, rates, still, of):
+        notes = {each.name: each for each in diagnose(self.build(rates)).notes}
+        assert "rate_of_zero" not in notes
+        assert ("still_group" in notes) is (still is not None)
+        if still:
+            assert notes["still_group"].modules == still
+            assert f"holds {of} trained" in notes["still_group"].evidence
+
+    def test_entries_that_rounding_keeps_count_by_their_number(self):
+        flow = self.build([0.1] * 4, rounded=(0.9, None, 0.1, None))  # of 16, and of 4
+        (found,) = [each for each in diagnose(flow).notes if each.name == "rounded_steps"]
+        assert (found.value, found.modules) == (pytest.approx(14.8 / 20), ("a",))
+        assert "74 % of the entries" in found.evidence
+        assert "90 % at 'a'" in found.evidence
+
+    def test_decay_is_shown_at_its_largest(self):
+        error = LossPart(kind="mse", value=quantity(1.0), guessing=quantity(1.0))
+        facts = LossFlow(parts=(error,), offset=quantity(0.0))
+        flow = replace(self.build([0.1] * 4, decays=(9.0, 0.5, 0.0, 0.0)), loss_facts=facts)
+        (found,) = [each for each in diagnose(flow).findings if each.rule == "strong_decay"]
+        assert "with a weight decay of 9, " in found.evidence
+
+    @pytest.mark.parametrize(("rate", "word"), [(1e-4, "less"), (1e4, "more")])
+    def test_a_foreign_rate_is_more_or_less_than_its_own(self, rate, word):
+        flow = self.build([rate] * 4, steps="other", name="Adadelta", default_rate=1.0)
+        (found,) = [each for each in diagnose(flow).notes if each.name == "foreign_rate"]
+        assert found.evidence.endswith(f" times {word}")
+
+    def test_evidence_counts_what_is_not_held(self):
+        flow = self.build([None, 2.0, None, None])
+        (found,) = [each for each in diagnose(flow).notes if each.name == "partly_held"]
+        assert (found.value, found.modules) == (2.0, ("a", "c"))
+        assert "does not hold 2 of" in found.evidence
+
     def test_share_that_is_not_held_is_of_trained_parameters(self):
         flow = self.build([None, 2.0, None, None])
         assert measure_metric(flow, "not_held") == pytest.approx(2 / 3)
@@ -273,6 +346,13 @@ class TestOptimizer:
         assert measure_metric(flow, "below_epsilon") == pytest.approx(norm / 4)
         assert 1e-3 <= norm / 4 * factor * (1 + 1e-12) < 1e-2
         assert f"by {format_number(factor)}," in RULES["below_epsilon"].action(flow)
+
+    def test_evidence_says_how_much_shorter_adams_steps_are(self):
+        error = LossPart(kind="mse", value=quantity(1.0), guessing=quantity(1.0))
+        facts = LossFlow(parts=(error,), offset=quantity(0.0))
+        flow = make_flow([], [parameter("a", grad_norm=4e-12)], loss_facts=facts)
+        (found,) = [each for each in diagnose(flow).findings if each.rule == "below_epsilon"]
+        assert f"are {format_number(1e4)} times shorter" in found.evidence
 
     def test_bounds(self):
         bounds = {"not_held": 0.999, "large_step": 1.0, "small_step": 1e-6, "overshoots": 6.0}
@@ -447,6 +527,7 @@ class TestTime:
             ((1e-7, 1.0, 1.0, 1.0), (0,), 0.25),
             ((1.0, 1e-7, 1.0), (1,), 1 / 3),
             ((1e-7, 1e-9, 1.0, 1e-7), (0, 1), 2 / 3),  # nothing is asked of what comes later
+            ((1e-7, 1.0, 1e-7, 1e-7), (0,), 0.5),
             ((1e-6, 1.0), (), 0.0),
             ((0.9e-6, 1.0), (0,), 0.5),
             ((1.0, 0.0), (), 0.0),
@@ -470,6 +551,96 @@ class TestTime:
         each = time(1e-8, 1e-6, 0.5, 1.0, chances=tuple(map(quantity, chances)))
         assert list_telling(each) == telling
         assert measure_heard(each) == heard
+
+    @pytest.mark.parametrize(
+        ("tells", "state", "fields", "untold"),
+        [
+            (False, 0.01, {}, True),
+            (False, 0.009, {}, False),
+            (True, 0.5, {}, False),
+            (False, None, {}, None),
+            (False, 0.5, {"of": "output"}, None),
+            (False, 0.5, {"chances": ()}, None),
+        ],
+    )
+    def test_untold_is_what_neither_a_step_nor_the_state_tells(self, tells, state, fields, untold):
+        chances = (quantity(1e-9 if tells else 0.5), *[quantity(0.5)] * 16)
+        ordinary = {"chances": chances, "state_chance": quantity(state)}
+        each = time(*[1.0] * 17, **(ordinary | fields))
+        assert is_untold(each) is untold
+        flow = make_flow(times=(each,))
+        assert measure_metric(flow, "untold_steps") == (17.0 if untold else None)
+        assert "untold_steps" not in {found.name for found in diagnose(flow).notes}
+        gated = make_flow(times=(replace(each, kind="GRU"),))
+        assert measure_metric(gated, "untold_steps") is None
+        names = {found.name: found.value for found in diagnose(gated).notes}
+        assert names.get("untold_steps") == (17.0 if untold else None)
+
+    @pytest.mark.parametrize(("state", "lost"), [(0.9e-3, None), (1.1e-3, 2 / 3), (None, 2 / 3)])
+    def test_nothing_is_lost_where_the_loss_hears_what_tells(self, state, lost):
+        chances = (quantity(0.5),) * 3
+        each = time(0.0, 0.0, 1.0, kind="GRU", chances=chances, state_chance=quantity(state))
+        assert measure_metric(make_flow(times=(each,)), "vanishing_time") == lost
+
+    @pytest.mark.parametrize(("kind", "noted"), [("loop", True), ("GRU", False)])
+    def test_of_a_loop_of_ones_own_much_that_fades_is_but_a_note(self, kind, noted):
+        each = time(0.0, 0.0, 1.0, kind=kind, of="output" if kind == "loop" else "input")
+        flow = make_flow(times=(each,))
+        notes = {found.name: found.value for found in diagnose(flow).notes}
+        assert notes.get("fading_time") == (pytest.approx(2 / 3) if noted else None)
+        assert measure_metric(flow, "vanishing_time") == (None if noted else 2 / 3)
+
+    @pytest.mark.parametrize(("arriving", "growth"), [(0.18, 2.0), (0.2, None)])
+    def test_growth_counts_from_a_thirtieth_of_what_arrives_at_the_output(self, arriving, growth):
+        norms = (6.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0)  # and 6 is above √1000 · 0.18
+        flow = make_flow(
+            [call("a", gradient=arriving)],
+            times=(time(*norms),),
+            loss_facts=LossFlow(parts=(), outputs=(0,)),
+        )
+        assert measure_metric(flow, "exploding_time") == growth
+
+    @pytest.mark.parametrize(
+        ("kinds", "words"),
+        [
+            (("LSTM", "GRU"), "forget gates that start open"),
+            (("GRU", "LSTM"), "update gates that start near 1"),
+            (("RNN", "GRU"), "a module with gates"),
+        ],
+    )
+    @pytest.mark.parametrize("rule", ["vanishing_time", "unheard_steps"])
+    def test_advice_is_for_the_module_that_loses_most(self, rule, kinds, words):
+        worse, better = (
+            time(
+                *([norm] * lost),
+                *([1.0] * (4 - lost)),
+                name=name,
+                kind=kind,
+                chances=(quantity(1e-9), *[quantity(0.5)] * 3),
+            )
+            for name, kind, norm, lost in zip("ab", kinds, (1e-9, 1e-7), (3, 1), strict=True)
+        )
+        for times in ((worse, better), (better, worse)):
+            assert words in RULES[rule].action(make_flow(times=times))
+
+    @pytest.mark.parametrize(
+        ("read", "padded"), [((0.0, 1.0), True), ((1.0, 1.0), False), ((1.0, 0.0), False)]
+    )
+    def test_padding_may_be_meant_where_only_the_last_step_is_read(self, read, padded):
+        each = time(0.0, 1.0, kind="GRU", read=tuple(map(quantity, read)))
+        assert ("padded" in RULES["vanishing_time"].action(make_flow(times=(each,)))) is padded
+
+    def test_steps_that_tell_are_one_or_several(self):
+        def ask(*telling):
+            chances = tuple(quantity(1e-9 if at in telling else 0.5) for at in range(4))
+            flow = make_flow(times=(time(1e-9, 1e-9, 1.0, 1.0, chances=chances),))
+            found = [each for each in diagnose(flow).findings if each.rule == "unheard_steps"]
+            return found[0].evidence
+
+        assert ask(0).startswith("step 1 of 4 of 'a' tells something")
+        assert "hardly hears it:" in ask(0)
+        assert ask(0, 1).startswith("steps 1 to 2 of 4 of 'a' tell something")
+        assert "hardly hears them:" in ask(0, 1)
 
     def test_without_any_gradient_nothing_is_known(self):
         assert measure_lost(time(0.0, 0.0)) is None
