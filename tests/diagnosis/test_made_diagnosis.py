@@ -42,6 +42,8 @@ class TestAttention:
         assert "2 of 3 computations" in found.evidence
         assert "'b'" in found.evidence
         assert note("one_hot_attention", attentions=calls[2:]) is None
+        again = (attention(0.04, "a"), attention(0.02, "a", at=1))
+        assert note("one_hot_attention", attentions=again).modules == ("a",)
 
     def test_nearly_uniform_is_noted_where_most_are(self):
         calls = (attention(0.9999, "a"), attention(0.9612, "b"), attention(0.5, "c"))

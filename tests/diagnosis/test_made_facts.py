@@ -408,6 +408,12 @@ class TestSymmetry:
         assert all(word in evidence for word in words)
         assert ("layers" in evidence) is (len(copies) > 1)
 
+    def test_idle_units_are_named_as_copies_where_they_count(self):
+        flow = make_chain([0.0, 1.0, 1.0])
+        each = symmetry(copies=1.0, idle=7.0)
+        findings = {x.rule: x for x in diagnose(replace(flow, symmetries=(each,))).findings}
+        assert "all 9 units of '0.weight'" in findings["symmetric_units"].evidence
+
     def test_units_of_the_last_layer_are_told_apart_by_the_loss(self):
         flow = make_chain([1.0, 1.0, 1.0])
         last = replace(flow, symmetries=(symmetry(layer=3, copies=8.0, name="4.weight"),))

@@ -689,6 +689,9 @@ class TestComparison:
         ]
         again = make_flow((*others, *flow.layers), flow.parameters)
         assert compare_deltas(again, again.weight_layers) == pytest.approx(1.5 * 5)
+        later = call("conv", "Conv2d", layer=1, call=1, shape=(3, 4, 9, 9), gradient=4.0)
+        twice = make_flow((*flow.layers, later), flow.parameters)  # δ is 5 of both together
+        assert compare_deltas(twice, twice.weight_layers) == pytest.approx(2.5 * 5)
 
     def test_needs_two_ends_with_a_gradient(self):
         flow = make_chain([1.0, 1.0], gradients=[6.0, 2.0])
