@@ -7,6 +7,7 @@ import pytest
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.input_rules import count_possible
 from chainrule.diagnosis.optimizer_rules import list_partly_unheld, list_unheld
 from chainrule.diagnosis.precision_rules import choose_loss_scale
 from chainrule.diagnosis.rules import RULES, measure_metric
@@ -93,9 +94,79 @@ class TestInputs:
         assert read("large_inputs", entering(mean=3.0, std=4.0), calls=calls) == 5.0
         assert read("large_inputs", entering("gone", mean=3.0, std=4.0), calls=calls) == 5.0
 
-    def test_that_are_not_finite_count_even_before_a_normalization(self):
-        flow = make_flow([call("a", "LayerNorm")], inputs=(entering(non_finite=0.25),))
-        assert measure_metric(flow, "non_finite_inputs") == 0.25
+    @pytest.mark.parametrize(
+        ("share", "words"), [(0.25, "25 % of the entries"), (0.004, "less than 1 % of the entries")]
+    )
+    def test_that_are_not_finite_count_even_before_a_normalization(self, share, words):
+        flow = make_flow([call("a", "LayerNorm")], inputs=(entering(non_finite=share),))
+        assert measure_metric(flow, "non_finite_inputs") == share
+        (found,) = [each for each in diagnose(flow).findings if each.rule == "non_finite_inputs"]
+        assert found.evidence.startswith(f"{words} of the input of 'a'")
+
+    def test_of_a_module_and_of_what_is_in_it_count_both_if_their_sizes_differ(self):
+        outer = entering("net", mean=6.0, std=8.0)
+        inner = entering("net.fc", mean=3.0, std=4.0)
+        assert read("large_inputs", outer, inner) == 5.0  # the module has scaled them
+        other = entering("net.fc", mean=3.0, std=4.0, shape=(16, 3))
+        assert read("large_inputs", outer, other) == 10.0
+        near = entering("network", mean=3.0, std=4.0)
+        assert read("large_inputs", outer, near) == 10.0
+
+    @pytest.mark.parametrize(
+        ("fields", "share"),
+        [
+            ({}, 0.5),
+            ({"non_finite": 0.5}, 0.0),
+            ({"examples": 7}, 0.0),
+            ({"max": 1.5}, 0.0),
+            ({"reader": "c"}, 0.0),  # a state to start from: "c" runs twice
+        ],
+    )
+    def test_constant_ones_are_a_share_of_all(self, fields, share):
+        calls = [call(name, layer=at) for at, name in enumerate("abc", start=1)]
+        calls += [call("c", layer=3, call=1)]
+        one = entering(**({"min": 1.0, "max": 1.0, "mean": 1.0, "std": 0.0} | fields))
+        assert read("constant_inputs", one, entering("b"), calls=calls) == share
+
+    @pytest.mark.parametrize(
+        ("fields", "count"),
+        [
+            ({"mean": 0.25}, 4.0),  # one of four
+            ({"mean": 0.5}, 6.0),
+            ({"mean": 0.4}, 16.0),
+            ({"mean": 0.5, "columns": 3}, 8.0),
+            ({"mean": 0.5, "shape": (16, 4, 8, 8)}, math.inf),
+            ({"mean": 0.5, "std": 0.3}, math.inf),  # more than two values
+            ({"mean": 0.5, "columns": 1001}, math.inf),
+        ],
+    )
+    def test_examples_of_two_values_are_counted(self, fields, count):
+        given = {"min": 0.0, "max": 1.0, **fields}
+        given = {"std": math.sqrt(given["mean"] * (1 - given["mean"])), **given}
+        assert count_possible(entering(**given)) == count
+
+    @pytest.mark.parametrize(
+        ("low", "high", "offset"), [(0.0, 1.0, None), (-2.0, 1.0, 7.0), (0.0, 3.0, 7.0)]
+    )
+    def test_masks_beside_an_embedding_have_no_offset(self, low, high, offset):
+        each = entering(min=low, max=high, offset=7.0)
+        assert read("offset_inputs", each) == 7.0
+        assert read("offset_inputs", replace(each, is_part=True)) == offset
+
+    @pytest.mark.parametrize(
+        ("examples", "kind", "typical"),
+        [(8, "ReLU", 0.05), (7, "ReLU", None), (8, "LayerNorm", "none"), (8, "BatchNorm1d", 0.05)],
+    )
+    def test_typical_examples_count_unless_each_has_a_scale_of_its_own(
+        self, examples, kind, typical
+    ):
+        role = "normalization" if kind.endswith("1d") else None
+        calls = [call("a", layer=1), call("n", kind, role, layer=1), call("b", layer=2)]
+        flow = make_flow(
+            calls, inputs=(replace(entering(examples=examples), typical=quantity(0.05)),)
+        )
+        found = [each.value for each in RULES["outlying_examples"].read(flow)]
+        assert found == ([] if typical == "none" else [typical])
 
     def test_speak_of_the_layer_that_reads_them(self):
         flow = make_flow(
