@@ -228,6 +228,23 @@ def test_one_over_a_loss_is_no_part_of_it():
     assert [part.kind for part in half.parts] == ["mse"]
 
 
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda z: F.mse_loss(TARGETS, z),  # only the target has a gradient
+        lambda z: ((z - TARGETS) * z).mean(),
+        lambda z: ((z - TARGETS) ** 4).mean(),
+        lambda z: (z.exp() - z).square().mean(),
+    ],
+)
+def test_what_only_looks_like_a_squared_error_is_of_no_known_kind(compute):
+    model, x = make()
+    flow = inspect(model, lambda m: compute(m(x)))
+    (part,) = flow.loss_facts.parts
+    assert (part.kind, part.value, part.guessing) == ("custom", None, None)
+    assert [flow.layers[at].name for at in part.outputs] == ["2"]
+
+
 def test_parts_are_told_apart_and_add_up():
     model, x = make()
 
@@ -257,6 +274,27 @@ def test_a_constant_is_an_offset_and_no_fault(constant):
     assert facts.offset == pytest.approx(3.0)
     assert facts.guessing == pytest.approx(3.0 + facts.parts[0].guessing)
     assert (facts.cut, facts.detached) == (0.0, 0.0)
+
+
+def test_a_multiple_that_is_added_to_a_constant_counts_as_often():
+    model, x = make()
+    three = torch.tensor(3.0, dtype=torch.float64)
+    (one,) = inspect(model, lambda m: F.mse_loss(m(x), TARGETS)).loss_facts.parts
+    facts = inspect(model, lambda m: torch.add(three, F.mse_loss(m(x), TARGETS), alpha=2.0))
+    (twice,) = facts.loss_facts.parts
+    for field in ("value", "guessing", "constant"):
+        assert getattr(twice, field) == pytest.approx(2.0 * getattr(one, field))
+    assert facts.loss_facts.offset == pytest.approx(3.0)
+
+
+def test_a_constant_beside_soft_targets_makes_no_divergence_of_them():
+    model, x = make()
+    compute = CROSS_ENTROPIES["by_hand_soft"]
+    flow = inspect(model, lambda m: 3.0 + compute(m(x)))
+    (part,) = flow.loss_facts.parts
+    assert part.kind == "cross_entropy"
+    assert part.floor == pytest.approx(compute(SOFT.log()).item())
+    assert flow.loss_facts.offset == pytest.approx(3.0)
 
 
 # --- Step and reaction ---------------------------------------------------------------------------
@@ -567,6 +605,24 @@ def test_terms_equal_autograd_term_by_term():
     assert by_name["accuracy"].is_detached
     assert not by_name["size"].is_detached
     assert by_name["accuracy"].value == pytest.approx(values["accuracy"].item())
+
+
+def test_guessing_of_a_term_is_known_where_it_is_nothing_else():
+    model, x = make()
+
+    def terms(m):
+        penalty = 1e-3 * m[0].weight.square().sum()
+        return {
+            "error": F.mse_loss(m(x), TARGETS),
+            "shifted": F.mse_loss(m(x), TARGETS) + 3.0,
+            "both": F.mse_loss(m(x), TARGETS) + penalty,
+            "penalty": 2 * penalty,
+        }
+
+    found = {term.name: term for term in inspect(model, terms).loss_facts.terms}
+    assert found["error"].guessing == pytest.approx(TARGETS.var(0, correction=0).mean().item())
+    assert found["shifted"].guessing is None
+    assert {name for name, term in found.items() if term.is_penalty} == {"penalty"}
 
 
 @pytest.mark.parametrize(
