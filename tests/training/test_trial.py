@@ -434,6 +434,21 @@ def test_judge(before, after, guessing, outcome):
     assert learned <= 1 or math.isnan(learned) or min(after) < 0
 
 
+@pytest.mark.parametrize(
+    ("after", "outcome"), [([2.0, 5.0, 5.0], "diverged"), ([1.0, 1.8, 8.0], "flat")]
+)
+def test_judge_does_not_mind_the_order_of_batches(after, outcome):
+    """A loss of 2 that rises to 4 or 3.6, by twice its standard error and by less than one."""
+    for order in itertools.permutations(after):
+        assert judge([2.0, 2.0, 2.0], order)[0] == outcome
+
+
+@pytest.mark.parametrize(("after", "outcome"), [([1.0, 1.8], "flat"), ([1.0, 1.5], "trained")])
+def test_judge_asks_for_a_fall_of_two_standard_errors(after, outcome):
+    """Of two falls it is half of their difference: 0.6 is less than 2 · 0.4, 0.75 is not."""
+    assert judge([2.0, 2.0], after)[0] == outcome
+
+
 TABLE = torch.randn(1000, 8, generator=torch.Generator().manual_seed(1))
 ANSWERS = TABLE[:, :1].sin() + 0.3 * TABLE.sum(1, keepdim=True)
 
