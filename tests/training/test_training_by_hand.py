@@ -357,6 +357,13 @@ class TestOptimizers:
         assert ["1 of 2" in notes[0], "2 parameters" in notes[1]] == [True, True]
 
 
+    def test_a_function_gets_what_is_trained(self):
+        model = nn.Linear(3, 1)
+        model.bias.requires_grad_(False)
+        copied = deepcopy(model)
+        made = rebuild_optimizer(model, copied, torch.optim.SGD)
+        assert made.param_groups[0]["params"] == [copied.weight]
+
     def test_a_group_keeps_its_settings_beside_one_that_is_left_out(self):
         model, other = nn.Linear(3, 1), nn.Linear(2, 1)
         model.bias.requires_grad_(False)
@@ -433,6 +440,15 @@ class TestRace:
             assert one.accuracy == pytest.approx(other.accuracy, abs=2e-3)
             assert (one.learning_rate, one.steps) == (rate, 40)
             assert one.accuracy > one.chance + 0.02
+
+
+@torch.no_grad()
+def test_in_a_race_an_answer_with_one_score_that_is_no_number_is_not_right():
+    race = _Race([SPEC], (0.1, 0.2), "sgd", load_task("teacher"))
+    before = race._measure(race.stack, 1)
+    race.stack["read_out", "bias"][0][1, 0] = math.nan  # which is the largest to argmax
+    assert before[0] > 0.0
+    assert race._measure(race.stack, 1) == [before[0], 0.0]
 
 
 def make_lane(rate, before, after, *, is_over=False, outcome=TrialOutcome.SLOW, learned=0.1):

@@ -320,6 +320,20 @@ def test_a_longer_training_finds_what_comes_late():
     assert any(each.outcome is TrialOutcome.NON_FINITE for each in longer.tried)
 
 
+def test_a_longer_training_goes_on_after_a_success():
+    model, compute_loss = dense(), draw()
+
+    def build(parameters):
+        return torch.optim.Adam(parameters, 0.01)
+
+    trial = try_training(model, compute_loss, build, passes=250)
+    longer = confirm_training(model, compute_loss, trial, build, passes=250)
+    first, second = (each.optimizers[0].rates[0] for each in (trial, longer))
+    assert first.outcome is second.outcome is TrialOutcome.TRAINED
+    assert first.steps < 200 < second.steps
+    assert longer.passes <= 250
+
+
 def test_a_machine_that_stops_for_a_moment_costs_no_passes(monkeypatch):
     times = iter([0.0, 3.0, 3.0, 3.001])
     clock = SimpleNamespace(perf_counter=lambda: next(times))
@@ -327,6 +341,15 @@ def test_a_machine_that_stops_for_a_moment_costs_no_passes(monkeypatch):
     trial = try_training(dense(), draw(), torch.optim.SGD, passes=60, seconds=100.0)
     assert not trial.notes
     assert list(times) == []
+
+
+def test_of_three_passes_the_fastest_counts(monkeypatch):
+    times = iter([0.0, 3.0, 3.0, 3.5, 3.5, 6.5])
+    clock = SimpleNamespace(perf_counter=lambda: next(times))
+    monkeypatch.setattr("chainrule.training.trial.time", clock)
+    trial = try_training(dense(), draw(), torch.optim.SGD, passes=100, seconds=30.0)
+    assert any("60 passes were allowed" in note for note in trial.notes)  # 30 s of 0.5 s each
+    assert trial.passes <= 60
 
 
 def test_fewer_passes_where_one_is_slow_and_none_without_room():
