@@ -38,6 +38,7 @@ from chainrule.remedies.spec_changes import (
     scale_weights,
 )
 from chainrule.remedies.spec_search import find_spec_remedies
+from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.network_spec import NetworkSpec
 from faults import FAULTS
 from made_flows import call, make_chain, make_flow, parameter
@@ -424,6 +425,14 @@ class TestSpecChanges:
             "selu": "lecun",
             "tanh": "xavier",
         }
+
+    def test_activations_are_compared_by_their_slope_where_the_old_one_has_little(self):
+        for activation, is_flat in (("sigmoid", True), ("tanh", False), ("relu", False)):
+            changes = [c for c in self.list(activation=activation) if c.kinds == ("activation",)]
+            assert changes
+            for each in changes:
+                assert ("0.25" in each.reason) is is_flat
+                assert (each.reason == ACTIVATIONS[each.spec.activation].note) is not is_flat
 
     def test_structures_that_are_there_already_are_not_tried(self):
         assert [spec.residual for spec in self.find("residual")] == ["scaled", "plain"]
