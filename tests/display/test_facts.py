@@ -134,6 +134,12 @@ class TestLoss:
             ("far", "0.25", "–", "–", "–"),
         )
 
+    def test_what_is_cut_off_is_told_from_what_is_detached(self):
+        facts = LossFlow(parts=(), cut=quantity(0.25), detached=quantity(4.0))
+        values = dict(describe("loss", loss_facts=facts).tables[0].rows)
+        assert values["part of the loss that is without a derivative"] == "0.25"
+        assert values["part of the loss that is detached"] == "4"
+
     @pytest.mark.parametrize(
         ("loss", "words"),
         [(1.9, "about"), (2.4, "1.2 times"), (1.0, "0.5 times"), (20.0, "10 times")],

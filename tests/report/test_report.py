@@ -476,6 +476,11 @@ class TestPlot:
     def test_another_measurement_is_drawn_with_it(self):
         flow, other = (simulate(NetworkSpec(depth=depth, width=8), 2) for depth in (4, 3))
         assert list(plot(flow, other=other).data[3].y) == list(other.weight_gradient_norms)
+        for chart in ("activations", "factors"):
+            beside = [each for each in plot(flow, chart, other=other).data if "pinned" in each.name]
+            assert beside
+            assert all(list(each.x) == [1, 2, 3] for each in beside)
+            assert not any("pinned" in each.name for each in plot(flow, chart).data)
 
     def test_theory_is_drawn_behind_the_gradients_and_described(self):
         from chainrule.theory import predict
