@@ -110,6 +110,8 @@ class TestExploding:
         run = MadeRun()
         run.add(norms=1.0, sample={"weights": weights / 3, "updates": 1.0})
         assert (run.rules == ["exploding"]) == said
+        if said:
+            assert "change the loss 20-fold" in run.alarms[0].summary  # a thousandth of all weights
 
     @pytest.mark.parametrize(("weights", "said"), [(4e3, False), (2e4, True)])
     def test_the_gradient_before_clipping_is_what_the_loss_is_sensitive_to(self, weights, said):
@@ -151,6 +153,21 @@ class TestExploding:
         run.add(sample={"layers": (layer("0"), layer("1", std=1e8))})
         run.run(20, loss=math.nan, norms=math.nan)
         assert run.rules == ["exploding"]
+
+
+    @pytest.mark.parametrize(
+        ("demanded", "rules"),
+        [((), []), (["non_finite"], ["non_finite"]), (["non-finite"], ["non_finite"])],
+    )
+    def test_what_follows_from_it_is_said_if_its_rule_or_its_kind_is_asked_for(
+        self, demanded, rules
+    ):
+        run = MadeRun()
+        run.add(sample={"layers": (layer("0"), layer("1", std=1e8))})
+        assert run.rules == ["exploding"]
+        lost = np.full(3, math.nan)
+        run.history.add(replace(run.history.record, step=2, grad_norms=lost, total_norm=math.nan))
+        assert [each.rule for each in find_alarms(run.history, demanded)] == rules
 
 
 class TestVanishing:
@@ -232,6 +249,7 @@ class TestRate:
         for step in range(12):
             run.add(loss=1.0 * 1.6**step, norms=1.3**step)
         assert run.rules == ["rate_too_high"]
+        assert "by 1.6 per step" in run.alarms[0].summary
 
     def test_a_loss_that_grows_slowly_or_in_turns_is_none(self):
         run = MadeRun()
@@ -288,6 +306,14 @@ class TestUpdates:
         facts = replace(facts, parameters=(facts.parameters[0], unheld, facts.parameters[2]))
         run = MadeRun(facts).run(12)
         assert (run.rules, run.alarms[0].layer) == (["no_update"], "1")
+
+    @pytest.mark.parametrize(("held", "said"), [(2, False), (3, True)])
+    def test_who_holds_less_than_half_of_the_model_trains_a_part_on_purpose(self, held, said):
+        facts = make_facts(5)
+        own, others = facts.parameters[:held], facts.parameters[held:]
+        loose = tuple(replace(each, optimizer=None, group=None) for each in others)
+        run = MadeRun(replace(facts, parameters=(*own, *loose))).run(12)
+        assert (run.rules == ["no_update"]) == said
 
     @pytest.mark.parametrize(("rate", "said"), [(0.0, False), (1e-12, True)])
     def test_a_group_with_a_rate_of_zero_is_frozen_on_purpose(self, rate, said):
@@ -427,6 +453,14 @@ class TestLoss:
         run.add(loss=0.5)
         noisy(1, 20, run, 0.01)
         assert run.rules == []
+
+    @pytest.mark.parametrize(("loss", "said"), [(2.3, False), (2.7, True)])
+    def test_a_jump_is_one_by_a_quarter_of_the_first_loss(self, loss, said):
+        run = MadeRun().run(3, loss=10.0)
+        noisy(0, 80, run, 0.01)
+        run.add(loss=loss)
+        noisy(1, 20, run, 0.01)
+        assert (run.rules == ["outlier_batch"]) == said
 
     def test_empty_batches(self):
         run = noisy(0, 60)
