@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chainrule.watch import history as history_module
 from chainrule.watch import rules as rules_module
 from chainrule.watch.alarm_constants import RECORD
-from chainrule.watch.history import History, measure_outlier
+from chainrule.watch.history import BadInput, History, measure_outlier
 from chainrule.watch.loss_rules import is_high
 from chainrule.watch.records import ABSENT, OptimizerFacts, StepRecord
 from chainrule.watch.rules import RULES, find_alarms
@@ -91,6 +91,31 @@ class TestNonFinite:
             assert run.add(norms=math.inf, skipped="gradient scaler") == ()
         (alarm,) = run.add(norms=math.inf, skipped="gradient scaler")
         assert alarm.rule == "non_finite"
+
+    def test_a_skipped_step_whose_loss_is_undefined_is_no_matter_of_the_scale(self):
+        run = MadeRun().run(30)
+        (alarm,) = run.add(loss=math.nan, norms=math.inf, skipped="gradient scaler")
+        assert alarm.rule == "non_finite"
+
+    def test_numbers_in_the_batch_are_counted_and_located(self):
+        run = MadeRun().run(30)
+        lost = np.full(3, math.nan)
+        run.history.add(replace(run.history.record, step=31, grad_norms=lost, total_norm=math.nan))
+        run.history.note_input(BadInput("the input", (8, 10), 3, 2))
+        (alarm,) = find_alarms(run.history)
+        assert "3 numbers are infinite or undefined in the input" in alarm.summary
+        assert "in 2 of its 8 rows" in alarm.summary
+        assert {e.name: e.value for e in alarm.evidence}["inputs not finite"] == 3.0
+
+    @pytest.mark.parametrize(("blank", "rules"), [((5, 7), []), ((5, 6), ["zero_inputs"])])
+    def test_inputs_of_zeros_are_said_after_two_steps_in_a_row(self, blank, rules):
+        run, found = MadeRun(), []
+        for step in range(1, 12):
+            run.add()
+            if step in blank:
+                run.history.note_input(BadInput("the input", (8, 10), 0, 0))
+            found += [each.rule for each in find_alarms(run.history)]
+        assert found == rules
 
     def test_the_process_is_named(self):
         run = MadeRun(make_facts(world_size=4)).run(30)
@@ -583,6 +608,15 @@ class TestHistory:
                 1 / s for s in range(max(1, step - 2), step + 1)
             ]
             assert run.history.get_norms(2)[-1].tolist() == [step] * 3
+
+    def test_weights_are_those_of_two_dimensions_or_more(self):
+        shapes = ((10, 10), (10,), (), (4, 2, 3, 3))
+        facts = make_facts(len(shapes))
+        parameters = zip(facts.parameters, shapes, strict=True)
+        shaped = tuple(replace(each, shape=shape) for each, shape in parameters)
+        history = History(replace(facts, parameters=shaped))
+        assert history.is_weight.tolist() == [True, False, False, True]
+        assert history.sizes.tolist() == [100, 10, 1, 72]
 
     def test_the_norm_before_clipping_counts(self):
         run = MadeRun()
