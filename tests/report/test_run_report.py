@@ -119,7 +119,8 @@ def test_cells_of_layer_one_are_at_the_bottom_and_change_in_the_middle(charts):
 
 
 @pytest.mark.parametrize(
-    ("ending", "state"), [("", "ended"), ("ValueError at step 2", "stopped by ValueError at step 2")]
+    ("ending", "state"),
+    [("", "ended"), ("ValueError at step 2", "stopped by ValueError at step 2")],
 )
 def test_the_head_says_what_stopped_the_run(ending, state, tmp_path):
     writer = RunWriter.open(tmp_path / "a.db", make_facts())

@@ -173,9 +173,7 @@ def test_a_normalized_rectifier_loses_its_size_and_with_its_mean_also_that_by_ha
     Its product with u has the mean E u·relu(u) = 1/2, and its own mean is E relu(u) = 1/√2π. Both
     are taken out, and z = √2·u with the weights of He.
     """
-    spec = NetworkSpec(
-        depth=1, width=64, activation="relu", init="he", normalization=normalization
-    )
+    spec = NetworkSpec(depth=1, width=64, activation="relu", init="he", normalization=normalization)
     count = spec.width * spec.batch_size
     found = float(predict(spec).layers[0].delta_norm)
     assert found == pytest.approx(2 * math.sqrt((1 - taken) / 2 / count), rel=1e-4)

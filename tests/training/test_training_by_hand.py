@@ -356,7 +356,6 @@ class TestOptimizers:
         assert made.param_groups[0]["params"] == [copied.weight]
         assert ["1 of 2" in notes[0], "2 parameters" in notes[1]] == [True, True]
 
-
     def test_a_function_gets_what_is_trained(self):
         model = nn.Linear(3, 1)
         model.bias.requires_grad_(False)

@@ -179,7 +179,6 @@ class TestExploding:
         run.run(20, loss=math.nan, norms=math.nan)
         assert run.rules == ["exploding"]
 
-
     @pytest.mark.parametrize(
         ("demanded", "rules"),
         [((), []), (["non_finite"], ["non_finite"]), (["non-finite"], ["non_finite"])],
