@@ -321,6 +321,20 @@ def test_a_longer_training_finds_what_comes_late():
     assert any(each.outcome is TrialOutcome.NON_FINITE for each in longer.tried)
 
 
+def test_a_longer_training_goes_on_after_a_success():
+    model, compute_loss = dense(), draw()
+
+    def build(parameters):
+        return torch.optim.Adam(parameters, 0.01)
+
+    trial = try_training(model, compute_loss, build, passes=250)
+    longer = confirm_training(model, compute_loss, trial, build, passes=250)
+    first, second = (each.optimizers[0].rates[0] for each in (trial, longer))
+    assert first.outcome is second.outcome is TrialOutcome.TRAINED
+    assert first.steps < 200 < second.steps
+    assert longer.passes <= 250
+
+
 def test_a_machine_that_stops_for_a_moment_costs_no_passes(monkeypatch):
     times = iter([0.0, 3.0, 3.0, 3.001])
     clock = SimpleNamespace(perf_counter=lambda: next(times))
@@ -328,6 +342,15 @@ def test_a_machine_that_stops_for_a_moment_costs_no_passes(monkeypatch):
     trial = try_training(dense(), draw(), torch.optim.SGD, passes=60, seconds=100.0)
     assert not trial.notes
     assert list(times) == []
+
+
+def test_of_three_passes_the_fastest_counts(monkeypatch):
+    times = iter([0.0, 3.0, 3.0, 3.5, 3.5, 6.5])
+    clock = SimpleNamespace(perf_counter=lambda: next(times))
+    monkeypatch.setattr("chainrule.training.trial.time", clock)
+    trial = try_training(dense(), draw(), torch.optim.SGD, passes=100, seconds=30.0)
+    assert any("60 passes were allowed" in note for note in trial.notes)  # 30 s of 0.5 s each
+    assert trial.passes <= 60
 
 
 def test_fewer_passes_where_one_is_slow_and_none_without_room():
@@ -433,6 +456,21 @@ def test_judge(before, after, guessing, outcome):
     found, learned = judge(before, after, guessing=guessing)
     assert found == outcome
     assert learned <= 1 or math.isnan(learned) or min(after) < 0
+
+
+@pytest.mark.parametrize(
+    ("after", "outcome"), [([2.0, 5.0, 5.0], "diverged"), ([1.0, 1.8, 8.0], "flat")]
+)
+def test_judge_does_not_mind_the_order_of_batches(after, outcome):
+    """A loss of 2 that rises to 4 or 3.6, by twice its standard error and by less than one."""
+    for order in itertools.permutations(after):
+        assert judge([2.0, 2.0, 2.0], order)[0] == outcome
+
+
+@pytest.mark.parametrize(("after", "outcome"), [([1.0, 1.8], "flat"), ([1.0, 1.5], "trained")])
+def test_judge_asks_for_a_fall_of_two_standard_errors(after, outcome):
+    """Of two falls it is half of their difference: 0.6 is less than 2 · 0.4, 0.75 is not."""
+    assert judge([2.0, 2.0], after)[0] == outcome
 
 
 TABLE = torch.randn(1000, 8, generator=torch.Generator().manual_seed(1))
