@@ -83,8 +83,8 @@ def _find_behind_lookup(flow: GradientFlow) -> Iterator[Note]:
     """
     facts = flow.loss_facts
     first: dict[str, int] = {}
-    for at, call in enumerate(flow.layers):
-        first.setdefault(call.name, at)
+    for number, call in enumerate(flow.layers):
+        first.setdefault(call.name, number)
     lookups = {call.name for call in flow.layers if call.kind == "Embedding"}
     readers = [name for name in (facts.cut_readers if facts else ()) if name in lookups]
     terms = [term for term in _list_terms(flow) if term.gradients and not term.is_penalty]
