@@ -159,14 +159,16 @@ class TestMetrics:
 
     def test_fading_is_the_last_spread_over_the_first(self):
         calls = [
-            call("a", layer=1, statistics={"std": 8.0}),
-            call("b", layer=2, statistics={"std": 1.0}),
-            call("c", layer=3, statistics={"std": 2.0}),
+            call("a", layer=1, statistics={"std": 0.8}),
+            call("b", layer=2, statistics={"std": 0.1}),
+            call("c", layer=3, statistics={"std": 0.2}),
         ]
         weights = [parameter(f"{n}.weight", at) for at, n in enumerate("abc", start=1)]
-        assert measure_metric(make_flow(calls, weights), "fading_signal") == 0.25
+        assert measure_metric(make_flow(calls, weights), "fading_signal") == pytest.approx(0.25)
         zero = [replace(weights[2], norm=Quantity([0.0])), *weights[:2]]
-        assert measure_metric(make_flow(calls, zero), "fading_signal") == 0.125  # without a head
+        wide = [replace(calls[0], statistics=statistics(std=8.0)), *calls[1:]]  # counts as 1
+        assert measure_metric(make_flow(wide, weights), "fading_signal") == pytest.approx(0.2)
+        assert measure_metric(make_flow(calls, zero), "fading_signal") == pytest.approx(0.125)  # without a head
         single = [*calls[:2], replace(calls[2], shape=(1, 1))]
         assert measure_metric(make_flow(single, weights), "fading_signal") is None
         still = [replace(calls[0], statistics=statistics(std=0.0)), *calls[1:]]
@@ -174,12 +176,12 @@ class TestMetrics:
 
     def test_fading_asks_whether_any_call_of_the_last_layer_has_a_spread(self):
         calls = [
-            call("a", layer=1, statistics={"std": 8.0}),
-            call("b", layer=2, statistics={"std": 2.0}),
+            call("a", layer=1, statistics={"std": 0.8}),
+            call("b", layer=2, statistics={"std": 0.2}),
             call("b", layer=2, call=1, shape=(1, 1)),
         ]
         weights = [parameter("a.weight", 1), parameter("b.weight", 2)]
-        assert measure_metric(make_flow(calls, weights), "fading_signal") == 0.25
+        assert measure_metric(make_flow(calls, weights), "fading_signal") == pytest.approx(0.25)
 
     def test_dead_units_count_without_a_path_around_them(self):
         dead = {"dead_units": 3.0}
