@@ -168,7 +168,9 @@ class TestMetrics:
         zero = [replace(weights[2], norm=Quantity([0.0])), *weights[:2]]
         wide = [replace(calls[0], statistics=statistics(std=8.0)), *calls[1:]]  # counts as 1
         assert measure_metric(make_flow(wide, weights), "fading_signal") == pytest.approx(0.2)
-        assert measure_metric(make_flow(calls, zero), "fading_signal") == pytest.approx(0.125)  # without a head
+        assert measure_metric(make_flow(calls, zero), "fading_signal") == pytest.approx(
+            0.125
+        )  # without a head
         single = [*calls[:2], replace(calls[2], shape=(1, 1))]
         assert measure_metric(make_flow(single, weights), "fading_signal") is None
         still = [replace(calls[0], statistics=statistics(std=0.0)), *calls[1:]]
