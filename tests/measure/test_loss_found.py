@@ -40,6 +40,9 @@ CROSS_ENTROPIES = {
     "light_weights": lambda z: F.cross_entropy(z, LABELS, weight=1e-4 * WEIGHT, reduction="sum"),
     "ignored": lambda z: F.cross_entropy(z, IGNORED),
     "per_example": lambda z: (EACH * F.cross_entropy(z, LABELS, reduction="none")).sum() / 3,
+    "both_weights": lambda z: (
+        EACH * F.cross_entropy(z, LABELS, weight=WEIGHT, reduction="none")
+    ).sum(),
     "scaled": lambda z: 2.5 * F.cross_entropy(z, LABELS) / 7,
     "smoothed": lambda z: F.cross_entropy(z, LABELS, label_smoothing=0.2),
     "probabilities": lambda z: F.cross_entropy(z, SOFT),
@@ -192,6 +195,13 @@ def test_a_view_of_the_output_is_seen_through():
     y = TARGETS.reshape(-1)
     facts = inspect(model, lambda m: (m(x).view(-1) - y).pow(2).mean()).loss_facts
     assert facts.guessing == pytest.approx(y.var(correction=0).item())
+
+
+def test_targets_of_a_turned_output_are_not_mixed_up():
+    model, x = make()
+    facts = inspect(model, lambda m: (m(x).T - TARGETS.T).square().mean()).loss_facts
+    right = TARGETS.var(0, correction=0).mean().item()
+    assert facts.guessing is None or facts.guessing == pytest.approx(right)
 
 
 TWICE = {
@@ -362,6 +372,23 @@ def test_one_entry_of_a_large_output_is_enough_for_a_gradient():
     assert flow.loss_facts.zero_examples == pytest.approx(0.5)
 
 
+def test_an_example_that_one_of_two_outputs_passes_on_has_a_gradient():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 3), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.first(x), self.second(x)
+
+    def loss(m):
+        first, second = m(x)
+        return first[:6].square().sum() + second[4:12].square().sum()
+
+    x = torch.randn(16, 6)
+    assert inspect(Two(), loss).loss_facts.zero_examples == pytest.approx(4 / 16)
+
+
 # --- What the loss reads -------------------------------------------------------------------------
 
 
@@ -395,6 +422,23 @@ def test_a_critic_in_between_is_not_the_models_own_answer():
         (part,) = flow.loss_facts.parts
         assert not part.is_direct
         assert [flow.layers[at].name for at in part.outputs] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "is_direct"), [((True,), True), ((False,), False), ((True, True), False)]
+)
+def test_one_trained_matrix_after_the_model_is_still_its_answer(trained, is_direct):
+    model, x = make()
+    matrices = [torch.randn(C, C, dtype=torch.float64, requires_grad=each) for each in trained]
+
+    def loss(m):
+        z = m(x)
+        for matrix in matrices:
+            z = z @ matrix
+        return F.mse_loss(z, TARGETS)
+
+    (part,) = inspect(model, loss).loss_facts.parts
+    assert part.is_direct is is_direct
 
 
 def test_a_loss_as_a_module_of_the_model_is_not_what_the_loss_reads():
