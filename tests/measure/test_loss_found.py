@@ -56,6 +56,22 @@ CROSS_ENTROPIES = {
 }
 
 
+def search_constant(compute):
+    """Return what the best answer that does not depend on the input gives, by search."""
+    best = nn.Parameter(torch.zeros(C, dtype=torch.float64))
+    search = torch.optim.LBFGS([best], max_iter=60, line_search_fn="strong_wolfe")
+
+    def step():
+        search.zero_grad()
+        loss = compute(best.expand(N, C).clone())
+        loss.backward()
+        return loss
+
+    for _ in range(4):
+        search.step(step)
+    return step().item()
+
+
 @pytest.mark.parametrize("name", CROSS_ENTROPIES)
 def test_guessing_of_a_cross_entropy_is_that_of_equal_logits(name):
     model, x = make()
@@ -67,18 +83,7 @@ def test_guessing_of_a_cross_entropy_is_that_of_equal_logits(name):
     guessing = compute(torch.zeros(N, C, dtype=torch.float64)).item()
     assert part.guessing == pytest.approx(guessing)
     assert flow.loss_facts.guessing == pytest.approx(guessing)
-    best = nn.Parameter(torch.zeros(C, dtype=torch.float64))  # the best constant answer, by search
-    search = torch.optim.LBFGS([best], max_iter=60, line_search_fn="strong_wolfe")
-
-    def step():
-        search.zero_grad()
-        loss = compute(best.expand(N, C).clone())
-        loss.backward()
-        return loss
-
-    for _ in range(4):
-        search.step(step)
-    assert part.constant == pytest.approx(step().item(), rel=1e-4)
+    assert part.constant == pytest.approx(search_constant(compute), rel=1e-4)
     assert part.floor <= part.constant <= part.guessing + 1e-9
     assert [flow.layers[at].name for at in part.outputs] == ["2"]
     assert part.is_direct
@@ -134,6 +139,7 @@ def test_guessing_of_a_binary_cross_entropy_is_that_of_one_half(compute, kind):
     assert part.activation == (None if kind else "sigmoid")
     zeros = torch.zeros(N, C, dtype=torch.float64)
     assert part.guessing == pytest.approx(compute(zeros).item())
+    assert part.constant == pytest.approx(search_constant(compute), rel=1e-4)
     assert part.floor <= part.constant <= part.guessing + 1e-9
 
 
@@ -273,6 +279,26 @@ def test_parts_are_told_apart_and_add_up():
         value = 0.5 * F.cross_entropy(model(x), LABELS).item()
     assert parts["cross_entropy"].value == pytest.approx(value)
     assert parts["cross_entropy"].guessing == pytest.approx(0.5 * math.log(C))
+
+
+BESIDE = CROSS_ENTROPIES | {
+    "binary": lambda z: F.binary_cross_entropy_with_logits(z, ONES, pos_weight=WEIGHT),
+    "binary_turned": lambda z: -F.binary_cross_entropy_with_logits(z, ONES),
+    "binary_shares": lambda z: F.binary_cross_entropy(torch.sigmoid(z), SOFT),
+    "soft_turned": lambda z: -CROSS_ENTROPIES["by_hand_soft"](z),
+    "weighted": lambda z: (F.mse_loss(z, TARGETS, reduction="none") * EACH[:, None]).sum(),
+    "huber": lambda z: F.huber_loss(z, TARGETS, delta=0.3),
+    "smooth_l1": lambda z: F.smooth_l1_loss(z, TARGETS, beta=0.5),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_the_value_of_a_part_beside_a_penalty_is_its_own(name):
+    model, x = make()
+    flow = inspect(model, lambda m: BESIDE[name](m(x)) + 0.1 * m[0].weight.square().sum())
+    (part,) = [each for each in flow.loss_facts.parts if each.kind != "penalty"]
+    with torch.no_grad():
+        assert part.value == pytest.approx(BESIDE[name](model(x)).item())
 
 
 @pytest.mark.parametrize("constant", [3.0, torch.tensor(3.0, dtype=torch.float64)])
