@@ -41,6 +41,9 @@ CROSS_ENTROPIES = {
     "light_weights": lambda z: F.cross_entropy(z, LABELS, weight=1e-4 * WEIGHT, reduction="sum"),
     "ignored": lambda z: F.cross_entropy(z, IGNORED),
     "per_example": lambda z: (EACH * F.cross_entropy(z, LABELS, reduction="none")).sum() / 3,
+    "both_weights": lambda z: (
+        EACH * F.cross_entropy(z, LABELS, weight=WEIGHT, reduction="none")
+    ).sum(),
     "scaled": lambda z: 2.5 * F.cross_entropy(z, LABELS) / 7,
     "smoothed": lambda z: F.cross_entropy(z, LABELS, label_smoothing=0.2),
     "probabilities": lambda z: F.cross_entropy(z, SOFT),
@@ -54,6 +57,22 @@ CROSS_ENTROPIES = {
 }
 
 
+def search_constant(compute):
+    """Return what the best answer that does not depend on the input gives, by search."""
+    best = nn.Parameter(torch.zeros(C, dtype=torch.float64))
+    search = torch.optim.LBFGS([best], max_iter=60, line_search_fn="strong_wolfe")
+
+    def step():
+        search.zero_grad()
+        loss = compute(best.expand(N, C).clone())
+        loss.backward()
+        return loss
+
+    for _ in range(4):
+        search.step(step)
+    return step().item()
+
+
 @pytest.mark.parametrize("name", CROSS_ENTROPIES)
 def test_guessing_of_a_cross_entropy_is_that_of_equal_logits(name):
     model, x = make()
@@ -65,18 +84,7 @@ def test_guessing_of_a_cross_entropy_is_that_of_equal_logits(name):
     guessing = compute(torch.zeros(N, C, dtype=torch.float64)).item()
     assert part.guessing == pytest.approx(guessing)
     assert flow.loss_facts.guessing == pytest.approx(guessing)
-    best = nn.Parameter(torch.zeros(C, dtype=torch.float64))  # the best constant answer, by search
-    search = torch.optim.LBFGS([best], max_iter=60, line_search_fn="strong_wolfe")
-
-    def step():
-        search.zero_grad()
-        loss = compute(best.expand(N, C).clone())
-        loss.backward()
-        return loss
-
-    for _ in range(4):
-        search.step(step)
-    assert part.constant == pytest.approx(step().item(), rel=1e-4)
+    assert part.constant == pytest.approx(search_constant(compute), rel=1e-4)
     assert part.floor <= part.constant <= part.guessing + 1e-9
     assert [flow.layers[at].name for at in part.outputs] == ["2"]
     assert part.is_direct
@@ -132,6 +140,7 @@ def test_guessing_of_a_binary_cross_entropy_is_that_of_one_half(compute, kind):
     assert part.activation == (None if kind else "sigmoid")
     zeros = torch.zeros(N, C, dtype=torch.float64)
     assert part.guessing == pytest.approx(compute(zeros).item())
+    assert part.constant == pytest.approx(search_constant(compute), rel=1e-4)
     assert part.floor <= part.constant <= part.guessing + 1e-9
 
 
@@ -193,6 +202,13 @@ def test_a_view_of_the_output_is_seen_through():
     y = TARGETS.reshape(-1)
     facts = inspect(model, lambda m: (m(x).view(-1) - y).pow(2).mean()).loss_facts
     assert facts.guessing == pytest.approx(y.var(correction=0).item())
+
+
+def test_targets_of_a_turned_output_are_not_mixed_up():
+    model, x = make()
+    facts = inspect(model, lambda m: (m(x).T - TARGETS.T).square().mean()).loss_facts
+    right = TARGETS.var(0, correction=0).mean().item()
+    assert facts.guessing is None or facts.guessing == pytest.approx(right)
 
 
 TWICE = {
@@ -264,6 +280,26 @@ def test_parts_are_told_apart_and_add_up():
         value = 0.5 * F.cross_entropy(model(x), LABELS).item()
     assert parts["cross_entropy"].value == pytest.approx(value)
     assert parts["cross_entropy"].guessing == pytest.approx(0.5 * math.log(C))
+
+
+BESIDE = CROSS_ENTROPIES | {
+    "binary": lambda z: F.binary_cross_entropy_with_logits(z, ONES, pos_weight=WEIGHT),
+    "binary_turned": lambda z: -F.binary_cross_entropy_with_logits(z, ONES),
+    "binary_shares": lambda z: F.binary_cross_entropy(torch.sigmoid(z), SOFT),
+    "soft_turned": lambda z: -CROSS_ENTROPIES["by_hand_soft"](z),
+    "weighted": lambda z: (F.mse_loss(z, TARGETS, reduction="none") * EACH[:, None]).sum(),
+    "huber": lambda z: F.huber_loss(z, TARGETS, delta=0.3),
+    "smooth_l1": lambda z: F.smooth_l1_loss(z, TARGETS, beta=0.5),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_the_value_of_a_part_beside_a_penalty_is_its_own(name):
+    model, x = make()
+    flow = inspect(model, lambda m: BESIDE[name](m(x)) + 0.1 * m[0].weight.square().sum())
+    (part,) = [each for each in flow.loss_facts.parts if each.kind != "penalty"]
+    with torch.no_grad():
+        assert part.value == pytest.approx(BESIDE[name](model(x)).item())
 
 
 @pytest.mark.parametrize("constant", [3.0, torch.tensor(3.0, dtype=torch.float64)])
@@ -363,6 +399,23 @@ def test_one_entry_of_a_large_output_is_enough_for_a_gradient():
     assert flow.loss_facts.zero_examples == pytest.approx(0.5)
 
 
+def test_an_example_that_one_of_two_outputs_passes_on_has_a_gradient():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 3), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.first(x), self.second(x)
+
+    def loss(m):
+        first, second = m(x)
+        return first[:6].square().sum() + second[4:12].square().sum()
+
+    x = torch.randn(16, 6)
+    assert inspect(Two(), loss).loss_facts.zero_examples == pytest.approx(4 / 16)
+
+
 # --- What the loss reads -------------------------------------------------------------------------
 
 
@@ -396,6 +449,23 @@ def test_a_critic_in_between_is_not_the_models_own_answer():
         (part,) = flow.loss_facts.parts
         assert not part.is_direct
         assert [flow.layers[at].name for at in part.outputs] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "is_direct"), [((True,), True), ((False,), False), ((True, True), False)]
+)
+def test_one_trained_matrix_after_the_model_is_still_its_answer(trained, is_direct):
+    model, x = make()
+    matrices = [torch.randn(C, C, dtype=torch.float64, requires_grad=each) for each in trained]
+
+    def loss(m):
+        z = m(x)
+        for matrix in matrices:
+            z = z @ matrix
+        return F.mse_loss(z, TARGETS)
+
+    (part,) = inspect(model, loss).loss_facts.parts
+    assert part.is_direct is is_direct
 
 
 def test_a_loss_as_a_module_of_the_model_is_not_what_the_loss_reads():
