@@ -168,7 +168,7 @@ MEASURED = [
 def test_a_normalized_rectifier_loses_its_size_and_with_its_mean_also_that_by_hand(
     normalization, taken
 ):
-    """δ after the normalization is 2(h − t)φ′ ÷ Bn, of mean square E h²φ′² + E φ′² = 1 but for that.
+    """δ after the normalization is 2(h − t)φ′ ÷ Bn, of mean square E h²φ′² + E φ′² = 1 without it.
 
     Its product with u has the mean E u·relu(u) = 1/2, and its own mean is E relu(u) = 1/√2π. Both
     are taken out, and z = √2·u with the weights of He.
