@@ -58,6 +58,12 @@ class TestErratum:
         (layer,) = explain_erratum(ScalarChain(1.0, [weight])).layers
         assert layer.sentence.endswith(words)
 
+    def test_nothing_over_nothing_is_undefined(self):
+        erratum = explain_erratum(ScalarChain(0.0, [0.5, 1.0]))  # ∂p/∂w₁ is x = 0 times the rest
+        assert (float(erratum.right), float(erratum.wrong)) == (0.0, 0.0)
+        assert math.isnan(erratum.off)
+        assert [each.off for each in erratum.layers if each.layer == 1] == [0.0]  # z = 0: 0 ÷ 0.25
+
     def test_only_sigmoids_have_it(self):
         assert explain_erratum(ScalarChain(1.0, [0.5], "tanh")) is None
         mixed = ScalarChain(1.0, [0.5, 1.0], ["tanh", "sigmoid"])

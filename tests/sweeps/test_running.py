@@ -59,6 +59,9 @@ def test_a_cell_is_measured_as_by_simulate_and_beside_theory(threads):
     assert list(foreseen.weight_gradient_bands) == chainrule.theory.predict(spec, 4).list_bands()
     assert trained.steps == 5
     assert not trained.trained
+    row = result.to_record()
+    assert (row["seed"], row["seeds"], row["depth"]) == (spec.seed, 4, 3)
+    assert "setting_seed" not in row  # the seed of a network is no setting of its own
 
 
 def test_a_factory_is_measured_as_by_inspect_and_draws_from_its_seed(threads):
