@@ -181,7 +181,7 @@ def test_what_is_no_floating_point_tensor_is_in_order():
     slips = Slips()
     slips.note("sign", (3.0,), {}, torch.ones(3, requires_grad=True), lambda: Place("", "", None))
     slips.note("sign", (draw(3),), {}, None, lambda: Place("", "", None))
-    slips.note("cos", (draw(3),), {}, draw(3), lambda: Place("", "", None))
+    slips.note("exp", (draw(3),), {}, draw(3), lambda: Place("", "", None))
     slips.note("sign", (), {"input": draw(3)}, draw(3), lambda: Place("", "", None))
     assert [each.kind for each in slips.found] == ["flat"]
 
