@@ -22,9 +22,9 @@ def _find_overwritten(flow: GradientFlow) -> Iterator[Note]:
         yield make_note(
             "overwritten_input",
             share,
-            f"{each.operation} changes, in place, {format_share(share)} of the values of a tensor "
-            f"of shape {each.shape} that was given to the model, and that is still there after the "
-            f"pass{word_place(each)}",
+            f"{each.operation} changes, in place, about {format_share(share)} of the values of a "
+            f"tensor of shape {each.shape} that was given to the model, and that is still there "
+            f"after the pass{word_place(each)}",
             [each.module],
         )
 
@@ -56,14 +56,15 @@ def _find_alike(flow: GradientFlow) -> Iterator[Note]:
 
 
 def _find_little_trained(flow: GradientFlow) -> Iterator[Note]:
-    """Find models of which hardly anything is trained: no matrix, or a tiny part of the numbers."""
+    """Find models of which hardly anything is trained: no matrix, and few of the numbers."""
     if not any(each.status == "frozen" for each in flow.parameters):
         return
     sizes = [(each, math.prod(each.shape)) for each in flow.parameters]
     trained = [(each, size) for each, size in sizes if each.status == "measured"]
     count, every = sum(size for _, size in trained), sum(size for _, size in sizes)
     share = count / every if every else 1.0
-    if trained and share < OBSERVATIONS["little_trained"].threshold:
+    has_matrix = any(each.is_weight for each, _ in trained)
+    if trained and not has_matrix and share < OBSERVATIONS["little_trained"].threshold:
         names = [each.name for each, _ in trained]
         shown = ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")
         yield make_note(

@@ -611,10 +611,14 @@ _OBSERVATIONS = (
     Observation(
         name="little_trained",
         metric="share of the numbers that are trained",
-        threshold=1e-3,
+        threshold=0.01,
         beyond="<",
-        meaning="",
-        source="",
+        meaning="What is frozen stays as it is, and no matrix is trained. That is right for a "
+        "temperature, a prompt, or biases and normalizations of a large model that was trained "
+        "before. If a new last layer or an adapter shall learn, freeze first and add it "
+        "afterwards, or call requires_grad_(True) on it.",
+        source="Ben Zaken et al. 2022, BitFit (arXiv 2106.10199); measured: docs/decisions.md, "
+        "“Models of which next to nothing is trained”",
     ),
     Observation(
         name="copied_units",

@@ -200,13 +200,13 @@ def word_alike(slip: SlipFlow) -> str:
     """Return what a frozen module gives, in one clause.
 
     Example:
-        >>> word_alike(SlipFlow(kind="alike", operation="Embedding", module="words",
-        ...                     shape=(8, 5, 3), result=(8, 5, 3)))
-        "Embedding 'words', which is frozen, gives the same for all examples (its output is (8, 5, 3))"
+        >>> word_alike(SlipFlow(kind="alike", operation="Embedding", module="e", shape=(8, 5),
+        ...                     result=(8, 5)))
+        "Embedding 'e', which is frozen, gives the same for all examples: an output of (8, 5)"
     """
     return (
         f"{slip.operation} {slip.module or '(model)'!r}, which is frozen, gives the same for all "
-        f"examples (its output is {slip.shape})"
+        f"examples: an output of {slip.shape}"
     )
 
 
@@ -219,7 +219,7 @@ def _read_alike(flow: GradientFlow) -> list[Reading]:
 def _describe_alike(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
-    return f"{word_alike(list_alike(flow)[0])}, and nothing else tells them apart"
+    return f"{word_alike(list_alike(flow)[0])}. Nothing else tells them apart"
 
 
 def word_off(flow: GradientFlow) -> str:

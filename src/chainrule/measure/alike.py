@@ -1,4 +1,4 @@
-"""Frozen modules that give the same for all examples, and whether anything else tells them apart."""
+"""Frozen modules that give the same for all examples, and whether something tells them apart."""
 
 from collections.abc import Collection, Iterator
 
@@ -29,12 +29,16 @@ def find_alike(recorder: Recorder, sizes: Collection[int]) -> Iterator[Slip]:
     found = [call for call in recorder.calls if _is_frozen(call) and _is_alike(call, counts)]
     if not found:
         return
+    names = {call.subject.name for call in found}
     judged = [_is_alike(call, counts) for call in recorder.calls]
-    differs = False in judged or any(map(_learns_symbols, recorder.calls))
+    differs = False in judged or any(map(_may_learn_to_tell, recorder.calls))
     differs = differs or any(
-        bool((each.sample != each.sample[:1]).any()) for each in recorder.entering
+        each.reader not in names and bool((each.sample != each.sample[:1]).any())
+        for each in recorder.entering
     )
-    for call in dict.fromkeys(found):
+    for call in found:
+        if differs and _is_read_alike(call):
+            continue
         shape = call.outputs[0].shape
         place = Place(call.subject.name, "", None)
         yield Slip("alike", call.subject.kind, place, shape, shape, float(not differs))
@@ -49,9 +53,23 @@ def _is_frozen(call: Call) -> bool:
     return bool(own) and not any(each.requires_grad for each in own)
 
 
-def _learns_symbols(call: Call) -> bool:
+def _may_learn_to_tell(call: Call) -> bool:
+    """Whether an embedding that learns has one row for all now, so that its numbers may differ."""
     module = call.subject.module
-    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.weight.requires_grad
+    if not isinstance(module, nn.Embedding | nn.EmbeddingBag) or not call.outputs:
+        return False
+    if not module.weight.requires_grad:
+        return False
+    values = call.outputs[0].values
+    return values is None or _are_equal(values.flatten(0, -2), 0)
+
+
+def _is_read_alike(call: Call) -> bool:
+    """Whether an embedding has rows that differ, and so is read at the same places: a position."""
+    module = call.subject.module
+    if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return False
+    return not _are_equal(module.weight.detach(), 0)
 
 
 def _is_alike(call: Call, counts: Collection[int]) -> bool | None:

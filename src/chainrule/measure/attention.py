@@ -184,8 +184,6 @@ class AttentionWatch(TorchFunctionMode):
         if name == "multi_head_attention_forward" and func is F.multi_head_attention_forward:
             return self._run_multihead(args, kwargs)
         result = self._run(name, self._callers.find(_find_caller()), (func, args, kwargs))
-        if self.overwrites.is_open:
-            self.overwrites.note(name, self._find_place)
         if (
             name not in _LOOKED_AT
             and type(result) is Tensor
@@ -220,8 +218,14 @@ class AttentionWatch(TorchFunctionMode):
         """Run a function; a sum that an activation or a normalization reads may be a residual."""
         args = given[1]
         if name not in _READS or self._note_read is None or not args or type(args[0]) is not Tensor:
-            return call(*given)
-        return self._note_read(args[0], lambda: call(*given), is_normalization=name in _NORMALIZES)
+            result = call(*given)
+        else:
+            result = self._note_read(
+                args[0], lambda: call(*given), is_normalization=name in _NORMALIZES
+            )
+        if self.overwrites.is_open:
+            self.overwrites.note(name, self._find_place)
+        return result
 
     def _note_alignment(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         given = dict(zip(_OF_CTC, args, strict=False)) | dict(kwargs)

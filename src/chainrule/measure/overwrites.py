@@ -80,7 +80,7 @@ class Overwrites:
             tensor, each.tensor = each.tensor, None
             if tensor is not None and read_version(tensor) != each.version:
                 after = _take_sample(tensor)
-                is_same = (after == each.sample) | ((after != after) & (each.sample != each.sample))
+                is_same = (after == each.sample) | (after.isnan() & each.sample.isnan())
                 each.changed = 1.0 - float(is_same.double().mean())
                 each.place = each.place or Place("", "", None)
                 self._found.append(each)
@@ -149,9 +149,7 @@ def watch_overwrites(
     enter, leave = wrap(overwrites.enter), wrap(overwrites.leave)
     try:
         for module in modules:
-            handles.append(
-                module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)
-            )
+            handles.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
             handles.append(module.register_forward_hook(leave, always_call=True))
         yield
     finally:
