@@ -139,7 +139,7 @@ def reshaped(states):
     return build
 
 
-class Words(nn.Module):
+class Vectors(nn.Module):
     """The mean of frozen word vectors, or what a recurrent module makes of them."""
 
     def __init__(self, table, recurrent):
@@ -159,7 +159,7 @@ def unfound_words(recurrent):
     def build(broken):
         ids, labels = torch.randint(30, (40, 9)), torch.randint(2, (40,))
         table = torch.zeros(30, 8) if broken else torch.randn(30, 8)
-        return Words(table, recurrent), lambda m: F.cross_entropy(m(ids), labels)
+        return Vectors(table, recurrent), lambda m: F.cross_entropy(m(ids), labels)
 
     return build
 
@@ -656,6 +656,23 @@ def other_parameters(broken):
     return Program(model, compute, torch.optim.SGD(holder.parameters(), 0.1))
 
 
+def half_with(kind, twin):
+    """Weights in float16, with an ε that is 0 in this format, and with one that is not."""
+
+    def build(broken):
+        model, compute = _sound_classifier_in_half()
+        return Program(model, compute, (kind if broken else twin)(model.parameters()))
+
+    return build
+
+
+def _sound_classifier_in_half():
+    torch.manual_seed(0)
+    x = torch.randn(64, 10)
+    y = (x @ torch.randn(10, 4)).argmax(1)
+    return stack(10, 24, 4).half(), lambda m: F.cross_entropy(m(x.half()), y)
+
+
 def rate(wrong, right):
     """A learning rate that does not suit the gradients."""
 
@@ -960,6 +977,21 @@ FAULTS = {
     ),
     "missing values": Fault(raw_inputs(missing), Verdict.NON_FINITE, "non_finite", ("'0'",)),
     "other parameters": Fault(other_parameters, Verdict.OPTIMIZER, "not_held", ("0.weight",)),
+    "Adam in half": Fault(
+        half_with(
+            lambda p: torch.optim.Adam(p, 1e-2), lambda p: torch.optim.Adam(p, 1e-2, eps=1e-4)
+        ),
+        Verdict.UNDERFLOW,
+        "lost_epsilon",
+        ("0.weight",),
+    ),
+    "RMSprop in half": Fault(
+        half_with(
+            lambda p: torch.optim.RMSprop(p, 1e-2), lambda p: torch.optim.RMSprop(p, 1e-2, eps=1e-3)
+        ),
+        Verdict.UNDERFLOW,
+        "lost_epsilon",
+    ),
     "rate too large": Fault(rate(300.0, 0.1), Verdict.LEARNING_RATE, "large_step"),
     "rate too small": Fault(rate(1e-8, 0.1), Verdict.LEARNING_RATE, "small_step"),
     "decay beside SGD": Fault(
@@ -1306,7 +1338,56 @@ def frozen_head(broken):
     return model, lambda m: F.cross_entropy(m(x), labels)
 
 
+class Words(nn.Module):
+    """A transformer over words, of which a class token is read."""
+
+    def __init__(self, *, turned):
+        super().__init__()
+        self.turned = turned
+        self.words = nn.Embedding(14, 32)
+        layer = nn.TransformerEncoderLayer(32, 4, 64, 0.0, batch_first=True, norm_first=True)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, words, padding):
+        mask = ~padding if self.turned else padding
+        return self.head(self.body(self.words(words), src_key_padding_mask=mask)[:, 0])
+
+
+def turned_mask(broken):
+    """A mask the wrong way round: padding is attended to, and words are not."""
+    lengths = torch.randint(6, 12, (48,))
+    words, labels = torch.randint(2, 14, (48, 16)), torch.randint(3, (48,))
+    padding = torch.arange(16) >= lengths[:, None]
+    words[padding] = 0
+    return Words(turned=broken), lambda m: F.cross_entropy(m(words, padding), labels)
+
+
+def codes(broken):
+    """An autoencoder with a codebook; the gradient does not come past the choice if broken."""
+    x = torch.randn(48, 6)
+    model = nn.ModuleDict(
+        {"encoder": stack(6, 24, 4), "codes": nn.Embedding(16, 4), "decoder": stack(4, 24, 6)}
+    )
+
+    def compute(m):
+        z = m["encoder"](x)
+        code = m["codes"](torch.cdist(z, m["codes"].weight).argmin(1))
+        out = m["decoder"](code if broken else z + (code - z).detach())
+        return {
+            "error": F.mse_loss(out, x),
+            "codes": F.mse_loss(code, z.detach()),
+            "commitment": 0.25 * F.mse_loss(z, code.detach()),
+        }
+
+    return model, compute
+
+
 NOTED = {
+    "mask the wrong way round": Noted(
+        turned_mask, "unheard_positions", ("positions 2 to 6 of 16", "'words'")
+    ),
+    "choice of a code": Noted(codes, "behind_lookup", ("'error'", "'encoder.0'", "'commitment'")),
     "steps first, in one row": Noted(permuted_rows, "mixed_rows", ("reshape", "6 of the 32")),
     "data scaled in place": Noted(scaled_in_place, "overwritten_input", ("div_", "100 %")),
     "data rectified in place": Noted(rectified_in_place, "overwritten_input", ("relu", "'0'")),
@@ -1426,7 +1507,29 @@ def off_units_in_a_root():
     return model, compute
 
 
+class Waves(nn.Module):
+    """Random Fourier features, whose frequencies are trained, and a small head."""
+
+    def __init__(self):
+        super().__init__()
+        self.frequencies = nn.Linear(2, 64, bias=False)
+        nn.init.normal_(self.frequencies.weight, std=20.0)
+        self.body = stack(128, 64, 64, 1, activation=nn.Tanh)
+        nn.init.normal_(self.body[-1].weight, std=0.01)
+
+    def forward(self, x):
+        angles = self.frequencies(x)
+        return self.body(torch.cat([angles.sin(), angles.cos()], -1))
+
+
+def fourier_features():
+    """Large values that go into a bounded function: nothing of them fades on the way."""
+    x = torch.rand(256, 2) * 2 - 1
+    return Waves(), lambda m: F.mse_loss(m(x), torch.sin(4 * x[:, :1]) * torch.cos(3 * x[:, 1:]))
+
+
 SOUND = {
+    "fourier features": fourier_features,
     "small queries": small_queries,
     "nearly done": nearly_done,
     "zero readout": zero_readout,

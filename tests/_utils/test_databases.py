@@ -9,9 +9,11 @@ from chainrule._utils.databases import (
     MAGIC,
     RUN_MARK,
     SWEEP_MARK,
+    connect,
     describe_file,
     has_mark,
     is_database,
+    take_lock,
 )
 
 
@@ -59,3 +61,31 @@ def test_what_is_no_file(tmp_path):
     for path in (tmp_path, tmp_path / "lost"):
         assert not is_database(path)
         assert not has_mark(path, RUN_MARK)
+
+
+def test_a_mark_counts_in_databases_alone(tmp_path):
+    path = make_database(tmp_path / "a.db", RUN_MARK)
+    path.write_bytes(b"x" * 16 + path.read_bytes()[16:])
+    assert not has_mark(path, RUN_MARK)
+
+
+def test_there_is_one_writer_at_a_time(tmp_path):
+    path = tmp_path / "a.db"
+    lock = take_lock(path)
+    assert lock is not None
+    assert take_lock(path) is None
+    lock.close()
+    again = take_lock(path)
+    assert again is not None
+    again.close()
+
+
+def test_what_nobody_writes_is_read_without_a_lock(tmp_path):
+    path = make_database(tmp_path / "a.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = wal")
+    connection.close()
+    reader = connect(path, "immutable")
+    assert reader.execute("SELECT count(*) FROM t").fetchone() == (0,)
+    reader.close()
+    assert os.listdir(tmp_path) == ["a.db"]

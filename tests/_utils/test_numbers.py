@@ -129,7 +129,9 @@ def test_scripts():
     [
         (0.0, "nothing of"), (1e-12, "a trillionth of"), (9.6e-10, "a billionth of"),
         (1.4e-9, "a billionth of"), (2e-9, "2.0·10⁻⁹ times"), (5.8e-11, "5.8·10⁻¹¹ times"),
-        (0.001, "a thousandth of"), (0.0034, "0.34 % of"), (0.01, "1 % of"), (1.0, "100 % of"),
+        (0.001, "a thousandth of"), (0.0034, "0.34 % of"), (0.01, "1 % of"), (0.034, "3 % of"),
+        (1.0, "100 % of"),
+        (6e-4, "6.0·10⁻⁴ times"),
         (1.49, "149 % of"),
         (1.5, "1.5 times"), (12.24, "12 times"), (3.5e8, "350 million times"),
         (math.inf, "infinite times"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chainrule._utils.user_code import find_place
+from chainrule._utils.user_code import Place, find_place, read_line
 from chainrule.errors import ChainruleError
 
 
@@ -115,3 +115,18 @@ def test_of_a_file_that_cannot_be_read_by_python_it_is_the_wrong_line(name):
         assert (place.file, place.line, place.function, place.text) == (FILES[name], 2, "", "y = (")
     else:
         assert place.file == __file__  # what asked for it
+
+
+def test_a_long_line_is_cut(tmp_path):
+    path = tmp_path / "long.py"
+    path.write_text(f"x = {'1' * 155}  \ny = {'2' * 157}\n")
+    assert read_line(str(path), 1) == f"x = {'1' * 155}"
+    assert read_line(str(path), 2) == f"y = {'2' * 153}..."
+    assert read_line(str(path), None) == read_line(str(path), 9) == ""
+
+
+def test_a_place_is_told_from_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inside = Place(str(tmp_path / "net" / "train.py"), 7, "step", "")
+    assert inside.describe() == f"{Path('net') / 'train.py'}, line 7, in step"
+    assert Place("/elsewhere/train.py", 7, "", "").describe() == "/elsewhere/train.py, line 7"

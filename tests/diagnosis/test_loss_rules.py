@@ -10,6 +10,7 @@ from chainrule.diagnosis.loss_rules import FAR, FAR_WHEN_TIED, MANY_CLASSES, NEA
 from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.structure import FLAT
 from chainrule.diagnosis.viability.model import Outlook
+from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 from chainrule.measure.inspection import inspect
 from faults import (
     PARENT,
@@ -482,6 +483,18 @@ def test_logits_that_cannot_be_negative_are_noted(name):
     found = [each for each in diagnosis.notes if each.name == "one_sided_logits"]
     assert diagnosis.verdict is Verdict.HEALTHY
     assert bool(found) is (name in ONE_SIDED)
+
+
+@pytest.mark.parametrize("name", ["relu of odds", "odds", "softplus of classes"])
+def test_a_loss_that_falls_does_not_refute_odds_of_one_sign(name):
+    model, compute = one_sided(*(ONE_SIDED | ANY_SIGN)[name])
+    rate = RateTrial(
+        rate=0.01, steps=80, before=0.7, after=0.1, learned=0.85, outcome=TrialOutcome.TRAINED
+    )
+    adam = OptimizerTrial(name="Adam", rates=(rate,))
+    trial = Trial(optimizers=(adam,), passes=90.0, limit=300, fresh=True, kept=3, guessing=0.69)
+    diagnosis = diagnose(inspect(model, compute), trial=trial)
+    assert ("none is below 0" in diagnosis.action) is (name == "relu of odds")
 
 
 def test_what_is_off_is_the_share_of_right_classes_at_zero():

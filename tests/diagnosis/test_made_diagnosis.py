@@ -8,13 +8,16 @@ import pytest
 from chainrule.diagnosis.diagnosis import ACTION_MEASURED, diagnose, overlook
 from chainrule.diagnosis.notes import OBSERVATIONS, list_notes
 from chainrule.diagnosis.rule import Verdict
+from chainrule.diagnosis.score import score_model
+from chainrule.diagnosis.viability.model import Outlook
 from chainrule.flow.inputs import InputFlow
-from chainrule.flow.loss import LossFlow, LossTerm, TermGradient
+from chainrule.flow.loss import AlignmentFlow, LossFlow, LossPart, LossTerm, TermGradient
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import AttentionFlow
 from chainrule.flow.sharpness import Sharpness
 from chainrule.flow.symmetry import SymmetryFlow
 from chainrule.flow.time import TimeFlow
+from chainrule.flow.trial import Trial
 from chainrule.spec.network_spec import NetworkSpec
 from made_flows import call, gradient, make_chain, make_flow, parameter, quantity, residual
 
@@ -39,6 +42,8 @@ class TestAttention:
         assert "2 of 3 computations" in found.evidence
         assert "'b'" in found.evidence
         assert note("one_hot_attention", attentions=calls[2:]) is None
+        again = (attention(0.04, "a"), attention(0.02, "a", at=1))
+        assert note("one_hot_attention", attentions=again).modules == ("a",)
 
     def test_nearly_uniform_is_noted_where_most_are(self):
         calls = (attention(0.9999, "a"), attention(0.9612, "b"), attention(0.5, "c"))
@@ -109,6 +114,8 @@ class TestStreams:
         assert note("growing_pre_norm", residuals=sums).value == 4.0
         two = replace(first, before=None, added=None, after=Quantity([4.0]))
         assert note("growing_pre_norm", residuals=(two, *others)).value == 2.0
+        known = replace(first, after=Quantity([4.0]))
+        assert note("growing_pre_norm", residuals=(known, *others)).value == 4.0
 
     def test_growth_of_an_odd_number_compares_without_the_middle(self):
         found = note("growing_pre_norm", residuals=self.build(count=5))
@@ -165,6 +172,31 @@ class TestInputs:
         assert (found is not None) is noted
         if noted:
             assert f"{10 * repeated:.0f} of 10 examples" in found.evidence
+
+    def test_columns_of_an_input_with_one_value_are_not_counted(self):
+        inputs = self.build(constant_columns=20.0, min=1.0, max=1.0, std=0.0)
+        assert note("constant_columns", inputs=inputs) is None
+
+    def test_examples_that_differ_in_another_input_do_not_repeat(self):
+        (same,) = self.build(repeated=0.9)
+        (other,) = self.build(reader="b", repeated=0.0)
+        (longer,) = self.build(reader="c", repeated=0.0, examples=12)
+        assert note("repeated_examples", inputs=(same, other)) is None
+        assert note("repeated_examples", inputs=(same, longer)).modules == ("a",)
+
+    @pytest.mark.parametrize(("repeated", "noted"), [(0.9, True), (0.8, False)])
+    def test_examples_have_to_repeat_where_only_two_are_possible(self, repeated, noted):
+        """Of ten, (0, 1) and (1, 0): but ten times the same one are no accident."""
+        one_hot = {"min": 0.0, "mean": 0.5, "std": 0.5, "columns": 2, "shape": (10, 2)}
+        found = note("repeated_examples", inputs=self.build(**one_hot, repeated=repeated))
+        assert (found is not None) is noted
+
+    def test_large_ones_of_which_nothing_comes_are_noted_with_the_largest(self):
+        (one,), (two,) = self.build(std=50.0), self.build(reader="b", std=90.0)
+        (small,) = self.build(reader="c")
+        found = note("large_inputs", inputs=(one, two, small))
+        assert (found.value, found.modules) == (90.0, ("a", "b"))
+        assert "'b' has" in found.evidence
 
 
 class TestOthers:
@@ -236,7 +268,8 @@ class TestOthers:
         assert (found and found.value) == (value if value is None else pytest.approx(value))
 
     @pytest.mark.parametrize(
-        ("share", "noted"), [(0.25, False), (0.26, True), (0.5, True), (None, False)]
+        ("share", "noted"),
+        [(0.25, False), (0.26, True), (0.95, True), (0.96, False), (None, False)],
     )
     def test_examples_that_send_nothing_back(self, share, noted):
         facts = LossFlow(parts=(), outputs=(1,), zero_examples=quantity(share))
@@ -246,7 +279,7 @@ class TestOthers:
             assert (found.value, found.modules) == (share, ("b",))
 
     @pytest.mark.parametrize(
-        ("step", "percent"), [(2.5e-4, "0.025 %"), (1e-5, "0.001 %"), (3e-4, None)]
+        ("step", "percent"), [(2.5e-4, "0.025 %"), (1e-5, "0.001 %"), (3e-4, None), (1e-7, None)]
     )
     def test_a_loss_that_hardly_feels_the_weights_with_its_fall_in_percent(self, step, percent):
         facts = LossFlow(parts=(), step=quantity(step), reaction=quantity(0.1))
@@ -262,6 +295,9 @@ class TestOthers:
             facts = LossFlow(parts=(), detached=quantity(value))
             found = note("detached_constant", loss_facts=facts)
             assert (found and found.value) == noted
+        named = LossTerm(name="kl", value=quantity(-2.5), gradients=())  # it has a name
+        facts = LossFlow(parts=(), detached=quantity(-2.5), terms=(named,))
+        assert note("detached_constant", loss_facts=facts) is None
 
     @pytest.mark.parametrize(
         ("own", "guessing", "value"),
@@ -309,6 +345,43 @@ class TestOthers:
         assert (found.value, found.modules) == (3.0, ("a",))
         reached = parameter("w.weight", 1, grad_non_finite=1.0)
         assert note("stopped_non_finite", [bad], [reached]) is None
+
+    @pytest.mark.parametrize(("tied", "noted"), [(False, 30.0), (True, None)])
+    def test_a_start_far_above_guessing_unless_the_head_is_tied(self, tied, noted):
+        """Above 20 times guessing, a head that is an embedding, too, is a finding."""
+        part = LossPart(
+            **{"kind": "cross_entropy", "value": quantity(30.0), "guessing": quantity(1.0)},
+            **{"is_direct": True, "outputs": (1,)},
+        )
+        calls = [call("a", layer=1), call("b", layer=2)]
+        calls += [call("a", layer=1, call=1)] * tied
+        weights = [parameter("a.weight", 1), parameter("b.weight", 2)]
+        found = note("large_start", calls, weights, loss_facts=LossFlow(parts=(part,)))
+        assert (found and found.value) == noted
+
+    @pytest.mark.parametrize(("short", "noted"), [(0, None), (10, 0.2), (47, 0.94), (48, None)])
+    def test_sequences_that_are_too_short_for_their_labels(self, short, noted):
+        alignment = AlignmentFlow(
+            examples=50, short=quantity(short), example=3, steps=4, labels=4, repeats=1
+        )
+        found = note("short_sequences", loss_facts=LossFlow(parts=(), alignment=alignment))
+        assert (found and found.value) == noted
+
+    @pytest.mark.parametrize(("variation", "noted"), [(0.5, True), (0.001, False)])
+    def test_a_first_layer_of_switches(self, variation, noted):
+        """Its values differ, and it receives a gradient: the layers behind it can learn."""
+        first = {"saturation": 0.95, "variation": variation}
+        calls = [
+            call("a", layer=1),
+            call("h", "Tanh", layer=1, statistics=first),
+            call("b", layer=2),
+            call("out", "Loss", "other", gradient=1.0, shape=(1, 4)),
+        ]
+        weights = [parameter("a.weight", 1), parameter("b.weight", 2)]
+        found = note("partly_saturated", calls, weights)
+        assert (found and found.value) == (0.95 if noted else None)
+        verdict = diagnose(make_flow(calls, weights)).verdict
+        assert (verdict is Verdict.SATURATED) is not noted
 
     def test_weights_that_are_not_used(self):
         weights = [parameter("a.weight", 1), parameter("b.weight", 2, status="unreached")]
@@ -400,6 +473,78 @@ class TestVerdict:
         assert found.verdict is Verdict.VANISHING
         assert found.action.startswith(f"Worth trying: {change}, residual connections")
 
+    def test_of_vanishing_gradients_suggests_nothing_that_is_there(self):
+        flow = make_chain([1e-9, 1e-6, 1.0], residuals=(residual(normalization="before"),))
+        found = diagnose(flow)
+        assert found.verdict is Verdict.VANISHING
+        assert found.action == (
+            "Worth trying: an initialization that suits the activation; then measure again."
+        )
+
+    @staticmethod
+    def build_recurrent(norms, lost, loops="b"):
+        """Layers "a" to "d" with these gradients, some recurrent with so many lost steps."""
+        steps = (*[0.0] * lost, *[1.0] * (4 - lost))
+        times = tuple(
+            TimeFlow(
+                **{"name": name, "kind": "LSTM", "call": 0, "of": "input", "length": 4},
+                **{"steps": (0, 1, 2, 3), "gradients": tuple(map(quantity, steps))},
+            )
+            for name in loops
+        )
+        calls = [
+            call(name, "LSTM" if name in loops else "Linear", "weight", layer=at)
+            for at, name in enumerate("abcd", start=1)
+        ]
+        weights = [
+            parameter(f"{name}.weight", at, grad_norm=norm)
+            for at, (name, norm) in enumerate(zip("abcd", norms, strict=True), start=1)
+        ]
+        return make_flow(calls, weights, times=times)
+
+    @pytest.mark.parametrize(
+        ("norms", "loops", "first"),
+        [
+            ((1e-9, 1.0, 1.0, 1.0), "b", "vanishing_time"),
+            ((1e-9, 1.0, 1e-9, 1.0), "b", "vanishing_gradient"),  # one lies behind it
+            ((1e-9, 1.0, 1e-9, 1.0), "bd", "vanishing_gradient"),
+            ((1.0, 1.0, 1e-9, 1.0), "b", "vanishing_gradient"),
+        ],
+    )
+    def test_begins_with_the_module_that_loses_all_that_is_small_before_it(
+        self, norms, loops, first
+    ):
+        found = diagnose(self.build_recurrent(norms, lost=3, loops=loops)).findings
+        assert found[0].rule == first
+        assert {"vanishing_time", "vanishing_gradient"} <= {each.rule for each in found}
+
+    def test_finding_names_its_layers_from_input_to_output(self):
+        flow = self.build_recurrent([1.0] * 4, lost=3, loops="cb")
+        (finding,) = [each for each in diagnose(flow).findings if each.rule == "vanishing_time"]
+        assert finding.layers == (2, 3)
+
+    def test_of_an_own_model_has_a_score_for_each_optimizer(self):
+        flow = make_chain([1.0, 1.0])
+        scores = score_model(flow, "sgd"), score_model(flow, "adam")
+        viability = diagnose(flow).viability
+        assert (viability.sgd.probability, viability.adam.probability) == scores
+        assert scores[0] != scores[1]
+        assert viability.sgd.word is viability.adam.word is Outlook.UNKNOWN
+        assert diagnose(make_chain([1e-9, 1.0, 1.0])).viability.sgd.word is Outlook.UNKNOWN
+
+    def test_of_a_specification_that_is_not_covered_has_no_score(self):
+        found = diagnose(make_chain([1.0, 1.0], spec=NetworkSpec(depth=2, width=4))).viability
+        assert not found.covered
+        assert (found.sgd.probability, found.adam.probability) == (None, None)
+
+    def test_of_a_training_that_could_not_be_tried_is_that_of_the_measurement(self):
+        skipped = Trial(
+            optimizers=(), passes=0.0, limit=300, fresh=False, kept=0, skipped="no room"
+        )
+        found = diagnose(make_chain([1.0, 1.0]), trial=skipped)
+        assert (found.verdict, found.action) == (Verdict.HEALTHY, ACTION_MEASURED)
+        assert found.prospects == "measured only"
+
     def test_of_nothing_to_train(self):
         frozen = parameter("a.weight", 1, status="frozen")
         assert diagnose(make_flow([call("a", layer=1)], [frozen])).verdict is Verdict.NO_GRADIENT
@@ -432,3 +577,17 @@ class TestVerdict:
             assert diagnosis.findings[0].value == pytest.approx(rate / 0.05)
         adam = replace(sharpness, optimizer="Adam")
         assert diagnose(make_chain([1.0, 1.0]), sharpness=adam).verdict is Verdict.HEALTHY
+
+    def test_of_a_rate_far_above_the_limit_comes_before_what_is_hard_to_train(self):
+        one = quantity(1.0)
+        untold = TimeFlow(
+            **{"name": "0", "kind": "RNN", "call": 0, "of": "input", "length": 17},
+            **{"steps": tuple(range(17)), "gradients": (one,) * 17, "chances": (one,) * 17},
+            state_chance=one,
+        )
+        flow = make_chain([1.0, 1.0], times=(untold,))
+        assert diagnose(flow).verdict is Verdict.HARD_TO_TRAIN
+        sharpness = Sharpness(eigenvalue=40.0, tolerance=0.0, rate=1.0, optimizer="SGD")
+        found = diagnose(flow, sharpness=sharpness)
+        assert [each.rule for each in found.findings] == ["overshoots", "untold_steps"]
+        assert "A rate of 0.025 is safe" in found.findings[0].evidence  # half of the limit

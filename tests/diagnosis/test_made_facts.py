@@ -7,6 +7,7 @@ import pytest
 
 from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.input_rules import count_possible
 from chainrule.diagnosis.optimizer_rules import list_partly_unheld, list_unheld
 from chainrule.diagnosis.precision_rules import choose_loss_scale
 from chainrule.diagnosis.rules import RULES, measure_metric
@@ -15,6 +16,7 @@ from chainrule.diagnosis.time_rules import (
     describe_lost,
     find_faded,
     find_variation_in_time,
+    is_untold,
     list_lost,
     list_recurrent,
     list_telling,
@@ -92,9 +94,79 @@ class TestInputs:
         assert read("large_inputs", entering(mean=3.0, std=4.0), calls=calls) == 5.0
         assert read("large_inputs", entering("gone", mean=3.0, std=4.0), calls=calls) == 5.0
 
-    def test_that_are_not_finite_count_even_before_a_normalization(self):
-        flow = make_flow([call("a", "LayerNorm")], inputs=(entering(non_finite=0.25),))
-        assert measure_metric(flow, "non_finite_inputs") == 0.25
+    @pytest.mark.parametrize(
+        ("share", "words"), [(0.25, "25 % of the entries"), (0.004, "less than 1 % of the entries")]
+    )
+    def test_that_are_not_finite_count_even_before_a_normalization(self, share, words):
+        flow = make_flow([call("a", "LayerNorm")], inputs=(entering(non_finite=share),))
+        assert measure_metric(flow, "non_finite_inputs") == share
+        (found,) = [each for each in diagnose(flow).findings if each.rule == "non_finite_inputs"]
+        assert found.evidence.startswith(f"{words} of the input of 'a'")
+
+    def test_of_a_module_and_of_what_is_in_it_count_both_if_their_sizes_differ(self):
+        outer = entering("net", mean=6.0, std=8.0)
+        inner = entering("net.fc", mean=3.0, std=4.0)
+        assert read("large_inputs", outer, inner) == 5.0  # the module has scaled them
+        other = entering("net.fc", mean=3.0, std=4.0, shape=(16, 3))
+        assert read("large_inputs", outer, other) == 10.0
+        near = entering("network", mean=3.0, std=4.0)
+        assert read("large_inputs", outer, near) == 10.0
+
+    @pytest.mark.parametrize(
+        ("fields", "share"),
+        [
+            ({}, 0.5),
+            ({"non_finite": 0.5}, 0.0),
+            ({"examples": 7}, 0.0),
+            ({"max": 1.5}, 0.0),
+            ({"reader": "c"}, 0.0),  # a state to start from: "c" runs twice
+        ],
+    )
+    def test_constant_ones_are_a_share_of_all(self, fields, share):
+        calls = [call(name, layer=at) for at, name in enumerate("abc", start=1)]
+        calls += [call("c", layer=3, call=1)]
+        one = entering(**({"min": 1.0, "max": 1.0, "mean": 1.0, "std": 0.0} | fields))
+        assert read("constant_inputs", one, entering("b"), calls=calls) == share
+
+    @pytest.mark.parametrize(
+        ("fields", "count"),
+        [
+            ({"mean": 0.25}, 4.0),  # one of four
+            ({"mean": 0.5}, 6.0),
+            ({"mean": 0.4}, 16.0),
+            ({"mean": 0.5, "columns": 3}, 8.0),
+            ({"mean": 0.5, "shape": (16, 4, 8, 8)}, math.inf),
+            ({"mean": 0.5, "std": 0.3}, math.inf),  # more than two values
+            ({"mean": 0.5, "columns": 1001}, math.inf),
+        ],
+    )
+    def test_examples_of_two_values_are_counted(self, fields, count):
+        given = {"min": 0.0, "max": 1.0, **fields}
+        given = {"std": math.sqrt(given["mean"] * (1 - given["mean"])), **given}
+        assert count_possible(entering(**given)) == count
+
+    @pytest.mark.parametrize(
+        ("low", "high", "offset"), [(0.0, 1.0, None), (-2.0, 1.0, 7.0), (0.0, 3.0, 7.0)]
+    )
+    def test_masks_beside_an_embedding_have_no_offset(self, low, high, offset):
+        each = entering(min=low, max=high, offset=7.0)
+        assert read("offset_inputs", each) == 7.0
+        assert read("offset_inputs", replace(each, is_part=True)) == offset
+
+    @pytest.mark.parametrize(
+        ("examples", "kind", "typical"),
+        [(8, "ReLU", 0.05), (7, "ReLU", None), (8, "LayerNorm", "none"), (8, "BatchNorm1d", 0.05)],
+    )
+    def test_typical_examples_count_unless_each_has_a_scale_of_its_own(
+        self, examples, kind, typical
+    ):
+        role = "normalization" if kind.endswith("1d") else None
+        calls = [call("a", layer=1), call("n", kind, role, layer=1), call("b", layer=2)]
+        flow = make_flow(
+            calls, inputs=(replace(entering(examples=examples), typical=quantity(0.05)),)
+        )
+        found = [each.value for each in RULES["outlying_examples"].read(flow)]
+        assert found == ([] if typical == "none" else [typical])
 
     def test_speak_of_the_layer_that_reads_them(self):
         flow = make_flow(
@@ -256,6 +328,78 @@ class TestOptimizer:
         assert ("ε" in found.evidence) is said
         assert ("1.0·10⁻⁹ at most" in found.evidence) is said  # 4·10⁻⁹ in 16 entries
 
+    def test_rescaled_step_is_shorter_where_epsilon_is_as_large_as_the_gradient(self):
+        weights = [parameter("a", norm=3.0, grad_norm=4.0)]  # entries of 1
+        flow = self.build([0.3], weights, steps="rescaled", epsilon=1.0)
+        assert measure_metric(flow, "large_step") == pytest.approx(0.3 * 4 / 2 / 3)
+
+    def test_rates_are_shown_from_the_smallest_to_the_largest(self):
+        (found,) = diagnose(self.build([3.0, 50.0, 0.1, 1.0])).findings
+        assert found.rule == "large_step"
+        assert "at a learning rate of 0.1 to 50, " in found.evidence
+
+    def test_of_a_schedule_the_largest_rate_counts(self):
+        flow = self.build([0.0] * 4, planned=(3.0, 2.0, 1.0, 1.0))
+        assert measure_metric(flow, "large_step") == 0.0
+        assert measure_metric(flow, "small_step") == pytest.approx(1.0)
+        notes = {each.name: each for each in diagnose(flow).notes}
+        assert "3 is what its schedule" in notes["rate_of_zero"].evidence
+        tiny = self.build([0.0] * 4, planned=(1e-9,) * 4)
+        (found,) = [each for each in diagnose(tiny).findings if each.rule == "small_step"]
+        assert "at a learning rate of 1.0·10⁻⁹, " in found.evidence
+
+    @pytest.mark.parametrize(
+        ("rates", "fields", "step"),
+        [
+            ([0.0] * 4, {}, 0.0),
+            ([0.0, 1.0, 0.0, 0.0], {}, None),
+            ([0.0] * 4, {"default_rate": None}, None),
+            ([0.0] * 4, {"name": "Rprop"}, None),  # it finds the size of its steps itself
+            ([None] * 4, {}, None),
+        ],
+    )
+    def test_steps_of_any_optimizer_are_0_where_all_rates_are(self, rates, fields, step):
+        ordinary = {"steps": "other", "name": "Adadelta", "default_rate": 1.0}
+        flow = self.build(rates, **(ordinary | fields))
+        assert measure_metric(flow, "small_step") == step
+
+    @pytest.mark.parametrize(
+        ("rates", "still", "of"), [([0.0, 2.0, None, 0.0], ("a",), "1 of 2"), ([0.0] * 4, None, "")]
+    )
+    def test_some_trained_parameters_may_have_a_rate_of_0(self, rates, still, of):
+        notes = {each.name: each for each in diagnose(self.build(rates)).notes}
+        assert "rate_of_zero" not in notes
+        assert ("still_group" in notes) is (still is not None)
+        if still:
+            assert notes["still_group"].modules == still
+            assert f"holds {of} trained" in notes["still_group"].evidence
+
+    def test_entries_that_rounding_keeps_count_by_their_number(self):
+        flow = self.build([0.1] * 4, rounded=(0.9, None, 0.1, None))  # of 16, and of 4
+        (found,) = [each for each in diagnose(flow).notes if each.name == "rounded_steps"]
+        assert (found.value, found.modules) == (pytest.approx(14.8 / 20), ("a",))
+        assert "74 % of the entries" in found.evidence
+        assert "90 % at 'a'" in found.evidence
+
+    def test_decay_is_shown_at_its_largest(self):
+        error = LossPart(kind="mse", value=quantity(1.0), guessing=quantity(1.0))
+        facts = LossFlow(parts=(error,), offset=quantity(0.0))
+        flow = replace(self.build([0.1] * 4, decays=(9.0, 0.5, 0.0, 0.0)), loss_facts=facts)
+        (found,) = [each for each in diagnose(flow).findings if each.rule == "strong_decay"]
+        assert "with a weight decay of 9, " in found.evidence
+
+    @pytest.mark.parametrize(("rate", "word"), [(1e-4, "less"), (1e4, "more")])
+    def test_a_foreign_rate_is_more_or_less_than_its_own(self, rate, word):
+        flow = self.build([rate] * 4, steps="other", name="Adadelta", default_rate=1.0)
+        (found,) = [each for each in diagnose(flow).notes if each.name == "foreign_rate"]
+        assert found.evidence.endswith(f" times {word}")
+
+    def test_evidence_counts_what_is_not_held(self):
+        flow = self.build([None, 2.0, None, None])
+        (found,) = [each for each in diagnose(flow).notes if each.name == "partly_held"]
+        assert (found.value, found.modules) == (2.0, ("a", "c"))
+        assert "does not hold 2 of" in found.evidence
+
     def test_share_that_is_not_held_is_of_trained_parameters(self):
         flow = self.build([None, 2.0, None, None])
         assert measure_metric(flow, "not_held") == pytest.approx(2 / 3)
@@ -273,6 +417,13 @@ class TestOptimizer:
         assert measure_metric(flow, "below_epsilon") == pytest.approx(norm / 4)
         assert 1e-3 <= norm / 4 * factor * (1 + 1e-12) < 1e-2
         assert f"by {format_number(factor)}," in RULES["below_epsilon"].action(flow)
+
+    def test_evidence_says_how_much_shorter_adams_steps_are(self):
+        error = LossPart(kind="mse", value=quantity(1.0), guessing=quantity(1.0))
+        facts = LossFlow(parts=(error,), offset=quantity(0.0))
+        flow = make_flow([], [parameter("a", grad_norm=4e-12)], loss_facts=facts)
+        (found,) = [each for each in diagnose(flow).findings if each.rule == "below_epsilon"]
+        assert f"are {format_number(1e4)} times shorter" in found.evidence
 
     def test_bounds(self):
         bounds = {"not_held": 0.999, "large_step": 1.0, "small_step": 1e-6, "overshoots": 6.0}
@@ -327,6 +478,12 @@ class TestSymmetry:
         evidence = findings["symmetric_units"].evidence
         assert all(word in evidence for word in words)
         assert ("layers" in evidence) is (len(copies) > 1)
+
+    def test_idle_units_are_named_as_copies_where_they_count(self):
+        flow = make_chain([0.0, 1.0, 1.0])
+        each = symmetry(copies=1.0, idle=7.0)
+        findings = {x.rule: x for x in diagnose(replace(flow, symmetries=(each,))).findings}
+        assert "all 9 units of '0.weight'" in findings["symmetric_units"].evidence
 
     def test_units_of_the_last_layer_are_told_apart_by_the_loss(self):
         flow = make_chain([1.0, 1.0, 1.0])
@@ -447,6 +604,7 @@ class TestTime:
             ((1e-7, 1.0, 1.0, 1.0), (0,), 0.25),
             ((1.0, 1e-7, 1.0), (1,), 1 / 3),
             ((1e-7, 1e-9, 1.0, 1e-7), (0, 1), 2 / 3),  # nothing is asked of what comes later
+            ((1e-7, 1.0, 1e-7, 1e-7), (0,), 0.5),
             ((1e-6, 1.0), (), 0.0),
             ((0.9e-6, 1.0), (0,), 0.5),
             ((1.0, 0.0), (), 0.0),
@@ -470,6 +628,96 @@ class TestTime:
         each = time(1e-8, 1e-6, 0.5, 1.0, chances=tuple(map(quantity, chances)))
         assert list_telling(each) == telling
         assert measure_heard(each) == heard
+
+    @pytest.mark.parametrize(
+        ("tells", "state", "fields", "untold"),
+        [
+            (False, 0.01, {}, True),
+            (False, 0.009, {}, False),
+            (True, 0.5, {}, False),
+            (False, None, {}, None),
+            (False, 0.5, {"of": "output"}, None),
+            (False, 0.5, {"chances": ()}, None),
+        ],
+    )
+    def test_untold_is_what_neither_a_step_nor_the_state_tells(self, tells, state, fields, untold):
+        chances = (quantity(1e-9 if tells else 0.5), *[quantity(0.5)] * 16)
+        ordinary = {"chances": chances, "state_chance": quantity(state)}
+        each = time(*[1.0] * 17, **(ordinary | fields))
+        assert is_untold(each) is untold
+        flow = make_flow(times=(each,))
+        assert measure_metric(flow, "untold_steps") == (17.0 if untold else None)
+        assert "untold_steps" not in {found.name for found in diagnose(flow).notes}
+        gated = make_flow(times=(replace(each, kind="GRU"),))
+        assert measure_metric(gated, "untold_steps") is None
+        names = {found.name: found.value for found in diagnose(gated).notes}
+        assert names.get("untold_steps") == (17.0 if untold else None)
+
+    @pytest.mark.parametrize(("state", "lost"), [(0.9e-3, None), (1.1e-3, 2 / 3), (None, 2 / 3)])
+    def test_nothing_is_lost_where_the_loss_hears_what_tells(self, state, lost):
+        chances = (quantity(0.5),) * 3
+        each = time(0.0, 0.0, 1.0, kind="GRU", chances=chances, state_chance=quantity(state))
+        assert measure_metric(make_flow(times=(each,)), "vanishing_time") == lost
+
+    @pytest.mark.parametrize(("kind", "noted"), [("loop", True), ("GRU", False)])
+    def test_of_a_loop_of_ones_own_much_that_fades_is_but_a_note(self, kind, noted):
+        each = time(0.0, 0.0, 1.0, kind=kind, of="output" if kind == "loop" else "input")
+        flow = make_flow(times=(each,))
+        notes = {found.name: found.value for found in diagnose(flow).notes}
+        assert notes.get("fading_time") == (pytest.approx(2 / 3) if noted else None)
+        assert measure_metric(flow, "vanishing_time") == (None if noted else 2 / 3)
+
+    @pytest.mark.parametrize(("arriving", "growth"), [(0.18, 2.0), (0.2, None)])
+    def test_growth_counts_from_a_thirtieth_of_what_arrives_at_the_output(self, arriving, growth):
+        norms = (6.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0)  # and 6 is above √1000 · 0.18
+        flow = make_flow(
+            [call("a", gradient=arriving)],
+            times=(time(*norms),),
+            loss_facts=LossFlow(parts=(), outputs=(0,)),
+        )
+        assert measure_metric(flow, "exploding_time") == growth
+
+    @pytest.mark.parametrize(
+        ("kinds", "words"),
+        [
+            (("LSTM", "GRU"), "forget gates that start open"),
+            (("GRU", "LSTM"), "update gates that start near 1"),
+            (("RNN", "GRU"), "a module with gates"),
+        ],
+    )
+    @pytest.mark.parametrize("rule", ["vanishing_time", "unheard_steps"])
+    def test_advice_is_for_the_module_that_loses_most(self, rule, kinds, words):
+        worse, better = (
+            time(
+                *([norm] * lost),
+                *([1.0] * (4 - lost)),
+                name=name,
+                kind=kind,
+                chances=(quantity(1e-9), *[quantity(0.5)] * 3),
+            )
+            for name, kind, norm, lost in zip("ab", kinds, (1e-9, 1e-7), (3, 1), strict=True)
+        )
+        for times in ((worse, better), (better, worse)):
+            assert words in RULES[rule].action(make_flow(times=times))
+
+    @pytest.mark.parametrize(
+        ("read", "padded"), [((0.0, 1.0), True), ((1.0, 1.0), False), ((1.0, 0.0), False)]
+    )
+    def test_padding_may_be_meant_where_only_the_last_step_is_read(self, read, padded):
+        each = time(0.0, 1.0, kind="GRU", read=tuple(map(quantity, read)))
+        assert ("padded" in RULES["vanishing_time"].action(make_flow(times=(each,)))) is padded
+
+    def test_steps_that_tell_are_one_or_several(self):
+        def ask(*telling):
+            chances = tuple(quantity(1e-9 if at in telling else 0.5) for at in range(4))
+            flow = make_flow(times=(time(1e-9, 1e-9, 1.0, 1.0, chances=chances),))
+            found = [each for each in diagnose(flow).findings if each.rule == "unheard_steps"]
+            return found[0].evidence
+
+        assert ask(0).startswith("step 1 of 4 of 'a' tells something")
+        assert "hardly hears it:" in ask(0)
+        assert ask(0, 1).startswith("steps 1 to 2 of 4 of 'a' tell something")
+        assert "hardly hears them:" in ask(0, 1)
 
     def test_without_any_gradient_nothing_is_known(self):
         assert measure_lost(time(0.0, 0.0)) is None

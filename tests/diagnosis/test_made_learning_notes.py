@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from chainrule._utils.numbers import format_number
 from chainrule.diagnosis.notes import list_notes
+from chainrule.flow.inputs import InputFlow
 from chainrule.flow.loss import LossFlow, LossPart, LossTerm
 from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.slips import SlipFlow
@@ -63,6 +65,20 @@ class TestOneNumber:
         if found:
             assert found.modules == ("b",)
             assert str(shape) in found.evidence
+
+    @pytest.mark.parametrize(("columns", "noted"), [(1, False), (4, True)])
+    def test_is_no_choice_where_the_data_are_one_number(self, columns, noted):
+        numbers = {"mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0, "non_finite": 0.0}
+        numbers |= {"constant_columns": 0.0, "zero_columns": 0.0, "offset": 0.5}
+        numbers |= {"spread_ratio": 1.0, "repeated": 0.0}
+        entering = InputFlow(
+            **{"reader": "b", "shape": (16, columns), "dtype": "float32"},
+            **{"examples": 16, "columns": columns},
+            **{name: quantity(number) for name, number in numbers.items()},
+        )
+        weights = [parameter("b.weight", shape=(5, 1))]
+        found = note("one_number", part(width=5), weights=weights, inputs=(entering,))
+        assert (found is not None) is noted
 
     def test_of_a_model_that_is_one_layer(self):
         found = note(
@@ -164,6 +180,7 @@ class TestAlikeTargets:
         penalty = part("penalty", outputs=())
         assert note("same_targets", penalty, part("l1", value=1.0, guessing=0.0)) is not None
         assert note("same_targets", OTHER, part("l1", value=1.0, guessing=0.0)) is None
+        assert note("same_targets", part("l1", value=1.0, guessing=0.0), OTHER) is None
 
 
 class TestUnnamedTerms:
@@ -175,6 +192,11 @@ class TestUnnamedTerms:
         error = part("mse", value=0.25, guessing=1.0)
         assert read(note("unnamed_terms", error, OTHER, loss=loss)) == value
         assert note("unnamed_terms", error, loss=loss) is None
+
+    def test_what_is_taken_off_has_its_sign(self):
+        found = note("unnamed_terms", part("mse", value=0.25, guessing=1.0), OTHER, loss=-3.75)
+        assert read(found) == pytest.approx(4.0)
+        assert f"amounts to {format_number(-4.0)}" in found.evidence
 
     def test_several_errors_are_added_up_and_penalties_are_none(self):
         one, other = part("mse", value=0.25, guessing=1.0), part("l1", value=0.5, guessing=2.0)
@@ -317,6 +339,11 @@ class TestSameViews:
         assert (found is not None) is noted
         if found:
             assert found.modules == ("a",)
+
+    @pytest.mark.parametrize(("shape", "noted"), [((8, 1), False), ((8, 2), True)])
+    def test_are_none_of_scores_by_which_examples_are_ranked(self, shape, noted):
+        calls = [call("a", shape=shape, call=at) for at in range(2)]
+        assert (note("same_views", part(outputs=(0, 1)), calls=calls) is not None) is noted
 
     def test_are_none_where_all_examples_are_alike(self):
         calls = [call("a", shape=(8, 4), call=at, statistics={"variation": 0.0}) for at in range(2)]

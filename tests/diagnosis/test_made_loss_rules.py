@@ -15,6 +15,7 @@ from chainrule.diagnosis.loss_rules import (
 )
 from chainrule.diagnosis.rules import RULES, measure_metric
 from chainrule.diagnosis.score import _measure_distance
+from chainrule.diagnosis.slip_rules import count_examples, list_slips, word_off, word_place
 from chainrule.flow.inputs import InputFlow
 from chainrule.flow.loss import (
     AlignmentFlow,
@@ -140,6 +141,31 @@ class TestExcess:
     def test_targets_that_cost_nothing_to_guess_are_the_same(self, kind, ratio, same):
         assert has_same_numbers(part(kind, value=-2.0, guessing=2.0 * ratio)) is same
         assert not has_same_numbers(part(kind, value=2.0, guessing=2.0 * ratio, is_direct=False))
+
+
+class TestReach:
+    def test_counts_where_nothing_else_is_wrong(self):
+        """The best outputs cost three quarters of what guessing does."""
+        ordinary = {"value": 3.0, "guessing": 2.0, "reach": 1.5}
+        assert find("out_of_reach", build(part(**ordinary))).value == 0.75
+        turned = build(part(**ordinary, constant=-0.5))
+        assert find("wrong_sign", turned) is not None
+        assert find("out_of_reach", turned) is None
+
+    @pytest.mark.parametrize(
+        "fields", [{"kind": "cross_entropy"}, {"kind": LOGITS, "rectifier": "relu"}]
+    )
+    def test_of_logits_is_another_matter(self, fields):
+        flow = build(part(**({"value": 3.0, "guessing": 2.0, "reach": 1.5} | fields)))
+        assert measure_metric(flow, "out_of_reach") is None
+
+
+@pytest.mark.parametrize(("head", "step"), [(2.0, 0.0), (0.05, None)])
+def test_a_step_says_nothing_of_a_last_layer_that_starts_small(head, step):
+    flow = make_chain([1.0, 1.0], loss_facts=LossFlow(parts=(), step=quantity(0.0)))
+    weights = (flow.parameters[0], replace(flow.parameters[1], norm=quantity(head)))
+    flow = make_flow(flow.layers, weights, loss_facts=flow.loss_facts)
+    assert measure_metric(flow, "no_step") == step
 
 
 class TestActivations:
@@ -284,6 +310,46 @@ class TestFlatFunctions:
         text = action(flow) if callable(action) else action
         assert in_action in text
         assert "net.py:7" in text
+
+
+class TestSlips:
+    @staticmethod
+    def slip(kind, **fields):
+        ordinary = {"operation": "softmax", "module": "a", "shape": (8, 5), "result": (8, 5)}
+        return SlipFlow(kind=kind, **(ordinary | fields))
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({}, " (in 'a')"),
+            ({"module": ""}, " (in '(model)')"),
+            ({"module": "", "is_in_loss": True}, " (in the loss)"),
+            ({"file": "b/net.py", "line": 7}, " (net.py:7, in 'a')"),
+        ],
+    )
+    def test_are_placed_in_a_module_or_in_the_loss(self, fields, words):
+        assert word_place(self.slip("flat", **fields)) == words
+
+    def test_of_a_softmax_over_the_only_answer_are_a_finding_of_its_own(self):
+        slips = (self.slip("flat"), self.slip("flat", operation="sign"))
+        single = LossFlow(parts=(part(activation="softmax", width=1),))
+        for facts, names in ((None, ["softmax", "sign"]), (single, ["sign"])):
+            flow = make_flow(CALLS, slips=slips, loss_facts=facts)
+            assert [each.operation for each in list_slips(flow, "flat")] == names
+
+    @pytest.mark.parametrize(("dim", "count"), [(0.0, 8), (1.0, 5), (None, 8), (2.0, 8)])
+    def test_over_examples_count_what_they_go_over(self, dim, count):
+        assert count_examples(self.slip("over_examples", value=quantity(dim))) == count
+
+    def test_examples_as_steps_say_which_are_which(self):
+        slip = self.slip("examples_as_steps", operation="LSTM", shape=(8, 5, 3), result=(8, 5, 3))
+        found = find("examples_as_steps", make_flow(CALLS, slips=(slip,)))
+        assert "the loss has 8 answers" in found.evidence
+        assert "along the 8 examples and takes their 5 steps" in found.evidence
+
+    def test_the_last_function_at_its_end_is_the_nearest_to_the_loss(self):
+        slips = (self.slip("off", operation="relu"), self.slip("off", operation="clamp"))
+        assert "clamp sends nothing back" in word_off(make_flow(CALLS, slips=slips))
 
 
 class TestDistance:

@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 
 from chainrule.diagnosis.diagnosis import diagnose
-from chainrule.diagnosis.limits import Limits, check_limits
+from chainrule.diagnosis.evidence import asks_the_same, is_even, is_small, is_soon_undone
+from chainrule.diagnosis.limits import Limits, check_limits, read_usable_range
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import list_unreached, read_unreached
 from chainrule.diagnosis.rule import (
     Reading,
+    Verdict,
     describe_bound,
     describe_worst,
     find_worst,
@@ -23,7 +25,7 @@ from chainrule.diagnosis.score_constants import SCORES
 from chainrule.diagnosis.viability.constants import Constants, Slope
 from chainrule.errors import ChainruleError
 from chainrule.flow.inputs import InputFlow
-from chainrule.flow.loss import LossFlow
+from chainrule.flow.loss import LossFlow, LossPart
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import AttentionFlow
 from chainrule.flow.time import TimeFlow
@@ -52,6 +54,14 @@ def with_step(flow, step):
     return replace(
         flow,
         loss_facts=LossFlow(parts=(), outputs=(), terms=(), step=quantity(step), **facts),
+    )
+
+
+def in_time(kind, *norms):
+    """The steps of a recurrent module "a"."""
+    return TimeFlow(
+        **{"name": "a", "kind": kind, "call": 0, "of": "input", "length": len(norms)},
+        **{"steps": tuple(range(len(norms))), "gradients": tuple(map(quantity, norms))},
     )
 
 
@@ -149,18 +159,31 @@ class TestMetrics:
 
     def test_fading_is_the_last_spread_over_the_first(self):
         calls = [
-            call("a", layer=1, statistics={"std": 8.0}),
-            call("b", layer=2, statistics={"std": 1.0}),
-            call("c", layer=3, statistics={"std": 2.0}),
+            call("a", layer=1, statistics={"std": 0.8}),
+            call("b", layer=2, statistics={"std": 0.1}),
+            call("c", layer=3, statistics={"std": 0.2}),
         ]
         weights = [parameter(f"{n}.weight", at) for at, n in enumerate("abc", start=1)]
-        assert measure_metric(make_flow(calls, weights), "fading_signal") == 0.25
+        assert measure_metric(make_flow(calls, weights), "fading_signal") == pytest.approx(0.25)
         zero = [replace(weights[2], norm=Quantity([0.0])), *weights[:2]]
-        assert measure_metric(make_flow(calls, zero), "fading_signal") == 0.125  # without a head
+        wide = [replace(calls[0], statistics=statistics(std=8.0)), *calls[1:]]  # counts as 1
+        assert measure_metric(make_flow(wide, weights), "fading_signal") == pytest.approx(0.2)
+        assert measure_metric(make_flow(calls, zero), "fading_signal") == pytest.approx(
+            0.125
+        )  # without a head
         single = [*calls[:2], replace(calls[2], shape=(1, 1))]
         assert measure_metric(make_flow(single, weights), "fading_signal") is None
         still = [replace(calls[0], statistics=statistics(std=0.0)), *calls[1:]]
         assert measure_metric(make_flow(still, weights), "fading_signal") is None
+
+    def test_fading_asks_whether_any_call_of_the_last_layer_has_a_spread(self):
+        calls = [
+            call("a", layer=1, statistics={"std": 0.8}),
+            call("b", layer=2, statistics={"std": 0.2}),
+            call("b", layer=2, call=1, shape=(1, 1)),
+        ]
+        weights = [parameter("a.weight", 1), parameter("b.weight", 2)]
+        assert measure_metric(make_flow(calls, weights), "fading_signal") == pytest.approx(0.25)
 
     def test_dead_units_count_without_a_path_around_them(self):
         dead = {"dead_units": 3.0}
@@ -189,6 +212,24 @@ class TestMetrics:
         flow = make_flow(calls, [parameter("a.weight", 1)])
         assert measure_metric(flow, "same_answer") == value
 
+    def test_answers_of_a_specification_differ_as_they_do_behind_its_activation(self):
+        calls = [
+            call("a", layer=1, statistics={"variation": 0.5}),
+            call("b", "Sigmoid", layer=1, statistics={"variation": 0.001}),
+        ]
+        flow = make_flow(calls, [parameter("a.weight", 1)], spec=NetworkSpec(depth=1, width=4))
+        assert measure_metric(flow, "same_answer") == 0.001
+
+    @pytest.mark.parametrize("gates", [0.5, 0.0005])
+    def test_answers_differ_as_the_last_layer_or_the_gates_before_it(self, gates):
+        calls = [
+            call("a", "LSTM", "weight", layer=1, statistics={"variation": gates}),
+            call("b", layer=2, statistics={"variation": 0.001}),
+        ]
+        weights = [parameter("a.weight", 1), parameter("b.weight", 2)]
+        flow = make_flow(calls, weights, times=(in_time("LSTM", 1.0),))
+        assert measure_metric(flow, "same_answer") == max(gates, 0.001)
+
     def test_saturation_is_that_of_activations_flat_on_both_sides(self):
         calls = [
             call("a", layer=1),
@@ -199,11 +240,14 @@ class TestMetrics:
         flow = make_flow(calls, [parameter("a.weight", 1), parameter("c.weight", 2)])
         assert measure_metric(flow, "saturated") == 0.25
 
-    @pytest.mark.parametrize(("spreads", "value"), [((0.5, 0.01), 0.01), ((0.01, 0.5), 0.5)])
+    @pytest.mark.parametrize(
+        ("spreads", "value"),
+        [((0.5, 0.01), 0.01), ((0.01, 0.5), 0.5), ((0.5, 0.01, 0.5), 0.5)],
+    )
     def test_a_later_normalization_makes_up_for_one_that_is_starved(self, spreads, value):
         calls = [
             call(name, "LayerNorm", statistics={"std": spread})
-            for name, spread in zip("ab", spreads, strict=True)
+            for name, spread in zip("abc", spreads, strict=False)
         ]
         assert measure_metric(make_flow(calls), "starved_normalization") == value
 
@@ -240,6 +284,27 @@ class TestMetrics:
         weight = parameter("a.weight", 1, grad_norm=weakest, norm=100.0)
         flow = make_flow(calls, [weight], residuals=residuals)
         assert RULES["same_answer"].applies(flow) is evident
+
+    @pytest.mark.parametrize(("first", "evident"), [(0.029, True), (0.031, False)])
+    def test_nearly_equal_answers_are_evident_where_a_step_without_gates_fades(
+        self, first, evident
+    ):
+        calls = [
+            call("a", "RNN", "weight", layer=1, statistics={"variation": 1.1e-4}),
+            call("out", "Loss", "other", gradient=1.0, shape=(1, 4)),
+        ]
+        weight = parameter("a.weight", 1, norm=100.0)
+        flow = make_flow(calls, [weight], times=(in_time("RNN", first, 1.0),))
+        assert RULES["same_answer"].applies(flow) is evident
+
+    @pytest.mark.parametrize(("variation", "evident"), [(0.9e-4, True), (5e-3, False)])
+    def test_small_values_are_evident_where_equal_answers_are(self, variation, evident):
+        calls = [
+            call("a", layer=1, statistics={"variation": variation}),
+            call("out", "Loss", "other", gradient=1.0, shape=(1, 4)),
+        ]
+        flow = make_flow(calls, [parameter("a.weight", 1, norm=100.0)])
+        assert RULES["fading_signal"].applies(flow) is evident
 
     @staticmethod
     def build_closed(norms=(0.0, 1.0), repeated=(), **fields):
@@ -283,6 +348,14 @@ class TestMetrics:
     )
     def test_closed_is_what_lets_no_input_in(self, fields, closed):
         assert RULES["nothing_passed_on"].finds(self.build_closed(**fields)) is closed
+
+    def test_closed_is_what_passes_nothing_on_in_any_layer(self):
+        calls = [
+            call("a", layer=1, statistics={"variation": 0.0}),
+            call("b", layer=2, statistics={"variation": 0.5}),
+        ]
+        weights = [parameter("a.weight", 1, grad_norm=0.0), parameter("b.weight", 2)]
+        assert measure_metric(make_flow(calls, weights), "nothing_passed_on") == 0.5
 
     def test_closed_is_a_stream_only_where_positions_meet_in_attention(self):
         attention = AttentionFlow(
@@ -362,6 +435,8 @@ class TestRule:
         assert "1 of 3 layers is" in describe_bound(self.RULE, many, many[:1])
         assert " of " not in describe_bound(self.RULE, many[:1], many[:1]).partition("of 70")[0]
         assert "below" in describe_bound(RULES["same_answer"], many[:1], many[:1])
+        places = describe_bound(RULES["starved_normalization"], many, many[2:])
+        assert "1 of 3 is below" in places  # not every rule speaks of layers
 
     @pytest.mark.parametrize(
         ("name", "value", "text"),
@@ -374,6 +449,120 @@ class TestRule:
     )
     def test_values_are_shown_on_its_scale(self, name, value, text):
         assert RULES[name].format(value) == text
+
+
+class TestEvidence:
+    """When a value counts: what may make up for it."""
+
+    @pytest.mark.parametrize(
+        ("fields", "undone"),
+        [
+            ({}, True),
+            ({"norm": 0.7}, False),  # 100 · 0.49 is less than the loss
+            ({"norm": 708.0}, False),  # 1e-4 · 708² is more
+            ({"norm": 706.0}, True),
+            ({"scale": 3.0, "norm": 2.2}, True),  # of a loss that is three times as large
+            ({"scale": 3.0, "norm": 2.0}, False),
+            ({"error": 9.9}, True),
+            ({"error": 10.1}, False),
+            ({"size": 1e6, "norm": 1.0}, False),  # a step does not move such a layer
+            ({"kind": "mse"}, False),
+            ({"guessing": None}, False),
+        ],
+    )
+    def test_a_large_start_is_undone_by_what_a_few_steps_take_off(self, fields, undone):
+        """A cross-entropy of 50 over four classes: in units of the loss, 50 · scale² to go."""
+        given = {"scale": 1.0, "norm": 1.0, "error": 1.0, "size": 2.0, "kind": "cross_entropy"}
+        given |= {"guessing": 1.0} | fields
+        guessing = given["guessing"] and math.log(4) * given["scale"]
+        part = LossPart(
+            **{"kind": given["kind"], "value": quantity(50.0), "guessing": quantity(guessing)},
+            **{"width": 4, "is_direct": True},
+        )
+        calls = [
+            call("a", layer=1),
+            call("out", "Loss", "other", gradient=given["error"], shape=(1, 4)),
+        ]
+        weight = parameter("a.weight", 1, norm=given["size"], grad_norm=given["norm"])
+        flow = make_flow(
+            calls, [weight], loss=50.0 * given["scale"], loss_facts=LossFlow(parts=(part,))
+        )
+        assert is_soon_undone(flow) is undone
+
+    @pytest.mark.parametrize(
+        ("share", "kinds", "same"),
+        [
+            (0.95, ["custom"], True),
+            (0.89, ["custom"], False),
+            (1.0, ["custom"], False),  # a sum of the answers, without targets
+            (0.95, ["custom", "mse"], False),
+            (0.95, ["mse"], False),
+        ],
+    )
+    def test_forces_of_one_size_have_no_targets(self, share, kinds, same):
+        """Sixteen entries of size 1 have a norm of 4."""
+        answers = call("a", shape=(4, 4), gradient=gradient(4 * share, max_abs=1.0))
+        facts = LossFlow(parts=tuple(LossPart(kind=kind) for kind in kinds), outputs=(0,))
+        assert asks_the_same(make_flow([answers], loss_facts=facts)) is same
+
+    @pytest.mark.parametrize(
+        ("rows", "normalized", "even"),
+        [
+            ((4, 4, 4), False, True),
+            ((4, 4, 9), False, True),  # the last may have another width
+            ((4, 9, 4), False, False),
+            ((4, 4, 4), True, False),
+            ((4, 4), False, False),
+        ],
+    )
+    def test_a_chain_is_even_where_its_layers_are_alike(self, rows, normalized, even):
+        calls = [call(f"w{at}", layer=at) for at, _ in enumerate(rows, start=1)]
+        calls += [call("n", "LayerNorm")] * normalized
+        weights = [
+            parameter(f"w{at}.weight", at, shape=(count, 4)) for at, count in enumerate(rows, 1)
+        ]
+        assert is_even(make_flow(calls, weights)) is even
+
+    @pytest.mark.parametrize(
+        ("size", "norm", "small"),
+        [
+            (100.0, 2.0, True),  # without what the inputs add, 0.001: less than 0.003
+            (29.0, 2.0, False),  # such inputs are not large
+            (100.0, 0.1, False),  # beside a layer so small it is enough
+        ],
+    )
+    def test_large_inputs_make_a_gradient_no_larger(self, size, norm, small):
+        numbers = {"mean": 0.0, "std": size, "min": -size, "max": size, "non_finite": 0.0}
+        numbers |= {"constant_columns": 0.0, "zero_columns": 0.0, "offset": 0.0}
+        numbers |= {"spread_ratio": 1.0, "repeated": 0.0}
+        entering = InputFlow(
+            **{"reader": "0", "shape": (10, 4), "dtype": "float32", "examples": 10, "columns": 4},
+            **{name: quantity(value) for name, value in numbers.items()},
+        )
+        flow = loose([0.1, 1.0])
+        first = replace(flow.parameters[0], norm=Quantity([norm]))
+        flow = make_flow(flow.layers, (first, flow.parameters[1]), inputs=(entering,))
+        assert is_small(flow) is small
+
+
+class TestFadingStream:
+    @staticmethod
+    def find(*residuals):
+        found = diagnose(make_flow([], [parameter("a", shape=(4,))], residuals=residuals))
+        assert found.findings[0].rule == "fading_stream"
+        return found
+
+    def test_says_what_each_step_multiplies_it_by(self):
+        stream = [residual(gradient=norm) for norm in (1e-4, 0.5, 1.0)]
+        assert "its 3 sums multiplies it by 0.01" in self.find(*stream).findings[0].evidence
+        assert "each step" not in self.find(stream[0], stream[2]).findings[0].evidence
+
+    def test_advice_is_for_the_stream_that_fades(self):
+        faded = [residual(gradient=norm) for norm in (1e-4, 1.0)]
+        other = [residual(stream=1, normalization="after") for _ in range(2)]
+        assert "a scale below 1" in self.find(*faded, *other).action
+        post = [replace(each, normalization="after") for each in faded]
+        assert "normalization before each branch" in self.find(*post, *other).action
 
 
 class TestUnreached:
@@ -404,12 +593,15 @@ class TestUnreached:
             ("mmuu", "abcd", False, "half of what ran"),
             ("muu", "a", True, "most of all never ran"),
             ("mmuu", "ab", False, "half of all never ran"),
+            ("ummmu", "abcde", True, "some of it feeds the rest"),
+            ("mum", "abc", False, "a part in the middle is left out"),
+            ("muuff", "a", True, "most of all but the frozen never ran"),
             ("mm", "ab", False, "all are reached"),
             ("uu", "ab", True, "none is reached"),
         ],
     )
     def test_cut_the_network_or_are_parts_left_unused(self, statuses, calls, cut, why):
-        words = {"u": "unreached", "m": "measured"}
+        words = {"u": "unreached", "m": "measured", "f": "frozen"}
         flow = self.build(*(words[each] for each in statuses), calls=calls)
         assert read_unreached(flow).cut is cut, why
 
@@ -491,12 +683,23 @@ class TestOverflow:
                 [parameter("p", grad_non_finite=1.0), parameter("q", grad_non_finite=1.0)],
                 ["from 'q' on"],
             ),
+            (
+                [call("a", gradient=gradient(non_finite=1.0)), call("b")],
+                [parameter("p", grad_non_finite=1.0)],
+                ["from 'a' on"],
+            ),
         ],
     )
     def test_is_located_where_it_begins(self, calls, weights, words):
         text = locate_overflow(make_flow(calls, weights))
         for word in words:
             assert word in text
+
+    @pytest.mark.parametrize("chain", [True, False])
+    def test_behind_a_chain_is_in_the_loss_alone(self, chain):
+        last = call("a", gradient=gradient(non_finite=1.0))
+        text = locate_overflow(make_flow([last], chain=chain))
+        assert text.endswith("so in the loss") is chain
 
     def test_of_nothing_is_nothing(self):
         assert locate_overflow(make_chain([1.0])) == ""
@@ -600,6 +803,22 @@ class TestLimits:
         found = {each.bound: each for each in check_limits(flow, diagnose(flow))}
         assert found["≥ 0.003"].place == place
 
+    def test_of_what_explodes_are_on_the_other_side(self):
+        flow = loose([1.0, 1e7, 1.0, 1.0])
+        diagnosis = diagnose(flow)
+        assert [v.bound for v in check_limits(flow, diagnosis)] == ["≤ 1,500"]
+        assert check_limits(flow, diagnosis, Limits(max_gradient=1e8)) == ()
+        assert len(check_limits(flow, diagnosis, Limits(min_gradient=1e-3))) == 1
+
+    def test_usable_range_holds_every_gradient_of_a_healthy_flow(self):
+        flow = loose([1e-6, 1.0, 0.0, math.inf], error=2.0)
+        low, high = 2 * 0.003, 2 * 1500.0
+        assert read_usable_range(flow) == pytest.approx((low, high))
+        assert read_usable_range(flow, Verdict.VANISHING) == pytest.approx((low, high))
+        assert read_usable_range(flow, Verdict.HEALTHY) == pytest.approx((1e-6, high))
+        large = loose([1.0, 1e9], error=2.0)
+        assert read_usable_range(large, Verdict.HEALTHY) == pytest.approx((low, 1e9))
+
     @pytest.mark.parametrize("field", ["min_gradient", "max_gradient", "max_ratio"])
     def test_may_be_zero_but_not_below(self, field):
         Limits(**{field: 0.0})
@@ -627,6 +846,7 @@ def test_bounds_of_all_rules():
     }
     bounds |= {
         **{"non_finite": (">", 0), "non_finite_inputs": (">", 0.0), "underflow": ("<", 1.5)},
+        **{"lost_epsilon": (">", 0.0)},
         **{"unreached": (">", 0), "nothing_to_train": ("<", 1), "detached_term": (">", 0.01)},
         **{"idle_examples": (">", 0.95), "large_inputs": (">", 30.0), "small_inputs": ("<", 0.01)},
         **{"outlying_examples": ("<", 0.1), "offset_inputs": (">", 10.0)},

@@ -7,11 +7,13 @@ import pytest
 
 from chainrule.diagnosis.comparison import compare_deltas
 from chainrule.diagnosis.structure import (
+    count_units,
     drop_explained,
     find_last_dependent,
     find_small_head,
     find_tied_head,
     is_loss_flat,
+    list_before_small,
     list_branch_layers,
     list_branch_normalizations,
     list_bypassed,
@@ -26,11 +28,13 @@ from chainrule.diagnosis.structure import (
     measure_stream_gradient,
     measure_stream_growth,
     measure_typical_gradient,
+    moves,
     read_once,
 )
 from chainrule.flow.loss import LossFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import AttentionFlow
+from chainrule.spec.network_spec import NetworkSpec
 from made_flows import call, gradient, make_chain, make_flow, parameter, quantity, residual
 
 USABLE_IN_CHAIN, USABLE_ON_STREAM, SMALL_SCALE = 3e-3, 1e-4, 1e-2
@@ -102,6 +106,9 @@ class TestStreams:
         assert measure_stream_growth(flow) == 7.0
         first = make_flow(residuals=flow.residuals[:2])
         assert measure_stream_growth(first) == 4.0
+        peak = residual(before=3.0, after=30.0)  # that falls again
+        stream = (first.residuals[0], peak, first.residuals[1])
+        assert measure_stream_growth(make_flow(residuals=stream)) == 4.0
 
     @pytest.mark.parametrize("at", [0, 1])
     def test_with_any_normalization_do_not_count(self, at):
@@ -120,6 +127,28 @@ class TestStreams:
         norms = ((8.0, 2.0), (3.0, 2.0), (5.0, 2.0))
         stream = [residual(stream=at, gradient=n) for at, pair in enumerate(norms) for n in pair]
         assert measure_stream_gradient(make_flow(residuals=tuple(stream))) == 1.5
+
+    @pytest.mark.parametrize(
+        ("first", "branches", "ratio"),
+        [
+            (1.0, (2, 2), 3.0),  # what arrives at "b", 6, is more than at the first sum
+            (8.0, (2, 2), 4.0),
+            (1.0, (2, 1), 0.5),  # other weights at each sum
+            (1.0, (0, 0), 0.5),  # nothing lies before it
+        ],
+    )
+    def test_of_the_same_weights_pass_what_arrives_before_them(self, first, branches, ratio):
+        norms = {"a": 9.0, "b": 6.0, "c": 1.0}
+        calls = [
+            call(name, layer=at, gradient=norm)
+            for at, (name, norm) in enumerate(norms.items(), start=1)
+        ]
+        weights = [parameter(f"{name}.weight", at) for at, name in enumerate(norms, start=1)]
+        stream = tuple(
+            residual(gradient=norm, parameters=(at,))
+            for norm, at in zip((first, 2.0), branches, strict=True)
+        )
+        assert measure_stream_gradient(make_flow(calls, weights, residuals=stream)) == ratio
 
     @pytest.mark.parametrize("norms", [(None, 1.0), (1.0, None), (1.0, 0.0)])
     def test_without_a_gradient_at_both_ends_pass_none(self, norms):
@@ -174,6 +203,26 @@ class TestChain:
         assert list_bypassed(loose(norms, deltas, error=1.0)) == set()
         assert list_bypassed(loose(norms, deltas, error=10.0)) == {2}
 
+    @pytest.mark.parametrize(
+        ("layers", "bypassed"),
+        [
+            # of a module with weights of its own: all inside receive enough
+            ({"a": (1.0, 1.0), "m.x": (1.0, 1.0), "m": (1e-9, None)}, {3}),
+            ({"a": (1.0, 1.0), "m.x": (1e-9, 1.0), "m": (1e-9, None)}, set()),
+            # or are bypassed themselves
+            ({"a": (1.0, 10.0), "m.x": (1e-9, 1.0), "m": (1e-9, None)}, {2, 3}),
+            # what only has a name that begins alike is not inside
+            ({"m.x": (1.0, 1.0), "m": (1e-9, None), "mm": (1e-9, 1.0)}, {2}),
+        ],
+    )
+    def test_is_bypassed_where_nothing_inside_waits_for_it(self, layers, bypassed):
+        calls, weights = [], []
+        for at, (name, (norm, delta)) in enumerate(layers.items(), start=1):
+            calls.append(call(name, layer=at, gradient=delta))
+            weights.append(parameter(f"{name}.weight", at, grad_norm=norm))
+        calls.append(call("out", "Loss", "other", gradient=1.0, shape=(1, 4)))
+        assert list_bypassed(make_flow(calls, weights)) == bypassed
+
     def test_of_a_model_that_is_one_has_no_bypass(self):
         assert list_bypassed(make_chain([1.0, 1e-9], gradients=[10.0, 1.0])) == set()
 
@@ -224,6 +273,12 @@ class TestZeros:
         assert list_explained(flow) == {1, 2}
         assert list_zero_initialized(flow) == {3}
         assert find_last_dependent(flow).layer == 2
+
+    def test_that_are_frozen_are_not_there_for_the_first_step(self):
+        flow = self.build(2, [1.0, 1.0, 1.0])
+        frozen = parameter("2.weight", 2, norm=0.0, status="frozen")
+        weights = (flow.parameters[0], frozen, flow.parameters[2])
+        assert list_zero_initialized(make_flow(flow.layers, weights, chain=True)) == {3}
 
     def test_do_not_explain_small_gradients_nor_later_layers(self):
         assert list_explained(self.build(2, [1e-9, 0.0, 1.0])) == {2}
@@ -316,6 +371,12 @@ class TestScales:
     def test_explain_nothing_else(self, fields, why):
         assert list_explained(self.build(**fields)) == set(), why
 
+    def test_are_no_biases(self):
+        flow = self.build(1e-3)
+        bias = replace(flow.parameters[2], name="0.bias")
+        weights = (*flow.parameters[:2], bias)
+        assert list_explained(make_flow(flow.layers, weights, residuals=flow.residuals)) == set()
+
     def test_are_compared_with_the_error_at_the_output(self):
         flow = self.build(1e-3, weight=2 * USABLE_ON_STREAM, moved=9.0)
         assert list_explained(flow) == set()
@@ -396,6 +457,21 @@ class TestHead:
     def test_explains_what_would_be_usable_before_one_of_usual_size(self, norms, explained):
         assert list_explained(self.build(0.05, norms=norms)) == explained
 
+    @pytest.mark.parametrize(
+        ("norms", "explained"),
+        [
+            (USABLE_ON_STREAM * 1.001, set()),
+            (USABLE_ON_STREAM * 0.999, {1, 2}),
+            (USABLE_ON_STREAM * 0.049, set()),
+        ],
+    )
+    def test_explains_behind_streams_what_is_too_small_there(self, norms, explained):
+        flow = self.build(0.05, norms=norms)
+        streams = (residual(parameters=(0, 1)),)
+        flow = make_flow(flow.layers, flow.parameters, residuals=streams)
+        assert list_chain(flow) == ()
+        assert list_explained(flow) == explained
+
     def test_that_is_small_is_not_what_depends_on_the_input_last(self):
         assert find_last_dependent(self.build(0.05)).layer == 2
         assert find_last_dependent(self.build(1.0)).layer == 3
@@ -407,6 +483,46 @@ class TestHead:
         assert find_tied_head(flow) is None
         blind = replace(again, statistics=None)
         assert find_tied_head(make_flow((*flow.layers, blind), flow.parameters)) is None
+        spec = NetworkSpec(depth=2, width=4)  # which ties nothing
+        assert find_tied_head(make_flow((*flow.layers, again), flow.parameters, spec=spec)) is None
+
+
+class TestSizes:
+    USUAL = math.sqrt(4 / 3)
+    """Norm of the weights of four units of the size that PyTorch gives them."""
+
+    def test_units_are_the_rows_of_all_weights_of_a_layer(self):
+        weights = [
+            parameter("a.up", 1, shape=(8, 2)),
+            parameter("a.down", 1, shape=(4, 2)),
+            parameter("a.bias", 1, shape=(99,)),
+            parameter("b.weight", 2, shape=(3, 5, 7, 7)),
+            parameter("free"),
+        ]
+        assert count_units(make_flow([], weights)) == {1: 12.0, 2: 3.0}
+
+    @pytest.mark.parametrize(("error", "moved"), [(1.0, True), (4.0, False)])
+    def test_a_step_moves_a_layer_in_proportion_to_the_error(self, error, moved):
+        flow = loose([1.0, 0.01], error=error)  # of weights of norm 2, and 0.002 · 2 is the bound
+        assert moves(flow, flow.weight_layers[0])
+        assert moves(flow, flow.weight_layers[1]) is moved
+
+    @pytest.mark.parametrize(
+        ("sizes", "share", "explained"),
+        [
+            ((1.0, 1.0, 0.1, 0.1), 0.011, {2}),  # both behind it are small
+            ((1.0, 1.0, 0.1, 0.1), 0.009, set()),
+            ((1.0, 1.0, 0.1, 9.0), 0.11, {2}),  # a large one makes up for none
+            ((1.0, 1.0, 0.1, 9.0), 0.09, set()),
+        ],
+    )
+    def test_small_layers_explain_what_usual_ones_would_hand_on(self, sizes, share, explained):
+        flow = loose([1.0, share * USABLE_IN_CHAIN, 1.0, 1.0])
+        weights = [
+            replace(each, norm=Quantity([size * self.USUAL]))
+            for each, size in zip(flow.parameters, sizes, strict=True)
+        ]
+        assert list_before_small(make_flow(flow.layers, weights)) == explained
 
 
 class TestQueriesAndKeys:
@@ -476,6 +592,12 @@ class TestNormalizations:
         weights = [parameter(name) for name in held] + [parameter("head.norm.weight")]
         flow = make_flow(calls, weights, residuals=(residual(parameters=(0, 1)),))
         assert list_branch_normalizations(flow) == {"block.norm", "block.bare"}
+
+    def test_are_on_no_branch_that_holds_only_some_of_what_is_around_them(self):
+        calls = [call("net.bare", "LayerNorm"), call("net.fc"), call("net.out")]
+        weights = [parameter("net.fc.weight"), parameter("net.out.weight")]
+        flow = make_flow(calls, weights, residuals=(residual(parameters=(0,)),))
+        assert list_branch_normalizations(flow) == frozenset()
 
     def test_size_of_a_parameter_is_its_root_mean_square(self):
         assert measure_size(parameter("a", shape=(4, 9), norm=12.0)) == 2.0
@@ -567,6 +689,9 @@ class TestComparison:
         ]
         again = make_flow((*others, *flow.layers), flow.parameters)
         assert compare_deltas(again, again.weight_layers) == pytest.approx(1.5 * 5)
+        later = call("conv", "Conv2d", layer=1, call=1, shape=(3, 4, 9, 9), gradient=4.0)
+        twice = make_flow((*flow.layers, later), flow.parameters)  # δ is 5 of both together
+        assert compare_deltas(twice, twice.weight_layers) == pytest.approx(2.5 * 5)
 
     def test_needs_two_ends_with_a_gradient(self):
         flow = make_chain([1.0, 1.0], gradients=[6.0, 2.0])

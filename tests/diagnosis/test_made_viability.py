@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.origins import CURES, find_cure, is_of_formula
 from chainrule.diagnosis.viability.constants import CONSTANTS
-from chainrule.diagnosis.viability.features import FEATURES, measure_features
+from chainrule.diagnosis.viability.features import FEATURES, are_lost, measure_features
 from chainrule.diagnosis.viability.model import (
     Contribution,
     Outlook,
@@ -18,8 +19,9 @@ from chainrule.diagnosis.viability.model import (
     is_fitted_kind,
     judge_features,
 )
-from chainrule.flow.loss import LossFlow
+from chainrule.flow.loss import LossFlow, LossPart
 from chainrule.flow.non_finite import NonFiniteElement, NonFiniteOrigin
+from chainrule.flow.optimizer import OptimizerFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.spec.network_spec import NetworkSpec
 from made_flows import call, make_chain, make_flow, parameter, quantity, residual
@@ -106,6 +108,52 @@ class TestFeatures:
         layers[-1] = replace(layers[-1], statistics=replace(layers[-1].statistics, variation=None))
         assert measure_features(make_flow(layers, flow.parameters))["effective_depth"] is None
 
+    def test_spreads_are_those_of_all_of_a_value_and_never_quite_nothing(self):
+        """√(mean² + std²) times the variation, of which a millionth counts at least."""
+        flow = build()
+        layers = list(flow.layers)
+        for at, mean, variation in ((0, 6.0, 1.0), (1, 6.0, 1.0), (4, 0.0, 0.0), (5, 0.0, 0.0)):
+            changed = {"mean": Quantity([mean]), "variation": Quantity([variation])}
+            layers[at] = replace(layers[at], statistics=replace(layers[at].statistics, **changed))
+        found = measure_features(make_flow(layers, flow.parameters))
+        assert found["forward"] == pytest.approx(math.log10(4.0 * 1e-6 / 10.0))
+
+    def test_forward_compares_what_layers_put_out_behind_their_activations(self):
+        flow = build()
+        layers = list(flow.layers)
+        layers[1] = replace(
+            layers[1], statistics=replace(layers[1].statistics, std=Quantity([0.5]))
+        )
+        found = measure_features(make_flow(layers, flow.parameters))
+        assert found["forward"] == pytest.approx(math.log10(4.0 * 0.5 / 0.5))
+
+    @pytest.mark.parametrize(("variation", "depth"), [(0.9e-5, 3.0), (1.1e-5, None)])
+    def test_of_nearly_equal_answers_count_every_layer_up_to_rounding(self, variation, depth):
+        flow = build()
+        layers = list(flow.layers)
+        changed = replace(layers[-1].statistics, variation=Quantity([variation]))
+        layers[-1] = replace(layers[-1], statistics=changed)
+        whole = 2.0 * 4.0 * variation
+        parts = (4.0 * 8.0 * 1.0, 2.0 * 2.0 * 0.5, 2.0 * 4.0 * 0.5)
+        expected = depth or sum(min(1.0, part / whole) ** 2 for part in parts)
+        found = measure_features(make_flow(layers, flow.parameters))
+        assert found["effective_depth"] == pytest.approx(math.log10(expected))
+
+    @pytest.mark.parametrize(("norm", "smallest"), [(2.0, -12.0), (0.0, 0.0)])
+    def test_a_gradient_of_zero_counts_unless_weights_are_zero_on_purpose(self, norm, smallest):
+        flow = build()
+        still = replace(flow.parameters[1], grad_norm=Quantity([0.0]))
+        last = replace(flow.parameters[2], norm=Quantity([norm]))
+        flow = make_flow(flow.layers, (flow.parameters[0], still, last))
+        assert measure_features(flow)["smallest_gradient"] == pytest.approx(smallest)
+
+    def test_what_is_lost_in_rounding_is_told(self):
+        feature = FEATURES["forward"]
+        assert feature.format(-1.0) == "0.1"
+        assert feature.format(-1.0, rounded=True) == "0.1 or less"
+        lost = {value: are_lost({"variation": value}) for value in (-6.0, -5.9, None)}
+        assert lost == {-6.0: True, -5.9: False, None: False}
+
 
 class TestOdds:
     def test_add_up_from_the_base(self):
@@ -127,6 +175,13 @@ class TestOdds:
         assert found.probability == pytest.approx(1 / (1 + math.exp(-found.log_odds)))
         assert found.contributions[0].log_odds == min(shares.values())
         assert "not measured" in {e.feature: e.words for e in found.contributions}["forward"]
+
+    @pytest.mark.parametrize(("value", "end"), [(-5.0, "low"), (4.0, "high"), (0.0, None)])
+    def test_are_explained_by_the_side_that_costs(self, value, end):
+        found = judge_features(dict.fromkeys(FEATURES) | {"forward": value}, "sgd")
+        (words,) = (each.words for each in found.contributions if each.feature == "forward")
+        for side in ("low", "high"):
+            assert (getattr(FEATURES["forward"], side) in words) is (side == end)
 
     @pytest.mark.parametrize(
         ("log_odds", "word"),
@@ -161,6 +216,14 @@ class TestOdds:
         assert "still be less than 1 %" in describe_cost(-20.0, -2.0)
 
 
+def test_a_finding_that_no_feature_reads_costs_nothing():
+    optimizer = OptimizerFlow(name="SGD", steps="gradient", rates=(None, None, None))
+    flow = build(spec=NetworkSpec(depth=3, width=32), optimizer=optimizer)
+    (found,) = [each for each in diagnose(flow).findings if each.rule == "not_held"]
+    assert found.total is not None
+    assert (found.log_odds, found.consequence) == (0.0, found.reason)
+
+
 class TestKinds:
     SPEC = NetworkSpec(depth=3, width=32)
 
@@ -190,6 +253,27 @@ class TestKinds:
         layers = list(flow.layers)
         layers[at] = replace(layers[at], **fields)
         assert not is_fitted_kind(make_flow(layers, flow.parameters))
+
+    def test_a_single_weight_of_zeros_is_another_kind(self):
+        flow = build()
+        zero = replace(flow.parameters[1], norm=Quantity([0.0]))
+        weights = (flow.parameters[0], zero, flow.parameters[2])
+        assert not is_fitted_kind(make_flow(flow.layers, weights))
+
+    @pytest.mark.parametrize(
+        ("parts", "fitted"),
+        [
+            ((("mse", True),), True),
+            ((("mse", True), ("custom", False)), True),
+            ((("custom", False), ("penalty", False)), False),
+            ((("mse", False),), False),  # a critic stands in between
+            ((("penalty", True),), False),
+            ((), True),
+        ],
+    )
+    def test_a_loss_that_compares_no_answers_is_another_kind(self, parts, fitted):
+        found = tuple(LossPart(kind=kind, is_direct=direct) for kind, direct in parts)
+        assert is_fitted_kind(build(loss_facts=LossFlow(parts=found))) is fitted
 
     def test_one_example_alone_shows_no_variation(self):
         flow = build()

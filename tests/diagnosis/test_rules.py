@@ -171,6 +171,7 @@ def test_every_rule_that_has_factors_lists_them():
         "zero_product",
         "nothing_passed_on",
         "below_epsilon",
+        "lost_epsilon",
         "not_held",
         "large_step",
         "small_step",

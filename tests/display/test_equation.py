@@ -85,6 +85,15 @@ def test_a_long_product_is_folded_to_as_many_factors_as_fit():
     assert "⋯" not in draw(chain, 50, fold=False)
 
 
+def test_of_many_layers_the_middle_is_left_out_and_counted_unless_all_are_asked_for():
+    chain = ScalarChain(1.0, [1.0] * 14, "identity")
+    folded, whole = (draw(chain, 80, fold=fold) for fold in (True, False))
+    assert "⋯ 8 layers ⋯" in folded
+    numbers = [re.findall(r"^w([₀-₉]+) ", text, re.MULTILINE) for text in (folded, whole)]
+    assert numbers[0] == ["₁", "₂", "₃", "₁₂", "₁₃", "₁₄"]
+    assert len(numbers[1]) == 14
+
+
 def test_the_fold_says_the_product_of_what_it_hides():
     chain = ScalarChain(1.0, [2.0] * 12, "identity")
     (line,) = [line for line in read_derivation(draw(chain, 50)) if "factors =" in line]

@@ -45,6 +45,7 @@ def test_a_step_that_is_lost_has_another_colour_and_zero_lies_on_the_edge():
     figure = build_time_figure(time, lost=LOST)
     (line,) = figure["data"]
     assert line["x"] == [1, 3, 6, 9]
+    assert figure["layout"]["xaxis"]["range"] == [0.5, 9.5]  # also the steps without a mark
     assert line["y"] == [1e-12, 1e-9, 1e-3, 1.0]
     colors, symbols = line["marker"]["color"], line["marker"]["symbol"]
     assert colors[0] == colors[1] != colors[2] == colors[3]
@@ -132,6 +133,12 @@ class TestLoss:
             ("cut", "0.5", "–", "reaches no parameter", "–"),
             ("far", "0.25", "–", "–", "–"),
         )
+
+    def test_what_is_cut_off_is_told_from_what_is_detached(self):
+        facts = LossFlow(parts=(), cut=quantity(0.25), detached=quantity(4.0))
+        values = dict(describe("loss", loss_facts=facts).tables[0].rows)
+        assert values["part of the loss that is without a derivative"] == "0.25"
+        assert values["part of the loss that is detached"] == "4"
 
     @pytest.mark.parametrize(
         ("loss", "words"),

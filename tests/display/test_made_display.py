@@ -25,11 +25,18 @@ from chainrule.display.cards import (
     describe_measurement,
     describe_spec,
     describe_subject,
+    describe_verdict,
     describe_viability,
     explain_difference,
     start_sentence,
 )
-from chainrule.display.export import list_records, summarize, to_csv, to_summary_json
+from chainrule.display.export import (
+    list_records,
+    summarize,
+    to_csv,
+    to_result_json,
+    to_summary_json,
+)
 from chainrule.display.runs import (
     compare_runs,
     draw_spark,
@@ -50,6 +57,7 @@ from chainrule.flow.blocks import Block
 from chainrule.flow.loss import LossFlow, LossPart
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import AttentionFlow
+from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 from chainrule.measure.simulation import simulate
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.watch.reading import RunReader
@@ -135,6 +143,17 @@ class TestCards:
         card = show(flow)[2]
         assert (card.state, card.word) == (state, words)
         assert note in card.note
+
+    @pytest.mark.parametrize(
+        ("norms", "who"),
+        [
+            ([1e-9, 1.0, 1.0, 1.0], "1 of 4 layers gets"),
+            ([1e-9, 1e-9, 1e-9, 1.0], "3 of 4 layers get"),
+        ],
+    )
+    def test_verdict_counts_the_layers_that_get_too_little(self, norms, who):
+        flow = make_chain(norms)
+        assert describe_verdict(flow, diagnose(flow)).startswith(who)
 
     def test_of_two_zeros_have_no_ratio(self):
         card = show(make_chain([0.0, 1.0, 0.0]))[2]
@@ -391,6 +410,31 @@ class TestExport:
             }
         ]
         assert json.loads(to_summary_json(self.FLOW)) == json.loads(json.dumps(found))
+
+    def test_summary_tells_guessing_from_the_lowest_loss(self):
+        part = LossPart(
+            kind="mse", value=quantity(9.0), guessing=quantity(4.0), floor=quantity(0.5)
+        )
+        facts = LossFlow(parts=(part,), offset=quantity(1.0))
+        found = summarize(make_flow(loss_facts=facts))
+        assert (found["loss_kind"], found["loss_of_guessing"]) == ("mse", 5.0)
+
+    def test_a_result_holds_its_trial_once(self):
+        rate = RateTrial(
+            rate=0.1, steps=9, before=2.0, after=1.0, learned=0.5, outcome=TrialOutcome.TRAINED
+        )
+        trial = Trial(
+            optimizers=(OptimizerTrial(name="SGD", rates=(rate,)),),
+            passes=80.0,
+            limit=300,
+            fresh=True,
+            kept=3,
+        )
+        flow = make_chain([1.0, 1.0])
+        found = json.loads(to_result_json(flow, diagnose(flow, trial=trial)))
+        assert found["diagnosis"]["trial"] is None
+        assert found["trial"] == trial.to_dict()
+        assert "trial" not in json.loads(to_result_json(flow, diagnose(flow)))
 
     def test_formulas_of_a_spreadsheet_are_text(self):
         weights = [parameter(name) for name in ("=1", "+1", "-1", "@a", "a=1")]

@@ -13,6 +13,7 @@ from chainrule.figures import (
     theme,
 )
 from chainrule.figures.bins import SymmetricLog, spread
+from chainrule.figures.layers import MOST_BINS
 from chainrule.figures.profile import LINES, build_profile_figure, count_hidden
 from chainrule.figures.zones import read_ends
 from chainrule.flow.blocks import ProfileRow, Stack
@@ -179,6 +180,11 @@ class TestGradients:
         tops = [shape["y1"] for shape in figure["layout"]["shapes"]]
         assert max(tops) == 1e308
 
+    def test_a_range_beyond_the_axis_is_one_zone_from_end_to_end(self):
+        figure = build_gradient_figure(make_chain([1e-3, 1.0]), usable=(1e-30, 1e30))
+        (zone,) = figure["layout"]["shapes"]
+        assert [zone["y0"], zone["y1"]] == pytest.approx([1e-12, 1e6])
+
     def test_what_is_missing_and_what_is_too_much_is_filled_up_to_the_range(self):
         usable = (1e-2, 1e2)
         flow = make_chain([1e-4, 1e-3, 1.0, 1e4, 1e4, 0.0])
@@ -318,6 +324,14 @@ class TestActivations:
         assert (saturated["x"], saturated["y"]) == ([1, 2], [0.25, 0.5])
         assert (dead["x"], dead["y"]) == ([1, 2], [0.25, 0.5])
 
+    def test_no_dead_unit_is_a_small_mark_and_any_is_a_large_one(self):
+        units = (0.0, 0.01, 2.0)
+        flow = build_layers(
+            *(active(at, 0.0, 1.0, 1, 1, dead_units=n) for at, n in enumerate(units, 1))
+        )
+        none, few, many = build_activation_figure(flow)["data"][2]["marker"]["size"]
+        assert none < few == many
+
     def test_other_is_two_lines_around_its_means(self):
         flow = build_layers(active(1, 0.0, 1.0, 1, 1))
         other = build_layers(
@@ -390,6 +404,11 @@ class TestLayer:
         )
         coarse = build_layer_figure(flow, 2)["data"][1]
         assert len(coarse["x"]) == 10  # at least
+
+    def test_there_are_no_more_bins_than_can_be_seen(self):
+        flow = build_layers(active(1, 0.0, 1e-3, 1, 1))  # beside −1 to 1: in bins of 1/2000
+        bars = build_layer_figure(flow, 1)["data"]
+        assert [len(each["x"]) for each in bars] == [MOST_BINS] * 2
 
     def test_outline_of_another_leaves_out_what_is_empty(self):
         flow = build_layers(active(1, 0.0, 1.0, *[1] * 10))

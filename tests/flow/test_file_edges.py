@@ -86,9 +86,12 @@ def histogram(low, high):
         (("inputs", 0, "constant_columns"), 4, 5),
         (("inputs", 0, "zero_columns"), 4, 5),
         (("optimizer", "decays"), [0.1, None], [0.1]),
+        (("optimizer", "planned"), [0.1, None], [0.1]),
+        (("optimizer", "rounded"), [0.5, None], [0.5]),
         (("times", 0, "steps"), [1, 4], [1, 5]),
         (("times", 0, "steps"), [2, 3], [3, 3]),
         (("times", 0, "read"), [], [1.0]),
+        (("times", 0, "chances"), [0.5, 0.5], [0.5]),
         (("times", 0, "gradients"), [2.0, 1.0], [1.0]),
         (("times", 0, "gradients"), [2.0, 1.0], [1.0, 1.0, 1.0]),
         (("symmetries", 0, "copies"), 3, 4),
@@ -107,6 +110,37 @@ def test_the_last_value_is_read_and_the_next_one_refused(text, path, last, beyon
     decode_flow(change(text, path, last))
     with pytest.raises(FlowFileError, match=str(path[-1])):
         decode_flow(change(text, path, beyond))
+
+
+@pytest.mark.parametrize("name", ["grad_norm", "grad_zero_share", "grad_non_finite"])
+def test_only_what_was_measured_has_a_gradient(text, name):
+    frozen = json.loads(text)["parameters"][1] | {"status": "frozen"}
+    frozen |= dict.fromkeys(("grad_norm", "grad_zero_share", "grad_non_finite"))
+    document = json.loads(text)
+    document["loss_facts"]["terms"][0]["gradients"].pop()
+    text = json.dumps(document)
+    decode_flow(change(text, ("parameters", 1), frozen))
+    with pytest.raises(FlowFileError, match=rf"parameters.1.{name}: .*null unless"):
+        decode_flow(change(text, ("parameters", 1), frozen | {name: 0.0}))
+    with pytest.raises(FlowFileError, match=rf"parameters.1.{name}: .*number where"):
+        decode_flow(change(text, ("parameters", 1, name), None))
+
+
+def test_seeds_are_one_for_each_network_and_all_different():
+    two = make_flow(loss=[1.0, 2.0]).to_json()
+    assert decode_flow(change(two, ("seeds",), [7, 9])).seeds == (7, 9)
+    assert decode_flow(change(two, ("seeds",), [])).seeds == ()
+    for wrong in ([7], [7, 8, 9], [7, 7]):
+        with pytest.raises(FlowFileError, match="seeds"):
+            decode_flow(change(two, ("seeds",), wrong))
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_every_step_has_a_number_for_each_network(text, at):
+    document = json.loads(text)
+    document["times"][0]["gradients"][at] = [1.0, 1.0]
+    with pytest.raises(FlowFileError, match=r"times.0.gradients: .*one value for each of 1"):
+        decode_flow(json.dumps(document))
 
 
 def test_files_from_before_slips_were_looked_for_are_read(text):

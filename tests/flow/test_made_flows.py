@@ -10,7 +10,9 @@ from chainrule.errors import FlowFileError
 from chainrule.flow.blocks import build_profile, group_blocks, group_calls, grow_tree, is_profiled
 from chainrule.flow.loading import decode_flow
 from chainrule.flow.loss import LossFlow
-from chainrule.flow.quantity import Quantity, compute_quantile
+from chainrule.flow.quantity import Quantity, compute_quantile, decode_number, format_band
+from chainrule.flow.records import AttentionFlow
+from chainrule.flow.sharpness import Sharpness
 from made_flows import (
     call,
     gradient,
@@ -50,6 +52,20 @@ class TestEnds:
             assert (flow.gradient_ratio, flow.delta_ratio) == (1.0, 0.5)
         else:
             assert (flow.gradient_ratio, flow.delta_ratio) == (None, None)
+
+
+def test_weight_layers_are_in_the_order_of_their_numbers():
+    """A head that is registered first is the last layer all the same."""
+    calls = [call("b", layer=1), call("a", layer=2)]
+    weights = [parameter("a.weight", 2, grad_norm=3.0), parameter("b.weight", 1, grad_norm=6.0)]
+    flow = make_flow(calls, weights)
+    assert [(each.layer, each.name) for each in flow.weight_layers] == [(1, "b"), (2, "a")]
+    assert flow.gradient_ratio == 2.0
+
+
+def test_a_parameters_gradient_is_relative_to_its_size():
+    assert parameter("a", norm=4.0, grad_norm=1.0).grad_to_weight == 0.25
+    assert parameter("a", status="frozen").grad_to_weight is None
 
 
 class TestOutputError:
@@ -344,6 +360,40 @@ class TestRecords:
         assert (records[0]["grad_norm"], records[0]["gain"]) == (4.0, None)
         assert records[0]["shape"] == "5×6"
 
+    def test_calls_are_counted_from_zero(self):
+        records = make_flow([call("a"), call("a", call=1)]).to_records()
+        assert [record["call"] for record in records] == [0, 1]
+
+
+class TestSharpness:
+    def test_limit_of_sgd_grows_with_its_momentum(self):
+        """2·(1 + momentum) ÷ λ; of other optimizers, that of plain gradient descent."""
+        ordinary = {"eigenvalue": 40.0, "tolerance": 0.5, "rate": 0.2, "momentum": 0.5}
+        assert Sharpness(**ordinary, optimizer="SGD").limit == pytest.approx(0.075)
+        assert Sharpness(**ordinary, optimizer="Adam").limit == pytest.approx(0.05)
+        assert Sharpness(**(ordinary | {"eigenvalue": -40.0})).limit == math.inf
+        assert math.isnan(Sharpness(**(ordinary | {"eigenvalue": math.nan})).limit)
+
+    def test_limit_of_adam_is_that_of_its_own_beta(self):
+        """2·(1 + β₁) ÷ ((1 − β₁)·λ); β₁ is 0.9 where no Adam was given."""
+        ordinary = {"eigenvalue": 40.0, "tolerance": 0.5, "preconditioned": 4.0, "momentum": 0.5}
+        for name, limit in (("Adam", 1.5), ("AdamW", 1.5), ("SGD", 9.5), ("", 9.5)):
+            assert Sharpness(**ordinary, optimizer=name).adam_limit == pytest.approx(limit)
+        assert Sharpness(eigenvalue=40.0, tolerance=0.5).adam_limit is None
+
+    def test_as_json_holds_what_was_measured_and_both_limits(self):
+        found = Sharpness(
+            **{"eigenvalue": 40.0, "tolerance": 0.5, "preconditioned": 4.0, "passes": 21.0},
+            **{"rate": 0.2, "momentum": 0.5, "optimizer": "SGD"},
+        ).to_dict()
+        assert found == {
+            **{"eigenvalue": 40.0, "tolerance": 0.5, "preconditioned": 4.0, "method": "hessian"},
+            **{"limit": pytest.approx(0.075), "adam_limit": pytest.approx(9.5), "passes": 21.0},
+            **{"rate": 0.2, "momentum": 0.5, "optimizer": "SGD"},
+        }
+        lost = Sharpness(eigenvalue=math.nan, tolerance=math.inf).to_dict()
+        assert (lost["eigenvalue"], lost["tolerance"], lost["limit"]) == ("NaN", "Infinity", "NaN")
+
 
 class TestBounds:
     """What a file may hold: shares up to rounding, counts, magnitudes."""
@@ -413,6 +463,9 @@ class TestBlocks:
         )
         assert (block.smallest_gradient, block.largest_gradient) == (1.0, math.inf)
         assert block.non_finite == 2
+        undefined = [call("h.0.a", gradient=math.nan), call("h.0.b", gradient=3.0)]
+        (block,) = group_calls(make_flow(undefined))
+        assert (block.smallest_gradient, block.largest_gradient) == (3.0, 3.0)
         (empty,) = group_calls(make_flow([call("h.0.e", gradient=None)]))
         assert (empty.smallest_gradient, empty.largest_gradient) == (None, None)
 
@@ -433,6 +486,24 @@ class TestBlocks:
             ("wrap.inner", 2, ("a", 1), ("b", 1)),
             ("own", 3, ("part", 1)),
         )
+
+    def test_tree_keeps_a_container_of_which_only_some_parts_are_numbered(self):
+        tree = grow_tree(make_flow([call("mix.0"), call("mix.1"), call("mix.out")]))
+        (branch,) = tree.branches
+        assert branch.label == "mix"
+        assert [each.label for each in branch.branches] == ["0", "1", "out"]
+
+    def test_a_block_that_repeats_no_other_has_its_own_name(self):
+        groups = group_blocks(group_calls(make_flow([call("h.0.a"), call("h.0.b")])))
+        assert [name for name, _ in groups] == ["h.0"]
+        calls = [call("h.0.a", layer=1), call("h.0.b", layer=2)]
+        weights = [parameter("h.0.a.weight", 1), parameter("h.0.b.weight", 2)]
+        (stack,) = build_profile(make_flow(calls, weights))
+        assert (stack.repeats, [row.name for row in stack.rows]) == (False, ["h.0.a", "h.0.b"])
+
+    def test_title_counts_blocks_as_numbers(self):
+        (stack,) = build_profile(self.build(12))
+        assert stack.title == "h.*, 12 blocks, 0 to 11"
 
     @pytest.mark.parametrize(("parts", "stacks"), [(12, ["s.*"]), (13, ["s.*.l.*"])])
     def test_profile_of_long_blocks_goes_one_number_deeper(self, parts, stacks):
@@ -481,6 +552,25 @@ class TestBlocks:
         sums = tuple(residual(branch=at, gradient=at + 1.0) for at in range(6))
         (stack,) = build_profile(make_flow(calls, weights, residuals=sums))
         assert stack.stream == (2.0, 4.0, 6.0)
+
+
+def test_a_band_is_the_middle_of_an_ensemble():
+    assert format_band(Quantity(map(float, range(11)))) == "1 – 9"
+    assert format_band(Quantity([1.0])) == format_band(None) == ""
+
+
+def test_several_computations_of_attention_are_counted_from_one():
+    half = dict.fromkeys(("entropy", "one_hot", "uniform"), Quantity([0.5]))
+    sizes = {"heads": 2, "queries": 8, "keys": 8}
+    labels = [AttentionFlow(name="b", call=at, **sizes, **half).label for at in range(3)]
+    assert labels == ["b", "b (call 2)", "b (call 3)"]
+
+
+@pytest.mark.parametrize("value", [True, 2**63, -(2**63), "1.0", math.inf, None])
+def test_a_file_holds_numbers_of_float64_alone(value):
+    with pytest.raises(ValueError, match="must be a number"):
+        decode_number(value)
+    assert decode_number(2**63 - 1) == 2.0**63
 
 
 @pytest.mark.parametrize(

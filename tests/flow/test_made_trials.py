@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from chainrule.flow.loss import BroadcastFlow, LossFlow, LossPart, LossTerm
+from chainrule.flow.loss import AlignmentFlow, BroadcastFlow, LossFlow, LossPart, LossTerm
 from chainrule.flow.slips import SlipFlow
-from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
+from chainrule.flow.trial import OptimizerTrial, RateTrial, TermTrial, Trial, TrialOutcome
 from made_flows import quantity
 
 TRAINED, SLOW, FLAT = TrialOutcome.TRAINED, TrialOutcome.SLOW, TrialOutcome.FLAT
@@ -43,6 +43,11 @@ class TestRates:
     def test_are_described(self, fields, words):
         assert words in rate(**fields).describe()
 
+    def test_of_a_loss_above_guessing_say_how_far_it_still_is(self):
+        found = rate(TrialOutcome.FALLING, before=9.0, after=3.0, guessing=1.5)
+        assert "still 2 times what guessing gives (1.5)" in found.describe()
+        assert "still" not in rate(TRAINED, before=9.0, after=3.0, guessing=1.5).describe()
+
     def test_best_is_by_outcome_then_tried_to_the_end_then_by_what_was_learned(self):
         rates = (
             rate(SLOW, 0.9, 1.0),
@@ -55,6 +60,51 @@ class TestRates:
         assert tried("SGD", *rates[3:]).best.rate == 5.0
         assert tried("SGD", rates[0], rate(FLAT, 0.95)).outcome is SLOW
         assert tried("SGD").best is tried("SGD").outcome is None
+
+
+class TestTerms:
+    @staticmethod
+    def term(name="kl", before=0.5, after=0.5, fell=False):
+        return TermTrial(name=name, before=before, after=after, fell=fell)
+
+    @pytest.mark.parametrize(
+        ("before", "after", "risen"),
+        [
+            (0.5, 0.506, True),
+            (0.5, 0.50502, False),  # a hundredth of what it is now
+            (0.5, 0.501, False),
+            (0.0, 1e-9, True),
+            (-1.0, -0.98, True),
+            (-1.0, -0.995, False),
+            (0.5, 0.4, False),
+        ],
+    )
+    def test_have_risen_by_a_hundredth_or_more(self, before, after, risen):
+        assert self.term(before=before, after=after).has_risen is risen
+
+    @pytest.mark.parametrize(
+        ("outcome", "named"),
+        [(TRAINED, True), (SLOW, True), (FLAT, False), (DIVERGED, False), (NON_FINITE, False)],
+    )
+    def test_that_did_not_fall_are_standing_where_the_loss_fell(self, outcome, named):
+        terms = (
+            self.term("error", 1.0, 0.1, fell=True),
+            self.term("kl"),
+            self.term("off", 0.0, 0.0),
+            self.term("new", 0.0, 0.1),
+        )
+        standing = rate(outcome, terms=terms, failed_at=2).standing
+        assert [each.name for each in standing] == (["kl", "new"] if named else [])
+
+    def test_are_named_with_those_that_rose_unless_these_may(self):
+        fallen = self.term("error", 1.0, 0.1, fell=True)
+        kl, penalty = self.term("kl"), self.term("penalty", 0.5, 0.9)
+        both = rate(TRAINED, terms=(fallen, kl, penalty))
+        assert both.describe_standing().startswith(
+            "The terms 'kl' (0.5 → 0.5) and 'penalty' (0.5 → 0.9) did not fall"
+        )
+        assert both.describe_standing(unmoved=True).startswith("The term 'kl' (0.5 → 0.5) did not")
+        assert rate(TRAINED, terms=(fallen, penalty)).describe_standing(unmoved=True) == ""
 
 
 class TestTrial:
@@ -70,6 +120,9 @@ class TestTrial:
         assert trial(self.ADAM, fresh=False).best is self.ADAM
         failed = tried("Adam", rate(FLAT, 0.0))
         assert trial(failed, fresh=False).telling == (failed,)
+        learned = tried("SGD", rate(TRAINED, 0.9))
+        assert trial(learned, fresh=False).telling == (learned,)
+        assert trial(learned, fresh=False).trains is True
 
     def test_on_fresh_batches_any_success_counts(self):
         both = trial(self.SGD, self.ADAM, tried("RMSprop"))
@@ -107,6 +160,16 @@ class TestTrial:
         (each,) = optimizer["rates"]
         assert (each["before"], each["after"], each["learned"]) == (2.0, "Infinity", "NaN")
         assert (each["steps"], each["failed_at"], each["stopped"]) == (40, 2, False)
+        assert (each["moved"], each["terms"]) == (None, [])
+
+    def test_as_json_holds_the_best_rate_the_terms_and_the_way(self):
+        term = TermTrial(name="kl", before=0.5, after=0.25, fell=True)
+        rates = (rate(FLAT, 0.0, 0.01, moved=0.0), rate(TRAINED, 0.9, 0.1, terms=(term,)))
+        (optimizer,) = trial(tried("SGD", *rates)).to_dict()["optimizers"]
+        assert optimizer["best_rate"] == 0.1
+        assert [each["moved"] for each in optimizer["rates"]] == [0.0, None]
+        (found,) = optimizer["rates"][1]["terms"]
+        assert found == {"name": "kl", "before": 0.5, "after": 0.25, "fell": True}
 
 
 class TestLoss:
@@ -172,3 +235,13 @@ def test_an_optimizer_that_was_not_tried_has_no_outcome_in_json():
     one, other = trial(skipped, tried("SGD", rate(TRAINED))).to_dict()["optimizers"]
     assert (one["outcome"], one["best_rate"], one["skipped"]) == (None, None, "sparse gradients")
     assert (other["outcome"], other["best_rate"], other["skipped"]) == ("trained", 0.1, "")
+
+
+@pytest.mark.parametrize(
+    ("repeats", "words"), [(1, "its 4 labels (1 repeated) need 5"), (0, "its 4 labels need 4")]
+)
+def test_labels_need_a_step_each_and_one_before_each_that_repeats(repeats, words):
+    found = AlignmentFlow(
+        examples=8, short=quantity(2.0), example=3, steps=3, labels=4, repeats=repeats
+    )
+    assert found.sentence == f"example 3 has 3 time steps, and {words}"

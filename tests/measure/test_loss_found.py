@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.errors import LossError
 from chainrule.measure import loss as module
 from chainrule.measure.inspection import inspect
@@ -227,6 +228,23 @@ def test_one_over_a_loss_is_no_part_of_it():
     assert [part.kind for part in half.parts] == ["mse"]
 
 
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda z: F.mse_loss(TARGETS, z),  # only the target has a gradient
+        lambda z: ((z - TARGETS) * z).mean(),
+        lambda z: ((z - TARGETS) ** 4).mean(),
+        lambda z: (z.exp() - z).square().mean(),
+    ],
+)
+def test_what_only_looks_like_a_squared_error_is_of_no_known_kind(compute):
+    model, x = make()
+    flow = inspect(model, lambda m: compute(m(x)))
+    (part,) = flow.loss_facts.parts
+    assert (part.kind, part.value, part.guessing) == ("custom", None, None)
+    assert [flow.layers[at].name for at in part.outputs] == ["2"]
+
+
 def test_parts_are_told_apart_and_add_up():
     model, x = make()
 
@@ -256,6 +274,27 @@ def test_a_constant_is_an_offset_and_no_fault(constant):
     assert facts.offset == pytest.approx(3.0)
     assert facts.guessing == pytest.approx(3.0 + facts.parts[0].guessing)
     assert (facts.cut, facts.detached) == (0.0, 0.0)
+
+
+def test_a_multiple_that_is_added_to_a_constant_counts_as_often():
+    model, x = make()
+    three = torch.tensor(3.0, dtype=torch.float64)
+    (one,) = inspect(model, lambda m: F.mse_loss(m(x), TARGETS)).loss_facts.parts
+    facts = inspect(model, lambda m: torch.add(three, F.mse_loss(m(x), TARGETS), alpha=2.0))
+    (twice,) = facts.loss_facts.parts
+    for field in ("value", "guessing", "constant"):
+        assert getattr(twice, field) == pytest.approx(2.0 * getattr(one, field))
+    assert facts.loss_facts.offset == pytest.approx(3.0)
+
+
+def test_a_constant_beside_soft_targets_makes_no_divergence_of_them():
+    model, x = make()
+    compute = CROSS_ENTROPIES["by_hand_soft"]
+    flow = inspect(model, lambda m: 3.0 + compute(m(x)))
+    (part,) = flow.loss_facts.parts
+    assert part.kind == "cross_entropy"
+    assert part.floor == pytest.approx(compute(SOFT.log()).item())
+    assert flow.loss_facts.offset == pytest.approx(3.0)
 
 
 # --- Step and reaction ---------------------------------------------------------------------------
@@ -444,6 +483,33 @@ def test_a_term_made_by_argmax_is_noticed():
         wrong = (model(x).argmax(1) != LABELS).double().mean().item()
     assert flow.loss_facts.cut == pytest.approx(5 * wrong)
     assert flow.loss_facts.detached == 0.0
+    assert flow.loss_facts.cut_by == ("argmax",)
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor")
+def test_a_term_made_by_copying_numbers_is_told_from_one_without_a_derivative():
+    model, x = make()
+
+    def compute(m, *, join):
+        terms = [each.square().mean() for each in m(x)]
+        return F.cross_entropy(m(x), LABELS) + join(terms).mean()
+
+    cut = inspect(model, lambda m: compute(m, join=torch.tensor))
+    assert cut.loss_facts.cut_by == ("tensor",)
+    finding = next(each for each in diagnose(cut).findings if each.rule == "detached_term")
+    assert "torch.tensor" in finding.evidence
+    assert "argmax" not in finding.evidence
+    assert "torch.stack" in diagnose(cut).action
+    whole = inspect(model, lambda m: compute(m, join=torch.stack))
+    assert (whole.loss_facts.cut, whole.loss_facts.cut_by) == (0.0, ())
+    both = inspect(
+        model,
+        lambda m: compute(m, join=torch.tensor) + (m(x).argmax(1) != LABELS).double().mean(),
+    )
+    assert set(both.loss_facts.cut_by) == {"tensor", "argmax"}
+    finding = next(each for each in diagnose(both).findings if each.rule == "detached_term")
+    assert "torch.tensor" in finding.evidence
+    assert "argmax" in finding.evidence
 
 
 def test_what_is_taken_off_and_what_was_detached_on_purpose_is_told_apart():
@@ -539,6 +605,24 @@ def test_terms_equal_autograd_term_by_term():
     assert by_name["accuracy"].is_detached
     assert not by_name["size"].is_detached
     assert by_name["accuracy"].value == pytest.approx(values["accuracy"].item())
+
+
+def test_guessing_of_a_term_is_known_where_it_is_nothing_else():
+    model, x = make()
+
+    def terms(m):
+        penalty = 1e-3 * m[0].weight.square().sum()
+        return {
+            "error": F.mse_loss(m(x), TARGETS),
+            "shifted": F.mse_loss(m(x), TARGETS) + 3.0,
+            "both": F.mse_loss(m(x), TARGETS) + penalty,
+            "penalty": 2 * penalty,
+        }
+
+    found = {term.name: term for term in inspect(model, terms).loss_facts.terms}
+    assert found["error"].guessing == pytest.approx(TARGETS.var(0, correction=0).mean().item())
+    assert found["shifted"].guessing is None
+    assert {name for name, term in found.items() if term.is_penalty} == {"penalty"}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import chainrule
 import non_finite_zoo as zoo
@@ -320,3 +321,21 @@ def test_any_model_gets_an_origin_exactly_if_autograd_is_not_finite(name):
         origin = find_non_finite(model, compute_loss)
     loss, bad = _list_bad(model, compute_loss)
     assert (origin is None) == (math.isfinite(loss) and not bad)
+
+
+@pytest.mark.parametrize("masked_rows", [1, 3])
+def test_what_was_masked_rightly_does_not_count_beside_what_is_undefined(masked_rows):
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 6), torch.randn(8, 4)
+    mask = torch.zeros(8, 6)
+    mask[:, 4:] = -torch.inf  # these may never be answered
+    mask[:masked_rows] = -torch.inf
+
+    def compute(m):
+        target = torch.zeros(8, dtype=torch.long)
+        target[:masked_rows] = -1
+        return F.cross_entropy(m(x) + mask, target, ignore_index=-1)
+
+    origin = find_non_finite(model, compute)
+    assert origin.count == 6 * masked_rows
+    assert f"{6 * masked_rows} of 48" in origin.cause

@@ -307,3 +307,61 @@ def test_a_group_at_zero_among_others_is_noted(kind):
     names = {each.name: each for each in diagnosis.notes}
     assert names["still_group"].modules == ("0.weight",)
     assert "rate_of_zero" not in names
+
+
+HALF = {
+    "adam": lambda p: torch.optim.Adam(p, 1e-3),
+    "adam, foreach": lambda p: torch.optim.Adam(p, 1e-3, foreach=True),
+    "adam, fused": lambda p: torch.optim.Adam(p, 1e-3, fused=True),
+    "adam, amsgrad": lambda p: torch.optim.Adam(p, 1e-3, amsgrad=True),
+    "adam, decay": lambda p: torch.optim.Adam(p, 1e-3, weight_decay=0.1),
+    "adam, larger ε": lambda p: torch.optim.Adam(p, 1e-3, eps=1e-4),
+    "adamw": lambda p: torch.optim.AdamW(p, 1e-3),
+    "nadam": lambda p: torch.optim.NAdam(p, 1e-3),
+    "adamax": lambda p: torch.optim.Adamax(p, 1e-3),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, 1e-3),
+    "adagrad": lambda p: torch.optim.Adagrad(p, 1e-3),
+    "adagrad, started": lambda p: torch.optim.Adagrad(p, 1e-3, initial_accumulator_value=0.1),
+    "sgd": lambda p: torch.optim.SGD(p, 1e-3),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("has_dead_unit", [False, True])
+@pytest.mark.parametrize("name", HALF)
+def test_a_lost_epsilon_is_found_where_the_step_really_divides_by_it(name, has_dead_unit, dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1))
+    with torch.no_grad():
+        model[0].bias[0] = -100.0 if has_dead_unit else 0.0
+    model = model.to(dtype)
+    optimizer = HALF[name](model.parameters())
+
+    def compute(m):
+        return F.mse_loss(m(X.to(dtype)), Y.to(dtype))
+
+    flow = chainrule.inspect(model, compute, optimizer)
+    found = {each.rule: each for each in chainrule.diagnose(flow).findings}.get("lost_epsilon")
+    compute(model).backward()
+    optimizer.step()
+    spoiled = sum(int((~each.isfinite()).sum()) for each in model.parameters())
+    count = sum(each.numel() for each in model.parameters())
+    assert (found.value if found else 0.0) == pytest.approx(spoiled / count)
+    if found:
+        assert found.verdict is Verdict.UNDERFLOW
+        assert "float16" in found.evidence
+
+
+def test_a_state_that_holds_squares_is_divided_by():
+    torch.manual_seed(0)
+    model = build().half()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def compute(m):
+        return F.mse_loss(m(X.half()), Y.half())
+
+    assert sum(chainrule.inspect(model, compute, optimizer).optimizer.divided) > 0.0
+    for each in model.parameters():
+        held = torch.full_like(each, 0.01)
+        optimizer.state[each] = {"step": torch.tensor(5.0), "exp_avg": held, "exp_avg_sq": held}
+    assert chainrule.inspect(model, compute, optimizer).optimizer.divided == (0.0,) * 4

@@ -166,6 +166,17 @@ class TestWeights:
         trained = {id(parameters[f"{name}.{key}"]) for name in "ab" for key in ("weight", "bias")}
         assert list_trained(model, flow) == trained
 
+    def test_what_is_tied_to_an_embedding_is_none(self):
+        model = nn.ModuleDict({"head": nn.Linear(4, 7, bias=False), "embed": nn.Embedding(7, 4)})
+        model["embed"].weight = model["head"].weight
+        ids = torch.arange(7)
+        flow = inspect(model, lambda m: m["head"](m["embed"](ids)).square().mean())
+        assert [each.name for each in flow.parameters] == ["head.weight"]
+        assert list_weights(model, flow) == ()
+        model["embed"].weight = nn.Parameter(torch.randn(7, 4))
+        flow = inspect(model, lambda m: m["head"](m["embed"](ids)).square().mean())
+        assert [each.name for each in list_weights(model, flow)] == ["head.weight"]
+
     def test_of_every_kind_with_their_fans(self):
         torch.manual_seed(0)
         model = Attending()
@@ -324,6 +335,26 @@ class TestBranches:
             assert (edit.action, edit.value) == ("scale", pytest.approx(3**-0.5))
 
 
+class Around(nn.Module):
+    """A layer, and behind it a branch that has no weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.branch, self.head = nn.Linear(4, 4), nn.Sequential(nn.Tanh()), Branching(1)
+
+    def forward(self, x):
+        h = self.first(x)
+        return self.head(h + self.branch(h))
+
+
+def test_a_branch_without_weights_does_not_end_in_the_layer_before_it():
+    torch.manual_seed(0)
+    model = Around()
+    flow = measure(model, torch.randn(5, 4, requires_grad=True))
+    assert len(flow.residuals) == 2
+    assert [name for name, _ in list_branch_ends(model, flow)] == ["head.blocks.0.3"]
+
+
 class TestMeasuredScales:
     def test_outputs_get_one_spread_and_four_times_that_before_a_sigmoid(self):
         torch.manual_seed(0)
@@ -357,6 +388,20 @@ class TestMeasuredScales:
         apply_edits(model, change.edits)
         assert model[0](x).mean(0)[1:3].tolist() == pytest.approx([0.0, 0.0], abs=1e-5)
         assert fit_biases(copy.deepcopy(model), measure(model, x), lambda m: m(x)) is None
+
+    def test_dead_units_behind_dead_units_get_a_mean_of_zero_as_well(self):
+        torch.manual_seed(0)
+        x = torch.randn(50, 6)
+        model = nn.Sequential(
+            nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)
+        )
+        with torch.no_grad():
+            model[0].bias[1:3] = -20.0
+            model[2].bias[0] = -20.0
+        change = fit_biases(copy.deepcopy(model), measure(model, x), lambda m: m(x))
+        assert [edit.parameter for edit in change.edits] == ["0.bias", "2.bias"]
+        apply_edits(model, change.edits)
+        assert float(model[:3](x)[:, 0].detach().mean()) == pytest.approx(0.0, abs=1e-5)
 
     def test_dead_channels_of_a_convolution(self):
         torch.manual_seed(0)

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from chainrule import apply_remedy, find_remedies
+from chainrule.errors import RemedyError
 from chainrule.remedies.result import Outcome
 from traces import unchanged
 
@@ -68,3 +69,28 @@ def test_a_small_last_layer_that_is_meant_is_not_blown_up():
             assert remedy.outcome is Outcome.FAILS
             assert "loss" in remedy.outcome_text
     assert not any(remedy.after.loss > 10 * remedy.before.loss for remedy in found)
+
+
+def test_batches_that_are_empty_or_none_are_refused():
+    model = nn.Linear(4, 1)
+
+    def compute(m, batch):
+        return m(batch).square().mean()
+
+    for given in ([], 3):
+        with pytest.raises(RemedyError, match="batches: must"):
+            find_remedies(model, compute, prove=True, batches=given)
+
+
+def test_no_room_for_a_training_is_said_and_what_was_measured_stays(monkeypatch):
+    def run_out(*args, **settings):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr("chainrule.remedies.model_search.try_training", run_out)
+    torch.manual_seed(0)
+    model = nn.Sequential(*(p for _ in range(8) for p in (nn.Linear(8, 8), nn.Sigmoid())))
+    x = torch.randn(16, 8)
+    found = find_remedies(model, lambda m: m(x).square().mean(), enough=1, prove=True)
+    assert found.tried
+    assert "no room" in found.note
+    assert "OutOfMemoryError" in found.note

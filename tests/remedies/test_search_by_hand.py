@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from torch import nn
@@ -11,9 +12,10 @@ from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import RemedyError, SpecError
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
+from chainrule.measure.inspection import inspect
 from chainrule.remedies.changes import RESIDUAL, Change
 from chainrule.remedies.edits import Edit
-from chainrule.remedies.failures import find_obstacle
+from chainrule.remedies.failures import describe_failures, find_obstacle
 from chainrule.remedies.model_changes import ModelChange
 from chainrule.remedies.model_search import _list_pairs as list_model_pairs
 from chainrule.remedies.result import (
@@ -21,6 +23,7 @@ from chainrule.remedies.result import (
     Comparison,
     Outcome,
     Remedies,
+    _judge,
     compare_flows,
     confirm,
     describe_harm,
@@ -35,7 +38,9 @@ from chainrule.remedies.spec_changes import (
     scale_weights,
 )
 from chainrule.remedies.spec_search import find_spec_remedies
+from chainrule.spec.activations import ACTIVATIONS
 from chainrule.spec.network_spec import NetworkSpec
+from faults import FAULTS
 from made_flows import call, make_chain, make_flow, parameter
 
 
@@ -139,6 +144,30 @@ class TestOutcome:
         assert comparison.passes is passes
         word = "largest" if rule == "dead_units" else "m"
         assert word in comparison.name
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "chance", "outcome"),
+    [
+        ("vanishing", "vanishing", 0.9, Outcome.HELPS),
+        ("vanishing", "exploding", 0.9, Outcome.TRADES),
+        ("non-finite", "exploding", 0.9, Outcome.HELPS),  # what had overflowed has a size again
+        ("vanishing", "hard to train", 0.9, Outcome.TRADES),
+        ("vanishing", "hard to train", 0.01, Outcome.HELPS),  # it was that already
+        ("vanishing", "hard to train", None, Outcome.HELPS),
+    ],
+)
+def test_a_problem_that_was_there_before_is_not_traded_for(was, now, chance, outcome):
+    def diagnose_as(verdict, probability):
+        return SimpleNamespace(
+            verdict=Verdict(verdict),
+            findings=[SimpleNamespace(verdict=Verdict(verdict))],
+            viability=SimpleNamespace(sgd=SimpleNamespace(probability=probability)),
+        )
+
+    comparison = SimpleNamespace(closed=0.5, passes=False)
+    before, after = diagnose_as(was, chance), diagnose_as(now, 0.5)
+    assert _judge(comparison, before, after, specified=True, cuts=False) is outcome
 
 
 def make_trial(outcome, learned=0.5, fresh=True, name="SGD", after=1.0):
@@ -397,6 +426,14 @@ class TestSpecChanges:
             "tanh": "xavier",
         }
 
+    def test_activations_are_compared_by_their_slope_where_the_old_one_has_little(self):
+        for activation, is_flat in (("sigmoid", True), ("tanh", False), ("relu", False)):
+            changes = [c for c in self.list(activation=activation) if c.kinds == ("activation",)]
+            assert changes
+            for each in changes:
+                assert ("0.25" in each.reason) is is_flat
+                assert (each.reason == ACTIVATIONS[each.spec.activation].note) is not is_flat
+
     def test_structures_that_are_there_already_are_not_tried(self):
         assert [spec.residual for spec in self.find("residual")] == ["scaled", "plain"]
         assert [spec.residual for spec in self.find("residual", residual="plain")] == ["scaled"]
@@ -447,8 +484,33 @@ def test_enough_is_a_whole_number_above_0(enough):
         assert part in str(raised.value)
 
 
+def test_changes_are_measured_with_the_seeds_of_the_network_as_it_is():
+    found = find_spec_remedies(NetworkSpec(depth=12, width=4), [3, 7], enough=1)
+    assert found.before.seeds == (3, 7)
+    assert {remedy.after.seeds for remedy in found.tried} == {(3, 7)}
+
+
 def test_a_copy_may_take_as_many_bytes_as_its_limit():
     model = nn.Linear(3, 2)  # eight numbers of four bytes
     flow = make_chain([1e-9, 1.0])
     assert find_obstacle(model, flow, diagnose(flow), 32) == ""
     assert "copy_limit" in find_obstacle(model, flow, diagnose(flow), 31)
+
+
+def test_other_weights_open_a_path_that_zeros_close():
+    model, compute_loss = FAULTS["all zero"].build(True)
+    flow = inspect(model, compute_loss)
+    diagnosis = diagnose(flow)
+    assert (diagnosis.verdict, diagnosis.findings[0].rule) == (Verdict.NO_GRADIENT, "zero_product")
+    assert find_obstacle(model, flow, diagnosis, 2**20) == ""
+    unreached = make_flow((), (parameter("a.weight", None, status="unreached"),))
+    assert diagnose(unreached).verdict is Verdict.NO_GRADIENT
+    assert "path" in find_obstacle(model, unreached, diagnose(unreached), 2**20)
+
+
+def test_of_several_failures_the_first_is_quoted():
+    said = describe_failures(["ValueError: one", "KeyError: other"], 5)
+    assert "2 of 5" in said
+    assert "ValueError: one" in said
+    assert "other" not in said
+    assert describe_failures([], 5) == ""

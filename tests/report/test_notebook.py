@@ -51,6 +51,12 @@ class TestBundle:
         for blame in rank_attributions(flow):
             assert format_number(blame.factor) in page
 
+    @pytest.mark.parametrize(("depth", "is_open"), [(30, True), (31, False)])
+    def test_a_long_table_is_folded(self, depth, is_open):
+        page = simulate(NetworkSpec(depth=depth, width=2), 1)._repr_mimebundle_()["text/html"]
+        assert ("<details open" in page) is is_open
+        assert f"Weight layers ({depth})" in page
+
     def test_gives_only_what_is_asked_for(self):
         flow = FLOWS["healthy"]()
         assert set(flow._repr_mimebundle_(include=["text/html"])) == {"text/html"}

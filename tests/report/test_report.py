@@ -27,6 +27,7 @@ from chainrule.figures import (
     theme,
 )
 from chainrule.flow.loading import decode_flow
+from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
 from chainrule.presets import PRESETS
@@ -210,6 +211,29 @@ class TestReport:
         assert "My <model>" in text
         assert "1 May" in text
         assert "3 layers × 8 units" in text
+
+    def test_follows_a_short_training_if_there_was_one(self):
+        model = torch.nn.Linear(4, 1)
+        x = torch.randn(8, 4)
+        flow = inspect(model, lambda m: (m(x) - 1).square().mean())
+        rate = RateTrial(
+            rate=0.1, steps=9, before=2.0, after=1.0, learned=0.5, outcome=TrialOutcome.TRAINED
+        )
+        trial = Trial(
+            optimizers=(OptimizerTrial(name="SGD", rates=(rate,)),),
+            passes=80.0,
+            limit=300,
+            fresh=True,
+            kept=3,
+        )
+        assert "SGD: trained" in build_report(flow, trial=trial)
+        assert "SGD: trained" not in build_report(flow)
+
+    def test_writes_powers_of_ten_with_their_sign(self):
+        flow = make_chain([3e-9, 1.0, 2e8])
+        page = build_report(flow)
+        assert "3.0·10<sup>−9</sup>" in page
+        assert "2.0·10<sup>8</sup>" in page
 
     def test_says_what_clipping_does(self):
         flow = simulate(NetworkSpec(depth=3, width=8, clip_norm=0.01), 3)
@@ -406,6 +430,7 @@ class TestCharts:
             ({"type": "log"}, -2.0, 2.0, ["10⁻²", "10⁻¹", "1", "10", "10²"]),
             ({"type": "log", "dtick": 5}, -10.0, 0.0, ["10⁻¹⁰", "10⁻⁵", "1"]),
             ({"type": "log"}, -0.5, 0.5, ["0.5", "1", "2"]),
+            ({"type": "log"}, 0.45, 0.8, ["3", "4", "5", "6"]),
             ({}, 0.0, 1.0, ["0", "0.2", "0.4", "0.6", "0.8", "1"]),
             ({}, -1.0, 1.0, ["−1", "−0.5", "0", "0.5", "1"]),
             ({"dtick": 3, "tick0": 1}, 0.5, 8.5, ["1", "4", "7"]),
@@ -476,6 +501,11 @@ class TestPlot:
     def test_another_measurement_is_drawn_with_it(self):
         flow, other = (simulate(NetworkSpec(depth=depth, width=8), 2) for depth in (4, 3))
         assert list(plot(flow, other=other).data[3].y) == list(other.weight_gradient_norms)
+        for chart in ("activations", "factors"):
+            beside = [each for each in plot(flow, chart, other=other).data if "pinned" in each.name]
+            assert beside
+            assert all(sorted(each.x) == [1, 2, 3] for each in beside)
+            assert not any("pinned" in each.name for each in plot(flow, chart).data)
 
     def test_theory_is_drawn_behind_the_gradients_and_described(self):
         from chainrule.theory import predict

@@ -116,3 +116,15 @@ def test_cells_of_layer_one_are_at_the_bottom_and_change_in_the_middle(charts):
     for row in read_cells(image.get("href")):  # nothing is known before the sample
         assert {pixel[3] for pixel in row[:half]} == {0}
         assert 0 not in {pixel[3] for pixel in row[half:]}
+
+
+@pytest.mark.parametrize(
+    ("ending", "state"),
+    [("", "ended"), ("ValueError at step 2", "stopped by ValueError at step 2")],
+)
+def test_the_head_says_what_stopped_the_run(ending, state, tmp_path):
+    writer = RunWriter.open(tmp_path / "a.db", make_facts())
+    writer.write(make_step(1))
+    writer.close(ending)
+    words = build_run_report(RunReader(tmp_path / "a.db")).partition("<h2>")[0]
+    assert f" · {state} · " in words

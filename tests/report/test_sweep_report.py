@@ -85,6 +85,12 @@ def test_an_argument_called_as_a_value_is_shown_in_addition_to_it():
     assert [float(row["loss"]) for row in table] == [1.0, 2.0]
 
 
+def test_settings_that_differ_in_a_late_digit_are_told_apart():
+    page = build_sweep_report(Sweep((make(0, weight_std=0.0251), make(1, weight_std=0.0252))))
+    assert [cell[0] for cell in read_cells(page)] == ["weight std 0.0251", "weight std 0.0252"]
+    assert re.findall(r">(0\.0\d*)</text>", page) == ["0.0251", "0.0252"]
+
+
 def test_one_cell_is_a_page_too():
     assert "healthy" in build_sweep_report(Sweep((make(0, depth=2),)))
 

@@ -149,6 +149,18 @@ def test_notes_are_sentences():
     assert all(entry.note.endswith(".") for entry in ACTIVATIONS.values())
 
 
+@pytest.mark.parametrize("z", [20.0, 40.0, 100.0, 300.0])
+def test_slopes_far_out_are_small_and_not_zero(z):
+    """Of 1 ÷ cosh² z and σ(z)σ(−z) that is 4e^−2z and e^−z, to the last digit of a float."""
+    for side in (z, -z):
+        assert ACTIVATIONS["tanh"].derivative(side) == pytest.approx(
+            4 * math.exp(-2 * z), rel=1e-9, abs=0
+        )
+        assert ACTIVATIONS["sigmoid"].derivative(side) == pytest.approx(
+            math.exp(-z), rel=1e-7, abs=0
+        )
+
+
 def test_a_saturated_sigmoid_is_one_beyond_its_familiar_bound():
     """5 % of 1/4 is reached where σ(z) = (1 ± √0.95)/2, at |z| = 4.35."""
     sigmoid = get_activation("sigmoid")

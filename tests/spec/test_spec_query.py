@@ -32,6 +32,7 @@ class TestQuery:
         ("query", "facts"),
         [
             ("depth=3&width=4&depth=5", ["depth: ", "once"]),
+            ("depth=3&width=4&width=5", ["width: ", "once"]),
             ("depth=", ["depth: ", "1 to 1000", "got ''"]),
             ("depth=x", ["depth: ", "1 to 1000", "got 'x'"]),
             ("Depth=3", ["Depth: ", "'depth'", ", ".join(FIELDS)]),

@@ -51,7 +51,11 @@ def test_a_cell_is_measured_as_by_simulate_and_beside_theory(threads):
     )
     assert measured.weight_gradient_norms == tuple(map(float, flow.weight_gradient_norms))
     assert measured.gradient_ratio == float(flow.gradient_ratio)
-    assert measured.verdict == str(chainrule.diagnose(flow).verdict)
+    diagnosis = chainrule.diagnose(flow)
+    chances = diagnosis.viability.sgd.probability, diagnosis.viability.adam.probability
+    assert (measured.sgd, measured.adam) == chances
+    assert chances[0] != chances[1]
+    assert measured.verdict == str(diagnosis.verdict)
     assert list(foreseen.weight_gradient_bands) == chainrule.theory.predict(spec, 4).list_bands()
     assert trained.steps == 5
     assert not trained.trained

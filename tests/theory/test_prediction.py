@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chainrule import INITIALIZERS, NetworkSpec, simulate
+from chainrule._utils.numbers import format_number
 from chainrule.errors import ChainruleError, SpecError
 from chainrule.measure.networks import run_stack, stack_networks
 from chainrule.spec.activations import ACTIVATIONS
@@ -159,6 +160,36 @@ MEASURED = [
     {"activation": "gelu", "init": "he", "normalization": "layernorm"},
     {"activation": "relu", "init": "he", "normalization": "batchnorm"},
 ]
+
+
+@pytest.mark.parametrize(
+    ("normalization", "taken"), [("rmsnorm", 0.25), ("layernorm", 0.25 + 1 / (2 * math.pi))]
+)
+def test_a_normalized_rectifier_loses_its_size_and_with_its_mean_also_that_by_hand(
+    normalization, taken
+):
+    """δ after the normalization is 2(h − t)φ′ ÷ Bn, of mean square E h²φ′² + E φ′² = 1.
+
+    Its product with u has the mean E u·relu(u) = 1/2, and its own mean is E relu(u) = 1/√2π. Both
+    are taken out, and z = √2·u with the weights of He.
+    """
+    spec = NetworkSpec(depth=1, width=64, activation="relu", init="he", normalization=normalization)
+    count = spec.width * spec.batch_size
+    found = float(predict(spec).layers[0].delta_norm)
+    assert found == pytest.approx(2 * math.sqrt((1 - taken) / 2 / count), rel=1e-4)
+
+
+def test_what_a_normalization_adds_to_the_variance_is_pytorchs():
+    eps = {
+        name: read_setting(NetworkSpec(normalization=name)).epsilon
+        for name in ("layernorm", "batchnorm", "rmsnorm")
+    }
+    assert eps["layernorm"] == torch.nn.LayerNorm(4).eps
+    assert eps["batchnorm"] == torch.nn.BatchNorm1d(4).eps
+    assert torch.nn.RMSNorm(4).eps is None  # then it is the rounding of the inputs
+    assert eps["rmsnorm"] == torch.finfo(torch.float32).eps
+    double = NetworkSpec(normalization="rmsnorm", dtype="float64")
+    assert read_setting(double).epsilon == torch.finfo(torch.float64).eps
 
 
 @pytest.mark.parametrize("fields", MEASURED, ids=lambda fields: " ".join(fields.values()))
@@ -353,6 +384,18 @@ class TestAgreement:
         words = predict(spec, 8).describe_agreement(simulate(spec, 8))
         assert words.startswith("Layer 1: measured ")
         assert "all 3 layers" in words
+
+    @pytest.mark.parametrize("measure", ["weight", "delta"])
+    def test_words_are_of_the_measure_that_is_asked_for(self, measure):
+        spec = NetworkSpec(depth=3, width=128, activation="tanh", init="xavier")
+        flow, prediction = simulate(spec, 8), predict(spec, 8)
+        measured, theory = (
+            each.delta_norms[0] if measure == "delta" else each.weight_gradient_norms[0]
+            for each in (flow, prediction)
+        )
+        numbers = f"{format_number(measured)}, theory {format_number(theory.median)} "
+        said = prediction.describe_agreement(flow, measure)
+        assert said.startswith(f"Layer 1: measured {numbers}")
 
     def test_parting_is_explained(self):
         spec = NetworkSpec(depth=3, width=128, activation="tanh", init="xavier")

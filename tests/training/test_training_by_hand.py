@@ -1,9 +1,11 @@
 """Costs, bounds, tasks, batches and the level of guessing, worked out by hand."""
 
 import math
+import random
 from copy import deepcopy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ from chainrule.training.batches import (
     find_batches,
 )
 from chainrule.training.guessing import _start, measure_guessing
+from chainrule.training.movement import measure_movement
 from chainrule.training.optimizers import rebuild_optimizer
 from chainrule.training.tasks import Task, load_task
 from chainrule.training.trainability import (
@@ -209,6 +212,19 @@ class TestBatches:
         assert found.evaluate(model) == found.evaluate(model)
         assert counter.passes == 1.5 + 2 * KEPT * 0.5
 
+    @pytest.mark.parametrize("draw", [random.random, np.random.random_sample])
+    def test_batches_of_other_random_numbers_can_be_had_twice_too(self, draw):
+        found, _ = self.find(lambda m: m(torch.full((4, 3), draw())).square().mean())
+        assert (found.kept, found.fresh, found.chosen) == (KEPT, True, True)
+        model = nn.Linear(3, 1)
+        losses = found.evaluate(model)
+        assert len(set(losses)) == KEPT
+        assert found.evaluate(model) == losses
+
+    def test_an_undefined_loss_of_no_tensors_is_no_fresh_batch(self):
+        found, _ = self.find(lambda m: m.weight.sum() * math.nan)
+        assert (found.kept, found.fresh, found.chosen) == (1, False, True)
+
     def test_batches_of_an_iterator_cannot_be_chosen(self):
         stream = iter(torch.randn(99, 4, 3))
         found, counter = self.find(lambda m: m(next(stream)).square().mean())
@@ -249,7 +265,12 @@ class TestBatches:
             pytest.approx(2 * float(model(x).sum().detach()))
         )
         assert ask(lambda m: m(x[:1])).shape == ()
-        for wrong in (lambda m: m(x), lambda m: 1.0, lambda m: m(x).sum().detach()):
+        for wrong in (
+            lambda m: m(x),
+            lambda m: 1.0,
+            lambda m: m(x).sum().detach(),
+            lambda m: m(x).sum() * 1j,
+        ):
             with pytest.raises(InspectionError):
                 ask(wrong)
 
@@ -335,6 +356,60 @@ class TestOptimizers:
         assert made.param_groups[0]["params"] == [copied.weight]
         assert ["1 of 2" in notes[0], "2 parameters" in notes[1]] == [True, True]
 
+    def test_a_function_gets_what_is_trained(self):
+        model = nn.Linear(3, 1)
+        model.bias.requires_grad_(False)
+        copied = deepcopy(model)
+        made = rebuild_optimizer(model, copied, torch.optim.SGD)
+        assert made.param_groups[0]["params"] == [copied.weight]
+
+    def test_a_group_keeps_its_settings_beside_one_that_is_left_out(self):
+        model, other = nn.Linear(3, 1), nn.Linear(2, 1)
+        model.bias.requires_grad_(False)
+        groups = [
+            {"params": [model.weight], "lr": 0.5, "momentum": 0.2},
+            {"params": [other.weight]},
+            {"params": [other.bias], "lr": 0.7},
+        ]
+        notes = []
+        made = rebuild_optimizer(model, deepcopy(model), torch.optim.SGD(groups, lr=0.1), notes)
+        assert [(g["lr"], g["momentum"]) for g in made.param_groups] == [(0.5, 0.2)]
+        assert ["2 parameters" in note for note in notes] == [True]  # a frozen one lacks nothing
+
+
+class TestMovement:
+    @staticmethod
+    def move(change, held=("weight", "bias"), dtype=torch.float32):
+        """A weight of norm 5 and a bias of norm 12, of which one entry each changes."""
+        model = nn.Linear(2, 2).to(dtype)
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+            model.bias.copy_(torch.tensor([0.0, 12.0]))
+            copied = deepcopy(model)
+            for name, by in change.items():
+                getattr(copied, name).view(-1)[0] += by
+        return measure_movement(model, copied, {id(getattr(copied, name)) for name in held})
+
+    def test_is_that_of_what_the_optimizer_holds(self):
+        assert self.move({"weight": 1.0})[0] == pytest.approx(1 / 13)
+        assert self.move({"weight": 3.0, "bias": 4.0})[0] == pytest.approx(5 / 13)
+        assert self.move({"weight": 1.0, "bias": 4.0}, ["weight"])[0] == pytest.approx(1 / 5)
+        assert self.move({"bias": 4.0}, ["weight"]) == (0.0, None)
+        assert self.move({"bias": 4.0}, []) == (None, None)
+
+    def test_counts_the_entries_of_half_precision_that_stay(self):
+        assert self.move({"bias": 4.0}, dtype=torch.bfloat16)[1] == pytest.approx(5 / 6)
+        assert self.move({"bias": 4.0}, ["weight"], torch.bfloat16) == (0.0, 1.0)
+
+    def test_from_zero_is_infinite(self):
+        model = nn.Linear(2, 2, bias=False)
+        nn.init.zeros_(model.weight)
+        copied = deepcopy(model)
+        held = {id(copied.weight)}
+        assert measure_movement(model, copied, held) == (0.0, None)
+        nn.init.ones_(copied.weight)
+        assert measure_movement(model, copied, held) == (math.inf, None)
+
 
 class TestRace:
     SPEC = NetworkSpec(depth=7, width=16, activation="relu", init="he")
@@ -364,6 +439,15 @@ class TestRace:
             assert one.accuracy == pytest.approx(other.accuracy, abs=2e-3)
             assert (one.learning_rate, one.steps) == (rate, 40)
             assert one.accuracy > one.chance + 0.02
+
+
+@torch.no_grad()
+def test_in_a_race_an_answer_with_one_score_that_is_no_number_is_not_right():
+    race = _Race([SPEC], (0.1, 0.2), "sgd", load_task("teacher"))
+    before = race._measure(race.stack, 1)
+    race.stack["read_out", "bias"][0][1, 0] = math.nan  # which is the largest to argmax
+    assert before[0] > 0.0
+    assert race._measure(race.stack, 1) == [before[0], 0.0]
 
 
 def make_lane(rate, before, after, *, is_over=False, outcome=TrialOutcome.SLOW, learned=0.1):

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -320,6 +321,20 @@ def test_a_longer_training_finds_what_comes_late():
     assert any(each.outcome is TrialOutcome.NON_FINITE for each in longer.tried)
 
 
+def test_a_longer_training_goes_on_after_a_success():
+    model, compute_loss = dense(), draw()
+
+    def build(parameters):
+        return torch.optim.Adam(parameters, 0.01)
+
+    trial = try_training(model, compute_loss, build, passes=250)
+    longer = confirm_training(model, compute_loss, trial, build, passes=250)
+    first, second = (each.optimizers[0].rates[0] for each in (trial, longer))
+    assert first.outcome is second.outcome is TrialOutcome.TRAINED
+    assert first.steps < 200 < second.steps
+    assert longer.passes <= 250
+
+
 def test_a_machine_that_stops_for_a_moment_costs_no_passes(monkeypatch):
     times = iter([0.0, 3.0, 3.0, 3.001])
     clock = SimpleNamespace(perf_counter=lambda: next(times))
@@ -327,6 +342,15 @@ def test_a_machine_that_stops_for_a_moment_costs_no_passes(monkeypatch):
     trial = try_training(dense(), draw(), torch.optim.SGD, passes=60, seconds=100.0)
     assert not trial.notes
     assert list(times) == []
+
+
+def test_of_three_passes_the_fastest_counts(monkeypatch):
+    times = iter([0.0, 3.0, 3.0, 3.5, 3.5, 6.5])
+    clock = SimpleNamespace(perf_counter=lambda: next(times))
+    monkeypatch.setattr("chainrule.training.trial.time", clock)
+    trial = try_training(dense(), draw(), torch.optim.SGD, passes=100, seconds=30.0)
+    assert any("60 passes were allowed" in note for note in trial.notes)  # 30 s of 0.5 s each
+    assert trial.passes <= 60
 
 
 def test_fewer_passes_where_one_is_slow_and_none_without_room():
@@ -432,6 +456,21 @@ def test_judge(before, after, guessing, outcome):
     found, learned = judge(before, after, guessing=guessing)
     assert found == outcome
     assert learned <= 1 or math.isnan(learned) or min(after) < 0
+
+
+@pytest.mark.parametrize(
+    ("after", "outcome"), [([2.0, 5.0, 5.0], "diverged"), ([1.0, 1.8, 8.0], "flat")]
+)
+def test_judge_does_not_mind_the_order_of_batches(after, outcome):
+    """A loss of 2 that rises to 4 or 3.6, by twice its standard error and by less than one."""
+    for order in itertools.permutations(after):
+        assert judge([2.0, 2.0, 2.0], order)[0] == outcome
+
+
+@pytest.mark.parametrize(("after", "outcome"), [([1.0, 1.8], "flat"), ([1.0, 1.5], "trained")])
+def test_judge_asks_for_a_fall_of_two_standard_errors(after, outcome):
+    """Of two falls it is half of their difference: 0.6 is less than 2 · 0.4, 0.75 is not."""
+    assert judge([2.0, 2.0], after)[0] == outcome
 
 
 TABLE = torch.randn(1000, 8, generator=torch.Generator().manual_seed(1))
@@ -717,3 +756,89 @@ def test_half_of_a_loss_of_unknown_level_is_not_the_end():
     assert two.guessing is None
     assert one.guessing is not None
     assert one.optimizers[0].rates[0].steps < two.optimizers[0].rates[0].steps
+
+
+class _Step(torch.autograd.Function):
+    """A step whose way back is undefined far below it."""
+
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return (u > 0).float()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        e = torch.exp(-25 * ctx.saved_tensors[0])
+        return gradient * 25 * e / (e + 1) ** 2
+
+
+class _Sigmoid(_Step):
+    @staticmethod
+    def backward(ctx, gradient):
+        s = torch.sigmoid(25 * ctx.saved_tensors[0])
+        return gradient * 25 * s * (1 - s)
+
+
+class _Spikes(nn.Module):
+    def __init__(self, step):
+        super().__init__()
+        self.first, self.last, self.step = nn.Linear(20, 32), nn.Linear(32, 10), step
+
+    def forward(self, x):
+        return self.last(self.step.apply(8 * self.first(x)))
+
+
+class TestWeightsThatAreLost:
+    def test_are_seen_though_the_loss_stays_finite(self):
+        optimizer = partial(torch.optim.Adam, lr=1e-3)
+        trial = try_training(_Spikes(_Step), draw(), optimizer, passes=60)
+        (rate,) = trial.optimizers[0].rates
+        assert rate.outcome is TrialOutcome.NON_FINITE
+        assert rate.spoiled == ("first.weight", "first.bias")
+        assert math.isfinite(rate.after)
+        assert "'first.weight'" in rate.describe()
+        assert format_number(rate.after) in rate.describe()
+        finding = chainrule.diagnose(
+            chainrule.inspect(nn.Linear(20, 10), draw()), trial=trial
+        ).findings[0]
+        assert finding.rule == "loses_numbers"
+        assert "'first.weight'" in finding.evidence
+
+    def test_are_not_those_of_a_sound_twin(self):
+        optimizer = partial(torch.optim.Adam, lr=1e-3)
+        trial = try_training(_Spikes(_Sigmoid), draw(), optimizer, passes=60)
+        assert trial.optimizers[0].rates[0].spoiled == ()
+        assert trial.optimizers[0].outcome is not TrialOutcome.NON_FINITE
+
+    def test_are_not_those_that_were_infinite_before(self):
+        model = nn.Sequential(nn.Linear(20, 10))
+        model.mask = nn.Parameter(torch.tensor([0.0, -math.inf]))
+        trial = try_training(model, draw(), partial(torch.optim.SGD, lr=0.1), passes=40)
+        assert trial.optimizers[0].rates[0].spoiled == ()
+
+
+class TestFloat16:
+    @staticmethod
+    def compute(model):
+        x = torch.randn(16, 20)
+        return F.cross_entropy(model(x.half()), (x @ WEIGHTS).argmax(1))
+
+    def test_adam_gets_an_epsilon_that_the_format_holds(self):
+        trial = try_training(nn.Linear(20, 10).half(), self.compute, passes=60)
+        by_name = {each.name: each for each in trial.optimizers}
+        assert (by_name["SGD"].settings, by_name["Adam"].settings) == ("", "eps=0.0001")
+        assert by_name["Adam"].outcome is not TrialOutcome.NON_FINITE
+        assert any("float16" in note and "eps=0.0001" in note for note in trial.notes)
+
+    def test_yours_that_lost_its_epsilon_is_named(self):
+        model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 10)).half()
+        adam = torch.optim.Adam(model.parameters(), 1e-3)
+        trial = try_training(model, self.compute, adam, passes=40)
+        assert trial.optimizers[0].outcome is TrialOutcome.NON_FINITE
+        action = chainrule.diagnose(chainrule.inspect(model, self.compute), trial=trial).action
+        assert all(word in action for word in ("float16", "autocast", "eps=1e-4"))
+        for sound in (
+            torch.optim.Adam(model.parameters(), 1e-3, eps=1e-4),
+            torch.optim.SGD(model.parameters(), 1e-3),
+        ):
+            assert try_training(model, self.compute, sound, passes=40).optimizers[0].lost == ""

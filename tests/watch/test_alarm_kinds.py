@@ -1,5 +1,7 @@
 """Kinds of trouble in real small trainings, and what only looks like them."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -513,3 +515,29 @@ def test_functional_calls_are_not_called_compiled(transforms):
         assert "compile" not in sample.missing
         assert ".." not in sample.missing
     assert all("torch.func" in sample.missing for sample in run.samples) or not transforms
+
+
+@pytest.mark.parametrize(
+    ("dtype", "settings", "is_lost"),
+    [
+        (torch.float16, {}, True),
+        (torch.float16, {"eps": 1e-4}, False),
+        (torch.float32, {}, False),
+    ],
+)
+def test_an_epsilon_that_float16_rounds_to_zero_is_named(dtype, settings, is_lost):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 24), nn.ReLU(), nn.Linear(24, 4)).to(dtype)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3, **settings)
+    x = torch.randn(64, 10)
+    with watch(model, optimizer) as run:
+        for step in range(4):
+            scale = math.nan if not is_lost and step == 2 else 1.0
+            optimizer.zero_grad()
+            loss = scale * F.cross_entropy(model(x.to(dtype)), x[:, :4].argmax(1))
+            loss.backward()
+            optimizer.step()
+            run.log(loss=loss.detach())
+    alarm = next(each for each in run.alarms if each.rule == "non_finite")
+    assert ("eps=1e-4" in alarm.action) is is_lost
+    assert ("float16" in alarm.cause) is is_lost

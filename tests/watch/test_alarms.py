@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chainrule.watch import history as history_module
 from chainrule.watch import rules as rules_module
 from chainrule.watch.alarm_constants import RECORD
-from chainrule.watch.history import History, measure_outlier
+from chainrule.watch.history import BadInput, History, measure_outlier
 from chainrule.watch.loss_rules import is_high
 from chainrule.watch.records import ABSENT, OptimizerFacts, StepRecord
 from chainrule.watch.rules import RULES, find_alarms
@@ -92,6 +92,31 @@ class TestNonFinite:
         (alarm,) = run.add(norms=math.inf, skipped="gradient scaler")
         assert alarm.rule == "non_finite"
 
+    def test_a_skipped_step_whose_loss_is_undefined_is_no_matter_of_the_scale(self):
+        run = MadeRun().run(30)
+        (alarm,) = run.add(loss=math.nan, norms=math.inf, skipped="gradient scaler")
+        assert alarm.rule == "non_finite"
+
+    def test_numbers_in_the_batch_are_counted_and_located(self):
+        run = MadeRun().run(30)
+        lost = np.full(3, math.nan)
+        run.history.add(replace(run.history.record, step=31, grad_norms=lost, total_norm=math.nan))
+        run.history.note_input(BadInput("the input", (8, 10), 3, 2))
+        (alarm,) = find_alarms(run.history)
+        assert "3 numbers are infinite or undefined in the input" in alarm.summary
+        assert "in 2 of its 8 rows" in alarm.summary
+        assert {e.name: e.value for e in alarm.evidence}["inputs not finite"] == 3.0
+
+    @pytest.mark.parametrize(("blank", "rules"), [((5, 7), []), ((5, 6), ["zero_inputs"])])
+    def test_inputs_of_zeros_are_said_after_two_steps_in_a_row(self, blank, rules):
+        run, found = MadeRun(), []
+        for step in range(1, 12):
+            run.add()
+            if step in blank:
+                run.history.note_input(BadInput("the input", (8, 10), 0, 0))
+            found += [each.rule for each in find_alarms(run.history)]
+        assert found == rules
+
     def test_the_process_is_named(self):
         run = MadeRun(make_facts(world_size=4)).run(30)
         (alarm,) = run.add(norms=math.nan, bad_rank=3)
@@ -110,6 +135,8 @@ class TestExploding:
         run = MadeRun()
         run.add(norms=1.0, sample={"weights": weights / 3, "updates": 1.0})
         assert (run.rules == ["exploding"]) == said
+        if said:
+            assert "change the loss 20-fold" in run.alarms[0].summary  # a thousandth of all weights
 
     @pytest.mark.parametrize(("weights", "said"), [(4e3, False), (2e4, True)])
     def test_the_gradient_before_clipping_is_what_the_loss_is_sensitive_to(self, weights, said):
@@ -151,6 +178,20 @@ class TestExploding:
         run.add(sample={"layers": (layer("0"), layer("1", std=1e8))})
         run.run(20, loss=math.nan, norms=math.nan)
         assert run.rules == ["exploding"]
+
+    @pytest.mark.parametrize(
+        ("demanded", "rules"),
+        [((), []), (["non_finite"], ["non_finite"]), (["non-finite"], ["non_finite"])],
+    )
+    def test_what_follows_from_it_is_said_if_its_rule_or_its_kind_is_asked_for(
+        self, demanded, rules
+    ):
+        run = MadeRun()
+        run.add(sample={"layers": (layer("0"), layer("1", std=1e8))})
+        assert run.rules == ["exploding"]
+        lost = np.full(3, math.nan)
+        run.history.add(replace(run.history.record, step=2, grad_norms=lost, total_norm=math.nan))
+        assert [each.rule for each in find_alarms(run.history, demanded)] == rules
 
 
 class TestVanishing:
@@ -232,6 +273,7 @@ class TestRate:
         for step in range(12):
             run.add(loss=1.0 * 1.6**step, norms=1.3**step)
         assert run.rules == ["rate_too_high"]
+        assert "by 1.6 per step" in run.alarms[0].summary
 
     def test_a_loss_that_grows_slowly_or_in_turns_is_none(self):
         run = MadeRun()
@@ -288,6 +330,14 @@ class TestUpdates:
         facts = replace(facts, parameters=(facts.parameters[0], unheld, facts.parameters[2]))
         run = MadeRun(facts).run(12)
         assert (run.rules, run.alarms[0].layer) == (["no_update"], "1")
+
+    @pytest.mark.parametrize(("held", "said"), [(2, False), (3, True)])
+    def test_who_holds_less_than_half_of_the_model_trains_a_part_on_purpose(self, held, said):
+        facts = make_facts(5)
+        own, others = facts.parameters[:held], facts.parameters[held:]
+        loose = tuple(replace(each, optimizer=None, group=None) for each in others)
+        run = MadeRun(replace(facts, parameters=(*own, *loose))).run(12)
+        assert (run.rules == ["no_update"]) == said
 
     @pytest.mark.parametrize(("rate", "said"), [(0.0, False), (1e-12, True)])
     def test_a_group_with_a_rate_of_zero_is_frozen_on_purpose(self, rate, said):
@@ -428,6 +478,14 @@ class TestLoss:
         noisy(1, 20, run, 0.01)
         assert run.rules == []
 
+    @pytest.mark.parametrize(("loss", "said"), [(2.3, False), (2.7, True)])
+    def test_a_jump_is_one_by_a_quarter_of_the_first_loss(self, loss, said):
+        run = MadeRun().run(3, loss=10.0)
+        noisy(0, 80, run, 0.01)
+        run.add(loss=loss)
+        noisy(1, 20, run, 0.01)
+        assert (run.rules == ["outlier_batch"]) == said
+
     def test_empty_batches(self):
         run = noisy(0, 60)
         for step in range(20):
@@ -549,6 +607,15 @@ class TestHistory:
                 1 / s for s in range(max(1, step - 2), step + 1)
             ]
             assert run.history.get_norms(2)[-1].tolist() == [step] * 3
+
+    def test_weights_are_those_of_two_dimensions_or_more(self):
+        shapes = ((10, 10), (10,), (), (4, 2, 3, 3))
+        facts = make_facts(len(shapes))
+        parameters = zip(facts.parameters, shapes, strict=True)
+        shaped = tuple(replace(each, shape=shape) for each, shape in parameters)
+        history = History(replace(facts, parameters=shaped))
+        assert history.is_weight.tolist() == [True, False, False, True]
+        assert history.sizes.tolist() == [100, 10, 1, 72]
 
     def test_the_norm_before_clipping_counts(self):
         run = MadeRun()

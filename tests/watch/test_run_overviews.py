@@ -117,6 +117,16 @@ def test_absent_zero_and_undefined_gradients_are_three_things(tmp_path):
     assert found.non_finite.tolist() == [[0, 0, 0], [0, 1, 0]]
 
 
+def test_a_gradient_that_is_huge_but_finite_is_not_counted_as_infinite(tmp_path):
+    norms = [[1e35, 1e35], [math.inf, 1.0], [3.0, 4.0]]
+    steps = [
+        make_step(number, 2, grad_norms=np.array(each)) for number, each in enumerate(norms, 1)
+    ]
+    found = write(tmp_path / "a.db", steps, 2).norm_map(bins=3)
+    assert found.non_finite.tolist() == [[0, 1, 0]]
+    assert found.gradient[0, [0, 2]].tolist() == pytest.approx([2**0.5 * 1e35, 5.0], rel=2**-7)
+
+
 def test_a_row_with_a_frozen_parameter_has_the_gradient_of_the_others(tmp_path):
     norms = [[ABSENT, 3.0, 4.0, ABSENT], [ABSENT, 0.0, 3.0, 4.0], [ABSENT, math.inf, ABSENT, 6.0]]
     steps = [make_step(number, grad_norms=np.array(each)) for number, each in enumerate(norms, 1)]

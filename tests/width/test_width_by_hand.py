@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from chainrule import check_width
 from chainrule.width.check import _find_reason
 from chainrule.width.judging import Facts, judge_modules
-from chainrule.width.measuring import _measure_along
+from chainrule.width.measuring import ModuleSizes, _cancels, _measure_along
 from chainrule.width.recording import Recorder
 from chainrule.width.records import (
     ModuleScaling,
@@ -128,6 +128,40 @@ def test_sizes_equal_those_of_a_plain_loop():
         assert losses[0] == pytest.approx((one + other) / 2, rel=1e-8)
 
 
+class Shared(nn.Module):
+    """One activation that serves two layers."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, width), nn.Linear(width, 2)
+        self.act = nn.Tanh()
+
+    def forward(self, x):
+        return self.act(self.second(self.act(self.first(x))))
+
+
+def test_widths_are_put_in_order_and_calls_of_one_activation_told_apart():
+    def make_optimizer(model):
+        return torch.optim.SGD(model.parameters(), lr=RATE)
+
+    batch = torch.randn(6, 4), torch.randn(6, 2)
+    check = check_width(
+        Shared, [32, 8, 8, 16], lambda: batch, optimizer=make_optimizer, steps=1, seeds=1
+    )
+    assert check.widths == (8, 16, 32)
+    modules = dict.fromkeys(row["module"] for row in check.to_records())
+    assert list(modules) == ["first", "act", "second", "act (call 2)"]
+
+
+@pytest.mark.parametrize("gradient", [1e-6, 1e-3])
+def test_a_gradient_is_rounding_if_far_below_that_of_independent_rows(gradient):
+    rows, one = 4, 1.0
+    values = {"gradient": one, "factor": 1.0}
+    module = ModuleSizes(((rows, 8),), ((rows, 8),), False, False, values)
+    bound = math.sqrt(2.0**-23) * one * math.sqrt(rows)  # 7e-4 in float32
+    assert _cancels(gradient, torch.zeros(8), module) is (gradient < bound)
+
+
 def test_the_line_is_least_squares_with_an_offset_per_seed():
     rng = np.random.default_rng(0)
     widths, seeds = np.array([8, 16, 32, 64]), 3
@@ -207,6 +241,25 @@ class TestJudging:
         assert [(each.parameter, each.exponent) for each in found] == (
             [("a.weight", -0.5)] if falls else []
         )
+
+    def test_a_bias_has_no_rows_of_its_own_so_its_update_may_not_fall(self):
+        bias = ParameterScaling(name="a.bias", shapes=((16,),) * 3, effect=scale(-0.5))
+        module = ModuleScaling(name="a", kind="hidden", parameters=(bias,))
+        found = judge(module, rows={"a": 17}, wide_inputs=frozenset({"a"}))
+        assert [(each.parameter, each.exponent) for each in found] == [("a.bias", -0.5)]
+
+    @pytest.mark.parametrize(("effect", "cause"), [(0.5, "a"), (1.0, "")])
+    def test_an_effect_that_grows_like_the_input_follows_from_what_is_before(self, effect, cause):
+        before = ParameterScaling(name="a.weight", shapes=((16, 16),) * 3)
+        weight = ParameterScaling(name="b.weight", shapes=((16, 16),) * 3, effect=scale(effect))
+        found = judge(
+            ModuleScaling(name="a", kind="hidden", output=scale(0.5), parameters=(before,)),
+            ModuleScaling(name="b", kind="hidden", input=scale(0.5), parameters=(weight,)),
+        )
+        assert [(each.module, each.metric, each.cause) for each in found] == [
+            ("a", "output", ""),
+            ("b", "effect", cause),
+        ]
 
     @pytest.mark.parametrize(
         ("change_gain", "power"),
@@ -351,6 +404,8 @@ class TestJudging:
             (scale(-0.5), scale(-0.5), [], (2, 1)),
             (scale(0.0, 0.3), scale(0.0), ["output"], (1, 1)),
             (scale(0.1, 0.2), scale(-0.1, 0.2), ["output", "change"], (0, 0)),
+            (scale(0.5, 0.3), scale(0.5, 0.3), ["output", "change"], (0, 0)),
+            (scale(-0.5, 0.3), scale(-0.5, 0.3), ["output", "change"], (0, 0)),
             (scale(0.1, 0.1), scale(-0.1, 0.3), ["change"], (1, 0)),
             (None, scale(0.0), [], (1, 1)),
             (scale(0.0), None, [], (1, 0)),

@@ -27,6 +27,7 @@ from chainrule.diagnosis.slip_rules import (
     word_over_examples,
     word_place,
     word_scrambled,
+    word_wave,
 )
 from chainrule.diagnosis.structure import is_loss_flat
 from chainrule.flow.gradient_flow import GradientFlow
@@ -41,9 +42,9 @@ def _find_unnamed(flow: GradientFlow) -> Iterator[Note]:
     if not known or not any(part.kind == "custom" for part in parts):
         return
     values = [part.value for part in parts if part.value is not None]
-    rest = abs(float(flow.loss) - math.fsum(map(float, values)))
+    rest = float(flow.loss) - math.fsum(map(float, values))
     level = math.fsum(float(part.guessing or 0.0) for part in known)
-    ratio = rest / level if level > 0.0 else 0.0
+    ratio = abs(rest) / level if level > 0.0 else 0.0
     if OBSERVATIONS["unnamed_terms"].threshold < ratio < math.inf:
         kinds = " and ".join(dict.fromkeys(KIND_NAMES[part.kind] for part in known))
         yield make_note(
@@ -281,6 +282,9 @@ def _find_slips(flow: GradientFlow) -> Iterator[Note]:
     for each in list_slips(flow, "not_logarithms"):
         value = 0.0 if each.value is None else float(each.value)
         yield make_note("not_logarithms", value, word_not_logarithms(each), [each.module])
+    for each in list_slips(flow, "wave")[:1]:
+        value = 0.0 if each.value is None else float(each.value)
+        yield make_note("fast_waves", value, word_wave(each), [each.module])
 
 
 def _find_small_steps(flow: GradientFlow) -> Iterator[Note]:

@@ -441,11 +441,44 @@ def _describe_cut(
         )
     else:
         start = (
-            f"{format_number(facts.cut)} of the loss depends on the model only through functions "
-            "without a derivative (such as argmax or a comparison), so it reaches no parameter"
+            f"{format_number(facts.cut)} of the loss depends on the model only through "
+            f"{_word_cut(facts.cut_by)}, so it reaches no parameter"
         )
     _, value = find_worst(rule, wrong)
     return f"{start}: {rule.format(value)} of the loss ({describe_bound(rule, readings, wrong)})"
+
+
+COPIES = frozenset({"tensor", "as_tensor", "asarray", "scalar_tensor", "new_tensor"})
+"""Functions that make a tensor of the numbers of others, and leave their graph behind."""
+
+
+def _word_cut(names: Sequence[str]) -> str:
+    """Return through what a part of the loss depends on the model, as exactly as it is known."""
+    copies = [f"torch.{name}(…)" for name in names if name in COPIES]
+    flat = [name for name in names if name not in COPIES]
+    words = []
+    if copies:
+        words.append(f"{' and '.join(copies)}, which copies numbers and leaves their graph behind")
+    if flat or not names:
+        known = ", ".join(flat) or "such as argmax or a comparison"
+        words.append(f"functions without a derivative ({known})")
+    return " and ".join(words)
+
+
+def _reconnect(flow: GradientFlow) -> str:
+    """Return what to do about a part of the loss that was cut off, by what cut it off."""
+    facts = flow.loss_facts
+    names = () if facts is None or facts.terms else facts.cut_by
+    if names and all(name in COPIES for name in names):
+        return (
+            f"Join tensors with torch.stack(…) or torch.cat(…), and not with torch.{names[0]}(…), "
+            "which makes a tensor of their numbers alone; then measure again."
+        )
+    return (
+        "Compute this part of the loss from functions with a derivative (softmax instead of "
+        "argmax, torch.stack instead of torch.tensor, no detach(), no item()), or leave it out; "
+        "then measure again."
+    )
 
 
 def _describe_broadcast(
@@ -632,8 +665,7 @@ LOSS_RULES = (
         beyond=">",
         reason="Whatever the weight of such a term, training does nothing about it.",
         source="reverse-mode differentiation: no path in the graph, no derivative",
-        action="Compute this part of the loss from functions with a derivative (softmax instead of "
-        "argmax, no detach()), or leave it out; then measure again.",
+        action=_reconnect,
         read=_read_cut,
         describe=_describe_cut,
         scale="share",

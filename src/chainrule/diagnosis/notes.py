@@ -43,6 +43,7 @@ from chainrule.diagnosis.time_rules import (
     describe_untold,
     is_untested,
     is_untold,
+    measure_heard,
     measure_lost,
 )
 from chainrule.flow.gradient_flow import GradientFlow
@@ -54,6 +55,7 @@ from chainrule.flow.records import (
     ResidualFlow,
     read_saturation,
 )
+from chainrule.flow.time import LOST
 
 _LONG = 4
 """Sums from which on a residual stream is worth a note of its own."""
@@ -403,7 +405,11 @@ def _find_fading_time(flow: GradientFlow) -> Iterator[Note]:
     bound = RULES["vanishing_time"].threshold
     for each in flow.times:
         share = measure_lost(each)
-        if share is not None and share > 0.0 and (share > bound) is is_untested(each):
+        if each.of == "position":
+            heard = measure_heard(each)
+            if share and (heard is None or heard >= LOST):  # else it is a finding
+                yield make_note("unheard_positions", share, describe_lost(each), [each.name])
+        elif share is not None and share > 0.0 and (share > bound) is is_untested(each):
             yield make_note("fading_time", share, describe_lost(each), [each.name])
 
 

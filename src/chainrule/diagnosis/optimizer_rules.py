@@ -8,6 +8,7 @@ from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.rule import Reading, Rule, Verdict, find_worst
 from chainrule.diagnosis.structure import is_loss_flat
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.precision import FORMATS
 from chainrule.flow.records import ParameterFlow
 from chainrule.flow.sharpness import Sharpness
 
@@ -306,6 +307,56 @@ def word_rounded(flow: GradientFlow) -> str:
     )
 
 
+def _list_divided(flow: GradientFlow) -> list[tuple[ParameterFlow, float]]:
+    """Return the parameters of which the share is known at which a step divides by nothing."""
+    if flow.optimizer is None or not flow.optimizer.divided or flow.ensemble_size != 1:
+        return []
+    pairs = zip(flow.parameters, flow.optimizer.divided, strict=True)
+    return [(each, float(share)) for each, share in pairs if share is not None]
+
+
+def _read_divided(flow: GradientFlow) -> list[Reading]:
+    """Return at which share of all entries that are concerned a step divides by nothing."""
+    found = [(math.prod(map(float, each.shape)), share) for each, share in _list_divided(flow)]
+    total = math.fsum(size for size, _ in found)
+    if not total:
+        return []
+    names = tuple(each.name for each, share in _list_divided(flow) if share)
+    return [Reading(value=math.fsum(size * part for size, part in found) / total, modules=names)]
+
+
+def _describe_divided(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    assert flow.optimizer is not None
+    found = [each for each, share in _list_divided(flow) if share]
+    types = " and ".join(dict.fromkeys(each.dtype for each in found))
+    epsilon = flow.optimizer.epsilon
+    known = [FORMATS[each.dtype].smallest for each in found if each.dtype in FORMATS]
+    is_zero = not epsilon or any(epsilon <= 0.5 * smallest for smallest in known)
+    held = "" if not is_zero or not epsilon else f", which {types} rounds to 0"
+    return (
+        f"{flow.optimizer.name} divides by the root of squared gradients plus an ε of "
+        f"{format_number(epsilon)}{held}; in {types}, small squares are 0 as well. At "
+        f"{format_share(wrong[0].value or 0.0)} of the entries the first step divides by 0, or is "
+        "more than 10,000 times the learning rate"
+    )
+
+
+def _choose_epsilon(flow: GradientFlow) -> str:
+    if flow.optimizer is not None and not flow.optimizer.epsilon:
+        return "Give the optimizer an ε above 0 (eps=1e-8 in float32); then measure again."
+    return f"{EPSILON_CURE}; then measure again."
+
+
+EPSILON_CURE = (
+    "Keep the weights in float32 and compute in 16 bits under torch.autocast, or make the weights "
+    "bfloat16, which holds such numbers. If they must stay in float16, give the optimizer an ε of "
+    "at least 1e-4 (eps=1e-4), or fused=True, which computes the step in float32"
+)
+"""What helps where a format cannot hold the ε of an optimizer."""
+
+
 _STEP = "size of the first step ÷ size of the weights"
 
 
@@ -326,6 +377,21 @@ def _describe_epsilon(flow: GradientFlow) -> str:
 
 
 OPTIMIZER_RULES = (
+    Rule(
+        name="lost_epsilon",
+        verdict=Verdict.UNDERFLOW,
+        metric="share of entries at which the first step divides by nothing",
+        threshold=0.0,
+        beyond=">",
+        reason="Without a gradient that is 0 ÷ 0, with one it is infinite, or next to it: after "
+        "this step the weights are lost, whatever the learning rate is.",
+        source="computed as PyTorch does, in the format of the weights; Kingma & Ba 2015 (arXiv "
+        "1412.6980), algorithm 1, on ε; IEEE 754 binary16",
+        action=_choose_epsilon,
+        read=_read_divided,
+        describe=_describe_divided,
+        scale="share",
+    ),
     Rule(
         name="below_epsilon",
         verdict=Verdict.OPTIMIZER,

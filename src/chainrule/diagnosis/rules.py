@@ -125,7 +125,12 @@ def _read_backward_as_is(flow: GradientFlow) -> list[Reading]:
 
 
 def _read_fading(flow: GradientFlow) -> list[Reading]:
-    """Return the spread of the last layer's values that depend on the input ÷ the first's."""
+    """Return the spread of the last layer's values that depend on the input ÷ the first's.
+
+    Of the first's, 1 counts at most. What is larger comes of large inputs, or of frequencies in the
+    weights (a sine network, Fourier features), and a bounded function brings it to 1 at once:
+    nothing of it fades on the way.
+    """
     end = find_last_dependent(flow)
     layers = [x for x in list_judged(flow) if end and x.layer <= end.layer]
     if len(layers) < 2:
@@ -133,7 +138,8 @@ def _read_fading(flow: GradientFlow) -> list[Reading]:
     first, last = layers[0].std, layers[-1].std
     if first is None or last is None or first == 0.0 or _has_one_value(flow, layers[-1]):
         return []
-    return read_whole(flow, last / first)
+    most = Quantity(1.0 if value > 1.0 else value for value in first.values)
+    return read_whole(flow, last / most)
 
 
 def _is_fading_evident(flow: GradientFlow) -> bool:
@@ -533,7 +539,7 @@ _RULES = (
     Rule(
         name="fading_signal",
         verdict=Verdict.SIGNAL_COLLAPSE,
-        metric="spread of the last layer's values ÷ first layer's",
+        metric="spread of the last layer's values ÷ first layer's (1 at most)",
         threshold=0.01,
         beyond="<",
         reason="The values shrink from layer to layer until almost nothing of the input is left.",

@@ -222,6 +222,22 @@ def _describe_alike(
     return f"{word_alike(list_alike(flow)[0])}. Nothing else tells them apart"
 
 
+def word_wave(slip: SlipFlow) -> str:
+    """Return how far the angles of a sine or a cosine spread, in one clause.
+
+    Example:
+        >>> from chainrule.flow.quantity import Quantity
+        >>> word_wave(SlipFlow(kind="wave", operation="sin", module="0", shape=(4, 2),
+        ...                    result=(4, 2), value=Quantity([628.3])))
+        "the angles that sin reads (in '0') spread by 628 radians, 100 times round"
+    """
+    spread = 0.0 if slip.value is None else float(slip.value)
+    return (
+        f"the angles that {slip.operation} reads{word_place(slip)} spread by "
+        f"{format_number(spread)} radians, {spread / math.tau:,.0f} times round"
+    )
+
+
 def word_off(flow: GradientFlow) -> str:
     """Return which function is at a flat end with all of its values, in one clause, or "".
 

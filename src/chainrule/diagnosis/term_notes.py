@@ -75,6 +75,49 @@ def _find_separate_terms(flow: GradientFlow) -> Iterator[Note]:
     )
 
 
+def _find_behind_lookup(flow: GradientFlow) -> Iterator[Note]:
+    """Find modules that a term does not reach, for an index that the model computed lies between.
+
+    Without a gradient past the lookup (straight-through), only other terms reach them, such as one
+    that pulls codes to their codebook.
+    """
+    facts = flow.loss_facts
+    first: dict[str, int] = {}
+    for number, call in enumerate(flow.layers):
+        first.setdefault(call.name, number)
+    lookups = {call.name for call in flow.layers if call.kind == "Embedding"}
+    readers = [name for name in (facts.cut_readers if facts else ()) if name in lookups]
+    terms = [term for term in _list_terms(flow) if term.gradients and not term.is_penalty]
+
+    def place(parameter: int) -> int | None:
+        return first.get(flow.parameters[parameter].name.rpartition(".")[0])
+
+    for reader, term in ((reader, term) for reader in readers[:1] for term in terms):
+        own = {each.parameter for each in term.gradients or ()}
+        places = [at for each in own if (at := place(each)) is not None]
+        if not places or min(places) < first[reader] or max(places) <= first[reader]:
+            continue
+        others = {
+            each.parameter: other.name
+            for other in terms
+            if other is not term
+            for each in other.gradients or ()
+            if (at := place(each.parameter)) is not None and at < first[reader]
+        }
+        if len(others) > OBSERVATIONS["behind_lookup"].threshold:
+            names = list(dict.fromkeys(others.values()))
+            owners = _list_owners(flow, others)
+            yield make_note(
+                "behind_lookup",
+                len(others),
+                f"the term {term.name!r} reaches what follows {reader!r}, and nothing before it: "
+                f"{reader!r} reads indices that the model computed, and no gradient comes past "
+                f"them. {_shorten(owners)} {'learn' if len(owners) > 1 else 'learns'} from "
+                f"{_enumerate(names)} alone",
+                [reader],
+            )
+
+
 def _list_owners(flow: GradientFlow, places: Iterable[int]) -> list[str]:
     names = (flow.parameters[place].name.rpartition(".")[0] for place in sorted(places))
     return list(dict.fromkeys(names))
@@ -134,6 +177,7 @@ def _find_faint_terms(flow: GradientFlow) -> Iterator[Note]:
 TERM_NOTES: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_idle_terms,
     _find_separate_terms,
+    _find_behind_lookup,
     _find_faint_terms,
 )
 """What finds them, in the order in which notes are given."""

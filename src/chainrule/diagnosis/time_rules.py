@@ -7,16 +7,16 @@ from chainrule._utils.numbers import format_number, format_times
 from chainrule.diagnosis.rule import Reading, Rule, Verdict, find_worst
 from chainrule.diagnosis.structure import USABLE_IN_CHAIN
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.time import TimeFlow
-
-LOST = 1e-6
-"""Gradient at a step ÷ the largest of all steps, below which nothing is learned from it."""
+from chainrule.flow.time import LOST, TimeFlow
 
 LARGEST_GROWTH = 1e3
 """Gradient of the first quarter of steps ÷ that of the last, from which on it explodes."""
 
 UNGATED = frozenset({"RNN", "RNNCell"})
 """Recurrent modules without gates: unrolled, they are a chain of layers, a layer per time step."""
+
+_RECURRENT = ("input", "state")
+"""What the gradients of recurrent modules and cells are of."""
 
 SHORTEST = 8
 """Steps from which on quarters are compared."""
@@ -149,7 +149,7 @@ def list_recurrent(flow: GradientFlow) -> frozenset[int]:
         >>> list_recurrent(simulate(NetworkSpec(depth=3, width=4)))
         frozenset()
     """
-    names = {each.name for each in flow.times if each.of != "output"}
+    names = {each.name for each in flow.times if each.of in _RECURRENT}
     return frozenset(layer.layer for layer in flow.weight_layers if layer.name in names)
 
 
@@ -183,7 +183,7 @@ def find_variation_in_time(flow: GradientFlow) -> float | None:
         >>> from chainrule import NetworkSpec, simulate
         >>> find_variation_in_time(simulate(NetworkSpec(depth=3, width=4)))
     """
-    names = {each.name for each in flow.times if each.of != "output" and each.kind not in UNGATED}
+    names = {each.name for each in flow.times if each.of in _RECURRENT and each.kind not in UNGATED}
     found = [
         (at, call.statistics.variation)
         for at, call in enumerate(flow.layers)
@@ -228,7 +228,7 @@ def _read_lost(flow: GradientFlow) -> list[Reading]:
 
     def measure(time: TimeFlow) -> float | None:
         heard, state = measure_heard(time), time.state_chance
-        if is_untested(time):
+        if is_untested(time) or time.of == "position":
             return None
         if (heard is not None and heard >= USABLE_IN_CHAIN) or (
             state is not None and state < TELLING
@@ -240,7 +240,16 @@ def _read_lost(flow: GradientFlow) -> list[Reading]:
 
 
 def _read_heard(flow: GradientFlow) -> list[Reading]:
-    return _read_times(flow, measure_heard)
+    """Return what telling steps receive; of mere positions, only where that is nothing at all.
+
+    A class token receives far more than each of many positions that it attends to.
+    """
+    return _read_times(flow, _measure_heard)
+
+
+def _measure_heard(time: TimeFlow) -> float | None:
+    heard = measure_heard(time)
+    return None if heard is None or (time.of == "position" and heard >= LOST) else heard
 
 
 def _read_untold(flow: GradientFlow) -> list[Reading]:
@@ -263,6 +272,8 @@ def _read_growth(flow: GradientFlow) -> list[Reading]:
     arriving = math.hypot(*map(float, norms))
 
     def measure(time: TimeFlow) -> float | None:
+        if time.of == "position":
+            return None
         growth = _measure_growth(time)
         first = max(map(float, time.gradients[: len(time.gradients) // 4]), default=0.0)
         return None if first < math.sqrt(LARGEST_GROWTH) * arriving else growth
@@ -315,7 +326,7 @@ def describe_lost(time: TimeFlow) -> str:
     verb = "receives" if len(lost) == 1 else "receive"
     return (
         f"{word_steps(time, lost)} of {time.length:,} of {_word_name(time.name)} {verb} less than "
-        f"{format_number(LOST)} of the largest gradient of all steps"
+        f"{format_number(LOST)} of the largest gradient of all {_word_step(time)}s"
     )
 
 
@@ -342,19 +353,23 @@ def _describe_unheard(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
     worst, value = find_worst(rule, wrong)
-    time = _find_time(flow, worst, measure_heard)
+    time = _find_time(flow, worst, _measure_heard)
     telling = list_telling(time) or ()
     return (
         f"{word_steps(time, telling)} of {time.length:,} of {_word_name(time.name)} "
         f"{'tells' if len(telling) == 1 else 'tell'} something of the targets, but the loss hardly "
         f"hears {'it' if len(telling) == 1 else 'them'}: the gradient there is "
-        f"{rule.format(value)} times the largest of all steps (below the limit of "
+        f"{rule.format(value)} times the largest of all {_word_step(time)}s (below the limit of "
         f"{rule.format(rule.threshold)})"
     )
 
 
 def _word_name(name: str) -> str:
     return repr(name or "(model)")
+
+
+def _word_step(time: TimeFlow) -> str:
+    return "position" if time.of == "position" else "step"
 
 
 def word_steps(time: TimeFlow, positions: Sequence[int]) -> str:
@@ -368,12 +383,13 @@ def word_steps(time: TimeFlow, positions: Sequence[int]) -> str:
         'steps 2 to 3'
     """
     first, last = positions[0], positions[-1]
+    word = _word_step(time)
     from_, to = time.steps[first] + 1, time.steps[last] + 1
     if first == last:
-        return f"step {from_:,}"
+        return f"{word} {from_:,}"
     if last - first + 1 == len(positions):
-        return f"steps {from_:,} to {to:,}"
-    return f"{len(positions)} steps between {from_:,} and {to:,}"
+        return f"{word}s {from_:,} to {to:,}"
+    return f"{len(positions)} {word}s between {from_:,} and {to:,}"
 
 
 def describe_untold(time: TimeFlow) -> str:
@@ -441,8 +457,14 @@ def _word_action(time: TimeFlow | None, rest: str) -> str:
 
 
 def _choose_heard_action(flow: GradientFlow) -> str:
-    measured = [(value, each) for each in flow.times if (value := measure_heard(each)) is not None]
+    measured = [(value, each) for each in flow.times if (value := _measure_heard(each)) is not None]
     time = min(measured, key=lambda pair: pair[0])[1] if measured else None
+    if time is not None and time.of == "position":
+        return (
+            f"Look at what lies between {_word_name(time.name)} and the loss: a mask the wrong way "
+            "round, or a scan that forgets. Worth trying: a slower decay, a mean over all "
+            "positions, or attention; then measure again."
+        )
     return _word_action(time, "a mean over the outputs of all steps, or attention")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from chainrule._utils.numbers import format_number, format_share
+from chainrule.diagnosis.optimizer_rules import EPSILON_CURE
 from chainrule.diagnosis.rule import Rule, Verdict
 from chainrule.flow.trial import LEARNED, OptimizerTrial, Trial, TrialOutcome
 
@@ -46,8 +47,9 @@ LOSES_NUMBERS = replace(
     DID_NOT_TRAIN,
     name="loses_numbers",
     verdict=Verdict.NON_FINITE,
-    reason="Copies of the model were really trained, and after some steps the loss was infinite or "
-    "undefined. Either steps were too large, or a batch came that some operation is not made for.",
+    reason="Copies of the model were really trained, and after some steps the loss or weights were "
+    "infinite or undefined. Either steps were too large, or a batch came that some operation is "
+    "not made for, forward or on the way back.",
     action="Call chainrule.find_non_finite(model, compute_loss) on the batch of that step: it "
     "names the operation. If the loss had grown before, lower the learning rate.",
 )
@@ -134,7 +136,7 @@ def describe_best(optimizer: OptimizerTrial) -> str:
     best = optimizer.best
     if best is None:
         return f"{optimizer.name} was not tried: {optimizer.skipped}"
-    return f"{optimizer.name} at a learning rate of {format_number(best.rate)}: {best.describe()}"
+    return f"{optimizer.title} at a learning rate of {format_number(best.rate)}: {best.describe()}"
 
 
 def describe_failure(trial: Trial, rule: Rule = DID_NOT_TRAIN) -> str:
@@ -201,6 +203,9 @@ def choose_failed_action(
         causes: What notes of the diagnosis say, in clauses.
         is_explained: Whether that finding says why it did not train.
     """
+    lost = [each.lost for each in trial.tried if each.lost]
+    if lost and {each.outcome for each in trial.tried} == {TrialOutcome.NON_FINITE}:
+        return f"{lost[0][:1].upper()}{lost[0][1:]}. {EPSILON_CURE}. Then try again."
     if is_explained:
         return " ".join((usual, *_point_at(causes)))
     return " ".join((*_list_reasons(trial), *_point_at(causes))) or usual
@@ -263,15 +268,15 @@ def choose_tried_action(
         names = " or ".join(each.name for each in others)
         not_others = f", not with {names}" if others and trial.fresh else ""
         if verdict is Verdict.HEALTHY:
-            return f"Train it with {best.name} at a learning rate near {rate}{not_others}."
+            return f"Train it with {best.title} at a learning rate near {rate}{not_others}."
         return (
-            f"With {best.name} at a learning rate near {rate} it trained all the same"
+            f"With {best.title} at a learning rate near {rate} it trained all the same"
             f"{not_others}. {usual}"
         )
     what = ", ".join(f"{each.name}: {each.outcome}" for each in others)
     still = "" if verdict is Verdict.HEALTHY else " all the same,"
     fell = (
-        f"With {best.name} at a learning rate near {rate}, the loss fell{still} from "
+        f"With {best.title} at a learning rate near {rate}, the loss fell{still} from "
         f"{format_number(best.best.before)} to {format_number(best.best.after)} in "
         f"{best.best.steps} steps{f' ({what})' if what and trial.fresh else ''}."
     )

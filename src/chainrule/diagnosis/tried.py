@@ -74,6 +74,9 @@ def list_causes(
         names = STAYING
     if trial.fails and is_explained:
         names = OF_OPTIMIZER
+    parts = flow.loss_facts.parts if flow.loss_facts is not None else ()
+    if any(part.rectifier and part.kind.startswith("binary") for part in parts):
+        names = names | {"one_sided_logits"}  # however the loss falls, no answer is below one half
     noted = (note.evidence for note in notes if note.name in names)
     return tuple(dict.fromkeys((*noted, *_list_terms(flow, trial), *_name_standstill(flow))))
 

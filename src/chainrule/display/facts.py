@@ -15,13 +15,13 @@ from chainrule.diagnosis.optimizer_rules import OPTIMIZER_RULES, OVERSHOOTS
 from chainrule.diagnosis.precision_rules import PRECISION_RULES
 from chainrule.diagnosis.rule import Rule
 from chainrule.diagnosis.symmetry_rules import SYMMETRY_RULES
-from chainrule.diagnosis.time_rules import LOST, TIME_RULES, list_lost
+from chainrule.diagnosis.time_rules import TIME_RULES, list_lost
 from chainrule.display.cards import TRIAL_LOOKS, describe_trial
 from chainrule.display.tables import write_cell, write_share
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loss import KIND_NAMES, LossTerm
 from chainrule.flow.quantity import Quantity, combine_norms
-from chainrule.flow.time import TimeFlow
+from chainrule.flow.time import LOST, TimeFlow
 from chainrule.flow.trial import OUTCOME_MEANINGS, OptimizerTrial, Trial, TrialOutcome
 
 Row = tuple[str, ...]

@@ -268,12 +268,15 @@ class LossFlow:
             in all of `outputs`; `None` if there are fewer than two examples.
         terms: Its named terms, if `compute_loss` returned several; empty for one loss.
         cut: Sum of the terms that depend on the model, but only through functions without a
-            derivative (`argmax`, comparisons, rounding to integers); 0 if there are none.
+            derivative (`argmax`, comparisons, rounding to integers) or copies of its numbers
+            (`torch.tensor`); 0 if there are none.
         detached: Sum of the terms that depend on the model, but were detached from it on purpose.
         broadcasts: Comparisons in which all answers meet the targets of all examples.
         alignment: Of a CTC loss, whether its sequences are long enough; `None` without one.
         cut_readers: Names of modules that read what the model computed and what was cut off the
             graph: a sample, a detached tensor, numbers of words.
+        cut_by: Names of the functions that made what `cut` is the sum of ("argmax", "gt",
+            "tensor"); empty in older files.
 
     Example:
         >>> LossFlow(parts=(LossPart(kind="mse"), LossPart(kind="penalty"))).kind
@@ -292,6 +295,7 @@ class LossFlow:
     broadcasts: Annotated[tuple[BroadcastFlow, ...], FailFast(), Field(max_length=_MANY)] = ()
     alignment: AlignmentFlow | None = None
     cut_readers: Annotated[tuple[Text, ...], FailFast(), Field(max_length=_MANY)] = ()
+    cut_by: Annotated[tuple[Text, ...], FailFast(), Field(max_length=_MANY)] = ()
 
     @property
     def kind(self) -> str:

@@ -72,7 +72,8 @@ class NonFiniteOrigin:
             for half precision.
         shape: Shape of the tensor in which they appear; of one on the way back, of the gradient
             that goes out.
-        count: How many of its elements are infinite or undefined.
+        count: How many of its elements are meant: those that are undefined if some are, else those
+            that are infinite. Minus infinity that was there before (a mask) does not count.
         elements: The first of them.
         file: The file of your code (not PyTorch's) that calls the operation; "" if unknown.
         line: Its line there, from 1; `None` if unknown.

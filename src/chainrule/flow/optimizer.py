@@ -40,6 +40,9 @@ class OptimizerFlow:
         rounded: Of each parameter in half precision, the share of the entries with a gradient that
             the first step leaves as they are, because the sum is rounded back to the old number.
             `None` for others, and where the size of a step is not known. Empty in older files.
+        divided: Of each parameter in a format that is too narrow for the squares of gradients and
+            ε, the share of the entries at which the next step divides by 0, or is more than
+            ten thousand times the learning rate. `None` for others. Empty in older files.
         maximizes: Whether it makes the loss larger (`maximize=True`).
 
     Example:
@@ -60,3 +63,4 @@ class OptimizerFlow:
     default_rate: Rate | None = None
     planned: Annotated[tuple[Rate | None, ...], FailFast(), Field(max_length=100_000)] = ()
     rounded: Annotated[tuple[Part | None, ...], FailFast(), Field(max_length=100_000)] = ()
+    divided: Annotated[tuple[Part | None, ...], FailFast(), Field(max_length=100_000)] = ()

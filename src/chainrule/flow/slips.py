@@ -24,6 +24,7 @@ SlipKind = Literal[
     "smoothed",
     "one_target",
     "alike",
+    "wave",
 ]
 
 STEP_FUNCTIONS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
@@ -50,7 +51,7 @@ class SlipFlow:
             place, a tensor that was given to the model and is still there afterwards. "smoothed": a
             cross-entropy with a label smoothing above one half. "one_target": a loss whose weights
             leave a single target that counts. "alike": a frozen module that gives the same for
-            all examples.
+            all examples. "wave": a sine or a cosine of angles that go round many times.
         operation: Name of the function or of the module's class.
         module: Qualified name of the module inside which it was called, or which it is; "" outside
             of all.
@@ -59,8 +60,9 @@ class SlipFlow:
         value: The largest number that went in, for "not_logarithms" and "probabilities"; the share
             that is left out, for "dropout"; the dimension that is gone over, for "over_examples"
             (the first one if it is missing); the share of values that changed, for "overwritten";
-            the label smoothing, for "smoothed"; for "alike" 1 if nothing else tells the examples
-            apart, and 0 if something may; else `None`.
+            the standard deviation of the angles over all examples and positions, in radians, for
+            "wave"; the label smoothing, for "smoothed"; for "alike" 1 if nothing else tells the
+            examples apart, and 0 if something may; else `None`.
         is_in_loss: Whether it is called outside of all modules.
         file: The file of your code that calls it; "" if unknown.
         line: Its line there, from 1; `None` if unknown.

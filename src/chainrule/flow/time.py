@@ -10,6 +10,9 @@ from chainrule._utils.numbers import format_number
 from chainrule.flow.quantity import Quantity, divide_members
 from chainrule.flow.records import CLOSED, Magnitude, Position, PositiveSize, Share, Text
 
+LOST = 1e-6
+"""Gradient at a step ÷ the largest of all steps, below which nothing is learned from it."""
+
 MAX_STEPS = 64
 """Most time steps of one module that are kept: of longer sequences evenly spaced ones."""
 
@@ -27,13 +30,15 @@ class TimeFlow:
     from outside at every call has the gradients of its outputs. So has a loop of your own: what it
     reads step by step is a slice of a module's output, or a product of the same weights with other
     data at each step. Its steps are counted in the order in which they are read; its name is that
-    of the module that made the sequence, or that owns the weights.
+    of the module that made the sequence, or that owns the weights. Without a recurrence, the first
+    output of the shape [examples, positions, features] has its gradients at each position, if
+    several in a row receive nothing and a later one does.
 
     Attributes:
         name: Qualified name of the module.
         kind: Class name of the module.
         call: 0 for the module's first call, 1 for its second, and so on; 0 for a cell.
-        of: What the gradients are of: "input", "state" or "output".
+        of: What the gradients are of: "input", "state", "output" or "position".
         length: Number of time steps.
         steps: The steps that were kept, counted from 0: all up to 64, else evenly spaced ones, the
             first and the last among them.
@@ -68,7 +73,7 @@ class TimeFlow:
     name: Text
     kind: Text
     call: Position
-    of: Literal["input", "state", "output"]
+    of: Literal["input", "state", "output", "position"]
     length: PositiveSize
     steps: Annotated[tuple[Position, ...], FailFast(), Field(min_length=1, max_length=MAX_STEPS)]
     gradients: Annotated[

@@ -125,6 +125,9 @@ class RateTrial:
             `None` if not known.
         unchanged: Of those in a format of 16 bits, the share of entries that are to the last bit
             what they were; `None` if there are none.
+        spoiled: Names of parameters that were finite at the start and hold infinite or undefined
+            numbers in the end, whatever the loss is: what a step function or a comparison makes of
+            NaN is finite. The first ones; empty in older files.
 
     Example:
         >>> found = RateTrial(
@@ -146,6 +149,7 @@ class RateTrial:
     terms: Annotated[tuple[TermTrial, ...], FailFast(), Field(max_length=_MANY)] = ()
     moved: Number | None = None
     unchanged: Number | None = None
+    spoiled: Annotated[tuple[Text, ...], FailFast(), Field(max_length=_MANY)] = ()
 
     def __eq__(self, other: object) -> bool:
         return list_values(self) == list_values(other) if type(other) is type(self) else False
@@ -183,6 +187,11 @@ class RateTrial:
 
     def describe_loss(self) -> str:
         """Return the loss before and after, in a few words."""
+        if self.outcome is TrialOutcome.NON_FINITE and self.spoiled and math.isfinite(self.after):
+            return (
+                f"weights ({', '.join(map(repr, self.spoiled))}) are infinite or undefined by step "
+                f"{self.failed_at}, though the loss is {format_number(self.after)}"
+            )
         if self.outcome is TrialOutcome.NON_FINITE:
             return f"the loss is not finite after step {self.failed_at}"
         steps = f"{self.steps} step{'' if self.steps == 1 else 's'}"
@@ -202,6 +211,9 @@ class OptimizerTrial:
         name: "SGD", "Adam", or the class of your optimizer.
         rates: One entry per learning rate that was tried, in rising order.
         skipped: Why nothing was tried; "" if something was.
+        settings: What it was given beside a learning rate ("eps=0.0001"); "" if nothing, and in
+            older files.
+        lost: Which of its constants the format of the weights cannot hold, in a clause; "" if none.
 
     Example:
         >>> OptimizerTrial(name="SGD", rates=(), skipped="no room").best is None
@@ -211,6 +223,13 @@ class OptimizerTrial:
     name: Text
     rates: Annotated[tuple[RateTrial, ...], FailFast(), Field(max_length=_MANY)]
     skipped: Text = ""
+    settings: Text = ""
+    lost: Text = ""
+
+    @property
+    def title(self) -> str:
+        """Its name, with what it was given beside a learning rate."""
+        return f"{self.name} ({self.settings})" if self.settings else self.name
 
     @property
     def best(self) -> RateTrial | None:
@@ -320,6 +339,8 @@ class Trial:
                 {
                     "name": each.name,
                     "skipped": each.skipped,
+                    "settings": each.settings,
+                    "lost": each.lost,
                     "best_rate": encode_number(each.best.rate) if each.best else None,
                     "outcome": str(each.outcome) if each.outcome else None,
                     "rates": [
@@ -342,6 +363,7 @@ class Trial:
                                 for term in rate.terms
                             ],
                             "moved": None if rate.moved is None else encode_number(rate.moved),
+                            "spoiled": list(rate.spoiled),
                         }
                         for rate in each.rates
                     ],

@@ -27,6 +27,7 @@ from chainrule.measure.inputs import assemble_inputs, pack
 from chainrule.measure.loss import Loss, assemble_loss, describe_loss
 from chainrule.measure.loss_values import summarize_loss
 from chainrule.measure.modules import Inventory, find_owner
+from chainrule.measure.positions import take_positions
 from chainrule.measure.precision import assemble_precisions, take_arriving, take_weights
 from chainrule.measure.recording import Call, Output, Recorder, Subject, list_call_edges
 from chainrule.measure.residuals import (
@@ -141,7 +142,10 @@ def assemble_flow(  # noqa: PLR0913, PLR0915, PLR0917  (one table per kind of te
     stepwise = take_stepwise(recorder.calls, targets)
     step_tables = len(tables)
     tables += [{"chances": chances} for chances in stepwise.values()]
-    scans = list(take_scans(recorder.scans, recorder, edge_gradients, targets))
+    scans = [
+        *take_scans(recorder.scans, recorder, edge_gradients, targets),
+        *take_positions(recorder, edge_gradients, targets),
+    ]
     scan_tables = len(tables)
     tables += [
         {"gradients": each.gradients.unsqueeze(0) / scale, "chances": each.chances.unsqueeze(0)}

@@ -28,8 +28,8 @@ class Constants:
     """
 
     def __init__(self) -> None:
-        self._cut: dict[int, tuple[weakref.ref[Tensor], bool]] = {}
-        self._added: dict[Any, tuple[Tensor, bool]] = {}
+        self._cut: dict[int, tuple[weakref.ref[Tensor], bool, str]] = {}
+        self._added: dict[Any, tuple[Tensor, bool, str]] = {}
 
     @property
     def are_there(self) -> bool:
@@ -41,11 +41,11 @@ class Constants:
         if result.numel() != 1:
             return
         for at, each in enumerate(args):
-            on_purpose = self._find(each)
-            if on_purpose is not None and each.numel() == 1:
+            known = self._find(each)
+            if known is not None and each.numel() == 1:
                 value = each.detach().reshape(()).clone()
                 is_taken_off = name in _SUBTRACT and at == 1
-                self._added[result.grad_fn] = -value if is_taken_off else value, on_purpose
+                self._added[result.grad_fn] = -value if is_taken_off else value, *known
 
     def note_constant(self, name: str, args: Sequence[Any], result: Tensor) -> None:
         """After a function that gave a result without gradient."""
@@ -59,32 +59,36 @@ class Constants:
             if each.requires_grad or known is not None:
                 if len(self._cut) >= _MOST:
                     del self._cut[next(iter(self._cut))]
-                on_purpose = is_meant if known is None else known
-                self._cut[id(result)] = weakref.ref(result), on_purpose
+                self._cut[id(result)] = weakref.ref(result), *(known or (is_meant, name.strip("_")))
                 return
 
     def is_cut(self, value: Tensor) -> bool:
         """Whether a tensor was made from values with a gradient, and has none itself."""
         return self._find(value) is not None
 
-    def _find(self, value: Any) -> bool | None:
-        """Return whether a tensor was detached on purpose; `None` if it was not cut off."""
-        entry = self._cut.get(id(value))
-        return entry[1] if entry is not None and entry[0]() is value else None
+    def _find(self, value: Any) -> tuple[bool, str] | None:
+        """Return whether a tensor was detached on purpose, and by which function it was cut off.
 
-    def sum_up(self, sums: Collection[Any]) -> tuple[float, float]:
-        """Return the sum of what was cut off and of what was detached.
+        `None` if it was not.
+        """
+        entry = self._cut.get(id(value))
+        return entry[1:] if entry is not None and entry[0]() is value else None
+
+    def sum_up(self, sums: Collection[Any]) -> tuple[float, float, tuple[str, ...]]:
+        """Return the sum of what was cut off and of what was detached, and what cut it off.
 
         Args:
             sums: The nodes that add up the loss.
         """
         totals = [0.0, 0.0]
-        for node, (value, on_purpose) in self._added.items():
+        names = []
+        for node, (value, on_purpose, name) in self._added.items():
             if node in sums:
                 totals[on_purpose] += float(value)
+                names += [] if on_purpose else [name]
         self._cut.clear()
         self._added.clear()
-        return totals[0], totals[1]
+        return totals[0], totals[1], tuple(dict.fromkeys(names))
 
 
 def _flatten(values: Iterable[Any]) -> Iterator[Any]:

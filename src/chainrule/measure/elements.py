@@ -66,6 +66,17 @@ def find_memory(tensor: Tensor) -> int | None:
         return None
 
 
+def mark_elements(output: Tensor, bad: Tensor | None = None) -> Tensor:
+    """Return which elements of a tensor are meant: those that are `bad`, or else not finite.
+
+    Where some are undefined, only these: minus infinity beside them may be a mask.
+    """
+    if bad is not None:
+        return bad
+    nan = output.isnan()
+    return nan if bool(nan.any()) else ~output.isfinite()
+
+
 def describe_elements(
     output: Tensor,
     values: Sequence[Tensor | float],
@@ -88,9 +99,7 @@ def describe_elements(
         results: What came out in the forward pass, if that is all that is known of it.
         mixes: Whether elements of other places count, too.
     """
-    wrong = ~output.isfinite()
-    nan = output.isnan()
-    marks = (bad if bad is not None else nan if bool(nan.any()) else wrong).flatten().clone()
+    marks = mark_elements(output, bad).flatten().clone()
     shape = tuple(output.shape)
     elements = []
     for _ in range(min(SHOWN, int(marks.sum()))):

@@ -20,6 +20,7 @@ from chainrule.measure.interrupts import HoldInterrupts
 from chainrule.measure.loss import find_loss
 from chainrule.measure.modules import Inventory, take_inventory
 from chainrule.measure.optimizers import check_optimizer, read_optimizer
+from chainrule.measure.positions import note_positions
 from chainrule.measure.precision import note_arriving
 from chainrule.measure.preservation import restore
 from chainrule.measure.recording import Subject, record
@@ -115,6 +116,7 @@ def inspect(
                 loss, recorder, watch.constants, terms, watch.broadcasts, watch.alignment
             )
             slips = prepare_slips(watch.slips.found, recorder, facts)
+            note_positions(recorder, facts)
             reached, edge_gradients = differentiate(loss, trained, recorder, terms)
             with torch.no_grad():
                 flow = assemble_flow(

@@ -142,6 +142,7 @@ class Loss:
         broadcasts: Comparisons of all answers with all targets.
         alignment: Of a CTC loss, whether its sequences are long enough.
         cut_readers: Names of modules that read what was cut off the graph.
+        cut_by: Names of the functions that cut off what `cut` is the sum of.
     """
 
     parts: list[Part]
@@ -153,6 +154,7 @@ class Loss:
     broadcasts: tuple[BroadcastFlow, ...] = ()
     alignment: AlignmentFlow | None = None
     cut_readers: tuple[str, ...] = ()
+    cut_by: tuple[str, ...] = ()
 
 
 # --- Before the backward pass --------------------------------------------------------------------
@@ -177,13 +179,15 @@ def find_loss(
     for part in parts:
         _prepare(part, recorder, values, needs_value=several)
     recorder.by_example |= set(outputs)
-    cut, detached = constants.sum_up(sums)
+    cut, detached, cut_by = constants.sum_up(sums)
     for term in terms:
         _find_term(term, parts, known, recorder)
     read = sum(part.kind != "penalty" for part in parts)
     crossed = () if broadcasts is None else broadcasts.conclude(loss, several=read > 1)
     readers = tuple(dict.fromkeys(recorder.readers))
-    return Loss(parts, outputs, is_shifted, terms, cut, detached, crossed, alignment, readers)
+    return Loss(
+        parts, outputs, is_shifted, terms, cut, detached, crossed, alignment, readers, cut_by
+    )
 
 
 def _find_term(
@@ -511,6 +515,7 @@ class Description:
     terms: tuple[tuple[tuple[int, ...], bool], ...]
     is_shifted: bool
     cut_readers: tuple[str, ...]
+    cut_by: tuple[str, ...]
 
 
 def describe_loss(loss: Loss) -> Description:
@@ -535,6 +540,7 @@ def describe_loss(loss: Loss) -> Description:
         tuple((term.parts, term.is_penalty) for term in loss.terms),
         loss.is_shifted,
         loss.cut_readers,
+        loss.cut_by,
     )
 
 
@@ -620,6 +626,7 @@ def assemble_loss(
         broadcasts=description.broadcasts,
         alignment=description.alignment,
         cut_readers=description.cut_readers,
+        cut_by=description.cut_by,
     )
 
 

@@ -52,6 +52,7 @@ from chainrule.measure.elements import (
     has_infinity,
     has_nan,
     is_finite,
+    mark_elements,
     name_number,
     read_plain,
 )
@@ -220,7 +221,7 @@ class _Origin:
     ) -> None:
         """Write down which elements of a tensor are meant (see `describe_elements`)."""
         self.shape = tuple(output.shape)
-        self.count = max(1, int((~output.isfinite()).sum()))
+        self.count = max(1, int(mark_elements(output, bad).sum()))
         self.elements = describe_elements(
             output, values, bad=bad, incoming=incoming, results=results, mixes=mixes
         )

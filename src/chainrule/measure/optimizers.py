@@ -11,6 +11,7 @@ from torch import Tensor
 
 from chainrule.errors import InspectionError
 from chainrule.flow.optimizer import OptimizerFlow, Steps
+from chainrule.measure.divisors import measure_divided
 from chainrule.measure.modules import Inventory
 
 RESCALING = (
@@ -96,6 +97,8 @@ def read_optimizer(
     elif steps == "gradient":
         momentum = max((float(group.get("momentum", 0.0)) for group in groups), default=0.0)
     known = [planned.get(id(each.tensor)) for each in inventory.parameters]
+    group_of = {id(parameter): group for group in groups for parameter in group["params"]}
+    is_of_torch = type(optimizer).__module__.startswith("torch.optim")
     return OptimizerFlow(
         name=type(optimizer).__name__,
         steps=steps,
@@ -111,9 +114,17 @@ def read_optimizer(
         planned=tuple(known),
         rounded=tuple(
             _measure_rounded(each.tensor, gradients.get(position), rate, steps, momentum, epsilon)
-            if rate and steps != "other" and type(optimizer).__module__.startswith("torch.optim")
+            if rate and steps != "other" and is_of_torch
             else None
             for position, (each, rate) in enumerate(zip(inventory.parameters, known, strict=True))
+        ),
+        divided=tuple(
+            measure_divided(
+                optimizer, group_of[id(each.tensor)], each.tensor, gradients.get(position)
+            )
+            if is_of_torch and id(each.tensor) in group_of
+            else None
+            for position, each in enumerate(inventory.parameters)
         ),
     )
 

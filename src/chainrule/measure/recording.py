@@ -161,6 +161,7 @@ class Recorder:
         sequences: Edge of such a sequence → its values, not copied, with their version.
         steps: Those of them that are large → the gradient's norm at each step.
         scans: Loops over time that are written by hand.
+        spread: The first output with positions, and others that read the same; their dimension.
         arriving: Edge behind a change to a wider format → the output in half precision before it.
         has_half: Whether some output is in half precision.
     """
@@ -201,6 +202,7 @@ class Recorder:
         self.sequences: dict[int, tuple[Tensor, int | None]] = {}
         self.steps: dict[int, Tensor] = {}
         self.scans: list[Scan] = []
+        self.spread: list[tuple[Call, Output, int]] = []
         self.arriving: dict[int, Output] = {}
         self.has_half = False
         self._may_enter = True
@@ -325,6 +327,7 @@ class Recorder:
         self.steps.clear()
         self.sequences.clear()
         self.scans.clear()
+        self.spread.clear()
         self.arriving.clear()
         for subject in self.subjects.values():
             subject.module = None

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
@@ -49,6 +49,7 @@ class TimedScan:
     length: int
     gradients: Tensor
     chances: Tensor
+    of: Literal["output", "position"] = "output"
 
 
 def note_scans(nodes: Sequence[Any], recorder: Recorder) -> None:
@@ -366,7 +367,7 @@ def assemble_scans(
             name=scan.name,
             kind=scan.kind,
             call=0,
-            of="output",
+            of=scan.of,
             length=scan.length,
             steps=tuple(choose_steps(scan.length)),
             gradients=tuple(Quantity([norm]) for norm in norms),

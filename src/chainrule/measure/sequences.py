@@ -148,7 +148,7 @@ def take_stepwise(calls: Sequence[Call], targets: Tensor | None) -> dict[str, Te
     for name, own in _group(calls).items():
         if len(own) < SHORTEST or any(call.step is None for call in own):
             continue
-        stacked = stack_steps([_read_unchanged(call) for call in own])
+        stacked = stack_steps([read_unchanged(call) for call in own])
         if stacked is not None:
             chances = measure_chances(stacked, targets, choose_steps(len(own)))
             if chances is not None:
@@ -156,7 +156,8 @@ def take_stepwise(calls: Sequence[Call], targets: Tensor | None) -> dict[str, Te
     return found
 
 
-def _read_unchanged(call: Call) -> Tensor | None:
+def read_unchanged(call: Call) -> Tensor | None:
+    """Return what a call read that may be one step, or all of them, if nothing overwrote it."""
     tensor, version = call.step or (None, None)
     unchanged = tensor is not None and version is not None and read_version(tensor) == version
     return tensor if unchanged else None

@@ -11,7 +11,7 @@ from chainrule.flow.slips import SlipFlow
 from chainrule.measure.alike import find_alike
 from chainrule.measure.loss import Loss
 from chainrule.measure.recording import Recorder
-from chainrule.measure.slips import Place, Slip
+from chainrule.measure.slips import FAST, Place, Slip
 from chainrule.measure.statistics import Table
 
 _ROUNDING = 1e-3
@@ -78,6 +78,8 @@ def _conclude(found: Sequence[Slip], gradients: Mapping[int, Tensor | Table]) ->
         is_one = slip.sums_to_one is not None and bool(slip.sums_to_one)
         is_beyond = is_one or value is None or value > _ROUNDING
         if slip.kind == "not_logarithms" and not is_beyond:
+            continue
+        if slip.kind == "wave" and not (value is not None and value > FAST):
             continue
         yield SlipFlow(
             kind="probabilities" if is_one else slip.kind,

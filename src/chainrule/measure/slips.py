@@ -36,6 +36,7 @@ _ENDS: Mapping[str, tuple[float, float]] = {
 """Functions that pass no gradient where their result is at an end, and these ends."""
 _CLAMPS = frozenset(["clamp", "clip", "clamp_min", "clamp_max"])
 _WITH_ENDS = _CLAMPS | set(_ENDS)
+_WAVES = frozenset(["sin", "cos"])
 WATCHED = (
     STEP_FUNCTIONS
     | _DROPOUTS
@@ -45,6 +46,7 @@ WATCHED = (
     | _COMPARES
     | {"layer_norm", "group_norm", "normalize"}
     | _WITH_ENDS
+    | _WAVES
 )
 """Functions that are looked at."""
 
@@ -53,6 +55,13 @@ SMOOTH = 0.5
 
 HEAVY = 0.8
 """Share of values beyond which dropout is noted."""
+
+FAST = 100.0
+"""Standard deviation of angles, in radians, beyond which a sine or a cosine is noted: 16 times
+round."""
+
+_SAMPLED = 2**14
+"""About how many angles are looked at."""
 
 _MOST = 8
 """Most calls of each kind that are kept."""
@@ -151,6 +160,8 @@ class Slips:
             slip.tensors = (read,)
         elif kind == "dropout":
             slip.value = _read_rate(args, kwargs)
+        elif kind == "wave":
+            slip.value = _measure_angles(read.detach())
         elif kind == "over_examples":
             slip.value = float(_read_dim(name, args, kwargs) % read.dim())
         elif kind == "smoothed":
@@ -181,6 +192,8 @@ def _classify(
     elif name in _DROPOUTS:
         is_on = kwargs.get("training", args[2] if len(args) > 2 else True)
         kind = "dropout" if is_on and _read_rate(args, kwargs) > HEAVY else None
+    elif name in _WAVES:
+        kind = None if is_functorch_wrapped(read) or read.dim() == 0 else "wave"
     elif name == "layer_norm":
         sizes = args[1] if len(args) > 1 else kwargs.get("normalized_shape", ())
         kind = "flat" if _is_one(sizes) else None
@@ -211,6 +224,14 @@ def _compare(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> SlipK
 def _read_smoothing(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
     given = kwargs.get("label_smoothing", args[7] if len(args) > 7 else 0.0)
     return float(given) if isinstance(given, int | float) else 0.0
+
+
+def _measure_angles(angles: Tensor) -> Tensor:
+    """Return the standard deviation of each feature over a sample of examples and positions."""
+    rows = angles.reshape(-1, angles.shape[-1])
+    step = max(1, rows.numel() // _SAMPLED)
+    some = rows[::step].float()
+    return (some - some.mean(0)).square().mean().sqrt()
 
 
 def _is_off(

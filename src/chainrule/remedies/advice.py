@@ -249,6 +249,7 @@ BY_RULE: Mapping[str, tuple[Advice, ...]] = MappingProxyType(
         "offset_inputs": (_STANDARDIZE,),
         "uneven_inputs": (_STANDARDIZE,),
         "underflow": (_BFLOAT16, _LOSS_SCALE),
+        "lost_epsilon": (_BFLOAT16,),
         "not_held": (_OPTIMIZER_LAST,),
         "large_step": (_WARM_UP,),
         "overshoots": (_WARM_UP,),

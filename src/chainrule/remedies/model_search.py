@@ -38,7 +38,7 @@ from chainrule.remedies.result import Outcome, Remedies, Remedy, confirm, find_c
 from chainrule.remedies.result import prove as prove_remedy
 from chainrule.remedies.search import Pair, Progress, Search
 from chainrule.training.batches import MOST_HELD
-from chainrule.training.optimizers import OptimizerLike, rebuild_optimizer
+from chainrule.training.optimizers import NO_ROOM, OptimizerLike, rebuild_optimizer
 from chainrule.training.trial import (
     confirm_training,
     describe_end,
@@ -125,7 +125,7 @@ def find_model_remedies(  # noqa: PLR0913  (one argument per setting)
     for name, value in (("enough", enough), ("measurements", measurements)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise RemedyError(f"{name}: must be a whole number above 0; got {value!r:.60}.")
-    held = None if batches is None else list(islice(batches, MOST_HELD))
+    held = None if batches is None else _hold(batches)
     train, compute_loss = compute_loss, _fix_batch(compute_loss, held)
     held_by = optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
     before = add_origin(inspect(model, compute_loss, held_by), model, compute_loss)
@@ -150,6 +150,27 @@ def find_model_remedies(  # noqa: PLR0913  (one argument per setting)
         advice=advise(before, diagnosis, cured),
         note=note,
     )
+
+
+def _hold(batches: Iterable[Any]) -> list[Any]:
+    """Return the batches that are used.
+
+    Raises:
+        RemedyError: If there are none.
+    """
+    try:
+        held = list(islice(batches, MOST_HELD))
+    except TypeError as error:
+        raise RemedyError(
+            "batches: must be an iterable of what compute_loss(model, batch) takes; got "
+            f"{type(batches).__name__}. Give a list of batches or a DataLoader."
+        ) from error
+    if not held:
+        raise RemedyError(
+            "batches: must hold at least one batch, but it is empty. An iterator can be read once "
+            "only: give the DataLoader itself, or leave it out."
+        )
+    return held
 
 
 def _fix_batch(compute_loss: Callable[..., Tensor], batches: Sequence[Any] | None) -> Loss:
@@ -209,6 +230,11 @@ def _prove(
             proved[id(remedy)] = found
     except InspectionError as error:  # what was measured stays true
         return describe_end(error).replace("The trial", "Training that tried the changes", 1)
+    except NO_ROOM as error:
+        return (
+            "Training that tried the changes ended early: there is no room for copies of the model "
+            f"({type(error).__name__})."
+        )
     finally:
         search.replace_remedies(lambda each: proved.get(id(each), each))
     return (

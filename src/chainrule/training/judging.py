@@ -38,7 +38,7 @@ def judge(
     start, end = math.fsum(before) / len(before), math.fsum(after) / len(after)
     falls = [old - new for old, new in zip(before, after, strict=True)]
     error = _estimate_error(falls)
-    if end > start + (DIVERGED - 1) * abs(start) or (end > 1.5 * start > 0 and -falls[0] > error):
+    if end > start + (DIVERGED - 1) * abs(start) or (end > 1.5 * start > 0 and end - start > error):
         return TrialOutcome.DIVERGED, _share(start, end)
     if start - end <= _CERTAIN * error:
         return TrialOutcome.FLAT, min(0.0, _share(start, end))

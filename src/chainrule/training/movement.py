@@ -9,6 +9,24 @@ from torch.nn.parameter import UninitializedParameter
 
 _HALVES = (torch.float16, torch.bfloat16)
 
+_NAMED = 2
+"""So many parameters are named at most."""
+
+
+@torch.no_grad()
+def list_spoiled(model: nn.Module, copied: nn.Module) -> list[str]:
+    """Return the first parameters that are finite in a model and no longer so in a trained copy."""
+    found: list[str] = []
+    pairs = zip(model.parameters(), copied.named_parameters(), strict=True)
+    for was, (name, now) in pairs:
+        if len(found) == _NAMED:
+            break
+        if not now.requires_grad or isinstance(was, UninitializedParameter) or was.is_meta:
+            continue
+        if not bool(now.isfinite().all()) and bool(was.isfinite().all()):
+            found.append(name)
+    return found
+
 
 @torch.no_grad()
 def measure_movement(

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import nn
 
 from chainrule._utils.numbers import format_number
 from chainrule.errors import ChainruleError, InspectionError
+from chainrule.flow.trial import OptimizerTrial
+from chainrule.measure.divisors import DIVIDING, SUITED, is_lost
 from chainrule.measure.inspection import describe_error
 from chainrule.measure.optimizers import read_planned_rate
 
@@ -82,6 +84,49 @@ def rebuild_optimizer(
     if not missing:
         made.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     return made
+
+
+def choose_settings(name: str, model: nn.Module) -> dict[str, float]:
+    """Return what an optimizer of a trial is given beside a rate, for weights in float16."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    is_narrow = any(is_lost(_USUAL, p.dtype) for p in trained)
+    return {"eps": SUITED} if name == "Adam" and is_narrow else {}
+
+
+def describe_format(model: nn.Module, tried: Sequence[OptimizerTrial]) -> list[str]:
+    """Return in a sentence that trainings were done in float16, if some weights are kept in it."""
+    if not any(p.requires_grad and p.dtype is torch.float16 for p in model.parameters()):
+        return []
+    given = "".join(
+        f" {each.name} was given {each.settings}, since float16 rounds its usual ε to 0."
+        for each in tried
+        if each.settings
+    )
+    return [
+        "Weights are kept in float16, and so they were in these trainings: what they show holds "
+        f"for this format.{given}"
+    ]
+
+
+_USUAL = 1e-8
+"""The ε of Adam, unless it is told otherwise."""
+
+
+def describe_lost(optimizer: torch.optim.Optimizer) -> str:
+    """Return which ε the format of the weights rounds to 0, in a clause; "" if none."""
+    for group in optimizer.param_groups:
+        epsilon = group.get("eps")
+        if not isinstance(epsilon, int | float) or group.get("fused"):
+            continue
+        for each in group["params"]:
+            if isinstance(optimizer, DIVIDING) and is_lost(epsilon, each.dtype):
+                kept = str(each.dtype).removeprefix("torch.")
+                return (
+                    f"{type(optimizer).__name__} divides by the root of squared gradients plus an "
+                    f"ε of {format_number(epsilon)}, which {kept}, the format of the weights, "
+                    "rounds to 0: so it divides by 0 where these squares are too small for it, too"
+                )
+    return ""
 
 
 _FAR_BELOW = 0.01

@@ -41,11 +41,14 @@ from chainrule.measure.tensor_hooks import find_uncarried
 from chainrule.training.batches import Batches, Counter, find_batches
 from chainrule.training.guessing import measure_guessing
 from chainrule.training.judging import DIVERGED, judge, judge_term
-from chainrule.training.movement import measure_movement
+from chainrule.training.movement import list_spoiled, measure_movement
 from chainrule.training.optimizers import (
     NO_ROOM,
     PASSED_ON,
     OptimizerLike,
+    choose_settings,
+    describe_format,
+    describe_lost,
     follow_schedule,
     needs_closure,
     rebuild_optimizer,
@@ -192,7 +195,7 @@ def confirm_training(
     """
     trained = [each for each in trial.tried if each.outcome is TrialOutcome.TRAINED and each.best]
     builds: list[OptimizerLike] = [
-        partial(_OPTIMIZERS[each.name], lr=each.best.rate)
+        partial(_OPTIMIZERS[each.name], lr=each.best.rate, **choose_settings(each.name, model))
         for each in trained
         if each.best and each.name in RATES
     ]
@@ -320,6 +323,7 @@ def _try(
             raise InspectionError(str(error)) from error
         runs.append(run)
         notes += left_out
+    notes += describe_format(model, runs)
     trial = Trial(
         optimizers=tuple(runs),
         passes=counter.passes,
@@ -391,6 +395,7 @@ class _Lane:
         self.steps = 0
         self.failed_at: int | None = None
         self.is_over = self.is_stopped = self.has_grown = False
+        self.spoiled: list[str] = []
         self.before: list[float] = []
         self.after: list[float] = []
         self.terms_before: dict[str, list[float]] = {}
@@ -483,7 +488,10 @@ class _Lane:
             if not (self.is_over or self._is_lost()):
                 raise
             self.after = [math.nan] * len(self.before)
-        if not self.is_over and not all(map(math.isfinite, self.after)):
+        if self.is_over:
+            return
+        self.spoiled = list_spoiled(self.origin, self.model)
+        if self.spoiled or not all(map(math.isfinite, self.after)):
             self._end()
 
     def judge(self) -> tuple[TrialOutcome, float]:
@@ -518,6 +526,7 @@ class _Lane:
             ),
             moved=moved,
             unchanged=unchanged,
+            spoiled=tuple(self.spoiled),
         )
 
 
@@ -533,14 +542,16 @@ def _race(
 
     With a limit, so many rates are tried: those before the largest that suits it, and that one.
     """
-    kind = _OPTIMIZERS[name]
+    kind, settings = _OPTIMIZERS[name], choose_settings(name, model)
     rates = RATES[name] if limit is None else sorted(RATES[name])[-limit - 1 :][:limit]
     count = len(rates)
     looks = batches.kept * 0.5  # passes that one look at the batches kept aside costs
     started = batches.counter.passes
 
     def build(rate: float) -> Callable[[nn.Module], torch.optim.Optimizer]:
-        return lambda copied: kind([p for p in copied.parameters() if p.requires_grad], lr=rate)
+        return lambda copied: kind(
+            [p for p in copied.parameters() if p.requires_grad], lr=rate, **settings
+        )
 
     lanes = [_Lane(model, build(rate), batches, guessing) for rate in rates]
     with _same_for_all(lanes):
@@ -582,7 +593,11 @@ def _race(
             if not running:
                 break
         done += [lane.close() for lane in running]
-    return OptimizerTrial(name=name, rates=tuple(sorted(done, key=lambda each: each.rate)))
+    return OptimizerTrial(
+        name=name,
+        rates=tuple(sorted(done, key=lambda each: each.rate)),
+        settings=", ".join(f"{key}={value:g}" for key, value in settings.items()),
+    )
 
 
 @contextmanager
@@ -661,7 +676,7 @@ def _follow(
         return made
 
     lane = _Lane(model, build, batches, guessing)
-    name = type(lane.optimizer).__name__
+    name, lost = type(lane.optimizer).__name__, describe_lost(lane.optimizer)
     until = batches.counter.passes + passes
     looks = batches.kept * 0.5
     with _same_for_all([lane]):
@@ -673,4 +688,4 @@ def _follow(
             lane.evaluate()
             if ends and _is_clear(lane):
                 break
-    return OptimizerTrial(name=name, rates=(lane.close(),)), notes
+    return OptimizerTrial(name=name, rates=(lane.close(),), lost=lost), notes

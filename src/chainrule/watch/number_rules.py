@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.optimizer_rules import EPSILON_CURE
+from chainrule.watch.epsilons import describe_lost_epsilon
 from chainrule.watch.gradient_rules import is_untrained, name_layer
 from chainrule.watch.history import BadInput, History
 from chainrule.watch.records import ABSENT, BAD_GRADIENT, Evidence
@@ -56,6 +58,10 @@ def _find_non_finite(history: History) -> Finding | None:
         where += f"; process {record.bad_rank} is the first with one"
     if record.skipped == BAD_GRADIENT:
         where += "; the optimizer's step was left out, as skip_step_on asks"
+    before = history.get_norms(2)[:-1]
+    is_sudden = len(before) == 1 and bool(np.isfinite(before).all())
+    lost = describe_lost_epsilon(history) if is_sudden and bad_input is None else ""
+    where = "" if lost else where
     evidence = [Evidence(name="gradients not finite", value=float(len(wrong)), step=record.step)]
     if record.loss is not None:
         evidence.append(Evidence(name="loss", value=record.loss, step=record.step))
@@ -67,11 +73,11 @@ def _find_non_finite(history: History) -> Finding | None:
         bound=0.0,
         layer=layer,
         summary=f"At step {record.step} {what}{where}.",
-        cause=""
+        cause=lost
         if bad_input is None
         else "The batch itself holds them: a damaged or missing "
         "value, or a division by a spread of zero when the data were prepared.",
-        action=""
+        action=(f"{EPSILON_CURE}." if lost else "")
         if bad_input is None
         else "Look at what the loader gave at this step, and repair "
         "or drop such records; `torch.isfinite(batch).all()` finds them.",

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule._utils.numbers import format_number
+from chainrule.watch.epsilons import describe_lost_epsilon
 from chainrule.watch.gradient_rules import (
     STILL,
     is_untrained,
@@ -67,6 +68,8 @@ def measure_step(history: History, sample: Sample) -> float | None:
 
 
 def _find_rate_too_high(history: History) -> Finding | None:
+    if _is_gone(history) and describe_lost_epsilon(history):
+        return None  # its step divided by 0, at any rate
     return (
         _find_growth(history)
         or _find_replaced(history)

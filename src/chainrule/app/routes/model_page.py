@@ -21,7 +21,6 @@ from chainrule.app.routes.replies import refuse, reply, send_body
 from chainrule.app.samples import SAMPLES, read_sample
 from chainrule.diagnosis.diagnosis import diagnose
 from chainrule.diagnosis.rule import Verdict
-from chainrule.diagnosis.time_rules import LOST
 from chainrule.display.cards import (
     describe_attention,
     describe_measurement,
@@ -50,6 +49,7 @@ from chainrule.figures import (
 from chainrule.flow.blocks import build_profile, group_blocks, group_calls, is_profiled
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loading import Limits, decode_flow
+from chainrule.flow.time import LOST
 from chainrule.remedies.advice import advise
 from chainrule.remedies.result import write_search
 
