@@ -114,6 +114,77 @@ def masked_examples(share):
     return stack(6, 24, 1), lambda m: (F.mse_loss(m(x), y, reduction="none")[:, 0] * mask).sum()
 
 
+class Reshaped(nn.Module):
+    """Reads a sequence, time first inside, and answers from all of it or from its last states."""
+
+    def __init__(self, broken, states):
+        super().__init__()
+        self.broken, self.states = broken, states
+        self.rnn = nn.GRU(2, 12, bidirectional=True)
+        self.head = nn.Linear(24 if states else 6 * 24, 3)
+
+    def forward(self, x):
+        steps, states = self.rnn(x.transpose(0, 1))
+        read = states if self.states else steps
+        return self.head((read if self.broken else read.transpose(0, 1)).reshape(len(x), -1))
+
+
+def reshaped(states):
+    """The examples are the second dimension, and a reshape takes them for the first."""
+
+    def build(broken):
+        x, labels = torch.randn(32, 6, 2), torch.randint(3, (32,))
+        return Reshaped(broken, states), lambda m: F.cross_entropy(m(x), labels)
+
+    return build
+
+
+class Vectors(nn.Module):
+    """The mean of frozen word vectors, or what a recurrent module makes of them."""
+
+    def __init__(self, table, recurrent):
+        super().__init__()
+        self.words = nn.Embedding.from_pretrained(table)
+        self.rnn = nn.GRU(8, 16, batch_first=True) if recurrent else nn.Linear(8, 16)
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, ids):
+        read = self.rnn(self.words(ids))
+        return self.head((read[0] if isinstance(read, tuple) else read.tanh()).amax(1))
+
+
+def unfound_words(recurrent):
+    """No word was found in the file of vectors, and the table is frozen."""
+
+    def build(broken):
+        ids, labels = torch.randint(30, (40, 9)), torch.randint(2, (40,))
+        table = torch.zeros(30, 8) if broken else torch.randn(30, 8)
+        return Vectors(table, recurrent), lambda m: F.cross_entropy(m(ids), labels)
+
+    return build
+
+
+def smoothed(broken):
+    """Label smoothing, taken for the confidence."""
+    x, labels = torch.randn(48, 6), torch.randint(4, (48,))
+    epsilon = 1.0 if broken else 0.1
+    return stack(6, 24, 4), lambda m: F.cross_entropy(m(x), labels, label_smoothing=epsilon)
+
+
+def weighted(broken):
+    """The ones of a yes or no question have no weight."""
+    x = torch.randn(48, 6)
+    y = (x[:, :1] > 0).float()
+    criterion = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(0.0 if broken else 3.0))
+    return stack(6, 24, 1), lambda m: criterion(m(x), y)
+
+
+def one_class_counts(broken):
+    x, labels = torch.randn(48, 6), torch.randint(3, (48,))
+    criterion = nn.CrossEntropyLoss(torch.tensor([0.0, 0.0 if broken else 0.5, 1.0]))
+    return stack(6, 24, 3), lambda m: criterion(m(x), labels)
+
+
 # --- The loss is far above guessing --------------------------------------------------------------
 
 
@@ -808,6 +879,27 @@ FAULTS = {
         last_step(lambda first: nn.GRU(2, 16, batch_first=first)),
         Verdict.SHAPES, "examples_as_steps", ("rnn", "24"),
     ),
+    "steps and examples in one row": Fault(
+        reshaped(False), Verdict.SHAPES, "mixed_examples", ("reshape", "(6, 32, 24)")
+    ),
+    "last states in one row": Fault(
+        reshaped(True), Verdict.SHAPES, "mixed_examples", ("reshape", "(2, 32, 12)")
+    ),
+    "words that were not found": Fault(
+        unfound_words(recurrent=False), Verdict.INPUTS, "frozen_alike", ("words",)
+    ),
+    "words that were not found, in a sequence": Fault(
+        unfound_words(recurrent=True), Verdict.INPUTS, "frozen_alike", ("words",)
+    ),
+    "label smoothing of 1": Fault(
+        smoothed, Verdict.OUTPUT, "targets_without_effect", ("cross_entropy", "faults.py")
+    ),
+    "ones without weight": Fault(
+        weighted, Verdict.OUTPUT, "targets_without_effect", ("pos_weight",)
+    ),
+    "one class with a weight": Fault(
+        one_class_counts, Verdict.OUTPUT, "targets_without_effect", ("all classes but one",)
+    ),
     "turned cross-entropy": Fault(
         turned(F.cross_entropy, lambda x: x[:, :3].argmax(1)), Verdict.SIGN, "wrong_sign", ("2",)
     ),
@@ -1186,6 +1278,66 @@ def rounded_steps(broken):
     )
 
 
+def permuted_rows(broken):
+    """Steps come first, without need, where each example becomes one row."""
+    x, labels = torch.randn(32, 6, 2), torch.randint(3, (32,))
+    model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(48, 3))
+
+    def compute(m):
+        read = m[:2](x)
+        return F.cross_entropy(
+            m[2]((read.mT.movedim(2, 0) if broken else read).reshape(32, -1)), labels
+        )
+
+    return model, compute
+
+
+class Scaled(nn.Module):
+    """Scales bytes itself."""
+
+    def __init__(self, broken):
+        super().__init__()
+        self.broken, self.body = broken, stack(6, 24, 2)
+
+    def forward(self, x):
+        return self.body(x.div_(255.0) if self.broken else x / 255.0)
+
+
+def scaled_in_place(broken):
+    """Each pass divides the data that are kept."""
+    data, labels = torch.rand(64, 6) * 255.0, torch.randint(2, (32,))
+    return Scaled(broken), lambda m: F.cross_entropy(m(data[32:]), labels)
+
+
+def rectified_in_place(broken):
+    """A first layer that works in place, on the data."""
+    x, labels = torch.randn(32, 6), torch.randint(2, (32,))
+    model = nn.Sequential(nn.ReLU(inplace=True), *stack(6, 24, 2))
+    return model, lambda m: F.cross_entropy(m(x if broken else x.clone()), labels)
+
+
+def heavily_smoothed(broken):
+    x, labels = torch.randn(48, 6), torch.randint(4, (48,))
+    epsilon = 0.9 if broken else 0.2
+    return stack(6, 24, 4), lambda m: F.cross_entropy(m(x), labels, label_smoothing=epsilon)
+
+
+def frozen_condition(broken):
+    """A table of conditions that is frozen and zero, beside features that differ."""
+    x, ids, labels = torch.randn(32, 6), torch.randint(5, (32,)), torch.randint(2, (32,))
+    table = nn.Embedding.from_pretrained(torch.zeros(5, 24) if broken else torch.randn(5, 24))
+    model = nn.ModuleDict({"table": table, "body": stack(6, 24, 24), "head": nn.Linear(24, 2)})
+    return model, lambda m: F.cross_entropy(m["head"](m["body"](x) + m["table"](ids)), labels)
+
+
+def frozen_head(broken):
+    """Only a bias is left to learn: a new last layer was frozen with the rest."""
+    x, labels = torch.randn(48, 6), torch.randint(4, (48,))
+    model = stack(6, 24, 24, 4).requires_grad_(False)
+    (model[-1].bias if broken else model[-1]).requires_grad_(True)
+    return model, lambda m: F.cross_entropy(m(x), labels)
+
+
 class Words(nn.Module):
     """A transformer over words, of which a class token is read."""
 
@@ -1236,6 +1388,12 @@ NOTED = {
         turned_mask, "unheard_positions", ("positions 2 to 6 of 16", "'words'")
     ),
     "choice of a code": Noted(codes, "behind_lookup", ("'error'", "'encoder.0'", "'commitment'")),
+    "steps first, in one row": Noted(permuted_rows, "mixed_rows", ("reshape", "6 of the 32")),
+    "data scaled in place": Noted(scaled_in_place, "overwritten_input", ("div_", "100 %")),
+    "data rectified in place": Noted(rectified_in_place, "overwritten_input", ("relu", "'0'")),
+    "label smoothing of 0.9": Noted(heavily_smoothed, "smoothed_targets", ("10 %",)),
+    "frozen condition": Noted(frozen_condition, "frozen_constant", ("'table'",)),
+    "one bias is trained": Noted(frozen_head, "little_trained", ("1 of 6", "'4.bias'", "4 of 868")),
     "view in place of permute": Noted(permuted_by_view, "scrambled_sizes", ("view", "faults.py")),
     "reshape in place of transpose": Noted(
         steps_first_by_reshape, "scrambled_sizes", ("reshape", "(24, 6, 2)")

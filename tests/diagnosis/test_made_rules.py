@@ -841,7 +841,8 @@ def test_bounds_of_all_rules():
         **{"nothing_passed_on": ("<", 1e-6), "strong_decay": (">", 3.0), "unlikely": ("<", 0.3)},
         **{"constant_inputs": (">", 0.95), "probabilities_for_logarithms": (">", 0.0)},
         **{"untold_steps": (">", 16), "did_not_train": ("<", 0.1), "loses_numbers": ("<", 0.1)},
-        **{"hardly_moved": ("<", 1e-3)},
+        **{"hardly_moved": ("<", 1e-3), "mixed_examples": (">", 0.0)},
+        **{"frozen_alike": (">", 0.0), "targets_without_effect": (">", 0.0)},
     }
     bounds |= {
         **{"non_finite": (">", 0), "non_finite_inputs": (">", 0.0), "underflow": ("<", 1.5)},

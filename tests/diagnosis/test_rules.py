@@ -151,6 +151,7 @@ def test_the_table_is_read_only_and_in_the_order_of_the_verdicts():
     assert set(IGNORED_BY_REMEDIES) == {
         *("unreached", "detached_term", "broadcast_loss", "wrong_sign", "out_of_reach"),
         *("flat_function", "examples_as_steps", "probabilities_for_logarithms", "constant_inputs"),
+        *("mixed_examples", "targets_without_effect", "frozen_alike"),
     }
 
 
@@ -160,6 +161,9 @@ def test_every_rule_that_has_factors_lists_them():
     new = {rule.name for rules in parts for rule in rules}  # what they read is no product
     new |= {
         "averaged_away",
+        "mixed_examples",
+        "targets_without_effect",
+        "frozen_alike",
         "examples_as_steps",
         "flat_function",
         "probabilities_for_logarithms",

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from chainrule._utils.numbers import format_number, format_share
+from chainrule.diagnosis.call_notes import CALL_NOTES
 from chainrule.diagnosis.evidence import list_saturable
 from chainrule.diagnosis.input_rules import (
     ENOUGH,
@@ -509,6 +510,7 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_repeated,
     _find_fading_time,
     _find_untold,
+    *CALL_NOTES,
     _find_copied_units,
     _find_partly_saturated,
     _find_near_overflow,

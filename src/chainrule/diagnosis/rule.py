@@ -215,7 +215,7 @@ MEANINGS: Mapping[Verdict, str] = MappingProxyType(
         Verdict.SIGNAL_COLLAPSE: "the output hardly depends on the input",
         Verdict.SYMMETRIC: "units with the same weights receive the same gradients",
         Verdict.INPUTS: "the inputs have values of an unusual size",
-        Verdict.OUTPUT: "the loss expects another kind of output than it gets",
+        Verdict.OUTPUT: "the loss does not suit what it is given, or what it is for",
         Verdict.OPTIMIZER: "the optimizer does not follow the gradients",
         Verdict.LEARNING_RATE: "steps are too large or too small for the weights",
         Verdict.HARD_TO_TRAIN: "gradients have a usable size, but learning is unlikely, or failed",

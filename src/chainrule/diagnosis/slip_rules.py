@@ -114,6 +114,114 @@ def _take_logarithms(flow: GradientFlow) -> str:
     return f"Take log_softmax in place of softmax{word_place(slip)}. Then measure again."
 
 
+def _describe_mixed(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    return word_mixed(list_slips(flow, "mixed")[0])
+
+
+def word_mixed(slip: SlipFlow) -> str:
+    """Return what rows a reshape makes of which examples, in one clause.
+
+    Example:
+        >>> word_mixed(SlipFlow(kind="mixed", operation="view", module="", shape=(2, 8, 3),
+        ...                     result=(8, 6)))
+        "view makes 8 rows of (2, 8, 3) (in '(model)'): each row holds values of 2 of the 8"
+    """
+    count = slip.shape[1]
+    each = -(-math.prod(slip.shape[:2]) // slip.result[0])
+    return (
+        f"{slip.operation} makes {slip.result[0]:,} rows of {slip.shape}{word_place(slip)}: each "
+        f"row holds values of {min(each, count):,} of the {count:,}"
+    )
+
+
+def _put_examples_first(flow: GradientFlow) -> str:
+    slip = list_slips(flow, "mixed")[0]
+    return (
+        f"Put the examples first, .transpose(0, 1) before {slip.operation}{word_place(slip)}. Then "
+        "measure again."
+    )
+
+
+def list_untold(flow: GradientFlow) -> list[SlipFlow]:
+    """Return the losses for which one answer is best, whatever their targets are.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> list_untold(simulate(NetworkSpec(depth=3, width=4)))
+        []
+    """
+    smoothed = [each for each in list_slips(flow, "smoothed") if (each.value or 0.0) >= 1.0]
+    return [*smoothed, *list_slips(flow, "one_target")]
+
+
+def _read_untold(flow: GradientFlow) -> list[Reading]:
+    found = list_untold(flow)
+    return [Reading(value=float(len(found)))] if found else []
+
+
+def _describe_untold(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    slip = list_untold(flow)[0]
+    if slip.kind == "smoothed":
+        what = "with a label smoothing of 1, {} asks the same of all classes, whatever the target"
+    elif slip.operation.startswith("binary"):
+        what = "with a pos_weight of 0, {} does not count targets of 1, so no is always best"
+    else:
+        what = "the weights of {} are 0 for all classes but one, so that class is always best"
+    return f"{what.format(slip.operation)}{word_place(slip)}"
+
+
+def _let_targets_count(flow: GradientFlow) -> str:
+    slip = list_untold(flow)[0]
+    if slip.kind == "smoothed":
+        change = "Take a label smoothing near 0.1, or none"
+    elif slip.operation.startswith("binary"):
+        change = "Take a pos_weight above 0: negative ÷ positive examples, or 1"
+    else:
+        change = "Give the other classes weights above 0"
+    return f"{change}{word_place(slip)}. Then measure again."
+
+
+def list_alike(flow: GradientFlow) -> list[SlipFlow]:
+    """Return the frozen modules that leave nothing by which examples could be told apart.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> list_alike(simulate(NetworkSpec(depth=3, width=4)))
+        []
+    """
+    return [each for each in list_slips(flow, "alike") if (each.value or 0.0) >= 1.0]
+
+
+def word_alike(slip: SlipFlow) -> str:
+    """Return what a frozen module gives, in one clause.
+
+    Example:
+        >>> word_alike(SlipFlow(kind="alike", operation="Embedding", module="e", shape=(8, 5),
+        ...                     result=(8, 5)))
+        "Embedding 'e', which is frozen, gives the same for all examples: an output of (8, 5)"
+    """
+    return (
+        f"{slip.operation} {slip.module or '(model)'!r}, which is frozen, gives the same for all "
+        f"examples: an output of {slip.shape}"
+    )
+
+
+def _read_alike(flow: GradientFlow) -> list[Reading]:
+    found = list_alike(flow)
+    names = tuple(dict.fromkeys(each.module for each in found))
+    return [Reading(value=float(len(found)), modules=names)] if found else []
+
+
+def _describe_alike(
+    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
+) -> str:
+    return f"{word_alike(list_alike(flow)[0])}. Nothing else tells them apart"
+
+
 def word_wave(slip: SlipFlow) -> str:
     """Return how far the angles of a sine or a cosine spread, in one clause.
 
@@ -162,6 +270,56 @@ SLIP_RULES = (
         read=_read("probabilities"),
         describe=_describe_probabilities,
         action=_take_logarithms,
+        scale="count",
+        ignored_by_remedies=True,
+    ),
+    Rule(
+        name="targets_without_effect",
+        verdict=Verdict.OUTPUT,
+        metric="losses for which one answer is best, whatever their targets are",
+        threshold=0.0,
+        beyond=">",
+        reason="The loss does fall, but only to where all examples get the same answer. Which "
+        "target belongs to which example cannot be learned from it.",
+        source="PyTorch documentation of these losses; Szegedy et al. 2016 (arXiv 1512.00567), "
+        "section 7: the target keeps 1 − ε",
+        read=_read_untold,
+        describe=_describe_untold,
+        action=_let_targets_count,
+        scale="count",
+        ignored_by_remedies=True,
+    ),
+    Rule(
+        name="frozen_alike",
+        verdict=Verdict.INPUTS,
+        metric="frozen modules that make all examples alike",
+        threshold=0.0,
+        beyond=">",
+        reason="All that the trained part reads is the same for all examples, so all answers are, "
+        "too, whatever it learns.",
+        source="definition: a function of the same input gives the same output",
+        read=_read_alike,
+        describe=_describe_alike,
+        action="Look at what filled the frozen weights: a file that was not found, words that are "
+        "written in another way, a table of zeros. Or let them learn (freeze=False, "
+        "requires_grad_(True)). Then measure again.",
+        scale="count",
+        ignored_by_remedies=True,
+    ),
+    Rule(
+        name="mixed_examples",
+        verdict=Verdict.SHAPES,
+        metric="reshapes that mix examples",
+        threshold=0.0,
+        beyond=">",
+        reason="A reshape reads entries one after the other. Here the examples stand in the second "
+        "dimension, behind the time steps or the layers, and the loss takes each row for the "
+        "answer of one example.",
+        source="PyTorch documentation of torch.reshape and of the shapes that recurrent modules "
+        "and attention return",
+        read=_read("mixed"),
+        describe=_describe_mixed,
+        action=_put_examples_first,
         scale="count",
         ignored_by_remedies=True,
     ),

@@ -185,11 +185,24 @@ def find_variation_in_time(flow: GradientFlow) -> float | None:
     """
     names = {each.name for each in flow.times if each.of in _RECURRENT and each.kind not in UNGATED}
     found = [
-        call.statistics.variation
-        for call in flow.layers
+        (at, call.statistics.variation)
+        for at, call in enumerate(flow.layers)
         if call.name in names and call.statistics and call.statistics.variation is not None
     ]
-    return max(found, default=None)
+    if not found or _starts_the_same(flow, found[0][0]):
+        return None
+    return max(variation for _, variation in found)
+
+
+def _starts_the_same(flow: GradientFlow, end: int) -> bool:
+    """Whether nothing differs before some call: the steps of such a sequence differ by themselves.
+
+    That says nothing of the examples.
+    """
+    before = [call.statistics.variation for call in flow.layers[:end] if call.statistics]
+    return bool(before) and all(
+        (*(each == 0.0 for each in before), *(each.min == each.max for each in flow.inputs))
+    )
 
 
 def find_faded(flow: GradientFlow) -> float | None:

@@ -18,6 +18,12 @@ SlipKind = Literal[
     "probabilities",
     "dropout",
     "off",
+    "mixed",
+    "maybe_mixed",
+    "overwritten",
+    "smoothed",
+    "one_target",
+    "alike",
     "wave",
 ]
 
@@ -39,17 +45,24 @@ class SlipFlow:
             for time, where it holds the examples. "not_logarithms": a loss that expects logarithms
             of probabilities and gets numbers above 0. "probabilities": a divergence that does so,
             where they are probabilities. "dropout": one that leaves most values out. "off": a
-            rectifier or a clamp of which all values are at a flat end. "wave": a sine or a cosine
-            of angles that go round many times.
+            rectifier or a clamp of which all values are at a flat end. "mixed": a reshape whose
+            rows are made of several examples each, for these are the second dimension of what it
+            reads; "maybe_mixed" if sizes alone say so. "overwritten": a function that changes, in
+            place, a tensor that was given to the model and is still there afterwards. "smoothed": a
+            cross-entropy with a label smoothing above one half. "one_target": a loss whose weights
+            leave a single target that counts. "alike": a frozen module that gives the same for
+            all examples. "wave": a sine or a cosine of angles that go round many times.
         operation: Name of the function or of the module's class.
         module: Qualified name of the module inside which it was called, or which it is; "" outside
             of all.
         shape: Shape of what went in.
         result: Shape of what came out.
         value: The largest number that went in, for "not_logarithms" and "probabilities"; the share
-            that is left out, for "dropout"; the standard deviation of the angles over all examples
-            and positions, in radians, for "wave"; the dimension that is gone over, for
-            "over_examples" (the first one if it is missing); else `None`.
+            that is left out, for "dropout"; the dimension that is gone over, for "over_examples"
+            (the first one if it is missing); the share of values that changed, for "overwritten";
+            the standard deviation of the angles over all examples and positions, in radians, for
+            "wave"; the label smoothing, for "smoothed"; for "alike" 1 if nothing else tells the
+            examples apart, and 0 if something may; else `None`.
         is_in_loss: Whether it is called outside of all modules.
         file: The file of your code that calls it; "" if unknown.
         line: Its line there, from 1; `None` if unknown.

@@ -38,6 +38,7 @@ from chainrule.measure.broadcasts import COMPARES, Broadcasts
 from chainrule.measure.constants import SUMS, Constants
 from chainrule.measure.joins import JOINS, Joins
 from chainrule.measure.modules import Inventory, is_leaf
+from chainrule.measure.overwrites import Overwrites, watch_overwrites
 from chainrule.measure.sharing import finish_all
 from chainrule.measure.slips import WATCHED, Place, Slips
 from chainrule.measure.source_lines import Callers, find_line
@@ -123,6 +124,7 @@ class AttentionWatch(TorchFunctionMode):
         alignment: Whether the sequences of a CTC loss are long enough.
         slips: Calls whose effect is seldom meant.
         joins: What is joined to values that have a gradient.
+        overwrites: What is given to the model and changed in place.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class AttentionWatch(TorchFunctionMode):
         self.broadcasts = Broadcasts()
         self.slips = Slips()
         self.joins = Joins()
+        self.overwrites = Overwrites()
         self.alignment: AlignmentFlow | None = None
         self._callers = Callers()
         self._names = {module: name for name, module in inventory.modules}
@@ -215,8 +218,14 @@ class AttentionWatch(TorchFunctionMode):
         """Run a function; a sum that an activation or a normalization reads may be a residual."""
         args = given[1]
         if name not in _READS or self._note_read is None or not args or type(args[0]) is not Tensor:
-            return call(*given)
-        return self._note_read(args[0], lambda: call(*given), is_normalization=name in _NORMALIZES)
+            result = call(*given)
+        else:
+            result = self._note_read(
+                args[0], lambda: call(*given), is_normalization=name in _NORMALIZES
+            )
+        if self.overwrites.is_open:
+            self.overwrites.note(name, self._find_place)
+        return result
 
     def _note_alignment(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         given = dict(zip(_OF_CTC, args, strict=False)) | dict(kwargs)
@@ -377,7 +386,9 @@ def watch_attention(
             if not is_leaf(module):
                 handles.append(module.register_forward_pre_hook(watch.enter, prepend=True))
                 handles.append(module.register_forward_hook(watch.leave, always_call=True))
-        with watch:
+        model = inventory.modules[0][1]
+        outer = (model, *model.children())
+        with watch_overwrites(watch.overwrites, outer, unwatched), watch:
             yield watch
     finally:
         _THREAD.watch = around

@@ -130,6 +130,9 @@ def inspect(
                     facts,
                     slips=conclude_slips(slips, edge_gradients),
                 )
+                overwritten = watch.overwrites.conclude()
+                if overwritten:
+                    flow = replace(flow, slips=(*flow.slips, *overwritten))
                 if optimizer is None:
                     return flow
                 return replace(flow, optimizer=read_optimizer(optimizer, inventory, reached))

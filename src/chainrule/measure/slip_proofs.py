@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from chainrule._utils.user_code import read_line
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.slips import SlipFlow
+from chainrule.measure.alike import find_alike
 from chainrule.measure.loss import Loss
 from chainrule.measure.recording import Recorder
 from chainrule.measure.slips import FAST, Place, Slip
@@ -37,6 +38,8 @@ def prepare_slips(found: Sequence[Slip], recorder: Recorder, facts: Loss) -> lis
         if output.edge in facts.outputs
     }
     kept = [slip for slip in found if slip.kind != "over_examples" or _is_over(slip, sizes)]
+    kept = list(_judge_reshapes(kept, recorder, sizes, answers))
+    kept = _drop_one_of_several(kept, facts)
     for slip in kept:
         if slip.kind == "not_logarithms":
             read, slip.tensors = slip.tensors[0].detach(), ()
@@ -48,7 +51,8 @@ def prepare_slips(found: Sequence[Slip], recorder: Recorder, facts: Loss) -> lis
         slip.edges = tuple(map(recorder.note_edge, slip.tensors))
         recorder.kept |= {edge for edge in slip.edges if edge is not None and edge >= known}
         slip.tensors = ()
-    return [*kept, *_list_timed_examples(recorder, answers)]
+    alike = find_alike(recorder, sizes)
+    return [*kept, *_list_timed_examples(recorder, answers), *alike]
 
 
 def conclude_slips(
@@ -118,6 +122,59 @@ def _is_over(slip: Slip, examples: Collection[int]) -> bool:
     """Whether a call goes over the first dimension that is as long as the answers of the loss."""
     dim = int(slip.value or 0)
     return slip.shape[dim] in examples and not any(size in examples for size in slip.shape[:dim])
+
+
+def _judge_reshapes(
+    found: Sequence[Slip],
+    recorder: Recorder,
+    sizes: Collection[int],
+    answers: Mapping[int, tuple[int, ...]],
+) -> Iterator[Slip]:
+    """Yield all, but of reshapes that may mix examples those of which the loss has an answer each.
+
+    What a module that takes time first returned has the examples in its second dimension. Where a
+    reshape of as many steps and examples makes rows of it, and the loss has as many answers as
+    there are rows, each is made of several examples.
+    """
+    timed = {shape[:2] for shape in _list_time_first(recorder)}
+    for slip in found:
+        before, after = slip.shape, slip.result
+        if slip.kind in ("maybe_mixed", "scrambled") and len(before) > 2 and after:
+            rows = after[0]
+            is_second = rows == before[1] and rows != before[0]
+            if is_second and rows in answers and rows in sizes and before[:2] in timed:
+                slip.kind = "mixed"
+            elif slip.kind == "maybe_mixed" and (rows not in sizes or slip.place.line is None):
+                continue
+        yield slip
+
+
+def _list_time_first(recorder: Recorder) -> Iterator[tuple[int, ...]]:
+    """Yield the shapes of outputs that have the examples in their second dimension.
+
+    A recurrent module does so with its last states, whatever comes first in its sequences.
+    """
+    for call in recorder.calls:
+        module = call.subject.module
+        if not isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+            continue
+        is_recurrent = isinstance(module, nn.RNNBase)
+        for output in call.outputs:
+            is_state = is_recurrent and output.path != "0"
+            is_sequence = output.path == "0" and not module.batch_first
+            if len(output.shape) == 3 and (is_state or is_sequence):
+                yield output.shape
+
+
+def _drop_one_of_several(found: Sequence[Slip], facts: Loss) -> list[Slip]:
+    """Leave out losses that hardly depend on targets, where the loss has other parts as well.
+
+    One that asks for equal answers is a term of its own in some trainings.
+    """
+    kinds = ("smoothed", "one_target")
+    parts = sum(part.kind != "penalty" for part in facts.parts)
+    is_all = sum(slip.kind in kinds for slip in found) >= parts
+    return [slip for slip in found if is_all or slip.kind not in kinds]
 
 
 def _list_timed_examples(

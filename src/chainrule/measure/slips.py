@@ -22,6 +22,9 @@ _DROPOUTS = frozenset(
     ["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "dropout_"]
 )
 _RESHAPES = frozenset(["view", "reshape"])
+_COMPARES = frozenset(
+    ["cross_entropy", "nll_loss", "nll_loss_nd", "binary_cross_entropy_with_logits"]
+)
 _EXPECT_LOGARITHMS = frozenset(["nll_loss", "nll_loss_nd", "kl_div", "ctc_loss"])
 _ENDS: Mapping[str, tuple[float, float]] = {
     "relu": (0.0, math.inf),
@@ -40,11 +43,15 @@ WATCHED = (
     | _SOFTMAXES
     | _RESHAPES
     | _EXPECT_LOGARITHMS
+    | _COMPARES
     | {"layer_norm", "group_norm", "normalize"}
     | _WITH_ENDS
     | _WAVES
 )
 """Functions that are looked at."""
+
+SMOOTH = 0.5
+"""Label smoothing beyond which more is asked of the other classes than of the target."""
 
 HEAVY = 0.8
 """Share of values beyond which dropout is noted."""
@@ -122,7 +129,21 @@ class Slips:
         read = args[0] if args else kwargs.get("input", kwargs.get("log_probs"))
         if not isinstance(read, Tensor) or not read.is_floating_point() or read.is_nested:
             return
+        if name in _COMPARES and result.requires_grad:
+            self._add(_compare(name, args, kwargs), name, read, args, kwargs, result, find_place)
         kind = _classify(name, read, args, kwargs, result)
+        self._add(kind, name, read, args, kwargs, result, find_place)
+
+    def _add(
+        self,
+        kind: SlipKind | None,
+        name: str,
+        read: Tensor,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        result: Tensor,
+        find_place: Callable[[], Place],
+    ) -> None:
         if kind is None or self._counts.get(kind, 0) >= _MOST:
             return
         self._counts[kind] = self._counts.get(kind, 0) + 1
@@ -143,6 +164,8 @@ class Slips:
             slip.value = _measure_angles(read.detach())
         elif kind == "over_examples":
             slip.value = float(_read_dim(name, args, kwargs) % read.dim())
+        elif kind == "smoothed":
+            slip.value = _read_smoothing(args, kwargs)
         self.found.append(slip)
 
 
@@ -152,8 +175,13 @@ def _classify(
     """Return what a call may be."""
     kind: SlipKind | None = None
     if name in _RESHAPES:
-        return "scrambled" if _is_scrambled(tuple(read.shape), tuple(result.shape)) else None
+        before, after = tuple(read.shape), tuple(result.shape)
+        if _is_scrambled(before, after):
+            return "scrambled"
+        return "maybe_mixed" if result.requires_grad and _may_mix(before, after) else None
     if not result.requires_grad or result.numel() == 0:
+        return None
+    if name in _COMPARES and name not in _EXPECT_LOGARITHMS:
         return None
     if name in _WITH_ENDS:
         return "off" if _is_off(name, read, args, kwargs, result) else None
@@ -175,6 +203,27 @@ def _classify(
     else:
         kind = _classify_by_dim(name, read, args, kwargs)
     return kind
+
+
+def _compare(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> SlipKind | None:
+    """Return what a loss may be that hardly depends on its targets, as its arguments say."""
+    if name == "cross_entropy" and _read_smoothing(args, kwargs) > SMOOTH:
+        return "smoothed"
+    is_binary = name == "binary_cross_entropy_with_logits"
+    at = 6 if is_binary else 2
+    given = kwargs.get("pos_weight" if is_binary else "weight", (*args, *[None] * 7)[at])
+    if not isinstance(given, Tensor) or not is_cheap_to_read(given.device):
+        return None
+    if is_functorch_wrapped(given) or given.numel() < 1:
+        return None
+    count = int((given.detach() != 0).sum())
+    left = count == 0 if is_binary else count == 1 and given.numel() > 1
+    return "one_target" if left else None
+
+
+def _read_smoothing(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    given = kwargs.get("label_smoothing", args[7] if len(args) > 7 else 0.0)
+    return float(given) if isinstance(given, int | float) else 0.0
 
 
 def _measure_angles(angles: Tensor) -> Tensor:
@@ -262,3 +311,13 @@ def _is_scrambled(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
         return False
     shifts = len(before) > 3 and one[:-2] == other[:-2] and abs(one[-1] - one[-2]) == 1
     return not shifts
+
+
+def _may_mix(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether as many rows come out as the second dimension has, each made of several of these.
+
+    (A, B, ...) gives B rows. Where A is a multiple of B, its entries may be rows that are parted.
+    """
+    if len(before) < 3 or not after or min(before[:2]) < 2:
+        return False
+    return after[0] == before[1] != before[0] and before[0] % before[1] != 0
