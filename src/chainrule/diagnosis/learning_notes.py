@@ -28,7 +28,7 @@ from chainrule.diagnosis.slip_rules import (
     word_place,
     word_scrambled,
 )
-from chainrule.diagnosis.structure import is_loss_flat
+from chainrule.diagnosis.structure import is_loss_flat, list_explained
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loss import KIND_NAMES, LossPart
 
@@ -82,6 +82,8 @@ def _find_unusual_rate(flow: GradientFlow) -> Iterator[Note]:
         beyond = rate is not None and (
             rate < entry.threshold if entry.beyond == "<" else rate > entry.threshold
         )
+        if name == "high_rate" and 2 * len(list_explained(flow)) > len(flow.weight_layers):
+            continue  # scales that start small divide the gradients, and grow
         if rate is not None and beyond and flow.spec is None and _is_faultless(flow):
             yield make_note(
                 name,

@@ -377,6 +377,44 @@ _NEEDS = {
 }
 
 
+def _explain_activation(flow: GradientFlow) -> str:
+    if not any(map(is_single, _list_parts(flow))):
+        return ""
+    return (
+        "A softmax makes probabilities of several values that compete, and they sum to 1. Of one "
+        "value nothing is left, so nothing before it can learn."
+    )
+
+
+_MENDED = {
+    "cross_entropy": "leave the {activation} out",
+    "nll": "take log_{activation} in its place",
+    "binary_cross_entropy_with_logits": (
+        "leave the {activation} out, or use binary_cross_entropy (nn.BCELoss)"
+    ),
+}
+"""What to do about an activation that a part of the loss does not expect."""
+
+
+def _mend_activation(flow: GradientFlow) -> str:
+    for part in _list_parts(flow):
+        _, where = _locate(flow, part.outputs)
+        place = f"At {where}, " if where else ""
+        if is_single(part):
+            change = (
+                "take a sigmoid in place of the softmax, or leave it out and use "
+                "binary_cross_entropy_with_logits (nn.BCEWithLogitsLoss)"
+                if part.kind.startswith("binary")
+                else "give the model one output for each class, or leave the softmax out"
+            )
+        elif is_applied_twice(part) and part.kind in _MENDED:
+            change = _MENDED[part.kind].format(activation=part.activation)
+        else:
+            continue
+        return f"{place}{change if place else change[:1].upper() + change[1:]}; then measure again."
+    return ""
+
+
 def _describe_sign(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
@@ -591,6 +629,8 @@ LOSS_RULES = (
         source="derivative of softmax at equal outputs: 1 ÷ classes; threshold measured",
         read=_read_activations,
         describe=_describe_activation,
+        explain=_explain_activation,
+        action=_mend_activation,
     ),
     Rule(
         name="wrong_sign",

@@ -18,6 +18,7 @@ SlipKind = Literal[
     "probabilities",
     "dropout",
     "off",
+    "untouched",
 ]
 
 STEP_FUNCTIONS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
@@ -38,7 +39,8 @@ class SlipFlow:
             for time, where it holds the examples. "not_logarithms": a loss that expects logarithms
             of probabilities and gets numbers above 0. "probabilities": a divergence that does so,
             where they are probabilities. "dropout": one that leaves most values out. "off": a
-            rectifier or a clamp of which all values are at a flat end.
+            rectifier or a clamp of which all values are at a flat end. "untouched": a normalization
+            in eval mode whose running statistics have counted no batch yet.
         operation: Name of the function or of the module's class.
         module: Qualified name of the module inside which it was called, or which it is; "" outside
             of all.
