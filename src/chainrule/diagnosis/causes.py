@@ -13,7 +13,8 @@ from chainrule.diagnosis.note import Note
 from chainrule.diagnosis.origins import is_of_formula
 from chainrule.diagnosis.places import list_local, word_names
 from chainrule.diagnosis.rule import Rule, Verdict
-from chainrule.diagnosis.slip_rules import list_slips
+from chainrule.diagnosis.rules import find_dead_output
+from chainrule.diagnosis.slip_rules import list_slips, word_place
 from chainrule.diagnosis.structure import SMALL_LAYER, count_units
 from chainrule.diagnosis.time_rules import UNGATED
 from chainrule.flow.gradient_flow import GradientFlow
@@ -83,7 +84,8 @@ def _word_place(flow: GradientFlow, rule: Rule, layers: Sequence[int]) -> str:
     if rule.trace is None or flow.spec is not None:
         return ""
     grows = (rule.harmful or rule.beyond) == ">"
-    names = list_local(rule.trace(flow, layers), grows=grows)
+    local = list_local(rule.trace(flow, layers), grows=grows)
+    names = tuple(name for name in dict.fromkeys(x.name for x in flow.layers) if name in local)
     if not names:
         return ""
     sizes = _list_sizes(flow, names)
@@ -91,9 +93,8 @@ def _word_place(flow: GradientFlow, rule: Rule, layers: Sequence[int]) -> str:
     what = "Most of it comes from" if grows else "Most of it is lost at"
     weights = ""
     if odd and len(odd) == len(names):
-        own = "its weights are" if len(names) == 1 else "their weights are"
-        ends = (f"{format_number(size)}" for size in dict.fromkeys((min(odd), max(odd))))
-        weights = f", where {own} {' to '.join(ends)} times as large as PyTorch makes them"
+        ends = dict.fromkeys(format_number(size) for size in (min(odd), max(odd)))
+        weights = f", where the weights are {' to '.join(ends)} times as large as PyTorch makes them"
     return f"{what} {word_names(names)}{weights}: look there first."
 
 
@@ -119,8 +120,21 @@ def put_cause_first(
         layers: The layers that it names.
         usual: What to do by the finding alone.
     """
+    off = list_slips(flow, "off") if verdict is Verdict.FLAT_LOSS else []
+    if off:
+        return (
+            f"Look at {off[-1].operation}{word_place(off[-1])}: all that it reads is where it is "
+            "flat. Leave it out, or keep what it reads inside of its range (where an output must "
+            "not be negative, softplus or exp in its place do). Then measure again."
+        )
     if verdict not in _SIZES:
         return usual
+    if (dead := find_dead_output(flow)) is not None:
+        return (
+            f"Leave the last activation out ({dead.label!r}, {dead.kind}): the loss reads what it "
+            "makes of the last layer, and that is flat for every example. If answers must not be "
+            "negative, take softplus or exp in its place. Then measure again."
+        )
     first = []
     if list_untouched(flow):
         sentence = word_untouched(flow)
@@ -128,7 +142,9 @@ def put_cause_first(
     if dropout := _word_dropout(flow):
         first.append(dropout)
     if first:
-        return f"{' '.join(first)} Then measure again. If it stays: {usual[:1].lower()}{usual[1:]}"
+        rest = usual.removeprefix("Worth trying: ")
+        then = f"If it stays, try {rest}" if rest != usual else f"If it stays: {usual}"
+        return f"{' '.join(first)} Then measure again. {then}"
     is_own = rule is not None and bool(rule.action)  # it names a place itself
     place = "" if rule is None or is_own else _word_place(flow, rule, layers)
     return f"{place} {usual}" if place else usual

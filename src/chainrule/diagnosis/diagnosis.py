@@ -592,7 +592,7 @@ def _choose_action(
 
 def _add_sizes(flow: GradientFlow, action: str) -> str:
     """Return what to do against infinite numbers, with what makes them so large before."""
-    return " ".join(filter(None, (action, describe_growth(flow), describe_large_inputs(flow))))
+    return " ".join(filter(None, (describe_large_inputs(flow), describe_growth(flow), action)))
 
 
 def _choose_healthy_action(

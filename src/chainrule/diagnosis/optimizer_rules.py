@@ -353,6 +353,17 @@ def _lower_rate(flow: GradientFlow) -> str:
     return f"{action}. Then measure again."
 
 
+def _explain_large(flow: GradientFlow) -> str:
+    """Return why a step is too large that momentum makes long; "" if it is the first one already."""
+    optimizer = flow.optimizer
+    if optimizer is None or optimizer.steps != "gradient" or optimizer.momentum <= 0.0:
+        return ""
+    return (
+        "Steps add up along a direction that stays: then one is larger than the weights "
+        "themselves, and replaces what the initialization made."
+    )
+
+
 OPTIMIZER_RULES = (
     Rule(
         name="below_epsilon",
@@ -409,6 +420,7 @@ OPTIMIZER_RULES = (
         source="follows from the triangle inequality; usual steps are near a thousandth (Karpathy, "
         "CS231n 2015)",
         action=_lower_rate,
+        explain=_explain_large,
         read=_read_step,
         describe=_describe_step,
     ),

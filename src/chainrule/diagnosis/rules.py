@@ -341,36 +341,28 @@ def _describe_nothing(
 
 
 def find_dead_output(flow: GradientFlow) -> LayerFlow | None:
-    """Return the activation that makes the output the loss reads, if it is off for every example.
+    """Return the activation that makes the output the loss reads, if it is flat for every example.
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
         >>> find_dead_output(simulate(NetworkSpec(depth=3, width=4)))
     """
+    off = {each.module for each in list_slips(flow, "off") if not each.is_in_loss}
     for at in () if flow.loss_facts is None else flow.loss_facts.outputs:
         call = flow.layers[at]
         share = None if call.statistics is None else call.statistics.dead_share
-        if call.role == "activation" and share is not None and share >= 1.0:
+        is_off = call.name in off if share is None else share >= 1.0
+        if call.role == "activation" and is_off:
             return call
     return None
-
-
-def _revive_output(flow: GradientFlow) -> str:
-    """Return what to do where it is the output that is dead; "" elsewhere."""
-    call = find_dead_output(flow)
-    if call is None:
-        return ""
-    return (
-        f"Leave the last activation out ({call.label!r}, {call.kind}): the loss reads what it makes "
-        "of the last layer, and that is the same for every example. If answers must not be "
-        "negative, take softplus or exp in its place. Then measure again."
-    )
 
 
 def _explain_fading(flow: GradientFlow) -> str:
     """Return where the values get lost, if it is at the end or in one place."""
     if find_dead_output(flow) is not None:
-        return "The last activation is off for every example, so nothing of the input is left."
+        return "The last activation is flat for every example, so nothing of the input is left."
+    if any(each.value is not None and each.value >= 1.0 for each in _read_dead(flow)):
+        return "A layer whose units are all off passes nothing of the input on."
     names = list_local(trace_spreads(flow, ()), grows=False) if flow.spec is None else ()
     if not names:
         return ""
@@ -460,7 +452,6 @@ _RULES = (
         feature="dead_units",
         source="Lu et al. 2019 (arXiv 1903.06733); threshold measured",
         read=_read_dead,
-        action=_revive_output,
         trace=trace_dead_units,
         harmful="<",
         scale="share",
