@@ -9,14 +9,15 @@ from torch.nn import functional as F
 
 from chainrule.diagnosis import Verdict, diagnose
 from chainrule.diagnosis.causes import CALM, describe_growth
+from chainrule.diagnosis.factors import Part
 from chainrule.diagnosis.observations import OBSERVATIONS
 from chainrule.diagnosis.places import list_local, word_names
+from chainrule.diagnosis.rules import measure_metric
 from chainrule.diagnosis.time_rules import is_held, list_cut
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.time import TimeFlow
 from chainrule.measure import inspect
 from chainrule.measure.non_finite import add_origin
-from chainrule.diagnosis.factors import Part
 from made_flows import make_flow
 
 
@@ -86,6 +87,27 @@ class TestTime:
         time = next(each for each in flow.times if each.name == "cell")
         assert list_cut(flow, time) == tuple(range(8))
         assert "between step 8 and the next one" in diagnose(flow).action
+
+    @pytest.mark.parametrize("cut", [True, False])
+    def test_where_it_is_not_known_what_a_cut_costs_it_is_a_note(self, cut):
+        class Own(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.cell, self.head = nn.Linear(14, 8), nn.Linear(8, 4)
+
+            def forward(self, x):
+                state = x.new_zeros(len(x), 8)
+                for step in range(x.shape[1]):
+                    state = torch.tanh(self.cell(torch.cat([x[:, step], state], 1)))
+                    state = state.detach() if cut and step < 9 else state
+                return self.head(state)
+
+        x, labels = torch.randn(48, 12, 6), torch.randint(4, (48,))
+        diagnosis = judge(Own(), lambda m: F.cross_entropy(m(x), labels))
+        found = [note for note in diagnosis.notes if note.name == "cut_time"]
+        assert bool(found) is cut
+        if cut:
+            assert "steps 1 to 9 of 12 of 'cell'" in found[0].evidence
 
     def test_a_whole_path_is_not_cut(self):
         flow = read_tokens(nn.GRUCell, lambda step: False)
@@ -190,7 +212,8 @@ class TestOutput:
 class TestCauses:
     def test_heavy_dropout_is_named_before_what_grows_by_it(self):
         def make(p):
-            model = nn.Sequential(*stack([32] * 9 + [4], lambda: nn.Sequential(nn.ReLU(), nn.Dropout(p))))
+            between = lambda: nn.Sequential(nn.ReLU(), nn.Dropout(p))
+            model = nn.Sequential(*stack([32] * 9 + [4], between))
             for layer in model[::2]:
                 nn.init.kaiming_normal_(layer.weight)
             return classify(model)
@@ -309,13 +332,20 @@ class TestNumbers:
         assert "chance" not in diagnosis.findings[0].consequence
 
     def test_of_nothing_to_train_no_chance_is_told(self):
-        model = nn.Linear(3, 3)
-        diagnosis = judge(model, lambda m: m(torch.ones(4, 3)).detach().sum() + torch.ones((), requires_grad=True))
+        model, other = nn.Linear(3, 3), torch.ones((), requires_grad=True)
+        diagnosis = judge(model, lambda m: m(torch.ones(4, 3)).detach().sum() + other)
         assert diagnosis.verdict is Verdict.NO_GRADIENT
         assert "chance" not in diagnosis.findings[0].consequence
 
-    @pytest.mark.parametrize("traced", [True, False])
-    def test_a_recurrent_module_whose_values_grow_is_named(self, traced):
+    @pytest.mark.parametrize(
+        ("steps", "traced", "verdict"),
+        [
+            (30, False, Verdict.EXPLODING),
+            (60, False, Verdict.NON_FINITE),
+            (60, True, Verdict.NON_FINITE),
+        ],
+    )
+    def test_a_recurrent_module_whose_values_grow_is_named(self, steps, traced, verdict):
         class Recurrent(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -326,11 +356,12 @@ class TestNumbers:
             def forward(self, x):
                 return self.head(self.rnn(x)[0][:, -1])
 
-        x = torch.randn(48, 40, 4)
+        x = torch.randn(48, steps, 4)
         model = Recurrent()
         flow = inspect(model, lambda m: F.mse_loss(m(x), x[:, 0, :1]))
         flow = add_origin(flow, model, lambda m: F.mse_loss(m(x), x[:, 0, :1])) if traced else flow
         assert "in 'rnn' from step to step" in describe_growth(flow)
+        assert diagnose(flow).verdict is verdict
         assert describe_growth(flow) in diagnose(flow).action
 
     def test_values_that_grow_everywhere_are_said_to(self):
@@ -343,8 +374,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("scale", [1000.0, 1.0])
     def test_large_inputs_beside_infinite_numbers_are_named(self, scale):
-        x = scale * torch.rand(48, 6) + (0.0 if scale > 1.0 else 100.0 * 0.0)
-        shift = 0.0 if scale > 1.0 else 100.0
+        x, shift = scale * torch.rand(48, 6), 0.0 if scale > 1.0 else 100.0
         diagnosis = judge(nn.Linear(6, 4), lambda m: (m(x) + shift).exp().mean())
         assert diagnosis.verdict is Verdict.NON_FINITE
         assert ("The input of" in diagnosis.action) is (scale > 1.0)
@@ -376,8 +406,6 @@ class TestRates:
         for group in made.param_groups:
             group["lr"] *= 0.01 / value
         again = inspect(model, compute, made)
-        from chainrule.diagnosis.rules import measure_metric
-
         assert measure_metric(again, "large_step") == pytest.approx(0.01, rel=1e-3)
         assert ("with 0.9, it is so at" in diagnosis.action) is ("momentum" in options)
         assert ("momentum" in diagnosis.findings[0].evidence) is ("momentum" in options)

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from chainrule import NetworkSpec, Verdict, diagnose, inspect, simulate
 from chainrule.app.answers.flow_answer import describe_blame
+from chainrule.diagnosis.causes import CALM
 from chainrule.diagnosis.diagnosis import (
     ACTION_AT_RISK,
     ACTION_MEASURED,
     ACTION_WITH_SGD,
     ACTIONS,
 )
-from chainrule.diagnosis.causes import CALM
 from chainrule.diagnosis.viability.model import Outlook, find_hopeless
 from chainrule.display.cards import (
     BAD,

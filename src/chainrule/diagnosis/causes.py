@@ -94,7 +94,9 @@ def _word_place(flow: GradientFlow, rule: Rule, layers: Sequence[int]) -> str:
     weights = ""
     if odd and len(odd) == len(names):
         ends = dict.fromkeys(format_number(size) for size in (min(odd), max(odd)))
-        weights = f", where the weights are {' to '.join(ends)} times as large as PyTorch makes them"
+        weights = (
+            f", where the weights are {' to '.join(ends)} times as large as PyTorch makes them"
+        )
     return f"{what} {word_names(names)}{weights}: look there first."
 
 
@@ -147,6 +149,8 @@ def put_cause_first(
         return f"{' '.join(first)} Then measure again. {then}"
     is_own = rule is not None and bool(rule.action)  # it names a place itself
     place = "" if rule is None or is_own else _word_place(flow, rule, layers)
+    if verdict is Verdict.EXPLODING and flow.spec is None and not (place or is_own):
+        place = describe_growth(flow)
     return f"{place} {usual}" if place else usual
 
 
@@ -200,7 +204,9 @@ def describe_large_inputs(flow: GradientFlow) -> str:
     """
     found = list_large(flow)
     origin = flow.origin
-    if not found or (origin is not None and (origin.source != "operation" or is_of_formula(origin))):
+    if not found or (
+        origin is not None and (origin.source != "operation" or is_of_formula(origin))
+    ):
         return ""
     worst = max(found, key=lambda each: each.size)
     return (

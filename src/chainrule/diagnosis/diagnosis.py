@@ -595,9 +595,7 @@ def _add_sizes(flow: GradientFlow, action: str) -> str:
     return " ".join(filter(None, (describe_large_inputs(flow), describe_growth(flow), action)))
 
 
-def _choose_healthy_action(
-    flow: GradientFlow, viability: Viability, notes: Sequence[Note]
-) -> str:
+def _choose_healthy_action(flow: GradientFlow, viability: Viability, notes: Sequence[Note]) -> str:
     if flow.spec is None:
         return choose_measured_action(notes, ACTION_MEASURED)
     if viability.sgd.word is Outlook.AT_RISK:

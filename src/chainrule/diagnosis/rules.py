@@ -47,8 +47,8 @@ from chainrule.diagnosis.input_rules import INPUT_RULES, list_constant
 from chainrule.diagnosis.loss_rules import LOSS_RULES
 from chainrule.diagnosis.optimizer_rules import OPTIMIZER_RULES, OVERSHOOTS
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
-from chainrule.diagnosis.precision_rules import PRECISION_RULES
 from chainrule.diagnosis.places import list_local, word_names
+from chainrule.diagnosis.precision_rules import PRECISION_RULES
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rule import (
     Reading,

@@ -503,9 +503,7 @@ def _find_lost(flow: GradientFlow) -> TimeFlow | None:
     if not measured:
         return None
     value, name = max(measured, key=lambda pair: pair[0])
-    return next(
-        each for each in flow.times if each.name == name and measure_lost(each) == value
-    )
+    return next(each for each in flow.times if each.name == name and measure_lost(each) == value)
 
 
 def _explain(find: Callable[[GradientFlow], TimeFlow | None]) -> Callable[[GradientFlow], str]:
@@ -534,12 +532,16 @@ def _mend_cut(flow: GradientFlow, time: TimeFlow | None) -> str:
 
 def _choose_heard_action(flow: GradientFlow) -> str:
     time = _find_heard(flow)
-    return _mend_cut(flow, time) or _word_action(time, "a mean over the outputs of all steps, or attention")
+    return _mend_cut(flow, time) or _word_action(
+        time, "a mean over the outputs of all steps, or attention"
+    )
 
 
 def _choose_lost_action(flow: GradientFlow) -> str:
     time = _find_lost(flow)
-    return _mend_cut(flow, time) or _word_action(time, "a shorter path to the steps that matter, or shorter sequences")
+    return _mend_cut(flow, time) or _word_action(
+        time, "a shorter path to the steps that matter, or shorter sequences"
+    )
 
 
 def _choose_untold_action(flow: GradientFlow) -> str:
