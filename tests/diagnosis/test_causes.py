@@ -1,6 +1,7 @@
 """What lies behind a finding is named first: in its action, and in why it matters."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from chainrule.diagnosis import Verdict, diagnose
 from chainrule.diagnosis.causes import CALM, describe_growth
 from chainrule.diagnosis.factors import Part
+from chainrule.diagnosis.notes import list_notes
 from chainrule.diagnosis.observations import OBSERVATIONS
 from chainrule.diagnosis.places import list_local, word_names
 from chainrule.diagnosis.rules import measure_metric
@@ -36,7 +38,7 @@ def find(diagnosis, rule):
 
 def stack(widths, between=nn.ReLU):
     layers = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), between()]
     return layers[:-1]
 
@@ -88,26 +90,16 @@ class TestTime:
         assert list_cut(flow, time) == tuple(range(8))
         assert "between step 8 and the next one" in diagnose(flow).action
 
-    @pytest.mark.parametrize("cut", [True, False])
-    def test_where_it_is_not_known_what_a_cut_costs_it_is_a_note(self, cut):
-        class Own(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.cell, self.head = nn.Linear(14, 8), nn.Linear(8, 4)
-
-            def forward(self, x):
-                state = x.new_zeros(len(x), 8)
-                for step in range(x.shape[1]):
-                    state = torch.tanh(self.cell(torch.cat([x[:, step], state], 1)))
-                    state = state.detach() if cut and step < 9 else state
-                return self.head(state)
-
-        x, labels = torch.randn(48, 12, 6), torch.randint(4, (48,))
-        diagnosis = judge(Own(), lambda m: F.cross_entropy(m(x), labels))
-        found = [note for note in diagnosis.notes if note.name == "cut_time"]
-        assert bool(found) is cut
-        if cut:
-            assert "steps 1 to 9 of 12 of 'cell'" in found[0].evidence
+    @pytest.mark.parametrize(("first", "name"), [(0.0, "cut_time"), (1e-9, "fading_time")])
+    def test_where_it_is_not_known_what_a_cut_costs_it_is_a_note(self, first, name):
+        norms = (first, first, first, 1.0)
+        time = TimeFlow(
+            name="loop", kind="loop", call=0, of="output", length=4,
+            steps=(0, 1, 2, 3), gradients=tuple(Quantity([each]) for each in norms),
+        )  # fmt: skip
+        notes = [note for note in list_notes(make_flow(times=(time,))) if "time" in note.name]
+        assert [note.name for note in notes] == [name]
+        assert ("no gradient at all reaches steps 1 to 3" in notes[0].evidence) is (first == 0.0)
 
     def test_a_whole_path_is_not_cut(self):
         flow = read_tokens(nn.GRUCell, lambda step: False)
@@ -212,7 +204,9 @@ class TestOutput:
 class TestCauses:
     def test_heavy_dropout_is_named_before_what_grows_by_it(self):
         def make(p):
-            between = lambda: nn.Sequential(nn.ReLU(), nn.Dropout(p))
+            def between():
+                return nn.Sequential(nn.ReLU(), nn.Dropout(p))
+
             model = nn.Sequential(*stack([32] * 9 + [4], between))
             for layer in model[::2]:
                 nn.init.kaiming_normal_(layer.weight)
@@ -360,7 +354,7 @@ class TestNumbers:
         model = Recurrent()
         flow = inspect(model, lambda m: F.mse_loss(m(x), x[:, 0, :1]))
         flow = add_origin(flow, model, lambda m: F.mse_loss(m(x), x[:, 0, :1])) if traced else flow
-        assert "in 'rnn' from step to step" in describe_growth(flow)
+        assert "in 'rnn', from step to step" in describe_growth(flow)
         assert diagnose(flow).verdict is verdict
         assert describe_growth(flow) in diagnose(flow).action
 
@@ -421,8 +415,8 @@ class TestRates:
 
             def forward(self, x):
                 x = self.lift(x)
-                for scale, layer in zip(self.scales, self.layers, strict=True):
-                    x = x + scale * F.relu(layer(x))
+                for factor, layer in zip(self.scales, self.layers, strict=True):
+                    x = x + factor * F.relu(layer(x))
                 return self.head(x)
 
         diagnosis = classify(Scaled(), 6)

@@ -33,6 +33,8 @@ _SIZES = frozenset(
 )
 """What is wrong with sizes, which dropout and normalizations change."""
 
+_IN_TIME = ", from step to step: make its recurrent weights smaller, or orthogonal."
+
 CALM = frozenset(
     {
         *("uniform_attention", "large_branch", "tiny_branch", "growing_pre_norm"),
@@ -155,7 +157,7 @@ def put_cause_first(
 
 
 def describe_growth(flow: GradientFlow) -> str:
-    """Return where values grow before they are infinite or undefined, and what to do; "" if nowhere.
+    """Return where values grow until they are infinite, and what to do; "" if they do not.
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
@@ -163,6 +165,14 @@ def describe_growth(flow: GradientFlow) -> str:
         ''
     """
     sizes = []
+    is_sound = not any(each.non_finite > 0 for each in (*flow.parameters, *flow.inputs))
+    for call in flow.layers:
+        if call.statistics is not None and call.statistics.non_finite > 0:
+            if is_sound and call.kind in UNGATED:
+                return (
+                    f"Values grow beyond the largest number in {call.name or '(model)'!r}{_IN_TIME}"
+                )
+            break
     for call in flow.layers:
         if call.statistics is not None:
             size = max(abs(float(call.statistics.min)), abs(float(call.statistics.max)))
@@ -187,11 +197,8 @@ def describe_growth(flow: GradientFlow) -> str:
     worst = max(logs, key=lambda name: logs[name])
     if logs[worst] < HALF * total:
         return f"{words} from layer to layer: make the initial weights smaller."
-    if kinds[worst] in UNGATED:
-        cure = "from step to step: make its recurrent weights smaller, or orthogonal"
-    else:
-        cure = "most of it there: make its initial weights smaller"
-    return f"{words}, in {worst or '(model)'!r} {cure}."
+    cure = _IN_TIME if kinds[worst] in UNGATED else ": make its initial weights smaller."
+    return f"{words}, most of it in {worst or '(model)'!r}{cure}"
 
 
 def describe_large_inputs(flow: GradientFlow) -> str:

@@ -82,9 +82,10 @@ def _find_unusual_rate(flow: GradientFlow) -> Iterator[Note]:
         beyond = rate is not None and (
             rate < entry.threshold if entry.beyond == "<" else rate > entry.threshold
         )
-        if name == "high_rate" and 2 * len(list_explained(flow)) > len(flow.weight_layers):
-            continue  # scales that start small divide the gradients, and grow
-        if rate is not None and beyond and flow.spec is None and _is_faultless(flow):
+        if rate is None or not beyond or flow.spec is not None or not _is_faultless(flow):
+            continue
+        # Scales that start small divide the gradients, and grow.
+        if name == "low_rate" or 2 * len(list_explained(flow)) <= len(flow.weight_layers):
             yield make_note(
                 name,
                 rate,

@@ -354,7 +354,7 @@ def _lower_rate(flow: GradientFlow) -> str:
 
 
 def _explain_large(flow: GradientFlow) -> str:
-    """Return why a step is too large that momentum makes long; "" if it is the first one already."""
+    """Return why a step is too large that momentum makes long; "" without momentum."""
     optimizer = flow.optimizer
     if optimizer is None or optimizer.steps != "gradient" or optimizer.momentum <= 0.0:
         return ""
