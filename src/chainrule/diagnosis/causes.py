@@ -12,8 +12,8 @@ from chainrule.diagnosis.input_rules import list_large
 from chainrule.diagnosis.note import Note
 from chainrule.diagnosis.origins import is_of_formula
 from chainrule.diagnosis.places import list_local, word_names
+from chainrule.diagnosis.reasons import find_dead_output
 from chainrule.diagnosis.rule import Rule, Verdict
-from chainrule.diagnosis.rules import find_dead_output
 from chainrule.diagnosis.slip_rules import list_slips, word_place
 from chainrule.diagnosis.structure import SMALL_LAYER, count_units
 from chainrule.diagnosis.time_rules import UNGATED

@@ -47,9 +47,9 @@ from chainrule.diagnosis.input_rules import INPUT_RULES, list_constant
 from chainrule.diagnosis.loss_rules import LOSS_RULES
 from chainrule.diagnosis.optimizer_rules import OPTIMIZER_RULES, OVERSHOOTS
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
-from chainrule.diagnosis.places import list_local, word_names
 from chainrule.diagnosis.precision_rules import PRECISION_RULES
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
+from chainrule.diagnosis.reasons import STARVED, explain_fading, explain_starved
 from chainrule.diagnosis.rule import (
     Reading,
     Rule,
@@ -60,7 +60,7 @@ from chainrule.diagnosis.rule import (
     read_layers,
     read_whole,
 )
-from chainrule.diagnosis.slip_rules import SLIP_RULES, list_slips
+from chainrule.diagnosis.slip_rules import SLIP_RULES
 from chainrule.diagnosis.stream_rules import STREAM_RULES
 from chainrule.diagnosis.structure import (
     DISTINCT,
@@ -94,7 +94,7 @@ from chainrule.diagnosis.viability.model import (
 from chainrule.diagnosis.zero_rules import ZERO_RULES
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.quantity import Quantity, divide_members, multiply_members
-from chainrule.flow.records import LayerFlow, WeightLayer, read_saturation
+from chainrule.flow.records import WeightLayer, read_saturation
 
 # --- What rules read -----------------------------------------------------------------------------
 
@@ -340,53 +340,6 @@ def _describe_nothing(
     return f"the loss depends on none of {len(flow.parameters)} parameters"
 
 
-def find_dead_output(flow: GradientFlow) -> LayerFlow | None:
-    """Return the activation that makes the output the loss reads, if it is flat for every example.
-
-    Example:
-        >>> from chainrule import NetworkSpec, simulate
-        >>> find_dead_output(simulate(NetworkSpec(depth=3, width=4)))
-    """
-    off = {each.module for each in list_slips(flow, "off") if not each.is_in_loss}
-    for at in () if flow.loss_facts is None else flow.loss_facts.outputs:
-        call = flow.layers[at]
-        share = None if call.statistics is None else call.statistics.dead_share
-        is_off = call.name in off if share is None else share >= 1.0
-        if call.role == "activation" and is_off:
-            return call
-    return None
-
-
-def _explain_fading(flow: GradientFlow) -> str:
-    """Return where the values get lost, if it is at the end or in one place."""
-    if find_dead_output(flow) is not None:
-        return "The last activation is flat for every example, so nothing of the input is left."
-    if any(each.value is not None and each.value >= 1.0 for each in _read_dead(flow)):
-        return "A layer whose units are all off passes nothing of the input on."
-    names = list_local(trace_spreads(flow, ()), grows=False) if flow.spec is None else ()
-    if not names:
-        return ""
-    return f"The values shrink at {word_names(names)} until almost nothing of the input is left."
-
-
-def _explain_starved(flow: GradientFlow) -> str:
-    """Return why a normalization in eval mode does not scale its values; "" if it is another."""
-    untouched = {each.module for each in list_slips(flow, "untouched")}
-    rule = RULES["starved_normalization"]
-    found = [
-        name
-        for each in rule.read(flow)
-        if each.value is not None and rule.is_beyond(each.value)
-        for name in each.modules
-    ]
-    if not found or not untouched.issuperset(found):
-        return ""
-    return (
-        "This normalization runs in eval mode, and its running statistics have counted no batch. "
-        "So it divides by 1, whatever the values are."
-    )
-
-
 def _describe_unlikely(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
@@ -540,14 +493,14 @@ _RULES = (
         name="starved_normalization",
         verdict=Verdict.SIGNAL_COLLAPSE,
         metric="spread of a normalization's output before its scale",
-        threshold=0.1,
+        threshold=STARVED,
         beyond="<",
         reason="The values that reach this normalization are so small that its constant ε is "
         "larger than their variance. So it cannot scale them up to a standard deviation of 1.",
         source="Ba et al. 2016 (arXiv 1607.06450), section 3; threshold measured",
         read=_read_normalizations,
         applies=lambda flow: not list_chain(flow) or is_nearly_small(flow),
-        explain=_explain_starved,
+        explain=explain_starved,
         trace=trace_normalizations,
     ),
     Rule(
@@ -590,7 +543,7 @@ _RULES = (
         source="He et al. 2015 (arXiv 1502.01852), section 2.2; threshold measured",
         read=_read_fading,
         applies=_is_fading_evident,
-        explain=_explain_fading,
+        explain=explain_fading,
         trace=trace_spreads,
     ),
     Rule(
