@@ -165,10 +165,12 @@ def describe_growth(flow: GradientFlow) -> str:
         ''
     """
     sizes = []
-    is_sound = not any(each.non_finite > 0 for each in (*flow.parameters, *flow.inputs))
+    is_bad = any(each.non_finite > 0 for each in flow.inputs) or any(
+        each.non_finite > 0 for each in flow.parameters
+    )
     for call in flow.layers:
         if call.statistics is not None and call.statistics.non_finite > 0:
-            if is_sound and call.kind in UNGATED:
+            if not is_bad and call.kind in UNGATED:
                 return (
                     f"Values grow beyond the largest number in {call.name or '(model)'!r}{_IN_TIME}"
                 )
