@@ -455,8 +455,8 @@ _OBSERVATIONS = (
         beyond=">",
         meaning="What decides the answer may lie in several steps together, far back, or nowhere "
         "in this batch: a measurement cannot say which. Of 9 such networks with gates, Adam "
-        "trained 7, and plain SGD 1; of 4 without, but with a gradient that reaches all steps "
-        "(recurrent weights that start as an identity or orthogonal), Adam 3, and plain SGD none. "
+        "trained 7, and plain SGD 1; of 3 without, but with a gradient that reaches all steps "
+        "alike (recurrent weights that start as an identity or orthogonal), Adam 3, and SGD none. "
         "chainrule.try_training(model, compute_loss) tells.",
         source="measured on networks of 20 and 48 units; Gretton et al. 2007 on the test",
     ),

@@ -1,7 +1,6 @@
 """Rules about gradients along time: what recurrent modules pass on from step to step."""
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
 
 from chainrule._utils.numbers import format_number, format_times
@@ -28,6 +27,9 @@ by accident."""
 
 HOLDING = 0.01
 """What is read last holds something of the targets if such a tie is less likely than this."""
+
+HELD = 0.1
+"""Least gradient of a step ÷ the largest from which on what a module holds is not lost in time."""
 
 LONG = 16
 """Steps beyond which a module without gates seldom finds what the targets depend on, if neither a
@@ -143,11 +145,13 @@ def is_untold(time: TimeFlow) -> bool | None:
 
 
 def is_held(time: TimeFlow) -> bool:
-    """Return whether the gradient still reaches the first steps as it reaches a layer of a chain.
+    """Return whether all steps receive a gradient of about the same size.
 
     So it is where recurrent weights start as an identity or a rotation, and nothing squeezes what
-    they pass on. Measured on five such networks of 24 to 30 steps that no step tells of: Adam
-    learned three, and plain SGD none, as with gates.
+    they pass on. Measured on networks of 24 to 30 steps that no step tells of: where the least was
+    0.12 to 0.27 of the largest, Adam learned three of three, and at 0.08 it did not; plain SGD
+    learned none, as with most modules with gates. Steps after the last one with a gradient do not
+    count.
 
     Example:
         >>> from chainrule.flow.quantity import Quantity
@@ -156,9 +160,10 @@ def is_held(time: TimeFlow) -> bool:
         ...                  gradients=(one, one)))
         True
     """
-    shares = time.shares
-    first = [float(share) for share in shares[: max(1, len(shares) // 4)]]
-    return statistics.median(first) >= USABLE_IN_CHAIN if all(map(math.isfinite, first)) else False
+    shares = list(map(float, time.shares))
+    while shares and shares[-1] == 0.0:
+        shares.pop()
+    return all(share >= HELD for share in shares) and bool(shares)
 
 
 def list_cut(flow: GradientFlow, time: TimeFlow) -> tuple[int, ...]:
