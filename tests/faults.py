@@ -1383,6 +1383,16 @@ def codes(broken):
     return model, compute
 
 
+def statistics_of_nothing(broken):
+    """A network in eval mode whose running statistics have counted nothing, or all of training."""
+    x, labels = torch.randn(48, 6), torch.randint(4, (48,))
+    model = nn.Sequential(nn.Linear(6, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 4))
+    if not broken:
+        for _ in range(40):
+            model(x)
+    return model.eval(), lambda m: F.cross_entropy(m(x), labels)
+
+
 NOTED = {
     "mask the wrong way round": Noted(
         turned_mask, "unheard_positions", ("positions 2 to 6 of 16", "'words'")
@@ -1433,6 +1443,9 @@ NOTED = {
     "rate of zero at the start of a schedule": Noted(warm_up, "rate_of_zero", ("SGD", "0.1")),
     "a group that stays": Noted(still_group, "still_group", ("1 of 4", "'0.weight'")),
     "steps that bfloat16 rounds away": Noted(rounded_steps, "rounded_steps", ("bfloat16", "Adam")),
+    "statistics of nothing": Noted(
+        statistics_of_nothing, "untouched_statistics", ("'1'", "eval mode")
+    ),
     "some decay": Noted(decay(torch.optim.SGD, 0.5, 1e-3, 0.1), "some_decay", ("0.5",)),
 }  # fmt: skip
 

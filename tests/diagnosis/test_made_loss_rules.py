@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from chainrule.diagnosis.diagnosis import diagnose
+from chainrule.diagnosis.evidence import name_outputs
 from chainrule.diagnosis.loss_rules import (
     has_same_numbers,
     is_applied_twice,
     is_out_of_reach,
     is_single,
-    name_outputs,
 )
 from chainrule.diagnosis.rules import RULES, measure_metric
 from chainrule.diagnosis.score import _measure_distance

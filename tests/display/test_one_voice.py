@@ -11,6 +11,7 @@ from rich.console import Console
 
 from chainrule import NetworkSpec, Verdict, diagnose, inspect, simulate
 from chainrule.app.answers.flow_answer import describe_blame
+from chainrule.diagnosis.causes import CALM
 from chainrule.diagnosis.diagnosis import (
     ACTION_AT_RISK,
     ACTION_MEASURED,
@@ -44,7 +45,12 @@ def assert_one_voice(flow):
     healthy = diagnosis.verdict is Verdict.HEALTHY
     assert healthy == (not diagnosis.findings)
     if healthy:
-        assert diagnosis.action in (ESTIMATED if flow.spec is not None else (ACTION_MEASURED,))
+        advising = [note for note in diagnosis.notes if note.name not in CALM]
+        if flow.spec is None and advising:  # what a note advises, the action does not deny
+            assert advising[0].evidence in diagnosis.action
+            assert "needs to change" not in diagnosis.action
+        else:
+            assert diagnosis.action in (ESTIMATED if flow.spec is not None else (ACTION_MEASURED,))
         assert sgd.word is not Outlook.NOT_VIABLE
         states = {card.title: card.state for card in build_cards(flow, diagnosis)}
         assert not {BAD, WARN} & set(states.values()), states

@@ -7,6 +7,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_times
+from chainrule.diagnosis.causes import (
+    choose_measured_action,
+    describe_growth,
+    describe_large_inputs,
+    put_cause_first,
+)
 from chainrule.diagnosis.note import Note
 from chainrule.diagnosis.notes import list_notes
 from chainrule.diagnosis.optimizer_rules import (
@@ -51,8 +57,7 @@ from chainrule.spec.initializers import get_initializer
 ACTIONS: Mapping[Verdict, str] = MappingProxyType(
     {
         Verdict.NON_FINITE: "Ask chainrule.find_non_finite(model, compute_loss) for the operation "
-        "and the line that make the first such number. Where values grow from layer to layer, make "
-        "the initial weights smaller.",
+        "and the line that make the first such number.",
         Verdict.UNDERFLOW: "Compute in bfloat16 or float32, or multiply the loss before the "
         "backward pass (torch.amp.GradScaler).",
         Verdict.SHAPES: "Give answers and targets the same shape; then measure again.",
@@ -160,8 +165,12 @@ class Finding:
 
     @property
     def consequence(self) -> str:
-        """Why it matters, and what the chance of training with plain SGD would be without it."""
-        if self.log_odds > -NEGLIGIBLE or self.total is None:
+        """Why it matters, and what the chance of training with plain SGD would be without it.
+
+        Where nothing can be trained at all, a chance says nothing.
+        """
+        is_certain = self.verdict in (Verdict.NON_FINITE, Verdict.NO_GRADIENT)
+        if self.log_odds > -NEGLIGIBLE or self.total is None or is_certain:
             return self.reason
         return f"{self.reason} For plain SGD: {describe_cost(self.total, self.log_odds)}."
 
@@ -501,7 +510,7 @@ def _find(rule: Rule, flow: GradientFlow) -> Iterator[Finding]:
             threshold=rule.threshold,
             beyond=rule.beyond,
             evidence=(rule.describe or describe_worst)(rule, flow, readings, wrong),
-            reason=rule.reason,
+            reason=(rule.explain(flow) if rule.explain else "") or rule.reason,
             source=rule.source,
             worst=worst.modules[0] if worst.where and worst.modules else None,
         )
@@ -559,13 +568,18 @@ def _choose_action(
     if verdict is Verdict.NO_GRADIENT and not flow.parameters:
         return NO_PARAMETERS
     if verdict is Verdict.NON_FINITE and flow.origin is not None and not flow.origin.is_harmless:
-        return describe_cure(flow.origin)
+        return _add_sizes(flow, describe_cure(flow.origin))
     # Where numbers are undefined, another finding may say why (sequences too short for CTC).
     speaking = findings if verdict is Verdict.NON_FINITE else findings[:1]
     actions = [rules[each.rule].action for each in speaking if each.rule in rules]
     made = next((action(flow) for action in actions if callable(action)), "")
     words = actions[0] if actions and isinstance(actions[0], str) else ""
     usual = made or words or ACTIONS[verdict].format(options=_list_options(flow, verdict))
+    if verdict is Verdict.NON_FINITE and not (made or words):
+        usual = _add_sizes(flow, usual)
+    if findings:
+        first = findings[0]
+        usual = put_cause_first(flow, verdict, rules.get(first.rule), first.layers, usual)
     if trial is not None and trial.tried:
         is_explained = bool(findings) and findings[0].rule != DID_NOT_TRAIN.name
         causes = list_causes(flow, trial, notes, is_explained=is_explained)
@@ -573,12 +587,17 @@ def _choose_action(
             return choose_failed_action(trial, usual, causes, is_explained=is_explained)
         doubt = describe_open(flow, trial)
         return choose_tried_action(verdict, trial, usual, doubt=doubt, causes=causes)
-    return _choose_healthy_action(flow, viability) if verdict is Verdict.HEALTHY else usual
+    return _choose_healthy_action(flow, viability, notes) if verdict is Verdict.HEALTHY else usual
 
 
-def _choose_healthy_action(flow: GradientFlow, viability: Viability) -> str:
+def _add_sizes(flow: GradientFlow, action: str) -> str:
+    """Return what to do against infinite numbers, with what makes them so large before."""
+    return " ".join(filter(None, (describe_large_inputs(flow), describe_growth(flow), action)))
+
+
+def _choose_healthy_action(flow: GradientFlow, viability: Viability, notes: Sequence[Note]) -> str:
     if flow.spec is None:
-        return ACTION_MEASURED
+        return choose_measured_action(notes, ACTION_MEASURED)
     if viability.sgd.word is Outlook.AT_RISK:
         return ACTION_AT_RISK
     if viability.adam.word is Outlook.NOT_VIABLE:

@@ -245,3 +245,8 @@ def is_small(flow: GradientFlow) -> bool:
         if share == 1.0 or not moves(flow, layer, share):
             return True
     return False
+
+
+def name_outputs(flow: GradientFlow, positions: Sequence[int]) -> tuple[str, ...]:
+    """Return the names of the modules whose outputs are at some positions."""
+    return tuple(dict.fromkeys(flow.layers[position].name for position in positions))

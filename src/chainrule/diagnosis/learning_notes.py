@@ -29,7 +29,7 @@ from chainrule.diagnosis.slip_rules import (
     word_scrambled,
     word_wave,
 )
-from chainrule.diagnosis.structure import is_loss_flat
+from chainrule.diagnosis.structure import is_loss_flat, list_explained
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.flow.loss import KIND_NAMES, LossPart
 
@@ -83,7 +83,10 @@ def _find_unusual_rate(flow: GradientFlow) -> Iterator[Note]:
         beyond = rate is not None and (
             rate < entry.threshold if entry.beyond == "<" else rate > entry.threshold
         )
-        if rate is not None and beyond and flow.spec is None and _is_faultless(flow):
+        if rate is None or not beyond or flow.spec is not None or not _is_faultless(flow):
+            continue
+        # Scales that start small divide the gradients, and grow.
+        if name == "low_rate" or 2 * len(list_explained(flow)) <= len(flow.weight_layers):
             yield make_note(
                 name,
                 rate,

@@ -8,7 +8,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from chainrule._utils.numbers import format_number
+from chainrule.diagnosis.evidence import name_outputs
 from chainrule.diagnosis.rule import Reading, Rule, Verdict, describe_bound, find_worst, read_whole
+from chainrule.diagnosis.shape_rules import SHAPE_RULES
 from chainrule.diagnosis.slip_rules import word_off
 from chainrule.diagnosis.structure import (
     FLAT,
@@ -18,7 +20,7 @@ from chainrule.diagnosis.structure import (
     is_output_half,
 )
 from chainrule.flow.gradient_flow import GradientFlow
-from chainrule.flow.loss import KIND_NAMES, BroadcastFlow, LossPart
+from chainrule.flow.loss import KIND_NAMES, LossPart
 
 FAR = 100.0
 """Loss ÷ loss of guessing from which on few networks learn. Measured (benchmarks/truth.csv): of 17
@@ -80,11 +82,6 @@ APPLIED_TWICE = frozenset(
 
 
 # --- What rules read -----------------------------------------------------------------------------
-
-
-def name_outputs(flow: GradientFlow, positions: Sequence[int]) -> tuple[str, ...]:
-    """Return the names of the modules whose outputs are at some positions."""
-    return tuple(dict.fromkeys(flow.layers[position].name for position in positions))
 
 
 def _locate(flow: GradientFlow, positions: Sequence[int]) -> tuple[tuple[str, ...], str]:
@@ -252,19 +249,6 @@ def _list_parts(flow: GradientFlow) -> tuple[LossPart, ...]:
     return () if flow.loss_facts is None else flow.loss_facts.parts
 
 
-def _read_broadcasts(flow: GradientFlow) -> list[Reading]:
-    """Return with how many targets every answer is compared, where there should be one."""
-    facts = flow.loss_facts
-    if facts is None:
-        return []
-    modules = name_outputs(flow, facts.outputs)
-    return [
-        Reading(value=float(_count_targets(each)), modules=modules)
-        for each in facts.broadcasts
-        if each.by_mistake
-    ]
-
-
 def _read_short(flow: GradientFlow) -> list[Reading]:
     """Return the share of sequences that are too short for their labels."""
     facts = flow.loss_facts
@@ -296,10 +280,6 @@ def _lengthen(flow: GradientFlow) -> str:
         f"Make the inputs longer (pool or stride less), or the targets shorter: {word_short(flow)}."
         " Then measure again."
     )
-
-
-def _count_targets(broadcast: BroadcastFlow) -> int:
-    return math.prod(broadcast.result) // max(1, math.prod(broadcast.output))
 
 
 # --- How findings are worded ---------------------------------------------------------------------
@@ -375,6 +355,44 @@ _NEEDS = {
         "binary_cross_entropy_with_logits takes the sigmoid itself: it expects logits"
     ),
 }
+
+
+def _explain_activation(flow: GradientFlow) -> str:
+    if not any(map(is_single, _list_parts(flow))):
+        return ""
+    return (
+        "A softmax makes probabilities of several values that compete, and they sum to 1. Of one "
+        "value nothing is left, so nothing before it can learn."
+    )
+
+
+_MENDED = {
+    "cross_entropy": "leave the {activation} out",
+    "nll": "take log_{activation} in its place",
+    "binary_cross_entropy_with_logits": (
+        "leave the {activation} out, or use binary_cross_entropy (nn.BCELoss)"
+    ),
+}
+"""What to do about an activation that a part of the loss does not expect."""
+
+
+def _mend_activation(flow: GradientFlow) -> str:
+    for part in _list_parts(flow):
+        _, where = _locate(flow, part.outputs)
+        place = f"At {where}, " if where else ""
+        if is_single(part):
+            change = (
+                "take a sigmoid in place of the softmax, or leave it out and use "
+                "binary_cross_entropy_with_logits (nn.BCEWithLogitsLoss)"
+                if part.kind.startswith("binary")
+                else "give the model one output for each class, or leave the softmax out"
+            )
+        elif is_applied_twice(part) and part.kind in _MENDED:
+            change = _MENDED[part.kind].format(activation=part.activation)
+        else:
+            continue
+        return f"{place}{change if place else change[:1].upper() + change[1:]}; then measure again."
+    return ""
 
 
 def _describe_sign(
@@ -481,44 +499,6 @@ def _reconnect(flow: GradientFlow) -> str:
     )
 
 
-def _describe_broadcast(
-    rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
-) -> str:
-    return word_broadcast(_find_mistake(flow))
-
-
-def word_broadcast(broadcast: BroadcastFlow) -> str:
-    """Return what is compared with what, and where, in one clause."""
-    code = f": {broadcast.code}" if broadcast.code else ""
-    where = f" ({broadcast.position}{code})" if broadcast.position else ""
-    return (
-        f"in the loss, {broadcast.operation}{where} gets the shapes {broadcast.shapes} and makes "
-        f"{broadcast.result} of them: every answer meets the targets of all "
-        f"{_count_targets(broadcast):,} examples"
-    )
-
-
-def _find_mistake(flow: GradientFlow) -> BroadcastFlow:
-    assert flow.loss_facts is not None
-    return next(each for each in flow.loss_facts.broadcasts if each.by_mistake)
-
-
-def _mend_broadcast(flow: GradientFlow) -> str:
-    """Return how to give both tensors the same shape, in code."""
-    found = _find_mistake(flow)
-    longer = max(found.output, found.target, key=len)
-    name, other = ("output", "target") if longer == found.output else ("target", "output")
-    if len(found.output) == len(found.target):
-        change = f"target.reshape{found.output}"
-    else:
-        at = longer.index(1, 1) if 1 in longer[1:] else 0
-        last = at == len(longer) - 1
-        change = f"{name}.squeeze({-1 if last else at}), or "
-        change += f"{other}[:, None]" if at == 1 else f"{other}.unsqueeze({at})"
-    where = f" at {found.position}" if found.position else ""
-    return f"Give both the same shape{where}: {change}. Then measure again."
-
-
 # --- The table -----------------------------------------------------------------------------------
 
 LOSS_RULES = (
@@ -554,22 +534,7 @@ LOSS_RULES = (
         describe=_describe_flat,
         feature="no_gradient",
     ),
-    Rule(
-        name="broadcast_loss",
-        verdict=Verdict.SHAPES,
-        metric="targets that every answer is compared with",
-        threshold=1.0,
-        beyond=">",
-        reason="No example has a target of its own, so the loss is lowest where all answers are "
-        "the same: training learns the mean of the targets, and nothing of the inputs.",
-        source="PyTorch documentation, Broadcasting semantics; Σᵢⱼ (xᵢ − yⱼ)² is lowest at xᵢ = "
-        "mean of y",
-        read=_read_broadcasts,
-        describe=_describe_broadcast,
-        action=_mend_broadcast,
-        scale="count",
-        ignored_by_remedies=True,
-    ),
+    *SHAPE_RULES,
     Rule(
         name="idle_examples",
         verdict=Verdict.FLAT_LOSS,
@@ -624,6 +589,8 @@ LOSS_RULES = (
         source="derivative of softmax at equal outputs: 1 ÷ classes; threshold measured",
         read=_read_activations,
         describe=_describe_activation,
+        explain=_explain_activation,
+        action=_mend_activation,
     ),
     Rule(
         name="wrong_sign",

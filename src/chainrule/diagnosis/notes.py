@@ -7,9 +7,11 @@ and what was found when the claim that goes with it was put to the test.
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.call_notes import CALL_NOTES
+from chainrule.diagnosis.causes import list_untouched, word_untouched
 from chainrule.diagnosis.evidence import list_saturable
 from chainrule.diagnosis.input_rules import (
     ENOUGH,
@@ -22,7 +24,6 @@ from chainrule.diagnosis.learning_notes import LEARNING_NOTES
 from chainrule.diagnosis.loss_rules import (
     is_applied_twice,
     word_activations,
-    word_broadcast,
     word_short,
 )
 from chainrule.diagnosis.note import Note, make_note
@@ -30,6 +31,7 @@ from chainrule.diagnosis.observations import OBSERVATIONS
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
 from chainrule.diagnosis.rules import RULES, measure_metric
+from chainrule.diagnosis.shape_rules import word_broadcast
 from chainrule.diagnosis.structure import (
     list_normalizations,
     list_streams,
@@ -41,8 +43,10 @@ from chainrule.diagnosis.time_rules import (
     UNGATED,
     describe_lost,
     describe_untold,
+    is_held,
     is_untested,
     is_untold,
+    list_cut,
     measure_heard,
     measure_lost,
 )
@@ -224,6 +228,12 @@ def _find_starved_branches(flow: GradientFlow) -> Iterator[Note]:
         )
 
 
+def _find_untouched(flow: GradientFlow) -> Iterator[Note]:
+    names = list_untouched(flow)
+    if names:
+        yield make_note("untouched_statistics", len(names), word_untouched(flow), names)
+
+
 def _find_unused(flow: GradientFlow) -> Iterator[Note]:
     unreached = read_unreached(flow)
     if unreached.names and not unreached.cut:
@@ -269,7 +279,7 @@ def _find_large_inputs(flow: GradientFlow) -> Iterator[Note]:
     found = list_large(flow)
     if found and not RULES["large_inputs"].finds(flow):
         worst = max(found, key=lambda each: each.size)
-        yield make_note(
+        note = make_note(
             "large_inputs",
             worst.size,
             f"the input of {worst.reader or '(model)'!r} has a root mean square of "
@@ -277,6 +287,13 @@ def _find_large_inputs(flow: GradientFlow) -> Iterator[Note]:
             f"{format_number(worst.max)}",
             [each.reader for each in found],
         )
+        yield note if flow.is_finite else replace(note, meaning=_LARGE_BESIDE_OVERFLOW)
+
+
+_LARGE_BESIDE_OVERFLOW = (
+    "All values behind it grow with the input, so it may be what makes numbers too large here. "
+    "Inputs of mean 0 and standard deviation 1 tell."
+)
 
 
 def _large(flow: GradientFlow) -> Sequence[str]:
@@ -404,18 +421,28 @@ def _find_repeated(flow: GradientFlow) -> Iterator[Note]:
 def _find_fading_time(flow: GradientFlow) -> Iterator[Note]:
     bound = RULES["vanishing_time"].threshold
     for each in flow.times:
-        share = measure_lost(each)
-        if each.of == "position":
-            heard = measure_heard(each)
-            if share and (heard is None or heard >= LOST):  # else it is a finding
-                yield make_note("unheard_positions", share, describe_lost(each), [each.name])
-        elif share is not None and share > 0.0 and (share > bound) is is_untested(each):
+        share, heard = measure_lost(each), measure_heard(each)
+        if each.of == "position" and share and (heard is None or heard >= LOST):
+            yield make_note(
+                "unheard_positions", share, describe_lost(each), [each.name]
+            )  # else found
+    found = [e for e in flow.times if e.of != "position" and (measure_lost(e) or 0.0) > 0.0]
+    is_named = any(list_cut(flow, each) and not is_untested(each) for each in found)
+    for each in found:
+        share, cut = measure_lost(each) or 0.0, list_cut(flow, each)
+        if (share > bound) is not is_untested(each):
+            continue
+        if not cut:
             yield make_note("fading_time", share, describe_lost(each), [each.name])
+        elif not is_named:  # what cuts one module off cuts off what it reads, too
+            is_named = True
+            yield make_note("cut_time", share, describe_lost(each, cut), [each.name])
 
 
 def _find_untold(flow: GradientFlow) -> Iterator[Note]:
     for each in flow.times:
-        if each.kind not in UNGATED and each.length > LONG and is_untold(each):
+        is_held_on = each.kind not in UNGATED or is_held(each)
+        if is_held_on and each.length > LONG and is_untold(each):
             yield make_note("untold_steps", each.length, describe_untold(each), [each.name])
 
 
@@ -494,6 +521,7 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_fading,
     _find_deep_post_norm,
     _find_starved_branches,
+    _find_untouched,
     _find_unused,
     _find_idle,
     _find_large_start,

@@ -164,8 +164,12 @@ def _describe_step(
     is_large = rule.beyond == ">"
     shown = _word_rates(flow.optimizer.rates if is_large else list_planned(flow))
     value = wrong[0].value
+    metric, momentum = rule.metric, ""
+    if flow.optimizer.steps == "gradient" and flow.optimizer.momentum > 0.0:
+        momentum = f" and a momentum of {flow.optimizer.momentum:g}"
+        metric = metric.replace("the first step", "a step, with what momentum adds to it,")
     return (
-        f"with {flow.optimizer.name} at a learning rate of {shown}, {rule.metric} is "
+        f"with {flow.optimizer.name} at a learning rate of {shown}{momentum}, {metric} is "
         f"{format_number(value)} ({'above' if is_large else 'below'} the limit of "
         f"{format_number(rule.threshold)}){_describe_epsilon(flow)}"
     )
@@ -376,6 +380,41 @@ def _describe_epsilon(flow: GradientFlow) -> str:
     )
 
 
+HEAVY_MOMENTUM = 0.95
+"""Momentum above which steps are more than 20 times as long as the rate says; 0.9 is usual."""
+
+
+def _lower_rate(flow: GradientFlow) -> str:
+    """Return the learning rate at which a step is 1 % of the weights, as an instruction."""
+    found = _read_step(flow)
+    if flow.optimizer is None or not found or not found[0].value:
+        return ""
+    factor = 0.01 / found[0].value
+    rates = [rate for rate in flow.optimizer.rates if rate is not None]
+    low = _word_rates([factor * rate for rate in rates])
+    action = f"Lower the learning rate to {low} or less: there a step is 1 % of the weights"
+    momentum = flow.optimizer.momentum if flow.optimizer.steps == "gradient" else 0.0
+    if momentum > HEAVY_MOMENTUM:
+        longer = 1.0 / (1.0 - min(momentum, 0.999))
+        usual = _word_rates([factor * rate * longer / 10.0 for rate in rates])
+        action += (
+            f". A momentum of {momentum:g} makes steps {format_number(longer)} times as long; with "
+            f"0.9, it is so at {usual}"
+        )
+    return f"{action}. Then measure again."
+
+
+def _explain_large(flow: GradientFlow) -> str:
+    """Return why a step is too large that momentum makes long; "" without momentum."""
+    optimizer = flow.optimizer
+    if optimizer is None or optimizer.steps != "gradient" or optimizer.momentum <= 0.0:
+        return ""
+    return (
+        "Steps add up along a direction that stays: then one is larger than the weights "
+        "themselves, and replaces what the initialization made."
+    )
+
+
 OPTIMIZER_RULES = (
     Rule(
         name="lost_epsilon",
@@ -446,6 +485,8 @@ OPTIMIZER_RULES = (
         "initialization made.",
         source="follows from the triangle inequality; usual steps are near a thousandth (Karpathy, "
         "CS231n 2015)",
+        action=_lower_rate,
+        explain=_explain_large,
         read=_read_step,
         describe=_describe_step,
     ),

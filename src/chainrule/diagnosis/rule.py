@@ -74,6 +74,7 @@ class Rule:
         threshold: The bound.
         beyond: ">" if values above the threshold are wrong, "<" if those below are.
         reason: Why it matters, in plain language.
+        explain: Words why it matters in a flow; `None`, or "" there, for `reason`.
         source: Where reason or threshold come from.
         action: What to do next if this is the gravest finding, as words or as a function of the
             flow that finds them; "" for what its verdict says.
@@ -112,6 +113,7 @@ class Rule:
     action: str | Callable[[GradientFlow], str] = field(default="", repr=False)
     applies: Callable[[GradientFlow], bool] = field(default=lambda flow: True, repr=False)
     describe: "Describe | None" = field(default=None, repr=False)
+    explain: Callable[[GradientFlow], str] | None = field(default=None, repr=False)
     trace: Trace | None = field(default=None, repr=False)
     harmful: Literal["<", ">"] | None = None
     scale: Literal["ratio", "share", "count"] = "ratio"

@@ -49,6 +49,7 @@ from chainrule.diagnosis.optimizer_rules import OPTIMIZER_RULES, OVERSHOOTS
 from chainrule.diagnosis.overflow import count_non_finite, locate_overflow
 from chainrule.diagnosis.precision_rules import PRECISION_RULES
 from chainrule.diagnosis.reach import describe_unreached, read_unreached
+from chainrule.diagnosis.reasons import STARVED, explain_fading, explain_starved
 from chainrule.diagnosis.rule import (
     Reading,
     Rule,
@@ -498,13 +499,14 @@ _RULES = (
         name="starved_normalization",
         verdict=Verdict.SIGNAL_COLLAPSE,
         metric="spread of a normalization's output before its scale",
-        threshold=0.1,
+        threshold=STARVED,
         beyond="<",
         reason="The values that reach this normalization are so small that its constant ε is "
         "larger than their variance. So it cannot scale them up to a standard deviation of 1.",
         source="Ba et al. 2016 (arXiv 1607.06450), section 3; threshold measured",
         read=_read_normalizations,
         applies=lambda flow: not list_chain(flow) or is_nearly_small(flow),
+        explain=explain_starved,
         trace=trace_normalizations,
     ),
     Rule(
@@ -547,6 +549,7 @@ _RULES = (
         source="He et al. 2015 (arXiv 1502.01852), section 2.2; threshold measured",
         read=_read_fading,
         applies=_is_fading_evident,
+        explain=explain_fading,
         trace=trace_spreads,
     ),
     Rule(

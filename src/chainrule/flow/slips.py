@@ -25,6 +25,7 @@ SlipKind = Literal[
     "one_target",
     "alike",
     "wave",
+    "untouched",
 ]
 
 STEP_FUNCTIONS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
@@ -52,6 +53,7 @@ class SlipFlow:
             cross-entropy with a label smoothing above one half. "one_target": a loss whose weights
             leave a single target that counts. "alike": a frozen module that gives the same for
             all examples. "wave": a sine or a cosine of angles that go round many times.
+            "untouched": a normalization in eval mode whose statistics have counted no batch.
         operation: Name of the function or of the module's class.
         module: Qualified name of the module inside which it was called, or which it is; "" outside
             of all.

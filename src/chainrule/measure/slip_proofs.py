@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from chainrule._utils.user_code import read_line
 from chainrule.flow.quantity import Quantity
@@ -52,7 +53,7 @@ def prepare_slips(found: Sequence[Slip], recorder: Recorder, facts: Loss) -> lis
         recorder.kept |= {edge for edge in slip.edges if edge is not None and edge >= known}
         slip.tensors = ()
     alike = find_alike(recorder, sizes)
-    return [*kept, *_list_timed_examples(recorder, answers), *alike]
+    return [*kept, *_list_timed_examples(recorder, answers), *alike, *_list_untouched(recorder)]
 
 
 def conclude_slips(
@@ -195,6 +196,31 @@ def _list_timed_examples(
         if targets is not None and shape[1] not in targets[1:]:
             place = Place(call.subject.name, "", None)
             yield Slip("examples_as_steps", call.subject.kind, place, shape, shape)
+
+
+def _list_untouched(recorder: Recorder) -> Iterator[Slip]:
+    """Yield normalizations in eval mode that a gradient comes through, and have counted no batch.
+
+    Statistics of a pretrained network have counted some; those of frozen layers without a trained
+    one before them receive no gradient.
+    """
+    for call in recorder.calls:
+        module = call.subject.module
+        if not isinstance(module, _NormBase) or module.training or call.number > 0:
+            continue
+        counted, mean, variance = (
+            module.num_batches_tracked,
+            module.running_mean,
+            module.running_var,
+        )
+        if counted is None or mean is None or variance is None or counted.is_meta:
+            continue
+        if not call.outputs or all(output.edge is None for output in call.outputs):
+            continue
+        if int(counted) == 0 and not bool(mean.any()) and bool((variance == 1).all()):
+            shape = call.outputs[0].shape
+            place = Place(call.subject.name, "", None)
+            yield Slip("untouched", call.subject.kind, place, shape, shape)
 
 
 def _is_stopped(inward: Tensor | Table | None, outward: Tensor | Table | None) -> bool:
