@@ -643,7 +643,7 @@ class TestTime:
     def test_untold_is_what_neither_a_step_nor_the_state_tells(self, tells, state, fields, untold):
         chances = (quantity(1e-9 if tells else 0.5), *[quantity(0.5)] * 16)
         ordinary = {"chances": chances, "state_chance": quantity(state)}
-        each = time(*[1.0] * 17, **(ordinary | fields))
+        each = time(0.05, *[1.0] * 16, **(ordinary | fields))
         assert is_untold(each) is untold
         flow = make_flow(times=(each,))
         assert measure_metric(flow, "untold_steps") == (17.0 if untold else None)
@@ -652,6 +652,9 @@ class TestTime:
         assert measure_metric(gated, "untold_steps") is None
         names = {found.name: found.value for found in diagnose(gated).notes}
         assert names.get("untold_steps") == (17.0 if untold else None)
+        held = diagnose(make_flow(times=(time(0.2, *[1.0] * 16, **(ordinary | fields)),)))
+        names = {found.name: found.value for found in held.notes}
+        assert names.get("untold_steps") == (17.0 if untold else None)
 
     @pytest.mark.parametrize(("state", "lost"), [(0.9e-3, None), (1.1e-3, 2 / 3), (None, 2 / 3)])
     def test_nothing_is_lost_where_the_loss_hears_what_tells(self, state, lost):
@@ -659,12 +662,13 @@ class TestTime:
         each = time(0.0, 0.0, 1.0, kind="GRU", chances=chances, state_chance=quantity(state))
         assert measure_metric(make_flow(times=(each,)), "vanishing_time") == lost
 
+    @pytest.mark.parametrize(("least", "name"), [(1e-9, "fading_time"), (0.0, "cut_time")])
     @pytest.mark.parametrize(("kind", "noted"), [("loop", True), ("GRU", False)])
-    def test_of_a_loop_of_ones_own_much_that_fades_is_but_a_note(self, kind, noted):
-        each = time(0.0, 0.0, 1.0, kind=kind, of="output" if kind == "loop" else "input")
+    def test_of_a_loop_of_ones_own_much_that_is_lost_is_but_a_note(self, kind, noted, least, name):
+        each = time(least, least, 1.0, kind=kind, of="output" if kind == "loop" else "input")
         flow = make_flow(times=(each,))
         notes = {found.name: found.value for found in diagnose(flow).notes}
-        assert notes.get("fading_time") == (pytest.approx(2 / 3) if noted else None)
+        assert notes == ({name: pytest.approx(2 / 3)} if noted else {})
         assert measure_metric(flow, "vanishing_time") == (None if noted else 2 / 3)
 
     @pytest.mark.parametrize(("arriving", "growth"), [(0.18, 2.0), (0.2, None)])
