@@ -582,8 +582,8 @@ class TestVerdict:
         one = quantity(1.0)
         untold = TimeFlow(
             **{"name": "0", "kind": "RNN", "call": 0, "of": "input", "length": 17},
-            **{"steps": tuple(range(17)), "gradients": (one,) * 17, "chances": (one,) * 17},
-            state_chance=one,
+            **{"steps": tuple(range(17)), "chances": (one,) * 17, "state_chance": one},
+            gradients=(quantity(0.05), *(one,) * 16),
         )
         flow = make_chain([1.0, 1.0], times=(untold,))
         assert diagnose(flow).verdict is Verdict.HARD_TO_TRAIN
