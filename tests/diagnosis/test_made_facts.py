@@ -652,9 +652,20 @@ class TestTime:
         assert measure_metric(gated, "untold_steps") is None
         names = {found.name: found.value for found in diagnose(gated).notes}
         assert names.get("untold_steps") == (17.0 if untold else None)
-        held = diagnose(make_flow(times=(time(0.2, *[1.0] * 16, **(ordinary | fields)),)))
-        names = {found.name: found.value for found in held.notes}
-        assert names.get("untold_steps") == (17.0 if untold else None)
+
+    @pytest.mark.parametrize("steps", ["gradient", "rescaled", "other", None])
+    @pytest.mark.parametrize(("least", "held"), [(0.1, True), (0.099, False)])
+    def test_steps_that_are_all_heard_are_left_to_adam(self, least, held, steps):
+        chances = {"chances": (quantity(0.5),) * 17, "state_chance": quantity(0.01)}
+        each = time(least, *[1.0] * 16, **chances)
+        flow = make_flow([], [parameter("a")], times=(each,))
+        if steps:
+            fields = {"name": "a", "steps": steps, "momentum": 0.0, "foreign": quantity(0.0)}
+            flow = replace(flow, optimizer=OptimizerFlow(rates=(0.01,), **fields))
+        is_note = held and steps == "rescaled"
+        assert measure_metric(flow, "untold_steps") == (None if is_note else 17.0)
+        names = {found.name: found.value for found in diagnose(flow).notes}
+        assert names.get("untold_steps") == (17.0 if is_note else None)
 
     @pytest.mark.parametrize(("state", "lost"), [(0.9e-3, None), (1.1e-3, 2 / 3), (None, 2 / 3)])
     def test_nothing_is_lost_where_the_loss_hears_what_tells(self, state, lost):

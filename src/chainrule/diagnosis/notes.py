@@ -43,7 +43,7 @@ from chainrule.diagnosis.time_rules import (
     UNGATED,
     describe_lost,
     describe_untold,
-    is_held,
+    is_left_to_adam,
     is_untested,
     is_untold,
     list_cut,
@@ -441,8 +441,8 @@ def _find_fading_time(flow: GradientFlow) -> Iterator[Note]:
 
 def _find_untold(flow: GradientFlow) -> Iterator[Note]:
     for each in flow.times:
-        is_held_on = each.kind not in UNGATED or is_held(each)
-        if is_held_on and each.length > LONG and is_untold(each):
+        is_but_a_note = each.kind not in UNGATED or is_left_to_adam(flow, each)
+        if is_but_a_note and each.length > LONG and is_untold(each):
             yield make_note("untold_steps", each.length, describe_untold(each), [each.name])
 
 

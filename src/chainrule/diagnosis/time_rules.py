@@ -166,6 +166,23 @@ def is_held(time: TimeFlow) -> bool:
     return all(share >= HELD for share in shares) and bool(shares)
 
 
+def is_left_to_adam(flow: GradientFlow, time: TimeFlow) -> bool:
+    """Return whether all steps are heard, and the optimizer is one that may learn from that.
+
+    Plain SGD learned none of the networks that are measured in `is_held`.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> from chainrule.flow.quantity import Quantity
+        >>> time = TimeFlow(name="a", kind="RNN", call=0, of="input", length=1, steps=(0,),
+        ...                 gradients=(Quantity([1.0]),))
+        >>> is_left_to_adam(simulate(NetworkSpec(depth=3, width=4)), time)  # no optimizer is known
+        False
+    """
+    optimizer = flow.optimizer
+    return optimizer is not None and optimizer.steps == "rescaled" and is_held(time)
+
+
 def list_cut(flow: GradientFlow, time: TimeFlow) -> tuple[int, ...]:
     """Return the positions of the kept steps that no path leads to from the loss.
 
@@ -311,8 +328,8 @@ def _read_untold(flow: GradientFlow) -> list[Reading]:
     """Return the length of the sequences of which nothing is told, and nothing is held either."""
 
     def measure(time: TimeFlow) -> float | None:
-        is_found = time.kind in UNGATED and is_untold(time) and not is_held(time)
-        return float(time.length) if is_found else None
+        is_found = time.kind in UNGATED and is_untold(time)
+        return float(time.length) if is_found and not is_left_to_adam(flow, time) else None
 
     return _read_times(flow, measure)
 
@@ -654,8 +671,7 @@ TIME_RULES = (
         threshold=LONG,
         beyond=">",
         reason="What decides the answer lies in several steps together, far back, or nowhere in "
-        "this batch. Without gates, and with recurrent weights like these, less of the gradient is "
-        "left at every step back, so plain SGD seldom finds it.",
+        "this batch. A module without gates seldom finds it with plain SGD.",
         source="Bengio et al. 1994; Hochreiter & Schmidhuber 1997; threshold measured",
         action=_choose_untold_action,
         read=_read_untold,
