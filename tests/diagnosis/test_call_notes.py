@@ -147,3 +147,48 @@ def test_an_adapter_is_not_little():
     model[-1].weight.requires_grad_(True)
     flow = inspect(model, lambda m: F.cross_entropy(m(x), labels))
     assert not any(each.name == "little_trained" for each in diagnose(flow).notes)
+
+
+class Odd(nn.Module):
+    """A frozen module with the same for all examples in some odd form, beside one that learns."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.same, self.body = Same(make), stack(4, 16, 2)
+
+    def forward(self, x):
+        self.same(x)
+        return self.body(x)
+
+
+class Same(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.weight, self.make = nn.Parameter(torch.ones(3), requires_grad=False), make
+
+    def forward(self, x):
+        return self.make(len(x))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize(
+    ("make", "is_seen"),
+    [
+        (lambda n: torch.ones(n), True),
+        (lambda n: torch.ones(n, 3), True),
+        (lambda n: torch.ones(3, n), True),
+        (lambda n: torch.ones(n, 0), None),
+        (lambda n: torch.ones(n, 3, dtype=torch.bool), None),
+        (lambda n: torch.ones(n, 3, dtype=torch.int64), None),
+        (lambda n: torch.ones(n, 3, dtype=torch.complex64), None),
+        (lambda n: torch.nested.nested_tensor([torch.ones(2)] * n), None),
+        (lambda n: torch.eye(n).to_sparse(), None),
+        (lambda n: torch.tensor(1.0), False),
+        (lambda n: None, False),
+    ],
+)
+def test_frozen_modules_of_any_output_are_measured(make, is_seen):
+    x, labels = torch.randn(32, 4), torch.randint(2, (32,))
+    kinds = look(Odd(make), lambda m: F.cross_entropy(m(x), labels))
+    if is_seen is not None:
+        assert ("alike" in kinds) is is_seen

@@ -61,7 +61,7 @@ def _may_learn_to_tell(call: Call) -> bool:
     if not module.weight.requires_grad:
         return False
     values = call.outputs[0].values
-    return values is None or _are_equal(values.flatten(0, -2), 0)
+    return values is None or values.dim() < 2 or _are_equal(values.flatten(0, -2), 0)
 
 
 def _is_read_alike(call: Call) -> bool:
@@ -86,9 +86,11 @@ def _is_alike(call: Call, counts: Collection[int]) -> bool | None:
 
 
 def _are_equal(values: Tensor, dim: int) -> bool:
-    if not is_cheap_to_read(values.device) or values.is_complex():
+    if values.is_nested or not values.is_floating_point() or not is_cheap_to_read(values.device):
         return False
-    rows = values.movedim(dim, 0).flatten(1)
+    if not values.numel():
+        return True
+    rows = values.movedim(dim, 0).reshape(values.shape[dim], -1)
     for some in (rows[:2], rows):  # two that differ say it all
         if not bool(((some - some[:1]).abs() <= _ROUNDING * some.abs().amax()).all()):
             return False

@@ -120,6 +120,7 @@ def _is_watched(tensor: Any) -> bool:
         and tensor.grad_fn is None
         and not tensor.requires_grad
         and tensor.layout == torch.strided
+        and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
         and tensor.numel() > 1
         and not is_functorch_wrapped(tensor)
     )

@@ -8,6 +8,7 @@ where several places in a row receive next to nothing, and a later one does.
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from chainrule.flow.time import LOST
@@ -114,7 +115,7 @@ def _measure(recorder: Recorder, edge_gradients: Mapping[int, Tensor | Table]) -
             else recorder.steps.get(output.edge)
         )
         if norms is not None:
-            total = norms if total is None else (total.square() + norms.square()).sqrt()
+            total = norms if total is None else torch.hypot(total, norms.to(total))
     return total
 
 
