@@ -11,6 +11,7 @@ from chainrule.flow.records import (
     ParameterFlow,
     ResidualFlow,
 )
+from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 
 
 def quantity(value: Any) -> Quantity | None:
@@ -106,3 +107,14 @@ def make_chain(
         ]
         parameters.append(parameter(f"{2 * number - 2}.weight", number, grad_norm=norm))
     return make_flow(layers, parameters, **({"chain": True} | fields))
+
+
+def make_trial(*optimizers: OptimizerTrial, **fields: Any) -> Trial:
+    """A trial on fresh batches; of SGD at one rate, which trained, if nothing else is said."""
+    rate = RateTrial(
+        rate=0.1, steps=9, before=2.0, after=1.0, learned=0.5, outcome=TrialOutcome.TRAINED
+    )
+    tried = optimizers or (OptimizerTrial(name="SGD", rates=(rate,)),)
+    return Trial(
+        optimizers=tried, **({"passes": 80.0, "limit": 300, "fresh": True, "kept": 3} | fields)
+    )

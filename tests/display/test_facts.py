@@ -11,6 +11,7 @@ from chainrule import diagnose
 from chainrule.app.routes.model_page import describe_model
 from chainrule.diagnosis.time_rules import LOST
 from chainrule.display.facts import list_sections
+from chainrule.display.sentences import explain
 from chainrule.figures import build_time_figure
 from chainrule.flow.loss import LossFlow, LossPart, LossTerm, TermGradient
 from chainrule.flow.optimizer import OptimizerFlow
@@ -18,7 +19,8 @@ from chainrule.flow.precision import PrecisionFlow
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.time import TimeFlow
 from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
-from made_flows import make_flow, parameter, quantity
+from chainrule.remedies.advice import advise
+from made_flows import call, make_flow, parameter, quantity
 from strategies import flows
 
 
@@ -211,3 +213,39 @@ def test_times_name_the_call_and_both_ends():
     )
     (table,) = describe("times", times=(time,)).tables
     assert table.rows == (("a (call 2)", "input", "200", "1.0·10⁻⁹", "1", "1 of 3 looked at"),)
+
+
+class TestCutsAlongTime:
+    """Where a path is cut, or places are only positions, nothing is said to decay."""
+
+    @staticmethod
+    def build(least, of):
+        times = TimeFlow(
+            **{"name": "a", "kind": "loop", "call": 0, "of": of, "length": 6},
+            steps=tuple(range(6)),
+            gradients=(*[quantity(least)] * 5, quantity(1.0)),
+            chances=(quantity(1e-9), *[quantity(0.5)] * 5),
+        )
+        return make_flow([call("a")], [parameter("a.weight")], times=(times,))
+
+    @pytest.mark.parametrize(
+        ("least", "of", "fades"),
+        [(1e-9, "output", True), (0.0, "output", False), (0.0, "position", False)],
+    )
+    def test_only_a_decay_is_called_one(self, least, of, fades):
+        flow = self.build(least, of)
+        diagnosis = diagnose(flow)
+        assert diagnosis.findings[0].rule == "unheard_steps"
+        said = explain(flow, diagnosis)
+        assert ("by a factor below 1" in said.why) is fades
+        titles = [each.title for each in advise(flow, diagnosis)]
+        assert ("Shorter paths through time" in titles) is fades
+
+    @pytest.mark.parametrize(("of", "unit"), [("output", "step"), ("position", "position")])
+    def test_places_are_called_what_they_are(self, of, unit):
+        flow = self.build(1e-9, of)
+        (section,) = [each for each in list_sections(flow, diagnose(flow)) if each.name == "times"]
+        assert f"A {unit} that gets less" in section.sentences[0]
+        assert f"{unit}s lost" in section.tables[0].head
+        layout = build_time_figure(flow.times[0], lost=LOST)["layout"]
+        assert unit in layout["xaxis"]["title"]["text"]

@@ -57,13 +57,12 @@ from chainrule.flow.blocks import Block
 from chainrule.flow.loss import LossFlow, LossPart
 from chainrule.flow.quantity import Quantity
 from chainrule.flow.records import AttentionFlow
-from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 from chainrule.measure.simulation import simulate
 from chainrule.spec.network_spec import NetworkSpec
 from chainrule.watch.reading import RunReader
 from chainrule.watch.records import ABSENT, OptimizerFacts
 from chainrule.watch.store import RunWriter
-from made_flows import call, gradient, make_chain, make_flow, parameter, quantity
+from made_flows import call, gradient, make_chain, make_flow, make_trial, parameter, quantity
 from made_runs import make_alarm, make_facts, make_run, make_step
 
 
@@ -420,16 +419,7 @@ class TestExport:
         assert (found["loss_kind"], found["loss_of_guessing"]) == ("mse", 5.0)
 
     def test_a_result_holds_its_trial_once(self):
-        rate = RateTrial(
-            rate=0.1, steps=9, before=2.0, after=1.0, learned=0.5, outcome=TrialOutcome.TRAINED
-        )
-        trial = Trial(
-            optimizers=(OptimizerTrial(name="SGD", rates=(rate,)),),
-            passes=80.0,
-            limit=300,
-            fresh=True,
-            kept=3,
-        )
+        trial = make_trial()
         flow = make_chain([1.0, 1.0])
         found = json.loads(to_result_json(flow, diagnose(flow, trial=trial)))
         assert found["diagnosis"]["trial"] is None

@@ -12,8 +12,9 @@ from chainrule import diagnose, inspect
 from chainrule.diagnosis.rule import Verdict
 from chainrule.errors import FlowFileError
 from chainrule.flow.loading import decode_flow
-from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
+from chainrule.flow.trial import OptimizerTrial, RateTrial, TrialOutcome
 from chainrule.report import build_report
+from made_flows import make_trial
 
 
 def make_flow(outcome=TrialOutcome.FLAT, after=2.0, failed_at=None):
@@ -29,14 +30,8 @@ def make_flow(outcome=TrialOutcome.FLAT, after=2.0, failed_at=None):
         outcome=outcome,
         failed_at=failed_at,
     )
-    trial = Trial(
-        optimizers=(OptimizerTrial(name="SGD", rates=(rate,)),),
-        passes=120.5,
-        limit=300,
-        fresh=True,
-        kept=3,
-        notes=("Fewer passes.",),
-    )
+    tried = OptimizerTrial(name="SGD", rates=(rate,))
+    trial = make_trial(tried, passes=120.5, notes=("Fewer passes.",))
     return replace(inspect(model, lambda m: nn.functional.cross_entropy(m(x), y)), trial=trial)
 
 

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from chainrule.flow.slips import STEP_FUNCTIONS
+from chainrule.flow.slips import HEAVY, STEP_FUNCTIONS
 from chainrule.measure.slip_proofs import (
     _count_answers,
     _is_over,
     _list_timed_examples,
     conclude_slips,
 )
-from chainrule.measure.slips import HEAVY, Place, Slip, Slips
+from chainrule.measure.slips import Place, Slip, Slips
 
 
 def draw(*shape, grad=True):

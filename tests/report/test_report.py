@@ -27,7 +27,6 @@ from chainrule.figures import (
     theme,
 )
 from chainrule.flow.loading import decode_flow
-from chainrule.flow.trial import OptimizerTrial, RateTrial, Trial, TrialOutcome
 from chainrule.measure.inspection import inspect
 from chainrule.measure.simulation import simulate
 from chainrule.presets import PRESETS
@@ -39,7 +38,7 @@ from chainrule.report.charts import draw_figure
 from chainrule.report.scales import list_ticks
 from chainrule.report.tables import build_module_tables
 from chainrule.spec.network_spec import NetworkSpec
-from made_flows import make_chain
+from made_flows import make_chain, make_trial
 from report_models import measure_gpt2
 
 MALICIOUS = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -216,16 +215,7 @@ class TestReport:
         model = torch.nn.Linear(4, 1)
         x = torch.randn(8, 4)
         flow = inspect(model, lambda m: (m(x) - 1).square().mean())
-        rate = RateTrial(
-            rate=0.1, steps=9, before=2.0, after=1.0, learned=0.5, outcome=TrialOutcome.TRAINED
-        )
-        trial = Trial(
-            optimizers=(OptimizerTrial(name="SGD", rates=(rate,)),),
-            passes=80.0,
-            limit=300,
-            fresh=True,
-            kept=3,
-        )
+        trial = make_trial()
         assert "SGD: trained" in build_report(flow, trial=trial)
         assert "SGD: trained" not in build_report(flow)
 

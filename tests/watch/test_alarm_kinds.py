@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from chainrule.flow.optimizer import SUITED_EPSILON
 from chainrule.watch import watch
 from chainrule.watch.reading import RunReader
 
@@ -539,5 +540,5 @@ def test_an_epsilon_that_float16_rounds_to_zero_is_named(dtype, settings, is_los
             optimizer.step()
             run.log(loss=loss.detach())
     alarm = next(each for each in run.alarms if each.rule == "non_finite")
-    assert ("eps=1e-4" in alarm.action) is is_lost
+    assert (f"eps={SUITED_EPSILON:g}" in alarm.action) is is_lost
     assert ("float16" in alarm.cause) is is_lost

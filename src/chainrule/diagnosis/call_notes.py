@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.note import Note, make_note
 from chainrule.diagnosis.observations import OBSERVATIONS
+from chainrule.diagnosis.places import word_names
 from chainrule.diagnosis.slip_rules import (
     list_alike,
     list_slips,
@@ -66,12 +67,12 @@ def _find_little_trained(flow: GradientFlow) -> Iterator[Note]:
     has_matrix = any(each.is_weight for each, _ in trained)
     if trained and not has_matrix and share < OBSERVATIONS["little_trained"].threshold:
         names = [each.name for each, _ in trained]
-        shown = ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")
         yield make_note(
             "little_trained",
             share,
-            f"{len(trained)} of {len(sizes)} parameters are trained ({shown}): {count:,} of "
-            f"{every:,} numbers; all others are frozen",
+            f"{len(trained)} of {len(sizes)} parameters {'is' if len(trained) == 1 else 'are'} "
+            f"trained ({word_names(names)}): "
+            f"{count:,} of {every:,} numbers; all others are frozen",
             names,
         )
 

@@ -355,6 +355,7 @@ _NEEDS = {
         "binary_cross_entropy_with_logits takes the sigmoid itself: it expects logits"
     ),
 }
+"""What a part of the loss expects."""
 
 
 def _explain_activation(flow: GradientFlow) -> str:

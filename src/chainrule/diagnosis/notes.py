@@ -418,14 +418,16 @@ def _find_repeated(flow: GradientFlow) -> Iterator[Note]:
             )
 
 
-def _find_fading_time(flow: GradientFlow) -> Iterator[Note]:
-    bound = RULES["vanishing_time"].threshold
+def _find_unheard(flow: GradientFlow) -> Iterator[Note]:
+    """Find positions that the loss does not hear, and that nothing tells of: else it is found."""
     for each in flow.times:
         share, heard = measure_lost(each), measure_heard(each)
         if each.of == "position" and share and (heard is None or heard >= LOST):
-            yield make_note(
-                "unheard_positions", share, describe_lost(each), [each.name]
-            )  # else found
+            yield make_note("unheard_positions", share, describe_lost(each), [each.name])
+
+
+def _find_fading_time(flow: GradientFlow) -> Iterator[Note]:
+    bound = RULES["vanishing_time"].threshold
     found = [e for e in flow.times if e.of != "position" and (measure_lost(e) or 0.0) > 0.0]
     is_named = any(list_cut(flow, each) and not is_untested(each) for each in found)
     for each in found:
@@ -536,6 +538,7 @@ _FINDERS: tuple[Callable[[GradientFlow], Iterator[Note]], ...] = (
     _find_detached,
     _find_constant_columns,
     _find_repeated,
+    _find_unheard,
     _find_fading_time,
     _find_untold,
     *CALL_NOTES,

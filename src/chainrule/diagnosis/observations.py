@@ -9,6 +9,7 @@ from chainrule.diagnosis.optimizer_rules import SHORTER
 from chainrule.diagnosis.rules import RULES
 from chainrule.diagnosis.time_rules import LONG
 from chainrule.flow.records import NEAR_ONE_HOT, NEAR_UNIFORM
+from chainrule.flow.slips import FAST, HEAVY, SMOOTH
 
 _OBSERVATIONS = (
     Observation(
@@ -553,7 +554,7 @@ _OBSERVATIONS = (
     Observation(
         name="heavy_dropout",
         metric="share of values that dropout leaves out",
-        threshold=0.8,
+        threshold=HEAVY,
         beyond=">",
         meaning="What is left is scaled up, so the noise is far larger than the signal. In PyTorch "
         "p is the share that is left out, not the one that is kept.",
@@ -615,7 +616,7 @@ _OBSERVATIONS = (
     Observation(
         name="smoothed_targets",
         metric="label smoothing",
-        threshold=0.5,
+        threshold=SMOOTH,
         beyond=">",
         meaning="It is the part that is spread evenly over all classes, not the part that the "
         "target keeps. The model can still learn which class is likeliest, but little pulls it "
@@ -647,7 +648,7 @@ _OBSERVATIONS = (
     Observation(
         name="fast_waves",
         metric="standard deviation of the angles of a sine or a cosine, in radians",
-        threshold=100.0,
+        threshold=FAST,
         beyond=">",
         meaning="Inputs that lie close together give unrelated values, so the network can learn "
         "them by heart and know nothing of what lies between. Sine networks expect inputs between "

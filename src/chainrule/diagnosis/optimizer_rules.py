@@ -8,6 +8,7 @@ from chainrule._utils.numbers import format_number, format_share
 from chainrule.diagnosis.rule import Reading, Rule, Verdict, find_worst
 from chainrule.diagnosis.structure import is_loss_flat
 from chainrule.flow.gradient_flow import GradientFlow
+from chainrule.flow.optimizer import LOST_STEP, SUITED_EPSILON
 from chainrule.flow.precision import FORMATS
 from chainrule.flow.records import ParameterFlow
 from chainrule.flow.sharpness import Sharpness
@@ -337,13 +338,13 @@ def _describe_divided(
     types = " and ".join(dict.fromkeys(each.dtype for each in found))
     epsilon = flow.optimizer.epsilon
     known = [FORMATS[each.dtype].smallest for each in found if each.dtype in FORMATS]
-    is_zero = not epsilon or any(epsilon <= 0.5 * smallest for smallest in known)
-    held = "" if not is_zero or not epsilon else f", which {types} rounds to 0"
+    is_rounded = any(0.0 < epsilon <= 0.5 * smallest for smallest in known)
+    held = f", which {types} rounds to 0" if is_rounded else ""
     return (
         f"{flow.optimizer.name} divides by the root of squared gradients plus an ε of "
         f"{format_number(epsilon)}{held}; in {types}, small squares are 0 as well. At "
         f"{format_share(wrong[0].value or 0.0)} of the entries the first step divides by 0, or is "
-        "more than 10,000 times the learning rate"
+        f"more than {LOST_STEP:,.0f} times the learning rate"
     )
 
 
@@ -356,7 +357,8 @@ def _choose_epsilon(flow: GradientFlow) -> str:
 EPSILON_CURE = (
     "Keep the weights in float32 and compute in 16 bits under torch.autocast, or make the weights "
     "bfloat16, which holds such numbers. If they must stay in float16, give the optimizer an ε of "
-    "at least 1e-4 (eps=1e-4), or fused=True, which computes the step in float32"
+    f"at least {SUITED_EPSILON:g} (eps={SUITED_EPSILON:g}), or fused=True, which computes the step "
+    "in float32"
 )
 """What helps where a format cannot hold the ε of an optimizer."""
 

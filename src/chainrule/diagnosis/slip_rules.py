@@ -144,45 +144,54 @@ def _put_examples_first(flow: GradientFlow) -> str:
     )
 
 
-def list_untold(flow: GradientFlow) -> list[SlipFlow]:
+def list_one_sided(flow: GradientFlow) -> list[SlipFlow]:
     """Return the losses for which one answer is best, whatever their targets are.
 
     Example:
         >>> from chainrule import NetworkSpec, simulate
-        >>> list_untold(simulate(NetworkSpec(depth=3, width=4)))
+        >>> list_one_sided(simulate(NetworkSpec(depth=3, width=4)))
         []
     """
     smoothed = [each for each in list_slips(flow, "smoothed") if (each.value or 0.0) >= 1.0]
     return [*smoothed, *list_slips(flow, "one_target")]
 
 
-def _read_untold(flow: GradientFlow) -> list[Reading]:
-    found = list_untold(flow)
+def _read_one_sided(flow: GradientFlow) -> list[Reading]:
+    found = list_one_sided(flow)
     return [Reading(value=float(len(found)))] if found else []
 
 
-def _describe_untold(
+_SMOOTHED = (
+    "with a label smoothing of 1, {} asks the same of all classes, whatever the target",
+    "Take a label smoothing near 0.1, or none",
+)
+_BINARY = (
+    "with a pos_weight of 0, {} does not count targets of 1, so 0 is always the best answer",
+    "Take a pos_weight above 0: negative ÷ positive examples, or 1",
+)
+_ONE_CLASS = (
+    "the weights of {} are 0 for all classes but one, so that class is always best",
+    "Give the other classes weights above 0",
+)
+"""What is wrong with a loss for which one answer is best, and what to change."""
+
+
+def _choose_words(slip: SlipFlow) -> tuple[str, str]:
+    if slip.kind == "smoothed":
+        return _SMOOTHED
+    return _BINARY if slip.operation.startswith("binary") else _ONE_CLASS
+
+
+def _describe_one_sided(
     rule: Rule, flow: GradientFlow, readings: Sequence[Reading], wrong: Sequence[Reading]
 ) -> str:
-    slip = list_untold(flow)[0]
-    if slip.kind == "smoothed":
-        what = "with a label smoothing of 1, {} asks the same of all classes, whatever the target"
-    elif slip.operation.startswith("binary"):
-        what = "with a pos_weight of 0, {} does not count targets of 1, so no is always best"
-    else:
-        what = "the weights of {} are 0 for all classes but one, so that class is always best"
-    return f"{what.format(slip.operation)}{word_place(slip)}"
+    slip = list_one_sided(flow)[0]
+    return f"{_choose_words(slip)[0].format(slip.operation)}{word_place(slip)}"
 
 
 def _let_targets_count(flow: GradientFlow) -> str:
-    slip = list_untold(flow)[0]
-    if slip.kind == "smoothed":
-        change = "Take a label smoothing near 0.1, or none"
-    elif slip.operation.startswith("binary"):
-        change = "Take a pos_weight above 0: negative ÷ positive examples, or 1"
-    else:
-        change = "Give the other classes weights above 0"
-    return f"{change}{word_place(slip)}. Then measure again."
+    slip = list_one_sided(flow)[0]
+    return f"{_choose_words(slip)[1]}{word_place(slip)}. Then measure again."
 
 
 def list_alike(flow: GradientFlow) -> list[SlipFlow]:
@@ -283,8 +292,8 @@ SLIP_RULES = (
         "target belongs to which example cannot be learned from it.",
         source="PyTorch documentation of these losses; Szegedy et al. 2016 (arXiv 1512.00567), "
         "section 7: the target keeps 1 − ε",
-        read=_read_untold,
-        describe=_describe_untold,
+        read=_read_one_sided,
+        describe=_describe_one_sided,
         action=_let_targets_count,
         scale="count",
         ignored_by_remedies=True,

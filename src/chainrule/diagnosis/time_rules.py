@@ -1,7 +1,7 @@
 """Rules about gradients along time: what recurrent modules pass on from step to step."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from chainrule._utils.numbers import format_number, format_times
 from chainrule.diagnosis.rule import Reading, Rule, Verdict, find_worst
@@ -213,6 +213,18 @@ def list_cut(flow: GradientFlow, time: TimeFlow) -> tuple[int, ...]:
     return none if none and none[-1] + 1 in reached else ()
 
 
+def fades_on_the_way(flow: GradientFlow, modules: Collection[str]) -> bool:
+    """Return whether what modules lack along time is lost step by step: no cut, no mere position.
+
+    Example:
+        >>> from chainrule import NetworkSpec, simulate
+        >>> fades_on_the_way(simulate(NetworkSpec(depth=3, width=4)), ["rnn"])
+        True
+    """
+    times = [each for each in flow.times if each.name in modules]
+    return not any(each.of == "position" or list_cut(flow, each) for each in times)
+
+
 def list_recurrent(flow: GradientFlow) -> frozenset[int]:
     """Return the weight layers that pass gradients on in time, and so are judged by that.
 
@@ -404,7 +416,7 @@ def describe_lost(time: TimeFlow, cut: Sequence[int] = ()) -> str:
     verb = "receives" if len(lost) == 1 else "receive"
     return (
         f"{word_steps(time, lost)} of {time.length:,} of {_word_name(time.name)} {verb} less than "
-        f"{format_number(LOST)} of the largest gradient of all {_word_step(time)}s"
+        f"{format_number(LOST)} of the largest gradient of all {time.unit}s"
     )
 
 
@@ -443,17 +455,13 @@ def _describe_unheard(
         f"{word_steps(time, telling)} of {time.length:,} of {_word_name(time.name)} "
         f"{'tells' if len(telling) == 1 else 'tell'} something of the targets, but the loss hardly "
         f"hears {'it' if len(telling) == 1 else 'them'}: the gradient there is "
-        f"{rule.format(value)} times the largest of all {_word_step(time)}s (below the limit of "
+        f"{rule.format(value)} times the largest of all {time.unit}s (below the limit of "
         f"{rule.format(rule.threshold)})"
     )
 
 
 def _word_name(name: str) -> str:
     return repr(name or "(model)")
-
-
-def _word_step(time: TimeFlow) -> str:
-    return "position" if time.of == "position" else "step"
 
 
 def word_steps(time: TimeFlow, positions: Sequence[int]) -> str:
@@ -467,7 +475,7 @@ def word_steps(time: TimeFlow, positions: Sequence[int]) -> str:
         'steps 2 to 3'
     """
     first, last = positions[0], positions[-1]
-    word = _word_step(time)
+    word = time.unit
     from_, to = time.steps[first] + 1, time.steps[last] + 1
     if first == last:
         return f"{word} {from_:,}"

@@ -4,8 +4,9 @@ Where numbers stop being finite, what was tried, gradients along time, the loss,
 units, half precision, the optimizer. A section that was not measured is not there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from chainrule._utils.numbers import format_number, format_shape, format_share, format_times
 from chainrule.diagnosis.diagnosis import Diagnosis
@@ -199,25 +200,38 @@ def _list_rates(trial: Trial) -> Iterator[Row]:
 def _describe_times(flow: GradientFlow, *, concerned: bool) -> Section | None:
     if not flow.times:
         return None
-    head = ("module", "gradient of the", "steps", "at the first", "at the last", "steps lost")
+    unit = flow.times[0].unit  # positions are looked at only where nothing goes over time
+    title, way, table = _TIMES[unit]
+    head = ("module", "gradient of the", f"{unit}s", "at the first", "at the last", f"{unit}s lost")
     return Section(
         name="times",
-        title="Over time: how much gradient each step receives",
+        title=title,
         sentences=(
-            "The gradient starts at the loss, behind the last step, and travels back through all "
-            f"steps. A step that gets less than {format_number(LOST)} of the largest gradient "
+            f"{way} A {unit} that gets less than {format_number(LOST)} of the largest gradient "
             "cannot be learned from.",
         ),
-        tables=(
-            Table(
-                head=head,
-                rows=tuple(_write_time(each) for each in flow.times),
-                title="The recurrent modules as a table",
-            ),
-        ),
+        tables=(Table(head=head, rows=tuple(map(_write_time, flow.times)), title=table),),
         times=flow.times,
         is_concerned=concerned,
     )
+
+
+_TIMES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "step": (
+            "Over time: how much gradient each step receives",
+            "The gradient starts at the loss, behind the last step, and travels back through all "
+            "steps.",
+            "The recurrent modules as a table",
+        ),
+        "position": (
+            "By position: how much gradient each place of the sequence receives",
+            "The gradient starts at the loss and comes back to every position that the loss hears.",
+            "The positions as a table",
+        ),
+    }
+)
+"""Title, sentence and title of the table, by what one place is called."""
 
 
 def _write_time(time: TimeFlow) -> Row:

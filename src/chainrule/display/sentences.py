@@ -14,7 +14,7 @@ from chainrule.diagnosis.diagnosis import Diagnosis, Finding
 from chainrule.diagnosis.limits import read_usable_range
 from chainrule.diagnosis.rule import MEANINGS, Verdict
 from chainrule.diagnosis.rules import RULES
-from chainrule.diagnosis.time_rules import list_lost, word_steps
+from chainrule.diagnosis.time_rules import fades_on_the_way, list_lost, word_steps
 from chainrule.diagnosis.trial_rules import TRIAL_RULES
 from chainrule.diagnosis.tried import describe_open
 from chainrule.diagnosis.viability.model import Outlook, describe_probability
@@ -337,7 +337,7 @@ def _tell_lost(flow: GradientFlow, diagnosis: Diagnosis) -> str:
     time = next(
         (each for each in flow.times if each.name in finding.modules and list_lost(each)), None
     )
-    if time is None:
+    if time is None or not fades_on_the_way(flow, finding.modules):
         return ""
     lost = list_lost(time)
     gets = "gets" if len(lost) == 1 else "get"
@@ -442,6 +442,8 @@ def _explain_flat(flow: GradientFlow, diagnosis: Diagnosis) -> str:
 
 
 def _explain_lost(flow: GradientFlow, diagnosis: Diagnosis) -> str:
+    if not fades_on_the_way(flow, diagnosis.findings[0].modules):
+        return ""
     return (
         "On the way back through time, every step multiplies the gradient by a factor below 1. "
         "What these steps hold cannot be learned."

@@ -13,6 +13,8 @@ Figure = dict[str, Any]
 DEEPEST = 12
 """Powers of ten below the largest gradient that are drawn."""
 
+_AXES = {"step": "time step (the loss is behind the last one)", "position": "position"}
+
 
 def build_time_figure(time: TimeFlow, *, lost: float) -> Figure:
     """Return the gradient at each time step ÷ the largest of them, on a log scale.
@@ -49,7 +51,7 @@ def build_time_figure(time: TimeFlow, *, lost: float) -> Figure:
                 "x": [step + 1 for step in time.steps],
                 "y": [None if share is None else max(share, floor) for share in shares],
                 "customdata": [format_number(norm) for norm in time.gradients],
-                "hovertemplate": "step %{x}: gradient %{customdata}<extra></extra>",
+                "hovertemplate": f"{time.unit} %{{x}}: gradient %{{customdata}}<extra></extra>",
                 "line": {"color": theme.GREY, "width": 1.5},
                 "marker": {
                     "color": [color for color, _ in looks],
@@ -62,7 +64,7 @@ def build_time_figure(time: TimeFlow, *, lost: float) -> Figure:
         ],
         "layout": theme.build_layout(
             xaxis=theme.build_axis(
-                title={"text": "time step (the loss is behind the last one)"},
+                title={"text": _AXES[time.unit]},
                 range=[0.5, time.length + 0.5],
                 showgrid=False,
             ),

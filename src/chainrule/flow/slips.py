@@ -31,6 +31,16 @@ SlipKind = Literal[
 STEP_FUNCTIONS = frozenset(["round", "sign", "sgn", "floor", "ceil", "trunc", "fix"])
 """Functions whose derivative is zero wherever they have one."""
 
+SMOOTH = 0.5
+"""Label smoothing beyond which more is asked of the other classes than of the target."""
+
+HEAVY = 0.8
+"""Share of values beyond which dropout is noted."""
+
+FAST = 100.0
+"""Standard deviation of angles, in radians, beyond which a sine or a cosine is noted: 16 times
+round."""
+
 
 @with_config(CLOSED)
 @dataclass(frozen=True, slots=True, kw_only=True)

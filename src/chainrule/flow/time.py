@@ -85,10 +85,15 @@ class TimeFlow:
 
     def __repr__(self) -> str:
         return (
-            f"TimeFlow({shorten(self.name)}, {shorten(self.kind)}, {self.length:,} steps, gradient "
-            f"of the {self.of}: {format_number(self.gradients[0])} at the first step, "
+            f"TimeFlow({shorten(self.name)}, {shorten(self.kind)}, {self.length:,} {self.unit}s, "
+            f"gradient of the {self.of}: {format_number(self.gradients[0])} at the first, "
             f"{format_number(self.gradients[-1])} at the last)"
         )
+
+    @property
+    def unit(self) -> str:
+        """What one place of the sequence is called: a step in time, or a mere position."""
+        return "position" if self.of == "position" else "step"
 
     @property
     def shares(self) -> tuple[Quantity, ...]:

@@ -12,14 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FARTHER = 10_000.0
-"""From so many times the learning rate on a step is lost. In float16 it is up to 54 times with an ε
-of 1e-4, 540 with 1e-5, 5,400 with 1e-6, 46,000 with 1e-7. Of four small classifiers each, all with
-1e-7 or less were lost, three with 1e-6, one with 1e-5, and none with 1e-4 or more."""
-
-SUITED = 1e-4
-"""The least ε with which Adam trained all of them in float16, to what it reached in float32."""
-
+from chainrule.flow.optimizer import LOST_STEP
 
 DIVIDING = (
     torch.optim.Adam,
@@ -72,7 +65,7 @@ def measure_divided(
     divisor = _compute_divisor(optimizer, group, slope, optimizer.state.get(weights) or {})
     if divisor is None or not bool(slope.isfinite().all()):
         return None
-    lost = (divisor == 0) | (slope.abs().float() > FARTHER * divisor.float())
+    lost = (divisor == 0) | (slope.abs().float() > LOST_STEP * divisor.float())
     return int(lost.sum()) / lost.numel()
 
 

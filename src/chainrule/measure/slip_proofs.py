@@ -8,11 +8,11 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from chainrule._utils.user_code import read_line
 from chainrule.flow.quantity import Quantity
-from chainrule.flow.slips import SlipFlow
+from chainrule.flow.slips import FAST, SlipFlow
 from chainrule.measure.alike import find_alike
 from chainrule.measure.loss import Loss
 from chainrule.measure.recording import Recorder
-from chainrule.measure.slips import FAST, Place, Slip
+from chainrule.measure.slips import Place, Slip
 from chainrule.measure.statistics import Table
 
 _ROUNDING = 1e-3

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chainrule.flow.slips import STEP_FUNCTIONS, SlipKind
+from chainrule.flow.slips import HEAVY, SMOOTH, STEP_FUNCTIONS, SlipKind
 from chainrule.measure._torch_internals import is_functorch_wrapped
 from chainrule.measure.statistics import is_cheap_to_read
 
@@ -49,16 +49,6 @@ WATCHED = (
     | _WAVES
 )
 """Functions that are looked at."""
-
-SMOOTH = 0.5
-"""Label smoothing beyond which more is asked of the other classes than of the target."""
-
-HEAVY = 0.8
-"""Share of values beyond which dropout is noted."""
-
-FAST = 100.0
-"""Standard deviation of angles, in radians, beyond which a sine or a cosine is noted: 16 times
-round."""
 
 _SAMPLED = 2**14
 """About how many angles are looked at."""

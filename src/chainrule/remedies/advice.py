@@ -16,6 +16,7 @@ from chainrule.diagnosis.origins import find_cure
 from chainrule.diagnosis.reach import list_unreached
 from chainrule.diagnosis.rule import Verdict
 from chainrule.diagnosis.rules import IGNORED_BY_REMEDIES
+from chainrule.diagnosis.time_rules import fades_on_the_way
 from chainrule.flow.gradient_flow import GradientFlow
 from chainrule.remedies.changes import CLIP_NORM, CLIPPING, RESIDUAL
 
@@ -89,7 +90,9 @@ def _advise_cause(flow: GradientFlow, diagnosis: Diagnosis) -> Iterator[Advice]:
         elif finding.rule == "large_loss" and kinds & {"mse", "l1", "smooth_l1", "huber"}:
             yield SCALED_TARGETS
         else:
-            yield from BY_RULE.get(finding.rule, ())
+            found = BY_RULE.get(finding.rule, ())
+            if found != (_SHORTER,) or fades_on_the_way(flow, finding.modules):
+                yield from found
 
 
 def _advise_output(flow: GradientFlow) -> Iterator[Advice]:

@@ -10,8 +10,9 @@ from torch import nn
 
 from chainrule._utils.numbers import format_number
 from chainrule.errors import ChainruleError, InspectionError
+from chainrule.flow.optimizer import SUITED_EPSILON
 from chainrule.flow.trial import OptimizerTrial
-from chainrule.measure.divisors import DIVIDING, SUITED, is_lost
+from chainrule.measure.divisors import DIVIDING, is_lost
 from chainrule.measure.inspection import describe_error
 from chainrule.measure.optimizers import read_planned_rate
 
@@ -90,7 +91,7 @@ def choose_settings(name: str, model: nn.Module) -> dict[str, float]:
     """Return what an optimizer of a trial is given beside a rate, for weights in float16."""
     trained = [p for p in model.parameters() if p.requires_grad]
     is_narrow = any(is_lost(_USUAL, p.dtype) for p in trained)
-    return {"eps": SUITED} if name == "Adam" and is_narrow else {}
+    return {"eps": SUITED_EPSILON} if name == "Adam" and is_narrow else {}
 
 
 def describe_format(model: nn.Module, tried: Sequence[OptimizerTrial]) -> list[str]:

@@ -244,7 +244,7 @@ def _describe_section(section: Section) -> Answer:
         "tables": [asdict(table) for table in section.tables],
         "charts": [
             {
-                "title": f"{time.name or '(model)'}: {time.length:,} steps",
+                "title": f"{time.name or '(model)'}: {time.length:,} {time.unit}s",
                 "figure": build_time_figure(time, lost=LOST),
             }
             for time in section.times[:TIME_CHARTS]
